@@ -1,1 +1,7 @@
-//! skeleton
+//! Who *does* things in Skytrail: the event log, the record actors, plugins,
+//! pub/sub and the projector, with the ports (traits) that they need.
+//!
+//! Nothing here knows HTTP or SQL: the server implements the ports.
+
+pub mod log;
+pub mod store;

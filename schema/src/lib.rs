@@ -1,1 +1,18 @@
-//! skeleton
+//! What things *are* in Skytrail: identifiers, values, records, access lists,
+//! predicates, events and their bytes.
+//!
+//! Everything here is pure data: no I/O, no clock, no async. Whatever decides
+//! or changes something lives in `skytrail-actors`; whatever speaks HTTP or SQL
+//! lives in the server.
+
+pub mod acl;
+pub mod caller;
+pub mod code;
+pub mod event;
+pub mod id;
+pub mod predicate;
+pub mod query;
+pub mod record;
+pub mod time;
+pub mod types;
+pub mod value;

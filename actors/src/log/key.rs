@@ -1,0 +1,65 @@
+//! What decisions depend on, as keys that the resolver can compare.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use skytrail_schema::event::Stream;
+use skytrail_schema::id::{RecordId, TypeName};
+
+/// Something a decision read or wrote, hashed to 64 bits.
+///
+/// Two different things with one hash only make a decision be taken again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConflictKey(u64);
+
+impl ConflictKey {
+    /// The state of a stream: read by whoever depends on it, written by each of its events.
+    pub fn stream(stream: &Stream) -> Self {
+        match stream {
+            Stream::Record(id) => Self::record(id),
+            Stream::Type(name) => Self::record_type(name),
+            other => Self::of("stream", &[&other.to_string()]),
+        }
+    }
+
+    /// The state of a record.
+    pub fn record(id: &RecordId) -> Self {
+        Self::of("record", &[id.record_type.as_str(), id.key.as_str()])
+    }
+
+    /// Whether a record exists: read by whoever refers to it, written when it comes or goes.
+    pub fn existence(id: &RecordId) -> Self {
+        Self::of("existence", &[id.record_type.as_str(), id.key.as_str()])
+    }
+
+    /// Who refers to a record: read by its deletion, written by whoever points at it.
+    pub fn references(id: &RecordId) -> Self {
+        Self::of("references", &[id.record_type.as_str(), id.key.as_str()])
+    }
+
+    /// The definition of a record type.
+    pub fn record_type(name: &TypeName) -> Self {
+        Self::of("type", &[name.as_str()])
+    }
+
+    /// A value of a unique set of fields: read when it is found free, written when taken or given up.
+    /// `parts` are the fields' names and values, normalised as the set compares them.
+    pub fn unique(name: &TypeName, parts: &[&str]) -> Self {
+        let mut all = vec![name.as_str()];
+        all.extend_from_slice(parts);
+        Self::of("unique", &all)
+    }
+
+    fn of(kind: &str, parts: &[&str]) -> Self {
+        let mut hasher = std::hash::DefaultHasher::new();
+        kind.hash(&mut hasher);
+        parts.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+impl fmt::Debug for ConflictKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

@@ -1,0 +1,133 @@
+//! The event log: the one place where a write becomes a fact.
+//!
+//! The contract of every [`EventLog`]:
+//!
+//! 1. **Order.** Events have positions from 1, without gaps; a commit's events stand side by side.
+//! 2. **All or nothing.** A decision is appended whole or not at all.
+//! 3. **Durable before acknowledged.** When [`EventLog::append`] answers, the commit survives
+//!    `kill -9` and power loss.
+//! 4. **Serializable.** A decision is refused when something that it read was written after the
+//!    position it read at ([`AppendError::Conflict`]); who is refused decides again.
+//! 5. **Observers first.** [`CommitObserver`]s see every commit once, in order, durable, and before
+//!    it is acknowledged. Readers see only durable events.
+//! 6. **Doubt is fatal.** After a failed write or flush nothing is acknowledged any more, and the
+//!    process ends; what is on disk decides at the next start.
+
+mod key;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, NewCommit};
+
+pub use key::ConflictKey;
+
+/// A decision: what to append, and on what it rests.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The events.
+    pub commit: NewCommit,
+    /// The position up to which the decision knows everything that it read.
+    pub read_position: u64,
+    /// What it read.
+    pub reads: Vec<ConflictKey>,
+    /// What it writes.
+    pub writes: Vec<ConflictKey>,
+    /// The sequence fields to be numbered when positions are given.
+    pub sequences: Vec<SequenceRequest>,
+}
+
+/// A sequence field that wants its number, or that moves its counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceRequest {
+    /// Index into the commit's events.
+    pub event: usize,
+    /// The field, in a record event's `fields` or `set`.
+    pub field: String,
+    /// `None`: give the next number. `Some(n)`: the event carries `n`; the counter moves to at least `n`.
+    pub explicit: Option<i64>,
+}
+
+/// Why a decision was not appended. In none of these cases is anything of it in the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Something it read was written meanwhile, or it is older than the resolver's window. Decide again.
+    #[error("conflicting write, read_position={read_position}")]
+    Conflict {
+        /// The position that the decision read at.
+        read_position: u64,
+    },
+    /// The committer's queue is full.
+    #[error("the log's queue is full")]
+    Overloaded,
+    /// A commit over the size limit.
+    #[error("commit too large, size_bytes={size_bytes} max_bytes={max_bytes}")]
+    TooLarge {
+        /// Encoded size.
+        size_bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// No space on the device. Nothing was written; later appends may succeed.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The log has stopped, by shutdown or for good after a failed flush.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// Why the past could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Stored bytes are not what was written, and no second copy helps.
+    #[error("damaged log at position={position}: {reason}")]
+    Damaged {
+        /// The first position that cannot be read.
+        position: u64,
+        /// Segment, offset and what is wrong.
+        reason: String,
+    },
+    /// The device failed or did not answer within the deadline.
+    #[error("log not readable: {0}")]
+    Io(String),
+}
+
+/// See the module's contract.
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
+    /// Appends a decision; answers when it is durable and observed.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was appended then.
+    async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError>;
+
+    /// Returns the position of the last durable event, 0 for an empty log.
+    fn head(&self) -> u64;
+
+    /// Loads commits in order, starting with the one that holds position `from`, until at least
+    /// `max_events` events are there or the head is reached. Empty when `from` is beyond the head.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError>;
+}
+
+/// Is told of every commit, durable and in order, before it is acknowledged.
+///
+/// Runs on the committer's thread: it must be quick and must not block.
+pub trait CommitObserver: Send + Sync + 'static {
+    /// Sees the commits of one group.
+    fn committed(&self, commits: &[Arc<Commit>]);
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict { .. } | AppendError::Overloaded => Self::overloaded("the log"),
+            AppendError::TooLarge { .. } => Self::invalid_argument(error.to_string(), &["records"]),
+            AppendError::DiskFull => Self::unexpected("the server's disk is full").with_status(507),
+            AppendError::Closed => Self::unexpected("the server is stopping").with_status(503),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The record store's port: the queryable projection of the log.
+//!
+//! The store is disposable: everything in it can be made again from the log.
+//! It is written by the projector alone, through [`RecordStore::apply`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_schema::caller::Caller;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{Commit, RoleFlags, UserState};
+use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
+use skytrail_schema::predicate::{Direction, Relation};
+use skytrail_schema::query::{Query, Scope};
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::value::Value;
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A query that makes no sense for the type's fields; code and message are for the client.
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+    /// The database failed; the text is for the log only.
+    #[error("record store failed: {0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(error) => error,
+            StoreError::Failed(cause) => {
+                tracing::error!(cause, "record store failed");
+                Self::new(Code::UnexpectedError, "the record store failed")
+            }
+        }
+    }
+}
+
+/// What a query brought.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryAnswer {
+    /// The records of the page, in order.
+    pub records: Vec<Record>,
+    /// The number of all matches, if asked for.
+    pub count: Option<u64>,
+}
+
+/// Everything the server keeps in memory from its start, as of one position.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The last applied position.
+    pub checkpoint: u64,
+    /// All record types.
+    pub types: Vec<TypeDefinition>,
+    /// All roles.
+    pub roles: Vec<(RoleName, RoleFlags)>,
+    /// The last number of each sequence field.
+    pub sequences: Vec<(TypeName, String, i64)>,
+}
+
+/// The record store. Reads see everything up to the last successful `apply`, whole commits only.
+#[async_trait]
+pub trait RecordStore: Send + Sync + 'static {
+    /// Loads what the server keeps in memory.
+    async fn load_snapshot(&self) -> Result<Snapshot, StoreError>;
+
+    /// Loads the current versions of records, in the order asked for; `None` for those that are not there.
+    async fn load_heads(
+        &self,
+        definition: &TypeDefinition,
+        keys: &[RecordKey],
+    ) -> Result<Vec<Option<Head>>, StoreError>;
+
+    /// Finds the record whose fields have exactly these values (text as the field compares it).
+    async fn find_by_fields(
+        &self,
+        definition: &TypeDefinition,
+        fields: &[(&str, &Value)],
+    ) -> Result<Option<RecordKey>, StoreError>;
+
+    /// Finds some record that refers to `target`, among the given types' reference fields.
+    async fn find_referrer(
+        &self,
+        target: &RecordId,
+        definitions: &[Arc<TypeDefinition>],
+    ) -> Result<Option<RecordId>, StoreError>;
+
+    /// Counts the records of a type, over all databases.
+    async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
+
+    /// Runs a query as `caller`: the access lists are applied here, in the public database.
+    /// `definitions` holds the queried type and those its references name.
+    async fn query(
+        &self,
+        query: &Query,
+        scope: &Scope,
+        caller: &Caller,
+        definitions: &[Arc<TypeDefinition>],
+    ) -> Result<QueryAnswer, StoreError>;
+
+    /// Loads users' auth rows with the version of their streams, in the order asked for.
+    async fn load_users(&self, ids: &[UserId])
+    -> Result<Vec<Option<(u32, UserState)>>, StoreError>;
+
+    /// Loads the version of the stream of a relation and whether it holds for `to`.
+    async fn load_relation(
+        &self,
+        relation: Relation,
+        from: &UserId,
+        to: &UserId,
+    ) -> Result<(u32, bool), StoreError>;
+
+    /// Lists the users related to `user`, by id.
+    async fn list_related(
+        &self,
+        relation: Relation,
+        direction: Direction,
+        user: &UserId,
+    ) -> Result<Vec<UserId>, StoreError>;
+
+    /// Applies commits, in order, in one transaction together with the checkpoint. Commits at or below
+    /// the checkpoint are skipped, so applying twice changes nothing.
+    ///
+    /// An event that cannot be applied is kept in a faults table and does not stop the others.
+    async fn apply(&self, commits: &[Arc<Commit>]) -> Result<(), StoreError>;
+
+    /// Makes everything that was applied durable and closes the store.
+    async fn close(&self) -> Result<(), StoreError>;
+}

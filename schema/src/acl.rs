@@ -1,0 +1,151 @@
+//! Access lists of records and their evaluation.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use crate::caller::Caller;
+use crate::id::{RoleName, UserId};
+
+/// What an entry permits; writing includes reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Fetch and query.
+    Read,
+    /// Save and delete too.
+    Write,
+}
+
+/// One entry of an access list. Every target that it names may grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessEntry {
+    /// A user relation; stored and returned, never evaluated, as in v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+    /// Users who have this role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// What is granted.
+    pub level: Level,
+    /// One user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// Everyone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
+}
+
+/// A record's access list. No list at all (`Option::None`) means everyone may read and write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Acl(pub Vec<AccessEntry>);
+
+/// An access list was not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AclError {
+    /// Neither null nor an array.
+    #[error("_access must be an array")]
+    NotAnArray,
+    /// An entry has no known level, or names nobody.
+    #[error("invalid _access entry")]
+    BadEntry,
+}
+
+impl Acl {
+    /// Parses the wire form; `null` gives `None`.
+    ///
+    /// # Errors
+    /// Not an array; or an entry without a level or without a target.
+    pub fn from_wire(wire: &Json) -> Result<Option<Self>, AclError> {
+        match wire {
+            Json::Null => Ok(None),
+            Json::Array(entries) => {
+                let entries = entries
+                    .iter()
+                    .map(AccessEntry::from_wire)
+                    .collect::<Result<_, _>>()?;
+                Ok(Some(Self(entries)))
+            }
+            _ => Err(AclError::NotAnArray),
+        }
+    }
+
+    /// Returns the wire form.
+    pub fn to_wire(&self) -> Json {
+        Json::Array(self.0.iter().map(AccessEntry::to_wire).collect())
+    }
+
+    /// Whether some entry grants `level` to the caller. The owner is not known here.
+    pub fn grants(&self, level: Level, caller: &Caller) -> bool {
+        self.0.iter().any(|entry| entry.grants(level, caller))
+    }
+}
+
+impl AccessEntry {
+    fn from_wire(wire: &Json) -> Result<Self, AclError> {
+        let object = wire.as_object().ok_or(AclError::BadEntry)?;
+        let level = match object.get("level").and_then(Json::as_str) {
+            Some("read") => Level::Read,
+            Some("write") => Level::Write,
+            _ => return Err(AclError::BadEntry),
+        };
+        let text = |name: &str| object.get(name).and_then(Json::as_str);
+        let public = object.get("public").and_then(Json::as_bool);
+        let entry = Self {
+            relation: text("relation").map(str::to_owned),
+            role: text("role").map(RoleName::from),
+            level,
+            user_id: text("user_id").map(UserId::from),
+            public: public.unwrap_or(false),
+        };
+        let names_someone = entry.relation.is_some()
+            || entry.role.is_some()
+            || entry.user_id.is_some()
+            || public.is_some();
+        if names_someone {
+            Ok(entry)
+        } else {
+            Err(AclError::BadEntry)
+        }
+    }
+
+    fn to_wire(&self) -> Json {
+        let mut object = Map::new();
+        if let Some(relation) = self.relation.as_ref().filter(|text| !text.is_empty()) {
+            object.insert("relation".into(), relation.clone().into());
+        }
+        if let Some(role) = self.role.as_ref().filter(|role| !role.as_str().is_empty()) {
+            object.insert("role".into(), role.as_str().into());
+        }
+        let level = if self.level == Level::Write {
+            "write"
+        } else {
+            "read"
+        };
+        object.insert("level".into(), level.into());
+        if let Some(user) = self
+            .user_id
+            .as_ref()
+            .filter(|user| !user.as_str().is_empty())
+        {
+            object.insert("user_id".into(), user.as_str().into());
+        }
+        if self.public {
+            object.insert("public".into(), true.into());
+        }
+        Json::Object(object)
+    }
+
+    fn grants(&self, level: Level, caller: &Caller) -> bool {
+        let names_caller = self.public
+            || self
+                .user_id
+                .as_ref()
+                .is_some_and(|user| caller.user.as_ref() == Some(user))
+            || self
+                .role
+                .as_ref()
+                .is_some_and(|role| caller.roles.contains(role));
+        self.level >= level && names_caller
+    }
+}

@@ -1,0 +1,54 @@
+//! Who asks: the outcome of looking at a request's key and token.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::acl::{Acl, Level};
+use crate::id::{RoleName, UserId};
+use crate::record::Record;
+
+/// Which key a request showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// No key; an access token alone.
+    #[default]
+    None,
+    /// The app's key, known to clients.
+    Client,
+    /// The master key: bypasses access control.
+    Master,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The key that was shown.
+    pub key: KeyKind,
+    /// The user, if any; `_god` for a bare master key where an action looks a user up.
+    pub user: Option<UserId>,
+    /// The user's roles at the time of the request.
+    pub roles: BTreeSet<RoleName>,
+}
+
+impl Caller {
+    /// Whether access control does not apply.
+    pub fn is_master(&self) -> bool {
+        self.key == KeyKind::Master
+    }
+
+    /// Whether the caller may read or write `record`, by its access list and owner.
+    pub fn may(&self, level: Level, record: &Record) -> bool {
+        self.is_master() || self.owns(record) || self.is_granted(level, record.access.as_ref())
+    }
+
+    /// Whether the caller owns `record`.
+    pub fn owns(&self, record: &Record) -> bool {
+        self.user.is_some() && self.user == record.owner
+    }
+
+    fn is_granted(&self, level: Level, access: Option<&Acl>) -> bool {
+        access.is_none_or(|acl| acl.grants(level, self))
+    }
+}

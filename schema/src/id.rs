@@ -1,0 +1,190 @@
+//! Identifiers: names and keys that were checked once, at the border.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Defines a cheap-to-clone text newtype that is transparent on the wire.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Wraps a text that the caller has already checked.
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
+                Self(text.into())
+            }
+
+            /// Returns the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self::new(text)
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// The name of a record type, for example `message`.
+    TypeName
+}
+text_id! {
+    /// The part of a record id behind the first `/`; unique per type across all databases.
+    RecordKey
+}
+text_id! {
+    /// A user's id: the key of both the auth row and the `user` record.
+    UserId
+}
+text_id! {
+    /// The name of a role.
+    RoleName
+}
+
+impl TypeName {
+    /// Whether the name belongs to the system (starts with `_`).
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('_')
+    }
+
+    /// Returns the type of user records, `user`.
+    pub fn user() -> Self {
+        Self::new("user")
+    }
+
+    /// Whether this is the type of user records.
+    pub fn is_user(&self) -> bool {
+        &*self.0 == "user"
+    }
+}
+
+impl UserId {
+    /// Returns `_god`, as whom a bare master key acts.
+    pub fn god() -> Self {
+        Self::new("_god")
+    }
+}
+
+/// The full id of a record: `type/key`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId {
+    /// The record type.
+    pub record_type: TypeName,
+    /// The key within the type.
+    pub key: RecordKey,
+}
+
+impl RecordId {
+    /// Builds an id from its parts.
+    pub fn new(record_type: impl Into<TypeName>, key: impl Into<RecordKey>) -> Self {
+        Self {
+            record_type: record_type.into(),
+            key: key.into(),
+        }
+    }
+
+    /// Parses `type/key`, split at the first `/`; `None` when there is no `/`.
+    ///
+    /// Both parts may be empty here: who needs more says so with the error its action documents.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (record_type, key) = text.split_once('/')?;
+        Some(Self::new(record_type, key))
+    }
+
+    /// Returns the id of a user's record.
+    pub fn user(id: &UserId) -> Self {
+        Self::new(TypeName::user(), id.as_str())
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.record_type, self.key)
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// Which database a record lives in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Database {
+    /// The shared database; record access lists apply.
+    Public,
+    /// The database of one user.
+    Private(UserId),
+}
+
+impl Database {
+    /// Returns the stored form: empty for public, else the user's id.
+    pub fn as_stored(&self) -> &str {
+        match self {
+            Self::Public => "",
+            Self::Private(user) => user.as_str(),
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn from_stored(text: &str) -> Self {
+        if text.is_empty() {
+            Self::Public
+        } else {
+            Self::Private(UserId::new(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_contain_slashes() {
+        let id = RecordId::parse("note/a/b").unwrap();
+        assert_eq!(id.record_type.as_str(), "note");
+        assert_eq!(id.key.as_str(), "a/b");
+        assert_eq!(id.to_string(), "note/a/b");
+    }
+
+    #[test]
+    fn an_id_without_slash_is_refused() {
+        assert!(RecordId::parse("note").is_none());
+    }
+}

@@ -1,0 +1,273 @@
+//! Field values and their wire forms.
+//!
+//! On the wire a typed value is an object with `$type`; in memory it is a
+//! [`Value`]. The same wire form is what events carry, so that a log can be
+//! read without this program.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::id::RecordId;
+use crate::time::Timestamp;
+
+/// The value of one record field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// No value; clears a field on save and is left out of answers.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// Any number; whole numbers are written without a fraction.
+    Number(f64),
+    /// Text.
+    String(String),
+    /// A plain object or an array. Typed values inside are kept as they came.
+    Json(Json),
+    /// A point in time.
+    Date(Timestamp),
+    /// A file.
+    Asset(Asset),
+    /// A reference to a record.
+    Reference(RecordId),
+    /// A point on earth.
+    Location(Point),
+    /// A GeoJSON object.
+    Geometry(Json),
+    /// The request to create a sequence field; its numbers are `Number`s.
+    Sequence,
+    /// A column whose type has no wire form; never written.
+    Unknown(Option<String>),
+}
+
+/// A file as a field value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asset {
+    /// The name under which the file is stored.
+    pub name: String,
+    /// The media type, when known.
+    pub content_type: Option<String>,
+}
+
+/// Longitude and latitude in degrees; not range-checked, as in v1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Longitude.
+    pub lng: f64,
+    /// Latitude.
+    pub lat: f64,
+}
+
+/// Why a wire value is refused; the text is the message of the answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(pub String);
+
+impl ValueError {
+    fn missing(kind: &str, member: &str, wanted: &str) -> Self {
+        Self(format!("invalid {kind}: {member} should be {wanted}"))
+    }
+}
+
+impl Value {
+    /// Parses the wire form.
+    ///
+    /// # Errors
+    /// An unknown `$type`, or a typed value whose members are missing or malformed, at any depth.
+    pub fn from_wire(wire: Json) -> Result<Self, ValueError> {
+        match wire {
+            Json::Null => Ok(Self::Null),
+            Json::Bool(value) => Ok(Self::Bool(value)),
+            Json::Number(number) => number
+                .as_f64()
+                .map(Self::Number)
+                .ok_or_else(|| ValueError(format!("number {number} is out of range"))),
+            Json::String(text) => Ok(Self::String(text)),
+            Json::Array(items) => {
+                check_nested(items.iter())?;
+                Ok(Self::Json(Json::Array(items)))
+            }
+            Json::Object(object) => match object.get("$type") {
+                None => {
+                    check_nested(object.values())?;
+                    Ok(Self::Json(Json::Object(object)))
+                }
+                Some(Json::String(kind)) => typed(kind, &object),
+                Some(other) => Err(ValueError(format!("unexpected type of $type: {other}"))),
+            },
+        }
+    }
+
+    /// Returns the wire form. `Sequence` and `Unknown` give their typed objects.
+    pub fn to_wire(&self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => json!(value),
+            Self::Number(number) => number_to_wire(*number),
+            Self::String(text) => json!(text),
+            Self::Json(value) => value.clone(),
+            Self::Date(time) => json!({"$type": "date", "$date": time}),
+            Self::Asset(asset) => asset.to_wire(),
+            Self::Reference(id) => json!({"$type": "ref", "$id": id.to_string()}),
+            Self::Location(point) => json!({
+                "$type": "geo", "$lng": number_to_wire(point.lng), "$lat": number_to_wire(point.lat),
+            }),
+            Self::Geometry(value) => json!({"$type": "geojson", "$val": value}),
+            Self::Sequence => json!({"$type": "seq"}),
+            Self::Unknown(None) => json!({"$type": "unknown"}),
+            Self::Unknown(Some(kind)) => json!({"$type": "unknown", "$underlying_type": kind}),
+        }
+    }
+
+    /// Whether this is `Null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+}
+
+impl Asset {
+    fn to_wire(&self) -> Json {
+        let mut object = Map::new();
+        object.insert("$type".into(), "asset".into());
+        object.insert("$name".into(), self.name.clone().into());
+        if let Some(content_type) = &self.content_type {
+            object.insert("$content_type".into(), content_type.clone().into());
+        }
+        Json::Object(object)
+    }
+}
+
+/// The largest integer up to which every whole `f64` is exact.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Writes a number as v1 does: whole numbers without a fraction.
+pub fn number_to_wire(number: f64) -> Json {
+    if number.fract() == 0.0 && number.abs() <= MAX_EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and within 53 bits")]
+        let whole = number as i64;
+        return json!(whole);
+    }
+    json!(number)
+}
+
+fn check_nested<'a>(mut items: impl Iterator<Item = &'a Json>) -> Result<(), ValueError> {
+    items.try_for_each(|item| match item {
+        Json::Array(inner) => check_nested(inner.iter()),
+        Json::Object(object) => match object.get("$type") {
+            None => check_nested(object.values()),
+            Some(Json::String(kind)) => typed(kind, object).map(drop),
+            Some(other) => Err(ValueError(format!("unexpected type of $type: {other}"))),
+        },
+        _ => Ok(()),
+    })
+}
+
+fn typed(kind: &str, object: &Map<String, Json>) -> Result<Value, ValueError> {
+    match kind {
+        "date" => {
+            let text = text_member(object, "date", "$date")?;
+            let time = Timestamp::parse(text)
+                .ok_or_else(|| ValueError(format!("failed to parse $date = {text:?}")))?;
+            Ok(Value::Date(time))
+        }
+        "asset" => {
+            let name = text_member(object, "asset", "$name")?;
+            if name.is_empty() {
+                return Err(ValueError("asset's $name should not be empty".into()));
+            }
+            let content_type = object.get("$content_type").filter(|value| !value.is_null());
+            let content_type = match content_type {
+                None => None,
+                Some(Json::String(text)) => Some(text.clone()),
+                Some(_) => return Err(ValueError::missing("asset", "$content_type", "a string")),
+            };
+            Ok(Value::Asset(Asset {
+                name: name.to_owned(),
+                content_type,
+            }))
+        }
+        "ref" => {
+            let text = text_member(object, "reference", "$id")?;
+            let id = RecordId::parse(text)
+                .ok_or_else(|| ValueError(format!("invalid record id: {text:?}")))?;
+            Ok(Value::Reference(id))
+        }
+        "geo" => Ok(Value::Location(Point {
+            lng: number_member(object, "$lng")?,
+            lat: number_member(object, "$lat")?,
+        })),
+        "geojson" => match object.get("$val") {
+            Some(value @ Json::Object(_)) => Ok(Value::Geometry(value.clone())),
+            _ => Err(ValueError::missing("geojson", "$val", "an object")),
+        },
+        "seq" => Ok(Value::Sequence),
+        "unknown" => Ok(Value::Unknown(
+            object
+                .get("$underlying_type")
+                .and_then(Json::as_str)
+                .map(str::to_owned),
+        )),
+        other => Err(ValueError(format!("unknown $type = {other}"))),
+    }
+}
+
+fn text_member<'a>(
+    object: &'a Map<String, Json>,
+    kind: &str,
+    name: &str,
+) -> Result<&'a str, ValueError> {
+    object
+        .get(name)
+        .and_then(Json::as_str)
+        .ok_or_else(|| ValueError::missing(kind, name, "a string"))
+}
+
+fn number_member(object: &Map<String, Json>, name: &str) -> Result<f64, ValueError> {
+    object
+        .get(name)
+        .and_then(Json::as_f64)
+        .ok_or_else(|| ValueError::missing("location", name, "a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_typed_value_comes_back_as_it_went() {
+        let values = [
+            json!(null),
+            json!(true),
+            json!(1),
+            json!(1.5),
+            json!("text"),
+            json!({"a": [1, {"$type": "date", "$date": "2015-04-10T09:35:20Z"}]}),
+            json!({"$type": "date", "$date": "2015-04-10T09:35:20.25Z"}),
+            json!({"$type": "asset", "$name": "a.png", "$content_type": "image/png"}),
+            json!({"$type": "ref", "$id": "note/a/b"}),
+            json!({"$type": "geo", "$lng": 1.5, "$lat": -2}),
+            json!({"$type": "geojson", "$val": {"type": "Point", "coordinates": [1, 2]}}),
+            json!({"$type": "seq"}),
+            json!({"$type": "unknown", "$underlying_type": "money"}),
+        ];
+        for wire in values {
+            assert_eq!(Value::from_wire(wire.clone()).unwrap().to_wire(), wire);
+        }
+    }
+
+    #[test]
+    fn malformed_values_are_refused_at_any_depth() {
+        let values = [
+            json!({"$type": "blob"}),
+            json!({"$type": 1}),
+            json!({"$type": "record"}),
+            json!({"$type": "date", "$date": "2015-04-10"}),
+            json!({"$type": "ref", "$id": "note"}),
+            json!({"$type": "asset", "$name": ""}),
+            json!({"$type": "geo", "$lng": 1}),
+            json!({"$type": "geojson", "$val": 1}),
+        ];
+        for wire in values {
+            assert!(Value::from_wire(wire.clone()).is_err(), "{wire}");
+            assert!(Value::from_wire(json!([{"deep": wire}])).is_err());
+        }
+    }
+}
