@@ -3,5 +3,8 @@
 //!
 //! Nothing here knows HTTP or SQL: the server implements the ports.
 
+pub mod accounts;
+pub mod context;
 pub mod log;
+pub mod record;
 pub mod store;

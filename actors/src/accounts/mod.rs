@@ -1,0 +1,3 @@
+//! Accounts: users, roles and relations, as events.
+
+pub mod messages;

@@ -1,0 +1,61 @@
+//! The circumstances of a request, as the actors need them.
+
+use std::collections::BTreeSet;
+
+use skytrail_schema::caller::Caller;
+use skytrail_schema::event::{Actor, Origin};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// Who asks, through what, and what the request may do.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// Who asks.
+    pub caller: Caller,
+    /// Also in the answer's `X-Skygear-Request-Id`.
+    pub request_id: Uuid,
+    /// The request's tag for plugins: `record`, `auth`, `plugin`, …
+    pub tag: &'static str,
+    /// Whether record types may get fields: development mode or the master key.
+    pub may_migrate: bool,
+    /// Through what the request came.
+    pub origin: Origin,
+    /// The plugin that called, if one did.
+    pub plugin: Option<String>,
+    /// The commits and records that this call's ancestors are working on, when a hook called back.
+    pub ancestors: BTreeSet<Uuid>,
+    /// How deep in calls of calls this is; 0 for a client's request.
+    pub depth: u32,
+    /// When the client stops waiting; plugins get no longer than that.
+    pub deadline: Option<Instant>,
+}
+
+impl RequestContext {
+    /// Returns a context for work that the server does of its own accord.
+    pub fn system() -> Self {
+        Self {
+            caller: Caller {
+                key: skytrail_schema::caller::KeyKind::Master,
+                ..Caller::default()
+            },
+            request_id: Uuid::now_v7(),
+            tag: "",
+            may_migrate: true,
+            origin: Origin::System,
+            plugin: None,
+            ancestors: BTreeSet::new(),
+            depth: 0,
+            deadline: None,
+        }
+    }
+
+    /// Returns the actor that commits name.
+    pub fn actor(&self) -> Actor {
+        Actor {
+            user: self.caller.user.clone(),
+            key: self.caller.key,
+            origin: self.origin,
+            plugin: self.plugin.clone(),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What record actors are asked, and what they answer.
+
+use skytrail_schema::acl::Acl;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::{Database, RecordId, RoleName, TypeName};
+use skytrail_schema::query::{Query, Scope};
+use skytrail_schema::record::{Fields, Record};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::context::RequestContext;
+
+/// One well-formed item of a save.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaveItem {
+    /// The record.
+    pub id: RecordId,
+    /// The access list it brings, if any.
+    pub access: Option<Acl>,
+    /// The fields it brings; `Null` clears one.
+    pub fields: Fields,
+}
+
+/// An item that failed: the error, and the record when its id is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ItemError {
+    /// The record, when the id could be parsed and the answer names it.
+    pub id: Option<RecordId>,
+    /// What went wrong.
+    pub error: ApiError,
+}
+
+/// The outcome of each item of a batch, in request order.
+pub type ItemResults<T> = Vec<Result<T, ItemError>>;
+
+/// Saves records. Replies when the commit is durable and synchronous after-hooks have answered.
+#[derive(Clone, Debug)]
+pub struct SaveRecords {
+    /// Who asks.
+    pub context: RequestContext,
+    /// Where new records go, and where existing ones must be.
+    pub database: Database,
+    /// The items; those that could not be parsed keep their place.
+    pub items: ItemResults<SaveItem>,
+    /// All or nothing.
+    pub is_atomic: bool,
+}
+
+/// Deletes records. Replies as [`SaveRecords`] does.
+#[derive(Clone, Debug)]
+pub struct DeleteRecords {
+    /// Who asks.
+    pub context: RequestContext,
+    /// Where the records must be.
+    pub database: Database,
+    /// The records.
+    pub ids: Vec<RecordId>,
+    /// All or nothing.
+    pub is_atomic: bool,
+}
+
+/// Fetches records by id, as of the last acknowledged write.
+#[derive(Clone, Debug)]
+pub struct FetchRecords {
+    /// Who asks.
+    pub context: RequestContext,
+    /// Where the records must be.
+    pub scope: Scope,
+    /// The records.
+    pub ids: Vec<RecordId>,
+}
+
+/// Queries records; sees everything that was acknowledged before.
+#[derive(Clone, Debug)]
+pub struct QueryRecords {
+    /// Who asks.
+    pub context: RequestContext,
+    /// Where to look.
+    pub scope: Scope,
+    /// The query.
+    pub query: Query,
+}
+
+/// A record in an answer, with the values that were eagerly loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The record, without what the caller may not read.
+    pub record: Record,
+    /// What `include` brought, by name.
+    pub transient: BTreeMap<String, Transient>,
+}
+
+/// A value under `_transient`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transient {
+    /// A record, or null when it is missing or may not be read.
+    Record(Option<Box<Record>>),
+    /// A computed or constant value.
+    Value(serde_json::Value),
+}
+
+/// What a query brought.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryReply {
+    /// The page.
+    pub records: Vec<Found>,
+    /// The number of all matches, if asked for.
+    pub count: Option<u64>,
+}
+
+/// Changes a type's settings or makes the type. Replies when durable.
+#[derive(Clone, Debug)]
+pub struct ChangeType {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The type.
+    pub name: TypeName,
+    /// What to change.
+    pub change: TypeChange,
+}
+
+/// A change of a type's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TypeChange {
+    /// The access list of records that bring none.
+    DefaultAccess(Acl),
+    /// The roles that may create records; none lets every signed-in user.
+    CreationRoles(BTreeSet<RoleName>),
+}

@@ -1,0 +1,3 @@
+//! Record types: one actor each, which sequences a write from command to commit.
+
+pub mod messages;
