@@ -1,0 +1,170 @@
+//! Folding events into state. Pure and total: an event in the log is a fact.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use skytrail_schema::event::{
+    Event, EventBody, RecordPatch, RecordState, Touch, TypeExtension, UserPatch, UserState,
+};
+use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::value::Value;
+
+/// The state of a record after an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Folded {
+    /// It is known: the record, or that there is none.
+    Known(Option<Head>),
+    /// A patch came for a record whose earlier state is not at hand.
+    Unknown,
+}
+
+/// Folds an event into a record.
+pub fn record(before: Option<&Head>, id: &RecordId, event: &Event) -> Folded {
+    let record = match &event.body {
+        EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => full(id, state),
+        EventBody::RecordChanged(patch) => match before {
+            Some(before) => patched(&before.record, patch),
+            None => return Folded::Unknown,
+        },
+        EventBody::RecordDeleted(_) => return Folded::Known(None),
+        _ => return before.map_or(Folded::Unknown, |head| Folded::Known(Some(head.clone()))),
+    };
+    Folded::Known(Some(Head {
+        version: event.version,
+        position: event.position,
+        record,
+    }))
+}
+
+/// Builds a record from a full state.
+pub fn full(id: &RecordId, state: &RecordState) -> Record {
+    let created = state.created.as_ref().unwrap_or(&state.updated);
+    Record {
+        id: id.clone(),
+        database: state
+            .database
+            .clone()
+            .map_or(Database::Public, Database::Private),
+        owner: state.owner.clone(),
+        access: state.access.clone(),
+        created_at: created.at,
+        created_by: created.by.clone(),
+        updated_at: state.updated.at,
+        updated_by: state.updated.by.clone(),
+        fields: fields_from_wire(&state.fields),
+    }
+}
+
+/// Writes a record as a full state; the inverse of [`full`].
+pub fn state_of(record: &Record) -> RecordState {
+    let updated = Touch {
+        at: record.updated_at,
+        by: record.updated_by.clone(),
+    };
+    let created = Touch {
+        at: record.created_at,
+        by: record.created_by.clone(),
+    };
+    RecordState {
+        database: match &record.database {
+            Database::Public => None,
+            Database::Private(user) => Some(user.clone()),
+        },
+        owner: record.owner.clone(),
+        access: record.access.clone(),
+        created: (created != updated).then_some(created),
+        updated,
+        fields: record
+            .fields
+            .iter()
+            .map(|(name, value)| (name.clone(), value.to_wire()))
+            .collect(),
+    }
+}
+
+fn patched(before: &Record, patch: &RecordPatch) -> Record {
+    let mut record = before.clone();
+    for name in &patch.unset {
+        record.fields.remove(name);
+    }
+    record.fields.extend(fields_from_wire(&patch.set));
+    if let Some(access) = &patch.access {
+        record.access = Some(access.clone());
+    }
+    record.updated_at = patch.updated.at;
+    record.updated_by = patch.updated.by.clone();
+    record
+}
+
+/// Reads stored fields. What cannot be read as a typed value is kept as plain JSON.
+fn fields_from_wire(fields: &BTreeMap<String, Json>) -> Fields {
+    fields
+        .iter()
+        .map(|(name, wire)| {
+            let value =
+                Value::from_wire(wire.clone()).unwrap_or_else(|_| Value::Json(wire.clone()));
+            (name.clone(), value)
+        })
+        .filter(|(_, value)| !value.is_null())
+        .collect()
+}
+
+/// Folds an event into a type's definition.
+pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
+    let mut definition = before.clone();
+    definition.version = event.version;
+    match &event.body {
+        EventBody::TypeExtended(extension) => extend(&mut definition, extension),
+        EventBody::TypeDefaultAccessSet(change) => {
+            definition.default_access = Some(change.access.clone());
+        }
+        EventBody::TypeCreationRolesSet(change) => {
+            definition.creation_roles = change.roles.clone();
+        }
+        _ => {}
+    }
+    definition
+}
+
+/// Adds an extension's fields and unique sets to a definition.
+pub fn extend(definition: &mut TypeDefinition, extension: &TypeExtension) {
+    definition.is_created = true;
+    for (name, field) in &extension.fields {
+        definition
+            .fields
+            .entry(name.clone())
+            .or_insert_with(|| field.clone());
+    }
+    for set in &extension.unique {
+        if !definition.unique.contains(set) {
+            definition.unique.push(set.clone());
+        }
+    }
+}
+
+/// Folds an event into a user's auth row; `None` when a patch comes for one that is not at hand.
+pub fn user(before: Option<&(u32, UserState)>, event: &Event) -> Option<(u32, UserState)> {
+    match &event.body {
+        EventBody::UserCreated(state) => Some((event.version, state.clone())),
+        EventBody::UserChanged(patch) => {
+            let mut state = before?.1.clone();
+            patch_user(&mut state, patch);
+            Some((event.version, state))
+        }
+        _ => before.cloned(),
+    }
+}
+
+fn patch_user(state: &mut UserState, patch: &UserPatch) {
+    if let Some(hash) = &patch.password_hash {
+        state.password_hash = Some(hash.clone());
+    }
+    state.token_valid_since = patch.token_valid_since.or(state.token_valid_since);
+    state.last_seen_at = patch.last_seen_at.or(state.last_seen_at);
+    state.roles.extend(patch.roles_added.iter().cloned());
+    for role in &patch.roles_removed {
+        state.roles.remove(role);
+    }
+}

@@ -1,0 +1,265 @@
+//! Live state: the memory side of the record store.
+//!
+//! It is the fold of the log's recent tail. It holds every type definition and
+//! role, and the heads of recently written or read records. A head whose last
+//! write the projector has not applied yet is pinned: whoever misses here may
+//! read the store and gets everything up to the head of the log.
+//!
+//! It is the log's first observer, so it is updated before a write is
+//! acknowledged: who was acknowledged reads his write.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use skytrail_schema::event::{Commit, Event, EventBody, RoleFlags, Stream, UserState};
+use skytrail_schema::id::{RecordId, RoleName, TypeName, UserId};
+use skytrail_schema::record::Head;
+use skytrail_schema::types::TypeDefinition;
+
+use super::apply;
+use crate::log::CommitObserver;
+use crate::store::Snapshot;
+
+/// What is known in memory about a record: it is there, or it is known not to be.
+pub type KnownHead = Option<Arc<Head>>;
+
+/// A user's auth row and the version of its stream; `None` when it is known not to exist.
+pub type KnownUser = Option<Arc<(u32, UserState)>>;
+
+/// What is known of some records.
+#[derive(Debug)]
+pub struct KnownHeads {
+    /// The position as of which it is known.
+    pub position: u64,
+    /// One per record asked for; `None` when nothing is known and the store has the truth.
+    pub heads: Vec<Option<KnownHead>>,
+    /// Whether the store must first apply everything up to `position` to have that truth.
+    pub store_is_behind: bool,
+}
+
+/// See the module's overview.
+pub struct LiveState {
+    types: RwLock<HashMap<TypeName, Arc<TypeDefinition>>>,
+    roles: RwLock<BTreeMap<RoleName, (u32, RoleFlags)>>,
+    cache: Mutex<Cache>,
+}
+
+struct Cache {
+    /// The last observed position.
+    position: u64,
+    /// The last position that the projector has applied.
+    projected: u64,
+    records: LruCache<RecordId, KnownHead>,
+    users: LruCache<UserId, KnownUser>,
+    /// What was written at which position and is not projected yet, oldest first.
+    pinned: VecDeque<(u64, Stream)>,
+    /// How many entries of the caches are pinned, by stream.
+    pins: HashMap<Stream, u32>,
+    max_entries: usize,
+}
+
+impl LiveState {
+    /// Builds the state as of a store's checkpoint; `max_entries` bounds the unpinned heads kept.
+    pub fn new(snapshot: &Snapshot, max_entries: usize) -> Self {
+        let types = snapshot
+            .types
+            .iter()
+            .map(|definition| (definition.name.clone(), Arc::new(definition.clone())));
+        let roles = snapshot
+            .roles
+            .iter()
+            .map(|(name, flags)| (name.clone(), (1, *flags)));
+        Self {
+            types: RwLock::new(types.collect()),
+            roles: RwLock::new(roles.collect()),
+            cache: Mutex::new(Cache {
+                position: snapshot.checkpoint,
+                projected: snapshot.checkpoint,
+                records: LruCache::unbounded(),
+                users: LruCache::unbounded(),
+                pinned: VecDeque::new(),
+                pins: HashMap::new(),
+                max_entries,
+            }),
+        }
+    }
+
+    /// Returns the last observed position.
+    pub fn position(&self) -> u64 {
+        self.cache.lock().position
+    }
+
+    /// Returns what is known of records, as of one position.
+    pub fn get_heads(&self, ids: &[RecordId]) -> KnownHeads {
+        let mut cache = self.cache.lock();
+        let heads: Vec<_> = ids
+            .iter()
+            .map(|id| cache.records.get(id).cloned())
+            .collect();
+        let is_behind = |(id, head): (&RecordId, &Option<KnownHead>)| {
+            head.is_none() && cache.pins.contains_key(&Stream::Record(id.clone()))
+        };
+        let store_is_behind = !cache.pins.is_empty() && ids.iter().zip(&heads).any(is_behind);
+        KnownHeads {
+            position: cache.position,
+            heads,
+            store_is_behind,
+        }
+    }
+
+    /// Keeps what was read from the store, unless something newer is known or was written since
+    /// `read_position`.
+    pub fn keep_head(&self, id: RecordId, head: KnownHead, read_position: u64) {
+        let mut cache = self.cache.lock();
+        if cache.position == read_position && !cache.records.contains(&id) {
+            cache.records.put(id, head);
+            cache.evict();
+        }
+    }
+
+    /// Returns what is known of a user's auth row, and as of which position.
+    pub fn get_user(&self, id: &UserId) -> (u64, Option<KnownUser>) {
+        let mut cache = self.cache.lock();
+        let user = cache.users.get(id).cloned();
+        (cache.position, user)
+    }
+
+    /// As [`LiveState::keep_head`], for a user's auth row.
+    pub fn keep_user(&self, id: UserId, user: KnownUser, read_position: u64) {
+        let mut cache = self.cache.lock();
+        if cache.position == read_position && !cache.users.contains(&id) {
+            cache.users.put(id, user);
+            cache.evict();
+        }
+    }
+
+    /// Returns a type's definition; an empty one when nothing was ever said about it.
+    pub fn get_type(&self, name: &TypeName) -> Arc<TypeDefinition> {
+        let known = self.types.read().get(name).cloned();
+        known.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())))
+    }
+
+    /// Returns all types that are created, by no particular order.
+    pub fn get_types(&self) -> Vec<Arc<TypeDefinition>> {
+        self.types.read().values().cloned().collect()
+    }
+
+    /// Returns all roles with the versions of their streams and their flags.
+    pub fn get_roles(&self) -> BTreeMap<RoleName, (u32, RoleFlags)> {
+        self.roles.read().clone()
+    }
+
+    /// Learns that the store has applied everything up to `position`: what was pinned until then
+    /// may be forgotten.
+    pub fn projected(&self, position: u64) {
+        let mut cache = self.cache.lock();
+        cache.projected = cache.projected.max(position);
+        while cache
+            .pinned
+            .front()
+            .is_some_and(|(written, _)| *written <= position)
+        {
+            let Some((_, stream)) = cache.pinned.pop_front() else {
+                break;
+            };
+            cache.unpin(&stream);
+        }
+        cache.evict();
+    }
+
+    fn observe(&self, event: &Event, cache: &mut Cache) {
+        match &event.stream {
+            Stream::Record(id) => {
+                let before = cache.records.peek(id).cloned().flatten();
+                match apply::record(before.as_deref(), id, event) {
+                    apply::Folded::Known(head) => {
+                        cache.records.put(id.clone(), head.map(Arc::new));
+                        cache.pin(event);
+                    }
+                    // The record was evicted after the decision read it. The next reader must not
+                    // take the store's older state: the pin tells it to wait for the projector.
+                    apply::Folded::Unknown => {
+                        cache.records.pop(id);
+                        cache.pin(event);
+                    }
+                }
+            }
+            Stream::User(id) => {
+                let before = cache.users.peek(id).cloned().flatten();
+                match apply::user(before.as_deref(), event) {
+                    Some(user) => cache.users.put(id.clone(), Some(Arc::new(user))),
+                    None => cache.users.pop(id),
+                };
+                cache.pin(event);
+            }
+            Stream::Type(name) => {
+                let definition = apply::record_type(&self.get_type(name), event);
+                self.types
+                    .write()
+                    .insert(name.clone(), Arc::new(definition));
+            }
+            Stream::Role(name) => {
+                if let EventBody::RoleDefined(flags) = &event.body {
+                    self.roles
+                        .write()
+                        .insert(name.clone(), (event.version, *flags));
+                }
+            }
+            Stream::Relation(..) => {}
+        }
+    }
+}
+
+impl CommitObserver for LiveState {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        let mut cache = self.cache.lock();
+        for event in commits.iter().flat_map(|commit| &commit.events) {
+            self.observe(event, &mut cache);
+            cache.position = event.position;
+        }
+    }
+}
+
+impl Cache {
+    fn pin(&mut self, event: &Event) {
+        if event.position > self.projected {
+            self.pinned
+                .push_back((event.position, event.stream.clone()));
+            *self.pins.entry(event.stream.clone()).or_default() += 1;
+        }
+    }
+
+    fn unpin(&mut self, stream: &Stream) {
+        if let Some(count) = self.pins.get_mut(stream) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(stream);
+            }
+        }
+    }
+
+    /// Drops the least recently used entries above the bound, pinned ones excepted: those go
+    /// back to the front, and the walk ends as soon as one is met.
+    fn evict(&mut self) {
+        while self.records.len() > self.max_entries {
+            let Some((id, head)) = self.records.pop_lru() else {
+                break;
+            };
+            if self.pins.contains_key(&Stream::Record(id.clone())) {
+                self.records.put(id, head);
+                break;
+            }
+        }
+        while self.users.len() > self.max_entries {
+            let Some((id, user)) = self.users.pop_lru() else {
+                break;
+            };
+            if self.pins.contains_key(&Stream::User(id.clone())) {
+                self.users.put(id, user);
+                break;
+            }
+        }
+    }
+}
