@@ -7,7 +7,9 @@
 
 pub mod acl;
 pub mod caller;
+pub mod chain;
 pub mod code;
+pub mod codec;
 pub mod event;
 pub mod id;
 pub mod predicate;
@@ -15,4 +17,5 @@ pub mod query;
 pub mod record;
 pub mod time;
 pub mod types;
+pub mod upcast;
 pub mod value;

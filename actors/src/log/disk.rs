@@ -1,0 +1,143 @@
+//! The disk as the journal sees it: few operations, so that tests can put a
+//! faulty one in its place.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file that can be read and written at offsets.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Fills `buffer` from `offset`; an end of file before that is an error.
+    ///
+    /// # Errors
+    /// The device's.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// The device's; some of it may have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes everything written durable, the file's length included.
+    ///
+    /// # Errors
+    /// The device's; what was written is then in doubt.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Returns the length.
+    ///
+    /// # Errors
+    /// The device's.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// The device's.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+}
+
+/// A folder of files.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// Not found, or the device's.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Makes a new, empty file.
+    ///
+    /// # Errors
+    /// It exists, or the device's.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Lists the names of all files, sorted.
+    ///
+    /// # Errors
+    /// The device's.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// The device's.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes creations and renames durable.
+    ///
+    /// # Errors
+    /// The device's.
+    fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// A folder of the real file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    folder: PathBuf,
+}
+
+impl RealDisk {
+    /// Uses `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.folder.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(self.folder.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        Self::set_len(self, length)
+    }
+}
