@@ -1,7 +1,5 @@
 //! The circumstances of a request, as the actors need them.
 
-use std::collections::BTreeSet;
-
 use skytrail_schema::caller::Caller;
 use skytrail_schema::event::{Actor, Origin};
 use tokio::time::Instant;
@@ -22,8 +20,8 @@ pub struct RequestContext {
     pub origin: Origin,
     /// The plugin that called, if one did.
     pub plugin: Option<String>,
-    /// The commits and records that this call's ancestors are working on, when a hook called back.
-    pub ancestors: BTreeSet<Uuid>,
+    /// The saves under way above this one, the outermost first, when a hook called back.
+    pub ancestors: Vec<Uuid>,
     /// How deep in calls of calls this is; 0 for a client's request.
     pub depth: u32,
     /// When the client stops waiting; plugins get no longer than that.
@@ -43,7 +41,7 @@ impl RequestContext {
             may_migrate: true,
             origin: Origin::System,
             plugin: None,
-            ancestors: BTreeSet::new(),
+            ancestors: Vec::new(),
             depth: 0,
             deadline: None,
         }

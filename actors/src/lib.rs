@@ -4,7 +4,10 @@
 //! Nothing here knows HTTP or SQL: the server implements the ports.
 
 pub mod accounts;
+pub mod clock;
 pub mod context;
 pub mod log;
+pub mod plugin;
+pub mod projector;
 pub mod record;
 pub mod store;

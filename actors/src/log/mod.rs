@@ -13,7 +13,14 @@
 //! 6. **Doubt is fatal.** After a failed write or flush nothing is acknowledged any more, and the
 //!    process ends; what is on disk decides at the next start.
 
+mod committer;
+pub mod disk;
+mod embedded;
+mod follower;
+pub mod journal;
 mod key;
+pub mod resolver;
+mod sled_store;
 
 use std::sync::Arc;
 
@@ -21,6 +28,9 @@ use async_trait::async_trait;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, NewCommit};
 
+pub use committer::{Now, OnFatal, SequenceNumbers};
+pub use embedded::{EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog};
+pub use follower::FollowerState;
 pub use key::ConflictKey;
 
 /// A decision: what to append, and on what it rests.
@@ -69,6 +79,9 @@ pub enum AppendError {
         /// The limit.
         max_bytes: usize,
     },
+    /// A decision that has no encoding, such as one without events.
+    #[error("the decision cannot be encoded")]
+    Malformed,
     /// No space on the device. Nothing was written; later appends may succeed.
     #[error("the disk is full")]
     DiskFull,
@@ -127,7 +140,13 @@ impl From<AppendError> for ApiError {
             AppendError::Conflict { .. } | AppendError::Overloaded => Self::overloaded("the log"),
             AppendError::TooLarge { .. } => Self::invalid_argument(error.to_string(), &["records"]),
             AppendError::DiskFull => Self::unexpected("the server's disk is full").with_status(507),
+            AppendError::Malformed => Self::unexpected("the write could not be encoded"),
             AppendError::Closed => Self::unexpected("the server is stopping").with_status(503),
         }
     }
+}
+
+/// Returns fresh random bytes, which keep payload hashes from being guessed.
+fn random_salt() -> [u8; 16] {
+    rand::random()
 }

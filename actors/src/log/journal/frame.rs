@@ -46,7 +46,11 @@ pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let commit = bytes.get(HEAD_BYTES..HEAD_BYTES.checked_add(length)?)?;
     // Looking at the commit first is cheap and spares the checksum of random bytes.
     let peek = codec::peek(commit).ok()?;
-    (checksum(group, commit) == u32_at(bytes, 4)?).then_some(Frame { group, commit, peek })
+    (checksum(group, commit) == u32_at(bytes, 4)?).then_some(Frame {
+        group,
+        commit,
+        peek,
+    })
 }
 
 /// Reads the length that a frame's head claims, without looking at the commit.

@@ -105,7 +105,10 @@ pub(super) fn file_name(first_position: u64) -> String {
 
 /// Reads a position out of a segment's file name.
 pub(super) fn position_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".journal").filter(|digits| digits.len() == 20)?.parse().ok()
+    name.strip_suffix(".journal")
+        .filter(|digits| digits.len() == 20)?
+        .parse()
+        .ok()
 }
 
 fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {

@@ -1,0 +1,255 @@
+//! The committer: the one thread that gives positions and makes decisions durable.
+//!
+//! It takes what is waiting, refuses what the resolver refuses, writes the rest
+//! to the journal as one group, flushes once, tells the observers, and answers.
+//! There is no timer: while a flush runs, the next group gathers.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use skytrail_schema::codec::{self, EncodedEvents, Seal};
+use skytrail_schema::event::{Commit, EventBody, Stream};
+use skytrail_schema::id::TypeName;
+use skytrail_schema::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::journal::Journal;
+use super::resolver::Resolver;
+use super::{AppendError, CommitObserver, ConflictKey, SequenceRequest};
+
+/// A group holds at most this many commits.
+const MAX_GROUP_COMMITS: usize = 1024;
+/// A group that has reached this size takes no more commits.
+const MAX_GROUP_BYTES: usize = 1 << 20;
+
+/// Called once when the log can no longer vouch for what it wrote; the process should end.
+pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Tells the time; commits never go back behind the one before.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The last numbers given to sequence fields.
+pub type SequenceNumbers = HashMap<(TypeName, String), i64>;
+
+/// One decision on its way.
+pub(super) struct Request {
+    pub(super) encoded: EncodedEvents,
+    pub(super) read_position: u64,
+    pub(super) reads: Vec<ConflictKey>,
+    pub(super) writes: Vec<ConflictKey>,
+    pub(super) sequences: Vec<SequenceRequest>,
+    pub(super) reply: oneshot::Sender<Result<Arc<Commit>, AppendError>>,
+}
+
+/// Counters that others may look at.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) head: AtomicU64,
+    pub(super) queued_bytes: AtomicUsize,
+    pub(super) num_groups: AtomicU64,
+    pub(super) num_conflicts: AtomicU64,
+}
+
+pub(super) struct Committer {
+    pub(super) journal: Journal,
+    pub(super) resolver: Resolver,
+    pub(super) sequences: SequenceNumbers,
+    pub(super) observers: Vec<Arc<dyn CommitObserver>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) epoch: u32,
+    pub(super) now: Now,
+    pub(super) on_fatal: OnFatal,
+}
+
+/// A decision that has its position and waits for the flush.
+struct Sealed {
+    writes: Vec<ConflictKey>,
+    reply: oneshot::Sender<Result<Arc<Commit>, AppendError>>,
+}
+
+/// A group being gathered.
+#[derive(Default)]
+struct Group {
+    commits: Vec<(Vec<u8>, Commit)>,
+    waiting: Vec<Sealed>,
+    bytes: usize,
+    /// What sequence numbers were before, in case the group is not written.
+    sequences_before: Vec<((TypeName, String), Option<i64>)>,
+}
+
+impl Committer {
+    /// Runs until all senders are gone and the queue is empty, or the log is in doubt.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = Group::default();
+            self.admit(first, &mut group);
+            while group.commits.len() < MAX_GROUP_COMMITS && group.bytes < MAX_GROUP_BYTES {
+                let Ok(request) = queue.try_recv() else { break };
+                self.admit(request, &mut group);
+            }
+            if let Err(doubt) = self.commit(group) {
+                queue.close();
+                (self.on_fatal)(&doubt);
+                while let Some(request) = queue.blocking_recv() {
+                    let _ = request.reply.send(Err(AppendError::Closed));
+                }
+                return;
+            }
+        }
+    }
+
+    /// Gives a decision its position, or refuses it.
+    fn admit(&mut self, request: Request, group: &mut Group) {
+        self.counters
+            .queued_bytes
+            .fetch_sub(request.encoded.size_bytes(), Ordering::Relaxed);
+        if !self.resolver.permits(request.read_position, &request.reads) {
+            self.counters.num_conflicts.fetch_add(1, Ordering::Relaxed);
+            let conflict = AppendError::Conflict {
+                read_position: request.read_position,
+            };
+            let _ = request.reply.send(Err(conflict));
+            return;
+        }
+        let mut encoded = request.encoded;
+        let end = self.journal.end();
+        let (position, time, chain) = match group.commits.last() {
+            Some((_, last)) => (last.last_position(), last.time, last.chain),
+            None => (end.position, end.time, end.chain),
+        };
+        let time = (self.now)().max(Timestamp::from_micros(time.micros() + 1));
+        let seal = Seal {
+            first_position: position + 1,
+            time,
+            epoch: self.epoch,
+        };
+        let sealed = self
+            .number(&mut encoded, &request.sequences, group)
+            .and_then(|()| codec::seal(encoded, seal, &chain));
+        let (bytes, commit) = match sealed {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::error!(%error, "a decision could not be encoded");
+                let _ = request.reply.send(Err(AppendError::Malformed));
+                return;
+            }
+        };
+        self.resolver
+            .record(commit.last_position(), &request.writes);
+        group.bytes += bytes.len();
+        group.commits.push((bytes, commit));
+        group.waiting.push(Sealed {
+            writes: request.writes,
+            reply: request.reply,
+        });
+    }
+
+    /// Gives sequence fields their numbers.
+    fn number(
+        &mut self,
+        encoded: &mut EncodedEvents,
+        requests: &[SequenceRequest],
+        group: &mut Group,
+    ) -> Result<(), codec::CodecError> {
+        for request in requests {
+            let event = encoded.commit().events.get(request.event);
+            let Some(event) = event else { continue };
+            let Stream::Record(id) = &event.stream else {
+                continue;
+            };
+            let key = (id.record_type.clone(), request.field.clone());
+            let before = self.sequences.get(&key).copied();
+            let number = match request.explicit {
+                Some(number) => before.unwrap_or(0).max(number),
+                None => before.unwrap_or(0) + 1,
+            };
+            let body = event.body.clone();
+            group.sequences_before.push((key.clone(), before));
+            self.sequences.insert(key, number);
+            if request.explicit.is_none() {
+                let body = with_number(body, &request.field, number);
+                encoded.replace_body(request.event, body, super::random_salt())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a group durable and answers; an error says why the log is in doubt.
+    fn commit(&mut self, group: Group) -> Result<(), String> {
+        if group.commits.is_empty() {
+            return Ok(());
+        }
+        let written = match self.journal.write_group(&group.commits) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.give_up(group, &AppendError::DiskFull);
+                return Ok(());
+            }
+            Err(error) => {
+                self.give_up(group, &AppendError::Closed);
+                return Err(format!("writing the journal failed: {error}"));
+            }
+        };
+        if let Err(error) = self.journal.sync(written) {
+            self.give_up(group, &AppendError::Closed);
+            return Err(format!("flushing the journal failed: {error}"));
+        }
+        let commits: Vec<_> = group
+            .commits
+            .into_iter()
+            .map(|(_, commit)| Arc::new(commit))
+            .collect();
+        for observer in &self.observers {
+            observer.committed(&commits);
+        }
+        self.counters
+            .head
+            .store(self.journal.end().position, Ordering::Release);
+        self.counters.num_groups.fetch_add(1, Ordering::Relaxed);
+        for (commit, waiting) in commits.into_iter().zip(group.waiting) {
+            let _ = waiting.reply.send(Ok(commit));
+        }
+        Ok(())
+    }
+
+    /// Takes back positions and numbers of a group that is not in the log.
+    fn give_up(&mut self, group: Group, error: &AppendError) {
+        self.resolver.reset(self.journal.end().position);
+        for (key, before) in group.sequences_before.into_iter().rev() {
+            match before {
+                Some(number) => self.sequences.insert(key, number),
+                None => self.sequences.remove(&key),
+            };
+        }
+        let refused = group.waiting.len();
+        let writes: usize = group
+            .waiting
+            .iter()
+            .map(|waiting| waiting.writes.len())
+            .sum();
+        tracing::error!(%error, refused, writes, "a group was not written");
+        for waiting in group.waiting {
+            let _ = waiting.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+fn with_number(body: EventBody, field: &str, number: i64) -> EventBody {
+    match body {
+        EventBody::RecordCreated(mut state) => {
+            state.fields.insert(field.to_owned(), number.into());
+            EventBody::RecordCreated(state)
+        }
+        EventBody::RecordReplaced(mut state) => {
+            state.fields.insert(field.to_owned(), number.into());
+            EventBody::RecordReplaced(state)
+        }
+        EventBody::RecordChanged(mut patch) => {
+            patch.set.insert(field.to_owned(), number.into());
+            EventBody::RecordChanged(patch)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,321 @@
+//! The embedded log: journal, committer, and sled behind.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use skytrail_schema::codec;
+use skytrail_schema::event::Commit;
+use tokio::sync::{mpsc, oneshot};
+
+use super::committer::{Committer, Counters, Now, OnFatal, Request, SequenceNumbers};
+use super::disk::{Disk, RealDisk};
+use super::follower::{Follower, FollowerState};
+use super::journal::{self, Journal, JournalOptions, RecoveryReport, Segments};
+use super::resolver::Resolver;
+use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
+
+/// Where and how the embedded log works.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// The journal's layout.
+    pub journal: JournalOptions,
+    /// How many recent writes the resolver remembers. Default 200,000.
+    pub resolver_keys: usize,
+    /// How many decisions may wait. Default 4,096.
+    pub queue_decisions: usize,
+    /// How many bytes of decisions may wait. Default 32 MiB.
+    pub queue_bytes: usize,
+    /// The largest commit. Default 8 MiB.
+    pub max_commit_bytes: usize,
+    /// sled's page cache. Default 16 MiB.
+    pub sled_cache_bytes: u64,
+    /// Tells the time.
+    pub now: Now,
+    /// Called when the log is in doubt.
+    pub on_fatal: OnFatal,
+}
+
+impl LogOptions {
+    /// Returns the defaults, with a clock and what to do when the log is in doubt.
+    pub fn new(now: Now, on_fatal: OnFatal) -> Self {
+        Self {
+            journal: JournalOptions::default(),
+            resolver_keys: 200_000,
+            queue_decisions: 4096,
+            queue_bytes: 32 << 20,
+            max_commit_bytes: 8 << 20,
+            sled_cache_bytes: 16 << 20,
+            now,
+            on_fatal,
+        }
+    }
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogOpenError {
+    /// Another process has it open.
+    #[error("the data folder is in use by another process: {}", .0.display())]
+    InUse(PathBuf),
+    /// The folder cannot be used.
+    #[error("data folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The device's error.
+        source: std::io::Error,
+    },
+    /// The journal is damaged or not readable.
+    #[error(transparent)]
+    Journal(#[from] journal::OpenError),
+}
+
+/// What the log says of itself.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct LogState {
+    /// The last durable position.
+    pub head: u64,
+    /// Bytes of decisions that wait.
+    pub queued_bytes: usize,
+    /// Groups written since the start.
+    pub num_groups: u64,
+    /// Decisions refused by the resolver since the start.
+    pub num_conflicts: u64,
+    /// Journal segments.
+    pub num_segments: usize,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+    /// The sled store.
+    pub sled: Option<FollowerState>,
+}
+
+/// A log that is open but not written yet: what recovery found can be looked at, and the state
+/// that observers need can be built, before the first append.
+pub struct OpenedLog {
+    journal: Journal,
+    report: RecoveryReport,
+    lock: Option<File>,
+    sled_folder: Option<PathBuf>,
+}
+
+/// The embedded log; see [`EventLog`] for what it promises.
+pub struct EmbeddedLog {
+    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    counters: Arc<Counters>,
+    segments: Arc<Segments>,
+    follower: Option<Arc<Follower>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    queue_bytes: usize,
+    max_commit_bytes: usize,
+    _lock: Option<File>,
+}
+
+impl OpenedLog {
+    /// Opens the log in a folder, exclusively; sled is kept beside the journal.
+    ///
+    /// # Errors
+    /// In use by another process; not accessible; or damaged, with segment and offset.
+    pub fn open(folder: &Path, options: JournalOptions) -> Result<Self, LogOpenError> {
+        let failed = |source| LogOpenError::Folder {
+            path: folder.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let lock = File::create(folder.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LogOpenError::InUse(folder.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let disk = RealDisk::new(&folder.join("journal")).map_err(failed)?;
+        let mut opened = Self::on_disk(Arc::new(disk), options)?;
+        opened.lock = Some(lock);
+        opened.sled_folder = Some(folder.join("sled"));
+        Ok(opened)
+    }
+
+    /// Opens a log on any disk, without sled.
+    ///
+    /// # Errors
+    /// Not accessible, or damaged.
+    pub fn on_disk(disk: Arc<dyn Disk>, options: JournalOptions) -> Result<Self, LogOpenError> {
+        let (journal, report) = Journal::open(disk, options)?;
+        Ok(Self {
+            journal,
+            report,
+            lock: None,
+            sled_folder: None,
+        })
+    }
+
+    /// Returns what recovery found.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Returns the reading side.
+    pub fn segments(&self) -> Arc<Segments> {
+        self.journal.segments()
+    }
+
+    /// Starts to take decisions. `observers` see every commit from here on, in order;
+    /// `sequences` are the last numbers given, up to the head.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        self,
+        options: LogOptions,
+        observers: Vec<Arc<dyn CommitObserver>>,
+        sequences: SequenceNumbers,
+    ) -> std::io::Result<EmbeddedLog> {
+        let head = self.journal.end().position;
+        let segments = self.journal.segments();
+        let counters = Arc::new(Counters::default());
+        counters.head.store(head, Ordering::Release);
+        let follow = |folder: PathBuf| {
+            Follower::start(Arc::clone(&segments), &folder, options.sled_cache_bytes).map(Arc::new)
+        };
+        let follower = self.sled_folder.map(follow).transpose()?;
+        let mut observers = observers;
+        if let Some(follower) = &follower {
+            observers.push(Arc::new(Wake(Arc::clone(follower))));
+        }
+        let committer = Committer {
+            journal: self.journal,
+            resolver: Resolver::new(head, options.resolver_keys),
+            sequences,
+            observers,
+            counters: Arc::clone(&counters),
+            epoch: 1,
+            now: options.now,
+            on_fatal: options.on_fatal,
+        };
+        let (sender, receiver) = mpsc::channel(options.queue_decisions);
+        let thread = std::thread::Builder::new().name("committer".to_owned());
+        let thread = thread.spawn(move || committer.run(receiver))?;
+        Ok(EmbeddedLog {
+            queue: Mutex::new(Some(sender)),
+            counters,
+            segments,
+            follower,
+            committer: Mutex::new(Some(thread)),
+            queue_bytes: options.queue_bytes,
+            max_commit_bytes: options.max_commit_bytes,
+            _lock: self.lock,
+        })
+    }
+}
+
+/// Wakes the follower when there is something new.
+struct Wake(Arc<Follower>);
+
+impl CommitObserver for Wake {
+    fn committed(&self, _: &[Arc<Commit>]) {
+        self.0.wake();
+    }
+}
+
+impl EmbeddedLog {
+    /// Returns the log's state.
+    pub fn state(&self) -> LogState {
+        let (num_segments, journal_bytes) = self.segments.size();
+        LogState {
+            head: self.head(),
+            queued_bytes: self.counters.queued_bytes.load(Ordering::Relaxed),
+            num_groups: self.counters.num_groups.load(Ordering::Relaxed),
+            num_conflicts: self.counters.num_conflicts.load(Ordering::Relaxed),
+            num_segments,
+            journal_bytes,
+            sled: self.follower.as_ref().map(|follower| follower.state()),
+        }
+    }
+
+    /// Takes no more decisions, finishes those that wait, and stops. Blocks until done or, for
+    /// sled, until `deadline` has passed.
+    pub fn close(&self, deadline: Duration) {
+        *self.queue.lock() = None;
+        if let Some(thread) = self.committer.lock().take() {
+            let _ = thread.join();
+        }
+        if let Some(follower) = &self.follower {
+            follower.stop(deadline);
+        }
+    }
+
+    fn enqueue(
+        &self,
+        decision: Decision,
+    ) -> Result<oneshot::Receiver<Result<Arc<Commit>, AppendError>>, AppendError> {
+        let encoded = codec::encode_events(Arc::new(decision.commit), random_salt);
+        let encoded = encoded.map_err(|error| {
+            tracing::error!(%error, "a decision could not be encoded");
+            AppendError::Malformed
+        })?;
+        let size_bytes = encoded.size_bytes();
+        if size_bytes > self.max_commit_bytes {
+            return Err(AppendError::TooLarge {
+                size_bytes,
+                max_bytes: self.max_commit_bytes,
+            });
+        }
+        let sender = self.queue.lock().clone().ok_or(AppendError::Closed)?;
+        let permit = sender.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => AppendError::Overloaded,
+            mpsc::error::TrySendError::Closed(()) => AppendError::Closed,
+        })?;
+        let queued = self
+            .counters
+            .queued_bytes
+            .fetch_add(size_bytes, Ordering::Relaxed);
+        if queued + size_bytes > self.queue_bytes {
+            self.counters
+                .queued_bytes
+                .fetch_sub(size_bytes, Ordering::Relaxed);
+            return Err(AppendError::Overloaded);
+        }
+        let (reply, receiver) = oneshot::channel();
+        permit.send(Request {
+            encoded,
+            read_position: decision.read_position,
+            reads: decision.reads,
+            writes: decision.writes,
+            sequences: decision.sequences,
+            reply,
+        });
+        Ok(receiver)
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError> {
+        let receiver = self.enqueue(decision)?;
+        receiver.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    fn head(&self) -> u64 {
+        self.counters.head.load(Ordering::Acquire)
+    }
+
+    async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
+        if from > self.head() {
+            return Ok(Vec::new());
+        }
+        if let Some(follower) = &self.follower
+            && let Some(commits) = follower.read(from, max_events).await
+        {
+            return Ok(commits);
+        }
+        let segments = Arc::clone(&self.segments);
+        let read = tokio::task::spawn_blocking(move || segments.read(from, max_events));
+        read.await
+            .map_err(|error| ReadError::Io(error.to_string()))?
+    }
+}

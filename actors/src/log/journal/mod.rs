@@ -1,0 +1,461 @@
+//! The journal: the write-ahead log and the archive.
+//!
+//! Segments of commit frames, written by one thread and flushed once per group
+//! before anything is acknowledged. Nothing here is ever overwritten; the tail
+//! of the open segment is cut at the start when the last write was torn.
+//! `segment` and `frame` have the layout, `recovery` tells torn from damaged.
+
+mod frame;
+mod recovery;
+mod segment;
+mod verify;
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::codec;
+use skytrail_schema::event::Commit;
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::ReadError;
+use super::disk::{Disk, DiskFile};
+
+pub use verify::{VerifyProgress, VerifyReport};
+
+/// Every this many commits a segment's index has an entry.
+const INDEX_EVERY: usize = 32;
+/// How many bytes are read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// How a journal is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// A segment is sealed when the next group would make it larger. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// The open segment grows by this many zeros at a time, so that most flushes change no
+    /// file length. Default 4 MiB.
+    pub step_bytes: u64,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            step_bytes: 4 << 20,
+        }
+    }
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The device.
+    #[error("journal not accessible: {0}")]
+    Io(#[from] io::Error),
+    /// Bytes that were durable are not what was written.
+    #[error("journal damaged: segment={segment} offset={offset}: {reason}")]
+    Damaged {
+        /// The file.
+        segment: String,
+        /// The first bad byte's frame.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RecoveryReport {
+    /// The last position.
+    pub head: u64,
+    /// How many segments there are.
+    pub num_segments: usize,
+    /// Bytes of an unfinished write that were cut from the end; they were never acknowledged.
+    pub torn_bytes: u64,
+}
+
+/// Where the log ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) position: u64,
+    pub(super) chain: ChainHash,
+    pub(super) time: Timestamp,
+}
+
+/// The writing side; one thread has it.
+pub(super) struct Journal {
+    disk: Arc<dyn Disk>,
+    options: JournalOptions,
+    store_id: Uuid,
+    shared: Arc<Segments>,
+    open: OpenSegment,
+    end: End,
+}
+
+struct OpenSegment {
+    file: Arc<dyn DiskFile>,
+    /// Where the next frame goes.
+    offset: u64,
+    /// Up to where zeros are written ahead.
+    length: u64,
+    commits: usize,
+}
+
+/// The reading side: may be used by any thread while the journal grows.
+#[derive(Default)]
+pub struct Segments {
+    list: RwLock<Vec<SegmentEntry>>,
+}
+
+#[derive(Clone)]
+struct SegmentEntry {
+    name: String,
+    first_position: u64,
+    previous_chain: ChainHash,
+    file: Arc<dyn DiskFile>,
+    /// The last durable position.
+    last_position: u64,
+    /// Where the durable frames end.
+    end: u64,
+    /// Some commits' first positions and offsets, ascending; complete up to `INDEX_EVERY`.
+    index: Vec<(u64, u64)>,
+}
+
+/// A stored commit: its first position and its bytes.
+pub(super) type RawCommit = (u64, Vec<u8>);
+
+impl Journal {
+    /// Opens the journal in a folder, or makes a new one. A torn tail is cut.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let recovered = recovery::recover(&disk)?;
+        let (entries, end, store_id, torn_bytes) = match recovered {
+            Some(found) => (found.entries, found.end, found.store_id, found.torn_bytes),
+            None => {
+                let end = End {
+                    position: 0,
+                    chain: chain::GENESIS,
+                    time: Timestamp::default(),
+                };
+                (Vec::new(), end, Uuid::new_v4(), 0)
+            }
+        };
+        let reopened = recovery::reopen_last(&entries)?;
+        let shared = Arc::new(Segments {
+            list: RwLock::new(entries),
+        });
+        let open = match reopened {
+            Some(open) => open,
+            None => start_segment(&disk, options, &shared, store_id, end)?,
+        };
+        let num_segments = shared.list.read().len();
+        let report = RecoveryReport {
+            head: end.position,
+            num_segments,
+            torn_bytes,
+        };
+        Ok((
+            Self {
+                disk,
+                options,
+                store_id,
+                shared,
+                open,
+                end,
+            },
+            report,
+        ))
+    }
+
+    /// Returns where the log ends.
+    pub(super) fn end(&self) -> End {
+        self.end
+    }
+
+    /// Returns the reading side.
+    pub(super) fn segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Writes a group of sealed commits without making them durable.
+    ///
+    /// An error of kind `StorageFull` leaves the journal as it was; any other leaves it in doubt.
+    pub(super) fn write_group(&mut self, group: &[(Vec<u8>, Commit)]) -> io::Result<WrittenGroup> {
+        let size: usize = group
+            .iter()
+            .map(|(bytes, _)| frame::HEAD_BYTES + bytes.len())
+            .sum();
+        let needed = self.open.offset + size as u64 + segment::FOOTER_BYTES as u64;
+        if needed > self.options.segment_bytes && self.open.commits > 0 {
+            self.roll()?;
+        }
+        let start = self.open.offset;
+        let group_offset = u32::try_from(start).map_err(io::Error::other)?;
+        let mut bytes = Vec::with_capacity(size);
+        let mut index = Vec::new();
+        for (number, (commit_bytes, commit)) in group.iter().enumerate() {
+            if (self.open.commits + number).is_multiple_of(INDEX_EVERY) {
+                index.push((commit.first_position(), start + bytes.len() as u64));
+            }
+            frame::put(&mut bytes, group_offset, commit_bytes);
+        }
+        self.grow(start + bytes.len() as u64)?;
+        self.open.file.write_at(&bytes, start)?;
+        let last = group.last().map_or(self.end, |(_, commit)| End {
+            position: commit.last_position(),
+            chain: commit.chain,
+            time: commit.time,
+        });
+        Ok(WrittenGroup {
+            end: start + bytes.len() as u64,
+            last,
+            index,
+            commits: group.len(),
+        })
+    }
+
+    /// Makes a written group durable and visible to readers. After an error nothing more may be
+    /// written: what is on disk is in doubt.
+    pub(super) fn sync(&mut self, group: WrittenGroup) -> io::Result<()> {
+        self.open.file.sync_data()?;
+        self.open.offset = group.end;
+        self.open.commits += group.commits;
+        self.end = group.last;
+        if let Some(entry) = self.shared.list.write().last_mut() {
+            entry.last_position = group.last.position;
+            entry.end = group.end;
+            entry.index.extend(group.index);
+        }
+        Ok(())
+    }
+
+    /// Writes zeros ahead until `end` fits. When the device is full the file keeps its length.
+    fn grow(&mut self, end: u64) -> io::Result<()> {
+        if end <= self.open.length {
+            return Ok(());
+        }
+        let step = self.options.step_bytes.max(1);
+        let target = (end.div_ceil(step) * step).min(self.options.segment_bytes.max(end));
+        let zeros = vec![0; usize::try_from(target - self.open.length).map_err(io::Error::other)?];
+        if let Err(error) = self.open.file.write_at(&zeros, self.open.length) {
+            self.open.file.set_len(self.open.length)?;
+            return Err(error);
+        }
+        self.open.length = target;
+        Ok(())
+    }
+
+    /// Seals the open segment and starts the next.
+    fn roll(&mut self) -> io::Result<()> {
+        let next = start_segment(
+            &self.disk,
+            self.options,
+            &self.shared,
+            self.store_id,
+            self.end,
+        )?;
+        let sealed = std::mem::replace(&mut self.open, next);
+        seal_segment(&sealed, self.end)
+    }
+}
+
+/// A group between its write and its flush.
+pub(super) struct WrittenGroup {
+    end: u64,
+    last: End,
+    index: Vec<(u64, u64)>,
+    commits: usize,
+}
+
+/// The next segment exists durably before the last one is sealed: whatever is interrupted, the
+/// last segment of the list is the open one.
+fn start_segment(
+    disk: &Arc<dyn Disk>,
+    options: JournalOptions,
+    shared: &Segments,
+    store_id: Uuid,
+    end: End,
+) -> io::Result<OpenSegment> {
+    let first_position = end.position + 1;
+    let name = segment::file_name(first_position);
+    let temporary = format!("{name}.new");
+    let header = segment::Header {
+        store_id,
+        first_position,
+        previous_chain: end.chain,
+    };
+    let file = match disk.create(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&temporary)?,
+        other => other?,
+    };
+    file.set_len(0)?;
+    let mut bytes = header.encode();
+    let first_step = options.step_bytes.min(1 << 20).max(bytes.len() as u64);
+    bytes.resize(usize::try_from(first_step).map_err(io::Error::other)?, 0);
+    file.write_at(&bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(&temporary, &name)?;
+    disk.sync_folder()?;
+    let offset = segment::HEADER_BYTES as u64;
+    shared.list.write().push(SegmentEntry {
+        name,
+        first_position,
+        previous_chain: end.chain,
+        file: Arc::clone(&file),
+        last_position: end.position,
+        end: offset,
+        index: Vec::new(),
+    });
+    Ok(OpenSegment {
+        file,
+        offset,
+        length: first_step,
+        commits: 0,
+    })
+}
+
+fn seal_segment(open: &OpenSegment, end: End) -> io::Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    let mut offset = 0;
+    let mut buffer = vec![0; READ_BYTES];
+    while offset < open.offset {
+        let part = usize::try_from(open.offset - offset)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        open.file.read_at(part, offset)?;
+        hasher.update(part);
+        offset += part.len() as u64;
+    }
+    let digest = *hasher.finalize().as_bytes();
+    let footer = segment::Footer {
+        last_position: end.position,
+        chain: end.chain,
+        digest,
+    };
+    open.file.write_at(&footer.encode(), open.offset)?;
+    open.file
+        .set_len(open.offset + segment::FOOTER_BYTES as u64)?;
+    open.file.sync_data()
+}
+
+impl Segments {
+    /// Returns the last durable position.
+    pub fn head(&self) -> u64 {
+        self.list
+            .read()
+            .last()
+            .map_or(0, |entry| entry.last_position)
+    }
+
+    /// Returns how many segments there are and how many bytes of frames they hold.
+    pub fn size(&self) -> (usize, u64) {
+        let list = self.list.read();
+        (list.len(), list.iter().map(|entry| entry.end).sum())
+    }
+
+    /// Reads stored commits from the one that holds `from` on, until `max_events` are there or
+    /// the end of a segment is reached.
+    ///
+    /// # Errors
+    /// The device; or frames that do not hold together.
+    pub(super) fn read_raw(
+        &self,
+        from: u64,
+        max_events: usize,
+    ) -> Result<Vec<RawCommit>, ReadError> {
+        let Some(entry) = self.entry_for(from) else {
+            return Ok(Vec::new());
+        };
+        let mut offset = entry.offset_before(from);
+        let mut found = Vec::new();
+        let mut events = 0;
+        while offset < entry.end && events < max_events.max(1) {
+            let chunk = entry.read_chunk(offset)?;
+            let mut used = 0;
+            while events < max_events.max(1) {
+                let rest = chunk.get(used..).unwrap_or_default();
+                let Some(frame) = frame::read(rest) else {
+                    break;
+                };
+                used += frame.total_bytes();
+                if frame.peek.last_position() >= from {
+                    events += usize::from(frame.peek.num_events);
+                    found.push((frame.peek.first_position, frame.commit.to_vec()));
+                }
+            }
+            if used == 0 {
+                return Err(entry.damaged(offset, from));
+            }
+            offset += used as u64;
+        }
+        Ok(found)
+    }
+
+    /// As [`Segments::read_raw`], decoded.
+    ///
+    /// # Errors
+    /// As there; or payloads that are not what their hashes say.
+    pub fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
+        decode_all(self.read_raw(from, max_events)?)
+    }
+
+    fn entry_for(&self, position: u64) -> Option<SegmentEntry> {
+        let list = self.list.read();
+        let number = list.partition_point(|entry| entry.first_position <= position);
+        let entry = list.get(number.checked_sub(1)?)?;
+        (position <= entry.last_position).then(|| entry.clone())
+    }
+}
+
+/// Decodes stored commits.
+pub(super) fn decode_all(raw: Vec<RawCommit>) -> Result<Vec<Arc<Commit>>, ReadError> {
+    let decode = |(position, bytes): RawCommit| {
+        let commit = codec::decode_commit(&bytes);
+        let reason = |error: codec::CodecError| error.to_string();
+        commit.map(Arc::new).map_err(|error| ReadError::Damaged {
+            position,
+            reason: reason(error),
+        })
+    };
+    raw.into_iter().map(decode).collect()
+}
+
+impl SegmentEntry {
+    /// Returns the offset of an indexed commit at or before `position`.
+    fn offset_before(&self, position: u64) -> u64 {
+        let number = self.index.partition_point(|(first, _)| *first <= position);
+        let indexed = number
+            .checked_sub(1)
+            .and_then(|number| self.index.get(number));
+        indexed.map_or(segment::HEADER_BYTES as u64, |(_, offset)| *offset)
+    }
+
+    /// Reads bytes from `offset` on: a chunk, or the whole frame there if that is larger.
+    fn read_chunk(&self, offset: u64) -> Result<Vec<u8>, ReadError> {
+        let rest = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; rest.min(READ_BYTES)];
+        let io = |error: io::Error| ReadError::Io(error.to_string());
+        self.file.read_at(&mut bytes, offset).map_err(io)?;
+        let wanted = frame::claimed_bytes(&bytes).unwrap_or(0).min(rest);
+        if wanted > bytes.len() {
+            bytes.resize(wanted, 0);
+            self.file.read_at(&mut bytes, offset).map_err(io)?;
+        }
+        Ok(bytes)
+    }
+
+    fn damaged(&self, offset: u64, position: u64) -> ReadError {
+        let reason = format!(
+            "segment={} offset={offset}: frame does not hold together",
+            self.name
+        );
+        ReadError::Damaged { position, reason }
+    }
+}

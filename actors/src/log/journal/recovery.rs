@@ -1,0 +1,234 @@
+//! What is on disk at the start: where the log ends, and whether it is whole.
+//!
+//! Only the open segment is walked, and only frames' lengths, checksums and
+//! positions are looked at: `verify` checks the rest. A frame that does not
+//! hold together is a torn write when no frame of a later group follows it (it
+//! was never acknowledged, and is cut), and damage otherwise: then the log does
+//! not open, and says where.
+
+use std::io;
+use std::sync::Arc;
+
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::{End, INDEX_EVERY, OpenError, OpenSegment, SegmentEntry, frame, segment};
+use crate::log::disk::{Disk, DiskFile};
+
+pub(super) struct Recovered {
+    pub(super) entries: Vec<SegmentEntry>,
+    pub(super) end: End,
+    pub(super) store_id: Uuid,
+    pub(super) torn_bytes: u64,
+}
+
+/// Looks at every segment's ends and walks the open one; `None` when there is no journal yet.
+pub(super) fn recover(disk: &Arc<dyn Disk>) -> Result<Option<Recovered>, OpenError> {
+    let names = disk.list()?;
+    let mut names = names
+        .into_iter()
+        .filter(|name| segment::position_of(name).is_some())
+        .peekable();
+    let mut recovered: Option<Recovered> = None;
+    while let Some(name) = names.next() {
+        let is_last = names.peek().is_none();
+        let file = disk.open(&name)?;
+        let header = read_header(&name, &file)?;
+        let end = recovered.as_ref().map(|found| found.end);
+        check_continuity(&name, &header, recovered.as_ref())?;
+        let start = end.unwrap_or(End {
+            position: header.first_position - 1,
+            chain: header.previous_chain,
+            time: Timestamp::default(),
+        });
+        let footer = if is_last {
+            None
+        } else {
+            segment::read_footer(&file)?
+        };
+        let walked = match footer {
+            Some(footer) => sealed(&file, &footer, start)?,
+            None => walk(&name, &file, start, is_last)?,
+        };
+        let found = recovered.get_or_insert_with(|| Recovered {
+            entries: Vec::new(),
+            end: start,
+            store_id: header.store_id,
+            torn_bytes: 0,
+        });
+        found.end = walked.end;
+        found.torn_bytes += walked.torn_bytes;
+        found.entries.push(SegmentEntry {
+            name,
+            first_position: header.first_position,
+            previous_chain: header.previous_chain,
+            file,
+            last_position: walked.end.position,
+            end: walked.offset,
+            index: walked.index,
+        });
+    }
+    Ok(recovered)
+}
+
+/// Makes the last segment ready to be written on; `None` when there is none.
+pub(super) fn reopen_last(entries: &[SegmentEntry]) -> io::Result<Option<OpenSegment>> {
+    let Some(entry) = entries.last() else {
+        return Ok(None);
+    };
+    let length = entry.file.len()?;
+    let file = Arc::clone(&entry.file);
+    // Only whether it is empty and where the next index entry is due matter here.
+    let commits = entry.index.len() * INDEX_EVERY;
+    Ok(Some(OpenSegment {
+        file,
+        offset: entry.end,
+        length,
+        commits,
+    }))
+}
+
+struct Walked {
+    end: End,
+    offset: u64,
+    index: Vec<(u64, u64)>,
+    torn_bytes: u64,
+}
+
+fn read_header(name: &str, file: &Arc<dyn DiskFile>) -> Result<segment::Header, OpenError> {
+    let mut bytes = [0; segment::HEADER_BYTES];
+    let is_whole = file.len()? >= bytes.len() as u64;
+    if is_whole {
+        file.read_at(&mut bytes, 0)?;
+    }
+    segment::Header::decode(&bytes)
+        .filter(|header| segment::position_of(name) == Some(header.first_position))
+        .ok_or_else(|| damaged(name, 0, "header does not hold together"))
+}
+
+fn check_continuity(
+    name: &str,
+    header: &segment::Header,
+    before: Option<&Recovered>,
+) -> Result<(), OpenError> {
+    let Some(before) = before else { return Ok(()) };
+    let follows = header.store_id == before.store_id
+        && header.first_position == before.end.position + 1
+        && header.previous_chain == before.end.chain;
+    if follows {
+        return Ok(());
+    }
+    let reason = format!(
+        "does not follow the segment before it, which ends at {}",
+        before.end.position
+    );
+    Err(damaged(name, 0, &reason))
+}
+
+fn sealed(
+    file: &Arc<dyn DiskFile>,
+    footer: &segment::Footer,
+    start: End,
+) -> Result<Walked, OpenError> {
+    let end = End {
+        position: footer.last_position,
+        chain: footer.chain,
+        time: start.time,
+    };
+    let offset = file.len()? - segment::FOOTER_BYTES as u64;
+    Ok(Walked {
+        end,
+        offset,
+        index: Vec::new(),
+        torn_bytes: 0,
+    })
+}
+
+/// Walks a segment without footer: the open one, or one whose sealing was interrupted.
+fn walk(
+    name: &str,
+    file: &Arc<dyn DiskFile>,
+    start: End,
+    is_last: bool,
+) -> Result<Walked, OpenError> {
+    let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    file.read_at(&mut bytes, 0)?;
+    let mut walked = Walked {
+        end: start,
+        offset: segment::HEADER_BYTES as u64,
+        index: Vec::new(),
+        torn_bytes: 0,
+    };
+    let mut offset = segment::HEADER_BYTES;
+    let mut commits = 0_usize;
+    while let Some(frame) = bytes.get(offset..).and_then(frame::read) {
+        if frame.peek.first_position != walked.end.position + 1 {
+            let reason = format!("expected position {}", walked.end.position + 1);
+            return Err(damaged(name, offset as u64, &reason));
+        }
+        if commits.is_multiple_of(INDEX_EVERY) {
+            walked
+                .index
+                .push((frame.peek.first_position, offset as u64));
+        }
+        walked.end = End {
+            position: frame.peek.last_position(),
+            chain: frame.peek.chain,
+            time: frame.peek.time,
+        };
+        commits += 1;
+        offset += frame.total_bytes();
+    }
+    walked.offset = offset as u64;
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let used = rest
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    if used == 0 {
+        return Ok(walked);
+    }
+    let is_footer = !is_last || segment::Footer::decode(rest).is_some();
+    if is_footer && !has_later_group(rest, offset, walked.end.position) {
+        // The footer was written but the file not cut, or the sealing was interrupted.
+        return Ok(walked);
+    }
+    if !is_last || has_later_group(rest, offset, walked.end.position) {
+        return Err(damaged(name, offset as u64, "frame does not hold together"));
+    }
+    cut(file, offset as u64, used)?;
+    walked.torn_bytes = used as u64;
+    Ok(walked)
+}
+
+/// Whether some frame behind a broken one at `offset` belongs to a later group, which was only
+/// written after the broken one's group had been made durable.
+fn has_later_group(rest: &[u8], offset: usize, last_position: u64) -> bool {
+    (1..rest.len()).any(|ahead| {
+        let Some(bytes) = rest.get(ahead..) else {
+            return false;
+        };
+        let is_plausible = bytes.get(frame::HEAD_BYTES) == rest.get(frame::HEAD_BYTES)
+            || bytes.get(frame::HEAD_BYTES) == Some(&1);
+        if !is_plausible {
+            return false;
+        }
+        let frame = frame::read(bytes).filter(|frame| frame.peek.first_position > last_position);
+        frame.is_some_and(|frame| usize::try_from(frame.group).is_ok_and(|group| group > offset))
+    })
+}
+
+/// Overwrites a torn tail with zeros, so that nothing of it is ever taken for a frame.
+fn cut(file: &Arc<dyn DiskFile>, offset: u64, length: usize) -> io::Result<()> {
+    file.write_at(&vec![0; length], offset)?;
+    file.sync_data()
+}
+
+fn damaged(name: &str, offset: u64, reason: &str) -> OpenError {
+    OpenError::Damaged {
+        segment: name.to_owned(),
+        offset,
+        reason: reason.to_owned(),
+    }
+}

@@ -1,0 +1,144 @@
+//! Checking everything: frames, positions, payload hashes, the chain, seals.
+
+use skytrail_schema::chain::ChainHash;
+use skytrail_schema::codec;
+
+use super::{READ_BYTES, SegmentEntry, Segments, frame, segment};
+use crate::log::ReadError;
+
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Bytes checked.
+    pub bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// What a verification found when nothing was wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct VerifyReport {
+    /// Commits checked.
+    pub num_commits: u64,
+    /// Events checked.
+    pub num_events: u64,
+    /// The last position.
+    pub head: u64,
+    /// The chain hash of the last commit.
+    pub chain: ChainHash,
+}
+
+impl Segments {
+    /// Checks the whole journal as it is now.
+    ///
+    /// # Errors
+    /// The first place that is not as it was written: segment, offset, and what is wrong.
+    pub fn verify(
+        &self,
+        mut progress: impl FnMut(VerifyProgress),
+    ) -> Result<VerifyReport, ReadError> {
+        let entries = self.list.read().clone();
+        let total_bytes = entries.iter().map(|entry| entry.end).sum();
+        let mut report = VerifyReport::default();
+        let mut bytes = 0;
+        for (number, entry) in entries.iter().enumerate() {
+            let chain = if number == 0 {
+                entry.previous_chain
+            } else {
+                report.chain
+            };
+            report.chain = chain;
+            if chain != entry.previous_chain {
+                return Err(entry.broken(0, report.head + 1, "chain does not follow"));
+            }
+            entry.verify(&mut report, |done| {
+                progress(VerifyProgress {
+                    bytes: bytes + done,
+                    total_bytes,
+                });
+            })?;
+            bytes += entry.end;
+            if number + 1 < entries.len() {
+                entry.verify_seal(&report)?;
+            }
+        }
+        Ok(report)
+    }
+}
+
+impl SegmentEntry {
+    fn verify(
+        &self,
+        report: &mut VerifyReport,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), ReadError> {
+        let mut offset = segment::HEADER_BYTES as u64;
+        report.head = self.first_position - 1;
+        while offset < self.end {
+            let chunk = self.read_chunk(offset)?;
+            let mut used = 0;
+            while let Some(frame) = chunk.get(used..).and_then(frame::read) {
+                let at = offset + used as u64;
+                self.verify_frame(report, frame, at)?;
+                used += frame.total_bytes();
+            }
+            if used == 0 {
+                return Err(self.broken(offset, report.head + 1, "frame does not hold together"));
+            }
+            offset += used as u64;
+            progress(offset);
+        }
+        if report.head == self.last_position {
+            return Ok(());
+        }
+        Err(self.broken(offset, report.head + 1, "ends before its last position"))
+    }
+
+    fn verify_frame(
+        &self,
+        report: &mut VerifyReport,
+        frame: frame::Frame<'_>,
+        offset: u64,
+    ) -> Result<(), ReadError> {
+        let position = report.head + 1;
+        if frame.peek.first_position != position {
+            return Err(self.broken(offset, position, "positions are not dense"));
+        }
+        let commit = codec::verify_chain(frame.commit, &report.chain)
+            .map_err(|error| self.broken(offset, position, &error.to_string()))?;
+        report.chain = commit.chain;
+        report.head = commit.last_position();
+        report.num_commits += 1;
+        report.num_events += commit.events.len() as u64;
+        Ok(())
+    }
+
+    fn verify_seal(&self, report: &VerifyReport) -> Result<(), ReadError> {
+        let io = |error: std::io::Error| ReadError::Io(error.to_string());
+        let footer = segment::read_footer(&self.file).map_err(io)?;
+        // A segment whose sealing was interrupted has no footer; its frames have been checked.
+        let Some(footer) = footer else { return Ok(()) };
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        while offset < self.end {
+            let rest = usize::try_from(self.end - offset).unwrap_or(READ_BYTES);
+            let mut part = vec![0; rest.min(READ_BYTES)];
+            self.file.read_at(&mut part, offset).map_err(io)?;
+            hasher.update(&part);
+            offset += part.len() as u64;
+        }
+        let is_whole = footer.digest == *hasher.finalize().as_bytes()
+            && footer.last_position == report.head
+            && footer.chain == report.chain;
+        if is_whole {
+            Ok(())
+        } else {
+            Err(self.broken(self.end, report.head, "seal does not match"))
+        }
+    }
+
+    fn broken(&self, offset: u64, position: u64, reason: &str) -> ReadError {
+        let reason = format!("segment={} offset={offset}: {reason}", self.name);
+        ReadError::Damaged { position, reason }
+    }
+}

@@ -1,0 +1,429 @@
+//! Deciding: from drafts to events, with what the decision rests on. Pure.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream, Touch};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use skytrail_schema::value::Value;
+
+use super::apply;
+use super::draft::{Draft, taken};
+use crate::log::{ConflictKey, SequenceRequest};
+
+/// Events and what they rest on, as they are gathered.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The events.
+    pub events: Vec<NewEvent>,
+    /// Keys read.
+    pub reads: HashSet<ConflictKey>,
+    /// Keys written.
+    pub writes: HashSet<ConflictKey>,
+    /// Sequence fields to be numbered.
+    pub sequences: Vec<SequenceRequest>,
+    /// Records as the plan leaves them, `None` for deleted ones.
+    state: HashMap<RecordId, Option<Head>>,
+    /// Unique values taken by the plan itself.
+    taken: HashMap<UniqueValue, RecordId>,
+}
+
+/// A value of a unique set of fields: the type, the fields and the values as they are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UniqueValue {
+    /// The type.
+    pub record_type: TypeName,
+    /// Field names and normalised values, in turn.
+    pub parts: Vec<String>,
+}
+
+/// What the store knows about other records that a draft depends on.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Referenced records that exist.
+    pub existing: HashSet<RecordId>,
+    /// Unique values that some record has.
+    pub owners: HashMap<UniqueValue, RecordId>,
+}
+
+impl UniqueValue {
+    /// Returns the unique values that a record has, with the fields that make them.
+    pub fn of<'a>(record: &'a Record, definition: &'a TypeDefinition) -> Vec<(Self, Vec<&'a str>)> {
+        let declared = definition
+            .unique
+            .iter()
+            .map(|set| set.iter().map(String::as_str).collect());
+        let sequences = definition.sequence_fields().map(|field| vec![field]);
+        let sets: Vec<Vec<&str>> = declared.chain(sequences).collect();
+        let value_of = |set: Vec<&'a str>| {
+            let mut parts = Vec::new();
+            for field in &set {
+                let value = record.fields.get(*field).filter(|value| !value.is_null())?;
+                let is_caseless = definition.fields.get(*field) == Some(&FieldType::CaselessString);
+                let text = value.to_wire().to_string();
+                parts.push((*field).to_owned());
+                parts.push(if is_caseless {
+                    text.to_lowercase()
+                } else {
+                    text
+                });
+            }
+            Some((
+                Self {
+                    record_type: definition.name.clone(),
+                    parts,
+                },
+                set,
+            ))
+        };
+        sets.into_iter().filter_map(value_of).collect()
+    }
+
+    fn key(&self) -> ConflictKey {
+        let parts: Vec<_> = self.parts.iter().map(String::as_str).collect();
+        ConflictKey::unique(&self.record_type, &parts)
+    }
+}
+
+/// Returns the records that a draft refers to anew.
+pub fn new_references(draft: &Draft) -> Vec<RecordId> {
+    let before = draft.original.as_ref().map(|head| &head.record.fields);
+    let is_new =
+        |name: &str, value: &Value| before.and_then(|fields| fields.get(name)) != Some(value);
+    let referred = |(name, value): (&String, &Value)| match value {
+        Value::Reference(id) if is_new(name, value) => Some(id.clone()),
+        _ => None,
+    };
+    draft.record.fields.iter().filter_map(referred).collect()
+}
+
+/// Returns the unique values that a draft takes anew.
+pub fn new_unique_values<'a>(
+    draft: &'a Draft,
+    definition: &'a TypeDefinition,
+) -> Vec<(UniqueValue, Vec<&'a str>)> {
+    let before: BTreeSet<_> = draft
+        .original
+        .iter()
+        .flat_map(|head| UniqueValue::of(&head.record, definition))
+        .map(|(value, _)| value)
+        .collect();
+    let mut values = UniqueValue::of(&draft.record, definition);
+    values.retain(|(value, _)| !before.contains(value));
+    values
+}
+
+impl Plan {
+    /// Decides a save: adds its events, or refuses it and leaves the plan as it was.
+    ///
+    /// # Errors
+    /// 108 for a fraction in a whole-number field, 109 for a unique value that another record
+    /// has, 10000 for a reference to a record that does not exist or an unknown file.
+    pub fn save(
+        &mut self,
+        draft: &Draft,
+        definition: &TypeDefinition,
+        around: &Surroundings,
+    ) -> Result<(), ApiError> {
+        let id = &draft.record.id;
+        check_values(&draft.record, definition)?;
+        let references = new_references(draft);
+        self.check_references(&references, around)?;
+        let values = new_unique_values(draft, definition);
+        self.check_unique(id, &values, around)?;
+
+        self.reads.insert(ConflictKey::record(id));
+        self.reads
+            .insert(ConflictKey::record_type(&definition.name));
+        self.writes.insert(ConflictKey::record(id));
+        for target in references {
+            self.reads.insert(ConflictKey::existence(&target));
+            self.writes.insert(ConflictKey::references(&target));
+        }
+        for (value, _) in values {
+            self.reads.insert(value.key());
+            self.writes.insert(value.key());
+            self.taken.insert(value, id.clone());
+        }
+        self.give_up_values(draft, definition);
+        self.push_save(draft, definition);
+        Ok(())
+    }
+
+    /// Decides a deletion. Whoever refers to the record must have been looked for at the
+    /// decision's read position.
+    pub fn delete(
+        &mut self,
+        head: &Head,
+        definition: &TypeDefinition,
+        now: Timestamp,
+        by: Option<UserId>,
+    ) {
+        let id = &head.record.id;
+        for key in [ConflictKey::record(id), ConflictKey::references(id)] {
+            self.reads.insert(key);
+        }
+        for key in [ConflictKey::record(id), ConflictKey::existence(id)] {
+            self.writes.insert(key);
+        }
+        for (value, _) in UniqueValue::of(&head.record, definition) {
+            self.writes.insert(value.key());
+        }
+        self.events.push(NewEvent {
+            stream: Stream::Record(id.clone()),
+            version: head.version + 1,
+            body: EventBody::RecordDeleted(Touch { at: now, by }),
+            provenance: Vec::new(),
+        });
+        self.state.insert(id.clone(), None);
+    }
+
+    fn check_references(
+        &self,
+        targets: &[RecordId],
+        around: &Surroundings,
+    ) -> Result<(), ApiError> {
+        let exists = |id: &RecordId| match self.state.get(id) {
+            Some(state) => state.is_some(),
+            None => around.existing.contains(id),
+        };
+        match targets.iter().find(|id| !exists(id)) {
+            None => Ok(()),
+            Some(id) => Err(ApiError::unexpected(format!(
+                "the referenced record {id} does not exist"
+            ))),
+        }
+    }
+
+    fn check_unique(
+        &self,
+        id: &RecordId,
+        values: &[(UniqueValue, Vec<&str>)],
+        around: &Surroundings,
+    ) -> Result<(), ApiError> {
+        let is_free = |(value, _): &(UniqueValue, Vec<&str>)| {
+            let owner = self.taken.get(value).or_else(|| around.owners.get(value));
+            owner.is_none_or(|owner| owner == id)
+        };
+        if values.iter().all(is_free) {
+            Ok(())
+        } else {
+            Err(taken())
+        }
+    }
+
+    fn give_up_values(&mut self, draft: &Draft, definition: &TypeDefinition) {
+        let Some(head) = &draft.original else { return };
+        for (value, _) in UniqueValue::of(&head.record, definition) {
+            self.writes.insert(value.key());
+        }
+    }
+
+    fn push_save(&mut self, draft: &Draft, definition: &TypeDefinition) {
+        let id = &draft.record.id;
+        let current = match self.state.get(id) {
+            Some(state) => state.clone(),
+            None => draft.original.as_deref().cloned(),
+        };
+        let (version, body) = match current {
+            None => {
+                self.writes.insert(ConflictKey::existence(id));
+                let mut record = draft.record.clone();
+                record.fields.retain(|_, value| !value.is_null());
+                (
+                    first_version(draft),
+                    EventBody::RecordCreated(apply::state_of(&record)),
+                )
+            }
+            Some(current) => {
+                let version = current.version + 1;
+                let patch = difference(draft);
+                let body = EventBody::RecordChanged(patch);
+                (version, body)
+            }
+        };
+        let event = NewEvent {
+            stream: Stream::Record(id.clone()),
+            version,
+            body,
+            provenance: draft.provenance.clone(),
+        };
+        self.number_sequences(draft, definition);
+        let before = self
+            .state
+            .get(id)
+            .cloned()
+            .unwrap_or(draft.original.as_deref().cloned());
+        let head = fold(before, id, &event);
+        let event = match &head {
+            Some(head) if version.is_multiple_of(SNAPSHOT_EVERY) && version > 1 => NewEvent {
+                body: EventBody::RecordReplaced(apply::state_of(&head.record)),
+                ..event
+            },
+            _ => event,
+        };
+        self.state.insert(id.clone(), head);
+        self.events.push(event);
+    }
+
+    /// A new record gets a number in every sequence field it does not set; a number that is set
+    /// moves the counter.
+    fn number_sequences(&mut self, draft: &Draft, definition: &TypeDefinition) {
+        let event = self.events.len();
+        let before = draft.original.as_ref().map(|head| &head.record.fields);
+        for field in definition.sequence_fields() {
+            let value = draft.record.fields.get(field);
+            let explicit = match value {
+                Some(Value::Number(number)) => Some(whole(*number)),
+                _ => None,
+            };
+            let is_unchanged = before.is_some_and(|fields| fields.get(field) == value);
+            let is_missing_on_update = before.is_some() && explicit.is_none();
+            if !is_unchanged && !is_missing_on_update {
+                self.sequences.push(SequenceRequest {
+                    event,
+                    field: field.to_owned(),
+                    explicit,
+                });
+            }
+        }
+    }
+}
+
+/// A record that is made again goes on where its history ended only if that is known here; the
+/// stream's version then starts anew with the new life.
+fn first_version(_: &Draft) -> u32 {
+    1
+}
+
+fn fold(before: Option<Head>, id: &RecordId, event: &NewEvent) -> Option<Head> {
+    let event = skytrail_schema::event::Event {
+        position: 0,
+        stream: event.stream.clone(),
+        version: event.version,
+        body: event.body.clone(),
+        provenance: Vec::new(),
+        payload_hash: [0; 32],
+    };
+    match apply::record(before.as_ref(), id, &event) {
+        apply::Folded::Known(head) => head,
+        apply::Folded::Unknown => None,
+    }
+}
+
+/// Returns what a draft changes in the stored record.
+fn difference(draft: &Draft) -> RecordPatch {
+    let record = &draft.record;
+    let stored = draft.original.as_ref().map(|head| &head.record);
+    let stored_value = |name: &str| stored.and_then(|stored| stored.fields.get(name));
+    let mut patch = RecordPatch {
+        updated: Touch {
+            at: record.updated_at,
+            by: record.updated_by.clone(),
+        },
+        ..RecordPatch::default()
+    };
+    for (name, value) in &record.fields {
+        match (value.is_null(), stored_value(name)) {
+            (true, _) => {
+                patch.unset.insert(name.clone());
+            }
+            (false, Some(stored)) if stored == value => {}
+            (false, _) => {
+                patch.set.insert(name.clone(), value.to_wire());
+            }
+        }
+    }
+    if record.access != stored.and_then(|stored| stored.access.clone()) {
+        patch.access.clone_from(&record.access);
+    }
+    patch
+}
+
+fn check_values(record: &Record, definition: &TypeDefinition) -> Result<(), ApiError> {
+    for (name, value) in &record.fields {
+        match (definition.fields.get(name), value) {
+            (_, Value::Null) => {}
+            (None, _) => {
+                return Err(ApiError::unexpected(format!(
+                    "type {} has no field {name:?}",
+                    definition.name
+                )));
+            }
+            (_, Value::Asset(asset)) => {
+                return Err(ApiError::unexpected(format!(
+                    "no file named {:?}",
+                    asset.name
+                )));
+            }
+            (Some(FieldType::Integer | FieldType::Sequence), Value::Number(number)) => {
+                check_whole(record, name, *number)?;
+            }
+            (Some(field), value) => check_type(record, name, field, value)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_whole(record: &Record, name: &str, number: f64) -> Result<(), ApiError> {
+    if number.fract() != 0.0 {
+        let message = format!(
+            "failed to save {}: field {name:?} takes whole numbers only",
+            record.id
+        );
+        return Err(ApiError::new(Code::InvalidArgument, message));
+    }
+    if number.abs() > f64::from(i32::MAX) {
+        return Err(ApiError::unexpected(format!(
+            "field {name:?} is out of range"
+        )));
+    }
+    Ok(())
+}
+
+fn check_type(
+    record: &Record,
+    name: &str,
+    field: &FieldType,
+    value: &Value,
+) -> Result<(), ApiError> {
+    let fits = FieldType::of(value).is_none_or(|derived| field.is_compatible(&derived));
+    if fits {
+        return Ok(());
+    }
+    let message = format!(
+        "failed to save {}: field {name:?} takes {}",
+        record.id,
+        field.wire_name()
+    );
+    Err(ApiError::new(Code::InvalidArgument, message))
+}
+
+fn whole(number: f64) -> i64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "checked to be whole and within 32 bits"
+    )]
+    let whole = number as i64;
+    whole
+}
+
+/// Returns a record's head after the events of a commit, given its head before.
+pub fn head_after(
+    before: Option<Arc<Head>>,
+    id: &RecordId,
+    events: &[skytrail_schema::event::Event],
+) -> Option<Arc<Head>> {
+    let stream = Stream::Record(id.clone());
+    let of_record = events.iter().filter(|event| event.stream == stream);
+    of_record.fold(before, |head, event| {
+        match apply::record(head.as_deref(), id, event) {
+            apply::Folded::Known(head) => head.map(Arc::new),
+            apply::Folded::Unknown => head,
+        }
+    })
+}

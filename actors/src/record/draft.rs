@@ -1,0 +1,134 @@
+//! Drafts: records as a save would leave them, before hooks and decision. Pure.
+
+use std::sync::Arc;
+
+use skytrail_schema::acl::{Acl, Level};
+use skytrail_schema::caller::Caller;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::Provenance;
+use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::value::Value;
+
+use super::messages::SaveItem;
+
+/// A record on its way to being saved.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The record as it would be stored. May hold `Null`s: fields to be cleared.
+    pub record: Record,
+    /// The stored record; none for a new one.
+    pub original: Option<Arc<Head>>,
+    /// Hooks that changed it.
+    pub provenance: Vec<Provenance>,
+}
+
+/// Everything a draft is made from besides the item.
+#[derive(Clone, Copy, Debug)]
+pub struct DraftContext<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// Where new records go.
+    pub database: &'a Database,
+    /// The record's type.
+    pub definition: &'a TypeDefinition,
+    /// The time of the request.
+    pub now: Timestamp,
+}
+
+/// Merges an item into the stored record, or starts a new one.
+///
+/// # Errors
+/// 102 without write access or without the right to create; 109 when the id is taken in another
+/// database.
+pub fn make(
+    item: &SaveItem,
+    original: Option<Arc<Head>>,
+    at: DraftContext<'_>,
+) -> Result<Draft, ApiError> {
+    let record = match &original {
+        Some(head) => update(item, &head.record, at)?,
+        None => create(item, at)?,
+    };
+    Ok(Draft {
+        record,
+        original,
+        provenance: Vec::new(),
+    })
+}
+
+fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Record, ApiError> {
+    if stored.database != *at.database {
+        return Err(taken());
+    }
+    if !at.caller.may(Level::Write, stored) {
+        return Err(no_permission());
+    }
+    let mut record = stored.clone();
+    merge(&mut record, item, at);
+    // v1 gives a type's default back to every record that is saved without a list.
+    let default = at.definition.default_access.clone();
+    record.access = item.access.clone().or(default).or(record.access);
+    record.updated_at = at.now;
+    record.updated_by.clone_from(&at.caller.user);
+    Ok(record)
+}
+
+fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
+    let roles = &at.definition.creation_roles;
+    let may_create =
+        at.caller.is_master() || roles.is_empty() || !roles.is_disjoint(&at.caller.roles);
+    if !may_create {
+        return Err(ApiError::new(
+            Code::PermissionDenied,
+            "no permission to create",
+        ));
+    }
+    let mut record = blank(item.id.clone(), at);
+    merge(&mut record, item, at);
+    record.access = item
+        .access
+        .clone()
+        .or_else(|| at.definition.default_access.clone());
+    Ok(record)
+}
+
+/// Returns a new record without fields, owned by the caller.
+pub fn blank(id: RecordId, at: DraftContext<'_>) -> Record {
+    let user = at.caller.user.clone();
+    Record {
+        id,
+        database: at.database.clone(),
+        owner: user.clone(),
+        access: None::<Acl>,
+        created_at: at.now,
+        created_by: user.clone(),
+        updated_at: at.now,
+        updated_by: user,
+        fields: Default::default(),
+    }
+}
+
+/// Takes an item's fields over. A null for a field that the type has not got changes nothing, and
+/// a sequence or unknown marker is no value.
+fn merge(record: &mut Record, item: &SaveItem, at: DraftContext<'_>) {
+    for (name, value) in &item.fields {
+        let is_marker = matches!(value, Value::Sequence | Value::Unknown(_));
+        let is_idle = value.is_null() && !at.definition.fields.contains_key(name);
+        if !is_marker && !is_idle {
+            record.fields.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Returns the refusal of a caller without access.
+pub fn no_permission() -> ApiError {
+    ApiError::new(Code::PermissionDenied, "no permission to perform operation")
+}
+
+/// Returns the refusal of a value that someone else has.
+pub fn taken() -> ApiError {
+    ApiError::new(Code::Duplicated, "violate unique constraint")
+}

@@ -1,0 +1,114 @@
+//! What a record actor works with, and how it reads the present.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::{RecordId, RecordKey, TypeName};
+use skytrail_schema::record::Head;
+use skytrail_schema::types::TypeDefinition;
+
+use super::live::LiveState;
+use crate::clock::Clock;
+use crate::log::EventLog;
+use crate::plugin::PluginGate;
+use crate::projector::Applied;
+use crate::store::RecordStore;
+
+/// The parts that writing and reading records need. Cheap to clone.
+#[derive(Clone)]
+pub struct RecordEnv {
+    /// Where decisions go.
+    pub log: Arc<dyn EventLog>,
+    /// What was projected.
+    pub store: Arc<dyn RecordStore>,
+    /// What is in memory.
+    pub live: Arc<LiveState>,
+    /// How far the store is.
+    pub applied: Applied,
+    /// Hooks.
+    pub plugins: Arc<dyn PluginGate>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The current versions of some records, as of one position.
+#[derive(Clone, Debug, Default)]
+pub struct Heads {
+    /// The position up to which everything is known.
+    pub position: u64,
+    /// The records; absent ones have no entry.
+    pub by_id: HashMap<RecordId, Arc<Head>>,
+}
+
+impl Heads {
+    /// Returns a record's current version.
+    pub fn get(&self, id: &RecordId) -> Option<&Arc<Head>> {
+        self.by_id.get(id)
+    }
+}
+
+impl RecordEnv {
+    /// Returns a type's definition.
+    pub fn definition(&self, name: &TypeName) -> Arc<TypeDefinition> {
+        self.live.get_type(name)
+    }
+
+    /// Loads the current versions of records, from memory where they are, else from the store.
+    ///
+    /// # Errors
+    /// The store failed or does not catch up.
+    pub async fn load_heads(&self, ids: &[RecordId]) -> Result<Heads, ApiError> {
+        let known = self.live.get_heads(ids);
+        let mut heads = Heads {
+            position: known.position,
+            by_id: HashMap::new(),
+        };
+        let mut missing: HashMap<TypeName, Vec<RecordKey>> = HashMap::new();
+        for (id, head) in ids.iter().zip(known.heads) {
+            match head {
+                Some(Some(head)) => {
+                    heads.by_id.insert(id.clone(), head);
+                }
+                Some(None) => {}
+                None => missing
+                    .entry(id.record_type.clone())
+                    .or_default()
+                    .push(id.key.clone()),
+            }
+        }
+        if !missing.is_empty() && known.store_is_behind {
+            self.applied.wait_for(known.position).await?;
+        }
+        for (name, keys) in missing {
+            self.load_missing(&name, keys, &mut heads).await?;
+        }
+        Ok(heads)
+    }
+
+    async fn load_missing(
+        &self,
+        name: &TypeName,
+        keys: Vec<RecordKey>,
+        heads: &mut Heads,
+    ) -> Result<(), ApiError> {
+        let definition = self.definition(name);
+        if !definition.is_created {
+            return Ok(());
+        }
+        let loaded = self.store.load_heads(&definition, &keys).await?;
+        for (key, head) in keys.into_iter().zip(loaded) {
+            let id = RecordId {
+                record_type: name.clone(),
+                key,
+            };
+            let head = head.map(Arc::new);
+            self.live
+                .keep_head(id.clone(), head.clone(), heads.position);
+            if let Some(head) = head {
+                heads.by_id.insert(id, head);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! Extending record types by what records bring. Pure.
+
+use std::collections::BTreeMap;
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::TypeExtension;
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::record::Fields;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use skytrail_schema::value::Value;
+
+/// What must be added to the types so that records can be stored: extensions by type.
+pub type Extensions = BTreeMap<TypeName, TypeExtension>;
+
+/// Compares what records bring with the types as they are.
+///
+/// # Errors
+/// 114 for a field whose type contradicts its column or another record of the request, for a
+/// reference to a type that neither exists nor is about to, and, unless `may_migrate`, for
+/// anything that is missing. 10000 for a value of unknown type in a new field.
+pub fn extensions<'a>(
+    records: impl Iterator<Item = (&'a RecordId, &'a Fields)>,
+    definition_of: impl Fn(&TypeName) -> TypeDefinition,
+    may_migrate: bool,
+) -> Result<Extensions, ApiError> {
+    let mut types: BTreeMap<TypeName, (TypeDefinition, TypeExtension, bool)> = BTreeMap::new();
+    for (id, fields) in records {
+        let entry = types.entry(id.record_type.clone()).or_insert_with(|| {
+            let definition = definition_of(&id.record_type);
+            let is_new = !definition.is_created;
+            (definition, TypeExtension::default(), is_new)
+        });
+        for (name, value) in fields {
+            derive(&entry.0, &mut entry.1, name, value, may_migrate)?;
+        }
+    }
+    let is_needed =
+        |(_, extension, is_new): &(_, TypeExtension, bool)| *is_new || !extension.fields.is_empty();
+    types.retain(|_, entry| is_needed(entry));
+    if !types.is_empty() && !may_migrate {
+        return Err(migration_disabled());
+    }
+    check_references(&types, definition_of)?;
+    Ok(types
+        .into_iter()
+        .map(|(name, (_, extension, _))| (name, extension))
+        .collect())
+}
+
+fn derive(
+    definition: &TypeDefinition,
+    extension: &mut TypeExtension,
+    name: &str,
+    value: &Value,
+    may_migrate: bool,
+) -> Result<(), ApiError> {
+    let existing = definition.fields.get(name);
+    if matches!(value, Value::Unknown(_)) && existing.is_none() {
+        return Err(ApiError::unexpected(format!(
+            "field {name:?} has a value of unknown type"
+        )));
+    }
+    let Some(derived) = FieldType::of(value) else {
+        return Ok(());
+    };
+    if let Some(existing) = existing {
+        return match existing.is_compatible(&derived) {
+            true => Ok(()),
+            false if !may_migrate => Err(migration_disabled()),
+            false => Err(conflict(existing, &derived)),
+        };
+    }
+    match extension.fields.get(name) {
+        Some(earlier) if *earlier != derived => Err(cannot_migrate()),
+        Some(_) => Ok(()),
+        None => {
+            extension.fields.insert(name.to_owned(), derived);
+            Ok(())
+        }
+    }
+}
+
+fn check_references(
+    types: &BTreeMap<TypeName, (TypeDefinition, TypeExtension, bool)>,
+    definition_of: impl Fn(&TypeName) -> TypeDefinition,
+) -> Result<(), ApiError> {
+    let fields = types
+        .values()
+        .flat_map(|(_, extension, _)| extension.fields.values());
+    for field in fields {
+        if let FieldType::Reference(target) = field
+            && !types.contains_key(target)
+            && !definition_of(target).is_created
+        {
+            return Err(cannot_migrate());
+        }
+    }
+    Ok(())
+}
+
+fn migration_disabled() -> ApiError {
+    let message = "Record schema requires migration but migration is disabled.";
+    ApiError::new(Code::IncompatibleSchema, message)
+}
+
+fn cannot_migrate() -> ApiError {
+    ApiError::new(Code::IncompatibleSchema, "failed to migrate record schema")
+}
+
+fn conflict(existing: &FieldType, derived: &FieldType) -> ApiError {
+    let message = format!(
+        "conflicting schema {} => {}",
+        existing.wire_name(),
+        derived.wire_name()
+    );
+    ApiError::new(Code::IncompatibleSchema, message)
+}
