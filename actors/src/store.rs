@@ -12,7 +12,7 @@ use skytrail_schema::event::{Commit, RoleFlags, UserState};
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::{Query, Scope};
-use skytrail_schema::record::{Head, Record};
+use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 
@@ -43,9 +43,34 @@ impl From<StoreError> for ApiError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryAnswer {
     /// The records of the page, in order.
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Head>>,
     /// The number of all matches, if asked for.
     pub count: Option<u64>,
+}
+
+/// Heads that are in memory already: a query then only has to find out which ones it wants.
+pub trait HeadSource: Send + Sync {
+    /// Returns, for each key, the head that was written at exactly that position, if it is at hand.
+    fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>>;
+}
+
+/// Has no heads: every record comes from the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHeads;
+
+impl HeadSource for NoHeads {
+    fn get_written(&self, _: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
+        vec![None; wanted.len()]
+    }
+}
+
+/// Who asks, and in which database.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The database.
+    pub scope: &'a Scope,
+    /// The caller; access lists apply to him unless he has the master key.
+    pub caller: &'a Caller,
 }
 
 /// Everything the server keeps in memory from its start, as of one position.
@@ -55,8 +80,8 @@ pub struct Snapshot {
     pub checkpoint: u64,
     /// All record types.
     pub types: Vec<TypeDefinition>,
-    /// All roles.
-    pub roles: Vec<(RoleName, RoleFlags)>,
+    /// All roles, with the versions of their streams.
+    pub roles: Vec<(RoleName, u32, RoleFlags)>,
     /// The last number of each sequence field.
     pub sequences: Vec<(TypeName, String, i64)>,
 }
@@ -91,14 +116,15 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Counts the records of a type, over all databases.
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 
-    /// Runs a query as `caller`: the access lists are applied here, in the public database.
-    /// `definitions` holds the queried type and those its references name.
+    /// Runs a query as `asker`: the access lists are applied here, in the public database.
+    /// `definitions` holds the queried type and those its references name. Records that `heads`
+    /// has are taken from there.
     async fn query(
         &self,
         query: &Query,
-        scope: &Scope,
-        caller: &Caller,
+        asker: &Asker<'_>,
         definitions: &[Arc<TypeDefinition>],
+        heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
 
     /// Loads users' auth rows with the version of their streams, in the order asked for.
