@@ -14,13 +14,13 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use skytrail_schema::event::{Commit, Event, EventBody, RoleFlags, Stream, UserState};
-use skytrail_schema::id::{RecordId, RoleName, TypeName, UserId};
+use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
 use super::apply;
 use crate::log::CommitObserver;
-use crate::store::Snapshot;
+use crate::store::{HeadSource, Snapshot};
 
 /// What is known in memory about a record: it is there, or it is known not to be.
 pub type KnownHead = Option<Arc<Head>>;
@@ -70,7 +70,7 @@ impl LiveState {
         let roles = snapshot
             .roles
             .iter()
-            .map(|(name, flags)| (name.clone(), (1, *flags)));
+            .map(|(name, version, flags)| (name.clone(), (*version, *flags)));
         Self {
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
@@ -209,6 +209,20 @@ impl LiveState {
             }
             Stream::Relation(..) => {}
         }
+    }
+}
+
+impl HeadSource for LiveState {
+    fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
+        let mut cache = self.cache.lock();
+        wanted
+            .iter()
+            .map(|(key, position)| {
+                let id = RecordId::new(name.clone(), key.clone());
+                let head = cache.records.get(&id).cloned().flatten();
+                head.filter(|head| head.position == *position)
+            })
+            .collect()
     }
 }
 
