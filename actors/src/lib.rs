@@ -10,4 +10,5 @@ pub mod log;
 pub mod plugin;
 pub mod projector;
 pub mod record;
+pub mod spawn;
 pub mod store;

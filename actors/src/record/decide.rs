@@ -234,10 +234,7 @@ impl Plan {
                 self.writes.insert(ConflictKey::existence(id));
                 let mut record = draft.record.clone();
                 record.fields.retain(|_, value| !value.is_null());
-                (
-                    first_version(draft),
-                    EventBody::RecordCreated(apply::state_of(&record)),
-                )
+                (1, EventBody::RecordCreated(apply::state_of(&record)))
             }
             Some(current) => {
                 let version = current.version + 1;
@@ -273,7 +270,6 @@ impl Plan {
     /// A new record gets a number in every sequence field it does not set; a number that is set
     /// moves the counter.
     fn number_sequences(&mut self, draft: &Draft, definition: &TypeDefinition) {
-        let event = self.events.len();
         let before = draft.original.as_ref().map(|head| &head.record.fields);
         for field in definition.sequence_fields() {
             let value = draft.record.fields.get(field);
@@ -284,20 +280,10 @@ impl Plan {
             let is_unchanged = before.is_some_and(|fields| fields.get(field) == value);
             let is_missing_on_update = before.is_some() && explicit.is_none();
             if !is_unchanged && !is_missing_on_update {
-                self.sequences.push(SequenceRequest {
-                    event,
-                    field: field.to_owned(),
-                    explicit,
-                });
+                self.number(field, explicit);
             }
         }
     }
-}
-
-/// A record that is made again goes on where its history ended only if that is known here; the
-/// stream's version then starts anew with the new life.
-fn first_version(_: &Draft) -> u32 {
-    1
 }
 
 fn fold(before: Option<Head>, id: &RecordId, event: &NewEvent) -> Option<Head> {

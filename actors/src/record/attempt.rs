@@ -1,0 +1,82 @@
+//! Committing a decision, and deciding again when someone else was quicker.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, NewCommit};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::decide::Plan;
+use crate::context::RequestContext;
+use crate::log::{AppendError, Decision, EventLog};
+
+/// After this many conflicts the losers go one at a time.
+const FREE_ATTEMPTS: u32 = 5;
+/// After this many in all the caller is told to come back later.
+const MAX_ATTEMPTS: u32 = 50;
+
+/// One attempt's end.
+pub enum Outcome<T> {
+    /// Done.
+    Done(T),
+    /// Something that was read has changed meanwhile.
+    Conflict,
+}
+
+/// Runs `attempt` until it does not conflict. From the sixth time on it holds `turn`, so that a
+/// save that keeps losing cannot starve.
+///
+/// # Errors
+/// The attempt's own, or overload after too many.
+pub async fn until_settled<T, F, Fut>(turn: &Mutex<()>, mut attempt: F) -> Result<T, ApiError>
+where
+    F: FnMut(u32) -> Fut,
+    Fut: Future<Output = Result<Outcome<T>, ApiError>>,
+{
+    let mut guard = None;
+    for number in 0..MAX_ATTEMPTS {
+        if number == FREE_ATTEMPTS {
+            guard = Some(turn.lock().await);
+        }
+        if let Outcome::Done(done) = attempt(number).await? {
+            drop(guard);
+            return Ok(done);
+        }
+        let jitter = rand::random_range(0..200 * u64::from(number.min(FREE_ATTEMPTS) + 1));
+        tokio::time::sleep(Duration::from_micros(jitter)).await;
+    }
+    Err(ApiError::overloaded("the record"))
+}
+
+/// Appends a plan. `id` is the attempt's own: what its hooks caused names it.
+///
+/// # Errors
+/// What the log says, a conflict excepted.
+pub async fn commit(
+    log: &Arc<dyn EventLog>,
+    plan: Plan,
+    read_position: u64,
+    context: &RequestContext,
+) -> Result<Outcome<Arc<Commit>>, ApiError> {
+    let decision = Decision {
+        commit: NewCommit {
+            id: Uuid::now_v7(),
+            actor: context.actor(),
+            request_id: Some(context.request_id),
+            causation: context.ancestors.last().copied(),
+            events: plan.events,
+        },
+        read_position,
+        reads: plan.reads.into_iter().collect(),
+        writes: plan.writes.into_iter().collect(),
+        sequences: plan.sequences,
+    };
+    match log.append(decision).await {
+        Ok(commit) => Ok(Outcome::Done(commit)),
+        Err(AppendError::Conflict { .. }) => Ok(Outcome::Conflict),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,195 @@
+//! Running database hooks on a record, and taking their answers over.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_schema::acl::Acl;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Provenance;
+use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::value::Value;
+use uuid::Uuid;
+
+use super::draft::Draft;
+use crate::context::RequestContext;
+use crate::plugin::{CallContext, Hook, Lineage, PluginGate, PluginRequest, Trigger};
+use crate::spawn::spawn_named;
+use std::sync::Arc;
+
+/// Runs before-save hooks on a draft, each on what the one before left.
+///
+/// # Errors
+/// The first hook that refuses, fails, or answers what is not this record.
+pub async fn before_save(
+    plugins: &Arc<dyn PluginGate>,
+    draft: &mut Draft,
+    context: &RequestContext,
+    attempt: Uuid,
+) -> Result<(), ApiError> {
+    let points = plugins.points();
+    for hook in points.hooks(&draft.record.id.record_type, Trigger::BeforeSave) {
+        let original = draft.original.as_ref().map(|head| &head.record);
+        let request = request(hook, &draft.record, original, context, attempt);
+        if hook.is_async {
+            forget(plugins, request);
+            continue;
+        }
+        let answer = parse_answer(&plugins.call(request).await?, &draft.record)?;
+        let changed = take_over(draft, answer);
+        if !changed.is_empty() {
+            let plugin = hook.plugin.to_string();
+            draft.provenance.push(Provenance {
+                plugin,
+                hook: hook.name.clone(),
+                changed,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the hooks of another trigger. Asynchronous ones are sent off; the first synchronous one
+/// that fails ends the row.
+///
+/// # Errors
+/// As [`before_save`].
+pub async fn run(
+    plugins: &Arc<dyn PluginGate>,
+    trigger: Trigger,
+    record: &Record,
+    original: Option<&Head>,
+    context: &RequestContext,
+    attempt: Uuid,
+) -> Result<(), ApiError> {
+    let points = plugins.points();
+    for hook in points.hooks(&record.id.record_type, trigger) {
+        let original = original.map(|head| &head.record);
+        let request = request(hook, record, original, context, attempt);
+        if hook.is_async {
+            forget(plugins, request);
+        } else {
+            parse_answer(&plugins.call(request).await?, record)?;
+        }
+    }
+    Ok(())
+}
+
+fn forget(plugins: &Arc<dyn PluginGate>, mut request: PluginRequest) {
+    let plugins = Arc::clone(plugins);
+    request.deadline = None;
+    if let Some(context) = &mut request.context {
+        context.request_id = None;
+        context.request_tag = "";
+    }
+    spawn_named("asynchronous hook", async move {
+        let name = request.name.clone();
+        if let Err(error) = plugins.call(request).await {
+            tracing::warn!(hook = name, %error, "asynchronous hook failed");
+        }
+    });
+}
+
+fn request(
+    hook: &Hook,
+    record: &Record,
+    original: Option<&Record>,
+    context: &RequestContext,
+    attempt: Uuid,
+) -> PluginRequest {
+    let mut ancestors = context.ancestors.clone();
+    ancestors.push(attempt);
+    PluginRequest {
+        plugin: Arc::clone(&hook.plugin),
+        kind: "hook",
+        name: hook.name.clone(),
+        param: json!({
+            "record": record.to_wire(),
+            "original": original.map(Record::to_wire),
+        }),
+        context: Some(CallContext::of(context)),
+        timeout: hook.timeout,
+        deadline: context.deadline,
+        lineage: Lineage {
+            ancestors,
+            depth: context.depth,
+            request_id: Some(context.request_id),
+        },
+    }
+}
+
+/// What a hook's answer says about the record.
+struct Answer {
+    fields: Fields,
+    access: Option<Acl>,
+}
+
+fn parse_answer(answer: &Json, record: &Record) -> Result<Answer, ApiError> {
+    let object = answer
+        .as_object()
+        .ok_or_else(|| bad("no key \"_id\" in map"))?;
+    let id = object
+        .get("_id")
+        .and_then(Json::as_str)
+        .ok_or_else(|| bad("no key \"_id\" in map"))?;
+    if id != record.id.to_string() {
+        return Err(bad(&format!(
+            "the hook changed _id from {} to {id}",
+            record.id
+        )));
+    }
+    for name in ["_ownerID", "_created_by", "_updated_by"] {
+        if object
+            .get(name)
+            .is_some_and(|value| !value.is_string() && !value.is_null())
+        {
+            return Err(bad(&format!("{name} should be a string")));
+        }
+    }
+    let access = object.get("_access").unwrap_or(&Json::Null);
+    let access = Acl::from_wire(access).map_err(|error| bad(&error.to_string()))?;
+    Ok(Answer {
+        fields: parse_fields(object)?,
+        access,
+    })
+}
+
+fn parse_fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
+    let fields = object
+        .iter()
+        .filter(|(name, _)| !name.is_empty() && !name.starts_with('_'));
+    let parse = |(name, value): (&String, &Json)| {
+        let value = Value::from_wire(value.clone()).map_err(|error| bad(&error.to_string()))?;
+        Ok((name.clone(), value))
+    };
+    fields.map(parse).collect()
+}
+
+/// Takes an answer's fields and access list over; returns the names of the fields that changed.
+/// Fields that the answer leaves out stay, sequence and unknown markers are no values, and all
+/// other metadata is the server's.
+fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
+    let mut changed = BTreeSet::new();
+    for (name, value) in answer.fields {
+        let is_marker = matches!(value, Value::Sequence | Value::Unknown(_));
+        let is_same = draft.record.fields.get(&name) == Some(&value);
+        let is_idle = value.is_null() && !draft.record.fields.contains_key(&name);
+        if !is_marker && !is_same && !is_idle {
+            draft.record.fields.insert(name.clone(), value);
+            changed.insert(name);
+        }
+    }
+    let stored = draft
+        .original
+        .as_ref()
+        .and_then(|head| head.record.access.clone());
+    let access = answer.access.or(stored);
+    if access != draft.record.access {
+        draft.record.access = access;
+        changed.insert("_access".to_owned());
+    }
+    changed
+}
+
+fn bad(reason: &str) -> ApiError {
+    ApiError::unexpected(format!("failed to unmarshal record: {reason}"))
+}

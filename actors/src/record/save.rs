@@ -1,0 +1,317 @@
+//! Saving records, step by step:
+//!
+//! 1. extend the types by what the records bring (a commit of its own, as v1 does it outside of
+//!    any transaction),
+//! 2. read the stored records at a known position and make drafts: access, merge, default access,
+//! 3. run the before-save hooks, with no lock held,
+//! 4. decide events and what they rest on,
+//! 5. append; on a conflict go back to 2,
+//! 6. run the after-save hooks.
+//!
+//! A record that fails in a step takes no part in later ones; the others go on,
+//! unless the save is atomic.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::record::{Fields, Head, Record};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::attempt::{Outcome, commit, until_settled};
+use super::decide::{self, Plan, Surroundings};
+use super::draft::{self, Draft, DraftContext};
+use super::env::{Heads, RecordEnv};
+use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
+use super::{hooks, types};
+use crate::plugin::Trigger;
+
+/// A draft, or why there is none.
+type Drafts = Vec<Result<Draft, ItemError>>;
+
+/// What is decided once and kept when the save has only its own hooks to wait for.
+struct Prepared {
+    drafts: Drafts,
+}
+
+/// Saves; see the module's overview.
+///
+/// # Errors
+/// What fails the request as a whole.
+pub async fn save(
+    env: &RecordEnv,
+    turn: &Mutex<()>,
+    command: SaveRecords,
+) -> Result<ItemResults<Record>, ApiError> {
+    refuse_malformed_atomic(&command)?;
+    let items = || {
+        command
+            .items
+            .iter()
+            .flatten()
+            .map(|item| (&item.id, &item.fields))
+    };
+    types::extend_by(env, items(), &command.context).await?;
+    let attempt_id = Uuid::now_v7();
+    let settled = until_settled(turn, |number| attempt(env, &command, attempt_id, number)).await?;
+    after_save(env, &command, settled, attempt_id).await
+}
+
+/// What a save came to, before after-hooks.
+struct Settled {
+    /// Per item: the record as stored and as it was before.
+    results: Vec<Result<(Arc<Head>, Option<Arc<Head>>), ItemError>>,
+}
+
+async fn attempt(
+    env: &RecordEnv,
+    command: &SaveRecords,
+    attempt_id: Uuid,
+    number: u32,
+) -> Result<Outcome<Settled>, ApiError> {
+    let ids: Vec<RecordId> = command
+        .items
+        .iter()
+        .flatten()
+        .map(|item| item.id.clone())
+        .collect();
+    let heads = env.load_heads(&ids).await?;
+    let mut prepared = Prepared {
+        drafts: make_drafts(env, command, &heads),
+    };
+    fail_whole_if_atomic(command, &prepared.drafts)?;
+    run_before_hooks(env, command, &mut prepared, attempt_id).await?;
+    fail_whole_if_atomic(command, &prepared.drafts)?;
+    let around = look_around(env, &prepared.drafts, &heads).await?;
+    let mut plan = Plan::default();
+    for slot in &mut prepared.drafts {
+        let Ok(draft) = slot else { continue };
+        let definition = env.definition(&draft.record.id.record_type);
+        if let Err(error) = plan.save(draft, &definition, &around) {
+            *slot = Err(failed(&draft.record.id, error));
+        }
+    }
+    spread_failures(&mut prepared.drafts);
+    fail_whole_if_atomic(command, &prepared.drafts)?;
+    tracing::trace!(number, events = plan.events.len(), "save decided");
+    settle(env, command, prepared, plan, heads.position).await
+}
+
+/// Commits what is left of the plan and reads the outcome out of the commit.
+async fn settle(
+    env: &RecordEnv,
+    command: &SaveRecords,
+    prepared: Prepared,
+    plan: Plan,
+    position: u64,
+) -> Result<Outcome<Settled>, ApiError> {
+    let events = if plan.events.is_empty() {
+        Vec::new()
+    } else {
+        match commit(&env.log, plan, position, &command.context).await? {
+            Outcome::Done(commit) => commit.events.clone(),
+            Outcome::Conflict => return Ok(Outcome::Conflict),
+        }
+    };
+    let result_of = |slot: Result<Draft, ItemError>| {
+        let draft = slot?;
+        let id = &draft.record.id;
+        let after = decide::head_after(draft.original.clone(), id, &events);
+        let lost = || {
+            failed(
+                id,
+                ApiError::unexpected(format!("failed to fetch record id = {id}")),
+            )
+        };
+        Ok((after.ok_or_else(lost)?, draft.original))
+    };
+    Ok(Outcome::Done(Settled {
+        results: prepared.drafts.into_iter().map(result_of).collect(),
+    }))
+}
+
+fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts {
+    let now = env.clock.now();
+    let make = |slot: &Result<SaveItem, ItemError>| {
+        let item = slot.as_ref().map_err(Clone::clone)?;
+        let definition = env.definition(&item.id.record_type);
+        let at = DraftContext {
+            caller: &command.context.caller,
+            database: &command.database,
+            definition: &definition,
+            now,
+        };
+        let original = heads.get(&item.id).cloned();
+        draft::make(item, original, at).map_err(|error| failed(&item.id, error))
+    };
+    command.items.iter().map(make).collect()
+}
+
+async fn run_before_hooks(
+    env: &RecordEnv,
+    command: &SaveRecords,
+    prepared: &mut Prepared,
+    attempt_id: Uuid,
+) -> Result<(), ApiError> {
+    let mut has_changed = false;
+    for slot in &mut prepared.drafts {
+        let Ok(draft) = slot else { continue };
+        let done = hooks::before_save(&env.plugins, draft, &command.context, attempt_id).await;
+        has_changed |= !draft.provenance.is_empty();
+        if let Err(error) = done {
+            *slot = Err(failed(&draft.record.id, error));
+        }
+    }
+    if !has_changed {
+        return Ok(());
+    }
+    // Hooks may bring fields that no record had before.
+    let drafts = prepared.drafts.iter().flatten();
+    let brought: Vec<(RecordId, Fields)> = drafts
+        .map(|draft| (draft.record.id.clone(), draft.record.fields.clone()))
+        .collect();
+    let brought = brought.iter().map(|(id, fields)| (id, fields));
+    types::extend_by(env, brought, &command.context).await
+}
+
+/// Looks up what the drafts depend on besides themselves.
+async fn look_around(
+    env: &RecordEnv,
+    drafts: &Drafts,
+    heads: &Heads,
+) -> Result<Surroundings, ApiError> {
+    let mut around = Surroundings::default();
+    let targets: Vec<_> = drafts
+        .iter()
+        .flatten()
+        .flat_map(decide::new_references)
+        .collect();
+    if !targets.is_empty() {
+        let found = env.load_heads(&targets).await?;
+        around.existing = found.by_id.into_keys().collect();
+    }
+    for draft in drafts.iter().flatten() {
+        let definition = env.definition(&draft.record.id.record_type);
+        for (value, fields) in decide::new_unique_values(draft, &definition) {
+            env.applied.wait_for(heads.position).await?;
+            let pairs = fields
+                .iter()
+                .filter_map(|field| draft.record.fields.get(*field).map(|value| (*field, value)));
+            let pairs: Vec<_> = pairs.collect();
+            if let Some(key) = env.store.find_by_fields(&definition, &pairs).await? {
+                let owner = RecordId {
+                    record_type: definition.name.clone(),
+                    key,
+                };
+                around.owners.insert(value, owner);
+            }
+        }
+    }
+    Ok(around)
+}
+
+async fn after_save(
+    env: &RecordEnv,
+    command: &SaveRecords,
+    settled: Settled,
+    attempt_id: Uuid,
+) -> Result<ItemResults<Record>, ApiError> {
+    let points = env.plugins.points();
+    let mut results = Vec::with_capacity(settled.results.len());
+    for result in settled.results {
+        results.push(match result {
+            Err(error) => Err(error),
+            Ok((after, before)) => {
+                let record = &after.record;
+                let has_hooks = !points
+                    .hooks(&record.id.record_type, Trigger::AfterSave)
+                    .is_empty();
+                let outcome = if has_hooks {
+                    // A hook that asks the server must find what was saved, also by query.
+                    env.applied.wait_for(after.position).await?;
+                    let (before, context) = (before.as_deref(), &command.context);
+                    hooks::run(
+                        &env.plugins,
+                        Trigger::AfterSave,
+                        record,
+                        before,
+                        context,
+                        attempt_id,
+                    )
+                    .await
+                } else {
+                    Ok(())
+                };
+                outcome
+                    .map(|()| record.clone())
+                    .map_err(|error| failed(&record.id, error))
+            }
+        });
+    }
+    Ok(results)
+}
+
+fn failed(id: &RecordId, error: ApiError) -> ItemError {
+    ItemError {
+        id: Some(id.clone()),
+        error,
+    }
+}
+
+fn refuse_malformed_atomic(command: &SaveRecords) -> Result<(), ApiError> {
+    let errors: Vec<Json> = command
+        .items
+        .iter()
+        .filter_map(|item| item.as_ref().err())
+        .map(|failed| failed.error.to_wire())
+        .collect();
+    if !command.is_atomic || errors.is_empty() {
+        return Ok(());
+    }
+    let error = ApiError::new(Code::InvalidArgument, "fails to de-serialize records");
+    Err(error
+        .with_info("arguments", "records".into())
+        .with_info("errors", errors.into()))
+}
+
+/// Every copy of a record in one request fails when one of them does.
+fn spread_failures(drafts: &mut Drafts) {
+    let failures: HashMap<RecordId, ApiError> = drafts
+        .iter()
+        .filter_map(|slot| slot.as_ref().err())
+        .filter_map(|failed| Some((failed.id.clone()?, failed.error.clone())))
+        .collect();
+    for slot in drafts {
+        if let Ok(draft) = slot
+            && let Some(error) = failures.get(&draft.record.id)
+        {
+            *slot = Err(failed(&draft.record.id, error.clone()));
+        }
+    }
+}
+
+fn fail_whole_if_atomic(command: &SaveRecords, drafts: &Drafts) -> Result<(), ApiError> {
+    if command.is_atomic {
+        fail_whole(drafts.iter().filter_map(|slot| slot.as_ref().err()))
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the answer of an atomic request in which something failed.
+pub(super) fn fail_whole<'a>(errors: impl Iterator<Item = &'a ItemError>) -> Result<(), ApiError> {
+    let info: Map<String, Json> = errors
+        .filter_map(|failed| Some((failed.id.as_ref()?.to_string(), failed.error.to_wire())))
+        .collect();
+    if info.is_empty() {
+        return Ok(());
+    }
+    let message = "Atomic Operation rolled back due to one or more errors";
+    Err(ApiError {
+        info,
+        ..ApiError::new(Code::AtomicOperationFailure, message)
+    })
+}

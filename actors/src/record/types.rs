@@ -1,0 +1,148 @@
+//! Changing record types: extension by what records bring, and settings.
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{
+    CreationRoles, DefaultAccess, EventBody, NewEvent, RoleFlags, Stream, TypeExtension,
+};
+use skytrail_schema::id::{RecordId, RoleName, TypeName};
+use skytrail_schema::record::Fields;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use tokio::sync::Mutex;
+
+use super::attempt::{Outcome, commit, until_settled};
+use super::decide::Plan;
+use super::env::RecordEnv;
+use super::messages::{ChangeType, TypeChange};
+use super::migrate;
+use crate::context::RequestContext;
+use crate::log::{ConflictKey, SequenceRequest};
+
+/// Extends types so that records with these fields can be stored.
+///
+/// # Errors
+/// As [`migrate::extensions`], or what the log says.
+pub async fn extend_by<'a>(
+    env: &RecordEnv,
+    records: impl Iterator<Item = (&'a RecordId, &'a Fields)> + Clone,
+    context: &RequestContext,
+) -> Result<(), ApiError> {
+    let turn = Mutex::new(());
+    until_settled(&turn, |_| {
+        let records = records.clone();
+        async move {
+            let read_position = env.live.position();
+            let definition_of = |name: &TypeName| TypeDefinition::clone(&env.definition(name));
+            let needed = migrate::extensions(records, definition_of, context.may_migrate)?;
+            if needed.is_empty() {
+                return Ok(Outcome::Done(()));
+            }
+            let mut plan = Plan::default();
+            for (name, extension) in needed {
+                prepare_sequences(env, &name, &extension).await?;
+                let definition = env.definition(&name);
+                plan.change_type(&definition, EventBody::TypeExtended(extension));
+            }
+            discard(commit(&env.log, plan, read_position, context).await?)
+        }
+    })
+    .await
+}
+
+/// Records that are there when a sequence field is added get numbers from the projector, which
+/// must have them all.
+async fn prepare_sequences(
+    env: &RecordEnv,
+    name: &TypeName,
+    extension: &TypeExtension,
+) -> Result<(), ApiError> {
+    let has_sequence = extension
+        .fields
+        .values()
+        .any(|field| *field == FieldType::Sequence);
+    if has_sequence && env.definition(name).is_created {
+        env.applied.wait_for(env.live.position()).await?;
+    }
+    Ok(())
+}
+
+/// Changes a type's settings.
+///
+/// # Errors
+/// What the log says.
+pub async fn change(
+    env: &RecordEnv,
+    turn: &Mutex<()>,
+    command: ChangeType,
+) -> Result<(), ApiError> {
+    until_settled(turn, |_| {
+        let command = &command;
+        async move {
+            let read_position = env.live.position();
+            let definition = env.definition(&command.name);
+            let mut plan = Plan::default();
+            let body = match &command.change {
+                TypeChange::DefaultAccess(access) => {
+                    EventBody::TypeDefaultAccessSet(DefaultAccess {
+                        access: access.clone(),
+                    })
+                }
+                TypeChange::CreationRoles(roles) => {
+                    plan.define_roles(env, roles.iter());
+                    EventBody::TypeCreationRolesSet(CreationRoles {
+                        roles: roles.clone(),
+                    })
+                }
+            };
+            plan.change_type(&definition, body);
+            discard(commit(&env.log, plan, read_position, &command.context).await?)
+        }
+    })
+    .await
+}
+
+fn discard<T>(outcome: Outcome<T>) -> Result<Outcome<()>, ApiError> {
+    Ok(match outcome {
+        Outcome::Done(_) => Outcome::Done(()),
+        Outcome::Conflict => Outcome::Conflict,
+    })
+}
+
+impl Plan {
+    /// Adds an event of a type's stream.
+    pub fn change_type(&mut self, definition: &TypeDefinition, body: EventBody) {
+        let stream = Stream::Type(definition.name.clone());
+        self.push(stream, definition.version + 1, body);
+    }
+
+    /// Adds an event of any stream, which the decision has read and now writes.
+    pub fn push(&mut self, stream: Stream, version: u32, body: EventBody) {
+        let key = ConflictKey::stream(&stream);
+        self.reads.insert(key);
+        self.writes.insert(key);
+        self.events.push(NewEvent {
+            stream,
+            version,
+            body,
+            provenance: Vec::new(),
+        });
+    }
+
+    /// Defines those of the roles that do not exist yet.
+    pub fn define_roles<'a>(&mut self, env: &RecordEnv, roles: impl Iterator<Item = &'a RoleName>) {
+        let known = env.live.get_roles();
+        for role in roles.filter(|role| !known.contains_key(*role)) {
+            let stream = Stream::Role((*role).clone());
+            self.push(stream, 1, EventBody::RoleDefined(RoleFlags::default()));
+        }
+    }
+
+    /// Asks for the number of a sequence field of the plan's next event.
+    pub fn number(&mut self, field: &str, explicit: Option<i64>) {
+        let event = self.events.len();
+        self.sequences.push(SequenceRequest {
+            event,
+            field: field.to_owned(),
+            explicit,
+        });
+    }
+}

@@ -1,0 +1,31 @@
+//! Tasks with names: traced, counted, and joined at shutdown.
+
+use std::future::Future;
+use std::sync::LazyLock;
+
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// All tasks of the process, so that shutdown can wait for them.
+static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// Runs a task beside the caller.
+pub fn spawn_named<F>(name: &'static str, future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let span = tracing::debug_span!("task", name);
+    TASKS.spawn(future.instrument(span));
+}
+
+/// Waits until no task runs any more. New tasks may still start meanwhile.
+pub async fn join_all() {
+    TASKS.close();
+    TASKS.wait().await;
+    TASKS.reopen();
+}
+
+/// Returns how many tasks run.
+pub fn count() -> usize {
+    TASKS.len()
+}
