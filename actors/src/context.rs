@@ -5,6 +5,8 @@ use skytrail_schema::event::{Actor, Origin};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::plugin::Via;
+
 /// Who asks, through what, and what the request may do.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
@@ -24,6 +26,8 @@ pub struct RequestContext {
     pub ancestors: Vec<Uuid>,
     /// How deep in calls of calls this is; 0 for a client's request.
     pub depth: u32,
+    /// The plugin's call that this is, if it is one.
+    pub via: Option<Via>,
     /// When the client stops waiting; plugins get no longer than that.
     pub deadline: Option<Instant>,
 }
@@ -43,6 +47,7 @@ impl RequestContext {
             plugin: None,
             ancestors: Vec::new(),
             depth: 0,
+            via: None,
             deadline: None,
         }
     }

@@ -1,7 +1,8 @@
 //! Plugins: out-of-process programs that hook into the server.
 //!
-//! This module is the port that the rest of the server uses: which extension
+//! The rest of the server sees two ports. Towards the plugins: which extension
 //! points there are ([`Points`], cheap to look at), and [`PluginGate::call`].
+//! From them: [`ApiCaller`], which runs an action that a worker asks for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
@@ -97,6 +98,11 @@ impl Points {
             .get(&(record_type.clone(), trigger))
             .map_or(&[], Vec::as_slice)
     }
+
+    /// Returns the lambda of an action's name.
+    pub fn lambda(&self, name: &str) -> Option<&Lambda> {
+        self.lambdas.get(name)
+    }
 }
 
 /// What a plugin is told about the request that caused its own.
@@ -158,7 +164,35 @@ pub struct Lineage {
     pub depth: u32,
     /// The request that it all began with.
     pub request_id: Option<Uuid>,
+    /// The worker's call that it came through, if it did.
+    pub via: Option<Via>,
 }
+
+impl Lineage {
+    /// Returns the lineage of requests that a request causes.
+    pub fn of(context: &RequestContext) -> Self {
+        Self {
+            ancestors: context.ancestors.clone(),
+            depth: context.depth,
+            request_id: Some(context.request_id),
+            via: context.via.clone(),
+        }
+    }
+}
+
+/// A call of a worker. Requests that it causes go back to that worker, whatever its window says:
+/// it cannot finish what it has before they are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// The worker's connection.
+    pub worker: WorkerId,
+    /// The call's id at the worker.
+    pub call: Arc<str>,
+}
+
+/// Names a worker's connection; never used twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct WorkerId(pub u64);
 
 /// The way to the plugins.
 #[async_trait]
@@ -171,6 +205,36 @@ pub trait PluginGate: Send + Sync + 'static {
     /// # Errors
     /// The plugin's own error; 118 without a worker, 119 after the deadline.
     async fn call(&self, request: PluginRequest) -> Result<Json, ApiError>;
+}
+
+/// An action that a plugin asks for.
+#[derive(Clone, Debug)]
+pub struct PluginCall {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The body of the action, `action` included. Rights follow its `api_key`; without one the call
+    /// has the master key's.
+    pub payload: Map<String, Json>,
+    /// What it descends from, itself included.
+    pub lineage: Lineage,
+    /// When the plugin stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// What an action answered, as over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Json,
+}
+
+/// Runs the actions that plugins ask for, through the same router as clients' requests.
+#[async_trait]
+pub trait ApiCaller: Send + Sync + 'static {
+    /// Runs an action. Errors are replies, too.
+    async fn call(&self, call: PluginCall) -> ApiReply;
 }
 
 /// No plugins at all.

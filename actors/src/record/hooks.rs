@@ -111,8 +111,7 @@ fn request(
         deadline: context.deadline,
         lineage: Lineage {
             ancestors,
-            depth: context.depth,
-            request_id: Some(context.request_id),
+            ..Lineage::of(context)
         },
     }
 }
