@@ -69,6 +69,11 @@ impl FieldType {
         matches!(self, Self::Number | Self::Integer | Self::Sequence)
     }
 
+    /// Whether values refer to records of `target`.
+    pub fn refers_to(&self, target: &TypeName) -> bool {
+        matches!(self, Self::Reference(name) if name == target)
+    }
+
     fn is_text(&self) -> bool {
         matches!(self, Self::String | Self::CaselessString)
     }

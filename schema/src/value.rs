@@ -56,6 +56,20 @@ pub struct Point {
     pub lat: f64,
 }
 
+/// The mean radius of the earth in metres, as PostGIS has it for distances on a sphere.
+const EARTH_RADIUS: f64 = 6_371_008.771_415_059;
+
+impl Point {
+    /// Returns the distance in metres on a sphere.
+    pub fn metres_to(self, other: Self) -> f64 {
+        let (lat1, lat2) = (self.lat.to_radians(), other.lat.to_radians());
+        let half_lat = (lat2 - lat1) / 2.0;
+        let half_lng = (other.lng - self.lng).to_radians() / 2.0;
+        let chord = half_lat.sin().powi(2) + lat1.cos() * lat2.cos() * half_lng.sin().powi(2);
+        2.0 * EARTH_RADIUS * chord.sqrt().min(1.0).asin()
+    }
+}
+
 /// Why a wire value is refused; the text is the message of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

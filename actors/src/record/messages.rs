@@ -4,8 +4,9 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::{Database, RecordId, RoleName, TypeName};
 use skytrail_schema::query::{Query, Scope};
-use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::record::{Fields, Head, Record};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::context::RequestContext;
 
@@ -84,7 +85,7 @@ pub struct QueryRecords {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The record, without what the caller may not read.
-    pub record: Record,
+    pub head: Arc<Head>,
     /// What `include` brought, by name.
     pub transient: BTreeMap<String, Transient>,
 }

@@ -1,14 +1,17 @@
 //! Record types: one actor each, which sequences a write from command to commit.
 
+pub mod actor;
 pub mod apply;
 pub mod attempt;
 pub mod decide;
+pub mod delete;
 pub mod draft;
 pub mod env;
 pub mod hooks;
 pub mod live;
 pub mod messages;
 pub mod migrate;
+pub mod read;
 pub mod save;
 pub mod service;
 pub mod types;

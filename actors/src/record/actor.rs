@@ -1,0 +1,241 @@
+//! The actor of one record type, and the registry that starts it.
+//!
+//! The actor sequences nothing by blocking: its handlers return futures, so a
+//! slow hook of one save holds back no other. What it owns is the type's turn
+//! (who has lost too many races goes through one at a time) and its counters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::{Actor, Addr, Arbiter, Context, Handler, MailboxError, Message, ResponseFuture};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde::Serialize;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::record::Record;
+use skytrail_schema::types::TypeDefinition;
+
+use super::env::RecordEnv;
+use super::messages::{
+    ChangeType, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply, SaveRecords,
+};
+use super::service::RecordService;
+use super::{delete, read, save, types};
+
+/// How many messages may wait for one record type.
+const MAILBOX: usize = 1024;
+
+/// What a record actor says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RecordActorState {
+    /// The record type.
+    pub record_type: String,
+    /// Saves taken since the start.
+    pub num_saves: u64,
+    /// Deletes taken since the start.
+    pub num_deletes: u64,
+}
+
+/// See the module's overview.
+pub struct RecordActor {
+    env: RecordEnv,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    saves: AtomicU64,
+    deletes: AtomicU64,
+}
+
+impl Actor for RecordActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Message for SaveRecords {
+    type Result = Result<ItemResults<Record>, ApiError>;
+}
+
+impl Message for DeleteRecords {
+    type Result = Result<ItemResults<RecordId>, ApiError>;
+}
+
+impl Message for ChangeType {
+    type Result = Result<(), ApiError>;
+}
+
+impl Handler<SaveRecords> for RecordActor {
+    type Result = ResponseFuture<Result<ItemResults<Record>, ApiError>>;
+
+    fn handle(&mut self, command: SaveRecords, _: &mut Self::Context) -> Self::Result {
+        self.counters.saves.fetch_add(1, Ordering::Relaxed);
+        let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
+        Box::pin(async move { save::save(&env, &turn, command).await })
+    }
+}
+
+impl Handler<DeleteRecords> for RecordActor {
+    type Result = ResponseFuture<Result<ItemResults<RecordId>, ApiError>>;
+
+    fn handle(&mut self, command: DeleteRecords, _: &mut Self::Context) -> Self::Result {
+        self.counters.deletes.fetch_add(1, Ordering::Relaxed);
+        let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
+        Box::pin(async move { delete::delete(&env, &turn, command).await })
+    }
+}
+
+impl Handler<ChangeType> for RecordActor {
+    type Result = ResponseFuture<Result<(), ApiError>>;
+
+    fn handle(&mut self, command: ChangeType, _: &mut Self::Context) -> Self::Result {
+        let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
+        Box::pin(async move { types::change(&env, &turn, command).await })
+    }
+}
+
+/// The record actors by type, started on demand. One whose mailbox has closed is started again:
+/// nothing lives in an actor that the log cannot give back.
+pub struct Records {
+    env: RecordEnv,
+    arbiters: Vec<Arbiter>,
+    actors: Mutex<HashMap<TypeName, Running>>,
+}
+
+struct Running {
+    addr: Addr<RecordActor>,
+    counters: Arc<Counters>,
+}
+
+impl Records {
+    /// Builds the registry; the actors run on `num_threads` threads of their own.
+    pub fn new(env: RecordEnv, num_threads: usize) -> Self {
+        let arbiters = (0..num_threads.max(1)).map(|_| Arbiter::new()).collect();
+        Self {
+            env,
+            arbiters,
+            actors: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Returns the parts that reading needs.
+    pub fn env(&self) -> &RecordEnv {
+        &self.env
+    }
+
+    /// Returns the state of every running actor.
+    pub fn states(&self) -> Vec<RecordActorState> {
+        let state_of = |(name, running): (&TypeName, &Running)| RecordActorState {
+            record_type: name.to_string(),
+            num_saves: running.counters.saves.load(Ordering::Relaxed),
+            num_deletes: running.counters.deletes.load(Ordering::Relaxed),
+        };
+        self.actors.lock().iter().map(state_of).collect()
+    }
+
+    /// Stops the actors' threads; what they are doing is abandoned.
+    pub fn stop(&self) {
+        self.actors.lock().clear();
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+    }
+
+    fn actor(&self, name: &TypeName) -> Option<Addr<RecordActor>> {
+        let mut actors = self.actors.lock();
+        if let Some(running) = actors.get(name)
+            && running.addr.connected()
+        {
+            return Some(running.addr.clone());
+        }
+        let arbiter = self.arbiters.get(actors.len() % self.arbiters.len())?;
+        let counters = Arc::new(Counters::default());
+        let actor = RecordActor {
+            env: self.env.clone(),
+            turn: Arc::default(),
+            counters: Arc::clone(&counters),
+        };
+        let addr = RecordActor::start_in_arbiter(&arbiter.handle(), |_| actor);
+        actors.insert(
+            name.clone(),
+            Running {
+                addr: addr.clone(),
+                counters,
+            },
+        );
+        Some(addr)
+    }
+
+    async fn ask<M>(&self, name: &TypeName, message: M) -> M::Result
+    where
+        M: Message + Send + 'static,
+        M::Result: Send + From<ApiErrorReply>,
+        RecordActor: Handler<M>,
+    {
+        let Some(addr) = self.actor(name) else {
+            return ApiErrorReply(ApiError::overloaded("the server")).into();
+        };
+        match addr.send(message).await {
+            Ok(reply) => reply,
+            Err(MailboxError::Closed | MailboxError::Timeout) => {
+                ApiErrorReply(ApiError::overloaded("the record type")).into()
+            }
+        }
+    }
+}
+
+/// An error as the reply of any record message.
+struct ApiErrorReply(ApiError);
+
+impl<T> From<ApiErrorReply> for Result<T, ApiError> {
+    fn from(reply: ApiErrorReply) -> Self {
+        Err(reply.0)
+    }
+}
+
+#[async_trait]
+impl RecordService for Records {
+    async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
+        // A batch across types is sequenced by the first one's actor; the log makes it atomic.
+        let first = command
+            .items
+            .iter()
+            .flatten()
+            .next()
+            .map(|item| item.id.record_type.clone());
+        match first {
+            Some(name) => self.ask(&name, command).await,
+            None => save::save(&self.env, &tokio::sync::Mutex::new(()), command).await,
+        }
+    }
+
+    async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
+        let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
+            return Ok(Vec::new());
+        };
+        self.ask(&first, command).await
+    }
+
+    async fn fetch(&self, command: FetchRecords) -> Result<ItemResults<Record>, ApiError> {
+        read::fetch(&self.env, command).await
+    }
+
+    async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
+        read::query(&self.env, command).await
+    }
+
+    async fn change_type(&self, command: ChangeType) -> Result<(), ApiError> {
+        let name = command.name.clone();
+        self.ask(&name, command).await
+    }
+
+    fn definitions(&self) -> Vec<Arc<TypeDefinition>> {
+        self.env.live.get_types()
+    }
+}

@@ -1,0 +1,187 @@
+//! Deleting records: access, before-hooks, decision, commit, after-hooks.
+
+use std::sync::Arc;
+
+use skytrail_schema::acl::Level;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::record::Head;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::attempt::{Outcome, commit, until_settled};
+use super::decide::Plan;
+use super::draft::no_permission;
+use super::env::{Heads, RecordEnv};
+use super::messages::{DeleteRecords, ItemError, ItemResults};
+use super::{hooks, save};
+use crate::plugin::Trigger;
+
+/// Per id: the record that is deleted, or why it is not.
+type Victims = Vec<Result<Arc<Head>, ItemError>>;
+
+/// Deletes; see the module's overview.
+///
+/// # Errors
+/// What fails the request as a whole.
+pub async fn delete(
+    env: &RecordEnv,
+    turn: &Mutex<()>,
+    command: DeleteRecords,
+) -> Result<ItemResults<RecordId>, ApiError> {
+    let attempt_id = Uuid::now_v7();
+    let (victims, position) = until_settled(turn, |_| attempt(env, &command, attempt_id)).await?;
+    let mut results = Vec::with_capacity(victims.len());
+    for victim in victims {
+        results.push(match victim {
+            Err(error) => Err(error),
+            Ok(head) => after_delete(env, &command, &head, position, attempt_id).await,
+        });
+    }
+    Ok(results)
+}
+
+async fn attempt(
+    env: &RecordEnv,
+    command: &DeleteRecords,
+    attempt_id: Uuid,
+) -> Result<Outcome<(Victims, u64)>, ApiError> {
+    let heads = env.load_heads(&command.ids).await?;
+    let mut victims: Victims = command
+        .ids
+        .iter()
+        .map(|id| find(command, &heads, id))
+        .collect();
+    fail_whole_if_atomic(command, &victims)?;
+    for victim in &mut victims {
+        let Ok(head) = victim else { continue };
+        let run = hooks::run(
+            &env.plugins,
+            Trigger::BeforeDelete,
+            &head.record,
+            None,
+            &command.context,
+            attempt_id,
+        );
+        if let Err(error) = run.await {
+            *victim = Err(failed(&head.record.id, error));
+        }
+    }
+    fail_whole_if_atomic(command, &victims)?;
+    let mut plan = Plan::default();
+    let now = env.clock.now();
+    for victim in &mut victims {
+        let Ok(head) = victim else { continue };
+        let head = Arc::clone(head);
+        match refuse_referred(env, &head.record.id, heads.position).await {
+            Err(error) => *victim = Err(failed(&head.record.id, error)),
+            Ok(()) => {
+                let definition = env.definition(&head.record.id.record_type);
+                plan.delete(&head, &definition, now, command.context.caller.user.clone());
+            }
+        }
+    }
+    fail_whole_if_atomic(command, &victims)?;
+    if plan.events.is_empty() {
+        return Ok(Outcome::Done((victims, heads.position)));
+    }
+    Ok(
+        match commit(&env.log, plan, heads.position, &command.context).await? {
+            Outcome::Done(commit) => Outcome::Done((victims, commit.last_position())),
+            Outcome::Conflict => Outcome::Conflict,
+        },
+    )
+}
+
+fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Head>, ItemError> {
+    if id.record_type.is_user() {
+        let error = ApiError::new(Code::PermissionDenied, "cannot delete user record");
+        return Err(failed(id, error));
+    }
+    let head = heads
+        .get(id)
+        .filter(|head| head.record.database == command.database);
+    let Some(head) = head else {
+        return Err(failed(
+            id,
+            ApiError::new(Code::ResourceNotFound, "record not found"),
+        ));
+    };
+    if command.context.caller.may(Level::Write, &head.record) {
+        Ok(Arc::clone(head))
+    } else {
+        Err(failed(id, no_permission()))
+    }
+}
+
+/// Refuses to delete what others refer to. The store must have everything up to `position`, so
+/// that the resolver finds whoever comes to refer to it later.
+async fn refuse_referred(env: &RecordEnv, id: &RecordId, position: u64) -> Result<(), ApiError> {
+    let definitions = env.live.get_types();
+    let is_referable = definitions.iter().any(|definition| {
+        definition
+            .fields
+            .values()
+            .any(|field| field.refers_to(&id.record_type))
+    });
+    if !is_referable {
+        return Ok(());
+    }
+    env.applied.wait_for(position).await?;
+    match env.store.find_referrer(id, &definitions).await? {
+        Some(referrer) if referrer != *id => {
+            let message = format!(
+                "delete {id}: failed to delete record because other records have reference to it"
+            );
+            Err(ApiError::new(Code::ConstraintViolated, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn after_delete(
+    env: &RecordEnv,
+    command: &DeleteRecords,
+    head: &Head,
+    position: u64,
+    attempt_id: Uuid,
+) -> Result<RecordId, ItemError> {
+    let id = &head.record.id;
+    let points = env.plugins.points();
+    if !points
+        .hooks(&id.record_type, Trigger::AfterDelete)
+        .is_empty()
+    {
+        let ran = async {
+            env.applied.wait_for(position).await?;
+            let (trigger, context) = (Trigger::AfterDelete, &command.context);
+            hooks::run(
+                &env.plugins,
+                trigger,
+                &head.record,
+                None,
+                context,
+                attempt_id,
+            )
+            .await
+        };
+        ran.await.map_err(|error| failed(id, error))?;
+    }
+    Ok(id.clone())
+}
+
+fn failed(id: &RecordId, error: ApiError) -> ItemError {
+    ItemError {
+        id: Some(id.clone()),
+        error,
+    }
+}
+
+fn fail_whole_if_atomic(command: &DeleteRecords, victims: &Victims) -> Result<(), ApiError> {
+    let errors = victims.iter().filter_map(|victim| victim.as_ref().err());
+    if command.is_atomic {
+        save::fail_whole(errors)
+    } else {
+        Ok(())
+    }
+}

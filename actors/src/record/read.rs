@@ -1,0 +1,199 @@
+//! Fetching and querying: memory where it has the records, the store for the rest, with
+//! everything that was acknowledged before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skytrail_schema::acl::Level;
+use skytrail_schema::caller::Caller;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::{Database, RecordId, TypeName};
+use skytrail_schema::predicate::{KeyPath, Operand};
+use skytrail_schema::query::Scope;
+use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use skytrail_schema::value::{Point, Value, number_to_wire};
+
+use super::draft::no_permission;
+use super::env::{Heads, RecordEnv};
+use super::messages::{
+    FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
+};
+use crate::store::Asker;
+
+/// Fetches records by id.
+///
+/// # Errors
+/// The store failed.
+pub async fn fetch(
+    env: &RecordEnv,
+    command: FetchRecords,
+) -> Result<ItemResults<Record>, ApiError> {
+    let heads = env.load_heads(&command.ids).await?;
+    let find = |id: &RecordId| {
+        let head = heads
+            .get(id)
+            .filter(|head| is_in(&head.record.database, &command.scope));
+        let error = match head {
+            None => ApiError::new(Code::ResourceNotFound, "record not found"),
+            Some(head) if command.context.caller.may(Level::Read, &head.record) => {
+                return Ok(head.record.clone());
+            }
+            Some(_) => no_permission(),
+        };
+        Err(ItemError {
+            id: Some(id.clone()),
+            error,
+        })
+    };
+    Ok(command.ids.iter().map(find).collect())
+}
+
+/// Runs a query and loads what it includes.
+///
+/// # Errors
+/// 120 for paths that the type has not got; the store failed.
+pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply, ApiError> {
+    let position = env.log.head();
+    env.applied.wait_for(position).await?;
+    let definitions = involved(env, &command.query.record_type);
+    let asker = Asker {
+        scope: &command.scope,
+        caller: &command.context.caller,
+    };
+    let answer = env
+        .store
+        .query(&command.query, &asker, &definitions, env.live.as_ref())
+        .await?;
+    let definition = env.definition(&command.query.record_type);
+    let included = load_included(env, &command, &definition, &answer.records).await?;
+    let desired = command.query.desired_keys.as_deref();
+    let found = answer.records.into_iter().map(|head| {
+        let transient = transient_of(&command, &definition, &head.record, &included);
+        Found {
+            head: select(head, desired),
+            transient,
+        }
+    });
+    Ok(QueryReply {
+        records: found.collect(),
+        count: answer.count,
+    })
+}
+
+/// Returns the queried type and the types that its references name.
+fn involved(env: &RecordEnv, name: &TypeName) -> Vec<Arc<TypeDefinition>> {
+    let definition = env.definition(name);
+    let mut all = vec![Arc::clone(&definition)];
+    for field in definition.fields.values() {
+        if let FieldType::Reference(target) = field
+            && all.iter().all(|known| known.name != *target)
+        {
+            all.push(env.definition(target));
+        }
+    }
+    all
+}
+
+fn is_in(database: &Database, scope: &Scope) -> bool {
+    match (scope, database) {
+        (Scope::Union, _) | (Scope::Public, Database::Public) => true,
+        (Scope::Private(user), Database::Private(owner)) => user == owner,
+        _ => false,
+    }
+}
+
+fn select(head: Arc<Head>, desired: Option<&[String]>) -> Arc<Head> {
+    let Some(desired) = desired else { return head };
+    let mut head = Arc::unwrap_or_clone(head);
+    head.record.fields.retain(|name, _| desired.contains(name));
+    Arc::new(head)
+}
+
+/// Loads every record that some `include` of the query names.
+async fn load_included(
+    env: &RecordEnv,
+    command: &QueryRecords,
+    definition: &TypeDefinition,
+    records: &[Arc<Head>],
+) -> Result<Heads, ApiError> {
+    let paths = command.query.include.values().filter_map(path_of);
+    let paths: Vec<_> = paths.collect();
+    let mut ids: Vec<RecordId> = records
+        .iter()
+        .flat_map(|record| {
+            paths
+                .iter()
+                .filter_map(|path| target(definition, &record.record, path))
+        })
+        .collect();
+    ids.sort();
+    ids.dedup();
+    env.load_heads(&ids).await
+}
+
+fn path_of(operand: &Operand) -> Option<&str> {
+    match operand {
+        Operand::Path(KeyPath(parts)) => match parts.as_slice() {
+            [field] => Some(field),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Returns the record that a path of one component leads to.
+fn target(definition: &TypeDefinition, record: &Record, path: &str) -> Option<RecordId> {
+    let user = match path {
+        "_owner_id" => record.owner.as_ref(),
+        "_created_by" => record.created_by.as_ref(),
+        "_updated_by" => record.updated_by.as_ref(),
+        field => {
+            let is_reference =
+                matches!(definition.fields.get(field), Some(FieldType::Reference(_)));
+            return match record.fields.get(field) {
+                Some(Value::Reference(id)) if is_reference => Some(id.clone()),
+                _ => None,
+            };
+        }
+    };
+    user.map(RecordId::user)
+}
+
+fn transient_of(
+    command: &QueryRecords,
+    definition: &TypeDefinition,
+    record: &Record,
+    included: &Heads,
+) -> BTreeMap<String, Transient> {
+    let bring = |operand: &Operand| match operand {
+        Operand::Path(_) => {
+            let id = path_of(operand).and_then(|path| target(definition, record, path));
+            let head = id.and_then(|id| included.get(&id));
+            let readable = head.filter(|head| {
+                is_in(&head.record.database, &command.scope)
+                    && may_read(&command.context.caller, &command.scope, &head.record)
+            });
+            Some(Transient::Record(
+                readable.map(|head| Box::new(head.record.clone())),
+            ))
+        }
+        Operand::Literal(value) => Some(Transient::Value(value.to_wire())),
+        Operand::Distance { field, from } => distance(&record.fields, field, *from)
+            .map(|metres| Transient::Value(number_to_wire(metres))),
+    };
+    let named = |(name, operand): (&String, &Operand)| Some((name.clone(), bring(operand)?));
+    command.query.include.iter().filter_map(named).collect()
+}
+
+/// Whether the caller may see a record in a query; a private database has no access lists.
+fn may_read(caller: &Caller, scope: &Scope, record: &Record) -> bool {
+    matches!(scope, Scope::Private(_)) || caller.may(Level::Read, record)
+}
+
+fn distance(fields: &Fields, field: &str, from: Point) -> Option<f64> {
+    match fields.get(field) {
+        Some(Value::Location(point)) => Some(point.metres_to(from)),
+        _ => None,
+    }
+}
