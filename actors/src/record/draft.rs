@@ -86,17 +86,22 @@ fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
             "no permission to create",
         ));
     }
+    Ok(create_unchecked(item, at))
+}
+
+/// Starts a new record, whether or not the caller may create one of its type.
+pub fn create_unchecked(item: &SaveItem, at: DraftContext<'_>) -> Record {
     let mut record = blank(item.id.clone(), at);
     merge(&mut record, item, at);
     record.access = item
         .access
         .clone()
         .or_else(|| at.definition.default_access.clone());
-    Ok(record)
+    record
 }
 
 /// Returns a new record without fields, owned by the caller.
-pub fn blank(id: RecordId, at: DraftContext<'_>) -> Record {
+fn blank(id: RecordId, at: DraftContext<'_>) -> Record {
     let user = at.caller.user.clone();
     Record {
         id,
