@@ -11,6 +11,7 @@ pub mod chain;
 pub mod code;
 pub mod codec;
 pub mod event;
+pub mod field_access;
 pub mod id;
 pub mod predicate;
 pub mod query;

@@ -1,0 +1,116 @@
+//! What can happen, and the numbers it is stored under.
+
+use super::{
+    CreationRoles, DefaultAccess, RecordPatch, RecordState, RelationTarget, RoleFlags, Touch,
+    TypeExtension, UserPatch, UserState,
+};
+use crate::field_access::FieldAccess;
+
+/// What happened. Serialises to the payload; [`EventBody::kind`] is stored beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventBody {
+    /// A record came into being; carries its full state.
+    RecordCreated(RecordState),
+    /// Some fields changed.
+    RecordChanged(RecordPatch),
+    /// As `RecordChanged`, but carries the full state, so that reading the past folds
+    /// at most [`SNAPSHOT_EVERY`] patches.
+    RecordReplaced(RecordState),
+    /// A record was deleted.
+    RecordDeleted(Touch),
+    /// A type came into being or got fields.
+    TypeExtended(TypeExtension),
+    /// The access list of records that bring none was set.
+    TypeDefaultAccessSet(DefaultAccess),
+    /// The roles that may create records were set.
+    TypeCreationRolesSet(CreationRoles),
+    /// A user's auth row came into being.
+    UserCreated(UserState),
+    /// Parts of a user's auth row changed.
+    UserChanged(UserPatch),
+    /// A role came into being or its flags changed.
+    RoleDefined(RoleFlags),
+    /// A relation to another user was made.
+    RelationAdded(RelationTarget),
+    /// A relation to another user was ended.
+    RelationRemoved(RelationTarget),
+    /// The rules of access to fields were set, all of them.
+    FieldAccessSet(FieldAccess),
+    /// An event whose payload was erased from the log; only its kind and place are left.
+    Erased(EventKind),
+}
+
+/// Every this many versions a change is stored with the full state.
+pub const SNAPSHOT_EVERY: u32 = 32;
+
+/// Defines the kinds: variant, stored number, name, current version of the payload.
+macro_rules! kinds {
+    ($($variant:ident = $number:literal, $name:literal, $version:literal;)*) => {
+        /// The kind of an event, as stored beside its payload.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[expect(missing_docs, reason = "the variants of `EventBody` say what they mean")]
+        pub enum EventKind {
+            $($variant,)*
+        }
+
+        impl EventKind {
+            /// Every kind there is.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Returns the stored number.
+            pub fn number(self) -> u16 {
+                match self {
+                    $(Self::$variant => $number,)*
+                }
+            }
+
+            /// Finds the kind of a stored number.
+            pub fn from_number(number: u16) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns the name that people read, for example `record_created`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// Returns the version of the payload that this program writes.
+            pub fn schema_version(self) -> u16 {
+                match self {
+                    $(Self::$variant => $version,)*
+                }
+            }
+        }
+
+        impl EventBody {
+            /// Returns the kind; that of the original for an erased event.
+            pub fn kind(&self) -> EventKind {
+                match self {
+                    $(Self::$variant(_) => EventKind::$variant,)*
+                    Self::Erased(kind) => *kind,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    RecordCreated = 1, "record_created", 1;
+    RecordChanged = 2, "record_changed", 1;
+    RecordReplaced = 3, "record_replaced", 1;
+    RecordDeleted = 4, "record_deleted", 1;
+    TypeExtended = 16, "type_extended", 1;
+    TypeDefaultAccessSet = 17, "type_default_access_set", 1;
+    TypeCreationRolesSet = 18, "type_creation_roles_set", 1;
+    FieldAccessSet = 24, "field_access_set", 1;
+    UserCreated = 32, "user_created", 1;
+    UserChanged = 33, "user_changed", 1;
+    RoleDefined = 48, "role_defined", 1;
+    RelationAdded = 64, "relation_added", 1;
+    RelationRemoved = 65, "relation_removed", 1;
+}

@@ -1,0 +1,130 @@
+//! Commits: the unit in which events become durable.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{EventBody, Stream};
+use crate::caller::KeyKind;
+use crate::id::UserId;
+use crate::time::Timestamp;
+
+/// A hook that had a say in an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The hook's name.
+    pub hook: String,
+    /// The fields it changed.
+    pub changed: BTreeSet<String>,
+}
+
+/// What a commit came through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A client's request.
+    #[default]
+    Api,
+    /// A plugin's call back into the server.
+    Plugin,
+    /// The server itself: installation, housekeeping.
+    System,
+    /// The command line.
+    Cli,
+}
+
+/// Who did it, and in the course of what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The user, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
+    /// The key that was shown.
+    pub key: KeyKind,
+    /// Through what.
+    pub origin: Origin,
+    /// The plugin that called, when one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+}
+
+/// An event that is decided but not committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEvent {
+    /// The stream it belongs to.
+    pub stream: Stream,
+    /// Its version in the stream, dense from 1.
+    pub version: u32,
+    /// What happened.
+    pub body: EventBody,
+    /// Hooks that changed it.
+    pub provenance: Vec<Provenance>,
+}
+
+/// What a decision wants to append: all of it or nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewCommit {
+    /// UUIDv7; event ids derive from it.
+    pub id: Uuid,
+    /// Who did it.
+    pub actor: Actor,
+    /// The request it came from; also in the answer's `X-Skygear-Request-Id`.
+    pub request_id: Option<Uuid>,
+    /// The commit that a hook was answering when it caused this one.
+    pub causation: Option<Uuid>,
+    /// The events, in order; at least one.
+    pub events: Vec<NewEvent>,
+}
+
+/// A committed event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its place in the log, from 1 without gaps.
+    pub position: u64,
+    /// The stream it belongs to.
+    pub stream: Stream,
+    /// Its version in the stream.
+    pub version: u32,
+    /// What happened.
+    pub body: EventBody,
+    /// Hooks that changed it.
+    pub provenance: Vec<Provenance>,
+    /// BLAKE3 over salt and stored payload bytes.
+    pub payload_hash: [u8; 32],
+}
+
+/// A commit as it is in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// When it was committed; never decreasing along the log.
+    pub time: Timestamp,
+    /// Which writer wrote it; grows when a writer takes over.
+    pub epoch: u32,
+    /// Who did it.
+    pub actor: Actor,
+    /// The request it came from.
+    pub request_id: Option<Uuid>,
+    /// The commit that caused this one.
+    pub causation: Option<Uuid>,
+    /// The events; never empty.
+    pub events: Vec<Event>,
+    /// BLAKE3 over the previous commit's chain hash, this commit's header fields and payload hashes.
+    pub chain: [u8; 32],
+}
+
+impl Commit {
+    /// Returns the position of the first event.
+    pub fn first_position(&self) -> u64 {
+        self.events.first().map_or(0, |event| event.position)
+    }
+
+    /// Returns the position of the last event.
+    pub fn last_position(&self) -> u64 {
+        self.events.last().map_or(0, |event| event.position)
+    }
+}

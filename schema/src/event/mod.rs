@@ -1,0 +1,21 @@
+//! Events: what happened, to which stream, by whom; and commits, the unit in
+//! which they become durable.
+//!
+//! A [`NewCommit`] is what a decision wants to append. The log's committer
+//! turns it into a [`Commit`] by giving it a position, a time and a place in the
+//! hash chain. Payloads are JSON (sorted keys), so that a log outlives this
+//! program; [`crate::codec`] has the bytes.
+
+mod body;
+mod commit;
+mod record;
+mod settings;
+mod stream;
+mod user;
+
+pub use body::{EventBody, EventKind, SNAPSHOT_EVERY};
+pub use commit::{Actor, Commit, Event, NewCommit, NewEvent, Origin, Provenance};
+pub use record::{RecordPatch, RecordState, Touch};
+pub use settings::{CreationRoles, DefaultAccess, TypeExtension};
+pub use stream::Stream;
+pub use user::{Disabled, RelationTarget, RoleFlags, UserPatch, UserState};

@@ -1,0 +1,34 @@
+//! What happens to record types.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::acl::Acl;
+use crate::id::RoleName;
+use crate::types::FieldType;
+
+/// A type's new fields and unique sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeExtension {
+    /// Fields that are new.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, FieldType>,
+    /// Sets of fields that are unique together from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<Vec<String>>,
+}
+
+/// See [`EventBody::TypeDefaultAccessSet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultAccess {
+    /// The list; new records that bring none get it.
+    pub access: Acl,
+}
+
+/// See [`EventBody::TypeCreationRolesSet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreationRoles {
+    /// The roles; none means every signed-in user may create.
+    pub roles: BTreeSet<RoleName>,
+}

@@ -1,0 +1,96 @@
+//! The things whose histories the log holds.
+
+use std::fmt;
+
+use crate::id::{RecordId, RoleName, TypeName, UserId};
+use crate::predicate::Relation;
+
+const FIELD_ACCESS: &str = "field_access";
+
+/// The thing whose history an event belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// One record.
+    Record(RecordId),
+    /// One record type: schema and settings.
+    Type(TypeName),
+    /// One user's auth row.
+    User(UserId),
+    /// One role.
+    Role(RoleName),
+    /// One user's outgoing relations of one kind.
+    Relation(Relation, UserId),
+    /// The app's rules of access to fields.
+    FieldAccess,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(id) => write!(f, "record/{id}"),
+            Self::Type(name) => write!(f, "type/{name}"),
+            Self::User(id) => write!(f, "user/{id}"),
+            Self::Role(name) => write!(f, "role/{name}"),
+            Self::Relation(relation, user) => write!(f, "{}/{user}", relation.name()),
+            Self::FieldAccess => f.write_str(FIELD_ACCESS),
+        }
+    }
+}
+
+impl Stream {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == FIELD_ACCESS {
+            return Some(Self::FieldAccess);
+        }
+        let (kind, rest) = text.split_once('/')?;
+        Some(match kind {
+            "record" => Self::Record(RecordId::parse(rest)?),
+            "type" => Self::Type(rest.into()),
+            "user" => Self::User(rest.into()),
+            "role" => Self::Role(rest.into()),
+            _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
+        })
+    }
+}
+
+impl Relation {
+    /// Returns the stream prefix and table suffix of the relation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Friend => "friend",
+            Self::Follow => "follow",
+        }
+    }
+
+    /// Finds a relation by name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "friend" => Some(Self::Friend),
+            "follow" => Some(Self::Follow),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_names_come_back() {
+        let streams = [
+            "record/note/a/b",
+            "type/note",
+            "user/u1",
+            "role/Admin",
+            "follow/u1",
+            "friend/u2",
+            "field_access",
+        ];
+        for text in streams {
+            assert_eq!(Stream::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Stream::parse("other/x"), None);
+    }
+}

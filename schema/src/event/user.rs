@@ -1,0 +1,79 @@
+//! What happens to users' auth rows, roles and relations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::id::{RoleName, UserId};
+use crate::time::Timestamp;
+
+/// A user's auth row. The hash is a hash; passwords and tokens never come here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UserState {
+    /// Argon2id (or v1's bcrypt) hash; none for users who sign in otherwise or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<String>,
+    /// Principals at auth providers, `provider:principal` to the provider's data.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provider_info: BTreeMap<String, Json>,
+    /// Tokens issued before are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_valid_since: Option<Timestamp>,
+    /// The last login or `me`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<Timestamp>,
+    /// Roles.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<RoleName>,
+    /// Whether, why and until when the user is locked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Disabled>,
+}
+
+/// Why and until when a user is locked out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// For the user to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Until when; for ever when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Timestamp>,
+}
+
+/// What changed in a user's auth row; absent members stay.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UserPatch {
+    /// A new password hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<String>,
+    /// See [`UserState::token_valid_since`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_valid_since: Option<Timestamp>,
+    /// See [`UserState::last_seen_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<Timestamp>,
+    /// Roles given.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles_added: BTreeSet<RoleName>,
+    /// Roles taken.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles_removed: BTreeSet<RoleName>,
+}
+
+/// A role's flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleFlags {
+    /// Given to everyone who signs up.
+    pub by_default: bool,
+    /// Opens the administrators' actions; does not open records.
+    pub is_admin: bool,
+}
+
+/// The other end of a relation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationTarget {
+    /// The other user.
+    pub to: UserId,
+}
