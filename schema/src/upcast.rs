@@ -6,11 +6,13 @@
 
 use serde_json::Value as Json;
 
+use crate::event::EventKind;
+
 /// A step from one version of a kind's payload to the next.
 type Step = fn(Json) -> Json;
 
 /// The steps: kind, the version they start from, the function.
-const STEPS: &[(u8, u16, Step)] = &[];
+const STEPS: &[(EventKind, u16, Step)] = &[];
 
 /// There is no way from the stored version to the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,13 +23,18 @@ pub struct UpcastError;
 ///
 /// # Errors
 /// The version is newer than `current`, or a step is missing.
-pub fn to_current(kind: u8, version: u16, current: u16, json: Json) -> Result<Json, UpcastError> {
+pub fn to_current(
+    kind: EventKind,
+    version: u16,
+    current: u16,
+    json: Json,
+) -> Result<Json, UpcastError> {
     apply(STEPS, kind, version, current, json)
 }
 
 fn apply(
-    steps: &[(u8, u16, Step)],
-    kind: u8,
+    steps: &[(EventKind, u16, Step)],
+    kind: EventKind,
     version: u16,
     current: u16,
     json: Json,
@@ -43,8 +50,12 @@ fn apply(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
+
+    const ONE: EventKind = EventKind::RecordCreated;
+    const TWO: EventKind = EventKind::RecordChanged;
 
     fn count(mut json: Json) -> Json {
         json["steps"] = (json["steps"].as_u64().unwrap() + 1).into();
@@ -53,20 +64,20 @@ mod tests {
 
     #[test]
     fn steps_are_applied_in_a_chain() {
-        let steps: &[(u8, u16, Step)] = &[(1, 1, count), (1, 2, count), (2, 1, count)];
+        let steps: &[(EventKind, u16, Step)] = &[(ONE, 1, count), (ONE, 2, count), (TWO, 1, count)];
         assert_eq!(
-            apply(steps, 1, 1, 3, json!({"steps": 0})),
+            apply(steps, ONE, 1, 3, json!({"steps": 0})),
             Ok(json!({"steps": 2}))
         );
         assert_eq!(
-            apply(steps, 1, 3, 3, json!({"steps": 0})),
+            apply(steps, ONE, 3, 3, json!({"steps": 0})),
             Ok(json!({"steps": 0}))
         );
     }
 
     #[test]
     fn a_newer_version_and_a_missing_step_are_errors() {
-        assert_eq!(apply(&[], 1, 2, 1, json!({})), Err(UpcastError));
-        assert_eq!(apply(&[], 1, 1, 2, json!({})), Err(UpcastError));
+        assert_eq!(apply(&[], ONE, 2, 1, json!({})), Err(UpcastError));
+        assert_eq!(apply(&[], ONE, 1, 2, json!({})), Err(UpcastError));
     }
 }

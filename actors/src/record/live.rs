@@ -207,7 +207,7 @@ impl LiveState {
                         .insert(name.clone(), (event.version, *flags));
                 }
             }
-            Stream::Relation(..) => {}
+            Stream::Relation(..) | Stream::FieldAccess => {}
         }
     }
 }

@@ -72,7 +72,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Returns the name that people read, for example `record_created`.
+            /// Returns the name that people read, for example `record.created`.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -100,17 +100,17 @@ macro_rules! kinds {
 }
 
 kinds! {
-    RecordCreated = 1, "record_created", 1;
-    RecordChanged = 2, "record_changed", 1;
-    RecordReplaced = 3, "record_replaced", 1;
-    RecordDeleted = 4, "record_deleted", 1;
-    TypeExtended = 16, "type_extended", 1;
-    TypeDefaultAccessSet = 17, "type_default_access_set", 1;
-    TypeCreationRolesSet = 18, "type_creation_roles_set", 1;
-    FieldAccessSet = 24, "field_access_set", 1;
-    UserCreated = 32, "user_created", 1;
-    UserChanged = 33, "user_changed", 1;
-    RoleDefined = 48, "role_defined", 1;
-    RelationAdded = 64, "relation_added", 1;
-    RelationRemoved = 65, "relation_removed", 1;
+    RecordCreated = 1, "record.created", 1;
+    RecordChanged = 2, "record.changed", 1;
+    RecordReplaced = 3, "record.replaced", 1;
+    RecordDeleted = 4, "record.deleted", 1;
+    TypeExtended = 16, "type.extended", 1;
+    TypeDefaultAccessSet = 17, "type.default_access_set", 1;
+    TypeCreationRolesSet = 18, "type.creation_roles_set", 1;
+    FieldAccessSet = 24, "field_access.set", 1;
+    UserCreated = 32, "user.created", 1;
+    UserChanged = 33, "user.changed", 1;
+    RoleDefined = 48, "role.defined", 1;
+    RelationAdded = 64, "relation.added", 1;
+    RelationRemoved = 65, "relation.removed", 1;
 }

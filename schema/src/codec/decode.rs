@@ -1,0 +1,282 @@
+//! Bytes to commits. Whatever the bytes, nothing here panics.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::bytes::Reader;
+use super::{CodecError, FORMAT, Peek, flag, payload, section_flag};
+use crate::caller::KeyKind;
+use crate::chain::{self, ChainHash};
+use crate::event::{Actor, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
+use crate::id::{RecordId, UserId};
+use crate::predicate::Relation;
+use crate::time::Timestamp;
+
+/// Decodes a commit and checks its payloads against their hashes.
+///
+/// # Errors
+/// See [`CodecError`]; never panics, whatever the bytes.
+pub fn decode_commit(bytes: &[u8]) -> Result<Commit, CodecError> {
+    Frame::read(bytes)?.decode()
+}
+
+/// Decodes a commit as [`decode_commit`] does, and checks that its chain hash follows `previous`.
+///
+/// # Errors
+/// [`CodecError::ChainMismatch`], or what [`decode_commit`] finds.
+pub fn verify_chain(bytes: &[u8], previous: &ChainHash) -> Result<Commit, CodecError> {
+    let frame = Frame::read(bytes)?;
+    let covered = frame.sections.iter().map(|section| section.covered);
+    if chain::link(previous, frame.header_bytes, covered) != frame.chain {
+        return Err(CodecError::ChainMismatch);
+    }
+    frame.decode()
+}
+
+/// Reads what a recovery needs to know of a commit, without looking at its events.
+///
+/// # Errors
+/// Too short, an unknown format, or no events.
+pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
+    let fixed = Fixed::read(&mut Reader::new(bytes))?;
+    let chain = bytes
+        .last_chunk()
+        .ok_or(CodecError::Truncated(bytes.len()))?;
+    Ok(Peek {
+        first_position: fixed.first_position,
+        num_events: fixed.num_events,
+        time: fixed.time,
+        chain: *chain,
+    })
+}
+
+/// The part of the header that is always there.
+struct Fixed {
+    flags: u8,
+    key: KeyKind,
+    origin: Origin,
+    id: Uuid,
+    first_position: u64,
+    num_events: u16,
+    time: Timestamp,
+    epoch: u32,
+}
+
+impl Fixed {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let format = reader.u8()?;
+        if format != FORMAT {
+            return Err(CodecError::UnknownFormat(format));
+        }
+        let flags = reader.u8()?;
+        if flags & !flag::KNOWN != 0 {
+            return Err(CodecError::Malformed("flags"));
+        }
+        let actor = reader.u8()?;
+        let fixed = Self {
+            flags,
+            key: key(actor & 3)?,
+            origin: origin(actor >> 2)?,
+            id: reader.uuid()?,
+            first_position: u64::from_le_bytes(reader.array()?),
+            num_events: u16::from_le_bytes(reader.array()?),
+            time: Timestamp::from_micros(i64::from_le_bytes(reader.array()?)),
+            epoch: u32::from_le_bytes(reader.array()?),
+        };
+        let end = fixed.first_position.checked_add(fixed.num_events.into());
+        if fixed.num_events == 0 || fixed.first_position == 0 || end.is_none() {
+            return Err(CodecError::Malformed("positions"));
+        }
+        Ok(fixed)
+    }
+}
+
+/// A commit in its parts, payloads still as stored.
+struct Frame<'a> {
+    header_bytes: &'a [u8],
+    fixed: Fixed,
+    actor: Actor,
+    request_id: Option<Uuid>,
+    causation: Option<Uuid>,
+    sections: Vec<Section<'a>>,
+    chain: ChainHash,
+}
+
+impl<'a> Frame<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes);
+        let fixed = Fixed::read(&mut reader)?;
+        let has = |flag| fixed.flags & flag != 0;
+        let user = has(flag::USER).then(|| reader.text()).transpose()?;
+        let plugin = has(flag::PLUGIN).then(|| reader.text()).transpose()?;
+        let request_id = has(flag::REQUEST).then(|| reader.uuid()).transpose()?;
+        let causation = has(flag::CAUSATION).then(|| reader.uuid()).transpose()?;
+        let header_bytes = reader.since(0);
+        let sections = (0..fixed.num_events).map(|_| Section::read(&mut reader));
+        let sections = sections.collect::<Result<_, _>>()?;
+        let chain = reader.array()?;
+        reader.finish()?;
+        Ok(Self {
+            header_bytes,
+            actor: Actor {
+                user: user.map(UserId::from),
+                key: fixed.key,
+                origin: fixed.origin,
+                plugin,
+            },
+            fixed,
+            request_id,
+            causation,
+            sections,
+            chain,
+        })
+    }
+
+    fn decode(self) -> Result<Commit, CodecError> {
+        let user = self.actor.user.as_ref();
+        let places = (self.fixed.first_position..).enumerate();
+        let events = self.sections.into_iter().zip(places);
+        let events = events
+            .map(|(section, (index, position))| section.decode(index, position, user))
+            .collect::<Result<_, _>>()?;
+        Ok(Commit {
+            id: self.fixed.id,
+            time: self.fixed.time,
+            epoch: self.fixed.epoch,
+            actor: self.actor,
+            request_id: self.request_id,
+            causation: self.causation,
+            events,
+            chain: self.chain,
+        })
+    }
+}
+
+/// One event, its payload still as stored.
+struct Section<'a> {
+    /// The bytes of which the chain knows.
+    covered: &'a [u8],
+    stream: Stream,
+    version: u32,
+    kind: u16,
+    schema_version: u16,
+    provenance: Vec<Provenance>,
+    hash: [u8; 32],
+    /// Salt and payload; `None` when they are erased.
+    content: Option<([u8; 16], &'a [u8])>,
+}
+
+impl<'a> Section<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, CodecError> {
+        let start = reader.offset();
+        let stream = read_stream(reader)?;
+        let version = reader.number()?;
+        let kind = reader.number()?;
+        let schema_version = reader.number()?;
+        let provenance = read_provenance(reader)?;
+        let hash = reader.array()?;
+        let covered = reader.since(start);
+        let content = match reader.u8()? {
+            0 => {
+                let salt = reader.array()?;
+                let length = reader.number()?;
+                Some((salt, reader.bytes(length)?))
+            }
+            section_flag::ERASED => None,
+            section_flag::COMPRESSED => return Err(CodecError::Malformed("compressed payload")),
+            _ => return Err(CodecError::Malformed("section flags")),
+        };
+        Ok(Self {
+            covered,
+            stream,
+            version,
+            kind,
+            schema_version,
+            provenance,
+            hash,
+            content,
+        })
+    }
+
+    fn decode(
+        self,
+        index: usize,
+        position: u64,
+        user: Option<&UserId>,
+    ) -> Result<Event, CodecError> {
+        let unknown = CodecError::UnknownEvent {
+            kind: self.kind,
+            version: self.schema_version,
+        };
+        let kind = EventKind::from_number(self.kind).ok_or(unknown)?;
+        let body = match self.content {
+            None => EventBody::Erased(kind),
+            Some((salt, bytes)) => {
+                if chain::payload_hash(&salt, bytes) != self.hash {
+                    return Err(CodecError::PayloadMismatch(index));
+                }
+                payload::decode(kind, self.schema_version, bytes, user)?
+            }
+        };
+        Ok(Event {
+            position,
+            stream: self.stream,
+            version: self.version,
+            body,
+            provenance: self.provenance,
+            payload_hash: self.hash,
+        })
+    }
+}
+
+fn key(number: u8) -> Result<KeyKind, CodecError> {
+    Ok(match number {
+        0 => KeyKind::None,
+        1 => KeyKind::Client,
+        2 => KeyKind::Master,
+        _ => return Err(CodecError::Malformed("key kind")),
+    })
+}
+
+fn origin(number: u8) -> Result<Origin, CodecError> {
+    Ok(match number {
+        0 => Origin::Api,
+        1 => Origin::Plugin,
+        2 => Origin::System,
+        3 => Origin::Cli,
+        _ => return Err(CodecError::Malformed("origin")),
+    })
+}
+
+fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
+    Ok(match reader.u8()? {
+        1 => Stream::Record(RecordId::new(reader.text()?, reader.text()?)),
+        2 => Stream::Type(reader.text()?.into()),
+        3 => Stream::User(reader.text()?.into()),
+        4 => Stream::Role(reader.text()?.into()),
+        5 => Stream::Relation(Relation::Friend, reader.text()?.into()),
+        6 => Stream::Relation(Relation::Follow, reader.text()?.into()),
+        7 => Stream::FieldAccess,
+        _ => return Err(CodecError::Malformed("stream")),
+    })
+}
+
+fn read_provenance(reader: &mut Reader<'_>) -> Result<Vec<Provenance>, CodecError> {
+    let count: u32 = reader.number()?;
+    (0..count).map(|_| read_hook(reader)).collect()
+}
+
+fn read_hook(reader: &mut Reader<'_>) -> Result<Provenance, CodecError> {
+    let plugin = reader.text()?;
+    let hook = reader.text()?;
+    let count: u32 = reader.number()?;
+    let changed = (0..count)
+        .map(|_| reader.text())
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(Provenance {
+        plugin,
+        hook,
+        changed,
+    })
+}

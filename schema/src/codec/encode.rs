@@ -1,0 +1,243 @@
+//! Commits to bytes.
+
+use std::sync::Arc;
+
+use super::bytes::{put_length, put_text, put_varint};
+use super::{CodecError, FORMAT, Seal, flag, payload};
+use crate::caller::KeyKind;
+use crate::chain::{self, ChainHash};
+use crate::event::{
+    Actor, Commit, Event, EventBody, NewCommit, NewEvent, Origin, Provenance, Stream,
+};
+use crate::id::UserId;
+use crate::predicate::Relation;
+
+/// Room for header and chain hash in estimates: the longest header without long names.
+const FRAME_BYTES: usize = 160;
+
+/// Events, encoded but for their place in the log.
+#[derive(Clone, Debug)]
+pub struct EncodedEvents {
+    commit: Arc<NewCommit>,
+    sections: Vec<Section>,
+}
+
+/// The bytes of one event.
+#[derive(Clone, Debug)]
+struct Section {
+    bytes: Vec<u8>,
+    /// How many of them the chain covers: head and payload hash.
+    num_covered: usize,
+    hash: [u8; 32],
+}
+
+impl Section {
+    fn covered(&self) -> &[u8] {
+        self.bytes.get(..self.num_covered).unwrap_or_default()
+    }
+}
+
+/// Encodes the events of a commit; `salt` gives 16 fresh random bytes each time.
+///
+/// # Errors
+/// No events or more than 65,535; an [`EventBody::Erased`], which only reading brings about.
+pub fn encode_events(
+    commit: Arc<NewCommit>,
+    mut salt: impl FnMut() -> [u8; 16],
+) -> Result<EncodedEvents, CodecError> {
+    if commit.events.is_empty() || commit.events.len() > usize::from(u16::MAX) {
+        return Err(CodecError::TooLong("list of events"));
+    }
+    let user = commit.actor.user.as_ref();
+    let sections = commit
+        .events
+        .iter()
+        .map(|event| encode_event(event, user, salt()))
+        .collect::<Result<_, _>>()?;
+    Ok(EncodedEvents { commit, sections })
+}
+
+impl EncodedEvents {
+    /// Returns the size of the commit's bytes, close enough for limits.
+    pub fn size_bytes(&self) -> usize {
+        let sections = self.sections.iter().map(|section| section.bytes.len());
+        sections.sum::<usize>() + FRAME_BYTES
+    }
+
+    /// Returns the commit as it was decided.
+    pub fn commit(&self) -> &Arc<NewCommit> {
+        &self.commit
+    }
+
+    /// Replaces the body of one event, for numbers that only the log can give.
+    ///
+    /// # Errors
+    /// As [`encode_events`]; or no such event.
+    pub fn replace_body(
+        &mut self,
+        index: usize,
+        body: EventBody,
+        salt: [u8; 16],
+    ) -> Result<(), CodecError> {
+        let commit = Arc::make_mut(&mut self.commit);
+        let missing = CodecError::Malformed("event index");
+        let event = commit.events.get_mut(index).ok_or(missing.clone())?;
+        let section = self.sections.get_mut(index).ok_or(missing)?;
+        event.body = body;
+        *section = encode_event(event, commit.actor.user.as_ref(), salt)?;
+        Ok(())
+    }
+}
+
+/// Finishes a commit: its bytes, and the commit as readers will see it.
+///
+/// # Errors
+/// A name in the actor too long to be written.
+pub fn seal(
+    encoded: EncodedEvents,
+    seal: Seal,
+    previous: &ChainHash,
+) -> Result<(Vec<u8>, Commit), CodecError> {
+    let mut bytes = Vec::with_capacity(encoded.size_bytes());
+    let EncodedEvents { commit, sections } = encoded;
+    put_header(&mut bytes, &commit, seal)?;
+    let chain = chain::link(previous, &bytes, sections.iter().map(Section::covered));
+    for section in &sections {
+        bytes.extend_from_slice(&section.bytes);
+    }
+    bytes.extend_from_slice(&chain);
+    Ok((bytes, committed(commit, &sections, seal, chain)))
+}
+
+fn committed(commit: Arc<NewCommit>, sections: &[Section], seal: Seal, chain: ChainHash) -> Commit {
+    let commit = Arc::unwrap_or_clone(commit);
+    let places = sections.iter().zip(seal.first_position..);
+    let events = commit.events.into_iter().zip(places);
+    Commit {
+        id: commit.id,
+        time: seal.time,
+        epoch: seal.epoch,
+        actor: commit.actor,
+        request_id: commit.request_id,
+        causation: commit.causation,
+        events: events
+            .map(|(event, (section, position))| Event {
+                position,
+                stream: event.stream,
+                version: event.version,
+                body: event.body,
+                provenance: event.provenance,
+                payload_hash: section.hash,
+            })
+            .collect(),
+        chain,
+    }
+}
+
+fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), CodecError> {
+    let count =
+        u16::try_from(commit.events.len()).map_err(|_| CodecError::TooLong("list of events"))?;
+    let Actor {
+        user,
+        key,
+        origin,
+        plugin,
+    } = &commit.actor;
+    let flags = [
+        (user.is_some(), flag::USER),
+        (plugin.is_some(), flag::PLUGIN),
+        (commit.request_id.is_some(), flag::REQUEST),
+        (commit.causation.is_some(), flag::CAUSATION),
+    ];
+    let flags = flags.iter().filter(|(is_set, _)| *is_set);
+    let flags = flags.fold(0, |all, (_, flag)| all | flag);
+    out.extend_from_slice(&[
+        FORMAT,
+        flags,
+        key_number(*key) | origin_number(*origin) << 2,
+    ]);
+    out.extend_from_slice(commit.id.as_bytes());
+    out.extend_from_slice(&seal.first_position.to_le_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
+    out.extend_from_slice(&seal.time.micros().to_le_bytes());
+    out.extend_from_slice(&seal.epoch.to_le_bytes());
+    let names = [user.as_ref().map(UserId::as_str), plugin.as_deref()];
+    for name in names.into_iter().flatten() {
+        put_text(out, name)?;
+    }
+    for id in [commit.request_id, commit.causation].into_iter().flatten() {
+        out.extend_from_slice(id.as_bytes());
+    }
+    Ok(())
+}
+
+fn key_number(key: KeyKind) -> u8 {
+    match key {
+        KeyKind::None => 0,
+        KeyKind::Client => 1,
+        KeyKind::Master => 2,
+    }
+}
+
+fn origin_number(origin: Origin) -> u8 {
+    match origin {
+        Origin::Api => 0,
+        Origin::Plugin => 1,
+        Origin::System => 2,
+        Origin::Cli => 3,
+    }
+}
+
+fn encode_event(
+    event: &NewEvent,
+    user: Option<&UserId>,
+    salt: [u8; 16],
+) -> Result<Section, CodecError> {
+    let payload = payload::encode(&event.body, user)?;
+    let kind = event.body.kind();
+    let hash = chain::payload_hash(&salt, &payload);
+    let mut bytes = Vec::with_capacity(payload.len() + 128);
+    put_stream(&mut bytes, &event.stream)?;
+    put_varint(&mut bytes, event.version.into());
+    put_varint(&mut bytes, kind.number().into());
+    put_varint(&mut bytes, kind.schema_version().into());
+    put_provenance(&mut bytes, &event.provenance)?;
+    bytes.extend_from_slice(&hash);
+    let num_covered = bytes.len();
+    bytes.push(0);
+    bytes.extend_from_slice(&salt);
+    put_length(&mut bytes, payload.len())?;
+    bytes.extend_from_slice(&payload);
+    Ok(Section {
+        bytes,
+        num_covered,
+        hash,
+    })
+}
+
+fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
+    let (number, names) = match stream {
+        Stream::Record(id) => (1, vec![id.record_type.as_str(), id.key.as_str()]),
+        Stream::Type(name) => (2, vec![name.as_str()]),
+        Stream::User(id) => (3, vec![id.as_str()]),
+        Stream::Role(name) => (4, vec![name.as_str()]),
+        Stream::Relation(Relation::Friend, user) => (5, vec![user.as_str()]),
+        Stream::Relation(Relation::Follow, user) => (6, vec![user.as_str()]),
+        Stream::FieldAccess => (7, Vec::new()),
+    };
+    out.push(number);
+    names.into_iter().try_for_each(|name| put_text(out, name))
+}
+
+fn put_provenance(out: &mut Vec<u8>, provenance: &[Provenance]) -> Result<(), CodecError> {
+    put_length(out, provenance.len())?;
+    for hook in provenance {
+        put_text(out, &hook.plugin)?;
+        put_text(out, &hook.hook)?;
+        put_length(out, hook.changed.len())?;
+        for field in &hook.changed {
+            put_text(out, field)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The bytes of every kind of event, as the first release wrote them.
+//!
+//! These files are never changed: a log written once is read for ever. A new
+//! version of a kind adds a file. `cargo test -p skytrail-schema --test golden
+//! -- --ignored` writes the files that are missing.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+use skytrail_schema::acl::{AccessEntry, Acl, Level};
+use skytrail_schema::caller::KeyKind;
+use skytrail_schema::chain;
+use skytrail_schema::codec::{self, Seal};
+use skytrail_schema::event::*;
+use skytrail_schema::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::predicate::Relation;
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::FieldType;
+use uuid::Uuid;
+
+const USER: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+fn touch(micros: i64, by: Option<&str>) -> Touch {
+    Touch {
+        at: Timestamp::from_micros(micros),
+        by: by.map(Into::into),
+    }
+}
+
+fn acl() -> Acl {
+    Acl(vec![AccessEntry {
+        relation: None,
+        role: Some("editor".into()),
+        level: Level::Write,
+        user_id: Some("u2".into()),
+        public: true,
+    }])
+}
+
+fn state() -> RecordState {
+    RecordState {
+        database: Some("u9".into()),
+        owner: Some(USER.into()),
+        access: Some(acl()),
+        created: Some(touch(1_000, None)),
+        updated: touch(1_700_000_000_000_000, Some("u2")),
+        fields: [
+            (
+                "at",
+                json!({"$type": "date", "$date": "2017-01-01T00:00:00Z"}),
+            ),
+            ("count", json!(2.5)),
+            ("title", json!("grüße")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into(),
+    }
+}
+
+fn body(kind: EventKind) -> EventBody {
+    match kind {
+        EventKind::RecordCreated => EventBody::RecordCreated(RecordState {
+            database: None,
+            access: None,
+            created: None,
+            updated: touch(1_700_000_000_000_000, Some(USER)),
+            ..state()
+        }),
+        EventKind::RecordChanged => EventBody::RecordChanged(RecordPatch {
+            set: state().fields,
+            unset: ["old".to_owned()].into(),
+            access: Some(acl()),
+            updated: touch(5, None),
+        }),
+        EventKind::RecordReplaced => EventBody::RecordReplaced(state()),
+        EventKind::RecordDeleted => EventBody::RecordDeleted(touch(7, Some(USER))),
+        EventKind::TypeExtended => EventBody::TypeExtended(TypeExtension {
+            fields: [
+                ("name".to_owned(), FieldType::CaselessString),
+                ("note".to_owned(), FieldType::Reference("note".into())),
+            ]
+            .into(),
+            unique: vec![vec!["name".to_owned()]],
+        }),
+        EventKind::TypeDefaultAccessSet => {
+            EventBody::TypeDefaultAccessSet(DefaultAccess { access: acl() })
+        }
+        EventKind::TypeCreationRolesSet => EventBody::TypeCreationRolesSet(CreationRoles {
+            roles: ["editor".into()].into(),
+        }),
+        EventKind::UserCreated => EventBody::UserCreated(UserState {
+            password_hash: Some("$argon2id$x".into()),
+            provider_info: [("com.example:a".to_owned(), json!({"a": 1}))].into(),
+            token_valid_since: Some(Timestamp::from_micros(1_500_000)),
+            last_seen_at: Some(Timestamp::from_micros(2_000_000)),
+            roles: ["editor".into()].into(),
+            disabled: Some(Disabled {
+                message: Some("no".into()),
+                expiry: Some(Timestamp::from_micros(3_000_000)),
+            }),
+        }),
+        EventKind::UserChanged => EventBody::UserChanged(UserPatch {
+            roles_added: ["a".into()].into(),
+            roles_removed: ["b".into()].into(),
+            last_seen_at: Some(Timestamp::from_micros(2_000_000)),
+            ..UserPatch::default()
+        }),
+        EventKind::RoleDefined => EventBody::RoleDefined(RoleFlags {
+            by_default: true,
+            is_admin: false,
+        }),
+        EventKind::RelationAdded => EventBody::RelationAdded(RelationTarget { to: "u2".into() }),
+        EventKind::RelationRemoved => {
+            EventBody::RelationRemoved(RelationTarget { to: USER.into() })
+        }
+        EventKind::FieldAccessSet => {
+            EventBody::FieldAccessSet(FieldAccess(vec![FieldAccessEntry {
+                record_type: "user".into(),
+                record_field: "*".into(),
+                user_role: FieldUserRole::Role("editor".into()),
+                writable: true,
+                readable: true,
+                comparable: false,
+                discoverable: true,
+            }]))
+        }
+    }
+}
+
+fn stream(kind: EventKind) -> Stream {
+    match kind.number() {
+        0..16 => Stream::Record(RecordId::new("note", USER)),
+        16..24 => Stream::Type("note".into()),
+        24..32 => Stream::FieldAccess,
+        32..48 => Stream::User(USER.into()),
+        48..64 => Stream::Role("editor".into()),
+        64 => Stream::Relation(Relation::Friend, "u1".into()),
+        _ => Stream::Relation(Relation::Follow, USER.into()),
+    }
+}
+
+/// Every optional part of a frame is there with one kind or another.
+fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
+    let is_odd = kind.number() % 2 == 1;
+    let hook = Provenance {
+        plugin: "chat".into(),
+        hook: "before_save".into(),
+        changed: ["words".to_owned()].into(),
+    };
+    let commit = NewCommit {
+        id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+        actor: Actor {
+            user: Some(USER.into()),
+            key: if is_odd {
+                KeyKind::Client
+            } else {
+                KeyKind::Master
+            },
+            origin: if is_odd { Origin::Api } else { Origin::Plugin },
+            plugin: (!is_odd).then(|| "chat".to_owned()),
+        },
+        request_id: is_odd.then(|| Uuid::from_u128(7)),
+        causation: (!is_odd).then(|| Uuid::from_u128(8)),
+        events: vec![NewEvent {
+            stream: stream(kind),
+            version: 300,
+            body: body(kind),
+            provenance: is_odd.then_some(hook).into_iter().collect(),
+        }],
+    };
+    let encoded = codec::encode_events(Arc::new(commit), || [7; 16]).unwrap();
+    let seal = Seal {
+        first_position: 1_000,
+        time: Timestamp::from_micros(1_700_000_000_000_001),
+        epoch: 3,
+    };
+    codec::seal(encoded, seal, &chain::GENESIS).unwrap()
+}
+
+fn path(kind: EventKind, version: u16) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format!("{}.v{version}.hex", kind.name()))
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| {
+        let digits: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits + "\n"
+    };
+    bytes.chunks(32).map(line).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .map(|digit| u8::try_from(digit).unwrap())
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
+}
+
+#[test]
+fn every_kind_reads_as_the_first_release_wrote_it() {
+    for kind in EventKind::ALL {
+        let text = std::fs::read_to_string(path(*kind, 1)).unwrap();
+        let commit = codec::verify_chain(&from_hex(&text), &chain::GENESIS).unwrap();
+        assert_eq!(commit.events[0].body, body(*kind), "{kind:?}");
+        assert_eq!(commit.events[0].stream, stream(*kind));
+    }
+}
+
+#[test]
+fn every_kind_is_written_as_its_current_version_was() {
+    for kind in EventKind::ALL {
+        let text = std::fs::read_to_string(path(*kind, kind.schema_version())).unwrap();
+        let (bytes, commit) = sealed(*kind);
+        assert_eq!(to_hex(&bytes), text, "{kind:?}");
+        assert_eq!(codec::decode_commit(&bytes).unwrap(), commit);
+    }
+}
+
+#[test]
+#[ignore = "writes the golden files of versions that have none yet"]
+fn write_missing_files() {
+    for kind in EventKind::ALL {
+        let path = path(*kind, kind.schema_version());
+        if !path.exists() {
+            std::fs::write(path, to_hex(&sealed(*kind).0)).unwrap();
+        }
+    }
+}
