@@ -1,1 +1,3 @@
-//! skeleton
+//! The Skytrail server: doors, the SQL record store, configuration, command line.
+
+pub mod config;

@@ -1,0 +1,109 @@
+//! The app's keys: given, or made on the first start and kept.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Secret};
+
+/// Where a key came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// The configuration.
+    Configured,
+    /// The data folder, from an earlier start.
+    Kept,
+    /// Made just now.
+    Made,
+}
+
+/// The keys in use.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// What clients show.
+    pub api: Secret,
+    /// Where the client key came from.
+    pub api_origin: KeyOrigin,
+    /// What bypasses access control.
+    pub master: Secret,
+    /// Where the master key came from.
+    pub master_origin: KeyOrigin,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyFile {
+    api_key: String,
+    master_key: String,
+}
+
+impl Keys {
+    /// Takes the keys from the configuration, else from the data folder, else makes them and
+    /// keeps them there, readable by the owner alone.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn load_or_make(config: &Config) -> io::Result<Self> {
+        let path = config.data_dir.join("keys.json");
+        let kept: Option<KeyFile> = match std::fs::read(&path) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(io::Error::other)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let is_complete = config.app.api_key.is_some() && config.app.master_key.is_some();
+        let origin = if kept.is_some() {
+            KeyOrigin::Kept
+        } else {
+            KeyOrigin::Made
+        };
+        let file = match kept {
+            Some(kept) => kept,
+            None => {
+                let made = KeyFile {
+                    api_key: random_key(),
+                    master_key: random_key(),
+                };
+                if !is_complete {
+                    write(&path, &made)?;
+                }
+                made
+            }
+        };
+        let choose = |configured: &Option<Secret>, other: String| match configured {
+            Some(key) => (key.clone(), KeyOrigin::Configured),
+            None => (Secret::new(other), origin),
+        };
+        let (api, api_origin) = choose(&config.app.api_key, file.api_key);
+        let (master, master_origin) = choose(&config.app.master_key, file.master_key);
+        Ok(Self {
+            api,
+            api_origin,
+            master,
+            master_origin,
+        })
+    }
+}
+
+fn random_key() -> String {
+    let bytes: [u8; 24] = rand::random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let temporary = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&serde_json::to_vec_pretty(keys).map_err(io::Error::other)?)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,335 @@
+//! Configuration: one typed tree, from defaults, a file, the environment and flags.
+//!
+//! Settings have v1's names where v1 has them. Each is declared once, in
+//! [`Config::read`], with its default; everything that is wrong is reported at
+//! once. The environment is a parameter, so tests need none.
+
+mod keys;
+mod secret;
+mod source;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use keys::{KeyOrigin, Keys};
+pub use secret::Secret;
+pub use source::{Mistake, Origin, Sources};
+
+use source::Reader;
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the data is kept. `DATA_DIR`, default `data`.
+    pub data_dir: PathBuf,
+    /// The HTTP door.
+    pub http: Http,
+    /// The app.
+    pub app: App,
+    /// Access tokens.
+    pub tokens: Tokens,
+    /// Plugins, in their order.
+    pub plugins: Vec<Plugin>,
+    /// What holds for all plugins.
+    pub plugin: PluginLimits,
+    /// The log and the record store.
+    pub storage: Storage,
+    /// Logging.
+    pub log: Log,
+}
+
+/// The HTTP door.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`.
+    pub listen: SocketAddr,
+    /// The allowed origin, verbatim. `CORS_HOST`, default `*`.
+    pub cors_host: String,
+    /// How long an action may take; `None` for ever. `RESPONSE_TIMEOUT` in seconds, default 60.
+    pub response_timeout: Option<Duration>,
+    /// The largest JSON body. `MAX_BODY_BYTES`, default 10 MiB.
+    pub max_body_bytes: usize,
+    /// HTTP threads. `HTTP_WORKERS`, default one per core.
+    pub workers: usize,
+    /// Whether sign-up and login are throttled. `AUTH_THROTTLE`, default on.
+    pub auth_throttle: bool,
+}
+
+/// The app.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// `APP_NAME`, default `myapp`.
+    pub name: String,
+    /// The client key. `API_KEY`; made and kept when absent.
+    pub api_key: Option<Secret>,
+    /// The master key. `MASTER_KEY`; made and kept when absent.
+    pub master_key: Option<Secret>,
+    /// Whether clients may extend record types. `DEV_MODE`, default on, as in v1.
+    pub dev_mode: bool,
+    /// Alternatives of auth keys. `AUTH_RECORD_KEYS`, default `username,email`.
+    pub auth_record_keys: Vec<Vec<String>>,
+}
+
+/// Access tokens.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// `TOKEN_STORE_SECRET`; the master key when absent.
+    pub secret: Option<Secret>,
+    /// How long a token is good; `None` for ever. `TOKEN_STORE_EXPIRY` in seconds, default 0: for ever.
+    pub expiry: Option<Duration>,
+}
+
+/// One plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugin {
+    /// Its name in `PLUGINS`.
+    pub name: String,
+    /// How long it may take for an answer. `<NAME>_TIMEOUT` in seconds, default 30.
+    pub timeout: Duration,
+}
+
+/// What holds for all plugins; the names are those of the WebSocket transport's specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// Requests that may wait for one plugin. `PLUGIN_QUEUE`, default 1000.
+    pub queue: usize,
+    /// How long a request waits for a worker to come back. `PLUGIN_REJOIN_WAIT` in seconds, default 5.
+    pub rejoin_wait: Duration,
+    /// `PLUGIN_HEARTBEAT` in seconds, default 10.
+    pub heartbeat: Duration,
+    /// `PLUGIN_DRAIN` in seconds, default 30.
+    pub drain: Duration,
+    /// The largest message. `PLUGIN_MAX_MESSAGE` in bytes, default 8 MiB.
+    pub max_message: usize,
+    /// Calls under way at once per worker. `PLUGIN_MAX_CALLS`, default 64.
+    pub max_calls: usize,
+    /// Calls within calls. `PLUGIN_MAX_DEPTH`, default 10.
+    pub max_depth: u32,
+    /// Whether plugins that `PLUGINS` does not name may connect. `PLUGIN_ALLOW_UNLISTED`, default off.
+    pub allow_unlisted: bool,
+}
+
+/// The log and the record store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// `JOURNAL_SEGMENT_BYTES`, default 64 MiB.
+    pub segment_bytes: u64,
+    /// `SLED_CACHE_BYTES`, default 16 MiB.
+    pub sled_cache_bytes: u64,
+    /// Record heads kept in memory. `HEAD_CACHE_RECORDS`, default 100,000.
+    pub head_cache: usize,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `LOG_LEVEL`, default `info`; any filter of the form `info,skytrail_actors=debug` is taken.
+    pub level: String,
+    /// `LOG_FORMATTER`: `text` (default) or `json`.
+    pub is_json: bool,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Every setting that is wrong, with where it came from and what is accepted.
+    pub fn read(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+        let mut reader = Reader::new(sources);
+        let config = Self {
+            data_dir: PathBuf::from(reader.text("DATA_DIR", "data")),
+            http: read_http(&mut reader),
+            app: read_app(&mut reader),
+            tokens: read_tokens(&mut reader),
+            plugins: read_plugins(&mut reader),
+            plugin: read_plugin_limits(&mut reader),
+            storage: Storage {
+                segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
+                sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
+                head_cache: size(reader.number("HEAD_CACHE_RECORDS", 100_000, 0..=100_000_000)),
+            },
+            log: Log {
+                level: reader.text("LOG_LEVEL", "info"),
+                is_json: reader.choice("LOG_FORMATTER", "text", &["text", "json"]) == "json",
+            },
+        };
+        refuse_unsupported(&mut reader);
+        reader.finish().map(|()| config)
+    }
+}
+
+fn read_http(reader: &mut Reader<'_>) -> Http {
+    let port = reader.number("PORT", 3000, 0..=65_535);
+    let host = reader.text("HOST", &format!(":{port}"));
+    Http {
+        listen: read_address(reader, &host),
+        cors_host: reader.text("CORS_HOST", "*"),
+        response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
+        max_body_bytes: size(reader.number("MAX_BODY_BYTES", 10 << 20, 1024..=1 << 30)),
+        workers: size(reader.number("HTTP_WORKERS", cores(), 1..=1024)),
+        auth_throttle: reader.boolean("AUTH_THROTTLE", true),
+    }
+}
+
+fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
+    let text = if host.starts_with(':') {
+        format!("0.0.0.0{host}")
+    } else {
+        host.to_owned()
+    };
+    let found = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
+    found.unwrap_or_else(|| {
+        reader.refuse(
+            "HOST",
+            host,
+            "an address as [host]:port, such as 127.0.0.1:3000 or :3000",
+        );
+        SocketAddr::from(([127, 0, 0, 1], 3000))
+    })
+}
+
+fn read_app(reader: &mut Reader<'_>) -> App {
+    let name = reader.text("APP_NAME", "myapp");
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(is_word) {
+        reader.refuse("APP_NAME", &name, "letters, digits and _");
+    }
+    let (api_key, master_key) = (reader.secret("API_KEY"), reader.secret("MASTER_KEY"));
+    if let (Some(api), Some(master)) = (&api_key, &master_key)
+        && api.matches(master.reveal())
+    {
+        reader.refuse("MASTER_KEY", "***", "a key that differs from API_KEY");
+    }
+    let access = reader.first_text(&["ACCESS_CONTROL", "ACCESS_CONRTOL"], "role");
+    if access != "role" {
+        reader.refuse("ACCESS_CONTROL", &access, "role");
+    }
+    App {
+        name,
+        api_key,
+        master_key,
+        dev_mode: reader.boolean("DEV_MODE", true),
+        auth_record_keys: read_auth_keys(reader),
+    }
+}
+
+/// Reads alternatives such as `username,(email,phone)`.
+fn read_auth_keys(reader: &mut Reader<'_>) -> Vec<Vec<String>> {
+    let text = reader.text("AUTH_RECORD_KEYS", "username,email");
+    let parsed = parse_auth_keys(&text);
+    let wanted = "keys and groups of keys, each once, such as username,(email,phone)";
+    parsed.unwrap_or_else(|| {
+        reader.refuse("AUTH_RECORD_KEYS", &text, wanted);
+        vec![vec!["username".to_owned()], vec!["email".to_owned()]]
+    })
+}
+
+fn parse_auth_keys(text: &str) -> Option<Vec<Vec<String>>> {
+    let mut alternatives: Vec<Vec<String>> = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (group, behind) = match rest.strip_prefix('(') {
+            Some(inside) => inside.split_once(')')?,
+            None => rest.split_at(rest.find(',').unwrap_or(rest.len())),
+        };
+        let mut keys: Vec<String> = group.split(',').map(|key| key.trim().to_owned()).collect();
+        keys.sort();
+        let is_name = |key: &String| !key.is_empty() && !key.contains(['(', ')', '"']);
+        if !keys.iter().all(is_name) || alternatives.contains(&keys) {
+            return None;
+        }
+        alternatives.push(keys);
+        rest = match behind.trim_start().strip_prefix(',') {
+            Some(next) => next.trim_start(),
+            None if behind.trim().is_empty() => "",
+            None => return None,
+        };
+    }
+    (!alternatives.is_empty()).then_some(alternatives)
+}
+
+fn read_tokens(reader: &mut Reader<'_>) -> Tokens {
+    let store = reader.text("TOKEN_STORE", "jwt");
+    if store != "jwt" {
+        reader.refuse(
+            "TOKEN_STORE",
+            &store,
+            "jwt (this version has no other token store)",
+        );
+    }
+    Tokens {
+        secret: reader.secret("TOKEN_STORE_SECRET"),
+        expiry: reader.seconds("TOKEN_STORE_EXPIRY", 0),
+    }
+}
+
+fn read_plugins(reader: &mut Reader<'_>) -> Vec<Plugin> {
+    let names = reader.text("PLUGINS", "");
+    let names: Vec<_> = names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let read = |name: String| {
+        let transport = reader.text(&format!("{name}_TRANSPORT"), "websocket");
+        if transport != "websocket" {
+            let wanted = "websocket (this version has no other transport)";
+            reader.refuse(&format!("{name}_TRANSPORT"), &transport, wanted);
+        }
+        let timeout = reader.seconds(&format!("{name}_TIMEOUT"), 30);
+        Plugin {
+            name,
+            timeout: timeout.unwrap_or(Duration::from_secs(30)),
+        }
+    };
+    names.into_iter().map(read).collect()
+}
+
+fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {
+    let seconds = |value: Option<Duration>| value.unwrap_or_default();
+    PluginLimits {
+        queue: size(reader.number("PLUGIN_QUEUE", 1000, 1..=1_000_000)),
+        rejoin_wait: seconds(reader.seconds("PLUGIN_REJOIN_WAIT", 5)),
+        heartbeat: seconds(reader.seconds("PLUGIN_HEARTBEAT", 10)).max(Duration::from_secs(1)),
+        drain: seconds(reader.seconds("PLUGIN_DRAIN", 30)),
+        max_message: size(reader.number("PLUGIN_MAX_MESSAGE", 8 << 20, 1024..=1 << 30)),
+        max_calls: size(reader.number("PLUGIN_MAX_CALLS", 64, 1..=65_536)),
+        max_depth: u32::try_from(reader.number("PLUGIN_MAX_DEPTH", 10, 1..=1000)).unwrap_or(10),
+        allow_unlisted: reader.boolean("PLUGIN_ALLOW_UNLISTED", false),
+    }
+}
+
+/// v1 settings whose meaning this version has not got: silently ignoring them would lose data or
+/// open what should be closed.
+fn refuse_unsupported(reader: &mut Reader<'_>) {
+    if let Some(url) = reader.optional("DATABASE_URL") {
+        let wanted = "nothing: this version keeps records in SQLite below DATA_DIR";
+        reader.refuse(
+            "DATABASE_URL",
+            url.split(':').next().unwrap_or_default(),
+            wanted,
+        );
+    }
+    if reader.boolean("VERIFY_REQUIRED", false) {
+        reader.refuse(
+            "VERIFY_REQUIRED",
+            "true",
+            "false (this version does not verify users)",
+        );
+    }
+}
+
+fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

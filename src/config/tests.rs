@@ -1,0 +1,95 @@
+//! Reading settings: defaults, precedence, mistakes.
+
+use super::*;
+
+fn read(values: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
+    let values = values
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::read(&Sources::default().with(Origin::Environment, values))
+}
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    let config = read(&[]).unwrap();
+    assert_eq!(config.http.listen.port(), 3000);
+    assert_eq!(config.app.name, "myapp");
+    assert!(config.app.api_key.is_none(), "a key is made, never assumed");
+    assert_eq!(config.app.auth_record_keys, [["username"], ["email"]]);
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_and_secrets_are_not_shown() {
+    let mistakes = read(&[
+        ("HOST", "nowhere"),
+        ("APP_NAME", "my app"),
+        ("RESPONSE_TIMEOUT", "soon"),
+        ("DEV_MODE", "perhaps"),
+        ("API_KEY", "hush"),
+        ("MASTER_KEY", "hush"),
+        ("TOKEN_STORE", "redis"),
+    ])
+    .unwrap_err();
+    let names: Vec<_> = mistakes
+        .iter()
+        .map(|mistake| mistake.name.as_str())
+        .collect();
+    let expected = [
+        "RESPONSE_TIMEOUT",
+        "HOST",
+        "APP_NAME",
+        "MASTER_KEY",
+        "DEV_MODE",
+        "TOKEN_STORE",
+    ];
+    assert_eq!(names.len(), expected.len(), "{names:?}");
+    assert!(
+        expected.iter().all(|name| names.contains(name)),
+        "{names:?}"
+    );
+    assert!(!format!("{mistakes:?}").contains("hush"));
+}
+
+#[test]
+fn later_origins_win_and_empty_values_count_as_unset() {
+    let sources = Sources::default()
+        .with(
+            Origin::Environment,
+            [("APP_NAME".to_owned(), "environment".to_owned())],
+        )
+        .with_toml("app_name = \"file\"\nport = 4000")
+        .unwrap()
+        .with_dot_env("# a comment\nAPP_NAME='dotenv'\nCORS_HOST=\"https://a.example\"")
+        .with(Origin::Flag, [("APP_NAME".to_owned(), String::new())]);
+    let config = Config::read(&sources).unwrap();
+    assert_eq!(config.app.name, "environment");
+    assert_eq!(config.http.listen.port(), 4000);
+    assert_eq!(config.http.cors_host, "https://a.example");
+}
+
+#[test]
+fn auth_keys_come_in_alternatives() {
+    let keys = |text| parse_auth_keys(text);
+    let tuple = vec!["email".to_owned(), "phone".to_owned()];
+    assert_eq!(
+        keys("username, (phone,email)"),
+        Some(vec![vec!["username".to_owned()], tuple])
+    );
+    for bad in ["", "a,a", "(a,b),(b,a)", "(a", "a)", "((a))", "a,,b"] {
+        assert_eq!(keys(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn keys_are_made_once_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").to_string_lossy().into_owned();
+    let config = read(&[("DATA_DIR", &data)]).unwrap();
+    let first = Keys::load_or_make(&config).unwrap();
+    let second = Keys::load_or_make(&config).unwrap();
+    assert_eq!(first.master_origin, KeyOrigin::Made);
+    assert_eq!(second.master_origin, KeyOrigin::Kept);
+    assert!(first.api.matches(second.api.reveal()) && first.master.matches(second.master.reveal()));
+    assert!(!first.api.matches(first.master.reveal()));
+    assert_eq!(format!("{first:?}").matches("***").count(), 2);
+}
