@@ -1,0 +1,130 @@
+//! The bare server: the least that an actix-web server can do for the same promise. It appends each
+//! body to a preallocated file, many with one `fdatasync`, and answers when that has returned; or it
+//! answers a GET from memory; or it passes on every WebSocket message to everyone. No tokens, no
+//! JSON, no database.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use actix_web::web::{self, Bytes, Data, PayloadConfig};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Written over again and again, so that the file never grows while time is taken.
+const FILE_SIZE: usize = 64 * 1024 * 1024;
+/// At most this much goes into one write.
+const GROUP_SIZE: usize = 1024 * 1024;
+
+struct Append {
+    body: Bytes,
+    done: oneshot::Sender<()>,
+}
+
+/// Serves until it is killed. Prints where it listens, as our server does.
+#[actix_web::main]
+pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
+    let appender = Data::new(start_appender(path)?);
+    let sessions = Data::new(Mutex::new(Vec::<actix_ws::Session>::new()));
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(appender.clone())
+            .app_data(sessions.clone())
+            .app_data(PayloadConfig::new(16 * 1024 * 1024))
+            .route("/append", web::post().to(append))
+            .route("/bytes/{size}", web::get().to(bytes))
+            .route("/pubsub", web::get().to(pubsub))
+    })
+    .workers(workers)
+    .tcp_nodelay(true)
+    .bind("127.0.0.1:0")?;
+    let addr = server.addrs().first().copied().expect("it is bound");
+    println!("bare: ready on http://{addr}");
+    io::stdout().flush()?;
+    server.run().await
+}
+
+fn start_appender(path: &Path) -> io::Result<SyncSender<Append>> {
+    let file = File::create(path)?;
+    file.write_all_at(&vec![0; FILE_SIZE], 0)?;
+    file.sync_all()?;
+    let (tx, rx) = sync_channel(4096);
+    std::thread::spawn(move || append_groups(&file, &rx).expect("the disk works"));
+    Ok(tx)
+}
+
+/// Takes what is there, writes it at once, and answers all when it is on the disk.
+fn append_groups(file: &File, appends: &Receiver<Append>) -> io::Result<()> {
+    let mut group = Vec::with_capacity(GROUP_SIZE);
+    let mut waiting = Vec::new();
+    let mut offset = 0;
+    while let Ok(first) = appends.recv() {
+        let mut next = Some(first);
+        while let Some(append) = next {
+            group.extend_from_slice(&append.body);
+            waiting.push(append.done);
+            next = if group.len() < GROUP_SIZE {
+                appends.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        if offset + group.len() > FILE_SIZE {
+            offset = 0;
+        }
+        file.write_all_at(&group, offset as u64)?;
+        file.sync_data()?;
+        offset += group.len();
+        group.clear();
+        for done in waiting.drain(..) {
+            done.send(()).ok();
+        }
+    }
+    Ok(())
+}
+
+async fn append(appender: Data<SyncSender<Append>>, body: Bytes) -> HttpResponse {
+    let (done, answer) = oneshot::channel();
+    if appender.try_send(Append { body, done }).is_err() {
+        return HttpResponse::ServiceUnavailable().finish();
+    }
+    match answer.await {
+        Ok(()) => HttpResponse::Ok().body("{}"),
+        Err(_) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+async fn bytes(size: web::Path<usize>) -> HttpResponse {
+    static MEMORY: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    match MEMORY.get(..*size) {
+        Some(body) => HttpResponse::Ok().body(Bytes::from_static(body)),
+        None => HttpResponse::NotFound().finish(),
+    }
+}
+
+/// Who connects with the query `publish` sends to everyone who connected without it.
+async fn pubsub(
+    request: HttpRequest,
+    payload: web::Payload,
+    sessions: Data<Mutex<Vec<actix_ws::Session>>>,
+) -> actix_web::Result<HttpResponse> {
+    let (response, session, mut messages) = actix_ws::handle(&request, payload)?;
+    if request.query_string() != "publish" {
+        sessions.lock().push(session);
+    }
+    actix_web::rt::spawn(async move {
+        while let Some(Ok(message)) = messages.recv().await {
+            let actix_ws::Message::Text(text) = message else {
+                continue;
+            };
+            let receivers = sessions.lock().clone();
+            for mut receiver in receivers {
+                receiver.text(text.clone()).await.ok();
+            }
+        }
+    });
+    Ok(response)
+}

@@ -1,0 +1,77 @@
+//! What every row has at hand: the options, a place for data, the bare server.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::http::Client;
+use crate::options::Options;
+use crate::process::Server;
+use crate::request::Session;
+use crate::server;
+
+pub(crate) struct Rig<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) bare: Server,
+    dir: TempDir,
+    num_dirs: Cell<usize>,
+}
+
+impl<'a> Rig<'a> {
+    pub(crate) fn new(options: &'a Options) -> Self {
+        let dir = tempfile::tempdir_in(&options.dir).expect("a directory for the run");
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.arg("--bare").arg(dir.path().join("bare.bin"));
+        command.args(["--workers", &options.workers.to_string()]);
+        let bare = Server::start(&mut command, &dir.path().join("bare.log"));
+        Self {
+            options,
+            bare,
+            dir,
+            num_dirs: Cell::new(0),
+        }
+    }
+
+    /// Makes an empty directory.
+    pub(crate) fn fresh_dir(&self) -> PathBuf {
+        self.num_dirs.set(self.num_dirs.get() + 1);
+        let path = self
+            .dir
+            .path()
+            .join(format!("data-{}", self.num_dirs.get()));
+        std::fs::create_dir(&path).expect("a data directory");
+        path
+    }
+
+    /// Starts our server on an empty directory, with one user signed up.
+    pub(crate) async fn fresh_server(&self) -> Loaded {
+        let dir = self.fresh_dir();
+        let server = server::start(self.options, &dir);
+        let session = server::sign_up(&server).await;
+        Loaded {
+            server,
+            session,
+            dir,
+            next: Cell::new(0),
+        }
+    }
+}
+
+/// Our server, running, and what the driver has put into it.
+pub(crate) struct Loaded {
+    pub(crate) server: Server,
+    pub(crate) session: Session,
+    pub(crate) dir: PathBuf,
+    /// Records with numbers below this are there.
+    pub(crate) next: Cell<u64>,
+}
+
+impl Loaded {
+    pub(crate) async fn connect(&self, number: usize) -> Vec<Client> {
+        Client::connect_many(self.server.addr, number)
+            .await
+            .expect("connections")
+    }
+}

@@ -1,0 +1,60 @@
+//! Our server as the rows want it: default settings, fresh or kept data, a user who is signed in.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::drive::{Job as _, drive_times};
+use crate::http::Client;
+use crate::options::Options;
+use crate::process::Server;
+use crate::request::{Barrier, Session, SignUp};
+
+const API_KEY: &str = "load-driver-client-key";
+const MASTER_KEY: &str = "load-driver-master-key";
+
+/// Starts the server on a data directory: everything as by default, but for where it listens and
+/// that the one user may be signed up and in as often as the driver likes.
+pub(crate) fn start(options: &Options, data_dir: &Path) -> Server {
+    let mut command = Command::new(&options.server);
+    command
+        .arg("serve")
+        .env("HOST", "127.0.0.1:0")
+        .env("APP_NAME", "load")
+        .env("API_KEY", API_KEY)
+        .env("MASTER_KEY", MASTER_KEY)
+        .env("DATA_DIR", data_dir)
+        .env("DEV_MODE", "YES")
+        .env("AUTH_THROTTLE", "off")
+        .current_dir(data_dir);
+    Server::start(&mut command, &data_dir.with_extension("log"))
+}
+
+/// Signs up the one user of a fresh server.
+pub(crate) async fn sign_up(server: &Server) -> Session {
+    let mut request = Vec::new();
+    SignUp { api_key: API_KEY }.write_request(&mut request);
+    let mut client = Client::connect(server.addr).await.expect("a connection");
+    let response = client.send(&request).await.expect("an answer");
+    let text = String::from_utf8_lossy(response.body);
+    let body: serde_json::Value = serde_json::from_slice(response.body).expect("JSON");
+    let token = body
+        .pointer("/result/access_token")
+        .and_then(|token| token.as_str());
+    let access_token = token
+        .unwrap_or_else(|| panic!("no token in {text}"))
+        .to_owned();
+    Session {
+        api_key: API_KEY.to_owned(),
+        access_token,
+    }
+}
+
+/// Waits until the server has nothing left to do for what it has acknowledged.
+pub(crate) async fn settle(clients: &mut [Client], session: &Session) {
+    let outcome = drive_times(&mut clients[..1], &Barrier { session }, 1).await;
+    assert_eq!(
+        outcome.failures, 0,
+        "a query failed: {:?}",
+        outcome.first_failure
+    );
+}
