@@ -1,0 +1,54 @@
+//! Recorded requests and the answers that v1 really gave, held against this server.
+//!
+//! Each file here is a list of scenarios. `differences.json` names the scenarios in which this
+//! server answers otherwise on purpose, why, and what it answers instead; a scenario that is
+//! listed and passes as recorded is a failure too.
+
+mod matching;
+mod runner;
+
+use crate::support::server::TestServer;
+use runner::Scenario;
+
+/// Runs a file's scenarios, one after the other, against a fresh server.
+fn replay(file: &str, text: &str) {
+    let scenarios: Vec<Scenario> = serde_json::from_str(text).unwrap();
+    let differences: Vec<runner::Difference> =
+        serde_json::from_str(include_str!("differences.json")).unwrap();
+    let server = TestServer::with(&[("CUSTOM_TOKEN_SECRET", "ssosecret")]);
+    let mut failures = Vec::new();
+    let (mut passed, total) = (0, scenarios.len());
+    for scenario in scenarios {
+        let name = scenario.name.clone();
+        let difference = differences
+            .iter()
+            .find(|difference| difference.scenario == name);
+        let recorded = runner::run(&scenario, &server);
+        let outcome = match (difference, recorded) {
+            (None, outcome) => outcome,
+            (Some(_), Ok(())) => Err("is listed as different, but passes as recorded".to_owned()),
+            (Some(difference), Err(_)) => runner::run(&scenario.with(difference), &server),
+        };
+        match outcome {
+            Ok(()) => passed += 1,
+            Err(why) => failures.push(format!("{name}: {why}")),
+        }
+    }
+    println!("{file}: {passed} of {total} scenarios passed");
+    assert!(
+        failures.is_empty(),
+        "{file}: {passed} of {total}\n{}",
+        failures.join("\n")
+    );
+}
+
+macro_rules! golden {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            replay(stringify!($name), include_str!(concat!(stringify!($name), ".json")));
+        })*
+    };
+}
+
+golden! { core record_save record_query record_fetch_delete database acl pubsub }

@@ -1,0 +1,283 @@
+//! Playing a scenario: HTTP and WebSocket steps, captures, waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::matching::{Variables, compare, substitute, substitute_text};
+use crate::support::client::{Answer, send};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+use crate::support::socket::{Incoming, Socket};
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Scenario {
+    pub name: String,
+    steps: Vec<Json>,
+}
+
+/// A scenario in which this server differs on purpose.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Difference {
+    pub scenario: String,
+    /// Why; the same reason has its row in the documentation.
+    #[serde(rename = "why")]
+    _why: String,
+    /// What this server answers instead, by the step's number from 1.
+    steps: BTreeMap<usize, Json>,
+}
+
+impl Scenario {
+    /// Puts this server's answers in place of the recorded ones.
+    pub fn with(mut self, difference: &Difference) -> Self {
+        for (number, response) in &difference.steps {
+            self.steps[*number - 1]["response"] = response.clone();
+        }
+        self
+    }
+}
+
+/// Plays a scenario; an error names the first step that differs, and how.
+pub fn run(scenario: &Scenario, server: &TestServer) -> Result<(), String> {
+    let mut play = Play {
+        server,
+        variables: Variables::from([
+            ("base_url".to_owned(), json!(server.base_url)),
+            ("api_key".to_owned(), json!(API_KEY)),
+            ("master_key".to_owned(), json!(MASTER_KEY)),
+        ]),
+        sockets: BTreeMap::new(),
+    };
+    for (number, step) in scenario.steps.iter().enumerate() {
+        let played = play.step(step);
+        played.map_err(|why| format!("step {}: {why}", number + 1))?;
+    }
+    Ok(())
+}
+
+struct Play<'a> {
+    server: &'a TestServer,
+    variables: Variables,
+    sockets: BTreeMap<String, Socket>,
+}
+
+impl Play<'_> {
+    fn step(&mut self, step: &Json) -> Result<(), String> {
+        if let Some(pause) = step["sleep_ms"].as_u64() {
+            std::thread::park_timeout(Duration::from_millis(pause));
+            return Ok(());
+        }
+        match step["ws"].as_str() {
+            Some(kind) => self.socket_step(kind, step),
+            None => self.http_step(step),
+        }
+    }
+
+    fn http_step(&mut self, step: &Json) -> Result<(), String> {
+        let request = substitute(&step["request"], &self.variables);
+        let answer = self.send(&request)?;
+        let body = answer.json();
+        self.capture(&step["capture"], &body)?;
+        let wanted = &step["response"];
+        let mut differences = Vec::new();
+        if let Some(status) = wanted["status"].as_u64()
+            && status != u64::from(answer.status)
+        {
+            differences.push(format!("status: wanted {status}, found {}", answer.status));
+        }
+        let headers = wanted["headers"].as_object();
+        for (name, wanted) in headers.into_iter().flatten() {
+            let found = answer.header(name).map_or(Json::Null, Json::from);
+            let wanted = if wanted.get("$absent").is_some() {
+                &Json::Null
+            } else {
+                wanted
+            };
+            compare(wanted, &found, name, &self.variables, &mut differences);
+        }
+        if let Some(wanted) = wanted.get("body") {
+            compare(wanted, &body, "body", &self.variables, &mut differences);
+        }
+        if let Some(wanted) = wanted.get("body_text") {
+            let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+            compare(
+                wanted,
+                &text.into(),
+                "body_text",
+                &self.variables,
+                &mut differences,
+            );
+        }
+        if let Some(wanted) = wanted["body_base64"].as_str()
+            && STANDARD.decode(wanted).unwrap() != answer.bytes
+        {
+            differences.push("body: other bytes".to_owned());
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{}\n    {}\n    answer: {body}",
+            request["path"],
+            differences.join("\n    ")
+        ))
+    }
+
+    fn send(&self, request: &Json) -> Result<Answer, String> {
+        let method = request["method"].as_str().unwrap_or("POST");
+        let path = request["path"].as_str().unwrap_or("/");
+        let mut headers = header_list(&request["headers"]);
+        let body = match request {
+            request if !request["body_text"].is_null() => {
+                Some(request["body_text"].as_str().unwrap().as_bytes().to_vec())
+            }
+            request if !request["body_base64"].is_null() => Some(
+                STANDARD
+                    .decode(request["body_base64"].as_str().unwrap())
+                    .unwrap(),
+            ),
+            request if !request["body"].is_null() => {
+                let is_typed = headers
+                    .iter()
+                    .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+                if !is_typed {
+                    headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+                }
+                Some(serde_json::to_vec(&request["body"]).unwrap())
+            }
+            _ => None,
+        };
+        send(
+            method,
+            &format!("{}{path}", self.server.base_url),
+            &headers,
+            body,
+        )
+    }
+
+    fn capture(&mut self, captures: &Json, body: &Json) -> Result<(), String> {
+        for (name, place) in captures.as_object().into_iter().flatten() {
+            let path = place.as_str().or(place["path"].as_str()).unwrap();
+            let pointer = format!("/{}", path.replace('.', "/"));
+            let found = body.pointer(&pointer);
+            let found = found.ok_or_else(|| format!("nothing at {path} to capture in {body}"))?;
+            let value = match place["regex"].as_str() {
+                None => found.clone(),
+                Some(pattern) => {
+                    let text = found.as_str().unwrap_or_default();
+                    let captured = Regex::new(pattern).unwrap().captures(text);
+                    let captured = captured.ok_or_else(|| format!("{pattern} not in {text}"))?;
+                    captured[1].to_owned().into()
+                }
+            };
+            self.variables.insert(name.clone(), value);
+        }
+        Ok(())
+    }
+
+    fn socket_step(&mut self, kind: &str, step: &Json) -> Result<(), String> {
+        let name = step["conn"].as_str().unwrap_or("a").to_owned();
+        if kind == "open" {
+            return self.open(name, step);
+        }
+        if kind == "close" {
+            if let Some(mut socket) = self.sockets.remove(&name) {
+                socket.close();
+            }
+            return Ok(());
+        }
+        let variables = self.variables.clone();
+        let socket = self.sockets.get_mut(&name).ok_or("no such connection")?;
+        let patience =
+            |default| Duration::from_millis(step["within_ms"].as_u64().unwrap_or(default));
+        match kind {
+            "send" => {
+                let text = match step.get("json") {
+                    Some(json) => substitute(json, &variables).to_string(),
+                    None => substitute_text(step["text"].as_str().unwrap(), &variables),
+                };
+                socket.send(&text);
+                std::thread::park_timeout(Duration::from_millis(50));
+                Ok(())
+            }
+            "recv" => {
+                let Incoming::Text(text) = socket.receive(patience(5000)) else {
+                    return Err("no message came".to_owned());
+                };
+                self.check_message(step, text)
+            }
+            "recv_none" => match socket.receive(patience(400)) {
+                Incoming::Nothing => Ok(()),
+                other => Err(format!("wanted silence, found {other:?}")),
+            },
+            "closed" => match socket.receive(patience(5000)) {
+                Incoming::Closed => Ok(()),
+                other => Err(format!("wanted the end, found {other:?}")),
+            },
+            other => Err(format!("unknown step {other}")),
+        }
+    }
+
+    fn open(&mut self, name: String, step: &Json) -> Result<(), String> {
+        let path = substitute_text(step["path"].as_str().unwrap_or("/pubsub"), &self.variables);
+        let headers = header_list(&substitute(&step["headers"], &self.variables));
+        let (status, body) = match Socket::open(self.server.address(), &path, &headers) {
+            Ok(socket) => {
+                self.sockets.insert(name, socket);
+                (101, Json::Null)
+            }
+            Err((status, body)) => (status, serde_json::from_slice(&body).unwrap_or(Json::Null)),
+        };
+        let mut differences = Vec::new();
+        let wanted = step["status"].as_u64().unwrap_or(101);
+        if wanted != u64::from(status) {
+            differences.push(format!("status: wanted {wanted}, found {status}"));
+        }
+        if let Some(wanted) = step.get("body") {
+            compare(wanted, &body, "body", &self.variables, &mut differences);
+        }
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(differences.join("; "))
+        }
+    }
+
+    fn check_message(&mut self, step: &Json, text: String) -> Result<(), String> {
+        let mut differences = Vec::new();
+        match step.get("json") {
+            Some(wanted) => {
+                let found = serde_json::from_str(&text).unwrap_or(Json::Null);
+                self.capture(&step["capture"], &found)?;
+                compare(wanted, &found, "message", &self.variables, &mut differences);
+            }
+            None => {
+                let found = Json::String(text);
+                compare(
+                    &step["text"],
+                    &found,
+                    "message",
+                    &self.variables,
+                    &mut differences,
+                );
+            }
+        }
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(differences.join("; "))
+        }
+    }
+}
+
+fn header_list(headers: &Json) -> Vec<(String, String)> {
+    let headers = headers.as_object().into_iter().flatten();
+    headers
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
+}

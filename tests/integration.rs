@@ -1,0 +1,14 @@
+//! The system from outside: the real binary, real sockets, real clients.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test that meets what it does not expect should stop there and say so"
+)]
+
+mod golden;
+mod support;

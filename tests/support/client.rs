@@ -1,0 +1,167 @@
+//! A client of the API.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::server::{API_KEY, MASTER_KEY, TestServer};
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Json {
+        serde_json::from_slice(&self.bytes).unwrap_or(Json::Null)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Returns `result`, or fails with what came instead.
+    pub fn result(&self) -> Json {
+        let mut json = self.json();
+        assert_eq!(self.status, 200, "{json}");
+        json["result"].take()
+    }
+
+    /// Returns the code of the error, 0 when there is none.
+    pub fn code(&self) -> i64 {
+        self.json()["error"]["code"].as_i64().unwrap_or(0)
+    }
+}
+
+/// Sends one HTTP request; every status is an answer.
+pub fn send(
+    method: &str,
+    url: &str,
+    headers: &[(String, String)],
+    body: Option<Vec<u8>>,
+) -> Result<Answer, String> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(std::time::Duration::from_secs(60)))
+        .build();
+    let agent: ureq::Agent = config.into();
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let response = match body {
+        Some(body) => agent.run(request.body(body).map_err(|error| error.to_string())?),
+        None => agent.run(request.body(()).map_err(|error| error.to_string())?),
+    };
+    let mut response = response.map_err(|error| error.to_string())?;
+    let headers = response.headers().iter();
+    let headers = headers
+        .map(|(name, value)| {
+            (
+                name.to_string(),
+                String::from_utf8_lossy(value.as_bytes()).into(),
+            )
+        })
+        .collect();
+    let status = response.status().as_u16();
+    let bytes = response
+        .body_mut()
+        .read_to_vec()
+        .map_err(|error| error.to_string())?;
+    Ok(Answer {
+        status,
+        headers,
+        bytes,
+    })
+}
+
+/// Someone who calls actions.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base_url: String,
+    key: &'static str,
+    pub token: Option<String>,
+    pub user: Option<String>,
+}
+
+impl Client {
+    /// With the client key and no user.
+    pub fn anonymous(server: &TestServer) -> Self {
+        Self {
+            base_url: server.base_url.clone(),
+            key: API_KEY,
+            token: None,
+            user: None,
+        }
+    }
+
+    /// With the master key.
+    pub fn master(server: &TestServer) -> Self {
+        Self {
+            key: MASTER_KEY,
+            ..Self::anonymous(server)
+        }
+    }
+
+    /// With a fresh user.
+    pub fn signed_up(server: &TestServer, username: &str) -> Self {
+        let mut client = Self::anonymous(server);
+        let auth_data = json!({"username": username});
+        let body = json!({"auth_data": auth_data, "password": "secret-of-the-test"});
+        let session = client.call("auth:signup", body).result();
+        client.token = session["access_token"].as_str().map(str::to_owned);
+        client.user = session["user_id"].as_str().map(str::to_owned);
+        client
+    }
+
+    /// Calls an action; fails only when there is no answer at all.
+    pub fn call(&self, action: &str, payload: Json) -> Answer {
+        self.try_call(action, payload)
+            .unwrap_or_else(|error| panic!("{action}: {error}"))
+    }
+
+    /// As [`Client::call`], for a server that may be gone.
+    pub fn try_call(&self, action: &str, payload: Json) -> Result<Answer, String> {
+        let mut body: Map<String, Json> = payload.as_object().unwrap().clone();
+        body.insert("action".into(), action.into());
+        body.insert("api_key".into(), self.key.into());
+        if let Some(token) = &self.token {
+            body.insert("access_token".into(), token.clone().into());
+        }
+        let url = format!("{}/{}", self.base_url, action.replace(':', "/"));
+        let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+        send(
+            "POST",
+            &url,
+            &headers,
+            Some(serde_json::to_vec(&body).unwrap()),
+        )
+    }
+
+    /// Saves one record with the given fields; fails when it is refused.
+    pub fn save(&self, id: &str, fields: Json) -> Json {
+        let mut record = fields.as_object().unwrap().clone();
+        record.insert("_id".into(), id.into());
+        let saved = self
+            .call("record:save", json!({"records": [record]}))
+            .result();
+        assert_eq!(saved[0]["_type"], "record", "{saved}");
+        saved[0].clone()
+    }
+
+    /// Queries a type; fails when it is refused.
+    pub fn query(&self, record_type: &str, predicate: Json) -> Vec<Json> {
+        let body = json!({"record_type": record_type, "predicate": predicate});
+        self.call("record:query", body)
+            .result()
+            .as_array()
+            .unwrap()
+            .clone()
+    }
+}

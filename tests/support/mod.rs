@@ -1,0 +1,20 @@
+//! What all tests from outside share: a server of one's own and clients for it.
+
+pub mod client;
+pub mod server;
+pub mod socket;
+
+use std::time::{Duration, Instant};
+
+/// Asks again and again until there is an answer; fails when there is none in time.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

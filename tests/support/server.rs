@@ -1,0 +1,153 @@
+//! The real binary with a data folder of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::eventually;
+
+pub const API_KEY: &str = "client-key-of-the-tests";
+pub const MASTER_KEY: &str = "master-key-of-the-tests";
+/// How long a server may take until it is ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+pub struct TestServer {
+    child: Child,
+    pub base_url: String,
+    settings: Vec<(String, String)>,
+    folder: Arc<tempfile::TempDir>,
+    output: Arc<Mutex<String>>,
+}
+
+impl TestServer {
+    /// Starts a server with the tests' default settings.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts a server with further settings, by the names of the environment.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let mut all: Vec<(String, String)> = [
+            ("HOST", "127.0.0.1:0"),
+            ("API_KEY", API_KEY),
+            ("MASTER_KEY", MASTER_KEY),
+            ("APP_NAME", "myapp"),
+            ("AUTH_THROTTLE", "off"),
+            ("LOG_LEVEL", "info"),
+        ]
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        if !all.iter().any(|(name, _)| name == "DATA_DIR") {
+            let data = folder.path().join("data").to_string_lossy().into_owned();
+            all.push(("DATA_DIR".to_owned(), data));
+        }
+        Self::launch(all, folder).unwrap_or_else(|said| panic!("server not ready:\n{said}"))
+    }
+
+    fn launch(
+        settings: Vec<(String, String)>,
+        folder: Arc<tempfile::TempDir>,
+    ) -> Result<Self, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.arg("serve").env_clear().current_dir(folder.path());
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        let ready = watch(child.stdout.take().unwrap(), Arc::clone(&output));
+        drop(watch(child.stderr.take().unwrap(), Arc::clone(&output)));
+        match ready.recv_timeout(READY_DEADLINE) {
+            Ok(base_url) => Ok(Self {
+                child,
+                base_url,
+                settings,
+                folder,
+                output,
+            }),
+            Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(output.lock().unwrap().clone())
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        let data = self.settings.iter().find(|(name, _)| name == "DATA_DIR");
+        Path::new(&data.unwrap().1).to_owned()
+    }
+
+    pub fn address(&self) -> &str {
+        self.base_url.trim_start_matches("http://")
+    }
+
+    /// What the server has printed so far.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// Ends the server without warning.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks the server to end and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        let child = &mut self.child;
+        eventually("the server ends", || child.try_wait().unwrap())
+    }
+
+    /// Starts again on the same data; the earlier process must have ended.
+    pub fn restart(&mut self) {
+        self.kill();
+        let (settings, folder) = (self.settings.clone(), Arc::clone(&self.folder));
+        let next = Self::launch(settings, folder);
+        *self = next.unwrap_or_else(|said| panic!("server not ready again:\n{said}"));
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let output = self.output();
+            let from = output.len().saturating_sub(8000);
+            eprintln!(
+                "--- the server said:\n{}",
+                output.get(from..).unwrap_or(&output)
+            );
+        }
+    }
+}
+
+/// Collects a stream's lines; sends the address out of the line that says the server is ready.
+fn watch(stream: impl Read + Send + 'static, output: Arc<Mutex<String>>) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("skytrail: ready on ") {
+                let _ = sender.send(address.trim().to_owned());
+            }
+            let mut output = output.lock().unwrap();
+            output.push_str(&line);
+            output.push('\n');
+        }
+    });
+    receiver
+}
