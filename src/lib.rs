@@ -1,3 +1,4 @@
 //! The Skytrail server: doors, the SQL record store, configuration, command line.
 
+pub mod auth;
 pub mod config;

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod clock;
 pub mod context;
+pub mod hub;
 pub mod install;
 pub mod log;
 pub mod plugin;

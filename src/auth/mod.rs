@@ -1,0 +1,5 @@
+//! Passwords and tokens: what the accounts need from outside.
+
+pub mod password;
+pub mod throttle;
+pub mod token;

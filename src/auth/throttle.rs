@@ -1,0 +1,114 @@
+//! Throttling of sign-up and login, per address and per account.
+//!
+//! Each has a bucket that refills steadily; an empty one refuses with the time
+//! to wait. Buckets that are full again are forgotten.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use skytrail_schema::code::ApiError;
+
+/// How many tries a bucket holds, and how long one takes to come back.
+const CAPACITY: f64 = 10.0;
+const REFILL: Duration = Duration::from_secs(3);
+/// Above this many buckets the full ones are dropped.
+const MAX_BUCKETS: usize = 10_000;
+
+/// See the module's overview.
+#[derive(Debug)]
+pub struct Throttle {
+    is_on: bool,
+    buckets: Mutex<HashMap<String, Bucket>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tries: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refilled(self, now: Instant) -> f64 {
+        let back = now.saturating_duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
+        (self.tries + back).min(CAPACITY)
+    }
+}
+
+impl Throttle {
+    /// Builds a throttle; one that is off lets everything through.
+    pub fn new(is_on: bool) -> Self {
+        Self {
+            is_on,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Takes one try from each of the buckets named.
+    ///
+    /// # Errors
+    /// 429 with the time to wait, when one of them is empty.
+    pub fn admit(&self, names: &[String], now: Instant) -> Result<(), ApiError> {
+        if !self.is_on {
+            return Ok(());
+        }
+        let mut buckets = self
+            .buckets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if buckets.len() > MAX_BUCKETS {
+            buckets.retain(|_, bucket| bucket.refilled(now) < CAPACITY);
+        }
+        for name in names {
+            let known = buckets.get(name).copied();
+            let tries = known.map_or(CAPACITY, |bucket| bucket.refilled(now));
+            if tries < 1.0 {
+                let wait = REFILL.mul_f64(1.0 - tries);
+                return Err(refusal(wait));
+            }
+            buckets.insert(
+                name.clone(),
+                Bucket {
+                    tries: tries - 1.0,
+                    at: now,
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+fn refusal(wait: Duration) -> ApiError {
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    ApiError::unexpected("too many attempts, try again later")
+        .with_status(429)
+        .with_info("retry_after_ms", json!(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_bucket_refuses_until_it_refills() {
+        let throttle = Throttle::new(true);
+        let (start, name) = (Instant::now(), vec!["address 1".to_owned()]);
+        let admitted = (0..20)
+            .filter(|_| throttle.admit(&name, start).is_ok())
+            .count();
+        assert_eq!(admitted, 10);
+        let error = throttle.admit(&name, start).unwrap_err();
+        assert_eq!(error.status(), 429);
+        assert!(throttle.admit(&["address 2".to_owned()], start).is_ok());
+        assert!(throttle.admit(&name, start + REFILL).is_ok());
+        assert!(throttle.admit(&name, start + REFILL).is_err());
+    }
+
+    #[test]
+    fn one_that_is_off_lets_everything_through() {
+        let throttle = Throttle::new(false);
+        let name = vec!["address".to_owned()];
+        assert!((0..1000).all(|_| throttle.admit(&name, Instant::now()).is_ok()));
+    }
+}
