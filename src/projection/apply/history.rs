@@ -1,0 +1,121 @@
+//! A row per event: where a stream's versions stand in the log, by whom and when.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+use skytrail_schema::codec::kind_number;
+use skytrail_schema::event::{Actor, Commit, Event, Stream};
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+
+use super::ApplyError;
+use super::texts::{in_chunks, push_rows};
+use crate::projection::sql::{Arg, Sql};
+
+/// How many rows one statement writes.
+const SIZES: &[usize] = &[64, 16, 4, 1];
+
+/// How many actors' numbers are kept.
+const MAX_ACTORS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// The numbers of actors.
+pub(in crate::projection) struct Actors(LruCache<String, i64>);
+
+impl Default for Actors {
+    fn default() -> Self {
+        Self(LruCache::new(MAX_ACTORS))
+    }
+}
+
+impl Actors {
+    /// Forgets everything: numbers that were just given may not be stored.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Hashes a stream's name to 47 bits, which the database stores in six bytes.
+///
+/// FNV-1a: its result is in the store, so it must never change. Two streams with one hash are told
+/// apart by their events.
+pub(in crate::projection) fn stream_hash(stream: &Stream) -> i64 {
+    let hash = stream
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    i64::try_from(hash >> 17).unwrap_or_default()
+}
+
+/// Writes the rows of the commits' events.
+pub(super) async fn write(
+    conn: &mut SqliteConnection,
+    actors: &mut Actors,
+    commits: &[&Commit],
+) -> Result<(), ApplyError> {
+    let texts: Vec<String> = commits
+        .iter()
+        .map(|commit| actor_text(&commit.actor))
+        .collect();
+    number_actors(conn, actors, &texts).await?;
+    let mut rows = Vec::new();
+    for (commit, text) in commits.iter().zip(&texts) {
+        let actor = actors.0.get(text).copied().unwrap_or_default();
+        rows.extend(commit.events.iter().map(|event| row(commit, event, actor)));
+    }
+    for chunk in in_chunks(rows, SIZES, 6) {
+        let mut sql =
+            Sql::new("INSERT INTO _history (position, stream, version, kind, actor, time) VALUES ");
+        push_rows(&mut sql, 6, chunk.len());
+        let args = chunk.into_iter().flatten().collect();
+        sql.into_text().execute(conn, args).await?;
+    }
+    Ok(())
+}
+
+fn row(commit: &Commit, event: &Event, actor: i64) -> [Arg; 6] {
+    [
+        Arg::unsigned(event.position),
+        Arg::Int(stream_hash(&event.stream)),
+        Arg::Int(event.version.into()),
+        Arg::Int(kind_number(&event.body).into()),
+        Arg::Int(actor),
+        Arg::Int(commit.time.micros()),
+    ]
+}
+
+fn actor_text(actor: &Actor) -> String {
+    // An actor has no member that cannot be written.
+    serde_json::to_string(actor).unwrap_or_default()
+}
+
+/// Makes sure that every actor has a number. New ones get theirs in the order of events, so that
+/// the batches' sizes make no difference.
+async fn number_actors(
+    conn: &mut SqliteConnection,
+    actors: &mut Actors,
+    texts: &[String],
+) -> Result<(), ApplyError> {
+    let mut seen = BTreeSet::new();
+    let unknown = texts
+        .iter()
+        .filter(|text| actors.0.get(*text).is_none() && seen.insert(*text));
+    let unknown: Vec<&String> = unknown.collect();
+    for chunk in unknown.chunks(256) {
+        let mut sql = Sql::new("INSERT OR IGNORE INTO _actor (actor) VALUES ");
+        for (index, text) in chunk.iter().enumerate() {
+            sql.push(if index == 0 { "(" } else { ",(" });
+            sql.bind(Arg::text(text.as_str())).push(")");
+        }
+        sql.execute(conn).await?;
+        let mut sql = Sql::new("SELECT id, actor FROM _actor WHERE actor IN (");
+        sql.holes(chunk.len()).push(")");
+        let args = chunk.iter().map(|text| Arg::text(text.as_str())).collect();
+        for row in sql.into_text().fetch_all(conn, args).await? {
+            actors.0.put(row.try_get(1)?, row.try_get(0)?);
+        }
+    }
+    Ok(())
+}

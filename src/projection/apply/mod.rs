@@ -1,0 +1,306 @@
+//! Applying commits to the store: one transaction per batch, with the checkpoint in it.
+//!
+//! 1. The batch's record events are folded per record and written in a few
+//!    multi-row statements; a type's change first writes what came before it.
+//! 2. A row of history per event, then the checkpoint, then commit.
+//! 3. If an event cannot be applied, the transaction is undone and the batch
+//!    applied event by event; the one at fault goes to `_faults`, the others stay.
+//! 4. If the *database* fails (disk full, I/O), nothing is applied and the caller
+//!    tries again.
+
+mod history;
+mod records;
+mod row;
+pub(super) mod settings;
+mod texts;
+
+use std::sync::Arc;
+
+use skytrail_schema::event::{Commit, Event, EventBody, Stream};
+use skytrail_schema::id::UserId;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use self::history::Actors;
+use self::records::RecordBatch;
+use self::settings::UserBatch;
+use self::texts::Texts;
+use super::layout::Catalog;
+use super::sql::{Arg, Sql};
+
+pub(super) use self::history::stream_hash;
+
+/// Why a batch was not applied.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    /// An event does not fit the store's state.
+    #[error("{0}")]
+    Fault(String),
+    /// The database refused or failed.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+}
+
+impl ApplyError {
+    fn fault(reason: impl Into<String>) -> Self {
+        Self::Fault(reason.into())
+    }
+
+    /// Whether the event is at fault, not the database's disk, memory or file.
+    fn is_about_the_event(&self) -> bool {
+        /// Busy, locked, out of memory, read-only, interrupted, I/O, corrupt, full, cannot open,
+        /// protocol, not a database.
+        const FAILURES: [i64; 11] = [5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26];
+        match self {
+            Self::Fault(_) => true,
+            Self::Sql(sqlx::Error::Database(error)) => {
+                let code = error.code().and_then(|code| code.parse::<i64>().ok());
+                code.is_some_and(|code| !FAILURES.contains(&(code & 0xff)))
+            }
+            Self::Sql(_) => false,
+        }
+    }
+}
+
+/// What the writer keeps between batches.
+pub(super) struct WriterState {
+    /// The types as of the checkpoint.
+    pub(super) catalog: Arc<Catalog>,
+    /// The last applied position.
+    pub(super) checkpoint: u64,
+    texts: Texts,
+    actors: Actors,
+}
+
+impl WriterState {
+    /// Starts with what the store holds.
+    pub(super) fn new(catalog: Arc<Catalog>, checkpoint: u64) -> Self {
+        Self {
+            catalog,
+            checkpoint,
+            texts: Texts::default(),
+            actors: Actors::default(),
+        }
+    }
+
+    /// Applies the commits behind the checkpoint.
+    pub(super) async fn apply(
+        &mut self,
+        conn: &mut SqliteConnection,
+        commits: &[Arc<Commit>],
+    ) -> Result<(), sqlx::Error> {
+        let new = commits.iter().map(Arc::as_ref);
+        let new = new.filter(|commit| commit.last_position() > self.checkpoint);
+        let new: Vec<&Commit> = new.collect();
+        let Some(last) = new.last() else {
+            return Ok(());
+        };
+        let result = match self.apply_as_batch(conn, &new).await {
+            Err(error) if error.is_about_the_event() => {
+                self.forget();
+                self.apply_singly(conn, &new).await
+            }
+            other => other,
+        };
+        match result {
+            Ok(catalog) => {
+                self.catalog = catalog;
+                self.checkpoint = last.last_position();
+                Ok(())
+            }
+            Err(error) => {
+                self.forget();
+                Err(into_sql(error))
+            }
+        }
+    }
+
+    /// Forgets what may be known only from a transaction that was undone.
+    fn forget(&mut self) {
+        self.texts.clear();
+        self.actors.clear();
+    }
+
+    async fn apply_as_batch(
+        &mut self,
+        conn: &mut SqliteConnection,
+        commits: &[&Commit],
+    ) -> Result<Arc<Catalog>, ApplyError> {
+        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let events = || commits.iter().flat_map(|commit| &commit.events);
+        let mut session = Session {
+            catalog: Arc::clone(&self.catalog),
+            texts: &mut self.texts,
+            records: RecordBatch::default(),
+            users: UserBatch::load(&mut tx, users_of(events())).await?,
+            faults: Vec::new(),
+        };
+        for event in events() {
+            session.add(&mut tx, event).await?;
+        }
+        let (catalog, faults) = session.finish(&mut tx).await?;
+        history::write(&mut tx, &mut self.actors, commits).await?;
+        finish(&mut tx, commits, faults).await?;
+        tx.commit().await?;
+        Ok(catalog)
+    }
+
+    async fn apply_singly(
+        &mut self,
+        conn: &mut SqliteConnection,
+        commits: &[&Commit],
+    ) -> Result<Arc<Catalog>, ApplyError> {
+        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut catalog = Arc::clone(&self.catalog);
+        let mut faults = Vec::new();
+        for event in commits.iter().flat_map(|commit| &commit.events) {
+            match self.apply_event(&mut tx, &catalog, event).await {
+                Ok((changed, misfits)) => {
+                    catalog = changed;
+                    faults.extend(misfits);
+                }
+                Err(error) if error.is_about_the_event() => {
+                    self.texts.clear();
+                    faults.push(Fault::new(event, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        history::write(&mut tx, &mut self.actors, commits).await?;
+        finish(&mut tx, commits, faults).await?;
+        tx.commit().await?;
+        Ok(catalog)
+    }
+
+    async fn apply_event(
+        &mut self,
+        conn: &mut SqliteConnection,
+        catalog: &Arc<Catalog>,
+        event: &Event,
+    ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
+        let mut savepoint = conn.begin().await?;
+        let mut session = Session {
+            catalog: Arc::clone(catalog),
+            texts: &mut self.texts,
+            records: RecordBatch::default(),
+            users: UserBatch::load(&mut savepoint, users_of(std::iter::once(event))).await?,
+            faults: Vec::new(),
+        };
+        session.add(&mut savepoint, event).await?;
+        let done = session.finish(&mut savepoint).await?;
+        savepoint.commit().await?;
+        Ok(done)
+    }
+}
+
+/// An event, or a part of one, that could not be applied.
+struct Fault {
+    position: u64,
+    stream: String,
+    reason: String,
+}
+
+impl Fault {
+    fn new(event: &Event, reason: String) -> Self {
+        Self {
+            position: event.position,
+            stream: event.stream.to_string(),
+            reason,
+        }
+    }
+}
+
+/// A batch on its way into the store.
+struct Session<'a> {
+    catalog: Arc<Catalog>,
+    texts: &'a mut Texts,
+    records: RecordBatch,
+    users: UserBatch,
+    faults: Vec<Fault>,
+}
+
+impl Session<'_> {
+    async fn add(&mut self, conn: &mut SqliteConnection, event: &Event) -> Result<(), ApplyError> {
+        match &event.stream {
+            Stream::Record(id) => {
+                let layout = self.catalog.get(&id.record_type);
+                let layout = layout.ok_or_else(|| ApplyError::fault("no such type"))?;
+                let misfits = self.records.add(layout, id, event)?;
+                let misfits = misfits.into_iter();
+                self.faults
+                    .extend(misfits.map(|misfit| Fault::new(event, misfit.0)));
+                Ok(())
+            }
+            Stream::Type(name) => {
+                self.records.flush(conn, self.texts).await?;
+                self.texts.clear();
+                let catalog = Arc::make_mut(&mut self.catalog);
+                settings::change_type(conn, catalog, name, event).await
+            }
+            Stream::User(id) => self.users.add(id, event),
+            Stream::Role(name) => match &event.body {
+                EventBody::RoleDefined(flags) => {
+                    settings::define_role(conn, name, event.version, *flags).await
+                }
+                _ => Err(ApplyError::fault("not an event of a role")),
+            },
+            Stream::Relation(relation, from) => {
+                settings::change_relation(conn, *relation, from, event).await
+            }
+        }
+    }
+
+    async fn finish(
+        mut self,
+        conn: &mut SqliteConnection,
+    ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
+        self.records.flush(conn, self.texts).await?;
+        self.users.flush(conn).await?;
+        Ok((self.catalog, self.faults))
+    }
+}
+
+fn users_of<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<UserId> {
+    let mut ids: Vec<UserId> = events
+        .filter_map(|event| match &event.stream {
+            Stream::User(id) => Some(id.clone()),
+            _ => None,
+        })
+        .collect();
+    ids.sort();
+    ids.dedup();
+    ids
+}
+
+/// Writes the faults and the checkpoint.
+async fn finish(
+    conn: &mut SqliteConnection,
+    commits: &[&Commit],
+    faults: Vec<Fault>,
+) -> Result<(), ApplyError> {
+    for fault in faults {
+        tracing::warn!(
+            position = fault.position,
+            stream = fault.stream,
+            reason = fault.reason,
+            "event not applied"
+        );
+        let mut sql = Sql::new("INSERT INTO _faults (position, stream, reason) VALUES (");
+        sql.bind(Arg::unsigned(fault.position)).push(",");
+        sql.bind(Arg::Text(fault.stream)).push(",");
+        sql.bind(Arg::Text(fault.reason)).push(")");
+        sql.execute(conn).await?;
+    }
+    let position = commits.last().map_or(0, |commit| commit.last_position());
+    let mut sql = Sql::new("UPDATE _checkpoint SET position=");
+    sql.bind(Arg::unsigned(position));
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+fn into_sql(error: ApplyError) -> sqlx::Error {
+    match error {
+        ApplyError::Sql(error) => error,
+        ApplyError::Fault(reason) => sqlx::Error::Protocol(reason),
+    }
+}

@@ -1,0 +1,234 @@
+//! The record events of a batch, folded per record and written in few statements.
+//!
+//! Nobody sees the states between two batches, so several events of one
+//! record become one row change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use skytrail_schema::event::{Event, EventBody, RecordPatch, RecordState};
+use skytrail_schema::id::{RecordId, RecordKey};
+use skytrail_schema::types::FieldType;
+use sqlx::sqlite::SqliteConnection;
+
+use super::ApplyError;
+use super::row::{self, Misfit, Pending, set_cells};
+use super::texts::{Shape, Texts, in_chunks};
+use crate::projection::layout::{Table, TypeLayout};
+use crate::projection::sql::Arg;
+
+/// How many records one statement writes.
+const SIZES: &[usize] = &[16, 4, 1];
+
+/// What a batch does to the records of one type.
+struct TypeBatch {
+    layout: Arc<TypeLayout>,
+    records: HashMap<RecordKey, Pending>,
+    /// The highest number that a sequence field was given.
+    sequences: BTreeMap<String, i64>,
+}
+
+/// What a batch does to records.
+#[derive(Default)]
+pub(super) struct RecordBatch {
+    types: BTreeMap<i64, TypeBatch>,
+}
+
+impl RecordBatch {
+    /// Takes an event in; returns what of it does not fit.
+    pub(super) fn add(
+        &mut self,
+        layout: &Arc<TypeLayout>,
+        id: &RecordId,
+        event: &Event,
+    ) -> Result<Vec<Misfit>, ApplyError> {
+        let Some(table) = &layout.table else {
+            return Err(ApplyError::fault(format!("no type {}", id.record_type)));
+        };
+        let batch = self.types.entry(layout.id).or_insert_with(|| TypeBatch {
+            layout: Arc::clone(layout),
+            records: HashMap::new(),
+            sequences: BTreeMap::new(),
+        });
+        match &event.body {
+            EventBody::RecordCreated(state) => Ok(batch.put(table, id, event, (state, true))),
+            EventBody::RecordReplaced(state) => Ok(batch.put(table, id, event, (state, false))),
+            EventBody::RecordChanged(patch) => batch.patch(table, id, event, patch),
+            EventBody::RecordDeleted(_) => batch.delete(id),
+            _ => Err(ApplyError::fault("not an event of a record")),
+        }
+    }
+
+    /// Writes everything and becomes empty.
+    pub(super) async fn flush(
+        &mut self,
+        conn: &mut SqliteConnection,
+        texts: &mut Texts,
+    ) -> Result<(), ApplyError> {
+        for (_, batch) in std::mem::take(&mut self.types) {
+            batch.flush(conn, texts).await?;
+        }
+        Ok(())
+    }
+}
+
+impl TypeBatch {
+    fn put(
+        &mut self,
+        table: &Table,
+        id: &RecordId,
+        event: &Event,
+        (state, is_created): (&RecordState, bool),
+    ) -> Vec<Misfit> {
+        let (mut row, misfits) = row::whole_row(table, &id.key, event, state);
+        let mut is_new = is_created;
+        if !is_created {
+            match self.records.get(&id.key) {
+                Some(Pending::Gone { .. }) => is_new = true,
+                // The row keeps the place that its first event gives it.
+                Some(Pending::Whole {
+                    row: before,
+                    is_new: was_new,
+                }) => {
+                    is_new = *was_new;
+                    if let Some(first) = before.first() {
+                        set_cells(&mut row, [(0, first.clone())]);
+                    }
+                }
+                Some(Pending::Patch(_)) | None => {}
+            }
+        }
+        self.records
+            .insert(id.key.clone(), Pending::Whole { row, is_new });
+        self.note_sequences(&state.fields);
+        misfits
+    }
+
+    fn patch(
+        &mut self,
+        table: &Table,
+        id: &RecordId,
+        event: &Event,
+        patch: &RecordPatch,
+    ) -> Result<Vec<Misfit>, ApplyError> {
+        let (changes, misfits) = row::patch_row(table, event, patch);
+        match self.records.get_mut(&id.key) {
+            Some(Pending::Whole { row, .. }) => set_cells(row, changes),
+            Some(Pending::Patch(before)) => before.extend(changes),
+            Some(Pending::Gone { .. }) => {
+                return Err(ApplyError::fault("the record is deleted"));
+            }
+            None => {
+                self.records.insert(id.key.clone(), Pending::Patch(changes));
+            }
+        }
+        self.note_sequences(&patch.set);
+        Ok(misfits)
+    }
+
+    fn delete(&mut self, id: &RecordId) -> Result<Vec<Misfit>, ApplyError> {
+        // A record that came within the batch may have had a row before that.
+        let is_counted = match self.records.get(&id.key) {
+            Some(Pending::Gone { .. }) => return Err(ApplyError::fault("the record is deleted")),
+            Some(Pending::Whole { .. }) => false,
+            Some(Pending::Patch(_)) | None => true,
+        };
+        self.records
+            .insert(id.key.clone(), Pending::Gone { is_counted });
+        Ok(Vec::new())
+    }
+
+    fn note_sequences(&mut self, fields: &BTreeMap<String, serde_json::Value>) {
+        for field in self.layout.definition.sequence_fields() {
+            let number = fields.get(field).and_then(serde_json::Value::as_f64);
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "saturates; numbers are below 2^53"
+            )]
+            if let Some(number) = number.map(|number| number as i64) {
+                let last = self.sequences.entry(field.to_owned()).or_default();
+                *last = number.max(*last);
+            }
+        }
+    }
+
+    async fn flush(self, conn: &mut SqliteConnection, texts: &mut Texts) -> Result<(), ApplyError> {
+        let Some(table) = &self.layout.table else {
+            return Ok(());
+        };
+        let id = self.layout.id;
+        for group in into_groups(self.records) {
+            group.write(conn, texts, (id, table)).await?;
+        }
+        let sequences = self.sequences.into_iter();
+        for (field, last) in sequences.filter(|(field, _)| is_sequence(table, field)) {
+            super::settings::raise_sequence(conn, id, &field, last).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_sequence(table: &Table, field: &str) -> bool {
+    let column = table.column(field);
+    column.is_some_and(|column| column.kind == FieldType::Sequence)
+}
+
+/// Rows that go through the same statement.
+struct Group {
+    shape: Shape,
+    /// Whether each row must have been there.
+    must_exist: bool,
+    rows: Vec<Vec<Arg>>,
+}
+
+/// Sorts what happens to the records by statement.
+fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Group> {
+    let mut groups: BTreeMap<(Shape, bool), Vec<Vec<Arg>>> = BTreeMap::new();
+    for (key, pending) in records {
+        let key_arg = Arg::text(key.as_str());
+        let (shape, must_exist, row) = match pending {
+            Pending::Gone { is_counted } => (Shape::Delete, is_counted, vec![key_arg]),
+            Pending::Whole { row, is_new: true } => (Shape::Insert, false, row),
+            Pending::Whole { row, is_new: false } => (Shape::Replace, false, row),
+            Pending::Patch(changes) => {
+                let (places, mut args): (Vec<usize>, Vec<Arg>) = changes.into_iter().unzip();
+                args.push(key_arg);
+                (Shape::Patch(places), true, args)
+            }
+        };
+        groups.entry((shape, must_exist)).or_default().push(row);
+    }
+    groups.into_iter().map(|((shape, must_exist), rows)| Group {
+        shape,
+        must_exist,
+        rows,
+    })
+}
+
+impl Group {
+    async fn write(
+        mut self,
+        conn: &mut SqliteConnection,
+        texts: &mut Texts,
+        (id, table): (i64, &Table),
+    ) -> Result<(), ApplyError> {
+        // New rows go to the end of the table, in order.
+        if matches!(self.shape, Shape::Insert | Shape::Replace) {
+            self.rows.sort_by_key(|row| match row.first() {
+                Some(Arg::Int(position)) => *position,
+                _ => 0,
+            });
+        }
+        let width = self.rows.first().map_or(1, Vec::len);
+        for chunk in in_chunks(self.rows, SIZES, width) {
+            let num_rows = chunk.len();
+            let text = texts.get(id, table, &self.shape, num_rows);
+            let args: Vec<Arg> = chunk.into_iter().flatten().collect();
+            let changed = text.execute(conn, args).await?;
+            if self.must_exist && changed != u64::try_from(num_rows).unwrap_or(u64::MAX) {
+                return Err(ApplyError::fault("the record is not there"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Record events as rows of a type's table.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use skytrail_schema::acl::Acl;
+use skytrail_schema::event::{Event, RecordPatch, RecordState, Touch};
+use skytrail_schema::id::{RecordKey, UserId};
+
+use crate::projection::layout::{SYSTEM_COLUMNS, Table};
+use crate::projection::sql::Arg;
+use crate::projection::value::{Cell, encode_wire};
+
+/// Places of a whole row's system columns, as [`SYSTEM_COLUMNS`] orders them.
+pub(super) mod place {
+    pub(crate) const POSITION: usize = 2;
+    pub(crate) const VERSION: usize = 3;
+    pub(crate) const ACCESS: usize = 6;
+    pub(crate) const UPDATED_AT: usize = 9;
+    pub(crate) const UPDATED_BY: usize = 10;
+}
+
+/// What a batch does to one record in the end.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Pending {
+    /// It has this row.
+    Whole {
+        /// All columns, in the table's order.
+        row: Vec<Arg>,
+        /// The row takes its own place, whether there was one or not.
+        is_new: bool,
+    },
+    /// These columns change, by their places in the row.
+    Patch(BTreeMap<usize, Arg>),
+    /// It is gone.
+    Gone {
+        /// Whether its row must have been there before the batch.
+        is_counted: bool,
+    },
+}
+
+/// A field whose value does not fit, or that the type does not have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Misfit(pub(super) String);
+
+/// Builds the whole row of a full state.
+pub(super) fn whole_row(
+    table: &Table,
+    key: &RecordKey,
+    event: &Event,
+    state: &RecordState,
+) -> (Vec<Arg>, Vec<Misfit>) {
+    let created = state.created.as_ref().unwrap_or(&state.updated);
+    let mut row = Vec::with_capacity(table.width());
+    row.extend([
+        Arg::unsigned(event.position),
+        Arg::text(key.as_str()),
+        Arg::unsigned(event.position),
+        Arg::Int(event.version.into()),
+        Arg::text(state.database.as_ref().map_or("", UserId::as_str)),
+        user(state.owner.as_ref()),
+        access(state.access.as_ref()),
+        Arg::Int(created.at.micros()),
+        user(created.by.as_ref()),
+        Arg::Int(state.updated.at.micros()),
+        user(state.updated.by.as_ref()),
+    ]);
+    debug_assert_eq!(row.len(), SYSTEM_COLUMNS.len());
+    row.resize(table.width(), Arg::Null);
+    let mut misfits = Vec::new();
+    for (field, wire) in &state.fields {
+        match cells(table, field, wire) {
+            Ok(cells) => set_cells(&mut row, cells),
+            Err(misfit) => misfits.push(misfit),
+        }
+    }
+    (row, misfits)
+}
+
+/// Builds the changes of a patch.
+pub(super) fn patch_row(
+    table: &Table,
+    event: &Event,
+    patch: &RecordPatch,
+) -> (BTreeMap<usize, Arg>, Vec<Misfit>) {
+    let Touch { at, by } = &patch.updated;
+    let mut changes = BTreeMap::from([
+        (place::POSITION, Arg::unsigned(event.position)),
+        (place::VERSION, Arg::Int(event.version.into())),
+        (place::UPDATED_AT, Arg::Int(at.micros())),
+        (place::UPDATED_BY, user(by.as_ref())),
+    ]);
+    if let Some(acl) = &patch.access {
+        changes.insert(place::ACCESS, access(Some(acl)));
+    }
+    let mut misfits = Vec::new();
+    let unset = patch.unset.iter().map(|field| (field, &Json::Null));
+    for (field, wire) in unset.chain(&patch.set) {
+        match cells(table, field, wire) {
+            Ok(cells) => changes.extend(cells),
+            Err(misfit) => misfits.push(misfit),
+        }
+    }
+    (changes, misfits)
+}
+
+/// Lays later changes over a row.
+pub(super) fn set_cells(row: &mut [Arg], cells: impl IntoIterator<Item = (usize, Arg)>) {
+    for (place, arg) in cells {
+        if let Some(slot) = row.get_mut(place) {
+            *slot = arg;
+        }
+    }
+}
+
+type Cells =
+    std::iter::Chain<std::option::IntoIter<(usize, Arg)>, std::option::IntoIter<(usize, Arg)>>;
+
+fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, Misfit> {
+    let Some((place, column)) = table.place(field) else {
+        return Err(Misfit(format!("no field {field:?}")));
+    };
+    let Cell { main, companion } = encode_wire(&column.kind, wire)
+        .ok_or_else(|| Misfit(format!("field {field:?} holds no {}", column.kind)))?;
+    let companion = column.companion.is_some().then_some((place + 1, companion));
+    Ok(Some((place, main)).into_iter().chain(companion))
+}
+
+fn user(user: Option<&UserId>) -> Arg {
+    Arg::maybe(user.map(UserId::as_str))
+}
+
+fn access(acl: Option<&Acl>) -> Arg {
+    // An access list has no member that cannot be written.
+    Arg::maybe(acl.and_then(|acl| serde_json::to_string(acl).ok()))
+}

@@ -1,0 +1,205 @@
+//! Events that are not about records: types, roles, users, relations.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use skytrail_actors::record::apply as fold;
+use skytrail_schema::event::{Event, EventBody, RelationTarget, RoleFlags, UserState};
+use skytrail_schema::id::{RoleName, TypeName, UserId};
+use skytrail_schema::predicate::Relation;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use sqlx::sqlite::SqliteConnection;
+
+use super::ApplyError;
+use crate::projection::ddl;
+use crate::projection::layout::{Catalog, TypeLayout};
+use crate::projection::read;
+use crate::projection::sql::{Arg, Sql};
+
+/// Changes a type: its definition, table, columns and indexes.
+pub(super) async fn change_type(
+    conn: &mut SqliteConnection,
+    catalog: &mut Catalog,
+    name: &TypeName,
+    event: &Event,
+) -> Result<(), ApplyError> {
+    let before = catalog.get(name).cloned();
+    let old = before.as_ref().map(|layout| Arc::clone(&layout.definition));
+    let old = old.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())));
+    let (layout, num_old) = catalog.change(fold::record_type(&old, event));
+    let had_table = before.is_some_and(|before| before.table.is_some());
+    for text in ddl::create_or_extend(&layout, num_old, !had_table) {
+        text.execute(conn, Vec::new()).await?;
+    }
+    for number in old.unique.len()..layout.definition.unique.len() {
+        if let Some(text) = ddl::unique_index(&layout, number) {
+            text.execute(conn, Vec::new()).await?;
+        }
+    }
+    number_new_sequences(conn, &layout, num_old).await?;
+    save_type(conn, &layout).await
+}
+
+async fn number_new_sequences(
+    conn: &mut SqliteConnection,
+    layout: &TypeLayout,
+    num_old: usize,
+) -> Result<(), ApplyError> {
+    let Some(table) = &layout.table else {
+        return Ok(());
+    };
+    for column in table.columns.iter().skip(num_old) {
+        if column.kind == FieldType::Sequence {
+            let numbered = ddl::number_rows(table, column)
+                .execute(conn, Vec::new())
+                .await?;
+            let last = i64::try_from(numbered).unwrap_or(i64::MAX);
+            raise_sequence(conn, layout.id, &column.field, last).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn save_type(conn: &mut SqliteConnection, layout: &TypeLayout) -> Result<(), ApplyError> {
+    let definition = serde_json::to_string(&*layout.definition)
+        .map_err(|error| ApplyError::fault(error.to_string()))?;
+    let table = layout.table.as_ref().map(|table| table.name.as_str());
+    let mut sql =
+        Sql::new("INSERT INTO _type (id, name, table_name, columns, definition) VALUES (");
+    sql.bind(Arg::Int(layout.id)).push(",");
+    sql.bind(Arg::text(layout.definition.name.as_str()))
+        .push(",");
+    sql.bind(Arg::maybe(table)).push(",");
+    sql.bind(Arg::Text(layout.columns_to_json())).push(",");
+    sql.bind(Arg::Text(definition)).push(
+        ") ON CONFLICT (id) DO UPDATE SET table_name = excluded.table_name, \
+         columns = excluded.columns, definition = excluded.definition",
+    );
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+/// Moves a sequence's last number to at least `last`.
+pub(super) async fn raise_sequence(
+    conn: &mut SqliteConnection,
+    type_id: i64,
+    field: &str,
+    last: i64,
+) -> Result<(), ApplyError> {
+    let mut sql = Sql::new("INSERT INTO _sequence (type, field, last) VALUES (");
+    sql.bind(Arg::Int(type_id)).push(",");
+    sql.bind(Arg::text(field)).push(",");
+    sql.bind(Arg::Int(last))
+        .push(") ON CONFLICT (type, field) DO UPDATE SET last = max(last, excluded.last)");
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+/// Sets a role's flags.
+pub(super) async fn define_role(
+    conn: &mut SqliteConnection,
+    name: &RoleName,
+    version: u32,
+    flags: RoleFlags,
+) -> Result<(), ApplyError> {
+    let mut sql =
+        Sql::new("INSERT OR REPLACE INTO _role (name, version, by_default, is_admin) VALUES (");
+    sql.bind(Arg::text(name.as_str())).push(",");
+    sql.bind(Arg::Int(version.into())).push(",");
+    sql.bind(Arg::Int(flags.by_default.into())).push(",");
+    sql.bind(Arg::Int(flags.is_admin.into())).push(")");
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+/// Adds or ends a relation.
+pub(super) async fn change_relation(
+    conn: &mut SqliteConnection,
+    relation: Relation,
+    from: &UserId,
+    event: &Event,
+) -> Result<(), ApplyError> {
+    let kind = Arg::Int(relation_number(relation));
+    let from_arg = Arg::text(from.as_str());
+    let sql = match &event.body {
+        EventBody::RelationAdded(RelationTarget { to }) => {
+            let mut sql =
+                Sql::new("INSERT OR IGNORE INTO _relation (kind, from_user, to_user) VALUES (");
+            sql.bind(kind).push(",").bind(from_arg).push(",");
+            sql.bind(Arg::text(to.as_str())).push(")");
+            sql
+        }
+        EventBody::RelationRemoved(RelationTarget { to }) => {
+            let mut sql = Sql::new("DELETE FROM _relation WHERE kind=");
+            sql.bind(kind).push(" AND from_user=").bind(from_arg);
+            sql.push(" AND to_user=").bind(Arg::text(to.as_str()));
+            sql
+        }
+        _ => return Err(ApplyError::fault("not an event of a relation")),
+    };
+    sql.execute(conn).await?;
+    let mut sql =
+        Sql::new("INSERT OR REPLACE INTO _relation_version (kind, from_user, version) VALUES (");
+    sql.bind(Arg::Int(relation_number(relation))).push(",");
+    sql.bind(Arg::text(from.as_str())).push(",");
+    sql.bind(Arg::Int(event.version.into())).push(")");
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+/// Returns the stored number of a relation.
+pub(crate) fn relation_number(relation: Relation) -> i64 {
+    match relation {
+        Relation::Friend => 1,
+        Relation::Follow => 2,
+    }
+}
+
+/// The auth rows that a batch changes.
+#[derive(Default)]
+pub(super) struct UserBatch(HashMap<UserId, (u32, UserState)>, BTreeSet<UserId>);
+
+impl UserBatch {
+    /// Loads the rows that the events change.
+    pub(super) async fn load(
+        conn: &mut SqliteConnection,
+        ids: Vec<UserId>,
+    ) -> Result<Self, ApplyError> {
+        if ids.is_empty() {
+            return Ok(Self::default());
+        }
+        let loaded = read::users(conn, &ids).await?;
+        let known = ids.into_iter().zip(loaded);
+        let known = known.filter_map(|(id, user)| Some((id, user?)));
+        Ok(Self(known.collect(), BTreeSet::new()))
+    }
+
+    /// Takes an event in.
+    pub(super) fn add(&mut self, id: &UserId, event: &Event) -> Result<(), ApplyError> {
+        let user = fold::user(self.0.get(id), event)
+            .ok_or_else(|| ApplyError::fault("the user is not there"))?;
+        self.0.insert(id.clone(), user);
+        self.1.insert(id.clone());
+        Ok(())
+    }
+
+    /// Writes the changed rows and becomes empty.
+    pub(super) async fn flush(&mut self, conn: &mut SqliteConnection) -> Result<(), ApplyError> {
+        for id in std::mem::take(&mut self.1) {
+            let Some((version, state)) = self.0.get(&id) else {
+                continue;
+            };
+            let state = serde_json::to_string(state)
+                .map_err(|error| ApplyError::fault(error.to_string()))?;
+            let mut sql = Sql::new("INSERT INTO _auth (id, version, state) VALUES (");
+            sql.bind(Arg::text(id.as_str())).push(",");
+            sql.bind(Arg::Int((*version).into())).push(",");
+            sql.bind(Arg::Text(state)).push(
+                ") ON CONFLICT (id) DO UPDATE SET version = excluded.version, \
+                 state = excluded.state",
+            );
+            sql.execute(conn).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! The statements that write records, each text made once.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use crate::projection::layout::{SYSTEM_COLUMNS, Table};
+use crate::projection::names::Name;
+use crate::projection::sql::{SafeText, Sql};
+
+/// What a statement does to how many records.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Shape {
+    /// Deletes by key.
+    Delete,
+    /// Puts whole rows in the place of any of the same keys.
+    Insert,
+    /// Puts whole rows; one that is there keeps its place.
+    Replace,
+    /// Changes the columns at these places of the row.
+    Patch(Vec<usize>),
+}
+
+/// How many statement texts are kept.
+const MAX_TEXTS: NonZeroUsize = NonZeroUsize::new(128).unwrap();
+
+/// The statements in use, per type.
+pub(super) struct Texts(LruCache<(i64, usize, Shape), SafeText>);
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self(LruCache::new(MAX_TEXTS))
+    }
+}
+
+impl Texts {
+    /// Forgets everything: a type got columns.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Returns the statement that handles `num_rows` records of the type with number `id`.
+    pub(super) fn get(
+        &mut self,
+        id: i64,
+        table: &Table,
+        shape: &Shape,
+        num_rows: usize,
+    ) -> SafeText {
+        let key = (id, num_rows, shape.clone());
+        self.0
+            .get_or_insert(key, || make(table, shape, num_rows).into_text())
+            .clone()
+    }
+}
+
+fn make(table: &Table, shape: &Shape, num_rows: usize) -> Sql {
+    match shape {
+        Shape::Insert => insert("INSERT OR REPLACE INTO ", table, num_rows),
+        Shape::Replace => replace(table, num_rows),
+        Shape::Patch(places) if num_rows == 1 => patch_one(table, places),
+        Shape::Patch(places) => patch_many(table, places, num_rows),
+        Shape::Delete => delete(table, num_rows),
+    }
+}
+
+fn insert(verb: &'static str, table: &Table, num_rows: usize) -> Sql {
+    let mut sql = Sql::new(verb);
+    sql.name(&table.name).push(" (");
+    push_system_names(&mut sql);
+    for name in table.field_names() {
+        sql.push(",").name(name);
+    }
+    sql.push(") VALUES ");
+    push_rows(&mut sql, table.width(), num_rows);
+    sql
+}
+
+fn replace(table: &Table, num_rows: usize) -> Sql {
+    let mut sql = insert("INSERT INTO ", table, num_rows);
+    sql.push(" ON CONFLICT (_id) DO UPDATE SET _position=excluded._position");
+    for name in SYSTEM_COLUMNS.iter().skip(3) {
+        sql.push(",").push(name).push("=excluded.").push(name);
+    }
+    for name in table.field_names() {
+        sql.push(",").name(name).push("=excluded.").name(name);
+    }
+    sql
+}
+
+/// Values: the columns in order, then the key.
+fn patch_one(table: &Table, places: &[usize]) -> Sql {
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(&table.name).push(" SET ");
+    for (index, place) in places.iter().enumerate() {
+        sql.push(if index == 0 { "" } else { "," });
+        push_column(&mut sql, table, *place);
+        sql.push("=?");
+    }
+    sql.push(" WHERE _id=?");
+    sql
+}
+
+/// Values per row: the columns in order, then the key.
+fn patch_many(table: &Table, places: &[usize], num_rows: usize) -> Sql {
+    let mut sql = Sql::new("WITH v(");
+    for index in 0..places.len() {
+        sql.alias('c', index).push(",");
+    }
+    sql.push("k) AS (VALUES ");
+    push_rows(&mut sql, places.len() + 1, num_rows);
+    sql.push(") UPDATE ").name(&table.name).push(" SET ");
+    for (index, place) in places.iter().enumerate() {
+        sql.push(if index == 0 { "" } else { "," });
+        push_column(&mut sql, table, *place);
+        sql.push("=v.").alias('c', index);
+    }
+    sql.push(" FROM v WHERE ")
+        .name(&table.name)
+        .push("._id=v.k");
+    sql
+}
+
+fn delete(table: &Table, num_rows: usize) -> Sql {
+    let mut sql = Sql::new("DELETE FROM ");
+    sql.name(&table.name)
+        .push(" WHERE _id IN (")
+        .holes(num_rows)
+        .push(")");
+    sql
+}
+
+fn push_system_names(sql: &mut Sql) {
+    for (index, name) in SYSTEM_COLUMNS.iter().enumerate() {
+        sql.push(if index == 0 { "" } else { "," }).push(name);
+    }
+}
+
+fn push_column(sql: &mut Sql, table: &Table, place: usize) {
+    match (SYSTEM_COLUMNS.get(place), table.field_name_at(place)) {
+        (Some(name), _) => sql.push(name),
+        (None, Some(name)) => sql.name(name),
+        // Places come from this table; a foreign one makes a statement that the database refuses.
+        (None, None) => sql.name(&Name::new("")),
+    };
+}
+
+/// Adds `num_rows` groups of holes.
+pub(super) fn push_rows(sql: &mut Sql, width: usize, num_rows: usize) {
+    for index in 0..num_rows {
+        sql.push(if index == 0 { "(" } else { ",(" })
+            .holes(width)
+            .push(")");
+    }
+}
+
+/// The most values that a statement may bind; SQLite's limit is 32,766.
+const MAX_VALUES: usize = 30_000;
+
+/// Cuts `rows` into the few statement sizes that exist, so that each text is used often.
+pub(super) fn in_chunks<T>(
+    mut rows: Vec<T>,
+    sizes: &'static [usize],
+    width: usize,
+) -> impl Iterator<Item = Vec<T>> {
+    rows.reverse();
+    std::iter::from_fn(move || {
+        let fits =
+            |size: &&usize| **size <= rows.len() && (**size == 1 || **size * width <= MAX_VALUES);
+        let size = *sizes.iter().find(fits)?;
+        let rest = rows.len() - size;
+        let mut chunk = rows.split_off(rest);
+        chunk.reverse();
+        Some(chunk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_keep_order_and_respect_the_bound() {
+        let sizes: Vec<usize> = in_chunks((0..23).collect(), &[16, 4, 1], 10)
+            .map(|chunk| chunk.len())
+            .collect();
+        assert_eq!(sizes, [16, 4, 1, 1, 1]);
+        let all: Vec<i32> = in_chunks((0..23).collect(), &[16, 4, 1], 10)
+            .flatten()
+            .collect();
+        assert_eq!(all, (0..23).collect::<Vec<_>>());
+        let wide = in_chunks(vec![0; 17], &[16, 4, 1], 2_000);
+        assert_eq!(wide.map(|chunk| chunk.len()).max(), Some(4));
+    }
+}

@@ -1,0 +1,125 @@
+//! Tables, columns and indexes of record types.
+
+use skytrail_schema::types::FieldType;
+
+use super::layout::{Column, Table, TypeLayout};
+use super::names::Name;
+use super::sql::{SafeText, Sql};
+
+/// Returns the script that makes a type's table, or adds the columns behind the first `num_old`.
+pub(crate) fn create_or_extend(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<SafeText> {
+    let Some(table) = &layout.table else {
+        return Vec::new();
+    };
+    let mut script = Vec::new();
+    let new_columns = table.columns.iter().enumerate().skip(num_old);
+    if is_new {
+        script.push(create_table(table));
+    } else {
+        for (_, column) in new_columns.clone() {
+            script.extend(add_column(&table.name, column));
+        }
+    }
+    for (index, column) in new_columns {
+        script.extend(column_index(layout.id, table, index, column));
+    }
+    script
+}
+
+fn create_table(table: &Table) -> SafeText {
+    let mut sql = Sql::new("CREATE TABLE ");
+    sql.name(&table.name).push(
+        " (_row INTEGER PRIMARY KEY, _id TEXT NOT NULL UNIQUE, _position INTEGER NOT NULL, \
+         _version INTEGER NOT NULL, _database_id TEXT NOT NULL, _owner_id TEXT, _access TEXT, \
+         _created_at INTEGER NOT NULL, _created_by TEXT, _updated_at INTEGER NOT NULL, \
+         _updated_by TEXT",
+    );
+    for column in &table.columns {
+        sql.push(", ")
+            .name(&column.name)
+            .push(column_type(&column.kind));
+        if let Some(companion) = &column.companion {
+            sql.push(", ").name(companion).push(" TEXT");
+        }
+    }
+    sql.push(")");
+    sql.into_text()
+}
+
+fn add_column(table: &Name, column: &Column) -> Vec<SafeText> {
+    let add = |name: &Name, kind: &'static str| {
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.name(table).push(" ADD COLUMN ").name(name).push(kind);
+        sql.into_text()
+    };
+    let main = add(&column.name, column_type(&column.kind));
+    let companion = column.companion.iter().map(|name| add(name, " TEXT"));
+    std::iter::once(main).chain(companion).collect()
+}
+
+fn column_type(kind: &FieldType) -> &'static str {
+    match kind {
+        FieldType::Number => " REAL",
+        FieldType::Integer | FieldType::Sequence | FieldType::Boolean | FieldType::DateTime => {
+            " INTEGER"
+        }
+        _ => " TEXT",
+    }
+}
+
+/// References are looked up when their target is deleted, sequence numbers when one is given.
+fn column_index(id: i64, table: &Table, index: usize, column: &Column) -> Option<SafeText> {
+    let prefix = match column.kind {
+        FieldType::Reference(_) => "_ref",
+        FieldType::Sequence => "_sequence",
+        _ => return None,
+    };
+    let mut sql = Sql::new("CREATE INDEX ");
+    sql.name(&Name::new(&format!("{prefix}_{id}_{index}")))
+        .push(" ON ")
+        .name(&table.name)
+        .push(" (")
+        .name(&column.name)
+        .push(") WHERE ")
+        .name(&column.name)
+        .push(" IS NOT NULL");
+    Some(sql.into_text())
+}
+
+/// Returns the index that finds a unique set's values; `None` when a field has no column.
+///
+/// It is not UNIQUE: the log has decided already, and within a batch rows are written in
+/// another order than the events.
+pub(crate) fn unique_index(layout: &TypeLayout, number: usize) -> Option<SafeText> {
+    let table = layout.table.as_ref()?;
+    let fields = layout.definition.unique.get(number)?;
+    let columns: Option<Vec<&Name>> = fields
+        .iter()
+        .map(|field| table.column(field).map(Column::compared))
+        .collect();
+    let mut sql = Sql::new("CREATE INDEX ");
+    sql.name(&Name::new(&format!("_unique_{}_{number}", layout.id)))
+        .push(" ON ")
+        .name(&table.name)
+        .push(" (")
+        .names("", columns?)
+        .push(")");
+    Some(sql.into_text())
+}
+
+/// Numbers the rows that exist when a sequence field is added, in the order of their creation.
+pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(&table.name)
+        .push(" SET ")
+        .name(&column.name)
+        .push(
+            " = n.number FROM (SELECT _row AS row, row_number() OVER \
+             (ORDER BY _created_at, _id) AS number FROM ",
+        )
+        .name(&table.name)
+        .push(") AS n WHERE ")
+        .name(&table.name)
+        .push("._row = n.row");
+    sql.into_text()
+}

@@ -1,0 +1,262 @@
+//! How record types lie in tables: which table and columns a type and its fields have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skytrail_schema::id::TypeName;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+
+use super::names::{Name, NameSet};
+
+/// The columns that every record table has, without those of fields, in the table's order.
+///
+/// `_row` is the position of the event that created the record: rows lie in the order of creation.
+pub(crate) const SYSTEM_COLUMNS: [&str; 11] = [
+    "_row",
+    "_id",
+    "_position",
+    "_version",
+    "_database_id",
+    "_owner_id",
+    "_access",
+    "_created_at",
+    "_created_by",
+    "_updated_at",
+    "_updated_by",
+];
+
+/// A field's place in its type's table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Column {
+    /// The field.
+    pub(crate) field: String,
+    /// Its type.
+    pub(crate) kind: FieldType,
+    /// The column.
+    pub(crate) name: Name,
+    /// A second column: the media type of an asset, the folded form of caseless text.
+    pub(crate) companion: Option<Name>,
+}
+
+impl Column {
+    /// Returns the column that comparisons, sorting and indexes use.
+    pub(crate) fn compared(&self) -> &Name {
+        match (&self.kind, &self.companion) {
+            (FieldType::CaselessString, Some(folded)) => folded,
+            _ => &self.name,
+        }
+    }
+
+    /// Returns the column or both columns.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        std::iter::once(&self.name).chain(&self.companion)
+    }
+}
+
+/// A record type's table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Table {
+    /// The table.
+    pub(crate) name: Name,
+    /// The columns of fields, in the table's order.
+    pub(crate) columns: Vec<Column>,
+    by_field: HashMap<String, usize>,
+    places: Vec<usize>,
+}
+
+impl Table {
+    fn new(name: Name, columns: Vec<Column>) -> Self {
+        let by_field = columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| (column.field.clone(), index))
+            .collect();
+        let mut next_place = SYSTEM_COLUMNS.len();
+        let mut take_place = |column: &Column| {
+            let place = next_place;
+            next_place += column.names().count();
+            place
+        };
+        Self {
+            name,
+            places: columns.iter().map(&mut take_place).collect(),
+            columns,
+            by_field,
+        }
+    }
+
+    /// Finds a field's column.
+    pub(crate) fn column(&self, field: &str) -> Option<&Column> {
+        self.columns.get(*self.by_field.get(field)?)
+    }
+
+    /// Finds a field's column and its place in a whole row; a companion has the place behind it.
+    pub(crate) fn place(&self, field: &str) -> Option<(usize, &Column)> {
+        let index = *self.by_field.get(field)?;
+        Some((*self.places.get(index)?, self.columns.get(index)?))
+    }
+
+    /// Returns the name of the column at a place of a whole row, if it belongs to a field.
+    pub(crate) fn field_name_at(&self, place: usize) -> Option<&Name> {
+        self.field_names()
+            .nth(place.checked_sub(SYSTEM_COLUMNS.len())?)
+    }
+
+    /// Returns all columns of fields, companions included, in the table's order.
+    pub(crate) fn field_names(&self) -> impl Iterator<Item = &Name> {
+        self.columns.iter().flat_map(Column::names)
+    }
+
+    /// Returns the number of columns, those of the system included.
+    pub(crate) fn width(&self) -> usize {
+        SYSTEM_COLUMNS.len() + self.field_names().count()
+    }
+}
+
+/// A type as the store has it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TypeLayout {
+    /// The number of the type in `_type`.
+    pub(crate) id: i64,
+    /// Its definition as of the store's checkpoint.
+    pub(crate) definition: Arc<TypeDefinition>,
+    /// Its table; settings may precede it.
+    pub(crate) table: Option<Table>,
+}
+
+/// A column as `_type.columns` remembers it.
+#[derive(Serialize, Deserialize)]
+struct StoredColumn {
+    field: String,
+    column: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    companion: Option<String>,
+}
+
+impl TypeLayout {
+    /// Returns the stored form of the columns.
+    pub(crate) fn columns_to_json(&self) -> String {
+        let columns: Vec<StoredColumn> = self
+            .table
+            .iter()
+            .flat_map(|table| &table.columns)
+            .map(|column| StoredColumn {
+                field: column.field.clone(),
+                column: column.name.as_str().to_owned(),
+                companion: column
+                    .companion
+                    .as_ref()
+                    .map(|name| name.as_str().to_owned()),
+            })
+            .collect();
+        serde_json::to_string(&columns).unwrap_or_default()
+    }
+
+    /// Reads the stored form.
+    pub(crate) fn from_stored(
+        id: i64,
+        definition: TypeDefinition,
+        table: Option<&str>,
+        columns: &str,
+    ) -> Result<Self, serde_json::Error> {
+        let stored: Vec<StoredColumn> = serde_json::from_str(columns)?;
+        let columns = stored.into_iter().filter_map(|stored| {
+            Some(Column {
+                kind: definition.fields.get(&stored.field)?.clone(),
+                name: Name::new(&stored.column),
+                companion: stored.companion.as_deref().map(Name::new),
+                field: stored.field,
+            })
+        });
+        Ok(Self {
+            id,
+            table: table.map(|table| Table::new(Name::new(table), columns.collect())),
+            definition: Arc::new(definition),
+        })
+    }
+}
+
+/// All types of the store, as of its checkpoint.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalog {
+    types: HashMap<TypeName, Arc<TypeLayout>>,
+    tables: NameSet,
+    last_id: i64,
+}
+
+impl Catalog {
+    /// Finds a type.
+    pub(crate) fn get(&self, name: &TypeName) -> Option<&Arc<TypeLayout>> {
+        self.types.get(name)
+    }
+
+    /// Finds a type's table.
+    pub(crate) fn table(&self, name: &TypeName) -> Option<&Table> {
+        self.types.get(name)?.table.as_ref()
+    }
+
+    /// Returns all types by name.
+    pub(crate) fn sorted(&self) -> BTreeMap<&TypeName, &Arc<TypeLayout>> {
+        self.types.iter().collect()
+    }
+
+    /// Adds a type that was read from the store.
+    pub(crate) fn add(&mut self, layout: TypeLayout) {
+        if let Some(table) = &layout.table {
+            self.tables.reserve(table.name.as_str());
+        }
+        self.last_id = self.last_id.max(layout.id);
+        self.types
+            .insert(layout.definition.name.clone(), Arc::new(layout));
+    }
+
+    /// Takes over a changed definition; returns the new layout and how many of its columns are old.
+    pub(crate) fn change(&mut self, definition: TypeDefinition) -> (Arc<TypeLayout>, usize) {
+        let before = self.types.get(&definition.name).cloned();
+        let id = before.as_ref().map_or(self.last_id + 1, |before| before.id);
+        let old_table = before.as_ref().and_then(|before| before.table.as_ref());
+        let num_old = old_table.map_or(0, |table| table.columns.len());
+        let table = definition.is_created.then(|| {
+            let name = old_table.map(|table| table.name.clone());
+            let name = name.unwrap_or_else(|| self.tables.take(definition.name.as_str()));
+            let old = old_table.map(|table| table.columns.clone());
+            Table::new(name, columns_of(&definition, old.unwrap_or_default()))
+        });
+        let layout = Arc::new(TypeLayout {
+            id,
+            definition: Arc::new(definition),
+            table,
+        });
+        self.last_id = self.last_id.max(id);
+        self.types
+            .insert(layout.definition.name.clone(), Arc::clone(&layout));
+        (layout, num_old)
+    }
+}
+
+/// Adds columns for the fields that have none yet.
+fn columns_of(definition: &TypeDefinition, mut columns: Vec<Column>) -> Vec<Column> {
+    let mut names = NameSet::default();
+    for name in columns.iter().flat_map(Column::names) {
+        names.reserve(name.as_str());
+    }
+    for (field, kind) in &definition.fields {
+        if columns.iter().any(|column| column.field == *field) {
+            continue;
+        }
+        let name = names.take(field);
+        let companion = match kind {
+            FieldType::Asset => Some(names.take(&format!("{}~type", name.as_str()))),
+            FieldType::CaselessString => Some(names.take(&format!("{}~folded", name.as_str()))),
+            _ => None,
+        };
+        columns.push(Column {
+            field: field.clone(),
+            kind: kind.clone(),
+            name,
+            companion,
+        });
+    }
+    columns
+}

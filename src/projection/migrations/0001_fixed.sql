@@ -1,0 +1,81 @@
+-- Our own tables; those of record types are made by events.
+
+CREATE TABLE _checkpoint (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    position INTEGER NOT NULL
+);
+INSERT INTO _checkpoint (id, position) VALUES (1, 0);
+
+-- A record type: its definition, and which table and columns it got.
+CREATE TABLE _type (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    table_name TEXT,
+    columns TEXT NOT NULL,
+    definition TEXT NOT NULL
+);
+
+CREATE TABLE _role (
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    by_default INTEGER NOT NULL,
+    is_admin INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Users' auth rows: password hash, providers, roles, as one JSON object.
+CREATE TABLE _auth (
+    id TEXT NOT NULL UNIQUE,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL
+);
+
+-- kind: 1 friend, 2 follow
+CREATE TABLE _relation (
+    kind INTEGER NOT NULL,
+    from_user TEXT NOT NULL,
+    to_user TEXT NOT NULL,
+    PRIMARY KEY (kind, from_user, to_user)
+) WITHOUT ROWID;
+CREATE INDEX _relation_back ON _relation (kind, to_user);
+
+CREATE TABLE _relation_version (
+    kind INTEGER NOT NULL,
+    from_user TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (kind, from_user)
+) WITHOUT ROWID;
+
+-- The last number of each sequence field.
+CREATE TABLE _sequence (
+    type INTEGER NOT NULL,
+    field TEXT NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (type, field)
+) WITHOUT ROWID;
+
+-- Who acted, once each, as a JSON object.
+CREATE TABLE _actor (
+    id INTEGER PRIMARY KEY,
+    actor TEXT NOT NULL UNIQUE
+);
+
+-- One row per event. `stream` is a hash of the stream's name; the event in the log has the name.
+CREATE TABLE _history (
+    position INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    actor INTEGER NOT NULL,
+    time INTEGER NOT NULL
+);
+-- Hashes are random, so one index over all of them would touch a page per event. In slices of
+-- 65,536 events the writing end stays small; a lookup goes through the slices.
+CREATE INDEX _history_stream ON _history (position >> 16, stream);
+
+-- Events, or parts of them, that could not be applied.
+CREATE TABLE _faults (
+    position INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    reason TEXT NOT NULL
+);
+PRAGMA user_version = 1;

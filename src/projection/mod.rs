@@ -1,0 +1,27 @@
+//! The record store: the queryable projection of the log, in SQL.
+//!
+//! - `layout`, `names`, `ddl`: each record type has a real table, with a column per field.
+//! - `apply`: commits become rows, a batch per transaction, the checkpoint with it.
+//! - `read`: reading by key. `query`: reading by predicate.
+//! - `sqlite`, `readers`: one connection that writes, a few that read.
+//! - `sql`: the only way to make SQL text; values are always bound.
+//!
+//! The store is disposable: everything in it comes from the log, in an order and
+//! form that depend on the log alone, so that a rebuilt store equals the live one.
+
+mod apply;
+mod ddl;
+mod layout;
+mod names;
+mod read;
+mod readers;
+mod sql;
+mod sqlite;
+mod store;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use sqlite::{OpenError, StoreOptions};
+pub use store::SqlStore;

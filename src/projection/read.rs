@@ -1,0 +1,344 @@
+//! Reading by key: heads, users, relations, and what the server keeps in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skytrail_actors::store::Snapshot;
+use skytrail_schema::acl::Acl;
+use skytrail_schema::event::{RoleFlags, UserState};
+use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
+use skytrail_schema::predicate::{Direction, Relation};
+use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::value::Value;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::apply::settings::relation_number;
+use super::layout::{Catalog, SYSTEM_COLUMNS, Table, TypeLayout};
+use super::sql::{Arg, Sql};
+use super::value::{decode, encode};
+
+/// The most keys that one statement looks up.
+const MAX_KEYS: usize = 256;
+
+/// Adds the columns of a head, each read from the table with the alias `t`.
+pub(crate) fn push_head_columns(sql: &mut Sql, table: &Table) {
+    for (index, name) in SYSTEM_COLUMNS.iter().skip(1).enumerate() {
+        sql.push(if index == 0 { "t." } else { ",t." }).push(name);
+    }
+    for name in table.field_names() {
+        sql.push(",t.").name(name);
+    }
+}
+
+/// Reads the columns that [`push_head_columns`] selects.
+pub(crate) fn decode_head(
+    name: &TypeName,
+    table: &Table,
+    row: &SqliteRow,
+) -> Result<Head, sqlx::Error> {
+    let text = |index: usize| row.try_get_unchecked::<Option<&str>, _>(index);
+    let user = |index: usize| text(index).map(|text| text.map(UserId::from));
+    let time = |index: usize| {
+        row.try_get_unchecked::<i64, _>(index)
+            .map(Timestamp::from_micros)
+    };
+    let access = text(5)?.map(parse_access).transpose()?;
+    let record = Record {
+        id: RecordId::new(name.clone(), row.try_get_unchecked::<&str, _>(0)?),
+        database: Database::from_stored(row.try_get_unchecked::<&str, _>(3)?),
+        owner: user(4)?,
+        access,
+        created_at: time(6)?,
+        created_by: user(7)?,
+        updated_at: time(8)?,
+        updated_by: user(9)?,
+        fields: decode_fields(table, row)?,
+    };
+    Ok(Head {
+        version: unsigned(row, 2)?,
+        position: unsigned(row, 1)?,
+        record,
+    })
+}
+
+fn decode_fields(table: &Table, row: &SqliteRow) -> Result<Fields, sqlx::Error> {
+    let mut fields = Fields::new();
+    let mut index = SYSTEM_COLUMNS.len() - 1;
+    for column in &table.columns {
+        let value = decode(column, row, index)?;
+        if value != Value::Null {
+            fields.insert(column.field.clone(), value);
+        }
+        index += column.names().count();
+    }
+    Ok(fields)
+}
+
+fn parse_access(text: &str) -> Result<Acl, sqlx::Error> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn unsigned<T: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
+    let number: i64 = row.try_get_unchecked(index)?;
+    T::try_from(number).map_err(|_| sqlx::Error::Decode("number out of range".into()))
+}
+
+/// Loads heads by key.
+pub(crate) async fn heads(
+    conn: &mut SqliteConnection,
+    layout: &TypeLayout,
+    keys: &[RecordKey],
+) -> Result<Vec<Option<Head>>, sqlx::Error> {
+    let Some(table) = &layout.table else {
+        return Ok(vec![None; keys.len()]);
+    };
+    let mut found: HashMap<RecordKey, Head> = HashMap::new();
+    for chunk in keys.chunks(MAX_KEYS) {
+        let mut sql = Sql::new("SELECT ");
+        push_head_columns(&mut sql, table);
+        sql.push(" FROM ")
+            .name(&table.name)
+            .push(" AS t WHERE t._id IN (");
+        // A few sizes, so that few statements are kept prepared; the rest repeats the last key.
+        let num_holes = chunk.len().next_power_of_two();
+        sql.holes(num_holes).push(")");
+        let last = chunk.last().into_iter().cycle();
+        let args = chunk.iter().chain(last).take(num_holes);
+        let args = args.map(|key| Arg::text(key.as_str())).collect();
+        for row in sql.into_text().fetch_all(conn, args).await? {
+            let head = decode_head(&layout.definition.name, table, &row)?;
+            found.insert(head.record.id.key.clone(), head);
+        }
+    }
+    Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+}
+
+/// Loads auth rows.
+pub(crate) async fn users(
+    conn: &mut SqliteConnection,
+    ids: &[UserId],
+) -> Result<Vec<Option<(u32, UserState)>>, sqlx::Error> {
+    let mut found: HashMap<String, (u32, UserState)> = HashMap::new();
+    for chunk in ids.chunks(MAX_KEYS) {
+        let mut sql = Sql::new("SELECT id, version, state FROM _auth WHERE id IN (");
+        sql.holes(chunk.len()).push(")");
+        let args = chunk.iter().map(|id| Arg::text(id.as_str())).collect();
+        for row in sql.into_text().fetch_all(conn, args).await? {
+            let state: &str = row.try_get(2)?;
+            let state =
+                serde_json::from_str(state).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
+        }
+    }
+    Ok(ids
+        .iter()
+        .map(|id| found.get(id.as_str()).cloned())
+        .collect())
+}
+
+/// Finds a record by the values of some fields.
+pub(crate) async fn find_by_fields(
+    conn: &mut SqliteConnection,
+    table: &Table,
+    fields: &[(&str, &Value)],
+) -> Result<Option<RecordKey>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT _id FROM ");
+    sql.name(&table.name).push(" AS t WHERE 1");
+    for (field, value) in fields {
+        let Some(column) = table.column(field) else {
+            return Ok(None);
+        };
+        let Some(cell) = encode(&column.kind, value) else {
+            return Ok(None);
+        };
+        let is_folded = column.compared() != &column.name;
+        let arg = if is_folded { cell.companion } else { cell.main };
+        if arg == Arg::Null {
+            return Ok(None);
+        }
+        sql.push(" AND t.")
+            .name(column.compared())
+            .push("=")
+            .bind(arg);
+    }
+    sql.push(" LIMIT 1");
+    let row = sql.fetch_optional(conn).await?;
+    row.map(|row| Ok(RecordKey::from(row.try_get::<&str, _>(0)?)))
+        .transpose()
+}
+
+/// Finds a record of a type that refers to `target`.
+pub(crate) async fn find_referrer(
+    conn: &mut SqliteConnection,
+    table: &Table,
+    target: &RecordId,
+) -> Result<Option<RecordKey>, sqlx::Error> {
+    let mut sql = Sql::default();
+    for column in &table.columns {
+        let refers = matches!(
+            &column.kind,
+            skytrail_schema::types::FieldType::Reference(name) if *name == target.record_type
+        );
+        if refers {
+            sql.push(if sql.is_empty() { "" } else { " UNION ALL " });
+            sql.push("SELECT t._id FROM ").name(&table.name);
+            sql.push(" AS t WHERE t.").name(&column.name);
+            sql.push("=").bind(Arg::text(target.key.as_str()));
+        }
+    }
+    if sql.is_empty() {
+        return Ok(None);
+    }
+    sql.push(" LIMIT 1");
+    let row = sql.fetch_optional(conn).await?;
+    row.map(|row| Ok(RecordKey::from(row.try_get::<&str, _>(0)?)))
+        .transpose()
+}
+
+/// Counts a table's rows.
+pub(crate) async fn count(conn: &mut SqliteConnection, table: &Table) -> Result<u64, sqlx::Error> {
+    let mut sql = Sql::new("SELECT count(*) FROM ");
+    sql.name(&table.name);
+    let row = sql.fetch_optional(conn).await?;
+    row.map_or(Ok(0), |row| unsigned(&row, 0))
+}
+
+/// Loads the version of a relation's stream and whether it holds.
+pub(crate) async fn relation(
+    conn: &mut SqliteConnection,
+    relation: Relation,
+    from: &UserId,
+    to: &UserId,
+) -> Result<(u32, bool), sqlx::Error> {
+    let mut sql = Sql::new("SELECT (SELECT version FROM _relation_version WHERE kind=");
+    sql.bind(Arg::Int(relation_number(relation)))
+        .push(" AND from_user=");
+    sql.bind(Arg::text(from.as_str()));
+    sql.push("), EXISTS (SELECT 1 FROM _relation WHERE kind=");
+    sql.bind(Arg::Int(relation_number(relation)))
+        .push(" AND from_user=");
+    sql.bind(Arg::text(from.as_str())).push(" AND to_user=");
+    sql.bind(Arg::text(to.as_str())).push(")");
+    let Some(row) = sql.fetch_optional(conn).await? else {
+        return Ok((0, false));
+    };
+    let version: Option<i64> = row.try_get_unchecked(0)?;
+    let version = u32::try_from(version.unwrap_or_default());
+    let holds: i64 = row.try_get_unchecked(1)?;
+    Ok((version.unwrap_or_default(), holds != 0))
+}
+
+/// Lists related users by id.
+pub(crate) async fn related(
+    conn: &mut SqliteConnection,
+    relation: Relation,
+    direction: Direction,
+    user: &UserId,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    let kind = || Arg::Int(relation_number(relation));
+    let user = || Arg::text(user.as_str());
+    let mut sql = match direction {
+        Direction::Outward | Direction::Mutual => {
+            let mut sql = Sql::new("SELECT to_user FROM _relation AS r WHERE kind=");
+            sql.bind(kind()).push(" AND from_user=").bind(user());
+            sql
+        }
+        Direction::Inward => {
+            let mut sql = Sql::new("SELECT from_user FROM _relation WHERE kind=");
+            sql.bind(kind()).push(" AND to_user=").bind(user());
+            sql
+        }
+    };
+    if direction == Direction::Mutual {
+        sql.push(" AND EXISTS (SELECT 1 FROM _relation AS back WHERE back.kind=")
+            .bind(kind());
+        sql.push(" AND back.from_user=r.to_user AND back.to_user=")
+            .bind(user());
+        sql.push(")");
+    }
+    sql.push(" ORDER BY 1");
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter()
+        .map(|row| Ok(UserId::from(row.try_get::<&str, _>(0)?)))
+        .collect()
+}
+
+/// Loads the types and the checkpoint.
+pub(crate) async fn catalog(conn: &mut SqliteConnection) -> Result<(Catalog, u64), sqlx::Error> {
+    let mut catalog = Catalog::default();
+    let sql = Sql::new("SELECT id, definition, table_name, columns FROM _type ORDER BY id");
+    for row in sql.fetch_all(conn).await? {
+        let layout = decode_type(&row)?;
+        catalog.add(layout);
+    }
+    let row = Sql::new("SELECT position FROM _checkpoint")
+        .fetch_optional(conn)
+        .await?;
+    let checkpoint = row.map_or(Ok(0), |row| unsigned(&row, 0))?;
+    Ok((catalog, checkpoint))
+}
+
+fn decode_type(row: &SqliteRow) -> Result<TypeLayout, sqlx::Error> {
+    let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
+    let definition = serde_json::from_str(row.try_get(1)?).map_err(decode)?;
+    TypeLayout::from_stored(
+        row.try_get(0)?,
+        definition,
+        row.try_get(2)?,
+        row.try_get(3)?,
+    )
+    .map_err(decode)
+}
+
+/// Loads what the server keeps in memory, as of one moment.
+pub(crate) async fn snapshot(conn: &mut SqliteConnection) -> Result<Snapshot, sqlx::Error> {
+    use sqlx::Connection as _;
+
+    let mut tx = conn.begin().await?;
+    let (catalog, checkpoint) = catalog(&mut tx).await?;
+    let types = catalog.sorted().into_values();
+    let types: Vec<Arc<TypeLayout>> = types.cloned().collect();
+    let names: HashMap<i64, &TypeName> = types
+        .iter()
+        .map(|layout| (layout.id, &layout.definition.name))
+        .collect();
+    let sql = Sql::new("SELECT type, field, last FROM _sequence");
+    let mut sequences = Vec::new();
+    for row in sql.fetch_all(&mut tx).await? {
+        if let Some(name) = names.get(&row.try_get(0)?) {
+            sequences.push(((*name).clone(), row.try_get(1)?, row.try_get(2)?));
+        }
+    }
+    let roles = roles(&mut tx).await?;
+    Ok(Snapshot {
+        checkpoint,
+        types: types
+            .iter()
+            .map(|layout| (*layout.definition).clone())
+            .collect(),
+        roles,
+        sequences,
+    })
+}
+
+async fn roles(
+    conn: &mut SqliteConnection,
+) -> Result<Vec<(RoleName, u32, RoleFlags)>, sqlx::Error> {
+    let sql = Sql::new("SELECT name, version, by_default, is_admin FROM _role ORDER BY name");
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter()
+        .map(|row| {
+            let flags = RoleFlags {
+                by_default: row.try_get::<i64, _>(2)? != 0,
+                is_admin: row.try_get::<i64, _>(3)? != 0,
+            };
+            Ok((
+                RoleName::from(row.try_get::<&str, _>(0)?),
+                unsigned(row, 1)?,
+                flags,
+            ))
+        })
+        .collect()
+}

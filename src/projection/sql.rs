@@ -1,0 +1,240 @@
+//! SQL text, assembled so that it cannot carry anybody's data.
+//!
+//! A statement is made of three things only: literals of this program
+//! (`&'static str`), quoted [`Name`]s, and bound values. This file and `ddl.rs`
+//! are the only ones that make SQL text at run time, and this is the only one
+//! that vouches for it.
+
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult, SqliteRow};
+use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
+
+use super::names::Name;
+
+/// A value to bind.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Arg {
+    /// NULL.
+    Null,
+    /// A whole number, a truth value, or a time in microseconds.
+    Int(i64),
+    /// A float.
+    Real(f64),
+    /// A text.
+    Text(String),
+}
+
+impl Arg {
+    /// Binds a text.
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// Binds a text or NULL.
+    pub(crate) fn maybe(text: Option<impl Into<String>>) -> Self {
+        text.map_or(Self::Null, |text| Self::Text(text.into()))
+    }
+
+    /// Binds an unsigned number; positions stay below 2^63.
+    pub(crate) fn unsigned(number: u64) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+/// SQL text that was made by [`Sql`]. Cheap to clone, so that often used texts are made once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SafeText(Arc<str>);
+
+impl SafeText {
+    /// Returns the text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Runs the statement; returns the number of rows that it changed.
+    pub(crate) async fn execute(
+        &self,
+        conn: &mut SqliteConnection,
+        args: Vec<Arg>,
+    ) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
+        let done: SqliteQueryResult = query.execute(conn).await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Runs the statement and returns all its rows.
+    pub(crate) async fn fetch_all(
+        &self,
+        conn: &mut SqliteConnection,
+        args: Vec<Arg>,
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
+        query.fetch_all(conn).await
+    }
+
+    /// Runs the statement and returns its first row.
+    pub(crate) async fn fetch_optional(
+        &self,
+        conn: &mut SqliteConnection,
+        args: Vec<Arg>,
+    ) -> Result<Option<SqliteRow>, sqlx::Error> {
+        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
+        query.fetch_optional(conn).await
+    }
+
+    /// Runs the statement and hands out its rows as they come.
+    pub(crate) fn fetch<'a>(
+        &self,
+        conn: &'a mut SqliteConnection,
+        args: Vec<Arg>,
+    ) -> Result<BoxStream<'a, Result<SqliteRow, sqlx::Error>>, sqlx::Error> {
+        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
+        Ok(conn.fetch(query))
+    }
+}
+
+fn arguments(args: Vec<Arg>) -> Result<SqliteArguments, sqlx::Error> {
+    let mut bound = SqliteArguments::default();
+    bound.reserve(args.len(), 0);
+    for arg in args {
+        match arg {
+            Arg::Null => bound.add(None::<i64>),
+            Arg::Int(number) => bound.add(number),
+            Arg::Real(number) => bound.add(number),
+            Arg::Text(text) => bound.add(text),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(bound)
+}
+
+/// A statement in the making.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sql {
+    text: String,
+    args: Vec<Arg>,
+}
+
+impl Sql {
+    /// Starts a statement.
+    pub(crate) fn new(text: &'static str) -> Self {
+        let mut sql = Self::default();
+        sql.push(text);
+        sql
+    }
+
+    /// Adds text of this program.
+    pub(crate) fn push(&mut self, text: &'static str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Adds a quoted identifier.
+    pub(crate) fn name(&mut self, name: &Name) -> &mut Self {
+        self.text.push_str(name.quoted());
+        self
+    }
+
+    /// Adds a table alias made of a letter and a number.
+    pub(crate) fn alias(&mut self, letter: char, number: usize) -> &mut Self {
+        debug_assert!(letter.is_ascii_lowercase(), "aliases are letters");
+        self.text.push(letter);
+        self.text.push_str(&number.to_string());
+        self
+    }
+
+    /// Adds a whole number as text, where a bound value would keep the planner from seeing it.
+    pub(crate) fn number(&mut self, number: i64) -> &mut Self {
+        self.text.push_str(&number.to_string());
+        self
+    }
+
+    /// Adds a bound value.
+    pub(crate) fn bind(&mut self, arg: Arg) -> &mut Self {
+        self.text.push('?');
+        self.args.push(arg);
+        self
+    }
+
+    /// Adds `count` holes for values that come later, separated by commas.
+    pub(crate) fn holes(&mut self, count: usize) -> &mut Self {
+        for index in 0..count {
+            self.text.push_str(if index == 0 { "?" } else { ",?" });
+        }
+        self
+    }
+
+    /// Adds a list of names, each with `before` in front, separated by commas.
+    pub(crate) fn names<'a>(
+        &mut self,
+        before: &'static str,
+        names: impl IntoIterator<Item = &'a Name>,
+    ) -> &mut Self {
+        for (index, name) in names.into_iter().enumerate() {
+            if index > 0 {
+                self.push(",");
+            }
+            self.push(before).name(name);
+        }
+        self
+    }
+
+    /// Adds another statement's text and values.
+    pub(crate) fn append(&mut self, other: Self) -> &mut Self {
+        self.text.push_str(&other.text);
+        self.args.extend(other.args);
+        self
+    }
+
+    /// Whether nothing was added yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Returns the text and the values.
+    pub(crate) fn finish(self) -> (SafeText, Vec<Arg>) {
+        (SafeText(self.text.into()), self.args)
+    }
+
+    /// Returns the text of a statement whose values come later.
+    pub(crate) fn into_text(self) -> SafeText {
+        debug_assert!(self.args.is_empty(), "values would be lost");
+        SafeText(self.text.into())
+    }
+
+    /// Runs the statement; returns the number of rows that it changed.
+    pub(crate) async fn execute(self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+        let (text, args) = self.finish();
+        text.execute(conn, args).await
+    }
+
+    /// Runs the statement and returns all its rows.
+    pub(crate) async fn fetch_all(
+        self,
+        conn: &mut SqliteConnection,
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        let (text, args) = self.finish();
+        text.fetch_all(conn, args).await
+    }
+
+    /// Runs the statement and returns its first row.
+    pub(crate) async fn fetch_optional(
+        self,
+        conn: &mut SqliteConnection,
+    ) -> Result<Option<SqliteRow>, sqlx::Error> {
+        let (text, args) = self.finish();
+        text.fetch_optional(conn, args).await
+    }
+}
+
+/// Runs a script of several statements, without keeping any of them prepared.
+pub(crate) async fn run_script(
+    conn: &mut SqliteConnection,
+    script: Sql,
+) -> Result<(), sqlx::Error> {
+    debug_assert!(script.args.is_empty(), "scripts carry no values");
+    let text = AssertSqlSafe(script.text).into_sql_str();
+    sqlx::raw_sql(text).execute(conn).await.map(drop)
+}

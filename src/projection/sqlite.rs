@@ -1,0 +1,131 @@
+//! Opening, closing and migrating the SQLite file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+
+/// How a store uses its file.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Connections that read; two per core serve well. They are opened when needed.
+    pub num_readers: usize,
+    /// Page cache of the writer, in KiB; 8192 by default.
+    pub writer_cache_kib: u32,
+    /// Page cache of each reader, in KiB; 4096 by default. The system's own cache lies behind it.
+    pub reader_cache_kib: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            num_readers: cores * 2,
+            writer_cache_kib: 8192,
+            reader_cache_kib: 4096,
+        }
+    }
+}
+
+/// Why a store's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder or the pointer file cannot be read or written.
+    #[error("record store folder not usable, path={path}")]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file was made by a newer program.
+    #[error("record store has format={found}, this program knows up to {known}")]
+    Newer {
+        /// The file's format.
+        found: i64,
+        /// The newest format that this program knows.
+        known: i64,
+    },
+    /// The database does not open.
+    #[error("record store does not open")]
+    Database(#[from] sqlx::Error),
+}
+
+impl OpenError {
+    /// Whether the file itself is damaged, so that making it anew from the log helps.
+    pub(crate) fn is_damage(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return matches!(self, Self::Database(sqlx::Error::Decode(_)));
+        };
+        let code = error.code().and_then(|code| code.parse::<i64>().ok());
+        code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+    }
+}
+
+/// The scripts that bring a file from one format to the next.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_fixed.sql")];
+
+/// The write-ahead file is merged into the database after this many pages of 4 KiB.
+const CHECKPOINT_PAGES: &str = "4000";
+
+/// Returns the options that all connections share.
+fn base(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(false)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging()
+}
+
+/// Returns the options of reading connections.
+pub(crate) fn reader_options(path: &Path, options: &StoreOptions) -> SqliteConnectOptions {
+    base(path)
+        .read_only(true)
+        .row_buffer_size(256)
+        .statement_cache_capacity(96)
+        .pragma("cache_size", format!("-{}", options.reader_cache_kib))
+}
+
+/// Opens the one connection that writes; makes the file if there is none.
+pub(crate) async fn open_writer(
+    path: &Path,
+    options: &StoreOptions,
+) -> Result<SqliteConnection, OpenError> {
+    let mut conn = base(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A power cut only rolls the newest batches back; the log has them.
+        .synchronous(SqliteSynchronous::Normal)
+        .statement_cache_capacity(128)
+        .pragma("cache_size", format!("-{}", options.writer_cache_kib))
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        .pragma("journal_size_limit", "33554432")
+        .connect()
+        .await?;
+    migrate(&mut conn).await?;
+    Ok(conn)
+}
+
+async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    let row = sqlx::query("PRAGMA user_version")
+        .fetch_one(&mut *conn)
+        .await?;
+    let found: i64 = row.try_get(0)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let Ok(done) = usize::try_from(found) else {
+        return Err(OpenError::Newer { found, known });
+    };
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    for script in MIGRATIONS.iter().skip(done) {
+        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::raw_sql(*script).execute(&mut *tx).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The store's port, on SQLite.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, RecordStore, Snapshot, StoreError};
+use skytrail_schema::event::{Commit, UserState};
+use skytrail_schema::id::{RecordId, RecordKey, UserId};
+use skytrail_schema::predicate::{Direction, Relation};
+use skytrail_schema::query::Query;
+use skytrail_schema::record::Head;
+use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::value::Value;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::Mutex;
+
+use super::apply::WriterState;
+use super::layout::{Catalog, TypeLayout};
+use super::read;
+use super::readers::Readers;
+use super::sqlite::{OpenError, StoreOptions, open_writer, reader_options};
+
+/// A record store in one SQLite file.
+pub struct SqlStore {
+    writer: Mutex<Option<Writer>>,
+    readers: Readers,
+    catalog: ArcSwap<Catalog>,
+}
+
+/// The one connection that writes, and what belongs to it.
+struct Writer {
+    conn: SqliteConnection,
+    state: WriterState,
+}
+
+impl SqlStore {
+    /// Opens the file at `path`, making it if there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
+        let mut conn = open_writer(path, options).await?;
+        let (catalog, checkpoint) = read::catalog(&mut conn).await?;
+        let catalog = Arc::new(catalog);
+        Ok(Self {
+            writer: Mutex::new(Some(Writer {
+                conn,
+                state: WriterState::new(Arc::clone(&catalog), checkpoint),
+            })),
+            readers: Readers::new(reader_options(path, options), options.num_readers),
+            catalog: ArcSwap::new(catalog),
+        })
+    }
+
+    fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
+        self.catalog.load().get(&definition.name).cloned()
+    }
+}
+
+/// Tells the port what failed.
+pub(super) fn failed(error: sqlx::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+#[async_trait]
+impl RecordStore for SqlStore {
+    async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::snapshot(conn).await.map_err(failed)
+    }
+
+    async fn load_heads(
+        &self,
+        definition: &TypeDefinition,
+        keys: &[RecordKey],
+    ) -> Result<Vec<Option<Head>>, StoreError> {
+        let Some(layout) = self.layout(definition) else {
+            return Ok(vec![None; keys.len()]);
+        };
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::heads(conn, &layout, keys).await.map_err(failed)
+    }
+
+    async fn find_by_fields(
+        &self,
+        definition: &TypeDefinition,
+        fields: &[(&str, &Value)],
+    ) -> Result<Option<RecordKey>, StoreError> {
+        let layout = self.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(None);
+        };
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::find_by_fields(conn, table, fields)
+            .await
+            .map_err(failed)
+    }
+
+    async fn find_referrer(
+        &self,
+        target: &RecordId,
+        definitions: &[Arc<TypeDefinition>],
+    ) -> Result<Option<RecordId>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        for definition in definitions {
+            let layout = self.layout(definition);
+            let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+                continue;
+            };
+            let found = read::find_referrer(conn, table, target)
+                .await
+                .map_err(failed)?;
+            if let Some(key) = found {
+                return Ok(Some(RecordId::new(definition.name.clone(), key)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError> {
+        let layout = self.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(0);
+        };
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::count(conn, table).await.map_err(failed)
+    }
+
+    async fn query(
+        &self,
+        _query: &Query,
+        _asker: &Asker<'_>,
+        _definitions: &[Arc<TypeDefinition>],
+        _heads: &dyn HeadSource,
+    ) -> Result<QueryAnswer, StoreError> {
+        Err(StoreError::Failed("queries are not there yet".to_owned()))
+    }
+
+    async fn load_users(
+        &self,
+        ids: &[UserId],
+    ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::users(conn, ids).await.map_err(failed)
+    }
+
+    async fn load_relation(
+        &self,
+        relation: Relation,
+        from: &UserId,
+        to: &UserId,
+    ) -> Result<(u32, bool), StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::relation(conn, relation, from, to)
+            .await
+            .map_err(failed)
+    }
+
+    async fn list_related(
+        &self,
+        relation: Relation,
+        direction: Direction,
+        user: &UserId,
+    ) -> Result<Vec<UserId>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::related(conn, relation, direction, user)
+            .await
+            .map_err(failed)
+    }
+
+    async fn apply(&self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer
+            .as_mut()
+            .ok_or(sqlx::Error::PoolClosed)
+            .map_err(failed)?;
+        let Writer { conn, state } = writer;
+        state.apply(conn, commits).await.map_err(failed)?;
+        if !Arc::ptr_eq(&state.catalog, &self.catalog.load()) {
+            self.catalog.store(Arc::clone(&state.catalog));
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close().await;
+        let Some(writer) = self.writer.lock().await.take() else {
+            return Ok(());
+        };
+        let mut conn = writer.conn;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut conn)
+            .await
+            .map_err(failed)?;
+        conn.close().await.map_err(failed)
+    }
+}

@@ -1,0 +1,128 @@
+//! Events become rows.
+
+use serde_json::json;
+use skytrail_schema::types::FieldType;
+
+use super::world::*;
+
+fn every_type() -> Vec<(&'static str, FieldType)> {
+    vec![
+        ("text", FieldType::String),
+        ("Text", FieldType::CaselessString),
+        ("number", FieldType::Number),
+        ("whole", FieldType::Integer),
+        ("flag", FieldType::Boolean),
+        ("json", FieldType::Json),
+        ("time", FieldType::DateTime),
+        ("file", FieldType::Asset),
+        ("file~type", FieldType::String),
+        ("other", FieldType::Reference("note".into())),
+        ("place", FieldType::Location),
+        ("area", FieldType::Geometry),
+        ("rowid", FieldType::String),
+        ("_id", FieldType::String),
+        ("a\"b\0c?.'", FieldType::String),
+    ]
+}
+
+fn every_value() -> serde_json::Value {
+    json!({
+        "text": "a\0b'\"; DROP TABLE note; --", "Text": "ÄöK", "number": 1.5, "whole": 7, "flag": true,
+        "json": {"b": [1, 2.5, null], "a": {"$type": "date", "$date": "2015-04-10T09:35:20Z"}},
+        "time": {"$type": "date", "$date": "2015-04-10T09:35:20.123456Z"},
+        "file": {"$type": "asset", "$name": "x.png", "$content_type": "image/png"},
+        "file~type": "mine",
+        "other": {"$type": "ref", "$id": "note/1"},
+        "place": {"$type": "geo", "$lng": 114.1501, "$lat": -22.2},
+        "area": {"$type": "geojson", "$val": {"type": "Point", "coordinates": [1.5, 2]}},
+        "rowid": "r", "_id": "i", "a\"b\0c?.'": "q",
+    })
+}
+
+#[tokio::test]
+async fn every_kind_of_value_comes_back() {
+    let mut world = World::new().await;
+    world.run(vec![extend("note", &every_type())]).await;
+    world.run(vec![create("note/1", 1, every_value())]).await;
+    world.run(vec![create("note/2", 2, json!({}))]).await;
+    world
+        .run(vec![patch("note/2", 3, every_value(), &[])])
+        .await;
+    world
+        .run(vec![patch(
+            "note/1",
+            4,
+            json!({"text": "x"}),
+            &["Text", "file"],
+        )])
+        .await;
+    world.assert_equal().await;
+}
+
+#[tokio::test]
+async fn types_with_strange_names_are_told_apart() {
+    let mut world = World::new().await;
+    let names = [
+        "note",
+        "Note",
+        "_type",
+        "sqlite_master",
+        "a\"b",
+        "a\0b",
+        "select",
+        "colon:fever",
+    ];
+    for name in names {
+        let field = [("f", FieldType::String), ("F", FieldType::Number)];
+        world.run(vec![extend(name, &field)]).await;
+        let id = format!("{name}/k");
+        world
+            .run(vec![create(&id, 1, json!({"f": name, "F": 2}))])
+            .await;
+    }
+    world.assert_equal().await;
+}
+
+#[tokio::test]
+async fn a_batch_of_many_events_of_one_record_is_one_state() {
+    let mut world = World::new().await;
+    world.commit(vec![extend("note", &[("n", FieldType::Number)])]);
+    world.commit(vec![
+        create("note/1", 1, json!({"n": 1})),
+        patch("note/1", 2, json!({"n": 2}), &[]),
+    ]);
+    world.commit(vec![delete("note/1", 3)]);
+    world.commit(vec![create("note/1", 4, json!({"n": 4}))]);
+    world.commit(vec![replace("note/1", 5, json!({"n": 5}))]);
+    world.commit(vec![create("note/2", 6, json!({})), delete("note/2", 7)]);
+    world.commit(vec![extend("note", &[("m", FieldType::String)])]);
+    world.commit(vec![patch("note/1", 8, json!({"m": "x"}), &["n"])]);
+    world.apply_all(100).await;
+    world.assert_equal().await;
+}
+
+#[tokio::test]
+async fn applying_twice_changes_nothing() {
+    let mut world = World::new().await;
+    world.commit(vec![extend("note", &[("n", FieldType::Number)])]);
+    world.commit(vec![create("note/1", 1, json!({"n": 1}))]);
+    world.commit(vec![patch("note/1", 2, json!({"n": 2}), &[])]);
+    world.apply_all(2).await;
+    world.apply_all(1).await;
+    world.assert_equal().await;
+}
+
+#[tokio::test]
+async fn an_event_at_fault_stops_nobody_else() {
+    let mut world = World::new().await;
+    world.commit(vec![extend("note", &[("n", FieldType::Number)])]);
+    world.commit(vec![create("note/1", 1, json!({"n": 1}))]);
+    world.commit(vec![patch("note/missing", 2, json!({"n": 2}), &[])]);
+    world.commit(vec![create("unknown/1", 2, json!({}))]);
+    world
+        .heads
+        .remove(&skytrail_schema::id::RecordId::parse("unknown/1").unwrap());
+    world.commit(vec![patch("note/1", 2, json!({"n": 2}), &[])]);
+    world.apply_all(100).await;
+    world.assert_equal().await;
+}

@@ -1,0 +1,4 @@
+//! Tests of the store as a whole, against the fold of the same events in memory.
+
+mod apply;
+mod world;

@@ -1,0 +1,218 @@
+//! A store in a folder of its own, and commits to feed it with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use skytrail_actors::record::apply as fold;
+use skytrail_actors::store::RecordStore as _;
+use skytrail_schema::acl::Acl;
+use skytrail_schema::event::{
+    Actor, Commit, Event, EventBody, RecordPatch, RecordState, Stream, Touch, TypeExtension,
+};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::record::Head;
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::projection::{SqlStore, StoreOptions};
+
+/// A store, the log that fed it, and the fold of that log.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) store: SqlStore,
+    pub(crate) log: Vec<Arc<Commit>>,
+    pub(crate) heads: BTreeMap<RecordId, Head>,
+    pub(crate) types: BTreeMap<TypeName, TypeDefinition>,
+    versions: BTreeMap<Stream, u32>,
+    next_position: u64,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.db");
+        let store = SqlStore::open_file(&path, &StoreOptions::default())
+            .await
+            .unwrap();
+        Self {
+            folder,
+            store,
+            log: Vec::new(),
+            heads: BTreeMap::new(),
+            types: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            next_position: 1,
+        }
+    }
+
+    /// Appends a commit of these events and folds it; it is not applied yet.
+    pub(crate) fn commit(&mut self, bodies: Vec<(Stream, EventBody)>) -> Arc<Commit> {
+        let events = bodies.into_iter().map(|(stream, body)| {
+            let version = self.versions.entry(stream.clone()).or_default();
+            *version += 1;
+            let position = self.next_position;
+            self.next_position += 1;
+            Event {
+                position,
+                stream,
+                version: *version,
+                body,
+                provenance: Vec::new(),
+                payload_hash: [0; 32],
+            }
+        });
+        let commit = Arc::new(Commit {
+            id: Uuid::from_u128(self.log.len() as u128),
+            events: events.collect(),
+            time: now(self.log.len() as i64),
+            epoch: 1,
+            actor: Actor::default(),
+            request_id: None,
+            causation: None,
+            chain: [0; 32],
+        });
+        for event in &commit.events {
+            self.fold(event);
+        }
+        self.log.push(Arc::clone(&commit));
+        commit
+    }
+
+    fn fold(&mut self, event: &Event) {
+        match &event.stream {
+            Stream::Record(id) => match fold::record(self.heads.get(id), id, event) {
+                fold::Folded::Known(Some(head)) => {
+                    self.heads.insert(id.clone(), head);
+                }
+                fold::Folded::Known(None) | fold::Folded::Unknown => {
+                    self.heads.remove(id);
+                }
+            },
+            Stream::Type(name) => {
+                let empty = TypeDefinition::empty(name.clone());
+                let before = self.types.get(name).unwrap_or(&empty);
+                let definition = fold::record_type(before, event);
+                self.types.insert(name.clone(), definition);
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies everything that was committed, in batches of `size`.
+    pub(crate) async fn apply_all(&self, size: usize) {
+        for batch in self.log.chunks(size) {
+            self.store.apply(batch).await.unwrap();
+        }
+    }
+
+    /// Commits and applies.
+    pub(crate) async fn run(&mut self, bodies: Vec<(Stream, EventBody)>) {
+        let commit = self.commit(bodies);
+        self.store.apply(&[commit]).await.unwrap();
+    }
+
+    /// Asserts that the store holds exactly the fold.
+    pub(crate) async fn assert_equal(&self) {
+        let snapshot = self.store.load_snapshot().await.unwrap();
+        assert_eq!(snapshot.checkpoint, self.next_position - 1);
+        let stored: BTreeMap<_, _> = snapshot
+            .types
+            .into_iter()
+            .map(|definition| (definition.name.clone(), definition))
+            .collect();
+        assert_eq!(stored, self.types);
+        for definition in self.types.values() {
+            let of_type: Vec<_> = self
+                .heads
+                .iter()
+                .filter(|(id, _)| id.record_type == definition.name)
+                .collect();
+            let count = self.store.count_records(definition).await.unwrap();
+            assert_eq!(count, of_type.len() as u64, "{:?}", definition.name);
+            let keys: Vec<_> = of_type.iter().map(|(id, _)| id.key.clone()).collect();
+            let loaded = self.store.load_heads(definition, &keys).await.unwrap();
+            for ((id, head), loaded) in of_type.iter().zip(loaded) {
+                assert_eq!(loaded.as_ref(), Some(*head), "{id}");
+            }
+        }
+    }
+}
+
+/// A moment, `second` seconds after the tests began.
+pub(crate) fn now(second: i64) -> Timestamp {
+    Timestamp::from_micros(1_500_000_000_000_000 + second * 1_000_000)
+}
+
+/// A touch by `user`.
+pub(crate) fn touch(second: i64, user: &str) -> Touch {
+    Touch {
+        at: now(second),
+        by: Some(UserId::from(user)),
+    }
+}
+
+pub(crate) fn fields(json: Json) -> BTreeMap<String, Json> {
+    serde_json::from_value(json).unwrap()
+}
+
+pub(crate) fn extend(name: &str, fields: &[(&str, FieldType)]) -> (Stream, EventBody) {
+    let fields = fields
+        .iter()
+        .map(|(field, kind)| ((*field).to_owned(), kind.clone()));
+    let extension = TypeExtension {
+        fields: fields.collect(),
+        unique: Vec::new(),
+    };
+    (
+        Stream::Type(name.into()),
+        EventBody::TypeExtended(extension),
+    )
+}
+
+pub(crate) fn state(second: i64, owner: &str, access: Option<Acl>, json: Json) -> RecordState {
+    RecordState {
+        database: None,
+        owner: Some(owner.into()),
+        access,
+        created: None,
+        updated: touch(second, owner),
+        fields: fields(json),
+    }
+}
+
+pub(crate) fn create(id: &str, second: i64, json: Json) -> (Stream, EventBody) {
+    (
+        Stream::Record(RecordId::parse(id).unwrap()),
+        EventBody::RecordCreated(state(second, "u1", None, json)),
+    )
+}
+
+pub(crate) fn replace(id: &str, second: i64, json: Json) -> (Stream, EventBody) {
+    (
+        Stream::Record(RecordId::parse(id).unwrap()),
+        EventBody::RecordReplaced(state(second, "u1", None, json)),
+    )
+}
+
+pub(crate) fn patch(id: &str, second: i64, set: Json, unset: &[&str]) -> (Stream, EventBody) {
+    let patch = RecordPatch {
+        set: fields(set),
+        unset: unset.iter().map(|field| (*field).to_owned()).collect(),
+        access: None,
+        updated: touch(second, "u2"),
+    };
+    (
+        Stream::Record(RecordId::parse(id).unwrap()),
+        EventBody::RecordChanged(patch),
+    )
+}
+
+pub(crate) fn delete(id: &str, second: i64) -> (Stream, EventBody) {
+    (
+        Stream::Record(RecordId::parse(id).unwrap()),
+        EventBody::RecordDeleted(touch(second, "u1")),
+    )
+}

@@ -1,0 +1,139 @@
+//! Field values as column values, and back.
+
+use serde_json::Value as Json;
+use skytrail_schema::id::RecordId;
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::FieldType;
+use skytrail_schema::value::{Asset, Point, Value};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::layout::Column;
+use super::sql::Arg;
+
+/// What one field puts into its column, and into the second column where it has one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cell {
+    /// The column's value.
+    pub(crate) main: Arg,
+    /// The second column's value.
+    pub(crate) companion: Arg,
+}
+
+impl Cell {
+    /// No value.
+    pub(crate) const NULL: Self = Self {
+        main: Arg::Null,
+        companion: Arg::Null,
+    };
+
+    fn plain(main: Arg) -> Self {
+        Self {
+            main,
+            companion: Arg::Null,
+        }
+    }
+}
+
+/// Folds caseless text to the form that is compared.
+pub(crate) fn fold_case(text: &str) -> String {
+    text.to_lowercase()
+}
+
+/// Turns a field's wire form into column values; `None` when the field cannot hold it.
+pub(crate) fn encode_wire(kind: &FieldType, wire: &Json) -> Option<Cell> {
+    match (kind, wire) {
+        // What almost all values are goes without a copy of the JSON tree.
+        (_, Json::Null) => Some(Cell::NULL),
+        (FieldType::String, Json::String(text)) => Some(Cell::plain(Arg::text(text.as_str()))),
+        (FieldType::Number, Json::Number(number)) => Some(Cell::plain(Arg::Real(number.as_f64()?))),
+        (FieldType::Boolean, Json::Bool(value)) => Some(Cell::plain(Arg::Int((*value).into()))),
+        _ => encode(kind, &Value::from_wire(wire.clone()).ok()?),
+    }
+}
+
+/// Turns a field's value into column values; `None` when the field cannot hold it.
+pub(crate) fn encode(kind: &FieldType, value: &Value) -> Option<Cell> {
+    let main = match (kind, value) {
+        (_, Value::Null) => Arg::Null,
+        (FieldType::String, Value::String(text)) => Arg::text(text.as_str()),
+        (FieldType::CaselessString, Value::String(text)) => {
+            return Some(Cell {
+                main: Arg::text(text.as_str()),
+                companion: Arg::Text(fold_case(text)),
+            });
+        }
+        (FieldType::Number, Value::Number(number)) => Arg::Real(*number),
+        (FieldType::Integer | FieldType::Sequence, Value::Number(number)) => whole(*number),
+        (FieldType::Boolean, Value::Bool(value)) => Arg::Int((*value).into()),
+        (FieldType::Json, Value::Json(json)) | (FieldType::Geometry, Value::Geometry(json)) => {
+            Arg::Text(json.to_string())
+        }
+        (FieldType::DateTime, Value::Date(time)) => Arg::Int(time.micros()),
+        (FieldType::Asset, Value::Asset(asset)) => {
+            return Some(Cell {
+                main: Arg::text(asset.name.as_str()),
+                companion: Arg::maybe(asset.content_type.as_deref()),
+            });
+        }
+        (FieldType::Reference(target), Value::Reference(id)) if *target == id.record_type => {
+            Arg::text(id.key.as_str())
+        }
+        (FieldType::Location, Value::Location(point)) => {
+            Arg::Text(serde_json::json!([point.lng, point.lat]).to_string())
+        }
+        _ => return None,
+    };
+    Some(Cell::plain(main))
+}
+
+/// Binds a number to a whole-number column; one with a fraction stays a float there.
+pub(crate) fn whole(number: f64) -> Arg {
+    const LIMIT: f64 = 9.0e18;
+    if number.fract() == 0.0 && number.abs() < LIMIT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole and within 63 bits")]
+        return Arg::Int(number as i64);
+    }
+    Arg::Real(number)
+}
+
+/// Reads a field's value from a row, starting at column `index`; `Null` for NULL.
+pub(crate) fn decode(column: &Column, row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
+    let kind = &column.kind;
+    if *kind == FieldType::Boolean || *kind == FieldType::DateTime {
+        let number: Option<i64> = row.try_get_unchecked(index)?;
+        return Ok(match number {
+            None => Value::Null,
+            Some(number) if *kind == FieldType::Boolean => Value::Bool(number != 0),
+            Some(micros) => Value::Date(Timestamp::from_micros(micros)),
+        });
+    }
+    if kind.is_numeric() {
+        let number: Option<f64> = row.try_get_unchecked(index)?;
+        return Ok(number.map_or(Value::Null, Value::Number));
+    }
+    let Some(text) = row.try_get_unchecked::<Option<String>, _>(index)? else {
+        return Ok(Value::Null);
+    };
+    Ok(match kind {
+        FieldType::Reference(target) => Value::Reference(RecordId::new(target.clone(), text)),
+        FieldType::Asset => Value::Asset(Asset {
+            name: text,
+            content_type: row.try_get_unchecked(index + 1)?,
+        }),
+        FieldType::Json => Value::Json(parse_json(&text)?),
+        FieldType::Geometry => Value::Geometry(parse_json(&text)?),
+        FieldType::Location => Value::Location(parse_point(&text)?),
+        _ => Value::String(text),
+    })
+}
+
+fn parse_json(text: &str) -> Result<Json, sqlx::Error> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn parse_point(text: &str) -> Result<Point, sqlx::Error> {
+    let (lng, lat): (f64, f64) =
+        serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(Point { lng, lat })
+}
