@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, RoleFlags, UserState};
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::{Query, Scope};
@@ -82,6 +83,8 @@ pub struct Snapshot {
     pub types: Vec<TypeDefinition>,
     /// All roles, with the versions of their streams.
     pub roles: Vec<(RoleName, u32, RoleFlags)>,
+    /// The rules of access to fields, with the version of their stream.
+    pub field_access: (u32, FieldAccess),
     /// The last number of each sequence field.
     pub sequences: Vec<(TypeName, String, i64)>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use skytrail_actors::store::Snapshot;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{RoleFlags, UserState};
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -312,7 +313,9 @@ pub(crate) async fn snapshot(conn: &mut SqliteConnection) -> Result<Snapshot, sq
         }
     }
     let roles = roles(&mut tx).await?;
+    let field_access = field_access(&mut tx).await?;
     Ok(Snapshot {
+        field_access,
         checkpoint,
         types: types
             .iter()
@@ -321,6 +324,16 @@ pub(crate) async fn snapshot(conn: &mut SqliteConnection) -> Result<Snapshot, sq
         roles,
         sequences,
     })
+}
+
+async fn field_access(conn: &mut SqliteConnection) -> Result<(u32, FieldAccess), sqlx::Error> {
+    let sql = Sql::new("SELECT version, rules FROM _field_access");
+    let Some(row) = sql.fetch_optional(conn).await? else {
+        return Ok((0, FieldAccess::default()));
+    };
+    let rules = serde_json::from_str(row.try_get(1)?);
+    let rules = rules.map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok((unsigned(&row, 0)?, rules))
 }
 
 async fn roles(

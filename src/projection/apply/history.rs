@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
-use skytrail_schema::codec::kind_number;
 use skytrail_schema::event::{Actor, Commit, Event, Stream};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
@@ -80,7 +79,7 @@ fn row(commit: &Commit, event: &Event, actor: i64) -> [Arg; 6] {
         Arg::unsigned(event.position),
         Arg::Int(stream_hash(&event.stream)),
         Arg::Int(event.version.into()),
-        Arg::Int(kind_number(&event.body).into()),
+        Arg::Int(event.body.kind().number().into()),
         Arg::Int(actor),
         Arg::Int(commit.time.micros()),
     ]

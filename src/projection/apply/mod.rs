@@ -221,6 +221,9 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn add(&mut self, conn: &mut SqliteConnection, event: &Event) -> Result<(), ApplyError> {
+        if let EventBody::Erased(_) = event.body {
+            return Ok(());
+        }
         match &event.stream {
             Stream::Record(id) => {
                 let layout = self.catalog.get(&id.record_type);
@@ -247,6 +250,7 @@ impl Session<'_> {
             Stream::Relation(relation, from) => {
                 settings::change_relation(conn, *relation, from, event).await
             }
+            Stream::FieldAccess => settings::set_field_access(conn, event).await,
         }
     }
 

@@ -112,6 +112,23 @@ pub(super) async fn define_role(
     Ok(())
 }
 
+/// Sets the rules of access to fields.
+pub(super) async fn set_field_access(
+    conn: &mut SqliteConnection,
+    event: &Event,
+) -> Result<(), ApplyError> {
+    let EventBody::FieldAccessSet(rules) = &event.body else {
+        return Err(ApplyError::fault("not an event of the field access"));
+    };
+    let rules =
+        serde_json::to_string(rules).map_err(|error| ApplyError::fault(error.to_string()))?;
+    let mut sql = Sql::new("INSERT OR REPLACE INTO _field_access (id, version, rules) VALUES (1,");
+    sql.bind(Arg::Int(event.version.into())).push(",");
+    sql.bind(Arg::Text(rules)).push(")");
+    sql.execute(conn).await?;
+    Ok(())
+}
+
 /// Adds or ends a relation.
 pub(super) async fn change_relation(
     conn: &mut SqliteConnection,

@@ -22,6 +22,13 @@ CREATE TABLE _role (
     is_admin INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- Who may see, change and search which fields: all rules as one JSON array.
+CREATE TABLE _field_access (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    version INTEGER NOT NULL,
+    rules TEXT NOT NULL
+);
+
 -- Users' auth rows: password hash, providers, roles, as one JSON object.
 CREATE TABLE _auth (
     id TEXT NOT NULL UNIQUE,
