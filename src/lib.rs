@@ -3,3 +3,5 @@
 pub mod auth;
 pub mod config;
 pub mod projection;
+pub mod socket;
+pub mod telemetry;

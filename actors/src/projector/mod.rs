@@ -1,16 +1,31 @@
 //! The projector: feeds the record store from the log.
+//!
+//! It is an actor that runs one loop: take what the committer has handed over
+//! (or, after a gap, what the log has), apply it in batches, each with its
+//! checkpoint in the same transaction, and tell the readers. The committer
+//! never waits for it: what does not fit the queue is read from the log.
 
+mod actor;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use skytrail_schema::code::ApiError;
-use tokio::sync::watch;
+use skytrail_schema::event::Commit;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::log::CommitObserver;
+
+pub use actor::{GetProjectorState, Projector, ProjectorParts, ProjectorState, StopProjector};
+
+/// How long a reader waits for the store to catch up.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(10);
+/// How many groups may wait for the projector; more are read from the log.
+const QUEUED_GROUPS: usize = 1024;
 
 /// How far the record store is; readers wait on it.
 #[derive(Clone, Debug)]
 pub struct Applied(pub watch::Receiver<u64>);
-
-/// How long a reader waits for the store to catch up.
-const CATCH_UP_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Applied {
     /// Returns the last applied position.
@@ -32,5 +47,38 @@ impl Applied {
             Ok(Ok(_)) => Ok(()),
             _ => Err(ApiError::overloaded("the record store")),
         }
+    }
+}
+
+/// The committer's side of the projector: never blocks.
+pub struct Feed {
+    groups: mpsc::Sender<Vec<Arc<Commit>>>,
+    wake: Arc<Notify>,
+}
+
+/// The projector's side.
+pub struct Fed {
+    groups: mpsc::Receiver<Vec<Arc<Commit>>>,
+    wake: Arc<Notify>,
+}
+
+/// Makes the two sides.
+pub fn feed() -> (Feed, Fed) {
+    let (sender, groups) = mpsc::channel(QUEUED_GROUPS);
+    let wake = Arc::new(Notify::new());
+    (
+        Feed {
+            groups: sender,
+            wake: Arc::clone(&wake),
+        },
+        Fed { groups, wake },
+    )
+}
+
+impl CommitObserver for Feed {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        // A full queue is no loss: the projector finds the gap and reads the log.
+        let _ = self.groups.try_send(commits.to_vec());
+        self.wake.notify_one();
     }
 }

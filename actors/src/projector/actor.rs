@@ -1,0 +1,223 @@
+//! The actor and its loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use serde::Serialize;
+use skytrail_schema::event::Commit;
+use tokio::sync::{Notify, watch};
+
+use super::Fed;
+use crate::log::EventLog;
+use crate::record::live::LiveState;
+use crate::store::RecordStore;
+
+/// A transaction holds at most this many events.
+const BATCH_EVENTS: usize = 512;
+/// The pause after a failed transaction, doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the projector works with.
+pub struct ProjectorParts {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// The store.
+    pub store: Arc<dyn RecordStore>,
+    /// Learns what it may forget.
+    pub live: Arc<LiveState>,
+    /// What the committer hands over.
+    pub fed: Fed,
+    /// Where readers look.
+    pub applied: watch::Sender<u64>,
+}
+
+/// What the projector says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProjectorState {
+    /// The last applied position.
+    pub position: u64,
+    /// Transactions since the start.
+    pub num_batches: u64,
+    /// Failed transactions since the start.
+    pub num_failures: u64,
+    /// Whether the last transaction failed.
+    pub is_failing: bool,
+}
+
+/// See the module's overview.
+pub struct Projector {
+    parts: Option<ProjectorParts>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    position: AtomicU64,
+    num_batches: AtomicU64,
+    num_failures: AtomicU64,
+    is_failing: AtomicBool,
+    is_stopping: AtomicBool,
+    stopped: Notify,
+    has_stopped: AtomicBool,
+}
+
+impl Projector {
+    /// Builds the projector; `parts.applied` holds the store's checkpoint.
+    pub fn new(parts: ProjectorParts) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared
+            .position
+            .store(*parts.applied.borrow(), Ordering::Relaxed);
+        Self {
+            parts: Some(parts),
+            shared,
+        }
+    }
+}
+
+impl Actor for Projector {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(parts) = self.parts.take() {
+            let shared = Arc::clone(&self.shared);
+            ctx.spawn(run(parts, shared).into_actor(self));
+        }
+    }
+}
+
+/// Asks for the state.
+#[derive(Debug)]
+pub struct GetProjectorState;
+
+impl Message for GetProjectorState {
+    type Result = Option<ProjectorState>;
+}
+
+impl Handler<GetProjectorState> for Projector {
+    type Result = Option<ProjectorState>;
+
+    fn handle(&mut self, _: GetProjectorState, _: &mut Self::Context) -> Self::Result {
+        Some(ProjectorState {
+            position: self.shared.position.load(Ordering::Relaxed),
+            num_batches: self.shared.num_batches.load(Ordering::Relaxed),
+            num_failures: self.shared.num_failures.load(Ordering::Relaxed),
+            is_failing: self.shared.is_failing.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// Applies what is in the log, and stops. Replies when it has; the caller sets the deadline.
+#[derive(Debug)]
+pub struct StopProjector;
+
+impl Message for StopProjector {
+    type Result = ();
+}
+
+impl Handler<StopProjector> for Projector {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopProjector, _: &mut Self::Context) -> Self::Result {
+        let shared = Arc::clone(&self.shared);
+        shared.is_stopping.store(true, Ordering::Release);
+        Box::pin(async move {
+            let stopped = shared.stopped.notified();
+            if !shared.has_stopped.load(Ordering::Acquire) {
+                stopped.await;
+            }
+        })
+    }
+}
+
+/// Applies the log until told to stop and nothing is left.
+async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
+    let mut pause = FIRST_PAUSE;
+    let mut ahead: Vec<Arc<Commit>> = Vec::new();
+    loop {
+        let position = shared.position.load(Ordering::Relaxed);
+        let batch = next_batch(&mut parts, &mut ahead, position).await;
+        let Some(last) = batch.last().map(|commit| commit.last_position()) else {
+            if shared.is_stopping.load(Ordering::Acquire) && parts.log.head() <= position {
+                break;
+            }
+            let _ =
+                tokio::time::timeout(Duration::from_millis(200), parts.fed.wake.notified()).await;
+            continue;
+        };
+        match parts.store.apply(&batch).await {
+            Ok(()) => {
+                pause = FIRST_PAUSE;
+                shared.is_failing.store(false, Ordering::Relaxed);
+                shared.num_batches.fetch_add(1, Ordering::Relaxed);
+                shared.position.store(last, Ordering::Release);
+                parts.live.projected(last);
+                parts.applied.send_replace(last);
+            }
+            Err(error) => {
+                tracing::error!(%error, position, "the record store does not take events");
+                shared.is_failing.store(true, Ordering::Relaxed);
+                shared.num_failures.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                ahead.clear();
+            }
+        }
+    }
+    shared.has_stopped.store(true, Ordering::Release);
+    shared.stopped.notify_waiters();
+}
+
+/// Takes the commits that follow `position`: from the queue as long as it has them without a gap,
+/// else from the log.
+async fn next_batch(
+    parts: &mut ProjectorParts,
+    ahead: &mut Vec<Arc<Commit>>,
+    position: u64,
+) -> Vec<Arc<Commit>> {
+    let mut events: usize = ahead.iter().map(|commit| commit.events.len()).sum();
+    while events < BATCH_EVENTS {
+        let Ok(group) = parts.fed.groups.try_recv() else {
+            break;
+        };
+        events += group
+            .iter()
+            .map(|commit| commit.events.len())
+            .sum::<usize>();
+        ahead.extend(group);
+    }
+    ahead.retain(|commit| commit.last_position() > position);
+    if ahead
+        .first()
+        .is_some_and(|commit| commit.first_position() == position + 1)
+    {
+        return contiguous(ahead, position);
+    }
+    if parts.log.head() <= position {
+        return Vec::new();
+    }
+    parts
+        .log
+        .read(position + 1, BATCH_EVENTS)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "the log cannot be read");
+            Vec::new()
+        })
+}
+
+/// Takes commits off the front as long as they follow each other, up to a batch.
+fn contiguous(ahead: &mut Vec<Arc<Commit>>, mut position: u64) -> Vec<Arc<Commit>> {
+    let mut events = 0;
+    let fits = ahead.iter().take_while(|commit| {
+        let follows = commit.first_position() == position + 1 && events < BATCH_EVENTS;
+        position = commit.last_position();
+        events += commit.events.len();
+        follows
+    });
+    let count = fits.count();
+    ahead.drain(..count).collect()
+}

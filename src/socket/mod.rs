@@ -1,0 +1,3 @@
+//! WebSocket doors: pub/sub for clients, and the plugins' transport.
+
+pub mod pubsub;
