@@ -1,0 +1,70 @@
+//! How many commits a second become durable through the committer, with so many waiting at a time?
+//!
+//! Every one is in the journal and flushed (`fdatasync`) when its append answers; sled follows.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench stops at the first surprise"
+)]
+
+#[path = "support/commit.rs"]
+mod commit;
+#[path = "support/log.rs"]
+mod log;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::future::join_all;
+use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog};
+
+fn append(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let opened = open(folder.path());
+    let mut group = criterion.benchmark_group("append");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    group.measurement_time(Duration::from_secs(5));
+    for in_flight in [1, 16, 64] {
+        group.bench_function(BenchmarkId::new("in_flight", in_flight), |bencher| {
+            bencher.iter_custom(|times| runtime.block_on(append_times(&opened, in_flight, times)));
+        });
+    }
+    group.finish();
+    opened.close(Duration::from_secs(10));
+}
+
+/// Appends so many commits of one record, `in_flight` at a time.
+async fn append_times(embedded: &Arc<EmbeddedLog>, in_flight: u64, times: u64) -> Duration {
+    let done = AtomicU64::new(0);
+    let begun = Instant::now();
+    join_all((0..in_flight).map(|_| async {
+        while done.fetch_add(1, Ordering::Relaxed) < times {
+            embedded
+                .append(log::decision(1, embedded.head()))
+                .await
+                .unwrap();
+        }
+    }))
+    .await;
+    begun.elapsed()
+}
+
+fn open(folder: &std::path::Path) -> Arc<EmbeddedLog> {
+    let options = LogOptions::new(log::clock(), Arc::new(|doubt| panic!("{doubt}")));
+    let opened = OpenedLog::open(folder, JournalOptions::default()).unwrap();
+    Arc::new(
+        opened
+            .start(options, Vec::new(), Default::default())
+            .unwrap(),
+    )
+}
+
+criterion_group!(benches, append);
+criterion_main!(benches);

@@ -1,0 +1,51 @@
+//! Commits as the benches make them: one small chat message each.
+
+use serde_json::json;
+use skytrail_schema::event::{Actor, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch};
+use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+/// Makes the commit of a request that creates so many messages.
+pub(crate) fn commit(num_records: usize) -> NewCommit {
+    let user = UserId::from("67e55044-10b1-426f-9247-bb680e5fe0c8");
+    NewCommit {
+        id: Uuid::now_v7(),
+        actor: Actor {
+            user: Some(user.clone()),
+            ..Actor::default()
+        },
+        request_id: Some(Uuid::new_v4()),
+        causation: None,
+        events: (0..num_records).map(|_| message(&user)).collect(),
+    }
+}
+
+fn message(user: &UserId) -> NewEvent {
+    let id = RecordId::new("message", Uuid::new_v4().to_string().as_str());
+    let fields = [
+        ("body", json!("message 000000000001 of some forty letters")),
+        ("room", json!("r17")),
+        ("count", json!(1)),
+    ];
+    let touch = Touch {
+        at: Timestamp::from_micros(1_500_000_000_000_000),
+        by: Some(user.clone()),
+    };
+    NewEvent {
+        stream: Stream::Record(id),
+        version: 1,
+        body: EventBody::RecordCreated(RecordState {
+            database: None,
+            owner: Some(user.clone()),
+            access: None,
+            created: None,
+            updated: touch,
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        }),
+        provenance: Vec::new(),
+    }
+}

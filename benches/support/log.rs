@@ -1,0 +1,32 @@
+//! A log and decisions for the benches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use skytrail_actors::log::{ConflictKey, Decision, Now};
+use skytrail_schema::time::Timestamp;
+
+use crate::commit::commit;
+
+/// Makes the decision to append such a commit: new records, which nobody else writes.
+pub(crate) fn decision(num_records: usize, read_position: u64) -> Decision {
+    let commit = commit(num_records);
+    let writes = commit
+        .events
+        .iter()
+        .map(|event| ConflictKey::stream(&event.stream))
+        .collect();
+    Decision {
+        commit,
+        read_position,
+        reads: Vec::new(),
+        writes,
+        sequences: Vec::new(),
+    }
+}
+
+/// Tells a time that goes on by itself.
+pub(crate) fn clock() -> Now {
+    let now = AtomicI64::new(1_500_000_000_000_000);
+    Arc::new(move || Timestamp::from_micros(now.fetch_add(1, Ordering::Relaxed)))
+}
