@@ -1,5 +1,6 @@
-//! The predicate language of queries: its tree, its parser and its evaluation
-//! in memory. The SQL translation works on the same tree.
+//! The tree of a predicate, as it was written.
+
+use std::fmt;
 
 use crate::value::{Point, Value};
 
@@ -57,16 +58,32 @@ pub enum Operand {
     Literal(Value),
     /// Metres between a location field and a point.
     Distance {
-        /// The location field.
+        /// The location field, as it was written.
         field: String,
         /// The point.
         from: Point,
     },
 }
 
-/// A path of at most two components; `_owner` has become `_owner_id`.
+/// A path as it was written, split at its dots; a whole `_owner` has become `_owner_id`.
+///
+/// How many components make sense, and whether they exist, is found when it is bound to a type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyPath(pub Vec<String>);
+
+impl KeyPath {
+    /// Splits a path, and takes `_owner` for the column it means.
+    pub fn parse(text: &str) -> Self {
+        let text = if text == "_owner" { "_owner_id" } else { text };
+        Self(text.split('.').map(str::to_owned).collect())
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
 
 /// A relation between users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,9 +1,15 @@
 //! Queries: predicate, order, page, and what to bring along.
 
+mod bind;
+mod parse;
+
 use std::collections::BTreeMap;
 
 use crate::id::{TypeName, UserId};
 use crate::predicate::{KeyPath, Operand, Predicate};
+use crate::value::Point;
+
+pub use bind::{BoundInclude, BoundQuery, BoundSort};
 
 /// Which records a query looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +22,8 @@ pub enum Scope {
     Union,
 }
 
-/// A query on one record type.
+/// A query on one record type, as it was asked. [`Query::parse`] reads it, [`Query::bind`] holds
+/// it against the types.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
     /// The type whose records are asked for.
@@ -56,6 +63,9 @@ pub enum SortKey {
         /// The location field.
         field: String,
         /// The point.
-        from: crate::value::Point,
+        from: Point,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Conditions: predicates whose paths and literals fit each other.
+
+use super::geo::Shape;
+use super::{Cell, Column, Direction, Relation};
+use crate::value::Point;
+
+/// A condition on a record of one type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// All of them.
+    And(Vec<Condition>),
+    /// Any of them.
+    Or(Vec<Condition>),
+    /// Negation; unknown stays unknown.
+    Not(Box<Condition>),
+    /// The same for every record; `None` is unknown.
+    Constant(Option<bool>),
+    /// The column has no value. Never unknown.
+    IsNull(Column),
+    /// A comparison of two terms of one class; unknown when one of them has no value.
+    Compare {
+        /// The operator.
+        op: OrderOp,
+        /// How the terms are compared.
+        class: CellClass,
+        /// The left side.
+        left: Term,
+        /// The right side.
+        right: Term,
+    },
+    /// A text matches an SQL LIKE pattern (`%`, `_`, `\` escapes); see [`super::like`].
+    Like {
+        /// The text.
+        text: Term,
+        /// The pattern.
+        pattern: Term,
+        /// Whether case is ignored.
+        is_caseless: bool,
+    },
+    /// The column equals one of the cells; when it does not, and `has_null`, it is unknown.
+    InList {
+        /// The column.
+        column: Column,
+        /// How cells are compared.
+        class: CellClass,
+        /// The cells; never empty unless `has_null`.
+        cells: Vec<Cell<'static>>,
+        /// Whether the list had a null.
+        has_null: bool,
+    },
+    /// A text is an element of a JSON array, or a key of a JSON object.
+    JsonContains {
+        /// The JSON column.
+        column: Column,
+        /// The text.
+        text: String,
+    },
+    /// A point lies inside of a shape, not on its border.
+    Within {
+        /// What must lie inside; only points do.
+        inner: GeoTerm,
+        /// The shape.
+        outer: GeoTerm,
+    },
+    /// The user whom the column names stands in a relation to the one who asks. Never unknown:
+    /// nobody is related to a missing user, and nobody to someone who is not signed in.
+    Related {
+        /// The column with the user's id.
+        column: Column,
+        /// Which relation.
+        relation: Relation,
+        /// Which way.
+        direction: Direction,
+    },
+}
+
+/// An operator of [`Condition::Compare`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OrderOp {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Neq,
+    /// Greater.
+    Gt,
+    /// Less.
+    Lt,
+    /// Greater or equal.
+    Gte,
+    /// Less or equal.
+    Lte,
+}
+
+/// How two cells are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CellClass {
+    /// By code points.
+    Text,
+    /// By code points, after [`super::like::fold`].
+    CaselessText,
+    /// As numbers.
+    Number,
+    /// False before true.
+    Bool,
+    /// By time.
+    Time,
+    /// As [`super::order::compare_json`] does.
+    Json,
+    /// Only for equality.
+    Point,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Term {
+    /// A column.
+    Column(Column),
+    /// A constant.
+    Constant(Cell<'static>),
+    /// Metres between a location column and a point, see [`super::geo::distance`].
+    Distance {
+        /// The column; it has no [`Column::via`].
+        column: Column,
+        /// The point.
+        from: Point,
+    },
+}
+
+/// One side of [`Condition::Within`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum GeoTerm {
+    /// A location or geometry column.
+    Column(Column),
+    /// A constant.
+    Constant(Shape),
+}
+
+impl Condition {
+    /// Splits into what `can` takes whole and the rest, so that both together are this condition:
+    /// `can` is asked about every leaf of each part of an outermost `and`.
+    ///
+    /// A store that translates only some leaves to SQL runs the first part there and evaluates the
+    /// second in memory on what comes back.
+    pub fn split(self, can: &dyn Fn(&Self) -> bool) -> (Option<Self>, Option<Self>) {
+        let parts = match self {
+            Self::And(parts) => parts,
+            other => vec![other],
+        };
+        let (taken, left) = parts.into_iter().partition(|part| part.all_leaves(can));
+        (Self::all_of(taken), Self::all_of(left))
+    }
+
+    /// Joins conditions that must all hold; `None` for none.
+    pub fn all_of(mut parts: Vec<Self>) -> Option<Self> {
+        match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(Self::And(parts)),
+        }
+    }
+
+    /// Whether `holds` is true of every part that is not an `and`, `or` or `not`.
+    pub fn all_leaves(&self, holds: &dyn Fn(&Self) -> bool) -> bool {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().all(|part| part.all_leaves(holds)),
+            Self::Not(part) => part.all_leaves(holds),
+            leaf => holds(leaf),
+        }
+    }
+
+    /// Returns the columns that the condition looks at, as they come.
+    pub fn columns(&self) -> Vec<&Column> {
+        let mut columns = Vec::new();
+        self.collect_columns(&mut columns);
+        columns
+    }
+
+    fn collect_columns<'a>(&'a self, out: &mut Vec<&'a Column>) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.collect_columns(out));
+            }
+            Self::Not(part) => part.collect_columns(out),
+            Self::Constant(_) => {}
+            Self::IsNull(column)
+            | Self::InList { column, .. }
+            | Self::JsonContains { column, .. }
+            | Self::Related { column, .. } => out.push(column),
+            Self::Compare { left, right, .. } => {
+                out.extend([left, right].into_iter().filter_map(Term::column));
+            }
+            Self::Like { text, pattern, .. } => {
+                out.extend([text, pattern].into_iter().filter_map(Term::column));
+            }
+            Self::Within { inner, outer } => {
+                out.extend([inner, outer].into_iter().filter_map(GeoTerm::column));
+            }
+        }
+    }
+}
+
+impl Term {
+    /// Returns the column that the term looks at.
+    pub fn column(&self) -> Option<&Column> {
+        match self {
+            Self::Column(column) | Self::Distance { column, .. } => Some(column),
+            Self::Constant(_) => None,
+        }
+    }
+}
+
+impl GeoTerm {
+    /// Returns the column that the term looks at.
+    pub fn column(&self) -> Option<&Column> {
+        match self {
+            Self::Column(column) => Some(column),
+            Self::Constant(_) => None,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Evaluation of conditions in memory.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde_json::Value as Json;
+
+use super::geo::{self, Shape};
+use super::{Cell, CellClass, Column, Condition, Direction, GeoTerm, OrderOp, Relation, Term};
+use super::{like, order};
+use crate::id::{RecordId, UserId};
+use crate::record::Record;
+
+/// What a record's condition may depend on besides the record.
+pub trait Surroundings {
+    /// Finds the record that a reference names, whoever may read it.
+    fn find_record(&self, id: &RecordId) -> Option<&Record>;
+
+    /// Whether `from` has the relation to `to`.
+    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool;
+}
+
+/// Surroundings where nothing is: no records to refer to, no relations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nothing;
+
+impl Surroundings for Nothing {
+    fn find_record(&self, _: &RecordId) -> Option<&Record> {
+        None
+    }
+
+    fn is_related(&self, _: Relation, _: &UserId, _: &UserId) -> bool {
+        false
+    }
+}
+
+/// For whom, and among what, a condition is evaluated.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The user who asks.
+    pub user: Option<&'a UserId>,
+    /// The other records and the relations.
+    pub around: &'a dyn Surroundings,
+}
+
+impl Condition {
+    /// Evaluates the condition; `None` is unknown. A record matches when it is `Some(true)`.
+    pub fn evaluate(&self, record: &Record, context: Context<'_>) -> Option<bool> {
+        let row = Row { record, context };
+        match self {
+            Self::And(parts) => row.fold(parts, false),
+            Self::Or(parts) => row.fold(parts, true),
+            Self::Not(part) => part.evaluate(record, context).map(|value| !value),
+            Self::Constant(value) => *value,
+            Self::IsNull(column) => Some(row.read(column).is_none()),
+            Self::Compare {
+                op,
+                class,
+                left,
+                right,
+            } => {
+                let (left, right) = (row.term(left)?, row.term(right)?);
+                order::compare(*class, &left, &right).map(|order| op.holds(order))
+            }
+            Self::Like {
+                text,
+                pattern,
+                is_caseless,
+            } => match (row.term(text)?, row.term(pattern)?) {
+                (Cell::Text(text), Cell::Text(pattern)) => {
+                    Some(like::is_match(&text, &pattern, *is_caseless))
+                }
+                _ => None,
+            },
+            Self::InList {
+                column,
+                class,
+                cells,
+                has_null,
+            } => row.is_in_list(column, *class, cells, *has_null),
+            Self::JsonContains { column, text } => match row.read(column)? {
+                Cell::Json(json) => Some(json_contains(&json, text)),
+                _ => None,
+            },
+            Self::Within { inner, outer } => row.shape(outer)?.contains(&*row.shape(inner)?),
+            Self::Related {
+                column,
+                relation,
+                direction,
+            } => Some(row.is_related(column, *relation, *direction)),
+        }
+    }
+}
+
+impl OrderOp {
+    /// Whether the operator holds for two values in that order.
+    pub fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::Eq => order.is_eq(),
+            Self::Neq => order.is_ne(),
+            Self::Gt => order.is_gt(),
+            Self::Lt => order.is_lt(),
+            Self::Gte => order.is_ge(),
+            Self::Lte => order.is_le(),
+        }
+    }
+}
+
+/// A record, where its condition is evaluated.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    record: &'a Record,
+    context: Context<'a>,
+}
+
+impl<'a> Row<'a> {
+    /// `decisive` ends it: false for all-of, true for any-of. Else unknown weighs more than the rest.
+    fn fold(self, parts: &[Condition], decisive: bool) -> Option<bool> {
+        let mut result = Some(!decisive);
+        for part in parts {
+            match part.evaluate(self.record, self.context) {
+                Some(value) if value == decisive => return Some(decisive),
+                Some(_) => {}
+                None => result = None,
+            }
+        }
+        result
+    }
+
+    fn read(self, column: &Column) -> Option<Cell<'a>> {
+        match &column.via {
+            None => column.read(self.record),
+            Some(via) => {
+                let id = via.target_of(self.record)?;
+                column.read(self.context.around.find_record(&id)?)
+            }
+        }
+    }
+
+    fn term<'b>(self, term: &'b Term) -> Option<Cell<'b>>
+    where
+        'a: 'b,
+    {
+        match term {
+            Term::Column(column) => self.read(column),
+            Term::Constant(cell) => Some(cell.clone()),
+            Term::Distance { column, from } => match self.read(column)? {
+                Cell::Point(point) => Some(Cell::Number(geo::distance(point, *from))),
+                _ => None,
+            },
+        }
+    }
+
+    fn is_in_list(
+        self,
+        column: &Column,
+        class: CellClass,
+        cells: &[Cell<'static>],
+        has_null: bool,
+    ) -> Option<bool> {
+        let cell = self.read(column)?;
+        let is_same = |other| order::compare(class, &cell, other) == Some(Ordering::Equal);
+        if cells.iter().any(is_same) {
+            return Some(true);
+        }
+        (!has_null).then_some(false)
+    }
+
+    fn shape<'b>(self, term: &'b GeoTerm) -> Option<Cow<'b, Shape>> {
+        match term {
+            GeoTerm::Constant(shape) => Some(Cow::Borrowed(shape)),
+            GeoTerm::Column(column) => match self.read(column)? {
+                Cell::Point(point) => Some(Cow::Owned(Shape::point(point))),
+                Cell::Json(json) => Shape::parse(&json).map(Cow::Owned),
+                _ => None,
+            },
+        }
+    }
+
+    fn is_related(self, column: &Column, relation: Relation, direction: Direction) -> bool {
+        let (Some(me), Some(Cell::Text(other))) = (self.context.user, self.read(column)) else {
+            return false;
+        };
+        let other = UserId::from(&*other);
+        let around = self.context.around;
+        let outward = || around.is_related(relation, me, &other);
+        let inward = || around.is_related(relation, &other, me);
+        match direction {
+            Direction::Outward => outward(),
+            Direction::Inward => inward(),
+            Direction::Mutual => outward() && inward(),
+        }
+    }
+}
+
+/// Whether a text is an element of an array, a key of an object, or the text itself.
+fn json_contains(json: &Json, text: &str) -> bool {
+    match json {
+        Json::Array(items) => items.iter().any(|item| item.as_str() == Some(text)),
+        Json::Object(object) => object.contains_key(text),
+        Json::String(other) => other == text,
+        _ => false,
+    }
+}

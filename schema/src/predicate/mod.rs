@@ -1,0 +1,31 @@
+//! The predicate language of queries.
+//!
+//! 1. [`parse`] turns the wire form into a [`Predicate`]; it knows no types.
+//! 2. [`bind`](bind::bind) holds a predicate against the type definitions: paths become
+//!    [`Column`]s, literals become [`Cell`]s of the column's kind, and whatever
+//!    makes no sense is refused. The result is a [`Condition`].
+//! 3. A condition is evaluated in memory ([`Condition::evaluate`]) or translated
+//!    to SQL by the record store. Both work on the same tree, so there is one
+//!    place that says what a comparison means.
+//!
+//! Logic has three values, as in SQL: a comparison with a missing value is
+//! unknown, and a record matches only when its condition is true.
+
+pub mod bind;
+mod coerce;
+pub mod column;
+mod condition;
+pub mod evaluate;
+pub mod geo;
+pub mod like;
+pub mod order;
+pub mod parse;
+mod tree;
+
+pub use column::{Cell, Column, ColumnKind};
+pub use condition::{CellClass, Condition, GeoTerm, OrderOp, Term};
+pub use evaluate::{Context, Surroundings};
+pub use tree::{CompareOp, Direction, KeyPath, Operand, Predicate, Relation};
+
+#[cfg(test)]
+mod tests;
