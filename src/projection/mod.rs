@@ -13,6 +13,7 @@ mod apply;
 mod ddl;
 mod layout;
 mod names;
+mod query;
 mod read;
 mod readers;
 mod sql;

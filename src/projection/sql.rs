@@ -193,6 +193,11 @@ impl Sql {
         self.text.is_empty()
     }
 
+    /// Returns the number of bound values.
+    pub(crate) fn num_values(&self) -> usize {
+        self.args.len()
+    }
+
     /// Returns the text and the values.
     pub(crate) fn finish(self) -> (SafeText, Vec<Arg>) {
         (SafeText(self.text.into()), self.args)

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 use super::apply::WriterState;
 use super::layout::{Catalog, TypeLayout};
+use super::query;
 use super::read;
 use super::readers::Readers;
 use super::sqlite::{OpenError, StoreOptions, open_writer, reader_options};
@@ -136,12 +137,15 @@ impl RecordStore for SqlStore {
 
     async fn query(
         &self,
-        _query: &Query,
-        _asker: &Asker<'_>,
+        query: &Query,
+        asker: &Asker<'_>,
         _definitions: &[Arc<TypeDefinition>],
-        _heads: &dyn HeadSource,
+        heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        Err(StoreError::Failed("queries are not there yet".to_owned()))
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        let catalog = self.catalog.load_full();
+        query::query(conn, &catalog, (query, asker), heads).await
     }
 
     async fn load_users(

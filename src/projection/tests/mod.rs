@@ -1,4 +1,5 @@
 //! Tests of the store as a whole, against the fold of the same events in memory.
 
 mod apply;
+mod query;
 mod world;

@@ -1,0 +1,51 @@
+//! Which records a caller may see, as a condition.
+
+use skytrail_actors::store::Asker;
+use skytrail_schema::query::Scope;
+
+use crate::projection::sql::{Arg, Sql};
+
+/// Adds the database and, in the public one, the access lists to a condition on `t`.
+pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>) {
+    match asker.scope {
+        Scope::Union => {
+            sql.push("1");
+        }
+        Scope::Private(user) => {
+            sql.push("t._database_id=").bind(Arg::text(user.as_str()));
+        }
+        Scope::Public => {
+            sql.push("t._database_id=''");
+            if !asker.caller.is_master() {
+                push_lists(sql, asker);
+            }
+        }
+    }
+}
+
+/// No list lets everyone in, an entry of any level those whom it names, and the owner may always.
+fn push_lists(sql: &mut Sql, asker: &Asker<'_>) {
+    let caller = asker.caller;
+    sql.push(" AND (t._access IS NULL OR ");
+    if let Some(user) = &caller.user {
+        sql.push("t._owner_id=")
+            .bind(Arg::text(user.as_str()))
+            .push(" OR ");
+    }
+    sql.push("EXISTS (SELECT 1 FROM json_each(t._access) AS a WHERE a.value->>'public'");
+    if let Some(user) = &caller.user {
+        sql.push(" OR a.value->>'user_id'=")
+            .bind(Arg::text(user.as_str()));
+    }
+    if let Some(last) = caller.roles.len().checked_sub(1) {
+        sql.push(" OR a.value->>'role' IN (");
+        // A few sizes, so that few statements are kept prepared.
+        for index in 0..caller.roles.len().next_power_of_two() {
+            let role = caller.roles.iter().nth(index.min(last));
+            sql.push(if index == 0 { "" } else { "," });
+            sql.bind(Arg::maybe(role.map(ToString::to_string)));
+        }
+        sql.push(")");
+    }
+    sql.push("))");
+}

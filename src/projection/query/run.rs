@@ -1,0 +1,169 @@
+//! Running a query.
+//!
+//! A short page is fetched in two steps: one row with the keys and positions of
+//! its records, then those records that are not in memory already. When a
+//! record changed between the two steps, the page is read again whole.
+
+use std::sync::Arc;
+
+use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, StoreError};
+use skytrail_schema::id::RecordKey;
+use skytrail_schema::query::Query;
+use skytrail_schema::record::Head;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::plan::{Plan, push_page};
+use crate::projection::layout::{Catalog, Table, TypeLayout};
+use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
+use crate::projection::sql::Sql;
+use crate::projection::store::failed;
+
+/// The longest page that is looked for in memory.
+const MAX_SHORT_PAGE: u64 = 256;
+
+/// A query that is about to run.
+pub(super) struct Run<'a> {
+    /// Whom and what it asks.
+    pub(super) query: &'a Query,
+    /// The type.
+    pub(super) layout: &'a TypeLayout,
+    /// The type's table.
+    pub(super) table: &'a Table,
+}
+
+/// Runs a query as `asker`.
+pub(crate) async fn query(
+    conn: &mut SqliteConnection,
+    catalog: &Catalog,
+    (query, asker): (&Query, &Asker<'_>),
+    heads: &dyn HeadSource,
+) -> Result<QueryAnswer, StoreError> {
+    let layout = catalog.get(&query.record_type);
+    let Some((layout, table)) = layout.and_then(|layout| Some((layout, layout.table.as_ref()?)))
+    else {
+        return Ok(QueryAnswer {
+            records: Vec::new(),
+            count: query.count.then_some(0),
+        });
+    };
+    let plan = Plan::new(catalog, table, query, asker)?;
+    let run = Run {
+        query,
+        layout,
+        table,
+    };
+    if !plan.is_exact || !plan.is_sorted {
+        return Err(StoreError::Failed(
+            "this predicate is not there yet".to_owned(),
+        ));
+    }
+    let is_short = query.limit.is_some_and(|limit| limit <= MAX_SHORT_PAGE);
+    if is_short && let Some(answer) = run.short_page(conn, &plan, heads).await? {
+        return Ok(answer);
+    }
+    run.whole_page(conn, &plan).await.map_err(failed)
+}
+
+impl Run<'_> {
+    /// Fetches a page by keys; `None` when records changed meanwhile.
+    async fn short_page(
+        &self,
+        conn: &mut SqliteConnection,
+        plan: &Plan,
+        heads: &dyn HeadSource,
+    ) -> Result<Option<QueryAnswer>, StoreError> {
+        let (keys, count) = self.keys(conn, plan).await.map_err(failed)?;
+        let mut found = heads.get_written(&self.layout.definition.name, &keys);
+        let missing: Vec<RecordKey> = keys
+            .iter()
+            .zip(&found)
+            .filter(|(_, head)| head.is_none())
+            .map(|((key, _), _)| key.clone())
+            .collect();
+        if !missing.is_empty() {
+            let loaded = load_heads(conn, self.layout, &missing)
+                .await
+                .map_err(failed)?;
+            let mut loaded = loaded.into_iter();
+            for ((_, position), slot) in keys.iter().zip(&mut found) {
+                if slot.is_none() {
+                    let head = loaded.next().flatten();
+                    *slot = head.filter(|head| head.position == *position).map(Arc::new);
+                }
+            }
+        }
+        let records: Option<Vec<Arc<Head>>> = found.into_iter().collect();
+        Ok(records.map(|records| QueryAnswer { records, count }))
+    }
+
+    /// Finds the keys and positions of a page, and the count if it is asked for, in one row: each row
+    /// that the database hands out costs more than finding it.
+    async fn keys(
+        &self,
+        conn: &mut SqliteConnection,
+        plan: &Plan,
+    ) -> Result<(Vec<(RecordKey, u64)>, Option<u64>), sqlx::Error> {
+        let mut sql = Sql::new("SELECT json_group_array(k), json_group_array(p)");
+        if self.query.count {
+            sql.push(", (SELECT count(*)")
+                .append(plan.source.clone())
+                .push(")");
+        }
+        sql.push(" FROM (SELECT t._id AS k, t._position AS p");
+        sql.append(plan.source.clone()).append(plan.order.clone());
+        push_page(&mut sql, self.query);
+        sql.push(")");
+        let row = sql.fetch_optional(conn).await?;
+        let row = row.ok_or(sqlx::Error::RowNotFound)?;
+        let keys: Vec<String> = parse(&row, 0)?;
+        let positions: Vec<u64> = parse(&row, 1)?;
+        let keys = keys
+            .into_iter()
+            .map(RecordKey::from)
+            .zip(positions)
+            .collect();
+        let count = if self.query.count {
+            u64::try_from(row.try_get::<i64, _>(2)?).ok()
+        } else {
+            None
+        };
+        Ok((keys, count))
+    }
+
+    /// Fetches a page of whole records.
+    async fn whole_page(
+        &self,
+        conn: &mut SqliteConnection,
+        plan: &Plan,
+    ) -> Result<QueryAnswer, sqlx::Error> {
+        use sqlx::Connection as _;
+
+        let mut tx = conn.begin().await?;
+        let mut sql = Sql::new("SELECT ");
+        push_head_columns(&mut sql, self.table);
+        sql.append(plan.source.clone()).append(plan.order.clone());
+        push_page(&mut sql, self.query);
+        let name = &self.layout.definition.name;
+        let rows = sql.fetch_all(&mut tx).await?;
+        let records = rows
+            .iter()
+            .map(|row| Ok(Arc::new(decode_head(name, self.table, row)?)));
+        let records = records.collect::<Result<_, sqlx::Error>>()?;
+        let mut count = None;
+        if self.query.count {
+            let mut sql = Sql::new("SELECT count(*)");
+            sql.append(plan.source.clone());
+            let row = sql.fetch_optional(&mut tx).await?;
+            let number: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+            count = u64::try_from(number).ok();
+        }
+        tx.rollback().await?;
+        Ok(QueryAnswer { records, count })
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
+    let text: &str = row.try_get(index)?;
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
