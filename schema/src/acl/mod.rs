@@ -149,3 +149,6 @@ impl AccessEntry {
         self.level >= level && names_caller
     }
 }
+
+#[cfg(test)]
+mod tests;

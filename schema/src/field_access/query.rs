@@ -1,0 +1,136 @@
+//! What queries may look at.
+
+use super::{FieldRules, FieldUse};
+use crate::caller::Caller;
+use crate::code::{ApiError, Code};
+use crate::id::TypeName;
+use crate::predicate::column::Types;
+use crate::predicate::{Column, CompareOp, KeyPath, Operand, Predicate};
+use crate::query::{Query, SortKey};
+use crate::types::TypeDefinition;
+
+impl FieldRules {
+    /// Checks the fields that a query uses: predicate, then sort, then include.
+    ///
+    /// `types` has the queried type and those that its references name. Paths with dots are also
+    /// checked for sense here, before the query is carried out.
+    ///
+    /// # Errors
+    /// 124 for the first field that the caller must not use so, 120 for a dotted path that leads nowhere.
+    pub fn check_query<T: Types + ?Sized>(
+        &self,
+        query: &Query,
+        caller: &Caller,
+        types: &T,
+    ) -> Result<(), ApiError> {
+        if caller.is_master() {
+            return Ok(());
+        }
+        let unknown;
+        let definition = match types.definition(&query.record_type) {
+            Some(definition) => definition,
+            None => {
+                unknown = TypeDefinition::empty(query.record_type.clone());
+                &unknown
+            }
+        };
+        let check = QueryCheck {
+            rules: self,
+            caller,
+            definition,
+            types,
+        };
+        if let Some(predicate) = &query.predicate {
+            check.predicate(predicate, FieldUse::Discover)?;
+        }
+        for sort in &query.sort {
+            match &sort.by {
+                SortKey::Path(path) => check.path(path, FieldUse::Compare)?,
+                SortKey::Distance { field, .. } => check.field(field, FieldUse::Compare)?,
+            }
+        }
+        query
+            .include
+            .values()
+            .try_for_each(|operand| check.operand(operand, FieldUse::Read))
+    }
+}
+
+struct QueryCheck<'a, T: ?Sized> {
+    rules: &'a FieldRules,
+    caller: &'a Caller,
+    definition: &'a TypeDefinition,
+    types: &'a T,
+}
+
+impl<T: Types + ?Sized> QueryCheck<'_, T> {
+    /// Below anything but `and`, `eq` and `in`, a field must be comparable.
+    fn predicate(&self, predicate: &Predicate, wanted: FieldUse) -> Result<(), ApiError> {
+        match predicate {
+            Predicate::And(parts) => parts
+                .iter()
+                .try_for_each(|part| self.predicate(part, wanted)),
+            Predicate::Or(parts) => parts
+                .iter()
+                .try_for_each(|part| self.predicate(part, FieldUse::Compare)),
+            Predicate::Not(part) => self.predicate(part, FieldUse::Compare),
+            Predicate::Compare(CompareOp::Eq, left, right) | Predicate::In(left, right) => {
+                self.operand(left, wanted)?;
+                self.operand(right, wanted)
+            }
+            Predicate::Compare(_, left, right) => {
+                self.operand(left, FieldUse::Compare)?;
+                self.operand(right, FieldUse::Compare)
+            }
+            Predicate::UserRelation { field, .. } => self.field(field, FieldUse::Compare),
+        }
+    }
+
+    fn operand(&self, operand: &Operand, wanted: FieldUse) -> Result<(), ApiError> {
+        match operand {
+            Operand::Path(path) => self.path(path, wanted),
+            Operand::Distance { field, .. } if wanted == FieldUse::Read => {
+                self.field(field, wanted)
+            }
+            Operand::Distance { field, .. } => self.field(field, FieldUse::Compare),
+            Operand::Literal(_) => Ok(()),
+        }
+    }
+
+    fn path(&self, path: &KeyPath, wanted: FieldUse) -> Result<(), ApiError> {
+        if let [field] = path.0.as_slice() {
+            return self.component(&self.definition.name, field, wanted);
+        }
+        let column = Column::resolve(path, self.definition, self.types)?;
+        if let Some(via) = &column.via {
+            self.component(&self.definition.name, &via.field, wanted)?;
+            self.component(&via.target, &column.name, wanted)?;
+        }
+        Ok(())
+    }
+
+    fn field(&self, field: &str, wanted: FieldUse) -> Result<(), ApiError> {
+        self.component(&self.definition.name, field, wanted)
+    }
+
+    fn component(
+        &self,
+        record_type: &TypeName,
+        field: &str,
+        wanted: FieldUse,
+    ) -> Result<(), ApiError> {
+        let of = (record_type.as_str(), field);
+        if self.rules.allows(wanted, of, self.caller, None) {
+            return Ok(());
+        }
+        let needed = match wanted {
+            FieldUse::Discover => "discoverable or comparable",
+            FieldUse::Compare => "comparable",
+            FieldUse::Read => "readable",
+            FieldUse::Write => "writable",
+        };
+        let text =
+            format!("Cannot query on field \"{field}\" due to Field ACL, need to be {needed}");
+        Err(ApiError::new(Code::RecordQueryDenied, text))
+    }
+}

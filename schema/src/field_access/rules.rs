@@ -1,0 +1,177 @@
+//! The rules as they are applied.
+
+use std::collections::HashMap;
+
+use serde_json::Value as Json;
+
+use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole};
+use crate::caller::Caller;
+use crate::id::UserId;
+use crate::record::Record;
+use crate::value::Value;
+
+/// What someone wants to do with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FieldUse {
+    /// See it.
+    Read,
+    /// Save it.
+    Write,
+    /// Sort by it, or use it in any predicate.
+    Compare,
+    /// Use it in a predicate of plain equality.
+    Discover,
+}
+
+impl FieldAccessEntry {
+    fn allows(&self, wanted: FieldUse) -> bool {
+        match wanted {
+            FieldUse::Read => self.readable,
+            FieldUse::Write => self.writable,
+            FieldUse::Compare => self.comparable,
+            FieldUse::Discover => self.discoverable || self.comparable,
+        }
+    }
+}
+
+/// The rules of a type's fields, `*` among them; each list in the order in which it is tried.
+type ByField = HashMap<String, Vec<FieldAccessEntry>>;
+
+/// The app's rules, ready to be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldRules {
+    by_type: HashMap<String, ByField>,
+}
+
+impl FieldRules {
+    /// Sorts rules into groups.
+    pub fn new(access: &FieldAccess) -> Self {
+        let mut rules = Self::default();
+        for entry in &access.0 {
+            let by_field = rules.by_type.entry(entry.record_type.clone()).or_default();
+            let group = by_field.entry(entry.record_field.clone()).or_default();
+            group.push(entry.clone());
+        }
+        for group in rules.by_type.values_mut().flat_map(HashMap::values_mut) {
+            group.sort_by(|left, right| left.user_role.cmp(&right.user_role));
+        }
+        rules
+    }
+
+    /// Whether the caller may use a field so. Without a record, rules about owners and about users
+    /// that fields name do not apply.
+    ///
+    /// The master key may do everything, and fields of the system are not guarded here.
+    pub fn allows(
+        &self,
+        wanted: FieldUse,
+        (record_type, field): (&str, &str),
+        caller: &Caller,
+        record: Option<&Record>,
+    ) -> bool {
+        if caller.is_master() || field.starts_with('_') {
+            return true;
+        }
+        let Some(group) = self.group(record_type, field) else {
+            return true;
+        };
+        let mut rules = group.iter();
+        let decisive = rules.find(|entry| entry.user_role.is_about(caller, record));
+        decisive.is_some_and(|entry| entry.allows(wanted))
+    }
+
+    fn group(&self, record_type: &str, field: &str) -> Option<&Vec<FieldAccessEntry>> {
+        let of = |record_type: &str, field: &str| self.by_type.get(record_type)?.get(field);
+        of(record_type, field)
+            .or_else(|| of(record_type, ANY))
+            .or_else(|| of(ANY, field))
+            .or_else(|| of(ANY, ANY))
+    }
+
+    /// Whether any rule may be about fields of the type.
+    fn concerns(&self, record_type: &str) -> bool {
+        self.by_type.contains_key(record_type) || self.by_type.contains_key(ANY)
+    }
+
+    /// Removes the fields that the caller must not see. To be called on the whole record, before
+    /// other fields are cut: a rule may be about users that one of them names.
+    pub fn hide_unreadable(&self, caller: &Caller, record: &mut Record) {
+        let name = record.id.record_type.clone();
+        if caller.is_master() || !self.concerns(name.as_str()) {
+            return;
+        }
+        let is_hidden = |field: &&String| {
+            let field = (name.as_str(), field.as_str());
+            !self.allows(FieldUse::Read, field, caller, Some(record))
+        };
+        let hidden: Vec<String> = record.fields.keys().filter(is_hidden).cloned().collect();
+        record.fields.retain(|field, _| !hidden.contains(field));
+    }
+
+    /// Lists the fields of `record` that differ from `stored` and that the caller must not save.
+    ///
+    /// For a new record, `stored` is one without fields that the caller owns. A null is no value.
+    pub fn find_unwritable(
+        &self,
+        caller: &Caller,
+        stored: &Record,
+        record: &Record,
+    ) -> Vec<String> {
+        let name = record.id.record_type.as_str();
+        if caller.is_master() || !self.concerns(name) {
+            return Vec::new();
+        }
+        let value_in = |record: &'_ Record, field: &str| {
+            let value = record.fields.get(field);
+            value.filter(|value| !value.is_null()).cloned()
+        };
+        let mut fields: Vec<&String> = record.fields.keys().chain(stored.fields.keys()).collect();
+        fields.sort();
+        fields.dedup();
+        let is_refused = |field: &&&String| {
+            let is_changed = value_in(stored, field) != value_in(record, field);
+            is_changed && !self.allows(FieldUse::Write, (name, field), caller, Some(stored))
+        };
+        fields
+            .iter()
+            .filter(is_refused)
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+impl FieldUserRole {
+    fn is_about(&self, caller: &Caller, record: Option<&Record>) -> bool {
+        let user = caller.user.as_ref();
+        match self {
+            Self::Owner => record.is_some_and(|record| caller.owns(record)),
+            Self::User(wanted) => user == Some(wanted),
+            Self::Field(field) => user
+                .zip(record)
+                .is_some_and(|(user, record)| names_user(record, field, user)),
+            Self::Role(role) => caller.roles.contains(role),
+            Self::AnyUser => user.is_some(),
+            Self::Public => true,
+        }
+    }
+}
+
+/// Whether a field is the user's id, or a list that has it. References do not count, as in v1.
+fn names_user(record: &Record, field: &str, user: &UserId) -> bool {
+    let reserved = match field {
+        "_owner" | "_owner_id" | "_ownerID" => Some(&record.owner),
+        "_created_by" => Some(&record.created_by),
+        "_updated_by" => Some(&record.updated_by),
+        _ => None,
+    };
+    if let Some(other) = reserved {
+        return other.as_ref() == Some(user);
+    }
+    match record.fields.get(field) {
+        Some(Value::String(text)) => text == user.as_str(),
+        Some(Value::Json(Json::Array(items))) => items
+            .iter()
+            .any(|item| item.as_str() == Some(user.as_str())),
+        _ => false,
+    }
+}
