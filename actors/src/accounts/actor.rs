@@ -320,6 +320,10 @@ impl AccountService for Accounts {
         .await
     }
 
+    fn refuse_disabled(&self, state: &UserState) -> Result<(), ApiError> {
+        refuse_disabled(state, self.env.clock.now())
+    }
+
     async fn change_roles(&self, command: ChangeRoles) -> Result<(), ApiError> {
         let roles = command.roles;
         let wanted = if command.is_assignment {

@@ -61,6 +61,12 @@ pub trait AccountService: Send + Sync + 'static {
         context: &RequestContext,
     ) -> Result<UserState, ApiError>;
 
+    /// Whether a user is locked out at present.
+    ///
+    /// # Errors
+    /// 127, with the reason and the time when it ends, if they are known.
+    fn refuse_disabled(&self, state: &UserState) -> Result<(), ApiError>;
+
     /// Gives or takes roles.
     ///
     /// # Errors

@@ -1,0 +1,110 @@
+//! `auth:signup`, `auth:login`, `auth:logout`, `me`
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::accounts::messages::{LogIn, Session, SignUp};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::value::Value;
+
+use super::{Call, Outcome, request};
+
+pub(super) async fn sign_up(call: Call) -> Outcome {
+    refuse_provider(&call.body)?;
+    let auth_data = auth_data(&call.body)?;
+    throttle(&call, &auth_data)?;
+    let profile = request::object(&call.body, "profile")?;
+    let profile = profile
+        .map(request::fields)
+        .transpose()?
+        .unwrap_or_default();
+    let password = request::text(&call.body, "password")?.map(str::to_owned);
+    let command = SignUp {
+        context: call.context,
+        auth_data,
+        password,
+        profile,
+    };
+    Ok(write(call.services.accounts.sign_up(command).await?))
+}
+
+pub(super) async fn log_in(call: Call) -> Outcome {
+    refuse_provider(&call.body)?;
+    let auth_data = auth_data(&call.body)?;
+    throttle(&call, &auth_data)?;
+    let password = request::text(&call.body, "password")?
+        .unwrap_or_default()
+        .to_owned();
+    let command = LogIn {
+        context: call.context,
+        auth_data,
+        password,
+    };
+    Ok(write(call.services.accounts.log_in(command).await?))
+}
+
+/// Signed tokens are not stored, so there is nothing to forget: as with v1's JWT store the client
+/// throws its token away.
+pub(super) async fn log_out(_: Call) -> Outcome {
+    Ok(json!({"status": "OK"}).into())
+}
+
+pub(super) async fn me(call: Call) -> Outcome {
+    Ok(write(call.services.accounts.me(call.context).await?))
+}
+
+fn auth_data(body: &Map<String, Json>) -> Result<BTreeMap<String, Value>, ApiError> {
+    let object = request::object(body, "auth_data")?;
+    let entries = object.into_iter().flatten();
+    entries
+        .map(|(name, value)| Ok((name.clone(), request::wire_value(value)?)))
+        .collect()
+}
+
+/// Providers are plugins' work; no plugin of this version can register one.
+fn refuse_provider(body: &Map<String, Json>) -> Result<(), ApiError> {
+    match request::text(body, "provider")? {
+        None | Some("") => Ok(()),
+        Some(name) => {
+            let message = format!("no auth provider of name {name:?}");
+            Err(ApiError::new(Code::InvalidArgument, message)
+                .with_info("arguments", json!(["provider"])))
+        }
+    }
+}
+
+/// Takes one try from the address and from each name that is tried.
+fn throttle(call: &Call, auth_data: &BTreeMap<String, Value>) -> Result<(), ApiError> {
+    if call.context.caller.is_master() {
+        return Ok(());
+    }
+    let named = auth_data
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.to_wire()));
+    let mut buckets: Vec<String> = named.map(|name| name.to_lowercase()).collect();
+    buckets.push(format!("address {}", call.address));
+    call.services.throttle.admit(&buckets, Instant::now())
+}
+
+fn write(session: Session) -> super::Reply {
+    let mut result = Map::new();
+    result.insert("user_id".into(), session.user.as_str().into());
+    let profile = session
+        .profile
+        .map_or(Json::Null, |record| Json::Object(record.to_wire()));
+    result.insert("profile".into(), profile);
+    if !session.roles.is_empty() {
+        result.insert("roles".into(), json!(session.roles));
+    }
+    result.insert("access_token".into(), session.access_token.into());
+    for (name, time) in [
+        ("last_login_at", session.last_login_at),
+        ("last_seen_at", session.last_seen_at),
+    ] {
+        if let Some(time) = time {
+            result.insert(name.into(), time.to_string().into());
+        }
+    }
+    Json::Object(result).into()
+}

@@ -1,0 +1,126 @@
+//! The actions of the API: each parses, asks, replies; nothing else lives here.
+//!
+//! [`ACTIONS`] names every action with its checks, in v1's order.
+
+mod auth;
+pub mod lambda;
+mod record_delete;
+mod record_fetch;
+mod record_query;
+mod record_save;
+mod relation;
+mod request;
+mod role;
+mod schema;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::context::RequestContext;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::query::Scope;
+
+use crate::http::checks::Check::{
+    self, AccessKey, Authenticator, DevOnly, InjectAuth, InjectDb, PluginReady, RequireAdmin,
+    RequireAuth,
+};
+use crate::services::Services;
+
+/// A request that has passed its checks.
+pub struct Call {
+    /// Everything there is.
+    pub services: Arc<Services>,
+    /// Who asks.
+    pub context: RequestContext,
+    /// The database.
+    pub scope: Scope,
+    /// The body.
+    pub body: Map<String, Json>,
+    /// The client's address, for throttling.
+    pub address: String,
+}
+
+/// What an action answers. A `result` of null is left out of the answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reply {
+    /// The result.
+    pub result: Json,
+    /// Further data.
+    pub info: Option<Json>,
+}
+
+impl From<Json> for Reply {
+    fn from(result: Json) -> Self {
+        Self { result, info: None }
+    }
+}
+
+/// An action's outcome.
+pub type Outcome = Result<Reply, ApiError>;
+
+/// An action.
+pub struct Action {
+    /// Its name.
+    pub name: &'static str,
+    /// The tag that plugins are told.
+    pub tag: &'static str,
+    /// What is checked before it runs, in order.
+    pub checks: &'static [Check],
+    /// What it does.
+    pub run: fn(Call) -> BoxFuture<'static, Outcome>,
+}
+
+const PUBLIC: &[Check] = &[];
+const KEY: &[Check] = &[AccessKey, PluginReady];
+const LOGOUT: &[Check] = &[Authenticator, PluginReady];
+const USER: &[Check] = &[Authenticator, RequireAuth, PluginReady];
+const WRITE: &[Check] = &[Authenticator, RequireAuth, InjectDb, PluginReady];
+const READ: &[Check] = &[Authenticator, InjectAuth, InjectDb, PluginReady];
+const ADMIN: &[Check] = &[Authenticator, InjectAuth, RequireAdmin, PluginReady];
+const ROLES: &[Check] = &[Authenticator, InjectAuth, PluginReady];
+const DEV: &[Check] = &[AccessKey, DevOnly, PluginReady];
+const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
+
+macro_rules! actions {
+    ($($name:literal $tag:literal $checks:ident => $run:path;)*) => {
+        /// Every built-in action.
+        pub const ACTIONS: &[Action] = &[
+            $(Action { name: $name, tag: $tag, checks: $checks, run: |call| Box::pin($run(call)) },)*
+        ];
+    };
+}
+
+actions! {
+    "" "" PUBLIC => status;
+    "_status:healthz" "" READY => status;
+    "auth:signup" "auth" KEY => auth::sign_up;
+    "auth:login" "auth" KEY => auth::log_in;
+    "auth:logout" "auth" LOGOUT => auth::log_out;
+    "me" "" USER => auth::me;
+    "record:save" "record" WRITE => record_save::run;
+    "record:delete" "record" WRITE => record_delete::run;
+    "record:fetch" "record" READ => record_fetch::run;
+    "record:query" "record" READ => record_query::run;
+    "relation:add" "relation" WRITE => relation::add;
+    "relation:remove" "relation" WRITE => relation::remove;
+    "role:default" "role" DEV => role::set_default;
+    "role:admin" "role" DEV => role::set_admin;
+    "role:assign" "role" ADMIN => role::assign;
+    "role:revoke" "role" ADMIN => role::revoke;
+    "role:get" "role" ROLES => role::get;
+    "schema:access" "schema" SCHEMA => schema::access;
+    "schema:default_access" "schema" SCHEMA => schema::default_access;
+}
+
+const READY: &[Check] = &[PluginReady];
+
+/// Finds an action by name.
+pub fn find(name: &str) -> Option<&'static Action> {
+    ACTIONS.iter().find(|action| action.name == name)
+}
+
+/// Home and health: the server answers.
+async fn status(_: Call) -> Outcome {
+    Ok(json!({"status": "OK"}).into())
+}

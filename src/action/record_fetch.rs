@@ -1,0 +1,25 @@
+//! `record:fetch`
+
+use serde_json::Value as Json;
+use skytrail_actors::record::messages::FetchRecords;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::RecordId;
+
+use super::{Call, Outcome, request};
+
+pub(super) async fn run(call: Call) -> Outcome {
+    let ids = request::texts(&call.body, "ids")?.filter(|ids| !ids.is_empty());
+    let ids = ids.ok_or_else(|| ApiError::invalid_argument("expected list of id", &["ids"]))?;
+    let parse = |raw: &String| {
+        let invalid = || ApiError::invalid_argument(format!("invalid id format: {raw}"), &["ids"]);
+        RecordId::parse(raw).ok_or_else(invalid)
+    };
+    let ids = ids.iter().map(parse).collect::<Result<_, _>>()?;
+    let command = FetchRecords {
+        context: call.context,
+        scope: call.scope,
+        ids,
+    };
+    let results = call.services.records.fetch(command).await?;
+    Ok(request::items(results, |record| Json::Object(record.to_wire())).into())
+}

@@ -1,0 +1,123 @@
+//! Reading the members of a request, with the errors that clients know.
+
+use serde_json::{Map, Value as Json};
+use skytrail_actors::record::messages::{ItemError, ItemResults};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
+use skytrail_schema::query::Scope;
+use skytrail_schema::record::Fields;
+use skytrail_schema::value::Value;
+
+/// Returns a member; null counts as absent.
+pub(super) fn member<'a>(body: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
+    body.get(name).filter(|value| !value.is_null())
+}
+
+/// Returns the refusal of a member of the wrong JSON type.
+pub(super) fn undecodable() -> ApiError {
+    ApiError::new(Code::BadRequest, "fails to decode the request payload")
+}
+
+/// Reads a truth value, absent as false.
+pub(super) fn flag(body: &Map<String, Json>, name: &str) -> Result<bool, ApiError> {
+    member(body, name).map_or(Ok(false), |value| value.as_bool().ok_or_else(undecodable))
+}
+
+/// Reads a text.
+pub(super) fn text<'a>(
+    body: &'a Map<String, Json>,
+    name: &str,
+) -> Result<Option<&'a str>, ApiError> {
+    member(body, name)
+        .map(|value| value.as_str().ok_or_else(undecodable))
+        .transpose()
+}
+
+/// Reads a list, absent as `None`.
+pub(super) fn list<'a>(
+    body: &'a Map<String, Json>,
+    name: &str,
+) -> Result<Option<&'a Vec<Json>>, ApiError> {
+    member(body, name)
+        .map(|value| value.as_array().ok_or_else(undecodable))
+        .transpose()
+}
+
+/// Reads a list of texts, absent as `None`.
+pub(super) fn texts(body: &Map<String, Json>, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(items) = list(body, name)? else {
+        return Ok(None);
+    };
+    let text = |item: &Json| item.as_str().map(str::to_owned).ok_or_else(undecodable);
+    items.iter().map(text).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads an object, absent as empty.
+pub(super) fn object<'a>(
+    body: &'a Map<String, Json>,
+    name: &str,
+) -> Result<Option<&'a Map<String, Json>>, ApiError> {
+    member(body, name)
+        .map(|value| value.as_object().ok_or_else(undecodable))
+        .transpose()
+}
+
+/// Reads roles by name.
+pub(super) fn roles<C: FromIterator<RoleName>>(names: Vec<String>) -> C {
+    names.into_iter().map(RoleName::from).collect()
+}
+
+/// Reads users by id.
+pub(super) fn users(ids: Vec<String>) -> Vec<UserId> {
+    ids.into_iter().map(UserId::from).collect()
+}
+
+/// Parses fields from wire values; names that are empty or start with `_` are the server's.
+pub(super) fn fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
+    let own = object
+        .iter()
+        .filter(|(name, _)| !name.is_empty() && !name.starts_with('_'));
+    own.map(|(name, value)| Ok((name.clone(), wire_value(value)?)))
+        .collect()
+}
+
+/// Parses a wire value.
+pub(super) fn wire_value(value: &Json) -> Result<Value, ApiError> {
+    let invalid = |error: skytrail_schema::value::ValueError| {
+        ApiError::new(Code::InvalidArgument, error.to_string())
+    };
+    Value::from_wire(value.clone()).map_err(invalid)
+}
+
+/// Parses a full record id, with the text that `record:save` and `record:delete` refuse with.
+pub(super) fn record_id(raw: &str, argument: &str) -> Result<RecordId, ApiError> {
+    RecordId::parse(raw).ok_or_else(|| {
+        let message =
+            format!(r#"record: "_id" should be of format '{{type}}/{{id}}', got "{raw}""#);
+        ApiError::invalid_argument(message, &[argument])
+    })
+}
+
+/// Returns the one database that is written; all together cannot be.
+pub(super) fn database(scope: Scope) -> Result<Database, ApiError> {
+    match scope {
+        Scope::Public => Ok(Database::Public),
+        Scope::Private(user) => Ok(Database::Private(user)),
+        Scope::Union => {
+            let message = "modifying the selected database is not supported";
+            Err(ApiError::new(Code::NotSupported, message))
+        }
+    }
+}
+
+/// Writes the results of a batch, each in its place.
+pub(super) fn items<T>(results: ItemResults<T>, write: impl Fn(T) -> Json) -> Json {
+    let item = |result: Result<T, ItemError>| match result {
+        Ok(done) => write(done),
+        Err(ItemError { id, error }) => match id {
+            Some(id) => error.to_item(Some(&id)),
+            None => error.to_item(None),
+        },
+    };
+    Json::Array(results.into_iter().map(item).collect())
+}

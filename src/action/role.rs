@@ -1,0 +1,82 @@
+//! `role:default`, `role:admin`, `role:assign`, `role:revoke`, `role:get`
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::accounts::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::UserId;
+
+use super::{Call, Outcome, request};
+
+pub(super) async fn set_default(call: Call) -> Outcome {
+    set(call, RoleFlag::Default).await
+}
+
+pub(super) async fn set_admin(call: Call) -> Outcome {
+    set(call, RoleFlag::Admin).await
+}
+
+async fn set(call: Call, flag: RoleFlag) -> Outcome {
+    let names = request::texts(&call.body, "roles")?.ok_or_else(unspecified_roles)?;
+    let roles = request::roles(names.clone());
+    let command = SetFlaggedRoles {
+        context: call.context,
+        flag,
+        roles,
+    };
+    call.services.accounts.set_flagged_roles(command).await?;
+    Ok(json!(names).into())
+}
+
+pub(super) async fn assign(call: Call) -> Outcome {
+    change(call, true).await
+}
+
+pub(super) async fn revoke(call: Call) -> Outcome {
+    change(call, false).await
+}
+
+async fn change(call: Call, is_assignment: bool) -> Outcome {
+    let roles = request::texts(&call.body, "roles")?.ok_or_else(unspecified_roles)?;
+    let users = request::texts(&call.body, "users")?.ok_or_else(unspecified_users)?;
+    let (roles, users) = (request::roles(roles), request::users(users));
+    let command = ChangeRoles {
+        context: call.context,
+        users,
+        roles,
+        is_assignment,
+    };
+    call.services.accounts.change_roles(command).await?;
+    Ok(json!("OK").into())
+}
+
+pub(super) async fn get(call: Call) -> Outcome {
+    let users = request::texts(&call.body, "users")?.filter(|users| !users.is_empty());
+    let users = request::users(users.ok_or_else(unspecified_users)?);
+    let caller = &call.context.caller;
+    if caller.user.is_none() {
+        return Err(crate::http::checks::login_required());
+    }
+    let asks_for_himself = matches!(users.as_slice(), [only] if caller.user.as_ref() == Some(only));
+    let may_ask =
+        caller.is_master() || call.services.accounts.is_admin(&caller.roles) || asks_for_himself;
+    if !may_ask {
+        let message = "no permission to get other users' roles";
+        return Err(ApiError::new(Code::PermissionDenied, message));
+    }
+    let roles = call.services.accounts.roles_of(&users).await?;
+    let write = |user: &UserId| {
+        (
+            user.to_string(),
+            json!(roles.get(user).cloned().unwrap_or_default()),
+        )
+    };
+    Ok(Json::Object(users.iter().map(write).collect::<Map<_, _>>()).into())
+}
+
+fn unspecified_roles() -> ApiError {
+    ApiError::invalid_argument("unspecified roles in request", &["roles"])
+}
+
+fn unspecified_users() -> ApiError {
+    ApiError::invalid_argument("unspecified user IDs in request", &["users"])
+}

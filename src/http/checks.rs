@@ -1,0 +1,296 @@
+//! Who asks, and may he: the ordered checks before every action.
+//!
+//! Each check is one function over [`Asked`]; an action names its checks in
+//! order, and the first that fails ends the request.
+
+use serde_json::{Map, Value as Json};
+use skytrail_actors::context::RequestContext;
+use skytrail_actors::plugin::Readiness;
+use skytrail_schema::caller::KeyKind;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::UserState;
+use skytrail_schema::id::UserId;
+use skytrail_schema::query::Scope;
+use skytrail_schema::time::Timestamp;
+
+use crate::services::Services;
+
+/// A check; see the functions of the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is documented at its function")]
+pub enum Check {
+    AccessKey,
+    Authenticator,
+    InjectAuthId,
+    InjectAuth,
+    RequireAuth,
+    RequireAdmin,
+    DevOnly,
+    InjectDb,
+    PluginReady,
+}
+
+/// A request on its way through the checks.
+pub struct Asked<'a> {
+    /// Everything there is.
+    pub services: &'a Services,
+    /// The body.
+    pub body: &'a Map<String, Json>,
+    /// The key that was shown, header before body.
+    pub key: Option<String>,
+    /// The token that was shown, header before body.
+    pub token: Option<String>,
+    /// What is known so far.
+    pub context: RequestContext,
+    /// The database, once it is resolved.
+    pub scope: Scope,
+    issued_at: Option<Timestamp>,
+}
+
+impl<'a> Asked<'a> {
+    /// Builds a request of which nothing is known yet.
+    pub fn new(
+        services: &'a Services,
+        body: &'a Map<String, Json>,
+        key: Option<String>,
+        token: Option<String>,
+        context: RequestContext,
+    ) -> Self {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let (key, token) = (given(key), given(token));
+        Self {
+            services,
+            body,
+            key,
+            token,
+            context,
+            scope: Scope::Public,
+            issued_at: None,
+        }
+    }
+
+    /// Runs checks in order.
+    ///
+    /// # Errors
+    /// The first check's that fails.
+    pub async fn pass(&mut self, checks: &[Check]) -> Result<(), ApiError> {
+        for check in checks {
+            match check {
+                Check::AccessKey => self.access_key()?,
+                Check::Authenticator => self.authenticator()?,
+                Check::InjectAuthId => self.inject_auth_id(),
+                Check::InjectAuth => self.inject_auth(false).await?,
+                Check::RequireAuth => self.inject_auth(true).await?,
+                Check::RequireAdmin => self.require_admin()?,
+                Check::DevOnly => self.dev_only()?,
+                Check::InjectDb => self.inject_db()?,
+                Check::PluginReady => self.plugin_ready()?,
+            }
+        }
+        let caller = &self.context.caller;
+        self.context.may_migrate = self.services.settings.dev_mode || caller.is_master();
+        Ok(())
+    }
+
+    /// The key must be there and known.
+    fn access_key(&mut self) -> Result<(), ApiError> {
+        let kind = self.classify_key()?;
+        if kind == KeyKind::None {
+            return Err(ApiError::new(Code::NotAuthenticated, "Api key is empty"));
+        }
+        self.context.caller.key = kind;
+        Ok(())
+    }
+
+    /// A key that is there must be known, a token that is there valid, and one of them there.
+    fn authenticator(&mut self) -> Result<(), ApiError> {
+        let kind = self.classify_key()?;
+        self.context.caller.key = kind;
+        match &self.token {
+            Some(token) => {
+                let claims = self
+                    .services
+                    .accounts
+                    .read_token(token)
+                    .ok_or_else(bad_token)?;
+                self.context.caller.user = Some(claims.user);
+                self.issued_at = claims.issued_at;
+            }
+            None if kind == KeyKind::None => {
+                let message = "Both api key and access token are empty";
+                return Err(ApiError::new(Code::NotAuthenticated, message));
+            }
+            None if kind == KeyKind::Master => {
+                let named = self.body.get("_user_id").and_then(Json::as_str);
+                let named = named.filter(|id| !id.is_empty());
+                self.context.caller.user = named.map(UserId::from);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// As [`Asked::authenticator`], but what is wrong is as if it were not there.
+    fn inject_auth_id(&mut self) {
+        if self.authenticator().is_err() {
+            self.context.caller.user = None;
+        }
+    }
+
+    /// Loads the user's auth row. Who is disabled or shows a revoked token is anonymous, or
+    /// refused when a user is required.
+    async fn inject_auth(&mut self, is_required: bool) -> Result<(), ApiError> {
+        let is_master = self.context.caller.is_master();
+        if self.context.caller.user.is_none() && is_master {
+            self.context.caller.user = Some(UserId::god());
+        }
+        let Some(id) = self.context.caller.user.clone() else {
+            return if is_required {
+                Err(login_required())
+            } else {
+                Ok(())
+            };
+        };
+        let loaded = self.services.accounts.load_user(&id).await?;
+        let state = match loaded {
+            Some(state) => state,
+            None if is_master => {
+                self.services
+                    .accounts
+                    .ensure_user(&id, &self.context)
+                    .await?
+            }
+            None => {
+                let message = "the user of the access token does not exist";
+                return Err(ApiError::new(Code::UnexpectedAuthInfoNotFound, message));
+            }
+        };
+        match self.refuse(&state) {
+            Some(error) if is_required => return Err(error),
+            Some(_) => self.context.caller.user = None,
+            None => self.context.caller.roles = state.roles,
+        }
+        Ok(())
+    }
+
+    /// Whether a user may not act at present, and why.
+    fn refuse(&self, state: &UserState) -> Option<ApiError> {
+        if let Err(error) = self.services.accounts.refuse_disabled(state) {
+            return Some(error);
+        }
+        let since = state.token_valid_since?.micros() - 1_000_000;
+        self.issued_at
+            .filter(|issued| issued.micros() <= since)
+            .map(|_| bad_token())
+    }
+
+    /// The master key, or a user with an administrators' role.
+    fn require_admin(&self) -> Result<(), ApiError> {
+        let caller = &self.context.caller;
+        if caller.is_master() || self.services.accounts.is_admin(&caller.roles) {
+            return Ok(());
+        }
+        if caller.user.is_none() {
+            let message = "User is required for this action, please login.";
+            return Err(ApiError::new(Code::NotAuthenticated, message));
+        }
+        let message = "no permission to perform this action";
+        Err(ApiError::new(Code::PermissionDenied, message).with_status(401))
+    }
+
+    /// The master key, or development mode.
+    fn dev_only(&self) -> Result<(), ApiError> {
+        if self.services.settings.dev_mode || self.context.caller.is_master() {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Code::PermissionDenied,
+            "Attempt to access dev only end-point",
+        ))
+    }
+
+    /// Chooses the database that `database_id` names.
+    fn inject_db(&mut self) -> Result<(), ApiError> {
+        let name = self
+            .body
+            .get("database_id")
+            .and_then(Json::as_str)
+            .unwrap_or_default();
+        let caller = &self.context.caller;
+        let unauthenticated = |message: &str| Err(ApiError::new(Code::NotAuthenticated, message));
+        self.scope = match (name, &caller.user) {
+            ("" | "_public", _) => Scope::Public,
+            ("_private", Some(user)) => Scope::Private(user.clone()),
+            ("_private", None) => {
+                return unauthenticated("Authentication is needed for private DB access");
+            }
+            ("_union", _) if caller.is_master() => Scope::Union,
+            ("_union", _) => return unauthenticated("Master key is needed for union DB access"),
+            (name, _) if name.starts_with('_') => {
+                return Err(ApiError::invalid_argument(
+                    "invalid database ID",
+                    &["database_id"],
+                ));
+            }
+            (name, user) => {
+                let id = UserId::from(name);
+                if !caller.is_master() && user.as_ref() != Some(&id) {
+                    let message = "The selected DB cannot be accessed because permission is denied";
+                    return Err(ApiError::new(Code::PermissionDenied, message));
+                }
+                Scope::Private(id)
+            }
+        };
+        Ok(())
+    }
+
+    /// The plugins are ready; while they prepare they may call themselves.
+    fn plugin_ready(&self) -> Result<(), ApiError> {
+        let unavailable = |code, message: &str| Err(ApiError::new(code, message));
+        match self.services.plugins.points().readiness {
+            Readiness::Ready => Ok(()),
+            Readiness::Unavailable => unavailable(
+                Code::PluginUnavailable,
+                "plugins are unavailable at the moment",
+            ),
+            Readiness::Initializing => {
+                let is_from_plugin = self.body.get("_from_plugin") == Some(&Json::Bool(true));
+                if is_from_plugin && self.classify_key()? == KeyKind::Master {
+                    return Ok(());
+                }
+                unavailable(
+                    Code::PluginInitializing,
+                    "Plugins are initializing at the moment",
+                )
+            }
+        }
+    }
+
+    fn classify_key(&self) -> Result<KeyKind, ApiError> {
+        let Some(key) = &self.key else {
+            return Ok(KeyKind::None);
+        };
+        let keys = &self.services.keys;
+        if keys.master.matches(key) {
+            Ok(KeyKind::Master)
+        } else if keys.api.matches(key) {
+            Ok(KeyKind::Client)
+        } else {
+            let message = format!("Cannot verify api key: `{key}`");
+            Err(ApiError::new(Code::AccessKeyNotAccepted, message))
+        }
+    }
+}
+
+/// Returns the refusal of a caller without a user.
+pub fn login_required() -> ApiError {
+    let message = "Authentication is required for this action, please login.";
+    ApiError::new(Code::NotAuthenticated, message)
+}
+
+fn bad_token() -> ApiError {
+    ApiError::new(
+        Code::AccessTokenNotAccepted,
+        "token does not exist or it has expired",
+    )
+}

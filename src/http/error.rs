@@ -1,0 +1,30 @@
+//! The only place where an error or a result becomes a response.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ContentType, RETRY_AFTER};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use serde_json::{Value as Json, json};
+use skytrail_schema::code::ApiError;
+
+/// Makes the answer of an action that succeeded.
+pub fn success(body: &Json) -> HttpResponse {
+    respond(HttpResponse::Ok(), body)
+}
+
+/// Makes the answer of one that failed.
+pub fn failure(error: &ApiError) -> HttpResponse {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut builder = HttpResponse::build(status);
+    if let Some(millis) = error.info.get("retry_after_ms").and_then(Json::as_u64) {
+        builder.insert_header((RETRY_AFTER, millis.div_ceil(1000).to_string()));
+    }
+    respond(builder, &json!({"error": error.to_wire()}))
+}
+
+fn respond(mut builder: HttpResponseBuilder, body: &Json) -> HttpResponse {
+    let mut bytes = Vec::with_capacity(512);
+    // Writing JSON into memory cannot fail.
+    let _ = serde_json::to_writer(&mut bytes, body);
+    bytes.push(b'\n');
+    builder.insert_header(ContentType::json()).body(bytes)
+}

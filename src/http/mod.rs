@@ -1,0 +1,11 @@
+//! The HTTP door: envelope, credentials, checks, routing.
+//!
+//! A request goes through `frame` (request id, CORS, headers of every answer),
+//! `router` (which action), `checks` (who asks, and may he), and then to an action.
+
+pub mod checks;
+pub mod error;
+pub mod frame;
+pub mod health;
+pub mod router;
+pub mod server;

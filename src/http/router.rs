@@ -1,0 +1,285 @@
+//! Which action a request is for, and running it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::context::RequestContext;
+use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall};
+use skytrail_schema::caller::Caller;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::Origin;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::checks::Asked;
+use super::error;
+use super::frame::RequestId;
+use crate::action::{self, Action, Call};
+use crate::services::Services;
+
+/// Answers a request for an action.
+pub async fn route(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    body: web::Bytes,
+) -> HttpResponse {
+    if let Some(clean) = cleaned(request.path()) {
+        return HttpResponse::MovedPermanently()
+            .insert_header((LOCATION, clean))
+            .finish();
+    }
+    // v1 answers a body that is no JSON object with an empty one of its own.
+    let Some(body) = parse(&body) else {
+        return HttpResponse::BadRequest().finish();
+    };
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let address = request.peer_addr().map(|address| address.ip().to_string());
+    let asked = Credentials {
+        key: header("x-skygear-api-key").map(str::to_owned),
+        token: header("x-skygear-access-token").map(str::to_owned),
+        address: address.unwrap_or_default(),
+    };
+    let request_id = request
+        .extensions()
+        .get::<RequestId>()
+        .map_or_else(Uuid::new_v4, |id| id.0);
+    let context = context(request_id, Origin::Api, &services);
+    match run(&services, request.path(), body, asked, context).await {
+        Ok(body) => error::success(&body),
+        Err(failed) => error::failure(&failed),
+    }
+}
+
+/// What a request shows besides its body.
+#[derive(Clone, Debug, Default)]
+struct Credentials {
+    key: Option<String>,
+    token: Option<String>,
+    address: String,
+}
+
+/// An action, or a plugin's lambda.
+enum Target {
+    Action(&'static Action),
+    Lambda(Lambda),
+}
+
+/// Finds the action, passes its checks, runs it, and makes the body of the answer.
+async fn run(
+    services: &Arc<Services>,
+    path: &str,
+    body: Map<String, Json>,
+    shown: Credentials,
+    context: RequestContext,
+) -> Result<Json, ApiError> {
+    let target = find(services, path, &body)?;
+    let deadline = context.deadline;
+    let work = perform(Arc::clone(services), target, body, shown, context);
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let done = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| {
+            ApiError::new(Code::ResponseTimeout, "Service taking too long to respond.")
+        })?,
+        None => work.await,
+    };
+    done.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let text = text.unwrap_or_default();
+        tracing::error!(text, "an action panicked");
+        Err(ApiError::unexpected(format!(
+            "panic occurred while handling request: {text}"
+        )))
+    })
+}
+
+async fn perform(
+    services: Arc<Services>,
+    target: Target,
+    body: Map<String, Json>,
+    shown: Credentials,
+    mut context: RequestContext,
+) -> Result<Json, ApiError> {
+    let text = |name: &str| body.get(name).and_then(Json::as_str).map(str::to_owned);
+    let given = |shown: Option<String>| shown.filter(|shown| !shown.is_empty());
+    let key = given(shown.key).or_else(|| text("api_key"));
+    let token = given(shown.token).or_else(|| text("access_token"));
+    let (tag, checks) = match &target {
+        Target::Action(action) => (action.tag, action.checks),
+        Target::Lambda(lambda) => ("plugin", action::lambda::checks(lambda)),
+    };
+    context.tag = tag;
+    let mut asked = Asked::new(&services, &body, key, token, context);
+    asked.pass(checks).await?;
+    let (context, scope) = (asked.context, asked.scope);
+    let call = Call {
+        services: Arc::clone(&services),
+        context,
+        scope,
+        body,
+        address: shown.address,
+    };
+    let reply = match target {
+        Target::Action(action) => (action.run)(call).await?,
+        Target::Lambda(lambda) => action::lambda::run(call, lambda).await?,
+    };
+    let mut envelope = Map::new();
+    if !reply.result.is_null() {
+        envelope.insert("result".into(), reply.result);
+    }
+    if let Some(info) = reply.info {
+        envelope.insert("info".into(), info);
+    }
+    Ok(Json::Object(envelope))
+}
+
+/// Finds an action by path, else by the body's `action`, as it is written there.
+fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Target, ApiError> {
+    let by_path = path.strip_prefix('/').unwrap_or(path).replace('/', ":");
+    let by_body = body
+        .get("action")
+        .and_then(Json::as_str)
+        .unwrap_or_default();
+    let points = services.plugins.points();
+    let known = |name: &str| {
+        let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
+        lambda.or_else(|| action::find(name).map(Target::Action))
+    };
+    let by_path = Some(by_path)
+        .filter(|name| !name.is_empty())
+        .and_then(|name| known(&name));
+    by_path
+        .or_else(|| known(by_body))
+        .ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
+}
+
+/// Returns the path to be redirected to, when a path has empty or dotted parts.
+fn cleaned(path: &str) -> Option<String> {
+    let is_dirty = |part: &str| part == "." || part == "..";
+    if !path.contains("//") && !path.split('/').any(is_dirty) {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+/// Parses the first JSON value of a body; an empty body is an empty object.
+fn parse(body: &[u8]) -> Option<Map<String, Json>> {
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter();
+    match values.next() {
+        None => Some(Map::new()),
+        Some(Ok(Json::Object(object))) => Some(object),
+        Some(_) => None,
+    }
+}
+
+fn context(request_id: Uuid, origin: Origin, services: &Services) -> RequestContext {
+    let timeout = services.settings.response_timeout;
+    RequestContext {
+        caller: Caller::default(),
+        request_id,
+        origin,
+        deadline: timeout.map(|timeout| Instant::now() + timeout),
+        ..RequestContext::system()
+    }
+}
+
+/// Runs the actions that plugins call over their own connection.
+pub struct PluginCaller(pub Arc<Services>);
+
+#[async_trait]
+impl ApiCaller for PluginCaller {
+    async fn call(&self, call: PluginCall) -> ApiReply {
+        let services = &self.0;
+        let PluginCall {
+            plugin,
+            payload,
+            lineage,
+            deadline,
+        } = call;
+        let Lineage {
+            ancestors,
+            depth,
+            request_id,
+            via,
+        } = lineage;
+        if depth > services.settings.max_depth {
+            let error = ApiError::unexpected("Plugin exceeded max bounce count");
+            return ApiReply {
+                status: error.status(),
+                body: json!({"error": error.to_wire()}),
+            };
+        }
+        let mut context = context(
+            request_id.unwrap_or_else(Uuid::new_v4),
+            Origin::Plugin,
+            services,
+        );
+        context.plugin = Some(plugin.to_string());
+        context.ancestors = ancestors;
+        context.depth = depth;
+        context.via = via;
+        context.deadline = deadline.or(context.deadline);
+        // The connection has shown the master key; a key in the body replaces it.
+        let has_key = payload.get("api_key").is_some_and(|key| !key.is_null());
+        let key = (!has_key).then(|| services.keys.master.reveal().to_owned());
+        let shown = Credentials {
+            key,
+            ..Credentials::default()
+        };
+        match run(services, "", payload, shown, context).await {
+            Ok(body) => ApiReply { status: 200, body },
+            Err(error) => ApiReply {
+                status: error.status(),
+                body: json!({"error": error.to_wire()}),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned() {
+        let cases = [
+            ("/record/query", None),
+            ("/_status/healthz/", None),
+            ("/record//query", Some("/record/query")),
+            ("/a/../b", Some("/b")),
+            ("/../..", Some("/")),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_value_of_a_body_counts() {
+        assert_eq!(parse(b"").map(|body| body.len()), Some(0));
+        assert_eq!(parse(b"{\"a\":1} trailing").map(|body| body.len()), Some(1));
+        assert_eq!(parse(b"{\"a\":"), None);
+        assert_eq!(parse(b"[1]"), None);
+        assert_eq!(parse(b"\xff"), None);
+    }
+}

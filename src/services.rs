@@ -1,0 +1,50 @@
+//! Everything an action may reach.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use skytrail_actors::accounts::service::AccountService;
+use skytrail_actors::hub::Hub;
+use skytrail_actors::plugin::PluginGate;
+use skytrail_actors::record::service::RecordService;
+
+use crate::auth::throttle::Throttle;
+use crate::config::Keys;
+
+/// The parts that actions talk to.
+pub struct Services {
+    /// Records.
+    pub records: Arc<dyn RecordService>,
+    /// Users, roles, relations.
+    pub accounts: Arc<dyn AccountService>,
+    /// Plugins.
+    pub plugins: Arc<dyn PluginGate>,
+    /// The hub of `/pubsub`.
+    pub hub: Addr<Hub>,
+    /// The hub of `/_/pubsub`.
+    pub internal_hub: Addr<Hub>,
+    /// The keys in use.
+    pub keys: Keys,
+    /// Throttles sign-up and login.
+    pub throttle: Throttle,
+    /// Settings that actions need.
+    pub settings: Settings,
+    /// What `/_/health` shows of the parts.
+    pub health: Arc<dyn crate::http::health::Health>,
+}
+
+/// Settings that actions need.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether clients may extend record types.
+    pub dev_mode: bool,
+    /// The allowed origin.
+    pub cors_host: String,
+    /// How long an action may take.
+    pub response_timeout: Option<Duration>,
+    /// The largest JSON body.
+    pub max_body_bytes: usize,
+    /// Calls within calls.
+    pub max_depth: u32,
+}
