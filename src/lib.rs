@@ -1,9 +1,12 @@
 //! The Skytrail server: doors, the SQL record store, configuration, command line.
 
 pub mod action;
+pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod http;
+pub mod ops;
 pub mod projection;
 pub mod services;
 pub mod socket;

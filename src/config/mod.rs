@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use keys::{KeyOrigin, Keys};
 pub use secret::Secret;
-pub use source::{Mistake, Origin, Sources};
+pub use source::{Mistake, Origin, Setting, Sources};
 
 use source::Reader;
 
@@ -131,11 +131,11 @@ pub struct Log {
 }
 
 impl Config {
-    /// Reads the configuration.
+    /// Reads the configuration; also returns every setting as it came out, for people.
     ///
     /// # Errors
     /// Every setting that is wrong, with where it came from and what is accepted.
-    pub fn read(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+    pub fn read(sources: &Sources) -> Result<(Self, Vec<Setting>), Vec<Mistake>> {
         let mut reader = Reader::new(sources);
         let config = Self {
             data_dir: PathBuf::from(reader.text("DATA_DIR", "data")),
@@ -155,7 +155,7 @@ impl Config {
             },
         };
         refuse_unsupported(&mut reader);
-        reader.finish().map(|()| config)
+        reader.finish().map(|settings| (config, settings))
     }
 }
 

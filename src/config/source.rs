@@ -121,10 +121,22 @@ impl Sources {
     }
 }
 
-/// Reads settings and notes what is wrong.
+/// A setting as it came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The name.
+    pub name: String,
+    /// The value; `***` for a secret, empty for one that is not set.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Reads settings, and notes what came out and what is wrong.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
     mistakes: Vec<Mistake>,
+    settings: Vec<Setting>,
 }
 
 impl<'a> Reader<'a> {
@@ -132,12 +144,13 @@ impl<'a> Reader<'a> {
         Self {
             sources,
             mistakes: Vec::new(),
+            settings: Vec::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Result<(), Vec<Mistake>> {
+    pub(super) fn finish(self) -> Result<Vec<Setting>, Vec<Mistake>> {
         if self.mistakes.is_empty() {
-            Ok(())
+            Ok(self.settings)
         } else {
             Err(self.mistakes)
         }
@@ -161,19 +174,37 @@ impl<'a> Reader<'a> {
         self.sources.get(name).map(|(_, value)| value.to_owned())
     }
 
+    /// Returns a value as text, noted with where it came from.
     pub(super) fn text(&mut self, name: &str, default: &str) -> String {
-        self.optional(name).unwrap_or_else(|| default.to_owned())
+        let (origin, value) = self.sources.get(name).unwrap_or((Origin::Default, default));
+        let value = value.to_owned();
+        self.settings.push(Setting {
+            name: name.to_owned(),
+            value: value.clone(),
+            origin,
+        });
+        value
     }
 
+    /// As [`Reader::text`], for a setting with several spellings.
     pub(super) fn first_text(&mut self, names: &[&str], default: &str) -> String {
-        names
-            .iter()
-            .find_map(|name| self.optional(name))
-            .unwrap_or_else(|| default.to_owned())
+        let set = names.iter().find(|name| self.sources.get(name).is_some());
+        match set.or(names.first()) {
+            Some(name) => self.text(name, default),
+            None => default.to_owned(),
+        }
     }
 
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
-        self.optional(name).map(Secret::new)
+        let found = self.sources.get(name);
+        let (origin, value) = found.unwrap_or((Origin::Default, ""));
+        let shown = if value.is_empty() { "" } else { "***" };
+        self.settings.push(Setting {
+            name: name.to_owned(),
+            value: shown.to_owned(),
+            origin,
+        });
+        found.map(|(_, value)| Secret::new(value))
     }
 
     pub(super) fn choice(&mut self, name: &str, default: &str, choices: &[&str]) -> String {
@@ -186,9 +217,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn boolean(&mut self, name: &str, default: bool) -> bool {
-        let Some(value) = self.optional(name) else {
-            return default;
-        };
+        let value = self.text(name, if default { "YES" } else { "NO" });
         match value.to_ascii_lowercase().as_str() {
             "1" | "t" | "true" | "y" | "yes" | "on" => true,
             "0" | "f" | "false" | "n" | "no" | "off" => false,
@@ -200,9 +229,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn number(&mut self, name: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
-        let Some(value) = self.optional(name) else {
-            return default;
-        };
+        let value = self.text(name, &default.to_string());
         match value.parse() {
             Ok(number) if range.contains(&number) => number,
             _ => {

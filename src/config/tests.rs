@@ -6,7 +6,7 @@ fn read(values: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
     let values = values
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::read(&Sources::default().with(Origin::Environment, values))
+    Config::read(&Sources::default().with(Origin::Environment, values)).map(|(config, _)| config)
 }
 
 #[test]
@@ -61,7 +61,15 @@ fn later_origins_win_and_empty_values_count_as_unset() {
         .unwrap()
         .with_dot_env("# a comment\nAPP_NAME='dotenv'\nCORS_HOST=\"https://a.example\"")
         .with(Origin::Flag, [("APP_NAME".to_owned(), String::new())]);
-    let config = Config::read(&sources).unwrap();
+    let (config, settings) = Config::read(&sources).unwrap();
+    let origin = |name| {
+        settings
+            .iter()
+            .find(|setting| setting.name == name)
+            .map(|it| it.origin)
+    };
+    assert_eq!(origin("APP_NAME"), Some(Origin::Environment));
+    assert_eq!(origin("LOG_LEVEL"), Some(Origin::Default));
     assert_eq!(config.app.name, "environment");
     assert_eq!(config.http.listen.port(), 4000);
     assert_eq!(config.http.cors_host, "https://a.example");

@@ -134,7 +134,7 @@ impl Journal {
         disk: Arc<dyn Disk>,
         options: JournalOptions,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let recovered = recovery::recover(&disk)?;
+        let recovered = recovery::recover(&disk, recovery::Access::Write)?;
         let (entries, end, store_id, torn_bytes) = match recovered {
             Some(found) => (found.entries, found.end, found.store_id, found.torn_bytes),
             None => {
@@ -346,6 +346,19 @@ fn seal_segment(open: &OpenSegment, end: End) -> io::Result<()> {
 }
 
 impl Segments {
+    /// Opens a journal to be read, beside a process that may be writing it: changes nothing and
+    /// ends at the last whole frame there is now.
+    ///
+    /// # Errors
+    /// Not accessible, or damaged.
+    pub fn open(disk: &Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let found = recovery::recover(disk, recovery::Access::Read)?;
+        let entries = found.map(|found| found.entries).unwrap_or_default();
+        Ok(Self {
+            list: RwLock::new(entries),
+        })
+    }
+
     /// Returns the last durable position.
     pub fn head(&self) -> u64 {
         self.list

@@ -22,8 +22,20 @@ pub(super) struct Recovered {
     pub(super) torn_bytes: u64,
 }
 
+/// Whether the journal is opened to be written, or beside a process that may be writing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// The tail may be cut.
+    Write,
+    /// Nothing is changed; the log ends at the last whole frame.
+    Read,
+}
+
 /// Looks at every segment's ends and walks the open one; `None` when there is no journal yet.
-pub(super) fn recover(disk: &Arc<dyn Disk>) -> Result<Option<Recovered>, OpenError> {
+pub(super) fn recover(
+    disk: &Arc<dyn Disk>,
+    access: Access,
+) -> Result<Option<Recovered>, OpenError> {
     let names = disk.list()?;
     let mut names = names
         .into_iter()
@@ -48,7 +60,7 @@ pub(super) fn recover(disk: &Arc<dyn Disk>) -> Result<Option<Recovered>, OpenErr
         };
         let walked = match footer {
             Some(footer) => sealed(&file, &footer, start)?,
-            None => walk(&name, &file, start, is_last)?,
+            None => walk(&name, &file, start, is_last, access)?,
         };
         let found = recovered.get_or_insert_with(|| Recovered {
             entries: Vec::new(),
@@ -150,6 +162,7 @@ fn walk(
     file: &Arc<dyn DiskFile>,
     start: End,
     is_last: bool,
+    access: Access,
 ) -> Result<Walked, OpenError> {
     let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
@@ -197,7 +210,9 @@ fn walk(
     if !is_last || has_later_group(rest, offset, walked.end.position) {
         return Err(damaged(name, offset as u64, "frame does not hold together"));
     }
-    cut(file, offset as u64, used)?;
+    if access == Access::Write {
+        cut(file, offset as u64, used)?;
+    }
     walked.torn_bytes = used as u64;
     Ok(walked)
 }

@@ -1,0 +1,403 @@
+//! The one place where all parts meet: it builds them, starts them, and stops them in order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Arbiter};
+use actix_web::dev::ServerHandle;
+use async_trait::async_trait;
+use serde_json::{Value as Json, json};
+use skytrail_actors::accounts::Accounts;
+use skytrail_actors::clock::{Clock, SystemClock};
+use skytrail_actors::hub::{GetHubState, Hub};
+use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog};
+use skytrail_actors::plugin::{NoPlugins, PluginGate};
+use skytrail_actors::projector::{
+    self, Applied, GetProjectorState, Projector, ProjectorParts, StopProjector,
+};
+use skytrail_actors::record::actor::Records;
+use skytrail_actors::record::env::RecordEnv;
+use skytrail_actors::record::live::LiveState;
+use skytrail_actors::store::RecordStore;
+use skytrail_actors::{install, spawn};
+use skytrail_schema::code::ApiError;
+use tokio::sync::watch;
+
+use crate::auth::password::Argon2Hasher;
+use crate::auth::throttle::Throttle;
+use crate::auth::token::JwtTokens;
+use crate::config::{Config, KeyOrigin, Keys, Secret};
+use crate::http::health::Health;
+use crate::http::server::{self, Listening};
+use crate::projection::{SqlStore, StoreOptions};
+use crate::services::{Services, Settings};
+
+/// How long each step of a shutdown may take.
+const STEP_DEADLINE: Duration = Duration::from_secs(10);
+/// The process's exit code when the log can no longer vouch for what it wrote.
+const EXIT_LOG_IN_DOUBT: i32 = 70;
+/// How many events are applied at once while the store catches up at the start.
+const CATCH_UP_EVENTS: usize = 4096;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] skytrail_actors::log::LogOpenError),
+    /// The record store.
+    #[error("the record store cannot be used: {0}")]
+    Store(String),
+    /// A file, a thread or the address.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The first events could not be written.
+    #[error("installation failed: {0}")]
+    Install(#[from] ApiError),
+}
+
+/// A running server.
+pub struct Application {
+    log: Arc<EmbeddedLog>,
+    store: Arc<SqlStore>,
+    records: Arc<Records>,
+    projector: Addr<Projector>,
+    http: ServerHandle,
+    arbiters: Vec<Arbiter>,
+    /// Where it listens.
+    pub address: std::net::SocketAddr,
+    /// The keys in use.
+    pub keys: Keys,
+}
+
+impl Application {
+    /// Builds all parts and starts them; serves when it returns.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| StartError::Io { what, source }
+        };
+        let keys = Keys::load_or_make(config).map_err(io("the keys cannot be kept"))?;
+        let journal = JournalOptions {
+            segment_bytes: config.storage.segment_bytes,
+            ..Default::default()
+        };
+        let opened = OpenedLog::open(&config.data_dir, journal)?;
+        tracing::info!(report = ?opened.report(), "log opened");
+        let store = Arc::new(open_store(config, &opened).await?);
+        let snapshot = catch_up(&store, &opened).await?;
+
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache));
+        let (feed, fed) = projector::feed();
+        let sequences = snapshot.sequences.into_iter();
+        let sequences = sequences
+            .map(|(name, field, last)| ((name, field), last))
+            .collect();
+        let log = opened.start(
+            log_options(config, &clock),
+            vec![Arc::clone(&live) as _, Arc::new(feed)],
+            sequences,
+        );
+        let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
+        let arbiters = vec![Arbiter::new(), Arbiter::new()];
+        let (applied, is_applied) = watch::channel(snapshot.checkpoint);
+        let parts = ProjectorParts {
+            log: Arc::clone(&log) as _,
+            store: Arc::clone(&store) as _,
+            live: Arc::clone(&live),
+            fed,
+            applied,
+        };
+        let [background, front] = arbiters.as_slice() else {
+            unreachable!("two were made")
+        };
+        let projector =
+            Projector::start_in_arbiter(&background.handle(), |_| Projector::new(parts));
+        let plugins: Arc<dyn PluginGate> = Arc::new(NoPlugins::default());
+        let env = RecordEnv {
+            log: Arc::clone(&log) as _,
+            store: Arc::clone(&store) as _,
+            live,
+            applied: Applied(is_applied),
+            plugins: Arc::clone(&plugins),
+            clock,
+        };
+        install::install(&env, &config.app.auth_record_keys).await?;
+        let records = Arc::new(Records::new(env.clone(), config.http.workers));
+        let accounts = Arc::new(accounts(config, &keys, env)?);
+        let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
+        let health = PartStates {
+            log: Arc::clone(&log),
+            records: Arc::clone(&records),
+            projector: projector.clone(),
+            hub: hub.clone(),
+        };
+        let services = Arc::new(Services {
+            records: Arc::clone(&records) as _,
+            accounts,
+            plugins,
+            hub,
+            internal_hub,
+            keys: keys.clone(),
+            throttle: Throttle::new(config.http.auth_throttle),
+            settings: settings(config),
+            health: Arc::new(health),
+        });
+        let routes: server::Routes = Arc::new(|_| {});
+        let (listen, workers) = (config.http.listen, config.http.workers);
+        let listening = server::listen(services, routes, listen, workers, STEP_DEADLINE);
+        let Listening { server, address } =
+            listening.map_err(io(&format!("cannot listen on {listen}")))?;
+        let http = server.handle();
+        actix_web::rt::spawn(server);
+        Ok(Self {
+            log,
+            store,
+            records,
+            projector,
+            http,
+            arbiters,
+            address,
+            keys,
+        })
+    }
+
+    /// Stops in order: no new requests, running ones end, the log is flushed, the store gets a
+    /// checkpoint. Each step has a deadline; what is not done then is in the log and done at the
+    /// next start.
+    pub async fn stop(self) {
+        step("requests end", self.http.stop(true)).await;
+        step("tasks end", spawn::join_all()).await;
+        self.records.stop();
+        let projector = self.projector;
+        step("the record store catches up", async move {
+            let _ = projector.send(StopProjector).await;
+        })
+        .await;
+        let log = self.log;
+        let closed = tokio::task::spawn_blocking(move || log.close(STEP_DEADLINE));
+        step("the log is flushed", async move {
+            let _ = closed.await;
+        })
+        .await;
+        step("the record store closes", async move {
+            if let Err(error) = self.store.close().await {
+                tracing::warn!(%error, "the record store did not close well");
+            }
+        })
+        .await;
+        for arbiter in self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+async fn step(what: &'static str, work: impl Future<Output = ()>) {
+    match tokio::time::timeout(STEP_DEADLINE, work).await {
+        Ok(()) => tracing::info!(what, "stopping"),
+        Err(_) => tracing::warn!(what, "stopping: not in time, going on"),
+    }
+}
+
+/// Opens the record store; one that is damaged or not of this log is set aside and made anew.
+async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartError> {
+    let path = config.data_dir.join("records.sqlite");
+    let options = StoreOptions::default();
+    let head = log.report().head;
+    let opened = SqlStore::open_file(&path, &options).await;
+    let why = match opened {
+        Ok(store) => {
+            let checkpoint = store
+                .load_snapshot()
+                .await
+                .map(|snapshot| snapshot.checkpoint);
+            match checkpoint {
+                Ok(checkpoint) if checkpoint <= head => return Ok(store),
+                Ok(checkpoint) => format!("it is at {checkpoint}, the log ends at {head}"),
+                Err(error) => error.to_string(),
+            }
+        }
+        Err(error) if error.is_damage() => error.to_string(),
+        Err(error) => return Err(StartError::Store(error.to_string())),
+    };
+    tracing::warn!(
+        why,
+        "the record store is set aside and made anew from the log"
+    );
+    set_aside(&path).map_err(|source| StartError::Io {
+        what: format!("{} cannot be set aside", path.display()),
+        source,
+    })?;
+    let opened = SqlStore::open_file(&path, &options).await;
+    opened.map_err(|error| StartError::Store(error.to_string()))
+}
+
+/// Renames a store and its companions; nothing is deleted.
+fn set_aside(path: &Path) -> std::io::Result<()> {
+    let number = (1..).find(|number| !path.with_extension(format!("damaged-{number}")).exists());
+    let aside = path.with_extension(format!("damaged-{}", number.unwrap_or_default()));
+    for suffix in ["", "-wal", "-shm"] {
+        let with = |path: &Path| format!("{}{suffix}", path.display());
+        match std::fs::rename(with(path), with(&aside)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Applies what the log has and the store has not, so that what is kept in memory starts complete.
+async fn catch_up(
+    store: &SqlStore,
+    log: &OpenedLog,
+) -> Result<skytrail_actors::store::Snapshot, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
+    let mut snapshot = store
+        .load_snapshot()
+        .await
+        .map_err(|error| failed(&error))?;
+    let head = log.report().head;
+    if snapshot.checkpoint == head {
+        return Ok(snapshot);
+    }
+    let mut position = snapshot.checkpoint;
+    tracing::info!(position, head, "the record store catches up with the log");
+    while position < head {
+        let read = log.segments().read(position + 1, CATCH_UP_EVENTS);
+        let commits = read.map_err(|error| failed(&error))?;
+        let Some(last) = commits.last() else { break };
+        position = last.last_position();
+        store
+            .apply(&commits)
+            .await
+            .map_err(|error| failed(&error))?;
+    }
+    snapshot = store
+        .load_snapshot()
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok(snapshot)
+}
+
+fn log_options(config: &Config, clock: &Arc<dyn Clock>) -> LogOptions {
+    let clock = Arc::clone(clock);
+    let on_fatal = |doubt: &str| {
+        tracing::error!(
+            doubt,
+            "the log can no longer vouch for what it wrote; ending"
+        );
+        std::process::exit(EXIT_LOG_IN_DOUBT);
+    };
+    LogOptions {
+        sled_cache_bytes: config.storage.sled_cache_bytes,
+        ..LogOptions::new(Arc::new(move || clock.now()), Arc::new(on_fatal))
+    }
+}
+
+fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Result<Accounts, ApiError> {
+    let secret = config.tokens.secret.as_ref().unwrap_or(&keys.master);
+    let tokens = JwtTokens::new(secret.reveal(), &config.app.name, config.tokens.expiry);
+    let hasher = Argon2Hasher::new(config.http.workers)?;
+    let auth_keys = config.app.auth_record_keys.clone();
+    Ok(Accounts::new(
+        env,
+        Arc::new(hasher),
+        Arc::new(tokens),
+        auth_keys,
+    ))
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        dev_mode: config.app.dev_mode,
+        cors_host: config.http.cors_host.clone(),
+        response_timeout: config.http.response_timeout,
+        max_body_bytes: config.http.max_body_bytes,
+        max_depth: config.plugin.max_depth,
+    }
+}
+
+/// The parts whose states `/_/health` shows.
+struct PartStates {
+    log: Arc<EmbeddedLog>,
+    records: Arc<Records>,
+    projector: Addr<Projector>,
+    hub: Addr<Hub>,
+}
+
+#[async_trait]
+impl Health for PartStates {
+    async fn states(&self) -> Json {
+        let projector = self.projector.send(GetProjectorState).await.ok().flatten();
+        let hub = self
+            .hub
+            .send(GetHubState)
+            .await
+            .ok()
+            .map(|reported| reported.0);
+        json!({
+            "log": self.log.state(),
+            "projector": projector,
+            "hub": hub,
+            "records": self.records.states(),
+        })
+    }
+}
+
+/// Runs a server until the process is told to end.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn serve(config: &Config) -> Result<(), StartError> {
+    let application = Application::start(config).await?;
+    let log_head = application.log.head();
+    tracing::info!(address = %application.address, log_head, "serving");
+    announce(&application);
+    wait_for_signal().await;
+    application.stop().await;
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "what a person who starts the server needs to see"
+)]
+fn announce(application: &Application) {
+    let show = |key: &Secret, origin| match origin {
+        KeyOrigin::Configured => "(from the configuration)".to_owned(),
+        KeyOrigin::Kept => format!("{} (kept in the data folder)", key.reveal()),
+        KeyOrigin::Made => format!("{} (made just now, kept in the data folder)", key.reveal()),
+    };
+    let keys = &application.keys;
+    println!("skytrail: client key {}", show(&keys.api, keys.api_origin));
+    println!(
+        "skytrail: master key {}",
+        show(&keys.master, keys.master_origin)
+    );
+    println!("skytrail: ready on http://{}", application.address);
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        tracing::error!("signals cannot be listened to");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("told to end"),
+        _ = interrupt.recv() => tracing::info!("interrupted"),
+    }
+}

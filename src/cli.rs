@@ -1,0 +1,153 @@
+//! The command line: arguments, and which command they mean.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Origin, Setting, Sources};
+use crate::{app, ops, telemetry};
+
+/// A backend for realtime apps in one binary: every write is an event.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    settings: SettingFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  skytrail serve                                 serve on port 3000, data below ./data
+  HOST=127.0.0.1:8080 skytrail serve             settings come from the environment,
+  skytrail --set APP_NAME=chat serve             from flags, skytrail.toml or .env
+  skytrail log tail                              the last events, while the server runs
+  skytrail log show record/note/1                everything that happened to a record
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
+
+#[derive(Debug, Args)]
+struct SettingFlags {
+    /// Where to listen, as [host]:port (HOST).
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// Where the data is kept (DATA_DIR).
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<String>,
+    /// Any setting by its name, such as DEV_MODE=NO; may be given again and again.
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// The settings file; ./skytrail.toml when there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server until it is told to end.
+    Serve,
+    /// Prints every setting, where it came from, and no secrets.
+    Config,
+    /// Looks into the event log; also while the server runs.
+    #[command(subcommand)]
+    Log(ops::log::LogCommand),
+}
+
+/// Runs the command that the arguments mean.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let (config, settings) = match read_config(&cli.settings) {
+        Ok(read) => read,
+        Err(mistakes) => {
+            complain(&mistakes);
+            return ExitCode::from(2);
+        }
+    };
+    let done = match cli.command {
+        Command::Serve => serve(&config),
+        Command::Config => {
+            print_settings(&settings);
+            Ok(())
+        }
+        Command::Log(command) => ops::log::run(&config, command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&[error]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: &Config) -> Result<(), String> {
+    telemetry::start(&config.log);
+    let system = actix_web::rt::System::new();
+    system
+        .block_on(app::serve(config))
+        .map_err(|error| error.to_string())
+}
+
+fn read_config(flags: &SettingFlags) -> Result<(Config, Vec<Setting>), Vec<String>> {
+    let sources = read_sources(flags).map_err(|mistake| vec![mistake])?;
+    Config::read(&sources).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+fn read_sources(flags: &SettingFlags) -> Result<Sources, String> {
+    let environment = std::env::vars_os();
+    let environment = environment
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut sources = Sources::default().with(Origin::Environment, environment);
+    if let Ok(text) = std::fs::read_to_string(".env") {
+        sources = sources.with_dot_env(&text);
+    }
+    let default = PathBuf::from("skytrail.toml");
+    let file = flags
+        .config
+        .clone()
+        .or_else(|| default.exists().then_some(default));
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(&file);
+        let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
+        sources = sources.with_toml(&text)?;
+    }
+    let mut set = Vec::new();
+    for pair in &flags.set {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("--set {pair:?}: expected NAME=VALUE"))?;
+        set.push((name.to_owned(), value.to_owned()));
+    }
+    let named = [("HOST", &flags.host), ("DATA_DIR", &flags.data_dir)];
+    let named = named.into_iter();
+    set.extend(named.filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
+    Ok(sources.with(Origin::Flag, set))
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn print_settings(settings: &[Setting]) {
+    for Setting {
+        name,
+        value,
+        origin,
+    } in settings
+    {
+        println!("{name}={value}  # {origin}");
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "what a person who gave a wrong argument needs to see"
+)]
+fn complain(errors: &[String]) {
+    for error in errors {
+        eprintln!("skytrail: {error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! `skytrail log`: looking into the event log, also while a server writes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value as Json, json};
+use skytrail_actors::log::disk::{Disk, RealDisk};
+use skytrail_actors::log::journal::Segments;
+use skytrail_schema::codec;
+use skytrail_schema::event::{Commit, Event, Stream};
+
+use crate::config::Config;
+
+/// How many events are read at once.
+const READ_EVENTS: usize = 4096;
+
+/// A way to look into the log.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Prints the last events, one per line.
+    Tail {
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        events: u64,
+    },
+    /// Prints the event at a position, or every event of a stream, in full.
+    Show {
+        /// A position such as 42, or a stream such as record/note/1, type/note, user/<id>.
+        what: String,
+    },
+    /// Prints how much there is, and of what.
+    Stat,
+    /// Checks every frame, position, payload, chain link and seal.
+    Verify,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong, with segment and offset for damage.
+pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
+    let folder = config.data_dir.join("journal");
+    if !folder.is_dir() {
+        return Err(format!("no log in {}", config.data_dir.display()));
+    }
+    let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let segments = Segments::open(&disk).map_err(|error| error.to_string())?;
+    match command {
+        LogCommand::Tail { events } => tail(&segments, events),
+        LogCommand::Show { what } => show(&segments, &what),
+        LogCommand::Stat => stat(&segments),
+        LogCommand::Verify => verify(&segments),
+    }
+}
+
+fn tail(segments: &Segments, events: u64) -> Result<(), String> {
+    let from = segments.head().saturating_sub(events) + 1;
+    for_each(segments, from, |commit, event| {
+        if event.position >= from {
+            let kind = event.body.kind().name();
+            let user = commit.actor.user.as_ref().map_or("-", |user| user.as_str());
+            let place = format!("{} v{}", event.stream, event.version);
+            say(&format!(
+                "{:>8}  {}  {kind:<16}  {place}  by {user}",
+                event.position, commit.time
+            ));
+        }
+        true
+    })
+}
+
+fn show(segments: &Segments, what: &str) -> Result<(), String> {
+    let position: Option<u64> = what.parse().ok();
+    let stream = Stream::parse(what);
+    if position.is_none() && stream.is_none() {
+        return Err(format!(
+            "{what:?} is neither a position nor a stream such as record/note/1"
+        ));
+    }
+    let mut found = false;
+    for_each(segments, position.unwrap_or(1), |commit, event| {
+        let is_wanted = position == Some(event.position) || stream.as_ref() == Some(&event.stream);
+        if is_wanted {
+            found = true;
+            say(&format!("{:#}", describe(commit, event)));
+        }
+        position.is_none_or(|position| event.position < position)
+    })?;
+    if found {
+        Ok(())
+    } else {
+        Err(format!("nothing about {what} in the log"))
+    }
+}
+
+/// Writes an event as JSON, for people.
+fn describe(commit: &Commit, event: &Event) -> Json {
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    json!({
+        "position": event.position,
+        "stream": event.stream.to_string(),
+        "version": event.version,
+        "kind": event.body.kind().name(),
+        "time": commit.time,
+        "actor": commit.actor,
+        "request_id": commit.request_id,
+        "commit": commit.id,
+        "causation": commit.causation,
+        "hooks": event.provenance,
+        "payload": codec::payload_json(&event.body, commit.actor.user.as_ref()).ok(),
+        "payload_hash": hex(&event.payload_hash),
+        "chain": hex(&commit.chain),
+    })
+}
+
+fn stat(segments: &Segments) -> Result<(), String> {
+    let mut kinds: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let (mut commits, mut times) = (0_u64, None);
+    for_each(segments, 1, |commit, event| {
+        *kinds.entry(event.body.kind().name()).or_default() += 1;
+        if event.position == commit.first_position() {
+            commits += 1;
+            let first = times.map_or(commit.time, |(first, _)| first);
+            times = Some((first, commit.time));
+        }
+        true
+    })?;
+    let (num_segments, bytes) = segments.size();
+    say(&format!("events    {}", segments.head()));
+    say(&format!("commits   {commits}"));
+    say(&format!("segments  {num_segments}"));
+    say(&format!("bytes     {bytes}"));
+    if let Some((first, last)) = times {
+        say(&format!("from      {first}"));
+        say(&format!("to        {last}"));
+    }
+    for (kind, count) in kinds {
+        say(&format!("  {kind:<24}{count}"));
+    }
+    Ok(())
+}
+
+fn verify(segments: &Segments) -> Result<(), String> {
+    let bar = ProgressBar::new(segments.size().1);
+    let style =
+        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    let report = segments.verify(|progress| bar.set_position(progress.bytes));
+    bar.finish_and_clear();
+    let report = report.map_err(|error| error.to_string())?;
+    say(&format!(
+        "{} events in {} commits are as they were written; the chain ends at {}",
+        report.num_events,
+        report.num_commits,
+        report
+            .chain
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>(),
+    ));
+    Ok(())
+}
+
+/// Visits events from a position on, until `visit` wants no more.
+fn for_each(
+    segments: &Segments,
+    from: u64,
+    mut visit: impl FnMut(&Commit, &Event) -> bool,
+) -> Result<(), String> {
+    let mut position = from.max(1);
+    while position <= segments.head() {
+        let commits = segments
+            .read(position, READ_EVENTS)
+            .map_err(|error| error.to_string())?;
+        for (commit, event) in commits
+            .iter()
+            .flat_map(|commit| commit.events.iter().map(move |event| (commit, event)))
+        {
+            if !visit(commit, event) {
+                return Ok(());
+            }
+        }
+        let Some(last) = commits.last() else { break };
+        position = last.last_position() + 1;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
