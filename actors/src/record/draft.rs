@@ -6,6 +6,7 @@ use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Provenance;
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
@@ -126,6 +127,34 @@ fn merge(record: &mut Record, item: &SaveItem, at: DraftContext<'_>) {
             record.fields.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Takes back changes of fields that the caller may not save.
+///
+/// # Errors
+/// 123 in an atomic save, where nothing is dropped silently.
+pub fn guard_fields(
+    mut draft: Draft,
+    rules: &FieldRules,
+    at: DraftContext<'_>,
+    is_atomic: bool,
+) -> Result<Draft, ApiError> {
+    let new = blank(draft.record.id.clone(), at);
+    let stored = draft.original.as_ref().map_or(&new, |head| &head.record);
+    let denied = rules.find_unwritable(at.caller, stored, &draft.record);
+    if is_atomic && !denied.is_empty() {
+        let message = "Unable to save to some record fields because of Field ACL denied update.";
+        return Err(
+            ApiError::new(Code::DeniedArgument, message).with_info("arguments", denied.into())
+        );
+    }
+    for field in denied {
+        match stored.fields.get(&field) {
+            Some(value) => draft.record.fields.insert(field, value.clone()),
+            None => draft.record.fields.remove(&field),
+        };
+    }
+    Ok(draft)
 }
 
 /// Returns the refusal of a caller without access.

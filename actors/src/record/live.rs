@@ -14,6 +14,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use skytrail_schema::event::{Commit, Event, EventBody, RoleFlags, Stream, UserState};
+use skytrail_schema::field_access::{FieldAccess, FieldRules};
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
@@ -43,6 +44,7 @@ pub struct KnownHeads {
 pub struct LiveState {
     types: RwLock<HashMap<TypeName, Arc<TypeDefinition>>>,
     roles: RwLock<BTreeMap<RoleName, (u32, RoleFlags)>>,
+    field_access: RwLock<(u32, FieldAccess, Arc<FieldRules>)>,
     cache: Mutex<Cache>,
 }
 
@@ -71,9 +73,11 @@ impl LiveState {
             .roles
             .iter()
             .map(|(name, version, flags)| (name.clone(), (*version, *flags)));
+        let (version, access) = &snapshot.field_access;
         Self {
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
+            field_access: RwLock::new(compiled(*version, access)),
             cache: Mutex::new(Cache {
                 position: snapshot.checkpoint,
                 projected: snapshot.checkpoint,
@@ -151,6 +155,17 @@ impl LiveState {
         self.roles.read().clone()
     }
 
+    /// Returns the rules of access to fields, ready to be asked.
+    pub fn get_field_rules(&self) -> Arc<FieldRules> {
+        Arc::clone(&self.field_access.read().2)
+    }
+
+    /// Returns the rules of access to fields with the version of their stream.
+    pub fn get_field_access(&self) -> (u32, FieldAccess) {
+        let access = self.field_access.read();
+        (access.0, access.1.clone())
+    }
+
     /// Learns that the store has applied everything up to `position`: what was pinned until then
     /// may be forgotten.
     pub fn projected(&self, position: u64) {
@@ -207,9 +222,25 @@ impl LiveState {
                         .insert(name.clone(), (event.version, *flags));
                 }
             }
-            Stream::Relation(..) | Stream::FieldAccess => {}
+            Stream::FieldAccess => {
+                if let EventBody::FieldAccessSet(access) = &event.body {
+                    *self.field_access.write() = compiled(event.version, access);
+                }
+            }
+            Stream::Relation(..) => {}
         }
     }
+}
+
+/// Prepares rules of access to fields; before the first event those of a new app hold.
+fn compiled(version: u32, access: &FieldAccess) -> (u32, FieldAccess, Arc<FieldRules>) {
+    let access = if version == 0 {
+        FieldAccess::installed()
+    } else {
+        access.clone()
+    };
+    let rules = Arc::new(FieldRules::new(&access));
+    (version, access, rules)
 }
 
 impl HeadSource for LiveState {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, TypeName};
 use skytrail_schema::predicate::{KeyPath, Operand};
 use skytrail_schema::query::Scope;
@@ -30,14 +31,15 @@ pub async fn fetch(
     command: FetchRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
     let heads = env.load_heads(&command.ids).await?;
+    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let find = |id: &RecordId| {
         let head = heads
             .get(id)
             .filter(|head| is_in(&head.record.database, &command.scope));
         let error = match head {
             None => ApiError::new(Code::ResourceNotFound, "record not found"),
-            Some(head) if command.context.caller.may(Level::Read, &head.record) => {
-                return Ok(head.record.clone());
+            Some(head) if caller.may(Level::Read, &head.record) => {
+                return Ok(visible(&rules, caller, Arc::clone(head)).record.clone());
             }
             Some(_) => no_permission(),
         };
@@ -52,14 +54,17 @@ pub async fn fetch(
 /// Runs a query and loads what it includes.
 ///
 /// # Errors
-/// 120 for paths that the type has not got; the store failed.
+/// 120 for paths that the type has not got, 124 for fields that the caller must not look at;
+/// the store failed.
 pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply, ApiError> {
+    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let position = env.log.head();
     env.applied.wait_for(position).await?;
     let definitions = involved(env, &command.query.record_type);
+    rules.check_query(&command.query, caller, definitions.as_slice())?;
     let asker = Asker {
         scope: &command.scope,
-        caller: &command.context.caller,
+        caller,
     };
     let answer = env
         .store
@@ -70,8 +75,16 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     let desired = command.query.desired_keys.as_deref();
     let found = answer.records.into_iter().map(|head| {
         let transient = transient_of(&command, &definition, &head.record, &included);
+        let transient = transient.into_iter().map(|(name, value)| match value {
+            Transient::Record(Some(mut record)) => {
+                rules.hide_unreadable(caller, &mut record);
+                (name, Transient::Record(Some(record)))
+            }
+            other => (name, other),
+        });
+        let transient = transient.collect();
         Found {
-            head: select(head, desired),
+            head: select(visible(&rules, caller, head), desired),
             transient,
         }
     });
@@ -101,6 +114,14 @@ fn is_in(database: &Database, scope: &Scope) -> bool {
         (Scope::Private(user), Database::Private(owner)) => user == owner,
         _ => false,
     }
+}
+
+/// Leaves out the fields that the caller may not see.
+fn visible(rules: &FieldRules, caller: &Caller, mut head: Arc<Head>) -> Arc<Head> {
+    if rules.may_hide(caller, &head.record.id.record_type) {
+        rules.hide_unreadable(caller, &mut Arc::make_mut(&mut head).record);
+    }
+    head
 }
 
 fn select(head: Arc<Head>, desired: Option<&[String]>) -> Arc<Head> {

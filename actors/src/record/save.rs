@@ -135,6 +135,7 @@ async fn settle(
 
 fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts {
     let now = env.clock.now();
+    let rules = env.live.get_field_rules();
     let make = |slot: &Result<SaveItem, ItemError>| {
         let item = slot.as_ref().map_err(Clone::clone)?;
         let definition = env.definition(&item.id.record_type);
@@ -145,7 +146,11 @@ fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts 
             now,
         };
         let original = heads.get(&item.id).cloned();
-        draft::make(item, original, at).map_err(|error| failed(&item.id, error))
+        let draft = draft::make(item, original, at);
+        let guard = |draft| draft::guard_fields(draft, &rules, at, command.is_atomic);
+        draft
+            .and_then(guard)
+            .map_err(|error| failed(&item.id, error))
     };
     command.items.iter().map(make).collect()
 }
@@ -220,6 +225,7 @@ async fn after_save(
     attempt_id: Uuid,
 ) -> Result<ItemResults<Record>, ApiError> {
     let points = env.plugins.points();
+    let rules = env.live.get_field_rules();
     let mut results = Vec::with_capacity(settled.results.len());
     for result in settled.results {
         results.push(match result {
@@ -245,8 +251,13 @@ async fn after_save(
                 } else {
                     Ok(())
                 };
+                let visible = || {
+                    let mut record = record.clone();
+                    rules.hide_unreadable(&command.context.caller, &mut record);
+                    record
+                };
                 outcome
-                    .map(|()| record.clone())
+                    .map(|()| visible())
                     .map_err(|error| failed(&record.id, error))
             }
         });

@@ -19,14 +19,14 @@ pub struct TypeExtension {
     pub unique: Vec<Vec<String>>,
 }
 
-/// See [`EventBody::TypeDefaultAccessSet`].
+/// See [`EventBody::TypeDefaultAccessSet`](super::EventBody::TypeDefaultAccessSet).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultAccess {
     /// The list; new records that bring none get it.
     pub access: Acl,
 }
 
-/// See [`EventBody::TypeCreationRolesSet`].
+/// See [`EventBody::TypeCreationRolesSet`](super::EventBody::TypeCreationRolesSet).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreationRoles {
     /// The roles; none means every signed-in user may create.

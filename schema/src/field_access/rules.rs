@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole};
 use crate::caller::Caller;
-use crate::id::UserId;
+use crate::id::{TypeName, UserId};
 use crate::record::Record;
 use crate::value::Value;
 
@@ -88,16 +88,17 @@ impl FieldRules {
             .or_else(|| of(ANY, ANY))
     }
 
-    /// Whether any rule may be about fields of the type.
-    fn concerns(&self, record_type: &str) -> bool {
-        self.by_type.contains_key(record_type) || self.by_type.contains_key(ANY)
+    /// Whether some rule may hide a field of the type from the caller, or keep him from saving it.
+    pub fn may_hide(&self, caller: &Caller, record_type: &TypeName) -> bool {
+        let concerns = |name: &str| self.by_type.contains_key(name);
+        !caller.is_master() && (concerns(record_type.as_str()) || concerns(ANY))
     }
 
     /// Removes the fields that the caller must not see. To be called on the whole record, before
     /// other fields are cut: a rule may be about users that one of them names.
     pub fn hide_unreadable(&self, caller: &Caller, record: &mut Record) {
         let name = record.id.record_type.clone();
-        if caller.is_master() || !self.concerns(name.as_str()) {
+        if !self.may_hide(caller, &name) {
             return;
         }
         let is_hidden = |field: &&String| {
@@ -117,10 +118,10 @@ impl FieldRules {
         stored: &Record,
         record: &Record,
     ) -> Vec<String> {
-        let name = record.id.record_type.as_str();
-        if caller.is_master() || !self.concerns(name) {
+        if !self.may_hide(caller, &record.id.record_type) {
             return Vec::new();
         }
+        let name = record.id.record_type.as_str();
         let value_in = |record: &'_ Record, field: &str| {
             let value = record.fields.get(field);
             value.filter(|value| !value.is_null()).cloned()

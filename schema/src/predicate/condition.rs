@@ -117,7 +117,7 @@ pub enum Term {
     Column(Column),
     /// A constant.
     Constant(Cell<'static>),
-    /// Metres between a location column and a point, see [`super::geo::distance`].
+    /// Metres between a location column and a point, see [`Point::metres_to`].
     Distance {
         /// The column; it has no [`Column::via`].
         column: Column,

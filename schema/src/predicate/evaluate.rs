@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value as Json;
 
-use super::geo::{self, Shape};
+use super::geo::Shape;
 use super::{Cell, CellClass, Column, Condition, Direction, GeoTerm, OrderOp, Relation, Term};
 use super::{like, order};
 use crate::id::{RecordId, UserId};
@@ -145,7 +145,7 @@ impl<'a> Row<'a> {
             Term::Column(column) => self.read(column),
             Term::Constant(cell) => Some(cell.clone()),
             Term::Distance { column, from } => match self.read(column)? {
-                Cell::Point(point) => Some(Cell::Number(geo::distance(point, *from))),
+                Cell::Point(point) => Some(Cell::Number(point.metres_to(*from))),
                 _ => None,
             },
         }

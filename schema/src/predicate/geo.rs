@@ -1,23 +1,8 @@
-//! Distances and containment on the earth's surface.
+//! Containment on the earth's surface.
 
 use serde_json::Value as Json;
 
 use crate::value::Point;
-
-/// The earth's mean radius in metres.
-const EARTH_RADIUS: f64 = 6_371_008.771_415_06;
-
-/// Returns the metres between two points on a sphere.
-///
-/// "Within N metres" uses the same distance. v1 measures that one on the spheroid;
-/// the results differ by up to half a percent.
-pub fn distance(from: Point, to: Point) -> f64 {
-    let half_lat = (to.lat - from.lat).to_radians() / 2.0;
-    let half_lng = (to.lng - from.lng).to_radians() / 2.0;
-    let across = from.lat.to_radians().cos() * to.lat.to_radians().cos();
-    let haversine = half_lat.sin().powi(2) + across * half_lng.sin().powi(2);
-    2.0 * EARTH_RADIUS * haversine.clamp(0.0, 1.0).sqrt().asin()
-}
 
 type Position = (f64, f64);
 
@@ -155,30 +140,6 @@ mod tests {
     fn contains(shape: &Json, lng: f64, lat: f64) -> Option<bool> {
         let shape = Shape::parse(shape).unwrap();
         shape.contains(&Shape::point(Point { lng, lat }))
-    }
-
-    #[test]
-    fn distances_are_those_of_a_sphere() {
-        let hong_kong = Point {
-            lng: 114.16,
-            lat: 22.28,
-        };
-        let tokyo = Point {
-            lng: 139.69,
-            lat: 35.68,
-        };
-        let metres = distance(hong_kong, tokyo);
-        assert!((metres - 2_890_000.0).abs() < 20_000.0, "{metres}");
-        assert!(distance(hong_kong, hong_kong).abs() < f64::EPSILON);
-        let pole = Point {
-            lng: 0.0,
-            lat: 90.0,
-        };
-        let equator = Point {
-            lng: 77.0,
-            lat: 0.0,
-        };
-        assert!((distance(pole, equator) - 10_007_557.0).abs() < 1.0);
     }
 
     #[test]

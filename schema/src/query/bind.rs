@@ -10,7 +10,7 @@ use crate::code::ApiError;
 use crate::predicate::bind::{bind, bind_distance};
 use crate::predicate::column::{Types, Via};
 use crate::predicate::{
-    Cell, CellClass, Column, ColumnKind, Condition, KeyPath, Operand, Term, geo, order,
+    Cell, CellClass, Column, ColumnKind, Condition, KeyPath, Operand, Term, order,
 };
 use crate::record::Record;
 use crate::types::TypeDefinition;
@@ -135,7 +135,7 @@ impl BoundSort {
         match &self.by {
             Term::Column(column) => column.read(record),
             Term::Distance { column, from } => match column.read(record)? {
-                Cell::Point(point) => Some(Cell::Number(geo::distance(point, *from))),
+                Cell::Point(point) => Some(Cell::Number(point.metres_to(*from))),
                 _ => None,
             },
             Term::Constant(_) => None,
