@@ -2,10 +2,16 @@
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::accounts::messages::ChangeRelations;
+use skytrail_actors::context::RequestContext;
+use skytrail_actors::record::messages::FetchRecords;
+use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
+use skytrail_schema::query::Scope;
 
 use super::{Call, Outcome, request};
+use crate::services::Services;
 
 pub(super) async fn add(call: Call) -> Outcome {
     change(call, true).await
@@ -29,10 +35,38 @@ async fn change(call: Call, is_addition: bool) -> Outcome {
         targets: request::users(targets.clone()),
         is_addition,
     };
+    let context = command.context.clone();
     let changed = call.services.accounts.change_relations(command).await?;
-    let write = |(target, result): (String, Result<_, ApiError>)| match result {
-        Ok(_) => json!({"id": target}),
-        Err(error) => json!({"id": target, "type": "error", "data": error.to_wire()}),
-    };
-    Ok(Json::Array(targets.into_iter().zip(changed).map(write).collect()).into())
+    let mut results = Vec::with_capacity(targets.len());
+    for (target, changed) in targets.into_iter().zip(changed) {
+        results.push(match changed {
+            Ok(user) => {
+                let data = profile(&call.services, &context, &user).await?;
+                json!({"id": target, "type": "user", "data": data})
+            }
+            Err(error) => json!({"id": target, "type": "error", "data": error.to_wire()}),
+        });
+    }
+    Ok(Json::Array(results).into())
+}
+
+/// Returns a user's record; access lists do not hide the users that one relates to.
+async fn profile(
+    services: &Services,
+    context: &RequestContext,
+    user: &UserId,
+) -> Result<Json, ApiError> {
+    let mut context = context.clone();
+    context.caller.key = KeyKind::Master;
+    let ids = vec![RecordId::user(user)];
+    let found = services
+        .records
+        .fetch(FetchRecords {
+            context,
+            scope: Scope::Public,
+            ids,
+        })
+        .await?;
+    let record = found.into_iter().flatten().next();
+    Ok(record.map_or(Json::Null, |record| Json::Object(record.to_wire())))
 }
