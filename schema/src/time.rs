@@ -22,14 +22,15 @@ impl Timestamp {
 
     /// Parses RFC 3339 as v1 does: upper-case `T`, a zone is required, a fraction is optional.
     ///
-    /// Nanoseconds are cut to microseconds, the store's resolution.
+    /// Nanoseconds are rounded to microseconds, the store's resolution.
     pub fn parse(text: &str) -> Option<Self> {
         let zone_is_valid = !text.ends_with('z');
         if text.as_bytes().get(10) != Some(&b'T') || !zone_is_valid {
             return None;
         }
         let time = DateTime::parse_from_rfc3339(text).ok()?;
-        Some(Self(time.timestamp_micros()))
+        let rounding = i64::from(time.timestamp_subsec_nanos() % 1000 >= 500);
+        Some(Self(time.timestamp_micros() + rounding))
     }
 }
 
@@ -70,6 +71,10 @@ mod tests {
             ("2016-09-08T06:45:59.500000Z", "2016-09-08T06:45:59.5Z"),
             ("2016-09-08T14:45:59+08:00", "2016-09-08T06:45:59Z"),
             ("2016-09-08T06:45:59.000000001Z", "2016-09-08T06:45:59Z"),
+            (
+                "2016-09-08T06:45:59.0000015Z",
+                "2016-09-08T06:45:59.000002Z",
+            ),
             ("2016-09-08T06:45:50Z", "2016-09-08T06:45:50Z"),
         ];
         for (input, expected) in cases {

@@ -78,12 +78,6 @@ impl Point {
 #[error("{0}")]
 pub struct ValueError(pub String);
 
-impl ValueError {
-    fn missing(kind: &str, member: &str, wanted: &str) -> Self {
-        Self(format!("invalid {kind}: {member} should be {wanted}"))
-    }
-}
-
 impl Value {
     /// Parses the wire form.
     ///
@@ -108,7 +102,7 @@ impl Value {
                     Ok(Self::Json(Json::Object(object)))
                 }
                 Some(Json::String(kind)) => typed(kind, &object),
-                Some(other) => Err(ValueError(format!("unexpected type of $type: {other}"))),
+                Some(other) => Err(wrong_type("\"$type\"'s type", other, "string")),
             },
         }
     }
@@ -180,40 +174,21 @@ fn check_nested<'a>(mut items: impl Iterator<Item = &'a Json>) -> Result<(), Val
 fn typed(kind: &str, object: &Map<String, Json>) -> Result<Value, ValueError> {
     match kind {
         "date" => {
-            let text = text_member(object, "date", "$date")?;
+            let text = text_member(object, "$date")?;
             let time = Timestamp::parse(text)
                 .ok_or_else(|| ValueError(format!("failed to parse $date = {text:?}")))?;
             Ok(Value::Date(time))
         }
-        "asset" => {
-            let name = text_member(object, "asset", "$name")?;
-            if name.is_empty() {
-                return Err(ValueError("asset's $name should not be empty".into()));
-            }
-            let content_type = object.get("$content_type").filter(|value| !value.is_null());
-            let content_type = match content_type {
-                None => None,
-                Some(Json::String(text)) => Some(text.clone()),
-                Some(_) => return Err(ValueError::missing("asset", "$content_type", "a string")),
-            };
-            Ok(Value::Asset(Asset {
-                name: name.to_owned(),
-                content_type,
-            }))
-        }
-        "ref" => {
-            let text = text_member(object, "reference", "$id")?;
-            let id = RecordId::parse(text)
-                .ok_or_else(|| ValueError(format!("invalid record id: {text:?}")))?;
-            Ok(Value::Reference(id))
-        }
+        "asset" => asset(object).map(Value::Asset),
+        "ref" => reference(object).map(Value::Reference),
         "geo" => Ok(Value::Location(Point {
             lng: number_member(object, "$lng")?,
             lat: number_member(object, "$lat")?,
         })),
         "geojson" => match object.get("$val") {
             Some(value @ Json::Object(_)) => Ok(Value::Geometry(value.clone())),
-            _ => Err(ValueError::missing("geojson", "$val", "an object")),
+            Some(other) => Err(wrong_type("type($val)", other, "object")),
+            None => Err(missing("$val")),
         },
         "seq" => Ok(Value::Sequence),
         "unknown" => Ok(Value::Unknown(
@@ -222,26 +197,67 @@ fn typed(kind: &str, object: &Map<String, Json>) -> Result<Value, ValueError> {
                 .and_then(Json::as_str)
                 .map(str::to_owned),
         )),
+        known @ ("blob" | "keypath" | "relation" | "record") => {
+            Err(ValueError(format!("unimplemented $type = {known}")))
+        }
         other => Err(ValueError(format!("unknown $type = {other}"))),
     }
 }
 
-fn text_member<'a>(
-    object: &'a Map<String, Json>,
-    kind: &str,
-    name: &str,
-) -> Result<&'a str, ValueError> {
-    object
-        .get(name)
-        .and_then(Json::as_str)
-        .ok_or_else(|| ValueError::missing(kind, name, "a string"))
+fn asset(object: &Map<String, Json>) -> Result<Asset, ValueError> {
+    let name = text_member(object, "$name")?;
+    if name.is_empty() {
+        return Err(ValueError("asset's $name should not be empty".into()));
+    }
+    let content_type = match object.get("$content_type").filter(|value| !value.is_null()) {
+        None => None,
+        Some(Json::String(text)) => Some(text.clone()),
+        Some(other) => return Err(wrong_type("type($content_type)", other, "string")),
+    };
+    Ok(Asset {
+        name: name.to_owned(),
+        content_type,
+    })
+}
+
+fn reference(object: &Map<String, Json>) -> Result<RecordId, ValueError> {
+    let text = match object.get("$id") {
+        None => return Err(ValueError("referencing without $id".into())),
+        Some(Json::String(text)) => text,
+        Some(other) => return Err(wrong_type("reference type($id)", other, "string")),
+    };
+    let form = "should be of format '{type}/{id}'";
+    RecordId::parse(text).ok_or_else(|| ValueError(format!("ref: \"_id\" {form}, got {text:?}")))
+}
+
+fn missing(member: &str) -> ValueError {
+    ValueError(format!("missing compulsory field {member}"))
+}
+
+fn wrong_type(what: &str, found: &Json, wanted: &str) -> ValueError {
+    let found = match found {
+        Json::Null => "null",
+        Json::Bool(_) => "bool",
+        Json::Number(_) => "float64",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        Json::Object(_) => "object",
+    };
+    ValueError(format!("got {what} = {found}, want {wanted}"))
+}
+
+fn text_member<'a>(object: &'a Map<String, Json>, name: &str) -> Result<&'a str, ValueError> {
+    let value = object.get(name).ok_or_else(|| missing(name))?;
+    value
+        .as_str()
+        .ok_or_else(|| wrong_type(&format!("type({name})"), value, "string"))
 }
 
 fn number_member(object: &Map<String, Json>, name: &str) -> Result<f64, ValueError> {
-    object
-        .get(name)
-        .and_then(Json::as_f64)
-        .ok_or_else(|| ValueError::missing("location", name, "a number"))
+    let value = object.get(name).ok_or_else(|| missing(name))?;
+    value
+        .as_f64()
+        .ok_or_else(|| wrong_type(&format!("type({name})"), value, "number"))
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ pub(super) async fn default_access(call: Call) -> Outcome {
     let sent = request::list(&call.body, "default_access")?
         .cloned()
         .unwrap_or_default();
+    if sent.iter().any(|entry| !entry.is_object()) {
+        return Err(request::undecodable());
+    }
     let sent = Json::Array(sent);
     let invalid =
         |_| ApiError::invalid_argument("invalid default_access entry", &["default_access"]);

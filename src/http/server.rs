@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
+use actix_web::http::header::UPGRADE;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Map;
@@ -96,6 +97,9 @@ async fn open(
     let mut asked = Asked::new(&services, &nothing, key, None, RequestContext::system());
     if let Err(refused) = asked.pass(&[Check::AccessKey]).await {
         return Ok(error::failure(&refused));
+    }
+    if !request.headers().contains_key(UPGRADE) {
+        return Ok(HttpResponse::BadRequest().body("Bad Request\n"));
     }
     let hub = if is_internal {
         &services.internal_hub
