@@ -120,13 +120,11 @@ pub trait RecordStore: Send + Sync + 'static {
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 
     /// Runs a query as `asker`: the access lists are applied here, in the public database.
-    /// `definitions` holds the queried type and those its references name. Records that `heads`
-    /// has are taken from there.
+    /// Records that `heads` has are taken from there. A type that is not created has no records.
     async fn query(
         &self,
         query: &Query,
         asker: &Asker<'_>,
-        definitions: &[Arc<TypeDefinition>],
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
 

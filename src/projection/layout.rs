@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skytrail_schema::id::TypeName;
+use skytrail_schema::predicate::column::Types;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::names::{Name, NameSet};
@@ -174,6 +175,12 @@ impl TypeLayout {
             table: table.map(|table| Table::new(Name::new(table), columns.collect())),
             definition: Arc::new(definition),
         })
+    }
+}
+
+impl Types for Catalog {
+    fn definition(&self, name: &TypeName) -> Option<&TypeDefinition> {
+        self.types.get(name).map(|layout| &*layout.definition)
     }
 }
 

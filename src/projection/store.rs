@@ -139,7 +139,6 @@ impl RecordStore for SqlStore {
         &self,
         query: &Query,
         asker: &Asker<'_>,
-        _definitions: &[Arc<TypeDefinition>],
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
         let mut reader = self.readers.acquire().await.map_err(failed)?;

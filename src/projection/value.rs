@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 use skytrail_schema::id::RecordId;
+use skytrail_schema::predicate::like;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::{Asset, Point, Value};
@@ -37,7 +38,7 @@ impl Cell {
 
 /// Folds caseless text to the form that is compared.
 pub(crate) fn fold_case(text: &str) -> String {
-    text.to_lowercase()
+    like::fold(text).into_owned()
 }
 
 /// Turns a field's wire form into column values; `None` when the field cannot hold it.

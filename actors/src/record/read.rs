@@ -68,7 +68,7 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     };
     let answer = env
         .store
-        .query(&command.query, &asker, &definitions, env.live.as_ref())
+        .query(&command.query, &asker, env.live.as_ref())
         .await?;
     let definition = env.definition(&command.query.record_type);
     let included = load_included(env, &command, &definition, &answer.records).await?;

@@ -1,75 +1,62 @@
 //! LIKE patterns as SQL conditions.
 //!
-//! The database's own LIKE ignores the case of ASCII letters, which is never what
-//! the protocol wants. Its GLOB does not, and has the same two wildcards.
+//! The database's own LIKE ignores the case of ASCII letters. Its GLOB does not,
+//! and has the same two wildcards.
 
+use skytrail_schema::predicate::like::{Token, parse};
+
+use super::condition::Translated;
+use super::path::Place;
 use crate::projection::sql::{Arg, Sql};
 
-/// A part of a pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// Any run of characters.
-    Run,
-    /// One character.
-    One,
-    /// That character.
-    Exactly(char),
+/// The database refuses patterns above 50,000 bytes; a GLOB may be three times its LIKE. And it
+/// takes NUL for the end of a text.
+fn is_sayable(pattern: &str) -> bool {
+    pattern.len() <= 16_000 && !pattern.contains('\0')
 }
 
-fn parse(pattern: &str) -> Vec<Part> {
-    let mut chars = pattern.chars();
-    let mut parts = Vec::new();
-    while let Some(next) = chars.next() {
-        parts.push(match next {
-            '%' => Part::Run,
-            '_' => Part::One,
-            '\\' => Part::Exactly(chars.next().unwrap_or('\\')),
-            other => Part::Exactly(other),
-        });
-    }
-    parts
-}
-
-/// Says that a text column matches a pattern; the fixed beginning of a pattern becomes a range, for
+/// Says that a text column matches a pattern. The fixed beginning of a pattern becomes a range, for
 /// which an index serves.
-pub(super) fn exactly(column: &dyn Fn(&mut Sql), pattern: &str) -> Sql {
-    let parts = parse(pattern);
-    let fixed = |part: &Part| match part {
-        Part::Exactly(char) => Some(*char),
-        _ => None,
-    };
-    let prefix: String = parts.iter().map_while(fixed).collect();
-    let mut sql = Sql::new("(");
-    if prefix.chars().count() == parts.len() {
-        column(&mut sql);
-        sql.push("=").bind(Arg::Text(prefix)).push(")");
-        return sql;
+pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
+    if !is_sayable(pattern) {
+        return None;
     }
-    column(&mut sql);
-    sql.push(" GLOB ").bind(Arg::Text(to_glob(&parts)));
+    let tokens = parse(pattern);
+    let fixed = |token: &Token| match token {
+        Token::Char(char) => Some(*char),
+        Token::AnyRun | Token::AnyChar => None,
+    };
+    let prefix: String = tokens.iter().map_while(fixed).collect();
+    let mut sql = Sql::new("(");
+    place.push(&mut sql);
+    if prefix.chars().count() == tokens.len() {
+        sql.push("=").bind(Arg::Text(prefix)).push(")");
+        return Some(Translated::exact(sql));
+    }
+    sql.push(" GLOB ").bind(Arg::Text(to_glob(&tokens)));
     if let Some(end) = behind(&prefix) {
         sql.push(" AND ");
-        column(&mut sql);
+        place.push(&mut sql);
         sql.push(">=").bind(Arg::Text(prefix)).push(" AND ");
-        column(&mut sql);
+        place.push(&mut sql);
         sql.push("<").bind(Arg::Text(end));
     }
     sql.push(")");
-    sql
+    Some(Translated::exact(sql))
 }
 
-fn to_glob(parts: &[Part]) -> String {
+fn to_glob(tokens: &[Token]) -> String {
     let mut glob = String::new();
-    for part in parts {
-        match part {
-            Part::Run => glob.push('*'),
-            Part::One => glob.push('?'),
-            Part::Exactly(char @ ('*' | '?' | '[')) => {
+    for token in tokens {
+        match token {
+            Token::AnyRun => glob.push('*'),
+            Token::AnyChar => glob.push('?'),
+            Token::Char(char @ ('*' | '?' | '[')) => {
                 glob.push('[');
                 glob.push(*char);
                 glob.push(']');
             }
-            Part::Exactly(char) => glob.push(*char),
+            Token::Char(char) => glob.push(*char),
         }
     }
     glob
@@ -88,31 +75,37 @@ fn behind(prefix: &str) -> Option<String> {
     None
 }
 
-/// Says something that holds whenever a text column matches a pattern in any case.
+/// Says that a text column matches a pattern in any case.
 ///
-/// The database knows the case of ASCII letters only. Where Unicode has other relatives of a
-/// character (`K` of kelvin, dotted `i`), the pattern takes anything.
-pub(super) fn ignoring_case(column: &dyn Fn(&mut Sql), pattern: &str) -> Sql {
+/// The database folds ASCII letters as we do, so a pattern of ASCII is exact; of other characters
+/// it does not know the case, so any character may stand in their places.
+pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> {
+    if !is_sayable(pattern) {
+        return None;
+    }
     let mut like = String::new();
-    for part in parse(pattern) {
-        match part {
-            Part::Exactly(char @ ('%' | '_' | '\\')) => {
+    let mut is_exact = true;
+    for token in parse(pattern) {
+        match token {
+            Token::AnyRun => like.push('%'),
+            Token::AnyChar => like.push('_'),
+            Token::Char(char @ ('%' | '_' | '\\')) => {
                 like.push('\\');
                 like.push(char);
             }
-            Part::Exactly(char) if char.is_ascii() && !matches!(char, 'i' | 'I' | 'k' | 'K') => {
-                like.push(char);
+            Token::Char(char) if char.is_ascii() => like.push(char),
+            Token::Char(_) => {
+                is_exact = false;
+                like.push('_');
             }
-            _ if like.ends_with('%') && !like.ends_with("\\%") => {}
-            _ => like.push('%'),
         }
     }
     let mut sql = Sql::new("(");
-    column(&mut sql);
+    place.push(&mut sql);
     sql.push(" LIKE ")
         .bind(Arg::Text(like))
         .push(" ESCAPE '\\')");
-    sql
+    Some(Translated { sql, is_exact })
 }
 
 #[cfg(test)]

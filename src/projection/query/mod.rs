@@ -1,15 +1,16 @@
 //! Queries: predicate, order and page as SQL.
 //!
-//! `plan` turns a query into FROM, WHERE and ORDER BY (`path` finds columns,
-//! `literal` binds constants as the columns compare them, `predicate` and `like`
-//! make conditions, `access` the right to see); `run` executes it.
+//! `plan` turns a bound query into FROM, WHERE and ORDER BY (`path` finds columns,
+//! `condition`, `like` and `nearby` make conditions, `access` the right to see);
+//! `run` executes it; `memory` sifts and sorts what SQL could not.
 
 mod access;
+mod condition;
 mod like;
-mod literal;
+mod memory;
+mod nearby;
 mod path;
 mod plan;
-mod predicate;
 mod run;
 
 pub(crate) use run::query;

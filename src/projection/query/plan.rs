@@ -1,13 +1,12 @@
 //! A query as SQL: where it looks, in which order, and whether that says it all.
 
 use skytrail_actors::store::Asker;
-use skytrail_schema::code::ApiError;
-use skytrail_schema::query::{Query, Sort, SortKey};
+use skytrail_schema::predicate::{CellClass, Term};
+use skytrail_schema::query::{BoundQuery, BoundSort, Query};
 
 use super::access;
-use super::literal::mismatch;
-use super::path::{Class, Paths};
-use super::predicate::Translator;
+use super::condition::Translator;
+use super::path::Paths;
 use crate::projection::layout::{Catalog, Table};
 use crate::projection::sql::{Arg, Sql};
 
@@ -29,32 +28,27 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Translates a query of `table`.
-    ///
-    /// # Errors
-    /// 120 for key paths, 10000 for operands without meaning.
     pub(super) fn new(
         catalog: &Catalog,
         table: &Table,
-        query: &Query,
+        bound: &BoundQuery,
         asker: &Asker<'_>,
-    ) -> Result<Self, ApiError> {
+    ) -> Self {
         let mut paths = Paths::new(catalog, table);
         let mut condition = Sql::default();
         let mut is_exact = true;
-        if let Some(predicate) = &query.predicate {
+        if let Some(bound) = &bound.condition {
             let mut translator = Translator {
                 paths: &mut paths,
-                caller: asker.caller,
+                user: asker.caller.user.as_ref(),
             };
-            let translated = translator.translate(predicate, false)?;
-            is_exact = translated.is_exact;
-            if translated.sql.num_values() > MAX_VALUES {
-                is_exact = false;
-            } else {
+            let translated = translator.translate(bound, false);
+            is_exact = translated.is_exact && translated.sql.num_values() <= MAX_VALUES;
+            if translated.sql.num_values() <= MAX_VALUES {
                 condition = translated.sql;
             }
         }
-        let order = order(&mut paths, &query.sort)?;
+        let order = order(&mut paths, &bound.sort);
         let mut source = Sql::default();
         paths.push_from(&mut source);
         source.push(" WHERE ");
@@ -62,40 +56,35 @@ impl Plan {
         if !condition.is_empty() {
             source.push(" AND ").append(condition);
         }
-        Ok(Self {
+        Self {
             source,
             is_sorted: order.is_some(),
             order: order.unwrap_or_default(),
             is_exact,
-        })
+        }
     }
 }
 
 /// Translates the sort keys; `None` when one of them cannot be said in SQL.
 ///
 /// Equal records come in the order of their creation, so that pages do not overlap.
-fn order(paths: &mut Paths<'_>, sort: &[Sort]) -> Result<Option<Sql>, ApiError> {
+fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Sql> {
     let mut sql = Sql::default();
     for key in sort {
-        let path = match &key.by {
-            SortKey::Path(path) if path.0.len() == 1 => path,
-            SortKey::Path(_) => return Err(unsortable()),
-            SortKey::Distance { field, .. } => {
-                let place = paths.resolve_field(field).map_err(|_error| unsortable())?;
-                if place.class != Class::Point {
-                    return Err(mismatch());
-                }
-                return Ok(None);
-            }
+        let Term::Column(column) = &key.by else {
+            return None;
         };
-        let place = paths.resolve(path).map_err(|_error| unsortable())?;
+        if matches!(key.class, CellClass::Json | CellClass::Point) {
+            return None;
+        }
+        let place = paths.find(column, Some(key.class))?;
         sql.push(if sql.is_empty() { " ORDER BY " } else { "," });
         place.push(&mut sql);
-        sql.push(match (key.is_descending, place.is_nullable) {
-            (false, false) => "",
-            (false, true) => " NULLS LAST",
-            (true, false) => " DESC",
-            (true, true) => " DESC NULLS FIRST",
+        sql.push(match (key.is_descending, place.is_never_null()) {
+            (false, true) => "",
+            (false, false) => " NULLS LAST",
+            (true, true) => " DESC",
+            (true, false) => " DESC NULLS FIRST",
         });
     }
     if let Some(last) = sort.last() {
@@ -105,11 +94,7 @@ fn order(paths: &mut Paths<'_>, sort: &[Sort]) -> Result<Option<Sql>, ApiError> 
             ",t._row"
         });
     }
-    Ok(Some(sql))
-}
-
-fn unsortable() -> ApiError {
-    ApiError::unexpected("the query sorts by something that is no field of the type")
+    Some(sql)
 }
 
 /// Adds the page to a statement; without a limit every record behind the offset.

@@ -2,17 +2,19 @@
 //!
 //! A short page is fetched in two steps: one row with the keys and positions of
 //! its records, then those records that are not in memory already. When a
-//! record changed between the two steps, the page is read again whole.
+//! record changed between the two steps, the page is read again whole. What SQL
+//! cannot say is left to `memory`.
 
 use std::sync::Arc;
 
 use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, StoreError};
 use skytrail_schema::id::RecordKey;
-use skytrail_schema::query::Query;
+use skytrail_schema::query::{BoundQuery, Query};
 use skytrail_schema::record::Head;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::memory;
 use super::plan::{Plan, push_page};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
@@ -24,8 +26,14 @@ const MAX_SHORT_PAGE: u64 = 256;
 
 /// A query that is about to run.
 pub(super) struct Run<'a> {
-    /// Whom and what it asks.
+    /// What it asks.
     pub(super) query: &'a Query,
+    /// What that means for the type.
+    pub(super) bound: &'a BoundQuery,
+    /// Who asks.
+    pub(super) asker: &'a Asker<'a>,
+    /// All types.
+    pub(super) catalog: &'a Catalog,
     /// The type.
     pub(super) layout: &'a TypeLayout,
     /// The type's table.
@@ -47,16 +55,18 @@ pub(crate) async fn query(
             count: query.count.then_some(0),
         });
     };
-    let plan = Plan::new(catalog, table, query, asker)?;
+    let bound = query.bind(&*layout.definition, catalog)?;
+    let plan = Plan::new(catalog, table, &bound, asker);
     let run = Run {
         query,
+        bound: &bound,
+        asker,
+        catalog,
         layout,
         table,
     };
     if !plan.is_exact || !plan.is_sorted {
-        return Err(StoreError::Failed(
-            "this predicate is not there yet".to_owned(),
-        ));
+        return memory::run(&run, conn, &plan).await.map_err(failed);
     }
     let is_short = query.limit.is_some_and(|limit| limit <= MAX_SHORT_PAGE);
     if is_short && let Some(answer) = run.short_page(conn, &plan, heads).await? {

@@ -1,5 +1,6 @@
 //! Tests of the store as a whole, against the fold of the same events in memory.
 
+mod agreement;
 mod apply;
 mod query;
 mod world;

@@ -65,7 +65,7 @@ impl World {
         query: &Query,
     ) -> Result<QueryAnswer, StoreError> {
         let asker = Asker { scope, caller };
-        self.store.query(query, &asker, &[], &NoHeads).await
+        self.store.query(query, &asker, &NoHeads).await
     }
 
     /// Returns the keys of a query's answer.

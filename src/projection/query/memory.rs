@@ -1,0 +1,91 @@
+//! Conditions and orders that SQL cannot say: they are looked at record by record.
+//!
+//! SQL names the candidates, in its order if it has one. They are loaded and
+//! evaluated in portions, with the records that they refer to. Of the matches only
+//! those are kept that may be on the page.
+
+mod around;
+mod found;
+
+use std::collections::HashMap;
+
+use skytrail_actors::store::QueryAnswer;
+use skytrail_schema::predicate::Context;
+use skytrail_schema::record::Head;
+use sqlx::Connection as _;
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+
+use self::around::Around;
+use self::found::Found;
+use super::plan::Plan;
+use super::run::Run;
+use crate::projection::read::{decode_head, push_head_columns};
+use crate::projection::sql::{Arg, Sql};
+
+/// How many candidates are evaluated together.
+const PORTION: usize = 256;
+
+/// Runs a query whose condition or order SQL cannot say.
+pub(super) async fn run(
+    run: &Run<'_>,
+    conn: &mut SqliteConnection,
+    plan: &Plan,
+) -> Result<QueryAnswer, sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    let mut found = Found::new(run, plan.is_sorted);
+    let mut around = Around::load(run, &mut tx).await?;
+    for rows in candidates(&mut tx, plan).await?.chunks(PORTION) {
+        let portion = load(run, &mut tx, rows).await?;
+        around.load_records(run, &mut tx, &portion).await?;
+        let context = Context {
+            user: run.asker.caller.user.as_ref(),
+            around: &around,
+        };
+        let condition = run.bound.condition.as_ref();
+        for head in portion {
+            if condition.is_none_or(|it| it.evaluate(&head.record, context) == Some(true)) {
+                found.add(head);
+            }
+        }
+        if found.is_enough() {
+            break;
+        }
+    }
+    tx.rollback().await?;
+    Ok(found.finish())
+}
+
+/// Finds the rows that may match.
+async fn candidates(conn: &mut SqliteConnection, plan: &Plan) -> Result<Vec<i64>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT json_group_array(r) FROM (SELECT t._row AS r");
+    sql.append(plan.source.clone()).append(plan.order.clone());
+    // A limit keeps the order of the inner query.
+    sql.push(" LIMIT -1)");
+    let row = sql.fetch_optional(conn).await?;
+    let text: &str = row.as_ref().map_or(Ok("[]"), |row| row.try_get(0))?;
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// Loads records by their rows, in that order.
+async fn load(
+    run: &Run<'_>,
+    conn: &mut SqliteConnection,
+    rows: &[i64],
+) -> Result<Vec<Head>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT ");
+    push_head_columns(&mut sql, run.table);
+    sql.push(",t._row FROM ").name(&run.table.name);
+    sql.push(" AS t WHERE t._row IN (");
+    let num_holes = rows.len().next_power_of_two();
+    sql.holes(num_holes).push(")");
+    let last = rows.last().into_iter().cycle();
+    let args = rows.iter().chain(last).take(num_holes);
+    let args = args.map(|row| Arg::Int(*row)).collect();
+    let mut heads: HashMap<i64, Head> = HashMap::new();
+    for row in sql.into_text().fetch_all(conn, args).await? {
+        let head = decode_head(&run.layout.definition.name, run.table, &row)?;
+        heads.insert(row.try_get_unchecked(row.len() - 1)?, head);
+    }
+    Ok(rows.iter().filter_map(|row| heads.remove(row)).collect())
+}

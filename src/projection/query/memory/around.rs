@@ -1,0 +1,108 @@
+//! What the evaluation of a condition needs besides the record.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
+use skytrail_schema::predicate::column::Via;
+use skytrail_schema::predicate::{Condition, Direction, Relation, Surroundings};
+use skytrail_schema::record::{Head, Record};
+use sqlx::sqlite::SqliteConnection;
+
+use super::super::run::Run;
+use crate::projection::read;
+
+/// The caller's relations, and the records that a portion of candidates refers to.
+#[derive(Default)]
+pub(super) struct Around {
+    vias: Vec<Via>,
+    records: HashMap<RecordId, Record>,
+    me: Option<UserId>,
+    outward: HashSet<(Relation, UserId)>,
+    inward: HashSet<(Relation, UserId)>,
+}
+
+impl Around {
+    /// Loads the relations that the query's condition asks for.
+    pub(super) async fn load(
+        run: &Run<'_>,
+        conn: &mut SqliteConnection,
+    ) -> Result<Self, sqlx::Error> {
+        let mut around = Self {
+            me: run.asker.caller.user.clone(),
+            ..Self::default()
+        };
+        let Some(condition) = &run.bound.condition else {
+            return Ok(around);
+        };
+        let columns = condition.columns().into_iter();
+        around.vias = columns.filter_map(|column| column.via.clone()).collect();
+        let mut relations = BTreeSet::new();
+        collect_relations(condition, &mut relations);
+        for relation in relations {
+            let Some(me) = &around.me else { break };
+            let outward = read::related(conn, relation, Direction::Outward, me).await?;
+            let inward = read::related(conn, relation, Direction::Inward, me).await?;
+            let tag = |user| (relation, user);
+            around.outward.extend(outward.into_iter().map(tag));
+            around.inward.extend(inward.into_iter().map(tag));
+        }
+        Ok(around)
+    }
+
+    /// Loads the records that a portion refers to, in the place of those before.
+    pub(super) async fn load_records(
+        &mut self,
+        run: &Run<'_>,
+        conn: &mut SqliteConnection,
+        portion: &[Head],
+    ) -> Result<(), sqlx::Error> {
+        self.records.clear();
+        let mut wanted: BTreeMap<TypeName, BTreeSet<RecordKey>> = BTreeMap::new();
+        for via in &self.vias {
+            for id in portion
+                .iter()
+                .filter_map(|head| via.target_of(&head.record))
+            {
+                wanted.entry(id.record_type).or_default().insert(id.key);
+            }
+        }
+        for (name, keys) in wanted {
+            let Some(layout) = run.catalog.get(&name) else {
+                continue;
+            };
+            let keys: Vec<RecordKey> = keys.into_iter().collect();
+            let heads = read::heads(conn, layout, &keys).await?;
+            let records = heads.into_iter().flatten().map(|head| head.record);
+            self.records
+                .extend(records.map(|record| (record.id.clone(), record)));
+        }
+        Ok(())
+    }
+}
+
+fn collect_relations(condition: &Condition, out: &mut BTreeSet<Relation>) {
+    match condition {
+        Condition::And(parts) | Condition::Or(parts) => {
+            parts.iter().for_each(|part| collect_relations(part, out));
+        }
+        Condition::Not(part) => collect_relations(part, out),
+        Condition::Related { relation, .. } => {
+            out.insert(*relation);
+        }
+        _ => {}
+    }
+}
+
+impl Surroundings for Around {
+    fn find_record(&self, id: &RecordId) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {
+        if self.me.as_ref() == Some(from) {
+            self.outward.contains(&(relation, to.clone()))
+        } else {
+            self.me.as_ref() == Some(to) && self.inward.contains(&(relation, from.clone()))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! "Within so many metres of a point", roughly, as SQL.
+
+use skytrail_schema::value::Point;
+
+use super::path::Place;
+use crate::projection::sql::{Arg, Sql};
+
+/// Metres of a degree of latitude, taken a little short so that the box is a little wide.
+const METRES_PER_DEGREE: f64 = 111_000.0;
+
+/// Says something that holds for every location within `metres` of `from`: it lies in a box around
+/// it, or is out of the range of degrees, where only the exact formula knows.
+///
+/// `None` for a point that is out of range itself.
+pub(super) fn within(place: &Place, from: Point, metres: f64) -> Option<Sql> {
+    if from.lat.abs() > 90.0 || from.lng.abs() > 180.0 {
+        return None;
+    }
+    let reach = metres / METRES_PER_DEGREE + 1e-6;
+    let mut sql = Sql::new("(");
+    push_member(place, 1, &mut sql);
+    push_between(-reach + from.lat, reach + from.lat, &mut sql);
+    sql.push(" OR ");
+    push_member(place, 1, &mut sql);
+    sql.push(" NOT BETWEEN -90 AND 90)");
+    // Near a pole every longitude is near.
+    let farthest = from.lat.abs() + reach;
+    if farthest > 89.0 || reach > 80.0 {
+        return Some(sql);
+    }
+    let reach = reach / farthest.to_radians().cos() + 1e-6;
+    sql.push(" AND (");
+    for turn in [0.0, -360.0, 360.0] {
+        push_member(place, 0, &mut sql);
+        push_between(from.lng - reach + turn, from.lng + reach + turn, &mut sql);
+        sql.push(" OR ");
+    }
+    push_member(place, 0, &mut sql);
+    sql.push(" NOT BETWEEN -180 AND 180");
+    let mut both = Sql::new("(");
+    both.append(sql).push("))");
+    Some(both)
+}
+
+fn push_member(place: &Place, index: i64, sql: &mut Sql) {
+    sql.push("json_extract(");
+    place.push(sql);
+    sql.push(if index == 0 { ",'$[0]')" } else { ",'$[1]')" });
+}
+
+fn push_between(low: f64, high: f64, sql: &mut Sql) {
+    sql.push(" BETWEEN ").bind(Arg::Real(low));
+    sql.push(" AND ").bind(Arg::Real(high));
+}
