@@ -6,6 +6,7 @@ use std::sync::Arc;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream, Touch};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::predicate::like::fold;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
@@ -67,7 +68,7 @@ impl UniqueValue {
                 let text = value.to_wire().to_string();
                 parts.push((*field).to_owned());
                 parts.push(if is_caseless {
-                    text.to_lowercase()
+                    fold(&text).into_owned()
                 } else {
                     text
                 });
@@ -255,7 +256,7 @@ impl Plan {
             .get(id)
             .cloned()
             .unwrap_or(draft.original.as_deref().cloned());
-        let head = fold(before, id, &event);
+        let head = fold_event(before, id, &event);
         let event = match &head {
             Some(head) if version.is_multiple_of(SNAPSHOT_EVERY) && version > 1 => NewEvent {
                 body: EventBody::RecordReplaced(apply::state_of(&head.record)),
@@ -286,7 +287,7 @@ impl Plan {
     }
 }
 
-fn fold(before: Option<Head>, id: &RecordId, event: &NewEvent) -> Option<Head> {
+fn fold_event(before: Option<Head>, id: &RecordId, event: &NewEvent) -> Option<Head> {
     let event = skytrail_schema::event::Event {
         position: 0,
         stream: event.stream.clone(),

@@ -15,3 +15,6 @@ pub mod read;
 pub mod save;
 pub mod service;
 pub mod types;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,561 @@
+//! Decide and apply: the state that a writer sees is the state that the log gives back, whether
+//! all of it is read or only its tail on top of a snapshot; and both are what a plain model says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use skytrail_schema::acl::{AccessEntry, Acl, Level};
+use skytrail_schema::caller::{Caller, KeyKind};
+use skytrail_schema::chain;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::codec::{self, Seal};
+use skytrail_schema::event::{
+    Actor, Commit, DefaultAccess, Event, EventBody, NewCommit, SNAPSHOT_EVERY, Stream,
+};
+use skytrail_schema::field_access::FieldRules;
+use skytrail_schema::id::{Database, RecordId, TypeName, UserId};
+use skytrail_schema::record::{Fields, Head};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+use skytrail_schema::value::{Asset, Point, Value};
+use uuid::Uuid;
+
+use super::apply::{self, Folded};
+use super::decide::{Plan, Surroundings, head_after, new_references};
+use super::draft::{self, DraftContext};
+use super::live::LiveState;
+use super::messages::SaveItem;
+use super::migrate;
+use crate::log::{CommitObserver, ConflictKey};
+use crate::store::Snapshot;
+
+/// One request.
+#[derive(Clone, Debug)]
+enum Request {
+    Save {
+        items: Vec<SaveItem>,
+        user: &'static str,
+    },
+    Delete {
+        id: RecordId,
+    },
+    DefaultAccess {
+        access: Acl,
+    },
+}
+
+/// Definitions by name, and heads by id.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct State {
+    types: BTreeMap<TypeName, TypeDefinition>,
+    heads: BTreeMap<RecordId, Head>,
+}
+
+impl State {
+    fn definition(&self, name: &TypeName) -> TypeDefinition {
+        let known = self.types.get(name).cloned();
+        known.unwrap_or_else(|| TypeDefinition::empty(name.clone()))
+    }
+
+    fn apply(&mut self, event: &Event) {
+        match &event.stream {
+            Stream::Record(id) => match apply::record(self.heads.get(id), id, event) {
+                Folded::Known(Some(head)) => drop(self.heads.insert(id.clone(), head)),
+                Folded::Known(None) => drop(self.heads.remove(id)),
+                Folded::Unknown => panic!("a patch without the state before: {event:?}"),
+            },
+            Stream::Type(name) => {
+                let definition = apply::record_type(&self.definition(name), event);
+                self.types.insert(name.clone(), definition);
+            }
+            other => panic!("unexpected stream {other}"),
+        }
+    }
+
+    fn replay<'a>(mut self, commits: impl IntoIterator<Item = &'a Arc<Commit>>) -> Self {
+        for event in commits.into_iter().flat_map(|commit| &commit.events) {
+            self.apply(event);
+        }
+        self
+    }
+
+    fn snapshot(&self, checkpoint: u64) -> Snapshot {
+        Snapshot {
+            checkpoint,
+            types: self.types.values().cloned().collect(),
+            ..Snapshot::default()
+        }
+    }
+}
+
+/// A server without disk, network and hooks.
+struct World {
+    live: LiveState,
+    /// The state as acknowledgements showed it.
+    acknowledged: State,
+    /// The log: its bytes, and its commits as observers saw them.
+    bytes: Vec<Vec<u8>>,
+    commits: Vec<Arc<Commit>>,
+    sequences: BTreeMap<(TypeName, String), i64>,
+    position: u64,
+    now: i64,
+    default_access: Option<Acl>,
+    /// What the records must be, kept by other means.
+    model: BTreeMap<RecordId, Expected>,
+}
+
+/// What a record must be.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Expected {
+    fields: Fields,
+    owner: String,
+    access: Option<Acl>,
+    created_at: i64,
+    updated_at: i64,
+    updated_by: String,
+}
+
+impl From<&Head> for Expected {
+    fn from(head: &Head) -> Self {
+        let record = &head.record;
+        let text = |user: &Option<UserId>| user.as_ref().map(ToString::to_string);
+        assert_eq!(record.created_by, record.owner);
+        Self {
+            fields: record.fields.clone(),
+            owner: text(&record.owner).unwrap_or_default(),
+            access: record.access.clone(),
+            created_at: record.created_at.micros(),
+            updated_at: record.updated_at.micros(),
+            updated_by: text(&record.updated_by).unwrap_or_default(),
+        }
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            live: LiveState::new(&Snapshot::default(), 1_000),
+            acknowledged: State::default(),
+            bytes: Vec::new(),
+            commits: Vec::new(),
+            sequences: BTreeMap::new(),
+            position: 0,
+            now: 1_700_000_000_000_000,
+            default_access: None,
+            model: BTreeMap::new(),
+        }
+    }
+
+    fn run(&mut self, request: &Request) {
+        self.now += 1_000;
+        match request {
+            Request::Save { items, user } => self.save(items, user),
+            Request::Delete { id } => self.delete(id),
+            Request::DefaultAccess { access } => {
+                let mut plan = Plan::default();
+                let definition = self.live.get_type(&"note".into());
+                self.default_access = Some(access.clone());
+                let access = access.clone();
+                let body = EventBody::TypeDefaultAccessSet(DefaultAccess { access });
+                plan.change_type(&definition, body);
+                self.commit(plan, "u1");
+            }
+        }
+    }
+
+    fn save(&mut self, items: &[SaveItem], user: &str) {
+        let records = items.iter().map(|item| (&item.id, &item.fields));
+        let definition_of = |name: &TypeName| TypeDefinition::clone(&self.live.get_type(name));
+        let Ok(needed) = migrate::extensions(records, definition_of, true) else {
+            return;
+        };
+        let mut plan = Plan::default();
+        for (name, extension) in needed {
+            let definition = self.live.get_type(&name);
+            plan.change_type(&definition, EventBody::TypeExtended(extension));
+        }
+        self.commit(plan, user);
+
+        let caller = Caller {
+            key: KeyKind::Client,
+            user: Some(user.into()),
+            ..Caller::default()
+        };
+        let mut plan = Plan::default();
+        let mut saved = Vec::new();
+        for item in items {
+            if self.decide(item, &caller, &mut plan).is_ok() {
+                saved.push(item);
+            }
+        }
+        let before = self.acknowledged.heads.clone();
+        self.commit(plan, user);
+        for item in saved {
+            self.remember(item, before.get(&item.id), user);
+        }
+        self.number_model();
+    }
+
+    fn decide(&self, item: &SaveItem, caller: &Caller, plan: &mut Plan) -> Result<(), ApiError> {
+        let definition = self.live.get_type(&item.id.record_type);
+        let at = DraftContext {
+            caller,
+            database: &Database::Public,
+            definition: &definition,
+            now: Timestamp::from_micros(self.now),
+        };
+        let known = self.live.get_heads(std::slice::from_ref(&item.id));
+        let original = known.heads.into_iter().next().flatten().flatten();
+        let draft = draft::make(item, original, at)?;
+        let draft = draft::guard_fields(draft, &FieldRules::default(), at, false)?;
+        let exists = |id: &RecordId| self.acknowledged.heads.contains_key(id);
+        let targets = new_references(&draft).into_iter().filter(exists);
+        let around = Surroundings {
+            existing: targets.collect(),
+            ..Surroundings::default()
+        };
+        plan.save(&draft, &definition, &around)
+    }
+
+    /// The model: an item is merged over what was stored when the request came. A copy that leaves
+    /// something as it was then does not undo what an earlier copy changed.
+    fn remember(&mut self, item: &SaveItem, stored: Option<&Head>, user: &str) {
+        let stored = stored.map(Expected::from);
+        let is_note = item.id.record_type.as_str() == "note";
+        let default = self.default_access.clone().filter(|_| is_note);
+        let new = Expected {
+            owner: user.to_owned(),
+            created_at: self.now,
+            ..Expected::default()
+        };
+        let expected = self.model.entry(item.id.clone()).or_insert(new);
+        expected.updated_at = self.now;
+        expected.updated_by = user.to_owned();
+        let stored = stored.unwrap_or_default();
+        let access = item.access.clone().or(default);
+        if access.is_some() && access != stored.access {
+            expected.access = access;
+        }
+        for (name, value) in &item.fields {
+            match value {
+                Value::Null => drop(expected.fields.remove(name)),
+                Value::Sequence => {}
+                value if stored.fields.get(name) == Some(value) => {}
+                value => drop(expected.fields.insert(name.clone(), value.clone())),
+            }
+        }
+    }
+
+    fn delete(&mut self, id: &RecordId) {
+        let Some(head) = self.acknowledged.heads.get(id).cloned() else {
+            return;
+        };
+        let mut plan = Plan::default();
+        let definition = self.live.get_type(&id.record_type);
+        plan.delete(&head, &definition, Timestamp::from_micros(self.now), None);
+        self.commit(plan, "u2");
+        self.model.remove(id);
+    }
+
+    /// Does the log's part: numbers, positions, bytes, observers.
+    fn commit(&mut self, plan: Plan, user: &str) {
+        if plan.events.is_empty() {
+            return;
+        }
+        let mut events = plan.events;
+        for request in &plan.sequences {
+            let event = &mut events[request.event];
+            let Stream::Record(id) = &event.stream else {
+                panic!("only records have sequences");
+            };
+            let counter = (id.record_type.clone(), request.field.clone());
+            let counter = self.sequences.entry(counter).or_default();
+            *counter = request
+                .explicit
+                .map_or(*counter + 1, |number| number.max(*counter));
+            let number = request.explicit.unwrap_or(*counter);
+            let field = request.field.clone();
+            match &mut event.body {
+                EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
+                    state.fields.insert(field, number.into())
+                }
+                EventBody::RecordChanged(patch) => patch.set.insert(field, number.into()),
+                other => panic!("no fields in {other:?}"),
+            };
+        }
+        let new = NewCommit {
+            id: Uuid::from_u128(u128::from(self.position)),
+            actor: Actor {
+                user: Some(user.into()),
+                ..Actor::default()
+            },
+            request_id: None,
+            causation: None,
+            events,
+        };
+        let encoded = codec::encode_events(Arc::new(new), || [9; 16]).unwrap();
+        let seal = Seal {
+            first_position: self.position + 1,
+            time: Timestamp::from_micros(self.now),
+            epoch: 1,
+        };
+        let (bytes, commit) = codec::seal(encoded, seal, &chain::GENESIS).unwrap();
+        let commit = Arc::new(commit);
+        self.position = commit.last_position();
+        self.live.committed(&[Arc::clone(&commit)]);
+        self.acknowledge(&commit);
+        self.bytes.push(bytes);
+        self.commits.push(commit);
+    }
+
+    /// Takes over what a reply to the writer would show.
+    fn acknowledge(&mut self, commit: &Arc<Commit>) {
+        let before = self.acknowledged.clone();
+        for event in &commit.events {
+            match &event.stream {
+                Stream::Record(id) => {
+                    let head = before.heads.get(id).cloned().map(Arc::new);
+                    match head_after(head, id, &commit.events) {
+                        Some(head) => self.acknowledged.heads.insert(id.clone(), (*head).clone()),
+                        None => self.acknowledged.heads.remove(id),
+                    };
+                }
+                _ => self.acknowledged.apply(event),
+            }
+        }
+    }
+
+    /// Takes the numbers that the log gave over into the model.
+    fn number_model(&mut self) {
+        for (name, field) in self.sequences.keys() {
+            let heads = self.acknowledged.heads.iter();
+            for (id, head) in heads.filter(|(id, _)| id.record_type == *name) {
+                let number = head.record.fields.get(field).cloned();
+                if let (Some(number), Some(expected)) = (number, self.model.get_mut(id)) {
+                    expected.fields.insert(field.clone(), number);
+                }
+            }
+        }
+    }
+
+    fn live_state(&self, live: &LiveState) -> State {
+        let ids: Vec<RecordId> = all_ids();
+        let known = live.get_heads(&ids);
+        let heads = ids.into_iter().zip(known.heads);
+        State {
+            types: live
+                .get_types()
+                .iter()
+                .map(|definition| (definition.name.clone(), TypeDefinition::clone(definition)))
+                .collect(),
+            heads: heads
+                .filter_map(|(id, head)| Some((id, Head::clone(&*head.flatten()?))))
+                .collect(),
+        }
+    }
+}
+
+fn all_ids() -> Vec<RecordId> {
+    ["note/a", "note/b", "page/a"]
+        .iter()
+        .filter_map(|id| RecordId::parse(id))
+        .collect()
+}
+
+fn any_id() -> impl Strategy<Value = RecordId> {
+    // Mostly one record, so that its stream gets long enough for full states.
+    prop_oneof![4 => Just(0_usize), 1 => Just(1), 1 => Just(2)]
+        .prop_map(|index| all_ids().swap_remove(index))
+}
+
+fn any_access() -> impl Strategy<Value = Acl> {
+    let user = prop::sample::select(vec!["u1", "u2"]);
+    // Everyone may write, so that most saves go through.
+    prop::option::of(user).prop_map(|user| {
+        Acl(vec![AccessEntry {
+            relation: None,
+            role: None,
+            level: Level::Write,
+            user_id: user.map(Into::into),
+            public: true,
+        }])
+    })
+}
+
+fn any_item() -> impl Strategy<Value = SaveItem> {
+    let null = || Just(Value::Null);
+    let number = prop_oneof![
+        Just(0.1),
+        Just(-3.0),
+        Just(1e21),
+        any::<i32>().prop_map(f64::from)
+    ];
+    let number = prop_oneof![null(), number.prop_map(Value::Number)];
+    let text = prop_oneof![null(), "[a-cé]{0,3}".prop_map(Value::String)];
+    let json = prop_oneof![
+        null(),
+        Just(Value::Json(
+            serde_json::json!({"a": [1, 2.5, {"$type": "ref", "$id": "x/y"}]})
+        )),
+        Just(Value::Json(serde_json::json!([]))),
+    ];
+    let time = prop_oneof![
+        null(),
+        (0..4_000_000_000_000_000_i64).prop_map(|at| Value::Date(Timestamp::from_micros(at))),
+    ];
+    let place =
+        (-180.0..180.0, -90.0..90.0).prop_map(|(lng, lat)| Value::Location(Point { lng, lat }));
+    let reference = any_id().prop_map(Value::Reference);
+    let order = prop_oneof![
+        Just(Value::Sequence),
+        (1_i32..50).prop_map(|n| Value::Number(n.into()))
+    ];
+    // No files are known to the decision, so that this one is always refused.
+    let file = Just(Value::Asset(Asset {
+        name: "a.png".into(),
+        content_type: None,
+    }));
+    let field = prop_oneof![
+        4 => number.prop_map(|value| ("number", value)),
+        3 => text.prop_map(|value| ("text", value)),
+        2 => json.prop_map(|value| ("json", value)),
+        2 => time.prop_map(|value| ("time", value)),
+        1 => place.prop_map(|value| ("place", value)),
+        1 => reference.prop_map(|value| ("reference", value)),
+        1 => order.prop_map(|value| ("order", value)),
+        1 => file.prop_map(|value| ("file", value)),
+    ];
+    let fields = prop::collection::vec(field, 0..4);
+    (any_id(), prop::option::weighted(0.2, any_access()), fields).prop_map(
+        |(id, access, fields)| SaveItem {
+            id,
+            access,
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        },
+    )
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let user = prop::sample::select(vec!["u1", "u2"]);
+    prop_oneof![
+        30 => (prop::collection::vec(any_item(), 1..4), user)
+            .prop_map(|(items, user)| Request::Save { items, user }),
+        1 => any_id().prop_map(|id| Request::Delete { id }),
+        1 => any_access().prop_map(|access| Request::DefaultAccess { access }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn live_replayed_and_resumed_states_are_equal(
+        requests in prop::collection::vec(any_request(), 1..80),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut world = World::new();
+        requests.iter().for_each(|request| world.run(request));
+
+        // What writers were told is what is live.
+        let acknowledged = &world.acknowledged;
+        prop_assert_eq!(&world.live_state(&world.live), acknowledged);
+
+        // The log's bytes give back the commits that observers saw, and from them the state.
+        let read = world.bytes.iter().map(|bytes| codec::decode_commit(bytes).map(Arc::new));
+        let read: Vec<_> = read.collect::<Result<_, _>>().unwrap();
+        prop_assert_eq!(&read, &world.commits);
+        prop_assert_eq!(&State::default().replay(&read), acknowledged);
+
+        // So does a snapshot with the tail behind it, folded or observed.
+        let cut = cut.index(read.len() + 1);
+        let (early, late) = read.split_at(cut);
+        let snapshot = State::default().replay(early);
+        prop_assert_eq!(&snapshot.clone().replay(late), acknowledged);
+        let checkpoint = early.last().map_or(0, |commit| commit.last_position());
+        let resumed = LiveState::new(&snapshot.snapshot(checkpoint), 1_000);
+        for id in all_ids() {
+            let head = snapshot.heads.get(&id).cloned().map(Arc::new);
+            resumed.keep_head(id, head, checkpoint);
+        }
+        resumed.committed(late);
+        prop_assert_eq!(&world.live_state(&resumed), acknowledged);
+
+        // And the model knows the same records.
+        let heads = acknowledged.heads.iter();
+        let heads = heads.map(|(id, head)| (id.clone(), Expected::from(head)));
+        prop_assert_eq!(heads.collect::<BTreeMap<_, _>>(), world.model);
+    }
+
+    #[test]
+    fn streams_are_dense_and_full_states_never_far_apart(
+        requests in prop::collection::vec(any_request(), 40..100),
+    ) {
+        let mut world = World::new();
+        requests.iter().for_each(|request| world.run(request));
+        let mut versions: BTreeMap<String, u32> = BTreeMap::new();
+        let mut patches: BTreeMap<String, u32> = BTreeMap::new();
+        for event in world.commits.iter().flat_map(|commit| &commit.events) {
+            let stream = event.stream.to_string();
+            let before = versions.get(&stream).copied().unwrap_or(0);
+            prop_assert_eq!(event.version, before + 1, "{}", stream);
+            let is_end = matches!(event.body, EventBody::RecordDeleted(_));
+            // A record that comes back starts anew.
+            versions.insert(stream.clone(), if is_end { 0 } else { event.version });
+            let is_patch = matches!(event.body, EventBody::RecordChanged(_));
+            let num_patches = patches.entry(stream).or_default();
+            *num_patches = if is_patch { *num_patches + 1 } else { 0 };
+            prop_assert!(*num_patches < SNAPSHOT_EVERY);
+        }
+    }
+}
+
+#[test]
+fn a_decision_names_what_it_rests_on() {
+    let mut world = World::new();
+    let item = |id: &str, fields: Fields| SaveItem {
+        id: RecordId::parse(id).unwrap(),
+        access: None,
+        fields,
+    };
+    let target = RecordId::parse("page/a").unwrap();
+    let fields = Fields::from([("reference".to_owned(), Value::Reference(target.clone()))]);
+    let (page, note) = (item("page/a", Fields::new()), item("note/a", fields));
+    world.run(&Request::Save {
+        items: vec![page, note.clone()],
+        user: "u1",
+    });
+    let definition = world.live.get_type(&"note".into());
+    assert_eq!(
+        definition.fields.get("reference"),
+        Some(&FieldType::Reference("page".into()))
+    );
+
+    let caller = Caller {
+        user: Some("u1".into()),
+        ..Caller::default()
+    };
+    let other = SaveItem {
+        id: RecordId::parse("note/b").unwrap(),
+        ..note
+    };
+    let mut plan = Plan::default();
+    world.decide(&other, &caller, &mut plan).unwrap();
+    for key in [
+        ConflictKey::record(&other.id),
+        ConflictKey::record_type(&"note".into()),
+        ConflictKey::existence(&target),
+    ] {
+        assert!(plan.reads.contains(&key));
+    }
+    for key in [
+        ConflictKey::record(&other.id),
+        ConflictKey::existence(&other.id),
+        ConflictKey::references(&target),
+    ] {
+        assert!(plan.writes.contains(&key));
+    }
+}
