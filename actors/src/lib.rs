@@ -14,3 +14,5 @@ pub mod projector;
 pub mod record;
 pub mod spawn;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;

@@ -31,7 +31,7 @@ pub trait DiskFile: Send + Sync + 'static {
     ///
     /// # Errors
     /// The device's.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// Cuts or extends the file.
     ///
@@ -142,7 +142,7 @@ impl DiskFile for File {
         Self::sync_data(self)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
     }
 

@@ -88,7 +88,7 @@ pub(super) fn reopen_last(entries: &[SegmentEntry]) -> io::Result<Option<OpenSeg
     let Some(entry) = entries.last() else {
         return Ok(None);
     };
-    let length = entry.file.len()?;
+    let length = entry.file.size()?;
     let file = Arc::clone(&entry.file);
     // Only whether it is empty and where the next index entry is due matter here.
     let commits = entry.index.len() * INDEX_EVERY;
@@ -109,7 +109,7 @@ struct Walked {
 
 fn read_header(name: &str, file: &Arc<dyn DiskFile>) -> Result<segment::Header, OpenError> {
     let mut bytes = [0; segment::HEADER_BYTES];
-    let is_whole = file.len()? >= bytes.len() as u64;
+    let is_whole = file.size()? >= bytes.len() as u64;
     if is_whole {
         file.read_at(&mut bytes, 0)?;
     }
@@ -147,7 +147,7 @@ fn sealed(
         chain: footer.chain,
         time: start.time,
     };
-    let offset = file.len()? - segment::FOOTER_BYTES as u64;
+    let offset = file.size()? - segment::FOOTER_BYTES as u64;
     Ok(Walked {
         end,
         offset,
@@ -164,7 +164,7 @@ fn walk(
     is_last: bool,
     access: Access,
 ) -> Result<Walked, OpenError> {
-    let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
     file.read_at(&mut bytes, 0)?;
     let mut walked = Walked {

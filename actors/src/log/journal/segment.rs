@@ -89,7 +89,7 @@ impl Footer {
 
 /// Reads the footer of a sealed segment; `None` when the file does not end in one.
 pub(super) fn read_footer(file: &Arc<dyn DiskFile>) -> io::Result<Option<Footer>> {
-    let length = file.len()?;
+    let length = file.size()?;
     let Some(start) = length.checked_sub((HEADER_BYTES + FOOTER_BYTES) as u64) else {
         return Ok(None);
     };

@@ -1,0 +1,18 @@
+//! The event log against faults: torn tails, flipped bits, full and failing disks, power cuts,
+//! a damaged sled, and concurrent histories.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that meets what it does not expect should stop there and say so"
+)]
+
+mod log {
+    pub mod damage;
+    pub mod faults;
+    pub mod histories;
+    pub mod sled;
+    pub mod world;
+}

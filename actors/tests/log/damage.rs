@@ -1,0 +1,180 @@
+//! Torn tails, flipped bits and zeroed pages of the journal.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use skytrail_actors::log::EventLog;
+use skytrail_actors::log::disk::Disk;
+use skytrail_actors::log::journal::Segments;
+use skytrail_actors::testkit::disk::MemoryDisk;
+use skytrail_schema::event::Commit;
+
+use super::world::{blind, close, fill, open, read_all};
+
+/// A log with some segments, and what was acknowledged.
+async fn written() -> (MemoryDisk, Vec<Arc<Commit>>) {
+    let disk = MemoryDisk::default();
+    let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
+    let acknowledged = fill(&log, 300).await;
+    close(&log);
+    (disk, acknowledged)
+}
+
+fn last_segment(disk: &MemoryDisk) -> String {
+    disk.list().unwrap().pop().unwrap()
+}
+
+/// Where the frames of a segment end.
+fn used_bytes(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1)
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_read_again_after_reopening() {
+    let (disk, acknowledged) = written().await;
+    assert!(disk.list().unwrap().len() > 3, "several segments");
+    let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
+    assert_eq!(read_all(&log).await, acknowledged);
+    let next = log.append(blind(1, 1)).await.unwrap();
+    assert_eq!(
+        next.first_position(),
+        acknowledged.last().unwrap().last_position() + 1
+    );
+    close(&log);
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    Segments::open(&disk).unwrap().verify(|_| {}).unwrap();
+}
+
+#[tokio::test]
+async fn every_cut_of_the_tail_opens_with_whole_commits_only() {
+    let (disk, acknowledged) = written().await;
+    let name = last_segment(&disk);
+    let end = used_bytes(&disk.bytes(&name));
+    for cut in end.saturating_sub(4096).max(80)..end {
+        let torn = disk.with_file(&name, |bytes| bytes[cut..].fill(0));
+        let log = open(&(Arc::new(torn) as Arc<dyn Disk>));
+        let log = log.unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        let found = read_all(&log).await;
+        assert_eq!(found, acknowledged[..found.len()], "cut at {cut}");
+        let next = log.append(blind(1, 1)).await.unwrap();
+        assert_eq!(
+            next.first_position(),
+            found.last().unwrap().last_position() + 1
+        );
+        close(&log);
+    }
+}
+
+/// Opens a damaged log and reads it: either everything that is there is right, or an error names
+/// the place. What is missing without an error must be the tail alone.
+async fn examine(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: &str) {
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let opened = Segments::open(&disk);
+    let segments = match opened {
+        Ok(segments) => segments,
+        Err(error) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("segment=") && text.contains("offset="),
+                "{damage}: {text}"
+            );
+            return;
+        }
+    };
+    match segments.verify(|_| {}) {
+        Err(error) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("segment=") && text.contains("offset="),
+                "{damage}: {text}"
+            );
+        }
+        Ok(report) => {
+            let last = acknowledged.last().unwrap().last_position();
+            // Only the last group may be lost to damage that looks like a torn write.
+            assert!(
+                last - report.head <= 8,
+                "{damage}: ends at {} of {last}",
+                report.head
+            );
+            let log = open(&disk).unwrap();
+            let found = read_all(&log).await;
+            assert_eq!(found, acknowledged[..found.len()], "{damage}");
+            close(&log);
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(50))]
+
+    #[test]
+    fn a_flipped_bit_gives_no_wrong_answer(file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        runtime().block_on(async {
+            let (disk, acknowledged) = written().await;
+            let names = disk.list().unwrap();
+            let name = &names[file.index(names.len())];
+            let at = at.index(used_bytes(&disk.bytes(name)));
+            let damaged = disk.with_file(name, |bytes| bytes[at] ^= 1 << bit);
+            examine(damaged, &acknowledged, &format!("bit {bit} of {name}:{at}")).await;
+        });
+    }
+
+    #[test]
+    fn a_zeroed_page_gives_no_wrong_answer(file in any::<prop::sample::Index>(), page in 0_usize..4) {
+        runtime().block_on(async {
+            let (disk, acknowledged) = written().await;
+            let names = disk.list().unwrap();
+            let name = &names[file.index(names.len())];
+            let damaged = disk.with_file(name, |bytes| {
+                let start = (page * 4096).min(bytes.len());
+                let end = (start + 4096).min(bytes.len());
+                bytes[start..end].fill(0);
+            });
+            examine_zeroed(damaged, &acknowledged, &format!("page {page} of {name}")).await;
+        });
+    }
+}
+
+/// A zeroed end of the last segment cannot be told from an end; anything before it can.
+async fn examine_zeroed(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: &str) {
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let Ok(segments) = Segments::open(&disk) else {
+        return;
+    };
+    if segments.verify(|_| {}).is_ok() {
+        let log = open(&disk).unwrap();
+        let found = read_all(&log).await;
+        assert_eq!(found, acknowledged[..found.len()], "{damage}");
+        close(&log);
+    }
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_of_the_open_segment_is_named_and_nothing_is_cut() {
+    let (disk, _) = written().await;
+    let name = last_segment(&disk);
+    let before = disk.bytes(&name);
+    let damaged = disk.with_file(&name, |bytes| bytes[200] ^= 1);
+    let damaged_bytes = damaged.bytes(&name);
+    let shared: Arc<dyn Disk> = Arc::new(damaged.clone());
+    let Err(error) = open(&shared) else {
+        panic!("a damaged log was opened")
+    };
+    assert!(
+        error.to_string().contains(&format!("segment={name}")),
+        "{error}"
+    );
+    assert_eq!(damaged.bytes(&name), damaged_bytes, "nothing was written");
+    assert_ne!(before, damaged_bytes);
+}

@@ -1,0 +1,179 @@
+//! Disks that fail, fill up, are slow, or lose power.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use skytrail_actors::log::disk::Disk;
+use skytrail_actors::log::{AppendError, CommitObserver, EventLog, LogOpenError, OpenedLog};
+use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
+use skytrail_schema::event::Commit;
+
+use super::world::{SMALL, blind, close, fill, open, open_folder, options, read_all};
+
+fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_acknowledged_any_more() {
+    let disk = MemoryDisk::default();
+    let (options, doubts) = options();
+    let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();
+    let log = opened
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    let acknowledged = fill(&log, 20).await;
+    disk.set_faults(Faults {
+        sync_fails: true,
+        ..Faults::default()
+    });
+    assert_eq!(log.append(blind(100, 0)).await, Err(AppendError::Closed));
+    disk.set_faults(Faults::default());
+    assert_eq!(log.append(blind(101, 0)).await, Err(AppendError::Closed));
+    assert_eq!(
+        doubts.load(Ordering::SeqCst),
+        1,
+        "the process is told to end, once"
+    );
+    assert_eq!(log.head(), acknowledged.last().unwrap().last_position());
+    close(&log);
+    let log = open(&shared(&disk.lose_power(|_| false))).unwrap();
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_takes_again_when_there_is_space() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    let mut acknowledged = fill(&log, 20).await;
+    disk.set_faults(Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    });
+    let mut number = 100;
+    // What was written ahead still takes some.
+    let refused = loop {
+        match log.append(blind(number, number)).await {
+            Ok(commit) => acknowledged.push(commit),
+            Err(error) => break error,
+        }
+        number += 1;
+        assert!(number < 100_000, "the disk never ran full");
+    };
+    assert_eq!(refused, AppendError::DiskFull);
+    assert_eq!(read_all(&log).await, acknowledged, "reading goes on");
+    disk.set_faults(Faults::default());
+    acknowledged.push(log.append(blind(1, 1)).await.unwrap());
+    close(&log);
+    let log = open(&shared(&disk.lose_power(|_| false))).unwrap();
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+}
+
+#[tokio::test]
+async fn a_slow_disk_acknowledges_late_and_sheds_what_does_not_fit() {
+    let disk = MemoryDisk::default();
+    let (mut options, _) = options();
+    options.queue_decisions = 4;
+    let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();
+    let log = opened
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    let before = disk.num_syncs();
+    disk.set_faults(Faults {
+        sync_takes: Some(Duration::from_millis(100)),
+        ..Faults::default()
+    });
+    let all = (0..64).map(|number| log.append(blind(number, number)));
+    let results = futures_util::future::join_all(all).await;
+    let shed = results
+        .iter()
+        .filter(|result| **result == Err(AppendError::Overloaded))
+        .count();
+    let taken = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(shed + taken, 64);
+    assert!(shed > 0 && taken > 0, "shed={shed} taken={taken}");
+    assert!(disk.num_syncs() > before);
+    disk.set_faults(Faults::default());
+    assert_eq!(read_all(&log).await.len(), taken);
+    close(&log);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever part of the unflushed writes reaches the platter: what was acknowledged is there,
+    /// whole and in order, and at most whole unacknowledged commits follow.
+    #[test]
+    fn a_power_cut_loses_nothing_that_was_acknowledged(
+        count in 1_u64..60,
+        kept in prop::collection::vec(any::<bool>(), 0..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let disk = MemoryDisk::default();
+            let log = open(&shared(&disk)).unwrap();
+            let acknowledged = fill(&log, count).await;
+            disk.set_faults(Faults { sync_fails: true, ..Faults::default() });
+            let lost = (0..5).map(|number| log.append(blind(number, number)));
+            futures_util::future::join_all(lost).await;
+            close(&log);
+            let keep = |number: usize| kept.get(number).copied().unwrap_or_default();
+            let log = open(&shared(&disk.lose_power(keep))).unwrap();
+            let found = read_all(&log).await;
+            assert!(found.len() >= acknowledged.len());
+            assert_eq!(found[..acknowledged.len()], acknowledged);
+            close(&log);
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_folder(folder.path());
+    let second = OpenedLog::open(folder.path(), SMALL);
+    assert!(matches!(second.err(), Some(LogOpenError::InUse(_))));
+    log.append(blind(1, 1)).await.unwrap();
+    close(&log);
+}
+
+/// Notes what it was told.
+#[derive(Default)]
+struct Witness(parking_lot::Mutex<Vec<u64>>);
+
+impl CommitObserver for Witness {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        self.0
+            .lock()
+            .extend(commits.iter().map(|commit| commit.first_position()));
+    }
+}
+
+#[tokio::test]
+async fn observers_see_every_commit_once_in_order_and_before_it_is_acknowledged() {
+    let disk = MemoryDisk::default();
+    let witness = Arc::new(Witness::default());
+    let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();
+    let observers = vec![Arc::clone(&witness) as Arc<dyn CommitObserver>];
+    let log = Arc::new(
+        opened
+            .start(options().0, observers, Default::default())
+            .unwrap(),
+    );
+    let appends = (0..200).map(|number| {
+        let (log, witness) = (Arc::clone(&log), Arc::clone(&witness));
+        tokio::spawn(async move {
+            let commit = log.append(blind(number, number)).await.unwrap();
+            assert!(witness.0.lock().contains(&commit.first_position()));
+        })
+    });
+    for append in futures_util::future::join_all(appends).await {
+        append.unwrap();
+    }
+    assert_eq!(*witness.0.lock(), (1..=200).collect::<Vec<_>>());
+    close(&log);
+}

@@ -1,0 +1,103 @@
+//! The sled store behind the journal: destroyed, damaged, differing.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use skytrail_actors::log::{EmbeddedLog, EventLog};
+
+use super::world::{blind, close, fill, open_folder, read_all};
+
+fn sled_position(log: &EmbeddedLog) -> u64 {
+    log.state().sled.map_or(0, |sled| sled.position)
+}
+
+async fn until_sled_has(log: &EmbeddedLog, position: u64) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while sled_position(log) < position {
+        assert!(Instant::now() < deadline, "sled did not get to {position}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sled_follows_and_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_folder(folder.path());
+    let acknowledged = fill(&log, 300).await;
+    until_sled_has(&log, log.head()).await;
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_sled_is_built_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_folder(folder.path());
+    let acknowledged = fill(&log, 300).await;
+    until_sled_has(&log, log.head()).await;
+    close(&log);
+    drop(log);
+    std::fs::remove_dir_all(folder.path().join("sled")).unwrap();
+    let log = open_folder(folder.path());
+    assert_eq!(
+        read_all(&log).await,
+        acknowledged,
+        "also while it is being built"
+    );
+    until_sled_has(&log, log.head()).await;
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sled_of_another_log_is_set_aside_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    for (path, count) in [(folder.path(), 50), (other.path(), 20)] {
+        let log = open_folder(path);
+        fill(&log, count).await;
+        until_sled_has(&log, log.head()).await;
+        close(&log);
+    }
+    std::fs::remove_dir_all(folder.path().join("sled")).unwrap();
+    std::fs::rename(other.path().join("sled"), folder.path().join("sled")).unwrap();
+    let log = open_folder(folder.path());
+    until_sled_has(&log, 50).await;
+    assert_eq!(log.state().sled.unwrap().num_rebuilds, 1);
+    assert_eq!(read_all(&log).await.len(), 50);
+    assert!(
+        folder.path().join("sled.damaged-1").exists(),
+        "nothing is deleted"
+    );
+    close(&log);
+}
+
+/// Flips bits all over sled's files; whatever it does with them, answers are right and in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_sled_files_give_no_wrong_answer() {
+    for seed in 0..8_u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open_folder(folder.path());
+        let acknowledged = fill(&log, 200).await;
+        until_sled_has(&log, log.head()).await;
+        close(&log);
+        drop(log);
+        damage(&folder.path().join("sled"), seed);
+        let log = open_folder(folder.path());
+        let reading = tokio::time::timeout(Duration::from_secs(60), read_all(&log));
+        assert_eq!(reading.await.expect("no hang"), acknowledged, "seed {seed}");
+        log.append(blind(1, 1)).await.unwrap();
+        close(&log);
+    }
+}
+
+fn damage(folder: &Path, seed: u64) {
+    let path = folder.join("db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for step in 0..20 {
+        let at = (seed * 7919 + step * 104_729) as usize * 31 % used;
+        bytes[at] ^= 1 << (step % 8);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
