@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Sets up what the tests need and runs all of them:
+#
+#   tests/run.sh             everything; arguments go to `cargo test`
+#   tests/run.sh --setup     the set-up only
+#
+# Needs Rust, and on Debian the right to install packages if node or python are missing. Whatever
+# it fetches goes into tests/node/node_modules and .venv. The last line says how many tests passed
+# and failed; the exit code is 0 only if none failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '==> %s\n' "$*"; }
+
+install_packages() {
+    local missing=()
+    command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+    command -v cc >/dev/null || missing+=(build-essential)
+    command -v strace >/dev/null || missing+=(strace)
+    [ ${#missing[@]} -eq 0 ] && return
+    if ! command -v apt-get >/dev/null; then
+        say "please install: ${missing[*]}"
+        exit 2
+    fi
+    say "installing Debian packages: ${missing[*]}"
+    local as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq install -y --no-install-recommends \
+        "${missing[@]}"
+}
+
+# The published v1 client, exactly as the lock file has it.
+install_node_packages() {
+    local stamp=tests/node/node_modules/.package-lock.json
+    [ "$stamp" -nt tests/node/package-lock.json ] && return
+    say "installing npm packages"
+    npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
+    touch "$stamp"
+}
+
+install_python_packages() {
+    local wanted=tests/python/requirements.txt stamp=.venv/.installed
+    [ "$stamp" -nt "$wanted" ] && return
+    say "installing python packages"
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"
+    touch "$stamp"
+}
+
+run_tests() {
+    local log status=0 passed failed
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+    sum() { sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
+    passed=$(sum passed)
+    failed=$(sum failed)
+    # Something that did not even build has failed, too.
+    if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi
+    printf '\n%s passed, %s failed\n' "$passed" "$failed"
+    [ "$failed" -eq 0 ]
+}
+
+install_packages
+install_node_packages
+install_python_packages
+[ "${1:-}" = --setup ] || run_tests "$@"
