@@ -2,5 +2,6 @@
 
 mod agreement;
 mod apply;
+mod pages;
 mod query;
 mod world;
