@@ -16,9 +16,10 @@ use crate::record::env::RecordEnv;
 /// The role that opens the administrators' actions from the start.
 const ADMIN_ROLE: &str = "Admin";
 
-/// Makes what every app has, where it is missing: the type `user` with a field per auth key (each
-/// alternative unique), and the role `Admin`. New auth keys of an existing app are added as
-/// case-sensitive text, as v1 does it.
+/// Makes what every app has, where it is missing.
+///
+/// That is the type `user` with a field per auth key (each alternative unique) and the role
+/// `Admin`. New auth keys of an existing app are added as case-sensitive text, as v1 does it.
 ///
 /// # Errors
 /// What the log says.

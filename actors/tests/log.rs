@@ -6,13 +6,14 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    unreachable_pub,
     reason = "a test that meets what it does not expect should stop there and say so"
 )]
 
 mod log {
-    pub mod damage;
-    pub mod faults;
-    pub mod histories;
-    pub mod sled;
-    pub mod world;
+    mod damage;
+    mod faults;
+    mod histories;
+    mod sled;
+    mod world;
 }

@@ -85,11 +85,13 @@ pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Sess
         let context = &command.context;
         hooks::run(
             &env.plugins,
-            Trigger::AfterSave,
+            hooks::Occasion {
+                trigger: Trigger::AfterSave,
+                context: context,
+                attempt: attempt_id,
+            },
             record,
             None,
-            context,
-            attempt_id,
         )
         .await?;
     }

@@ -115,12 +115,9 @@ impl Follower {
             Ok(_) => tokio::time::timeout(READ_DEADLINE, receiver).await,
             Err(_) => return None,
         };
-        let raw = match answer {
-            Ok(Ok(Ok(raw))) => raw,
-            _ => {
-                self.shared.degrade("a read failed or took too long");
-                return None;
-            }
+        let Ok(Ok(Ok(raw))) = answer else {
+            self.shared.degrade("a read failed or took too long");
+            return None;
         };
         let commits = decode_all(raw)
             .ok()

@@ -57,11 +57,13 @@ async fn attempt(
         let Ok(head) = victim else { continue };
         let run = hooks::run(
             &env.plugins,
-            Trigger::BeforeDelete,
+            hooks::Occasion {
+                trigger: Trigger::BeforeDelete,
+                context: &command.context,
+                attempt: attempt_id,
+            },
             &head.record,
             None,
-            &command.context,
-            attempt_id,
         );
         if let Err(error) = run.await {
             *victim = Err(failed(&head.record.id, error));
@@ -157,11 +159,13 @@ async fn after_delete(
             let (trigger, context) = (Trigger::AfterDelete, &command.context);
             hooks::run(
                 &env.plugins,
-                trigger,
+                hooks::Occasion {
+                    trigger: trigger,
+                    context: context,
+                    attempt: attempt_id,
+                },
                 &head.record,
                 None,
-                context,
-                attempt_id,
             )
             .await
         };

@@ -26,6 +26,23 @@ pub struct Draft {
     pub provenance: Vec<Provenance>,
 }
 
+impl Draft {
+    /// Takes over what an earlier draft of the same save changed in the record it knew.
+    pub fn take_over(&mut self, earlier: Self) {
+        let known = earlier.original.as_ref().map(|head| &head.record);
+        for (name, value) in earlier.record.fields {
+            let before = known.and_then(|record| record.fields.get(&name));
+            if before != Some(&value) {
+                self.record.fields.insert(name, value);
+            }
+        }
+        if known.is_none_or(|record| record.access != earlier.record.access) {
+            self.record.access = earlier.record.access;
+        }
+        self.provenance = earlier.provenance;
+    }
+}
+
 /// Everything a draft is made from besides the item.
 #[derive(Clone, Copy, Debug)]
 pub struct DraftContext<'a> {

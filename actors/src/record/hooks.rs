@@ -48,6 +48,17 @@ pub async fn before_save(
     Ok(())
 }
 
+/// What a hook is run on account of.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion<'a> {
+    /// Which hooks.
+    pub trigger: Trigger,
+    /// The request.
+    pub context: &'a RequestContext,
+    /// The save or deletion that what the hooks cause names.
+    pub attempt: Uuid,
+}
+
 /// Runs the hooks of another trigger. Asynchronous ones are sent off; the first synchronous one
 /// that fails ends the row.
 ///
@@ -55,12 +66,15 @@ pub async fn before_save(
 /// As [`before_save`].
 pub async fn run(
     plugins: &Arc<dyn PluginGate>,
-    trigger: Trigger,
+    occasion: Occasion<'_>,
     record: &Record,
     original: Option<&Head>,
-    context: &RequestContext,
-    attempt: Uuid,
 ) -> Result<(), ApiError> {
+    let Occasion {
+        trigger,
+        context,
+        attempt,
+    } = occasion;
     let points = plugins.points();
     for hook in points.hooks(&record.id.record_type, trigger) {
         let original = original.map(|head| &head.record);

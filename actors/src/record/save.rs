@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::Commit;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Fields, Head, Record};
 use tokio::sync::Mutex;
@@ -29,10 +30,23 @@ use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
 use super::{hooks, types};
 use crate::plugin::Trigger;
 
+/// How far back a save looks for what its own hooks wrote.
+const MAX_OVERTAKING_EVENTS: usize = 10_000;
+
 /// A draft, or why there is none.
 type Drafts = Vec<Result<Draft, ItemError>>;
 
-/// What is decided once and kept when the save has only its own hooks to wait for.
+/// One save's circumstances, the same in every attempt.
+struct Saving<'a> {
+    env: &'a RecordEnv,
+    command: &'a SaveRecords,
+    /// What its hooks cause names it.
+    id: Uuid,
+    /// What the hooks of an attempt decided that only their own writes have overtaken: the next
+    /// attempt takes it over instead of running them again.
+    decided: Mutex<Option<Drafts>>,
+}
+
 struct Prepared {
     drafts: Drafts,
 }
@@ -55,35 +69,42 @@ pub async fn save(
             .map(|item| (&item.id, &item.fields))
     };
     types::extend_by(env, items(), &command.context).await?;
-    let attempt_id = Uuid::now_v7();
-    let settled = until_settled(turn, |number| attempt(env, &command, attempt_id, number)).await?;
-    after_save(env, &command, settled, attempt_id).await
+    let saving = Saving {
+        env,
+        command: &command,
+        id: Uuid::now_v7(),
+        decided: Mutex::new(None),
+    };
+    // A save from within a hook never waits for the turn: the save above it may have it.
+    let own_turn = Mutex::new(());
+    let turn = if command.context.depth == 0 {
+        turn
+    } else {
+        &own_turn
+    };
+    let settled = until_settled(turn, |_| attempt(&saving)).await?;
+    after_save(env, &command, settled, saving.id).await
 }
 
 /// What a save came to, before after-hooks.
 struct Settled {
     /// Per item: the record as stored and as it was before.
-    results: Vec<Result<(Arc<Head>, Option<Arc<Head>>), ItemError>>,
+    results: ItemResults<(Arc<Head>, Option<Arc<Head>>)>,
 }
 
-async fn attempt(
-    env: &RecordEnv,
-    command: &SaveRecords,
-    attempt_id: Uuid,
-    number: u32,
-) -> Result<Outcome<Settled>, ApiError> {
-    let ids: Vec<RecordId> = command
-        .items
-        .iter()
-        .flatten()
-        .map(|item| item.id.clone())
-        .collect();
+async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
+    let Saving { env, command, .. } = saving;
+    let ids = command.items.iter().flatten().map(|item| item.id.clone());
+    let ids: Vec<RecordId> = ids.collect();
     let heads = env.load_heads(&ids).await?;
     let mut prepared = Prepared {
         drafts: make_drafts(env, command, &heads),
     };
     fail_whole_if_atomic(command, &prepared.drafts)?;
-    run_before_hooks(env, command, &mut prepared, attempt_id).await?;
+    match saving.decided.lock().await.take() {
+        Some(decided) => rebase(decided, &mut prepared.drafts),
+        None => run_before_hooks(env, command, &mut prepared, saving.id).await?,
+    }
     fail_whole_if_atomic(command, &prepared.drafts)?;
     let around = look_around(env, &prepared.drafts, &heads).await?;
     let mut plan = Plan::default();
@@ -96,8 +117,38 @@ async fn attempt(
     }
     spread_failures(&mut prepared.drafts);
     fail_whole_if_atomic(command, &prepared.drafts)?;
-    tracing::trace!(number, events = plan.events.len(), "save decided");
-    settle(env, command, prepared, plan, heads.position).await
+    let drafts = prepared.drafts.clone();
+    let outcome = settle(env, command, prepared, plan, heads.position).await?;
+    if matches!(outcome, Outcome::Conflict) && was_overtaken_by_own(saving, heads.position).await {
+        *saving.decided.lock().await = Some(drafts);
+    }
+    Ok(outcome)
+}
+
+/// Whether one of the save's own hooks wrote something since `position`.
+async fn was_overtaken_by_own(saving: &Saving<'_>, position: u64) -> bool {
+    let points = saving.env.plugins.points();
+    if points.hooks.is_empty() {
+        return false;
+    }
+    let since = saving
+        .env
+        .log
+        .read(position + 1, MAX_OVERTAKING_EVENTS)
+        .await;
+    let is_own = |commit: &Arc<Commit>| commit.causation == Some(saving.id);
+    since.is_ok_and(|commits| commits.iter().any(is_own))
+}
+
+/// Puts what was decided on the records as they are now.
+fn rebase(decided: Drafts, drafts: &mut Drafts) {
+    for (decided, slot) in decided.into_iter().zip(drafts) {
+        match (decided, slot) {
+            (Ok(decided), Ok(draft)) => draft.take_over(decided),
+            (Err(failed), slot) => *slot = Err(failed),
+            (Ok(_), Err(_)) => {}
+        }
+    }
 }
 
 /// Commits what is left of the plan and reads the outcome out of the commit.
@@ -238,23 +289,14 @@ async fn after_save(
                 let outcome = if has_hooks {
                     // A hook that asks the server must find what was saved, also by query.
                     env.applied.wait_for(after.position).await?;
-                    let (before, context) = (before.as_deref(), &command.context);
-                    hooks::run(
-                        &env.plugins,
-                        Trigger::AfterSave,
-                        record,
-                        before,
-                        context,
-                        attempt_id,
-                    )
-                    .await
+                    let occasion = hooks::Occasion {
+                        trigger: Trigger::AfterSave,
+                        context: &command.context,
+                        attempt: attempt_id,
+                    };
+                    hooks::run(&env.plugins, occasion, record, before.as_deref()).await
                 } else {
                     Ok(())
-                };
-                let visible = || {
-                    let mut record = record.clone();
-                    rules.hide_unreadable(&command.context.caller, &mut record);
-                    record
                 };
                 outcome
                     .map(|()| visible())

@@ -59,7 +59,7 @@ impl MemoryDisk {
     /// Returns a disk as it would be found after a power cut now. `keep` says of each write that
     /// was not flushed whether it reached the platter all the same.
     pub fn lose_power(&self, mut keep: impl FnMut(usize) -> bool) -> Self {
-        let found = self.map(|content| {
+        self.map(|content| {
             let mut durable = content.durable.clone();
             for (number, (offset, bytes)) in content.pending.iter().enumerate() {
                 if keep(number) {
@@ -67,8 +67,7 @@ impl MemoryDisk {
                 }
             }
             durable
-        });
-        found
+        })
     }
 
     /// Returns a copy of the disk with one file changed.
