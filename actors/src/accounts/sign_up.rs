@@ -87,7 +87,7 @@ pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Sess
             &env.plugins,
             hooks::Occasion {
                 trigger: Trigger::AfterSave,
-                context: context,
+                context,
                 attempt: attempt_id,
             },
             record,

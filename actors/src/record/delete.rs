@@ -160,8 +160,8 @@ async fn after_delete(
             hooks::run(
                 &env.plugins,
                 hooks::Occasion {
-                    trigger: trigger,
-                    context: context,
+                    trigger,
+                    context,
                     attempt: attempt_id,
                 },
                 &head.record,

@@ -298,6 +298,11 @@ async fn after_save(
                 } else {
                     Ok(())
                 };
+                let visible = || {
+                    let mut record = record.clone();
+                    rules.hide_unreadable(&command.context.caller, &mut record);
+                    record
+                };
                 outcome
                     .map(|()| visible())
                     .map_err(|error| failed(&record.id, error))
