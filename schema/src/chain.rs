@@ -10,8 +10,8 @@ pub type ChainHash = [u8; 32];
 /// The hash before the first commit of a log.
 pub const GENESIS: ChainHash = [0; 32];
 
-/// Returns the chain hash of a commit: `header` is its encoded header, `events` are the encoded
-/// event headers, each of which holds its payload's hash.
+/// Returns the chain hash of a commit: `header` is its encoded header, `events` are in turn the
+/// encoded head of each event and the hash of its payload.
 pub fn link<'a>(
     previous: &ChainHash,
     header: &[u8],

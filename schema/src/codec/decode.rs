@@ -13,7 +13,7 @@ use crate::id::{RecordId, UserId};
 use crate::predicate::Relation;
 use crate::time::Timestamp;
 
-/// Decodes a commit and checks its payloads against their hashes.
+/// Decodes a commit. Whether it is what was written, [`verify_chain`] and the frame's checksum know.
 ///
 /// # Errors
 /// See [`CodecError`]; never panics, whatever the bytes.
@@ -27,7 +27,7 @@ pub fn decode_commit(bytes: &[u8]) -> Result<Commit, CodecError> {
 /// [`CodecError::ChainMismatch`], or what [`decode_commit`] finds.
 pub fn verify_chain(bytes: &[u8], previous: &ChainHash) -> Result<Commit, CodecError> {
     let frame = Frame::read(bytes)?;
-    let covered = frame.sections.iter().map(|section| section.covered);
+    let covered = frame.sections.iter().flat_map(Section::covered);
     if chain::link(previous, frame.header_bytes, covered) != frame.chain {
         return Err(CodecError::ChainMismatch);
     }
@@ -79,10 +79,10 @@ impl Fixed {
             key: key(actor & 3)?,
             origin: origin(actor >> 2)?,
             id: reader.uuid()?,
-            first_position: u64::from_le_bytes(reader.array()?),
-            num_events: u16::from_le_bytes(reader.array()?),
+            first_position: reader.varint()?,
+            num_events: reader.number()?,
+            epoch: reader.number()?,
             time: Timestamp::from_micros(i64::from_le_bytes(reader.array()?)),
-            epoch: u32::from_le_bytes(reader.array()?),
         };
         let end = fixed.first_position.checked_add(fixed.num_events.into());
         if fixed.num_events == 0 || fixed.first_position == 0 || end.is_none() {
@@ -135,10 +135,9 @@ impl<'a> Frame<'a> {
 
     fn decode(self) -> Result<Commit, CodecError> {
         let user = self.actor.user.as_ref();
-        let places = (self.fixed.first_position..).enumerate();
-        let events = self.sections.into_iter().zip(places);
+        let events = self.sections.into_iter().zip(self.fixed.first_position..);
         let events = events
-            .map(|(section, (index, position))| section.decode(index, position, user))
+            .map(|(section, position)| section.decode(position, user))
             .collect::<Result<_, _>>()?;
         Ok(Commit {
             id: self.fixed.id,
@@ -155,16 +154,15 @@ impl<'a> Frame<'a> {
 
 /// One event, its payload still as stored.
 struct Section<'a> {
-    /// The bytes of which the chain knows.
-    covered: &'a [u8],
+    head: &'a [u8],
     stream: Stream,
     version: u32,
     kind: u16,
     schema_version: u16,
     provenance: Vec<Provenance>,
     hash: [u8; 32],
-    /// Salt and payload; `None` when they are erased.
-    content: Option<([u8; 16], &'a [u8])>,
+    /// `None` when it is erased.
+    payload: Option<&'a [u8]>,
 }
 
 impl<'a> Section<'a> {
@@ -175,49 +173,44 @@ impl<'a> Section<'a> {
         let kind = reader.number()?;
         let schema_version = reader.number()?;
         let provenance = read_provenance(reader)?;
-        let hash = reader.array()?;
-        let covered = reader.since(start);
-        let content = match reader.u8()? {
+        let head = reader.since(start);
+        let (payload, hash) = match reader.u8()? {
             0 => {
                 let salt = reader.array()?;
                 let length = reader.number()?;
-                Some((salt, reader.bytes(length)?))
+                let payload = reader.bytes(length)?;
+                (Some(payload), chain::payload_hash(&salt, payload))
             }
-            section_flag::ERASED => None,
+            section_flag::ERASED => (None, reader.array()?),
             section_flag::COMPRESSED => return Err(CodecError::Malformed("compressed payload")),
             _ => return Err(CodecError::Malformed("section flags")),
         };
         Ok(Self {
-            covered,
+            head,
             stream,
             version,
             kind,
             schema_version,
             provenance,
             hash,
-            content,
+            payload,
         })
     }
 
-    fn decode(
-        self,
-        index: usize,
-        position: u64,
-        user: Option<&UserId>,
-    ) -> Result<Event, CodecError> {
+    /// Returns what the chain covers.
+    fn covered(&self) -> [&[u8]; 2] {
+        [self.head, &self.hash]
+    }
+
+    fn decode(self, position: u64, user: Option<&UserId>) -> Result<Event, CodecError> {
         let unknown = CodecError::UnknownEvent {
             kind: self.kind,
             version: self.schema_version,
         };
         let kind = EventKind::from_number(self.kind).ok_or(unknown)?;
-        let body = match self.content {
+        let body = match self.payload {
             None => EventBody::Erased(kind),
-            Some((salt, bytes)) => {
-                if chain::payload_hash(&salt, bytes) != self.hash {
-                    return Err(CodecError::PayloadMismatch(index));
-                }
-                payload::decode(kind, self.schema_version, bytes, user)?
-            }
+            Some(bytes) => payload::decode(kind, self.schema_version, bytes, user)?,
         };
         Ok(Event {
             position,

@@ -26,14 +26,16 @@ pub struct EncodedEvents {
 #[derive(Clone, Debug)]
 struct Section {
     bytes: Vec<u8>,
-    /// How many of them the chain covers: head and payload hash.
-    num_covered: usize,
+    /// How many of them are the head.
+    head_length: usize,
     hash: [u8; 32],
 }
 
 impl Section {
-    fn covered(&self) -> &[u8] {
-        self.bytes.get(..self.num_covered).unwrap_or_default()
+    /// Returns what the chain covers.
+    fn covered(&self) -> [&[u8]; 2] {
+        let head = self.bytes.get(..self.head_length).unwrap_or_default();
+        [head, &self.hash]
     }
 }
 
@@ -101,7 +103,7 @@ pub fn seal(
     let mut bytes = Vec::with_capacity(encoded.size_bytes());
     let EncodedEvents { commit, sections } = encoded;
     put_header(&mut bytes, &commit, seal)?;
-    let chain = chain::link(previous, &bytes, sections.iter().map(Section::covered));
+    let chain = chain::link(previous, &bytes, sections.iter().flat_map(Section::covered));
     for section in &sections {
         bytes.extend_from_slice(&section.bytes);
     }
@@ -157,10 +159,10 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
         key_number(*key) | origin_number(*origin) << 2,
     ]);
     out.extend_from_slice(commit.id.as_bytes());
-    out.extend_from_slice(&seal.first_position.to_le_bytes());
-    out.extend_from_slice(&count.to_le_bytes());
+    put_varint(out, seal.first_position);
+    put_varint(out, count.into());
+    put_varint(out, seal.epoch.into());
     out.extend_from_slice(&seal.time.micros().to_le_bytes());
-    out.extend_from_slice(&seal.epoch.to_le_bytes());
     let names = [user.as_ref().map(UserId::as_str), plugin.as_deref()];
     for name in names.into_iter().flatten() {
         put_text(out, name)?;
@@ -202,15 +204,14 @@ fn encode_event(
     put_varint(&mut bytes, kind.number().into());
     put_varint(&mut bytes, kind.schema_version().into());
     put_provenance(&mut bytes, &event.provenance)?;
-    bytes.extend_from_slice(&hash);
-    let num_covered = bytes.len();
+    let head_length = bytes.len();
     bytes.push(0);
     bytes.extend_from_slice(&salt);
     put_length(&mut bytes, payload.len())?;
     bytes.extend_from_slice(&payload);
     Ok(Section {
         bytes,
-        num_covered,
+        head_length,
         hash,
     })
 }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! commit  = header  section*  chain(32)
-//! header  = format u8 | flags u8 | actor u8 | id(16) | first position u64 | count u16 | time i64
-//!           | epoch u32 | [user: text] | [plugin: text] | [request id(16)] | [causation(16)]
-//! section = head  payload hash(32)  flags u8  [salt(16)  length: varint  payload]
+//! header  = format u8 | flags u8 | actor u8 | id(16) | first position: varint | count: varint
+//!           | epoch: varint | time i64 | [user: text] | [plugin: text] | [request id(16)]
+//!           | [causation(16)]
+//! section = head  0 u8  salt(16)  length: varint  payload
+//!         | head  1 u8  payload hash(32)
 //! head    = stream | version: varint | kind: varint | schema version: varint | provenance
 //! stream  = 1 type: text key: text | 2 type: text | 3 user: text | 4 role: text
 //!           | 5 friend of: text | 6 follower: text | 7 (field access)
@@ -16,10 +18,10 @@
 //! `actor` holds the kind of key (lowest two bits) and the origin.
 //!
 //! The chain hash covers the previous one, the header, and of every section the
-//! head and the payload hash. Salt and payload are outside, so that they can be
-//! erased (section flag 1) and the chain still verifies. The payload hash is
-//! over salt and payload: without the salt nobody can guess what was erased.
-//! The previous hash is not stored here: the frame before has it.
+//! head and the hash over salt and payload. So salt and payload can be erased and
+//! replaced by their hash (section flag 1), and the chain still verifies; without
+//! the salt nobody can guess what was erased. A hash that can be computed is not
+//! stored, and neither is the previous chain hash: the frame before has it.
 //!
 //! Encoding has two steps, so that the expensive one runs on the caller's
 //! thread: [`encode_events`] makes the sections, [`seal`] puts header and chain
@@ -77,9 +79,6 @@ pub enum CodecError {
     /// A part does not parse.
     #[error("malformed {0}")]
     Malformed(&'static str),
-    /// A payload is not what its hash says.
-    #[error("payload of event {0} does not match its hash")]
-    PayloadMismatch(usize),
     /// The chain hash is not that of this content after the given previous one.
     #[error("chain hash does not match")]
     ChainMismatch,
