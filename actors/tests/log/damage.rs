@@ -15,7 +15,7 @@ use super::world::{blind, close, fill, open, read_all};
 async fn written() -> (MemoryDisk, Vec<Arc<Commit>>) {
     let disk = MemoryDisk::default();
     let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
-    let acknowledged = fill(&log, 300).await;
+    let acknowledged = fill(&log, 400).await;
     close(&log);
     (disk, acknowledged)
 }
