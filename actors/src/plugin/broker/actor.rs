@@ -1,0 +1,276 @@
+//! The actor: requests in, workers' reports in, requests out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::dev::SendError;
+use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, ResponseFuture};
+use tokio::sync::oneshot;
+
+use super::gate::Shared;
+use super::lifecycle::Herald;
+use super::plugin::{Plugin, Stage};
+use super::state::{PluginState, PluginsState};
+use crate::plugin::connection::PluginConnection;
+use crate::plugin::gate::WorkerId;
+use crate::plugin::messages::{
+    Abandon, Announce, Ask, FromWorker, GetState, Job, Leave, Notice, Report,
+};
+use crate::plugin::settings::PluginsSettings;
+use crate::spawn::spawn_named;
+
+/// All plugins of an app. See the module.
+pub struct Plugins {
+    pub(super) settings: Arc<PluginsSettings>,
+    pub(super) shared: Arc<Shared>,
+    /// The listed ones in their order, then the others.
+    pub(super) plugins: Vec<Plugin>,
+    pub(super) phase: Phase,
+    /// Where workers belong.
+    pub(super) homes: HashMap<WorkerId, usize>,
+    pub(super) running: HashMap<u64, Running>,
+    /// Who waits for the last worker to be gone.
+    leaving: Option<Vec<oneshot::Sender<()>>>,
+}
+
+/// Where the server's start stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Some plugin is not configured yet.
+    Starting,
+    /// `before-plugins-ready` goes round.
+    Preparing,
+    /// Clients are served, and will be.
+    Ready,
+}
+
+/// A request at a worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    pub(super) worker: WorkerId,
+    pub(super) takes_slot: bool,
+}
+
+impl Plugins {
+    pub(super) fn new(settings: Arc<PluginsSettings>, shared: Arc<Shared>) -> Self {
+        let listed = settings.plugins.iter();
+        let plugins: Vec<_> = listed
+            .map(|entry| Plugin::new(Arc::clone(&entry.name), true))
+            .collect();
+        let phase = if plugins.is_empty() {
+            Phase::Ready
+        } else {
+            Phase::Starting
+        };
+        let this = Self {
+            settings,
+            shared,
+            plugins,
+            phase,
+            homes: HashMap::new(),
+            running: HashMap::new(),
+            leaving: None,
+        };
+        this.publish();
+        this
+    }
+
+    pub(super) fn index_of(&self, plugin: &str) -> Option<usize> {
+        self.plugins.iter().position(|known| &*known.name == plugin)
+    }
+
+    /// Returns a worker's plugin.
+    pub(super) fn home_of(&mut self, worker: WorkerId) -> Option<(usize, &mut Plugin)> {
+        let index = *self.homes.get(&worker)?;
+        Some((index, self.plugins.get_mut(index)?))
+    }
+
+    fn hear(&mut self, worker: WorkerId, report: Report, ctx: &mut Context<Self>) {
+        match report {
+            Report::Freed { ticket } => {
+                self.free(ticket);
+            }
+            Report::Returned {
+                job,
+                window,
+                is_choked,
+            } => return self.take_back(worker, job, (window, is_choked), ctx),
+            Report::Window(window) => self.update(worker, |known| known.window = window),
+            Report::Unchoked => self.update(worker, |known| known.is_choked = false),
+            Report::Draining => self.update(worker, |known| known.is_draining = true),
+            Report::Gone { retry } => return self.remove_worker(worker, retry, ctx),
+        }
+        if let Some((index, _)) = self.home_of(worker) {
+            self.pump(index, ctx);
+        }
+    }
+
+    pub(super) fn update(&mut self, id: WorkerId, change: impl FnOnce(&mut super::plugin::Worker)) {
+        if let Some((_, plugin)) = self.home_of(id)
+            && let Some(worker) = plugin.worker_mut(id)
+        {
+            change(worker);
+            plugin.note_home();
+        }
+    }
+
+    /// Forgets a worker. What it had and may be repeated goes to the head of the queue.
+    pub(super) fn remove_worker(
+        &mut self,
+        id: WorkerId,
+        retry: Vec<Job>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some((index, plugin)) = self.home_of(id) else {
+            return;
+        };
+        let position = plugin.workers.iter().position(|worker| worker.id == id);
+        let Some(worker) = position.map(|position| plugin.workers.remove(position)) else {
+            return;
+        };
+        plugin.num_lost += u64::from(!worker.is_draining);
+        plugin.note_home();
+        tracing::info!(plugin = %plugin.name, worker = worker.label, "worker gone");
+        self.homes.remove(&id);
+        self.running.retain(|_, running| running.worker != id);
+        for job in retry {
+            self.put_back(index, Box::new(job));
+        }
+        notify(&worker.address, Notice::Stop);
+        self.publish();
+        self.pump(index, ctx);
+        if self.homes.is_empty() {
+            // Whoever waited may have lost patience.
+            for waiting in self.leaving.iter_mut().flat_map(std::mem::take) {
+                let _ = waiting.send(());
+            }
+        }
+    }
+
+    fn announce(&self, announce: Announce, ctx: &mut Context<Self>) {
+        let Announce { name, param } = announce;
+        let param = Arc::new(param);
+        for plugin in &self.plugins {
+            let limit = self.settings.timeout_of(&plugin.name);
+            let ready = plugin.workers.iter().filter(|w| w.stage == Stage::Ready);
+            for worker in ready {
+                let herald = self.herald(&plugin.name, worker.id, &worker.address);
+                let param = Arc::clone(&param);
+                ctx.spawn(actix::fut::wrap_future(async move {
+                    let _ = herald.tell_with(name, &param, limit).await;
+                }));
+            }
+        }
+    }
+
+    pub(super) fn herald(
+        &self,
+        plugin: &Arc<str>,
+        worker: WorkerId,
+        address: &Addr<PluginConnection>,
+    ) -> Herald {
+        Herald {
+            worker,
+            plugin: Arc::clone(plugin),
+            address: address.clone(),
+            shared: Arc::clone(&self.shared),
+            settings: Arc::clone(&self.settings),
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    fn leave(&mut self) -> ResponseFuture<()> {
+        let (sender, left) = oneshot::channel();
+        let leaving = self.leaving.get_or_insert_default();
+        leaving.push(sender);
+        if self.homes.is_empty() {
+            leaving.clear();
+        }
+        for worker in self.plugins.iter().flat_map(|plugin| &plugin.workers) {
+            let notice = Notice::Drain {
+                reason: "shutdown",
+                reconnect: true,
+            };
+            notify(&worker.address, notice);
+        }
+        Box::pin(async move {
+            // Either the last worker said so, or there was none to wait for.
+            let _ = left.await;
+        })
+    }
+}
+
+/// Tells a connection something; a full mailbox delays the word but does not lose it.
+pub(super) fn notify(address: &Addr<PluginConnection>, notice: Notice) {
+    if let Err(SendError::Full(notice)) = address.try_send(notice) {
+        let address = address.clone();
+        spawn_named("plugin notice", async move {
+            let _ = address.send(notice).await;
+        });
+    }
+}
+
+impl Actor for Plugins {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        /// Full mailboxes are answered as overload; one slot is about a quarter of a kilobyte.
+        const MAILBOX: usize = 8192;
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Handler<Ask> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask, ctx: &mut Context<Self>) {
+        self.ask(ask.0, ctx);
+    }
+}
+
+impl Handler<Abandon> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, abandon: Abandon, _: &mut Context<Self>) {
+        self.abandon(abandon);
+    }
+}
+
+impl Handler<FromWorker> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, message: FromWorker, ctx: &mut Context<Self>) {
+        self.hear(message.worker, message.report, ctx);
+    }
+}
+
+impl Handler<Announce> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, announce: Announce, ctx: &mut Context<Self>) {
+        Self::announce(self, announce, ctx);
+    }
+}
+
+impl Handler<Leave> for Plugins {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Leave, _: &mut Context<Self>) -> ResponseFuture<()> {
+        self.leave()
+    }
+}
+
+impl Handler<GetState> for Plugins {
+    type Result = MessageResult<GetState>;
+
+    fn handle(&mut self, _: GetState, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(PluginsState {
+            readiness: self.readiness(),
+            in_flight: self.running.len(),
+            plugins: self.plugins.iter().map(PluginState::of).collect(),
+        })
+    }
+}

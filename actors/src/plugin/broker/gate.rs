@@ -1,0 +1,243 @@
+//! The gate: from a caller's request to a job with a deadline, and its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::dev::SendError;
+use actix::{Actor, Addr, ArbiterHandle};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use serde_json::Value as Json;
+use serde_json::value::{RawValue, to_raw_value};
+use skytrail_schema::code::ApiError;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::actor::Plugins;
+use super::state::PluginsState;
+use crate::plugin::caller::ApiCaller;
+use crate::plugin::connection::PluginConnection;
+use crate::plugin::errors::{Unavailable, response_timed_out, timed_out, unavailable};
+use crate::plugin::gate::{PluginGate, PluginRequest, WorkerId};
+use crate::plugin::messages::{Abandon, Announce, Ask, GetState, Job, Lane, Leave};
+use crate::plugin::points::Points;
+use crate::plugin::protocol::CancelReason;
+use crate::plugin::settings::PluginsSettings;
+use crate::plugin::transport::OutgoingSender;
+
+/// The way to all plugins and their workers. Cheap to clone.
+#[derive(Clone)]
+pub struct PluginBroker {
+    shared: Arc<Shared>,
+    settings: Arc<PluginsSettings>,
+    plugins: Addr<Plugins>,
+}
+
+/// What the actors publish and number.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    points: ArcSwap<Points>,
+    last_ticket: AtomicU64,
+    last_worker: AtomicU64,
+    num_connections: AtomicUsize,
+    is_leaving: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn next_ticket(&self) -> u64 {
+        self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn publish(&self, points: Points) {
+        self.points.store(Arc::new(points));
+    }
+
+    pub(super) fn points(&self) -> Arc<Points> {
+        self.points.load_full()
+    }
+}
+
+/// A place among the connections that the server takes; free again when dropped.
+#[derive(Debug)]
+pub struct ConnectionPermit(Arc<Shared>);
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.0.num_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl PluginBroker {
+    /// Starts the actor of all plugins on an arbiter.
+    pub fn start(settings: PluginsSettings, arbiter: &ArbiterHandle) -> Self {
+        let settings = Arc::new(settings);
+        let shared = Arc::new(Shared::default());
+        let actor_parts = (Arc::clone(&settings), Arc::clone(&shared));
+        let plugins = Plugins::start_in_arbiter(arbiter, move |_| {
+            let (settings, shared) = actor_parts;
+            Plugins::new(settings, shared)
+        });
+        Self {
+            shared,
+            settings,
+            plugins,
+        }
+    }
+
+    /// Asks for a place for one more connection; `None` when there are too many already, or the
+    /// server stops.
+    pub fn admit(&self) -> Option<ConnectionPermit> {
+        if self.is_leaving() {
+            return None;
+        }
+        let permit = ConnectionPermit(Arc::clone(&self.shared));
+        let before = self.shared.num_connections.fetch_add(1, Ordering::Relaxed);
+        (before < self.settings.max_connections()).then_some(permit)
+    }
+
+    /// Whether the server stops.
+    pub fn is_leaving(&self) -> bool {
+        self.shared.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Starts the actor of a new connection, on the caller's thread. `sender` takes what goes to
+    /// the worker, `api` runs the actions that the worker asks for.
+    pub fn connect(
+        &self,
+        sender: OutgoingSender,
+        api: Arc<dyn ApiCaller>,
+    ) -> Addr<PluginConnection> {
+        let id = WorkerId(self.shared.last_worker.fetch_add(1, Ordering::Relaxed) + 1);
+        let settings = Arc::clone(&self.settings);
+        PluginConnection::begin(id, sender, settings, self.plugins.clone(), api)
+    }
+
+    /// Returns the limits.
+    pub fn settings(&self) -> &PluginsSettings {
+        &self.settings
+    }
+
+    /// Returns what there is to see; `None` when the actor is gone or too busy.
+    pub async fn state(&self) -> Option<PluginsState> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        timeout(PATIENCE, self.plugins.send(GetState))
+            .await
+            .ok()?
+            .ok()
+    }
+
+    /// Takes no new workers and lets the connected ones finish what they have; answers when the
+    /// last is gone, or when their time is over.
+    pub async fn leave(&self) {
+        const MARGIN: Duration = Duration::from_secs(1);
+        self.shared.is_leaving.store(true, Ordering::Relaxed);
+        let left = self.plugins.send(Leave);
+        // Whoever has not left by then is cut off with the process.
+        let _ = timeout(self.settings.drain + MARGIN, left).await;
+    }
+
+    fn job(&self, request: PluginRequest, deadline: Instant) -> Result<Box<Job>, ApiError> {
+        Ok(Box::new(Job {
+            ticket: self.shared.next_ticket(),
+            plugin: request.plugin,
+            kind: request.kind,
+            name: request.name,
+            param: written(&request.param)?,
+            context: request.context,
+            lane: match request.lineage.via {
+                Some(_) => Lane::Nested,
+                None => Lane::Window,
+            },
+            lineage: request.lineage,
+            arrived: Instant::now(),
+            deadline,
+            is_idempotent: false,
+            reply: None,
+        }))
+    }
+
+    /// Sends a job off and waits. Whatever becomes of it, this answers by the deadline.
+    async fn wait_for(&self, mut job: Box<Job>, is_clients: bool) -> Result<Json, ApiError> {
+        let plugin = Arc::clone(&job.plugin);
+        let deadline = job.deadline;
+        let (sender, answer) = oneshot::channel();
+        job.reply = Some(sender);
+        let mut guard = Guard {
+            plugins: &self.plugins,
+            ticket: job.ticket,
+            reason: Some(CancelReason::ClientGone),
+        };
+        match self.plugins.try_send(Ask(job)) {
+            Ok(()) => {}
+            Err(SendError::Full(_)) => return Err(ApiError::overloaded("the plugins' mailbox")),
+            Err(SendError::Closed(_)) => return Err(unavailable(&plugin, Unavailable::NoWorker)),
+        }
+        let outcome = timeout_at(deadline, answer).await;
+        match outcome {
+            Ok(answer) => {
+                guard.reason = None;
+                // A dropped job is one whose connection died with it.
+                answer.unwrap_or_else(|_| Err(unavailable(&plugin, Unavailable::WorkerLost)))
+            }
+            Err(_) => {
+                guard.reason = Some(CancelReason::Deadline);
+                Err(if is_clients {
+                    response_timed_out()
+                } else {
+                    timed_out(&plugin)
+                })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl PluginGate for PluginBroker {
+    fn points(&self) -> Arc<Points> {
+        self.shared.points()
+    }
+
+    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
+        let limit = self.settings.timeout_of(&request.plugin);
+        let limit = request.timeout.map_or(limit, |own| own.min(limit));
+        let own = Instant::now() + limit;
+        let clients = request.deadline.filter(|deadline| *deadline <= own);
+        let job = self.job(request, clients.unwrap_or(own))?;
+        self.wait_for(job, clients.is_some()).await
+    }
+
+    fn announce(&self, name: &'static str, param: Json) {
+        if self.plugins.try_send(Announce { name, param }).is_err() {
+            tracing::warn!(name, "the plugins are too busy for an announcement");
+        }
+    }
+}
+
+/// Tells that nobody waits for a request any more, also when its future is dropped.
+struct Guard<'a> {
+    plugins: &'a Addr<Plugins>,
+    ticket: u64,
+    /// None once it was answered.
+    reason: Option<CancelReason>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(reason) = self.reason {
+            let ticket = self.ticket;
+            // When the mailbox is full, the connection notices by itself, a little later.
+            let _ = self.plugins.try_send(Abandon { ticket, reason });
+        }
+    }
+}
+
+/// Writes a request's content, on the caller's thread rather than the actors'.
+pub(super) fn written(param: &Json) -> Result<Option<Box<RawValue>>, ApiError> {
+    if param.is_null() {
+        return Ok(None);
+    }
+    to_raw_value(param)
+        .map(Some)
+        .map_err(|error| ApiError::unexpected(format!("cannot write a request: {error}")))
+}

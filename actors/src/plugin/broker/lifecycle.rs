@@ -1,0 +1,129 @@
+//! The events of a worker's and the server's start, in their order.
+//!
+//! A worker: `before-config`, `init`, then (the registration taken) `after-config`. When every
+//! plugin is that far: `before-plugins-ready` to each in turn; then clients are served; then
+//! `after-plugins-ready` and `server-ready`, each to each in turn. Only `init`'s answer is used,
+//! and a worker that does not answer holds the others up no longer than its limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Addr, WeakAddr};
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::actor::Plugins;
+use super::gate::{Shared, written};
+use crate::plugin::connection::PluginConnection;
+use crate::plugin::errors::{Unavailable, timed_out, unavailable};
+use crate::plugin::gate::{Lineage, WorkerId};
+use crate::plugin::messages::{
+    Abandon, Answer, Configured, Dispatch, Initialised, Job, Lane, Notice, Prepared,
+};
+use crate::plugin::protocol::CancelReason;
+use crate::plugin::settings::PluginsSettings;
+
+/// Sends events to one worker.
+#[derive(Clone)]
+pub(super) struct Herald {
+    pub(super) worker: WorkerId,
+    pub(super) plugin: Arc<str>,
+    pub(super) address: Addr<PluginConnection>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: Arc<PluginsSettings>,
+}
+
+impl Herald {
+    /// Sends an event with the server's configuration and waits for the answer.
+    async fn tell(&self, name: &'static str, limit: Duration) -> Answer {
+        let param = json!({"config": *self.settings.config});
+        self.tell_with(name, &param, limit).await
+    }
+
+    /// Sends an event and waits for the answer.
+    pub(super) async fn tell_with(
+        &self,
+        name: &'static str,
+        param: &serde_json::Value,
+        limit: Duration,
+    ) -> Answer {
+        let lost = || unavailable(&self.plugin, Unavailable::WorkerLost);
+        let now = Instant::now();
+        let deadline = now + limit;
+        let ticket = self.shared.next_ticket();
+        let (sender, answer) = oneshot::channel();
+        let job = Job {
+            ticket,
+            plugin: Arc::clone(&self.plugin),
+            kind: "event",
+            name: name.to_owned(),
+            param: written(param)?,
+            context: None,
+            lineage: Lineage::default(),
+            arrived: now,
+            deadline,
+            is_idempotent: false,
+            lane: Lane::Lifecycle,
+            reply: Some(sender),
+        };
+        let answered = async {
+            self.address
+                .send(Dispatch(Box::new(job)))
+                .await
+                .map_err(|_| lost())?;
+            answer.await.unwrap_or_else(|_| Err(lost()))
+        };
+        let outcome = timeout_at(deadline, answered).await;
+        outcome.unwrap_or_else(|_| {
+            let reason = CancelReason::Deadline;
+            let _ = self
+                .address
+                .try_send(Notice::Cancel(Abandon { ticket, reason }));
+            Err(timed_out(&self.plugin))
+        })
+    }
+
+    fn limit(&self) -> Duration {
+        self.settings.timeout_of(&self.plugin)
+    }
+}
+
+/// Takes a worker from `hello` to where it may serve.
+pub(super) async fn greet(herald: Herald, plugins: WeakAddr<Plugins>) {
+    let worker = herald.worker;
+    let _ = herald.tell("before-config", herald.limit()).await;
+    let answer = herald.tell("init", herald.settings.init_timeout).await;
+    let Some(plugins) = plugins.upgrade() else {
+        return;
+    };
+    let initialised = plugins.send(Initialised { worker, answer }).await;
+    if initialised.unwrap_or(false) {
+        let _ = herald.tell("after-config", herald.limit()).await;
+        let _ = plugins.send(Configured(worker)).await;
+    }
+}
+
+/// Prepares plugins for clients, one after the other; with one generation's first worker, only
+/// that.
+pub(super) async fn prepare(
+    heralds: Vec<Herald>,
+    generation_of: Option<WorkerId>,
+    plugins: WeakAddr<Plugins>,
+) {
+    for herald in heralds {
+        let _ = herald.tell("before-plugins-ready", herald.limit()).await;
+    }
+    if let Some(plugins) = plugins.upgrade() {
+        let _ = plugins.send(Prepared { generation_of }).await;
+    }
+}
+
+/// Tells plugins, one after the other, that clients are served.
+pub(super) async fn proclaim(heralds: Vec<Herald>) {
+    for name in ["after-plugins-ready", "server-ready"] {
+        for herald in &heralds {
+            let _ = herald.tell(name, herald.limit()).await;
+        }
+    }
+}

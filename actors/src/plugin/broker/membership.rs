@@ -1,0 +1,374 @@
+//! Workers that come, register and take over; and what follows for readiness.
+
+use std::sync::Arc;
+
+use actix::fut::wrap_future;
+use actix::{AsyncContext, Context, Handler};
+use tokio::time::Instant;
+
+use super::actor::{Phase, Plugins, notify};
+use super::lifecycle::{self, Herald};
+use super::plugin::{Active, Plugin, Stage, Worker};
+use crate::plugin::gate::WorkerId;
+use crate::plugin::messages::{Answer, Configured, Initialised, Join, Notice, Prepared, Refusal};
+use crate::plugin::points::{Points, Readiness};
+use crate::plugin::protocol::{CloseCode, Problem};
+use crate::plugin::registration::{Registration, problem};
+
+impl Plugins {
+    fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<(), Refusal> {
+        if self.is_leaving() {
+            return Err(refusal(CloseCode::Restart, "the server stops"));
+        }
+        let index = self.home_for(&join.plugin)?;
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
+        };
+        if plugin.workers.len() >= self.settings.max_workers {
+            return Err(refusal(CloseCode::TooManyWorkers, "too many workers"));
+        }
+        let memory = self.settings.generation_memory;
+        let newest = plugin.newest.filter(|(_, seen)| seen.elapsed() < memory);
+        if newest.is_some_and(|(newest, _)| join.generation < newest) {
+            return Err(refusal(CloseCode::OlderGeneration, "older generation"));
+        }
+        tracing::info!(plugin = %plugin.name, worker = join.label, "worker came");
+        plugin.workers.push(Worker {
+            id: join.worker,
+            label: join.label,
+            sdk: join.sdk,
+            address: join.address.clone(),
+            generation: join.generation,
+            window: join.window,
+            in_use: 0,
+            stage: Stage::Greeted,
+            registration: None,
+            is_draining: false,
+            is_choked: false,
+        });
+        plugin.note_home();
+        let name = Arc::clone(&plugin.name);
+        self.homes.insert(join.worker, index);
+        let herald = self.herald(&name, join.worker, &join.address);
+        ctx.spawn(wrap_future(lifecycle::greet(
+            herald,
+            ctx.address().downgrade(),
+        )));
+        Ok(())
+    }
+
+    fn home_for(&mut self, name: &str) -> Result<usize, Refusal> {
+        if let Some(index) = self.index_of(name) {
+            return Ok(index);
+        }
+        if !self.settings.allow_unlisted || name.is_empty() {
+            return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
+        }
+        self.plugins.push(Plugin::new(name.into(), false));
+        Ok(self.plugins.len() - 1)
+    }
+
+    /// Takes or refuses a registration; says whether it was taken.
+    fn initialise(&mut self, worker: WorkerId, answer: Answer, ctx: &mut Context<Self>) -> bool {
+        let Some(index) = self.homes.get(&worker).copied() else {
+            return false;
+        };
+        let registration = self.check(index, worker, answer);
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return false;
+        };
+        let Some(known) = plugin.worker_mut(worker) else {
+            return false;
+        };
+        let registration = match registration {
+            Ok(registration) => Arc::new(registration),
+            Err(problems) => {
+                tracing::warn!(plugin = %plugin.name, ?problems, "registration refused");
+                if let Some(known) = plugin.worker(worker) {
+                    notify(&known.address, Notice::Registered(Err(problems)));
+                }
+                return false;
+            }
+        };
+        let counts = registration.counts();
+        known.stage = Stage::Initialised;
+        known.registration = Some(Arc::clone(&registration));
+        let generation = known.generation;
+        notify(&known.address, Notice::Registered(Ok(counts)));
+        if plugin.newest.is_none_or(|(newest, _)| newest <= generation) {
+            plugin.newest = Some((generation, Instant::now()));
+        }
+        let is_known = plugin
+            .active
+            .as_ref()
+            .is_some_and(|active| active.generation == generation);
+        // Before clients are served there is nobody for whom the old one should go on.
+        if is_known || self.phase != Phase::Ready {
+            self.activate(index, generation, registration, ctx);
+        }
+        true
+    }
+
+    /// Reads a registration and holds it against the other plugins' and the other workers'.
+    fn check(
+        &self,
+        index: usize,
+        worker: WorkerId,
+        answer: Answer,
+    ) -> Result<Registration, Vec<Problem>> {
+        let answer = answer.map_err(|error| vec![problem("init", "", &error.message)])?;
+        let registration = Registration::parse(&answer)?;
+        let mut problems = Vec::new();
+        let others = self.plugins.iter().enumerate();
+        for (_, other) in others.filter(|(other, _)| *other != index) {
+            if let Some(active) = &other.active {
+                let clashes = registration.clashes(&active.registration);
+                problems.extend(clashes.map(|handler| {
+                    let message = format!("plugin {} has the path {}", other.name, handler.path);
+                    problem("handler", &handler.name, &message)
+                }));
+            }
+        }
+        let plugin = self.plugins.get(index);
+        if plugin.is_some_and(|plugin| differs(plugin, worker, &registration)) {
+            let message = "differs from the other workers' of the same generation";
+            problems.push(problem("init", "", message));
+        }
+        if problems.is_empty() {
+            Ok(registration)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Makes a registration the one that counts, and sends workers of older generations home.
+    fn activate(
+        &mut self,
+        index: usize,
+        generation: u64,
+        registration: Arc<Registration>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return;
+        };
+        plugin.active = Some(Active::new(generation, registration));
+        for worker in &mut plugin.workers {
+            if worker.generation < generation && !worker.is_draining {
+                worker.is_draining = true;
+                let notice = Notice::Drain {
+                    reason: "deploy",
+                    reconnect: false,
+                };
+                notify(&worker.address, notice);
+            }
+        }
+        self.publish();
+        self.pump(index, ctx);
+    }
+
+    /// A worker is configured: prepare everything, or let it serve with the others.
+    fn configure(&mut self, id: WorkerId, ctx: &mut Context<Self>) {
+        let phase = self.phase;
+        let Some((index, plugin)) = self.home_of(id) else {
+            return;
+        };
+        let active = plugin.active.as_ref().map(|active| active.generation);
+        let Some(worker) = plugin.worker_mut(id) else {
+            return;
+        };
+        worker.stage = Stage::Configured;
+        let generation = worker.generation;
+        match phase {
+            Phase::Starting => self.prepare_all(ctx),
+            Phase::Preparing => {}
+            Phase::Ready if active == Some(generation) => self.release(index, ctx),
+            Phase::Ready => {
+                let is_first = 1
+                    == plugin
+                        .workers
+                        .iter()
+                        .filter(|w| w.generation == generation && w.stage >= Stage::Configured)
+                        .count();
+                if is_first {
+                    self.prepare_generation(index, id, ctx);
+                }
+            }
+        }
+    }
+
+    /// Begins to prepare all plugins once each has a configured worker.
+    fn prepare_all(&mut self, ctx: &mut Context<Self>) {
+        let mut listed = self.plugins.iter().filter(|plugin| plugin.is_listed);
+        if listed.any(|plugin| plugin.first(Stage::Configured).is_none()) {
+            return;
+        }
+        self.phase = Phase::Preparing;
+        self.publish();
+        let heralds = self.heralds();
+        let plugins = ctx.address().downgrade();
+        ctx.spawn(wrap_future(lifecycle::prepare(heralds, None, plugins)));
+    }
+
+    fn heralds(&self) -> Vec<Herald> {
+        let herald = |plugin: &Plugin| {
+            let worker = plugin.first(Stage::Configured)?;
+            Some(self.herald(&plugin.name, worker.id, &worker.address))
+        };
+        self.plugins.iter().filter_map(herald).collect()
+    }
+
+    fn prepare_generation(&mut self, index: usize, id: WorkerId, ctx: &mut Context<Self>) {
+        let Some(plugin) = self.plugins.get(index) else {
+            return;
+        };
+        let Some(worker) = plugin.worker(id) else {
+            return;
+        };
+        let herald = self.herald(&plugin.name, id, &worker.address);
+        let plugins = ctx.address().downgrade();
+        let preparing = lifecycle::prepare(vec![herald], Some(id), plugins);
+        ctx.spawn(wrap_future(preparing));
+    }
+
+    fn finish_preparing(&mut self, generation_of: Option<WorkerId>, ctx: &mut Context<Self>) {
+        match generation_of {
+            None => self.open(ctx),
+            Some(worker) => self.switch(worker, ctx),
+        }
+    }
+
+    /// Serves clients, if every plugin is still there.
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        let mut listed = self.plugins.iter().filter(|plugin| plugin.is_listed);
+        if listed.any(|plugin| plugin.first(Stage::Initialised).is_none()) {
+            self.phase = Phase::Starting;
+            self.publish();
+            // One may have been lost and come back meanwhile.
+            return self.prepare_all(ctx);
+        }
+        self.phase = Phase::Ready;
+        self.publish();
+        for index in 0..self.plugins.len() {
+            self.release(index, ctx);
+        }
+        tracing::info!("plugins are ready");
+        let heralds = self.heralds();
+        ctx.spawn(wrap_future(lifecycle::proclaim(heralds)));
+    }
+
+    /// Lets a new generation take over, if its first worker is still there.
+    fn switch(&mut self, id: WorkerId, ctx: &mut Context<Self>) {
+        let Some((index, plugin)) = self.home_of(id) else {
+            return;
+        };
+        let name = Arc::clone(&plugin.name);
+        let Some(worker) = plugin.worker(id) else {
+            return;
+        };
+        let (generation, address) = (worker.generation, worker.address.clone());
+        let Some(registration) = worker.registration.clone() else {
+            return;
+        };
+        let active = plugin.active.as_ref();
+        if active.is_some_and(|active| active.generation > generation) {
+            return;
+        }
+        tracing::info!(plugin = %name, generation, "a new generation takes over");
+        self.activate(index, generation, registration, ctx);
+        self.release(index, ctx);
+        let herald = self.herald(&name, id, &address);
+        ctx.spawn(wrap_future(lifecycle::proclaim(vec![herald])));
+    }
+
+    /// Makes the configured workers of the generation that counts serve.
+    fn release(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return;
+        };
+        let active = plugin.active.as_ref().map(|active| active.generation);
+        for worker in &mut plugin.workers {
+            if worker.stage == Stage::Configured && Some(worker.generation) == active {
+                worker.stage = Stage::Ready;
+                notify(&worker.address, Notice::Ready);
+            }
+        }
+        self.pump(index, ctx);
+    }
+
+    /// Returns how far the plugins are, all together. Once ready, the loss of a worker makes only
+    /// its own points unavailable.
+    pub(super) fn readiness(&self) -> Readiness {
+        let is_missing =
+            |plugin: &Plugin| plugin.is_listed && plugin.first(Stage::Initialised).is_none();
+        if self.phase == Phase::Ready {
+            Readiness::Ready
+        } else if self.plugins.iter().any(is_missing) {
+            Readiness::Unavailable
+        } else {
+            Readiness::Initializing
+        }
+    }
+
+    /// Publishes what counts now.
+    pub(super) fn publish(&self) {
+        let active = |plugin: &'_ Plugin| {
+            let active = plugin.active.as_ref()?;
+            Some((Arc::clone(&plugin.name), Arc::clone(&active.registration)))
+        };
+        let registrations: Vec<_> = self.plugins.iter().filter_map(active).collect();
+        let points = registrations
+            .iter()
+            .map(|(name, registration)| (name, &**registration));
+        self.shared.publish(Points::build(self.readiness(), points));
+    }
+}
+
+/// Whether a connected worker of the same generation has registered something else.
+fn differs(plugin: &Plugin, id: WorkerId, registration: &Registration) -> bool {
+    let generation = plugin.worker(id).map(|worker| worker.generation);
+    let peers = plugin.workers.iter().filter(|worker| {
+        worker.id != id && Some(worker.generation) == generation && !worker.is_draining
+    });
+    let mut registered = peers.filter_map(|worker| worker.registration.as_deref());
+    registered.any(|theirs| theirs != registration)
+}
+
+fn refusal(code: CloseCode, reason: &str) -> Refusal {
+    Refusal {
+        code,
+        reason: reason.to_owned(),
+    }
+}
+
+impl Handler<Join> for Plugins {
+    type Result = Result<(), Refusal>;
+
+    fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<(), Refusal> {
+        Self::join(self, join, ctx)
+    }
+}
+
+impl Handler<Initialised> for Plugins {
+    type Result = bool;
+
+    fn handle(&mut self, message: Initialised, ctx: &mut Context<Self>) -> bool {
+        self.initialise(message.worker, message.answer, ctx)
+    }
+}
+
+impl Handler<Configured> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, message: Configured, ctx: &mut Context<Self>) {
+        self.configure(message.0, ctx);
+    }
+}
+
+impl Handler<Prepared> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, message: Prepared, ctx: &mut Context<Self>) {
+        self.finish_preparing(message.generation_of, ctx);
+    }
+}

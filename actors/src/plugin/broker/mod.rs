@@ -1,0 +1,18 @@
+//! Which plugin has which point, and which worker gets a request.
+//!
+//! Files: `gate` (the port's implementation, on the callers' threads), `actor` (what comes in),
+//! `requests` (a request's way to a worker), `membership` (workers that come and go,
+//! registrations, generations), `lifecycle` (the events of a worker's and the server's start),
+//! `plugin` (one plugin's workers and queue, pure), `state` (what can be seen from outside).
+
+mod actor;
+mod gate;
+mod lifecycle;
+mod membership;
+mod plugin;
+mod requests;
+mod state;
+
+pub use actor::Plugins;
+pub use gate::{ConnectionPermit, PluginBroker};
+pub use state::{PluginState, PluginsState, WorkerState};

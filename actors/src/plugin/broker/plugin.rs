@@ -1,0 +1,235 @@
+//! One plugin: its workers, its registration and the requests that wait. Pure.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use rand::seq::IteratorRandom;
+use tokio::time::Instant;
+
+use crate::plugin::connection::PluginConnection;
+use crate::plugin::gate::WorkerId;
+use crate::plugin::messages::Job;
+use crate::plugin::registration::Registration;
+
+/// A plugin.
+#[derive(Debug)]
+pub(super) struct Plugin {
+    pub(super) name: Arc<str>,
+    /// Whether the server waits for it at start.
+    pub(super) is_listed: bool,
+    pub(super) workers: Vec<Worker>,
+    pub(super) active: Option<Active>,
+    /// The newest generation that was registered, and when.
+    pub(super) newest: Option<(u64, Instant)>,
+    pub(super) queue: Queue,
+    /// Since when there is no worker that may take requests.
+    pub(super) homeless_since: Option<Instant>,
+    /// Whether a timer looks after the homeless.
+    pub(super) is_watched: bool,
+    pub(super) num_dispatched: u64,
+    pub(super) num_lost: u64,
+}
+
+/// The registration that counts.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) generation: u64,
+    pub(super) registration: Arc<Registration>,
+    idempotent: HashSet<(&'static str, String)>,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) label: String,
+    pub(super) sdk: String,
+    pub(super) address: Addr<PluginConnection>,
+    pub(super) generation: u64,
+    pub(super) window: usize,
+    pub(super) in_use: usize,
+    pub(super) stage: Stage,
+    pub(super) registration: Option<Arc<Registration>>,
+    pub(super) is_draining: bool,
+    pub(super) is_choked: bool,
+}
+
+/// How far a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub(super) enum Stage {
+    /// It said `hello`.
+    Greeted,
+    /// Its registration was taken.
+    Initialised,
+    /// It has been through `after-config`.
+    Configured,
+    /// It serves clients.
+    Ready,
+}
+
+impl Active {
+    pub(super) fn new(generation: u64, registration: Arc<Registration>) -> Self {
+        Self {
+            generation,
+            idempotent: registration.idempotent_points(),
+            registration,
+        }
+    }
+
+    fn is_idempotent(&self, kind: &'static str, name: &str) -> bool {
+        !self.idempotent.is_empty() && self.idempotent.contains(&(kind, name.to_owned()))
+    }
+}
+
+impl Plugin {
+    pub(super) fn new(name: Arc<str>, is_listed: bool) -> Self {
+        Self {
+            name,
+            is_listed,
+            workers: Vec::new(),
+            active: None,
+            newest: None,
+            queue: Queue::default(),
+            homeless_since: Some(Instant::now()),
+            is_watched: false,
+            num_dispatched: 0,
+            num_lost: 0,
+        }
+    }
+
+    pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.iter().find(|worker| worker.id == id)
+    }
+
+    pub(super) fn worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.id == id)
+    }
+
+    /// Returns the workers at or beyond a stage that have the registration that counts.
+    fn serving(&self, stage: Stage) -> impl Iterator<Item = &Worker> {
+        let generation = self.active.as_ref().map(|active| active.generation);
+        self.workers.iter().filter(move |worker| {
+            worker.stage >= stage && Some(worker.generation) == generation && !worker.is_draining
+        })
+    }
+
+    /// Picks the worker with the smallest share of its window in use, any of those with the same.
+    pub(super) fn pick(&self, stage: Stage) -> Option<WorkerId> {
+        let has_room = |worker: &&Worker| !worker.is_choked && worker.in_use < worker.window;
+        least(self.serving(stage).filter(has_room))
+    }
+
+    /// Picks a worker for a request that does not wait for a window.
+    pub(super) fn pick_any(&self, stage: Stage) -> Option<WorkerId> {
+        least(self.serving(stage))
+    }
+
+    /// Returns the first worker at or beyond a stage, of the registration that counts.
+    pub(super) fn first(&self, stage: Stage) -> Option<&Worker> {
+        self.serving(stage).next()
+    }
+
+    /// Whether a request may be sent again after a loss.
+    pub(super) fn is_idempotent(&self, kind: &'static str, name: &str) -> bool {
+        let active = self.active.as_ref();
+        active.is_some_and(|active| active.is_idempotent(kind, name))
+    }
+
+    /// Notes whether any worker may get requests, now or soon.
+    pub(super) fn note_home(&mut self) {
+        let has_home = self.workers.iter().any(|worker| !worker.is_draining);
+        if has_home {
+            self.homeless_since = None;
+        } else {
+            self.homeless_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Returns when the request at the head of the queue has waited long enough for a worker to
+    /// come.
+    pub(super) fn next_expiry(&self, wait: Duration) -> Option<Instant> {
+        let since = self.homeless_since?;
+        let head = self.queue.jobs.front()?;
+        Some(since.max(head.arrived) + wait)
+    }
+}
+
+/// Shares are compared as fractions of integers.
+fn least<'a>(workers: impl Iterator<Item = &'a Worker>) -> Option<WorkerId> {
+    let mut best: Vec<&Worker> = Vec::new();
+    for worker in workers {
+        let share = |other: &&Worker| {
+            (worker.in_use * other.window.max(1)).cmp(&(other.in_use * worker.window.max(1)))
+        };
+        match best.first().map(share) {
+            Some(std::cmp::Ordering::Greater) => continue,
+            Some(std::cmp::Ordering::Less) => best.clear(),
+            _ => {}
+        }
+        best.push(worker);
+    }
+    best.iter().choose(&mut rand::rng()).map(|worker| worker.id)
+}
+
+/// Requests that wait, first in first out.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    jobs: VecDeque<Box<Job>>,
+    num_bytes: usize,
+}
+
+impl Queue {
+    /// Takes a request in, or gives it back when there is no room.
+    pub(super) fn push(
+        &mut self,
+        job: Box<Job>,
+        max_len: usize,
+        max_bytes: usize,
+    ) -> Result<(), Box<Job>> {
+        let size = job.size();
+        if self.jobs.len() >= max_len || self.num_bytes + size > max_bytes {
+            return Err(job);
+        }
+        self.num_bytes += size;
+        self.jobs.push_back(job);
+        Ok(())
+    }
+
+    /// Puts a request that was at the head before back there.
+    pub(super) fn push_front(&mut self, job: Box<Job>) {
+        self.num_bytes += job.size();
+        self.jobs.push_front(job);
+    }
+
+    /// Takes the next request that somebody waits for.
+    pub(super) fn pop(&mut self) -> Option<Box<Job>> {
+        loop {
+            let job = self.jobs.pop_front()?;
+            self.num_bytes -= job.size();
+            if !job.is_abandoned() {
+                return Some(job);
+            }
+        }
+    }
+
+    /// Takes a request out.
+    pub(super) fn remove(&mut self, ticket: u64) -> bool {
+        let Some(index) = self.jobs.iter().position(|job| job.ticket == ticket) else {
+            return false;
+        };
+        if let Some(job) = self.jobs.remove(index) {
+            self.num_bytes -= job.size();
+        }
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+}

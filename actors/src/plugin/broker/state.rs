@@ -1,0 +1,94 @@
+//! What can be seen of the plugins from outside.
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::plugin::{Plugin, Worker};
+use crate::plugin::points::Readiness;
+
+/// All plugins.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginsState {
+    /// How far they are, all together.
+    pub readiness: Readiness,
+    /// Requests at workers.
+    pub in_flight: usize,
+    /// Each of them, in order.
+    pub plugins: Vec<PluginState>,
+}
+
+/// One plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginState {
+    /// Its name.
+    pub name: String,
+    /// Whether the server waits for it at start.
+    pub is_listed: bool,
+    /// The generation that serves.
+    pub generation: Option<u64>,
+    /// How many points of each kind it has.
+    pub points: Option<Json>,
+    /// Requests that wait for a worker.
+    pub queued: usize,
+    /// Requests that were sent to workers, ever.
+    pub dispatched: u64,
+    /// Workers that were lost, ever.
+    pub lost: u64,
+    /// The connected ones.
+    pub workers: Vec<WorkerState>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerState {
+    /// The connection's number.
+    pub id: u64,
+    /// What it calls itself.
+    pub label: String,
+    /// Its library.
+    pub sdk: String,
+    /// Its generation.
+    pub generation: u64,
+    /// `Greeted`, `Initialised`, `Configured` or `Ready`.
+    pub stage: String,
+    /// How many requests it takes.
+    pub window: usize,
+    /// How many it has.
+    pub in_use: usize,
+    /// Whether it wants no new ones.
+    pub is_draining: bool,
+    /// Whether its connection takes nothing at the moment.
+    pub is_choked: bool,
+}
+
+impl PluginState {
+    pub(super) fn of(plugin: &Plugin) -> Self {
+        let active = plugin.active.as_ref();
+        Self {
+            name: plugin.name.to_string(),
+            is_listed: plugin.is_listed,
+            generation: active.map(|active| active.generation),
+            points: active.map(|active| active.registration.counts()),
+            queued: plugin.queue.len(),
+            dispatched: plugin.num_dispatched,
+            lost: plugin.num_lost,
+            workers: plugin.workers.iter().map(WorkerState::of).collect(),
+        }
+    }
+}
+
+impl WorkerState {
+    fn of(worker: &Worker) -> Self {
+        Self {
+            id: worker.id.0,
+            label: worker.label.clone(),
+            sdk: worker.sdk.clone(),
+            generation: worker.generation,
+            stage: format!("{:?}", worker.stage),
+            window: worker.window,
+            in_use: worker.in_use,
+            is_draining: worker.is_draining,
+            is_choked: worker.is_choked,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The actor: the session's states, and what comes in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use tokio::time::Instant;
+
+use super::calls::Calls;
+use super::outbox::Outbox;
+use super::requests::{Answered, Requests, ticket_of};
+use crate::plugin::broker::Plugins;
+use crate::plugin::caller::ApiCaller;
+use crate::plugin::errors::{Unavailable, result_of, unavailable};
+use crate::plugin::gate::WorkerId;
+use crate::plugin::messages::{FromTransport, FromWorker, Report, TransportEvent};
+use crate::plugin::protocol::{
+    CloseCode, FrameError, MAX_WINDOW, Outcome, ResponseMessage, ServerMessage, WorkerFrame,
+    WorkerMessage,
+};
+use crate::plugin::settings::PluginsSettings;
+use crate::plugin::transport::OutgoingSender;
+use crate::spawn::spawn_named;
+
+/// How many odd messages per minute are borne.
+const MAX_ODDITIES: u32 = 100;
+
+/// How much of a worker's text a warning repeats.
+const MAX_QUOTE_BYTES: usize = 100;
+
+/// One worker's connection. See the module.
+pub struct PluginConnection {
+    pub(super) id: WorkerId,
+    pub(super) plugin: Arc<str>,
+    pub(super) settings: Arc<PluginsSettings>,
+    pub(super) api: Arc<dyn ApiCaller>,
+    pub(super) plugins: Addr<Plugins>,
+    pub(super) state: State,
+    pub(super) outbox: Outbox,
+    pub(super) window: usize,
+    pub(super) requests: Requests,
+    pub(super) calls: Calls,
+    pub(super) is_choked: bool,
+    /// The highest number received.
+    received: u64,
+    pub(super) last_received: Instant,
+    /// Since when odd messages are counted, and how many there were.
+    oddities: (Instant, u32),
+}
+
+/// Where a session stands. What it may be sent within `Open` is for `Plugins` to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// No `hello` yet.
+    Connected,
+    /// Taken.
+    Open,
+    /// Nothing new comes. With a code, the server closes the connection when nothing runs any
+    /// more; else the worker does.
+    Draining {
+        closing: Option<CloseCode>,
+        is_announced: bool,
+    },
+    /// Over; the actor waits for the last requests that were already on their way to it.
+    Closed,
+}
+
+impl PluginConnection {
+    /// Starts the actor of a new connection on the caller's thread.
+    pub(in crate::plugin) fn begin(
+        id: WorkerId,
+        sender: OutgoingSender,
+        settings: Arc<PluginsSettings>,
+        plugins: Addr<Plugins>,
+        api: Arc<dyn ApiCaller>,
+    ) -> Addr<Self> {
+        let now = Instant::now();
+        Self {
+            id,
+            plugin: "".into(),
+            outbox: Outbox::new(sender, settings.max_message),
+            settings,
+            api,
+            plugins,
+            state: State::Connected,
+            window: 0,
+            requests: Requests::default(),
+            calls: Calls::default(),
+            is_choked: false,
+            received: 0,
+            last_received: now,
+            oddities: (now, 0),
+        }
+        .start()
+    }
+
+    fn receive(&mut self, event: TransportEvent, ctx: &mut Context<Self>) {
+        self.last_received = Instant::now();
+        match event {
+            _ if self.state == State::Closed => {}
+            TransportEvent::Frame(Ok(frame)) => self.receive_frame(frame, ctx),
+            TransportEvent::Frame(Err(error)) => self.refuse_frame(&error, ctx),
+            TransportEvent::Binary => self.break_off("a binary frame", ctx),
+            TransportEvent::TooLarge => self.close(CloseCode::TooLarge, "message too large", ctx),
+            TransportEvent::Closed => self.end(ctx),
+        }
+    }
+
+    fn refuse_frame(&mut self, error: &FrameError, ctx: &mut Context<Self>) {
+        self.break_off(&error.to_string(), ctx);
+    }
+
+    fn receive_frame(&mut self, frame: WorkerFrame, ctx: &mut Context<Self>) {
+        match (self.state, frame.message) {
+            (State::Connected, WorkerMessage::Hello(hello)) => self.join(hello, ctx),
+            (State::Connected, _) => self.break_off("hello should be the first message", ctx),
+            (_, WorkerMessage::Hello(_)) => self.break_off("a second hello", ctx),
+            (_, WorkerMessage::Ping) => self.post(&ServerMessage::Pong, ctx),
+            (_, WorkerMessage::Pong) => {}
+            (_, message) => match self.count(frame.seq, &message) {
+                Ok(true) => self.receive_message(message, ctx),
+                Ok(false) => {}
+                Err(reason) => self.break_off(&reason, ctx),
+            },
+        }
+    }
+
+    /// Follows the numbering; says whether the message is new.
+    fn count(&mut self, seq: Option<u64>, message: &WorkerMessage) -> Result<bool, String> {
+        let expected = self.received + 1;
+        match seq {
+            Some(seq) if seq < expected => Ok(false),
+            Some(seq) if seq == expected => {
+                self.received = seq;
+                Ok(true)
+            }
+            Some(seq) => Err(format!("a gap in seq: {seq} came for {expected}")),
+            // A type of the future may be one that has no number.
+            None if matches!(message, WorkerMessage::Unknown(_)) => Ok(true),
+            None => Err(format!("seq is missing, expected {expected}")),
+        }
+    }
+
+    fn receive_message(&mut self, message: WorkerMessage, ctx: &mut Context<Self>) {
+        match message {
+            WorkerMessage::Response(response) => self.receive_response(response, ctx),
+            WorkerMessage::Call(call) => self.receive_call(call, ctx),
+            WorkerMessage::Cancel(id) => self.cancel_call(&id, ctx),
+            WorkerMessage::Window(size) => self.set_window(size, ctx),
+            WorkerMessage::Drain(limit) => self.drain(None, limit, ctx),
+            WorkerMessage::Warning(message) => {
+                let message = quote(&message);
+                tracing::warn!(plugin = %self.plugin, message, "a worker warns");
+            }
+            WorkerMessage::Unknown(kind) => {
+                self.warn(&format!("unknown type {:?}", quote(&kind)), ctx);
+            }
+            // Deliveries with leases come with durable cursors; until then no request has one.
+            WorkerMessage::Progress(_)
+            | WorkerMessage::Hello(_)
+            | WorkerMessage::Ping
+            | WorkerMessage::Pong => {}
+        }
+    }
+
+    fn receive_response(&mut self, response: ResponseMessage, ctx: &mut Context<Self>) {
+        let ticket = ticket_of(&response.id);
+        match ticket.map_or(Answered::Unknown, |ticket| self.requests.answer(ticket)) {
+            Answered::InTime(mut job) => {
+                if response.outcome == Outcome::Malformed {
+                    self.warn("a response has either result or error", ctx);
+                }
+                job.answer(result_of(response.outcome, self.settings.dev_mode));
+                self.report(Report::Freed { ticket: job.ticket });
+            }
+            Answered::Late(job) => {
+                tracing::debug!(plugin = %self.plugin, name = job.name, "late answer dropped");
+                self.report(Report::Freed { ticket: job.ticket });
+            }
+            Answered::Unknown => {
+                let id = quote(&response.id);
+                self.warn(&format!("nobody waits for an answer to {id:?}"), ctx);
+            }
+        }
+        self.settle(ctx);
+    }
+
+    fn set_window(&mut self, size: u64, ctx: &mut Context<Self>) {
+        let asked = to_size(size);
+        self.window = asked.min(MAX_WINDOW);
+        if self.window != asked {
+            self.warn(&format!("window is {} now", self.window), ctx);
+        }
+        self.report(Report::Window(self.window));
+    }
+
+    /// Sends a message; closes when far too much waits to be written.
+    pub(super) fn post(&mut self, message: &ServerMessage<'_>, ctx: &mut Context<Self>) {
+        if self.state == State::Closed {
+            return;
+        }
+        if let Err(error) = self.outbox.send(message, self.received) {
+            tracing::warn!(plugin = %self.plugin, %error, "message not sent");
+        }
+        self.bound_outbox(ctx);
+    }
+
+    /// Closes a connection whose worker lets replies pile up.
+    pub(super) fn bound_outbox(&mut self, ctx: &mut Context<Self>) {
+        const REPLIES: usize = 4;
+        if self.outbox.waiting_bytes() > self.settings.send_buffer * REPLIES {
+            self.close(CloseCode::HeartbeatLost, "does not read", ctx);
+        }
+    }
+
+    /// Returns the highest number received, which acknowledges everything up to it.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Tells the worker that it did something odd; ends the connection when that happens often.
+    pub(super) fn warn(&mut self, message: &str, ctx: &mut Context<Self>) {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        if now.duration_since(self.oddities.0) >= MINUTE {
+            self.oddities = (now, 0);
+        }
+        self.oddities.1 += 1;
+        tracing::debug!(plugin = %self.plugin, message, "odd message from a worker");
+        if self.oddities.1 > MAX_ODDITIES {
+            self.break_off("too many odd messages", ctx);
+        } else {
+            self.post(&ServerMessage::Warning { message }, ctx);
+        }
+    }
+
+    fn break_off(&mut self, reason: &str, ctx: &mut Context<Self>) {
+        self.close(CloseCode::ProtocolError, reason, ctx);
+    }
+
+    /// Says goodbye and ends the session.
+    pub(super) fn close(&mut self, code: CloseCode, reason: &str, ctx: &mut Context<Self>) {
+        if self.state == State::Closed {
+            return;
+        }
+        tracing::info!(plugin = %self.plugin, code = code.number(), reason, "worker connection closed");
+        self.outbox.close(code, reason);
+        self.end(ctx);
+    }
+
+    /// Ends the session: what the worker had is lost, unless it may be sent again.
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        let was_known = !matches!(self.state, State::Connected);
+        self.state = State::Closed;
+        let mut retry = Vec::new();
+        for mut job in self.requests.take_waiting() {
+            if job.is_idempotent {
+                retry.push(job);
+            } else {
+                job.answer(Err(unavailable(&self.plugin, Unavailable::WorkerLost)));
+            }
+        }
+        if was_known && self.plugins.connected() {
+            self.report(Report::Gone { retry });
+        } else {
+            ctx.stop();
+        }
+    }
+
+    /// Tells `Plugins`; a full mailbox delays the word but does not lose it.
+    pub(super) fn report(&self, report: Report) {
+        let message = FromWorker {
+            worker: self.id,
+            report,
+        };
+        if let Err(error) = self.plugins.try_send(message) {
+            let message = error.into_inner();
+            let plugins = self.plugins.clone();
+            spawn_named("plugin report", async move {
+                // A closed mailbox means that the server stops.
+                let _ = plugins.send(message).await;
+            });
+        }
+    }
+}
+
+impl Actor for PluginConnection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        // A worker may have a full window of answers under way.
+        ctx.set_mailbox_capacity(MAX_WINDOW);
+        ctx.run_later(self.settings.hello_timeout, |this, ctx| {
+            if this.state == State::Connected {
+                this.close(CloseCode::NoHello, "no hello", ctx);
+            }
+        });
+        ctx.run_interval(self.settings.heartbeat / 4, Self::tick);
+    }
+}
+
+impl Handler<FromTransport> for PluginConnection {
+    type Result = ();
+
+    fn handle(&mut self, message: FromTransport, ctx: &mut Context<Self>) {
+        self.receive(message.0, ctx);
+    }
+}
+
+/// Returns as much of a worker's text as goes into a log line.
+fn quote(text: &str) -> &str {
+    let end = text.floor_char_boundary(MAX_QUOTE_BYTES);
+    text.get(..end).unwrap_or_default()
+}
+
+pub(super) fn to_size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+pub(super) fn to_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

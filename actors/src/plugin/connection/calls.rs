@@ -1,0 +1,52 @@
+//! The actions that a worker has asked for and not been answered. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    by_id: HashMap<Arc<str>, CallState>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallState {
+    /// The worker waits.
+    Awaited,
+    /// The worker cancelled; it has its reply, but the action still runs.
+    Cancelled,
+}
+
+impl Calls {
+    /// Notes a call; false if its id is in use.
+    pub(super) fn insert(&mut self, id: &Arc<str>) -> bool {
+        if self.by_id.contains_key(id) {
+            return false;
+        }
+        self.by_id.insert(Arc::clone(id), CallState::Awaited);
+        true
+    }
+
+    /// Cancels a call; says whether the worker is now to be told so.
+    pub(super) fn cancel(&mut self, id: &str) -> bool {
+        let state = self.by_id.get_mut(id);
+        state.is_some_and(|state| {
+            std::mem::replace(state, CallState::Cancelled) == CallState::Awaited
+        })
+    }
+
+    /// Ends a call; says whether the worker waits for the reply.
+    pub(super) fn finish(&mut self, id: &str) -> bool {
+        self.by_id.remove(id) == Some(CallState::Awaited)
+    }
+
+    /// Counts the actions that run, cancelled ones too.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none runs.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+}

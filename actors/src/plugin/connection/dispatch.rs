@@ -1,0 +1,277 @@
+//! What the server wants from the worker, and the worker's own calls.
+
+use std::sync::Arc;
+
+use actix::{ActorContext, AsyncContext, Context, Handler};
+use serde_json::{Value as Json, json};
+use skytrail_schema::code::ApiError;
+use tokio::time::{Instant, timeout_at};
+
+use super::actor::{PluginConnection, State, to_millis};
+use super::requests::{id_of, ticket_of};
+use crate::plugin::caller::{ApiReply, PluginCall};
+use crate::plugin::errors::{Unavailable, response_timed_out, too_deep, too_large, unavailable};
+use crate::plugin::gate::{Lineage, Via};
+use crate::plugin::messages::{CallDone, Dispatch, Job, Lane, Notice, Report};
+use crate::plugin::protocol::{
+    CallMessage, CancelReason, CloseCode, Problem, RequestMessage, ServerMessage,
+};
+use crate::spawn::spawn_named;
+
+/// How often a choked transport is looked at.
+const CHOKE_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// How many problems of a registration are told.
+const MAX_PROBLEMS: usize = 100;
+
+impl PluginConnection {
+    fn dispatch(&mut self, mut job: Box<Job>, ctx: &mut Context<Self>) {
+        if job.is_abandoned() {
+            return self.report(Report::Freed { ticket: job.ticket });
+        }
+        if !self.has_room(&job) {
+            return self.give_back(job, ctx);
+        }
+        let max_nested = self.window.max(1) * usize::try_from(self.settings.max_depth).unwrap_or(1);
+        if job.lane != Lane::Window && self.requests.num_nested() >= max_nested {
+            job.answer(Err(unavailable(&self.plugin, Unavailable::QueueFull)));
+            return self.report(Report::Freed { ticket: job.ticket });
+        }
+        match self.send_request(&job) {
+            Ok(()) => self.requests.insert(job),
+            Err(error) => {
+                job.answer(Err(error));
+                self.report(Report::Freed { ticket: job.ticket });
+            }
+        }
+        self.bound_outbox(ctx);
+    }
+
+    /// Whether the window and the transport take one more.
+    fn has_room(&self, job: &Job) -> bool {
+        match self.state {
+            State::Open | State::Draining { .. } if job.lane != Lane::Window => true,
+            State::Open => {
+                self.requests.num_plain() < self.window
+                    && self.outbox.waiting_bytes() <= self.settings.send_buffer
+            }
+            _ => false,
+        }
+    }
+
+    fn give_back(&mut self, job: Box<Job>, ctx: &mut Context<Self>) {
+        let is_choked = self.outbox.waiting_bytes() > self.settings.send_buffer;
+        if is_choked && !self.is_choked {
+            self.is_choked = true;
+            self.watch_choke(ctx);
+        }
+        self.report(Report::Returned {
+            job,
+            window: self.window,
+            is_choked,
+        });
+    }
+
+    fn watch_choke(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(CHOKE_CHECK, |this, ctx| {
+            if this.outbox.waiting_bytes() > this.settings.send_buffer / 2 {
+                this.watch_choke(ctx);
+            } else {
+                this.is_choked = false;
+                this.report(Report::Unchoked);
+            }
+        });
+    }
+
+    fn send_request(&mut self, job: &Job) -> Result<(), ApiError> {
+        let rest = job.deadline.saturating_duration_since(Instant::now());
+        let via = job.lineage.via.as_ref();
+        let request = ServerMessage::Request(RequestMessage {
+            id: &id_of(job.ticket),
+            timeout_ms: to_millis(rest).max(1),
+            kind: job.kind,
+            name: &job.name,
+            param: job.param.as_deref(),
+            context: job.context.as_ref(),
+            // Other workers' ids would mean nothing to this one.
+            parent: via
+                .filter(|via| via.worker == self.id)
+                .map(|via| &*via.call),
+        });
+        self.outbox.send(&request, self.received())
+    }
+
+    /// Tells the worker to stop working on a request.
+    pub(super) fn cancel_request(
+        &mut self,
+        ticket: u64,
+        reason: CancelReason,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.requests.give_up(ticket, Instant::now()) {
+            let id = id_of(ticket);
+            self.post(&ServerMessage::Cancel { id: &id, reason }, ctx);
+        }
+    }
+
+    fn tell_registered(&mut self, outcome: Result<Json, Vec<Problem>>, ctx: &mut Context<Self>) {
+        match outcome {
+            Ok(points) => {
+                let taken = ServerMessage::Registered {
+                    ok: true,
+                    points: Some(points),
+                    problems: &[],
+                };
+                self.post(&taken, ctx);
+            }
+            Err(mut problems) => {
+                problems.truncate(MAX_PROBLEMS);
+                let refused = ServerMessage::Registered {
+                    ok: false,
+                    points: None,
+                    problems: &problems,
+                };
+                self.post(&refused, ctx);
+                self.close(CloseCode::RegistrationRefused, "registration refused", ctx);
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, reason: &str, reconnect: bool, ctx: &mut Context<Self>) {
+        let code = if reconnect {
+            CloseCode::Restart
+        } else {
+            CloseCode::Drained
+        };
+        self.post(&ServerMessage::Drain { reason, reconnect }, ctx);
+        self.drain(Some(code), None, ctx);
+    }
+
+    pub(super) fn receive_call(&mut self, call: CallMessage, ctx: &mut Context<Self>) {
+        let id: Arc<str> = call.id.as_str().into();
+        if self.calls.len() >= self.settings.max_calls {
+            return self.reply(&id, &too_many_calls(), ctx);
+        }
+        let (lineage, deadline) = self.lineage_of(&call, &id);
+        if lineage.depth > self.settings.max_depth {
+            return self.reply(&id, &error_reply(&too_deep()), ctx);
+        }
+        if !self.calls.insert(&id) {
+            return self.warn("a call's id is in use", ctx);
+        }
+        let call = PluginCall {
+            plugin: Arc::clone(&self.plugin),
+            payload: call.payload,
+            lineage,
+            deadline: Some(deadline),
+        };
+        let api = Arc::clone(&self.api);
+        let connection = ctx.address();
+        // Beside the actor, so that an action never holds up answers.
+        spawn_named("plugin call", async move {
+            let reply = timeout_at(deadline, api.call(call)).await;
+            let reply = reply.unwrap_or_else(|_| error_reply(&response_timed_out()));
+            // The worker may be gone; then nobody waits for the reply.
+            let _ = connection.send(CallDone { id, reply }).await;
+        });
+    }
+
+    /// Finds out what a call descends from and how long it may take: no longer than the request
+    /// that it is made for.
+    fn lineage_of(&self, call: &CallMessage, id: &Arc<str>) -> (Lineage, Instant) {
+        let limit = call.timeout.unwrap_or(self.settings.call_timeout);
+        let own = Instant::now() + limit.min(self.settings.call_timeout);
+        let parent = call.parent.as_deref().and_then(ticket_of);
+        let Some(parent) = parent.and_then(|ticket| self.requests.get(ticket)) else {
+            let lineage = Lineage {
+                depth: 1,
+                ..Lineage::default()
+            };
+            return (lineage, own);
+        };
+        let lineage = Lineage {
+            depth: parent.lineage.depth + 1,
+            via: Some(Via {
+                worker: self.id,
+                call: Arc::clone(id),
+            }),
+            ..parent.lineage.clone()
+        };
+        (lineage, own.min(parent.deadline))
+    }
+
+    pub(super) fn cancel_call(&mut self, id: &str, ctx: &mut Context<Self>) {
+        if self.calls.cancel(id) {
+            let error = ApiError::unexpected("cancelled; the action may have happened");
+            let reply = error_reply(&error.with_status(499));
+            self.reply(id, &reply, ctx);
+        }
+    }
+
+    fn reply(&mut self, id: &str, reply: &ApiReply, ctx: &mut Context<Self>) {
+        let message = ServerMessage::Reply {
+            id,
+            status: reply.status,
+            body: &reply.body,
+        };
+        if self.state == State::Closed {
+            return;
+        }
+        if self.outbox.send(&message, self.received()).is_err() {
+            let limit = self.outbox.max_message;
+            let refusal = error_reply(&too_large(reply.body.to_string().len(), limit));
+            let message = ServerMessage::Reply {
+                id,
+                status: refusal.status,
+                body: &refusal.body,
+            };
+            self.post(&message, ctx);
+        }
+        self.bound_outbox(ctx);
+    }
+}
+
+fn too_many_calls() -> ApiReply {
+    let error = ApiError::unexpected("too many calls at once").with_status(429);
+    error_reply(&error.with_info("retry_after_ms", json!(100)))
+}
+
+fn error_reply(error: &ApiError) -> ApiReply {
+    ApiReply {
+        status: error.status(),
+        body: json!({"error": error.to_wire()}),
+    }
+}
+
+impl Handler<Dispatch> for PluginConnection {
+    type Result = ();
+
+    fn handle(&mut self, message: Dispatch, ctx: &mut Context<Self>) {
+        self.dispatch(message.0, ctx);
+    }
+}
+
+impl Handler<Notice> for PluginConnection {
+    type Result = ();
+
+    fn handle(&mut self, notice: Notice, ctx: &mut Context<Self>) {
+        match notice {
+            Notice::Cancel(abandon) => self.cancel_request(abandon.ticket, abandon.reason, ctx),
+            Notice::Registered(outcome) => self.tell_registered(outcome, ctx),
+            Notice::Ready => self.post(&ServerMessage::Ready { state: "ready" }, ctx),
+            Notice::Drain { reason, reconnect } => self.begin_drain(reason, reconnect, ctx),
+            Notice::Stop => ctx.stop(),
+        }
+    }
+}
+
+impl Handler<CallDone> for PluginConnection {
+    type Result = ();
+
+    fn handle(&mut self, done: CallDone, ctx: &mut Context<Self>) {
+        if self.calls.finish(&done.id) {
+            self.reply(&done.id, &done.reply, ctx);
+        }
+        self.settle(ctx);
+    }
+}

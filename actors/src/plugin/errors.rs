@@ -1,0 +1,155 @@
+//! Errors of plugin requests as clients see them.
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::code::{ApiError, Code};
+
+use super::protocol::Outcome;
+
+/// How long a plugin's error message may be.
+const MAX_MESSAGE_BYTES: usize = 8 * 1024;
+
+/// Why no worker could answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// None is connected.
+    NoWorker,
+    /// The one that had the request is gone.
+    WorkerLost,
+    /// Too many requests wait.
+    QueueFull,
+}
+
+/// Returns the 118 for a plugin that cannot answer.
+pub(super) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
+    let (reason, message) = match why {
+        Unavailable::NoWorker => ("no-worker", "no worker of the plugin is connected"),
+        Unavailable::WorkerLost => ("worker-lost", "the plugin's worker was lost"),
+        Unavailable::QueueFull => ("queue-full", "too many requests wait for the plugin"),
+    };
+    ApiError::new(Code::PluginUnavailable, message)
+        .with_info("plugin", json!(plugin))
+        .with_info("reason", json!(reason))
+}
+
+/// Returns the 119 for a request whose limit passed.
+pub(super) fn timed_out(plugin: &str) -> ApiError {
+    ApiError::new(Code::PluginTimeout, "the plugin did not answer in time")
+        .with_info("plugin", json!(plugin))
+        .with_info("reason", json!("deadline"))
+}
+
+/// Returns the 122 for a client whose own limit passed first.
+pub(super) fn response_timed_out() -> ApiError {
+    ApiError::new(Code::ResponseTimeout, "Service taking too long to respond.")
+}
+
+/// Returns the refusal of a request that is larger than the worker takes.
+pub(super) fn too_large(size: usize, limit: usize) -> ApiError {
+    let message = format!("the message to the plugin has {size} bytes, more than {limit}");
+    ApiError::new(Code::BadRequest, message).with_status(413)
+}
+
+/// Returns the refusal of calls that nest too deeply.
+pub(super) fn too_deep() -> ApiError {
+    ApiError::unexpected("Plugin exceeded max bounce count")
+}
+
+/// Turns what a worker answered into what the request comes to.
+pub(super) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiError> {
+    match outcome {
+        Outcome::Result(result) => Ok(result),
+        Outcome::Error(error) => Err(plugin_error(&error, dev_mode)),
+        Outcome::Malformed => Err(ApiError::unexpected(
+            "Failed to parse plugin response: expected either result or error",
+        )),
+    }
+}
+
+/// Passes a plugin's own error on. Its traceback stays here unless developers look on.
+fn plugin_error(error: &Json, dev_mode: bool) -> ApiError {
+    let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
+    let message = error.get("message").and_then(Json::as_str);
+    let message = match message {
+        None | Some("") => "An unexpected error has occurred in the plugin.",
+        Some(message) => cut(message),
+    };
+    let code = if code == 0 {
+        Code::UnexpectedError
+    } else {
+        Code::from_number(code)
+    };
+    let mut api = ApiError::new(code, message);
+    if let Some(info) = error.get("info").and_then(Json::as_object) {
+        api.info.clone_from(info);
+    }
+    if !dev_mode {
+        api.info.remove("trace");
+    }
+    api
+}
+
+fn cut(message: &str) -> &str {
+    let end = message.floor_char_boundary(MAX_MESSAGE_BYTES);
+    message.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(json: Json, dev_mode: bool) -> Json {
+        result_of(Outcome::Error(json), dev_mode)
+            .unwrap_err()
+            .to_wire()
+    }
+
+    #[test]
+    fn a_plugins_error_keeps_code_message_and_info() {
+        assert_eq!(
+            error(
+                json!({"code": 108, "message": "no", "info": {"arguments": ["title"]}}),
+                false
+            ),
+            json!({"name": "InvalidArgument", "code": 108, "message": "no",
+                "info": {"arguments": ["title"]}})
+        );
+        assert_eq!(
+            error(json!({"code": 77, "message": "x"}), false)["name"],
+            "ErrorCode(77)"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_filled_in() {
+        for odd in [
+            json!({}),
+            json!({"code": 0, "message": ""}),
+            json!("text"),
+            json!({"code": "1"}),
+        ] {
+            let error = error(odd, false);
+            assert_eq!(error["code"], 10000);
+            assert_eq!(
+                error["message"],
+                "An unexpected error has occurred in the plugin."
+            );
+        }
+    }
+
+    #[test]
+    fn tracebacks_are_for_developers() {
+        let traced = json!({"code": 10000, "message": "x", "info": {"trace": ["secret"], "a": 1}});
+        assert_eq!(error(traced.clone(), false)["info"], json!({"a": 1}));
+        assert_eq!(error(traced, true)["info"]["trace"], json!(["secret"]));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let long = "ä".repeat(MAX_MESSAGE_BYTES);
+        let error = error(json!({"code": 1, "message": format!("x{long}")}), false);
+        assert_eq!(
+            error["message"].as_str().unwrap().len(),
+            MAX_MESSAGE_BYTES - 1
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! Extension points: what plugins have registered, as the rest of the server looks it up.
+//!
+//! A [`Points`] is a snapshot; whoever holds one sees no change. Finding out that nobody hooks a
+//! type costs one look into a map.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::TypeName;
+
+use super::registration::Registration;
+
+/// When a database hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trigger {
+    /// Before a record is saved; may change or refuse it.
+    BeforeSave,
+    /// After it was saved.
+    AfterSave,
+    /// Before a record is deleted; may refuse.
+    BeforeDelete,
+    /// After it was deleted.
+    AfterDelete,
+}
+
+/// A registered database hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The hook's name at the plugin.
+    pub name: String,
+    /// The record type.
+    pub record_type: TypeName,
+    /// When it runs.
+    pub trigger: Trigger,
+    /// Nobody waits for its answer.
+    pub is_async: bool,
+    /// Its own limit, if it has one.
+    pub timeout: Option<Duration>,
+}
+
+/// A registered lambda.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lambda {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The action's name.
+    pub name: String,
+    /// A key or a token is needed.
+    pub key_required: bool,
+    /// A signed-in user is needed.
+    pub user_required: bool,
+    /// Its own limit, if it has one.
+    pub timeout: Option<Duration>,
+}
+
+/// A registered handler of HTTP requests below one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handler {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The name at the plugin.
+    pub name: String,
+    /// The path: one exactly, or with a `/` at its end everything below.
+    pub path: String,
+    /// The method.
+    pub method: String,
+    /// A key or a token is needed.
+    pub key_required: bool,
+    /// A signed-in user is needed.
+    pub user_required: bool,
+    /// Its own limit, if it has one.
+    pub timeout: Option<Duration>,
+}
+
+/// How far the plugins are, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Readiness {
+    /// Some plugin has not been initialised yet.
+    #[default]
+    Unavailable,
+    /// All are initialised; some still prepare.
+    Initializing,
+    /// Clients are served.
+    Ready,
+}
+
+impl Readiness {
+    /// Refuses a request that comes too early. While plugins prepare, only they themselves are
+    /// served: requests with the master key that say `_from_plugin`.
+    ///
+    /// # Errors
+    /// 118 while a plugin is missing, 121 while plugins prepare; both with HTTP 503.
+    pub fn check(self, is_own_request: bool) -> Result<(), ApiError> {
+        match self {
+            Self::Ready => Ok(()),
+            Self::Initializing if is_own_request => Ok(()),
+            Self::Initializing => Err(ApiError::new(
+                Code::PluginInitializing,
+                "Plugins are initializing at the moment",
+            )
+            .with_status(503)),
+            Self::Unavailable => Err(ApiError::new(
+                Code::PluginUnavailable,
+                "plugins are unavailable at the moment",
+            )),
+        }
+    }
+}
+
+/// Everything that plugins have registered.
+#[derive(Clone, Debug, Default)]
+pub struct Points {
+    /// Hooks in the order in which they run.
+    pub hooks: HashMap<(TypeName, Trigger), Vec<Hook>>,
+    /// Lambdas by name.
+    pub lambdas: HashMap<String, Lambda>,
+    /// Handlers in the order of plugins and registrations.
+    pub handlers: Vec<Handler>,
+    /// The plugins of auth providers, by the provider's id.
+    pub providers: HashMap<String, Arc<str>>,
+    /// How far the plugins are.
+    pub readiness: Readiness,
+}
+
+impl Points {
+    /// Puts together what plugins have registered; of two with one name the later plugin's counts.
+    pub fn build<'a>(
+        readiness: Readiness,
+        registrations: impl IntoIterator<Item = (&'a Arc<str>, &'a Registration)>,
+    ) -> Self {
+        let mut points = Self {
+            readiness,
+            ..Self::default()
+        };
+        for (plugin, registration) in registrations {
+            points.add(plugin, registration);
+        }
+        points
+    }
+
+    fn add(&mut self, plugin: &Arc<str>, registration: &Registration) {
+        for op in &registration.ops {
+            let lambda = Lambda {
+                plugin: Arc::clone(plugin),
+                name: op.name.clone(),
+                key_required: op.access.key_required,
+                user_required: op.access.user_required,
+                timeout: op.call.timeout,
+            };
+            self.lambdas.insert(op.name.clone(), lambda);
+        }
+        for point in &registration.hooks {
+            let key = (point.record_type.clone(), point.trigger);
+            self.hooks.entry(key).or_default().push(Hook {
+                plugin: Arc::clone(plugin),
+                name: point.name.clone(),
+                record_type: point.record_type.clone(),
+                trigger: point.trigger,
+                is_async: point.is_async,
+                timeout: point.call.timeout,
+            });
+        }
+        let handlers = registration.handlers.iter().map(|point| Handler {
+            plugin: Arc::clone(plugin),
+            name: point.name.clone(),
+            path: point.path.clone(),
+            method: point.method.clone(),
+            key_required: point.access.key_required,
+            user_required: point.access.user_required,
+            timeout: point.call.timeout,
+        });
+        self.handlers.extend(handlers);
+        let providers = registration.providers.iter();
+        self.providers
+            .extend(providers.map(|id| (id.clone(), Arc::clone(plugin))));
+    }
+
+    /// Returns the hooks of a type for a trigger, in the order in which they run.
+    pub fn hooks(&self, record_type: &TypeName, trigger: Trigger) -> &[Hook] {
+        if self.hooks.is_empty() {
+            return &[];
+        }
+        self.hooks
+            .get(&(record_type.clone(), trigger))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the lambda of an action's name.
+    pub fn lambda(&self, name: &str) -> Option<&Lambda> {
+        self.lambdas.get(name)
+    }
+}

@@ -1,0 +1,429 @@
+//! What a plugin answers to `init`: its extension points.
+//!
+//! As in v1 every list may be missing, unknown members are ignored, and a flag that is not a
+//! boolean is false. Unlike v1, which dies, a registration with anything wrong in it is refused
+//! as a whole, with all its problems.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_schema::id::TypeName;
+
+use super::points::Trigger;
+use super::protocol::Problem;
+use super::timer_spec::TimerSpec;
+
+/// The most points that one plugin may register.
+pub const MAX_POINTS: usize = 10_000;
+
+/// Paths that belong to the server; no handler may take them or, where they end in `/`, anything
+/// below.
+const TAKEN_PATHS: [&str; 3] = ["/pubsub", "/_/", "/files/"];
+
+/// The extension points of one plugin, in the order in which it listed them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Lambdas; names are unique.
+    pub ops: Vec<OpPoint>,
+    /// Handlers; pairs of path and method are unique.
+    pub handlers: Vec<HandlerPoint>,
+    /// Database hooks.
+    pub hooks: Vec<HookPoint>,
+    /// Timers.
+    pub timers: Vec<TimerPoint>,
+    /// Auth providers, by id; unique.
+    pub providers: Vec<String>,
+    /// How many events it listens to; every plugin is sent every event.
+    pub num_events: usize,
+}
+
+/// How a point is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallPolicy {
+    /// The point's own limit.
+    pub timeout: Option<Duration>,
+    /// Whether a request may go to another worker when the first was lost with it.
+    pub is_idempotent: bool,
+}
+
+/// Who may call a point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PointAccess {
+    /// A key or a token is needed.
+    pub key_required: bool,
+    /// A signed-in user is needed.
+    pub user_required: bool,
+}
+
+/// A lambda.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpPoint {
+    /// The action's name.
+    pub name: String,
+    /// Who may call it.
+    pub access: PointAccess,
+    /// How it is called.
+    pub call: CallPolicy,
+}
+
+/// A handler of HTTP requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerPoint {
+    /// The name as the plugin gave it.
+    pub name: String,
+    /// The path that follows from it.
+    pub path: String,
+    /// One method, in capitals.
+    pub method: String,
+    /// Who may call it.
+    pub access: PointAccess,
+    /// How it is called.
+    pub call: CallPolicy,
+}
+
+/// A database hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookPoint {
+    /// The function's name.
+    pub name: String,
+    /// The record type.
+    pub record_type: TypeName,
+    /// When it runs.
+    pub trigger: Trigger,
+    /// Nobody waits for its answer.
+    pub is_async: bool,
+    /// How it is called.
+    pub call: CallPolicy,
+}
+
+/// A timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimerPoint {
+    /// The function's name.
+    pub name: String,
+    /// When it runs.
+    pub spec: TimerSpec,
+    /// How it is called.
+    pub call: CallPolicy,
+}
+
+impl Registration {
+    /// Reads `init`'s answer.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(answer: &Json) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader::default();
+        let Some(lists) = answer.as_object() else {
+            return Err(vec![problem("init", "", "the answer should be an object")]);
+        };
+        let mut registration = Self::default();
+        reader.each(lists, "op", |point| registration.add_op(point));
+        reader.each(lists, "handler", |point| registration.add_handler(point));
+        reader.each(lists, "hook", |point| registration.add_hook(point));
+        reader.each(lists, "timer", |point| registration.add_timer(point));
+        reader.each(lists, "provider", |point| registration.add_provider(point));
+        reader.each(lists, "event", |_| {
+            registration.num_events += 1;
+            Ok(())
+        });
+        if registration.num_points() > MAX_POINTS {
+            let message = format!("more than {MAX_POINTS} points");
+            reader.problems.push(problem("init", "", &message));
+        }
+        if reader.problems.is_empty() {
+            Ok(registration)
+        } else {
+            Err(reader.problems)
+        }
+    }
+
+    /// Returns how many points there are.
+    pub fn num_points(&self) -> usize {
+        self.ops.len()
+            + self.handlers.len()
+            + self.hooks.len()
+            + self.timers.len()
+            + self.providers.len()
+    }
+
+    /// Returns the number of points of each kind, as `registered` tells them.
+    pub fn counts(&self) -> Json {
+        json!({
+            "op": self.ops.len(),
+            "handler": self.handlers.len(),
+            "hook": self.hooks.len(),
+            "timer": self.timers.len(),
+            "provider": self.providers.len(),
+        })
+    }
+
+    /// Returns the handlers whose paths another plugin's registration has, too.
+    pub fn clashes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a HandlerPoint> {
+        let is_theirs = |path: &str| other.handlers.iter().any(|theirs| theirs.path == path);
+        self.handlers
+            .iter()
+            .filter(move |ours| is_theirs(&ours.path))
+    }
+
+    /// Returns the points whose requests may be sent again to another worker, as kind and name.
+    pub fn idempotent_points(&self) -> HashSet<(&'static str, String)> {
+        let ops = self
+            .ops
+            .iter()
+            .map(|point| ("op", &point.name, &point.call));
+        let handlers = self.handlers.iter();
+        let handlers = handlers.map(|point| ("handler", &point.name, &point.call));
+        let hooks = self.hooks.iter();
+        let hooks = hooks.map(|point| ("hook", &point.name, &point.call));
+        ops.chain(handlers)
+            .chain(hooks)
+            .filter(|(_, _, call)| call.is_idempotent)
+            .map(|(kind, name, _)| (kind, name.clone()))
+            .collect()
+    }
+
+    fn add_op(&mut self, point: &Map<String, Json>) -> Result<(), String> {
+        let name = text(point, "name")?;
+        self.ops.retain(|earlier| earlier.name != name);
+        self.ops.push(OpPoint {
+            name: name.to_owned(),
+            access: access(point),
+            call: policy(point)?,
+        });
+        Ok(())
+    }
+
+    fn add_handler(&mut self, point: &Map<String, Json>) -> Result<(), String> {
+        let name = text(point, "name")?;
+        let path = format!("/{}", name.replace(':', "/").trim_start_matches('/'));
+        if let Some(taken) = TAKEN_PATHS.iter().find(|taken| is_below(&path, taken)) {
+            return Err(format!("the path {taken} belongs to the server"));
+        }
+        let methods = point.get("methods").and_then(Json::as_array);
+        for method in methods.ok_or("methods should be a list")? {
+            let method = method.as_str().ok_or("methods should be strings")?;
+            let method = method.to_ascii_uppercase();
+            self.handlers
+                .retain(|earlier| earlier.path != path || earlier.method != method);
+            self.handlers.push(HandlerPoint {
+                name: name.to_owned(),
+                path: path.clone(),
+                method,
+                access: access(point),
+                call: policy(point)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds a hook; one with an unknown trigger is left out silently, as in v1.
+    fn add_hook(&mut self, point: &Map<String, Json>) -> Result<(), String> {
+        let trigger = match text(point, "trigger")? {
+            "beforeSave" => Trigger::BeforeSave,
+            "afterSave" => Trigger::AfterSave,
+            "beforeDelete" => Trigger::BeforeDelete,
+            "afterDelete" => Trigger::AfterDelete,
+            _ => return Ok(()),
+        };
+        self.hooks.push(HookPoint {
+            name: text(point, "name")?.to_owned(),
+            record_type: TypeName::new(text(point, "type")?),
+            trigger,
+            is_async: flag(point, "async"),
+            call: policy(point)?,
+        });
+        Ok(())
+    }
+
+    fn add_timer(&mut self, point: &Map<String, Json>) -> Result<(), String> {
+        let spec = TimerSpec::parse(text(point, "spec")?).map_err(|error| error.to_string())?;
+        self.timers.push(TimerPoint {
+            name: text(point, "name")?.to_owned(),
+            spec,
+            call: policy(point)?,
+        });
+        Ok(())
+    }
+
+    fn add_provider(&mut self, point: &Map<String, Json>) -> Result<(), String> {
+        let id = text(point, "id")?;
+        self.providers.retain(|earlier| earlier != id);
+        self.providers.push(id.to_owned());
+        Ok(())
+    }
+}
+
+/// Walks the lists and gathers problems.
+#[derive(Default)]
+struct Reader {
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn each(
+        &mut self,
+        lists: &Map<String, Json>,
+        list: &str,
+        mut add: impl FnMut(&Map<String, Json>) -> Result<(), String>,
+    ) {
+        let points = match lists.get(list) {
+            None | Some(Json::Null) => return,
+            Some(Json::Array(points)) => points,
+            Some(_) => {
+                self.problems
+                    .push(problem(list, "", "should be a list of objects"));
+                return;
+            }
+        };
+        for point in points {
+            let added = match point.as_object() {
+                Some(point) => add(point),
+                None => Err("should be an object".to_owned()),
+            };
+            if let Err(message) = added {
+                let name = point.get("name").and_then(Json::as_str).unwrap_or_default();
+                self.problems.push(problem(list, name, &message));
+            }
+        }
+    }
+}
+
+/// Builds a problem.
+pub fn problem(list: &str, name: &str, message: &str) -> Problem {
+    Problem {
+        list: list.to_owned(),
+        name: name.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+fn is_below(path: &str, taken: &str) -> bool {
+    if taken.ends_with('/') {
+        path.starts_with(taken) || path == taken.trim_end_matches('/')
+    } else {
+        path == taken || path.strip_prefix(taken) == Some("/")
+    }
+}
+
+fn text<'a>(point: &'a Map<String, Json>, name: &str) -> Result<&'a str, String> {
+    match point.get(name).and_then(Json::as_str) {
+        Some(text) if !text.is_empty() => Ok(text),
+        _ => Err(format!("{name} should be a string")),
+    }
+}
+
+fn flag(point: &Map<String, Json>, name: &str) -> bool {
+    point.get(name).and_then(Json::as_bool).unwrap_or(false)
+}
+
+fn access(point: &Map<String, Json>) -> PointAccess {
+    PointAccess {
+        key_required: flag(point, "key_required"),
+        user_required: flag(point, "user_required"),
+    }
+}
+
+fn policy(point: &Map<String, Json>) -> Result<CallPolicy, String> {
+    let timeout = match point.get("timeout_ms") {
+        None | Some(Json::Null) => None,
+        Some(value) => match value.as_u64() {
+            Some(millis) if millis > 0 => Some(Duration::from_millis(millis)),
+            _ => return Err("timeout_ms should be a whole number above 0".to_owned()),
+        },
+    };
+    Ok(CallPolicy {
+        timeout,
+        is_idempotent: flag(point, "idempotent"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_v1_becomes_typed_points() {
+        let registration = Registration::parse(&json!({
+            "op": [{"name": "hello:world", "key_required": true, "user_required": "yes"}],
+            "handler": [{"name": "foo:bar", "methods": ["get", "POST"], "key_required": false}],
+            "hook": [
+                {"name": "m.f", "type": "note", "trigger": "beforeSave", "async": false,
+                 "timeout_ms": 250, "idempotent": true},
+                {"name": "m.g", "type": "note", "trigger": "duringSave"}],
+            "timer": [{"name": "m.tick", "spec": "@every 2m"}],
+            "provider": [{"type": "auth", "id": "com.example", "name": "x"}],
+            "event": [{"name": "init"}],
+            "unknown": 1
+        }))
+        .unwrap();
+        assert_eq!(
+            registration.counts(),
+            json!({"op": 1, "handler": 2, "hook": 1, "timer": 1, "provider": 1})
+        );
+        assert!(registration.ops[0].access.key_required);
+        assert!(!registration.ops[0].access.user_required);
+        assert_eq!(registration.handlers[0].path, "/foo/bar");
+        assert_eq!(registration.handlers[0].method, "GET");
+        assert_eq!(
+            registration.hooks[0].call.timeout,
+            Some(Duration::from_millis(250))
+        );
+        let idempotent = registration.idempotent_points();
+        assert_eq!(idempotent, HashSet::from([("hook", "m.f".to_owned())]));
+    }
+
+    #[test]
+    fn an_empty_answer_registers_nothing() {
+        assert_eq!(Registration::parse(&json!({})), Ok(Registration::default()));
+        assert_eq!(
+            Registration::parse(&json!({"op": null})),
+            Ok(Registration::default())
+        );
+    }
+
+    #[test]
+    fn of_two_points_with_one_name_the_later_counts() {
+        let registration = Registration::parse(&json!({
+            "op": [{"name": "a"}, {"name": "a", "key_required": true}],
+            "handler": [{"name": "h", "methods": ["GET"]}, {"name": "/h", "methods": ["GET"]}],
+            "provider": [{"id": "p"}, {"id": "p"}],
+        }))
+        .unwrap();
+        assert!(registration.ops[0].access.key_required);
+        assert_eq!(registration.num_points(), 3);
+        assert_eq!(registration.handlers[0].name, "/h");
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let problems = Registration::parse(&json!({
+            "op": [{"name": 1}, "x"],
+            "handler": [{"name": "pubsub", "methods": ["GET"]}, {"name": "_/plugin", "methods": []},
+                        {"name": "files", "methods": ["GET"]}, {"name": "a"}],
+            "hook": {"name": "m"},
+            "timer": [{"name": "demo:tick", "spec": "60 * * * * *"}],
+            "provider": [{"name": "no id"}],
+        }))
+        .unwrap_err();
+        let lists: Vec<_> = problems
+            .iter()
+            .map(|problem| problem.list.as_str())
+            .collect();
+        let expected = [
+            "op", "op", "handler", "handler", "handler", "handler", "hook", "timer", "provider",
+        ];
+        assert_eq!(lists, expected);
+        assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));
+        assert!(Registration::parse(&json!([])).is_err());
+    }
+
+    #[test]
+    fn too_many_points_are_refused() {
+        let ops: Vec<_> = (0..=MAX_POINTS)
+            .map(|n| json!({"name": format!("op{n}")}))
+            .collect();
+        assert!(Registration::parse(&json!({"op": ops})).is_err());
+    }
+}

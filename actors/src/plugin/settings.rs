@@ -1,0 +1,113 @@
+//! What the plugin actors are told by the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+/// A plugin that is expected to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginEntry {
+    /// Its name, as written in `PLUGINS`.
+    pub name: Arc<str>,
+    /// How long one of its requests may take.
+    pub timeout: Duration,
+}
+
+impl PluginEntry {
+    /// Returns a plugin with the default limit.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Limits and policies; the defaults are the protocol's.
+#[derive(Clone, Debug)]
+pub struct PluginsSettings {
+    /// The plugins, in the order in which they start, hook and hear of events.
+    pub plugins: Vec<PluginEntry>,
+    /// Whether plugins of any other name may connect, for development. Nobody waits for them.
+    pub allow_unlisted: bool,
+    /// Whether clients see plugins' tracebacks.
+    pub dev_mode: bool,
+    /// The server's version, for people.
+    pub server: String,
+    /// The configuration that lifecycle events carry: the object under `config`.
+    pub config: Arc<Json>,
+    /// How many requests may wait per plugin.
+    pub max_queue: usize,
+    /// How many bytes of requests may wait per plugin.
+    pub max_queue_bytes: usize,
+    /// How long a request waits when no worker is connected at all.
+    pub rejoin_wait: Duration,
+    /// After how much silence a `ping` is sent; three times that is the end.
+    pub heartbeat: Duration,
+    /// How long a draining worker may take.
+    pub drain: Duration,
+    /// The largest message, both ways.
+    pub max_message: usize,
+    /// How many calls a worker may have under way.
+    pub max_calls: usize,
+    /// How deep calls of calls may go.
+    pub max_depth: u32,
+    /// How long a call takes at most when the worker does not say.
+    pub call_timeout: Duration,
+    /// How long a new connection may take to say `hello`.
+    pub hello_timeout: Duration,
+    /// How long a worker may take to answer `init`.
+    pub init_timeout: Duration,
+    /// How long after its limit an unanswered request makes its slot stuck.
+    pub stuck_after: Duration,
+    /// How many bytes may wait to be written to one worker before it gets no more requests.
+    pub send_buffer: usize,
+    /// How many workers a plugin may have.
+    pub max_workers: usize,
+    /// How long the newest generation is remembered after it was last registered.
+    pub generation_memory: Duration,
+}
+
+impl Default for PluginsSettings {
+    fn default() -> Self {
+        Self {
+            plugins: Vec::new(),
+            allow_unlisted: false,
+            dev_mode: false,
+            server: env!("CARGO_PKG_VERSION").to_owned(),
+            config: Arc::new(json!({})),
+            max_queue: 1000,
+            max_queue_bytes: 64 * 1024 * 1024,
+            rejoin_wait: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+            max_message: 8 * 1024 * 1024,
+            max_calls: 64,
+            max_depth: 10,
+            call_timeout: Duration::from_secs(60),
+            hello_timeout: Duration::from_secs(10),
+            init_timeout: Duration::from_secs(30),
+            stuck_after: Duration::from_secs(30),
+            send_buffer: 8 * 1024 * 1024,
+            max_workers: 100,
+            generation_memory: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl PluginsSettings {
+    /// Returns how long a request to a plugin may take.
+    pub fn timeout_of(&self, plugin: &str) -> Duration {
+        let entry = self.plugins.iter().find(|entry| &*entry.name == plugin);
+        entry.map_or(DEFAULT_TIMEOUT, |entry| entry.timeout)
+    }
+
+    /// Returns how many connections are taken at all.
+    pub fn max_connections(&self) -> usize {
+        let unlisted = usize::from(self.allow_unlisted);
+        self.max_workers * (self.plugins.len() + unlisted).max(1)
+    }
+}

@@ -1,0 +1,110 @@
+//! The way of messages from a connection's actor to its transport.
+//!
+//! The actor must never wait for a worker that does not read, so the channel itself does not push
+//! back. It counts what waits in it instead: the actor stops sending requests above its limit and
+//! closes connections on which nothing moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+/// What a transport is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Send a text message.
+    Text(String),
+    /// Say goodbye and hang up.
+    Close {
+        /// The code.
+        code: u16,
+        /// The reason, for people.
+        reason: String,
+    },
+}
+
+/// The actor's end.
+#[derive(Debug)]
+pub struct OutgoingSender {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    meter: Arc<Meter>,
+}
+
+/// The transport's end.
+#[derive(Debug)]
+pub struct OutgoingReceiver {
+    receiver: mpsc::UnboundedReceiver<Outgoing>,
+    meter: Arc<Meter>,
+    under_way: usize,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    waiting_bytes: AtomicUsize,
+    num_written: AtomicU64,
+}
+
+/// Makes a channel.
+pub fn channel() -> (OutgoingSender, OutgoingReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let meter = Arc::new(Meter::default());
+    let sender = OutgoingSender {
+        sender,
+        meter: Arc::clone(&meter),
+    };
+    let receiver = OutgoingReceiver {
+        receiver,
+        meter,
+        under_way: 0,
+    };
+    (sender, receiver)
+}
+
+impl OutgoingSender {
+    /// Puts a message into the channel; one for a transport that is gone is lost.
+    pub fn push(&self, outgoing: Outgoing) {
+        let size = size_of(&outgoing);
+        self.meter.waiting_bytes.fetch_add(size, Ordering::Relaxed);
+        if self.sender.send(outgoing).is_err() {
+            self.meter.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how many bytes have not been written yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.meter.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many messages have been written.
+    pub fn num_written(&self) -> u64 {
+        self.meter.num_written.load(Ordering::Relaxed)
+    }
+}
+
+impl OutgoingReceiver {
+    /// Waits for the next message; asking for it tells that the one before was written. `None`
+    /// when the actor is gone and everything was taken.
+    pub async fn next(&mut self) -> Option<Outgoing> {
+        self.settle();
+        let outgoing = self.receiver.recv().await?;
+        self.under_way = size_of(&outgoing);
+        Some(outgoing)
+    }
+
+    fn settle(&mut self) {
+        let written = std::mem::take(&mut self.under_way);
+        if written > 0 {
+            self.meter
+                .waiting_bytes
+                .fetch_sub(written, Ordering::Relaxed);
+            self.meter.num_written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn size_of(outgoing: &Outgoing) -> usize {
+    match outgoing {
+        Outgoing::Text(text) => text.len(),
+        Outgoing::Close { reason, .. } => reason.len() + 2,
+    }
+}
