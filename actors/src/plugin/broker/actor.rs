@@ -115,12 +115,7 @@ impl Plugins {
     }
 
     /// Forgets a worker. What it had and may be repeated goes to the head of the queue.
-    pub(super) fn remove_worker(
-        &mut self,
-        id: WorkerId,
-        retry: Vec<Job>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn remove_worker(&mut self, id: WorkerId, retry: Vec<Job>, ctx: &mut Context<Self>) {
         let Some((index, plugin)) = self.home_of(id) else {
             return;
         };

@@ -1,0 +1,252 @@
+//! Workers' calls, and what they cause.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use skytrail_actors::plugin::{ApiReply, Lineage};
+use uuid::Uuid;
+
+use crate::support::{Worker, World, op, payload, request};
+
+async fn call(worker: &mut Worker, id: &str, parent: Option<&Json>, action: &str) {
+    let mut message = json!({"type": "call", "id": id, "payload": payload(action)});
+    if let Some(parent) = parent {
+        message["parent"] = parent["id"].clone();
+    }
+    worker.send(message).await;
+}
+
+fn ok(body: Json) -> ApiReply {
+    ApiReply { status: 200, body }
+}
+
+#[actix::test]
+async fn a_call_is_answered_with_status_and_body() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({}), op("a")).await;
+    call(&mut worker, "c1", None, "me").await;
+    let got = calls.recv().await.unwrap();
+    assert_eq!(&*got.call.plugin, "P");
+    assert_eq!(got.call.payload, payload("me"));
+    assert_eq!(got.call.lineage.depth, 1);
+    assert!(got.call.lineage.via.is_none());
+    got.reply
+        .send(ApiReply {
+            status: 401,
+            body: json!({"error": {}}),
+        })
+        .unwrap();
+    let reply = worker.expect("reply").await;
+    assert_eq!(
+        (&reply["id"], &reply["status"], &reply["body"]),
+        (&json!("c1"), &json!(401), &json!({"error": {}}))
+    );
+}
+
+#[actix::test]
+async fn a_nested_request_goes_back_to_the_worker_beyond_its_window() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({"window": 1}), op("a")).await;
+    let mut other = world.register(json!({"window": 8}), op("a")).await;
+    other.expect("ready").await;
+
+    let (request_id, save) = (Uuid::now_v7(), Uuid::now_v7());
+    let mut outer = request("a");
+    outer.lineage = Lineage {
+        ancestors: vec![save],
+        depth: 0,
+        request_id: Some(request_id),
+        via: None,
+    };
+    // Fill both, so that a request that waits for a window would wait for ever.
+    let asked = [world.ask(outer.clone()), world.ask(outer)];
+    let sent = worker.expect("request").await;
+    let theirs = other.expect("request").await;
+    call(&mut worker, "c1", Some(&sent), "record:save").await;
+    let got = calls.recv().await.unwrap();
+    assert_eq!(got.call.lineage.depth, 1);
+    assert_eq!(got.call.lineage.request_id, Some(request_id));
+    assert_eq!(got.call.lineage.ancestors, [save]);
+
+    let mut nested = request("hook");
+    nested.lineage = got.call.lineage.clone();
+    let hook = world.ask(nested);
+    let inner = worker.expect("request").await;
+    assert_eq!(inner["parent"], "c1");
+    worker.answer(&inner, json!("hooked")).await;
+    assert_eq!(hook.answer().await, Ok(json!("hooked")));
+    got.reply.send(ok(json!({"result": []}))).unwrap();
+    worker.expect("reply").await;
+    worker.answer(&sent, json!("outer")).await;
+    other.answer(&theirs, json!("outer")).await;
+    for asked in asked {
+        assert_eq!(asked.answer().await, Ok(json!("outer")));
+    }
+}
+
+#[actix::test]
+async fn nested_requests_to_another_plugin_do_not_wait_for_windows_either() {
+    let world = World::new(&["P", "Q"]);
+    let mut calls = world.api.calls();
+    let mut p = world.register(json!({"window": 1}), op("a")).await;
+    let mut q = world
+        .register(json!({"plugin": "Q", "window": 1}), op("b"))
+        .await;
+    p.serve_event("before-plugins-ready").await;
+    q.serve_event("before-plugins-ready").await;
+    p.expect("ready").await;
+    q.expect("ready").await;
+    for event in ["after-plugins-ready", "server-ready"] {
+        p.serve_event(event).await;
+        q.serve_event(event).await;
+    }
+    let _asked = world.ask(request("a"));
+    let sent = p.expect("request").await;
+    call(&mut p, "c1", Some(&sent), "record:save").await;
+    let got = calls.recv().await.unwrap();
+    let mut at_q = request("b");
+    at_q.plugin = "Q".into();
+    let _busy = world.ask(at_q.clone());
+    q.expect("request").await;
+    at_q.lineage = got.call.lineage.clone();
+    let _nested = world.ask(at_q);
+    let inner = q.expect("request").await;
+    // P's call means nothing to Q.
+    assert!(inner.get("parent").is_none());
+}
+
+#[actix::test]
+async fn a_call_ends_with_its_parents_limit() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({}), op("a")).await;
+    let mut short = request("a");
+    short.timeout = Some(Duration::from_secs(4));
+    let asked = world.ask(short);
+    let sent = worker.expect("request").await;
+    call(&mut worker, "c1", Some(&sent), "slow").await;
+    let got = calls.recv().await.unwrap();
+    let limit = got.call.deadline.unwrap() - tokio::time::Instant::now();
+    assert_eq!(limit.as_secs_f64().ceil(), 4.0);
+    let (answer, elapsed) = asked.timed().await;
+    assert_eq!(answer.unwrap_err().code.number(), 119);
+    assert_eq!(elapsed.as_secs(), 4);
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        if let crate::support::Seen::Message(message) = worker.next().await {
+            kinds.push((message["type"].clone(), message["status"].clone()));
+        }
+    }
+    assert!(kinds.contains(&(json!("reply"), json!(503))), "{kinds:?}");
+    assert!(kinds.contains(&(json!("cancel"), json!(null))), "{kinds:?}");
+}
+
+#[actix::test]
+async fn calls_nest_to_a_bounded_depth() {
+    let world = World::with(&["P"], |settings| settings.max_depth = 3);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({}), op("a")).await;
+    let mut lineage = Lineage::default();
+    let mut asked = Vec::new();
+    for depth in 1..=3 {
+        let mut next = request("a");
+        next.lineage = lineage;
+        asked.push(world.ask(next));
+        let sent = worker.expect("request").await;
+        call(&mut worker, &format!("c{depth}"), Some(&sent), "a").await;
+        lineage = calls.recv().await.unwrap().call.lineage;
+        assert_eq!(lineage.depth, depth);
+    }
+    let mut last = request("a");
+    last.lineage = lineage;
+    asked.push(world.ask(last));
+    let sent = worker.expect("request").await;
+    call(&mut worker, "c9", Some(&sent), "a").await;
+    let reply = loop {
+        let reply = worker.expect("reply").await;
+        if reply["id"] == "c9" {
+            break reply;
+        }
+    };
+    assert_eq!(reply["body"]["error"]["code"], 10000);
+    assert_eq!(
+        reply["body"]["error"]["message"],
+        "Plugin exceeded max bounce count"
+    );
+}
+
+#[actix::test]
+async fn a_flood_of_calls_is_refused_above_the_limit() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({}), op("a")).await;
+    for n in 0..65 {
+        call(&mut worker, &format!("c{n}"), None, "me").await;
+    }
+    let reply = worker.expect("reply").await;
+    assert_eq!(
+        (&reply["id"], &reply["status"]),
+        (&json!("c64"), &json!(429))
+    );
+    assert!(reply["body"]["error"]["info"]["retry_after_ms"].is_u64());
+    // Requests and their answers go on meanwhile.
+    let asked = world.ask(request("a"));
+    let sent = worker.expect("request").await;
+    worker.answer(&sent, json!(1)).await;
+    assert_eq!(asked.answer().await, Ok(json!(1)));
+    let first = calls.recv().await.unwrap();
+    first.reply.send(ok(json!({}))).unwrap();
+    worker.expect("reply").await;
+    call(&mut worker, "c65", None, "me").await;
+    world.quiet().await;
+    assert!(calls.len() == 64);
+}
+
+#[actix::test]
+async fn a_cancelled_call_is_answered_once() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({}), op("a")).await;
+    call(&mut worker, "c1", None, "slow").await;
+    let got = calls.recv().await.unwrap();
+    worker.send(json!({"type": "cancel", "id": "c1"})).await;
+    assert_eq!(worker.expect("reply").await["status"], 499);
+    worker.send(json!({"type": "cancel", "id": "c1"})).await;
+    got.reply.send(ok(json!({}))).unwrap();
+    world.quiet().await;
+    call(&mut worker, "c1", None, "again").await;
+    calls
+        .recv()
+        .await
+        .unwrap()
+        .reply
+        .send(ok(json!(2)))
+        .unwrap();
+    assert_eq!(worker.expect("reply").await["body"], 2);
+}
+
+#[actix::test]
+async fn an_id_in_use_is_odd() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    call(&mut worker, "c1", None, "slow").await;
+    call(&mut worker, "c1", None, "slow").await;
+    worker.expect("warning").await;
+}
+
+#[actix::test]
+async fn a_reply_larger_than_the_worker_takes_says_so() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({"max_message": 5000}), op("a")).await;
+    call(&mut worker, "c1", None, "me").await;
+    let got = calls.recv().await.unwrap();
+    got.reply.send(ok(json!("x".repeat(6000)))).unwrap();
+    let reply = worker.expect("reply").await;
+    assert_eq!(
+        (&reply["status"], &reply["body"]["error"]["code"]),
+        (&json!(413), &json!(107))
+    );
+}

@@ -1,0 +1,366 @@
+//! A world with a broker and scripted workers.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Addr, Arbiter, System};
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::plugin::messages::{FromTransport, TransportEvent};
+use skytrail_actors::plugin::transport::{self, Outgoing, OutgoingReceiver};
+use skytrail_actors::plugin::{
+    ApiCaller, ApiReply, CallContext, Lineage, PluginBroker, PluginCall, PluginConnection,
+    PluginEntry, PluginGate, PluginRequest, PluginsSettings, Readiness, protocol,
+};
+use skytrail_schema::code::ApiError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+/// Longer than any limit of the protocol: who waits longer waits for ever.
+pub(crate) const EVER: Duration = Duration::from_secs(600);
+
+/// The broker under test.
+pub(crate) struct World {
+    pub(crate) broker: PluginBroker,
+    pub(crate) api: Arc<ScriptedApi>,
+}
+
+/// A call that reached the API, to be answered by the test.
+pub(crate) struct ApiCall {
+    pub(crate) call: PluginCall,
+    pub(crate) reply: oneshot::Sender<ApiReply>,
+}
+
+/// An API whose answers the test gives.
+pub(crate) struct ScriptedApi {
+    sender: mpsc::UnboundedSender<ApiCall>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<ApiCall>>>,
+}
+
+#[async_trait]
+impl ApiCaller for ScriptedApi {
+    async fn call(&self, call: PluginCall) -> ApiReply {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(ApiCall { call, reply }).ok().unwrap();
+        answer.await.unwrap()
+    }
+}
+
+impl ScriptedApi {
+    /// Returns the calls as they come; only once per test.
+    pub(crate) fn calls(&self) -> mpsc::UnboundedReceiver<ApiCall> {
+        self.receiver.lock().take().unwrap()
+    }
+}
+
+impl World {
+    /// Starts a broker with a paused clock, which jumps to the next timer whenever all is quiet.
+    pub(crate) fn new(plugins: &[&str]) -> Self {
+        Self::with(plugins, |_| {})
+    }
+
+    pub(crate) fn with(plugins: &[&str], change: impl FnOnce(&mut PluginsSettings)) -> Self {
+        pause_once();
+        let mut settings = PluginsSettings {
+            plugins: plugins.iter().map(|name| PluginEntry::new(name)).collect(),
+            config: Arc::new(json!({"app": {"name": "test"}})),
+            ..PluginsSettings::default()
+        };
+        change(&mut settings);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let api = ScriptedApi {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+        };
+        Self {
+            broker: PluginBroker::start(settings, &Arbiter::current()),
+            api: Arc::new(api),
+        }
+    }
+
+    /// Opens a connection that has not said anything.
+    pub(crate) fn connect(&self) -> Worker {
+        let (sender, receiver) = transport::channel();
+        Worker {
+            address: self.broker.connect(sender, Arc::clone(&self.api) as _),
+            receiver,
+            seq: 0,
+            received: 0,
+        }
+    }
+
+    /// Connects a worker, greets and registers it.
+    pub(crate) async fn register(&self, hello: Json, points: Json) -> Worker {
+        let mut worker = self.connect();
+        worker.hello(hello).await;
+        worker.register(points).await;
+        worker
+    }
+
+    /// Connects the only plugin's worker and takes it to where clients are served.
+    pub(crate) async fn ready(&self, hello: Json, points: Json) -> Worker {
+        let mut worker = self.register(hello, points).await;
+        worker.serve_event("before-plugins-ready").await;
+        worker.expect("ready").await;
+        worker.serve_event("after-plugins-ready").await;
+        worker.serve_event("server-ready").await;
+        worker
+    }
+
+    /// Sends a request without waiting for the answer.
+    pub(crate) fn ask(&self, request: PluginRequest) -> Asked {
+        let broker = self.broker.clone();
+        let asked = Instant::now();
+        let handle = actix::spawn(async move {
+            let answer = broker.call(request).await;
+            (answer, asked.elapsed())
+        });
+        Asked(handle)
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.broker.points().readiness
+    }
+
+    /// Lets everything happen that needs no time to pass.
+    pub(crate) async fn quiet(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+thread_local! {
+    static PAUSED_SYSTEM: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Stops the clock of this test's runtime; a test may have several worlds.
+fn pause_once() {
+    let system = Some(System::current().id());
+    if PAUSED_SYSTEM.replace(system) != system {
+        tokio::time::pause();
+    }
+}
+
+/// A request under way.
+pub(crate) struct Asked(JoinHandle<(Result<Json, ApiError>, Duration)>);
+
+impl Asked {
+    /// Waits for the answer.
+    pub(crate) async fn answer(self) -> Result<Json, ApiError> {
+        self.timed().await.0
+    }
+
+    /// Waits for the answer and says how long it took.
+    pub(crate) async fn timed(self) -> (Result<Json, ApiError>, Duration) {
+        timeout(EVER, self.0).await.expect("no answer").unwrap()
+    }
+
+    /// Goes away without waiting, as a client that hangs up.
+    pub(crate) fn hang_up(self) {
+        self.0.abort();
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+/// What a worker sees.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Seen {
+    Message(Json),
+    Close(u16, String),
+    /// The connection is gone without a word.
+    Nothing,
+}
+
+fn seen(outgoing: Option<Outgoing>) -> Seen {
+    match outgoing {
+        Some(Outgoing::Text(text)) => Seen::Message(serde_json::from_str(&text).unwrap()),
+        Some(Outgoing::Close { code, reason }) => Seen::Close(code, reason),
+        None => Seen::Nothing,
+    }
+}
+
+/// A worker that does what the test says.
+pub(crate) struct Worker {
+    pub(crate) address: Addr<PluginConnection>,
+    receiver: OutgoingReceiver,
+    seq: u64,
+    received: u64,
+}
+
+impl Worker {
+    /// Sends a message with its number.
+    pub(crate) async fn send(&mut self, mut message: Json) {
+        let kind = message["type"].as_str().unwrap().to_owned();
+        if !matches!(kind.as_str(), "hello" | "ping" | "pong") {
+            self.seq += 1;
+            message["seq"] = json!(self.seq);
+        }
+        self.send_text(&message.to_string()).await;
+    }
+
+    /// Sends a text as it is.
+    pub(crate) async fn send_text(&mut self, text: &str) {
+        self.transport(TransportEvent::Frame(protocol::parse(text)))
+            .await;
+    }
+
+    /// Lets the transport say something. A stopped actor hears nothing any more.
+    pub(crate) async fn transport(&mut self, event: TransportEvent) {
+        let _ = self.address.send(FromTransport(event)).await;
+    }
+
+    /// Dies without a word.
+    pub(crate) async fn die(mut self) {
+        self.transport(TransportEvent::Closed).await;
+    }
+
+    /// Waits for whatever comes, pings too.
+    pub(crate) async fn next_raw(&mut self) -> Seen {
+        let outgoing = timeout(EVER, self.receiver.next()).await;
+        seen(outgoing.expect("nothing came"))
+    }
+
+    /// Waits for whatever comes and answers pings meanwhile.
+    pub(crate) async fn next(&mut self) -> Seen {
+        loop {
+            let seen = self.next_raw().await;
+            if let Some(seen) = self.consider(seen).await {
+                return seen;
+            }
+        }
+    }
+
+    /// Answers pings; passes on everything else. Numbers must be without gaps.
+    async fn consider(&mut self, seen: Seen) -> Option<Seen> {
+        if let Seen::Message(message) = &seen {
+            match message["type"].as_str().unwrap() {
+                "ping" => {
+                    self.send(json!({"type": "pong"})).await;
+                    return None;
+                }
+                "welcome" | "pong" => {}
+                _ => {
+                    self.received += 1;
+                    assert_eq!(message["seq"], self.received, "{message}");
+                }
+            }
+        }
+        Some(seen)
+    }
+
+    /// Returns what has come, if anything has, without letting time pass.
+    pub(crate) async fn poll_next(&mut self) -> Option<Seen> {
+        loop {
+            let seen = seen(self.receiver.next().now_or_never()?);
+            if let Some(seen) = self.consider(seen).await {
+                return Some(seen);
+            }
+        }
+    }
+
+    /// Waits for a message of a type; anything else fails the test.
+    pub(crate) async fn expect(&mut self, kind: &str) -> Json {
+        match self.next().await {
+            Seen::Message(message) if message["type"] == kind => message,
+            other => panic!("expected {kind}, saw {other:?}"),
+        }
+    }
+
+    /// Waits for the end; anything else fails the test.
+    pub(crate) async fn expect_close(&mut self) -> u16 {
+        match self.next().await {
+            Seen::Close(code, _) => code,
+            other => panic!("expected the end, saw {other:?}"),
+        }
+    }
+
+    /// Says hello as a worker of plugin `P` unless told otherwise, and is welcomed.
+    pub(crate) async fn hello(&mut self, more: Json) -> Json {
+        self.say_hello(more).await;
+        self.expect("welcome").await
+    }
+
+    pub(crate) async fn say_hello(&mut self, more: Json) {
+        let mut hello = json!({"type": "hello", "plugin": "P", "worker": "w"});
+        for (name, value) in more.as_object().unwrap() {
+            hello[name] = value.clone();
+        }
+        self.send(hello).await;
+    }
+
+    /// Answers `init` with these points, and the events around it.
+    pub(crate) async fn register(&mut self, points: Json) {
+        self.serve_event("before-config").await;
+        let init = self.expect_event("init").await;
+        assert_eq!(init["param"], json!({"config": {"app": {"name": "test"}}}));
+        self.answer(&init, points).await;
+        let registered = self.expect("registered").await;
+        assert_eq!(registered["ok"], true, "{registered}");
+        self.serve_event("after-config").await;
+    }
+
+    pub(crate) async fn expect_event(&mut self, name: &str) -> Json {
+        let request = self.expect("request").await;
+        assert_eq!(
+            (&request["kind"], &request["name"]),
+            (&json!("event"), &json!(name))
+        );
+        request
+    }
+
+    pub(crate) async fn serve_event(&mut self, name: &str) {
+        let event = self.expect_event(name).await;
+        self.answer(&event, Json::Null).await;
+    }
+
+    pub(crate) async fn answer(&mut self, request: &Json, result: Json) {
+        self.send(json!({"type": "response", "id": request["id"], "result": result}))
+            .await;
+    }
+
+    pub(crate) async fn refuse(&mut self, request: &Json, error: Json) {
+        self.send(json!({"type": "response", "id": request["id"], "error": error}))
+            .await;
+    }
+}
+
+/// A lambda's points.
+pub(crate) fn op(name: &str) -> Json {
+    json!({"op": [{"name": name}]})
+}
+
+/// A request to plugin `P`.
+pub(crate) fn request(name: &str) -> PluginRequest {
+    PluginRequest {
+        plugin: "P".into(),
+        kind: "op",
+        name: name.to_owned(),
+        param: json!({"action": name}),
+        context: Some(CallContext::default()),
+        timeout: None,
+        deadline: None,
+        lineage: Lineage::default(),
+    }
+}
+
+/// The body of a call.
+pub(crate) fn payload(action: &str) -> Map<String, Json> {
+    json!({"action": action}).as_object().unwrap().clone()
+}
+
+/// Checks an error's code and the reason in its details.
+pub(crate) fn assert_refused(answer: Result<Json, ApiError>, code: i64, reason: &str) {
+    let error = answer.expect_err("an error");
+    let wire = error.to_wire();
+    assert_eq!(wire["code"], code, "{wire}");
+    assert_eq!(wire["info"]["reason"], reason, "{wire}");
+    assert_eq!(wire["info"]["plugin"], "P", "{wire}");
+}
