@@ -224,18 +224,20 @@ impl Worker {
 
     /// Waits for whatever comes, pings too.
     pub(crate) async fn next_raw(&mut self) -> Seen {
-        let outgoing = timeout(EVER, self.receiver.next()).await;
-        seen(outgoing.expect("nothing came"))
+        seen(self.receiver.next().await)
     }
 
     /// Waits for whatever comes and answers pings meanwhile.
     pub(crate) async fn next(&mut self) -> Seen {
-        loop {
-            let seen = self.next_raw().await;
-            if let Some(seen) = self.consider(seen).await {
-                return seen;
+        let unasked = async {
+            loop {
+                let seen = self.next_raw().await;
+                if let Some(seen) = self.consider(seen).await {
+                    return seen;
+                }
             }
-        }
+        };
+        timeout(EVER, unasked).await.expect("nothing came")
     }
 
     /// Answers pings; passes on everything else. Numbers must be without gaps.
