@@ -30,13 +30,13 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in do
 
 #[derive(Debug, Args)]
 struct SettingFlags {
-    /// Where to listen, as [host]:port (HOST).
+    /// Where to listen, as [host]:port (`HOST`).
     #[arg(long, global = true, value_name = "ADDRESS")]
     host: Option<String>,
-    /// Where the data is kept (DATA_DIR).
+    /// Where the data is kept (`DATA_DIR`).
     #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// Any setting by its name, such as DEV_MODE=NO; may be given again and again.
+    /// Any setting by its name, such as `DEV_MODE=NO`; may be given again and again.
     #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// The settings file; ./skytrail.toml when there is one.
