@@ -2,8 +2,6 @@
 //! a damaged sled, and concurrent histories.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     unreachable_pub,
