@@ -13,7 +13,7 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::hub::{GetHubState, Hub};
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog};
-use skytrail_actors::plugin::{NoPlugins, PluginGate};
+use skytrail_actors::plugin::{PluginBroker, PluginEntry, PluginGate, PluginsSettings};
 use skytrail_actors::projector::{
     self, Applied, GetProjectorState, Projector, ProjectorParts, StopProjector,
 };
@@ -30,9 +30,11 @@ use crate::auth::throttle::Throttle;
 use crate::auth::token::JwtTokens;
 use crate::config::{Config, KeyOrigin, Keys, Secret};
 use crate::http::health::Health;
+use crate::http::router::PluginCaller;
 use crate::http::server::{self, Listening};
 use crate::projection::{SqlStore, StoreOptions};
 use crate::services::{Services, Settings};
+use crate::socket::plugin::{self, PluginDoor};
 
 /// How long each step of a shutdown may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,6 +71,7 @@ pub struct Application {
     store: Arc<SqlStore>,
     records: Arc<Records>,
     projector: Addr<Projector>,
+    broker: PluginBroker,
     http: ServerHandle,
     arbiters: Vec<Arbiter>,
     /// Where it listens.
@@ -124,7 +127,8 @@ impl Application {
         };
         let projector =
             Projector::start_in_arbiter(&background.handle(), |_| Projector::new(parts));
-        let plugins: Arc<dyn PluginGate> = Arc::new(NoPlugins::default());
+        let broker = PluginBroker::start(plugin_settings(config, &keys), &front.handle());
+        let plugins: Arc<dyn PluginGate> = Arc::new(broker.clone());
         let env = RecordEnv {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
@@ -142,6 +146,7 @@ impl Application {
             records: Arc::clone(&records),
             projector: projector.clone(),
             hub: hub.clone(),
+            broker: broker.clone(),
         };
         let services = Arc::new(Services {
             records: Arc::clone(&records) as _,
@@ -154,7 +159,12 @@ impl Application {
             settings: settings(config),
             health: Arc::new(health),
         });
-        let routes: server::Routes = Arc::new(|_| {});
+        let door = PluginDoor {
+            broker: broker.clone(),
+            api: Arc::new(PluginCaller(Arc::clone(&services))),
+            keys: keys.clone(),
+        };
+        let routes: server::Routes = Arc::new(move |config| plugin::configure(&door, config));
         let (listen, workers) = (config.http.listen, config.http.workers);
         let listening = server::listen(services, routes, listen, workers, STEP_DEADLINE);
         let Listening { server, address } =
@@ -166,6 +176,7 @@ impl Application {
             store,
             records,
             projector,
+            broker,
             http,
             arbiters,
             address,
@@ -177,7 +188,13 @@ impl Application {
     /// checkpoint. Each step has a deadline; what is not done then is in the log and done at the
     /// next start.
     pub async fn stop(self) {
-        step("requests end", self.http.stop(true)).await;
+        let (broker, http) = (self.broker, self.http);
+        // Requests that run may need their plugins, and workers hold sockets that the door would
+        // wait for: the door closes first, then both finish side by side.
+        step("requests end", async move {
+            tokio::join!(http.stop(true), broker.leave());
+        })
+        .await;
         step("tasks end", spawn::join_all()).await;
         self.records.stop();
         let projector = self.projector;
@@ -318,6 +335,28 @@ fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Result<Accounts, Ap
     ))
 }
 
+fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {
+    let limits = &config.plugin;
+    let entry = |plugin: &crate::config::Plugin| PluginEntry {
+        name: plugin.name.as_str().into(),
+        timeout: plugin.timeout,
+    };
+    PluginsSettings {
+        plugins: config.plugins.iter().map(entry).collect(),
+        allow_unlisted: limits.allow_unlisted,
+        dev_mode: config.app.dev_mode,
+        config: Arc::new(config.for_plugins(keys)),
+        max_queue: limits.queue,
+        rejoin_wait: limits.rejoin_wait,
+        heartbeat: limits.heartbeat,
+        drain: limits.drain.min(STEP_DEADLINE),
+        max_message: limits.max_message,
+        max_calls: limits.max_calls,
+        max_depth: limits.max_depth,
+        ..PluginsSettings::default()
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     Settings {
         dev_mode: config.app.dev_mode,
@@ -334,6 +373,7 @@ struct PartStates {
     records: Arc<Records>,
     projector: Addr<Projector>,
     hub: Addr<Hub>,
+    broker: PluginBroker,
 }
 
 #[async_trait]
@@ -350,6 +390,7 @@ impl Health for PartStates {
             "log": self.log.state(),
             "projector": projector,
             "hub": hub,
+            "plugins": self.broker.state().await,
             "records": self.records.states(),
         })
     }

@@ -4,6 +4,7 @@
 
 mod auth;
 pub mod lambda;
+mod pubsub_publish;
 mod record_delete;
 mod record_fetch;
 mod record_query;
@@ -23,7 +24,7 @@ use skytrail_schema::query::Scope;
 
 use crate::http::checks::Check::{
     self, AccessKey, Authenticator, DevOnly, InjectAuth, InjectDb, PluginReady, RequireAdmin,
-    RequireAuth,
+    RequireAuth, RequireMaster,
 };
 use crate::services::Services;
 
@@ -80,6 +81,7 @@ const READ: &[Check] = &[Authenticator, InjectAuth, InjectDb, PluginReady];
 const ADMIN: &[Check] = &[Authenticator, InjectAuth, RequireAdmin, PluginReady];
 const ROLES: &[Check] = &[Authenticator, InjectAuth, PluginReady];
 const DEV: &[Check] = &[AccessKey, DevOnly, PluginReady];
+const MASTER: &[Check] = &[AccessKey, RequireMaster];
 const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 
 macro_rules! actions {
@@ -98,6 +100,7 @@ actions! {
     "auth:login" "auth" KEY => auth::log_in;
     "auth:logout" "auth" LOGOUT => auth::log_out;
     "me" "" USER => auth::me;
+    "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;
     "record:save" "record" WRITE => record_save::run;
     "record:delete" "record" WRITE => record_delete::run;
     "record:fetch" "record" READ => record_fetch::run;

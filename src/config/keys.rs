@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
 
@@ -40,6 +41,16 @@ struct KeyFile {
 }
 
 impl Keys {
+    /// Returns which key a text is; `None` for one that is neither.
+    pub fn kind_of(&self, text: &str) -> Option<KeyKind> {
+        let (is_master, is_client) = (self.master.matches(text), self.api.matches(text));
+        match (is_master, is_client) {
+            (true, _) => Some(KeyKind::Master),
+            (false, true) => Some(KeyKind::Client),
+            (false, false) => None,
+        }
+    }
+
     /// Takes the keys from the configuration, else from the data folder, else makes them and
     /// keeps them there, readable by the owner alone.
     ///

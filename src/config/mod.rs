@@ -4,6 +4,7 @@
 //! [`Config::read`], with its default; everything that is wrong is reported at
 //! once. The environment is a parameter, so tests need none.
 
+mod for_plugins;
 mod keys;
 mod secret;
 mod source;

@@ -25,6 +25,7 @@ pub enum Check {
     InjectAuth,
     RequireAuth,
     RequireAdmin,
+    RequireMaster,
     DevOnly,
     InjectDb,
     PluginReady,
@@ -82,6 +83,7 @@ impl<'a> Asked<'a> {
                 Check::InjectAuth => self.inject_auth(false).await?,
                 Check::RequireAuth => self.inject_auth(true).await?,
                 Check::RequireAdmin => self.require_admin()?,
+                Check::RequireMaster => self.require_master()?,
                 Check::DevOnly => self.dev_only()?,
                 Check::InjectDb => self.inject_db()?,
                 Check::PluginReady => self.plugin_ready()?,
@@ -198,6 +200,15 @@ impl<'a> Asked<'a> {
         Err(ApiError::new(Code::PermissionDenied, message).with_status(401))
     }
 
+    /// The master key.
+    fn require_master(&self) -> Result<(), ApiError> {
+        if self.context.caller.is_master() {
+            return Ok(());
+        }
+        let message = "no permission to this action";
+        Err(ApiError::new(Code::PermissionDenied, message).with_status(401))
+    }
+
     /// The master key, or development mode.
     fn dev_only(&self) -> Result<(), ApiError> {
         if self.services.settings.dev_mode || self.context.caller.is_master() {
@@ -270,15 +281,10 @@ impl<'a> Asked<'a> {
         let Some(key) = &self.key else {
             return Ok(KeyKind::None);
         };
-        let keys = &self.services.keys;
-        if keys.master.matches(key) {
-            Ok(KeyKind::Master)
-        } else if keys.api.matches(key) {
-            Ok(KeyKind::Client)
-        } else {
+        self.services.keys.kind_of(key).ok_or_else(|| {
             let message = format!("Cannot verify api key: `{key}`");
-            Err(ApiError::new(Code::AccessKeyNotAccepted, message))
-        }
+            ApiError::new(Code::AccessKeyNotAccepted, message)
+        })
     }
 }
 

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
 use skytrail_actors::hub::{Publish, Subscribe, Unsubscribe};
-use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::caller::KeyKind;
 
 /// The largest message.
@@ -138,12 +137,4 @@ async fn react(hub: &Addr<Hub>, id: ListenerId, text: &str, may_publish: bool) -
         _ => return Reaction::Say("Unknow action"),
     };
     done.map_or_else(|_| end("the server is stopping"), |()| Reaction::Nothing)
-}
-
-/// Publishes without a socket, for plugins and jobs.
-pub fn publish(hub: &Addr<Hub>, channels: Vec<String>, data: Json) {
-    let hub = hub.clone();
-    spawn_named("publish", async move {
-        let _ = hub.send(Publish { channels, data }).await;
-    });
 }

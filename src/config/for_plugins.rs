@@ -1,0 +1,62 @@
+//! The configuration as v1 hands it to plugins in the events of a start.
+
+use serde_json::{Value as Json, json};
+
+use super::{Config, Keys};
+
+impl Config {
+    /// Returns the object under `config`. It holds the keys: plugins are trusted with them.
+    ///
+    /// Parts that this server has not got are there with v1's values for "off", since plugins look
+    /// them up without asking.
+    pub fn for_plugins(&self, keys: &Keys) -> Json {
+        let timeout = self
+            .http
+            .response_timeout
+            .map_or(0, |timeout| timeout.as_secs());
+        json!({
+            "http": {"host": self.http.listen.to_string()},
+            "app": {
+                "name": self.app.name,
+                "api_key": keys.api.reveal(),
+                "master_key": keys.master.reveal(),
+                "access_control": "role",
+                "auth_record_keys": self.app.auth_record_keys,
+                "dev_mode": self.app.dev_mode,
+                "cors_host": self.http.cors_host,
+                "slave": false,
+                "response_timeout": timeout,
+            },
+            "database": {"implementation": "pq", "option": ""},
+            "auth": {"custom_token_secret": ""},
+            "asset_store": {
+                "implementation": "fs",
+                "public": false,
+                "fs": {"url_prefix": "", "secret": ""},
+                "s3": {"access_key": "", "secret_key": "", "region": "", "bucket": "", "url_prefix": ""},
+                "cloud": {"host": "", "token": "", "public_prefix": "", "private_prefix": ""},
+            },
+            "apns": {
+                "enable": false, "type": "cert", "env": "sandbox", "keepalive": 180,
+                "cert_config": {"cert": "", "key": ""},
+                "token_config": {"team_id": "", "key_id": "", "key": ""},
+            },
+            "fcm": {
+                "enable": false, "type": "server_key",
+                "service_account": {"key": ""}, "Server": {"key": ""},
+            },
+            "baidu": {"enable": false, "api_key": "", "secret_key": ""},
+            "log": {},
+            "zmq": {"timeout": 30, "max_bounce": self.plugin.max_depth},
+            "user_audit": {
+                "enabled": false, "trail_handler_url": "", "pw_min_length": 0,
+                "pw_uppercase_required": false, "pw_lowercase_required": false,
+                "pw_digit_required": false, "pw_symbol_required": false,
+                "pw_min_guessable_level": 0, "pw_excluded_keywords": null,
+                "pw_excluded_fields": null, "pw_history_size": 0,
+                "pw_history_days": 0, "pw_expiry_days": 0,
+            },
+            "verification": {"required": false},
+        })
+    }
+}
