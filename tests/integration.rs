@@ -10,5 +10,6 @@
     reason = "a test that meets what it does not expect should stop there and say so"
 )]
 
+mod door;
 mod golden;
 mod support;

@@ -2,8 +2,10 @@
 
 use serde_json::Value as Json;
 use skytrail_actors::plugin::{CallContext, Lambda, Lineage, PluginRequest};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::value::ValueError;
 
-use super::{Call, Outcome};
+use super::{Call, Outcome, typed};
 use crate::http::checks::Check::{self, Authenticator, InjectAuthId, PluginReady, RequireAuth};
 
 /// Returns what is checked before a lambda runs.
@@ -18,17 +20,21 @@ pub fn checks(lambda: &Lambda) -> &'static [Check] {
 /// Hands the whole body to the plugin, and its result back.
 ///
 /// # Errors
-/// The plugin's, or that it does not answer.
+/// 107 for a typed value that cannot be read; the plugin's; or that it does not answer.
 pub async fn run(call: Call, lambda: Lambda) -> Outcome {
+    let unreadable = |error: ValueError| ApiError::new(Code::BadRequest, error.to_string());
+    let param = typed::members(call.body).map_err(unreadable)?;
     let request = PluginRequest {
         plugin: lambda.plugin,
         kind: "op",
         name: lambda.name,
-        param: Json::Object(call.body),
+        param: Json::Object(param),
         context: Some(CallContext::of(&call.context)),
         timeout: lambda.timeout,
         deadline: call.context.deadline,
         lineage: Lineage::of(&call.context),
     };
-    Ok(call.services.plugins.call(request).await?.into())
+    let result = call.services.plugins.call(request).await?;
+    let unreadable = |error: ValueError| ApiError::unexpected(error.to_string());
+    Ok(typed::normalize(result).map_err(unreadable)?.into())
 }

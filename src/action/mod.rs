@@ -13,6 +13,7 @@ mod relation;
 mod request;
 mod role;
 mod schema;
+mod typed;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! A request goes through `frame` (request id, CORS, headers of every answer),
 //! `router` (which action), `checks` (who asks, and may he), and then to an action.
 
+mod body;
 pub mod checks;
 pub mod error;
 pub mod frame;

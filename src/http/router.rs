@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::checks::Asked;
-use super::error;
 use super::frame::RequestId;
+use super::{body, error};
 use crate::action::{self, Action, Call};
 use crate::services::Services;
 
@@ -26,15 +26,19 @@ use crate::services::Services;
 pub async fn route(
     services: web::Data<Services>,
     request: HttpRequest,
-    body: web::Bytes,
+    payload: web::Payload,
 ) -> HttpResponse {
     if let Some(clean) = cleaned(request.path()) {
         return HttpResponse::MovedPermanently()
             .insert_header((LOCATION, clean))
             .finish();
     }
+    let bytes = match body::collect(payload, services.settings.max_body_bytes).await {
+        Ok(bytes) => bytes,
+        Err(refused) => return error::failure(&refused),
+    };
     // v1 answers a body that is no JSON object with an empty one of its own.
-    let Some(body) = parse(&body) else {
+    let Some(body) = body::parse(&bytes) else {
         return HttpResponse::BadRequest().finish();
     };
     let header = |name: &str| {
@@ -54,7 +58,9 @@ pub async fn route(
         .get::<RequestId>()
         .map_or_else(Uuid::new_v4, |id| id.0);
     let context = context(request_id, Origin::Api, &services);
-    match run(&services, request.path(), body, asked, context).await {
+    // Decoded: names of lambdas may hold what paths have to escape.
+    let path = request.match_info().as_str();
+    match run(&services, path, body, asked, context).await {
         Ok(body) => error::success(&body),
         Err(failed) => error::failure(&failed),
     }
@@ -74,6 +80,15 @@ enum Target {
     Lambda(Lambda),
 }
 
+impl Target {
+    fn name(&self) -> &str {
+        match self {
+            Self::Action(action) => action.name,
+            Self::Lambda(lambda) => &lambda.name,
+        }
+    }
+}
+
 /// Finds the action, passes its checks, runs it, and makes the body of the answer.
 async fn run(
     services: &Arc<Services>,
@@ -82,7 +97,25 @@ async fn run(
     shown: Credentials,
     context: RequestContext,
 ) -> Result<Json, ApiError> {
+    let started = Instant::now();
     let target = find(services, path, &body)?;
+    let (name, request_id) = (target.name().to_owned(), context.request_id);
+    let outcome = within_time(services, target, body, shown, context).await;
+    let status = outcome.as_ref().map_or_else(ApiError::status, |_| 200);
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    // Nothing of the body: it may hold keys, tokens and passwords.
+    tracing::debug!(%request_id, action = name, status, duration_ms, "request");
+    outcome
+}
+
+/// Runs an action, no longer than its time. What an actor has taken up goes on there.
+async fn within_time(
+    services: &Arc<Services>,
+    target: Target,
+    body: Map<String, Json>,
+    shown: Credentials,
+    context: RequestContext,
+) -> Result<Json, ApiError> {
     let deadline = context.deadline;
     let work = perform(Arc::clone(services), target, body, shown, context);
     let work = AssertUnwindSafe(work).catch_unwind();
@@ -106,7 +139,7 @@ async fn run(
 async fn perform(
     services: Arc<Services>,
     target: Target,
-    body: Map<String, Json>,
+    mut body: Map<String, Json>,
     shown: Credentials,
     mut context: RequestContext,
 ) -> Result<Json, ApiError> {
@@ -121,7 +154,15 @@ async fn perform(
     context.tag = tag;
     let mut asked = Asked::new(&services, &body, key, token, context);
     asked.pass(checks).await?;
-    let (context, scope) = (asked.context, asked.scope);
+    let (context, scope, key, token) = (asked.context, asked.scope, asked.key, asked.token);
+    if matches!(target, Target::Lambda(_)) && context.origin == Origin::Api {
+        // Plugins find key and token in the body, wherever they came from.
+        for (name, shown) in [("api_key", key), ("access_token", token)] {
+            if let Some(shown) = shown {
+                body.insert(name.to_owned(), shown.into());
+            }
+        }
+    }
     let call = Call {
         services: Arc::clone(&services),
         context,
@@ -180,16 +221,6 @@ fn cleaned(path: &str) -> Option<String> {
         }
     }
     Some(format!("/{}", parts.join("/")))
-}
-
-/// Parses the first JSON value of a body; an empty body is an empty object.
-fn parse(body: &[u8]) -> Option<Map<String, Json>> {
-    let mut values = serde_json::Deserializer::from_slice(body).into_iter();
-    match values.next() {
-        None => Some(Map::new()),
-        Some(Ok(Json::Object(object))) => Some(object),
-        Some(_) => None,
-    }
 }
 
 fn context(request_id: Uuid, origin: Origin, services: &Services) -> RequestContext {
@@ -272,14 +303,5 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(cleaned(path).as_deref(), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn only_the_first_value_of_a_body_counts() {
-        assert_eq!(parse(b"").map(|body| body.len()), Some(0));
-        assert_eq!(parse(b"{\"a\":1} trailing").map(|body| body.len()), Some(1));
-        assert_eq!(parse(b"{\"a\":"), None);
-        assert_eq!(parse(b"[1]"), None);
-        assert_eq!(parse(b"\xff"), None);
     }
 }

@@ -44,12 +44,10 @@ pub fn listen(
     shutdown: Duration,
 ) -> std::io::Result<Listening> {
     let services = web::Data::from(services);
-    let max_body = services.settings.max_body_bytes;
     let build = move || {
         let routes = Arc::clone(&routes);
         App::new()
             .app_data(services.clone())
-            .app_data(web::PayloadConfig::new(max_body))
             .wrap(from_fn(frame::frame))
             .configure(move |config| routes(config))
             .route("/_/health", web::get().to(health::health))
