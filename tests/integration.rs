@@ -10,6 +10,7 @@
     reason = "a test that meets what it does not expect should stop there and say so"
 )]
 
+mod chat;
 mod door;
 mod golden;
 mod support;
