@@ -99,7 +99,7 @@ async function chat() {
 
   const refusal = await ben.say(room, '   ').then(() => null, (error) => error);
   assert.ok(refusal, 'an empty message was taken');
-  assert.strictEqual(refusal.error.code, INVALID_ARGUMENT);
+  assert.strictEqual(refusal.code, INVALID_ARGUMENT);
 
   const query = new skygear.Query(Message);
   query.equalTo('room', new ben.sdk.Reference(room));
@@ -116,7 +116,7 @@ async function chat() {
   const nameOf = (id) => [ada, ben].find((it) => it.user._id === id).name;
   console.log(`# ${room.title}`);
   found.forEach((it) => console.log(`${nameOf(it.ownerID)}: ${it.text} (${it.word_count} words)`));
-  console.log(`ben, refused: ${refusal.error.message}`);
+  console.log(`ben, refused: ${refusal.message}`);
   console.log(`${statistics.messages} messages, ${statistics.words} words`);
 }
 

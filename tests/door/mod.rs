@@ -63,18 +63,18 @@ fn only_the_master_key_sees_the_parts() {
 }
 
 #[test]
-fn publishing_needs_a_key_channels_and_data() {
+fn publishing_without_a_socket_needs_the_master_key_channels_and_data() {
     let server = TestServer::start();
-    let client = Client::anonymous(&server);
-    let publish = |body| client.call("pubsub:publish", body);
+    let publish = |body| Client::master(&server).call("pubsub:publish", body);
     let answer = publish(json!({"channels": ["room"], "data": {"a": 1}}));
-    assert_eq!(answer.result(), "OK");
+    assert_eq!(answer.status, 200, "{}", answer.json());
     assert_eq!(publish(json!({"channels": [], "data": 1})).code(), 108);
     assert_eq!(
         publish(json!({"channels": ["room"], "data": null})).code(),
         108
     );
     assert_eq!(publish(json!({"channels": "room", "data": 1})).code(), 107);
-    let answer = ask(&server, "POST", "/pubsub/publish", &[]);
-    assert_eq!((answer.status, answer.code()), (401, 101));
+    let body = json!({"channels": ["room"], "data": 1});
+    let answer = Client::anonymous(&server).call("pubsub:publish", body);
+    assert_eq!((answer.status, answer.code()), (401, 102));
 }
