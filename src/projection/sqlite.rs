@@ -70,7 +70,7 @@ impl OpenError {
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_fixed.sql")];
 
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.
-const CHECKPOINT_PAGES: &str = "4000";
+const CHECKPOINT_PAGES: &str = "8000";
 
 /// Returns the options that all connections share.
 fn base(path: &Path) -> SqliteConnectOptions {
@@ -104,6 +104,8 @@ pub(crate) async fn open_writer(
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", "33554432")
+        // Statements that may be undone keep what they change here, not in a file.
+        .pragma("temp_store", "MEMORY")
         .connect()
         .await?;
     migrate(&mut conn).await?;
