@@ -101,3 +101,35 @@ fn keys_are_made_once_and_kept() {
     assert!(!first.api.matches(first.master.reveal()));
     assert_eq!(format!("{first:?}").matches("***").count(), 2);
 }
+
+#[test]
+fn the_example_file_holds_every_setting_with_its_default() {
+    let text = include_str!("../../skytrail.example.toml");
+    let is_setting = |line: &&str| {
+        let name = line.split(" = ").next().unwrap_or_default();
+        line.contains(" = ") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(is_setting)
+        .collect();
+    let example = Sources::default().with_toml(&lines.join("\n")).unwrap();
+    let (_, defaults) = Config::read(&Sources::default()).unwrap();
+    for Setting { name, value, .. } in &defaults {
+        let line = lines
+            .iter()
+            .find(|line| line.starts_with(&format!("{} = ", name.to_lowercase())));
+        assert!(line.is_some(), "{name} is missing");
+        let written = example.get(name).map_or("", |(_, value)| value);
+        let expected = match value.as_str() {
+            "YES" => "true",
+            "NO" => "false",
+            // One per core, which differs from machine to machine.
+            _ if name == "HTTP_WORKERS" => continue,
+            value => value,
+        };
+        assert_eq!(written, expected, "{name}");
+    }
+    assert_eq!(lines.len(), defaults.len(), "{lines:?}");
+}
