@@ -24,6 +24,7 @@ use skytrail_actors::store::RecordStore;
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::password::Argon2Hasher;
 use crate::auth::throttle::Throttle;
@@ -72,6 +73,7 @@ pub struct Application {
     records: Arc<Records>,
     projector: Addr<Projector>,
     broker: PluginBroker,
+    running: TaskTracker,
     http: ServerHandle,
     arbiters: Vec<Arbiter>,
     /// Where it listens.
@@ -158,7 +160,9 @@ impl Application {
             throttle: Throttle::new(config.http.auth_throttle),
             settings: settings(config),
             health: Arc::new(health),
+            running: TaskTracker::new(),
         });
+        let running = services.running.clone();
         let door = PluginDoor {
             broker: broker.clone(),
             api: Arc::new(PluginCaller(Arc::clone(&services))),
@@ -177,6 +181,7 @@ impl Application {
             records,
             projector,
             broker,
+            running,
             http,
             arbiters,
             address,
@@ -188,11 +193,16 @@ impl Application {
     /// checkpoint. Each step has a deadline; what is not done then is in the log and done at the
     /// next start.
     pub async fn stop(self) {
-        let (broker, http) = (self.broker, self.http);
-        // Requests that run may need their plugins, and workers hold sockets that the door would
-        // wait for: the door closes first, then both finish side by side.
+        let (broker, running, http) = (self.broker, self.running, self.http);
+        // Requests that run may need their plugins, so those leave after them; and the door would
+        // wait for the workers' sockets.
+        let leaving = async move {
+            running.close();
+            running.wait().await;
+            broker.leave().await;
+        };
         step("requests end", async move {
-            tokio::join!(http.stop(true), broker.leave());
+            tokio::join!(http.stop(true), leaving);
         })
         .await;
         step("tasks end", spawn::join_all()).await;

@@ -8,6 +8,7 @@ use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::PluginGate;
 use skytrail_actors::record::service::RecordService;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::throttle::Throttle;
 use crate::config::Keys;
@@ -32,6 +33,8 @@ pub struct Services {
     pub settings: Settings,
     /// What `/_/health` shows of the parts.
     pub health: Arc<dyn crate::http::health::Health>,
+    /// The requests under way, so that a shutdown can wait for them.
+    pub running: TaskTracker,
 }
 
 /// Settings that actions need.

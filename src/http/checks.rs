@@ -5,7 +5,6 @@
 
 use serde_json::{Map, Value as Json};
 use skytrail_actors::context::RequestContext;
-use skytrail_actors::plugin::Readiness;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::UserState;
@@ -257,24 +256,9 @@ impl<'a> Asked<'a> {
 
     /// The plugins are ready; while they prepare they may call themselves.
     fn plugin_ready(&self) -> Result<(), ApiError> {
-        let unavailable = |code, message: &str| Err(ApiError::new(code, message));
-        match self.services.plugins.points().readiness {
-            Readiness::Ready => Ok(()),
-            Readiness::Unavailable => unavailable(
-                Code::PluginUnavailable,
-                "plugins are unavailable at the moment",
-            ),
-            Readiness::Initializing => {
-                let is_from_plugin = self.body.get("_from_plugin") == Some(&Json::Bool(true));
-                if is_from_plugin && self.classify_key()? == KeyKind::Master {
-                    return Ok(());
-                }
-                unavailable(
-                    Code::PluginInitializing,
-                    "Plugins are initializing at the moment",
-                )
-            }
-        }
+        let is_from_plugin = self.body.get("_from_plugin") == Some(&Json::Bool(true));
+        let is_own = is_from_plugin && self.classify_key()? == KeyKind::Master;
+        self.services.plugins.points().readiness.check(is_own)
     }
 
     fn classify_key(&self) -> Result<KeyKind, ApiError> {

@@ -98,6 +98,7 @@ async fn run(
     context: RequestContext,
 ) -> Result<Json, ApiError> {
     let started = Instant::now();
+    let _running = services.running.token();
     let target = find(services, path, &body)?;
     let (name, request_id) = (target.name().to_owned(), context.request_id);
     let outcome = within_time(services, target, body, shown, context).await;

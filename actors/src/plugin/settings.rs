@@ -26,8 +26,9 @@ impl PluginEntry {
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limits and policies; the defaults are the protocol's.
-#[derive(Clone, Debug)]
+/// Limits and policies; the defaults are the protocol's. Never printed: the configuration that
+/// plugins are told has keys in it.
+#[derive(Clone)]
 pub struct PluginsSettings {
     /// The plugins, in the order in which they start, hook and hear of events.
     pub plugins: Vec<PluginEntry>,

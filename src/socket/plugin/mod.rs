@@ -1,0 +1,75 @@
+//! `/_/plugin`: where workers of plugins connect.
+//!
+//! `refusal` decides who may, `link` moves messages between the socket and the connection's
+//! actor. From the upgrade on the actor decides everything.
+
+mod link;
+mod refusal;
+
+use std::sync::Arc;
+
+use actix_web::http::header::{HeaderName, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse, web};
+use skytrail_actors::plugin::protocol::SUBPROTOCOL;
+use skytrail_actors::plugin::{ApiCaller, PluginBroker, transport};
+
+use crate::config::Keys;
+use crate::http::error;
+
+/// The path.
+const PATH: &str = "/_/plugin";
+/// How many seconds a worker should stay away when there is no place for it.
+const COME_BACK_AFTER: &str = "5";
+const API_KEY: HeaderName = HeaderName::from_static("x-skygear-api-key");
+
+/// What the endpoint needs.
+#[derive(Clone)]
+pub struct PluginDoor {
+    /// Where connections go.
+    pub broker: PluginBroker,
+    /// Runs the actions that workers ask for.
+    pub api: Arc<dyn ApiCaller>,
+    /// The keys in use.
+    pub keys: Keys,
+}
+
+/// Adds the endpoint.
+pub fn configure(door: &PluginDoor, config: &mut web::ServiceConfig) {
+    let door = web::Data::new(door.clone());
+    config.service(
+        web::resource(PATH)
+            .app_data(door)
+            .route(web::get().to(connect)),
+    );
+}
+
+/// Takes a worker's connection.
+async fn connect(
+    door: web::Data<PluginDoor>,
+    request: HttpRequest,
+    body: web::Payload,
+) -> actix_web::Result<HttpResponse> {
+    if let Err(refused) = refusal::check(&request, &door.keys) {
+        return Ok(error::failure(&refused));
+    }
+    let Some(permit) = door.broker.admit() else {
+        let mut response = error::failure(&refusal::no_place());
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, COME_BACK_AFTER.parse()?);
+        return Ok(response);
+    };
+    let (response, session, stream) =
+        actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])?;
+    let max_message = door.broker.settings().max_message;
+    let stream = stream
+        .max_frame_size(max_message)
+        .aggregate_continuations()
+        .max_continuation_size(max_message);
+    let (sender, receiver) = transport::channel();
+    let actor = door.broker.connect(sender, Arc::clone(&door.api));
+    actix_web::rt::spawn(async move {
+        link::run(session, stream, receiver, actor).await;
+        drop(permit);
+    });
+    Ok(response)
+}
