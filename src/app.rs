@@ -23,6 +23,7 @@ use skytrail_actors::record::live::LiveState;
 use skytrail_actors::store::RecordStore;
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
+use skytrail_schema::id::RecordId;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -140,6 +141,7 @@ impl Application {
             clock,
         };
         install::install(&env, &config.app.auth_record_keys).await?;
+        spawn::spawn_named("learn keys", learn_keys(env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
         let accounts = Arc::new(accounts(config, &keys, env)?);
         let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
@@ -315,6 +317,36 @@ async fn catch_up(
         .await
         .map_err(|error| failed(&error))?;
     Ok(snapshot)
+}
+
+/// Tells the live state which records there are, so that most creations need not ask the store.
+async fn learn_keys(env: RecordEnv) {
+    const KEYS_AT_ONCE: u32 = 10_000;
+    for definition in env.live.get_types() {
+        let mut after = None;
+        loop {
+            let keys = env
+                .store
+                .list_keys(&definition, after.as_ref(), KEYS_AT_ONCE)
+                .await;
+            let keys = match keys {
+                Ok(keys) if keys.is_empty() => break,
+                Ok(keys) => keys,
+                Err(error) => {
+                    tracing::warn!(%error, "keys could not be learnt; creations ask the store");
+                    return;
+                }
+            };
+            after = keys.last().cloned();
+            let id = |key| RecordId {
+                record_type: definition.name.clone(),
+                key,
+            };
+            let ids: Vec<_> = keys.into_iter().map(id).collect();
+            env.live.known_keys().learn(ids.iter());
+        }
+    }
+    env.live.known_keys().complete();
 }
 
 fn log_options(config: &Config, clock: &Arc<dyn Clock>) -> LogOptions {

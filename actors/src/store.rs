@@ -116,6 +116,14 @@ pub trait RecordStore: Send + Sync + 'static {
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Option<RecordId>, StoreError>;
 
+    /// Lists keys of a type's records in ascending order, those behind `after`, at most `limit`.
+    async fn list_keys(
+        &self,
+        definition: &TypeDefinition,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<RecordKey>, StoreError>;
+
     /// Counts the records of a type, over all databases.
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError>;
 

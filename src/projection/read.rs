@@ -198,6 +198,25 @@ pub(crate) async fn find_referrer(
         .transpose()
 }
 
+/// Lists a table's keys in order.
+pub(crate) async fn keys(
+    conn: &mut SqliteConnection,
+    table: &Table,
+    after: Option<&RecordKey>,
+    limit: u32,
+) -> Result<Vec<RecordKey>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT _id FROM ");
+    sql.name(&table.name);
+    if let Some(after) = after {
+        sql.push(" WHERE _id>")
+            .bind(Arg::Text(after.as_str().into()));
+    }
+    sql.push(" ORDER BY _id LIMIT ").number(limit.into());
+    let rows = sql.fetch_all(conn).await?;
+    let key = |row: &SqliteRow| Ok(RecordKey::from(row.try_get::<&str, _>(0)?));
+    rows.iter().map(key).collect()
+}
+
 /// Counts a table's rows.
 pub(crate) async fn count(conn: &mut SqliteConnection, table: &Table) -> Result<u64, sqlx::Error> {
     let mut sql = Sql::new("SELECT count(*) FROM ");

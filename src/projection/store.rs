@@ -125,6 +125,21 @@ impl RecordStore for SqlStore {
         Ok(None)
     }
 
+    async fn list_keys(
+        &self,
+        definition: &TypeDefinition,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        let layout = self.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        read::keys(conn, table, after, limit).await.map_err(failed)
+    }
+
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError> {
         let layout = self.layout(definition);
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {

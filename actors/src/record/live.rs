@@ -20,6 +20,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
 use super::apply;
+use super::known_keys::KnownKeys;
 use crate::log::CommitObserver;
 use crate::store::{HeadSource, Snapshot};
 
@@ -46,6 +47,7 @@ pub struct LiveState {
     roles: RwLock<BTreeMap<RoleName, (u32, RoleFlags)>>,
     field_access: RwLock<(u32, FieldAccess, Arc<FieldRules>)>,
     cache: Mutex<Cache>,
+    keys: KnownKeys,
 }
 
 struct Cache {
@@ -74,7 +76,16 @@ impl LiveState {
             .iter()
             .map(|(name, version, flags)| (name.clone(), (*version, *flags)));
         let (version, access) = &snapshot.field_access;
+        let keys = KnownKeys::default();
+        if snapshot
+            .types
+            .iter()
+            .all(|definition| !definition.is_created)
+        {
+            keys.complete();
+        }
         Self {
+            keys,
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
             field_access: RwLock::new(compiled(*version, access)),
@@ -98,10 +109,11 @@ impl LiveState {
     /// Returns what is known of records, as of one position.
     pub fn get_heads(&self, ids: &[RecordId]) -> KnownHeads {
         let mut cache = self.cache.lock();
-        let heads: Vec<_> = ids
-            .iter()
-            .map(|id| cache.records.get(id).cloned())
-            .collect();
+        let known = |id: &RecordId| {
+            let head = cache.records.get(id).cloned();
+            head.or_else(|| self.keys.is_absent(id).then_some(None))
+        };
+        let heads: Vec<_> = ids.iter().map(known).collect();
         let is_behind = |(id, head): (&RecordId, &Option<KnownHead>)| {
             head.is_none() && cache.pins.contains_key(&Stream::Record(id.clone()))
         };
@@ -143,6 +155,11 @@ impl LiveState {
     pub fn get_type(&self, name: &TypeName) -> Arc<TypeDefinition> {
         let known = self.types.read().get(name).cloned();
         known.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())))
+    }
+
+    /// Returns what is known of which records exist.
+    pub fn known_keys(&self) -> &KnownKeys {
+        &self.keys
     }
 
     /// Returns all types that are created, by no particular order.
@@ -259,6 +276,12 @@ impl HeadSource for LiveState {
 
 impl CommitObserver for LiveState {
     fn committed(&self, commits: &[Arc<Commit>]) {
+        let created = commits.iter().flat_map(|commit| &commit.events);
+        let created = created.filter_map(|event| match (&event.stream, &event.body) {
+            (Stream::Record(id), EventBody::RecordCreated(_)) => Some(id),
+            _ => None,
+        });
+        self.keys.learn(created);
         let mut cache = self.cache.lock();
         for event in commits.iter().flat_map(|commit| &commit.events) {
             self.observe(event, &mut cache);

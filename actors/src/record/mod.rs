@@ -8,6 +8,7 @@ pub mod delete;
 pub mod draft;
 pub mod env;
 pub mod hooks;
+pub mod known_keys;
 pub mod live;
 pub mod messages;
 pub mod migrate;

@@ -1,0 +1,91 @@
+//! Which records exist, roughly: a set of hashes that tells for sure that a record does not exist.
+//!
+//! Most saves create records under fresh random ids. Asking the store whether
+//! each exists would cost more than all the rest of such a save. The set learns
+//! every key from the log as it is created, and those from before the start from
+//! the store, in the background; until it has them, and above its bound, it
+//! knows nothing. Two keys with one hash, and keys of deleted records, only cost
+//! a question to the store.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+
+use parking_lot::Mutex;
+use skytrail_schema::id::RecordId;
+
+/// Above this many keys (about 64 MiB) the set is given up.
+const MAX_KEYS: usize = 4_000_000;
+
+/// See the module's overview.
+#[derive(Debug)]
+pub struct KnownKeys {
+    hasher: RandomState,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hashes: HashSet<u64>,
+    is_complete: bool,
+    is_given_up: bool,
+}
+
+impl Default for KnownKeys {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl KnownKeys {
+    /// Learns that records exist or did once.
+    pub fn learn<'a>(&self, ids: impl Iterator<Item = &'a RecordId>) {
+        let mut state = self.state.lock();
+        if state.is_given_up {
+            return;
+        }
+        for id in ids {
+            state.hashes.insert(self.hash(id));
+        }
+        if state.hashes.len() > MAX_KEYS {
+            *state = State {
+                is_given_up: true,
+                ..State::default()
+            };
+        }
+    }
+
+    /// Learns that every record from before the start has been learnt.
+    pub fn complete(&self) {
+        let mut state = self.state.lock();
+        state.is_complete = !state.is_given_up;
+    }
+
+    /// Whether a record is known not to exist.
+    pub fn is_absent(&self, id: &RecordId) -> bool {
+        let state = self.state.lock();
+        state.is_complete && !state.hashes.contains(&self.hash(id))
+    }
+
+    fn hash(&self, id: &RecordId) -> u64 {
+        self.hasher.hash_one(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_before_everything_is_learnt() {
+        let (keys, id) = (KnownKeys::default(), RecordId::new("t", "1"));
+        assert!(!keys.is_absent(&id));
+        keys.complete();
+        assert!(keys.is_absent(&id));
+        keys.learn([id.clone()].iter());
+        assert!(!keys.is_absent(&id));
+        assert!(keys.is_absent(&RecordId::new("u", "1")), "per type");
+    }
+}
