@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, NewCommit};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::decide::Plan;
@@ -51,6 +52,18 @@ where
     Err(ApiError::overloaded("the record"))
 }
 
+/// Refuses to store what the client has been told took too long.
+fn refuse_late(context: &RequestContext) -> Result<(), ApiError> {
+    let is_late = context
+        .deadline
+        .is_some_and(|deadline| deadline <= Instant::now());
+    if is_late {
+        let message = "Service taking too long to respond.";
+        return Err(ApiError::new(Code::ResponseTimeout, message));
+    }
+    Ok(())
+}
+
 /// Appends a plan. `id` is the attempt's own: what its hooks caused names it.
 ///
 /// # Errors
@@ -61,6 +74,7 @@ pub async fn commit(
     read_position: u64,
     context: &RequestContext,
 ) -> Result<Outcome<Arc<Commit>>, ApiError> {
+    refuse_late(context)?;
     let decision = Decision {
         commit: NewCommit {
             id: Uuid::now_v7(),

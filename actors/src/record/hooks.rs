@@ -7,6 +7,7 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Provenance;
 use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 use uuid::Uuid;
 
@@ -45,6 +46,7 @@ pub async fn before_save(
             });
         }
     }
+    restore(draft);
     Ok(())
 }
 
@@ -91,6 +93,8 @@ pub async fn run(
 fn forget(plugins: &Arc<dyn PluginGate>, mut request: PluginRequest) {
     let plugins = Arc::clone(plugins);
     request.deadline = None;
+    // Nobody waits for it, so it waits for its turn like everyone else.
+    request.lineage.via = None;
     if let Some(context) = &mut request.context {
         context.request_id = None;
         context.request_tag = "";
@@ -158,6 +162,19 @@ fn parse_answer(answer: &Json, record: &Record) -> Result<Answer, ApiError> {
             return Err(bad(&format!("{name} should be a string")));
         }
     }
+    for name in ["_created_at", "_updated_at"] {
+        let is_time = |value: &Json| {
+            value
+                .as_str()
+                .is_some_and(|text| Timestamp::parse(text).is_some())
+        };
+        if object
+            .get(name)
+            .is_some_and(|value| !value.is_null() && !is_time(value))
+        {
+            return Err(bad(&format!("{name} should be a time")));
+        }
+    }
     let access = object.get("_access").unwrap_or(&Json::Null);
     let access = Acl::from_wire(access).map_err(|error| bad(&error.to_string()))?;
     Ok(Answer {
@@ -177,32 +194,51 @@ fn parse_fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
     fields.map(parse).collect()
 }
 
-/// Takes an answer's fields and access list over; returns the names of the fields that changed.
-/// Fields that the answer leaves out stay, sequence and unknown markers are no values, and all
-/// other metadata is the server's.
+/// Takes an answer's fields and access list over; returns the names of what it changed. A field
+/// that the answer leaves out is as if the client had not sent it; sequence and unknown markers
+/// are no values; all other metadata is the server's.
 fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
-    let mut changed = BTreeSet::new();
+    let original = draft.original.as_ref().map(|head| &head.record);
+    let stored = |name: &str| original.and_then(|record| record.fields.get(name));
+    let before = std::mem::take(&mut draft.record.fields);
+    let mut after = Fields::new();
     for (name, value) in answer.fields {
         let is_marker = matches!(value, Value::Sequence | Value::Unknown(_));
-        let is_same = draft.record.fields.get(&name) == Some(&value);
-        let is_idle = value.is_null() && !draft.record.fields.contains_key(&name);
-        if !is_marker && !is_same && !is_idle {
-            draft.record.fields.insert(name.clone(), value);
-            changed.insert(name);
+        let is_known = before.contains_key(&name) || stored(&name).is_some();
+        if is_marker {
+            after.extend(before.get(&name).map(|value| (name, value.clone())));
+        } else if is_known || !value.is_null() {
+            after.insert(name, value);
         }
     }
-    let stored = draft
-        .original
-        .as_ref()
-        .and_then(|head| head.record.access.clone());
-    let access = answer.access.or(stored);
+    let names = before.keys().chain(after.keys());
+    let is_changed = |name: &&String| {
+        before.get(*name).or_else(|| stored(name)) != after.get(*name).or_else(|| stored(name))
+    };
+    let mut changed: BTreeSet<String> = names.filter(is_changed).cloned().collect();
+    let access = answer
+        .access
+        .or_else(|| original.and_then(|record| record.access.clone()));
     if access != draft.record.access {
         draft.record.access = access;
         changed.insert("_access".to_owned());
     }
+    draft.record.fields = after;
     changed
+}
+
+/// Gives the stored values back to the fields that hooks left out.
+fn restore(draft: &mut Draft) {
+    let original = draft.original.iter();
+    for (name, value) in original.flat_map(|head| &head.record.fields) {
+        let field = draft.record.fields.entry(name.clone());
+        field.or_insert_with(|| value.clone());
+    }
 }
 
 fn bad(reason: &str) -> ApiError {
     ApiError::unexpected(format!("failed to unmarshal record: {reason}"))
 }
+
+#[cfg(test)]
+mod tests;

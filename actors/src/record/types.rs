@@ -1,5 +1,8 @@
 //! Changing record types: extension by what records bring, and settings.
 
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{
     CreationRoles, DefaultAccess, EventBody, NewEvent, RoleFlags, Stream, TypeExtension,
@@ -27,14 +30,14 @@ pub async fn extend_by<'a>(
     context: &RequestContext,
 ) -> Result<(), ApiError> {
     let turn = Mutex::new(());
-    until_settled(&turn, |_| {
+    let is_extended = until_settled(&turn, |_| {
         let records = records.clone();
         async move {
             let read_position = env.live.position();
             let definition_of = |name: &TypeName| TypeDefinition::clone(&env.definition(name));
             let needed = migrate::extensions(records, definition_of, context.may_migrate)?;
             if needed.is_empty() {
-                return Ok(Outcome::Done(()));
+                return Ok(Outcome::Done(false));
             }
             let mut plan = Plan::default();
             for (name, extension) in needed {
@@ -42,10 +45,37 @@ pub async fn extend_by<'a>(
                 let definition = env.definition(&name);
                 plan.change_type(&definition, EventBody::TypeExtended(extension));
             }
-            discard(commit(&env.log, plan, read_position, context).await?)
+            Ok(
+                match commit(&env.log, plan, read_position, context).await? {
+                    Outcome::Done(_) => Outcome::Done(true),
+                    Outcome::Conflict => Outcome::Conflict,
+                },
+            )
         }
     })
-    .await
+    .await?;
+    if is_extended {
+        env.plugins.announce("schema-changed", schema(env));
+    }
+    Ok(())
+}
+
+/// Returns all types with their fields, as clients and plugins see them.
+pub fn schema(env: &RecordEnv) -> Json {
+    let is_public =
+        |definition: &&Arc<TypeDefinition>| definition.is_created && !definition.name.is_reserved();
+    let types = env.live.get_types();
+    let fields_of = |definition: &TypeDefinition| -> Json {
+        let fields = definition.fields.iter();
+        let own = fields.filter(|(name, _)| !name.starts_with('_'));
+        own.map(|(name, field)| json!({"name": name, "type": field.wire_name()}))
+            .collect()
+    };
+    let types = types.iter().filter(is_public).map(|definition| {
+        let fields = json!({"fields": fields_of(definition)});
+        (definition.name.to_string(), fields)
+    });
+    Json::Object(types.collect())
 }
 
 /// Records that are there when a sequence field is added get numbers from the projector, which
