@@ -15,7 +15,7 @@ use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog};
 use skytrail_actors::plugin::{PluginBroker, PluginEntry, PluginGate, PluginsSettings};
 use skytrail_actors::projector::{
-    self, Applied, GetProjectorState, Projector, ProjectorParts, StopProjector,
+    self, GetProjectorState, Projector, ProjectorParts, StopProjector,
 };
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
@@ -117,7 +117,8 @@ impl Application {
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
         let arbiters = vec![Arbiter::new(), Arbiter::new()];
-        let (applied, is_applied) = watch::channel(snapshot.checkpoint);
+        let (applied, position) = watch::channel(snapshot.checkpoint);
+        let is_applied = fed.applied(position);
         let parts = ProjectorParts {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
@@ -136,7 +137,7 @@ impl Application {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
             live,
-            applied: Applied(is_applied),
+            applied: is_applied,
             plugins: Arc::clone(&plugins),
             clock,
         };

@@ -16,6 +16,10 @@ use crate::store::RecordStore;
 
 /// A transaction holds at most this many events.
 const BATCH_EVENTS: usize = 512;
+/// After a batch smaller than this the projector lingers, unless someone waits for it: a
+/// transaction costs much the same for one event as for a hundred.
+const SMALL_BATCH_EVENTS: u64 = 128;
+const LINGER: Duration = Duration::from_millis(5);
 /// The pause after a failed transaction, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -156,6 +160,11 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
                 shared.position.store(last, Ordering::Release);
                 parts.live.projected(last);
                 parts.applied.send_replace(last);
+                let is_stopping = shared.is_stopping.load(Ordering::Acquire);
+                if last - position < SMALL_BATCH_EVENTS && !is_stopping {
+                    let demand = parts.fed.demand.notified();
+                    let _ = tokio::time::timeout(LINGER, demand).await;
+                }
             }
             Err(error) => {
                 tracing::error!(%error, position, "the record store does not take events");

@@ -25,12 +25,16 @@ const QUEUED_GROUPS: usize = 1024;
 
 /// How far the record store is; readers wait on it.
 #[derive(Clone, Debug)]
-pub struct Applied(pub watch::Receiver<u64>);
+pub struct Applied {
+    position: watch::Receiver<u64>,
+    /// Tells the projector that someone waits, so that it does not linger.
+    demand: Arc<Notify>,
+}
 
 impl Applied {
     /// Returns the last applied position.
     pub fn position(&self) -> u64 {
-        *self.0.borrow()
+        *self.position.borrow()
     }
 
     /// Waits until the store has applied `position`.
@@ -41,7 +45,8 @@ impl Applied {
         if self.position() >= position {
             return Ok(());
         }
-        let mut receiver = self.0.clone();
+        self.demand.notify_one();
+        let mut receiver = self.position.clone();
         let reached = receiver.wait_for(|applied| *applied >= position);
         match tokio::time::timeout(CATCH_UP_DEADLINE, reached).await {
             Ok(Ok(_)) => Ok(()),
@@ -60,19 +65,33 @@ pub struct Feed {
 pub struct Fed {
     groups: mpsc::Receiver<Vec<Arc<Commit>>>,
     wake: Arc<Notify>,
+    demand: Arc<Notify>,
+}
+
+impl Fed {
+    /// Returns the readers' side of `position`, which the projector will set.
+    pub fn applied(&self, position: watch::Receiver<u64>) -> Applied {
+        Applied {
+            position,
+            demand: Arc::clone(&self.demand),
+        }
+    }
 }
 
 /// Makes the two sides.
 pub fn feed() -> (Feed, Fed) {
     let (sender, groups) = mpsc::channel(QUEUED_GROUPS);
-    let wake = Arc::new(Notify::new());
-    (
-        Feed {
-            groups: sender,
-            wake: Arc::clone(&wake),
-        },
-        Fed { groups, wake },
-    )
+    let (wake, demand) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let feed = Feed {
+        groups: sender,
+        wake: Arc::clone(&wake),
+    };
+    let fed = Fed {
+        groups,
+        wake,
+        demand,
+    };
+    (feed, fed)
 }
 
 impl CommitObserver for Feed {
