@@ -4,8 +4,7 @@ use serde_json::{Value as Json, json};
 use skytrail_actors::accounts::messages::ChangeRelations;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::record::messages::FetchRecords;
-use skytrail_schema::caller::KeyKind;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::Scope;
@@ -25,7 +24,8 @@ async fn change(call: Call, is_addition: bool) -> Outcome {
     let name = request::text(&call.body, "name")?.unwrap_or_default();
     let relation = Relation::from_name(name.trim_start_matches('_'));
     let relation = relation.ok_or_else(|| {
-        ApiError::invalid_argument("only friend and follow are relations", &["name"])
+        let message = "Only friend and follow relation is supported";
+        ApiError::new(Code::NotSupported, message)
     })?;
     let targets = request::texts(&call.body, "targets")?.unwrap_or_default();
     let command = ChangeRelations {
@@ -39,34 +39,38 @@ async fn change(call: Call, is_addition: bool) -> Outcome {
     let changed = call.services.accounts.change_relations(command).await?;
     let mut results = Vec::with_capacity(targets.len());
     for (target, changed) in targets.into_iter().zip(changed) {
-        results.push(match changed {
-            Ok(user) => {
+        results.push(match (changed, is_addition) {
+            (Ok(user), true) => {
                 let data = profile(&call.services, &context, &user).await?;
                 json!({"id": target, "type": "user", "data": data})
             }
-            Err(error) => json!({"id": target, "type": "error", "data": error.to_wire()}),
+            (Ok(_), false) => json!({"id": target}),
+            (Err(_), true) => {
+                let error = ApiError::unexpected(format!("failed to fetch user id = {target}"));
+                json!({"id": target, "type": "error", "data": error.to_wire()})
+            }
+            (Err(error), false) => json!({"id": target, "type": "error", "data": error.to_wire()}),
         });
     }
     Ok(Json::Array(results).into())
 }
 
-/// Returns a user's record; access lists do not hide the users that one relates to.
+/// Returns a user's record as the caller may see it; of a hidden one that it is there.
 async fn profile(
     services: &Services,
     context: &RequestContext,
     user: &UserId,
 ) -> Result<Json, ApiError> {
-    let mut context = context.clone();
-    context.caller.key = KeyKind::Master;
-    let ids = vec![RecordId::user(user)];
-    let found = services
-        .records
-        .fetch(FetchRecords {
-            context,
-            scope: Scope::Public,
-            ids,
-        })
-        .await?;
+    let id = RecordId::user(user);
+    let command = FetchRecords {
+        context: context.clone(),
+        scope: Scope::Public,
+        ids: vec![id.clone()],
+    };
+    let found = services.records.fetch(command).await?;
     let record = found.into_iter().flatten().next();
-    Ok(record.map_or(Json::Null, |record| Json::Object(record.to_wire())))
+    Ok(record.map_or_else(
+        || json!({"_id": id.to_string(), "_type": "record", "_access": null}),
+        |record| Json::Object(record.to_wire()),
+    ))
 }
