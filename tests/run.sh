@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets up what the tests need and runs all of them:
+# Sets up what the tests need, checks formatting and lints, and runs all tests:
 #
-#   tests/run.sh             everything; arguments go to `cargo test`
+#   tests/run.sh             everything
 #   tests/run.sh --setup     the set-up only
+#   tests/run.sh NAME …      the set-up, and only the tests whose names contain NAME
 #
 # Needs Rust, and on Debian the right to install packages if node or python are missing. Whatever
 # it fetches goes into tests/node/node_modules and .venv. The last line says how many tests passed
@@ -49,21 +50,42 @@ install_python_packages() {
     touch "$stamp"
 }
 
+passed=0
+failed=0
+
+# Runs a check that either passes or fails as a whole.
+check() {
+    say "$*"
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
+# Runs the tests and adds up what each of their programs says.
 run_tests() {
-    local log status=0 passed failed
+    local log status=0 ok bad
     log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
-    cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
-    sum() { sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
-    passed=$(sum passed)
-    failed=$(sum failed)
+    say "cargo test --workspace $*"
+    cargo test --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
+    sum() {
+        sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'
+    }
+    ok=$(sum passed)
+    bad=$(sum failed)
+    rm -f "$log"
     # Something that did not even build has failed, too.
-    if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi
-    printf '\n%s passed, %s failed\n' "$passed" "$failed"
-    [ "$failed" -eq 0 ]
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
 }
 
 install_packages
 install_node_packages
 install_python_packages
-[ "${1:-}" = --setup ] || run_tests "$@"
+[ "${1:-}" = --setup ] && exit
+
+if [ $# -eq 0 ]; then
+    check cargo fmt --all --check
+    check cargo clippy --workspace --all-targets --quiet -- -D warnings
+fi
+run_tests "$@"
+printf '\n%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
