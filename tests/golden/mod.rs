@@ -57,3 +57,20 @@ macro_rules! golden {
 }
 
 golden! { core record_save record_query record_fetch_delete database acl pubsub }
+
+/// Every scenario that is answered otherwise has its row in the documentation, and no other has.
+#[test]
+fn every_difference_is_documented() {
+    let differences: Vec<runner::Difference> =
+        serde_json::from_str(include_str!("differences.json")).unwrap();
+    let page = include_str!("../../docs/COMPATIBILITY.md");
+    let rows = page.lines().filter_map(|line| line.split_once("(`"));
+    let mut documented: Vec<&str> = rows
+        .filter_map(|(_, rest)| rest.split_once("`)"))
+        .map(|(name, _)| name)
+        .collect();
+    let mut listed: Vec<&str> = differences.iter().map(|it| it.scenario.as_str()).collect();
+    documented.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(documented, listed);
+}
