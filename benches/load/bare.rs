@@ -24,7 +24,7 @@ struct Append {
     done: oneshot::Sender<()>,
 }
 
-/// Serves until it is killed. Prints where it listens, as our server does.
+/// Serves until the driver is gone. Prints where it listens, as our server does.
 #[actix_web::main]
 pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
     let appender = Data::new(start_appender(path)?);
@@ -44,6 +44,11 @@ pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
     let addr = server.addrs().first().copied().expect("it is bound");
     println!("bare: ready on http://{addr}");
     io::stdout().flush()?;
+    // Our input ends when the driver does, in whatever way.
+    std::thread::spawn(|| {
+        io::copy(&mut io::stdin(), &mut io::sink()).ok();
+        std::process::exit(0);
+    });
     server.run().await
 }
 
@@ -113,9 +118,11 @@ async fn pubsub(
 ) -> actix_web::Result<HttpResponse> {
     let (response, session, mut messages) = actix_ws::handle(&request, payload)?;
     if request.query_string() != "publish" {
-        sessions.lock().push(session);
+        sessions.lock().push(session.clone());
     }
     actix_web::rt::spawn(async move {
+        // The connection ends when the last of its sessions is dropped.
+        let _session = session;
         while let Some(Ok(message)) = messages.recv().await {
             let actix_ws::Message::Text(text) = message else {
                 continue;

@@ -25,7 +25,7 @@ impl Server {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let begun = Instant::now();
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(log).expect("a log file"))
             .spawn()
