@@ -22,6 +22,10 @@ use super::sled_store::{self, SledError, SledStore};
 const BATCH_EVENTS: usize = 2048;
 /// How long a read from sled may take before the journal is asked instead.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// After fewer events than this the follower gathers more before it goes on: nobody waits for sled,
+/// and many small batches cost it much more than few large ones.
+const FULL_BATCH_EVENTS: u64 = 1024;
+const GATHER: Duration = Duration::from_millis(100);
 /// How long to wait before sled is tried again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -51,6 +55,7 @@ struct Shared {
     is_degraded: AtomicBool,
     is_stopping: AtomicBool,
     wake: Condvar,
+    stop: Condvar,
     wake_lock: Mutex<()>,
 }
 
@@ -71,6 +76,7 @@ impl Follower {
             is_degraded: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             wake: Condvar::new(),
+            stop: Condvar::new(),
             wake_lock: Mutex::new(()),
         });
         let followed = Arc::clone(&shared);
@@ -139,6 +145,7 @@ impl Follower {
     pub(super) fn stop(&self, deadline: Duration) {
         self.shared.is_stopping.store(true, Ordering::Release);
         self.shared.wake.notify_one();
+        self.shared.stop.notify_one();
         let Some(thread) = self.thread.lock().take() else {
             return;
         };
@@ -200,8 +207,12 @@ impl Shared {
             match last {
                 Some(last) => {
                     store.put(&raw)?;
+                    let copied = last.last_position() - position;
                     position = last.last_position();
                     self.position.store(position, Ordering::Release);
+                    if copied < FULL_BATCH_EVENTS {
+                        self.gather();
+                    }
                 }
                 None => self.wait(Duration::from_millis(500)),
             }
@@ -240,6 +251,14 @@ impl Shared {
             Ok(Some(aside)) => tracing::warn!(aside = %aside.display(), "damaged sled set aside"),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "sled's folder cannot be set aside"),
+        }
+    }
+
+    /// Lets time pass, unless the end comes.
+    fn gather(&self) {
+        let mut guard = self.wake_lock.lock();
+        if !self.is_stopping.load(Ordering::Acquire) {
+            self.stop.wait_for(&mut guard, GATHER);
         }
     }
 
