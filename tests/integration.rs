@@ -1,7 +1,6 @@
 //! The system from outside: the real binary, real sockets, real clients.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -13,4 +12,5 @@
 mod chat;
 mod door;
 mod golden;
+mod records;
 mod support;

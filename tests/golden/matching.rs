@@ -63,7 +63,7 @@ pub fn compare(
 ) {
     match wanted {
         Json::Object(object) => match special(object) {
-            Some((matcher, inner)) => compare_special(matcher, inner, found, at, variables, out),
+            Some(special) => compare_special(special, found, at, variables, out),
             None => compare_objects(object, found, at, variables, out),
         },
         Json::Array(items) => compare_arrays(items, found, at, variables, out),
@@ -95,8 +95,7 @@ fn differs(wanted: &Json, found: &Json, variables: &Variables) -> bool {
 }
 
 fn compare_special(
-    matcher: &str,
-    inner: &Json,
+    (matcher, inner): (&str, &Json),
     found: &Json,
     at: &str,
     variables: &Variables,

@@ -120,6 +120,14 @@ impl Client {
         client
     }
 
+    /// The same caller at a server that has another address now.
+    pub fn at(&self, server: &TestServer) -> Self {
+        Self {
+            base_url: server.base_url.clone(),
+            ..self.clone()
+        }
+    }
+
     /// Calls an action; fails only when there is no answer at all.
     pub fn call(&self, action: &str, payload: Json) -> Answer {
         self.try_call(action, payload)

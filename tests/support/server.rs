@@ -107,7 +107,7 @@ impl TestServer {
 
     /// Asks the server to end and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         let child = &mut self.child;
         eventually("the server ends", || child.try_wait().unwrap())

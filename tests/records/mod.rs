@@ -1,0 +1,66 @@
+//! Records from outside: they stay, and they are shown to whom they should be.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+#[test]
+fn what_was_acknowledged_survives_a_stop_and_a_kill() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "before the stop"}));
+    let status = server.terminate();
+    assert!(status.success(), "{status}: {}", server.output());
+
+    server.restart();
+    let ada = ada.at(&server);
+    ada.save("note/2", json!({"text": "before the kill"}));
+    server.kill();
+
+    server.restart();
+    let ada = ada.at(&server);
+    let texts: Vec<_> = ada
+        .query("note", json!(null))
+        .iter()
+        .map(|note| note["text"].clone())
+        .collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    let changed = ada.save("note/1", json!({"text": "after both"}));
+    assert_eq!(changed["_ownerID"].as_str(), ada.user.as_deref());
+}
+
+#[test]
+fn a_second_server_on_the_same_data_is_refused() {
+    let server = TestServer::start();
+    let second = Command::new(env!("CARGO_BIN_EXE_skytrail"))
+        .arg("serve")
+        .env("HOST", "127.0.0.1:0")
+        .env("DATA_DIR", server.data_dir())
+        .env("MASTER_KEY", MASTER_KEY)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success(), "{said}");
+    assert!(!said.contains(MASTER_KEY), "{said}");
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "the first one serves on"}));
+}
+
+#[test]
+fn only_those_whom_the_access_list_names_see_a_record() {
+    let server = TestServer::start();
+    let [ada, ben, eve] = ["ada", "ben", "eve"].map(|name| Client::signed_up(&server, name));
+    let access = json!([{"user_id": ben.user, "level": "read"}]);
+    ada.save("note/1", json!({"text": "for ben", "_access": access}));
+    let seen_by = |client: &Client| client.query("note", json!(null)).len();
+    assert_eq!([&ada, &ben, &eve].map(seen_by), [1, 1, 0]);
+    assert_eq!(seen_by(&Client::anonymous(&server)), 0);
+    assert_eq!(seen_by(&Client::master(&server)), 1);
+
+    let body = json!({"records": [{"_id": "note/1", "text": "changed"}]});
+    let refused = ben.call("record:save", body).result();
+    assert_eq!(refused[0]["code"], 102, "{refused}");
+}
