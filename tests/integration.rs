@@ -12,5 +12,6 @@
 mod chat;
 mod door;
 mod golden;
+mod plugin;
 mod records;
 mod support;

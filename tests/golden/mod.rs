@@ -4,8 +4,8 @@
 //! server answers otherwise on purpose, why, and what it answers instead; a scenario that is
 //! listed and passes as recorded is a failure too.
 
-mod matching;
-mod runner;
+pub mod matching;
+pub mod runner;
 
 use crate::support::server::TestServer;
 use runner::Scenario;

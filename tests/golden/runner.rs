@@ -39,6 +39,35 @@ pub fn run(
     difference: Option<&Difference>,
     server: &TestServer,
 ) -> Result<(), String> {
+    run_witnessed(scenario, difference, server, &mut ())
+}
+
+/// Somebody who takes part in a scenario besides the client.
+pub trait Witness {
+    /// Is told of a step and of how this server differs; says whether it is played at all.
+    fn before(&mut self, step: &Json, ours: Option<&Json>) -> bool;
+
+    /// Says what was wrong with the step from its side.
+    fn after(&mut self, variables: &Variables) -> Result<(), String>;
+}
+
+impl Witness for () {
+    fn before(&mut self, _: &Json, _: Option<&Json>) -> bool {
+        true
+    }
+
+    fn after(&mut self, _: &Variables) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// As [`run`], with a witness of every step.
+pub fn run_witnessed(
+    scenario: &Scenario,
+    difference: Option<&Difference>,
+    server: &TestServer,
+    witness: &mut dyn Witness,
+) -> Result<(), String> {
     let mut play = Play {
         server,
         variables: Variables::from([
@@ -50,7 +79,12 @@ pub fn run(
     };
     for (number, step) in scenario.steps.iter().enumerate() {
         let ours = difference.and_then(|difference| difference.steps.get(&(number + 1)));
+        if !witness.before(step, ours) {
+            continue;
+        }
+        let ours = ours.filter(|ours| ours.get("status").is_some() || ours.get("body").is_some());
         play.step(step, ours)
+            .and_then(|()| witness.after(&play.variables))
             .map_err(|why| format!("step {}: {why}", number + 1))?;
     }
     Ok(())

@@ -230,7 +230,10 @@ async fn run_before_hooks(
         .map(|draft| (draft.record.id.clone(), draft.record.fields.clone()))
         .collect();
     let brought = brought.iter().map(|(id, fields)| (id, fields));
-    types::extend_by(env, brought, &command.context).await
+    // The extension overtakes this save, which must know it for its own.
+    let mut context = command.context.clone();
+    context.ancestors.push(attempt_id);
+    types::extend_by(env, brought, &context).await
 }
 
 /// Looks up what the drafts depend on besides themselves.

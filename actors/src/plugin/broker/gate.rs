@@ -26,6 +26,9 @@ use crate::plugin::protocol::CancelReason;
 use crate::plugin::settings::PluginsSettings;
 use crate::plugin::transport::OutgoingSender;
 
+/// How long after a client's deadline a request for it waits for the client to go away.
+const DEADLINE_GRACE: Duration = Duration::from_millis(100);
+
 /// The way to all plugins and their workers. Cheap to clone.
 #[derive(Clone)]
 pub struct PluginBroker {
@@ -166,28 +169,29 @@ impl PluginBroker {
         let mut guard = Guard {
             plugins: &self.plugins,
             ticket: job.ticket,
-            reason: Some(CancelReason::ClientGone),
+            deadline,
+            is_answered: false,
         };
         match self.plugins.try_send(Ask(job)) {
             Ok(()) => {}
             Err(SendError::Full(_)) => return Err(ApiError::overloaded("the plugins' mailbox")),
             Err(SendError::Closed(_)) => return Err(unavailable(&plugin, Unavailable::NoWorker)),
         }
-        let outcome = timeout_at(deadline, answer).await;
+        // Who has a deadline of his own hears of it as a whole, rather than of one hook in it.
+        let patience = if is_clients {
+            DEADLINE_GRACE
+        } else {
+            Duration::ZERO
+        };
+        let outcome = timeout_at(deadline + patience, answer).await;
         match outcome {
             Ok(answer) => {
-                guard.reason = None;
+                guard.is_answered = true;
                 // A dropped job is one whose connection died with it.
                 answer.unwrap_or_else(|_| Err(unavailable(&plugin, Unavailable::WorkerLost)))
             }
-            Err(_) => {
-                guard.reason = Some(CancelReason::Deadline);
-                Err(if is_clients {
-                    response_timed_out()
-                } else {
-                    timed_out(&plugin)
-                })
-            }
+            Err(_) if is_clients => Err(response_timed_out()),
+            Err(_) => Err(timed_out(&plugin)),
         }
     }
 }
@@ -218,17 +222,23 @@ impl PluginGate for PluginBroker {
 struct Guard<'a> {
     plugins: &'a Addr<Plugins>,
     ticket: u64,
-    /// None once it was answered.
-    reason: Option<CancelReason>,
+    deadline: Instant,
+    is_answered: bool,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if let Some(reason) = self.reason {
-            let ticket = self.ticket;
-            // When the mailbox is full, the connection notices by itself, a little later.
-            let _ = self.plugins.try_send(Abandon { ticket, reason });
+        if self.is_answered {
+            return;
         }
+        let reason = if Instant::now() >= self.deadline {
+            CancelReason::Deadline
+        } else {
+            CancelReason::ClientGone
+        };
+        let ticket = self.ticket;
+        // When the mailbox is full, the connection notices by itself, a little later.
+        let _ = self.plugins.try_send(Abandon { ticket, reason });
     }
 }
 

@@ -1,0 +1,292 @@
+//! Workers that die, hang, flood and send nonsense: the documented error, in time, and nobody else
+//! is held up.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::worker::{Seen, Worker};
+use super::{call, hook, save, server};
+use crate::support::client::{Client, send};
+use crate::support::eventually;
+use crate::support::server::MASTER_KEY;
+
+/// Waits for the hook's request.
+fn expect_hook(worker: &mut Worker) -> Json {
+    worker.expect_request("note_beforeSave")
+}
+
+fn hooked(timeout_ms: u64) -> Json {
+    let mut before = hook("note", "beforeSave");
+    before["timeout_ms"] = json!(timeout_ms);
+    json!({"hook": [before]})
+}
+
+#[test]
+fn a_worker_that_dies_in_a_hook_fails_the_record_alone() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &hooked(30_000));
+    let ada = Client::signed_up(&server, "ada");
+    let records = json!([{"_id": "note/1"}, {"_id": "other/1"}]);
+    let saving = call(&ada, "record:save", json!({"records": records}));
+    expect_hook(&mut worker);
+    worker.die();
+    let answer = saving.join().unwrap();
+    let result = answer.result();
+    assert_eq!(result[0]["code"], 118, "{result}");
+    assert_eq!(result[0]["_id"], "note/1");
+    assert_eq!(
+        result[0]["info"],
+        json!({"plugin": "TEST", "reason": "worker-lost"})
+    );
+    assert_eq!(result[1]["_id"], "other/1");
+    assert_eq!(result[1]["_type"], "record");
+    assert!(ada.query("note", json!([])).is_empty());
+    assert_eq!(ada.query("other", json!([])).len(), 1);
+
+    // With a new worker all is well again.
+    let mut worker = Worker::rejoin(&server, &hooked(30_000));
+    let body = json!({"records": records, "atomic": true});
+    let saving = call(&ada, "record:save", body);
+    expect_hook(&mut worker);
+    worker.die();
+    let answer = saving.join().unwrap();
+    assert_eq!((answer.status, answer.code()), (409, 115));
+    assert_eq!(answer.json()["error"]["info"]["note/1"]["code"], 118);
+
+    let mut worker = Worker::rejoin(&server, &hooked(30_000));
+    let saving = save(&ada, json!({"_id": "note/1"}));
+    let request = expect_hook(&mut worker);
+    worker.answer_record(&request, &json!({}));
+    assert_eq!(saving.join().unwrap().result()[0]["_type"], "record");
+}
+
+#[test]
+fn a_worker_that_hangs_in_a_hook_costs_its_deadline_and_blocks_nobody() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &hooked(3000));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("other/0", json!({"n": 0}));
+    let started = Instant::now();
+    let saving = save(&ada, json!({"_id": "note/hangs", "n": 1}));
+    let hanging = expect_hook(&mut worker);
+
+    // Meanwhile another type's saves go on, and this type's, too.
+    let mut num_others = 0;
+    let mut slowest = Duration::ZERO;
+    while !saving.is_finished() && num_others < 50 {
+        let begun = Instant::now();
+        ada.save(&format!("other/{num_others}"), json!({"n": num_others}));
+        slowest = slowest.max(begun.elapsed());
+        num_others += 1;
+    }
+    assert_eq!(num_others, 50);
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    let same_type = save(&ada, json!({"_id": "note/quick", "n": 2}));
+    let request = expect_hook(&mut worker);
+    worker.answer_record(&request, &json!({}));
+    assert_eq!(same_type.join().unwrap().result()[0]["n"], 2);
+    assert!(!saving.is_finished());
+
+    let answer = saving.join().unwrap().result();
+    let elapsed = started.elapsed();
+    assert_eq!(answer[0]["code"], 119, "{answer}");
+    assert_eq!(
+        answer[0]["info"],
+        json!({"plugin": "TEST", "reason": "deadline"})
+    );
+    let expected = Duration::from_millis(2900)..Duration::from_secs(6);
+    assert!(expected.contains(&elapsed), "{elapsed:?}");
+    let cancel = worker.expect("cancel");
+    assert_eq!(
+        (&cancel["id"], &cancel["reason"]),
+        (&hanging["id"], &json!("deadline"))
+    );
+
+    // Its late answer changes nothing.
+    worker.answer_record(&hanging, &json!({}));
+    let saving = save(&ada, json!({"_id": "note/next"}));
+    let request = expect_hook(&mut worker);
+    worker.answer_record(&request, &json!({}));
+    saving.join().unwrap().result();
+    let stored = ada.query("note", json!(["eq", {"$type": "keypath", "$val": "n"}, 1]));
+    assert!(stored.is_empty());
+}
+
+#[test]
+fn a_lambda_that_hangs_is_answered_in_time() {
+    let server = server(&[("RESPONSE_TIMEOUT", "2"), ("TEST_TIMEOUT", "1")]);
+    let points = json!({"op": [{"name": "a"}, {"name": "b"}]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let answer = call(&Client::anonymous(&server), "a", json!({}))
+        .join()
+        .unwrap();
+    assert_eq!((answer.status, answer.code()), (504, 119));
+    worker.expect_request("a");
+    assert_eq!(worker.expect("cancel")["reason"], "deadline");
+
+    let server = super::server(&[("RESPONSE_TIMEOUT", "1")]);
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let answer = call(&Client::anonymous(&server), "a", json!({}))
+        .join()
+        .unwrap();
+    assert_eq!((answer.status, answer.code()), (503, 122));
+    worker.expect_request("a");
+    worker.expect("cancel");
+}
+
+#[test]
+fn nothing_is_stored_after_the_client_was_told_it_took_too_long() {
+    let server = server(&[("RESPONSE_TIMEOUT", "1")]);
+    let mut worker = Worker::ready(&server, &json!({}), &hooked(30_000));
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1"}));
+    let request = expect_hook(&mut worker);
+    let answer = saving.join().unwrap();
+    assert_eq!((answer.status, answer.code()), (503, 122));
+    worker.expect("cancel");
+    worker.answer_record(&request, &json!({}));
+    // Another save's hook has gone round since.
+    let saving = save(&ada, json!({"_id": "note/2"}));
+    let request = expect_hook(&mut worker);
+    worker.answer_record(&request, &json!({}));
+    saving.join().unwrap().result();
+    let stored = ada.query("note", json!([]));
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0]["_id"], "note/2");
+}
+
+#[test]
+fn without_a_worker_hooks_and_lambdas_fail_and_everything_else_goes_on() {
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "1")]);
+    let mut points = hooked(30_000);
+    points["op"] = json!([{"name": "a"}]);
+    Worker::ready(&server, &json!({}), &points).die();
+    let ada = Client::signed_up(&server, "ada");
+    let answer = ada.call("a", json!({}));
+    assert_eq!((answer.status, answer.code()), (503, 118));
+    assert_eq!(answer.json()["error"]["info"]["reason"], "no-worker");
+    let slot = save(&ada, json!({"_id": "note/1"}))
+        .join()
+        .unwrap()
+        .result();
+    assert_eq!(slot[0]["info"]["reason"], "no-worker");
+    ada.save("other/1", json!({"n": 1}));
+}
+
+#[test]
+fn nonsense_ends_the_connection_with_its_reason() {
+    let points = json!({"op": [{"name": "a"}]});
+    let server = server(&[("PLUGIN_MAX_MESSAGE", "100000")]);
+    drop(Worker::ready(&server, &json!({}), &points));
+    let client = Client::anonymous(&server);
+    let nonsense = [
+        (4002, Message::text("nonsense")),
+        (4002, Message::text("[1]")),
+        (
+            4002,
+            Message::text(r#"{"type":"window","size":1,"seq":7777}"#),
+        ),
+        (
+            4002,
+            Message::text(format!("{}{}", "[".repeat(2000), "]".repeat(2000))),
+        ),
+        (4002, Message::binary(vec![1, 2, 3])),
+        (1009, Message::text("x".repeat(100_001))),
+    ];
+    for (code, message) in nonsense {
+        let mut worker = Worker::rejoin(&server, &points);
+        let asked = call(&client, "a", json!({}));
+        worker.expect_request("a");
+        worker.send_raw(message);
+        assert_eq!(worker.expect_close(), code);
+        let answer = asked.join().unwrap();
+        assert_eq!((answer.status, answer.code()), (503, 118));
+    }
+    // The server has not taken any harm.
+    let mut worker = Worker::rejoin(&server, &points);
+    worker.send(json!({"type": "news", "of": "the future"}));
+    worker.expect("warning");
+    let asked = call(&client, "a", json!({}));
+    let request = worker.expect_request("a");
+    worker.answer(&request, &json!(1));
+    worker.answer(&request, &json!(2));
+    assert_eq!(asked.join().unwrap().result(), 1);
+    worker.expect("warning");
+}
+
+#[test]
+fn a_flood_of_calls_is_refused_and_requests_go_on() {
+    let server = server(&[("PLUGIN_MAX_CALLS", "4")]);
+    let points = json!({"op": [{"name": "a"}, {"name": "wait"}]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    // Calls that wait for this very worker, so that they stay under way.
+    for n in 0..10 {
+        let payload = json!({"action": "wait"});
+        worker.send(json!({"type": "call", "id": format!("c{n}"), "payload": payload}));
+    }
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    while waiting.len() < 4 || refused < 6 {
+        match worker.next(Duration::from_secs(10)) {
+            Seen::Message(message) if message["type"] == "request" => waiting.push(message),
+            Seen::Message(message) => {
+                assert_eq!(
+                    (&message["type"], &message["status"]),
+                    (&json!("reply"), &json!(429))
+                );
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let asked = call(&Client::anonymous(&server), "a", json!({}));
+    let request = worker.expect_request("a");
+    worker.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+}
+
+#[test]
+fn a_busy_worker_is_sent_no_more_than_its_window() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(
+        &server,
+        &json!({"window": 2}),
+        &json!({"op": [{"name": "a"}]}),
+    );
+    let client = Client::anonymous(&server);
+    let asked: Vec<_> = (0..8).map(|_| call(&client, "a", json!({}))).collect();
+    let mut pending = vec![worker.expect_request("a"), worker.expect_request("a")];
+    assert!(matches!(
+        worker.next(Duration::from_millis(200)),
+        Seen::Nothing
+    ));
+    for _ in 0..6 {
+        let request = pending.remove(0);
+        worker.answer(&request, &json!(1));
+        pending.push(worker.expect_request("a"));
+    }
+    for request in pending {
+        worker.answer(&request, &json!(1));
+    }
+    for asked in asked {
+        assert_eq!(asked.join().unwrap().result(), 1);
+    }
+}
+
+#[test]
+fn a_silent_worker_is_given_up() {
+    let server = server(&[("PLUGIN_HEARTBEAT", "1")]);
+    let worker = Worker::ready(&server, &json!({}), &json!({"op": [{"name": "a"}]}));
+    // It reads nothing and says nothing.
+    let started = Instant::now();
+    eventually("the worker is gone", || {
+        let url = format!("{}/_/health", server.base_url);
+        let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+        let states = send("GET", &url, &[key], None).unwrap().json();
+        let workers = states["plugins"]["plugins"][0]["workers"].as_array();
+        workers.unwrap().is_empty().then_some(())
+    });
+    assert!(started.elapsed() < Duration::from_secs(8));
+    drop(worker);
+}

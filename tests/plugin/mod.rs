@@ -1,0 +1,42 @@
+//! Plugins from outside: the real server, workers over real sockets, clients over HTTP.
+
+mod door;
+mod failures;
+mod golden;
+mod hooks;
+mod lambdas;
+mod worker;
+
+use std::thread::JoinHandle;
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::{Answer, Client};
+use crate::support::server::TestServer;
+
+/// Starts a server that waits for plugin `TEST`.
+fn server(settings: &[(&str, &str)]) -> TestServer {
+    let all: Vec<_> = [("PLUGINS", "TEST")]
+        .iter()
+        .chain(settings)
+        .copied()
+        .collect();
+    TestServer::with(&all)
+}
+
+/// Calls an action on a thread of its own.
+fn call(client: &Client, action: &str, payload: Json) -> JoinHandle<Answer> {
+    let (client, action) = (client.clone(), action.to_owned());
+    std::thread::spawn(move || client.call(&action, payload))
+}
+
+/// Saves a record on a thread of its own.
+fn save(client: &Client, record: Json) -> JoinHandle<Answer> {
+    call(client, "record:save", json!({"records": [record]}))
+}
+
+/// Returns a hook's point.
+fn hook(record_type: &str, trigger: &str) -> Json {
+    let name = format!("{record_type}_{trigger}");
+    json!({"name": name, "type": record_type, "trigger": trigger, "async": false})
+}

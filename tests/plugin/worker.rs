@@ -1,0 +1,261 @@
+//! A plugin's worker over a real socket, which does what the test says.
+
+use std::net::TcpStream;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::HandshakeError;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
+
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// Longer than anything here should take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a refused connection was told: status and body.
+pub type Refused = (u16, Json);
+
+/// A worker of plugin `TEST`.
+pub struct Worker {
+    socket: WebSocket<TcpStream>,
+    seq: u64,
+    /// Whether the test wants to see `schema-changed`, which comes whenever it comes.
+    pub hears_of_schema: bool,
+}
+
+/// What a worker sees.
+#[derive(Debug)]
+pub enum Seen {
+    Message(Json),
+    Close(u16),
+    /// The connection is gone without a word.
+    Lost,
+    /// Nothing within the time.
+    Nothing,
+}
+
+impl Worker {
+    /// Opens a connection with the headers of a plugin, and more.
+    pub fn open(server: &TestServer, path: &str, more: &[(&str, &str)]) -> Result<Self, Refused> {
+        let url = format!("ws://{}{path}", server.address());
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in more {
+            let name: HeaderName = name.parse().unwrap();
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().insert(name, value);
+        }
+        let stream = TcpStream::connect(server.address()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        match client(request, stream) {
+            Ok((socket, _)) => Ok(Self {
+                socket,
+                seq: 0,
+                hears_of_schema: false,
+            }),
+            Err(HandshakeError::Failure(Error::Http(response))) => {
+                let status = response.status().as_u16();
+                let body = response.into_body().unwrap_or_default();
+                Err((status, serde_json::from_slice(&body).unwrap_or_default()))
+            }
+            Err(other) => panic!("handshake: {other}"),
+        }
+    }
+
+    /// Opens a connection as a plugin.
+    pub fn connect(server: &TestServer) -> Self {
+        let headers = [
+            ("X-Skygear-API-Key", MASTER_KEY),
+            ("Sec-WebSocket-Protocol", "skygear.plugin.v1"),
+        ];
+        Self::open(server, "/_/plugin", &headers).unwrap()
+    }
+
+    /// Connects and says hello.
+    pub fn greet(server: &TestServer, more: &Json) -> Self {
+        let mut worker = Self::connect(server);
+        let mut hello = json!({"type": "hello", "plugin": "TEST", "worker": "test"});
+        for (name, value) in more.as_object().unwrap() {
+            hello[name] = value.clone();
+        }
+        worker.send(hello);
+        worker.expect("welcome");
+        worker
+    }
+
+    /// Connects, registers, and is made ready as the server's only plugin.
+    pub fn ready(server: &TestServer, more: &Json, points: &Json) -> Self {
+        let mut worker = Self::greet(server, more);
+        worker.register(points);
+        worker.serve_event("before-plugins-ready");
+        worker.expect("ready");
+        worker.serve_event("after-plugins-ready");
+        worker.serve_event("server-ready");
+        worker
+    }
+
+    /// Connects and registers again at a server that is ready.
+    pub fn rejoin(server: &TestServer, points: &Json) -> Self {
+        let mut worker = Self::greet(server, &json!({}));
+        worker.register(points);
+        worker.expect("ready");
+        worker
+    }
+
+    pub fn register(&mut self, points: &Json) {
+        self.serve_event("before-config");
+        let init = self.expect("request");
+        assert_eq!(init["name"], "init");
+        self.answer(&init, points);
+        assert_eq!(self.expect("registered")["ok"], true);
+        self.serve_event("after-config");
+    }
+
+    pub fn serve_event(&mut self, name: &str) {
+        let event = self.expect("request");
+        assert_eq!(event["kind"], "event");
+        assert_eq!(event["name"], name);
+        self.answer(&event, &Json::Null);
+    }
+
+    /// Sends a message with its number.
+    pub fn send(&mut self, mut message: Json) {
+        let kind = message["type"].as_str().unwrap().to_owned();
+        if !matches!(kind.as_str(), "hello" | "ping" | "pong") {
+            self.seq += 1;
+            message["seq"] = json!(self.seq);
+        }
+        self.socket
+            .send(Message::text(message.to_string()))
+            .unwrap();
+    }
+
+    /// Sends a frame as it is; the server may have hung up.
+    pub fn send_raw(&mut self, message: Message) {
+        let _ = self.socket.send(message);
+    }
+
+    pub fn answer(&mut self, request: &Json, result: &Json) {
+        self.send(json!({"type": "response", "id": request["id"], "result": result}));
+    }
+
+    pub fn refuse(&mut self, request: &Json, error: &Json) {
+        self.send(json!({"type": "response", "id": request["id"], "error": error}));
+    }
+
+    /// Answers a hook with the record of its request, changed.
+    pub fn answer_record(&mut self, request: &Json, changes: &Json) {
+        let mut record = request["param"]["record"].clone();
+        for (name, value) in changes.as_object().unwrap() {
+            record[name] = value.clone();
+        }
+        self.answer(request, &record);
+    }
+
+    /// Waits for whatever comes, answering pings.
+    pub fn next(&mut self, patience: Duration) -> Seen {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Seen::Nothing;
+            }
+            let stream = self.socket.get_ref();
+            stream.set_read_timeout(Some(left)).unwrap();
+            match self.socket.read() {
+                Ok(Message::Text(text)) => {
+                    let message: Json = serde_json::from_str(&text).unwrap();
+                    if message["type"] == "ping" {
+                        self.send(json!({"type": "pong"}));
+                    } else if message["name"] == "schema-changed" && !self.hears_of_schema {
+                        self.answer(&message, &Json::Null);
+                    } else {
+                        return Seen::Message(message);
+                    }
+                }
+                Ok(Message::Close(frame)) => {
+                    return frame.map_or(Seen::Lost, |frame| Seen::Close(frame.code.into()));
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if is_timeout(&error) => {}
+                Err(_) => return Seen::Lost,
+            }
+        }
+    }
+
+    /// Waits for a message of a type; anything else fails the test.
+    pub fn expect(&mut self, kind: &str) -> Json {
+        match self.next(PATIENCE) {
+            Seen::Message(message) if message["type"] == kind => message,
+            other => panic!("expected {kind}, saw {other:?}"),
+        }
+    }
+
+    /// Waits for a request of a point.
+    pub fn expect_request(&mut self, name: &str) -> Json {
+        let request = self.expect("request");
+        assert_eq!(request["name"], name);
+        request
+    }
+
+    /// Waits for the server's goodbye, whatever comes before.
+    pub fn expect_close(&mut self) -> u16 {
+        loop {
+            match self.next(PATIENCE) {
+                Seen::Message(_) => {}
+                Seen::Close(code) => return code,
+                other => panic!("expected a goodbye, saw {other:?}"),
+            }
+        }
+    }
+
+    /// Dies as a killed process does.
+    pub fn die(self) {
+        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Serves on a thread of its own until that is dropped.
+    pub fn serve(mut self, mut react: impl FnMut(&mut Self, &Json) + Send + 'static) -> Serving {
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            while stopped.try_recv().is_err() {
+                match self.next(Duration::from_millis(20)) {
+                    Seen::Message(message) => {
+                        react(&mut self, &message);
+                    }
+                    Seen::Nothing => {}
+                    Seen::Close(_) | Seen::Lost => break,
+                }
+            }
+        });
+        Serving {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+/// A worker on a thread of its own.
+pub struct Serving {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut)
+}
