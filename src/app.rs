@@ -242,7 +242,7 @@ async fn step(what: &'static str, work: impl Future<Output = ()>) {
 
 /// Opens the record store; one that is damaged or not of this log is set aside and made anew.
 async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartError> {
-    let path = config.data_dir.join("records.sqlite");
+    let path = config.store_path();
     let options = StoreOptions::default();
     let head = log.report().head;
     let opened = SqlStore::open_file(&path, &options).await;

@@ -25,6 +25,7 @@ Examples:
   skytrail --set APP_NAME=chat serve             from flags, skytrail.toml or .env
   skytrail log tail                              the last events, while the server runs
   skytrail log show record/note/1                everything that happened to a record
+  skytrail rebuild --verify                      is the record store what the log says?
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
 
@@ -53,6 +54,8 @@ enum Command {
     /// Looks into the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
+    /// Makes the record store anew from the log, or compares the two.
+    Rebuild(ops::rebuild::RebuildCommand),
 }
 
 /// Runs the command that the arguments mean.
@@ -72,6 +75,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }
         Command::Log(command) => ops::log::run(&config, command),
+        Command::Rebuild(command) => ops::rebuild::run(&config, command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,10 +99,7 @@ fn read_config(flags: &SettingFlags) -> Result<(Config, Vec<Setting>), Vec<Strin
     Config::read(&sources).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the environment"
-)]
+/// The one place that reads the environment.
 fn read_sources(flags: &SettingFlags) -> Result<Sources, String> {
     let environment = std::env::vars_os();
     let environment = environment

@@ -132,6 +132,11 @@ pub struct Log {
 }
 
 impl Config {
+    /// Returns the file of the record store.
+    pub fn store_path(&self) -> PathBuf {
+        self.data_dir.join("records.sqlite")
+    }
+
     /// Reads the configuration; also returns every setting as it came out, for people.
     ///
     /// # Errors

@@ -1,3 +1,4 @@
 //! What the command line does besides serving.
 
 pub mod log;
+pub mod rebuild;

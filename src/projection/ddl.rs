@@ -6,24 +6,32 @@ use super::layout::{Column, Table, TypeLayout};
 use super::names::Name;
 use super::sql::{SafeText, Sql};
 
-/// Returns the script that makes a type's table, or adds the columns behind the first `num_old`.
-pub(crate) fn create_or_extend(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<SafeText> {
+/// Returns the statements that make a type's table, or add the columns behind the first `num_old`.
+pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<SafeText> {
     let Some(table) = &layout.table else {
         return Vec::new();
     };
-    let mut script = Vec::new();
-    let new_columns = table.columns.iter().enumerate().skip(num_old);
     if is_new {
-        script.push(create_table(table));
-    } else {
-        for (_, column) in new_columns.clone() {
-            script.extend(add_column(&table.name, column));
-        }
+        return vec![create_table(table)];
     }
-    for (index, column) in new_columns {
-        script.extend(column_index(layout.id, table, index, column));
-    }
-    script
+    let new_columns = table.columns.iter().skip(num_old);
+    new_columns
+        .flat_map(|column| add_column(&table.name, column))
+        .collect()
+}
+
+/// Returns the statements that make the indexes of the columns behind the first `num_old`, and of the
+/// unique sets behind the first `num_old_sets`.
+pub(crate) fn indexes(layout: &TypeLayout, num_old: usize, num_old_sets: usize) -> Vec<SafeText> {
+    let Some(table) = &layout.table else {
+        return Vec::new();
+    };
+    let new_columns = table.columns.iter().enumerate().skip(num_old);
+    let of_columns =
+        new_columns.filter_map(|(index, column)| column_index(layout.id, table, index, column));
+    let new_sets = num_old_sets..layout.definition.unique.len();
+    let of_sets = new_sets.filter_map(|number| unique_index(layout, number));
+    of_columns.chain(of_sets).collect()
 }
 
 fn create_table(table: &Table) -> SafeText {
@@ -90,7 +98,7 @@ fn column_index(id: i64, table: &Table, index: usize, column: &Column) -> Option
 ///
 /// It is not UNIQUE: the log has decided already, and within a batch rows are written in
 /// another order than the events.
-pub(crate) fn unique_index(layout: &TypeLayout, number: usize) -> Option<SafeText> {
+fn unique_index(layout: &TypeLayout, number: usize) -> Option<SafeText> {
     let table = layout.table.as_ref()?;
     let fields = layout.definition.unique.get(number)?;
     let columns: Option<Vec<&Name>> = fields

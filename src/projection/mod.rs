@@ -11,11 +11,13 @@
 
 mod apply;
 mod ddl;
+mod digest;
 mod layout;
 mod names;
 mod query;
 mod read;
 mod readers;
+pub mod rebuild;
 mod sql;
 mod sqlite;
 mod store;
@@ -24,5 +26,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use digest::{TableDigest, digest};
 pub use sqlite::{OpenError, StoreOptions};
 pub use store::SqlStore;

@@ -211,7 +211,8 @@ pub(crate) async fn keys(
         sql.push(" WHERE _id>")
             .bind(Arg::Text(after.as_str().into()));
     }
-    sql.push(" ORDER BY _id LIMIT ").number(limit.into());
+    sql.push(" ORDER BY _id LIMIT ")
+        .bind(Arg::Int(limit.into()));
     let rows = sql.fetch_all(conn).await?;
     let key = |row: &SqliteRow| Ok(RecordKey::from(row.try_get::<&str, _>(0)?));
     rows.iter().map(key).collect()

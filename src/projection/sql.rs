@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult, SqliteRow};
-use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
+use sqlx::{Arguments as _, AssertSqlSafe, Executor as _};
 
 use super::names::Name;
 
@@ -48,11 +48,6 @@ impl Arg {
 pub(crate) struct SafeText(Arc<str>);
 
 impl SafeText {
-    /// Returns the text.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Runs the statement; returns the number of rows that it changed.
     pub(crate) async fn execute(
         &self,
@@ -145,12 +140,6 @@ impl Sql {
         self
     }
 
-    /// Adds a whole number as text, where a bound value would keep the planner from seeing it.
-    pub(crate) fn number(&mut self, number: i64) -> &mut Self {
-        self.text.push_str(&number.to_string());
-        self
-    }
-
     /// Adds a bound value.
     pub(crate) fn bind(&mut self, arg: Arg) -> &mut Self {
         self.text.push('?');
@@ -232,14 +221,4 @@ impl Sql {
         let (text, args) = self.finish();
         text.fetch_optional(conn, args).await
     }
-}
-
-/// Runs a script of several statements, without keeping any of them prepared.
-pub(crate) async fn run_script(
-    conn: &mut SqliteConnection,
-    script: Sql,
-) -> Result<(), sqlx::Error> {
-    debug_assert!(script.args.is_empty(), "scripts carry no values");
-    let text = AssertSqlSafe(script.text).into_sql_str();
-    sqlx::raw_sql(text).execute(conn).await.map(drop)
 }

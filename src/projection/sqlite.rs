@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 /// How a store uses its file.
 #[derive(Clone, Copy, Debug)]
@@ -97,9 +97,6 @@ pub(crate) async fn open_writer(
 ) -> Result<SqliteConnection, OpenError> {
     let mut conn = base(path)
         .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // A power cut only rolls the newest batches back; the log has them.
-        .synchronous(SqliteSynchronous::Normal)
         .statement_cache_capacity(128)
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
@@ -109,9 +106,15 @@ pub(crate) async fn open_writer(
         .connect()
         .await?;
     migrate(&mut conn).await?;
+    // A power cut only rolls the newest batches back; the log has them.
+    sqlx::query("PRAGMA synchronous = NORMAL")
+        .execute(&mut conn)
+        .await?;
     Ok(conn)
 }
 
+/// Brings a file to the present format. A new file is not flushed on the way: one that a power
+/// cut leaves half made is found damaged and made again.
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
     let row = sqlx::query("PRAGMA user_version")
         .fetch_one(&mut *conn)
@@ -123,6 +126,11 @@ async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
     };
     if found > known {
         return Err(OpenError::Newer { found, known });
+    }
+    if done == 0 {
+        sqlx::raw_sql("PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL;")
+            .execute(&mut *conn)
+            .await?;
     }
     for script in MIGRATIONS.iter().skip(done) {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;

@@ -28,7 +28,7 @@ use self::texts::Texts;
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 
-pub(super) use self::history::stream_hash;
+pub(super) use self::settings::Indexing;
 
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,8 @@ pub(super) struct WriterState {
     pub(super) catalog: Arc<Catalog>,
     /// The last applied position.
     pub(super) checkpoint: u64,
+    /// When indexes are made.
+    pub(super) indexing: Indexing,
     texts: Texts,
     actors: Actors,
 }
@@ -78,6 +80,7 @@ impl WriterState {
         Self {
             catalog,
             checkpoint,
+            indexing: Indexing::default(),
             texts: Texts::default(),
             actors: Actors::default(),
         }
@@ -131,6 +134,7 @@ impl WriterState {
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
+            indexing: self.indexing,
             records: RecordBatch::default(),
             users: UserBatch::load(&mut tx, users_of(events())).await?,
             faults: Vec::new(),
@@ -182,6 +186,7 @@ impl WriterState {
         let mut session = Session {
             catalog: Arc::clone(catalog),
             texts: &mut self.texts,
+            indexing: self.indexing,
             records: RecordBatch::default(),
             users: UserBatch::load(&mut savepoint, users_of(std::iter::once(event))).await?,
             faults: Vec::new(),
@@ -214,6 +219,7 @@ impl Fault {
 struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
+    indexing: Indexing,
     records: RecordBatch,
     users: UserBatch,
     faults: Vec<Fault>,
@@ -238,7 +244,7 @@ impl Session<'_> {
                 self.records.flush(conn, self.texts).await?;
                 self.texts.clear();
                 let catalog = Arc::make_mut(&mut self.catalog);
-                settings::change_type(conn, catalog, name, event).await
+                settings::change_type(conn, catalog, self.indexing, (name, event)).await
             }
             Stream::User(id) => self.users.add(id, event),
             Stream::Role(name) => match &event.body {

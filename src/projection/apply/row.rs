@@ -95,7 +95,9 @@ pub(super) fn patch_row(
     }
     let mut misfits = Vec::new();
     let unset = patch.unset.iter().map(|field| (field, &Json::Null));
-    for (field, wire) in unset.chain(&patch.set) {
+    // Null in `set` says nothing, as in the fold.
+    let set = patch.set.iter().filter(|(_, wire)| !wire.is_null());
+    for (field, wire) in unset.chain(set) {
         match cells(table, field, wire) {
             Ok(cells) => changes.extend(cells),
             Err(misfit) => misfits.push(misfit),

@@ -20,24 +20,34 @@ use crate::projection::sql::{Arg, Sql};
 pub(super) async fn change_type(
     conn: &mut SqliteConnection,
     catalog: &mut Catalog,
-    name: &TypeName,
-    event: &Event,
+    indexing: Indexing,
+    (name, event): (&TypeName, &Event),
 ) -> Result<(), ApplyError> {
     let before = catalog.get(name).cloned();
     let old = before.as_ref().map(|layout| Arc::clone(&layout.definition));
     let old = old.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())));
     let (layout, num_old) = catalog.change(fold::record_type(&old, event));
     let had_table = before.is_some_and(|before| before.table.is_some());
-    for text in ddl::create_or_extend(&layout, num_old, !had_table) {
+    for text in ddl::table(&layout, num_old, !had_table) {
         text.execute(conn, Vec::new()).await?;
     }
-    for number in old.unique.len()..layout.definition.unique.len() {
-        if let Some(text) = ddl::unique_index(&layout, number) {
+    number_new_sequences(conn, &layout, num_old).await?;
+    if indexing == Indexing::AtOnce {
+        for text in ddl::indexes(&layout, num_old, old.unique.len()) {
             text.execute(conn, Vec::new()).await?;
         }
     }
-    number_new_sequences(conn, &layout, num_old).await?;
     save_type(conn, &layout).await
+}
+
+/// When indexes of new columns are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::projection) enum Indexing {
+    /// With the column.
+    #[default]
+    AtOnce,
+    /// By someone else, after all rows are there, which is quicker.
+    Later,
 }
 
 async fn number_new_sequences(

@@ -55,7 +55,7 @@ pub(crate) async fn query(
             count: query.count.then_some(0),
         });
     };
-    let bound = query.bind(&*layout.definition, catalog)?;
+    let bound = query.bind(&layout.definition, catalog)?;
     let plan = Plan::new(catalog, table, &bound, asker);
     let run = Run {
         query,

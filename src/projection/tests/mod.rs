@@ -2,6 +2,7 @@
 
 mod agreement;
 mod apply;
+mod history;
 mod pages;
 mod query;
 mod world;

@@ -1,6 +1,7 @@
 //! A store in a folder of its own, and commits to feed it with.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -14,6 +15,7 @@ use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
+use skytrail_schema::value::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -46,6 +48,19 @@ impl World {
             versions: BTreeMap::new(),
             next_position: 1,
         }
+    }
+
+    /// Returns the store's file.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("records.db")
+    }
+
+    /// Opens the store's file again.
+    pub(crate) async fn reopen(&mut self) {
+        let path = self.path();
+        self.store = SqlStore::open_file(&path, &StoreOptions::default())
+            .await
+            .unwrap();
     }
 
     /// Appends a commit of these events and folds it; it is not applied yet.
@@ -93,11 +108,29 @@ impl World {
             },
             Stream::Type(name) => {
                 let empty = TypeDefinition::empty(name.clone());
-                let before = self.types.get(name).unwrap_or(&empty);
-                let definition = fold::record_type(before, event);
+                let before = self.types.get(name).unwrap_or(&empty).clone();
+                let definition = fold::record_type(&before, event);
+                for field in definition.sequence_fields() {
+                    if !before.fields.contains_key(field) {
+                        self.number(name, field);
+                    }
+                }
                 self.types.insert(name.clone(), definition);
             }
             _ => {}
+        }
+    }
+
+    /// Numbers the records of a type that got a sequence field.
+    fn number(&mut self, name: &TypeName, field: &str) {
+        let heads = self.heads.values_mut();
+        let mut heads: Vec<&mut Head> = heads
+            .filter(|head| head.record.id.record_type == *name)
+            .collect();
+        heads.sort_by_key(|head| (head.record.created_at, head.record.id.key.clone()));
+        for (index, head) in heads.into_iter().enumerate() {
+            let number = Value::Number(index as f64 + 1.0);
+            head.record.fields.insert(field.to_owned(), number);
         }
     }
 

@@ -1,0 +1,170 @@
+//! Making the store anew from the log, beside the one in use.
+//!
+//! 1. A new file is filled in large batches; the indexes come last, when all
+//!    rows are there.
+//! 2. It is closed and flushed. Until here the store in use was not touched, and a
+//!    rebuild that is broken off leaves only a file that the next one replaces.
+//! 3. [`switch`] renames the old file aside and the new one into its place. If
+//!    the machine stops in between there is no store, and the next start fills
+//!    one from the log: nothing is lost.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use skytrail_schema::event::Commit;
+use sqlx::Connection as _;
+
+use super::apply::{Indexing, WriterState};
+use super::ddl;
+use super::sqlite::{OpenError, StoreOptions, open_writer};
+
+/// How many events are asked of the log at once; they become one transaction.
+const BATCH_EVENTS: usize = 4096;
+
+/// The page cache while filling, in KiB: indexes are sorted, but keys come in any order.
+const CACHE_KIB: u32 = 65_536;
+
+/// Why a store was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The new file cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The new file cannot be written.
+    #[error("the new record store cannot be written")]
+    Database(#[from] sqlx::Error),
+    /// The log cannot be read.
+    #[error("the log cannot be read: {0}")]
+    Log(String),
+    /// Files cannot be renamed or removed.
+    #[error("cannot replace {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The log, as a rebuild reads it: from a position, so many events.
+pub type ReadLog<'a> = dyn FnMut(u64, usize) -> Result<Vec<Arc<Commit>>, String> + Send + 'a;
+
+/// Makes a store at `path` from the events up to position `until`. A file that is there is replaced.
+///
+/// `progress` is told the position after every batch.
+///
+/// # Errors
+/// See [`RebuildError`]; the file is not usable then.
+pub async fn rebuild(
+    path: &Path,
+    until: u64,
+    read: &mut ReadLog<'_>,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<(), RebuildError> {
+    remove(path)?;
+    let options = StoreOptions {
+        writer_cache_kib: CACHE_KIB,
+        ..StoreOptions::default()
+    };
+    let mut conn = open_writer(path, &options).await?;
+    // A file that is not finished is thrown away, so it may be in any state until then.
+    sqlx::raw_sql(
+        "PRAGMA synchronous = OFF; DROP INDEX _history_stream; DROP INDEX _relation_back;",
+    )
+    .execute(&mut conn)
+    .await?;
+    let mut state = WriterState::new(Arc::default(), 0);
+    state.indexing = Indexing::Later;
+    while state.checkpoint < until {
+        let commits = read(state.checkpoint + 1, BATCH_EVENTS).map_err(RebuildError::Log)?;
+        let wanted = commits
+            .iter()
+            .filter(|commit| commit.last_position() <= until);
+        let wanted: Vec<_> = wanted.cloned().collect();
+        if wanted.is_empty() {
+            let position = state.checkpoint + 1;
+            return Err(RebuildError::Log(format!("it has no position {position}")));
+        }
+        state.apply(&mut conn, &wanted).await?;
+        progress(state.checkpoint);
+    }
+    sqlx::raw_sql(
+        "CREATE INDEX _history_stream ON _history (position >> 16, stream); \
+         CREATE INDEX _relation_back ON _relation (kind, to_user);",
+    )
+    .execute(&mut conn)
+    .await?;
+    for layout in state.catalog.sorted().into_values() {
+        for text in ddl::indexes(layout, 0, 0) {
+            text.execute(&mut conn, Vec::new()).await?;
+        }
+    }
+    sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE);")
+        .execute(&mut conn)
+        .await?;
+    conn.close().await?;
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| failed(path, source))
+}
+
+/// Puts the store at `new` into the place of the one at `current`, which is kept beside it with
+/// the ending `previous`. Nobody may have either open.
+///
+/// # Errors
+/// A file cannot be renamed.
+pub fn switch(new: &Path, current: &Path) -> Result<(), RebuildError> {
+    let previous = current.with_extension("previous");
+    remove(&previous)?;
+    for suffix in ["-wal", "-shm", ""] {
+        rename(
+            &with_suffix(current, suffix),
+            &with_suffix(&previous, suffix),
+        )?;
+    }
+    rename(new, current)?;
+    let folder = current.parent().unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| failed(folder, source))
+}
+
+/// Removes a store's file and its companions, where they are.
+///
+/// # Errors
+/// A file cannot be removed.
+pub fn remove(path: &Path) -> Result<(), RebuildError> {
+    for suffix in ["-wal", "-shm", ""] {
+        let path = with_suffix(path, suffix);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(&path, source));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Renames a file, if it is there.
+fn rename(from: &Path, to: &Path) -> Result<(), RebuildError> {
+    match std::fs::rename(from, to) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(failed(from, source)),
+        _ => Ok(()),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut text = path.as_os_str().to_owned();
+    text.push(suffix);
+    PathBuf::from(text)
+}
+
+fn failed(path: &Path, source: std::io::Error) -> RebuildError {
+    RebuildError::File {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,268 @@
+//! Random histories: the live store, a rebuilt one and the fold in memory are the same.
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+use skytrail_actors::store::RecordStore as _;
+use skytrail_schema::acl::Acl;
+use skytrail_schema::event::{
+    CreationRoles, DefaultAccess, EventBody, RelationTarget, RoleFlags, Stream, TypeExtension,
+    UserPatch, UserState,
+};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::predicate::Relation;
+use skytrail_schema::types::FieldType;
+
+use super::world::*;
+use crate::projection::digest;
+use crate::projection::rebuild::{rebuild, switch};
+
+const TYPES: [&str; 4] = ["note", "Note", "a\"b\0'; DROP TABLE _type; --", "_auth"];
+
+type Field = (&'static str, fn() -> FieldType);
+
+/// Fields that types get.
+const FIELDS: [Field; 10] = [
+    ("text", || FieldType::String),
+    ("Text", || FieldType::CaselessString),
+    ("n", || FieldType::Number),
+    ("seq", || FieldType::Sequence),
+    ("flag", || FieldType::Boolean),
+    ("json\"]", || FieldType::Json),
+    ("_id", || FieldType::DateTime),
+    ("file", || FieldType::Asset),
+    ("note", || FieldType::Reference("note".into())),
+    ("place?", || FieldType::Location),
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Extend(usize, Vec<usize>, bool),
+    Save(usize, u8, Vec<(usize, u8)>, bool),
+    Replace(usize, u8, Vec<(usize, u8)>),
+    Delete(usize, u8),
+    Setting(usize, u8),
+    User(u8, u8),
+    Relate(u8, u8, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = 0..TYPES.len();
+    let values = || prop::collection::vec((0..FIELDS.len(), any::<u8>()), 0..5);
+    let key = 0..6_u8;
+    prop_oneof![
+        2 => (kind.clone(), prop::collection::vec(0..FIELDS.len(), 0..4), any::<bool>())
+            .prop_map(|(kind, fields, unique)| Step::Extend(kind, fields, unique)),
+        12 => (kind.clone(), key.clone(), values(), any::<bool>())
+            .prop_map(|(kind, key, values, access)| Step::Save(kind, key, values, access)),
+        2 => (kind.clone(), key.clone(), values())
+            .prop_map(|(kind, key, values)| Step::Replace(kind, key, values)),
+        4 => (kind.clone(), key.clone()).prop_map(|(kind, key)| Step::Delete(kind, key)),
+        1 => (kind, any::<u8>()).prop_map(|(kind, what)| Step::Setting(kind, what)),
+        1 => (0..3_u8, any::<u8>()).prop_map(|(user, what)| Step::User(user, what)),
+        1 => (0..3_u8, 0..3_u8, any::<bool>()).prop_map(|(from, to, add)| Step::Relate(from, to, add)),
+    ]
+}
+
+fn value(kind: &FieldType, seed: u8) -> Json {
+    if seed.is_multiple_of(5) {
+        return Json::Null;
+    }
+    match kind {
+        FieldType::Number => json!(f64::from(seed) / 3.0),
+        FieldType::Sequence => json!(seed),
+        FieldType::Boolean => json!(seed.is_multiple_of(2)),
+        FieldType::Json => json!([seed, {"a'\0": null}]),
+        FieldType::DateTime => json!({"$type": "date", "$date": now(seed.into())}),
+        FieldType::Asset if seed.is_multiple_of(2) => json!({"$type": "asset", "$name": "a"}),
+        FieldType::Asset => json!({"$type": "asset", "$name": "a", "$content_type": "b"}),
+        FieldType::Reference(_) => json!({"$type": "ref", "$id": format!("note/k{}", seed % 6)}),
+        FieldType::Location => json!({"$type": "geo", "$lng": 1.1, "$lat": seed}),
+        _ => json!(format!("É\0\"'{seed}")),
+    }
+}
+
+impl World {
+    fn values(&self, kind: usize, values: &[(usize, u8)]) -> Json {
+        let known = self.types.get(TYPES[kind]);
+        let mut object = serde_json::Map::new();
+        for (field, seed) in values {
+            let name = FIELDS[*field].0;
+            if let Some(kind) = known.and_then(|known| known.fields.get(name)) {
+                object.insert(name.to_owned(), value(kind, *seed));
+            }
+        }
+        Json::Object(object)
+    }
+
+    /// Takes a step that makes sense now, as a commit.
+    fn take(&mut self, step: &Step) {
+        let second = self.log.len() as i64 / 3;
+        let id = |kind: usize, key: u8| format!("{}/k{key}", TYPES[kind]);
+        let exists =
+            |world: &Self, id: &str| world.heads.contains_key(&RecordId::parse(id).unwrap());
+        let is_created = |kind: usize| {
+            let known = self.types.get(TYPES[kind]);
+            known.is_some_and(|known| known.is_created)
+        };
+        match step {
+            Step::Extend(kind, fields, unique) => {
+                let fields = fields.iter().map(|field| FIELDS[*field]);
+                let fields = fields
+                    .map(|(name, kind)| (name.to_owned(), kind()))
+                    .collect();
+                let unique = if *unique {
+                    vec![vec!["text".to_owned(), "Text".to_owned()]]
+                } else {
+                    vec![]
+                };
+                let body = TypeExtension { fields, unique };
+                self.commit(vec![(
+                    Stream::Type(TYPES[*kind].into()),
+                    EventBody::TypeExtended(body),
+                )]);
+            }
+            Step::Save(kind, key, values, access) if is_created(*kind) => {
+                let id = id(*kind, *key);
+                let values = self.values(*kind, values);
+                let mut event = if exists(self, &id) {
+                    let unset = if *access {
+                        vec!["text", "file"]
+                    } else {
+                        vec![]
+                    };
+                    let mut set = values;
+                    unset
+                        .iter()
+                        .for_each(|field| drop(set.as_object_mut().unwrap().remove(*field)));
+                    let known = &self.types[TYPES[*kind]].fields;
+                    let unset: Vec<&str> = unset
+                        .into_iter()
+                        .filter(|field| known.contains_key(*field))
+                        .collect();
+                    patch(&id, second, set, &unset)
+                } else {
+                    create(&id, second, values)
+                };
+                let acl = Acl::from_wire(&json!([{"role": "r'", "level": "read"}])).unwrap();
+                match &mut event.1 {
+                    EventBody::RecordChanged(patch) if *access => patch.access = acl,
+                    EventBody::RecordCreated(state) if *access => {
+                        state.database = Some("u1".into())
+                    }
+                    _ => {}
+                }
+                self.commit(vec![event]);
+            }
+            Step::Replace(kind, key, values) if exists(self, &id(*kind, *key)) => {
+                let values = self.values(*kind, values);
+                self.commit(vec![replace(&id(*kind, *key), second, values)]);
+            }
+            Step::Delete(kind, key) if exists(self, &id(*kind, *key)) => {
+                self.commit(vec![delete(&id(*kind, *key), second)]);
+            }
+            Step::Setting(kind, what) => self.set(*kind, *what),
+            Step::User(user, what) => {
+                let stream = Stream::User(format!("u{user}").into());
+                let body = if what.is_multiple_of(2) {
+                    EventBody::UserCreated(UserState {
+                        password_hash: Some(what.to_string()),
+                        ..UserState::default()
+                    })
+                } else {
+                    EventBody::UserChanged(UserPatch {
+                        roles_added: [format!("r{what}").into()].into(),
+                        ..UserPatch::default()
+                    })
+                };
+                self.commit(vec![(stream, body)]);
+            }
+            Step::Relate(from, to, add) => {
+                let target = RelationTarget {
+                    to: format!("u{to}").into(),
+                };
+                let body = if *add {
+                    EventBody::RelationAdded(target)
+                } else {
+                    EventBody::RelationRemoved(target)
+                };
+                let stream = Stream::Relation(Relation::Friend, format!("u{from}").into());
+                self.commit(vec![(stream, body)]);
+            }
+            _ => {}
+        }
+    }
+
+    fn set(&mut self, kind: usize, what: u8) {
+        let stream = Stream::Type(TYPES[kind].into());
+        let roles = CreationRoles {
+            roles: [format!("r{what}").into()].into(),
+        };
+        let (stream, body) = match what % 3 {
+            0 => (
+                stream,
+                EventBody::TypeDefaultAccessSet(DefaultAccess {
+                    access: Acl(vec![]),
+                }),
+            ),
+            1 => (stream, EventBody::TypeCreationRolesSet(roles)),
+            _ => {
+                let flags = RoleFlags {
+                    by_default: what.is_multiple_of(2),
+                    is_admin: false,
+                };
+                (Stream::Role("r".into()), EventBody::RoleDefined(flags))
+            }
+        };
+        self.commit(vec![(stream, body)]);
+    }
+}
+
+async fn run(steps: Vec<Step>, batches: Vec<usize>) {
+    let mut world = World::new().await;
+    world.commit(vec![extend("note", &[])]);
+    for step in &steps {
+        world.take(step);
+    }
+    let mut rest = world.log.as_slice();
+    for size in batches.iter().cycle() {
+        let (batch, left) = rest.split_at((*size).min(rest.len()));
+        world.store.apply(batch).await.unwrap();
+        rest = left;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    world.assert_equal().await;
+    world.store.close().await.unwrap();
+
+    let (current, new) = (world.path(), world.path().with_extension("new"));
+    let mut read = |from: u64, _: usize| {
+        Ok(world
+            .log
+            .iter()
+            .skip(from as usize - 1)
+            .take(7)
+            .cloned()
+            .collect())
+    };
+    let until = world.log.len() as u64;
+    rebuild(&new, until, &mut read, &mut |_| {}).await.unwrap();
+    let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
+    assert_eq!(live, rebuilt);
+    switch(&new, &current).unwrap();
+    world.reopen().await;
+    world.assert_equal().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn live_rebuilt_and_folded_are_the_same(
+        steps in prop::collection::vec(step(), 1..120),
+        batches in prop::collection::vec(1..40_usize, 1..8),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(steps, batches));
+    }
+}
