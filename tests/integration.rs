@@ -10,8 +10,10 @@
 )]
 
 mod chat;
+mod crash;
 mod door;
 mod golden;
 mod plugin;
+mod lifecycle;
 mod records;
 mod support;

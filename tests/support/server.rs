@@ -81,10 +81,6 @@ impl TestServer {
         }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn data_dir(&self) -> PathBuf {
         let data = self.settings.iter().find(|(name, _)| name == "DATA_DIR");
         Path::new(&data.unwrap().1).to_owned()
@@ -107,10 +103,29 @@ impl TestServer {
 
     /// Asks the server to end and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.pid().to_string();
+        let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         let child = &mut self.child;
         eventually("the server ends", || child.try_wait().unwrap())
+    }
+
+    /// Starts a process on the same data and kills it after a while, ready or not.
+    pub fn start_and_kill_after(&mut self, time: Duration) {
+        self.kill();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command
+            .arg("serve")
+            .env_clear()
+            .current_dir(self.folder.path());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::park_timeout(time);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Starts again on the same data; the earlier process must have ended.

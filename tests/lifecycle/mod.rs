@@ -1,0 +1,147 @@
+//! Starting, stopping, and looking into the log from the command line.
+
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+fn skytrail(server: &TestServer, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().env("DATA_DIR", server.data_dir());
+    command.args(arguments).output().unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_server_that_is_told_to_end_loses_nothing_and_starts_again() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..20 {
+        ada.save(&format!("note/{number}"), json!({"number": number}));
+    }
+    assert!(server.terminate().success());
+    server.restart();
+    let again = ada.at(&server);
+    assert_eq!(again.query("note", json!(null)).len(), 20);
+    let credentials = json!({"auth_data": {"username": "ADA"}, "password": "secret-of-the-test"});
+    let session = Client::anonymous(&server)
+        .call("auth:login", credentials)
+        .result();
+    assert!(session["access_token"].is_string(), "{session}");
+    assert!(
+        !server.output().contains(MASTER_KEY),
+        "a configured key is not printed"
+    );
+}
+
+#[test]
+fn the_log_can_be_looked_into_while_the_server_writes_it() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "one"}));
+    ada.save("note/1", json!({"text": "two"}));
+    let shown = printed(&skytrail(&server, &["log", "show", "record/note/1"]));
+    for expected in ["record.created", "record.changed", "\"one\"", "\"two\""] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    let tail = printed(&skytrail(&server, &["log", "tail", "-n", "1"]));
+    assert!(
+        tail.contains("record/note/1 v2") && tail.lines().count() == 1,
+        "{tail}"
+    );
+    assert!(printed(&skytrail(&server, &["log", "stat"])).contains("record.created"));
+    assert!(printed(&skytrail(&server, &["log", "verify"])).contains("as they were written"));
+    let compared = skytrail(&server, &["rebuild", "--verify"]);
+    printed(&compared);
+}
+
+#[test]
+fn a_damaged_log_is_not_served_and_the_place_is_named() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..50 {
+        ada.save(&format!("note/{number}"), json!({"number": number}));
+    }
+    server.kill();
+    let folder = server.data_dir().join("journal");
+    let segment = std::fs::read_dir(folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    for command in [&["log", "verify"][..], &["serve"][..]] {
+        let output = skytrail(&server, command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("segment=") && said.contains("offset="),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn all_mistakes_in_the_settings_are_named_at_once_and_secrets_never() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command
+        .env_clear()
+        .env("APP_NAME", "no good")
+        .env("DEV_MODE", "perhaps");
+    let refused = command
+        .args(["serve", "--set", "TOKEN_STORE=redis"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2));
+    for name in ["APP_NAME", "DEV_MODE", "TOKEN_STORE"] {
+        assert!(said.contains(name), "{name} in {said}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().env("MASTER_KEY", "hush");
+    let shown = printed(&command.arg("config").output().unwrap());
+    assert!(
+        shown.contains("MASTER_KEY=***") && !shown.contains("hush"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn passwords_and_tokens_are_nowhere_in_the_data() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "one"}));
+    let token = ada.token.clone().unwrap();
+    assert!(server.terminate().success());
+    let secrets = ["secret-of-the-test", &token, MASTER_KEY];
+    let mut folders = vec![server.data_dir()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            for secret in secrets {
+                let found = bytes
+                    .windows(secret.len())
+                    .any(|window| window == secret.as_bytes());
+                assert!(!found, "{secret} in {}", path.display());
+            }
+        }
+    }
+}
