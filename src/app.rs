@@ -1,6 +1,6 @@
 //! The one place where all parts meet: it builds them, starts them, and stops them in order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use crate::config::{Config, KeyOrigin, Keys, Secret};
 use crate::http::health::Health;
 use crate::http::router::PluginCaller;
 use crate::http::server::{self, Listening};
+use crate::projection::index::carry_over_indexes;
 use crate::projection::{SqlStore, StoreOptions};
 use crate::services::{Services, Settings};
 use crate::socket::plugin::{self, PluginDoor};
@@ -129,6 +130,7 @@ impl Application {
         let [background, front] = arbiters.as_slice() else {
             unreachable!("two were made")
         };
+        store.keep_indexes(Arc::clone(&clock));
         let projector =
             Projector::start_in_arbiter(&background.handle(), |_| Projector::new(parts));
         let broker = PluginBroker::start(plugin_settings(config, &keys), &front.handle());
@@ -208,6 +210,7 @@ impl Application {
             tokio::join!(http.stop(true), leaving);
         })
         .await;
+        self.store.stop_keeping_indexes();
         step("tasks end", spawn::join_all()).await;
         self.records.stop();
         let projector = self.projector;
@@ -265,16 +268,19 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
         why,
         "the record store is set aside and made anew from the log"
     );
-    set_aside(&path).map_err(|source| StartError::Io {
+    let aside = set_aside(&path).map_err(|source| StartError::Io {
         what: format!("{} cannot be set aside", path.display()),
         source,
     })?;
     let opened = SqlStore::open_file(&path, &options).await;
+    if let Err(error) = carry_over_indexes(&aside, &path).await {
+        tracing::warn!(%error, "what was said about indexes is not readable any more");
+    }
     opened.map_err(|error| StartError::Store(error.to_string()))
 }
 
 /// Renames a store and its companions; nothing is deleted.
-fn set_aside(path: &Path) -> std::io::Result<()> {
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let number = (1..).find(|number| !path.with_extension(format!("damaged-{number}")).exists());
     let aside = path.with_extension(format!("damaged-{}", number.unwrap_or_default()));
     for suffix in ["", "-wal", "-shm"] {
@@ -284,7 +290,7 @@ fn set_aside(path: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    Ok(aside)
 }
 
 /// Applies what the log has and the store has not, so that what is kept in memory starts complete.

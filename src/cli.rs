@@ -25,6 +25,7 @@ Examples:
   skytrail --set APP_NAME=chat serve             from flags, skytrail.toml or .env
   skytrail log tail                              the last events, while the server runs
   skytrail log show record/note/1                everything that happened to a record
+  skytrail index list                            which indexes the store made, and why
   skytrail rebuild --verify                      is the record store what the log says?
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
@@ -54,6 +55,9 @@ enum Command {
     /// Looks into the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
+    /// Shows the record store's indexes and what they are for, or says which to have.
+    #[command(subcommand)]
+    Index(ops::index::IndexCommand),
     /// Makes the record store anew from the log, or compares the two.
     Rebuild(ops::rebuild::RebuildCommand),
 }
@@ -75,6 +79,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }
         Command::Log(command) => ops::log::run(&config, command),
+        Command::Index(command) => ops::index::run(&config, command),
         Command::Rebuild(command) => ops::rebuild::run(&config, command),
     };
     match done {

@@ -1,4 +1,5 @@
 //! What the command line does besides serving.
 
+pub mod index;
 pub mod log;
 pub mod rebuild;

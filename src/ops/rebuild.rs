@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use skytrail_actors::clock::{Clock as _, SystemClock};
 use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::{JournalOptions, Segments};
+use skytrail_actors::store::RecordStore as _;
 
 use crate::config::Config;
+use crate::projection::index::carry_over_indexes;
 use crate::projection::rebuild::{rebuild, remove, switch};
-use crate::projection::{TableDigest, digest};
+use crate::projection::{SqlStore, StoreOptions, TableDigest, digest};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Args)]
@@ -47,12 +50,33 @@ async fn replace(config: &Config) -> Result<(), String> {
     let opened = opened.map_err(|error| error.to_string())?;
     let head = opened.report().head;
     fill(&new, &opened.segments(), head).await?;
+    if let Err(error) = keep_indexes(&current, &new).await {
+        complain(&format!(
+            "the old store's indexes are not known any more: {error}"
+        ));
+    }
     switch(&new, &current).map_err(|error| with_causes(&error))?;
     say(&format!(
         "rebuilt from {head} events; the old store is kept in {}",
         current.with_extension("previous").display()
     ));
     Ok(())
+}
+
+/// Makes the indexes that the old store had for its queries, or was told to have.
+async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
+    if !current.exists() {
+        return Ok(());
+    }
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let carried = carry_over_indexes(current, new).await;
+    carried.map_err(|error| text(&error))?;
+    let options = StoreOptions::default();
+    let store = SqlStore::open_file(new, &options).await;
+    let store = store.map_err(|error| text(&error))?;
+    let tended = store.tend_indexes(SystemClock.now()).await;
+    tended.map_err(|error| text(&error))?;
+    store.close().await.map_err(|error| text(&error))
 }
 
 /// Compares the store with one that is made for the purpose.
@@ -135,4 +159,9 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 #[expect(clippy::print_stdout, reason = "what the command is for")]
 fn say(text: &str) {
     println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "what the command is for")]
+fn complain(text: &str) {
+    eprintln!("{text}");
 }

@@ -2,7 +2,8 @@
 
 use skytrail_schema::types::FieldType;
 
-use super::layout::{Column, Table, TypeLayout};
+use super::index::IndexColumn;
+use super::layout::{Column, SYSTEM_COLUMNS, Table, TypeLayout};
 use super::names::Name;
 use super::sql::{SafeText, Sql};
 
@@ -88,9 +89,7 @@ fn column_index(id: i64, table: &Table, index: usize, column: &Column) -> Option
         .name(&table.name)
         .push(" (")
         .name(&column.name)
-        .push(") WHERE ")
-        .name(&column.name)
-        .push(" IS NOT NULL");
+        .push(")");
     Some(sql.into_text())
 }
 
@@ -113,6 +112,58 @@ fn unique_index(layout: &TypeLayout, number: usize) -> Option<SafeText> {
         .names("", columns?)
         .push(")");
     Some(sql.into_text())
+}
+
+/// Returns the statement that makes an index for queries, and its name; `None` when the type has not
+/// got a column.
+pub(crate) fn query_index(
+    layout: &TypeLayout,
+    columns: &[IndexColumn],
+) -> Option<(SafeText, Name)> {
+    let table = layout.table.as_ref()?;
+    let mut list = Sql::default();
+    let mut parts = Vec::new();
+    for column in columns {
+        let system = SYSTEM_COLUMNS.iter().find(|name| **name == column.field);
+        list.push(if list.is_empty() { "" } else { "," });
+        let plain = match system {
+            Some(name) => {
+                list.push(name);
+                name
+            }
+            None => {
+                let name = table.column(&column.field)?.compared();
+                list.name(name);
+                name.as_str()
+            }
+        };
+        list.push(if column.is_descending { " DESC" } else { "" });
+        parts.push((plain, column.is_descending));
+    }
+    let parts = serde_json::to_string(&parts).ok()?;
+    let name = Name::new(&format!("_query_{}_{parts}", layout.id));
+    let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
+    sql.name(&name)
+        .push(" ON ")
+        .name(&table.name)
+        .push(" (")
+        .append(list)
+        .push(")");
+    Some((sql.into_text(), name))
+}
+
+/// Returns the statement that makes the planner know how many rows a table's indexes hold for a value.
+pub(crate) fn analyze(table: &Table) -> SafeText {
+    let mut sql = Sql::new("ANALYZE ");
+    sql.name(&table.name);
+    sql.into_text()
+}
+
+/// Returns the statement that drops an index.
+pub(crate) fn drop_index(name: &str) -> SafeText {
+    let mut sql = Sql::new("DROP INDEX IF EXISTS ");
+    sql.name(&Name::new(name));
+    sql.into_text()
 }
 
 /// Numbers the rows that exist when a sequence field is added, in the order of their creation.

@@ -3,6 +3,7 @@
 //! - `layout`, `names`, `ddl`: each record type has a real table, with a column per field.
 //! - `apply`: commits become rows, a batch per transaction, the checkpoint with it.
 //! - `read`: reading by key. `query`: reading by predicate.
+//! - `index`: indexes that queries need, made and dropped by themselves.
 //! - `sqlite`, `readers`: one connection that writes, a few that read.
 //! - `sql`: the only way to make SQL text; values are always bound.
 //!
@@ -12,6 +13,7 @@
 mod apply;
 mod ddl;
 mod digest;
+pub mod index;
 mod layout;
 mod names;
 mod query;

@@ -12,13 +12,21 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// The readers of one database file.
 pub(crate) struct Readers {
     options: SqliteConnectOptions,
-    idle: Mutex<Vec<SqliteConnection>>,
+    idle: Mutex<Idle>,
     permits: Semaphore,
+}
+
+#[derive(Default)]
+struct Idle {
+    conns: Vec<SqliteConnection>,
+    /// Grows when connections that are open already are no longer wanted.
+    generation: u64,
 }
 
 /// A connection that goes back when it is dropped.
 pub(crate) struct Reader<'a> {
     conn: Option<SqliteConnection>,
+    generation: u64,
     readers: &'a Readers,
     _permit: SemaphorePermit<'a>,
 }
@@ -28,7 +36,7 @@ impl Readers {
     pub(crate) fn new(options: SqliteConnectOptions, max_connections: usize) -> Self {
         Self {
             options,
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::default(),
             permits: Semaphore::new(max_connections),
         }
     }
@@ -37,38 +45,53 @@ impl Readers {
     pub(crate) async fn acquire(&self) -> Result<Reader<'_>, sqlx::Error> {
         let permit = self.permits.acquire().await;
         let permit = permit.map_err(|_closed| sqlx::Error::PoolClosed)?;
-        let idle = self.idle.lock().pop();
+        let (idle, generation) = {
+            let mut idle = self.idle.lock();
+            (idle.conns.pop(), idle.generation)
+        };
         let conn = match idle {
             Some(conn) => conn,
             None => self.options.connect().await?,
         };
         Ok(Reader {
             conn: Some(conn),
+            generation,
             readers: self,
             _permit: permit,
         })
     }
 
+    /// Replaces the connections that are open now, which may know the database as it was.
+    pub(crate) async fn renew(&self) {
+        let conns = {
+            let mut idle = self.idle.lock();
+            idle.generation += 1;
+            std::mem::take(&mut idle.conns)
+        };
+        close_all(conns).await;
+    }
+
     /// Refuses new readers and closes the idle ones.
     pub(crate) async fn close(&self) {
         self.permits.close();
-        let idle = std::mem::take(&mut *self.idle.lock());
-        for conn in idle {
-            if let Err(error) = conn.close().await {
-                tracing::warn!(%error, "reader not closed cleanly");
-            }
+        self.renew().await;
+    }
+}
+
+async fn close_all(conns: Vec<SqliteConnection>) {
+    for conn in conns {
+        if let Err(error) = conn.close().await {
+            tracing::warn!(%error, "reader not closed cleanly");
         }
     }
 }
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        if let Some(conn) = self
-            .conn
-            .take()
-            .filter(|_| !self.readers.permits.is_closed())
-        {
-            self.readers.idle.lock().push(conn);
+        let Some(conn) = self.conn.take() else { return };
+        let mut idle = self.readers.idle.lock();
+        if idle.generation == self.generation {
+            idle.conns.push(conn);
         }
     }
 }

@@ -48,6 +48,11 @@ impl Arg {
 pub(crate) struct SafeText(Arc<str>);
 
 impl SafeText {
+    /// Returns the statement that asks for the plan of this one.
+    pub(crate) fn explained(&self) -> Self {
+        Self(format!("EXPLAIN QUERY PLAN {}", self.0).into())
+    }
+
     /// Runs the statement; returns the number of rows that it changed.
     pub(crate) async fn execute(
         &self,

@@ -8,6 +8,8 @@ use sqlx::Connection as _;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
+use super::index::IndexLimits;
+
 /// How a store uses its file.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -17,6 +19,8 @@ pub struct StoreOptions {
     pub writer_cache_kib: u32,
     /// Page cache of each reader, in KiB; 4096 by default. The system's own cache lies behind it.
     pub reader_cache_kib: u32,
+    /// How many indexes the store makes of its own accord.
+    pub index_limits: IndexLimits,
 }
 
 impl Default for StoreOptions {
@@ -26,6 +30,7 @@ impl Default for StoreOptions {
             num_readers: cores * 2,
             writer_cache_kib: 8192,
             reader_cache_kib: 4096,
+            index_limits: IndexLimits::default(),
         }
     }
 }
@@ -111,6 +116,11 @@ pub(crate) async fn open_writer(
         .execute(&mut conn)
         .await?;
     Ok(conn)
+}
+
+/// Opens a file beside the server that may be using it.
+pub(crate) async fn open_beside(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    base(path).connect().await
 }
 
 /// Brings a file to the present format. A new file is not flushed on the way: one that a power

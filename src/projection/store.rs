@@ -5,30 +5,43 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use skytrail_actors::clock::Clock;
+use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, RecordStore, Snapshot, StoreError};
 use skytrail_schema::event::{Commit, UserState};
 use skytrail_schema::id::{RecordId, RecordKey, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::Query;
 use skytrail_schema::record::Head;
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
+use super::index::{self, IndexEntry, IndexLimits, Look, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::query;
 use super::read;
 use super::readers::Readers;
 use super::sqlite::{OpenError, StoreOptions, open_writer, reader_options};
 
+/// After so many looks at the indexes the planner counts anew: about once an hour.
+const LOOKS_PER_COUNT: u32 = 720;
+
 /// A record store in one SQLite file.
 pub struct SqlStore {
     writer: Mutex<Option<Writer>>,
     readers: Readers,
     catalog: ArcSwap<Catalog>,
+    stats: Stats,
+    limits: IndexLimits,
+    /// Told when the keeper of the indexes shall end.
+    ending: CancellationToken,
 }
 
 /// The one connection that writes, and what belongs to it.
@@ -53,12 +66,111 @@ impl SqlStore {
             })),
             readers: Readers::new(reader_options(path, options), options.num_readers),
             catalog: ArcSwap::new(catalog),
+            stats: Stats::default(),
+            limits: options.index_limits,
+            ending: CancellationToken::new(),
         })
+    }
+
+    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping_indexes`].
+    pub fn keep_indexes(self: &Arc<Self>, clock: Arc<dyn Clock>) {
+        let store = Arc::clone(self);
+        spawn_named("index keeper", async move {
+            let mut num_looks: u32 = 0;
+            let pause = || store.ending.run_until_cancelled(sleep(index::PERIOD));
+            while pause().await.is_some() {
+                num_looks += 1;
+                let mut done = store.tend_indexes(clock.now()).await;
+                if num_looks.is_multiple_of(LOOKS_PER_COUNT) {
+                    done = done.and(store.count_anew().await);
+                }
+                if let Err(error) = done {
+                    tracing::warn!(%error, "the indexes could not be looked after");
+                }
+            }
+        });
+    }
+
+    /// Lets the planner count again where tables have grown much since it did.
+    async fn count_anew(&self) -> Result<(), StoreError> {
+        {
+            let mut writer = self.writer.lock().await;
+            let conn = writer_conn(&mut writer)?;
+            sqlx::raw_sql("PRAGMA analysis_limit = 400; PRAGMA optimize(0x10002);")
+                .execute(conn)
+                .await
+                .map_err(failed)?;
+        }
+        self.readers.renew().await;
+        Ok(())
+    }
+
+    /// Stops looking after the indexes.
+    pub fn stop_keeping_indexes(&self) {
+        self.ending.cancel();
+    }
+
+    /// Looks at what queries did since the last time, and makes or drops indexes accordingly.
+    ///
+    /// # Errors
+    /// The database failed; what was done before stays.
+    pub async fn tend_indexes(&self, now: Timestamp) -> Result<(), StoreError> {
+        let catalog = self.catalog.load_full();
+        let look = {
+            let mut reader = self.readers.acquire().await.map_err(failed)?;
+            let conn = reader.conn().map_err(failed)?;
+            Look::take(conn, &catalog, &self.stats, &self.limits)
+                .await
+                .map_err(failed)?
+        };
+        let advice = look.advise(&self.limits, now);
+        if look.has_uses() {
+            let mut writer = self.writer.lock().await;
+            let conn = writer_conn(&mut writer)?;
+            look.save_uses(conn, now).await.map_err(failed)?;
+        }
+        let has_advice = !advice.is_empty();
+        for advice in advice {
+            // One at a time: between two the projector has its turn.
+            let mut writer = self.writer.lock().await;
+            let conn = writer_conn(&mut writer)?;
+            index::follow(conn, &catalog, advice, now)
+                .await
+                .map_err(failed)?;
+        }
+        if has_advice {
+            // Open connections do not see the planner's new numbers.
+            self.readers.renew().await;
+        }
+        Ok(())
+    }
+
+    /// Returns the database's plan of a query for everyone, one step per line.
+    #[cfg(test)]
+    pub(crate) async fn explain(&self, query: &Query) -> Result<String, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        query::explain(conn, &self.catalog.load_full(), query).await
+    }
+
+    /// Lists the indexes that queries or people asked for.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn list_indexes(&self) -> Result<Vec<IndexEntry>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let conn = reader.conn().map_err(failed)?;
+        index::load(conn).await.map_err(failed)
     }
 
     fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
         self.catalog.load().get(&definition.name).cloned()
     }
+}
+
+fn writer_conn(writer: &mut Option<Writer>) -> Result<&mut SqliteConnection, StoreError> {
+    let writer = writer.as_mut().ok_or(sqlx::Error::PoolClosed);
+    writer.map(|writer| &mut writer.conn).map_err(failed)
 }
 
 /// Tells the port what failed.
@@ -159,7 +271,7 @@ impl RecordStore for SqlStore {
         let mut reader = self.readers.acquire().await.map_err(failed)?;
         let conn = reader.conn().map_err(failed)?;
         let catalog = self.catalog.load_full();
-        query::query(conn, &catalog, (query, asker), heads).await
+        query::query(conn, (&catalog, &self.stats), (query, asker), heads).await
     }
 
     async fn load_users(
@@ -212,6 +324,7 @@ impl RecordStore for SqlStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
+        self.stop_keeping_indexes();
         self.readers.close().await;
         let Some(writer) = self.writer.lock().await.take() else {
             return Ok(());

@@ -94,10 +94,6 @@ fn differs(wanted: &Json, found: &Json, variables: &Variables) -> bool {
     !out.is_empty()
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one more than its siblings: which matcher"
-)]
 fn compare_special(
     (matcher, inner): (&str, &Json),
     found: &Json,

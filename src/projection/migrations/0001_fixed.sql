@@ -85,4 +85,21 @@ CREATE TABLE _faults (
     stream TEXT NOT NULL,
     reason TEXT NOT NULL
 );
+-- Indexes that queries asked for, or that somebody did; `columns` is a JSON array of objects.
+-- wish: auto, declared or forbidden; state: built, wanted or none.
+CREATE TABLE _index (
+    type TEXT NOT NULL,
+    columns TEXT NOT NULL,
+    wish TEXT NOT NULL,
+    is_pinned INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL,
+    name TEXT,
+    why TEXT NOT NULL,
+    built_at INTEGER,
+    last_used_at INTEGER,
+    num_uses INTEGER NOT NULL DEFAULT 0,
+    num_bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (type, columns)
+) WITHOUT ROWID;
+
 PRAGMA user_version = 1;

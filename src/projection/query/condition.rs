@@ -74,8 +74,10 @@ impl Translator<'_, '_> {
     }
 
     fn all(&mut self, parts: &[Condition], is_negated: bool) -> Translated {
+        let is_wide = parts.len() > MAX_PARTS;
+        let parts = parts.get(..MAX_PARTS).unwrap_or(parts);
         let parts = self.each(parts, is_negated);
-        let is_exact = parts.iter().all(|part| part.is_exact);
+        let is_exact = !is_wide && parts.iter().all(|part| part.is_exact);
         let known = parts.into_iter().map(|part| part.sql);
         let known = known.filter(|sql| !sql.is_empty()).collect();
         let sql = join(known, " AND ");
@@ -83,6 +85,11 @@ impl Translator<'_, '_> {
     }
 
     fn any(&mut self, parts: &[Condition], is_negated: bool) -> Translated {
+        let merged = if is_negated { Vec::new() } else { merge(parts) };
+        let parts = if merged.is_empty() { parts } else { &merged };
+        if parts.len() > MAX_PARTS {
+            return Translated::unknown();
+        }
         let parts = self.each(parts, is_negated);
         if parts.iter().any(|part| part.sql.is_empty()) {
             return Translated::unknown();
@@ -243,6 +250,40 @@ impl Translator<'_, '_> {
             Direction::Mutual => join(vec![outward(), inward()], " AND "),
         }))
     }
+}
+
+/// The database's planner takes seconds for some thousand parts of one `and` or `or`.
+const MAX_PARTS: usize = 200;
+
+/// Makes a list of the alternatives that compare one column with constants.
+fn merge(parts: &[Condition]) -> Vec<Condition> {
+    let mut lists: Vec<(&Column, CellClass, Vec<Cell<'static>>)> = Vec::new();
+    let mut others = Vec::new();
+    for part in parts {
+        let Condition::Compare {
+            op: OrderOp::Eq,
+            class,
+            left: Term::Column(column),
+            right: Term::Constant(cell),
+        } = part
+        else {
+            others.push(part.clone());
+            continue;
+        };
+        match lists.iter_mut().find(|list| list.0 == column) {
+            Some((_, _, cells)) => cells.push(cell.clone()),
+            None => lists.push((column, *class, vec![cell.clone()])),
+        }
+    }
+    let lists = lists
+        .into_iter()
+        .map(|(column, class, cells)| Condition::InList {
+            column: column.clone(),
+            class,
+            cells,
+            has_null: false,
+        });
+    lists.chain(others).collect()
 }
 
 /// Joins conditions, in groups: the database bounds how deep an expression may be, and reads a chain

@@ -33,7 +33,10 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
         sql.push("=").bind(Arg::Text(prefix)).push(")");
         return Some(Translated::exact(sql));
     }
-    sql.push(" GLOB ").bind(Arg::Text(to_glob(&tokens)));
+    // The database would prepare a statement anew for every pattern that it gets as it is.
+    sql.push(" GLOB (")
+        .bind(Arg::Text(to_glob(&tokens)))
+        .push("||'')");
     if let Some(end) = behind(&prefix) {
         sql.push(" AND ");
         place.push(&mut sql);
@@ -102,9 +105,9 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
     }
     let mut sql = Sql::new("(");
     place.push(&mut sql);
-    sql.push(" LIKE ")
+    sql.push(" LIKE (")
         .bind(Arg::Text(like))
-        .push(" ESCAPE '\\')");
+        .push("||'') ESCAPE '\\')");
     Some(Translated { sql, is_exact })
 }
 

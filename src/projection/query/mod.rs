@@ -13,4 +13,6 @@ mod path;
 mod plan;
 mod run;
 
+#[cfg(test)]
+pub(crate) use run::explain;
 pub(crate) use run::query;

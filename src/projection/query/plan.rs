@@ -8,7 +8,7 @@ use super::access;
 use super::condition::Translator;
 use super::path::Paths;
 use crate::projection::layout::{Catalog, Table};
-use crate::projection::sql::{Arg, Sql};
+use crate::projection::sql::{Arg, SafeText, Sql};
 
 /// The most values that a statement may bind; SQLite's limit is 32,766.
 const MAX_VALUES: usize = 30_000;
@@ -62,6 +62,13 @@ impl Plan {
             order: order.unwrap_or_default(),
             is_exact,
         }
+    }
+
+    /// Returns a statement that finds the same records, to ask the database for its plan.
+    pub(super) fn sample(&self) -> SafeText {
+        let mut sql = Sql::new("SELECT t._id");
+        sql.append(self.source.clone()).append(self.order.clone());
+        sql.finish().0
     }
 }
 

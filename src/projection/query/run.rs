@@ -6,6 +6,7 @@
 //! cannot say is left to `memory`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, StoreError};
 use skytrail_schema::id::RecordKey;
@@ -16,6 +17,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::memory;
 use super::plan::{Plan, push_page};
+use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
 use crate::projection::sql::Sql;
@@ -40,10 +42,10 @@ pub(super) struct Run<'a> {
     pub(super) table: &'a Table,
 }
 
-/// Runs a query as `asker`.
+/// Runs a query as `asker`, and counts what it cost.
 pub(crate) async fn query(
     conn: &mut SqliteConnection,
-    catalog: &Catalog,
+    (catalog, stats): (&Catalog, &Stats),
     (query, asker): (&Query, &Asker<'_>),
     heads: &dyn HeadSource,
 ) -> Result<QueryAnswer, StoreError> {
@@ -65,17 +67,56 @@ pub(crate) async fn query(
         layout,
         table,
     };
-    if !plan.is_exact || !plan.is_sorted {
-        return memory::run(&run, conn, &plan).await.map_err(failed);
-    }
-    let is_short = query.limit.is_some_and(|limit| limit <= MAX_SHORT_PAGE);
-    if is_short && let Some(answer) = run.short_page(conn, &plan, heads).await? {
-        return Ok(answer);
-    }
-    run.whole_page(conn, &plan).await.map_err(failed)
+    let begun = Instant::now();
+    let answer = run.answer(conn, &plan, heads).await;
+    let shapes = shapes_of(&query.record_type, &bound, asker.scope);
+    stats.note(shapes, begun.elapsed(), || plan.sample());
+    answer
+}
+
+/// Returns the database's plan of a query by the master key, one step per line.
+#[cfg(test)]
+pub(crate) async fn explain(
+    conn: &mut SqliteConnection,
+    catalog: &Catalog,
+    query: &Query,
+) -> Result<String, StoreError> {
+    use skytrail_schema::caller::Caller;
+    use skytrail_schema::query::Scope;
+
+    let layout = catalog.get(&query.record_type).unwrap();
+    let bound = query.bind(&layout.definition, catalog)?;
+    let asker = Asker {
+        scope: &Scope::Public,
+        caller: &Caller::default(),
+    };
+    let plan = Plan::new(catalog, layout.table.as_ref().unwrap(), &bound, &asker);
+    let rows = plan.sample().explained().fetch_all(conn, Vec::new()).await;
+    let rows = rows.map_err(failed)?;
+    let steps = rows.iter().map(|row| row.get::<String, _>("detail"));
+    Ok(steps.collect::<Vec<_>>().join("\n"))
 }
 
 impl Run<'_> {
+    async fn answer(
+        &self,
+        conn: &mut SqliteConnection,
+        plan: &Plan,
+        heads: &dyn HeadSource,
+    ) -> Result<QueryAnswer, StoreError> {
+        if !plan.is_exact || !plan.is_sorted {
+            return memory::run(self, conn, plan).await.map_err(failed);
+        }
+        let is_short = self
+            .query
+            .limit
+            .is_some_and(|limit| limit <= MAX_SHORT_PAGE);
+        if is_short && let Some(answer) = self.short_page(conn, plan, heads).await? {
+            return Ok(answer);
+        }
+        self.whole_page(conn, plan).await.map_err(failed)
+    }
+
     /// Fetches a page by keys; `None` when records changed meanwhile.
     async fn short_page(
         &self,

@@ -3,6 +3,7 @@
 mod agreement;
 mod apply;
 mod history;
+mod indexes;
 mod pages;
 mod query;
 mod world;

@@ -321,14 +321,24 @@ async fn refusals_have_their_codes() {
 #[tokio::test]
 async fn long_and_wide_predicates_are_answered() {
     let world = books().await;
-    let many = |n: usize| (0..n).map(|i| eq("pages", json!(i))).collect();
-    for n in [1_000, 20_000] {
-        assert_eq!(
-            world
-                .keys(&find("book", Some(Predicate::Or(many(n)))))
-                .await,
-            ["1", "2"]
-        );
+    let equal = |n: usize| (0..n).map(|i| eq("pages", json!(i))).collect();
+    let like = |n: usize| {
+        let patterns = (0..n).map(|i| compare(CompareOp::Like, "title", json!(format!("{i}%"))));
+        patterns.collect()
+    };
+    let unlike = |n: usize| {
+        let patterns = (0..n).map(|i| compare(CompareOp::Neq, "pages", json!(i + 11)));
+        patterns.collect()
+    };
+    for n in [150, 20_000] {
+        let cases: [(Predicate, &[&str]); 3] = [
+            (Predicate::Or(equal(n)), &["1", "2"]),
+            (Predicate::Or(like(n)), &["3"]),
+            (Predicate::And(unlike(n)), &["1", "4"]),
+        ];
+        for (predicate, expected) in cases {
+            assert_eq!(world.keys(&find("book", Some(predicate))).await, expected);
+        }
     }
     let list: Vec<usize> = (0..5_000).collect();
     let predicate = Predicate::In(path("pages"), literal(json!(list)));

@@ -34,11 +34,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(StoreOptions::default()).await
+    }
+
+    pub(crate) async fn with(options: StoreOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.db");
-        let store = SqlStore::open_file(&path, &StoreOptions::default())
-            .await
-            .unwrap();
+        let store = SqlStore::open_file(&path, &options).await.unwrap();
         Self {
             folder,
             store,

@@ -1,0 +1,139 @@
+//! `skytrail index`: looking at the record store's indexes, and saying which to have.
+
+use clap::{Args, Subcommand};
+use skytrail_schema::id::TypeName;
+
+use crate::config::Config;
+use crate::projection::index::{
+    IndexColumn, IndexEntry, IndexState, IndexWish, list_indexes, set_index,
+};
+
+/// What to do. The server makes and drops indexes by itself; all of this works while it runs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum IndexCommand {
+    /// Lists the indexes, their uses and sizes, and why they are there.
+    List,
+    /// Wants an index, whether queries need it or not.
+    Declare(On),
+    /// Wants an index never to be made; one that is there is dropped.
+    Forbid(On),
+    /// Keeps an index that is there, also when no query uses it any more.
+    Pin(On),
+    /// Leaves an index to the server again.
+    Free(On),
+}
+
+/// Which index.
+#[derive(Clone, Debug, Args)]
+pub struct On {
+    /// The record type.
+    record_type: String,
+    /// Its fields in the index's order, such as `_created_at`; with `:desc` behind it, descending.
+    #[arg(required = true)]
+    fields: Vec<String>,
+}
+
+impl On {
+    fn entry(&self, why: &str) -> IndexEntry {
+        let columns = self.fields.iter().map(|field| {
+            let ascending = || IndexColumn::ascending(field.as_str());
+            let descending = |field: &str| IndexColumn {
+                is_descending: true,
+                ..IndexColumn::ascending(field)
+            };
+            field
+                .strip_suffix(":desc")
+                .map_or_else(ascending, descending)
+        });
+        let name = TypeName::from(self.record_type.as_str());
+        IndexEntry {
+            why: why.to_owned(),
+            ..IndexEntry::new(name, columns.collect())
+        }
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let path = config.store_path();
+    if !path.exists() {
+        return Err(format!("no record store in {}", config.data_dir.display()));
+    }
+    let done = runtime.block_on(async {
+        let Some(wanted) = wanted(&command) else {
+            return list_indexes(&path).await;
+        };
+        Ok(vec![set_index(&path, wanted).await?])
+    });
+    let entries = done.map_err(|error| format!("{}: {error}", path.display()))?;
+    if entries.is_empty() {
+        say("no query needed an index yet, and nobody asked for one");
+    }
+    for entry in &entries {
+        say(&describe(entry));
+    }
+    Ok(())
+}
+
+/// Returns what the command wants of an index; `None` for the list.
+fn wanted(command: &IndexCommand) -> Option<IndexEntry> {
+    Some(match command {
+        IndexCommand::List => return None,
+        IndexCommand::Declare(on) => IndexEntry {
+            wish: IndexWish::Declared,
+            state: IndexState::Wanted,
+            ..on.entry("declared")
+        },
+        IndexCommand::Forbid(on) => IndexEntry {
+            wish: IndexWish::Forbidden,
+            ..on.entry("forbidden")
+        },
+        IndexCommand::Pin(on) => IndexEntry {
+            is_pinned: true,
+            state: IndexState::Wanted,
+            ..on.entry("pinned")
+        },
+        IndexCommand::Free(on) => on.entry("left to the server"),
+    })
+}
+
+fn describe(entry: &IndexEntry) -> String {
+    let column = |column: &IndexColumn| {
+        let order = if column.is_descending { ":desc" } else { "" };
+        format!("{}{order}", column.field)
+    };
+    let columns: Vec<String> = entry.columns.iter().map(column).collect();
+    let on = format!("{} {}", entry.record_type, columns.join(" "));
+    let state = match (entry.state, entry.wish) {
+        (IndexState::Built, IndexWish::Forbidden) => "to be dropped",
+        (IndexState::Built, _) => "built",
+        (IndexState::Wanted, _) => "to be built",
+        (IndexState::None, _) => "not there",
+    };
+    let wish = match (entry.wish, entry.is_pinned) {
+        (IndexWish::Declared, _) => ", declared",
+        (IndexWish::Forbidden, _) => ", forbidden",
+        (IndexWish::Auto, true) => ", pinned",
+        (IndexWish::Auto, false) => "",
+    };
+    let last = entry.last_used_at.map(|time| format!(", last at {time}"));
+    format!(
+        "{on:<40} {state}{wish}; {} uses{}; {} KiB; {}",
+        entry.num_uses,
+        last.unwrap_or_default(),
+        entry.num_bytes.div_ceil(1024),
+        entry.why
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,163 @@
+//! Which indexes to make and to drop. Pure: a decision about what was seen.
+
+use std::time::Duration;
+
+use skytrail_schema::time::Timestamp;
+
+use super::shape::{IndexColumn, Shape};
+use super::table::{IndexEntry, IndexState, IndexWish};
+
+/// How much the store may do of its own accord.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexLimits {
+    /// Indexes that nobody asked for; 32 by default.
+    pub max_indexes: usize,
+    /// Bytes of them together; 512 MiB by default.
+    pub max_bytes: u64,
+    /// Queries of one shape that together take less than this do not matter; 20 ms by default.
+    pub min_spent: Duration,
+    /// Tables with fewer rows are quick to read through; 1,000 by default.
+    pub min_rows: u64,
+    /// Writing waits while an index is made, about a second per million rows; larger tables get
+    /// theirs only by declaration. 5 million by default.
+    pub max_rows: u64,
+    /// An index that no query used for so long is dropped; 7 days by default.
+    pub unused_after: Duration,
+    /// When there is no room, one that no query used for so long makes some; 1 hour by default.
+    pub idle_after: Duration,
+}
+
+impl Default for IndexLimits {
+    fn default() -> Self {
+        const HOUR: u64 = 60 * 60;
+        Self {
+            max_indexes: 32,
+            max_bytes: 512 << 20,
+            min_spent: Duration::from_millis(20),
+            min_rows: 1_000,
+            max_rows: 5_000_000,
+            unused_after: Duration::from_secs(7 * 24 * HOUR),
+            idle_after: Duration::from_secs(HOUR),
+        }
+    }
+}
+
+/// Queries of one shape that read more than they should.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanning {
+    /// Their shape.
+    pub(crate) shape: Shape,
+    /// How many there were lately.
+    pub(crate) num_queries: f64,
+    /// The microseconds that they took.
+    pub(crate) micros: f64,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Advice {
+    /// Make the index of this entry.
+    Build(IndexEntry),
+    /// Drop the index of this entry, which says why.
+    Drop(IndexEntry),
+}
+
+/// Decides what to do, the most useful first. What people want comes before what queries need.
+pub(crate) fn advise(
+    entries: &[IndexEntry],
+    scanning: &[Scanning],
+    limits: &IndexLimits,
+    now: Timestamp,
+) -> Vec<Advice> {
+    let mut advice = wishes(entries);
+    advice.extend(unused(entries, limits, now));
+    if advice.is_empty() {
+        advice.extend(needed(entries, scanning, limits, now));
+    }
+    advice
+}
+
+fn wishes(entries: &[IndexEntry]) -> Vec<Advice> {
+    let wish = |entry: &IndexEntry| match (entry.wish, entry.state) {
+        (IndexWish::Forbidden, IndexState::Built) => Some(Advice::Drop(IndexEntry {
+            why: "forbidden".to_owned(),
+            ..entry.clone()
+        })),
+        (IndexWish::Declared, IndexState::None | IndexState::Wanted)
+        | (IndexWish::Auto, IndexState::Wanted) => Some(Advice::Build(entry.clone())),
+        _ => None,
+    };
+    entries.iter().filter_map(wish).collect()
+}
+
+fn unused(entries: &[IndexEntry], limits: &IndexLimits, now: Timestamp) -> Vec<Advice> {
+    let is_unused = |entry: &&IndexEntry| idle_time(entry, now) >= limits.unused_after;
+    let drop = |entry: &IndexEntry| {
+        Advice::Drop(IndexEntry {
+            why: "no query used it any more".to_owned(),
+            ..entry.clone()
+        })
+    };
+    loose(entries).filter(is_unused).map(drop).collect()
+}
+
+/// Returns the indexes that are there of the store's own accord.
+fn loose(entries: &[IndexEntry]) -> impl Iterator<Item = &IndexEntry> {
+    let entries = entries.iter();
+    entries.filter(|entry| entry.is_loose() && entry.state == IndexState::Built)
+}
+
+fn idle_time(entry: &IndexEntry, now: Timestamp) -> Duration {
+    let last = entry.last_used_at.max(entry.built_at).unwrap_or_default();
+    let micros = now.micros().saturating_sub(last.micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+fn needed(
+    entries: &[IndexEntry],
+    scanning: &[Scanning],
+    limits: &IndexLimits,
+    now: Timestamp,
+) -> Vec<Advice> {
+    let is_costly = |it: &&Scanning| Duration::from_secs_f64(it.micros / 1e6) >= limits.min_spent;
+    let mut scanning: Vec<&Scanning> = scanning.iter().filter(is_costly).collect();
+    scanning.sort_by(|left, right| right.micros.total_cmp(&left.micros));
+    let wanted = scanning.into_iter().find_map(|it| {
+        let columns = it.shape.best_index();
+        let is_new = !columns.is_empty() && !is_covered(entries, &it.shape, &columns);
+        is_new.then_some((it, columns))
+    });
+    let Some((it, columns)) = wanted else {
+        return Vec::new();
+    };
+    let mut advice = Vec::new();
+    let num_loose = loose(entries).count();
+    let num_bytes: u64 = loose(entries).map(|entry| entry.num_bytes).sum();
+    if num_loose >= limits.max_indexes || num_bytes >= limits.max_bytes {
+        let idlest = loose(entries).max_by_key(|entry| idle_time(entry, now));
+        match idlest.filter(|entry| idle_time(entry, now) >= limits.idle_after) {
+            Some(idlest) => advice.push(Advice::Drop(IndexEntry {
+                why: "made room for one that is needed more".to_owned(),
+                ..idlest.clone()
+            })),
+            None => return Vec::new(),
+        }
+    }
+    let mut entry = IndexEntry::new(it.shape.record_type.clone(), columns);
+    entry.why = format!(
+        "about {:.0} queries took {:.0} ms without it",
+        it.num_queries.max(1.0),
+        it.micros / 1e3
+    );
+    advice.push(Advice::Build(entry));
+    advice
+}
+
+/// Whether an index on these columns, or on more behind them, is there, forbidden or on its way.
+fn is_covered(entries: &[IndexEntry], shape: &Shape, columns: &[IndexColumn]) -> bool {
+    entries.iter().any(|entry| {
+        let is_here = entry.state != IndexState::None && entry.columns.starts_with(columns);
+        let is_forbidden = entry.wish == IndexWish::Forbidden && entry.columns == columns;
+        entry.record_type == shape.record_type && (is_here || is_forbidden)
+    })
+}

@@ -1,0 +1,77 @@
+//! What queries cost, by their shapes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::shape::Shape;
+use crate::projection::sql::SafeText;
+
+/// How many shapes are watched; the ones that cost least make room.
+const MAX_SHAPES: usize = 256;
+
+/// What keeps of its weight from one look to the next: with a look every five seconds, the last
+/// minute or two count.
+const KEPT: f64 = 0.95;
+
+/// What the queries of one shape cost lately.
+#[derive(Clone, Debug)]
+pub(crate) struct Usage {
+    /// A statement of that shape, to ask the database for its plan.
+    pub(crate) sample: SafeText,
+    /// How many since the last look.
+    pub(crate) num_new: u64,
+    /// How many; fades.
+    pub(crate) num_queries: f64,
+    /// Microseconds; fades.
+    pub(crate) micros: f64,
+}
+
+/// Counts queries.
+#[derive(Default)]
+pub(crate) struct Stats(Mutex<HashMap<Shape, Usage>>);
+
+impl Stats {
+    /// Counts a query with these shapes; `sample` is asked for when one of them is new.
+    pub(crate) fn note(&self, shapes: Vec<Shape>, spent: Duration, sample: impl Fn() -> SafeText) {
+        let micros = spent.as_secs_f64() * 1e6;
+        let mut usages = self.0.lock();
+        for shape in shapes {
+            if usages.len() >= MAX_SHAPES && !usages.contains_key(&shape) {
+                forget_cheapest(&mut usages);
+            }
+            let usage = usages.entry(shape).or_insert_with(|| Usage {
+                sample: sample(),
+                num_new: 0,
+                num_queries: 0.0,
+                micros: 0.0,
+            });
+            usage.num_new += 1;
+            usage.num_queries += 1.0;
+            usage.micros += micros;
+        }
+    }
+
+    /// Returns everything, and lets it fade.
+    pub(crate) fn take_look(&self) -> Vec<(Shape, Usage)> {
+        let mut usages = self.0.lock();
+        let look = usages.clone().into_iter().collect();
+        for usage in usages.values_mut() {
+            usage.num_new = 0;
+            usage.num_queries *= KEPT;
+            usage.micros *= KEPT;
+        }
+        usages.retain(|_, usage| usage.num_queries > 0.01);
+        look
+    }
+}
+
+fn forget_cheapest(usages: &mut HashMap<Shape, Usage>) {
+    let cheapest = usages
+        .iter()
+        .min_by(|(_, left), (_, right)| left.micros.total_cmp(&right.micros));
+    if let Some(shape) = cheapest.map(|(shape, _)| shape.clone()) {
+        usages.remove(&shape);
+    }
+}

@@ -1,0 +1,295 @@
+//! The store indexes itself.
+
+use std::time::Duration;
+
+use serde_json::json;
+use skytrail_actors::store::RecordStore as _;
+use skytrail_schema::predicate::CompareOp;
+use skytrail_schema::query::Query;
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::FieldType;
+
+use super::query::{by, compare, eq, find};
+use super::world::*;
+use crate::projection::StoreOptions;
+use crate::projection::index::{
+    IndexColumn, IndexEntry, IndexLimits, IndexState, IndexWish, carry_over_indexes, list_indexes,
+    set_index,
+};
+
+const ROWS: usize = 600;
+
+fn limits() -> IndexLimits {
+    IndexLimits {
+        min_rows: 500,
+        min_spent: Duration::ZERO,
+        ..IndexLimits::default()
+    }
+}
+
+async fn world(index_limits: IndexLimits) -> World {
+    let mut world = World::with(StoreOptions {
+        index_limits,
+        ..StoreOptions::default()
+    })
+    .await;
+    let fields = [
+        ("room", FieldType::Reference("room".into())),
+        ("title", FieldType::String),
+        ("nick", FieldType::CaselessString),
+        ("n", FieldType::Number),
+    ];
+    world.commit(vec![
+        extend("room", &[("name", FieldType::String)]),
+        extend("message", &fields),
+    ]);
+    let messages = (0..ROWS).map(|number| {
+        let room = json!({"$type": "ref", "$id": format!("room/{}", number % 10)});
+        let values = json!({"room": room, "title": format!("t{}", number % 100), "n": number,
+            "nick": format!("N{number}")});
+        create(&format!("message/{number}"), number as i64, values)
+    });
+    let messages = messages.collect();
+    world.commit(messages);
+    world.apply_all(100).await;
+    world
+}
+
+fn of_room() -> Query {
+    let mut query = find("message", Some(eq("room", json!("3"))));
+    query.sort = vec![by("_created_at", true)];
+    query.limit = Some(10);
+    query
+}
+
+fn on(fields: &[&str]) -> IndexEntry {
+    let columns = fields.iter().map(|field| IndexColumn::ascending(*field));
+    IndexEntry::new("message".into(), columns.collect())
+}
+
+fn day(number: i64) -> Timestamp {
+    Timestamp::from_micros(number * 24 * 3600 * 1_000_000)
+}
+
+impl World {
+    async fn ask(&self, query: &Query) {
+        self.keys(query).await;
+    }
+
+    async fn tend(&self, now: Timestamp) {
+        self.store.tend_indexes(now).await.unwrap();
+    }
+
+    /// Returns the indexes that are there, as `type field,field`.
+    async fn built(&self) -> Vec<String> {
+        let entries = self.store.list_indexes().await.unwrap().into_iter();
+        let built = entries.filter(|entry| entry.state == IndexState::Built);
+        built
+            .map(|entry| {
+                let columns: Vec<String> = entry
+                    .columns
+                    .into_iter()
+                    .map(|column| column.field)
+                    .collect();
+                format!("{} {}", entry.record_type, columns.join(","))
+            })
+            .collect()
+    }
+
+    /// Returns the database's plan of a query, one step per line.
+    async fn plan(&self, query: &Query) -> String {
+        self.store.explain(query).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_scans_gets_its_index() {
+    let world = world(limits()).await;
+    let mut by_number = find("message", Some(compare(CompareOp::Gt, "n", json!(590))));
+    by_number.sort = vec![by("n", true)];
+    let cases = [
+        (of_room(), "message room,_created_at"),
+        (
+            find("message", Some(eq("title", json!("t1")))),
+            "message title",
+        ),
+        (
+            find("message", Some(eq("nick", json!("n1")))),
+            "message nick",
+        ),
+        (by_number, "message n"),
+    ];
+    for (query, index) in cases {
+        let before = world.plan(&query).await;
+        assert!(
+            before.contains("SCAN t") || before.contains("TEMP B-TREE"),
+            "{before}"
+        );
+        let answer = world.keys(&query).await;
+        world.tend(day(1)).await;
+        assert!(
+            world.built().await.iter().any(|built| built == index),
+            "{index}"
+        );
+        let after = world.plan(&query).await;
+        assert!(after.contains("INDEX _query_"), "{index}: {after}");
+        assert!(!after.contains("TEMP B-TREE"), "{index}: {after}");
+        assert_eq!(world.keys(&query).await, answer);
+    }
+}
+
+#[tokio::test]
+async fn the_other_side_of_a_reference_is_indexed_too() {
+    let mut world = world(limits()).await;
+    let rooms = (0..ROWS).map(|number| {
+        create(
+            &format!("room/{number}"),
+            1,
+            json!({"name": format!("r{number}")}),
+        )
+    });
+    world.run(rooms.collect()).await;
+    let query = find("message", Some(eq("room.name", json!("r3"))));
+    let answer = world.keys(&query).await;
+    assert_eq!(answer.len(), ROWS / 10);
+    world.tend(day(1)).await;
+    assert!(world.built().await.contains(&"room name".to_owned()));
+    let after = world.plan(&query).await;
+    assert!(
+        !after.contains("SCAN t") && !after.contains("SCAN j"),
+        "{after}"
+    );
+    assert_eq!(world.keys(&query).await, answer);
+}
+
+#[tokio::test]
+async fn small_tables_and_cheap_queries_get_none() {
+    let few = world(IndexLimits {
+        min_rows: 1_000,
+        ..limits()
+    })
+    .await;
+    few.ask(&of_room()).await;
+    few.tend(day(1)).await;
+    assert!(few.built().await.is_empty());
+    let cheap = world(IndexLimits {
+        min_spent: Duration::from_secs(60),
+        ..limits()
+    })
+    .await;
+    cheap.ask(&of_room()).await;
+    cheap.tend(day(1)).await;
+    assert!(cheap.built().await.is_empty());
+    let keyed = world(limits()).await;
+    keyed
+        .ask(&find("message", Some(eq("_id", json!("3")))))
+        .await;
+    keyed
+        .ask(&find("message", Some(eq("room", json!("3")))))
+        .await;
+    keyed.tend(day(1)).await;
+    assert!(keyed.built().await.is_empty());
+}
+
+#[tokio::test]
+async fn forbidden_indexes_are_not_built_and_dropped() {
+    let world = world(limits()).await;
+    let forbidden = IndexEntry {
+        wish: IndexWish::Forbidden,
+        ..on(&["room", "_created_at"])
+    };
+    set_index(&world.path(), forbidden.clone()).await.unwrap();
+    world.ask(&of_room()).await;
+    world.tend(day(1)).await;
+    assert!(world.built().await.is_empty());
+    set_index(&world.path(), on(&["room", "_created_at"]))
+        .await
+        .unwrap();
+    world.ask(&of_room()).await;
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await, ["message room,_created_at"]);
+    set_index(&world.path(), forbidden).await.unwrap();
+    world.tend(day(1)).await;
+    assert!(world.built().await.is_empty());
+    assert!(!world.plan(&of_room()).await.contains("_query_"));
+}
+
+#[tokio::test]
+async fn the_number_is_bounded_and_idle_ones_make_room() {
+    let world = world(IndexLimits {
+        max_indexes: 1,
+        ..limits()
+    })
+    .await;
+    world.ask(&of_room()).await;
+    world.tend(day(1)).await;
+    let by_title = find("message", Some(eq("title", json!("t1"))));
+    world.ask(&by_title).await;
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await, ["message room,_created_at"]);
+    world.ask(&by_title).await;
+    world.tend(day(2)).await;
+    assert_eq!(world.built().await, ["message title"]);
+}
+
+#[tokio::test]
+async fn unused_ones_are_dropped_unless_pinned_or_declared() {
+    let world = world(limits()).await;
+    let declared = IndexEntry {
+        wish: IndexWish::Declared,
+        ..on(&["n", "title"])
+    };
+    set_index(&world.path(), declared).await.unwrap();
+    set_index(
+        &world.path(),
+        IndexEntry {
+            is_pinned: true,
+            state: IndexState::Wanted,
+            ..on(&["nick"])
+        },
+    )
+    .await
+    .unwrap();
+    world.ask(&of_room()).await;
+    world.tend(day(1)).await;
+    world.ask(&of_room()).await;
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await.len(), 3);
+    world.ask(&of_room()).await;
+    world.tend(day(6)).await;
+    world.tend(day(12)).await;
+    assert_eq!(world.built().await.len(), 3);
+    world.tend(day(13)).await;
+    assert_eq!(world.built().await, ["message n,title", "message nick"]);
+    let entries = list_indexes(&world.path()).await.unwrap();
+    let dropped = entries
+        .iter()
+        .find(|entry| entry.state == IndexState::None)
+        .unwrap();
+    assert_eq!(
+        (dropped.num_uses, dropped.why.as_str()),
+        (1, "no query used it any more")
+    );
+}
+
+#[tokio::test]
+async fn a_new_store_gets_the_indexes_of_the_old_one() {
+    let first = world(limits()).await;
+    let forbidden = IndexEntry {
+        wish: IndexWish::Forbidden,
+        ..on(&["title"])
+    };
+    set_index(&first.path(), forbidden).await.unwrap();
+    first.ask(&of_room()).await;
+    first.tend(day(1)).await;
+    let second = world(limits()).await;
+    carry_over_indexes(&first.path(), &second.path())
+        .await
+        .unwrap();
+    second
+        .ask(&find("message", Some(eq("title", json!("t1")))))
+        .await;
+    second.tend(day(2)).await;
+    assert_eq!(second.built().await, ["message room,_created_at"]);
+    second.store.close().await.unwrap();
+}
