@@ -274,6 +274,21 @@ fn query(criterion: &mut Criterion) {
         scope: &Scope::Public,
         caller: &caller,
     };
+    // Let the store see what comes, and make its index.
+    for room in 0..50 {
+        let query = newest_of_room(room % ROOMS);
+        let asked = world.store.query(&query, &asker, &NoHeads);
+        world.runtime.block_on(asked).unwrap();
+    }
+    let begun = Instant::now();
+    world
+        .runtime
+        .block_on(world.store.tend_indexes(at(0)))
+        .unwrap();
+    println!("indexes looked after in {:?}", begun.elapsed());
+    for index in world.runtime.block_on(world.store.list_indexes()).unwrap() {
+        println!("{index:?}");
+    }
     let mut all = query_all(&world, &asker);
     let mut group = criterion.benchmark_group("query");
     group.throughput(Throughput::Elements(1)).sample_size(20);
