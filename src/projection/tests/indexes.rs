@@ -72,7 +72,7 @@ fn day(number: i64) -> Timestamp {
 }
 
 impl World {
-    async fn ask(&self, query: &Query) {
+    async fn run_query(&self, query: &Query) {
         self.keys(query).await;
     }
 
@@ -169,7 +169,7 @@ async fn small_tables_and_cheap_queries_get_none() {
         ..limits()
     })
     .await;
-    few.ask(&of_room()).await;
+    few.run_query(&of_room()).await;
     few.tend(day(1)).await;
     assert!(few.built().await.is_empty());
     let cheap = world(IndexLimits {
@@ -177,15 +177,15 @@ async fn small_tables_and_cheap_queries_get_none() {
         ..limits()
     })
     .await;
-    cheap.ask(&of_room()).await;
+    cheap.run_query(&of_room()).await;
     cheap.tend(day(1)).await;
     assert!(cheap.built().await.is_empty());
     let keyed = world(limits()).await;
     keyed
-        .ask(&find("message", Some(eq("_id", json!("3")))))
+        .run_query(&find("message", Some(eq("_id", json!("3")))))
         .await;
     keyed
-        .ask(&find("message", Some(eq("room", json!("3")))))
+        .run_query(&find("message", Some(eq("room", json!("3")))))
         .await;
     keyed.tend(day(1)).await;
     assert!(keyed.built().await.is_empty());
@@ -199,13 +199,13 @@ async fn forbidden_indexes_are_not_built_and_dropped() {
         ..on(&["room", "_created_at"])
     };
     set_index(&world.path(), forbidden.clone()).await.unwrap();
-    world.ask(&of_room()).await;
+    world.run_query(&of_room()).await;
     world.tend(day(1)).await;
     assert!(world.built().await.is_empty());
     set_index(&world.path(), on(&["room", "_created_at"]))
         .await
         .unwrap();
-    world.ask(&of_room()).await;
+    world.run_query(&of_room()).await;
     world.tend(day(1)).await;
     assert_eq!(world.built().await, ["message room,_created_at"]);
     set_index(&world.path(), forbidden).await.unwrap();
@@ -221,13 +221,13 @@ async fn the_number_is_bounded_and_idle_ones_make_room() {
         ..limits()
     })
     .await;
-    world.ask(&of_room()).await;
+    world.run_query(&of_room()).await;
     world.tend(day(1)).await;
     let by_title = find("message", Some(eq("title", json!("t1"))));
-    world.ask(&by_title).await;
+    world.run_query(&by_title).await;
     world.tend(day(1)).await;
     assert_eq!(world.built().await, ["message room,_created_at"]);
-    world.ask(&by_title).await;
+    world.run_query(&by_title).await;
     world.tend(day(2)).await;
     assert_eq!(world.built().await, ["message title"]);
 }
@@ -250,12 +250,12 @@ async fn unused_ones_are_dropped_unless_pinned_or_declared() {
     )
     .await
     .unwrap();
-    world.ask(&of_room()).await;
+    world.run_query(&of_room()).await;
     world.tend(day(1)).await;
-    world.ask(&of_room()).await;
+    world.run_query(&of_room()).await;
     world.tend(day(1)).await;
     assert_eq!(world.built().await.len(), 3);
-    world.ask(&of_room()).await;
+    world.run_query(&of_room()).await;
     world.tend(day(6)).await;
     world.tend(day(12)).await;
     assert_eq!(world.built().await.len(), 3);
@@ -280,14 +280,14 @@ async fn a_new_store_gets_the_indexes_of_the_old_one() {
         ..on(&["title"])
     };
     set_index(&first.path(), forbidden).await.unwrap();
-    first.ask(&of_room()).await;
+    first.run_query(&of_room()).await;
     first.tend(day(1)).await;
     let second = world(limits()).await;
     carry_over_indexes(&first.path(), &second.path())
         .await
         .unwrap();
     second
-        .ask(&find("message", Some(eq("title", json!("t1")))))
+        .run_query(&find("message", Some(eq("title", json!("t1")))))
         .await;
     second.tend(day(2)).await;
     assert_eq!(second.built().await, ["message room,_created_at"]);
