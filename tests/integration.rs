@@ -13,7 +13,7 @@ mod chat;
 mod crash;
 mod door;
 mod golden;
-mod plugin;
 mod lifecycle;
+mod plugin;
 mod records;
 mod support;

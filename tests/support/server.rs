@@ -81,6 +81,10 @@ impl TestServer {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         let data = self.settings.iter().find(|(name, _)| name == "DATA_DIR");
         Path::new(&data.unwrap().1).to_owned()
