@@ -63,6 +63,20 @@ fn a_worker_that_dies_in_a_hook_fails_the_record_alone() {
 }
 
 #[test]
+fn a_worker_that_dies_after_the_save_leaves_it_stored() {
+    let server = server(&[]);
+    let points = json!({"hook": [hook("note", "afterSave")]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1"}));
+    worker.expect_request("note_afterSave");
+    worker.die();
+    let result = saving.join().unwrap().result();
+    assert_eq!(result[0]["code"], 118, "{result}");
+    assert_eq!(ada.query("note", json!([])).len(), 1);
+}
+
+#[test]
 fn a_worker_that_hangs_in_a_hook_costs_its_deadline_and_blocks_nobody() {
     let server = server(&[]);
     let mut worker = Worker::ready(&server, &json!({}), &hooked(3000));

@@ -260,3 +260,29 @@ fn plugins_hear_of_new_fields() {
     let next = worker.next(std::time::Duration::from_millis(200));
     assert!(matches!(next, super::worker::Seen::Nothing), "{next:?}");
 }
+
+#[test]
+fn a_hook_may_save_the_very_record_that_it_is_asked_about() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("note", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "title": "mine"}));
+    let outer = worker.expect_request("note_beforeSave");
+    let payload = json!({"action": "record:save", "_user_id": ada.user,
+                         "records": [{"_id": "note/1", "counter": 1}]});
+    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
+    let inner = worker.expect_request("note_beforeSave");
+    assert_eq!(inner["parent"], "c1");
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["body"]["result"][0]["counter"], 1);
+    // The outer save goes on from there; its hook is not asked again.
+    worker.answer_record(&outer, &json!({"checked": true}));
+    let saved = saving.join().unwrap().result();
+    assert_eq!(saved[0]["_type"], "record", "{saved}");
+    let found = ada.query("note", json!([]));
+    assert_eq!(found[0]["title"], "mine");
+    assert_eq!(found[0]["checked"], true);
+    assert_eq!(found[0]["counter"], 1);
+    let next = worker.next(std::time::Duration::from_millis(200));
+    assert!(matches!(next, super::worker::Seen::Nothing), "{next:?}");
+}

@@ -285,6 +285,20 @@ async fn a_new_generation_takes_over_in_one_step() {
 }
 
 #[actix::test]
+async fn a_new_generation_takes_over_although_its_first_worker_dies() {
+    let world = World::new(&["P"]);
+    let _old = world.ready(json!({"generation": 1}), op("a")).await;
+    let mut first = world.register(json!({"generation": 2}), op("b")).await;
+    first.expect_event("before-plugins-ready").await;
+    let mut second = world.register(json!({"generation": 2}), op("b")).await;
+    world.quiet().await;
+    first.die().await;
+    second.serve_event("before-plugins-ready").await;
+    second.expect("ready").await;
+    assert!(world.broker.points().lambda("b").is_some());
+}
+
+#[actix::test]
 async fn a_worker_that_drains_finishes_what_it_has_and_gets_no_more() {
     let world = World::new(&["P"]);
     let mut leaving = world.ready(json!({}), op("a")).await;

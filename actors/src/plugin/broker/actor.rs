@@ -132,6 +132,7 @@ impl Plugins {
             self.put_back(index, Box::new(job));
         }
         notify(&worker.address, Notice::Stop);
+        self.prepare_another(index, &worker, ctx);
         self.publish();
         self.pump(index, ctx);
         if self.homes.is_empty() {

@@ -15,6 +15,9 @@ use crate::plugin::points::{Points, Readiness};
 use crate::plugin::protocol::{CloseCode, Problem};
 use crate::plugin::registration::{Registration, problem};
 
+/// How long the name of a plugin that nobody listed may be.
+const MAX_NAME_BYTES: usize = 100;
+
 impl Plugins {
     fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<(), Refusal> {
         if self.is_leaving() {
@@ -61,7 +64,8 @@ impl Plugins {
         if let Some(index) = self.index_of(name) {
             return Ok(index);
         }
-        if !self.settings.allow_unlisted || name.is_empty() {
+        let is_name = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
+        if !self.settings.allow_unlisted || !is_name {
             return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
         }
         self.plugins.push(Plugin::new(name.into(), false));
@@ -83,7 +87,8 @@ impl Plugins {
         let registration = match registration {
             Ok(registration) => Arc::new(registration),
             Err(problems) => {
-                tracing::warn!(plugin = %plugin.name, ?problems, "registration refused");
+                let num_problems = problems.len();
+                tracing::warn!(plugin = %plugin.name, num_problems, "registration refused");
                 if let Some(known) = plugin.worker(worker) {
                     notify(&known.address, Notice::Registered(Err(problems)));
                 }
@@ -216,6 +221,24 @@ impl Plugins {
             Some(self.herald(&plugin.name, worker.id, &worker.address))
         };
         self.plugins.iter().filter_map(herald).collect()
+    }
+
+    /// Prepares a generation anew whose first worker was lost before it had taken over.
+    pub(super) fn prepare_another(&mut self, index: usize, lost: &Worker, ctx: &mut Context<Self>) {
+        let Some(plugin) = self.plugins.get(index) else {
+            return;
+        };
+        let active = plugin.active.as_ref().map(|active| active.generation);
+        let is_next = self.phase == Phase::Ready
+            && lost.stage == Stage::Configured
+            && Some(lost.generation) > active;
+        let mut others = plugin.workers.iter();
+        let other = others.find(|other| {
+            is_next && other.generation == lost.generation && other.stage == Stage::Configured
+        });
+        if let Some(id) = other.map(|other| other.id) {
+            self.prepare_generation(index, id, ctx);
+        }
     }
 
     fn prepare_generation(&mut self, index: usize, id: WorkerId, ctx: &mut Context<Self>) {

@@ -187,11 +187,13 @@ impl PluginConnection {
 
     fn set_window(&mut self, size: u64, ctx: &mut Context<Self>) {
         let asked = to_size(size);
-        self.window = asked.min(MAX_WINDOW);
+        let before = std::mem::replace(&mut self.window, asked.min(MAX_WINDOW));
         if self.window != asked {
             self.warn(&format!("window is {} now", self.window), ctx);
         }
-        self.report(Report::Window(self.window));
+        if self.window != before {
+            self.report(Report::Window(self.window));
+        }
     }
 
     /// Sends a message; closes when far too much waits to be written.
@@ -308,7 +310,7 @@ impl Handler<FromTransport> for PluginConnection {
 }
 
 /// Returns as much of a worker's text as goes into a log line.
-fn quote(text: &str) -> &str {
+pub(super) fn quote(text: &str) -> &str {
     let end = text.floor_char_boundary(MAX_QUOTE_BYTES);
     text.get(..end).unwrap_or_default()
 }

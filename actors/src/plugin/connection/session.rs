@@ -8,7 +8,7 @@ use actix::{ActorContext, ActorFutureExt, AsyncContext, Context};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::actor::{PluginConnection, State, to_millis, to_size};
+use super::actor::{PluginConnection, State, quote, to_millis, to_size};
 use crate::plugin::messages::{Join, Refusal, Report};
 use crate::plugin::protocol::{
     CancelReason, CloseCode, DEFAULT_WINDOW, Hello, MAX_WINDOW, ServerMessage, WelcomeMessage,
@@ -24,8 +24,8 @@ impl PluginConnection {
         let join = Join {
             worker: self.id,
             plugin: hello.plugin,
-            label: hello.worker,
-            sdk: hello.sdk,
+            label: quote(&hello.worker).to_owned(),
+            sdk: quote(&hello.sdk).to_owned(),
             generation: hello.generation,
             window: self.window,
             address: ctx.address(),
