@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json};
 
 use crate::acl::Acl;
@@ -67,6 +69,42 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Writes the members of the wire form into an object, without building it as a tree first.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write_members<M: SerializeMap>(&self, object: &mut M) -> Result<(), M::Error> {
+        for (name, value) in &self.fields {
+            object.serialize_entry(name, value)?;
+        }
+        object.serialize_entry("_id", &format_args!("{}", self.id))?;
+        object.serialize_entry("_type", "record")?;
+        object.serialize_entry("_access", &self.access.as_ref().map(Acl::to_wire))?;
+        let users = [
+            ("_ownerID", &self.owner),
+            ("_created_by", &self.created_by),
+            ("_updated_by", &self.updated_by),
+        ];
+        for (name, user) in users {
+            if let Some(user) = user {
+                object.serialize_entry(name, user)?;
+            }
+        }
+        object.serialize_entry("_created_at", &self.created_at)?;
+        object.serialize_entry("_updated_at", &self.updated_at)
+    }
+}
+
+/// Writes the same as [`Record::to_wire`].
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        self.write_members(&mut object)?;
+        object.end()
+    }
+}
+
 /// Who wrote a version of a record, where in the log it stands, and the record itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
@@ -76,4 +114,48 @@ pub struct Head {
     pub position: u64,
     /// The record.
     pub record: Record,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::acl::{AccessEntry, Level};
+
+    #[test]
+    fn both_ways_of_writing_a_record_agree() {
+        let entry = AccessEntry {
+            relation: None,
+            role: Some("editor".into()),
+            level: Level::Write,
+            user_id: None,
+            public: true,
+        };
+        let fields = [
+            ("text", Value::String("hi".into())),
+            ("n", Value::Number(1.0)),
+            ("more", Value::Json(json!({"a": [1.5]}))),
+            ("room", Value::Reference(RecordId::new("room", "a/b"))),
+        ];
+        let record = Record {
+            id: RecordId::new("note", "1"),
+            database: Database::Public,
+            owner: Some("ada".into()),
+            access: None,
+            created_at: Timestamp::from_micros(1_500_000),
+            created_by: Some("ada".into()),
+            updated_at: Timestamp::from_micros(2_000_000),
+            updated_by: None,
+            fields: fields.map(|(name, value)| (name.to_owned(), value)).into(),
+        };
+        let shared = Record {
+            access: Some(Acl(vec![entry])),
+            ..record.clone()
+        };
+        for record in [record, shared] {
+            let written = serde_json::to_value(&record).unwrap();
+            assert_eq!(written, Json::Object(record.to_wire()));
+        }
+    }
 }

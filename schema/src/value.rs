@@ -4,6 +4,8 @@
 //! [`Value`]. The same wire form is what events carry, so that a log can be
 //! read without this program.
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
 
 use crate::id::RecordId;
@@ -131,6 +133,30 @@ impl Value {
     /// Whether this is `Null`.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
+    }
+}
+
+/// Writes the wire form, without building it as a tree first.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Json(value) => value.serialize(serializer),
+            Self::Date(time) => {
+                let mut object = serializer.serialize_map(Some(2))?;
+                object.serialize_entry("$type", "date")?;
+                object.serialize_entry("$date", time)?;
+                object.end()
+            }
+            Self::Reference(id) => {
+                let mut object = serializer.serialize_map(Some(2))?;
+                object.serialize_entry("$type", "ref")?;
+                object.serialize_entry("$id", &format_args!("{id}"))?;
+                object.end()
+            }
+            other => other.to_wire().serialize(serializer),
+        }
     }
 }
 
@@ -282,7 +308,9 @@ mod tests {
             json!({"$type": "unknown", "$underlying_type": "money"}),
         ];
         for wire in values {
-            assert_eq!(Value::from_wire(wire.clone()).unwrap().to_wire(), wire);
+            let value = Value::from_wire(wire.clone()).unwrap();
+            assert_eq!(value.to_wire(), wire);
+            assert_eq!(serde_json::to_value(&value).unwrap(), wire);
         }
     }
 

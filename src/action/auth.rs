@@ -8,17 +8,13 @@ use skytrail_actors::accounts::messages::{LogIn, Session, SignUp};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::value::Value;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
-pub(super) async fn sign_up(call: Call) -> Outcome {
+pub(super) async fn sign_up(mut call: Call) -> Outcome {
     refuse_provider(&call.body)?;
-    let auth_data = auth_data(&call.body)?;
+    let auth_data = auth_data(&mut call.body)?;
     throttle(&call, &auth_data)?;
-    let profile = request::object(&call.body, "profile")?;
-    let profile = profile
-        .map(request::fields)
-        .transpose()?
-        .unwrap_or_default();
+    let profile = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let password = request::text(&call.body, "password")?.map(str::to_owned);
     let command = SignUp {
         context: call.context,
@@ -26,12 +22,12 @@ pub(super) async fn sign_up(call: Call) -> Outcome {
         password,
         profile,
     };
-    Ok(write(call.services.accounts.sign_up(command).await?))
+    write(call.services.accounts.sign_up(command).await?)
 }
 
-pub(super) async fn log_in(call: Call) -> Outcome {
+pub(super) async fn log_in(mut call: Call) -> Outcome {
     refuse_provider(&call.body)?;
-    let auth_data = auth_data(&call.body)?;
+    let auth_data = auth_data(&mut call.body)?;
     throttle(&call, &auth_data)?;
     let password = request::text(&call.body, "password")?
         .unwrap_or_default()
@@ -41,24 +37,23 @@ pub(super) async fn log_in(call: Call) -> Outcome {
         auth_data,
         password,
     };
-    Ok(write(call.services.accounts.log_in(command).await?))
+    write(call.services.accounts.log_in(command).await?)
 }
 
 /// Signed tokens are not stored, so there is nothing to forget: as with v1's JWT store the client
 /// throws its token away.
 pub(super) async fn log_out(_: Call) -> Outcome {
-    Ok(json!({"status": "OK"}).into())
+    Reply::new(&json!({"status": "OK"}))
 }
 
 pub(super) async fn me(call: Call) -> Outcome {
-    Ok(write(call.services.accounts.me(call.context).await?))
+    write(call.services.accounts.me(call.context).await?)
 }
 
-fn auth_data(body: &Map<String, Json>) -> Result<BTreeMap<String, Value>, ApiError> {
-    let object = request::object(body, "auth_data")?;
-    let entries = object.into_iter().flatten();
+fn auth_data(body: &mut Map<String, Json>) -> Result<BTreeMap<String, Value>, ApiError> {
+    let entries = request::take_object(body, "auth_data")?.into_iter();
     entries
-        .map(|(name, value)| Ok((name.clone(), request::wire_value(value)?)))
+        .map(|(name, value)| Ok((name, request::wire_value(value)?)))
         .collect()
 }
 
@@ -87,7 +82,7 @@ fn throttle(call: &Call, auth_data: &BTreeMap<String, Value>) -> Result<(), ApiE
     call.services.throttle.admit(&buckets, Instant::now())
 }
 
-fn write(session: Session) -> super::Reply {
+fn write(session: Session) -> Outcome {
     let mut result = Map::new();
     result.insert("user_id".into(), session.user.as_str().into());
     let profile = session
@@ -106,5 +101,5 @@ fn write(session: Session) -> super::Reply {
             result.insert(name.into(), time.to_string().into());
         }
     }
-    Json::Object(result).into()
+    Reply::new(&result)
 }

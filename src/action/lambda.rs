@@ -5,7 +5,7 @@ use skytrail_actors::plugin::{CallContext, Lambda, Lineage, PluginRequest};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::value::ValueError;
 
-use super::{Call, Outcome, typed};
+use super::{Call, Outcome, Reply, typed};
 use crate::http::checks::Check::{self, Authenticator, InjectAuthId, PluginReady, RequireAuth};
 
 /// Returns what is checked before a lambda runs.
@@ -36,5 +36,5 @@ pub async fn run(call: Call, lambda: Lambda) -> Outcome {
     };
     let result = call.services.plugins.call(request).await?;
     let unreadable = |error: ValueError| ApiError::unexpected(error.to_string());
-    Ok(typed::normalize(result).map_err(unreadable)?.into())
+    Reply::new(&typed::normalize(result).map_err(unreadable)?)
 }

@@ -20,13 +20,13 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::context::RequestContext;
-use skytrail_schema::code::ApiError;
 use skytrail_schema::query::Scope;
 
 use crate::http::checks::Check::{
     self, AccessKey, Authenticator, DevOnly, InjectAuth, InjectDb, PluginReady, RequireAdmin,
     RequireAuth, RequireMaster,
 };
+use crate::http::reply::{Outcome, Reply};
 use crate::services::Services;
 
 /// A request that has passed its checks.
@@ -42,24 +42,6 @@ pub struct Call {
     /// The client's address, for throttling.
     pub address: String,
 }
-
-/// What an action answers. A `result` of null is left out of the answer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reply {
-    /// The result.
-    pub result: Json,
-    /// Further data.
-    pub info: Option<Json>,
-}
-
-impl From<Json> for Reply {
-    fn from(result: Json) -> Self {
-        Self { result, info: None }
-    }
-}
-
-/// An action's outcome.
-pub type Outcome = Result<Reply, ApiError>;
 
 /// An action.
 pub struct Action {
@@ -126,5 +108,5 @@ pub fn find(name: &str) -> Option<&'static Action> {
 
 /// Home and health: the server answers.
 async fn status(_: Call) -> Outcome {
-    Ok(json!({"status": "OK"}).into())
+    Reply::new(&json!({"status": "OK"}))
 }

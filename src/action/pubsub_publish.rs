@@ -4,7 +4,7 @@ use serde_json::json;
 use skytrail_actors::hub::Publish;
 use skytrail_schema::code::ApiError;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn run(call: Call) -> Outcome {
     let channels = request::texts(&call.body, "channels")?;
@@ -15,5 +15,5 @@ pub(super) async fn run(call: Call) -> Outcome {
     let data = data.ok_or_else(|| ApiError::invalid_argument("missing data", &["data"]))?;
     let published = call.services.hub.send(Publish { channels, data }).await;
     published.map_err(|_| ApiError::overloaded("the hub"))?;
-    Ok(json!({"status": "OK"}).into())
+    Reply::new(&json!({"status": "OK"}))
 }

@@ -3,8 +3,9 @@
 use serde_json::json;
 use skytrail_actors::record::messages::DeleteRecords;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::id::RecordId;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn run(call: Call) -> Outcome {
     let is_atomic = request::flag(&call.body, "atomic")?;
@@ -22,7 +23,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         is_atomic,
     };
     let results = call.services.records.delete(command).await?;
-    let write =
-        |id: skytrail_schema::id::RecordId| json!({"_id": id.to_string(), "_type": "record"});
-    Ok(request::items(results, write).into())
+    let write = |id: RecordId| json!({"_id": id.to_string(), "_type": "record"});
+    let results = results.into_iter().map(|result| result.map(write));
+    Reply::new(&request::items(results))
 }

@@ -1,11 +1,10 @@
 //! `record:fetch`
 
-use serde_json::Value as Json;
 use skytrail_actors::record::messages::FetchRecords;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn run(call: Call) -> Outcome {
     let ids = request::texts(&call.body, "ids")?.filter(|ids| !ids.is_empty());
@@ -21,5 +20,5 @@ pub(super) async fn run(call: Call) -> Outcome {
         ids,
     };
     let results = call.services.records.fetch(command).await?;
-    Ok(request::items(results, |record| Json::Object(record.to_wire())).into())
+    Reply::new(&request::items(results))
 }

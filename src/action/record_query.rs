@@ -1,6 +1,8 @@
 //! `record:query`
 
-use serde_json::{Map, Value as Json, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::json;
 use skytrail_actors::record::messages::{Found, QueryRecords, Transient};
 use skytrail_schema::query::Query;
 
@@ -14,34 +16,37 @@ pub(super) async fn run(call: Call) -> Outcome {
         query,
     };
     let reply = call.services.records.query(command).await?;
-    let records = reply.records.into_iter().map(write).collect();
     let info = reply.count.map(|count| json!({"count": count}));
-    Ok(Reply {
-        result: Json::Array(records),
-        info,
-    })
+    let records: Vec<_> = reply.records.iter().map(Written).collect();
+    Reply::with_info(&records, info.as_ref())
 }
 
-fn write(found: Found) -> Json {
-    let mut object = found.head.record.to_wire();
-    if !found.transient.is_empty() {
-        let transient = found
-            .transient
-            .into_iter()
-            .map(|(name, value)| (name, bring(value)));
-        object.insert(
-            "_transient".into(),
-            Json::Object(transient.collect::<Map<_, _>>()),
-        );
-    }
-    Json::Object(object)
-}
+/// A record as the answer carries it, with what was brought along.
+struct Written<'a>(&'a Found);
 
-fn bring(value: Transient) -> Json {
-    match value {
-        Transient::Record(record) => {
-            record.map_or(Json::Null, |record| Json::Object(record.to_wire()))
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(found) = self;
+        let mut object = serializer.serialize_map(None)?;
+        found.head.record.write_members(&mut object)?;
+        if !found.transient.is_empty() {
+            object.serialize_entry("_transient", &Brought(found))?;
         }
-        Transient::Value(value) => value,
+        object.end()
+    }
+}
+
+struct Brought<'a>(&'a Found);
+
+impl Serialize for Brought<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        for (name, value) in &self.0.transient {
+            match value {
+                Transient::Record(record) => object.serialize_entry(name, record)?,
+                Transient::Value(value) => object.serialize_entry(name, value)?,
+            }
+        }
+        object.end()
     }
 }

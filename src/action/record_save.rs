@@ -6,20 +6,22 @@ use skytrail_schema::acl::{Acl, AclError};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::RecordId;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
-pub(super) async fn run(call: Call) -> Outcome {
+pub(super) async fn run(mut call: Call) -> Outcome {
     let is_atomic = request::flag(&call.body, "atomic")?;
-    let records = request::list(&call.body, "records")?.filter(|records| !records.is_empty());
-    let records = records
-        .ok_or_else(|| ApiError::invalid_argument("expected list of record", &["records"]))?;
-    if records
-        .iter()
-        .any(|item| !item.is_object() && !item.is_null())
-    {
-        return Err(request::undecodable());
+    let records = request::take_list(&mut call.body, "records")?;
+    if records.is_empty() {
+        let message = "expected list of record";
+        return Err(ApiError::invalid_argument(message, &["records"]));
     }
-    let items = records.iter().map(parse).collect();
+    let object = |item| match item {
+        Json::Object(object) => Ok(object),
+        Json::Null => Ok(Map::new()),
+        _ => Err(request::undecodable()),
+    };
+    let records: Vec<_> = records.into_iter().map(object).collect::<Result<_, _>>()?;
+    let items = records.into_iter().map(parse).collect();
     let database = request::database(call.scope)?;
     let command = SaveRecords {
         context: call.context,
@@ -28,13 +30,11 @@ pub(super) async fn run(call: Call) -> Outcome {
         is_atomic,
     };
     let results = call.services.records.save(command).await?;
-    Ok(request::items(results, |record| Json::Object(record.to_wire())).into())
+    Reply::new(&request::items(results))
 }
 
-fn parse(item: &Json) -> Result<SaveItem, ItemError> {
-    let nothing = Map::new();
-    let item = parse_object(item.as_object().unwrap_or(&nothing));
-    let item = item.map_err(|error| ItemError { id: None, error })?;
+fn parse(object: Map<String, Json>) -> Result<SaveItem, ItemError> {
+    let item = parse_object(object).map_err(|error| ItemError { id: None, error })?;
     match refuse_id(&item.id) {
         None => Ok(item),
         Some(error) => Err(ItemError {
@@ -44,7 +44,7 @@ fn parse(item: &Json) -> Result<SaveItem, ItemError> {
     }
 }
 
-fn parse_object(object: &Map<String, Json>) -> Result<SaveItem, ApiError> {
+fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
     let missing = || ApiError::invalid_argument("missing required fields", &["id"]);
     let raw = object
         .get("_id")

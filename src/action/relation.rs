@@ -9,7 +9,7 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::Scope;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 use crate::services::Services;
 
 pub(super) async fn add(call: Call) -> Outcome {
@@ -52,7 +52,7 @@ async fn change(call: Call, is_addition: bool) -> Outcome {
             (Err(error), false) => json!({"id": target, "type": "error", "data": error.to_wire()}),
         });
     }
-    Ok(Json::Array(results).into())
+    Reply::new(&results)
 }
 
 /// Returns a user's record as the caller may see it; of a hidden one that it is there.

@@ -1,7 +1,8 @@
 //! Reading the members of a request, with the errors that clients know.
 
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
-use skytrail_actors::record::messages::{ItemError, ItemResults};
+use skytrail_actors::record::messages::ItemError;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::query::Scope;
@@ -43,6 +44,15 @@ pub(super) fn list<'a>(
         .transpose()
 }
 
+/// Takes a list out, absent as empty.
+pub(super) fn take_list(body: &mut Map<String, Json>, name: &str) -> Result<Vec<Json>, ApiError> {
+    match body.remove(name) {
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(Json::Array(items)) => Ok(items),
+        Some(_) => Err(undecodable()),
+    }
+}
+
 /// Reads a list of texts, absent as `None`.
 pub(super) fn texts(body: &Map<String, Json>, name: &str) -> Result<Option<Vec<String>>, ApiError> {
     let Some(items) = list(body, name)? else {
@@ -52,14 +62,16 @@ pub(super) fn texts(body: &Map<String, Json>, name: &str) -> Result<Option<Vec<S
     items.iter().map(text).collect::<Result<_, _>>().map(Some)
 }
 
-/// Reads an object, absent as empty.
-pub(super) fn object<'a>(
-    body: &'a Map<String, Json>,
+/// Takes an object out, absent as empty.
+pub(super) fn take_object(
+    body: &mut Map<String, Json>,
     name: &str,
-) -> Result<Option<&'a Map<String, Json>>, ApiError> {
-    member(body, name)
-        .map(|value| value.as_object().ok_or_else(undecodable))
-        .transpose()
+) -> Result<Map<String, Json>, ApiError> {
+    match body.remove(name) {
+        None | Some(Json::Null) => Ok(Map::new()),
+        Some(Json::Object(object)) => Ok(object),
+        Some(_) => Err(undecodable()),
+    }
 }
 
 /// Reads roles by name.
@@ -73,20 +85,20 @@ pub(super) fn users(ids: Vec<String>) -> Vec<UserId> {
 }
 
 /// Parses fields from wire values; names that are empty or start with `_` are the server's.
-pub(super) fn fields(object: &Map<String, Json>) -> Result<Fields, ApiError> {
+pub(super) fn fields(object: Map<String, Json>) -> Result<Fields, ApiError> {
     let own = object
-        .iter()
+        .into_iter()
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('_'));
-    own.map(|(name, value)| Ok((name.clone(), wire_value(value)?)))
+    own.map(|(name, value)| Ok((name, wire_value(value)?)))
         .collect()
 }
 
 /// Parses a wire value.
-pub(super) fn wire_value(value: &Json) -> Result<Value, ApiError> {
+pub(super) fn wire_value(value: Json) -> Result<Value, ApiError> {
     let invalid = |error: skytrail_schema::value::ValueError| {
         ApiError::new(Code::InvalidArgument, error.to_string())
     };
-    Value::from_wire(value.clone()).map_err(invalid)
+    Value::from_wire(value).map_err(invalid)
 }
 
 /// Parses a full record id, with the text that `record:save` and `record:delete` refuse with.
@@ -110,14 +122,25 @@ pub(super) fn database(scope: Scope) -> Result<Database, ApiError> {
     }
 }
 
-/// Writes the results of a batch, each in its place.
-pub(super) fn items<T>(results: ItemResults<T>, write: impl Fn(T) -> Json) -> Json {
+/// Prepares the results of a batch for writing, each in its place.
+pub(super) fn items<T: Serialize>(
+    results: impl IntoIterator<Item = Result<T, ItemError>>,
+) -> Vec<Item<T>> {
     let item = |result: Result<T, ItemError>| match result {
-        Ok(done) => write(done),
-        Err(ItemError { id, error }) => match id {
-            Some(id) => error.to_item(Some(&id)),
-            None => error.to_item(None),
-        },
+        Ok(done) => Item::Done(done),
+        Err(ItemError {
+            id: Some(id),
+            error,
+        }) => Item::Failed(error.to_item(Some(&id))),
+        Err(ItemError { id: None, error }) => Item::Failed(error.to_item(None)),
     };
-    Json::Array(results.into_iter().map(item).collect())
+    results.into_iter().map(item).collect()
+}
+
+/// One item of a batch's result.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Item<T> {
+    Done(T),
+    Failed(Json),
 }

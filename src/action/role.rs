@@ -1,11 +1,11 @@
 //! `role:default`, `role:admin`, `role:assign`, `role:revoke`, `role:get`
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, json};
 use skytrail_actors::accounts::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::UserId;
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn set_default(call: Call) -> Outcome {
     set(call, RoleFlag::Default).await
@@ -24,7 +24,7 @@ async fn set(call: Call, flag: RoleFlag) -> Outcome {
         roles,
     };
     call.services.accounts.set_flagged_roles(command).await?;
-    Ok(json!(names).into())
+    Reply::new(&names)
 }
 
 pub(super) async fn assign(call: Call) -> Outcome {
@@ -46,7 +46,7 @@ async fn change(call: Call, is_assignment: bool) -> Outcome {
         is_assignment,
     };
     call.services.accounts.change_roles(command).await?;
-    Ok(json!("OK").into())
+    Reply::new(&"OK")
 }
 
 pub(super) async fn get(call: Call) -> Outcome {
@@ -70,7 +70,7 @@ pub(super) async fn get(call: Call) -> Outcome {
             json!(roles.get(user).cloned().unwrap_or_default()),
         )
     };
-    Ok(Json::Object(users.iter().map(write).collect::<Map<_, _>>()).into())
+    Reply::new(&users.iter().map(write).collect::<Map<_, _>>())
 }
 
 fn unspecified_roles() -> ApiError {

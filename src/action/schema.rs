@@ -8,14 +8,14 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::{RoleName, TypeName};
 
-use super::{Call, Outcome, request};
+use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn access(call: Call) -> Outcome {
     let name = type_name(&call)?;
     let sent = request::texts(&call.body, "create_roles")?.unwrap_or_default();
     let roles: BTreeSet<RoleName> = request::roles(sent.clone());
     change(&call, &name, TypeChange::CreationRoles(roles)).await?;
-    Ok(answer(&name, "create_roles", sent.into()).into())
+    Reply::new(&answer(&name, "create_roles", sent.into()))
 }
 
 pub(super) async fn default_access(call: Call) -> Outcome {
@@ -32,7 +32,7 @@ pub(super) async fn default_access(call: Call) -> Outcome {
     let access = Acl::from_wire(&sent).map_err(invalid)?.unwrap_or_default();
     let written = access.to_wire();
     change(&call, &name, TypeChange::DefaultAccess(access)).await?;
-    Ok(answer(&name, "default_access", written).into())
+    Reply::new(&answer(&name, "default_access", written))
 }
 
 async fn change(call: &Call, name: &TypeName, change: TypeChange) -> Result<(), ApiError> {

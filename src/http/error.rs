@@ -6,9 +6,13 @@ use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde_json::{Value as Json, json};
 use skytrail_schema::code::ApiError;
 
+use super::reply::Reply;
+
 /// Makes the answer of an action that succeeded.
-pub fn success(body: &Json) -> HttpResponse {
-    respond(HttpResponse::Ok(), body)
+pub fn success(reply: Reply) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(ContentType::json())
+        .body(reply.into_bytes())
 }
 
 /// Makes the answer of one that failed.
@@ -21,7 +25,8 @@ pub fn failure(error: &ApiError) -> HttpResponse {
     respond(builder, &json!({"error": error.to_wire()}))
 }
 
-fn respond(mut builder: HttpResponseBuilder, body: &Json) -> HttpResponse {
+/// Makes an answer of any JSON.
+pub(super) fn respond(mut builder: HttpResponseBuilder, body: &Json) -> HttpResponse {
     let mut bytes = Vec::with_capacity(512);
     // Writing JSON into memory cannot fail.
     let _ = serde_json::to_writer(&mut bytes, body);

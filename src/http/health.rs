@@ -20,8 +20,8 @@ pub async fn health(services: web::Data<Services>, request: HttpRequest) -> Http
     let shown = request.headers().get("x-skygear-api-key");
     let shown = shown.and_then(|key| key.to_str().ok()).unwrap_or_default();
     if services.keys.master.matches(shown) {
-        error::success(&services.health.states().await)
+        error::respond(HttpResponse::Ok(), &services.health.states().await)
     } else {
-        error::success(&json!({"status": "OK"}))
+        error::respond(HttpResponse::Ok(), &json!({"status": "OK"}))
     }
 }

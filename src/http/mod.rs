@@ -8,5 +8,6 @@ pub mod checks;
 pub mod error;
 pub mod frame;
 pub mod health;
+pub mod reply;
 pub mod router;
 pub mod server;

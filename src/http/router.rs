@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::checks::Asked;
 use super::frame::RequestId;
+use super::reply::Outcome;
 use super::{body, error};
 use crate::action::{self, Action, Call};
 use crate::services::Services;
@@ -61,7 +62,7 @@ pub async fn route(
     // Decoded: names of lambdas may hold what paths have to escape.
     let path = request.match_info().as_str();
     match run(&services, path, body, asked, context).await {
-        Ok(body) => error::success(&body),
+        Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
     }
 }
@@ -96,7 +97,7 @@ async fn run(
     body: Map<String, Json>,
     shown: Credentials,
     context: RequestContext,
-) -> Result<Json, ApiError> {
+) -> Outcome {
     let started = Instant::now();
     let _running = services.running.token();
     let target = find(services, path, &body)?;
@@ -116,7 +117,7 @@ async fn within_time(
     body: Map<String, Json>,
     shown: Credentials,
     context: RequestContext,
-) -> Result<Json, ApiError> {
+) -> Outcome {
     let deadline = context.deadline;
     let work = perform(Arc::clone(services), target, body, shown, context);
     let work = AssertUnwindSafe(work).catch_unwind();
@@ -143,7 +144,7 @@ async fn perform(
     mut body: Map<String, Json>,
     shown: Credentials,
     mut context: RequestContext,
-) -> Result<Json, ApiError> {
+) -> Outcome {
     let text = |name: &str| body.get(name).and_then(Json::as_str).map(str::to_owned);
     let given = |shown: Option<String>| shown.filter(|shown| !shown.is_empty());
     let key = given(shown.key).or_else(|| text("api_key"));
@@ -171,18 +172,10 @@ async fn perform(
         body,
         address: shown.address,
     };
-    let reply = match target {
-        Target::Action(action) => (action.run)(call).await?,
-        Target::Lambda(lambda) => action::lambda::run(call, lambda).await?,
-    };
-    let mut envelope = Map::new();
-    if !reply.result.is_null() {
-        envelope.insert("result".into(), reply.result);
+    match target {
+        Target::Action(action) => (action.run)(call).await,
+        Target::Lambda(lambda) => action::lambda::run(call, lambda).await,
     }
-    if let Some(info) = reply.info {
-        envelope.insert("info".into(), info);
-    }
-    Ok(Json::Object(envelope))
 }
 
 /// Finds an action by path, else by the body's `action`, as it is written there.
@@ -278,7 +271,8 @@ impl ApiCaller for PluginCaller {
             key,
             ..Credentials::default()
         };
-        match run(services, "", payload, shown, context).await {
+        let done = run(services, "", payload, shown, context).await;
+        match done.and_then(|reply| reply.to_json()) {
             Ok(body) => ApiReply { status: 200, body },
             Err(error) => ApiReply {
                 status: error.status(),
