@@ -1,0 +1,85 @@
+use super::*;
+
+#[test]
+fn an_answer_of_v1_becomes_typed_points() {
+    let registration = Registration::parse(&json!({
+        "op": [{"name": "hello:world", "key_required": true, "user_required": "yes"}],
+        "handler": [{"name": "foo:bar", "methods": ["get", "POST"], "key_required": false}],
+        "hook": [
+            {"name": "m.f", "type": "note", "trigger": "beforeSave", "async": false,
+             "timeout_ms": 250, "idempotent": true},
+            {"name": "m.g", "type": "note", "trigger": "duringSave"}],
+        "timer": [{"name": "m.tick", "spec": "@every 2m"}],
+        "provider": [{"type": "auth", "id": "com.example", "name": "x"}],
+        "event": [{"name": "init"}],
+        "unknown": 1
+    }))
+    .unwrap();
+    assert_eq!(
+        registration.counts(),
+        json!({"op": 1, "handler": 2, "hook": 1, "timer": 1, "provider": 1})
+    );
+    assert!(registration.ops[0].access.key_required);
+    assert!(!registration.ops[0].access.user_required);
+    assert_eq!(registration.handlers[0].path, "/foo/bar");
+    assert_eq!(registration.handlers[0].method, "GET");
+    assert_eq!(
+        registration.hooks[0].call.timeout,
+        Some(Duration::from_millis(250))
+    );
+    let idempotent = registration.idempotent_points();
+    assert_eq!(idempotent, HashSet::from([("hook", "m.f".to_owned())]));
+}
+
+#[test]
+fn an_empty_answer_registers_nothing() {
+    assert_eq!(Registration::parse(&json!({})), Ok(Registration::default()));
+    assert_eq!(
+        Registration::parse(&json!({"op": null})),
+        Ok(Registration::default())
+    );
+}
+
+#[test]
+fn of_two_points_with_one_name_the_later_counts() {
+    let registration = Registration::parse(&json!({
+        "op": [{"name": "a"}, {"name": "a", "key_required": true}],
+        "handler": [{"name": "h", "methods": ["GET"]}, {"name": "/h", "methods": ["GET"]}],
+        "provider": [{"id": "p"}, {"id": "p"}],
+    }))
+    .unwrap();
+    assert!(registration.ops[0].access.key_required);
+    assert_eq!(registration.num_points(), 3);
+    assert_eq!(registration.handlers[0].name, "/h");
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let problems = Registration::parse(&json!({
+        "op": [{"name": 1}, "x"],
+        "handler": [{"name": "pubsub", "methods": ["GET"]}, {"name": "_/plugin", "methods": []},
+                    {"name": "files", "methods": ["GET"]}, {"name": "a"}],
+        "hook": {"name": "m"},
+        "timer": [{"name": "demo:tick", "spec": "60 * * * * *"}],
+        "provider": [{"name": "no id"}],
+    }))
+    .unwrap_err();
+    let lists: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.list.as_str())
+        .collect();
+    let expected = [
+        "op", "op", "handler", "handler", "handler", "handler", "hook", "timer", "provider",
+    ];
+    assert_eq!(lists, expected);
+    assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));
+    assert!(Registration::parse(&json!([])).is_err());
+}
+
+#[test]
+fn too_many_points_are_refused() {
+    let ops: Vec<_> = (0..=MAX_POINTS)
+        .map(|n| json!({"name": format!("op{n}")}))
+        .collect();
+    assert!(Registration::parse(&json!({"op": ops})).is_err());
+}
