@@ -40,8 +40,10 @@ fn create_table(table: &Table) -> SafeText {
     sql.name(&table.name).push(
         " (_row INTEGER PRIMARY KEY, _id TEXT NOT NULL UNIQUE, _position INTEGER NOT NULL, \
          _version INTEGER NOT NULL, _database_id TEXT NOT NULL, _owner_id TEXT, _access TEXT, \
-         _created_at INTEGER NOT NULL, _created_by TEXT, _updated_at INTEGER NOT NULL, \
-         _updated_by TEXT",
+         _created_at INTEGER NOT NULL, _creator TEXT, _updated_at INTEGER NOT NULL, \
+         _updater TEXT, \
+         _created_by TEXT AS (nullif(coalesce(_creator, _owner_id), '')), \
+         _updated_by TEXT AS (nullif(coalesce(_updater, _owner_id), ''))",
     );
     for column in &table.columns {
         sql.push(", ")

@@ -27,6 +27,24 @@ pub(crate) const SYSTEM_COLUMNS: [&str; 11] = [
     "_updated_by",
 ];
 
+/// The columns that the table really stores in their places.
+///
+/// Most records are created and changed by their owner, so those two users are stored only when
+/// they are others (empty for nobody): `_created_by` and `_updated_by` are computed from them.
+pub(crate) const STORED_COLUMNS: [&str; SYSTEM_COLUMNS.len()] = [
+    "_row",
+    "_id",
+    "_position",
+    "_version",
+    "_database_id",
+    "_owner_id",
+    "_access",
+    "_created_at",
+    "_creator",
+    "_updated_at",
+    "_updater",
+];
+
 /// A field's place in its type's table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Column {

@@ -7,17 +7,17 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{Event, RecordPatch, RecordState, Touch};
 use skytrail_schema::id::{RecordKey, UserId};
 
-use crate::projection::layout::{SYSTEM_COLUMNS, Table};
+use crate::projection::layout::{STORED_COLUMNS, Table};
 use crate::projection::sql::Arg;
 use crate::projection::value::{Cell, encode_wire};
 
-/// Places of a whole row's system columns, as [`SYSTEM_COLUMNS`] orders them.
+/// Places of a whole row's system columns, as [`STORED_COLUMNS`] orders them.
 pub(super) mod place {
     pub(crate) const POSITION: usize = 2;
     pub(crate) const VERSION: usize = 3;
     pub(crate) const ACCESS: usize = 6;
     pub(crate) const UPDATED_AT: usize = 9;
-    pub(crate) const UPDATED_BY: usize = 10;
+    pub(crate) const UPDATER: usize = 10;
 }
 
 /// What a batch does to one record in the end.
@@ -61,11 +61,11 @@ pub(super) fn whole_row(
         user(state.owner.as_ref()),
         access(state.access.as_ref()),
         Arg::Int(created.at.micros()),
-        user(created.by.as_ref()),
+        user_or_owner(created.by.as_ref(), state.owner.as_ref()),
         Arg::Int(state.updated.at.micros()),
-        user(state.updated.by.as_ref()),
+        user_or_owner(state.updated.by.as_ref(), state.owner.as_ref()),
     ]);
-    debug_assert_eq!(row.len(), SYSTEM_COLUMNS.len());
+    debug_assert_eq!(row.len(), STORED_COLUMNS.len());
     row.resize(table.width(), Arg::Null);
     let mut misfits = Vec::new();
     for (field, wire) in &state.fields {
@@ -88,7 +88,7 @@ pub(super) fn patch_row(
         (place::POSITION, Arg::unsigned(event.position)),
         (place::VERSION, Arg::Int(event.version.into())),
         (place::UPDATED_AT, Arg::Int(at.micros())),
-        (place::UPDATED_BY, user(by.as_ref())),
+        (place::UPDATER, user_or_owner(by.as_ref(), None)),
     ]);
     if let Some(acl) = &patch.access {
         changes.insert(place::ACCESS, access(Some(acl)));
@@ -130,6 +130,14 @@ fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, Misfit> {
 
 fn user(user: Option<&UserId>) -> Arg {
     Arg::maybe(user.map(UserId::as_str))
+}
+
+/// Writes a user in the form of [`STORED_COLUMNS`]: nothing when it is the owner.
+fn user_or_owner(user: Option<&UserId>, owner: Option<&UserId>) -> Arg {
+    if user.is_some() && user == owner {
+        return Arg::Null;
+    }
+    Arg::text(user.map_or("", UserId::as_str))
 }
 
 fn access(acl: Option<&Acl>) -> Arg {

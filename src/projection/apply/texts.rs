@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-use crate::projection::layout::{SYSTEM_COLUMNS, Table};
+use crate::projection::layout::{STORED_COLUMNS, Table};
 use crate::projection::names::Name;
 use crate::projection::sql::{SafeText, Sql};
 
@@ -79,7 +79,7 @@ fn insert(verb: &'static str, table: &Table, num_rows: usize) -> Sql {
 fn replace(table: &Table, num_rows: usize) -> Sql {
     let mut sql = insert("INSERT INTO ", table, num_rows);
     sql.push(" ON CONFLICT (_id) DO UPDATE SET _position=excluded._position");
-    for name in SYSTEM_COLUMNS.iter().skip(3) {
+    for name in STORED_COLUMNS.iter().skip(3) {
         sql.push(",").push(name).push("=excluded.").push(name);
     }
     for name in table.field_names() {
@@ -131,13 +131,13 @@ fn delete(table: &Table, num_rows: usize) -> Sql {
 }
 
 fn push_system_names(sql: &mut Sql) {
-    for (index, name) in SYSTEM_COLUMNS.iter().enumerate() {
+    for (index, name) in STORED_COLUMNS.iter().enumerate() {
         sql.push(if index == 0 { "" } else { "," }).push(name);
     }
 }
 
 fn push_column(sql: &mut Sql, table: &Table, place: usize) {
-    match (SYSTEM_COLUMNS.get(place), table.field_name_at(place)) {
+    match (STORED_COLUMNS.get(place), table.field_name_at(place)) {
         (Some(name), _) => sql.push(name),
         (None, Some(name)) => sql.name(name),
         // Places come from this table; a foreign one makes a statement that the database refuses.

@@ -19,7 +19,7 @@ pub struct IndexLimits {
     /// Tables with fewer rows are quick to read through; 1,000 by default.
     pub min_rows: u64,
     /// Writing waits while an index is made, about a second per million rows; larger tables get
-    /// theirs only by declaration. 5 million by default.
+    /// theirs only by declaration. 2 million by default.
     pub max_rows: u64,
     /// An index that no query used for so long is dropped; 7 days by default.
     pub unused_after: Duration,
@@ -35,7 +35,7 @@ impl Default for IndexLimits {
             max_bytes: 512 << 20,
             min_spent: Duration::from_millis(20),
             min_rows: 1_000,
-            max_rows: 5_000_000,
+            max_rows: 2_000_000,
             unused_after: Duration::from_secs(7 * 24 * HOUR),
             idle_after: Duration::from_secs(HOUR),
         }
