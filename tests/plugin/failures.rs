@@ -79,7 +79,7 @@ fn a_worker_that_dies_after_the_save_leaves_it_stored() {
 #[test]
 fn a_worker_that_hangs_in_a_hook_costs_its_deadline_and_blocks_nobody() {
     let server = server(&[]);
-    let mut worker = Worker::ready(&server, &json!({}), &hooked(3000));
+    let mut worker = Worker::ready(&server, &json!({}), &hooked(5000));
     let ada = Client::signed_up(&server, "ada");
     ada.save("other/0", json!({"n": 0}));
     let started = Instant::now();
@@ -89,14 +89,14 @@ fn a_worker_that_hangs_in_a_hook_costs_its_deadline_and_blocks_nobody() {
     // Meanwhile another type's saves go on, and this type's, too.
     let mut num_others = 0;
     let mut slowest = Duration::ZERO;
-    while !saving.is_finished() && num_others < 50 {
+    while !saving.is_finished() && num_others < 20 {
         let begun = Instant::now();
         ada.save(&format!("other/{num_others}"), json!({"n": num_others}));
         slowest = slowest.max(begun.elapsed());
         num_others += 1;
     }
-    assert_eq!(num_others, 50);
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    assert_eq!(num_others, 20);
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let same_type = save(&ada, json!({"_id": "note/quick", "n": 2}));
     let request = expect_hook(&mut worker);
     worker.answer_record(&request, &json!({}));
@@ -110,7 +110,7 @@ fn a_worker_that_hangs_in_a_hook_costs_its_deadline_and_blocks_nobody() {
         answer[0]["info"],
         json!({"plugin": "TEST", "reason": "deadline"})
     );
-    let expected = Duration::from_millis(2900)..Duration::from_secs(6);
+    let expected = Duration::from_millis(4900)..Duration::from_secs(9);
     assert!(expected.contains(&elapsed), "{elapsed:?}");
     let cancel = worker.expect("cancel");
     assert_eq!(
