@@ -64,3 +64,23 @@ fn only_those_whom_the_access_list_names_see_a_record() {
     let refused = ben.call("record:save", body).result();
     assert_eq!(refused[0]["code"], 102, "{refused}");
 }
+
+#[test]
+fn a_new_sequence_field_numbers_the_records_that_are_there_and_new_ones_behind_them() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    for id in ["note/1", "note/2"] {
+        ada.save(id, json!({"text": "there already"}));
+    }
+    let third = ada.save("note/3", json!({"number": {"$type": "seq"}}));
+    assert_eq!(third["number"], 3);
+    let fetched = ada.call("record:fetch", json!({"ids": ["note/1", "note/2"]}));
+    let fetched = fetched.result();
+    assert_eq!([&fetched[0]["number"], &fetched[1]["number"]], [1, 2]);
+    let first = ada.save("note/1", json!({"text": "keeps its number"}));
+    assert_eq!(first["number"], 1);
+    server.kill();
+    server.restart();
+    let fourth = ada.at(&server).save("note/4", json!({}));
+    assert_eq!(fourth["number"], 4);
+}

@@ -156,10 +156,12 @@ impl Committer {
         for request in requests {
             let event = encoded.commit().events.get(request.event);
             let Some(event) = event else { continue };
-            let Stream::Record(id) = &event.stream else {
-                continue;
+            let name = match &event.stream {
+                Stream::Record(id) => &id.record_type,
+                Stream::Type(name) if request.explicit.is_some() => name,
+                _ => continue,
             };
-            let key = (id.record_type.clone(), request.field.clone());
+            let key = (name.clone(), request.field.clone());
             let before = self.sequences.get(&key).copied();
             let number = match request.explicit {
                 Some(number) => before.unwrap_or(0).max(number),

@@ -32,6 +32,12 @@ impl ConflictKey {
         Self::of("existence", &[id.record_type.as_str(), id.key.as_str()])
     }
 
+    /// Which records of a type there are: written when one comes or goes, read by whoever numbers
+    /// them all.
+    pub fn population(name: &TypeName) -> Self {
+        Self::of("population", &[name.as_str()])
+    }
+
     /// Who refers to a record: read by its deletion, written by whoever points at it.
     pub fn references(id: &RecordId) -> Self {
         Self::of("references", &[id.record_type.as_str(), id.key.as_str()])

@@ -53,7 +53,7 @@ pub struct Decision {
 pub struct SequenceRequest {
     /// Index into the commit's events.
     pub event: usize,
-    /// The field, in a record event's `fields` or `set`.
+    /// The field, in a record event's `fields` or `set`, or new in a type's event.
     pub field: String,
     /// `None`: give the next number. `Some(n)`: the event carries `n`; the counter moves to at least `n`.
     pub explicit: Option<i64>,

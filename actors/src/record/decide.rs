@@ -168,7 +168,12 @@ impl Plan {
         for key in [ConflictKey::record(id), ConflictKey::references(id)] {
             self.reads.insert(key);
         }
-        for key in [ConflictKey::record(id), ConflictKey::existence(id)] {
+        let population = ConflictKey::population(&id.record_type);
+        for key in [
+            ConflictKey::record(id),
+            ConflictKey::existence(id),
+            population,
+        ] {
             self.writes.insert(key);
         }
         for (value, _) in UniqueValue::of(&head.record, definition) {
@@ -233,6 +238,7 @@ impl Plan {
         let (version, body) = match current {
             None => {
                 self.writes.insert(ConflictKey::existence(id));
+                self.writes.insert(ConflictKey::population(&id.record_type));
                 let mut record = draft.record.clone();
                 record.fields.retain(|_, value| !value.is_null());
                 (1, EventBody::RecordCreated(apply::state_of(&record)))

@@ -59,6 +59,8 @@ struct Cache {
     users: LruCache<UserId, KnownUser>,
     /// What was written at which position and is not projected yet, oldest first.
     pinned: VecDeque<(u64, Stream)>,
+    /// Types whose records the projector is to number, and at which position.
+    numbered: HashMap<TypeName, u64>,
     /// How many entries of the caches are pinned, by stream.
     pins: HashMap<Stream, u32>,
     max_entries: usize,
@@ -95,6 +97,7 @@ impl LiveState {
                 records: LruCache::unbounded(),
                 users: LruCache::unbounded(),
                 pinned: VecDeque::new(),
+                numbered: HashMap::new(),
                 pins: HashMap::new(),
                 max_entries,
             }),
@@ -115,9 +118,11 @@ impl LiveState {
         };
         let heads: Vec<_> = ids.iter().map(known).collect();
         let is_behind = |(id, head): (&RecordId, &Option<KnownHead>)| {
-            head.is_none() && cache.pins.contains_key(&Stream::Record(id.clone()))
+            let is_pinned = || cache.pins.contains_key(&Stream::Record(id.clone()));
+            head.is_none() && (is_pinned() || cache.numbered.contains_key(&id.record_type))
         };
-        let store_is_behind = !cache.pins.is_empty() && ids.iter().zip(&heads).any(is_behind);
+        let may_be_behind = !cache.pins.is_empty() || !cache.numbered.is_empty();
+        let store_is_behind = may_be_behind && ids.iter().zip(&heads).any(is_behind);
         KnownHeads {
             position: cache.position,
             heads,
@@ -188,6 +193,7 @@ impl LiveState {
     pub fn projected(&self, position: u64) {
         let mut cache = self.cache.lock();
         cache.projected = cache.projected.max(position);
+        cache.numbered.retain(|_, written| *written > position);
         while cache
             .pinned
             .front()
@@ -227,7 +233,13 @@ impl LiveState {
                 cache.pin(event);
             }
             Stream::Type(name) => {
-                let definition = apply::record_type(&self.get_type(name), event);
+                let before = self.get_type(name);
+                let definition = apply::record_type(&before, event);
+                if before.is_created
+                    && before.sequence_fields().count() < definition.sequence_fields().count()
+                {
+                    cache.await_numbers(name, event.position);
+                }
                 self.types
                     .write()
                     .insert(name.clone(), Arc::new(definition));
@@ -296,6 +308,21 @@ impl Cache {
             self.pinned
                 .push_back((event.position, event.stream.clone()));
             *self.pins.entry(event.stream.clone()).or_default() += 1;
+        }
+    }
+
+    /// A type got a sequence field: what the projector numbers now is known from the store alone.
+    fn await_numbers(&mut self, name: &TypeName, position: u64) {
+        if position <= self.projected {
+            return;
+        }
+        self.numbered.insert(name.clone(), position);
+        let is_numbered =
+            |(id, head): &(&RecordId, &KnownHead)| id.record_type == *name && head.is_some();
+        let ids = self.records.iter().filter(is_numbered);
+        let ids: Vec<RecordId> = ids.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.records.pop(&id);
         }
     }
 

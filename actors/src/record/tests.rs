@@ -206,7 +206,8 @@ impl World {
             now: Timestamp::from_micros(self.now),
         };
         let known = self.live.get_heads(std::slice::from_ref(&item.id));
-        let original = known.heads.into_iter().next().flatten().flatten();
+        let known = known.heads.into_iter().next().flatten();
+        let original = known.unwrap_or_else(|| self.stored_head(&item.id));
         let draft = draft::make(item, original, at)?;
         let draft = draft::guard_fields(draft, &FieldRules::default(), at, false)?;
         let exists = |id: &RecordId| self.acknowledged.heads.contains_key(id);
@@ -339,6 +340,11 @@ impl World {
         }
     }
 
+    /// The store's answer for records that live state does not know. It numbers nothing.
+    fn stored_head(&self, id: &RecordId) -> Option<Arc<Head>> {
+        self.acknowledged.heads.get(id).cloned().map(Arc::new)
+    }
+
     fn live_state(&self, live: &LiveState) -> State {
         let ids: Vec<RecordId> = all_ids();
         let known = live.get_heads(&ids);
@@ -350,7 +356,10 @@ impl World {
                 .map(|definition| (definition.name.clone(), TypeDefinition::clone(definition)))
                 .collect(),
             heads: heads
-                .filter_map(|(id, head)| Some((id, Head::clone(&*head.flatten()?))))
+                .filter_map(|(id, head)| {
+                    let head = head.unwrap_or_else(|| self.stored_head(&id));
+                    Some((id, Head::clone(&*head?)))
+                })
                 .collect(),
         }
     }

@@ -41,7 +41,7 @@ pub async fn extend_by<'a>(
             }
             let mut plan = Plan::default();
             for (name, extension) in needed {
-                prepare_sequences(env, &name, &extension).await?;
+                number_present(env, &mut plan, &name, &extension).await?;
                 let definition = env.definition(&name);
                 plan.change_type(&definition, EventBody::TypeExtended(extension));
             }
@@ -78,19 +78,27 @@ pub fn schema(env: &RecordEnv) -> Json {
     Json::Object(types.collect())
 }
 
-/// Records that are there when a sequence field is added get numbers from the projector, which
-/// must have them all.
-async fn prepare_sequences(
+/// Records that are there when a sequence field is added get the first numbers, from the projector.
+/// So the store must have them all, and none may come or go until the field is there; new
+/// records are numbered behind them.
+async fn number_present(
     env: &RecordEnv,
+    plan: &mut Plan,
     name: &TypeName,
     extension: &TypeExtension,
 ) -> Result<(), ApiError> {
-    let has_sequence = extension
-        .fields
-        .values()
-        .any(|field| *field == FieldType::Sequence);
-    if has_sequence && env.definition(name).is_created {
-        env.applied.wait_for(env.live.position()).await?;
+    let definition = env.definition(name);
+    let is_sequence = |field: &&FieldType| **field == FieldType::Sequence;
+    if !definition.is_created || extension.fields.values().find(is_sequence).is_none() {
+        return Ok(());
+    }
+    env.applied.wait_for(env.live.position()).await?;
+    let num_records = env.store.count_records(&definition).await?;
+    plan.reads.insert(ConflictKey::population(name));
+    for (field, kind) in &extension.fields {
+        if is_sequence(&kind) {
+            plan.number(field, i64::try_from(num_records).ok());
+        }
     }
     Ok(())
 }
