@@ -20,7 +20,7 @@ use skytrail_actors::projector::{
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::live::LiveState;
-use skytrail_actors::store::RecordStore;
+use skytrail_actors::store::{RecordStore, Snapshot};
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
@@ -35,7 +35,7 @@ use crate::http::health::Health;
 use crate::http::router::PluginCaller;
 use crate::http::server::{self, Listening};
 use crate::projection::index::carry_over_indexes;
-use crate::projection::{SqlStore, StoreOptions};
+use crate::projection::{SqlStore, StoreOptions, damage_marker};
 use crate::services::{Services, Settings};
 use crate::socket::plugin::{self, PluginDoor};
 
@@ -101,8 +101,8 @@ impl Application {
         };
         let opened = OpenedLog::open(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
-        let store = Arc::new(open_store(config, &opened).await?);
-        let snapshot = catch_up(&store, &opened).await?;
+        let (store, snapshot) = ready_store(config, &opened).await?;
+        let store = Arc::new(store);
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache));
@@ -243,6 +243,22 @@ async fn step(what: &'static str, work: impl Future<Output = ()>) {
     }
 }
 
+/// Opens the record store and brings it up to the log. Damage that is found on the way is noted, and
+/// the second try begins with a new store.
+async fn ready_store(config: &Config, log: &OpenedLog) -> Result<(SqlStore, Snapshot), StartError> {
+    let store = open_store(config, log).await?;
+    match catch_up(&store, log).await {
+        Ok(snapshot) => return Ok((store, snapshot)),
+        Err(error) if !damage_marker(&config.store_path()).exists() => return Err(error),
+        Err(_) => {}
+    }
+    // A damaged store may not close well; its file is renamed either way.
+    let _ = store.close().await;
+    let store = open_store(config, log).await?;
+    let snapshot = catch_up(&store, log).await?;
+    Ok((store, snapshot))
+}
+
 /// Opens the record store; one that is damaged or not of this log is set aside and made anew.
 async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartError> {
     let path = config.store_path();
@@ -256,6 +272,7 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
                 .await
                 .map(|snapshot| snapshot.checkpoint);
             match checkpoint {
+                Ok(_) if damage_marker(&path).exists() => "it was found damaged".to_owned(),
                 Ok(checkpoint) if checkpoint <= head => return Ok(store),
                 Ok(checkpoint) => format!("it is at {checkpoint}, the log ends at {head}"),
                 Err(error) => error.to_string(),
@@ -290,14 +307,14 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
             _ => {}
         }
     }
-    Ok(aside)
+    match std::fs::remove_file(damage_marker(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(aside),
+    }
 }
 
 /// Applies what the log has and the store has not, so that what is kept in memory starts complete.
-async fn catch_up(
-    store: &SqlStore,
-    log: &OpenedLog,
-) -> Result<skytrail_actors::store::Snapshot, StartError> {
+async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
     let mut snapshot = store
         .load_snapshot()

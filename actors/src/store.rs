@@ -23,6 +23,9 @@ pub enum StoreError {
     /// A query that makes no sense for the type's fields; code and message are for the client.
     #[error(transparent)]
     Refused(#[from] ApiError),
+    /// What is stored is not what was written. The store must be made anew from the log.
+    #[error("record store damaged: {0}")]
+    Damaged(String),
     /// The database failed; the text is for the log only.
     #[error("record store failed: {0}")]
     Failed(String),
@@ -32,7 +35,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(error) => error,
-            StoreError::Failed(cause) => {
+            StoreError::Failed(cause) | StoreError::Damaged(cause) => {
                 tracing::error!(cause, "record store failed");
                 Self::new(Code::UnexpectedError, "the record store failed")
             }

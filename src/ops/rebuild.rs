@@ -15,7 +15,7 @@ use skytrail_actors::store::RecordStore as _;
 use crate::config::Config;
 use crate::projection::index::carry_over_indexes;
 use crate::projection::rebuild::{rebuild, remove, switch};
-use crate::projection::{SqlStore, StoreOptions, TableDigest, digest};
+use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Args)]
@@ -56,6 +56,8 @@ async fn replace(config: &Config) -> Result<(), String> {
         ));
     }
     switch(&new, &current).map_err(|error| with_causes(&error))?;
+    // The new one has nothing of what was found there.
+    let _ = std::fs::remove_file(damage_marker(&current));
     say(&format!(
         "rebuilt from {head} events; the old store is kept in {}",
         current.with_extension("previous").display()

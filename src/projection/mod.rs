@@ -30,4 +30,4 @@ mod tests;
 
 pub use digest::{TableDigest, digest};
 pub use sqlite::{OpenError, StoreOptions};
-pub use store::SqlStore;
+pub use store::{SqlStore, damage_marker};

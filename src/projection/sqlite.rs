@@ -63,11 +63,20 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the file itself is damaged, so that making it anew from the log helps.
     pub(crate) fn is_damage(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(error)) = self else {
-            return matches!(self, Self::Database(sqlx::Error::Decode(_)));
-        };
-        let code = error.code().and_then(|code| code.parse::<i64>().ok());
-        code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+        matches!(self, Self::Database(error) if is_damage(error))
+    }
+}
+
+/// Whether an error says that the file is not what was written: malformed, not a database, or rows
+/// that cannot be read.
+pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().and_then(|code| code.parse::<i64>().ok());
+            code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+        }
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+        _ => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The store's port, on SQLite.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -28,7 +28,7 @@ use super::layout::{Catalog, TypeLayout};
 use super::query;
 use super::read;
 use super::readers::Readers;
-use super::sqlite::{OpenError, StoreOptions, open_writer, reader_options};
+use super::sqlite::{OpenError, StoreOptions, is_damage, open_writer, reader_options};
 
 /// After so many looks at the indexes the planner counts anew: about once an hour.
 const LOOKS_PER_COUNT: u32 = 720;
@@ -40,6 +40,8 @@ pub struct SqlStore {
     catalog: ArcSwap<Catalog>,
     stats: Stats,
     limits: IndexLimits,
+    /// Made when the file turns out damaged, so that the next start makes it anew.
+    marker: PathBuf,
     /// Told when the keeper of the indexes shall end.
     ending: CancellationToken,
 }
@@ -68,8 +70,32 @@ impl SqlStore {
             catalog: ArcSwap::new(catalog),
             stats: Stats::default(),
             limits: options.index_limits,
+            marker: damage_marker(path),
             ending: CancellationToken::new(),
         })
+    }
+
+    /// Tells the port what failed, and the next start if it was damage.
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        let error = failed(error);
+        self.mark(&error);
+        error
+    }
+
+    fn mark(&self, error: &StoreError) {
+        let StoreError::Damaged(cause) = error else {
+            return;
+        };
+        if self.marker.exists() {
+            return;
+        }
+        tracing::error!(
+            cause,
+            "the record store is damaged; it is made anew from the log at the next start"
+        );
+        if let Err(error) = std::fs::write(&self.marker, cause) {
+            tracing::error!(%error, path = %self.marker.display(), "the damage cannot be noted");
+        }
     }
 
     /// Looks after the indexes from now on, until [`SqlStore::stop_keeping_indexes`].
@@ -99,7 +125,7 @@ impl SqlStore {
             sqlx::raw_sql("PRAGMA analysis_limit = 400; PRAGMA optimize(0x10002);")
                 .execute(conn)
                 .await
-                .map_err(failed)?;
+                .map_err(|error| self.failed(error))?;
         }
         self.readers.renew().await;
         Ok(())
@@ -117,17 +143,23 @@ impl SqlStore {
     pub async fn tend_indexes(&self, now: Timestamp) -> Result<(), StoreError> {
         let catalog = self.catalog.load_full();
         let look = {
-            let mut reader = self.readers.acquire().await.map_err(failed)?;
-            let conn = reader.conn().map_err(failed)?;
+            let mut reader = self
+                .readers
+                .acquire()
+                .await
+                .map_err(|error| self.failed(error))?;
+            let conn = reader.conn().map_err(|error| self.failed(error))?;
             Look::take(conn, &catalog, &self.stats, &self.limits)
                 .await
-                .map_err(failed)?
+                .map_err(|error| self.failed(error))?
         };
         let advice = look.advise(&self.limits, now);
         if look.has_uses() {
             let mut writer = self.writer.lock().await;
             let conn = writer_conn(&mut writer)?;
-            look.save_uses(conn, now).await.map_err(failed)?;
+            look.save_uses(conn, now)
+                .await
+                .map_err(|error| self.failed(error))?;
         }
         let has_advice = !advice.is_empty();
         for advice in advice {
@@ -136,7 +168,7 @@ impl SqlStore {
             let conn = writer_conn(&mut writer)?;
             index::follow(conn, &catalog, advice, now)
                 .await
-                .map_err(failed)?;
+                .map_err(|error| self.failed(error))?;
         }
         if has_advice {
             // Open connections do not see the planner's new numbers.
@@ -148,8 +180,12 @@ impl SqlStore {
     /// Returns the database's plan of a query for everyone, one step per line.
     #[cfg(test)]
     pub(crate) async fn explain(&self, query: &Query) -> Result<String, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
         query::explain(conn, &self.catalog.load_full(), query).await
     }
 
@@ -158,9 +194,13 @@ impl SqlStore {
     /// # Errors
     /// The database failed.
     pub async fn list_indexes(&self) -> Result<Vec<IndexEntry>, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
-        index::load(conn).await.map_err(failed)
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        index::load(conn).await.map_err(|error| self.failed(error))
     }
 
     fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
@@ -173,17 +213,33 @@ fn writer_conn(writer: &mut Option<Writer>) -> Result<&mut SqliteConnection, Sto
     writer.map(|writer| &mut writer.conn).map_err(failed)
 }
 
+/// Returns the file whose presence says that the store at `path` was found damaged.
+pub fn damage_marker(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
+}
+
 /// Tells the port what failed.
 pub(super) fn failed(error: sqlx::Error) -> StoreError {
-    StoreError::Failed(error.to_string())
+    let text = error.to_string();
+    if is_damage(&error) {
+        StoreError::Damaged(text)
+    } else {
+        StoreError::Failed(text)
+    }
 }
 
 #[async_trait]
 impl RecordStore for SqlStore {
     async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
-        read::snapshot(conn).await.map_err(failed)
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::snapshot(conn)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     async fn load_heads(
@@ -194,9 +250,15 @@ impl RecordStore for SqlStore {
         let Some(layout) = self.layout(definition) else {
             return Ok(vec![None; keys.len()]);
         };
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
-        read::heads(conn, &layout, keys).await.map_err(failed)
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::heads(conn, &layout, keys)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     async fn find_by_fields(
@@ -208,11 +270,15 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(None);
         };
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::find_by_fields(conn, table, fields)
             .await
-            .map_err(failed)
+            .map_err(|error| self.failed(error))
     }
 
     async fn find_referrer(
@@ -220,8 +286,12 @@ impl RecordStore for SqlStore {
         target: &RecordId,
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Option<RecordId>, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
         for definition in definitions {
             let layout = self.layout(definition);
             let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
@@ -229,7 +299,7 @@ impl RecordStore for SqlStore {
             };
             let found = read::find_referrer(conn, table, target)
                 .await
-                .map_err(failed)?;
+                .map_err(|error| self.failed(error))?;
             if let Some(key) = found {
                 return Ok(Some(RecordId::new(definition.name.clone(), key)));
             }
@@ -247,9 +317,15 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(Vec::new());
         };
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
-        read::keys(conn, table, after, limit).await.map_err(failed)
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::keys(conn, table, after, limit)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError> {
@@ -257,9 +333,15 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(0);
         };
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
-        read::count(conn, table).await.map_err(failed)
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::count(conn, table)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     async fn query(
@@ -268,19 +350,30 @@ impl RecordStore for SqlStore {
         asker: &Asker<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
         let catalog = self.catalog.load_full();
-        query::query(conn, (&catalog, &self.stats), (query, asker), heads).await
+        let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
+        answer.inspect_err(|error| self.mark(error))
     }
 
     async fn load_users(
         &self,
         ids: &[UserId],
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
-        read::users(conn, ids).await.map_err(failed)
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::users(conn, ids)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     async fn load_relation(
@@ -289,11 +382,15 @@ impl RecordStore for SqlStore {
         from: &UserId,
         to: &UserId,
     ) -> Result<(u32, bool), StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::relation(conn, relation, from, to)
             .await
-            .map_err(failed)
+            .map_err(|error| self.failed(error))
     }
 
     async fn list_related(
@@ -302,11 +399,15 @@ impl RecordStore for SqlStore {
         direction: Direction,
         user: &UserId,
     ) -> Result<Vec<UserId>, StoreError> {
-        let mut reader = self.readers.acquire().await.map_err(failed)?;
-        let conn = reader.conn().map_err(failed)?;
+        let mut reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::related(conn, relation, direction, user)
             .await
-            .map_err(failed)
+            .map_err(|error| self.failed(error))
     }
 
     async fn apply(&self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
@@ -314,9 +415,12 @@ impl RecordStore for SqlStore {
         let writer = writer
             .as_mut()
             .ok_or(sqlx::Error::PoolClosed)
-            .map_err(failed)?;
+            .map_err(|error| self.failed(error))?;
         let Writer { conn, state } = writer;
-        state.apply(conn, commits).await.map_err(failed)?;
+        state
+            .apply(conn, commits)
+            .await
+            .map_err(|error| self.failed(error))?;
         if !Arc::ptr_eq(&state.catalog, &self.catalog.load()) {
             self.catalog.store(Arc::clone(&state.catalog));
         }
@@ -333,7 +437,7 @@ impl RecordStore for SqlStore {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .execute(&mut conn)
             .await
-            .map_err(failed)?;
-        conn.close().await.map_err(failed)
+            .map_err(|error| self.failed(error))?;
+        conn.close().await.map_err(|error| self.failed(error))
     }
 }

@@ -84,3 +84,45 @@ fn a_new_sequence_field_numbers_the_records_that_are_there_and_new_ones_behind_t
     let fourth = ada.at(&server).save("note/4", json!({}));
     assert_eq!(fourth["number"], 4);
 }
+
+/// Overwrites the pages of the record store from `first` on.
+fn damage_store(server: &TestServer, first: usize) {
+    const PAGE: usize = 4096;
+    let path = server.data_dir().join("records.sqlite");
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.len() > (first + 2) * PAGE, "{} bytes", bytes.len());
+    bytes[first * PAGE..].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_record_store_that_does_not_open_any_more_is_made_anew() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "kept"}));
+    assert!(server.terminate().success());
+    damage_store(&server, 1);
+    server.restart();
+    let notes = ada.at(&server).query("note", json!(null));
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(server.data_dir().join("records.damaged-1").exists());
+}
+
+#[test]
+fn damage_that_a_query_meets_is_told_and_repaired_by_the_next_start() {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..300 {
+        ada.save(&format!("note/{number}"), json!({"text": "kept ".repeat(20)}));
+    }
+    assert!(server.terminate().success());
+    damage_store(&server, 40);
+    server.restart();
+    let query = json!({"record_type": "note"});
+    let answer = ada.at(&server).call("record:query", query.clone());
+    assert_eq!(answer.code(), 10000, "{:?}", answer.json());
+    assert!(server.terminate().success());
+    server.restart();
+    let answer = ada.at(&server).call("record:query", query);
+    assert_eq!(answer.result().as_array().unwrap().len(), 300);
+}
