@@ -113,7 +113,10 @@ fn damage_that_a_query_meets_is_told_and_repaired_by_the_next_start() {
     let mut server = TestServer::start();
     let ada = Client::signed_up(&server, "ada");
     for number in 0..300 {
-        ada.save(&format!("note/{number}"), json!({"text": "kept ".repeat(20)}));
+        ada.save(
+            &format!("note/{number}"),
+            json!({"text": "kept ".repeat(20)}),
+        );
     }
     assert!(server.terminate().success());
     damage_store(&server, 40);
