@@ -77,7 +77,7 @@ pub struct Application {
     broker: PluginBroker,
     running: TaskTracker,
     http: ServerHandle,
-    arbiters: Vec<Arbiter>,
+    arbiters: [Arbiter; 2],
     /// Where it listens.
     pub address: std::net::SocketAddr,
     /// The keys in use.
@@ -117,7 +117,7 @@ impl Application {
             sequences,
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
-        let arbiters = vec![Arbiter::new(), Arbiter::new()];
+        let arbiters = [Arbiter::new(), Arbiter::new()];
         let (applied, position) = watch::channel(snapshot.checkpoint);
         let is_applied = fed.applied(position);
         let parts = ProjectorParts {
@@ -127,9 +127,7 @@ impl Application {
             fed,
             applied,
         };
-        let [background, front] = arbiters.as_slice() else {
-            unreachable!("two were made")
-        };
+        let [background, front] = &arbiters;
         store.keep_indexes(Arc::clone(&clock));
         let projector =
             Projector::start_in_arbiter(&background.handle(), |_| Projector::new(parts));

@@ -11,7 +11,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, RoleFlags, UserState};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
-use skytrail_schema::predicate::{Direction, Relation};
+use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
@@ -150,14 +150,6 @@ pub trait RecordStore: Send + Sync + 'static {
         from: &UserId,
         to: &UserId,
     ) -> Result<(u32, bool), StoreError>;
-
-    /// Lists the users related to `user`, by id.
-    async fn list_related(
-        &self,
-        relation: Relation,
-        direction: Direction,
-        user: &UserId,
-    ) -> Result<Vec<UserId>, StoreError>;
 
     /// Applies commits, in order, in one transaction together with the checkpoint. Commits at or below
     /// the checkpoint are skipped, so applying twice changes nothing.

@@ -10,7 +10,7 @@ use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, RecordStore, Snapshot, StoreError};
 use skytrail_schema::event::{Commit, UserState};
 use skytrail_schema::id::{RecordId, RecordKey, UserId};
-use skytrail_schema::predicate::{Direction, Relation};
+use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
 use skytrail_schema::record::Head;
 use skytrail_schema::time::Timestamp;
@@ -27,7 +27,7 @@ use super::index::{self, IndexEntry, IndexLimits, Look, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::query;
 use super::read;
-use super::readers::Readers;
+use super::readers::{Reader, Readers};
 use super::sqlite::{OpenError, StoreOptions, is_damage, open_writer, reader_options};
 
 /// After so many looks at the indexes the planner counts anew: about once an hour.
@@ -73,6 +73,12 @@ impl SqlStore {
             marker: damage_marker(path),
             ending: CancellationToken::new(),
         })
+    }
+
+    /// Waits for a connection that reads.
+    async fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        let reader = self.readers.acquire().await;
+        reader.map_err(|error| self.failed(error))
     }
 
     /// Tells the port what failed, and the next start if it was damage.
@@ -143,11 +149,7 @@ impl SqlStore {
     pub async fn tend_indexes(&self, now: Timestamp) -> Result<(), StoreError> {
         let catalog = self.catalog.load_full();
         let look = {
-            let mut reader = self
-                .readers
-                .acquire()
-                .await
-                .map_err(|error| self.failed(error))?;
+            let mut reader = self.reader().await?;
             let conn = reader.conn().map_err(|error| self.failed(error))?;
             Look::take(conn, &catalog, &self.stats, &self.limits)
                 .await
@@ -180,11 +182,7 @@ impl SqlStore {
     /// Returns the database's plan of a query for everyone, one step per line.
     #[cfg(test)]
     pub(crate) async fn explain(&self, query: &Query) -> Result<String, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         query::explain(conn, &self.catalog.load_full(), query).await
     }
@@ -194,11 +192,7 @@ impl SqlStore {
     /// # Errors
     /// The database failed.
     pub async fn list_indexes(&self) -> Result<Vec<IndexEntry>, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         index::load(conn).await.map_err(|error| self.failed(error))
     }
@@ -231,11 +225,7 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
 #[async_trait]
 impl RecordStore for SqlStore {
     async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::snapshot(conn)
             .await
@@ -250,11 +240,7 @@ impl RecordStore for SqlStore {
         let Some(layout) = self.layout(definition) else {
             return Ok(vec![None; keys.len()]);
         };
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::heads(conn, &layout, keys)
             .await
@@ -270,11 +256,7 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(None);
         };
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::find_by_fields(conn, table, fields)
             .await
@@ -286,11 +268,7 @@ impl RecordStore for SqlStore {
         target: &RecordId,
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Option<RecordId>, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         for definition in definitions {
             let layout = self.layout(definition);
@@ -317,11 +295,7 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(Vec::new());
         };
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::keys(conn, table, after, limit)
             .await
@@ -333,11 +307,7 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(0);
         };
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::count(conn, table)
             .await
@@ -350,11 +320,7 @@ impl RecordStore for SqlStore {
         asker: &Asker<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         let catalog = self.catalog.load_full();
         let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
@@ -365,11 +331,7 @@ impl RecordStore for SqlStore {
         &self,
         ids: &[UserId],
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::users(conn, ids)
             .await
@@ -382,30 +344,9 @@ impl RecordStore for SqlStore {
         from: &UserId,
         to: &UserId,
     ) -> Result<(u32, bool), StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
+        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::relation(conn, relation, from, to)
-            .await
-            .map_err(|error| self.failed(error))
-    }
-
-    async fn list_related(
-        &self,
-        relation: Relation,
-        direction: Direction,
-        user: &UserId,
-    ) -> Result<Vec<UserId>, StoreError> {
-        let mut reader = self
-            .readers
-            .acquire()
-            .await
-            .map_err(|error| self.failed(error))?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::related(conn, relation, direction, user)
             .await
             .map_err(|error| self.failed(error))
     }
