@@ -1,0 +1,144 @@
+//! Roles: what they open, and who has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, RoleFlags, Stream, UserPatch, UserState};
+use skytrail_schema::id::{RoleName, UserId};
+
+use super::actor::Accounts;
+use super::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
+use crate::context::RequestContext;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+
+impl Accounts {
+    /// Gives or takes roles.
+    pub(super) async fn give_or_take_roles(&self, command: ChangeRoles) -> Result<(), ApiError> {
+        let roles = command.roles;
+        let wanted = if command.is_assignment {
+            roles.clone()
+        } else {
+            BTreeSet::new()
+        };
+        self.change_users(&command.users, &command.context, &wanted, |state| {
+            let roles = roles.iter().cloned();
+            let patch = if command.is_assignment {
+                let roles_added = roles.filter(|role| !state.roles.contains(role)).collect();
+                UserPatch {
+                    roles_added,
+                    ..UserPatch::default()
+                }
+            } else {
+                let roles_removed = roles.filter(|role| state.roles.contains(role)).collect();
+                UserPatch {
+                    roles_removed,
+                    ..UserPatch::default()
+                }
+            };
+            (patch != UserPatch::default()).then_some(patch)
+        })
+        .await
+    }
+
+    /// Makes exactly some roles carry a flag.
+    pub(super) async fn flag_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
+        until_settled(&self.turn, |_| async {
+            let read_position = self.env.live.position();
+            let mut plan = Plan::default();
+            let known = self.env.live.get_roles();
+            let names: BTreeSet<_> = known.keys().chain(&command.roles).cloned().collect();
+            for name in names {
+                let (version, before) = known.get(&name).copied().unwrap_or_default();
+                let is_set = command.roles.contains(&name);
+                let after = match command.flag {
+                    RoleFlag::Default => RoleFlags {
+                        by_default: is_set,
+                        ..before
+                    },
+                    RoleFlag::Admin => RoleFlags {
+                        is_admin: is_set,
+                        ..before
+                    },
+                };
+                if after != before || version == 0 {
+                    plan.push(
+                        Stream::Role(name),
+                        version + 1,
+                        EventBody::RoleDefined(after),
+                    );
+                }
+            }
+            if plan.events.is_empty() {
+                return Ok(Outcome::Done(()));
+            }
+            Ok(
+                match commit(&self.env.log, plan, read_position, &command.context).await? {
+                    Outcome::Done(_) => Outcome::Done(()),
+                    Outcome::Conflict => Outcome::Conflict,
+                },
+            )
+        })
+        .await
+    }
+
+    /// Returns users' roles.
+    pub(super) async fn load_roles(
+        &self,
+        users: &[UserId],
+    ) -> Result<BTreeMap<UserId, BTreeSet<RoleName>>, ApiError> {
+        let mut roles = BTreeMap::new();
+        for id in users {
+            let (_, user) = self.load(id).await?;
+            roles.insert(
+                id.clone(),
+                user.map(|(_, state)| state.roles).unwrap_or_default(),
+            );
+        }
+        Ok(roles)
+    }
+
+    /// Whether one of the roles opens the administrators' actions.
+    pub(super) fn has_admin_role(&self, roles: &BTreeSet<RoleName>) -> bool {
+        let known = self.env.live.get_roles();
+        roles
+            .iter()
+            .any(|role| known.get(role).is_some_and(|(_, flags)| flags.is_admin))
+    }
+
+    /// Changes users' auth rows until it does not conflict; `patch` sees each user as it is.
+    async fn change_users(
+        &self,
+        users: &[UserId],
+        context: &RequestContext,
+        roles: &BTreeSet<RoleName>,
+        patch: impl Fn(&UserState) -> Option<UserPatch> + Sync,
+    ) -> Result<(), ApiError> {
+        until_settled(&self.turn, |_| async {
+            let mut read_position = self.env.live.position();
+            let mut plan = Plan::default();
+            plan.define_roles(&self.env, roles.iter());
+            for id in users {
+                let (position, user) = self.load(id).await?;
+                read_position = read_position.min(position);
+                let Some((version, state)) = user else {
+                    continue;
+                };
+                if let Some(patch) = patch(&state) {
+                    let body = EventBody::UserChanged(patch);
+                    plan.push(Stream::User(id.clone()), version + 1, body);
+                }
+            }
+            if plan.events.is_empty() {
+                return Ok(Outcome::Done(()));
+            }
+            Ok(
+                match commit(&self.env.log, plan, read_position, context).await? {
+                    Outcome::Done(_) => Outcome::Done(()),
+                    Outcome::Conflict => Outcome::Conflict,
+                },
+            )
+        })
+        .await
+    }
+}

@@ -1,0 +1,132 @@
+//! What a user who is signed in is told, and what is noted of him.
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, Stream, UserPatch, UserState};
+use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::value::Value;
+
+use super::actor::Accounts;
+use super::messages::Session;
+use super::sign_up;
+use crate::context::RequestContext;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::save;
+
+impl Accounts {
+    /// Returns the caller's session, as the service says.
+    pub(super) async fn session_of_caller(
+        &self,
+        context: RequestContext,
+    ) -> Result<Session, ApiError> {
+        let missing = || ApiError::new(Code::UnexpectedAuthInfoNotFound, "user not found");
+        let id = context.caller.user.clone().ok_or_else(missing)?;
+        let (_, user) = self.load(&id).await?;
+        let (_, state) = user.ok_or_else(missing)?;
+        let profile = self.profile(&id, &context).await?;
+        let session = self.session(&id, &state, profile)?;
+        self.note_seen(&id, &context, false).await?;
+        Ok(session)
+    }
+
+    /// Builds the answer of sign-up, login and `me`, with a fresh token.
+    pub(super) fn session(
+        &self,
+        id: &UserId,
+        state: &UserState,
+        profile: Option<Record>,
+    ) -> Result<Session, ApiError> {
+        let last_login_at = match profile
+            .as_ref()
+            .and_then(|it| it.fields.get("last_login_at"))
+        {
+            Some(Value::Date(time)) => Some(*time),
+            _ => None,
+        };
+        Ok(Session {
+            user: id.clone(),
+            profile,
+            roles: state.roles.clone(),
+            access_token: self.tokens.issue(id, self.env.clock.now())?,
+            last_login_at,
+            last_seen_at: state.last_seen_at,
+        })
+    }
+
+    /// Notes that a user was seen, and at a login when it was, without hooks.
+    pub(super) async fn note_seen(
+        &self,
+        id: &UserId,
+        context: &RequestContext,
+        is_login: bool,
+    ) -> Result<(), ApiError> {
+        let now = self.env.clock.now();
+        until_settled(&self.turn, |_| async {
+            let (position, user) = self.load(id).await?;
+            let Some((version, _)) = user else {
+                return Ok(Outcome::Done(()));
+            };
+            let mut plan = Plan::default();
+            let patch = UserPatch {
+                last_seen_at: Some(now),
+                ..UserPatch::default()
+            };
+            plan.push(
+                Stream::User(id.clone()),
+                version + 1,
+                EventBody::UserChanged(patch),
+            );
+            let mut read_position = position;
+            if is_login {
+                let record = RecordId::user(id);
+                let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
+                read_position = read_position.min(heads.position);
+                if let Some(head) = heads.get(&record) {
+                    let definition = self.env.definition(&record.record_type);
+                    plan.save(
+                        &sign_up::login_draft(head, id, now),
+                        &definition,
+                        &Default::default(),
+                    )?;
+                }
+            }
+            Ok(
+                match commit(&self.env.log, plan, read_position, context).await? {
+                    Outcome::Done(_) => Outcome::Done(()),
+                    Outcome::Conflict => Outcome::Conflict,
+                },
+            )
+        })
+        .await
+    }
+
+    /// Loads the user record, or makes it.
+    pub(super) async fn profile(
+        &self,
+        id: &UserId,
+        context: &RequestContext,
+    ) -> Result<Option<Record>, ApiError> {
+        let record = RecordId::user(id);
+        let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
+        if let Some(head) = heads.get(&record) {
+            return Ok(Some(head.record.clone()));
+        }
+        let mut context = context.clone();
+        context.caller.user = Some(id.clone());
+        context.may_migrate = true;
+        let item = sign_up::item(record, Fields::new());
+        let command = crate::record::messages::SaveRecords {
+            context,
+            database: Database::Public,
+            items: vec![Ok(item)],
+            is_atomic: false,
+        };
+        let saved = save::save(&self.env, &self.turn, command).await?;
+        saved
+            .into_iter()
+            .next()
+            .transpose()
+            .map_err(|failed| failed.error)
+    }
+}
