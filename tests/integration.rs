@@ -16,4 +16,5 @@ mod golden;
 mod lifecycle;
 mod plugin;
 mod records;
+mod sdk;
 mod support;

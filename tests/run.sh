@@ -5,9 +5,9 @@
 #   tests/run.sh --setup     the set-up only
 #   tests/run.sh NAME …      the set-up, and only the tests whose names contain NAME
 #
-# Needs Rust, and on Debian the right to install packages if node or python are missing. Whatever
-# it fetches goes into tests/node/node_modules and .venv. The last line says how many tests passed
-# and failed; the exit code is 0 only if none failed.
+# Needs Rust, and on Debian the right to install packages if node, python, or chromium are missing.
+# Whatever else it fetches goes into tests/node/node_modules and .venv. The last line says how many
+# tests passed and failed; the exit code is 0 only if none failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,7 @@ install_packages() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     command -v cc >/dev/null || missing+=(build-essential)
     command -v strace >/dev/null || missing+=(strace)
+    command -v chromium >/dev/null || missing+=(chromium)
     [ ${#missing[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then
         say "please install: ${missing[*]}"
@@ -42,11 +43,13 @@ install_node_packages() {
 }
 
 install_python_packages() {
-    local wanted=tests/python/requirements.txt stamp=.venv/.installed
-    [ "$stamp" -nt "$wanted" ] && return
+    local wanted=tests/python/requirements.txt bare=tests/python/no-deps.txt
+    local stamp=.venv/.installed
+    [ "$stamp" -nt "$wanted" ] && [ "$stamp" -nt "$bare" ] && return
     say "installing python packages"
     python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"
+    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r "$bare"
     touch "$stamp"
 }
 

@@ -5,7 +5,7 @@ mod failures;
 mod golden;
 mod hooks;
 mod lambdas;
-mod worker;
+pub mod worker;
 
 use std::thread::JoinHandle;
 

@@ -1,0 +1,77 @@
+//! npm `skygear` 1.7.2 in node, through every public function; the checks are in `tests/node/sdk`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use super::report::Report;
+use super::{plugin, repository, set_up};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+
+const CUSTOM_TOKEN_SECRET: &str = "custom-token-secret-of-the-tests";
+
+/// A program that is ended with the test.
+struct Program {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        Self { child, stdin }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns an address below the range from which the system gives out ports, so that nobody else
+/// gets it while the server is away.
+fn lasting_address() -> String {
+    let first = 20_000 + std::process::id() % 10_000;
+    (first..32_000)
+        .map(|port| format!("127.0.0.1:{port}"))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap()
+}
+
+#[test]
+fn every_public_function_of_the_published_client_works() {
+    let server = TestServer::with(&[
+        ("PLUGINS", "TEST"),
+        ("CUSTOM_TOKEN_SECRET", CUSTOM_TOKEN_SECRET),
+    ]);
+    let _plugin = plugin::serve(&server);
+    let mut restarting = TestServer::with(&[("HOST", &lasting_address())]);
+    let mut suite = Program::start(
+        Command::new("node")
+            .arg(repository("tests/node/sdk/run.js"))
+            .env("NODE_PATH", set_up("tests/node/node_modules"))
+            .env("SKYGEAR_ENDPOINT", format!("{}/", server.base_url))
+            .env("RESTARTING_ENDPOINT", format!("{}/", restarting.base_url))
+            .env("API_KEY", API_KEY)
+            .env("MASTER_KEY", MASTER_KEY)
+            .env("CUSTOM_TOKEN_SECRET", CUSTOM_TOKEN_SECRET),
+    );
+    let lines = BufReader::new(suite.child.stdout.take().unwrap()).lines();
+    let mut report = Report::default();
+    for line in lines.map_while(Result::ok) {
+        if line == "restart" {
+            restarting.restart();
+            suite.stdin.write_all(b"restarted\n").unwrap();
+        } else {
+            report.take(&line);
+        }
+    }
+    report.sum_up("sdk");
+}

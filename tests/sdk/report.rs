@@ -1,0 +1,44 @@
+//! What a suite says about its checks, line by line.
+
+/// Counts checks, and keeps those that went wrong.
+#[derive(Default)]
+pub struct Report {
+    num_passed: usize,
+    failed: Vec<String>,
+    waiting: Vec<String>,
+    has_ended: bool,
+}
+
+impl Report {
+    /// Takes a line; what is not about a check is printed.
+    pub fn take(&mut self, line: &str) {
+        let words: Vec<&str> = line.split('\t').collect();
+        match words.as_slice() {
+            ["ok", _] => self.num_passed += 1,
+            ["failed", check, why] => self.failed.push(format!("{check}\n    {why}")),
+            ["waiting", check] => self.waiting.push((*check).to_owned()),
+            ["end"] => self.has_ended = true,
+            _ => println!("{line}"),
+        }
+    }
+
+    /// Prints how many checks passed, and fails with those that did not.
+    pub fn sum_up(mut self, what: &str) {
+        if !self.has_ended {
+            self.failed
+                .push("the suite did not come to its end".to_owned());
+        }
+        let num_checks = self.num_passed + self.failed.len();
+        println!("{what}: {} of {num_checks} checks passed", self.num_passed);
+        if !self.waiting.is_empty() {
+            println!(
+                "{what}: {} more wait: {:?}",
+                self.waiting.len(),
+                self.waiting
+            );
+        }
+        let failed = self.failed.join("\n");
+        assert!(self.failed.is_empty(), "{what}: failed:\n{failed}");
+        assert!(self.num_passed > 0, "{what}: nothing was checked");
+    }
+}
