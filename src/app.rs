@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
 use actix_web::dev::ServerHandle;
-use async_trait::async_trait;
-use serde_json::{Value as Json, json};
 use skytrail_actors::accounts::Accounts;
 use skytrail_actors::clock::{Clock, SystemClock};
-use skytrail_actors::hub::{GetHubState, Hub};
+use skytrail_actors::hub::Hub;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog};
 use skytrail_actors::plugin::{PluginBroker, PluginEntry, PluginGate, PluginsSettings};
-use skytrail_actors::projector::{
-    self, GetProjectorState, Projector, ProjectorParts, StopProjector,
-};
+use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::live::LiveState;
@@ -31,9 +27,10 @@ use crate::auth::password::Argon2Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::JwtTokens;
 use crate::config::{Config, KeyOrigin, Keys, Secret};
-use crate::http::health::Health;
+use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
 use crate::http::server::{self, Listening};
+use crate::parts::Parts;
 use crate::projection::index::carry_over_indexes;
 use crate::projection::{SqlStore, StoreOptions, damage_marker};
 use crate::services::{Services, Settings};
@@ -146,12 +143,20 @@ impl Application {
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
         let accounts = Arc::new(accounts(config, &keys, env)?);
         let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
-        let health = PartStates {
+        let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
+        let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
+        let health = Parts {
             log: Arc::clone(&log),
+            store: Arc::clone(&store),
             records: Arc::clone(&records),
+            accounts: Arc::clone(&accounts),
             projector: projector.clone(),
             hub: hub.clone(),
+            internal_hub: internal_hub.clone(),
             broker: broker.clone(),
+            door: Arc::clone(&door),
+            running: running.clone(),
+            throttle: Arc::clone(&throttle),
         };
         let services = Arc::new(Services {
             records: Arc::clone(&records) as _,
@@ -160,20 +165,20 @@ impl Application {
             hub,
             internal_hub,
             keys: keys.clone(),
-            throttle: Throttle::new(config.http.auth_throttle),
+            throttle,
             settings: settings(config),
             health: Arc::new(health),
-            running: TaskTracker::new(),
+            door,
+            running: running.clone(),
         });
-        let running = services.running.clone();
         let door = PluginDoor {
             broker: broker.clone(),
             api: Arc::new(PluginCaller(Arc::clone(&services))),
             keys: keys.clone(),
         };
         let routes: server::Routes = Arc::new(move |config| plugin::configure(&door, config));
-        let (listen, workers) = (config.http.listen, config.http.workers);
-        let listening = server::listen(services, routes, listen, workers, STEP_DEADLINE);
+        let listen = config.http.listen;
+        let listening = server::listen(services, routes, &config.http, STEP_DEADLINE);
         let Listening { server, address } =
             listening.map_err(io(&format!("cannot listen on {listen}")))?;
         let http = server.handle();
@@ -426,37 +431,11 @@ fn settings(config: &Config) -> Settings {
         dev_mode: config.app.dev_mode,
         cors_host: config.http.cors_host.clone(),
         response_timeout: config.http.response_timeout,
-        max_body_bytes: config.http.max_body_bytes,
+        limits: config.http.limits,
+        body_timeout: config.http.body_timeout,
+        log_body_bytes: config.log.body_bytes,
+        metrics_key: config.http.metrics_key.clone(),
         max_depth: config.plugin.max_depth,
-    }
-}
-
-/// The parts whose states `/_/health` shows.
-struct PartStates {
-    log: Arc<EmbeddedLog>,
-    records: Arc<Records>,
-    projector: Addr<Projector>,
-    hub: Addr<Hub>,
-    broker: PluginBroker,
-}
-
-#[async_trait]
-impl Health for PartStates {
-    async fn states(&self) -> Json {
-        let projector = self.projector.send(GetProjectorState).await.ok().flatten();
-        let hub = self
-            .hub
-            .send(GetHubState)
-            .await
-            .ok()
-            .map(|reported| reported.0);
-        json!({
-            "log": self.log.state(),
-            "projector": projector,
-            "hub": hub,
-            "plugins": self.broker.state().await,
-            "records": self.records.states(),
-        })
     }
 }
 

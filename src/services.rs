@@ -11,7 +11,8 @@ use skytrail_actors::record::service::RecordService;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::throttle::Throttle;
-use crate::config::Keys;
+use crate::config::{Keys, Limits, Secret};
+use crate::http::counters::DoorCounters;
 
 /// The parts that actions talk to.
 pub struct Services {
@@ -28,11 +29,13 @@ pub struct Services {
     /// The keys in use.
     pub keys: Keys,
     /// Throttles sign-up and login.
-    pub throttle: Throttle,
+    pub throttle: Arc<Throttle>,
     /// Settings that actions need.
     pub settings: Settings,
-    /// What `/_/health` shows of the parts.
+    /// What `/_/health` and `/_/metrics` show of the parts.
     pub health: Arc<dyn crate::http::health::Health>,
+    /// What the door counts.
+    pub door: Arc<DoorCounters>,
     /// The requests under way, so that a shutdown can wait for them.
     pub running: TaskTracker,
 }
@@ -46,8 +49,14 @@ pub struct Settings {
     pub cors_host: String,
     /// How long an action may take.
     pub response_timeout: Option<Duration>,
-    /// The largest JSON body.
-    pub max_body_bytes: usize,
+    /// What a request may hold at most.
+    pub limits: Limits,
+    /// How long a client may take for a JSON body.
+    pub body_timeout: Duration,
+    /// The longest body that is logged; `None` without limit.
+    pub log_body_bytes: Option<usize>,
+    /// What `/_/metrics` takes besides the master key.
+    pub metrics_key: Option<Secret>,
     /// Calls within calls.
     pub max_depth: u32,
 }

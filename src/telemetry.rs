@@ -1,18 +1,30 @@
 //! Logging to standard error, as text or JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 
 use crate::config::Log;
 
 /// Starts logging. Does nothing when logging has been started before.
 pub fn start(log: &Log) {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(log))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let _ = if log.is_json {
-        builder.json().try_init()
+        builder.json().flatten_event(true).try_init()
     } else {
         builder.compact().try_init()
     };
+}
+
+fn filter(log: &Log) -> EnvFilter {
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let targets = log.loggers.iter().flat_map(|(logger, level)| {
+        let directive = move |target: &&str| format!("{target}={level}").parse::<Directive>().ok();
+        logger.targets.iter().filter_map(directive)
+    });
+    targets.fold(filter, EnvFilter::add_directive)
 }

@@ -9,6 +9,7 @@ pub mod context;
 pub mod hub;
 pub mod install;
 pub mod log;
+pub mod observe;
 pub mod plugin;
 pub mod projector;
 pub mod record;

@@ -9,13 +9,16 @@ use skytrail_schema::query::Query;
 use super::{Call, Outcome, Reply};
 
 pub(super) async fn run(call: Call) -> Outcome {
-    let query = Query::parse(&call.body)?;
+    let mut query = Query::parse(&call.body)?;
+    let limits = &call.services.settings.limits;
+    limits.bound_query(&mut query)?;
     let command = QueryRecords {
         context: call.context,
         scope: call.scope,
         query,
     };
     let reply = call.services.records.query(command).await?;
+    limits.check_page(reply.records.len())?;
     let info = reply.count.map(|count| json!({"count": count}));
     let records: Vec<_> = reply.records.iter().map(Written).collect();
     Reply::with_info(&records, info.as_ref())

@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::json;
 use skytrail_schema::code::ApiError;
 
@@ -21,6 +23,16 @@ const MAX_BUCKETS: usize = 10_000;
 pub struct Throttle {
     is_on: bool,
     buckets: Mutex<HashMap<String, Bucket>>,
+    num_refused: AtomicU64,
+}
+
+/// What the throttle says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ThrottleState {
+    /// Buckets that are not full.
+    pub num_buckets: usize,
+    /// Tries refused since the start.
+    pub num_refused: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +54,19 @@ impl Throttle {
         Self {
             is_on,
             buckets: Mutex::default(),
+            num_refused: AtomicU64::default(),
+        }
+    }
+
+    /// Returns the throttle's state.
+    pub fn state(&self) -> ThrottleState {
+        let buckets = self
+            .buckets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        ThrottleState {
+            num_buckets: buckets.len(),
+            num_refused: self.num_refused.load(Ordering::Relaxed),
         }
     }
 
@@ -65,6 +90,7 @@ impl Throttle {
             let tries = known.map_or(CAPACITY, |bucket| bucket.refilled(now));
             if tries < 1.0 {
                 let wait = REFILL.mul_f64(1.0 - tries);
+                self.num_refused.fetch_add(1, Ordering::Relaxed);
                 return Err(refusal(wait));
             }
             buckets.insert(

@@ -5,15 +5,18 @@
 //! once. The environment is a parameter, so tests need none.
 
 mod for_plugins;
+mod http;
 mod keys;
+mod logging;
 mod secret;
 mod source;
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
+pub use logging::{Log, Logger};
 pub use secret::Secret;
 pub use source::{Mistake, Origin, Setting, Sources};
 
@@ -38,23 +41,6 @@ pub struct Config {
     pub storage: Storage,
     /// Logging.
     pub log: Log,
-}
-
-/// The HTTP door.
-#[derive(Clone, Debug)]
-pub struct Http {
-    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`.
-    pub listen: SocketAddr,
-    /// The allowed origin, verbatim. `CORS_HOST`, default `*`.
-    pub cors_host: String,
-    /// How long an action may take; `None` for ever. `RESPONSE_TIMEOUT` in seconds, default 60.
-    pub response_timeout: Option<Duration>,
-    /// The largest JSON body. `MAX_BODY_BYTES`, default 10 MiB.
-    pub max_body_bytes: usize,
-    /// HTTP threads. `HTTP_WORKERS`, default one per core.
-    pub workers: usize,
-    /// Whether sign-up and login are throttled. `AUTH_THROTTLE`, default on.
-    pub auth_throttle: bool,
 }
 
 /// The app.
@@ -122,15 +108,6 @@ pub struct Storage {
     pub head_cache: usize,
 }
 
-/// Logging.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// `LOG_LEVEL`, default `info`; any filter of the form `info,skytrail_actors=debug` is taken.
-    pub level: String,
-    /// `LOG_FORMATTER`: `text` (default) or `json`.
-    pub is_json: bool,
-}
-
 impl Config {
     /// Returns the file of the record store.
     pub fn store_path(&self) -> PathBuf {
@@ -145,7 +122,7 @@ impl Config {
         let mut reader = Reader::new(sources);
         let config = Self {
             data_dir: PathBuf::from(reader.text("DATA_DIR", "data")),
-            http: read_http(&mut reader),
+            http: http::read(&mut reader),
             app: read_app(&mut reader),
             tokens: read_tokens(&mut reader),
             plugins: read_plugins(&mut reader),
@@ -155,47 +132,11 @@ impl Config {
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
                 head_cache: size(reader.number("HEAD_CACHE_RECORDS", 100_000, 0..=100_000_000)),
             },
-            log: Log {
-                level: reader.text("LOG_LEVEL", "info"),
-                is_json: reader.choice("LOG_FORMATTER", "text", &["text", "json"]) == "json",
-            },
+            log: logging::read(&mut reader),
         };
         refuse_unsupported(&mut reader);
         reader.finish().map(|settings| (config, settings))
     }
-}
-
-fn read_http(reader: &mut Reader<'_>) -> Http {
-    let port = reader.number("PORT", 3000, 0..=65_535);
-    let host = reader.text("HOST", &format!(":{port}"));
-    Http {
-        listen: read_address(reader, &host),
-        cors_host: reader.text("CORS_HOST", "*"),
-        response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
-        max_body_bytes: size(reader.number("MAX_BODY_BYTES", 10 << 20, 1024..=1 << 30)),
-        workers: size(reader.number("HTTP_WORKERS", cores(), 1..=1024)),
-        auth_throttle: reader.boolean("AUTH_THROTTLE", true),
-    }
-}
-
-fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
-    let text = if host.starts_with(':') {
-        format!("0.0.0.0{host}")
-    } else {
-        host.to_owned()
-    };
-    let found = text
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next());
-    found.unwrap_or_else(|| {
-        reader.refuse(
-            "HOST",
-            host,
-            "an address as [host]:port, such as 127.0.0.1:3000 or :3000",
-        );
-        SocketAddr::from(([127, 0, 0, 1], 3000))
-    })
 }
 
 fn read_app(reader: &mut Reader<'_>) -> App {
@@ -327,10 +268,6 @@ fn refuse_unsupported(reader: &mut Reader<'_>) {
             "false (this version does not verify users)",
         );
     }
-}
-
-fn cores() -> u64 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 fn size(number: u64) -> usize {

@@ -174,6 +174,15 @@ impl<'a> Reader<'a> {
         self.sources.get(name).map(|(_, value)| value.to_owned())
     }
 
+    /// Returns the names of the settings that begin with `prefix`.
+    pub(super) fn names_with(&self, prefix: &str) -> Vec<String> {
+        let names = self.sources.values.keys();
+        names
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect()
+    }
+
     /// Returns a value as text, noted with where it came from.
     pub(super) fn text(&mut self, name: &str, default: &str) -> String {
         let (origin, value) = self.sources.get(name).unwrap_or((Origin::Default, default));

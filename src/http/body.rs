@@ -2,57 +2,119 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, UPGRADE};
 use actix_web::web::{Bytes, Payload};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
 use tokio::time::timeout;
 
-/// How long a client may take to send a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::config::Limits;
 
 /// Collects a body.
 ///
 /// # Errors
-/// 413 above the limit, 408 when it does not come in time, 400 when the connection breaks: JSON in
-/// every case, since v1's Python library parses whatever it gets.
-pub(super) async fn collect(payload: Payload, max_bytes: usize) -> Result<Bytes, ApiError> {
+/// 413 above the limit, without reading when its length is announced; 408 when it does not come in
+/// time, 400 when the connection breaks: JSON in every case, since v1's Python library parses
+/// whatever it gets.
+pub(super) async fn collect(
+    request: &HttpRequest,
+    payload: Payload,
+    limits: &Limits,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
     let refuse =
         |message: &str, status| Err(ApiError::new(Code::BadRequest, message).with_status(status));
-    match timeout(BODY_TIMEOUT, payload.to_bytes_limited(max_bytes)).await {
+    if announced(request).is_some_and(|length| length > limits.body_bytes) {
+        return Err(limits.body_too_long());
+    }
+    // What comes behind the head of an upgrade has no end, and is no body.
+    if request.headers().get(UPGRADE).is_some_and(is_websocket) {
+        return Ok(Bytes::new());
+    }
+    match timeout(patience, payload.to_bytes_limited(limits.body_bytes)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(_))) => refuse("the body could not be read", 400),
-        Ok(Err(_)) => refuse("the body is too large", 413),
+        Ok(Err(_)) => Err(limits.body_too_long()),
         Err(_) => refuse("the body did not come in time", 408),
     }
 }
 
-/// Parses the first JSON value of a body; an empty body is an empty object. What is no object,
-/// or nested too deeply, is `None`.
-pub(super) fn parse(body: &[u8]) -> Option<Map<String, Json>> {
+fn announced(request: &HttpRequest) -> Option<usize> {
+    let length = request.headers().get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.trim().parse().ok()
+}
+
+fn is_websocket(upgrade: &HeaderValue) -> bool {
+    let upgrade = upgrade.to_str().unwrap_or_default();
+    upgrade.to_ascii_lowercase().contains("websocket")
+}
+
+/// Parses the first JSON value of a body; an empty body is an empty object.
+///
+/// # Errors
+/// 107 for what is no object, or nested too deeply.
+pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Map<String, Json>, ApiError> {
     if body.trim_ascii().is_empty() {
-        return Some(Map::new());
+        return Ok(Map::new());
     }
+    limits.check_depth(body)?;
     let mut reader = serde_json::Deserializer::from_slice(body);
-    Map::deserialize(&mut reader).ok()
+    // The parser's words say where, and repeat nothing of the body.
+    Map::deserialize(&mut reader).map_err(|error| {
+        let message = format!("the body is not a JSON object: {}", place(&error));
+        ApiError::new(Code::BadRequest, message)
+    })
+}
+
+fn place(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Data => "it is something else",
+        _ => "it cannot be read",
+    };
+    format!("{what}, line {} column {}", error.line(), error.column())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits {
+        body_bytes: 1 << 20,
+        json_depth: 100,
+        list_items: 100,
+        page_records: 100,
+        predicate_nodes: 100,
+        predicate_depth: 100,
+    };
+
     #[test]
     fn only_the_first_value_of_a_body_counts() {
-        assert_eq!(parse(b" \n").map(|body| body.len()), Some(0));
-        assert_eq!(parse(b"{\"a\":1} trailing").map(|body| body.len()), Some(1));
+        let parse = |body: &[u8]| parse(body, &LIMITS).map(|body| body.len());
+        assert_eq!(parse(b" \n"), Ok(0));
+        assert_eq!(parse(b"{\"a\":1} trailing"), Ok(1));
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn what_is_no_object_is_refused_and_not_repeated() {
         let deep = format!("{}1", "{\"a\":".repeat(500));
-        for body in ["{\"a\":", "[1]", "1", "null", deep.as_str()] {
-            assert_eq!(parse(body.as_bytes()), None, "{body}");
+        let bodies = [
+            "{\"a\":",
+            "[1]",
+            "\"sesame\"",
+            "null",
+            "sesame",
+            "{sesame",
+            &deep,
+        ];
+        for body in bodies {
+            let error = parse(body.as_bytes(), &LIMITS).unwrap_err();
+            assert_eq!((error.code, error.status()), (Code::BadRequest, 400));
+            assert!(!error.message.contains("sesame"), "{}", error.message);
         }
-        assert_eq!(parse(b"\xff"), None);
+        assert!(parse(b"\xff", &LIMITS).is_err());
+        assert!(parse(b"{\"a\":\"\xff\"}", &LIMITS).is_err());
     }
 }

@@ -22,7 +22,9 @@ pub fn failure(error: &ApiError) -> HttpResponse {
     if let Some(millis) = error.info.get("retry_after_ms").and_then(Json::as_u64) {
         builder.insert_header((RETRY_AFTER, millis.div_ceil(1000).to_string()));
     }
-    respond(builder, &json!({"error": error.to_wire()}))
+    let mut response = respond(builder, &json!({"error": error.to_wire()}));
+    response.extensions_mut().insert(error.code);
+    response
 }
 
 /// Makes an answer of any JSON.

@@ -1,5 +1,7 @@
 //! What every answer carries: request id, server, CORS. Preflights end here.
 
+use std::sync::Arc;
+
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -9,20 +11,27 @@ use actix_web::http::header::{
     HeaderMap, HeaderName, HeaderValue, SERVER,
 };
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpResponse, web};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
+use skytrail_schema::code::{ApiError, Code};
 use uuid::Uuid;
 
+use super::connection::{Answer, Busy, Connection};
+use super::error;
+use super::trace::{Trace, Watch};
 use crate::services::Services;
 
 /// What v1's clients expect to talk to.
 const SERVER_NAME: &str = "Skygear Server/1.7.3";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-skygear-request-id");
 
-/// The id of the request under way.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestId(pub Uuid);
+/// Returns the trace of the request under way, which has its id.
+pub fn trace_of(request: &HttpRequest) -> Arc<Trace> {
+    let trace = request.extensions().get::<Arc<Trace>>().cloned();
+    trace.unwrap_or_else(|| Trace::new(Uuid::new_v4()))
+}
 
-/// Answers preflights, and puts the headers of every answer on the others.
+/// Answers preflights, puts the headers of every answer on the others, and sees each request to
+/// its end.
 ///
 /// # Errors
 /// What the rest of the door fails with.
@@ -30,26 +39,51 @@ pub async fn frame(
     services: web::Data<Services>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let id = Uuid::new_v4();
+) -> Result<ServiceResponse<Answer>, Error> {
+    let trace = Trace::new(Uuid::new_v4());
+    let watch = Watch::begin(services.clone().into_inner(), Arc::clone(&trace));
+    let busy = Busy::begin(request.conn_data::<Connection>());
     let asked = |name: HeaderName| request.headers().get(name).cloned();
     let (method, headers) = (
         asked(ACCESS_CONTROL_REQUEST_METHOD),
         asked(ACCESS_CONTROL_REQUEST_HEADERS),
     );
-    let mut response = if request.method() == Method::OPTIONS {
+    let is_preflight = request.method() == Method::OPTIONS;
+    let mut response = if is_preflight {
         request.into_response(HttpResponse::Ok().finish())
     } else {
-        request.extensions_mut().insert(RequestId(id));
-        next.call(request).await?.map_into_boxed_body()
+        request.extensions_mut().insert(Arc::clone(&trace));
+        enveloped(next.call(request).await?.map_into_boxed_body())
     };
     let out = response.headers_mut();
     out.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+    if let Ok(id) = HeaderValue::from_str(&trace.id.to_string()) {
         out.insert(REQUEST_ID, id);
     }
     allow_origin(out, &services.settings.cors_host, method, headers);
-    Ok(response)
+    let pattern = response.request().match_pattern();
+    let route = match (is_preflight, pattern.as_deref()) {
+        (true, _) => "preflight",
+        (false, pattern) => pattern.unwrap_or("unmatched"),
+    };
+    let code = response.response().extensions().get::<Code>().copied();
+    watch.end(route, response.status().as_u16(), code);
+    Ok(response.map_body(|_, body| Answer::new(body, busy)))
+}
+
+/// Puts what the web framework refuses by itself into the envelope.
+fn enveloped(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let Some(refused) = response.response().error() else {
+        return response;
+    };
+    let code = match response.status().as_u16() {
+        500.. => Code::UnexpectedError,
+        404 => Code::UndefinedOperation,
+        _ => Code::BadRequest,
+    };
+    let error = ApiError::new(code, refused.to_string()).with_status(response.status().as_u16());
+    let (request, _) = response.into_parts();
+    ServiceResponse::new(request, error::failure(&error))
 }
 
 fn allow_origin(

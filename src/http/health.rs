@@ -2,16 +2,18 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
-use serde_json::{Value as Json, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::error;
+use crate::parts::States;
 use crate::services::Services;
 
 /// Gathers the parts' states.
 #[async_trait]
 pub trait Health: Send + Sync + 'static {
-    /// Returns the states by part.
-    async fn states(&self) -> Json;
+    /// Returns the states of all parts; one that does not answer has none.
+    async fn states(&self) -> States;
 }
 
 /// Answers with the states for whoever shows the master key: names of record types are in them.
@@ -19,9 +21,25 @@ pub trait Health: Send + Sync + 'static {
 pub async fn health(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
     let shown = request.headers().get("x-skygear-api-key");
     let shown = shown.and_then(|key| key.to_str().ok()).unwrap_or_default();
-    if services.keys.master.matches(shown) {
-        error::respond(HttpResponse::Ok(), &services.health.states().await)
-    } else {
-        error::respond(HttpResponse::Ok(), &json!({"status": "OK"}))
+    if !services.keys.master.matches(shown) {
+        return error::respond(HttpResponse::Ok(), &json!({"status": "OK"}));
     }
+    let states = services.health.states().await;
+    let status = if states.are_all_alive() {
+        "OK"
+    } else {
+        "degraded"
+    };
+    let report = Report {
+        status,
+        states: &states,
+    };
+    error::respond(HttpResponse::Ok(), &json!(report))
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    status: &'static str,
+    #[serde(flatten)]
+    states: &'a States,
 }

@@ -5,9 +5,16 @@
 
 mod body;
 pub mod checks;
+pub mod connection;
+mod contents;
+pub mod counters;
 pub mod error;
 pub mod frame;
 pub mod health;
+mod limits;
+pub mod mask;
+mod metrics;
 pub mod reply;
 pub mod router;
 pub mod server;
+pub mod trace;

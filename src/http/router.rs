@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix_web::http::header::LOCATION;
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use serde_json::{Map, Value as Json, json};
@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::checks::Asked;
-use super::frame::RequestId;
+use super::frame::trace_of;
 use super::reply::Outcome;
-use super::{body, error};
+use super::trace::{Trace, Watch};
+use super::{body, contents, error};
 use crate::action::{self, Action, Call};
 use crate::services::Services;
 
@@ -34,14 +35,14 @@ pub async fn route(
             .insert_header((LOCATION, clean))
             .finish();
     }
-    let bytes = match body::collect(payload, services.settings.max_body_bytes).await {
-        Ok(bytes) => bytes,
+    let settings = &services.settings;
+    let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
+    let body = match bytes.and_then(|bytes| body::parse(&bytes, &settings.limits)) {
+        Ok(body) => body,
         Err(refused) => return error::failure(&refused),
     };
-    // v1 answers a body that is no JSON object with an empty one of its own.
-    let Some(body) = body::parse(&bytes) else {
-        return HttpResponse::BadRequest().finish();
-    };
+    let trace = trace_of(&request);
+    contents::log(&services, &request, trace.id, &body);
     let header = |name: &str| {
         request
             .headers()
@@ -54,14 +55,10 @@ pub async fn route(
         token: header("x-skygear-access-token").map(str::to_owned),
         address: address.unwrap_or_default(),
     };
-    let request_id = request
-        .extensions()
-        .get::<RequestId>()
-        .map_or_else(Uuid::new_v4, |id| id.0);
-    let context = context(request_id, Origin::Api, &services);
+    let context = context(trace.id, Origin::Api, &services);
     // Decoded: names of lambdas may hold what paths have to escape.
     let path = request.match_info().as_str();
-    match run(&services, path, body, asked, context).await {
+    match run(&services, (path, &trace), body, asked, context).await {
         Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
     }
@@ -82,10 +79,12 @@ enum Target {
 }
 
 impl Target {
-    fn name(&self) -> &str {
+    /// Tells the trace what it is. Lambdas are counted as one: their names are the plugins'.
+    fn tell(&self, trace: &Trace) {
         match self {
-            Self::Action(action) => action.name,
-            Self::Lambda(lambda) => &lambda.name,
+            Self::Action(action) if action.name.is_empty() => trace.name("home", "home"),
+            Self::Action(action) => trace.name(action.name, action.name),
+            Self::Lambda(lambda) => trace.name("lambda", &lambda.name),
         }
     }
 }
@@ -93,21 +92,15 @@ impl Target {
 /// Finds the action, passes its checks, runs it, and makes the body of the answer.
 async fn run(
     services: &Arc<Services>,
-    path: &str,
+    (path, trace): (&str, &Trace),
     body: Map<String, Json>,
     shown: Credentials,
     context: RequestContext,
 ) -> Outcome {
-    let started = Instant::now();
     let _running = services.running.token();
     let target = find(services, path, &body)?;
-    let (name, request_id) = (target.name().to_owned(), context.request_id);
-    let outcome = within_time(services, target, body, shown, context).await;
-    let status = outcome.as_ref().map_or_else(ApiError::status, |_| 200);
-    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-    // Nothing of the body: it may hold keys, tokens and passwords.
-    tracing::debug!(%request_id, action = name, status, duration_ms, "request");
-    outcome
+    target.tell(trace);
+    within_time(services, target, body, shown, context).await
 }
 
 /// Runs an action, no longer than its time. What an actor has taken up goes on there.
@@ -156,6 +149,9 @@ async fn perform(
     context.tag = tag;
     let mut asked = Asked::new(&services, &body, key, token, context);
     asked.pass(checks).await?;
+    if let Target::Action(_) = target {
+        services.settings.limits.check_lists(&body)?;
+    }
     let (context, scope, key, token) = (asked.context, asked.scope, asked.key, asked.token);
     if matches!(target, Target::Lambda(_)) && context.origin == Origin::Api {
         // Plugins find key and token in the body, wherever they came from.
@@ -271,7 +267,15 @@ impl ApiCaller for PluginCaller {
             key,
             ..Credentials::default()
         };
-        let done = run(services, "", payload, shown, context).await;
+        let trace = Trace::new(context.request_id);
+        let watch = Watch::begin(Arc::clone(services), Arc::clone(&trace));
+        let done = run(services, ("", &trace), payload, shown, context).await;
+        let failed = done.as_ref().err();
+        let (status, code) = (
+            failed.map_or(200, ApiError::status),
+            failed.map(|it| it.code),
+        );
+        watch.end("unmatched", status, code);
         match done.and_then(|reply| reply.to_json()) {
             Ok(body) => ApiReply { status: 200, body },
             Err(error) => ApiReply {

@@ -13,13 +13,11 @@ use skytrail_actors::context::RequestContext;
 use skytrail_schema::code::ApiError;
 
 use super::checks::{Asked, Check};
-use super::{error, frame, health, router};
+use super::connection::Connections;
+use super::{error, frame, health, metrics, router};
+use crate::config::Http;
 use crate::services::Services;
 use crate::socket::pubsub;
-
-/// How long a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// A started server, and where it listens.
 pub struct Listening {
@@ -39,10 +37,12 @@ pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 pub fn listen(
     services: Arc<Services>,
     routes: Routes,
-    address: SocketAddr,
-    workers: usize,
+    settings: &Http,
     shutdown: Duration,
 ) -> std::io::Result<Listening> {
+    let counters = Arc::clone(&services.door);
+    let quiet_limit = settings.keep_alive + settings.head_timeout;
+    let connections = Connections::start(counters, settings.send_timeout, quiet_limit);
     let services = web::Data::from(services);
     let build = move || {
         let routes = Arc::clone(&routes);
@@ -51,19 +51,26 @@ pub fn listen(
             .wrap(from_fn(frame::frame))
             .configure(move |config| routes(config))
             .route("/_/health", web::get().to(health::health))
+            .route("/_/metrics", web::get().to(metrics::metrics))
             .service(hub_route("/pubsub", false))
             .service(hub_route("/_/pubsub", true))
             .default_service(web::route().to(router::route))
     };
     let server = HttpServer::new(build)
-        .workers(workers)
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_TIMEOUT)
+        .workers(settings.workers)
+        // Each thread has its share of the connections.
+        .max_connections(settings.max_connections.div_ceil(settings.workers))
+        .keep_alive(settings.keep_alive)
+        .client_request_timeout(settings.head_timeout)
+        // A client that goes away takes its request with it; no published one closes its side
+        // while it waits.
+        .h1_allow_half_closed(false)
+        .on_connect(move |stream, data| connections.take(stream, data))
         .tcp_nodelay(true)
         .disable_signals()
         .shutdown_timeout(shutdown.as_secs())
-        .bind(address)?;
-    let address = server.addrs().first().copied().unwrap_or(address);
+        .bind(settings.listen)?;
+    let address = server.addrs().first().copied().unwrap_or(settings.listen);
     Ok(Listening {
         server: server.run(),
         address,

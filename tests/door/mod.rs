@@ -1,5 +1,10 @@
 //! The HTTP door: limits, addresses, and who hears what.
 
+mod limits;
+mod logging;
+mod metrics;
+mod slow;
+
 use serde_json::json;
 
 use crate::support::client::{Answer, Client, send};
@@ -17,16 +22,6 @@ fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)]) 
         None,
     )
     .unwrap()
-}
-
-#[test]
-fn a_body_above_the_limit_is_refused_in_json() {
-    let server = TestServer::with(&[("MAX_BODY_BYTES", "2048")]);
-    let client = Client::anonymous(&server);
-    let answer = client.call("record:query", json!({"record_type": "x".repeat(4096)}));
-    assert_eq!((answer.status, answer.code()), (413, 107));
-    let answer = client.call("record:query", json!({"record_type": "x".repeat(1024)}));
-    assert_eq!(answer.status, 200);
 }
 
 #[test]
@@ -50,6 +45,60 @@ fn browsers_may_ask_from_anywhere() {
     assert_ne!(ids[0], ids[1]);
 }
 
+/// A browser shows a page nothing of an answer without these, not even that it was refused.
+#[test]
+fn every_answer_of_every_route_carries_its_id_and_the_allowed_origin() {
+    let server = TestServer::with(&[("CORS_HOST", "https://app.example")]);
+    let key = [("X-Skygear-API-Key", API_KEY)];
+    let asked = [
+        ("Access-Control-Request-Method", "PUT"),
+        ("Access-Control-Request-Headers", "x-a, x-b"),
+    ];
+    let cases = [
+        ("GET", "/", 200),
+        ("GET", "/_/health", 200),
+        ("GET", "/_/metrics", 401),
+        ("GET", "/nowhere/at-all", 200),
+        ("GET", "/schema/access", 400),
+        ("GET", "/record//query", 301),
+        ("POST", "/record/query", 400),
+        ("POST", "/pubsub", 404),
+        ("GET", "/pubsub", 400),
+        ("GET", "/_/plugin", 403),
+        ("GET", "/files/none", 0),
+    ];
+    for (method, path, status) in cases {
+        for headers in [key.to_vec(), [key.as_slice(), &asked].concat()] {
+            let answer = ask(&server, method, path, &headers);
+            let has = |name: &str| answer.header(name).unwrap_or_default();
+            assert!(
+                status == 0 || answer.status == status,
+                "{method} {path}: {}",
+                answer.status
+            );
+            assert_eq!(
+                has("Access-Control-Allow-Origin"),
+                "https://app.example",
+                "{path}"
+            );
+            assert_eq!(has("Access-Control-Allow-Credentials"), "true", "{path}");
+            let echo = if headers.len() > 1 { "PUT" } else { "" };
+            assert_eq!(has("Access-Control-Allow-Methods"), echo, "{path}");
+            let echo = if headers.len() > 1 { "x-a, x-b" } else { "" };
+            assert_eq!(has("Access-Control-Allow-Headers"), echo, "{path}");
+            assert_eq!(has("X-Skygear-Request-Id").len(), 36, "{path}");
+            assert_eq!(has("Server"), "Skygear Server/1.7.3", "{path}");
+        }
+        let answer = ask(&server, "OPTIONS", path, &asked);
+        assert_eq!((answer.status, answer.bytes.len()), (200, 0), "{path}");
+        assert_eq!(
+            answer.header("Access-Control-Allow-Methods"),
+            Some("PUT"),
+            "{path}"
+        );
+    }
+}
+
 #[test]
 fn only_the_master_key_sees_the_parts() {
     let server = TestServer::start();
@@ -59,7 +108,21 @@ fn only_the_master_key_sees_the_parts() {
     }
     let master = [("X-Skygear-API-Key", MASTER_KEY)];
     let answer = ask(&server, "GET", "/_/health", &master);
-    assert!(answer.json()["log"].is_object(), "{}", answer.json());
+    let parts = answer.json();
+    assert_eq!(parts["status"], "OK", "{parts}");
+    let actors = [
+        "log",
+        "projector",
+        "hub",
+        "internal_hub",
+        "plugins",
+        "accounts",
+        "caches",
+    ];
+    for part in actors.iter().chain(&["door", "indexes", "throttle"]) {
+        assert!(parts[part].is_object(), "{part}: {parts}");
+    }
+    assert!(parts["records"].is_array(), "{parts}");
 }
 
 #[test]
@@ -77,4 +140,24 @@ fn publishing_without_a_socket_needs_the_master_key_channels_and_data() {
     let body = json!({"channels": ["room"], "data": 1});
     let answer = Client::anonymous(&server).call("pubsub:publish", body);
     assert_eq!((answer.status, answer.code()), (401, 102));
+}
+
+/// Asks for the metrics as the scraper does.
+pub fn scrape(server: &TestServer) -> String {
+    let headers = [("Authorization", "Bearer master-key-of-the-tests")];
+    let answer = ask(server, "GET", "/_/metrics", &headers);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    String::from_utf8(answer.bytes).unwrap()
+}
+
+/// Returns the value of the sample that begins like this.
+pub fn figure(metrics: &str, sample: &str) -> f64 {
+    let line = metrics.lines().find(|line| {
+        let rest = line.strip_prefix(sample);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{', ',']))
+    });
+    let value = line
+        .and_then(|line| line.rsplit_once(' '))
+        .map(|(_, value)| value);
+    value.map_or(0.0, |value| value.parse().unwrap())
 }

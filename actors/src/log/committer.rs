@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use skytrail_schema::codec::{self, EncodedEvents, Seal};
 use skytrail_schema::event::{Commit, EventBody, Stream};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::journal::Journal;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, ConflictKey, SequenceRequest};
+use crate::observe::Histogram;
 
 /// A group holds at most this many commits.
 const MAX_GROUP_COMMITS: usize = 1024;
@@ -44,12 +46,29 @@ pub(super) struct Request {
 }
 
 /// Counters that others may look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
     pub(super) head: AtomicU64,
     pub(super) queued_bytes: AtomicUsize,
     pub(super) num_groups: AtomicU64,
     pub(super) num_conflicts: AtomicU64,
+    /// Commits per group.
+    pub(super) group_commits: Histogram,
+    /// Seconds per flush.
+    pub(super) flush_seconds: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            head: AtomicU64::default(),
+            queued_bytes: AtomicUsize::default(),
+            num_groups: AtomicU64::default(),
+            num_conflicts: AtomicU64::default(),
+            group_commits: Histogram::new(Histogram::NUMBERS),
+            flush_seconds: Histogram::new(Histogram::SECONDS),
+        }
+    }
 }
 
 pub(super) struct Committer {
@@ -194,10 +213,15 @@ impl Committer {
                 return Err(format!("writing the journal failed: {error}"));
             }
         };
+        let begun = Instant::now();
         if let Err(error) = self.journal.sync(written) {
             self.give_up(group, &AppendError::Closed);
             return Err(format!("flushing the journal failed: {error}"));
         }
+        let flush = begun.elapsed().as_secs_f64();
+        self.counters.flush_seconds.observe(flush);
+        let num_commits = u32::try_from(group.commits.len()).unwrap_or(u32::MAX);
+        self.counters.group_commits.observe(num_commits.into());
         let commits: Vec<_> = group
             .commits
             .into_iter()

@@ -19,6 +19,7 @@ use super::follower::{Follower, FollowerState};
 use super::journal::{self, Journal, JournalOptions, RecoveryReport, Segments};
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
+use crate::observe::HistogramState;
 
 /// Where and how the embedded log works.
 #[derive(Clone)]
@@ -87,6 +88,10 @@ pub struct LogState {
     pub num_groups: u64,
     /// Decisions refused by the resolver since the start.
     pub num_conflicts: u64,
+    /// Commits per group.
+    pub group_commits: HistogramState,
+    /// Seconds per flush of the journal.
+    pub flush_seconds: HistogramState,
     /// Journal segments.
     pub num_segments: usize,
     /// Bytes of the journal.
@@ -231,6 +236,8 @@ impl EmbeddedLog {
             queued_bytes: self.counters.queued_bytes.load(Ordering::Relaxed),
             num_groups: self.counters.num_groups.load(Ordering::Relaxed),
             num_conflicts: self.counters.num_conflicts.load(Ordering::Relaxed),
+            group_commits: self.counters.group_commits.state(),
+            flush_seconds: self.counters.flush_seconds.state(),
             num_segments,
             journal_bytes,
             sled: self.follower.as_ref().map(|follower| follower.state()),

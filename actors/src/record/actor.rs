@@ -36,6 +36,8 @@ pub struct RecordActorState {
     pub num_saves: u64,
     /// Deletes taken since the start.
     pub num_deletes: u64,
+    /// Whether it takes messages; one that does not is started again when it is needed.
+    pub is_alive: bool,
 }
 
 /// See the module's overview.
@@ -135,6 +137,7 @@ impl Records {
             record_type: name.to_string(),
             num_saves: running.counters.saves.load(Ordering::Relaxed),
             num_deletes: running.counters.deletes.load(Ordering::Relaxed),
+            is_alive: running.addr.connected(),
         };
         self.actors.lock().iter().map(state_of).collect()
     }

@@ -69,6 +69,11 @@ impl KnownKeys {
         state.is_complete && !state.hashes.contains(&self.hash(id))
     }
 
+    /// Returns how many keys are known.
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().hashes.len()
+    }
+
     fn hash(&self, id: &RecordId) -> u64 {
         self.hasher.hash_one(id)
     }

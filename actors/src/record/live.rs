@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 use skytrail_schema::event::{Commit, Event, EventBody, RoleFlags, Stream, UserState};
 use skytrail_schema::field_access::{FieldAccess, FieldRules};
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
@@ -39,6 +40,21 @@ pub struct KnownHeads {
     pub heads: Vec<Option<KnownHead>>,
     /// Whether the store must first apply everything up to `position` to have that truth.
     pub store_is_behind: bool,
+}
+
+/// How much is kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CacheSizes {
+    /// Heads of records.
+    pub num_records: usize,
+    /// Auth rows of users.
+    pub num_users: usize,
+    /// Record types.
+    pub num_types: usize,
+    /// Hashes of keys that are known to exist.
+    pub num_known_keys: usize,
+    /// Writes that the projector has not applied yet.
+    pub num_pinned: usize,
 }
 
 /// See the module's overview.
@@ -107,6 +123,19 @@ impl LiveState {
     /// Returns the last observed position.
     pub fn position(&self) -> u64 {
         self.cache.lock().position
+    }
+
+    /// Returns how much is kept in memory.
+    pub fn sizes(&self) -> CacheSizes {
+        let num_types = self.types.read().len();
+        let cache = self.cache.lock();
+        CacheSizes {
+            num_records: cache.records.len(),
+            num_users: cache.users.len(),
+            num_types,
+            num_known_keys: self.keys.len(),
+            num_pinned: cache.pinned.len(),
+        }
     }
 
     /// Returns what is known of records, as of one position.

@@ -20,11 +20,13 @@ pub mod geo;
 pub mod like;
 pub mod order;
 pub mod parse;
+mod size;
 mod tree;
 
 pub use column::{Cell, Column, ColumnKind};
 pub use condition::{CellClass, Condition, GeoTerm, OrderOp, Term};
 pub use evaluate::{Context, Surroundings};
+pub use size::PredicateSize;
 pub use tree::{CompareOp, Direction, KeyPath, Operand, Predicate, Relation};
 
 #[cfg(test)]

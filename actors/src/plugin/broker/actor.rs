@@ -266,7 +266,11 @@ impl Handler<GetState> for Plugins {
         MessageResult(PluginsState {
             readiness: self.readiness(),
             in_flight: self.running.len(),
-            plugins: self.plugins.iter().map(PluginState::of).collect(),
+            plugins: self
+                .plugins
+                .iter()
+                .map(|plugin| PluginState::of(plugin, self.shared.tally(&plugin.name)))
+                .collect(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The gate: from a caller's request to a job with a deadline, and its answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use actix::dev::SendError;
 use actix::{Actor, Addr, ArbiterHandle};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::Value as Json;
 use serde_json::value::{RawValue, to_raw_value};
 use skytrail_schema::code::ApiError;
@@ -45,11 +47,30 @@ pub(super) struct Shared {
     last_worker: AtomicU64,
     num_connections: AtomicUsize,
     is_leaving: AtomicBool,
+    tallies: Mutex<HashMap<Arc<str>, Tally>>,
+}
+
+/// How a plugin's requests ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) calls: u64,
+    pub(super) errors: u64,
 }
 
 impl Shared {
     pub(super) fn next_ticket(&self) -> u64 {
         self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn count(&self, plugin: Arc<str>, is_error: bool) {
+        let mut tallies = self.tallies.lock();
+        let tally = tallies.entry(plugin).or_default();
+        tally.calls += 1;
+        tally.errors += u64::from(is_error);
+    }
+
+    pub(super) fn tally(&self, plugin: &str) -> Tally {
+        self.tallies.lock().get(plugin).copied().unwrap_or_default()
     }
 
     pub(super) fn publish(&self, points: Points) {
@@ -207,8 +228,11 @@ impl PluginGate for PluginBroker {
         let limit = request.timeout.map_or(limit, |own| own.min(limit));
         let own = Instant::now() + limit;
         let clients = request.deadline.filter(|deadline| *deadline <= own);
+        let plugin = Arc::clone(&request.plugin);
         let job = self.job(request, clients.unwrap_or(own))?;
-        self.wait_for(job, clients.is_some()).await
+        let answer = self.wait_for(job, clients.is_some()).await;
+        self.shared.count(plugin, answer.is_err());
+        answer
     }
 
     fn announce(&self, name: &'static str, param: Json) {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::gate::Tally;
 use super::plugin::{Plugin, Worker};
 use crate::plugin::points::Readiness;
 
@@ -30,6 +31,12 @@ pub struct PluginState {
     pub points: Option<Json>,
     /// Requests that wait for a worker.
     pub queued: usize,
+    /// Requests that were answered or given up, ever.
+    pub calls: u64,
+    /// Those of them that failed, for whatever reason.
+    pub errors: u64,
+    /// Requests at workers.
+    pub in_flight: usize,
     /// Requests that were sent to workers, ever.
     pub dispatched: u64,
     /// Workers that were lost, ever.
@@ -62,7 +69,7 @@ pub struct WorkerState {
 }
 
 impl PluginState {
-    pub(super) fn of(plugin: &Plugin) -> Self {
+    pub(super) fn of(plugin: &Plugin, tally: Tally) -> Self {
         let active = plugin.active.as_ref();
         Self {
             name: plugin.name.to_string(),
@@ -70,6 +77,9 @@ impl PluginState {
             generation: active.map(|active| active.generation),
             points: active.map(|active| active.registration.counts()),
             queued: plugin.queue.len(),
+            calls: tally.calls,
+            errors: tally.errors,
+            in_flight: plugin.workers.iter().map(|worker| worker.in_use).sum(),
             dispatched: plugin.num_dispatched,
             lost: plugin.num_lost,
             workers: plugin.workers.iter().map(WorkerState::of).collect(),

@@ -1,0 +1,118 @@
+//! Settings of the HTTP door: where it listens, and how much it lets in.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use super::source::Reader;
+use super::{Secret, size};
+
+/// The HTTP door.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`.
+    pub listen: SocketAddr,
+    /// The allowed origin, verbatim. `CORS_HOST`, default `*`.
+    pub cors_host: String,
+    /// How long an action may take; `None` for ever. `RESPONSE_TIMEOUT` in seconds, default 60.
+    pub response_timeout: Option<Duration>,
+    /// What a request may hold at most.
+    pub limits: Limits,
+    /// HTTP threads. `HTTP_WORKERS`, default one per core.
+    pub workers: usize,
+    /// Connections open at once; more wait to be taken. `HTTP_MAX_CONNECTIONS`, default 10,000.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of a request. `HTTP_HEAD_TIMEOUT` in seconds,
+    /// default 10.
+    pub head_timeout: Duration,
+    /// How long a client may take to send a JSON body. `HTTP_BODY_TIMEOUT` in seconds, default 60.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it. `HTTP_SEND_TIMEOUT` in seconds,
+    /// default 60.
+    pub send_timeout: Duration,
+    /// How long a connection may stay without a request. `HTTP_KEEP_ALIVE` in seconds, default 75.
+    pub keep_alive: Duration,
+    /// What `/_/metrics` takes besides the master key. `METRICS_KEY`, default none.
+    pub metrics_key: Option<Secret>,
+    /// Whether sign-up and login are throttled. `AUTH_THROTTLE`, default on.
+    pub auth_throttle: bool,
+}
+
+/// What a request may hold at most. Above a limit it is refused with an error that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest JSON body. `MAX_BODY_BYTES`, default 10 MiB.
+    pub body_bytes: usize,
+    /// Objects and arrays within each other. `MAX_JSON_DEPTH`, default 64.
+    pub json_depth: usize,
+    /// Items of a list, such as the records of a save or the ids of a fetch. `MAX_LIST_ITEMS`,
+    /// default 5,000.
+    pub list_items: usize,
+    /// Records that a query answers with. `MAX_PAGE_RECORDS`, default 10,000.
+    pub page_records: usize,
+    /// Comparisons and operators of a predicate. `MAX_PREDICATE_NODES`, default 500.
+    pub predicate_nodes: usize,
+    /// Operators within each other. `MAX_PREDICATE_DEPTH`, default 32.
+    pub predicate_depth: usize,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Http {
+    let port = reader.number("PORT", 3000, 0..=65_535);
+    let host = reader.text("HOST", &format!(":{port}"));
+    Http {
+        listen: read_address(reader, &host),
+        cors_host: reader.text("CORS_HOST", "*"),
+        response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
+        limits: read_limits(reader),
+        workers: size(reader.number("HTTP_WORKERS", cores(), 1..=1024)),
+        max_connections: size(reader.number("HTTP_MAX_CONNECTIONS", 10_000, 1..=1_000_000)),
+        head_timeout: some_seconds(reader, "HTTP_HEAD_TIMEOUT", 10),
+        body_timeout: some_seconds(reader, "HTTP_BODY_TIMEOUT", 60),
+        send_timeout: some_seconds(reader, "HTTP_SEND_TIMEOUT", 60),
+        keep_alive: some_seconds(reader, "HTTP_KEEP_ALIVE", 75),
+        metrics_key: reader.secret("METRICS_KEY"),
+        auth_throttle: reader.boolean("AUTH_THROTTLE", true),
+    }
+}
+
+fn read_limits(reader: &mut Reader<'_>) -> Limits {
+    let mut limit = |name, default, most| size(reader.number(name, default, 1..=most));
+    Limits {
+        body_bytes: limit("MAX_BODY_BYTES", 10 << 20, 1 << 30),
+        // The parser itself goes 128 deep.
+        json_depth: limit("MAX_JSON_DEPTH", 64, 120),
+        list_items: limit("MAX_LIST_ITEMS", 5000, 1_000_000),
+        page_records: limit("MAX_PAGE_RECORDS", 10_000, 10_000_000),
+        // SQLite takes expressions of 1000 levels, and a chain of ORs is one of them each.
+        predicate_nodes: limit("MAX_PREDICATE_NODES", 500, 900),
+        predicate_depth: limit("MAX_PREDICATE_DEPTH", 32, 100),
+    }
+}
+
+/// Reads seconds that cannot be without limit.
+fn some_seconds(reader: &mut Reader<'_>, name: &str, default: u64) -> Duration {
+    Duration::from_secs(reader.number(name, default, 1..=86_400))
+}
+
+fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {
+    let text = if host.starts_with(':') {
+        format!("0.0.0.0{host}")
+    } else {
+        host.to_owned()
+    };
+    let found = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
+    found.unwrap_or_else(|| {
+        reader.refuse(
+            "HOST",
+            host,
+            "an address as [host]:port, such as 127.0.0.1:3000 or :3000",
+        );
+        SocketAddr::from(([127, 0, 0, 1], 3000))
+    })
+}
+
+fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}

@@ -1,0 +1,175 @@
+//! Connections: how many there are, and ending those of clients that give or take nothing.
+//!
+//! The web framework bounds the time for the head of a first request and for a
+//! connection without any. Two things are left to us. A client that begins a later
+//! request and does not go on is found by a sweep over all connections. One that
+//! takes nothing of its answer is left to the kernel, which knows what was taken.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
+use actix_web::web::Bytes;
+use parking_lot::Mutex;
+use skytrail_actors::spawn::spawn_named;
+use socket2::{SockRef, Socket};
+
+use super::counters::{Connected, DoorCounters};
+
+/// Answers go out in pieces of this size, so that a large one is not copied whole for a client
+/// that takes its time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A connection, from when it is taken until it is closed.
+pub struct Connection(Arc<Inner>);
+
+struct Inner {
+    /// The same connection once more, to end it from outside.
+    socket: Socket,
+    is_busy: AtomicBool,
+    quiet_since: Mutex<Instant>,
+    _counted: Connected,
+}
+
+/// All connections.
+pub struct Connections {
+    counters: Arc<DoorCounters>,
+    /// How long a client may take nothing.
+    send_timeout: Duration,
+    /// How long a connection may be without a whole request.
+    quiet_limit: Duration,
+    open: Mutex<Vec<Weak<Inner>>>,
+}
+
+impl Connections {
+    /// Begins to look after connections.
+    pub fn start(
+        counters: Arc<DoorCounters>,
+        send_timeout: Duration,
+        quiet_limit: Duration,
+    ) -> Arc<Self> {
+        let connections = Arc::new(Self {
+            counters,
+            send_timeout,
+            quiet_limit,
+            open: Mutex::default(),
+        });
+        let swept = Arc::downgrade(&connections);
+        let period = (quiet_limit / 8).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        spawn_named("connection sweep", async move {
+            loop {
+                tokio::time::sleep(period).await;
+                let Some(connections) = swept.upgrade() else {
+                    break;
+                };
+                connections.sweep(Instant::now());
+            }
+        });
+        connections
+    }
+
+    /// Takes a connection; what its requests need of it goes into `data`.
+    pub fn take(&self, stream: &dyn std::any::Any, data: &mut Extensions) {
+        let Some(stream) = stream.downcast_ref::<TcpStream>() else {
+            return;
+        };
+        let socket = SockRef::from(stream);
+        if let Err(error) = socket.set_tcp_user_timeout(Some(self.send_timeout)) {
+            tracing::debug!(%error, "a connection without a limit for slow readers");
+        }
+        let Ok(socket) = socket.try_clone() else {
+            return;
+        };
+        let inner = Arc::new(Inner {
+            socket,
+            is_busy: AtomicBool::new(false),
+            quiet_since: Mutex::new(Instant::now()),
+            _counted: self.counters.connected(),
+        });
+        self.open.lock().push(Arc::downgrade(&inner));
+        data.insert(Connection(inner));
+    }
+
+    /// Ends connections that have been quiet for too long, and forgets closed ones.
+    fn sweep(&self, now: Instant) {
+        self.open.lock().retain(|connection| {
+            let Some(connection) = connection.upgrade() else {
+                return false;
+            };
+            let quiet = now.saturating_duration_since(*connection.quiet_since.lock());
+            if !connection.is_busy.load(Ordering::Acquire) && quiet > self.quiet_limit {
+                // One that is closed already needs nothing.
+                let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+            }
+            true
+        });
+    }
+}
+
+/// A connection's request; when it is dropped the connection is quiet.
+pub struct Busy(Option<Weak<Inner>>);
+
+impl Busy {
+    /// Says that a request is under way.
+    pub fn begin(connection: Option<&Connection>) -> Self {
+        Self(connection.map(|Connection(inner)| {
+            inner.is_busy.store(true, Ordering::Release);
+            Arc::downgrade(inner)
+        }))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.as_ref().and_then(Weak::upgrade) {
+            *inner.quiet_since.lock() = Instant::now();
+            inner.is_busy.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// The body of an answer; the connection is busy until it has been sent.
+pub struct Answer {
+    body: BoxBody,
+    /// What is left of a piece that was too large.
+    rest: Bytes,
+    _busy: Busy,
+}
+
+impl Answer {
+    /// Wraps a body.
+    pub fn new(body: BoxBody, busy: Busy) -> Self {
+        Self {
+            body,
+            rest: Bytes::new(),
+            _busy: busy,
+        }
+    }
+}
+
+impl MessageBody for Answer {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_next(cx)) {
+                Some(Ok(bytes)) => self.rest = bytes,
+                end => return Poll::Ready(end),
+            }
+        }
+        let length = self.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(self.rest.split_to(length))))
+    }
+}

@@ -1,0 +1,126 @@
+//! What the door counts: requests by action and status, and connections.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use serde::Serialize;
+use skytrail_actors::observe::{Histogram, HistogramState};
+
+/// Names of actions come from a fixed list, of which this is far above the length.
+const MAX_ACTIONS: usize = 256;
+
+/// See the module's overview. The names under which requests are counted are the server's own,
+/// never a client's: else anybody could fill the memory with them.
+#[derive(Debug, Default)]
+pub struct DoorCounters {
+    actions: RwLock<BTreeMap<String, Arc<ActionCounters>>>,
+    connections: AtomicUsize,
+    hang_ups: AtomicU64,
+}
+
+#[derive(Debug)]
+struct ActionCounters {
+    seconds: Histogram,
+    statuses: RwLock<BTreeMap<u16, Arc<AtomicU64>>>,
+}
+
+/// What the door counted of one action.
+#[derive(Clone, Debug, Serialize)]
+pub struct ActionFigures {
+    /// Its name.
+    pub action: String,
+    /// Answers by HTTP status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// How long they took.
+    pub seconds: HistogramState,
+}
+
+/// What the door says of itself.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DoorState {
+    /// Connections open now.
+    pub num_connections: usize,
+    /// Requests whose clients went away before the answer.
+    pub num_hang_ups: u64,
+    /// Actions under way now.
+    pub num_running: usize,
+}
+
+impl DoorCounters {
+    /// Counts an answer.
+    pub fn count(&self, action: &str, status: u16, took: Duration) {
+        let Some(counters) = self.action(action) else {
+            return;
+        };
+        counters.seconds.observe(took.as_secs_f64());
+        let known = counters.statuses.read().get(&status).cloned();
+        let known = known
+            .unwrap_or_else(|| Arc::clone(counters.statuses.write().entry(status).or_default()));
+        known.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request whose client went away before the answer.
+    pub fn count_hang_up(&self) {
+        self.hang_ups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection until what is returned is dropped.
+    pub fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(Arc::clone(self))
+    }
+
+    /// Returns the figures of every action that was asked for.
+    pub fn actions(&self) -> Vec<ActionFigures> {
+        let figures = |(name, counters): (&String, &Arc<ActionCounters>)| ActionFigures {
+            action: name.clone(),
+            statuses: {
+                let statuses = counters.statuses.read();
+                let load = |(status, count): (&u16, &Arc<AtomicU64>)| {
+                    (*status, count.load(Ordering::Relaxed))
+                };
+                statuses.iter().map(load).collect()
+            },
+            seconds: counters.seconds.state(),
+        };
+        self.actions.read().iter().map(figures).collect()
+    }
+
+    /// Returns the door's state.
+    pub fn state(&self, num_running: usize) -> DoorState {
+        DoorState {
+            num_connections: self.connections.load(Ordering::Relaxed),
+            num_hang_ups: self.hang_ups.load(Ordering::Relaxed),
+            num_running,
+        }
+    }
+
+    fn action(&self, name: &str) -> Option<Arc<ActionCounters>> {
+        if let Some(known) = self.actions.read().get(name) {
+            return Some(Arc::clone(known));
+        }
+        let mut actions = self.actions.write();
+        if actions.len() >= MAX_ACTIONS {
+            return None;
+        }
+        let new = || ActionCounters {
+            seconds: Histogram::new(Histogram::SECONDS),
+            statuses: RwLock::default(),
+        };
+        let entry = actions.entry(name.to_owned());
+        Some(Arc::clone(entry.or_insert_with(|| Arc::new(new()))))
+    }
+}
+
+/// A connection as long as it is open.
+#[derive(Debug)]
+pub struct Connected(Arc<DoorCounters>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

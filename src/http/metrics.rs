@@ -1,0 +1,33 @@
+//! `/_/metrics`: figures for a Prometheus.
+
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, web};
+use skytrail_schema::code::{ApiError, Code};
+
+use super::error;
+use crate::metrics;
+use crate::services::Services;
+
+/// Answers with the figures for whoever shows the master key or `METRICS_KEY`, as
+/// `X-Skygear-API-Key` or, as scrapers do, as a bearer.
+pub(super) async fn metrics(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
+    let shown = shown(request.headers());
+    let own = services.settings.metrics_key.as_ref();
+    let is_allowed =
+        services.keys.master.matches(shown) || own.is_some_and(|own| own.matches(shown));
+    if !is_allowed {
+        let message = "the master key or METRICS_KEY is needed";
+        return error::failure(&ApiError::new(Code::AccessKeyNotAccepted, message));
+    }
+    let states = services.health.states().await;
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, metrics::CONTENT_TYPE))
+        .body(metrics::render(&states, &services.door.actions()))
+}
+
+fn shown(headers: &HeaderMap) -> &str {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text(AUTHORIZATION.as_str()).and_then(|it| it.strip_prefix("Bearer "));
+    let key = text("x-skygear-api-key").filter(|key| !key.is_empty());
+    key.or(bearer).unwrap_or_default()
+}

@@ -1,0 +1,97 @@
+//! One request from its head to its answer: what it was, how it ended, how long it took.
+//!
+//! Every request ends in one line of the log and is counted once, also when its
+//! client goes away before the answer.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use skytrail_schema::code::Code;
+use uuid::Uuid;
+
+use crate::services::Services;
+
+/// What the log says of a client that did not wait, as other servers do.
+const HUNG_UP: u16 = 499;
+
+/// A request under way. The router says which action it is for.
+#[derive(Debug)]
+pub struct Trace {
+    /// Its id, the same in the answer, in the log, in events and at plugins.
+    pub id: Uuid,
+    begun: Instant,
+    action: OnceLock<Named>,
+}
+
+/// An action's name, and the name it is counted under.
+#[derive(Clone, Debug)]
+struct Named {
+    label: &'static str,
+    name: String,
+}
+
+impl Trace {
+    /// Begins with an id.
+    pub fn new(id: Uuid) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            begun: Instant::now(),
+            action: OnceLock::new(),
+        })
+    }
+
+    /// Says which action it is for. Only the first counts.
+    pub fn name(&self, label: &'static str, name: &str) {
+        let name = name.to_owned();
+        let _ = self.action.set(Named { label, name });
+    }
+}
+
+/// Sees a request to its end; dropped without one, the client has gone.
+pub struct Watch {
+    services: Arc<Services>,
+    trace: Arc<Trace>,
+    is_ended: bool,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn begin(services: Arc<Services>, trace: Arc<Trace>) -> Self {
+        Self {
+            services,
+            trace,
+            is_ended: false,
+        }
+    }
+
+    /// Ends with an answer; `route` names what is no action.
+    pub fn end(mut self, route: &str, status: u16, code: Option<Code>) {
+        self.is_ended = true;
+        let took = self.trace.begun.elapsed();
+        let named = self.trace.action.get();
+        let label = named.map_or(route, |named| named.label);
+        self.services.door.count(label, status, took);
+        let action = named.map_or(route, |named| named.name.as_str());
+        let (request_id, duration_ms) = (self.trace.id, took.as_secs_f64() * 1000.0);
+        let code = code.map(Code::number);
+        // Nothing of what was asked: it may hold keys, tokens and passwords.
+        if status >= 500 {
+            tracing::warn!(%request_id, action, status, code, duration_ms, "request failed");
+        } else {
+            tracing::debug!(%request_id, action, status, code, duration_ms, "request");
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        self.services.door.count_hang_up();
+        let action = self.trace.action.get().map(|named| named.name.as_str());
+        let (request_id, status) = (self.trace.id, HUNG_UP);
+        let duration_ms = self.trace.begun.elapsed().as_secs_f64() * 1000.0;
+        tracing::debug!(%request_id, action, status, duration_ms, "the client went away");
+    }
+}

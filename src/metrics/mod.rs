@@ -1,0 +1,259 @@
+//! Figures for a Prometheus, all under `skytrail_`; the process's own under their usual names.
+//!
+//! Nearly everything is a state that the parts keep anyway and that `/_/health`
+//! shows as JSON; here it is written down once more, when somebody asks. Labels
+//! have few values: names of actions, hubs and plugins, never ids or what clients
+//! choose. docs/OPERATIONS.md says what each is good for.
+
+mod process;
+mod text;
+
+pub use process::Process;
+pub use text::{CONTENT_TYPE, Exposition};
+
+use skytrail_actors::hub::HubState;
+use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
+
+use crate::http::counters::ActionFigures;
+use crate::parts::States;
+
+/// Writes everything.
+pub fn render(states: &States, actions: &[ActionFigures]) -> String {
+    let mut text = Exposition::default();
+    write_door(&mut text, states, actions);
+    write_log(&mut text, states);
+    write_store(&mut text, states);
+    write_plugins(&mut text, states.plugins.as_ref());
+    write_hubs(
+        &mut text,
+        &[("public", states.hub), ("internal", states.internal_hub)],
+    );
+    write_process(&mut text);
+    text.into_text()
+}
+
+fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures]) {
+    let mut family = text.counter(
+        "skytrail_requests_total",
+        "Answers, by action and HTTP status.",
+    );
+    for figures in actions {
+        for (status, count) in &figures.statuses {
+            let labels = [
+                ("action", figures.action.as_str()),
+                ("status", &status.to_string()),
+            ];
+            family.labelled(&labels, count);
+        }
+    }
+    let mut family = text.histogram(
+        "skytrail_request_duration_seconds",
+        "Time from the head of a request to its answer, by action.",
+    );
+    for figures in actions {
+        family.buckets(&[("action", &figures.action)], &figures.seconds);
+    }
+    let (door, throttle) = (&states.door, &states.throttle);
+    text.gauge("skytrail_requests_running", "Actions under way.")
+        .value(door.num_running);
+    text.counter(
+        "skytrail_hang_ups_total",
+        "Requests whose clients went away before the answer.",
+    )
+    .value(door.num_hang_ups);
+    text.gauge("skytrail_connections", "Connections open at the HTTP door.")
+        .value(door.num_connections);
+    text.counter(
+        "skytrail_throttle_refused_total",
+        "Sign-ups and logins refused as too many.",
+    )
+    .value(throttle.num_refused);
+    text.gauge(
+        "skytrail_throttle_buckets",
+        "Addresses and accounts that were tried lately.",
+    )
+    .value(throttle.num_buckets);
+}
+
+fn write_log(text: &mut Exposition, states: &States) {
+    let log = &states.log;
+    text.gauge(
+        "skytrail_log_position",
+        "The position of the last durable event.",
+    )
+    .value(log.head);
+    text.counter(
+        "skytrail_log_groups_total",
+        "Groups written, each with one flush.",
+    )
+    .value(log.num_groups);
+    text.histogram("skytrail_log_group_commits", "Commits that shared a flush.")
+        .buckets(&[], &log.group_commits);
+    text.histogram(
+        "skytrail_log_flush_seconds",
+        "Time of a flush (fdatasync) of the journal.",
+    )
+    .buckets(&[], &log.flush_seconds);
+    text.counter(
+        "skytrail_log_conflicts_total",
+        "Decisions that were overtaken and taken again.",
+    )
+    .value(log.num_conflicts);
+    text.gauge(
+        "skytrail_log_queued_bytes",
+        "Bytes of decisions that wait for the journal.",
+    )
+    .value(log.queued_bytes);
+    text.gauge("skytrail_log_journal_bytes", "Size of the journal.")
+        .value(log.journal_bytes);
+    let sled = log.sled.as_ref();
+    let lag = sled.map(|sled| log.head.saturating_sub(sled.position));
+    text.gauge(
+        "skytrail_log_sled_lag_events",
+        "Events that the event store has not got yet.",
+    )
+    .maybe(lag);
+}
+
+fn write_store(text: &mut Exposition, states: &States) {
+    let projector = states.projector;
+    let lag = projector.map(|it| states.log.head.saturating_sub(it.position));
+    text.gauge(
+        "skytrail_projector_lag_events",
+        "Events that the record store has not got yet.",
+    )
+    .maybe(lag);
+    text.counter(
+        "skytrail_projector_batches_total",
+        "Transactions of the record store.",
+    )
+    .maybe(projector.map(|it| it.num_batches));
+    text.counter(
+        "skytrail_projector_failures_total",
+        "Transactions that failed.",
+    )
+    .maybe(projector.map(|it| it.num_failures));
+    let mut family = text.counter("skytrail_record_commands_total", "Saves and deletes taken.");
+    let sum = |of: fn(&skytrail_actors::record::actor::RecordActorState) -> u64| -> u64 {
+        states.records.iter().map(of).sum()
+    };
+    family.labelled(&[("kind", "save")], sum(|actor| actor.num_saves));
+    family.labelled(&[("kind", "delete")], sum(|actor| actor.num_deletes));
+    text.gauge("skytrail_record_actors", "Record types in use.")
+        .value(states.records.len());
+    let caches = states.caches;
+    let mut family = text.gauge("skytrail_cache_entries", "What is kept in memory.");
+    let entries = [
+        ("records", caches.num_records),
+        ("users", caches.num_users),
+        ("types", caches.num_types),
+        ("known_keys", caches.num_known_keys),
+        ("pinned", caches.num_pinned),
+    ];
+    for (cache, entries) in entries {
+        family.labelled(&[("cache", cache)], entries);
+    }
+    let indexes = states.indexes;
+    let mut family = text.gauge("skytrail_indexes", "Indexes that the store looks after.");
+    if let Some(indexes) = indexes {
+        family.labelled(&[("state", "built")], indexes.num_built);
+        family.labelled(&[("state", "wanted")], indexes.num_wanted);
+    }
+    text.gauge("skytrail_index_bytes", "Size of these indexes.")
+        .maybe(indexes.map(|it| it.num_bytes));
+}
+
+fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState>) {
+    let is_ready = plugins.map(|it| u8::from(it.readiness == Readiness::Ready));
+    text.gauge(
+        "skytrail_plugins_ready",
+        "1 when all plugins are ready, and clients are served.",
+    )
+    .maybe(is_ready);
+    let each = plugins.map(|it| it.plugins.as_slice()).unwrap_or_default();
+    let mut write = |is_counter, name, help, of: fn(&PluginState) -> u64| {
+        let mut family = if is_counter {
+            text.counter(name, help)
+        } else {
+            text.gauge(name, help)
+        };
+        for plugin in each {
+            family.labelled(&[("plugin", &plugin.name)], of(plugin));
+        }
+    };
+    let (counter, gauge) = (true, false);
+    let name = "skytrail_plugin_calls_total";
+    write(counter, name, "Requests to plugins that ended.", |it| {
+        it.calls
+    });
+    let name = "skytrail_plugin_errors_total";
+    write(
+        counter,
+        name,
+        "Those that failed, also by time or loss.",
+        |it| it.errors,
+    );
+    let name = "skytrail_plugin_workers_lost_total";
+    write(counter, name, "Workers that went away unasked.", |it| {
+        it.lost
+    });
+    let name = "skytrail_plugin_in_flight";
+    write(gauge, name, "Requests at workers.", |it| {
+        it.in_flight as u64
+    });
+    let name = "skytrail_plugin_queued";
+    write(gauge, name, "Requests that wait for a worker.", |it| {
+        it.queued as u64
+    });
+    let name = "skytrail_plugin_workers";
+    write(gauge, name, "Workers connected.", |it| {
+        it.workers.len() as u64
+    });
+}
+
+fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {
+    let mut write = |is_counter, name, help, of: fn(&HubState) -> u64| {
+        let mut family = if is_counter {
+            text.counter(name, help)
+        } else {
+            text.gauge(name, help)
+        };
+        for (hub, state) in hubs {
+            if let Some(state) = state {
+                family.labelled(&[("hub", hub)], of(state));
+            }
+        }
+    };
+    let (counter, gauge) = (true, false);
+    let name = "skytrail_hub_sockets";
+    write(gauge, name, "Sockets connected.", |it| {
+        it.num_listeners as u64
+    });
+    let name = "skytrail_hub_channels";
+    write(gauge, name, "Channels that somebody hears.", |it| {
+        it.num_channels as u64
+    });
+    let name = "skytrail_hub_published_total";
+    write(counter, name, "Messages published.", |it| it.num_published);
+    let name = "skytrail_hub_dropped_total";
+    write(
+        counter,
+        name,
+        "Sockets closed because they did not read.",
+        |it| it.num_dropped,
+    );
+}
+
+fn write_process(text: &mut Exposition) {
+    let process = Process::read();
+    text.gauge("process_resident_memory_bytes", "Memory in use.")
+        .maybe(process.map(|it| it.resident_bytes));
+    text.counter("process_cpu_seconds_total", "Processor time.")
+        .maybe(process.map(|it| it.cpu_seconds));
+    text.gauge("process_threads", "Threads.")
+        .maybe(process.map(|it| it.num_threads));
+    text.gauge("process_open_fds", "Open files and sockets.")
+        .maybe(process.map(|it| it.num_open_files));
+    text.gauge("skytrail_build_info", "1, with the version.")
+        .labelled(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+}

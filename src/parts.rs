@@ -1,0 +1,157 @@
+//! What all parts say of themselves, gathered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message};
+use async_trait::async_trait;
+use serde::Serialize;
+use skytrail_actors::accounts::{Accounts, AccountsState};
+use skytrail_actors::hub::{GetHubState, Hub, HubState};
+use skytrail_actors::log::{EmbeddedLog, LogState};
+use skytrail_actors::plugin::{PluginBroker, PluginsState};
+use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
+use skytrail_actors::record::actor::{RecordActorState, Records};
+use skytrail_actors::record::live::CacheSizes;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::throttle::{Throttle, ThrottleState};
+use crate::http::counters::{DoorCounters, DoorState};
+use crate::http::health::Health;
+use crate::projection::SqlStore;
+use crate::projection::index::IndexState;
+
+/// How long an actor may take to tell its state before it counts as gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The parts that are asked.
+pub struct Parts {
+    /// The log.
+    pub log: Arc<EmbeddedLog>,
+    /// The record store.
+    pub store: Arc<SqlStore>,
+    /// The record actors.
+    pub records: Arc<Records>,
+    /// Users, roles, relations.
+    pub accounts: Arc<Accounts>,
+    /// What feeds the store.
+    pub projector: Addr<Projector>,
+    /// The hub of `/pubsub`.
+    pub hub: Addr<Hub>,
+    /// The hub of `/_/pubsub`.
+    pub internal_hub: Addr<Hub>,
+    /// Plugins.
+    pub broker: PluginBroker,
+    /// What the door counts.
+    pub door: Arc<DoorCounters>,
+    /// The requests under way.
+    pub running: TaskTracker,
+    /// Throttles sign-up and login.
+    pub throttle: Arc<Throttle>,
+}
+
+/// The states of all parts; an actor that does not answer has none.
+#[derive(Debug, Serialize)]
+pub struct States {
+    /// The log.
+    pub log: LogState,
+    /// What feeds the store.
+    pub projector: Option<ProjectorState>,
+    /// The hub of `/pubsub`.
+    pub hub: Option<HubState>,
+    /// The hub of `/_/pubsub`.
+    pub internal_hub: Option<HubState>,
+    /// Plugins, and their workers' connections.
+    pub plugins: Option<PluginsState>,
+    /// The record actors.
+    pub records: Vec<RecordActorState>,
+    /// Users, roles, relations.
+    pub accounts: AccountsState,
+    /// What is kept in memory.
+    pub caches: CacheSizes,
+    /// Indexes that the record store made for itself.
+    pub indexes: Option<IndexFigures>,
+    /// The HTTP door.
+    pub door: DoorState,
+    /// Throttling.
+    pub throttle: ThrottleState,
+}
+
+/// The record store's own indexes, all together.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct IndexFigures {
+    /// Built ones.
+    pub num_built: usize,
+    /// Ones that are going to be built.
+    pub num_wanted: usize,
+    /// Queries that used one.
+    pub num_uses: u64,
+    /// Their size.
+    pub num_bytes: u64,
+}
+
+impl States {
+    /// Whether every part answered. An actor of a record type that has gone is started again when
+    /// it is needed, and does not count.
+    pub fn are_all_alive(&self) -> bool {
+        self.projector
+            .is_some_and(|projector| !projector.is_failing)
+            && self.hub.is_some()
+            && self.internal_hub.is_some()
+            && self.plugins.is_some()
+            && self.indexes.is_some()
+    }
+}
+
+#[async_trait]
+impl Health for Parts {
+    async fn states(&self) -> States {
+        let (projector, hub, internal_hub, plugins, indexes) = tokio::join!(
+            ask(&self.projector, GetProjectorState),
+            ask(&self.hub, GetHubState),
+            ask(&self.internal_hub, GetHubState),
+            self.broker.state(),
+            self.indexes(),
+        );
+        States {
+            log: self.log.state(),
+            projector: projector.flatten(),
+            hub: hub.map(|reported| reported.0),
+            internal_hub: internal_hub.map(|reported| reported.0),
+            plugins,
+            records: self.records.states(),
+            accounts: self.accounts.state(),
+            caches: self.records.env().live.sizes(),
+            indexes,
+            door: self.door.state(self.running.len()),
+            throttle: self.throttle.state(),
+        }
+    }
+}
+
+impl Parts {
+    async fn indexes(&self) -> Option<IndexFigures> {
+        let listed = tokio::time::timeout(PATIENCE, self.store.list_indexes());
+        let listed = listed.await.ok()?.ok()?;
+        let mut figures = IndexFigures::default();
+        for entry in listed {
+            figures.num_built += usize::from(entry.state == IndexState::Built);
+            figures.num_wanted += usize::from(entry.state == IndexState::Wanted);
+            figures.num_uses += entry.num_uses;
+            figures.num_bytes += entry.num_bytes;
+        }
+        Some(figures)
+    }
+}
+
+async fn ask<A, M>(actor: &Addr<A>, message: M) -> Option<M::Result>
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    let answer = tokio::time::timeout(PATIENCE, actor.send(message)).await;
+    answer.ok()?.ok()
+}
