@@ -141,7 +141,7 @@ impl Application {
         install::install(&env, &config.app.auth_record_keys).await?;
         spawn::spawn_named("learn keys", learn_keys(env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
-        let accounts = Arc::new(accounts(config, &keys, env)?);
+        let accounts = Arc::new(accounts(config, &keys, env));
         let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
@@ -391,17 +391,12 @@ fn log_options(config: &Config, clock: &Arc<dyn Clock>) -> LogOptions {
     }
 }
 
-fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Result<Accounts, ApiError> {
+fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Accounts {
     let secret = config.tokens.secret.as_ref().unwrap_or(&keys.master);
     let tokens = JwtTokens::new(secret.reveal(), &config.app.name, config.tokens.expiry);
-    let hasher = Argon2Hasher::new(config.http.workers)?;
+    let hasher = Argon2Hasher::new(config.http.workers);
     let auth_keys = config.app.auth_record_keys.clone();
-    Ok(Accounts::new(
-        env,
-        Arc::new(hasher),
-        Arc::new(tokens),
-        auth_keys,
-    ))
+    Accounts::new(env, Arc::new(hasher), Arc::new(tokens), auth_keys)
 }
 
 fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {

@@ -9,6 +9,8 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use skytrail_actors::accounts::ports::PasswordHasher;
 use skytrail_schema::code::ApiError;
 use tokio::sync::Semaphore;
@@ -25,23 +27,18 @@ const MAX_WAITING: usize = 64;
 pub struct Argon2Hasher {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    /// The hash of a random text: verified against when there is no user, so that the time does
-    /// not tell.
+    /// Verified against when there is no user, so that the time does not tell.
     decoy: String,
 }
 
 impl Argon2Hasher {
     /// Builds a hasher that runs at most `parallel` hashes at once.
-    ///
-    /// # Errors
-    /// The system gives no random bytes.
-    pub fn new(parallel: usize) -> Result<Self, ApiError> {
-        let random: [u8; 16] = rand::random();
-        Ok(Self {
+    pub fn new(parallel: usize) -> Self {
+        Self {
             running: Arc::new(Semaphore::new(parallel.max(1))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            decoy: hash_now(&random)?,
-        })
+            decoy: decoy(),
+        }
     }
 
     /// Runs slow work on the blocking pool, a few at a time.
@@ -93,6 +90,16 @@ fn hash_now(password: &[u8]) -> Result<String, ApiError> {
         .map_err(|error| ApiError::unexpected(error.to_string()))
 }
 
+/// Makes up a hash that takes as long to verify as any, without hashing: no password has it.
+fn decoy() -> String {
+    let [salt, output] = [
+        rand::random::<[u8; 16]>().as_slice(),
+        &rand::random::<[u8; 32]>(),
+    ]
+    .map(|bytes| STANDARD_NO_PAD.encode(bytes));
+    format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${output}")
+}
+
 fn verify_now(password: &[u8], hash: &str) -> bool {
     let Ok(hash) = PasswordHash::new(hash) else {
         return false;
@@ -106,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_of_a_known_user_is_accepted() {
-        let hasher = Argon2Hasher::new(2).unwrap();
+        let hasher = Argon2Hasher::new(2);
         let hash = hasher.hash("correct horse".to_owned()).await.unwrap();
         assert!(hash.starts_with("$argon2id$"));
         assert!(
@@ -133,5 +140,20 @@ mod tests {
                 .await
                 .unwrap()
         );
+    }
+
+    /// A decoy that differed in cost would tell who has an account.
+    #[test]
+    fn the_decoy_costs_what_a_password_costs() {
+        let (decoy, real) = (decoy(), hash_now(b"correct horse").unwrap());
+        let (decoy, real) = (
+            PasswordHash::new(&decoy).unwrap(),
+            PasswordHash::new(&real).unwrap(),
+        );
+        assert_eq!(decoy.algorithm, real.algorithm);
+        assert_eq!(decoy.version, real.version);
+        assert_eq!(decoy.params, real.params);
+        let length = |hash: &PasswordHash| hash.hash.as_ref().map(|hash| hash.len());
+        assert_eq!(length(&decoy), length(&real));
     }
 }

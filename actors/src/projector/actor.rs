@@ -15,11 +15,11 @@ use crate::record::live::LiveState;
 use crate::store::RecordStore;
 
 /// A transaction holds at most this many events.
-const BATCH_EVENTS: usize = 512;
+const BATCH_EVENTS: usize = 1024;
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
-const SMALL_BATCH_EVENTS: u64 = 128;
-const LINGER: Duration = Duration::from_millis(5);
+const SMALL_BATCH_EVENTS: u64 = 512;
+const LINGER: Duration = Duration::from_millis(25);
 /// The pause after a failed transaction, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
