@@ -20,6 +20,7 @@ use skytrail_actors::store::{RecordStore, Snapshot};
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -102,7 +103,7 @@ impl Application {
         let store = Arc::new(store);
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache));
+        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
         let (feed, fed) = projector::feed();
         let sequences = snapshot.sequences.into_iter();
         let sequences = sequences
@@ -439,11 +440,13 @@ fn settings(config: &Config) -> Settings {
 /// # Errors
 /// See [`StartError`].
 pub async fn serve(config: &Config) -> Result<(), StartError> {
+    // Whoever reads that the server is ready may tell it to end at once.
+    let signals = Signals::listen();
     let application = Application::start(config).await?;
     let log_head = application.log.head();
     tracing::info!(address = %application.address, log_head, "serving");
     announce(&application);
-    wait_for_signal().await;
+    signals.wait().await;
     application.stop().await;
     Ok(())
 }
@@ -467,16 +470,26 @@ fn announce(application: &Application) {
     println!("skytrail: ready on http://{}", application.address);
 }
 
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        tracing::error!("signals cannot be listened to");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("told to end"),
-        _ = interrupt.recv() => tracing::info!("interrupted"),
+/// What tells the process to end.
+struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    /// From here on the signals no longer kill the process.
+    fn listen() -> Self {
+        let terminate = signal(SignalKind::terminate());
+        let interrupt = signal(SignalKind::interrupt());
+        Self(terminate.ok().zip(interrupt.ok()))
+    }
+
+    /// Waits for one of them.
+    async fn wait(self) {
+        let Some((mut terminate, mut interrupt)) = self.0 else {
+            tracing::error!("signals cannot be listened to");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("told to end"),
+            _ = interrupt.recv() => tracing::info!("interrupted"),
+        }
     }
 }

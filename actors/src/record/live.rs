@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use skytrail_schema::event::{Commit, Event, EventBody, RoleFlags, Stream, UserState};
@@ -22,6 +21,7 @@ use skytrail_schema::types::TypeDefinition;
 
 use super::apply;
 use super::known_keys::KnownKeys;
+use super::weighed::WeighedCache;
 use crate::log::CommitObserver;
 use crate::store::{HeadSource, Snapshot};
 
@@ -71,20 +71,20 @@ struct Cache {
     position: u64,
     /// The last position that the projector has applied.
     projected: u64,
-    records: LruCache<RecordId, KnownHead>,
-    users: LruCache<UserId, KnownUser>,
+    records: WeighedCache<RecordId, KnownHead>,
+    users: WeighedCache<UserId, KnownUser>,
     /// What was written at which position and is not projected yet, oldest first.
     pinned: VecDeque<(u64, Stream)>,
     /// Types whose records the projector is to number, and at which position.
     numbered: HashMap<TypeName, u64>,
     /// How many entries of the caches are pinned, by stream.
     pins: HashMap<Stream, u32>,
-    max_entries: usize,
+    max_bytes: usize,
 }
 
 impl LiveState {
-    /// Builds the state as of a store's checkpoint; `max_entries` bounds the unpinned heads kept.
-    pub fn new(snapshot: &Snapshot, max_entries: usize) -> Self {
+    /// Builds the state as of a store's checkpoint; `max_bytes` bounds the unpinned heads kept.
+    pub fn new(snapshot: &Snapshot, max_bytes: usize) -> Self {
         let types = snapshot
             .types
             .iter()
@@ -110,12 +110,12 @@ impl LiveState {
             cache: Mutex::new(Cache {
                 position: snapshot.checkpoint,
                 projected: snapshot.checkpoint,
-                records: LruCache::unbounded(),
-                users: LruCache::unbounded(),
+                records: WeighedCache::new(),
+                users: WeighedCache::new(),
                 pinned: VecDeque::new(),
                 numbered: HashMap::new(),
                 pins: HashMap::new(),
-                max_entries,
+                max_bytes,
             }),
         }
     }
@@ -258,7 +258,7 @@ impl LiveState {
                 match apply::user(before.as_deref(), event) {
                     Some(user) => cache.users.put(id.clone(), Some(Arc::new(user))),
                     None => cache.users.pop(id),
-                };
+                }
                 cache.pin(event);
             }
             Stream::Type(name) => {
@@ -365,9 +365,10 @@ impl Cache {
     }
 
     /// Drops the least recently used entries above the bound, pinned ones excepted: those go
-    /// back to the front, and the walk ends as soon as one is met.
+    /// back to the front, and the walk ends as soon as one is met. Auth rows get a quarter of what
+    /// records get.
     fn evict(&mut self) {
-        while self.records.len() > self.max_entries {
+        while self.records.bytes() > self.max_bytes {
             let Some((id, head)) = self.records.pop_lru() else {
                 break;
             };
@@ -376,7 +377,7 @@ impl Cache {
                 break;
             }
         }
-        while self.users.len() > self.max_entries {
+        while self.users.bytes() > self.max_bytes / 4 {
             let Some((id, user)) = self.users.pop_lru() else {
                 break;
             };

@@ -16,6 +16,7 @@ pub mod read;
 pub mod save;
 pub mod service;
 pub mod types;
+mod weighed;
 
 #[cfg(test)]
 mod tests;

@@ -135,7 +135,7 @@ impl From<&Head> for Expected {
 impl World {
     fn new() -> Self {
         Self {
-            live: LiveState::new(&Snapshot::default(), 1_000),
+            live: LiveState::new(&Snapshot::default(), 1 << 20),
             acknowledged: State::default(),
             bytes: Vec::new(),
             commits: Vec::new(),
@@ -485,7 +485,7 @@ proptest! {
         let snapshot = State::default().replay(early);
         prop_assert_eq!(&snapshot.clone().replay(late), acknowledged);
         let checkpoint = early.last().map_or(0, |commit| commit.last_position());
-        let resumed = LiveState::new(&snapshot.snapshot(checkpoint), 1_000);
+        let resumed = LiveState::new(&snapshot.snapshot(checkpoint), 1 << 20);
         for id in all_ids() {
             let head = snapshot.heads.get(&id).cloned().map(Arc::new);
             resumed.keep_head(id, head, checkpoint);

@@ -1,0 +1,251 @@
+//! A cache that knows how many bytes it holds.
+//!
+//! Records differ in size by orders of magnitude: a bound on their number would bound nothing.
+//! Weights are estimates of what the allocator gives out, good to some ten percent.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use lru::LruCache;
+use serde_json::Value as Json;
+use skytrail_schema::event::UserState;
+use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::record::{Fields, Head};
+use skytrail_schema::value::Value;
+
+/// What an entry takes besides its contents: the list and map nodes, reference counts.
+const ENTRY_BYTES: usize = 160;
+/// What a text takes besides its characters.
+const TEXT_BYTES: usize = 16;
+/// A node of an ordered map of fields; it has room for eleven.
+const FIELD_NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 16;
+/// A node of an ordered map of JSON members.
+const JSON_NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Json>()) + 16;
+
+/// Something that can say about how many bytes it takes.
+pub(super) trait Weigh {
+    /// Estimates the bytes.
+    fn weight(&self) -> usize;
+}
+
+/// Least recently used entries first, with the bytes of all of them.
+pub(super) struct WeighedCache<K: Hash + Eq, V> {
+    entries: LruCache<K, V>,
+    bytes: usize,
+}
+
+impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
+    /// Makes an empty cache. It drops nothing by itself.
+    pub(super) fn new() -> Self {
+        Self {
+            entries: LruCache::unbounded(),
+            bytes: 0,
+        }
+    }
+
+    /// Returns about how many bytes the entries take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns an entry, which becomes the most recently used.
+    pub(super) fn get(&mut self, key: &K) -> Option<&V> {
+        self.entries.get(key)
+    }
+
+    /// Returns an entry, whose turn stays what it is.
+    pub(super) fn peek(&self, key: &K) -> Option<&V> {
+        self.entries.peek(key)
+    }
+
+    /// Whether there is an entry.
+    pub(super) fn contains(&self, key: &K) -> bool {
+        self.entries.contains(key)
+    }
+
+    /// Puts an entry, or another in its place.
+    pub(super) fn put(&mut self, key: K, value: V) {
+        self.bytes += entry_weight(&key, &value);
+        if let Some((key, value)) = self.entries.push(key, value) {
+            self.bytes -= entry_weight(&key, &value);
+        }
+    }
+
+    /// Takes an entry out.
+    pub(super) fn pop(&mut self, key: &K) {
+        if let Some((key, value)) = self.entries.pop_entry(key) {
+            self.bytes -= entry_weight(&key, &value);
+        }
+    }
+
+    /// Takes the least recently used entry out.
+    pub(super) fn pop_lru(&mut self) -> Option<(K, V)> {
+        let (key, value) = self.entries.pop_lru()?;
+        self.bytes -= entry_weight(&key, &value);
+        Some((key, value))
+    }
+
+    /// Walks over the entries.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter()
+    }
+}
+
+fn entry_weight<K: Weigh, V: Weigh>(key: &K, value: &V) -> usize {
+    ENTRY_BYTES + key.weight() + value.weight()
+}
+
+fn text_weight(text: &str) -> usize {
+    TEXT_BYTES + text.len()
+}
+
+impl Weigh for RecordId {
+    fn weight(&self) -> usize {
+        text_weight(self.key.as_str())
+    }
+}
+
+impl Weigh for UserId {
+    fn weight(&self) -> usize {
+        text_weight(self.as_str())
+    }
+}
+
+impl<T: Weigh> Weigh for Option<Arc<T>> {
+    fn weight(&self) -> usize {
+        self.as_ref().map_or(0, |held| held.weight())
+    }
+}
+
+impl Weigh for Head {
+    fn weight(&self) -> usize {
+        let record = &self.record;
+        let users = [&record.owner, &record.created_by, &record.updated_by];
+        let users = users.into_iter().flatten().map(Weigh::weight);
+        let access = record.access.as_ref().map_or(0, |acl| acl.0.len());
+        size_of::<Self>()
+            + record.id.weight()
+            + users.sum::<usize>()
+            + access * size_of::<skytrail_schema::acl::AccessEntry>()
+            + record.fields.weight()
+    }
+}
+
+impl Weigh for Fields {
+    fn weight(&self) -> usize {
+        // Nodes are half full at worst; most records fit one.
+        let nodes = self.len().div_ceil(8);
+        let texts = self
+            .iter()
+            .map(|(name, value)| text_weight(name) + value.weight());
+        nodes * FIELD_NODE_BYTES + texts.sum::<usize>()
+    }
+}
+
+impl Weigh for Value {
+    fn weight(&self) -> usize {
+        match self {
+            Self::String(text) | Self::Unknown(Some(text)) => text_weight(text),
+            Self::Json(json) | Self::Geometry(json) => json.weight(),
+            Self::Asset(asset) => {
+                text_weight(&asset.name) + asset.content_type.as_deref().map_or(0, text_weight)
+            }
+            Self::Reference(id) => id.weight(),
+            Self::Null
+            | Self::Bool(_)
+            | Self::Number(_)
+            | Self::Date(_)
+            | Self::Location(_)
+            | Self::Sequence
+            | Self::Unknown(None) => 0,
+        }
+    }
+}
+
+impl Weigh for Json {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Number(_) => 0,
+            Self::String(text) => text_weight(text),
+            Self::Array(items) => items
+                .iter()
+                .map(|item| size_of::<Self>() + item.weight())
+                .sum(),
+            Self::Object(members) => {
+                let texts = members
+                    .iter()
+                    .map(|(name, member)| text_weight(name) + member.weight());
+                members.len().div_ceil(8) * JSON_NODE_BYTES + texts.sum::<usize>()
+            }
+        }
+    }
+}
+
+impl Weigh for (u32, UserState) {
+    fn weight(&self) -> usize {
+        let state = &self.1;
+        let roles = state.roles.iter().map(|role| text_weight(role.as_str()));
+        let providers = state
+            .provider_info
+            .iter()
+            .map(|(name, data)| text_weight(name) + data.weight());
+        size_of::<Self>()
+            + state.password_hash.as_deref().map_or(0, text_weight)
+            + roles.sum::<usize>()
+            + providers.sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Weigh for String {
+        fn weight(&self) -> usize {
+            text_weight(self)
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, String),
+        Pop(u8),
+        PopLru,
+    }
+
+    impl Weigh for u8 {
+        fn weight(&self) -> usize {
+            1
+        }
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0_u8..8, "[a-z]{0,20}").prop_map(|(key, text)| Step::Put(key, text)),
+            (0_u8..8).prop_map(Step::Pop),
+            Just(Step::PopLru),
+        ];
+        proptest::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// Whatever is put, replaced and taken out: the sum is that of what is there.
+        #[test]
+        fn bytes_are_those_of_the_entries(steps in steps()) {
+            let mut cache = WeighedCache::new();
+            for step in steps {
+                match step {
+                    Step::Put(key, text) => cache.put(key, text),
+                    Step::Pop(key) => cache.pop(&key),
+                    Step::PopLru => {
+                        cache.pop_lru();
+                    }
+                }
+                let sum: usize = cache.iter().map(|(key, text)| entry_weight(key, text)).sum();
+                prop_assert_eq!(cache.bytes(), sum);
+            }
+        }
+    }
+}
