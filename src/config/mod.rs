@@ -104,7 +104,7 @@ pub struct Storage {
     pub segment_bytes: u64,
     /// `SLED_CACHE_BYTES`, default 16 MiB.
     pub sled_cache_bytes: u64,
-    /// Memory for records that were written or read lately. `HEAD_CACHE_BYTES`, default 64 MiB.
+    /// Memory for records that were written or read lately. `HEAD_CACHE_BYTES`, default 32 MiB.
     pub head_cache_bytes: usize,
 }
 
@@ -130,7 +130,7 @@ impl Config {
             storage: Storage {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
-                head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 64 << 20, 0..=1 << 40)),
+                head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40)),
             },
             log: logging::read(&mut reader),
         };
