@@ -12,6 +12,7 @@
 mod chat;
 mod crash;
 mod door;
+mod durability;
 mod golden;
 mod lifecycle;
 mod plugin;

@@ -7,12 +7,6 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
-fn skytrail(server: &TestServer, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
-    command.env_clear().env("DATA_DIR", server.data_dir());
-    command.args(arguments).output().unwrap()
-}
-
 fn printed(output: &Output) -> String {
     assert!(
         output.status.success(),
@@ -50,18 +44,18 @@ fn the_log_can_be_looked_into_while_the_server_writes_it() {
     let ada = Client::signed_up(&server, "ada");
     ada.save("note/1", json!({"text": "one"}));
     ada.save("note/1", json!({"text": "two"}));
-    let shown = printed(&skytrail(&server, &["log", "show", "record/note/1"]));
+    let shown = printed(&server.skytrail(&["log", "show", "record/note/1"]));
     for expected in ["record.created", "record.changed", "\"one\"", "\"two\""] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
-    let tail = printed(&skytrail(&server, &["log", "tail", "-n", "1"]));
+    let tail = printed(&server.skytrail(&["log", "tail", "-n", "1"]));
     assert!(
         tail.contains("record/note/1 v2") && tail.lines().count() == 1,
         "{tail}"
     );
-    assert!(printed(&skytrail(&server, &["log", "stat"])).contains("record.created"));
-    assert!(printed(&skytrail(&server, &["log", "verify"])).contains("as they were written"));
-    let compared = skytrail(&server, &["rebuild", "--verify"]);
+    assert!(printed(&server.skytrail(&["log", "stat"])).contains("record.created"));
+    assert!(printed(&server.skytrail(&["log", "verify"])).contains("as they were written"));
+    let compared = server.skytrail(&["rebuild", "--verify"]);
     printed(&compared);
 }
 
@@ -84,7 +78,7 @@ fn a_damaged_log_is_not_served_and_the_place_is_named() {
     bytes[300] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     for command in [&["log", "verify"][..], &["serve"][..]] {
-        let output = skytrail(&server, command);
+        let output = server.skytrail(command);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(

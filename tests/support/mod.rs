@@ -1,6 +1,8 @@
 //! What all tests from outside share: a server of one's own and clients for it.
 
 pub mod client;
+pub mod load;
+pub mod machine;
 pub mod raw;
 pub mod server;
 pub mod socket;

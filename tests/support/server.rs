@@ -18,6 +18,8 @@ pub struct TestServer {
     child: Child,
     pub base_url: String,
     settings: Vec<(String, String)>,
+    /// A command that starts the server's, such as a tracer.
+    wrapper: Vec<String>,
     folder: Arc<tempfile::TempDir>,
     output: Arc<Mutex<String>>,
 }
@@ -47,14 +49,25 @@ impl TestServer {
             let data = folder.path().join("data").to_string_lossy().into_owned();
             all.push(("DATA_DIR".to_owned(), data));
         }
-        Self::launch(all, folder).unwrap_or_else(|said| panic!("server not ready:\n{said}"))
+        Self::launch(all, Vec::new(), folder)
+            .unwrap_or_else(|said| panic!("server not ready:\n{said}"))
     }
 
     fn launch(
         settings: Vec<(String, String)>,
+        wrapper: Vec<String>,
         folder: Arc<tempfile::TempDir>,
     ) -> Result<Self, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        let mut words = wrapper.iter().map(String::as_str);
+        let program = env!("CARGO_BIN_EXE_skytrail");
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
+            None => Command::new(program),
+        };
+        command.args(words);
+        if !wrapper.is_empty() {
+            command.arg(program);
+        }
         command.arg("serve").env_clear().current_dir(folder.path());
         command.envs(settings.iter().map(|(name, value)| (name, value)));
         command
@@ -70,6 +83,7 @@ impl TestServer {
                 child,
                 base_url,
                 settings,
+                wrapper,
                 folder,
                 output,
             }),
@@ -109,16 +123,15 @@ impl TestServer {
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        let child = &mut self.child;
-        eventually("the server ends", || child.try_wait().unwrap())
+        self.wait()
     }
 
-    /// Starts a process on the same data and kills it after a while, ready or not.
-    pub fn start_and_kill_after(&mut self, time: Duration) {
+    /// Starts a command on the same data and kills it after a while, whatever it is at.
+    pub fn start_and_kill_after(&mut self, command_name: &str, time: Duration) {
         self.kill();
         let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
         command
-            .arg("serve")
+            .arg(command_name)
             .env_clear()
             .current_dir(self.folder.path());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
@@ -134,10 +147,45 @@ impl TestServer {
 
     /// Starts again on the same data; the earlier process must have ended.
     pub fn restart(&mut self) {
+        self.try_restart()
+            .unwrap_or_else(|said| panic!("server not ready again:\n{said}"));
+    }
+
+    /// As [`TestServer::restart`], for a server that may refuse: returns what it said then.
+    pub fn try_restart(&mut self) -> Result<(), String> {
         self.kill();
-        let (settings, folder) = (self.settings.clone(), Arc::clone(&self.folder));
-        let next = Self::launch(settings, folder);
-        *self = next.unwrap_or_else(|said| panic!("server not ready again:\n{said}"));
+        let (settings, wrapper) = (self.settings.clone(), self.wrapper.clone());
+        *self = Self::launch(settings, wrapper, Arc::clone(&self.folder))?;
+        Ok(())
+    }
+
+    /// Sets what the next start is to have instead: the command that starts the server's.
+    pub fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// Sets what the next start is to have instead: a setting, by its name in the environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// A folder of the test's own beside the data.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs another command of the program on the same data.
+    pub fn skytrail(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.env_clear().env("DATA_DIR", self.data_dir());
+        command.args(arguments).output().unwrap()
+    }
+
+    /// Waits until the server ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the server ends", || child.try_wait().unwrap())
     }
 }
 

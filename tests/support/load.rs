@@ -1,0 +1,135 @@
+//! A load of creates, changes, deletions and batches whose acknowledgements are written down, and a
+//! checker that holds a server against what was written down.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value as Json, json};
+
+use super::client::Client;
+
+const WRITERS: u64 = 4;
+const TYPES: [&str; 3] = ["single", "left", "right"];
+
+/// What is known of one record: the last acknowledged number, `None` when its deletion was, and
+/// the number of a write that is under way or got no answer.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    acknowledged: Option<i64>,
+    in_doubt: Option<Option<i64>>,
+}
+
+/// The load and its journal: outside of the server, so that it survives what the server does not.
+#[derive(Default)]
+pub struct Load {
+    known: Mutex<BTreeMap<String, Known>>,
+    counter: AtomicU64,
+}
+
+impl Load {
+    /// Makes sure that the types are there.
+    pub fn prepare(client: &Client) {
+        for record_type in TYPES {
+            let id = format!("{record_type}/seed");
+            client.save(&id, json!({"number": 0}));
+            let answer = client.call("record:delete", json!({"ids": [id]}));
+            assert_eq!(answer.status, 200);
+        }
+    }
+
+    /// Runs the load until a number of further writes were begun, then does `end`, which is to end
+    /// the server: the writers stop when they get no answer.
+    pub fn run(&self, client: &Client, writes: u64, end: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                scope.spawn(move || self.write(client, writer));
+            }
+            let goal = self.counter.load(Ordering::SeqCst) + writes;
+            super::eventually("the load goes on", || {
+                (self.counter.load(Ordering::SeqCst) >= goal).then_some(())
+            });
+            end();
+        });
+    }
+
+    /// Writes until the server is gone, or refuses.
+    fn write(&self, client: &Client, writer: u64) {
+        loop {
+            let number = self.counter.fetch_add(1, Ordering::SeqCst);
+            let value = i64::try_from(number).unwrap();
+            let slot = number % 7;
+            let ids = match number % 5 {
+                0 => vec![
+                    format!("left/{writer}-{slot}"),
+                    format!("right/{writer}-{slot}"),
+                ],
+                _ => vec![format!("single/{writer}-{slot}")],
+            };
+            let is_deletion = number % 11 == 3 && ids.len() == 1;
+            for id in &ids {
+                self.begin(id, (!is_deletion).then_some(value));
+            }
+            let answer = if is_deletion {
+                client.try_call("record:delete", json!({"ids": ids}))
+            } else {
+                let records: Vec<Json> = ids
+                    .iter()
+                    .map(|id| json!({"_id": id, "number": value}))
+                    .collect();
+                client.try_call("record:save", json!({"records": records, "atomic": true}))
+            };
+            match answer {
+                Ok(answer) if answer.status == 200 => {
+                    ids.iter().for_each(|id| self.acknowledge(id));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn begin(&self, id: &str, number: Option<i64>) {
+        let mut known = self.known.lock().unwrap();
+        known.entry(id.to_owned()).or_default().in_doubt = Some(number);
+    }
+
+    fn acknowledge(&self, id: &str) {
+        let mut known = self.known.lock().unwrap();
+        let known = known.get_mut(id).unwrap();
+        known.acknowledged = known.in_doubt.take().unwrap();
+    }
+
+    /// How many records were acknowledged so far and not deleted.
+    pub fn num_acknowledged(&self) -> usize {
+        let known = self.known.lock().unwrap();
+        let there = known.values().filter(|known| known.acknowledged.is_some());
+        there.count()
+    }
+
+    /// Holds what the server has against what was written down, and settles what was in doubt.
+    pub fn check(&self, client: &Client, when: &str) {
+        let mut found: BTreeMap<String, i64> = BTreeMap::new();
+        for record_type in TYPES {
+            for record in client.query(record_type, json!(null)) {
+                let id = record["_id"].as_str().unwrap().to_owned();
+                found.insert(id, record["number"].as_i64().unwrap());
+            }
+        }
+        let mut known = self.known.lock().unwrap();
+        for (id, known) in known.iter_mut() {
+            let number = found.get(id).copied();
+            let is_right = number == known.acknowledged || known.in_doubt == Some(number);
+            assert!(is_right, "{when}: {id} is {number:?}, known was {known:?}");
+            *known = Known {
+                acknowledged: number,
+                in_doubt: None,
+            };
+        }
+        let unknown = found.keys().find(|id| !known.contains_key(*id));
+        assert_eq!(unknown, None, "{when}: nobody wrote this");
+        for (id, number) in found.iter().filter(|(id, _)| id.starts_with("left/")) {
+            let twin = found.get(&id.replace("left/", "right/"));
+            assert_eq!(twin, Some(number), "{when}: half a batch at {id}");
+        }
+    }
+}

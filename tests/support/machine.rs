@@ -1,0 +1,98 @@
+//! What some tests need of the machine: mounts, strace. Where it is not to be had they say so.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Says that a test was not run, past the capture of the test harness; `tests/run.sh` counts it.
+pub fn skipped(what: &str, why: &str) {
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(err, "skipped: {what}: {why}");
+}
+
+/// Runs a command; fails with what it said.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} {}: {said}", arguments.join(" ")))
+}
+
+/// Returns the path of strace, if it is there and may trace.
+pub fn strace() -> Result<String, String> {
+    let path = run("sh", &["-c", "command -v strace"]).map_err(|_| "strace is not installed")?;
+    let path = path.trim().to_owned();
+    run(&path, &["-e", "trace=none", "true"])?;
+    Ok(path)
+}
+
+/// A file system that is unmounted when dropped.
+pub struct Mount {
+    folder: PathBuf,
+}
+
+impl Mount {
+    /// A file system in memory, of a fixed size.
+    pub fn memory(folder: &Path, size: &str) -> Result<Self, String> {
+        let options = format!("size={size}");
+        Self::mount(folder, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
+    /// The file system in an image file. Nothing but a flush writes it out within minutes: the
+    /// system's own timer for that is set far away.
+    pub fn image(folder: &Path, image: &Path) -> Result<Self, String> {
+        let image = image.to_string_lossy();
+        Self::mount(folder, &["-o", "loop,commit=300", &image])
+    }
+
+    fn mount(folder: &Path, arguments: &[&str]) -> Result<Self, String> {
+        std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+        let path = folder.to_string_lossy().into_owned();
+        run("mount", &[arguments, &[&path]].concat())?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let path = self.folder.to_string_lossy().into_owned();
+        if let Err(error) = run("umount", &[&path]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// Makes an image file with an empty ext4 in it.
+pub fn make_image(path: &Path, megabytes: u64) -> Result<(), String> {
+    let file = std::fs::File::create(path).map_err(|error| error.to_string())?;
+    file.set_len(megabytes << 20)
+        .map_err(|error| error.to_string())?;
+    run("mkfs.ext4", &["-q", "-F", &path.to_string_lossy()]).map(drop)
+}
+
+/// Returns the memory of a process that is really in use, in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() << 10
+}
+
+/// Reads a number out of the test's environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long to run is the caller's choice"
+)]
+pub fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
