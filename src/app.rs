@@ -33,7 +33,7 @@ use crate::http::router::PluginCaller;
 use crate::http::server::{self, Listening};
 use crate::parts::Parts;
 use crate::projection::index::carry_over_indexes;
-use crate::projection::{SqlStore, StoreOptions, damage_marker};
+use crate::projection::{PARTS, SqlStore, StoreOptions, damage_marker, part};
 use crate::services::{Services, Settings};
 use crate::socket::plugin::{self, PluginDoor};
 
@@ -92,7 +92,7 @@ impl Application {
             let what = what.to_owned();
             move |source| StartError::Io { what, source }
         };
-        let keys = Keys::load_or_make(config).map_err(io("the keys cannot be kept"))?;
+        let keys = Keys::load_or_make(config).map_err(io("the keys cannot be used"))?;
         let journal = JournalOptions {
             segment_bytes: config.storage.segment_bytes,
             ..Default::default()
@@ -101,7 +101,24 @@ impl Application {
         tracing::info!(report = ?opened.report(), "log opened");
         let (store, snapshot) = ready_store(config, &opened).await?;
         let store = Arc::new(store);
+        let started = Self::with_store(config, keys, opened, (Arc::clone(&store), snapshot)).await;
+        if started.is_err() {
+            // Not left to the end of the process: the file's checksums have to be written.
+            let _ = store.close().await;
+        }
+        started
+    }
 
+    async fn with_store(
+        config: &Config,
+        keys: Keys,
+        opened: OpenedLog,
+        (store, snapshot): (Arc<SqlStore>, Snapshot),
+    ) -> Result<Self, StartError> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| StartError::Io { what, source }
+        };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
         let (feed, fed) = projector::feed();
@@ -127,6 +144,7 @@ impl Application {
         };
         let [background, front] = &arbiters;
         store.keep_indexes(Arc::clone(&clock));
+        store.keep_checking(config.storage.store_check_period);
         let projector =
             Projector::start_in_arbiter(&background.handle(), |_| Projector::new(parts));
         let broker = PluginBroker::start(plugin_settings(config, &keys), &front.handle());
@@ -214,7 +232,7 @@ impl Application {
             tokio::join!(http.stop(true), leaving);
         })
         .await;
-        self.store.stop_keeping_indexes();
+        self.store.stop_keeping();
         step("tasks end", spawn::join_all()).await;
         self.records.stop();
         let projector = self.projector;
@@ -304,9 +322,8 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let number = (1..).find(|number| !path.with_extension(format!("damaged-{number}")).exists());
     let aside = path.with_extension(format!("damaged-{}", number.unwrap_or_default()));
-    for suffix in ["", "-wal", "-shm"] {
-        let with = |path: &Path| format!("{}{suffix}", path.display());
-        match std::fs::rename(with(path), with(&aside)) {
+    for ending in PARTS {
+        match std::fs::rename(part(path, ending), part(&aside, ending)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -435,20 +452,31 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Runs a server until the process is told to end.
+/// Runs a server until the process is told to end. When the record store turns out damaged the server
+/// stops and starts again, in the same process: the start makes the store anew.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn serve(config: &Config) -> Result<(), StartError> {
     // Whoever reads that the server is ready may tell it to end at once.
-    let signals = Signals::listen();
-    let application = Application::start(config).await?;
-    let log_head = application.log.head();
-    tracing::info!(address = %application.address, log_head, "serving");
-    announce(&application);
-    signals.wait().await;
-    application.stop().await;
-    Ok(())
+    let mut signals = Signals::listen();
+    loop {
+        let application = Application::start(config).await?;
+        let log_head = application.log.head();
+        tracing::info!(address = %application.address, log_head, "serving");
+        announce(&application);
+        let store = Arc::clone(&application.store);
+        let is_told = tokio::select! {
+            () = signals.wait() => true,
+            () = store.damaged() => false,
+        };
+        drop(store);
+        application.stop().await;
+        if is_told {
+            return Ok(());
+        }
+        tracing::warn!("starting again, to make the record store anew");
+    }
 }
 
 #[expect(
@@ -482,8 +510,8 @@ impl Signals {
     }
 
     /// Waits for one of them.
-    async fn wait(self) {
-        let Some((mut terminate, mut interrupt)) = self.0 else {
+    async fn wait(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else {
             tracing::error!("signals cannot be listened to");
             return std::future::pending().await;
         };

@@ -34,10 +34,42 @@ pub struct Keys {
     pub master_origin: KeyOrigin,
 }
 
+/// What is kept. A file whose checksum does not fit is refused: with another key than before nobody
+/// would get in, and nobody would know why.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeyFile {
     api_key: String,
     master_key: String,
+    /// Absent in files of the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<u32>,
+}
+
+impl KeyFile {
+    fn new(api_key: String, master_key: String) -> Self {
+        let made = Self {
+            api_key,
+            master_key,
+            checksum: None,
+        };
+        Self {
+            checksum: Some(made.sum()),
+            ..made
+        }
+    }
+
+    fn sum(&self) -> u32 {
+        crc32fast::hash(format!("{} {}", self.api_key, self.master_key).as_bytes())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let kept: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match kept.checksum {
+            Some(checksum) if checksum != kept.sum() => Err("its checksum does not fit".to_owned()),
+            _ => Ok(kept),
+        }
+    }
 }
 
 impl Keys {
@@ -59,7 +91,7 @@ impl Keys {
     pub fn load_or_make(config: &Config) -> io::Result<Self> {
         let path = config.data_dir.join("keys.json");
         let kept: Option<KeyFile> = match std::fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(io::Error::other)?),
+            Ok(bytes) => Some(KeyFile::parse(&bytes).map_err(|why| damaged(&path, &why))?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -72,10 +104,7 @@ impl Keys {
         let file = match kept {
             Some(kept) => kept,
             None => {
-                let made = KeyFile {
-                    api_key: random_key(),
-                    master_key: random_key(),
-                };
+                let made = KeyFile::new(random_key(), random_key());
                 if !is_complete {
                     write(&path, &made)?;
                 }
@@ -95,6 +124,13 @@ impl Keys {
             master_origin,
         })
     }
+}
+
+fn damaged(path: &Path, why: &str) -> io::Error {
+    let path = path.display();
+    io::Error::other(format!(
+        "{path} is damaged ({why}); put it back from a backup, or remove it to have new keys made"
+    ))
 }
 
 fn random_key() -> String {
@@ -117,4 +153,29 @@ fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KeyFile;
+
+    #[test]
+    fn every_flipped_bit_is_noticed_unless_it_changes_no_key() {
+        let made = KeyFile::new("a1b2".repeat(12), "c3d4".repeat(12));
+        let bytes = serde_json::to_vec_pretty(&made).unwrap();
+        assert!(KeyFile::parse(&bytes).is_ok_and(|parsed| parsed == made));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(parsed) = KeyFile::parse(&flipped) {
+                assert!(parsed == made, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_first_versions_is_read() {
+        let bytes = br#"{"api_key": "one", "master_key": "two"}"#;
+        assert!(KeyFile::parse(bytes).is_ok_and(|kept| kept.master_key == "two"));
+    }
 }

@@ -106,6 +106,9 @@ pub struct Storage {
     pub sled_cache_bytes: u64,
     /// Memory for records that were written or read lately. `HEAD_CACHE_BYTES`, default 32 MiB.
     pub head_cache_bytes: usize,
+    /// How often the record store's pages are compared with their checksums while the server runs;
+    /// `None` for never. `STORE_CHECK_PERIOD` in seconds, default 60.
+    pub store_check_period: Option<Duration>,
 }
 
 impl Config {
@@ -131,6 +134,7 @@ impl Config {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
                 head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40)),
+                store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),
             },
             log: logging::read(&mut reader),
         };

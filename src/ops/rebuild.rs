@@ -14,8 +14,8 @@ use skytrail_actors::store::RecordStore as _;
 
 use crate::config::Config;
 use crate::projection::index::carry_over_indexes;
-use crate::projection::rebuild::{rebuild, remove, switch};
-use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest};
+use crate::projection::rebuild::{rebuild, switch};
+use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Args)]

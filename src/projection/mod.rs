@@ -5,12 +5,14 @@
 //! - `read`: reading by key. `query`: reading by predicate.
 //! - `index`: indexes that queries need, made and dropped by themselves.
 //! - `sqlite`, `readers`: one connection that writes, a few that read.
+//! - `sums`: the pages' checksums. `condition`: watching them, and what follows damage.
 //! - `sql`: the only way to make SQL text; values are always bound.
 //!
 //! The store is disposable: everything in it comes from the log, in an order and
 //! form that depend on the log alone, so that a rebuilt store equals the live one.
 
 mod apply;
+mod condition;
 mod ddl;
 mod digest;
 pub mod index;
@@ -23,11 +25,15 @@ pub mod rebuild;
 mod sql;
 mod sqlite;
 mod store;
+mod sums;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+pub use condition::damage_marker;
 pub use digest::{TableDigest, digest};
+pub(crate) use sqlite::remove;
 pub use sqlite::{OpenError, StoreOptions};
-pub use store::{SqlStore, damage_marker};
+pub use store::SqlStore;
+pub(crate) use sums::{PARTS, part};

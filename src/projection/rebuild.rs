@@ -17,7 +17,8 @@ use sqlx::Connection as _;
 
 use super::apply::{Indexing, WriterState};
 use super::ddl;
-use super::sqlite::{OpenError, StoreOptions, open_writer};
+use super::sqlite::{self, OpenError, StoreOptions, open_writer};
+use super::sums;
 
 /// How many events are asked of the log at once; they become one transaction.
 const BATCH_EVENTS: usize = 4096;
@@ -63,15 +64,17 @@ pub async fn rebuild(
     read: &mut ReadLog<'_>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), RebuildError> {
-    remove(path)?;
+    sqlite::remove(path)?;
     let options = StoreOptions {
         writer_cache_kib: CACHE_KIB,
         ..StoreOptions::default()
     };
     let mut conn = open_writer(path, &options).await?;
-    // A file that is not finished is thrown away, so it may be in any state until then.
+    // A file that is not finished is thrown away, so it may be in any state until then; SQLite merges
+    // as it likes, and the checksums come at the end.
     sqlx::raw_sql(
-        "PRAGMA synchronous = OFF; DROP INDEX _history_stream; DROP INDEX _relation_back;",
+        "PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 8000; \
+         DROP INDEX _history_stream; DROP INDEX _relation_back;",
     )
     .execute(&mut conn)
     .await?;
@@ -105,6 +108,7 @@ pub async fn rebuild(
         .execute(&mut conn)
         .await?;
     conn.close().await?;
+    sums::seal(path).await?;
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|source| failed(path, source))
@@ -117,35 +121,16 @@ pub async fn rebuild(
 /// A file cannot be renamed.
 pub fn switch(new: &Path, current: &Path) -> Result<(), RebuildError> {
     let previous = current.with_extension("previous");
-    remove(&previous)?;
-    for suffix in ["-wal", "-shm", ""] {
-        rename(
-            &with_suffix(current, suffix),
-            &with_suffix(&previous, suffix),
-        )?;
+    sqlite::remove(&previous)?;
+    for (from, to) in [(current, previous.as_path()), (new, current)] {
+        for ending in sums::PARTS {
+            rename(&sums::part(from, ending), &sums::part(to, ending))?;
+        }
     }
-    rename(new, current)?;
     let folder = current.parent().unwrap_or(Path::new("."));
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|source| failed(folder, source))
-}
-
-/// Removes a store's file and its companions, where they are.
-///
-/// # Errors
-/// A file cannot be removed.
-pub fn remove(path: &Path) -> Result<(), RebuildError> {
-    for suffix in ["-wal", "-shm", ""] {
-        let path = with_suffix(path, suffix);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(&path, source));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Renames a file, if it is there.
@@ -154,12 +139,6 @@ fn rename(from: &Path, to: &Path) -> Result<(), RebuildError> {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(failed(from, source)),
         _ => Ok(()),
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut text = path.as_os_str().to_owned();
-    text.push(suffix);
-    PathBuf::from(text)
 }
 
 fn failed(path: &Path, source: std::io::Error) -> RebuildError {

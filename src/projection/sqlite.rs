@@ -9,6 +9,7 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::index::IndexLimits;
+use super::sums;
 
 /// How a store uses its file.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,9 @@ pub enum OpenError {
         /// The newest format that this program knows.
         known: i64,
     },
+    /// The file is not what was written.
+    #[error("record store damaged: {0}")]
+    Damaged(String),
     /// The database does not open.
     #[error("record store does not open")]
     Database(#[from] sqlx::Error),
@@ -63,7 +67,11 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the file itself is damaged, so that making it anew from the log helps.
     pub(crate) fn is_damage(&self) -> bool {
-        matches!(self, Self::Database(error) if is_damage(error))
+        match self {
+            Self::Damaged(_) => true,
+            Self::Database(error) => is_damage(error),
+            _ => false,
+        }
     }
 }
 
@@ -84,7 +92,7 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_fixed.sql")];
 
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.
-const CHECKPOINT_PAGES: &str = "8000";
+pub(crate) const MERGE_PAGES: i64 = 8000;
 
 /// Returns the options that all connections share.
 fn base(path: &Path) -> SqliteConnectOptions {
@@ -104,22 +112,33 @@ pub(crate) fn reader_options(path: &Path, options: &StoreOptions) -> SqliteConne
         .pragma("cache_size", format!("-{}", options.reader_cache_kib))
 }
 
-/// Opens the one connection that writes; makes the file if there is none.
+/// Opens the one connection that writes, if the file is what was written; makes the file if there
+/// is none.
 pub(crate) async fn open_writer(
     path: &Path,
     options: &StoreOptions,
 ) -> Result<SqliteConnection, OpenError> {
+    let is_new = !path.exists();
+    if is_new {
+        remove(path)?;
+    } else if let Some(damage) = sums::find_damage(path, None).await? {
+        return Err(OpenError::Damaged(damage.to_string()));
+    }
     let mut conn = base(path)
         .create_if_missing(true)
         .statement_cache_capacity(128)
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        // The pages' checksums come first: see `sums`.
+        .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", "33554432")
         // Statements that may be undone keep what they change here, not in a file.
         .pragma("temp_store", "MEMORY")
         .connect()
         .await?;
     migrate(&mut conn).await?;
+    if is_new {
+        sums::seal(path).await?;
+    }
     // A power cut only rolls the newest batches back; the log has them.
     sqlx::query("PRAGMA synchronous = NORMAL")
         .execute(&mut conn)
@@ -127,9 +146,25 @@ pub(crate) async fn open_writer(
     Ok(conn)
 }
 
-/// Opens a file beside the server that may be using it.
+/// Opens a file beside the server that may be using it, to write: [`sums::merge`] comes before the
+/// close.
 pub(crate) async fn open_beside(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    base(path).connect().await
+    let options = base(path).pragma("wal_autocheckpoint", "0");
+    options.connect().await
+}
+
+/// Removes a store's file and its companions, where they are.
+pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
+    for ending in sums::PARTS {
+        let path = sums::part(path, ending);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(OpenError::Folder { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Brings a file to the present format. A new file is not flushed on the way: one that a power

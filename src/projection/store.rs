@@ -23,31 +23,33 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
+use super::condition::{Condition, failed};
 use super::index::{self, IndexEntry, IndexLimits, Look, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::query;
 use super::read;
 use super::readers::{Reader, Readers};
-use super::sqlite::{OpenError, StoreOptions, is_damage, open_writer, reader_options};
+use super::sqlite::{MERGE_PAGES, OpenError, StoreOptions, open_writer, reader_options};
+use super::sums;
 
 /// After so many looks at the indexes the planner counts anew: about once an hour.
 const LOOKS_PER_COUNT: u32 = 720;
 
 /// A record store in one SQLite file.
 pub struct SqlStore {
-    writer: Mutex<Option<Writer>>,
+    pub(super) writer: Mutex<Option<Writer>>,
     readers: Readers,
     catalog: ArcSwap<Catalog>,
     stats: Stats,
     limits: IndexLimits,
-    /// Made when the file turns out damaged, so that the next start makes it anew.
-    marker: PathBuf,
-    /// Told when the keeper of the indexes shall end.
-    ending: CancellationToken,
+    pub(super) condition: Condition,
+    pub(super) path: PathBuf,
+    /// Told when those who look after indexes and pages shall end.
+    pub(super) ending: CancellationToken,
 }
 
 /// The one connection that writes, and what belongs to it.
-struct Writer {
+pub(super) struct Writer {
     conn: SqliteConnection,
     state: WriterState,
 }
@@ -70,41 +72,24 @@ impl SqlStore {
             catalog: ArcSwap::new(catalog),
             stats: Stats::default(),
             limits: options.index_limits,
-            marker: damage_marker(path),
+            condition: Condition::new(path),
+            path: path.to_owned(),
             ending: CancellationToken::new(),
         })
     }
 
     /// Waits for a connection that reads.
     async fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        self.condition.check()?;
         let reader = self.readers.acquire().await;
         reader.map_err(|error| self.failed(error))
     }
 
-    /// Tells the port what failed, and the next start if it was damage.
     fn failed(&self, error: sqlx::Error) -> StoreError {
-        let error = failed(error);
-        self.mark(&error);
-        error
+        self.condition.failed(error)
     }
 
-    fn mark(&self, error: &StoreError) {
-        let StoreError::Damaged(cause) = error else {
-            return;
-        };
-        if self.marker.exists() {
-            return;
-        }
-        tracing::error!(
-            cause,
-            "the record store is damaged; it is made anew from the log at the next start"
-        );
-        if let Err(error) = std::fs::write(&self.marker, cause) {
-            tracing::error!(%error, path = %self.marker.display(), "the damage cannot be noted");
-        }
-    }
-
-    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping_indexes`].
+    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`].
     pub fn keep_indexes(self: &Arc<Self>, clock: Arc<dyn Clock>) {
         let store = Arc::clone(self);
         spawn_named("index keeper", async move {
@@ -137,8 +122,8 @@ impl SqlStore {
         Ok(())
     }
 
-    /// Stops looking after the indexes.
-    pub fn stop_keeping_indexes(&self) {
+    /// Stops looking after indexes and pages.
+    pub fn stop_keeping(&self) {
         self.ending.cancel();
     }
 
@@ -205,21 +190,6 @@ impl SqlStore {
 fn writer_conn(writer: &mut Option<Writer>) -> Result<&mut SqliteConnection, StoreError> {
     let writer = writer.as_mut().ok_or(sqlx::Error::PoolClosed);
     writer.map(|writer| &mut writer.conn).map_err(failed)
-}
-
-/// Returns the file whose presence says that the store at `path` was found damaged.
-pub fn damage_marker(path: &Path) -> PathBuf {
-    path.with_extension("damaged")
-}
-
-/// Tells the port what failed.
-pub(super) fn failed(error: sqlx::Error) -> StoreError {
-    let text = error.to_string();
-    if is_damage(&error) {
-        StoreError::Damaged(text)
-    } else {
-        StoreError::Failed(text)
-    }
 }
 
 #[async_trait]
@@ -324,7 +294,7 @@ impl RecordStore for SqlStore {
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         let catalog = self.catalog.load_full();
         let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
-        answer.inspect_err(|error| self.mark(error))
+        answer.inspect_err(|error| self.condition.note(error))
     }
 
     async fn load_users(
@@ -365,16 +335,22 @@ impl RecordStore for SqlStore {
         if !Arc::ptr_eq(&state.catalog, &self.catalog.load()) {
             self.catalog.store(Arc::clone(&state.catalog));
         }
+        if let Err(error) = sums::merge_beyond(conn, &self.path, MERGE_PAGES).await {
+            tracing::warn!(%error, "the record store's write-ahead file could not be merged");
+        }
         Ok(())
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.stop_keeping_indexes();
+        self.stop_keeping();
         self.readers.close().await;
         let Some(writer) = self.writer.lock().await.take() else {
             return Ok(());
         };
         let mut conn = writer.conn;
+        sums::merge(&mut conn, &self.path)
+            .await
+            .map_err(|error| self.failed(error))?;
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .execute(&mut conn)
             .await

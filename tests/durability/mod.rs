@@ -1,6 +1,7 @@
 //! Durability and the detection of damage, seen from outside the process: traced system calls, file
 //! systems that lose power or fill up, slow disks, files that change under the server.
 
+mod damage;
 mod power;
 mod system_calls;
 mod trace;

@@ -152,6 +152,13 @@ impl Client {
         )
     }
 
+    /// Asks for the states of the server's parts; needs the master key.
+    pub fn health(&self) -> Json {
+        let url = format!("{}/_/health", self.base_url);
+        let key = ("X-Skygear-API-Key".to_owned(), self.key.to_owned());
+        send("GET", &url, &[key], None).unwrap().json()
+    }
+
     /// Saves one record with the given fields; fails when it is refused.
     pub fn save(&self, id: &str, fields: Json) -> Json {
         let mut record = fields.as_object().unwrap().clone();

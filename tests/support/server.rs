@@ -11,6 +11,8 @@ use super::eventually;
 
 pub const API_KEY: &str = "client-key-of-the-tests";
 pub const MASTER_KEY: &str = "master-key-of-the-tests";
+/// How the line that says where the server listens begins.
+const READY: &str = "skytrail: ready on ";
 /// How long a server may take until it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -77,7 +79,7 @@ impl TestServer {
         let mut child = command.spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let ready = watch(child.stdout.take().unwrap(), Arc::clone(&output));
-        drop(watch(child.stderr.take().unwrap(), Arc::clone(&output)));
+        let errors = watch(child.stderr.take().unwrap(), Arc::clone(&output));
         match ready.recv_timeout(READY_DEADLINE) {
             Ok(base_url) => Ok(Self {
                 child,
@@ -90,6 +92,8 @@ impl TestServer {
             Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
+                // Ends when all that it said has been read.
+                let _ = errors.recv_timeout(READY_DEADLINE);
                 Err(output.lock().unwrap().clone())
             }
         }
@@ -182,6 +186,18 @@ impl TestServer {
         command.args(arguments).output().unwrap()
     }
 
+    /// Waits until the process has been ready so many times, and goes on with its latest address.
+    pub fn await_start(&mut self, number: usize) {
+        let output = &self.output;
+        self.base_url = eventually("the server starts again", || {
+            let output = output.lock().unwrap();
+            let mut starts = output.lines().filter_map(|line| line.strip_prefix(READY));
+            starts
+                .nth(number - 1)
+                .map(|address| address.trim().to_owned())
+        });
+    }
+
     /// Waits until the server ends by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
@@ -208,7 +224,7 @@ fn watch(stream: impl Read + Send + 'static, output: Arc<Mutex<String>>) -> Rece
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if let Some(address) = line.strip_prefix("skytrail: ready on ") {
+            if let Some(address) = line.strip_prefix(READY) {
                 let _ = sender.send(address.trim().to_owned());
             }
             let mut output = output.lock().unwrap();

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::keeper;
 use super::table::{self, IndexEntry};
-use crate::projection::sqlite;
+use crate::projection::sqlite::{self, StoreOptions};
+use crate::projection::sums;
 
 /// Lists the indexes that queries or people asked for.
 ///
 /// # Errors
 /// The file does not open or cannot be read.
 pub async fn list_indexes(path: &Path) -> Result<Vec<IndexEntry>, sqlx::Error> {
-    let mut conn = sqlite::open_beside(path).await?;
+    let options = sqlite::reader_options(path, &StoreOptions::default());
+    let mut conn = options.connect().await?;
     let entries = table::load(&mut conn).await;
     conn.close().await?;
     entries
@@ -28,7 +30,7 @@ pub async fn list_indexes(path: &Path) -> Result<Vec<IndexEntry>, sqlx::Error> {
 pub async fn set_index(path: &Path, wanted: IndexEntry) -> Result<IndexEntry, sqlx::Error> {
     let mut conn = sqlite::open_beside(path).await?;
     let entry = keeper::wish(&mut conn, wanted).await;
-    conn.close().await?;
+    close(conn, path).await?;
     entry
 }
 
@@ -41,6 +43,11 @@ pub async fn carry_over_indexes(old: &Path, new: &Path) -> Result<(), sqlx::Erro
     let entries = list_indexes(old).await?;
     let mut conn: SqliteConnection = sqlite::open_beside(new).await?;
     let done = keeper::carry_over(&mut conn, entries).await;
-    conn.close().await?;
+    close(conn, new).await?;
     done
+}
+
+async fn close(mut conn: SqliteConnection, path: &Path) -> Result<(), sqlx::Error> {
+    sums::merge(&mut conn, path).await?;
+    conn.close().await
 }

@@ -17,11 +17,11 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::memory;
 use super::plan::{Plan, push_page};
+use crate::projection::condition::failed;
 use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
 use crate::projection::sql::Sql;
-use crate::projection::store::failed;
 
 /// The longest page that is looked for in memory.
 const MAX_SHORT_PAGE: u64 = 256;

@@ -1,0 +1,149 @@
+//! Whether the store's file is what was written: watching it, and what follows when it is not.
+//!
+//! 1. A pass over all pages compares them with their checksums, a few at a time, once a period, and at
+//!    once when a query met something odd.
+//! 2. What seems wrong is looked at again while nobody writes: a merge may have been under way.
+//! 3. When it is wrong, a file beside the store says so, reads are refused from then on, and whoever
+//!    runs the server is told. The next start makes the store anew from the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_actors::spawn::spawn_named;
+use skytrail_actors::store::StoreError;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::sqlite::is_damage;
+use super::store::SqlStore;
+use super::sums;
+
+/// So many pages are read at once; in between the disk belongs to others for a while.
+const PAGES_AT_ONCE: u32 = 1024;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is known of a file's condition.
+pub(super) struct Condition {
+    /// Made when the file turns out damaged, so that the next start makes it anew.
+    marker: PathBuf,
+    is_damaged: watch::Sender<bool>,
+    /// A query met something that should not be.
+    suspicion: Notify,
+}
+
+/// Returns the file whose presence says that the store at `path` was found damaged.
+pub fn damage_marker(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
+}
+
+/// Tells the port what failed.
+pub(super) fn failed(error: sqlx::Error) -> StoreError {
+    let text = error.to_string();
+    if is_damage(&error) {
+        StoreError::Damaged(text)
+    } else {
+        StoreError::Failed(text)
+    }
+}
+
+impl Condition {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            marker: damage_marker(path),
+            is_damaged: watch::Sender::new(false),
+            suspicion: Notify::new(),
+        }
+    }
+
+    /// Refuses when the file is known to be damaged: its answers could be wrong.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if *self.is_damaged.borrow() {
+            return Err(StoreError::Damaged("it is about to be made anew".into()));
+        }
+        Ok(())
+    }
+
+    /// Tells the port what failed, and the next start if it was damage.
+    pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
+        let error = failed(error);
+        self.note(&error);
+        error
+    }
+
+    /// Notes damage.
+    pub(super) fn note(&self, error: &StoreError) {
+        let StoreError::Damaged(cause) = error else {
+            return;
+        };
+        self.suspicion.notify_one();
+        if self.marker.exists() {
+            return;
+        }
+        tracing::error!(
+            cause,
+            "the record store is damaged; it is made anew from the log at the next start"
+        );
+        if let Err(error) = std::fs::write(&self.marker, cause) {
+            tracing::error!(%error, path = %self.marker.display(), "the damage cannot be noted");
+        }
+    }
+
+    /// Waits until the file is known to be damaged.
+    pub(super) async fn damaged(&self) {
+        let _ = self
+            .is_damaged
+            .subscribe()
+            .wait_for(|is_damaged| *is_damaged)
+            .await;
+    }
+}
+
+impl SqlStore {
+    /// Watches the file from now on until the store closes: all of it once a period, or without one
+    /// when a query met something odd.
+    pub fn keep_checking(self: &Arc<Self>, period: Option<Duration>) {
+        const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        let period = period.unwrap_or(FOR_EVER);
+        let store = Arc::clone(self);
+        spawn_named("store checker", async move {
+            let passes = async {
+                loop {
+                    let _ = timeout(period, store.condition.suspicion.notified()).await;
+                    match store.look_over().await {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(error) => {
+                            tracing::warn!(%error, "the record store's pages could not be checked");
+                        }
+                    }
+                }
+            };
+            store.ending.run_until_cancelled(passes).await;
+        });
+    }
+
+    /// Goes over all pages; returns whether they are what was written.
+    async fn look_over(&self) -> Result<bool, sqlx::Error> {
+        let mut first = 1;
+        while let Some(seeming) = sums::look_over(&self.path, first, PAGES_AT_ONCE).await? {
+            if !seeming.is_empty() {
+                let _nobody_merges = self.writer.lock().await;
+                if let Some(damage) = sums::find_damage(&self.path, Some(seeming)).await? {
+                    self.condition
+                        .note(&StoreError::Damaged(damage.to_string()));
+                    self.condition.is_damaged.send_replace(true);
+                    return Ok(false);
+                }
+            }
+            first += PAGES_AT_ONCE;
+            sleep(PAUSE).await;
+        }
+        Ok(true)
+    }
+
+    /// Waits until the file is known to be damaged.
+    pub async fn damaged(&self) {
+        self.condition.damaged().await;
+    }
+}

@@ -1,0 +1,215 @@
+//! Checksums of the store's pages, in a file of their own: a flipped bit, a page that was lost,
+//! zeroed or put in another's place is found, whichever table or index it belongs to.
+//!
+//! SQLite has checksums in its write-ahead file but none in the database file. That file changes
+//! only when the write-ahead file is merged into it, so this is where the checksums are made:
+//!
+//! 1. [`merge`] walks the write-ahead file and flushes it; writes the checksums of the pages that are
+//!    in it, and flushes them; then has SQLite merge. Whenever that is interrupted, a page has its
+//!    checksum or is still in the write-ahead file, which comes first.
+//! 2. Nobody else merges: SQLite's own checkpoints are off, and who has written calls [`merge`]
+//!    before it closes. If SQLite did it at a last close all the same, pages would differ from
+//!    their checksums and the store be made anew for nothing: slow, not wrong.
+//! 3. [`find_damage`] compares the whole file, at every start and once a period.
+
+mod file;
+mod wal;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+
+use self::file::SumFile;
+
+/// The pages of every store have this size.
+pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// Names of the files that belong to a store's file, as endings; the file itself comes last.
+pub(crate) const PARTS: [&str; 4] = ["-sums", "-wal", "-shm", ""];
+
+/// SQLite keeps locks at this offset and never stores the page there.
+const LOCK_PAGE: u32 = (1 << 30) / PAGE_BYTES as u32 + 1;
+
+/// Says that a store's file is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// Pages differ from their checksums: some of them, not necessarily all.
+    Pages(Vec<u32>),
+    /// The file or a companion is not what it should be as a whole.
+    Whole(&'static str),
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pages(pages) => {
+                let first = pages.first().copied().unwrap_or_default();
+                let more = pages.len().saturating_sub(1);
+                let offset = u64::from(first.saturating_sub(1)) * PAGE_BYTES as u64;
+                write!(
+                    out,
+                    "page {first} at offset {offset} differs from its checksum"
+                )?;
+                if more > 0 {
+                    write!(out, ", and at least {more} more")?;
+                }
+                Ok(())
+            }
+            Self::Whole(what) => out.write_str(what),
+        }
+    }
+}
+
+/// Returns the path of a part of the store at `path`.
+pub(crate) fn part(path: &Path, ending: &str) -> PathBuf {
+    let mut text = path.as_os_str().to_owned();
+    text.push(ending);
+    PathBuf::from(text)
+}
+
+/// Merges the write-ahead file into the database's, checksums first. Nobody else may be writing with
+/// the connection meanwhile.
+pub(crate) async fn merge(conn: &mut SqliteConnection, path: &Path) -> Result<(), sqlx::Error> {
+    loop {
+        // Held until SQLite is done: another process may be at the same.
+        let (sums, num_summed) = blocking(path, |path| {
+            let mut sums = SumFile::open_to_write(path)?;
+            let num_frames = take_up(path, &mut sums)?;
+            Ok((sums, num_frames))
+        })
+        .await?;
+        let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .fetch_one(&mut *conn)
+            .await?;
+        let num_frames: i64 = row.try_get(1)?;
+        drop(sums);
+        if num_frames <= i64::from(num_summed) {
+            return Ok(());
+        }
+    }
+}
+
+/// Merges when the write-ahead file has grown beyond a number of pages.
+pub(crate) async fn merge_beyond(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    num_pages: i64,
+) -> Result<(), sqlx::Error> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
+        .fetch_one(&mut *conn)
+        .await?;
+    let (num_frames, num_merged): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+    if num_frames - num_merged < num_pages {
+        return Ok(());
+    }
+    merge(conn, path).await
+}
+
+/// Makes the checksums of a file that has just been made, as it is.
+pub(crate) async fn seal(path: &Path) -> Result<(), sqlx::Error> {
+    blocking(path, |path| SumFile::create(path)?.sum_all(path)).await
+}
+
+/// Compares a file with its checksums; `only` some of its pages or all. Others may use the file, but
+/// while one merges, pages may seem to differ that do not.
+pub(crate) async fn find_damage(
+    path: &Path,
+    only: Option<Vec<u32>>,
+) -> Result<Option<Damage>, sqlx::Error> {
+    blocking(path, move |path| compare(path, only.as_deref())).await
+}
+
+/// Looks over some pages, cheaply, while the file is in use: returns those that seem to differ, for
+/// [`find_damage`] to look at when nobody merges; `None` behind the last page.
+pub(crate) async fn look_over(
+    path: &Path,
+    first: u32,
+    count: u32,
+) -> Result<Option<Vec<u32>>, sqlx::Error> {
+    blocking(path, move |path| {
+        let mut store = file::Pages::open(path)?;
+        let sums = file::read_some(path, first, count)?;
+        let end = store.num_pages().unwrap_or_default().saturating_add(1);
+        if first >= end {
+            return Ok(None);
+        }
+        let mut seeming = Vec::new();
+        for page in first..end.min(first.saturating_add(count)) {
+            let wanted = sums.get((page - first) as usize).copied();
+            if page != LOCK_PAGE && Some(store.sum(page)?) != wanted {
+                seeming.push(page);
+            }
+        }
+        Ok(Some(seeming))
+    })
+    .await
+}
+
+/// Writes the checksums of what is in the write-ahead file; returns the number of its frames.
+fn take_up(path: &Path, sums: &mut SumFile) -> io::Result<u32> {
+    let wal = wal::walk(path)?;
+    let Some(wal) = wal.filter(|wal| wal.num_frames > 0) else {
+        return Ok(0);
+    };
+    wal::flush(path)?;
+    sums.put(&wal)?;
+    Ok(wal.num_frames)
+}
+
+fn compare(path: &Path, only: Option<&[u32]>) -> io::Result<Option<Damage>> {
+    let whole = |what| Ok(Some(Damage::Whole(what)));
+    let Some(sums) = file::read(path)? else {
+        return whole("its checksums are missing or damaged");
+    };
+    let wal = wal::walk(path)?.unwrap_or_default();
+    if wal.salts == sums.salts && wal.num_frames < sums.num_frames {
+        return whole("its write-ahead file has lost what was in it");
+    }
+    let mut store = file::Pages::open(path)?;
+    let Some(num_pages) = store.num_pages() else {
+        return whole("its length is not that of whole pages");
+    };
+    let num_pages = num_pages.max(sums.num_pages());
+    let mut wrong = Vec::new();
+    let mut look = |page: u32| -> io::Result<()> {
+        if page == LOCK_PAGE || wal.sums.contains_key(&page) {
+            return Ok(());
+        }
+        if store.sum(page)? != sums.get(page) {
+            wrong.push(page);
+        }
+        Ok(())
+    };
+    match only {
+        Some(pages) => pages.iter().copied().try_for_each(&mut look)?,
+        None => (1..=num_pages).try_for_each(&mut look)?,
+    }
+    wrong.truncate(MAX_NAMED);
+    Ok((!wrong.is_empty()).then_some(Damage::Pages(wrong)))
+}
+
+/// So many wrong pages are named at most.
+const MAX_NAMED: usize = 1000;
+
+/// Computes a page's checksum: 0 for one of zeros, which may never have been written, and for no other.
+fn sum_of(page: &[u8]) -> u32 {
+    if page.iter().all(|byte| *byte == 0) {
+        return 0;
+    }
+    crc32fast::hash(page).max(1)
+}
+
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, sqlx::Error> {
+    let path = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&path)).await;
+    let done = done.unwrap_or_else(|error| Err(io::Error::other(error)));
+    done.map_err(sqlx::Error::Io)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Reading SQLite's write-ahead file, whose layout is part of its published file format.
+//!
+//! ```text
+//! file   = header  frame*
+//! header = magic u32 | format u32 | page size u32 | sequence u32 | salts 2×u32 | checksum 2×u32
+//! frame  = page number u32 | pages after a commit u32, else 0 | salts 2×u32 | checksum 2×u32 | page
+//! ```
+//!
+//! All numbers are big-endian. Checksums run on from frame to frame; a frame counts when it has the
+//! header's salts, its checksum holds, and a frame that commits is not before it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use super::{PAGE_BYTES, part, sum_of};
+
+const HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+/// The last bit says whether checksums read their words as big-endian.
+const MAGIC: u32 = 0x377f_0682;
+
+/// What is committed in a write-ahead file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wal {
+    /// They differ from one life of the file to the next.
+    pub(super) salts: [u32; 2],
+    /// Frames up to the last that commits.
+    pub(super) num_frames: u32,
+    /// The pages in them, each with the checksum of its last version.
+    pub(super) sums: HashMap<u32, u32>,
+}
+
+/// Reads the write-ahead file of a store; `None` when there is none or it is not used.
+pub(super) fn walk(path: &Path) -> io::Result<Option<Wal>> {
+    let file = match File::open(part(path, "-wal")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut header = [0; HEADER_BYTES];
+    if !fill(&mut file, &mut header)? {
+        return Ok(None);
+    }
+    let magic = number(&header, 0);
+    let is_big_endian = magic & 1 == 1;
+    let mut running = [0; 2];
+    add(
+        &mut running,
+        header.get(..24).unwrap_or_default(),
+        is_big_endian,
+    );
+    let is_header = magic & !1 == MAGIC
+        && number(&header, 8) as usize == PAGE_BYTES
+        && running == [number(&header, 24), number(&header, 28)];
+    if !is_header {
+        return Ok(None);
+    }
+    let salts = [number(&header, 16), number(&header, 20)];
+    let mut wal = Wal {
+        salts,
+        ..Wal::default()
+    };
+    let mut uncommitted = HashMap::new();
+    let mut frame = [0; FRAME_HEADER_BYTES + PAGE_BYTES];
+    let mut num_frames = 0;
+    while fill(&mut file, &mut frame)? {
+        let (head, page) = frame.split_at(FRAME_HEADER_BYTES);
+        add(
+            &mut running,
+            head.get(..8).unwrap_or_default(),
+            is_big_endian,
+        );
+        add(&mut running, page, is_big_endian);
+        let is_whole = [number(head, 8), number(head, 12)] == salts
+            && [number(head, 16), number(head, 20)] == running;
+        if !is_whole {
+            break;
+        }
+        num_frames += 1;
+        uncommitted.insert(number(head, 0), sum_of(page));
+        if number(head, 4) != 0 {
+            wal.sums.extend(uncommitted.drain());
+            wal.num_frames = num_frames;
+        }
+    }
+    Ok(Some(wal))
+}
+
+/// Makes what is in the write-ahead file durable.
+pub(super) fn flush(path: &Path) -> io::Result<()> {
+    File::open(part(path, "-wal"))?.sync_data()
+}
+
+/// Fills the buffer; `false` at the file's end.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    let four = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    u32::from_be_bytes(four.copied().unwrap_or_default())
+}
+
+/// Carries the write-ahead file's checksum on over more bytes.
+fn add(running: &mut [u32; 2], bytes: &[u8], is_big_endian: bool) {
+    let [mut first, mut second] = *running;
+    let word = if is_big_endian {
+        u32::from_be_bytes
+    } else {
+        u32::from_le_bytes
+    };
+    let (words, _) = bytes.as_chunks::<4>();
+    for pair in words.chunks_exact(2) {
+        if let [left, right] = pair {
+            first = first.wrapping_add(word(*left)).wrapping_add(second);
+            second = second.wrapping_add(word(*right)).wrapping_add(first);
+        }
+    }
+    *running = [first, second];
+}
