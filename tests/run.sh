@@ -7,7 +7,8 @@
 #
 # Needs Rust, and on Debian the right to install packages if node, python, or chromium are missing.
 # Whatever else it fetches goes into tests/node/node_modules and .venv. The last line says how many
-# tests passed and failed; the exit code is 0 only if none failed.
+# tests passed, failed, and found that this machine has not got what they need (such as the right to
+# mount a file system); the exit code is 0 only if none failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +21,7 @@ install_packages() {
     command -v cc >/dev/null || missing+=(build-essential)
     command -v strace >/dev/null || missing+=(strace)
     command -v chromium >/dev/null || missing+=(chromium)
+    command -v mkfs.ext4 >/dev/null || [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
     [ ${#missing[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then
         say "please install: ${missing[*]}"
@@ -55,6 +57,7 @@ install_python_packages() {
 
 passed=0
 failed=0
+skipped=0
 
 # Runs a check that either passes or fails as a whole.
 check() {
@@ -64,7 +67,7 @@ check() {
 
 # Runs the tests and adds up what each of their programs says.
 run_tests() {
-    local log status=0 ok bad
+    local log status=0 ok bad none
     log=$(mktemp)
     say "cargo test --workspace $*"
     cargo test --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
@@ -73,6 +76,10 @@ run_tests() {
     }
     ok=$(sum passed)
     bad=$(sum failed)
+    # A test that could not run here says so and ends; it has not passed.
+    none=$(grep -c 'skipped: ' "$log" || true)
+    ok=$((ok - none))
+    skipped=$((skipped + none))
     rm -f "$log"
     # Something that did not even build has failed, too.
     if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
@@ -90,5 +97,5 @@ if [ $# -eq 0 ]; then
     check cargo clippy --workspace --all-targets --quiet -- -D warnings
 fi
 run_tests "$@"
-printf '\n%s passed, %s failed\n' "$passed" "$failed"
+printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]
