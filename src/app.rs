@@ -24,9 +24,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::AuditTrail;
+use crate::auth::custom_token::CustomTokens;
 use crate::auth::password::Argon2Hasher;
 use crate::auth::throttle::Throttle;
-use crate::auth::token::JwtTokens;
+use crate::auth::token;
 use crate::config::{Config, KeyOrigin, Keys, Secret};
 use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
@@ -74,6 +76,7 @@ pub struct Application {
     projector: Addr<Projector>,
     broker: PluginBroker,
     running: TaskTracker,
+    audit: Arc<AuditTrail>,
     http: ServerHandle,
     arbiters: [Arbiter; 2],
     /// Where it listens.
@@ -155,12 +158,14 @@ impl Application {
             live,
             applied: is_applied,
             plugins: Arc::clone(&plugins),
-            clock,
+            clock: Arc::clone(&clock),
         };
         install::install(&env, &config.app.auth_record_keys).await?;
         spawn::spawn_named("learn keys", learn_keys(env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
-        let accounts = Arc::new(accounts(config, &keys, env));
+        let accounts = Arc::new(accounts(config, &keys, env)?);
+        let audit = AuditTrail::start(&config.audit, Arc::clone(&clock));
+        let audit = Arc::new(audit.map_err(io("the audit trail cannot be written"))?);
         let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
@@ -176,7 +181,9 @@ impl Application {
             door: Arc::clone(&door),
             running: running.clone(),
             throttle: Arc::clone(&throttle),
+            audit: Arc::clone(&audit),
         };
+        let custom_tokens = config.custom_token_secret.as_ref();
         let services = Arc::new(Services {
             records: Arc::clone(&records) as _,
             accounts,
@@ -185,6 +192,9 @@ impl Application {
             internal_hub,
             keys: keys.clone(),
             throttle,
+            custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),
+            audit: Arc::clone(&audit),
+            clock,
             settings: settings(config),
             health: Arc::new(health),
             door,
@@ -209,6 +219,7 @@ impl Application {
             projector,
             broker,
             running,
+            audit,
             http,
             arbiters,
             address,
@@ -230,6 +241,12 @@ impl Application {
         };
         step("requests end", async move {
             tokio::join!(http.stop(true), leaving);
+        })
+        .await;
+        let audit = self.audit;
+        let written = tokio::task::spawn_blocking(move || audit.close());
+        step("the audit trail is written", async move {
+            let _ = written.await;
         })
         .await;
         self.store.stop_keeping();
@@ -409,12 +426,16 @@ fn log_options(config: &Config, clock: &Arc<dyn Clock>) -> LogOptions {
     }
 }
 
-fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Accounts {
+fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Result<Accounts, StartError> {
     let secret = config.tokens.secret.as_ref().unwrap_or(&keys.master);
-    let tokens = JwtTokens::new(secret.reveal(), &config.app.name, config.tokens.expiry);
+    let tokens = token::open(&config.tokens, &config.app.name, secret.reveal());
+    let tokens = tokens.map_err(|source| StartError::Io {
+        what: "the token store cannot be used".to_owned(),
+        source,
+    })?;
     let hasher = Argon2Hasher::new(config.http.workers);
     let auth_keys = config.app.auth_record_keys.clone();
-    Accounts::new(env, Arc::new(hasher), Arc::new(tokens), auth_keys)
+    Ok(Accounts::new(env, Arc::new(hasher), tokens, auth_keys))
 }
 
 fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {

@@ -16,6 +16,7 @@ use skytrail_actors::record::actor::{RecordActorState, Records};
 use skytrail_actors::record::live::CacheSizes;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{AuditState, AuditTrail};
 use crate::auth::throttle::{Throttle, ThrottleState};
 use crate::http::counters::{DoorCounters, DoorState};
 use crate::http::health::Health;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub running: TaskTracker,
     /// Throttles sign-up and login.
     pub throttle: Arc<Throttle>,
+    /// The audit trail.
+    pub audit: Arc<AuditTrail>,
 }
 
 /// The states of all parts; an actor that does not answer has none.
@@ -76,6 +79,8 @@ pub struct States {
     pub door: DoorState,
     /// Throttling.
     pub throttle: ThrottleState,
+    /// The audit trail.
+    pub audit: AuditState,
 }
 
 /// The record store's own indexes, all together.
@@ -126,6 +131,7 @@ impl Health for Parts {
             indexes,
             door: self.door.state(self.running.len()),
             throttle: self.throttle.state(),
+            audit: self.audit.state(),
         }
     }
 }

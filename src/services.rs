@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use actix::Addr;
 use skytrail_actors::accounts::service::AccountService;
+use skytrail_actors::clock::Clock;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::PluginGate;
 use skytrail_actors::record::service::RecordService;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::AuditTrail;
+use crate::auth::custom_token::CustomTokens;
 use crate::auth::throttle::Throttle;
 use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
@@ -28,6 +31,12 @@ pub struct Services {
     pub internal_hub: Addr<Hub>,
     /// The keys in use.
     pub keys: Keys,
+    /// Reads custom tokens, if logging in with them is configured.
+    pub custom_tokens: Option<CustomTokens>,
+    /// The audit trail.
+    pub audit: Arc<AuditTrail>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// Throttles sign-up and login.
     pub throttle: Arc<Throttle>,
     /// Settings that actions need.

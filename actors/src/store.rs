@@ -3,15 +3,16 @@
 //! The store is disposable: everything in it can be made again from the log.
 //! It is written by the projector alone, through [`RecordStore::apply`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Commit, RoleFlags, UserState};
+use skytrail_schema::event::{Commit, RoleFlags, Service, UserState};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
-use skytrail_schema::predicate::Relation;
+use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
@@ -50,6 +51,21 @@ pub struct QueryAnswer {
     pub records: Vec<Arc<Head>>,
     /// The number of all matches, if asked for.
     pub count: Option<u64>,
+}
+
+/// Which related users are wanted.
+#[derive(Clone, Debug)]
+pub struct RelatedPage {
+    /// The kind of relation.
+    pub relation: Relation,
+    /// Which way it points; `Mutual` both.
+    pub direction: Direction,
+    /// The user whose relations these are.
+    pub user: UserId,
+    /// How many at most; `None` for all.
+    pub limit: Option<u64>,
+    /// How many are skipped.
+    pub offset: u64,
 }
 
 /// Heads that are in memory already: a query then only has to find out which ones it wants.
@@ -143,13 +159,23 @@ pub trait RecordStore: Send + Sync + 'static {
     async fn load_users(&self, ids: &[UserId])
     -> Result<Vec<Option<(u32, UserState)>>, StoreError>;
 
-    /// Loads the version of the stream of a relation and whether it holds for `to`.
-    async fn load_relation(
+    /// Finds the user whom an account elsewhere is linked to.
+    async fn find_linked(
+        &self,
+        service: &Service,
+        principal: &str,
+    ) -> Result<Option<UserId>, StoreError>;
+
+    /// Loads the version of the stream of a relation and for which of `others` it holds.
+    async fn load_relations(
         &self,
         relation: Relation,
         from: &UserId,
-        to: &UserId,
-    ) -> Result<(u32, bool), StoreError>;
+        others: &[UserId],
+    ) -> Result<(u32, BTreeSet<UserId>), StoreError>;
+
+    /// Lists a page of related users by id, and counts all of them.
+    async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError>;
 
     /// Applies commits, in order, in one transaction together with the checkpoint. Commits at or below
     /// the checkpoint are skipped, so applying twice changes nothing.

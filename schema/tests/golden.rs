@@ -98,6 +98,7 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::UserCreated => EventBody::UserCreated(UserState {
             password_hash: Some("$argon2id$x".into()),
             provider_info: [("com.example:a".to_owned(), json!({"a": 1}))].into(),
+            links: Default::default(),
             token_valid_since: Some(Timestamp::from_micros(1_500_000)),
             last_seen_at: Some(Timestamp::from_micros(2_000_000)),
             roles: ["editor".into()].into(),
@@ -111,6 +112,15 @@ fn body(kind: EventKind) -> EventBody {
             roles_removed: ["b".into()].into(),
             last_seen_at: Some(Timestamp::from_micros(2_000_000)),
             ..UserPatch::default()
+        }),
+        EventKind::AccountLinked => EventBody::AccountLinked(AccountLinked {
+            service: Service::OAuth("com.example".to_owned()),
+            principal: "them/1".to_owned(),
+            profile: json!({"name": "Al"}),
+            at: Timestamp::from_micros(2_000_000),
+        }),
+        EventKind::AccountUnlinked => EventBody::AccountUnlinked(AccountUnlinked {
+            service: Service::CustomToken,
         }),
         EventKind::RoleDefined => EventBody::RoleDefined(RoleFlags {
             by_default: true,

@@ -9,6 +9,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::value::Value;
 
 use super::{Call, Outcome, Reply, request};
+use crate::audit::AuditEvent;
 
 pub(super) async fn sign_up(mut call: Call) -> Outcome {
     refuse_provider(&call.body)?;
@@ -22,7 +23,12 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         password,
         profile,
     };
-    write(call.services.accounts.sign_up(command).await?)
+    let session = call.services.accounts.sign_up(command).await?;
+    let user = Some(&session.user);
+    call.services
+        .audit
+        .note(AuditEvent::Signup, user, &call.remote);
+    write(session)
 }
 
 pub(super) async fn log_in(mut call: Call) -> Outcome {
@@ -32,17 +38,36 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
     let password = request::text(&call.body, "password")?
         .unwrap_or_default()
         .to_owned();
+    let (accounts, audit) = (&call.services.accounts, &call.services.audit);
     let command = LogIn {
         context: call.context,
-        auth_data,
+        auth_data: auth_data.clone(),
         password,
     };
-    write(call.services.accounts.log_in(command).await?)
+    let session = match accounts.log_in(command).await {
+        Ok(session) => session,
+        Err(refused) => {
+            let is_password_wrong = refused.code == Code::InvalidCredentials;
+            let user = match audit.is_enabled() && is_password_wrong {
+                true => accounts.find_user(&auth_data).await.ok().flatten(),
+                false => None,
+            };
+            audit.note(AuditEvent::LoginFailure, user.as_ref(), &call.remote);
+            return Err(refused);
+        }
+    };
+    audit.note(AuditEvent::LoginSuccess, Some(&session.user), &call.remote);
+    write(session)
 }
 
-/// Signed tokens are not stored, so there is nothing to forget: as with v1's JWT store the client
-/// throws its token away.
-pub(super) async fn log_out(_: Call) -> Outcome {
+pub(super) async fn log_out(call: Call) -> Outcome {
+    if let Some(token) = &call.token {
+        call.services.accounts.forget_token(token).await?;
+    }
+    let user = call.context.caller.user.as_ref();
+    call.services
+        .audit
+        .note(AuditEvent::Logout, user, &call.remote);
     Reply::new(&json!({"status": "OK"}))
 }
 
@@ -78,11 +103,11 @@ fn throttle(call: &Call, auth_data: &BTreeMap<String, Value>) -> Result<(), ApiE
         .iter()
         .map(|(key, value)| format!("{key}={}", value.to_wire()));
     let mut buckets: Vec<String> = named.map(|name| name.to_lowercase()).collect();
-    buckets.push(format!("address {}", call.address));
+    buckets.push(format!("address {}", call.remote.host()));
     call.services.throttle.admit(&buckets, Instant::now())
 }
 
-fn write(session: Session) -> Outcome {
+pub(super) fn write(session: Session) -> Outcome {
     let mut result = Map::new();
     result.insert("user_id".into(), session.user.as_str().into());
     let profile = session

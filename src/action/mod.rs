@@ -13,6 +13,7 @@ mod relation;
 mod request;
 mod role;
 mod schema;
+mod sso;
 mod typed;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::http::checks::Check::{
     self, AccessKey, Authenticator, DevOnly, InjectAuth, InjectDb, PluginReady, RequireAdmin,
     RequireAuth, RequireMaster,
 };
+use crate::http::remote::Remote;
 use crate::http::reply::{Outcome, Reply};
 use crate::services::Services;
 
@@ -39,8 +41,10 @@ pub struct Call {
     pub scope: Scope,
     /// The body.
     pub body: Map<String, Json>,
-    /// The client's address, for throttling.
-    pub address: String,
+    /// The token that was shown.
+    pub token: Option<String>,
+    /// Where the request came from.
+    pub remote: Remote,
 }
 
 /// An action.
@@ -65,6 +69,7 @@ const ADMIN: &[Check] = &[Authenticator, InjectAuth, RequireAdmin, PluginReady];
 const ROLES: &[Check] = &[Authenticator, InjectAuth, PluginReady];
 const DEV: &[Check] = &[AccessKey, DevOnly, PluginReady];
 const MASTER: &[Check] = &[AccessKey, RequireMaster];
+const MASTER_READY: &[Check] = &[AccessKey, PluginReady, RequireMaster];
 const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 
 macro_rules! actions {
@@ -88,6 +93,7 @@ actions! {
     "record:delete" "record" WRITE => record_delete::run;
     "record:fetch" "record" READ => record_fetch::run;
     "record:query" "record" READ => record_query::run;
+    "relation:query" "relation" WRITE => relation::query;
     "relation:add" "relation" WRITE => relation::add;
     "relation:remove" "relation" WRITE => relation::remove;
     "role:default" "role" DEV => role::set_default;
@@ -97,6 +103,11 @@ actions! {
     "role:get" "role" ROLES => role::get;
     "schema:access" "schema" SCHEMA => schema::access;
     "schema:default_access" "schema" SCHEMA => schema::default_access;
+    "sso:custom_token:login" "sso" KEY => sso::custom_token_login;
+    "sso:oauth:link" "sso" MASTER_READY => sso::oauth_link;
+    "sso:oauth:login" "sso" MASTER_READY => sso::oauth_login;
+    "sso:oauth:signup" "sso" MASTER_READY => sso::oauth_signup;
+    "sso:oauth:unlink" "sso" MASTER_READY => sso::oauth_unlink;
 }
 
 const READY: &[Check] = &[PluginReady];

@@ -1,16 +1,26 @@
-//! `relation:add`, `relation:remove`
+//! `relation:query`, `relation:add`, `relation:remove`
 
 use serde_json::{Value as Json, json};
-use skytrail_actors::accounts::messages::ChangeRelations;
-use skytrail_actors::context::RequestContext;
-use skytrail_actors::record::messages::FetchRecords;
+use skytrail_actors::accounts::messages::{ChangeRelations, ListRelated, RelatedUser};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::id::RecordId;
 use skytrail_schema::predicate::{Direction, Relation};
-use skytrail_schema::query::Scope;
 
 use super::{Call, Outcome, Reply, request};
-use crate::services::Services;
+
+pub(super) async fn query(call: Call) -> Outcome {
+    let limit = request::whole_number(&call.body, "limit")?.filter(|limit| *limit > 0);
+    let command = ListRelated {
+        relation: relation(&call)?,
+        direction: direction(&call)?,
+        limit,
+        offset: offset(&call, limit)?,
+        context: call.context,
+    };
+    let found = call.services.accounts.list_related(command).await?;
+    let users: Vec<Json> = found.users.into_iter().map(item).collect();
+    Reply::with_info(&users, Some(&json!({"count": found.count})))
+}
 
 pub(super) async fn add(call: Call) -> Outcome {
     change(call, true).await
@@ -21,56 +31,71 @@ pub(super) async fn remove(call: Call) -> Outcome {
 }
 
 async fn change(call: Call, is_addition: bool) -> Outcome {
-    let name = request::text(&call.body, "name")?.unwrap_or_default();
-    let relation = Relation::from_name(name.trim_start_matches('_'));
-    let relation = relation.ok_or_else(|| {
-        let message = "Only friend and follow relation is supported";
-        ApiError::new(Code::NotSupported, message)
-    })?;
+    let relation = relation(&call)?;
     let targets = request::texts(&call.body, "targets")?.unwrap_or_default();
     let command = ChangeRelations {
         context: call.context,
         relation,
-        direction: Direction::Outward,
         targets: request::users(targets.clone()),
         is_addition,
     };
-    let context = command.context.clone();
     let changed = call.services.accounts.change_relations(command).await?;
-    let mut results = Vec::with_capacity(targets.len());
-    for (target, changed) in targets.into_iter().zip(changed) {
-        results.push(match (changed, is_addition) {
-            (Ok(user), true) => {
-                let data = profile(&call.services, &context, &user).await?;
-                json!({"id": target, "type": "user", "data": data})
-            }
-            (Ok(_), false) => json!({"id": target}),
-            (Err(_), true) => {
-                let error = ApiError::unexpected(format!("failed to fetch user id = {target}"));
-                json!({"id": target, "type": "error", "data": error.to_wire()})
-            }
-            (Err(error), false) => json!({"id": target, "type": "error", "data": error.to_wire()}),
-        });
-    }
+    let write = |(target, changed): (String, Result<RelatedUser, ApiError>)| match changed {
+        Ok(user) if is_addition => item(user),
+        Ok(_) => json!({"id": target}),
+        Err(error) => {
+            let error = if is_addition {
+                ApiError::unexpected(format!("failed to fetch user id = {target}"))
+            } else {
+                error
+            };
+            json!({"id": target, "type": "error", "data": error.to_wire()})
+        }
+    };
+    let results: Vec<Json> = targets.into_iter().zip(changed).map(write).collect();
     Reply::new(&results)
 }
 
-/// Returns a user's record as the caller may see it; of a hidden one that it is there.
-async fn profile(
-    services: &Services,
-    context: &RequestContext,
-    user: &UserId,
-) -> Result<Json, ApiError> {
-    let id = RecordId::user(user);
-    let command = FetchRecords {
-        context: context.clone(),
-        scope: Scope::Public,
-        ids: vec![id.clone()],
-    };
-    let found = services.records.fetch(command).await?;
-    let record = found.into_iter().flatten().next();
-    Ok(record.map_or_else(
-        || json!({"_id": id.to_string(), "_type": "record", "_access": null}),
+/// Writes a user as clients expect it; of one without a record at least the id.
+fn item(user: RelatedUser) -> Json {
+    let data = user.profile.map_or_else(
+        || {
+            let id = RecordId::user(&user.id).to_string();
+            json!({"_id": id, "_type": "record", "_access": null})
+        },
         |record| Json::Object(record.to_wire()),
-    ))
+    );
+    json!({"id": user.id, "type": "user", "data": data})
+}
+
+fn relation(call: &Call) -> Result<Relation, ApiError> {
+    let name = request::text(&call.body, "name")?.unwrap_or_default();
+    let relation = Relation::from_name(name.strip_prefix('_').unwrap_or(name));
+    relation.ok_or_else(|| {
+        let message = "Only friend and follow relation is supported";
+        ApiError::new(Code::NotSupported, message)
+    })
+}
+
+fn direction(call: &Call) -> Result<Direction, ApiError> {
+    match request::text(&call.body, "direction")?.unwrap_or_default() {
+        "outward" => Ok(Direction::Outward),
+        "inward" => Ok(Direction::Inward),
+        "mutual" | "" => Ok(Direction::Mutual),
+        _ => Err(ApiError::invalid_argument(
+            "only outward, inward and mutual direction is allowed",
+            &["direction"],
+        )),
+    }
+}
+
+/// Reads how many users are skipped: `offset`, else the pages of `limit` before `page`, from 1.
+fn offset(call: &Call, limit: Option<u64>) -> Result<u64, ApiError> {
+    if let Some(offset) = request::whole_number(&call.body, "offset")? {
+        return Ok(offset);
+    }
+    let page = request::whole_number(&call.body, "page")?.unwrap_or_default();
+    Ok(page
+        .saturating_sub(1)
+        .saturating_mul(limit.unwrap_or_default()))
 }

@@ -34,6 +34,26 @@ pub(super) fn text<'a>(
         .transpose()
 }
 
+/// Reads a whole number that is not negative.
+pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(value) = member(body, name) else {
+        return Ok(None);
+    };
+    // Some clients write every number with a fraction.
+    let whole = || {
+        value
+            .as_f64()
+            .filter(|it| it.fract() == 0.0 && (0.0..1e15).contains(it))
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be whole and within range"
+    )]
+    let number = value.as_u64().or_else(|| whole().map(|it| it as u64));
+    number.map(Some).ok_or_else(undecodable)
+}
+
 /// Reads a list, absent as `None`.
 pub(super) fn list<'a>(
     body: &'a Map<String, Json>,

@@ -6,6 +6,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::UserId;
 
 use super::{Call, Outcome, Reply, request};
+use crate::audit::AuditEvent;
 
 pub(super) async fn set_default(call: Call) -> Outcome {
     set(call, RoleFlag::Default).await
@@ -23,7 +24,15 @@ async fn set(call: Call, flag: RoleFlag) -> Outcome {
         flag,
         roles,
     };
+    let user = command.context.caller.user.clone();
     call.services.accounts.set_flagged_roles(command).await?;
+    let event = match flag {
+        RoleFlag::Default => AuditEvent::SetDefaultRoles,
+        RoleFlag::Admin => AuditEvent::SetAdminRoles,
+    };
+    let data = Map::from_iter([("roles".to_owned(), json!(names))]);
+    let audit = &call.services.audit;
+    audit.note_with(event, user.as_ref(), &call.remote, data);
     Reply::new(&names)
 }
 
@@ -38,14 +47,19 @@ pub(super) async fn revoke(call: Call) -> Outcome {
 async fn change(call: Call, is_assignment: bool) -> Outcome {
     let roles = request::texts(&call.body, "roles")?.ok_or_else(unspecified_roles)?;
     let users = request::texts(&call.body, "users")?.ok_or_else(unspecified_users)?;
-    let (roles, users) = (request::roles(roles), request::users(users));
+    let kind = if is_assignment { "assign" } else { "revoke" };
+    let data = json!({"type": kind, "user_ids": users, "roles": roles});
     let command = ChangeRoles {
-        context: call.context,
-        users,
-        roles,
+        users: request::users(users),
+        roles: request::roles(roles),
         is_assignment,
+        context: call.context,
     };
+    let user = command.context.caller.user.clone();
     call.services.accounts.change_roles(command).await?;
+    let data = data.as_object().cloned().unwrap_or_default();
+    let (audit, event) = (&call.services.audit, AuditEvent::ChangeRoles);
+    audit.note_with(event, user.as_ref(), &call.remote, data);
     Reply::new(&"OK")
 }
 

@@ -1,5 +1,7 @@
 //! Passwords and tokens: what the accounts need from outside.
 
+pub mod custom_token;
 pub mod password;
+mod signed;
 pub mod throttle;
 pub mod token;

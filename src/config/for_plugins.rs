@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Config, Keys};
+use super::{Config, Keys, Secret};
 
 impl Config {
     /// Returns the object under `config`. It holds the keys: plugins are trusted with them.
@@ -14,6 +14,8 @@ impl Config {
             .http
             .response_timeout
             .map_or(0, |timeout| timeout.as_secs());
+        let secret = self.custom_token_secret.as_ref();
+        let custom_token_secret = secret.map(Secret::reveal).unwrap_or_default();
         json!({
             "http": {"host": self.http.listen.to_string()},
             "app": {
@@ -28,7 +30,7 @@ impl Config {
                 "response_timeout": timeout,
             },
             "database": {"implementation": "pq", "option": ""},
-            "auth": {"custom_token_secret": ""},
+            "auth": {"custom_token_secret": custom_token_secret},
             "asset_store": {
                 "implementation": "fs",
                 "public": false,
@@ -49,7 +51,7 @@ impl Config {
             "log": {},
             "zmq": {"timeout": 30, "max_bounce": self.plugin.max_depth},
             "user_audit": {
-                "enabled": false, "trail_handler_url": "", "pw_min_length": 0,
+                "enabled": self.audit.is_enabled, "trail_handler_url": self.audit.url, "pw_min_length": 0,
                 "pw_uppercase_required": false, "pw_lowercase_required": false,
                 "pw_digit_required": false, "pw_symbol_required": false,
                 "pw_min_guessable_level": 0, "pw_excluded_keywords": null,

@@ -4,21 +4,25 @@
 //! [`Config::read`], with its default; everything that is wrong is reported at
 //! once. The environment is a parameter, so tests need none.
 
+mod audit;
 mod for_plugins;
 mod http;
 mod keys;
 mod logging;
 mod secret;
 mod source;
+mod tokens;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use audit::{Audit, AuditTarget};
 pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
 pub use logging::{Log, Logger};
 pub use secret::Secret;
 pub use source::{Mistake, Origin, Setting, Sources};
+pub use tokens::{TokenPlace, Tokens};
 
 use source::Reader;
 
@@ -33,6 +37,10 @@ pub struct Config {
     pub app: App,
     /// Access tokens.
     pub tokens: Tokens,
+    /// The secret of custom tokens, which turns logging in with them on. `CUSTOM_TOKEN_SECRET`.
+    pub custom_token_secret: Option<Secret>,
+    /// The audit trail.
+    pub audit: Audit,
     /// Plugins, in their order.
     pub plugins: Vec<Plugin>,
     /// What holds for all plugins.
@@ -56,15 +64,6 @@ pub struct App {
     pub dev_mode: bool,
     /// Alternatives of auth keys. `AUTH_RECORD_KEYS`, default `username,email`.
     pub auth_record_keys: Vec<Vec<String>>,
-}
-
-/// Access tokens.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    /// `TOKEN_STORE_SECRET`; the master key when absent.
-    pub secret: Option<Secret>,
-    /// How long a token is good; `None` for ever. `TOKEN_STORE_EXPIRY` in seconds, default 0: for ever.
-    pub expiry: Option<Duration>,
 }
 
 /// One plugin.
@@ -123,11 +122,13 @@ impl Config {
     /// Every setting that is wrong, with where it came from and what is accepted.
     pub fn read(sources: &Sources) -> Result<(Self, Vec<Setting>), Vec<Mistake>> {
         let mut reader = Reader::new(sources);
+        let data_dir = reader.text("DATA_DIR", "data");
         let config = Self {
-            data_dir: PathBuf::from(reader.text("DATA_DIR", "data")),
             http: http::read(&mut reader),
             app: read_app(&mut reader),
-            tokens: read_tokens(&mut reader),
+            tokens: tokens::read(&mut reader, &data_dir),
+            custom_token_secret: reader.secret("CUSTOM_TOKEN_SECRET"),
+            audit: audit::read(&mut reader),
             plugins: read_plugins(&mut reader),
             plugin: read_plugin_limits(&mut reader),
             storage: Storage {
@@ -137,6 +138,7 @@ impl Config {
                 store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),
             },
             log: logging::read(&mut reader),
+            data_dir: PathBuf::from(data_dir),
         };
         refuse_unsupported(&mut reader);
         reader.finish().map(|settings| (config, settings))
@@ -201,21 +203,6 @@ fn parse_auth_keys(text: &str) -> Option<Vec<Vec<String>>> {
         };
     }
     (!alternatives.is_empty()).then_some(alternatives)
-}
-
-fn read_tokens(reader: &mut Reader<'_>) -> Tokens {
-    let store = reader.text("TOKEN_STORE", "jwt");
-    if store != "jwt" {
-        reader.refuse(
-            "TOKEN_STORE",
-            &store,
-            "jwt (this version has no other token store)",
-        );
-    }
-    Tokens {
-        secret: reader.secret("TOKEN_STORE_SECRET"),
-        expiry: reader.seconds("TOKEN_STORE_EXPIRY", 0),
-    }
 }
 
 fn read_plugins(reader: &mut Reader<'_>) -> Vec<Plugin> {

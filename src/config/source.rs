@@ -132,6 +132,16 @@ pub struct Setting {
     pub origin: Origin,
 }
 
+/// Masks what stands between `://` and `@` in an address.
+fn without_sign_in(address: &str) -> String {
+    let parts = address.split_once("://");
+    let sign_in = parts.and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    sign_in.map_or_else(
+        || address.to_owned(),
+        |(scheme, place)| format!("{scheme}://***@{place}"),
+    )
+}
+
 /// Reads settings, and notes what came out and what is wrong.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
@@ -214,6 +224,15 @@ impl<'a> Reader<'a> {
             origin,
         });
         found.map(|(_, value)| Secret::new(value))
+    }
+
+    /// As [`Reader::text`], for an address: who may sign in there is not shown.
+    pub(super) fn address(&mut self, name: &str, default: &str) -> String {
+        let value = self.text(name, default);
+        if let Some(setting) = self.settings.last_mut() {
+            setting.value = without_sign_in(&value);
+        }
+        value
     }
 
     pub(super) fn choice(&mut self, name: &str, default: &str, choices: &[&str]) -> String {

@@ -27,7 +27,8 @@ fn all_mistakes_are_reported_at_once_and_secrets_are_not_shown() {
         ("DEV_MODE", "perhaps"),
         ("API_KEY", "hush"),
         ("MASTER_KEY", "hush"),
-        ("TOKEN_STORE", "redis"),
+        ("TOKEN_STORE", "memory"),
+        ("USER_AUDIT_TRAIL_HANDLER_URL", "https://example.com"),
     ])
     .unwrap_err();
     let names: Vec<_> = mistakes
@@ -41,6 +42,7 @@ fn all_mistakes_are_reported_at_once_and_secrets_are_not_shown() {
         "MASTER_KEY",
         "DEV_MODE",
         "TOKEN_STORE",
+        "USER_AUDIT_TRAIL_HANDLER_URL",
     ];
     assert_eq!(names.len(), expected.len(), "{names:?}");
     assert!(
@@ -132,4 +134,53 @@ fn the_example_file_holds_every_setting_with_its_default() {
         assert_eq!(written, expected, "{name}");
     }
     assert_eq!(lines.len(), defaults.len(), "{lines:?}");
+}
+
+#[test]
+fn tokens_are_kept_where_the_settings_say() {
+    let place = |values: &[(&str, &str)]| read(values).map(|config| config.tokens.place);
+    assert_eq!(place(&[]).unwrap(), TokenPlace::Signed);
+    let folder = |path: &str| TokenPlace::Folder(PathBuf::from(path));
+    let fs = ("TOKEN_STORE", "fs");
+    assert_eq!(place(&[fs]).unwrap(), folder("data/token"));
+    assert_eq!(
+        place(&[fs, ("DATA_DIR", "/d")]).unwrap(),
+        folder("/d/token")
+    );
+    assert_eq!(
+        place(&[fs, ("TOKEN_STORE_PATH", "/t")]).unwrap(),
+        folder("/t")
+    );
+    let redis = ("TOKEN_STORE", "redis");
+    let url = "redis://:hush@127.0.0.1:6379/1";
+    let found = place(&[
+        redis,
+        ("TOKEN_STORE_PATH", url),
+        ("TOKEN_STORE_PREFIX", "p"),
+    ]);
+    let wanted = TokenPlace::Redis {
+        url: Secret::new(url),
+        prefix: "p".to_owned(),
+    };
+    assert_eq!(found.unwrap(), wanted);
+    for url in [
+        "",
+        "data/token",
+        "http://127.0.0.1",
+        "rediss://:hush@127.0.0.1",
+    ] {
+        let mistakes = place(&[redis, ("TOKEN_STORE_PATH", url)]).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{url}");
+        assert!(!format!("{mistakes:?}").contains("hush"));
+    }
+}
+
+#[test]
+fn passwords_in_addresses_are_not_shown() {
+    let values = [("TOKEN_STORE_PATH", "redis://user:hu@sh@127.0.0.1:6379")];
+    let values = values.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let sources = Sources::default().with(Origin::Environment, values);
+    let (_, settings) = Config::read(&sources).unwrap();
+    let shown = settings.iter().find(|it| it.name == "TOKEN_STORE_PATH");
+    assert_eq!(shown.unwrap().value, "redis://***@127.0.0.1:6379");
 }

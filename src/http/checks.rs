@@ -77,8 +77,8 @@ impl<'a> Asked<'a> {
         for check in checks {
             match check {
                 Check::AccessKey => self.access_key()?,
-                Check::Authenticator => self.authenticator()?,
-                Check::InjectAuthId => self.inject_auth_id(),
+                Check::Authenticator => self.authenticator().await?,
+                Check::InjectAuthId => self.inject_auth_id().await,
                 Check::InjectAuth => self.inject_auth(false).await?,
                 Check::RequireAuth => self.inject_auth(true).await?,
                 Check::RequireAdmin => self.require_admin()?,
@@ -104,7 +104,7 @@ impl<'a> Asked<'a> {
     }
 
     /// A key that is there must be known, a token that is there valid, and one of them there.
-    fn authenticator(&mut self) -> Result<(), ApiError> {
+    async fn authenticator(&mut self) -> Result<(), ApiError> {
         let kind = self.classify_key()?;
         self.context.caller.key = kind;
         match &self.token {
@@ -113,6 +113,7 @@ impl<'a> Asked<'a> {
                     .services
                     .accounts
                     .read_token(token)
+                    .await?
                     .ok_or_else(bad_token)?;
                 self.context.caller.user = Some(claims.user);
                 self.issued_at = claims.issued_at;
@@ -132,8 +133,8 @@ impl<'a> Asked<'a> {
     }
 
     /// As [`Asked::authenticator`], but what is wrong is as if it were not there.
-    fn inject_auth_id(&mut self) {
-        if self.authenticator().is_err() {
+    async fn inject_auth_id(&mut self) {
+        if self.authenticator().await.is_err() {
             self.context.caller.user = None;
         }
     }

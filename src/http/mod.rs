@@ -14,6 +14,7 @@ pub mod health;
 mod limits;
 pub mod mask;
 mod metrics;
+pub mod remote;
 pub mod reply;
 pub mod router;
 pub mod server;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::checks::Asked;
 use super::frame::trace_of;
+use super::remote::Remote;
 use super::reply::Outcome;
 use super::trace::{Trace, Watch};
 use super::{body, contents, error};
@@ -49,11 +50,10 @@ pub async fn route(
             .get(name)
             .and_then(|value| value.to_str().ok())
     };
-    let address = request.peer_addr().map(|address| address.ip().to_string());
     let asked = Credentials {
         key: header("x-skygear-api-key").map(str::to_owned),
         token: header("x-skygear-access-token").map(str::to_owned),
-        address: address.unwrap_or_default(),
+        remote: Remote::of(&request),
     };
     let context = context(trace.id, Origin::Api, &services);
     // Decoded: names of lambdas may hold what paths have to escape.
@@ -69,7 +69,7 @@ pub async fn route(
 struct Credentials {
     key: Option<String>,
     token: Option<String>,
-    address: String,
+    remote: Remote,
 }
 
 /// An action, or a plugin's lambda.
@@ -155,9 +155,9 @@ async fn perform(
     let (context, scope, key, token) = (asked.context, asked.scope, asked.key, asked.token);
     if matches!(target, Target::Lambda(_)) && context.origin == Origin::Api {
         // Plugins find key and token in the body, wherever they came from.
-        for (name, shown) in [("api_key", key), ("access_token", token)] {
+        for (name, shown) in [("api_key", &key), ("access_token", &token)] {
             if let Some(shown) = shown {
-                body.insert(name.to_owned(), shown.into());
+                body.insert(name.to_owned(), shown.as_str().into());
             }
         }
     }
@@ -166,7 +166,8 @@ async fn perform(
         context,
         scope,
         body,
-        address: shown.address,
+        token,
+        remote: shown.remote,
     };
     match target {
         Target::Action(action) => (action.run)(call).await,

@@ -18,6 +18,7 @@ mod digest;
 pub mod index;
 mod layout;
 mod names;
+mod people;
 mod query;
 mod read;
 mod readers;

@@ -1,27 +1,25 @@
-//! Reading by key: heads, users, relations, and what the server keeps in memory.
+//! Reading records by key, and what the server keeps in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use skytrail_actors::store::Snapshot;
 use skytrail_schema::acl::Acl;
-use skytrail_schema::event::{RoleFlags, UserState};
+use skytrail_schema::event::RoleFlags;
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
-use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::apply::settings::relation_number;
 use super::layout::{Catalog, SYSTEM_COLUMNS, Table, TypeLayout};
 use super::sql::{Arg, Sql};
 use super::value::{decode, encode};
 
 /// The most keys that one statement looks up.
-const MAX_KEYS: usize = 256;
+pub(super) const MAX_KEYS: usize = 256;
 
 /// Adds the columns of a head, each read from the table with the alias `t`.
 pub(crate) fn push_head_columns(sql: &mut Sql, table: &Table) {
@@ -81,7 +79,7 @@ fn parse_access(text: &str) -> Result<Acl, sqlx::Error> {
     serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-fn unsigned<T: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
+pub(super) fn unsigned<T: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
     let number: i64 = row.try_get_unchecked(index)?;
     T::try_from(number).map_err(|_| sqlx::Error::Decode("number out of range".into()))
 }
@@ -114,29 +112,6 @@ pub(crate) async fn heads(
         }
     }
     Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
-}
-
-/// Loads auth rows.
-pub(crate) async fn users(
-    conn: &mut SqliteConnection,
-    ids: &[UserId],
-) -> Result<Vec<Option<(u32, UserState)>>, sqlx::Error> {
-    let mut found: HashMap<String, (u32, UserState)> = HashMap::new();
-    for chunk in ids.chunks(MAX_KEYS) {
-        let mut sql = Sql::new("SELECT id, version, state FROM _auth WHERE id IN (");
-        sql.holes(chunk.len()).push(")");
-        let args = chunk.iter().map(|id| Arg::text(id.as_str())).collect();
-        for row in sql.into_text().fetch_all(conn, args).await? {
-            let state: &str = row.try_get(2)?;
-            let state =
-                serde_json::from_str(state).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
-        }
-    }
-    Ok(ids
-        .iter()
-        .map(|id| found.get(id.as_str()).cloned())
-        .collect())
 }
 
 /// Finds a record by the values of some fields.
@@ -224,66 +199,6 @@ pub(crate) async fn count(conn: &mut SqliteConnection, table: &Table) -> Result<
     sql.name(&table.name);
     let row = sql.fetch_optional(conn).await?;
     row.map_or(Ok(0), |row| unsigned(&row, 0))
-}
-
-/// Loads the version of a relation's stream and whether it holds.
-pub(crate) async fn relation(
-    conn: &mut SqliteConnection,
-    relation: Relation,
-    from: &UserId,
-    to: &UserId,
-) -> Result<(u32, bool), sqlx::Error> {
-    let mut sql = Sql::new("SELECT (SELECT version FROM _relation_version WHERE kind=");
-    sql.bind(Arg::Int(relation_number(relation)))
-        .push(" AND from_user=");
-    sql.bind(Arg::text(from.as_str()));
-    sql.push("), EXISTS (SELECT 1 FROM _relation WHERE kind=");
-    sql.bind(Arg::Int(relation_number(relation)))
-        .push(" AND from_user=");
-    sql.bind(Arg::text(from.as_str())).push(" AND to_user=");
-    sql.bind(Arg::text(to.as_str())).push(")");
-    let Some(row) = sql.fetch_optional(conn).await? else {
-        return Ok((0, false));
-    };
-    let version: Option<i64> = row.try_get_unchecked(0)?;
-    let version = u32::try_from(version.unwrap_or_default());
-    let holds: i64 = row.try_get_unchecked(1)?;
-    Ok((version.unwrap_or_default(), holds != 0))
-}
-
-/// Lists related users by id.
-pub(crate) async fn related(
-    conn: &mut SqliteConnection,
-    relation: Relation,
-    direction: Direction,
-    user: &UserId,
-) -> Result<Vec<UserId>, sqlx::Error> {
-    let kind = || Arg::Int(relation_number(relation));
-    let user = || Arg::text(user.as_str());
-    let mut sql = match direction {
-        Direction::Outward | Direction::Mutual => {
-            let mut sql = Sql::new("SELECT to_user FROM _relation AS r WHERE kind=");
-            sql.bind(kind()).push(" AND from_user=").bind(user());
-            sql
-        }
-        Direction::Inward => {
-            let mut sql = Sql::new("SELECT from_user FROM _relation WHERE kind=");
-            sql.bind(kind()).push(" AND to_user=").bind(user());
-            sql
-        }
-    };
-    if direction == Direction::Mutual {
-        sql.push(" AND EXISTS (SELECT 1 FROM _relation AS back WHERE back.kind=")
-            .bind(kind());
-        sql.push(" AND back.from_user=r.to_user AND back.to_user=")
-            .bind(user());
-        sql.push(")");
-    }
-    sql.push(" ORDER BY 1");
-    let rows = sql.fetch_all(conn).await?;
-    rows.iter()
-        .map(|row| Ok(UserId::from(row.try_get::<&str, _>(0)?)))
-        .collect()
 }
 
 /// Loads the types and the checkpoint.

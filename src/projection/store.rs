@@ -1,5 +1,6 @@
 //! The store's port, on SQLite.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,8 +8,10 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::spawn::spawn_named;
-use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, RecordStore, Snapshot, StoreError};
-use skytrail_schema::event::{Commit, UserState};
+use skytrail_actors::store::{
+    Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
+};
+use skytrail_schema::event::{Commit, Service, UserState};
 use skytrail_schema::id::{RecordId, RecordKey, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
@@ -26,6 +29,7 @@ use super::apply::WriterState;
 use super::condition::{Condition, failed};
 use super::index::{self, IndexEntry, IndexLimits, Look, Stats};
 use super::layout::{Catalog, TypeLayout};
+use super::people;
 use super::query;
 use super::read;
 use super::readers::{Reader, Readers};
@@ -303,20 +307,40 @@ impl RecordStore for SqlStore {
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
         let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::users(conn, ids)
+        people::users(conn, ids)
             .await
             .map_err(|error| self.failed(error))
     }
 
-    async fn load_relation(
+    async fn find_linked(
+        &self,
+        service: &Service,
+        principal: &str,
+    ) -> Result<Option<UserId>, StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        people::linked(conn, service, principal)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn load_relations(
         &self,
         relation: Relation,
         from: &UserId,
-        to: &UserId,
-    ) -> Result<(u32, bool), StoreError> {
+        others: &[UserId],
+    ) -> Result<(u32, BTreeSet<UserId>), StoreError> {
         let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::relation(conn, relation, from, to)
+        people::relations(conn, relation, from, others)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        people::related_page(conn, wanted)
             .await
             .map_err(|error| self.failed(error))
     }

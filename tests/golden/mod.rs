@@ -56,7 +56,10 @@ macro_rules! golden {
     };
 }
 
-golden! { core record_save record_query record_fetch_delete database acl pubsub }
+golden! {
+    core record_save record_query record_fetch_delete database acl pubsub relation role
+    sso_custom_token
+}
 
 /// Every scenario that is answered otherwise has its row in the documentation, and no other has.
 #[test]

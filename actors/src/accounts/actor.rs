@@ -12,14 +12,18 @@ use serde::Serialize;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::id::{RoleName, UserId};
+use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::disable::refuse_disabled;
-use super::messages::{ChangeRelations, ChangeRoles, LogIn, Session, SetFlaggedRoles, SignUp};
+use super::messages::{
+    Arrival, ChangeRelations, ChangeRoles, LinkAccount, ListRelated, LogIn, LogInWithAccount,
+    RelatedUsers, Session, SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
+};
 use super::ports::{PasswordHasher, Tokens};
 use super::service::{AccountService, TokenClaims};
-use super::{relations, sign_up};
+use super::{relations, sign_up, sso};
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
@@ -104,8 +108,22 @@ impl AccountService for Accounts {
         self.session_of_caller(context).await
     }
 
-    fn read_token(&self, token: &str) -> Option<TokenClaims> {
-        self.tokens.read(token, self.env.clock.now())
+    async fn read_token(&self, token: &str) -> Result<Option<TokenClaims>, ApiError> {
+        self.tokens.read(token, self.env.clock.now()).await
+    }
+
+    async fn forget_token(&self, token: &str) -> Result<(), ApiError> {
+        self.tokens.forget(token).await
+    }
+
+    async fn find_user(
+        &self,
+        auth_data: &BTreeMap<String, Value>,
+    ) -> Result<Option<UserId>, ApiError> {
+        match sign_up::effective_alternative(&self.auth_keys, auth_data) {
+            Some(alternative) => self.find(&alternative, auth_data).await,
+            None => Ok(None),
+        }
     }
 
     async fn load_user(&self, id: &UserId) -> Result<Option<UserState>, ApiError> {
@@ -161,7 +179,27 @@ impl AccountService for Accounts {
     async fn change_relations(
         &self,
         command: ChangeRelations,
-    ) -> Result<Vec<Result<UserId, ApiError>>, ApiError> {
+    ) -> Result<relations::Changed, ApiError> {
         relations::change(self, command).await
+    }
+
+    async fn list_related(&self, command: ListRelated) -> Result<RelatedUsers, ApiError> {
+        relations::list(self, command).await
+    }
+
+    async fn log_in_with_account(&self, command: LogInWithAccount) -> Result<Arrival, ApiError> {
+        sso::log_in(self, command).await
+    }
+
+    async fn sign_up_with_account(&self, command: SignUpWithAccount) -> Result<Session, ApiError> {
+        sso::sign_up(self, command).await
+    }
+
+    async fn link_account(&self, command: LinkAccount) -> Result<(), ApiError> {
+        sso::link(self, command).await
+    }
+
+    async fn unlink_account(&self, command: UnlinkAccount) -> Result<(), ApiError> {
+        sso::unlink(self, command).await
     }
 }

@@ -1,8 +1,10 @@
 //! Signing in with auth data and a password.
 
+use std::collections::BTreeMap;
+
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{TypeName, UserId};
-use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::value::Value;
 
 use super::actor::Accounts;
 use super::disable::refuse_disabled;
@@ -14,8 +16,7 @@ impl Accounts {
     pub(super) async fn log_in_with_password(&self, command: LogIn) -> Result<Session, ApiError> {
         let alternative = sign_up::effective_alternative(&self.auth_keys, &command.auth_data)
             .ok_or_else(|| ApiError::invalid_argument("invalid auth data", &["auth_data"]))?;
-        let definition = self.env.definition(&TypeName::user());
-        let user = self.find(&definition, &alternative, &command).await?;
+        let user = self.find(&alternative, &command.auth_data).await?;
         let state = match &user {
             Some(id) => self.load(id).await?.1.map(|(_, state)| state),
             None => None,
@@ -33,30 +34,28 @@ impl Accounts {
             return Err(ApiError::new(Code::InvalidCredentials, message));
         }
         let profile = self.profile(&id, &command.context).await?;
-        let session = self.session(&id, &state, profile)?;
+        let session = self.session(&id, &state, profile).await?;
         self.note_seen(&id, &command.context, true).await?;
         Ok(session)
     }
 
     /// Finds the user whose record has the alternative's values.
-    async fn find(
+    pub(super) async fn find(
         &self,
-        definition: &TypeDefinition,
         alternative: &[String],
-        command: &LogIn,
+        auth_data: &BTreeMap<String, Value>,
     ) -> Result<Option<UserId>, ApiError> {
+        let definition = self.env.definition(&TypeName::user());
         if !definition.is_created {
             return Ok(None);
         }
         self.env.applied.wait_for(self.env.log.head()).await?;
         let values = alternative.iter().filter_map(|key| {
-            command
-                .auth_data
-                .get(key)
-                .map(|value| (key.as_str(), value))
+            let value = auth_data.get(key);
+            value.map(|value| (key.as_str(), value))
         });
         let values: Vec<_> = values.collect();
-        let found = self.env.store.find_by_fields(definition, &values).await?;
+        let found = self.env.store.find_by_fields(&definition, &values).await?;
         Ok(found.map(|key| UserId::new(key.as_str())))
     }
 }

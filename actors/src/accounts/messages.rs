@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value as Json;
+use skytrail_schema::event::Service;
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::record::{Fields, Record};
@@ -64,6 +66,72 @@ pub struct ChangeRoles {
     pub is_assignment: bool,
 }
 
+/// An account elsewhere, and what the service there says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Account {
+    /// Who vouches for the user.
+    pub service: Service,
+    /// The account's id there.
+    pub principal: String,
+    /// What is said of it; null when nothing is.
+    pub profile: Json,
+}
+
+/// Signs in whoever an account elsewhere is linked to.
+#[derive(Clone, Debug)]
+pub struct LogInWithAccount {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The account; the caller vouches for it.
+    pub account: Account,
+    /// Fields that are merged into the user record.
+    pub fields: Fields,
+    /// Whether a user is made for an account that is linked to nobody.
+    pub may_sign_up: bool,
+}
+
+/// A user who came in through an account elsewhere.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The session.
+    pub session: Session,
+    /// Whether the user was made just now.
+    pub is_new: bool,
+}
+
+/// Creates a user for an account elsewhere.
+#[derive(Clone, Debug)]
+pub struct SignUpWithAccount {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The account; the caller vouches for it.
+    pub account: Account,
+    /// Fields of the user record.
+    pub fields: Fields,
+}
+
+/// Links an account elsewhere to a user who exists.
+#[derive(Clone, Debug)]
+pub struct LinkAccount {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The user.
+    pub user: UserId,
+    /// The account.
+    pub account: Account,
+}
+
+/// Unlinks a user's account at a service.
+#[derive(Clone, Debug)]
+pub struct UnlinkAccount {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The user.
+    pub user: UserId,
+    /// Who vouched.
+    pub service: Service,
+}
+
 /// Which flag of roles is set as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoleFlag {
@@ -91,10 +159,41 @@ pub struct ChangeRelations {
     pub context: RequestContext,
     /// The kind.
     pub relation: Relation,
-    /// Which way they point; `Mutual` makes both.
-    pub direction: Direction,
     /// The other users.
     pub targets: Vec<UserId>,
     /// Made, or else ended.
     pub is_addition: bool,
+}
+
+/// Lists users that are related to the caller.
+#[derive(Clone, Debug)]
+pub struct ListRelated {
+    /// Who asks; the relations are the caller's.
+    pub context: RequestContext,
+    /// The kind.
+    pub relation: Relation,
+    /// Which way they point; `Mutual` both.
+    pub direction: Direction,
+    /// How many at most; `None` for all.
+    pub limit: Option<u64>,
+    /// How many are skipped, in the order of ids.
+    pub offset: u64,
+}
+
+/// A user to whom there is a relation.
+#[derive(Clone, Debug)]
+pub struct RelatedUser {
+    /// The user.
+    pub id: UserId,
+    /// The user record, as the caller may see it, if there is one.
+    pub profile: Option<Record>,
+}
+
+/// A page of related users.
+#[derive(Clone, Debug)]
+pub struct RelatedUsers {
+    /// The page.
+    pub users: Vec<RelatedUser>,
+    /// How many there are in all.
+    pub count: u64,
 }

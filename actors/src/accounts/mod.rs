@@ -10,5 +10,6 @@ mod roles;
 pub mod service;
 mod session;
 mod sign_up;
+mod sso;
 
 pub use actor::{Accounts, AccountsState};

@@ -1,4 +1,4 @@
-//! What accounts need from outside: slow hashing and signed tokens.
+//! What accounts need from outside: slow hashing and tokens.
 
 use async_trait::async_trait;
 use skytrail_schema::code::ApiError;
@@ -24,14 +24,24 @@ pub trait PasswordHasher: Send + Sync + 'static {
     async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, ApiError>;
 }
 
-/// Issues and reads access tokens.
+/// Issues, reads and forgets access tokens.
+#[async_trait]
 pub trait Tokens: Send + Sync + 'static {
     /// Issues a token.
     ///
     /// # Errors
-    /// The signing failed.
-    fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError>;
+    /// The token could not be signed or stored.
+    async fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError>;
 
-    /// Reads a token; `None` when it is not one, not ours, or expired.
-    fn read(&self, token: &str, now: Timestamp) -> Option<TokenClaims>;
+    /// Reads a token; `None` when it is not one, not ours, expired, or forgotten.
+    ///
+    /// # Errors
+    /// Tokens are stored, and the store does not answer.
+    async fn read(&self, token: &str, now: Timestamp) -> Result<Option<TokenClaims>, ApiError>;
+
+    /// Forgets a token, where tokens are stored; that there is none is no error.
+    ///
+    /// # Errors
+    /// As [`Tokens::read`].
+    async fn forget(&self, token: &str) -> Result<(), ApiError>;
 }

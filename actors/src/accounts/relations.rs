@@ -1,77 +1,201 @@
-//! Making and ending relations between users.
+//! Relations between users: making, ending and listing them.
+//!
+//! All of them are the caller's: what others follow is nobody else's to change or to read.
+
+use std::collections::BTreeSet;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RelationTarget, Stream};
-use skytrail_schema::id::UserId;
-use skytrail_schema::predicate::Direction;
+use skytrail_schema::id::{RecordId, UserId};
 
 use super::actor::Accounts;
-use super::messages::ChangeRelations;
+use super::messages::{ChangeRelations, ListRelated, RelatedUser, RelatedUsers};
+use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
+use crate::store::RelatedPage;
 
-/// Makes or ends relations of the caller; one result per target.
+/// One result per target, in request order.
+pub(super) type Changed = Vec<Result<RelatedUser, ApiError>>;
+
+/// Makes or ends relations of the caller, all in one commit.
 ///
 /// # Errors
 /// Overload, or a caller without a user.
 pub(super) async fn change(
     accounts: &Accounts,
     command: ChangeRelations,
-) -> Result<Vec<Result<UserId, ApiError>>, ApiError> {
-    let message = "Authentication is required for this action, please login.";
-    let me = command.context.caller.user.clone();
-    let me = me.ok_or_else(|| ApiError::new(Code::NotAuthenticated, message))?;
-    let mut results = Vec::with_capacity(command.targets.len());
-    for target in &command.targets {
-        if accounts.load(target).await?.1.is_none() {
-            results.push(Err(ApiError::new(Code::ResourceNotFound, "user not found")));
-            continue;
-        }
-        let pairs = match command.direction {
-            Direction::Outward => vec![(&me, target)],
-            Direction::Inward => vec![(target, &me)],
-            Direction::Mutual => vec![(&me, target), (target, &me)],
+) -> Result<Changed, ApiError> {
+    let me = caller(&command.context)?;
+    let done = until_settled(&accounts.turn, |_| attempt(accounts, &command, &me)).await?;
+    let changed = done.iter().flatten().cloned().collect();
+    let mut users = profiles(accounts, &command.context, changed)
+        .await?
+        .into_iter();
+    let result = |done: Result<UserId, ApiError>| {
+        let user = done.map(|_| users.next());
+        user.transpose()
+            .unwrap_or_else(|| Err(ApiError::unexpected("a user was lost")))
+    };
+    Ok(done.into_iter().map(result).collect())
+}
+
+async fn attempt(
+    accounts: &Accounts,
+    command: &ChangeRelations,
+    me: &UserId,
+) -> Result<Outcome<Vec<Result<UserId, ApiError>>>, ApiError> {
+    let env = &accounts.env;
+    let read_position = env.live.position();
+    env.applied.wait_for(read_position).await?;
+    let ChangeRelations {
+        relation, targets, ..
+    } = command;
+    let (mut version, mut held) = env.store.load_relations(*relation, me, targets).await?;
+    let mut plan = Plan::default();
+    let mut results = Vec::with_capacity(targets.len());
+    for target in targets {
+        // Users are never unmade, so that one is there needs no watching.
+        let is_known = !command.is_addition || accounts.load(target).await?.1.is_some();
+        let body = match decide(command.is_addition, is_known, &mut held, target) {
+            Ok(body) => body,
+            Err(refused) => {
+                results.push(Err(refused));
+                continue;
+            }
         };
-        for (from, to) in pairs {
-            change_one(accounts, &command, from, to).await?;
+        if let Some(body) = body {
+            version += 1;
+            plan.push(Stream::Relation(*relation, me.clone()), version, body);
         }
         results.push(Ok(target.clone()));
     }
-    Ok(results)
+    if plan.events.is_empty() {
+        return Ok(Outcome::Done(results));
+    }
+    let committed = commit(&env.log, plan, read_position, &command.context).await?;
+    Ok(match committed {
+        Outcome::Done(_) => Outcome::Done(results),
+        Outcome::Conflict => Outcome::Conflict,
+    })
 }
 
-async fn change_one(
-    accounts: &Accounts,
-    command: &ChangeRelations,
-    from: &UserId,
-    to: &UserId,
-) -> Result<(), ApiError> {
-    let env = &accounts.env;
-    until_settled(&accounts.turn, |_| async {
-        let read_position = env.live.position();
-        env.applied.wait_for(read_position).await?;
-        let (version, holds) = env.store.load_relation(command.relation, from, to).await?;
-        if holds == command.is_addition {
-            return Ok(Outcome::Done(()));
+/// Decides what happens to one target; nothing, when the relation is there already.
+fn decide(
+    is_addition: bool,
+    is_known: bool,
+    held: &mut BTreeSet<UserId>,
+    target: &UserId,
+) -> Result<Option<EventBody>, ApiError> {
+    let to = RelationTarget { to: target.clone() };
+    if is_addition {
+        if !is_known {
+            return Err(ApiError::new(Code::ResourceNotFound, "user not found"));
         }
-        let target = RelationTarget { to: to.clone() };
-        let body = if command.is_addition {
-            EventBody::RelationAdded(target)
-        } else {
-            EventBody::RelationRemoved(target)
-        };
-        let mut plan = Plan::default();
-        plan.push(
-            Stream::Relation(command.relation, from.clone()),
-            version + 1,
-            body,
-        );
-        Ok(
-            match commit(&env.log, plan, read_position, &command.context).await? {
-                Outcome::Done(_) => Outcome::Done(()),
-                Outcome::Conflict => Outcome::Conflict,
-            },
-        )
-    })
-    .await
+        return Ok(held
+            .insert(target.clone())
+            .then_some(EventBody::RelationAdded(to)));
+    }
+    if held.remove(target) {
+        return Ok(Some(EventBody::RelationRemoved(to)));
+    }
+    let message = "there is no such relation to this user";
+    Err(ApiError::new(Code::ResourceNotFound, message))
+}
+
+/// Lists users that are related to the caller.
+///
+/// # Errors
+/// The store failed, or a caller without a user.
+pub(super) async fn list(
+    accounts: &Accounts,
+    command: ListRelated,
+) -> Result<RelatedUsers, ApiError> {
+    let env = &accounts.env;
+    let wanted = RelatedPage {
+        relation: command.relation,
+        direction: command.direction,
+        user: caller(&command.context)?,
+        limit: command.limit,
+        offset: command.offset,
+    };
+    env.applied.wait_for(env.live.position()).await?;
+    let (ids, count) = env.store.list_related(&wanted).await?;
+    let users = profiles(accounts, &command.context, ids).await?;
+    Ok(RelatedUsers { users, count })
+}
+
+fn caller(context: &RequestContext) -> Result<UserId, ApiError> {
+    let message = "Authentication is required for this action, please login.";
+    let me = context.caller.user.clone();
+    me.ok_or_else(|| ApiError::new(Code::NotAuthenticated, message))
+}
+
+/// Loads user records with the fields that the caller may read. Their access lists do not apply.
+async fn profiles(
+    accounts: &Accounts,
+    context: &RequestContext,
+    users: Vec<UserId>,
+) -> Result<Vec<RelatedUser>, ApiError> {
+    let records: Vec<RecordId> = users.iter().map(RecordId::user).collect();
+    let heads = accounts.env.load_heads(&records).await?;
+    let rules = accounts.env.live.get_field_rules();
+    let related = |(id, record): (UserId, RecordId)| {
+        let profile = heads.get(&record).map(|head| {
+            let mut record = head.record.clone();
+            rules.hide_unreadable(&context.caller, &mut record);
+            record
+        });
+        RelatedUser { id, profile }
+    };
+    Ok(users.into_iter().zip(records).map(related).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a plain set: what is answered, and what the events leave.
+        #[test]
+        fn targets_are_decided_in_turn(
+            start in prop::collection::btree_set(0_u8..6, 0..6),
+            known in prop::collection::btree_set(0_u8..6, 0..6),
+            targets in prop::collection::vec(0_u8..6, 0..12),
+            is_addition in any::<bool>(),
+        ) {
+            let id = |number: u8| UserId::from(number.to_string());
+            let before: BTreeSet<UserId> = start.into_iter().map(id).collect();
+            let (mut held, mut folded) = (before.clone(), before.clone());
+            let mut answers = BTreeMap::new();
+            for number in targets {
+                let was_held = held.contains(&id(number));
+                let is_known = known.contains(&number);
+                let body = decide(is_addition, is_known, &mut held, &id(number));
+                let is_refused = if is_addition { !is_known } else { !was_held };
+                prop_assert_eq!(body.is_err(), is_refused);
+                match body.ok().flatten() {
+                    Some(EventBody::RelationAdded(to)) => prop_assert!(folded.insert(to.to)),
+                    Some(EventBody::RelationRemoved(to)) => prop_assert!(folded.remove(&to.to)),
+                    Some(other) => prop_assert!(false, "{other:?}"),
+                    None => {}
+                }
+                answers.insert(number, is_refused);
+            }
+            prop_assert_eq!(&folded, &held);
+            for (number, is_refused) in answers {
+                let is_there = held.contains(&id(number));
+                if is_addition && !is_refused {
+                    prop_assert!(is_there);
+                }
+                if !is_addition {
+                    prop_assert!(!is_there);
+                }
+            }
+        }
+    }
 }

@@ -118,7 +118,8 @@ impl Accounts {
             let mut read_position = self.env.live.position();
             let mut plan = Plan::default();
             plan.define_roles(&self.env, roles.iter());
-            for id in users {
+            // Once each: a user may be named twice.
+            for id in users.iter().collect::<BTreeSet<_>>() {
                 let (position, user) = self.load(id).await?;
                 read_position = read_position.min(position);
                 let Some((version, state)) = user else {

@@ -7,8 +7,12 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::time::Timestamp;
+use skytrail_schema::value::Value;
 
-use super::messages::{ChangeRelations, ChangeRoles, LogIn, Session, SetFlaggedRoles, SignUp};
+use super::messages::{
+    Arrival, ChangeRelations, ChangeRoles, LinkAccount, ListRelated, LogIn, LogInWithAccount,
+    RelatedUser, RelatedUsers, Session, SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
+};
 use crate::context::RequestContext;
 
 /// What a valid token says.
@@ -43,7 +47,25 @@ pub trait AccountService: Send + Sync + 'static {
     async fn me(&self, context: RequestContext) -> Result<Session, ApiError>;
 
     /// Reads a token; `None` when it is not one of ours, expired, or not valid any more as such.
-    fn read_token(&self, token: &str) -> Option<TokenClaims>;
+    ///
+    /// # Errors
+    /// The tokens cannot be asked for at present.
+    async fn read_token(&self, token: &str) -> Result<Option<TokenClaims>, ApiError>;
+
+    /// Forgets a token, where tokens are stored.
+    ///
+    /// # Errors
+    /// As [`AccountService::read_token`].
+    async fn forget_token(&self, token: &str) -> Result<(), ApiError>;
+
+    /// Finds the user whom auth data names.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn find_user(
+        &self,
+        auth_data: &BTreeMap<String, Value>,
+    ) -> Result<Option<UserId>, ApiError>;
 
     /// Loads a user's auth row.
     ///
@@ -66,6 +88,31 @@ pub trait AccountService: Send + Sync + 'static {
     /// # Errors
     /// 127, with the reason and the time when it ends, if they are known.
     fn refuse_disabled(&self, state: &UserState) -> Result<(), ApiError>;
+
+    /// Signs in whoever an account elsewhere is linked to; makes a user for it where that is allowed.
+    ///
+    /// # Errors
+    /// 105 when it is linked to nobody and no user is made, 127 for a disabled user, and whatever
+    /// saving the user record refuses with.
+    async fn log_in_with_account(&self, command: LogInWithAccount) -> Result<Arrival, ApiError>;
+
+    /// Creates a user without a password for an account elsewhere.
+    ///
+    /// # Errors
+    /// 108 when the account is linked already, and as [`AccountService::sign_up`].
+    async fn sign_up_with_account(&self, command: SignUpWithAccount) -> Result<Session, ApiError>;
+
+    /// Links an account elsewhere to a user.
+    ///
+    /// # Errors
+    /// 108 when the account is linked, or the user has one at the service; 110 without such a user.
+    async fn link_account(&self, command: LinkAccount) -> Result<(), ApiError>;
+
+    /// Unlinks a user's account at a service.
+    ///
+    /// # Errors
+    /// 110 without such a user, or such an account.
+    async fn unlink_account(&self, command: UnlinkAccount) -> Result<(), ApiError>;
 
     /// Gives or takes roles.
     ///
@@ -98,5 +145,11 @@ pub trait AccountService: Send + Sync + 'static {
     async fn change_relations(
         &self,
         command: ChangeRelations,
-    ) -> Result<Vec<Result<UserId, ApiError>>, ApiError>;
+    ) -> Result<Vec<Result<RelatedUser, ApiError>>, ApiError>;
+
+    /// Lists users that are related to the caller.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn list_related(&self, command: ListRelated) -> Result<RelatedUsers, ApiError>;
 }

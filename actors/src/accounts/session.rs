@@ -25,13 +25,13 @@ impl Accounts {
         let (_, user) = self.load(&id).await?;
         let (_, state) = user.ok_or_else(missing)?;
         let profile = self.profile(&id, &context).await?;
-        let session = self.session(&id, &state, profile)?;
+        let session = self.session(&id, &state, profile).await?;
         self.note_seen(&id, &context, false).await?;
         Ok(session)
     }
 
     /// Builds the answer of sign-up, login and `me`, with a fresh token.
-    pub(super) fn session(
+    pub(super) async fn session(
         &self,
         id: &UserId,
         state: &UserState,
@@ -48,7 +48,7 @@ impl Accounts {
             user: id.clone(),
             profile,
             roles: state.roles.clone(),
-            access_token: self.tokens.issue(id, self.env.clock.now())?,
+            access_token: self.tokens.issue(id, self.env.clock.now()).await?,
             last_login_at,
             last_seen_at: state.last_seen_at,
         })

@@ -1,6 +1,6 @@
 //! Signing up: auth row and user record in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
@@ -12,7 +12,9 @@ use skytrail_schema::value::Value;
 use uuid::Uuid;
 
 use super::actor::Accounts;
-use super::messages::{Session, SignUp};
+use super::messages::{Account, Session, SignUp};
+use super::sso;
+use crate::context::RequestContext;
 use crate::plugin::Trigger;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::{Plan, Surroundings, head_after, new_unique_values};
@@ -50,57 +52,18 @@ pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Sess
         Some(password) => Some(accounts.hasher.hash(password.clone()).await?),
         None => None,
     };
-    let id = Accounts::new_user_id();
-    let mut fields = command.profile.clone();
-    fields.extend(
-        command
-            .auth_data
-            .clone()
-            .into_iter()
-            .filter(|(_, value)| !value.is_null()),
-    );
-    let mut context = command.context.clone();
-    context.caller.user = Some(id.clone());
-    let record_id = RecordId::user(&id);
-    types::extend_by(&accounts.env, [(&record_id, &fields)].into_iter(), &context).await?;
+    let mut fields = command.profile;
+    let given = command.auth_data.into_iter();
+    fields.extend(given.filter(|(_, value)| !value.is_null()));
     let newcomer = Newcomer {
-        id,
+        context: command.context,
         hash,
-        item: item(record_id, fields),
-        context,
+        fields,
+        roles: default_roles(accounts),
+        account: None,
     };
-    let attempt_id = Uuid::now_v7();
-    let (state, head) = until_settled(&accounts.turn, |_| {
-        newcomer.attempt(accounts, &command, attempt_id)
-    })
-    .await?;
-    let (env, record) = (&accounts.env, &head.record);
-    if !env
-        .plugins
-        .points()
-        .hooks(&record.id.record_type, Trigger::AfterSave)
-        .is_empty()
-    {
-        env.applied.wait_for(head.position).await?;
-        let context = &command.context;
-        hooks::run(
-            &env.plugins,
-            hooks::Occasion {
-                trigger: Trigger::AfterSave,
-                context,
-                attempt: attempt_id,
-            },
-            record,
-            None,
-        )
-        .await?;
-    }
-    let mut session = accounts.session(&newcomer.id, &state, Some(record.clone()))?;
-    session.last_seen_at = None;
-    accounts
-        .note_seen(&newcomer.id, &newcomer.context, true)
-        .await?;
-    Ok(session)
+    let session = newcomer.create(accounts).await?;
+    session.ok_or_else(|| user_duplicated(taken()))
 }
 
 fn check(accounts: &Accounts, command: &SignUp) -> Result<(), ApiError> {
@@ -156,25 +119,96 @@ pub(super) fn login_draft(head: &Arc<Head>, user: &UserId, now: Timestamp) -> Dr
     }
 }
 
-struct Newcomer {
-    id: UserId,
-    hash: Option<String>,
-    item: SaveItem,
-    context: crate::context::RequestContext,
+/// Somebody who is about to become a user.
+pub(super) struct Newcomer {
+    /// The request. Hooks see it as it is: without the user who is not there yet.
+    pub(super) context: RequestContext,
+    /// The password's hash.
+    pub(super) hash: Option<String>,
+    /// The user record's fields.
+    pub(super) fields: Fields,
+    /// The first roles.
+    pub(super) roles: BTreeSet<RoleName>,
+    /// An account elsewhere that signs the user in.
+    pub(super) account: Option<Account>,
 }
 
 impl Newcomer {
+    /// Makes the user and signs him in; `None` when the account elsewhere has a user meanwhile.
+    ///
+    /// # Errors
+    /// As the service says of signing up.
+    pub(super) async fn create(self, accounts: &Accounts) -> Result<Option<Session>, ApiError> {
+        let id = Accounts::new_user_id();
+        let mut own_context = self.context.clone();
+        own_context.caller.user = Some(id.clone());
+        let record = RecordId::user(&id);
+        let brought = [(&record, &self.fields)].into_iter();
+        types::extend_by(&accounts.env, brought, &own_context).await?;
+        let creation = Creation {
+            item: item(record, self.fields.clone()),
+            id,
+            newcomer: self,
+            own_context,
+            attempt: Uuid::now_v7(),
+        };
+        let made = until_settled(&accounts.turn, |_| creation.attempt(accounts)).await?;
+        let Some((state, head)) = made else {
+            return Ok(None);
+        };
+        creation.run_after_hooks(accounts, &head).await?;
+        let (id, profile) = (&creation.id, Some(head.record.clone()));
+        let mut session = accounts.session(id, &state, profile).await?;
+        session.last_seen_at = None;
+        accounts.note_seen(id, &creation.own_context, true).await?;
+        Ok(Some(session))
+    }
+}
+
+/// The making of one user.
+struct Creation {
+    id: UserId,
+    item: SaveItem,
+    newcomer: Newcomer,
+    /// The request as the user's own.
+    own_context: RequestContext,
+    /// What the hooks cause names it.
+    attempt: Uuid,
+}
+
+impl Creation {
+    async fn run_after_hooks(&self, accounts: &Accounts, head: &Head) -> Result<(), ApiError> {
+        let (env, record) = (&accounts.env, &head.record);
+        let points = env.plugins.points();
+        if points
+            .hooks(&record.id.record_type, Trigger::AfterSave)
+            .is_empty()
+        {
+            return Ok(());
+        }
+        env.applied.wait_for(head.position).await?;
+        let occasion = hooks::Occasion {
+            trigger: Trigger::AfterSave,
+            context: &self.newcomer.context,
+            attempt: self.attempt,
+        };
+        hooks::run(&env.plugins, occasion, record, None).await
+    }
+
     async fn attempt(
         &self,
         accounts: &Accounts,
-        command: &SignUp,
-        attempt_id: Uuid,
-    ) -> Result<Outcome<(UserState, Arc<Head>)>, ApiError> {
+    ) -> Result<Outcome<Option<(UserState, Arc<Head>)>>, ApiError> {
         let env = &accounts.env;
         let position = env.live.position();
+        if let Some(account) = &self.newcomer.account
+            && sso::find(accounts, account, position).await?.is_some()
+        {
+            return Ok(Outcome::Done(None));
+        }
         let definition = env.definition(&self.item.id.record_type);
         let at = DraftContext {
-            caller: &self.context.caller,
+            caller: &self.own_context.caller,
             database: &Database::Public,
             definition: &definition,
             now: env.clock.now(),
@@ -186,17 +220,19 @@ impl Newcomer {
             original: None,
             provenance: Vec::new(),
         };
-        hooks::before_save(&env.plugins, &mut draft, &command.context, attempt_id).await?;
+        let context = &self.newcomer.context;
+        hooks::before_save(&env.plugins, &mut draft, context, self.attempt).await?;
         let brought = (draft.record.id.clone(), draft.record.fields.clone());
-        types::extend_by(env, [(&brought.0, &brought.1)].into_iter(), &self.context).await?;
+        let brought = [(&brought.0, &brought.1)].into_iter();
+        types::extend_by(env, brought, &self.own_context).await?;
         let definition = env.definition(&self.item.id.record_type);
         let around = self.look_around(accounts, &draft, position).await?;
 
         let mut plan = Plan::default();
         let state = UserState {
-            password_hash: self.hash.clone(),
-            token_valid_since: self.hash.as_ref().map(|_| env.clock.now()),
-            roles: default_roles(accounts),
+            password_hash: self.newcomer.hash.clone(),
+            token_valid_since: self.newcomer.hash.as_ref().map(|_| env.clock.now()),
+            roles: self.newcomer.roles.clone(),
             ..UserState::default()
         };
         plan.push(
@@ -204,14 +240,17 @@ impl Newcomer {
             1,
             EventBody::UserCreated(state.clone()),
         );
+        if let Some(account) = &self.newcomer.account {
+            sso::plan_link(&mut plan, (&self.id, 2), account, env.clock.now());
+        }
         plan.save(&draft, &definition, &around)
             .map_err(user_duplicated)?;
-        match commit(&env.log, plan, position, &self.context).await? {
+        match commit(&env.log, plan, position, &self.own_context).await? {
             Outcome::Conflict => Ok(Outcome::Conflict),
             Outcome::Done(commit) => {
                 let head = head_after(None, &draft.record.id, &commit.events);
                 let head = head.ok_or_else(|| ApiError::unexpected("the user was not stored"))?;
-                Ok(Outcome::Done((state, head)))
+                Ok(Outcome::Done(Some((state, head))))
             }
         }
     }
@@ -253,7 +292,7 @@ impl Newcomer {
     }
 }
 
-fn default_roles(accounts: &Accounts) -> std::collections::BTreeSet<RoleName> {
+fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
     let roles = accounts.env.live.get_roles().into_iter();
     roles
         .filter(|(_, (_, flags))| flags.by_default)
@@ -261,7 +300,8 @@ fn default_roles(accounts: &Accounts) -> std::collections::BTreeSet<RoleName> {
         .collect()
 }
 
-fn user_duplicated(error: ApiError) -> ApiError {
+/// Says of a taken value what v1 says of users.
+pub(super) fn user_duplicated(error: ApiError) -> ApiError {
     if error.code == Code::Duplicated {
         ApiError::new(Code::Duplicated, "user duplicated")
     } else {

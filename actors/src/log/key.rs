@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use skytrail_schema::event::Stream;
+use skytrail_schema::event::{Service, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 
 /// Something a decision read or wrote, hashed to 64 bits.
@@ -54,6 +54,11 @@ impl ConflictKey {
         let mut all = vec![name.as_str()];
         all.extend_from_slice(parts);
         Self::of("unique", &all)
+    }
+
+    /// An account elsewhere: read when it is found linked to nobody, written when that changes.
+    pub fn principal(service: &Service, principal: &str) -> Self {
+        Self::of("principal", &[&service.to_string(), principal])
     }
 
     fn of(kind: &str, parts: &[&str]) -> Self {

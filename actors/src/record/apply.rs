@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use skytrail_schema::event::{
-    Event, EventBody, RecordPatch, RecordState, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, Event, EventBody, Link, RecordPatch, RecordState, Service, Touch, TypeExtension,
+    UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -146,15 +147,50 @@ pub fn extend(definition: &mut TypeDefinition, extension: &TypeExtension) {
 
 /// Folds an event into a user's auth row; `None` when a patch comes for one that is not at hand.
 pub fn user(before: Option<&(u32, UserState)>, event: &Event) -> Option<(u32, UserState)> {
-    match &event.body {
-        EventBody::UserCreated(state) => Some((event.version, state.clone())),
-        EventBody::UserChanged(patch) => {
-            let mut state = before?.1.clone();
-            patch_user(&mut state, patch);
-            Some((event.version, state))
-        }
-        _ => before.cloned(),
+    if let EventBody::UserCreated(state) = &event.body {
+        return Some((event.version, state.clone()));
     }
+    let mut state = before?.1.clone();
+    match &event.body {
+        EventBody::UserChanged(patch) => patch_user(&mut state, patch),
+        EventBody::AccountLinked(linked) => link(&mut state, linked),
+        EventBody::AccountUnlinked(unlinked) => unlink(&mut state, &unlinked.service),
+        _ => return before.cloned(),
+    }
+    Some((event.version, state))
+}
+
+fn link(state: &mut UserState, linked: &AccountLinked) {
+    let (principal, profile) = (linked.principal.clone(), linked.profile.clone());
+    if let Service::Provider(name) = &linked.service {
+        let name = provider_key(name, &principal);
+        state.provider_info.insert(name, profile);
+        return;
+    }
+    let before = state.links.get(&linked.service);
+    let before = before.filter(|before| before.principal == principal);
+    let link = Link {
+        linked_at: before.map_or(linked.at, |before| before.linked_at),
+        updated_at: linked.at,
+        principal,
+        profile,
+    };
+    state.links.insert(linked.service.clone(), link);
+}
+
+fn unlink(state: &mut UserState, service: &Service) {
+    if let Service::Provider(name) = service {
+        let prefix = provider_key(name, "");
+        state
+            .provider_info
+            .retain(|key, _| !key.starts_with(&prefix));
+    }
+    state.links.remove(service);
+}
+
+/// Returns the name that an account at a plugin's auth provider has in the auth row.
+pub fn provider_key(name: &str, principal: &str) -> String {
+    format!("{name}:{principal}")
 }
 
 fn patch_user(state: &mut UserState, patch: &UserPatch) {

@@ -48,6 +48,11 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
         self.bytes
     }
 
+    /// Returns how many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Returns an entry, which becomes the most recently used.
     pub(super) fn get(&mut self, key: &K) -> Option<&V> {
         self.entries.get(key)
@@ -189,10 +194,14 @@ impl Weigh for (u32, UserState) {
             .provider_info
             .iter()
             .map(|(name, data)| text_weight(name) + data.weight());
+        let links = state.links.values();
+        let links = links
+            .map(|link| JSON_NODE_BYTES + text_weight(&link.principal) + link.profile.weight());
         size_of::<Self>()
             + state.password_hash.as_deref().map_or(0, text_weight)
             + roles.sum::<usize>()
             + providers.sum::<usize>()
+            + links.sum::<usize>()
     }
 }
 

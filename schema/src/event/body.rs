@@ -1,8 +1,8 @@
 //! What can happen, and the numbers it is stored under.
 
 use super::{
-    CreationRoles, DefaultAccess, RecordPatch, RecordState, RelationTarget, RoleFlags, Touch,
-    TypeExtension, UserPatch, UserState,
+    AccountLinked, AccountUnlinked, CreationRoles, DefaultAccess, RecordPatch, RecordState,
+    RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 
@@ -28,6 +28,10 @@ pub enum EventBody {
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
     UserChanged(UserPatch),
+    /// An account elsewhere was linked to a user.
+    AccountLinked(AccountLinked),
+    /// An account elsewhere was unlinked from a user.
+    AccountUnlinked(AccountUnlinked),
     /// A role came into being or its flags changed.
     RoleDefined(RoleFlags),
     /// A relation to another user was made.
@@ -110,6 +114,8 @@ kinds! {
     FieldAccessSet = 24, "field_access.set", 1;
     UserCreated = 32, "user.created", 1;
     UserChanged = 33, "user.changed", 1;
+    AccountLinked = 40, "account.linked", 1;
+    AccountUnlinked = 41, "account.unlinked", 1;
     RoleDefined = 48, "role.defined", 1;
     RelationAdded = 64, "relation.added", 1;
     RelationRemoved = 65, "relation.removed", 1;

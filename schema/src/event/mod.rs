@@ -8,6 +8,7 @@
 
 mod body;
 mod commit;
+mod link;
 mod record;
 mod settings;
 mod stream;
@@ -15,6 +16,7 @@ mod user;
 
 pub use body::{EventBody, EventKind, SNAPSHOT_EVERY};
 pub use commit::{Actor, Commit, Event, NewCommit, NewEvent, Origin, Provenance};
+pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use record::{RecordPatch, RecordState, Touch};
 pub use settings::{CreationRoles, DefaultAccess, TypeExtension};
 pub use stream::Stream;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::{Link, Service};
 use crate::id::{RoleName, UserId};
 use crate::time::Timestamp;
 
@@ -14,9 +15,12 @@ pub struct UserState {
     /// Argon2id (or v1's bcrypt) hash; none for users who sign in otherwise or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
-    /// Principals at auth providers, `provider:principal` to the provider's data.
+    /// Accounts at auth providers of plugins, `provider:principal` to the provider's data.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provider_info: BTreeMap<String, Json>,
+    /// Accounts elsewhere that sign the user in, those at plugins' auth providers excepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<Service, Link>,
     /// Tokens issued before are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_valid_since: Option<Timestamp>,

@@ -9,6 +9,7 @@
 //!    tries again.
 
 mod history;
+mod links;
 mod records;
 mod row;
 pub(super) mod settings;

@@ -1,6 +1,6 @@
 //! Events that are not about records: types, roles, users, relations.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use skytrail_actors::record::apply as fold;
@@ -10,10 +10,10 @@ use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use sqlx::sqlite::SqliteConnection;
 
-use super::ApplyError;
+use super::{ApplyError, links};
 use crate::projection::ddl;
 use crate::projection::layout::{Catalog, TypeLayout};
-use crate::projection::read;
+use crate::projection::people;
 use crate::projection::sql::{Arg, Sql};
 
 /// Changes a type: its definition, table, columns and indexes.
@@ -184,7 +184,11 @@ pub(crate) fn relation_number(relation: Relation) -> i64 {
 
 /// The auth rows that a batch changes.
 #[derive(Default)]
-pub(super) struct UserBatch(HashMap<UserId, (u32, UserState)>, BTreeSet<UserId>);
+pub(super) struct UserBatch {
+    rows: HashMap<UserId, (u32, UserState)>,
+    /// The rows that changed, and whether their accounts elsewhere did.
+    changed: BTreeMap<UserId, bool>,
+}
 
 impl UserBatch {
     /// Loads the rows that the events change.
@@ -195,27 +199,33 @@ impl UserBatch {
         if ids.is_empty() {
             return Ok(Self::default());
         }
-        let loaded = read::users(conn, &ids).await?;
+        let loaded = people::users(conn, &ids).await?;
         let known = ids.into_iter().zip(loaded);
         let known = known.filter_map(|(id, user)| Some((id, user?)));
-        Ok(Self(known.collect(), BTreeSet::new()))
+        Ok(Self {
+            rows: known.collect(),
+            changed: BTreeMap::new(),
+        })
     }
 
     /// Takes an event in.
     pub(super) fn add(&mut self, id: &UserId, event: &Event) -> Result<(), ApplyError> {
-        let user = fold::user(self.0.get(id), event)
+        let user = fold::user(self.rows.get(id), event)
             .ok_or_else(|| ApplyError::fault("the user is not there"))?;
-        self.0.insert(id.clone(), user);
-        self.1.insert(id.clone());
+        self.rows.insert(id.clone(), user);
+        *self.changed.entry(id.clone()).or_default() |= changes_links(&event.body);
         Ok(())
     }
 
     /// Writes the changed rows and becomes empty.
     pub(super) async fn flush(&mut self, conn: &mut SqliteConnection) -> Result<(), ApplyError> {
-        for id in std::mem::take(&mut self.1) {
-            let Some((version, state)) = self.0.get(&id) else {
+        for (id, has_other_links) in std::mem::take(&mut self.changed) {
+            let Some((version, state)) = self.rows.get(&id) else {
                 continue;
             };
+            if has_other_links {
+                links::write(conn, &id, state).await?;
+            }
             let state = serde_json::to_string(state)
                 .map_err(|error| ApplyError::fault(error.to_string()))?;
             let mut sql = Sql::new("INSERT INTO _auth (id, version, state) VALUES (");
@@ -228,5 +238,14 @@ impl UserBatch {
             sql.execute(conn).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether an event may change which accounts elsewhere sign a user in.
+fn changes_links(body: &EventBody) -> bool {
+    match body {
+        EventBody::UserCreated(state) => !state.links.is_empty() || !state.provider_info.is_empty(),
+        EventBody::AccountLinked(_) | EventBody::AccountUnlinked(_) => true,
+        _ => false,
     }
 }

@@ -36,6 +36,33 @@ CREATE TABLE _auth (
     state TEXT NOT NULL
 );
 
+-- Accounts elsewhere that sign users in; made from the auth rows, in v1's layout. What v1 keeps in
+-- token_response are tokens of other services: they are not stored.
+CREATE TABLE _sso_oauth (
+    user_id TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    principal_id TEXT NOT NULL,
+    token_response TEXT,
+    profile TEXT,
+    _created_at INTEGER NOT NULL,
+    _updated_at INTEGER NOT NULL,
+    PRIMARY KEY (provider, principal_id),
+    UNIQUE (user_id, provider)
+) WITHOUT ROWID;
+
+CREATE TABLE _sso_custom_token (
+    user_id TEXT NOT NULL PRIMARY KEY,
+    principal_id TEXT NOT NULL UNIQUE,
+    _created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Accounts at plugins' auth providers, as provider:principal.
+CREATE TABLE _auth_provider (
+    principal TEXT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX _auth_provider_user ON _auth_provider (user_id);
+
 -- kind: 1 friend, 2 follow
 CREATE TABLE _relation (
     kind INTEGER NOT NULL,

@@ -9,7 +9,7 @@ use skytrail_schema::record::{Head, Record};
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::run::Run;
-use crate::projection::read;
+use crate::projection::{people, read};
 
 /// The caller's relations, and the records that a portion of candidates refers to.
 #[derive(Default)]
@@ -40,8 +40,8 @@ impl Around {
         collect_relations(condition, &mut relations);
         for relation in relations {
             let Some(me) = &around.me else { break };
-            let outward = read::related(conn, relation, Direction::Outward, me).await?;
-            let inward = read::related(conn, relation, Direction::Inward, me).await?;
+            let outward = people::related(conn, relation, Direction::Outward, me).await?;
+            let inward = people::related(conn, relation, Direction::Inward, me).await?;
             let tag = |user| (relation, user);
             around.outward.extend(outward.into_iter().map(tag));
             around.inward.extend(inward.into_iter().map(tag));

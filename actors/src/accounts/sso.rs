@@ -1,0 +1,301 @@
+//! Accounts elsewhere that sign users in: at OAuth providers, at servers that make custom tokens,
+//! at plugins' auth providers.
+//!
+//! Somebody whom the server trusts vouches for an account; here it is a [`Service`] and a name
+//! there, the *principal*. A principal belongs to one user at most: who links one has read that it
+//! is free, and the log refuses the decision if that has changed.
+
+use std::collections::BTreeSet;
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{
+    AccountLinked, AccountUnlinked, EventBody, Service, Stream, UserState,
+};
+use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::record::Fields;
+use skytrail_schema::time::Timestamp;
+
+use super::actor::Accounts;
+use super::disable::refuse_disabled;
+use super::messages::{
+    Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,
+};
+use super::service::AccountService;
+use super::sign_up::{self, Newcomer};
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::apply;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::messages::SaveRecords;
+use crate::record::save;
+
+/// Finds the user whom an account elsewhere is linked to, as of `position` or later.
+pub(super) async fn find(
+    accounts: &Accounts,
+    account: &Account,
+    position: u64,
+) -> Result<Option<UserId>, ApiError> {
+    let env = &accounts.env;
+    env.applied.wait_for(position).await?;
+    let found = env.store.find_linked(&account.service, &account.principal);
+    Ok(found.await?)
+}
+
+/// Adds the linking of an account, which must have been found free, to a plan.
+pub(super) fn plan_link(
+    plan: &mut Plan,
+    (user, version): (&UserId, u32),
+    account: &Account,
+    now: Timestamp,
+) {
+    let key = ConflictKey::principal(&account.service, &account.principal);
+    plan.reads.insert(key);
+    plan.writes.insert(key);
+    let body = EventBody::AccountLinked(AccountLinked {
+        service: account.service.clone(),
+        principal: account.principal.clone(),
+        profile: account.profile.clone(),
+        at: now,
+    });
+    plan.push(Stream::User(user.clone()), version, body);
+}
+
+/// Signs in, or up, whoever has an account elsewhere.
+///
+/// # Errors
+/// As the service says.
+pub(super) async fn log_in(
+    accounts: &Accounts,
+    command: LogInWithAccount,
+) -> Result<Arrival, ApiError> {
+    let LogInWithAccount {
+        context,
+        account,
+        fields,
+        may_sign_up,
+    } = command;
+    let position = accounts.env.live.position();
+    let user = match find(accounts, &account, position).await? {
+        Some(user) => Some(user),
+        None if !may_sign_up => None,
+        None => {
+            let newcomer = newcomer(&context, &account, &fields);
+            if let Some(session) = newcomer.create(accounts).await? {
+                return Ok(Arrival {
+                    session,
+                    is_new: true,
+                });
+            }
+            // Somebody else was quicker.
+            find(accounts, &account, accounts.env.live.position()).await?
+        }
+    };
+    let no_user = || ApiError::new(Code::InvalidCredentials, "no connected user");
+    let user = user.ok_or_else(no_user)?;
+    let session = enter(accounts, &user, &context, (&account, fields)).await?;
+    Ok(Arrival {
+        session,
+        is_new: false,
+    })
+}
+
+/// Creates a user for an account elsewhere.
+///
+/// # Errors
+/// As the service says.
+pub(super) async fn sign_up(
+    accounts: &Accounts,
+    command: SignUpWithAccount,
+) -> Result<Session, ApiError> {
+    let connected = || ApiError::new(Code::InvalidArgument, "user already connected");
+    let position = accounts.env.live.position();
+    // Known before hooks run for nothing; whether it still holds is seen when the user is made.
+    if find(accounts, &command.account, position).await?.is_some() {
+        return Err(connected());
+    }
+    let newcomer = newcomer(&command.context, &command.account, &command.fields);
+    newcomer.create(accounts).await?.ok_or_else(connected)
+}
+
+/// A user who comes from elsewhere has no password, and in v1 no default roles.
+fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> Newcomer {
+    Newcomer {
+        context: context.clone(),
+        hash: None,
+        fields: fields.clone(),
+        roles: BTreeSet::new(),
+        account: Some(account.clone()),
+    }
+}
+
+/// Signs in a user whom an account elsewhere is linked to.
+async fn enter(
+    accounts: &Accounts,
+    user: &UserId,
+    context: &RequestContext,
+    (account, fields): (&Account, Fields),
+) -> Result<Session, ApiError> {
+    let state = accounts.ensure_user(user, context).await?;
+    refuse_disabled(&state, accounts.env.clock.now())?;
+    let mut context = context.clone();
+    context.caller.user = Some(user.clone());
+    context.caller.roles.clone_from(&state.roles);
+    if !fields.is_empty() {
+        merge(accounts, user, &context, fields).await?;
+    }
+    refresh(accounts, user, &context, account).await?;
+    let profile = accounts.profile(user, &context).await?;
+    let session = accounts.session(user, &state, profile).await?;
+    accounts.note_seen(user, &context, true).await?;
+    Ok(session)
+}
+
+/// Saves fields to the user's record as the user himself would.
+async fn merge(
+    accounts: &Accounts,
+    user: &UserId,
+    context: &RequestContext,
+    fields: Fields,
+) -> Result<(), ApiError> {
+    let command = SaveRecords {
+        context: context.clone(),
+        database: Database::Public,
+        items: vec![Ok(sign_up::item(RecordId::user(user), fields))],
+        is_atomic: false,
+    };
+    let saved = save::save(&accounts.env, &accounts.turn, command).await?;
+    let failed = saved.into_iter().find_map(Result::err);
+    failed.map_or(Ok(()), |failed| Err(sign_up::user_duplicated(failed.error)))
+}
+
+/// Notes what the service says of the account now, if that is something else.
+async fn refresh(
+    accounts: &Accounts,
+    user: &UserId,
+    context: &RequestContext,
+    account: &Account,
+) -> Result<(), ApiError> {
+    let env = &accounts.env;
+    until_settled(&accounts.turn, |_| async {
+        let (position, known) = accounts.load(user).await?;
+        let Some((version, state)) = known else {
+            return Ok(Outcome::Done(()));
+        };
+        if !is_stale(&state, account) {
+            return Ok(Outcome::Done(()));
+        }
+        let mut plan = Plan::default();
+        plan_link(&mut plan, (user, version + 1), account, env.clock.now());
+        let committed = commit(&env.log, plan, position, context).await?;
+        Ok(match committed {
+            Outcome::Done(_) => Outcome::Done(()),
+            Outcome::Conflict => Outcome::Conflict,
+        })
+    })
+    .await
+}
+
+/// Whether the account is linked, and with another profile.
+fn is_stale(state: &UserState, account: &Account) -> bool {
+    let known = match &account.service {
+        Service::Provider(name) => state
+            .provider_info
+            .get(&apply::provider_key(name, &account.principal)),
+        service => {
+            let link = state.links.get(service);
+            let link = link.filter(|link| link.principal == account.principal);
+            link.map(|link| &link.profile)
+        }
+    };
+    known.is_some_and(|known| *known != account.profile)
+}
+
+/// Links an account to a user who exists.
+///
+/// # Errors
+/// As the service says.
+pub(super) async fn link(accounts: &Accounts, command: LinkAccount) -> Result<(), ApiError> {
+    let env = &accounts.env;
+    let LinkAccount {
+        context,
+        user,
+        account,
+    } = &command;
+    let refused = |code, message: &str| Err(ApiError::new(code, message));
+    until_settled(&accounts.turn, |_| async {
+        let position = env.live.position();
+        if find(accounts, account, position).await?.is_some() {
+            let message = "provider account already linked with existing user";
+            return refused(Code::InvalidArgument, message);
+        }
+        let (read_position, known) = accounts.load(user).await?;
+        let Some((version, state)) = known else {
+            return refused(Code::ResourceNotFound, "user not found");
+        };
+        if !principals(&state, &account.service).is_empty() {
+            let message = "user linked to the provider already";
+            return refused(Code::InvalidArgument, message);
+        }
+        let mut plan = Plan::default();
+        plan_link(&mut plan, (user, version + 1), account, env.clock.now());
+        let read_position = read_position.min(position);
+        let committed = commit(&env.log, plan, read_position, context).await?;
+        Ok(match committed {
+            Outcome::Done(_) => Outcome::Done(()),
+            Outcome::Conflict => Outcome::Conflict,
+        })
+    })
+    .await
+}
+
+/// Unlinks a user's account.
+///
+/// # Errors
+/// As the service says.
+pub(super) async fn unlink(accounts: &Accounts, command: UnlinkAccount) -> Result<(), ApiError> {
+    let env = &accounts.env;
+    let UnlinkAccount {
+        context,
+        user,
+        service,
+    } = &command;
+    until_settled(&accounts.turn, |_| async {
+        let (position, known) = accounts.load(user).await?;
+        let linked = known.and_then(|(version, state)| {
+            let principals = principals(&state, service);
+            (!principals.is_empty()).then_some((version, principals))
+        });
+        let not_found = || ApiError::new(Code::ResourceNotFound, "user not found");
+        let (version, principals) = linked.ok_or_else(not_found)?;
+        let mut plan = Plan::default();
+        for principal in principals {
+            // Whoever found it taken must look again.
+            plan.writes
+                .insert(ConflictKey::principal(service, &principal));
+        }
+        let body = EventBody::AccountUnlinked(AccountUnlinked {
+            service: service.clone(),
+        });
+        plan.push(Stream::User(user.clone()), version + 1, body);
+        let committed = commit(&env.log, plan, position, context).await?;
+        Ok(match committed {
+            Outcome::Done(_) => Outcome::Done(()),
+            Outcome::Conflict => Outcome::Conflict,
+        })
+    })
+    .await
+}
+
+/// Returns the user's accounts at a service.
+fn principals(state: &UserState, service: &Service) -> Vec<String> {
+    if let Service::Provider(name) = service {
+        let keys = state.provider_info.keys();
+        let of_service = |key: &String| Some(key.strip_prefix(name)?.strip_prefix(':')?.to_owned());
+        return keys.filter_map(of_service).collect();
+    }
+    let link = state.links.get(service);
+    link.map(|link| link.principal.clone())
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! `sso:oauth:login`, `sso:oauth:signup`, `sso:oauth:link`, `sso:oauth:unlink`,
+//! `sso:custom_token:login`
+
+use serde_json::{Map, Value as Json};
+use skytrail_actors::accounts::messages::{
+    Account, LinkAccount, LogInWithAccount, SignUpWithAccount, UnlinkAccount,
+};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::Service;
+use skytrail_schema::id::UserId;
+use skytrail_schema::record::Fields;
+
+use super::{Call, Outcome, Reply, auth, request};
+use crate::audit::AuditEvent;
+use crate::http::remote::Remote;
+use crate::services::Services;
+
+pub(super) async fn oauth_login(mut call: Call) -> Outcome {
+    let account = oauth_account(&mut call.body)?;
+    let service = account.service.clone();
+    let command = LogInWithAccount {
+        context: call.context,
+        account,
+        fields: Fields::new(),
+        may_sign_up: false,
+    };
+    log_in(&call.services, command, &service, &call.remote).await
+}
+
+pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
+    let account = oauth_account(&mut call.body)?;
+    let service = account.service.clone();
+    let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
+    let command = SignUpWithAccount {
+        context: call.context,
+        account,
+        fields,
+    };
+    let session = call.services.accounts.sign_up_with_account(command).await?;
+    let audit = &call.services.audit;
+    let (user, data) = (Some(&session.user), details(&service));
+    audit.note_with(AuditEvent::Signup, user, &call.remote, data);
+    auth::write(session)
+}
+
+pub(super) async fn oauth_link(mut call: Call) -> Outcome {
+    let account = oauth_account(&mut call.body)?;
+    let service = account.service.clone();
+    let user = UserId::from(required(&call.body, "user_id", "empty user id")?);
+    let command = LinkAccount {
+        context: call.context,
+        user: user.clone(),
+        account,
+    };
+    call.services.accounts.link_account(command).await?;
+    let (audit, data) = (&call.services.audit, details(&service));
+    audit.note_with(AuditEvent::LinkAccount, Some(&user), &call.remote, data);
+    Reply::new(&"OK")
+}
+
+pub(super) async fn oauth_unlink(call: Call) -> Outcome {
+    let provider = required(&call.body, "provider", "empty provider")?;
+    let service = Service::OAuth(provider);
+    let user = UserId::from(required(&call.body, "user_id", "empty user id")?);
+    let command = UnlinkAccount {
+        context: call.context,
+        user: user.clone(),
+        service: service.clone(),
+    };
+    call.services.accounts.unlink_account(command).await?;
+    let (audit, data) = (&call.services.audit, details(&service));
+    audit.note_with(AuditEvent::UnlinkAccount, Some(&user), &call.remote, data);
+    Reply::new(&"OK")
+}
+
+pub(super) async fn custom_token_login(call: Call) -> Outcome {
+    let services = &call.services;
+    let tokens = services.custom_tokens.as_ref().ok_or_else(|| {
+        let message = "login with custom token requires CUSTOM_TOKEN_SECRET config";
+        ApiError::new(Code::NotConfigured, message)
+    })?;
+    let service = Service::CustomToken;
+    let text = request::text(&call.body, "token")?.unwrap_or_default();
+    let read = tokens.read(text, services.clock.now());
+    let token = read.inspect_err(|_| note_failure(services, &service, &call.remote))?;
+    let account = Account {
+        service: service.clone(),
+        principal: token.principal,
+        profile: Json::Null,
+    };
+    let command = LogInWithAccount {
+        context: call.context,
+        account,
+        fields: request::fields(token.profile)?,
+        may_sign_up: true,
+    };
+    log_in(services, command, &service, &call.remote).await
+}
+
+async fn log_in(
+    services: &Services,
+    command: LogInWithAccount,
+    service: &Service,
+    remote: &Remote,
+) -> Outcome {
+    let arrived = services.accounts.log_in_with_account(command).await;
+    let arrival = arrived.inspect_err(|_| note_failure(services, service, remote))?;
+    let event = if arrival.is_new {
+        AuditEvent::Signup
+    } else {
+        AuditEvent::LoginSuccess
+    };
+    let user = Some(&arrival.session.user);
+    services
+        .audit
+        .note_with(event, user, remote, details(service));
+    auth::write(arrival.session)
+}
+
+fn note_failure(services: &Services, service: &Service, remote: &Remote) {
+    let (event, data) = (AuditEvent::LoginFailure, details(service));
+    services.audit.note_with(event, None, remote, data);
+}
+
+fn details(service: &Service) -> Map<String, Json> {
+    Map::from_iter([("service".to_owned(), service.to_string().into())])
+}
+
+/// Reads which account it is about. The provider's tokens must have the right form, and go no
+/// further: a log that forgets nothing is no place for them.
+fn oauth_account(body: &mut Map<String, Json>) -> Result<Account, ApiError> {
+    let provider = required(body, "provider", "empty provider")?;
+    let principal = required(body, "principal_id", "empty principal id")?;
+    request::take_object(body, "token_response")?;
+    let profile = request::take_object(body, "provider_profile")?;
+    Ok(Account {
+        service: Service::OAuth(provider),
+        principal,
+        profile: if profile.is_empty() {
+            Json::Null
+        } else {
+            Json::Object(profile)
+        },
+    })
+}
+
+fn required(body: &Map<String, Json>, name: &str, message: &str) -> Result<String, ApiError> {
+    let text = request::text(body, name)?.filter(|text| !text.is_empty());
+    text.map(str::to_owned)
+        .ok_or_else(|| ApiError::invalid_argument(message, &[name]))
+}

@@ -1,0 +1,108 @@
+//! Where entries are written to.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use super::Counters;
+use super::entry::Entry;
+use super::fluentd::Fluentd;
+use crate::config::AuditTarget;
+
+/// How often what could not be sent is tried again while nothing new comes.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The standard error, and what the configuration adds.
+pub(super) struct Sinks {
+    target: Option<Target>,
+    counters: Arc<Counters>,
+    /// As many were lost when it was last said.
+    told_dropped: u64,
+}
+
+enum Target {
+    File(PathBuf),
+    Fluentd(Fluentd),
+}
+
+impl Sinks {
+    pub(super) fn open(target: Option<&AuditTarget>, counters: Arc<Counters>) -> io::Result<Self> {
+        let target = match target {
+            None => None,
+            Some(AuditTarget::File(path)) => {
+                open(path)?;
+                Some(Target::File(path.clone()))
+            }
+            Some(AuditTarget::Fluentd { host, port }) => {
+                Some(Target::Fluentd(Fluentd::new(host, *port)))
+            }
+        };
+        Ok(Self {
+            target,
+            counters,
+            told_dropped: 0,
+        })
+    }
+
+    /// Writes entries until nobody sends any more.
+    pub(super) fn write_all(mut self, queue: &Receiver<Entry>) {
+        loop {
+            match queue.recv_timeout(TRY_AGAIN) {
+                Ok(entry) => self.write(&entry),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.flush();
+        }
+        self.flush();
+    }
+
+    fn write(&mut self, entry: &Entry) {
+        let json = entry.to_json();
+        let line = format!("{json}\n");
+        // Nobody can be told that the standard error cannot be written to.
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+        let written = match &mut self.target {
+            None => Ok(()),
+            Some(Target::File(path)) => {
+                // Opened each time, so that the file may be moved away at any time.
+                open(path).and_then(|mut file| file.write_all(line.as_bytes()))
+            }
+            Some(Target::Fluentd(fluentd)) => fluentd.add(entry.seconds(), &json),
+        };
+        match written {
+            Ok(()) => {
+                self.counters.written.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "an entry of the audit trail is lost");
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(Target::Fluentd(fluentd)) = &mut self.target {
+            fluentd.flush();
+        }
+        let dropped = self.counters.dropped.load(Ordering::Relaxed);
+        if dropped > self.told_dropped {
+            self.told_dropped = dropped;
+            tracing::warn!(
+                dropped,
+                "entries of the audit trail were lost since the start"
+            );
+        }
+    }
+}
+
+/// Opens a file to write at its end; a new one is for the owner alone.
+fn open(path: &PathBuf) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path)
+}

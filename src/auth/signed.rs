@@ -1,0 +1,129 @@
+//! Signed tokens with a shared secret: JWT by HMAC, as v1 made and took them.
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use skytrail_schema::time::Timestamp;
+
+/// When a token is good. Like v1, a time of 0 counts as not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Times {
+    /// The second from which on it is refused.
+    #[serde(default)]
+    exp: Seconds,
+    /// The second before which it is refused.
+    #[serde(default)]
+    nbf: Seconds,
+    /// The second in which it was issued.
+    #[serde(default)]
+    iat: Seconds,
+}
+
+/// Seconds since the epoch, 0 when not given. A fraction, which the standard allows, is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seconds(i64);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        /// No date that anybody means is outside; a number that is cannot be held against a clock.
+        const FAR: f64 = 1e15;
+        let number = f64::deserialize(from)?;
+        if !(-FAR..FAR).contains(&number) {
+            return Err(D::Error::custom("not a time"));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "checked to be within range"
+        )]
+        let seconds = number as i64;
+        Ok(Self(seconds))
+    }
+}
+
+impl Seconds {
+    fn given(self) -> Option<i64> {
+        (self.0 != 0).then_some(self.0)
+    }
+}
+
+impl Times {
+    /// Whether a token with these times is good at present.
+    pub(super) fn are_current(self, now: Timestamp) -> bool {
+        let now = now.micros().div_euclid(1_000_000);
+        self.exp.given().is_none_or(|exp| now < exp)
+            && self.nbf.given().is_none_or(|nbf| nbf <= now)
+            && self.iat.given().is_none_or(|iat| iat <= now)
+    }
+
+    /// Returns when the token was issued, to the second.
+    pub(super) fn issued_at(self) -> Option<Timestamp> {
+        let micros = self.iat.given().map(|iat| iat.saturating_mul(1_000_000));
+        micros.map(Timestamp::from_micros)
+    }
+
+    /// Whether an expiry is given.
+    pub(super) fn has_expiry(self) -> bool {
+        self.exp.given().is_some()
+    }
+}
+
+/// Reads the claims of a token that was signed with `key`; `None` when it was not, or they do not
+/// fit. Times are the caller's to check, against the server's own clock.
+pub(super) fn verify<C: DeserializeOwned>(token: &str, key: &DecodingKey) -> Option<C> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    let decoded = decode::<C>(token, key, &validation).ok()?;
+    Some(decoded.claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn times(json: serde_json::Value) -> Option<Times> {
+        serde_json::from_value(json).ok()
+    }
+
+    proptest! {
+        /// A token is good in [max(iat, nbf), exp), where each end may be missing.
+        #[test]
+        fn times_bound_a_token(
+            exp in prop::option::of(1_i64..40), nbf in prop::option::of(1_i64..40),
+            iat in prop::option::of(1_i64..40), now in 0_i64..42, micros in 0_i64..1_000_000,
+        ) {
+            let times = times(json!({
+                "exp": exp.unwrap_or(0), "nbf": nbf.unwrap_or(0), "iat": iat.unwrap_or(0),
+            })).unwrap();
+            let from = nbf.unwrap_or(0).max(iat.unwrap_or(0));
+            let is_good = (from..exp.unwrap_or(i64::MAX)).contains(&now);
+            let at = Timestamp::from_micros(now * 1_000_000 + micros);
+            prop_assert_eq!(times.are_current(at), is_good);
+        }
+
+        #[test]
+        fn numbers_of_any_form_are_read_or_refused(number in any::<f64>()) {
+            let json = json!({"exp": number});
+            let is_time = number.is_finite() && number.abs() < 1e15;
+            // JSON has no other numbers: they are written as null.
+            prop_assert_eq!(times(json).is_some(), is_time);
+        }
+    }
+
+    #[test]
+    fn fractions_are_cut_and_texts_refused() {
+        let fraction = times(json!({"iat": 12.75})).unwrap();
+        assert_eq!(
+            fraction.issued_at(),
+            Some(Timestamp::from_micros(12_000_000))
+        );
+        assert_eq!(times(json!({"exp": "12"})), None);
+        assert!(!times(json!({})).unwrap().has_expiry());
+    }
+}

@@ -1,0 +1,169 @@
+//! Access tokens that are signed, not stored. The form is v1's JWT store's, so tokens of the
+//! original with the same secret are accepted.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use serde::{Deserialize, Serialize};
+use skytrail_actors::accounts::ports::Tokens;
+use skytrail_actors::accounts::service::TokenClaims;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::UserId;
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use crate::auth::signed::{self, Times};
+
+/// See the module's overview.
+pub struct JwtTokens {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    app_name: String,
+    expiry: Option<Duration>,
+}
+
+/// What a new token says.
+#[derive(Debug, Serialize)]
+struct Issued<'a> {
+    jti: String,
+    iat: i64,
+    iss: &'a str,
+    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+}
+
+/// What is read of a token; nothing else in it matters.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    sub: String,
+    #[serde(flatten)]
+    times: Times,
+}
+
+impl JwtTokens {
+    /// Builds the tokens of an app; without `expiry` they are good for ever.
+    pub fn new(secret: &str, app_name: &str, expiry: Option<Duration>) -> Self {
+        Self {
+            encoding: EncodingKey::from_secret(secret.as_bytes()),
+            decoding: DecodingKey::from_secret(secret.as_bytes()),
+            app_name: app_name.to_owned(),
+            expiry,
+        }
+    }
+}
+
+#[async_trait]
+impl Tokens for JwtTokens {
+    async fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError> {
+        let iat = now.micros().div_euclid(1_000_000);
+        let lifetime = self
+            .expiry
+            .map(|expiry| i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX));
+        let claims = Issued {
+            jti: Uuid::new_v4().to_string(),
+            iat,
+            iss: &self.app_name,
+            sub: user.as_str(),
+            exp: lifetime.map(|lifetime| iat.saturating_add(lifetime)),
+        };
+        encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+            .map_err(|error| ApiError::unexpected(format!("a token could not be signed: {error}")))
+    }
+
+    async fn read(&self, token: &str, now: Timestamp) -> Result<Option<TokenClaims>, ApiError> {
+        let shown: Option<Shown> = signed::verify(token, &self.decoding);
+        let is_good = |shown: &Shown| !shown.sub.is_empty() && shown.times.are_current(now);
+        Ok(shown.filter(is_good).map(|shown| TokenClaims {
+            user: UserId::new(shown.sub),
+            issued_at: shown.times.issued_at(),
+        }))
+    }
+
+    /// Nothing is stored, so there is nothing to forget: as with v1's the client throws it away.
+    async fn forget(&self, _: &str) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+    fn later(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(NOW.micros() + seconds * 1_000_000)
+    }
+
+    async fn read(tokens: &JwtTokens, token: &str, now: Timestamp) -> Option<String> {
+        let claims = tokens.read(token, now).await.unwrap();
+        claims.map(|claims| claims.user.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_token_is_good_until_it_expires() {
+        let tokens = JwtTokens::new("secret", "myapp", Some(Duration::from_secs(60)));
+        let token = tokens.issue(&UserId::new("u1"), NOW).await.unwrap();
+        assert_eq!(read(&tokens, &token, later(59)).await.unwrap(), "u1");
+        assert_eq!(read(&tokens, &token, later(60)).await, None);
+        assert_eq!(read(&tokens, &token, later(-1)).await, None);
+        tokens.forget(&token).await.unwrap();
+        assert!(read(&tokens, &token, later(59)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn tokens_of_others_are_refused() {
+        let tokens = JwtTokens::new("secret", "myapp", None);
+        let other = JwtTokens::new("other secret", "myapp", None);
+        let token = other.issue(&UserId::new("u1"), NOW).await.unwrap();
+        let unsigned =
+            "eyJhbGciOiJub25lIn0.eyJqdGkiOiJ4IiwiaWF0IjoxLCJpc3MiOiJhIiwic3ViIjoidTEifQ.";
+        for text in [token.as_str(), unsigned, "", "a.b.c", "../../etc/passwd"] {
+            assert_eq!(read(&tokens, text, NOW).await, None, "{text}");
+        }
+        assert!(read(&other, &token, NOW).await.is_some());
+    }
+
+    /// Every form in which v1's store, or another one with its secret, may have signed.
+    #[tokio::test]
+    async fn tokens_of_the_original_are_accepted() {
+        let tokens = JwtTokens::new("secret", "myapp", None);
+        let key = EncodingKey::from_secret(b"secret");
+        let v1 = json!({"jti": "x", "iat": 1_600_000_000, "iss": "myapp", "sub": "u1"});
+        let with = |name: &str, value: serde_json::Value| {
+            let mut claims = v1.clone();
+            claims[name] = value;
+            claims
+        };
+        let good = [
+            v1.clone(),
+            with("exp", json!(1_700_000_001)),
+            with("exp", json!(0)),
+            with("nbf", json!(1_700_000_000)),
+            with("aud", json!("someone")),
+            json!({"sub": "u1"}),
+        ];
+        let bad = [
+            with("exp", json!(1_700_000_000)),
+            with("nbf", json!(1_700_000_001)),
+            with("iat", json!(1_700_000_001)),
+            with("exp", json!("soon")),
+            with("sub", json!("")),
+            json!({"jti": "x"}),
+        ];
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let sign = |claims| encode(&Header::new(algorithm), claims, &key).unwrap();
+            for claims in &good {
+                let user = read(&tokens, &sign(claims), NOW).await;
+                assert_eq!(user.as_deref(), Some("u1"), "{claims}");
+            }
+            for claims in &bad {
+                assert_eq!(read(&tokens, &sign(claims), NOW).await, None, "{claims}");
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Reading about users: auth rows, accounts elsewhere, relations.
+
+use std::collections::{BTreeSet, HashMap};
+
+use skytrail_actors::record::apply::provider_key;
+use skytrail_actors::store::RelatedPage;
+use skytrail_schema::event::{Service, UserState};
+use skytrail_schema::id::UserId;
+use skytrail_schema::predicate::{Direction, Relation};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection as _, Row};
+
+use super::apply::settings::relation_number;
+use super::read::{MAX_KEYS, unsigned};
+use super::sql::{Arg, Sql};
+
+/// Loads auth rows.
+pub(crate) async fn users(
+    conn: &mut SqliteConnection,
+    ids: &[UserId],
+) -> Result<Vec<Option<(u32, UserState)>>, sqlx::Error> {
+    let mut found: HashMap<String, (u32, UserState)> = HashMap::new();
+    for chunk in ids.chunks(MAX_KEYS) {
+        let mut sql = Sql::new("SELECT id, version, state FROM _auth WHERE id IN (");
+        sql.holes(chunk.len()).push(")");
+        let args = chunk.iter().map(|id| Arg::text(id.as_str())).collect();
+        for row in sql.into_text().fetch_all(conn, args).await? {
+            let state: &str = row.try_get(2)?;
+            let state =
+                serde_json::from_str(state).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
+        }
+    }
+    Ok(ids
+        .iter()
+        .map(|id| found.get(id.as_str()).cloned())
+        .collect())
+}
+
+/// Finds the user whom an account elsewhere is linked to.
+pub(crate) async fn linked(
+    conn: &mut SqliteConnection,
+    service: &Service,
+    principal: &str,
+) -> Result<Option<UserId>, sqlx::Error> {
+    let mut sql = match service {
+        Service::OAuth(provider) => {
+            let mut sql = Sql::new("SELECT user_id FROM _sso_oauth WHERE provider=");
+            sql.bind(Arg::text(provider)).push(" AND principal_id=");
+            sql
+        }
+        Service::CustomToken => {
+            Sql::new("SELECT user_id FROM _sso_custom_token WHERE principal_id=")
+        }
+        Service::Provider(_) => Sql::new("SELECT user_id FROM _auth_provider WHERE principal="),
+    };
+    sql.bind(match service {
+        Service::Provider(name) => Arg::Text(provider_key(name, principal)),
+        _ => Arg::text(principal),
+    });
+    let row = sql.fetch_optional(conn).await?;
+    row.map(|row| user(&row)).transpose()
+}
+
+fn user(row: &SqliteRow) -> Result<UserId, sqlx::Error> {
+    Ok(UserId::from(row.try_get::<&str, _>(0)?))
+}
+
+/// Loads the version of a relation's stream and for which of `others` it holds.
+pub(crate) async fn relations(
+    conn: &mut SqliteConnection,
+    relation: Relation,
+    from: &UserId,
+    others: &[UserId],
+) -> Result<(u32, BTreeSet<UserId>), sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    let mut sql = Sql::new("SELECT version FROM _relation_version WHERE kind=");
+    sql.bind(Arg::Int(relation_number(relation)))
+        .push(" AND from_user=");
+    sql.bind(Arg::text(from.as_str()));
+    let row = sql.fetch_optional(&mut tx).await?;
+    let version = row.map_or(Ok(0), |row| unsigned(&row, 0))?;
+    let mut held = BTreeSet::new();
+    for chunk in others.chunks(MAX_KEYS) {
+        let mut sql =
+            Sql::new("SELECT to_user FROM _relation WHERE kind=? AND from_user=? AND to_user IN (");
+        sql.holes(chunk.len()).push(")");
+        let fixed = [
+            Arg::Int(relation_number(relation)),
+            Arg::text(from.as_str()),
+        ];
+        let args = fixed.into_iter();
+        let args = args.chain(chunk.iter().map(|id| Arg::text(id.as_str())));
+        for row in sql.into_text().fetch_all(&mut tx, args.collect()).await? {
+            held.insert(user(&row)?);
+        }
+    }
+    tx.rollback().await?;
+    Ok((version, held))
+}
+
+/// Lists related users by id.
+pub(crate) async fn related(
+    conn: &mut SqliteConnection,
+    relation: Relation,
+    direction: Direction,
+    user_id: &UserId,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    let mut sql = select_related("SELECT ", relation, direction, user_id);
+    sql.push(" ORDER BY 1");
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter().map(user).collect()
+}
+
+/// Lists a page of related users by id, and counts all of them.
+pub(crate) async fn related_page(
+    conn: &mut SqliteConnection,
+    wanted: &RelatedPage,
+) -> Result<(Vec<UserId>, u64), sqlx::Error> {
+    let RelatedPage {
+        relation,
+        direction,
+        user: me,
+        ..
+    } = wanted;
+    let mut tx = conn.begin().await?;
+    let mut sql = select_related("SELECT count(*) FROM (SELECT ", *relation, *direction, me);
+    sql.push(")");
+    let row = sql.fetch_optional(&mut tx).await?;
+    let count = row.map_or(Ok(0), |row| unsigned(&row, 0))?;
+    let mut sql = select_related("SELECT ", *relation, *direction, me);
+    // A negative limit is none.
+    let limit = wanted.limit.map_or(-1, clamped);
+    sql.push(" ORDER BY 1 LIMIT ").bind(Arg::Int(limit));
+    sql.push(" OFFSET ").bind(Arg::Int(clamped(wanted.offset)));
+    let rows = sql.fetch_all(&mut tx).await?;
+    tx.rollback().await?;
+    let users = rows.iter().map(user).collect::<Result<_, _>>()?;
+    Ok((users, count))
+}
+
+fn clamped(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Begins a statement with the ids of the users whom a relation names.
+fn select_related(
+    start: &'static str,
+    relation: Relation,
+    direction: Direction,
+    user: &UserId,
+) -> Sql {
+    let kind = || Arg::Int(relation_number(relation));
+    let user = || Arg::text(user.as_str());
+    let mut sql = Sql::new(start);
+    match direction {
+        Direction::Outward | Direction::Mutual => {
+            sql.push("to_user FROM _relation AS r WHERE kind=");
+            sql.bind(kind()).push(" AND from_user=").bind(user());
+        }
+        Direction::Inward => {
+            sql.push("from_user FROM _relation AS r WHERE kind=");
+            sql.bind(kind()).push(" AND to_user=").bind(user());
+        }
+    }
+    if direction == Direction::Mutual {
+        sql.push(" AND EXISTS (SELECT 1 FROM _relation AS back WHERE back.kind=")
+            .bind(kind());
+        sql.push(" AND back.from_user=r.to_user AND back.to_user=")
+            .bind(user());
+        sql.push(")");
+    }
+    sql
+}
