@@ -43,6 +43,11 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
         }
     }
 
+    /// Returns how many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Returns about how many bytes the entries take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
