@@ -129,6 +129,17 @@ group.check('a list comes back as it was given', async () => {
   assert.equal(access.hasWriteAccess(user(eve), [editor]), false);
 });
 
+group.check('a list is given as a whole', async () => {
+  const { ada, ben } = await people();
+  const list = new ACL([{ user_id: user(ben)._id, level: 'read' }]);
+  const paper = new Paper({ text: 'for ben' });
+  paper.setAccess(list);
+  await ada.publicDB.save(paper);
+  assert.deepEqual(paper.access.toJSON(), list.toJSON());
+  const seen = await ben.publicDB.getRecordByID(paper.id);
+  assert.deepEqual(seen.access.toJSON(), list.toJSON());
+});
+
 group.check('a list survives a save by someone who does not send it', async () => {
   const { ada, ben } = await people();
   const paper = new Paper({ text: 'kept' });

@@ -3,7 +3,15 @@
 
 const assert = require('node:assert/strict');
 const { Group, once, refused } = require('./harness');
-const { SKYGEAR_ENDPOINT, application, person, query, skygear } = require('./world');
+const {
+  API_KEY,
+  SKYGEAR_ENDPOINT,
+  application,
+  person,
+  query,
+  skygear,
+  unique,
+} = require('./world');
 
 const group = new Group('errors');
 const { ErrorCodes } = skygear;
@@ -70,6 +78,45 @@ group.check('a server that is not there', async () => {
   const app = application(undefined, 'http://127.0.0.1:9/');
   const thrown = await app.auth.whoami().then(() => null, (error) => error);
   assert.equal(thrown.error.code, 'ECONNREFUSED');
+});
+
+group.check('the SDK’s own error goes to JSON and back', async () => {
+  const app = application();
+  const error = new app.Error('no good', ErrorCodes.InvalidArgument, { arguments: ['x'] });
+  assert.deepEqual(error.toJSON(), {
+    name: 'InvalidArgument',
+    code: ErrorCodes.InvalidArgument,
+    message: 'no good',
+    info: { arguments: ['x'] },
+  });
+  const back = app.Error.fromJSON(error.toJSON());
+  assert.deepEqual([back.message, back.code, back.info], [error.message, error.code, error.info]);
+  assert.equal(`${error}`, 'SkygearError: no good');
+  assert.match(error.toLocaleString(), /unable to process the data/);
+});
+
+group.check('the codes of the SDK are those of the server', async () => {
+  const thrown = await (await ada()).makeRequest('no:such', {}).then(() => null, (e) => e);
+  assert.equal(ErrorCodes[thrown.error.name], thrown.error.code);
+});
+
+group.check('a configuration makes an application ready', async () => {
+  const app = new skygear.constructor();
+  app.pubsub.autoPubsub = false;
+  assert.equal(await app.config({ endPoint: SKYGEAR_ENDPOINT, apiKey: API_KEY }), app);
+  assert.equal(app.endPoint, SKYGEAR_ENDPOINT);
+  await app.auth.signupWithUsername(unique('ready'), 'pw');
+  assert.equal((await app.auth.whoami())._id, app.auth.currentUser._id);
+});
+
+group.check('the parts of an application are of the classes that it names', async () => {
+  const app = application();
+  assert.ok(app.auth instanceof app.AuthContainer);
+  assert.ok(app.relation instanceof app.RelationContainer);
+  assert.ok(app.pubsub instanceof app.PubsubContainer);
+  assert.ok(app.push instanceof app.PushContainer);
+  assert.ok(app.publicDB instanceof app.Database);
+  assert.ok(new app.DatabaseContainer(app).public instanceof app.Database);
 });
 
 group.check('an endpoint is completed', async () => {

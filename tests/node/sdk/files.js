@@ -54,6 +54,17 @@ group.check('a file is uploaded by itself and saved later', async () => {
   assert.equal((await download(saved.file)).bytes.toString(), 'c');
 });
 
+group.check('the databases of an application upload, too', async () => {
+  const app = await ada();
+  const asset = await new app.DatabaseContainer(app).uploadAsset(text('c.txt', 'again'));
+  assert.equal((await download(asset)).bytes.toString(), 'again');
+});
+
+group.check('an empty file is refused', async () => {
+  const empty = text('none.txt', '');
+  await assert.rejects((await ada()).publicDB.uploadAsset(empty), (error) => error.status === 400);
+});
+
 group.check('a file in base64', async () => {
   const asset = new Asset({
     name: 'd.bin',

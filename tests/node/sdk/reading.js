@@ -154,6 +154,21 @@ group.check('the cache answers first, the server after', async () => {
   await app.clearCache();
 });
 
+group.check('nothing is kept by who wants no cache', async () => {
+  const { app } = await library();
+  const databases = new app.DatabaseContainer(app);
+  assert.equal(databases.cacheResponse, true);
+  databases.cacheResponse = false;
+  const { public: database, private: own } = databases;
+  assert.deepEqual([database.cacheResponse, own.cacheResponse], [false, false]);
+  const question = ask().equalTo('name', 'A').like('title', '%');
+  await database.query(question);
+  await assert.rejects(database.cacheStore.get(question.hash), /not found in store/);
+  databases.cacheResponse = true;
+  await database.query(question);
+  assert.equal((await database.cacheStore.get(question.hash)).result[0].name, 'A');
+});
+
 group.check('a query without an order key is refused', async () => {
   const { app } = await library();
   const question = ask();

@@ -7,6 +7,8 @@
 // RESTARTING_ENDPOINT is to be killed and started again at its address, and any line to be answered.
 'use strict';
 
+const coverage = require('./coverage');
+
 const GROUPS = [
   'accounts',
   'passwords',
@@ -27,12 +29,14 @@ const GROUPS = [
 ];
 
 async function main() {
+  await coverage.start();
   const wanted = process.argv.slice(2);
   const isWanted = (name) => wanted.length === 0 || wanted.includes(name);
   // This one waits for the server most of its time.
   const patient = isWanted('reconnecting') ? require('./reconnecting').run() : null;
   for (const name of GROUPS.filter(isWanted)) await require(`./${name}`).run();
   await patient;
+  if (wanted.length === 0) await coverage.group.run();
   process.stdout.write('end\n', () => process.exit(0));
 }
 

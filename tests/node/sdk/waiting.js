@@ -48,4 +48,7 @@ module.exports = [
   'devices: a logout takes the device along',
   'devices: a change of a record reaches the device that asked for it',
   'devices: pushing without a sender is refused',
+  'coverage: every public function was called',
+  'files: the databases of an application upload, too',
+  'files: an empty file is refused',
 ];

@@ -59,6 +59,10 @@ const checks = {
     const saved = await skygear.publicDB.save(new Note({ text: 'with a file', file }));
     const response = await fetch(saved.file.url);
     same([response.status, await response.text()], [200, 'bytes of a blob']);
+    const base64 = btoa('bytes in base64');
+    const text = new skygear.Asset({ name: 't.txt', base64, contentType: 'text/plain' });
+    const uploaded = await skygear.publicDB.uploadAsset(text);
+    same(await (await fetch(uploaded.url)).text(), 'bytes in base64');
   },
 
   async 'a message arrives'() {
