@@ -15,6 +15,7 @@ mod door;
 mod durability;
 mod golden;
 mod lifecycle;
+mod messages;
 mod plugin;
 mod records;
 mod sdk;

@@ -8,12 +8,13 @@ use std::time::Duration;
 use actix::Addr;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
-use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
 use skytrail_actors::hub::{Publish, Subscribe, Unsubscribe};
 use skytrail_schema::caller::KeyKind;
+
+use super::incoming::Incoming;
 
 /// The largest message.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -60,29 +61,34 @@ pub async fn open(
         .max_frame_size(MAX_MESSAGE_BYTES)
         .aggregate_continuations();
     let stream = stream.max_continuation_size(MAX_MESSAGE_BYTES);
-    actix_web::rt::spawn(serve(session, stream, hub, connected, may_publish));
+    let incoming = Incoming::new(stream);
+    actix_web::rt::spawn(serve(session, incoming, hub, connected, may_publish));
     Ok(response)
 }
 
 async fn serve(
     mut session: Session,
-    mut stream: actix_ws::AggregatedMessageStream,
+    mut incoming: Incoming,
     hub: Addr<Hub>,
     connected: Connected,
     may_publish: bool,
 ) {
     let Connected { id, mut frames } = connected;
     let mut pings = tokio::time::interval(PING_EVERY);
+    // Not at once: some clients take the first frame after their close for its answer.
+    pings.reset();
     let mut silent_pings = 0;
+    // Who cannot be written to any more may still have sent something.
+    let mut is_gone = false;
     let reason = loop {
         tokio::select! {
-            message = stream.next() => {
+            message = incoming.next() => {
                 silent_pings = 0;
                 let text = match message {
                     Some(Ok(AggregatedMessage::Text(text))) => text.to_string(),
                     Some(Ok(AggregatedMessage::Binary(bytes))) => String::from_utf8_lossy(&bytes).into(),
                     Some(Ok(AggregatedMessage::Ping(bytes))) => {
-                        if session.pong(&bytes).await.is_err() { break None; }
+                        is_gone |= session.pong(&bytes).await.is_err();
                         continue;
                     }
                     Some(Ok(AggregatedMessage::Pong(_))) => continue,
@@ -91,12 +97,12 @@ async fn serve(
                 };
                 match react(&hub, id, &text, may_publish).await {
                     Reaction::Nothing => {}
-                    Reaction::Say(text) => { if session.text(text).await.is_err() { break None; } }
+                    Reaction::Say(text) => is_gone |= session.text(text).await.is_err(),
                     Reaction::End(text) => { let _ = session.text(text).await; break None; }
                 }
             }
-            frame = frames.recv() => match frame {
-                Some(frame) => { if session.text(&*frame).await.is_err() { break None; } }
+            frame = frames.recv(), if !is_gone => match frame {
+                Some(frame) => is_gone = session.text(&*frame).await.is_err(),
                 None => break Some(CloseReason {
                     code: CloseCode::Policy,
                     description: Some("too slow: messages were waiting".to_owned()),
@@ -104,7 +110,8 @@ async fn serve(
             },
             _ = pings.tick() => {
                 silent_pings += 1;
-                if silent_pings > MAX_SILENT_PINGS + 1 || session.ping(b"").await.is_err() { break None; }
+                if silent_pings > MAX_SILENT_PINGS { break None; }
+                is_gone |= session.ping(b"").await.is_err();
             }
         }
     };

@@ -6,11 +6,12 @@ use actix::Addr;
 use actix_ws::{
     AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError, Session,
 };
-use futures_util::StreamExt;
 use skytrail_actors::plugin::PluginConnection;
 use skytrail_actors::plugin::messages::{FromTransport, TransportEvent};
 use skytrail_actors::plugin::protocol::{self, FrameError};
 use skytrail_actors::plugin::transport::{Outgoing, OutgoingReceiver};
+
+use crate::socket::incoming::Incoming;
 
 /// How long a worker may take to answer the server's goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -22,7 +23,7 @@ pub(super) async fn run(
     outgoing: OutgoingReceiver,
     actor: Addr<PluginConnection>,
 ) {
-    let reading = read(stream, session.clone(), &actor);
+    let reading = read(Incoming::new(stream), session.clone(), &actor);
     let writing = write(session, outgoing);
     tokio::pin!(reading, writing);
     tokio::select! {
@@ -37,19 +38,14 @@ pub(super) async fn run(
 }
 
 /// Reads; waits for the actor after each message, so that a flood is slowed to its pace.
-async fn read(
-    mut stream: AggregatedMessageStream,
-    mut session: Session,
-    actor: &Addr<PluginConnection>,
-) {
-    while let Some(message) = stream.next().await {
+async fn read(mut incoming: Incoming, mut session: Session, actor: &Addr<PluginConnection>) {
+    while let Some(message) = incoming.next().await {
         let event = match message {
             Ok(AggregatedMessage::Text(text)) => TransportEvent::Frame(protocol::parse(&text)),
             Ok(AggregatedMessage::Binary(_)) => TransportEvent::Binary,
             Ok(AggregatedMessage::Ping(bytes)) => {
-                if session.pong(&bytes).await.is_err() {
-                    return;
-                }
+                // Who cannot be written to any more may still have sent something.
+                let _ = session.pong(&bytes).await;
                 continue;
             }
             Ok(AggregatedMessage::Pong(_)) => continue,
