@@ -53,11 +53,6 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
         self.bytes
     }
 
-    /// Returns how many entries there are.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Returns an entry, which becomes the most recently used.
     pub(super) fn get(&mut self, key: &K) -> Option<&V> {
         self.entries.get(key)
