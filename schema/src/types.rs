@@ -102,6 +102,11 @@ impl FieldType {
         })
     }
 
+    /// Parses a name that clients use.
+    pub fn from_wire_name(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|kind| *kind != Self::CaselessString)
+    }
+
     /// Returns the name that clients see; caseless text is just `string` to them.
     pub fn wire_name(&self) -> String {
         match self {
@@ -176,6 +181,31 @@ impl TypeDefinition {
             creation_roles: BTreeSet::new(),
             version: 0,
         }
+    }
+
+    /// Gives a field another name, also in the unique sets. Says whether it did: there must be
+    /// such a field, and none of the new name.
+    pub fn rename_field(&mut self, from: &str, to: &str) -> bool {
+        if self.fields.contains_key(to) {
+            return false;
+        }
+        let Some(kind) = self.fields.remove(from) else {
+            return false;
+        };
+        self.fields.insert(to.to_owned(), kind);
+        for name in self.unique.iter_mut().flatten() {
+            if name == from {
+                to.clone_into(name);
+            }
+        }
+        true
+    }
+
+    /// Takes a field out, and the unique sets that it is in. Says whether there was one.
+    pub fn delete_field(&mut self, field: &str) -> bool {
+        let is_free = |set: &Vec<String>| set.iter().all(|name| name != field);
+        self.unique.retain(is_free);
+        self.fields.remove(field).is_some()
     }
 
     /// Returns the names of the fields that the server numbers.

@@ -95,6 +95,13 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::TypeCreationRolesSet => EventBody::TypeCreationRolesSet(CreationRoles {
             roles: ["editor".into()].into(),
         }),
+        EventKind::TypeFieldRenamed => EventBody::TypeFieldRenamed(FieldRename {
+            from: "text".to_owned(),
+            to: "größe".to_owned(),
+        }),
+        EventKind::TypeFieldDeleted => EventBody::TypeFieldDeleted(FieldDeletion {
+            field: "text".to_owned(),
+        }),
         EventKind::UserCreated => EventBody::UserCreated(UserState {
             password_hash: Some("$argon2id$x".into()),
             provider_info: [("com.example:a".to_owned(), json!({"a": 1}))].into(),

@@ -101,6 +101,12 @@ actions! {
     "role:assign" "role" ADMIN => role::assign;
     "role:revoke" "role" ADMIN => role::revoke;
     "role:get" "role" ROLES => role::get;
+    "schema:create" "schema" SCHEMA => schema::create;
+    "schema:fetch" "schema" SCHEMA => schema::fetch;
+    "schema:rename" "schema" SCHEMA => schema::rename;
+    "schema:delete" "schema" SCHEMA => schema::delete;
+    "schema:field_access:get" "schema" ADMIN => schema::get_field_access;
+    "schema:field_access:update" "schema" ADMIN => schema::set_field_access;
     "schema:access" "schema" SCHEMA => schema::access;
     "schema:default_access" "schema" SCHEMA => schema::default_access;
     "sso:custom_token:login" "sso" KEY => sso::custom_token_login;

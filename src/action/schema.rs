@@ -1,14 +1,149 @@
-//! `schema:access`, `schema:default_access`
+//! `schema:create`, `schema:fetch`, `schema:rename`, `schema:delete`, `schema:access`,
+//! `schema:default_access`, `schema:field_access:get`, `schema:field_access:update`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value as Json};
-use skytrail_actors::record::messages::{ChangeType, TypeChange};
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::record::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RoleName, TypeName};
+use skytrail_schema::types::FieldType;
 
 use super::{Call, Outcome, Reply, request};
+
+pub(super) async fn create(mut call: Call) -> Outcome {
+    let types = request::take_object(&mut call.body, "record_types")?;
+    let types = types
+        .into_iter()
+        .map(|(name, wire)| Ok((TypeName::from(name), fields_of(&wire)?)));
+    let types: Vec<(TypeName, Vec<(String, String)>)> = types.collect::<Result<_, ApiError>>()?;
+    let types = types
+        .into_iter()
+        .map(|(name, fields)| Ok((name.clone(), kinds_of(&name, fields)?)));
+    let command = CreateTypes {
+        context: call.context.clone(),
+        types: types.collect::<Result<_, ApiError>>()?,
+    };
+    call.services.records.create_types(command).await?;
+    fetch(call).await
+}
+
+pub(super) async fn fetch(call: Call) -> Outcome {
+    Reply::new(&json!({"record_types": call.services.records.schema()}))
+}
+
+pub(super) async fn rename(call: Call) -> Outcome {
+    let [name, from, to] = required(&call.body, ["record_type", "item_name", "new_name"])?;
+    change(
+        &call,
+        &TypeName::from(name),
+        TypeChange::RenameField { from, to },
+    )
+    .await?;
+    fetch(call).await
+}
+
+pub(super) async fn delete(call: Call) -> Outcome {
+    let [name, field] = required(&call.body, ["record_type", "item_name"])?;
+    change(&call, &TypeName::from(name), TypeChange::DeleteField(field)).await?;
+    fetch(call).await
+}
+
+pub(super) async fn get_field_access(call: Call) -> Outcome {
+    Reply::new(&json!({"access": call.services.records.field_access().to_wire()}))
+}
+
+pub(super) async fn set_field_access(call: Call) -> Outcome {
+    let entries = request::list(&call.body, "access")?
+        .cloned()
+        .unwrap_or_default();
+    if entries.iter().any(|entry| !entry.is_object()) {
+        return Err(request::undecodable());
+    }
+    let access = FieldAccess::from_wire(&entries)?;
+    let written = access.to_wire();
+    let context = call.context;
+    let command = SetFieldAccess { context, access };
+    call.services.records.set_field_access(command).await?;
+    Reply::new(&json!({"access": written}))
+}
+
+/// Reads the fields of a type to be made, by name and type, as they are written.
+fn fields_of(wire: &Json) -> Result<Vec<(String, String)>, ApiError> {
+    let no_fields = Vec::new();
+    let fields = match wire {
+        Json::Null => &no_fields,
+        Json::Object(object) => request::list(object, "fields")?.unwrap_or(&no_fields),
+        _ => return Err(request::undecodable()),
+    };
+    let field = |wire: &Json| {
+        let object = wire.as_object().ok_or_else(request::undecodable)?;
+        let text =
+            |name| request::text(object, name).map(|text| text.unwrap_or_default().to_owned());
+        Ok((text("name")?, text("type")?))
+    };
+    fields.iter().map(field).collect()
+}
+
+/// Reads the types of fields; of two with one name the later counts.
+fn kinds_of(
+    name: &TypeName,
+    fields: Vec<(String, String)>,
+) -> Result<BTreeMap<String, FieldType>, ApiError> {
+    let refuse = |message: &str, what: &str| ApiError::invalid_argument(message, &[what]);
+    if name.is_reserved() || name.as_str().is_empty() {
+        return Err(refuse("attempts to create reserved table", name.as_str()));
+    }
+    let kind = |(field, kind): (String, String)| {
+        if is_reserved(&field) {
+            return Err(refuse("attempts to create reserved field", &field));
+        }
+        let kind = FieldType::from_wire_name(&kind)
+            .ok_or_else(|| refuse("unexpected field type", &kind))?;
+        Ok((field, kind))
+    };
+    fields.into_iter().map(kind).collect()
+}
+
+fn is_reserved(field: &str) -> bool {
+    field.is_empty() || field.starts_with('_')
+}
+
+/// Reads texts that must be there: the name of a type, then names of fields.
+fn required<const N: usize>(
+    body: &Map<String, Json>,
+    names: [&'static str; N],
+) -> Result<[String; N], ApiError> {
+    let mut values = [const { String::new() }; N];
+    for (value, name) in values.iter_mut().zip(names) {
+        *value = request::text(body, name)?.unwrap_or_default().to_owned();
+    }
+    let named = || values.iter().zip(names);
+    let missing: Vec<&str> = named()
+        .filter(|(value, _)| value.is_empty())
+        .map(|(_, name)| name)
+        .collect();
+    if !missing.is_empty() {
+        return Err(ApiError::invalid_argument(
+            "missing required fields",
+            &missing,
+        ));
+    }
+    let reserved = named().find(|(value, _)| value.starts_with('_'));
+    match reserved {
+        None => Ok(values),
+        Some((_, "record_type")) => {
+            let message = "attempts to change reserved table";
+            Err(ApiError::invalid_argument(message, &["record_type"]))
+        }
+        Some((_, name)) => {
+            let message = "attempts to change reserved key";
+            Err(ApiError::invalid_argument(message, &[name]))
+        }
+    }
+}
 
 pub(super) async fn access(call: Call) -> Outcome {
     let name = type_name(&call)?;

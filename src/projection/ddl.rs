@@ -21,18 +21,37 @@ pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<Sa
         .collect()
 }
 
-/// Returns the statements that make the indexes of the columns behind the first `num_old`, and of the
-/// unique sets behind the first `num_old_sets`.
-pub(crate) fn indexes(layout: &TypeLayout, num_old: usize, num_old_sets: usize) -> Vec<SafeText> {
+/// Returns the statements that make the indexes that a type needs of itself, where they are missing.
+pub(crate) fn indexes(layout: &TypeLayout) -> Vec<SafeText> {
     let Some(table) = &layout.table else {
         return Vec::new();
     };
-    let new_columns = table.columns.iter().enumerate().skip(num_old);
-    let of_columns =
-        new_columns.filter_map(|(index, column)| column_index(layout.id, table, index, column));
-    let new_sets = num_old_sets..layout.definition.unique.len();
-    let of_sets = new_sets.filter_map(|number| unique_index(layout, number));
+    let columns = table.columns.iter();
+    let of_columns = columns.filter_map(|column| column_index(layout.id, table, column));
+    let sets = layout.definition.unique.iter();
+    let of_sets = sets.filter_map(|fields| unique_index(layout.id, table, fields));
     of_columns.chain(of_sets).collect()
+}
+
+/// Returns the statements that rename a column and its companion.
+pub(crate) fn rename_column(table: &Table, old: &Column, new: &Column) -> Vec<SafeText> {
+    let rename = |(from, to): (&Name, &Name)| {
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.name(&table.name).push(" RENAME COLUMN ").name(from);
+        sql.push(" TO ").name(to);
+        sql.into_text()
+    };
+    old.names().zip(new.names()).map(rename).collect()
+}
+
+/// Returns the statements that drop a column and its companion.
+pub(crate) fn drop_column(table: &Table, old: &Column) -> Vec<SafeText> {
+    let drop = |name: &Name| {
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.name(&table.name).push(" DROP COLUMN ").name(name);
+        sql.into_text()
+    };
+    old.names().map(drop).collect()
 }
 
 fn create_table(table: &Table) -> SafeText {
@@ -79,41 +98,37 @@ fn column_type(kind: &FieldType) -> &'static str {
 }
 
 /// References are looked up when their target is deleted, sequence numbers when one is given.
-fn column_index(id: i64, table: &Table, index: usize, column: &Column) -> Option<SafeText> {
+fn column_index(id: i64, table: &Table, column: &Column) -> Option<SafeText> {
     let prefix = match column.kind {
         FieldType::Reference(_) => "_ref",
         FieldType::Sequence => "_sequence",
         _ => return None,
     };
-    let mut sql = Sql::new("CREATE INDEX ");
-    sql.name(&Name::new(&format!("{prefix}_{id}_{index}")))
-        .push(" ON ")
-        .name(&table.name)
-        .push(" (")
-        .name(&column.name)
-        .push(")");
-    Some(sql.into_text())
+    let name = Name::new(&format!("{prefix}_{id}.{}", column.name.as_str()));
+    Some(create_index(&name, table, &[&column.name]))
 }
 
 /// Returns the index that finds a unique set's values; `None` when a field has no column.
 ///
 /// It is not UNIQUE: the log has decided already, and within a batch rows are written in
 /// another order than the events.
-fn unique_index(layout: &TypeLayout, number: usize) -> Option<SafeText> {
-    let table = layout.table.as_ref()?;
-    let fields = layout.definition.unique.get(number)?;
-    let columns: Option<Vec<&Name>> = fields
-        .iter()
-        .map(|field| table.column(field).map(Column::compared))
-        .collect();
-    let mut sql = Sql::new("CREATE INDEX ");
-    sql.name(&Name::new(&format!("_unique_{}_{number}", layout.id)))
-        .push(" ON ")
-        .name(&table.name)
-        .push(" (")
-        .names("", columns?)
-        .push(")");
-    Some(sql.into_text())
+fn unique_index(id: i64, table: &Table, fields: &[String]) -> Option<SafeText> {
+    let columns = fields.iter().map(|field| table.column(field));
+    let columns: Option<Vec<&Name>> = columns.map(|column| Some(column?.compared())).collect();
+    let columns = columns?;
+    let names: Vec<&str> = columns.iter().map(|name| name.as_str()).collect();
+    let names = serde_json::to_string(&names).ok()?;
+    let name = Name::new(&format!("_unique_{id}.{names}"));
+    Some(create_index(&name, table, &columns))
+}
+
+/// An index is named by its columns, so that one of the same name is the same index. It has to go
+/// before a column of it gets another name.
+fn create_index(name: &Name, table: &Table, columns: &[&Name]) -> SafeText {
+    let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
+    sql.name(name).push(" ON ").name(&table.name);
+    sql.push(" (").names("", columns.iter().copied()).push(")");
+    sql.into_text()
 }
 
 /// Returns the statement that makes an index for queries, and its name; `None` when the type has not

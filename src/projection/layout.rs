@@ -59,6 +59,22 @@ pub(crate) struct Column {
 }
 
 impl Column {
+    /// Chooses names for a field's column and its companion among those that are free.
+    fn new(field: &str, kind: &FieldType, names: &mut NameSet) -> Self {
+        let name = names.take(field);
+        let companion = match kind {
+            FieldType::Asset => Some(names.take(&format!("{}~type", name.as_str()))),
+            FieldType::CaselessString => Some(names.take(&format!("{}~folded", name.as_str()))),
+            _ => None,
+        };
+        Self {
+            field: field.to_owned(),
+            kind: kind.clone(),
+            name,
+            companion,
+        }
+    }
+
     /// Returns the column that comparisons, sorting and indexes use.
     pub(crate) fn compared(&self) -> &Name {
         match (&self.kind, &self.companion) {
@@ -236,10 +252,9 @@ impl Catalog {
             .insert(layout.definition.name.clone(), Arc::new(layout));
     }
 
-    /// Takes over a changed definition; returns the new layout and how many of its columns are old.
+    /// Takes over an extended definition; returns the new layout and how many of its columns are old.
     pub(crate) fn change(&mut self, definition: TypeDefinition) -> (Arc<TypeLayout>, usize) {
         let before = self.types.get(&definition.name).cloned();
-        let id = before.as_ref().map_or(self.last_id + 1, |before| before.id);
         let old_table = before.as_ref().and_then(|before| before.table.as_ref());
         let num_old = old_table.map_or(0, |table| table.columns.len());
         let table = definition.is_created.then(|| {
@@ -248,6 +263,33 @@ impl Catalog {
             let old = old_table.map(|table| table.columns.clone());
             Table::new(name, columns_of(&definition, old.unwrap_or_default()))
         });
+        (self.put(definition, table), num_old)
+    }
+
+    /// Takes over a definition in which a field has another name, or is gone. `None` when the
+    /// field has no column.
+    pub(crate) fn change_field(
+        &mut self,
+        definition: TypeDefinition,
+        field: &str,
+        new_name: Option<&str>,
+    ) -> Option<ChangedColumn> {
+        let table = self.table(&definition.name)?;
+        let (name, mut columns) = (table.name.clone(), table.columns.clone());
+        let index = *table.by_field.get(field)?;
+        let old = columns.remove(index);
+        let new = new_name.map(|new_name| {
+            let new = Column::new(new_name, &old.kind, &mut names_of(&columns));
+            columns.insert(index, new.clone());
+            new
+        });
+        let layout = self.put(definition, Some(Table::new(name, columns)));
+        Some(ChangedColumn { layout, old, new })
+    }
+
+    fn put(&mut self, definition: TypeDefinition, table: Option<Table>) -> Arc<TypeLayout> {
+        let before = self.types.get(&definition.name);
+        let id = before.map_or(self.last_id + 1, |before| before.id);
         let layout = Arc::new(TypeLayout {
             id,
             definition: Arc::new(definition),
@@ -256,32 +298,36 @@ impl Catalog {
         self.last_id = self.last_id.max(id);
         self.types
             .insert(layout.definition.name.clone(), Arc::clone(&layout));
-        (layout, num_old)
+        layout
     }
+}
+
+/// A field's column that has another name now, or is gone.
+pub(crate) struct ChangedColumn {
+    /// The type as it is now.
+    pub(crate) layout: Arc<TypeLayout>,
+    /// The column as it was.
+    pub(crate) old: Column,
+    /// The column as it is; none when it is gone.
+    pub(crate) new: Option<Column>,
 }
 
 /// Adds columns for the fields that have none yet.
 fn columns_of(definition: &TypeDefinition, mut columns: Vec<Column>) -> Vec<Column> {
+    let mut names = names_of(&columns);
+    for (field, kind) in &definition.fields {
+        if columns.iter().all(|column| column.field != *field) {
+            columns.push(Column::new(field, kind, &mut names));
+        }
+    }
+    columns
+}
+
+/// Returns the names that columns of a table have.
+fn names_of(columns: &[Column]) -> NameSet {
     let mut names = NameSet::default();
     for name in columns.iter().flat_map(Column::names) {
         names.reserve(name.as_str());
     }
-    for (field, kind) in &definition.fields {
-        if columns.iter().any(|column| column.field == *field) {
-            continue;
-        }
-        let name = names.take(field);
-        let companion = match kind {
-            FieldType::Asset => Some(names.take(&format!("{}~type", name.as_str()))),
-            FieldType::CaselessString => Some(names.take(&format!("{}~folded", name.as_str()))),
-            _ => None,
-        };
-        columns.push(Column {
-            field: field.clone(),
-            kind: kind.clone(),
-            name,
-            companion,
-        });
-    }
-    columns
+    names
 }

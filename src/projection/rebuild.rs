@@ -100,7 +100,7 @@ pub async fn rebuild(
     .execute(&mut conn)
     .await?;
     for layout in state.catalog.sorted().into_values() {
-        for text in ddl::indexes(layout, 0, 0) {
+        for text in ddl::indexes(layout) {
             text.execute(&mut conn, Vec::new()).await?;
         }
     }

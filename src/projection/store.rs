@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use skytrail_actors::clock::Clock;
+use skytrail_actors::record::apply as fold;
 use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::{
     Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
@@ -21,7 +22,7 @@ use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,9 @@ pub struct SqlStore {
     pub(super) writer: Mutex<Option<Writer>>,
     readers: Readers,
     catalog: ArcSwap<Catalog>,
+    /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
+    /// or go, so that nobody reads a table as it was by a catalog as it is.
+    columns: RwLock<()>,
     stats: Stats,
     limits: IndexLimits,
     pub(super) condition: Condition,
@@ -56,6 +60,23 @@ pub struct SqlStore {
 pub(super) struct Writer {
     conn: SqliteConnection,
     state: WriterState,
+}
+
+/// A connection that reads, and the catalog that fits what it sees.
+struct Reading<'a> {
+    reader: Reader<'a>,
+    catalog: Arc<Catalog>,
+    _columns: RwLockReadGuard<'a, ()>,
+}
+
+impl Reading<'_> {
+    fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        self.reader.conn()
+    }
+
+    fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
+        self.catalog.get(&definition.name).cloned()
+    }
 }
 
 impl SqlStore {
@@ -74,6 +95,7 @@ impl SqlStore {
             })),
             readers: Readers::new(reader_options(path, options), options.num_readers),
             catalog: ArcSwap::new(catalog),
+            columns: RwLock::new(()),
             stats: Stats::default(),
             limits: options.index_limits,
             condition: Condition::new(path),
@@ -83,10 +105,15 @@ impl SqlStore {
     }
 
     /// Waits for a connection that reads.
-    async fn reader(&self) -> Result<Reader<'_>, StoreError> {
+    async fn reader(&self) -> Result<Reading<'_>, StoreError> {
         self.condition.check()?;
+        let columns = self.columns.read().await;
         let reader = self.readers.acquire().await;
-        reader.map_err(|error| self.failed(error))
+        Ok(Reading {
+            reader: reader.map_err(|error| self.failed(error))?,
+            catalog: self.catalog.load_full(),
+            _columns: columns,
+        })
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
@@ -136,9 +163,9 @@ impl SqlStore {
     /// # Errors
     /// The database failed; what was done before stays.
     pub async fn tend_indexes(&self, now: Timestamp) -> Result<(), StoreError> {
-        let catalog = self.catalog.load_full();
         let look = {
             let mut reader = self.reader().await?;
+            let catalog = Arc::clone(&reader.catalog);
             let conn = reader.conn().map_err(|error| self.failed(error))?;
             Look::take(conn, &catalog, &self.stats, &self.limits)
                 .await
@@ -156,8 +183,8 @@ impl SqlStore {
         for advice in advice {
             // One at a time: between two the projector has its turn.
             let mut writer = self.writer.lock().await;
-            let conn = writer_conn(&mut writer)?;
-            index::follow(conn, &catalog, advice, now)
+            let Writer { conn, state } = open_writer_of(&mut writer)?;
+            index::follow(conn, &state.catalog, advice, now)
                 .await
                 .map_err(|error| self.failed(error))?;
         }
@@ -172,8 +199,9 @@ impl SqlStore {
     #[cfg(test)]
     pub(crate) async fn explain(&self, query: &Query) -> Result<String, StoreError> {
         let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
         let conn = reader.conn().map_err(|error| self.failed(error))?;
-        query::explain(conn, &self.catalog.load_full(), query).await
+        query::explain(conn, &catalog, query).await
     }
 
     /// Lists the indexes that queries or people asked for.
@@ -185,15 +213,17 @@ impl SqlStore {
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         index::load(conn).await.map_err(|error| self.failed(error))
     }
+}
 
-    fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
-        self.catalog.load().get(&definition.name).cloned()
-    }
+fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer, StoreError> {
+    writer
+        .as_mut()
+        .ok_or(sqlx::Error::PoolClosed)
+        .map_err(failed)
 }
 
 fn writer_conn(writer: &mut Option<Writer>) -> Result<&mut SqliteConnection, StoreError> {
-    let writer = writer.as_mut().ok_or(sqlx::Error::PoolClosed);
-    writer.map(|writer| &mut writer.conn).map_err(failed)
+    open_writer_of(writer).map(|writer| &mut writer.conn)
 }
 
 #[async_trait]
@@ -211,10 +241,10 @@ impl RecordStore for SqlStore {
         definition: &TypeDefinition,
         keys: &[RecordKey],
     ) -> Result<Vec<Option<Head>>, StoreError> {
-        let Some(layout) = self.layout(definition) else {
+        let mut reader = self.reader().await?;
+        let Some(layout) = reader.layout(definition) else {
             return Ok(vec![None; keys.len()]);
         };
-        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::heads(conn, &layout, keys)
             .await
@@ -226,11 +256,11 @@ impl RecordStore for SqlStore {
         definition: &TypeDefinition,
         fields: &[(&str, &Value)],
     ) -> Result<Option<RecordKey>, StoreError> {
-        let layout = self.layout(definition);
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(None);
         };
-        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::find_by_fields(conn, table, fields)
             .await
@@ -243,10 +273,11 @@ impl RecordStore for SqlStore {
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Option<RecordId>, StoreError> {
         let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         for definition in definitions {
-            let layout = self.layout(definition);
-            let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            let layout = catalog.get(&definition.name);
+            let Some(table) = layout.and_then(|layout| layout.table.as_ref()) else {
                 continue;
             };
             let found = read::find_referrer(conn, table, target)
@@ -265,11 +296,11 @@ impl RecordStore for SqlStore {
         after: Option<&RecordKey>,
         limit: u32,
     ) -> Result<Vec<RecordKey>, StoreError> {
-        let layout = self.layout(definition);
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(Vec::new());
         };
-        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::keys(conn, table, after, limit)
             .await
@@ -277,11 +308,11 @@ impl RecordStore for SqlStore {
     }
 
     async fn count_records(&self, definition: &TypeDefinition) -> Result<u64, StoreError> {
-        let layout = self.layout(definition);
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(0);
         };
-        let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         read::count(conn, table)
             .await
@@ -295,8 +326,8 @@ impl RecordStore for SqlStore {
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
         let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
         let conn = reader.conn().map_err(|error| self.failed(error))?;
-        let catalog = self.catalog.load_full();
         let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
         answer.inspect_err(|error| self.condition.note(error))
     }
@@ -352,6 +383,11 @@ impl RecordStore for SqlStore {
             .ok_or(sqlx::Error::PoolClosed)
             .map_err(|error| self.failed(error))?;
         let Writer { conn, state } = writer;
+        let mut events = commits.iter().flat_map(|commit| &commit.events);
+        let alone = match events.any(|event| fold::reshapes(&event.body)) {
+            true => Some(self.columns.write().await),
+            false => None,
+        };
         state
             .apply(conn, commits)
             .await
@@ -359,6 +395,10 @@ impl RecordStore for SqlStore {
         if !Arc::ptr_eq(&state.catalog, &self.catalog.load()) {
             self.catalog.store(Arc::clone(&state.catalog));
         }
+        if alone.is_some() {
+            self.stats.clear();
+        }
+        drop(alone);
         if let Err(error) = sums::merge_beyond(conn, &self.path, MERGE_PAGES).await {
             tracing::warn!(%error, "the record store's write-ahead file could not be merged");
         }

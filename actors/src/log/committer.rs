@@ -144,6 +144,7 @@ impl Committer {
             time,
             epoch: self.epoch,
         };
+        self.follow_fields(&encoded, group);
         let sealed = self
             .number(&mut encoded, &request.sequences, group)
             .and_then(|()| codec::seal(encoded, seal, &chain));
@@ -163,6 +164,30 @@ impl Committer {
             writes: request.writes,
             reply: request.reply,
         });
+    }
+
+    /// Numbers go with a sequence field that is renamed, and are forgotten with one that is deleted.
+    fn follow_fields(&mut self, encoded: &EncodedEvents, group: &mut Group) {
+        for event in &encoded.commit().events {
+            let Stream::Type(name) = &event.stream else {
+                continue;
+            };
+            let (field, new_name) = match &event.body {
+                EventBody::TypeFieldRenamed(change) => (&change.from, Some(&change.to)),
+                EventBody::TypeFieldDeleted(change) => (&change.field, None),
+                _ => continue,
+            };
+            let old = (name.clone(), field.clone());
+            let Some(number) = self.sequences.remove(&old) else {
+                continue;
+            };
+            group.sequences_before.push((old, Some(number)));
+            if let Some(new_name) = new_name {
+                let new = (name.clone(), new_name.clone());
+                let before = self.sequences.insert(new.clone(), number);
+                group.sequences_before.push((new, before));
+            }
+        }
     }
 
     /// Gives sequence fields their numbers.

@@ -12,14 +12,16 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, MailboxError, Message, Respo
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Record;
-use skytrail_schema::types::TypeDefinition;
 
 use super::env::RecordEnv;
 use super::messages::{
-    ChangeType, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply, SaveRecords,
+    ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
+    SaveRecords, SetFieldAccess,
 };
 use super::service::RecordService;
 use super::{delete, read, save, types};
@@ -238,7 +240,19 @@ impl RecordService for Records {
         self.ask(&name, command).await
     }
 
-    fn definitions(&self) -> Vec<Arc<TypeDefinition>> {
-        self.env.live.get_types()
+    async fn create_types(&self, command: CreateTypes) -> Result<(), ApiError> {
+        types::create(&self.env, command).await
+    }
+
+    fn schema(&self) -> Json {
+        types::schema(&self.env)
+    }
+
+    async fn set_field_access(&self, command: SetFieldAccess) -> Result<(), ApiError> {
+        types::set_field_access(&self.env, command).await
+    }
+
+    fn field_access(&self) -> FieldAccess {
+        self.env.live.get_field_access().1
     }
 }

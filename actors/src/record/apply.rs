@@ -124,9 +124,39 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
         EventBody::TypeCreationRolesSet(change) => {
             definition.creation_roles = change.roles.clone();
         }
+        EventBody::TypeFieldRenamed(change) => {
+            definition.rename_field(&change.from, &change.to);
+        }
+        EventBody::TypeFieldDeleted(change) => {
+            definition.delete_field(&change.field);
+        }
         _ => {}
     }
     definition
+}
+
+/// Folds an event of a type into one of its records: what was saved before keeps up with names and
+/// fields as they are now. `before` is the type's definition until then.
+pub fn reshape(record: &mut Record, before: &TypeDefinition, event: &EventBody) {
+    match event {
+        EventBody::TypeFieldRenamed(change) if !before.fields.contains_key(&change.to) => {
+            if let Some(value) = record.fields.remove(&change.from) {
+                record.fields.insert(change.to.clone(), value);
+            }
+        }
+        EventBody::TypeFieldDeleted(change) => {
+            record.fields.remove(&change.field);
+        }
+        _ => {}
+    }
+}
+
+/// Whether an event of a type changes its records too.
+pub fn reshapes(event: &EventBody) -> bool {
+    matches!(
+        event,
+        EventBody::TypeFieldRenamed(_) | EventBody::TypeFieldDeleted(_)
+    )
 }
 
 /// Adds an extension's fields and unique sets to a definition.

@@ -75,8 +75,8 @@ struct Cache {
     users: WeighedCache<UserId, KnownUser>,
     /// What was written at which position and is not projected yet, oldest first.
     pinned: VecDeque<(u64, Stream)>,
-    /// Types whose records the projector is to number, and at which position.
-    numbered: HashMap<TypeName, u64>,
+    /// Types all of whose records the projector is to change, and at which position.
+    reshaped: HashMap<TypeName, u64>,
     /// How many entries of the caches are pinned, by stream.
     pins: HashMap<Stream, u32>,
     max_bytes: usize,
@@ -113,7 +113,7 @@ impl LiveState {
                 records: WeighedCache::new(),
                 users: WeighedCache::new(),
                 pinned: VecDeque::new(),
-                numbered: HashMap::new(),
+                reshaped: HashMap::new(),
                 pins: HashMap::new(),
                 max_bytes,
             }),
@@ -148,9 +148,9 @@ impl LiveState {
         let heads: Vec<_> = ids.iter().map(known).collect();
         let is_behind = |(id, head): (&RecordId, &Option<KnownHead>)| {
             let is_pinned = || cache.pins.contains_key(&Stream::Record(id.clone()));
-            head.is_none() && (is_pinned() || cache.numbered.contains_key(&id.record_type))
+            head.is_none() && (is_pinned() || cache.reshaped.contains_key(&id.record_type))
         };
-        let may_be_behind = !cache.pins.is_empty() || !cache.numbered.is_empty();
+        let may_be_behind = !cache.pins.is_empty() || !cache.reshaped.is_empty();
         let store_is_behind = may_be_behind && ids.iter().zip(&heads).any(is_behind);
         KnownHeads {
             position: cache.position,
@@ -222,7 +222,7 @@ impl LiveState {
     pub fn projected(&self, position: u64) {
         let mut cache = self.cache.lock();
         cache.projected = cache.projected.max(position);
-        cache.numbered.retain(|_, written| *written > position);
+        cache.reshaped.retain(|_, written| *written > position);
         while cache
             .pinned
             .front()
@@ -264,10 +264,10 @@ impl LiveState {
             Stream::Type(name) => {
                 let before = self.get_type(name);
                 let definition = apply::record_type(&before, event);
-                if before.is_created
-                    && before.sequence_fields().count() < definition.sequence_fields().count()
-                {
-                    cache.await_numbers(name, event.position);
+                let is_numbered = before.is_created
+                    && before.sequence_fields().count() < definition.sequence_fields().count();
+                if is_numbered || apply::reshapes(&event.body) {
+                    cache.await_reshaping(name, event.position);
                 }
                 self.types
                     .write()
@@ -340,15 +340,16 @@ impl Cache {
         }
     }
 
-    /// A type got a sequence field: what the projector numbers now is known from the store alone.
-    fn await_numbers(&mut self, name: &TypeName, position: u64) {
+    /// A type got a sequence field, or a field got another name or is gone: what the projector does
+    /// to its records now is known from the store alone.
+    fn await_reshaping(&mut self, name: &TypeName, position: u64) {
         if position <= self.projected {
             return;
         }
-        self.numbered.insert(name.clone(), position);
-        let is_numbered =
+        self.reshaped.insert(name.clone(), position);
+        let is_changed =
             |(id, head): &(&RecordId, &KnownHead)| id.record_type == *name && head.is_some();
-        let ids = self.records.iter().filter(is_numbered);
+        let ids = self.records.iter().filter(is_changed);
         let ids: Vec<RecordId> = ids.map(|(id, _)| id.clone()).collect();
         for id in ids {
             self.records.pop(&id);

@@ -2,9 +2,11 @@
 
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{Database, RecordId, RoleName, TypeName};
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::types::FieldType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -126,4 +128,31 @@ pub enum TypeChange {
     DefaultAccess(Acl),
     /// The roles that may create records; none lets every signed-in user.
     CreationRoles(BTreeSet<RoleName>),
+    /// A field gets another name; rules of access to it follow.
+    RenameField {
+        /// The name until now.
+        from: String,
+        /// The name from now on.
+        to: String,
+    },
+    /// A field goes, with its values.
+    DeleteField(String),
+}
+
+/// Makes types and gives them fields, all or nothing. Replies when durable.
+#[derive(Clone, Debug)]
+pub struct CreateTypes {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The fields that types shall have, by type.
+    pub types: BTreeMap<TypeName, BTreeMap<String, FieldType>>,
+}
+
+/// Sets the rules of access to fields, all of them. Replies when durable.
+#[derive(Clone, Debug)]
+pub struct SetFieldAccess {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The rules.
+    pub access: FieldAccess,
 }

@@ -23,7 +23,7 @@ pub fn extensions<'a>(
     definition_of: impl Fn(&TypeName) -> TypeDefinition,
     may_migrate: bool,
 ) -> Result<Extensions, ApiError> {
-    let mut types: BTreeMap<TypeName, (TypeDefinition, TypeExtension, bool)> = BTreeMap::new();
+    let mut types: Needed = BTreeMap::new();
     for (id, fields) in records {
         let entry = types.entry(id.record_type.clone()).or_insert_with(|| {
             let definition = definition_of(&id.record_type);
@@ -41,10 +41,48 @@ pub fn extensions<'a>(
         return Err(migration_disabled());
     }
     check_references(&types, definition_of)?;
-    Ok(types
+    Ok(extensions_of(types))
+}
+
+/// Compares fields that types shall have with the types as they are.
+///
+/// # Errors
+/// 114 for a field that is there with another type, and for a reference to a type that neither
+/// exists nor is about to.
+pub fn creations(
+    wanted: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
+    definition_of: impl Fn(&TypeName) -> TypeDefinition,
+) -> Result<Extensions, ApiError> {
+    let mut types: Needed = BTreeMap::new();
+    for (name, fields) in wanted {
+        let definition = definition_of(name);
+        let mut extension = TypeExtension::default();
+        for (field, kind) in fields {
+            match definition.fields.get(field) {
+                None => {
+                    extension.fields.insert(field.clone(), kind.clone());
+                }
+                Some(existing) if existing.is_compatible(kind) => {}
+                Some(existing) => return Err(conflict_by_name(existing, kind)),
+            }
+        }
+        let is_new = !definition.is_created;
+        if is_new || !extension.fields.is_empty() {
+            types.insert(name.clone(), (definition, extension, is_new));
+        }
+    }
+    check_references(&types, definition_of)?;
+    Ok(extensions_of(types))
+}
+
+/// Per type: what it is, what it lacks, and whether it is new.
+type Needed = BTreeMap<TypeName, (TypeDefinition, TypeExtension, bool)>;
+
+fn extensions_of(types: Needed) -> Extensions {
+    types
         .into_iter()
         .map(|(name, (_, extension, _))| (name, extension))
-        .collect())
+        .collect()
 }
 
 fn derive(
@@ -81,7 +119,7 @@ fn derive(
 }
 
 fn check_references(
-    types: &BTreeMap<TypeName, (TypeDefinition, TypeExtension, bool)>,
+    types: &Needed,
     definition_of: impl Fn(&TypeName) -> TypeDefinition,
 ) -> Result<(), ApiError> {
     let fields = types
@@ -114,4 +152,11 @@ fn conflict(existing: &FieldType, derived: &FieldType) -> ApiError {
         derived.wire_name()
     );
     ApiError::new(Code::IncompatibleSchema, message)
+}
+
+/// The conflict as `schema:create` tells it: the name of the error is part of the message.
+fn conflict_by_name(existing: &FieldType, wanted: &FieldType) -> ApiError {
+    let mut error = conflict(existing, wanted);
+    error.message = format!("IncompatibleSchema: {}", error.message);
+    error
 }

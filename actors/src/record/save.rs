@@ -5,7 +5,7 @@
 //! 2. read the stored records at a known position and make drafts: access, merge, default access,
 //! 3. run the before-save hooks, with no lock held,
 //! 4. decide events and what they rest on,
-//! 5. append; on a conflict go back to 2,
+//! 5. append; on a conflict go back to 1,
 //! 6. run the after-save hooks.
 //!
 //! A record that fails in a step takes no part in later ones; the others go on,
@@ -19,6 +19,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Commit;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -61,14 +62,6 @@ pub async fn save(
     command: SaveRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
     refuse_malformed_atomic(&command)?;
-    let items = || {
-        command
-            .items
-            .iter()
-            .flatten()
-            .map(|item| (&item.id, &item.fields))
-    };
-    types::extend_by(env, items(), &command.context).await?;
     let saving = Saving {
         env,
         command: &command,
@@ -94,8 +87,15 @@ struct Settled {
 
 async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     let Saving { env, command, .. } = saving;
-    let ids = command.items.iter().flatten().map(|item| item.id.clone());
-    let ids: Vec<RecordId> = ids.collect();
+    let items = command.items.iter().flatten();
+    // In every attempt: since the one before, a field may have got another name.
+    let brought = items.clone().map(|item| (&item.id, &item.fields));
+    types::extend_by(env, brought, &command.context).await?;
+    let ids: Vec<RecordId> = items.map(|item| item.id.clone()).collect();
+    let types: Vec<_> = ids
+        .iter()
+        .map(|id| env.definition(&id.record_type))
+        .collect();
     let heads = env.load_heads(&ids).await?;
     let mut prepared = Prepared {
         drafts: make_drafts(env, command, &heads),
@@ -116,6 +116,10 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         }
     }
     spread_failures(&mut prepared.drafts);
+    if prepared.drafts.iter().any(Result::is_err) && has_lost_fields(env, &types) {
+        // Records with the old fields were held against the new ones.
+        return Ok(Outcome::Conflict);
+    }
     fail_whole_if_atomic(command, &prepared.drafts)?;
     let drafts = prepared.drafts.clone();
     let outcome = settle(env, command, prepared, plan, heads.position).await?;
@@ -123,6 +127,15 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         *saving.decided.lock().await = Some(drafts);
     }
     Ok(outcome)
+}
+
+/// Whether a field of one of the types has another name since, or is gone.
+fn has_lost_fields(env: &RecordEnv, types: &[Arc<TypeDefinition>]) -> bool {
+    types.iter().any(|before| {
+        let now = env.definition(&before.name);
+        let mut fields = before.fields.iter();
+        fields.any(|(field, kind)| now.fields.get(field) != Some(kind))
+    })
 }
 
 /// Whether one of the save's own hooks wrote something since `position`.

@@ -1,18 +1,18 @@
 //! The port through which actions reach the records.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
+use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Record;
-use skytrail_schema::types::TypeDefinition;
 
 use super::messages::{
-    ChangeType, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply, SaveRecords,
+    ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
+    SaveRecords, SetFieldAccess,
 };
 
-/// Saving, deleting and reading records.
+/// Saving, deleting and reading records; their types.
 #[async_trait]
 pub trait RecordService: Send + Sync + 'static {
     /// Saves; one result per item, in request order.
@@ -39,12 +39,27 @@ pub trait RecordService: Send + Sync + 'static {
     /// 120 and 124 for a query that the type's fields or the caller's rights do not allow.
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError>;
 
-    /// Changes a type's settings.
+    /// Changes a type's settings or one of its fields.
+    ///
+    /// # Errors
+    /// 110 for a field that is not there, or whose new name is taken; overload.
+    async fn change_type(&self, command: ChangeType) -> Result<(), ApiError>;
+
+    /// Makes types and gives them fields.
+    ///
+    /// # Errors
+    /// 114 for a field that is there with another type, or that refers to a missing type.
+    async fn create_types(&self, command: CreateTypes) -> Result<(), ApiError>;
+
+    /// Returns all types with their fields, as clients and plugins see them.
+    fn schema(&self) -> Json;
+
+    /// Sets the rules of access to fields.
     ///
     /// # Errors
     /// Overload.
-    async fn change_type(&self, command: ChangeType) -> Result<(), ApiError>;
+    async fn set_field_access(&self, command: SetFieldAccess) -> Result<(), ApiError>;
 
-    /// Returns all record types.
-    fn definitions(&self) -> Vec<Arc<TypeDefinition>>;
+    /// Returns the rules of access to fields.
+    fn field_access(&self) -> FieldAccess;
 }

@@ -1,12 +1,14 @@
-//! Changing record types: extension by what records bring, and settings.
+//! Changing record types: new fields, fields that are renamed or go, settings, access to fields.
 
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
-    CreationRoles, DefaultAccess, EventBody, NewEvent, RoleFlags, Stream, TypeExtension,
+    CreationRoles, DefaultAccess, EventBody, FieldDeletion, FieldRename, NewEvent, RoleFlags,
+    Stream, TypeExtension,
 };
+use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, RoleName, TypeName};
 use skytrail_schema::record::Fields;
 use skytrail_schema::types::{FieldType, TypeDefinition};
@@ -15,8 +17,8 @@ use tokio::sync::Mutex;
 use super::attempt::{Outcome, commit, until_settled};
 use super::decide::Plan;
 use super::env::RecordEnv;
-use super::messages::{ChangeType, TypeChange};
-use super::migrate;
+use super::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
+use super::migrate::{self, Extensions};
 use crate::context::RequestContext;
 use crate::log::{ConflictKey, SequenceRequest};
 
@@ -26,16 +28,46 @@ use crate::log::{ConflictKey, SequenceRequest};
 /// As [`migrate::extensions`], or what the log says.
 pub async fn extend_by<'a>(
     env: &RecordEnv,
-    records: impl Iterator<Item = (&'a RecordId, &'a Fields)> + Clone,
+    records: impl Iterator<Item = (&'a RecordId, &'a Fields)> + Clone + Send,
     context: &RequestContext,
 ) -> Result<(), ApiError> {
+    let needed = |definition_of: &DefinitionOf<'_>| {
+        migrate::extensions(records.clone(), definition_of, context.may_migrate)
+    };
+    if extend(env, needed, context).await? {
+        announce(env);
+    }
+    Ok(())
+}
+
+/// Makes types and gives them fields, and tells plugins even when all was there.
+///
+/// # Errors
+/// As [`migrate::creations`], or what the log says.
+pub async fn create(env: &RecordEnv, command: CreateTypes) -> Result<(), ApiError> {
+    let needed =
+        |definition_of: &DefinitionOf<'_>| migrate::creations(&command.types, definition_of);
+    extend(env, needed, &command.context).await?;
+    announce(env);
+    Ok(())
+}
+
+/// Finds a type as it is now.
+type DefinitionOf<'a> = dyn Fn(&TypeName) -> TypeDefinition + Sync + 'a;
+
+/// Extends types by what is `needed`; says whether anything was.
+async fn extend(
+    env: &RecordEnv,
+    needed: impl Fn(&DefinitionOf<'_>) -> Result<Extensions, ApiError>,
+    context: &RequestContext,
+) -> Result<bool, ApiError> {
     let turn = Mutex::new(());
-    let is_extended = until_settled(&turn, |_| {
-        let records = records.clone();
+    until_settled(&turn, |_| {
+        let read_position = env.live.position();
+        let definition_of = |name: &TypeName| TypeDefinition::clone(&env.definition(name));
+        let needed = needed(&definition_of);
         async move {
-            let read_position = env.live.position();
-            let definition_of = |name: &TypeName| TypeDefinition::clone(&env.definition(name));
-            let needed = migrate::extensions(records, definition_of, context.may_migrate)?;
+            let needed = needed?;
             if needed.is_empty() {
                 return Ok(Outcome::Done(false));
             }
@@ -53,11 +85,12 @@ pub async fn extend_by<'a>(
             )
         }
     })
-    .await?;
-    if is_extended {
-        env.plugins.announce("schema-changed", schema(env));
-    }
-    Ok(())
+    .await
+}
+
+/// Tells plugins of the types as they are now.
+fn announce(env: &RecordEnv) {
+    env.plugins.announce("schema-changed", schema(env));
 }
 
 /// Returns all types with their fields, as clients and plugins see them.
@@ -103,10 +136,10 @@ async fn number_present(
     Ok(())
 }
 
-/// Changes a type's settings.
+/// Changes a type's settings or one of its fields.
 ///
 /// # Errors
-/// What the log says.
+/// 110 for a field that is not there, or whose new name is taken; what the log says.
 pub async fn change(
     env: &RecordEnv,
     turn: &Mutex<()>,
@@ -116,24 +149,31 @@ pub async fn change(
         let command = &command;
         async move {
             let read_position = env.live.position();
-            let definition = env.definition(&command.name);
             let mut plan = Plan::default();
-            let body = match &command.change {
-                TypeChange::DefaultAccess(access) => {
-                    EventBody::TypeDefaultAccessSet(DefaultAccess {
-                        access: access.clone(),
-                    })
-                }
-                TypeChange::CreationRoles(roles) => {
-                    plan.define_roles(env, roles.iter());
-                    EventBody::TypeCreationRolesSet(CreationRoles {
-                        roles: roles.clone(),
-                    })
-                }
-            };
-            plan.change_type(&definition, body);
+            plan.change_by(env, &command.name, &command.change)?;
             discard(commit(&env.log, plan, read_position, &command.context).await?)
         }
+    })
+    .await?;
+    if matches!(
+        command.change,
+        TypeChange::RenameField { .. } | TypeChange::DeleteField(_)
+    ) {
+        announce(env);
+    }
+    Ok(())
+}
+
+/// Sets the rules of access to fields.
+///
+/// # Errors
+/// What the log says.
+pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Result<(), ApiError> {
+    until_settled(&Mutex::new(()), |_| async {
+        let read_position = env.live.position();
+        let mut plan = Plan::default();
+        plan.set_field_access(env.live.get_field_access().0, command.access.clone());
+        discard(commit(&env.log, plan, read_position, &command.context).await?)
     })
     .await
 }
@@ -145,7 +185,82 @@ fn discard<T>(outcome: Outcome<T>) -> Result<Outcome<()>, ApiError> {
     })
 }
 
+/// Refuses a change of a field, with v1's code for whatever its database would not do.
+fn cannot_alter(reason: &str) -> ApiError {
+    let message = format!("failed to alter table: {reason}");
+    ApiError::new(Code::ResourceNotFound, message)
+}
+
+/// Refuses a field that the type has not got.
+fn require_field(definition: &TypeDefinition, field: &str) -> Result<(), ApiError> {
+    let name = &definition.name;
+    if !definition.is_created {
+        return Err(cannot_alter(&format!("type {name:?} does not exist")));
+    }
+    if !definition.fields.contains_key(field) {
+        let reason = format!("type {name:?} has no field {field:?}");
+        return Err(cannot_alter(&reason));
+    }
+    Ok(())
+}
+
 impl Plan {
+    fn change_by(
+        &mut self,
+        env: &RecordEnv,
+        name: &TypeName,
+        change: &TypeChange,
+    ) -> Result<(), ApiError> {
+        let definition = env.definition(name);
+        let body = match change {
+            TypeChange::DefaultAccess(access) => EventBody::TypeDefaultAccessSet(DefaultAccess {
+                access: access.clone(),
+            }),
+            TypeChange::CreationRoles(roles) => {
+                self.define_roles(env, roles.iter());
+                EventBody::TypeCreationRolesSet(CreationRoles {
+                    roles: roles.clone(),
+                })
+            }
+            TypeChange::RenameField { from, to } => {
+                require_field(&definition, from)?;
+                if definition.fields.contains_key(to) {
+                    let reason = format!("type {:?} has a field {to:?} already", name.as_str());
+                    return Err(cannot_alter(&reason));
+                }
+                self.rename_in_field_access(env, name, (from, to));
+                let (from, to) = (from.clone(), to.clone());
+                EventBody::TypeFieldRenamed(FieldRename { from, to })
+            }
+            TypeChange::DeleteField(field) => {
+                require_field(&definition, field)?;
+                let field = field.clone();
+                EventBody::TypeFieldDeleted(FieldDeletion { field })
+            }
+        };
+        self.change_type(&definition, body);
+        Ok(())
+    }
+
+    /// What was said about access to a field goes with its name; else a new name would open it.
+    fn rename_in_field_access(
+        &mut self,
+        env: &RecordEnv,
+        name: &TypeName,
+        (from, to): (&str, &str),
+    ) {
+        self.reads.insert(ConflictKey::stream(&Stream::FieldAccess));
+        let (version, access) = env.live.get_field_access();
+        if let Some(access) = access.with_renamed_field(name.as_str(), from, to) {
+            self.set_field_access(version, access);
+        }
+    }
+
+    fn set_field_access(&mut self, version: u32, access: FieldAccess) {
+        let body = EventBody::FieldAccessSet(access);
+        self.push(Stream::FieldAccess, version + 1, body);
+    }
+
     /// Adds an event of a type's stream.
     pub fn change_type(&mut self, definition: &TypeDefinition, body: EventBody) {
         let stream = Stream::Type(definition.name.clone());

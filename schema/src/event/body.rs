@@ -1,8 +1,9 @@
 //! What can happen, and the numbers it is stored under.
 
 use super::{
-    AccountLinked, AccountUnlinked, CreationRoles, DefaultAccess, RecordPatch, RecordState,
-    RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, AccountUnlinked, CreationRoles, DefaultAccess, FieldDeletion, FieldRename,
+    RecordPatch, RecordState, RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch,
+    UserState,
 };
 use crate::field_access::FieldAccess;
 
@@ -24,6 +25,10 @@ pub enum EventBody {
     TypeDefaultAccessSet(DefaultAccess),
     /// The roles that may create records were set.
     TypeCreationRolesSet(CreationRoles),
+    /// A field of a type got another name, in all records that have it.
+    TypeFieldRenamed(FieldRename),
+    /// A type lost a field, and all records its values.
+    TypeFieldDeleted(FieldDeletion),
     /// A user's auth row came into being.
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
@@ -111,6 +116,8 @@ kinds! {
     TypeExtended = 16, "type.extended", 1;
     TypeDefaultAccessSet = 17, "type.default_access_set", 1;
     TypeCreationRolesSet = 18, "type.creation_roles_set", 1;
+    TypeFieldRenamed = 19, "type.field_renamed", 1;
+    TypeFieldDeleted = 20, "type.field_deleted", 1;
     FieldAccessSet = 24, "field_access.set", 1;
     UserCreated = 32, "user.created", 1;
     UserChanged = 33, "user.changed", 1;

@@ -18,6 +18,6 @@ pub use body::{EventBody, EventKind, SNAPSHOT_EVERY};
 pub use commit::{Actor, Commit, Event, NewCommit, NewEvent, Origin, Provenance};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use record::{RecordPatch, RecordState, Touch};
-pub use settings::{CreationRoles, DefaultAccess, TypeExtension};
+pub use settings::{CreationRoles, DefaultAccess, FieldDeletion, FieldRename, TypeExtension};
 pub use stream::Stream;
 pub use user::{Disabled, RelationTarget, RoleFlags, UserPatch, UserState};

@@ -32,3 +32,22 @@ pub struct CreationRoles {
     /// The roles; none means every signed-in user may create.
     pub roles: BTreeSet<RoleName>,
 }
+
+/// See [`EventBody::TypeFieldRenamed`](super::EventBody::TypeFieldRenamed).
+///
+/// Events from before keep the old name: whoever folds records across this one renames the field
+/// in what it has folded so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldRename {
+    /// The name until now.
+    pub from: String,
+    /// The name from now on.
+    pub to: String,
+}
+
+/// See [`EventBody::TypeFieldDeleted`](super::EventBody::TypeFieldDeleted).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldDeletion {
+    /// The field.
+    pub field: String,
+}

@@ -8,6 +8,7 @@
 //! 4. If the *database* fails (disk full, I/O), nothing is applied and the caller
 //!    tries again.
 
+mod fields;
 mod history;
 mod links;
 mod records;

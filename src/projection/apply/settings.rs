@@ -10,7 +10,7 @@ use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use sqlx::sqlite::SqliteConnection;
 
-use super::{ApplyError, links};
+use super::{ApplyError, fields, links};
 use crate::projection::ddl;
 use crate::projection::layout::{Catalog, TypeLayout};
 use crate::projection::people;
@@ -26,14 +26,18 @@ pub(super) async fn change_type(
     let before = catalog.get(name).cloned();
     let old = before.as_ref().map(|layout| Arc::clone(&layout.definition));
     let old = old.unwrap_or_else(|| Arc::new(TypeDefinition::empty(name.clone())));
-    let (layout, num_old) = catalog.change(fold::record_type(&old, event));
+    let definition = fold::record_type(&old, event);
+    if fold::reshapes(&event.body) && definition.fields != old.fields {
+        return fields::change(conn, catalog, indexing, (definition, &event.body)).await;
+    }
+    let (layout, num_old) = catalog.change(definition);
     let had_table = before.is_some_and(|before| before.table.is_some());
     for text in ddl::table(&layout, num_old, !had_table) {
         text.execute(conn, Vec::new()).await?;
     }
     number_new_sequences(conn, &layout, num_old).await?;
     if indexing == Indexing::AtOnce {
-        for text in ddl::indexes(&layout, num_old, old.unique.len()) {
+        for text in ddl::indexes(&layout) {
             text.execute(conn, Vec::new()).await?;
         }
     }
@@ -70,7 +74,10 @@ async fn number_new_sequences(
     Ok(())
 }
 
-async fn save_type(conn: &mut SqliteConnection, layout: &TypeLayout) -> Result<(), ApplyError> {
+pub(super) async fn save_type(
+    conn: &mut SqliteConnection,
+    layout: &TypeLayout,
+) -> Result<(), ApplyError> {
     let definition = serde_json::to_string(&*layout.definition)
         .map_err(|error| ApplyError::fault(error.to_string()))?;
     let table = layout.table.as_ref().map(|table| table.name.as_str());

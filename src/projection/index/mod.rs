@@ -26,4 +26,4 @@ pub use table::{IndexEntry, IndexState, IndexWish};
 pub(crate) use keeper::{Look, PERIOD, follow};
 pub(crate) use shape::shapes_of;
 pub(crate) use stats::Stats;
-pub(crate) use table::load;
+pub(crate) use table::{change_field, load};

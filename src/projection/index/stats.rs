@@ -53,6 +53,11 @@ impl Stats {
         }
     }
 
+    /// Forgets everything: statements may name columns that have other names now.
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// Returns everything, and lets it fade.
     pub(crate) fn take_look(&self) -> Vec<(Shape, Usage)> {
         let mut usages = self.0.lock();

@@ -144,8 +144,7 @@ pub(crate) async fn save(
     conn: &mut SqliteConnection,
     entry: &IndexEntry,
 ) -> Result<(), sqlx::Error> {
-    let columns = serde_json::to_string(&entry.columns);
-    let columns = columns.map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let columns = columns_to_json(&entry.columns)?;
     let time = |time: Option<Timestamp>| time.map_or(Arg::Null, |time| Arg::Int(time.micros()));
     let values = [
         Arg::text(entry.record_type.as_str()),
@@ -183,6 +182,46 @@ pub(crate) async fn count_uses(
     sql.bind(Arg::Int(now.micros())).push(" WHERE name=");
     sql.bind(Arg::text(name));
     sql.execute(conn).await.map(drop)
+}
+
+/// A field got another name, or is gone, and so are the indexes over it: what is known of them
+/// follows, and they are made again under the new name.
+pub(crate) async fn change_field(
+    conn: &mut SqliteConnection,
+    record_type: &TypeName,
+    field: &str,
+    new_name: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    for mut entry in load(conn).await? {
+        let is_over = entry.columns.iter().any(|column| column.field == field);
+        if entry.record_type != *record_type || !is_over {
+            continue;
+        }
+        let mut sql = Sql::new("DELETE FROM _index WHERE type=");
+        sql.bind(Arg::text(record_type.as_str()));
+        sql.push(" AND columns=");
+        sql.bind(Arg::Text(columns_to_json(&entry.columns)?));
+        sql.execute(conn).await?;
+        if new_name.is_none() && entry.is_loose() {
+            continue;
+        }
+        for column in &mut entry.columns {
+            if let Some(new_name) = new_name.filter(|_| column.field == field) {
+                new_name.clone_into(&mut column.field);
+            }
+        }
+        if entry.state == IndexState::Built {
+            entry.state = IndexState::Wanted;
+        }
+        entry.name = None;
+        entry.num_bytes = 0;
+        save(conn, &entry).await?;
+    }
+    Ok(())
+}
+
+fn columns_to_json(columns: &[IndexColumn]) -> Result<String, sqlx::Error> {
+    serde_json::to_string(columns).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 fn find<T: Copy + Default>(names: &[(T, &str)], wanted: &str) -> T {

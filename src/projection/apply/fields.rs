@@ -1,0 +1,91 @@
+//! Fields that get another name, or go: their columns, the indexes over them, their sequences.
+
+use skytrail_schema::event::{EventBody, FieldDeletion, FieldRename};
+use skytrail_schema::types::TypeDefinition;
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+
+use super::ApplyError;
+use super::settings::{Indexing, save_type};
+use crate::projection::ddl;
+use crate::projection::index;
+use crate::projection::layout::{Catalog, ChangedColumn, Column, Table};
+use crate::projection::sql::{Arg, Sql};
+
+/// Follows an event that changed the fields of a type to `definition`.
+pub(super) async fn change(
+    conn: &mut SqliteConnection,
+    catalog: &mut Catalog,
+    indexing: Indexing,
+    (definition, event): (TypeDefinition, &EventBody),
+) -> Result<(), ApplyError> {
+    let (field, new_name) = match event {
+        EventBody::TypeFieldRenamed(FieldRename { from, to }) => (from, Some(to.as_str())),
+        EventBody::TypeFieldDeleted(FieldDeletion { field }) => (field, None),
+        _ => return Err(ApplyError::fault("not a change of a field")),
+    };
+    let record_type = definition.name.clone();
+    let changed = catalog.change_field(definition, field, new_name);
+    let ChangedColumn { layout, old, new } =
+        changed.ok_or_else(|| ApplyError::fault("the field has no column"))?;
+    let Some(table) = &layout.table else {
+        return Err(ApplyError::fault("the type has no table"));
+    };
+    drop_indexes(conn, table, &old).await?;
+    let texts = match &new {
+        Some(new) => ddl::rename_column(table, &old, new),
+        None => ddl::drop_column(table, &old),
+    };
+    for text in texts {
+        text.execute(conn, Vec::new()).await?;
+    }
+    if indexing == Indexing::AtOnce {
+        for text in ddl::indexes(&layout) {
+            text.execute(conn, Vec::new()).await?;
+        }
+    }
+    change_sequence(conn, layout.id, field, new_name).await?;
+    index::change_field(conn, &record_type, field, new_name).await?;
+    save_type(conn, &layout).await
+}
+
+/// Drops every index over a column: the database refuses to drop the column otherwise, and an
+/// index is named by its columns.
+async fn drop_indexes(
+    conn: &mut SqliteConnection,
+    table: &Table,
+    column: &Column,
+) -> Result<(), ApplyError> {
+    for name in column.names() {
+        let mut sql = Sql::new("SELECT l.name FROM pragma_index_list(");
+        sql.bind(Arg::text(table.name.as_str()));
+        sql.push(") AS l, pragma_index_info(l.name) AS i WHERE i.name=");
+        sql.bind(Arg::text(name.as_str()));
+        for row in sql.fetch_all(conn).await? {
+            let name: String = row.try_get(0)?;
+            ddl::drop_index(&name).execute(conn, Vec::new()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The last number goes with its field.
+async fn change_sequence(
+    conn: &mut SqliteConnection,
+    type_id: i64,
+    field: &str,
+    new_name: Option<&str>,
+) -> Result<(), ApplyError> {
+    let mut sql = match new_name {
+        Some(new_name) => {
+            let mut sql = Sql::new("UPDATE OR REPLACE _sequence SET field=");
+            sql.bind(Arg::text(new_name));
+            sql
+        }
+        None => Sql::new("DELETE FROM _sequence"),
+    };
+    sql.push(" WHERE type=").bind(Arg::Int(type_id));
+    sql.push(" AND field=").bind(Arg::text(field));
+    sql.execute(conn).await?;
+    Ok(())
+}
