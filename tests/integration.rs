@@ -18,5 +18,6 @@ mod lifecycle;
 mod messages;
 mod plugin;
 mod records;
+mod schema;
 mod sdk;
 mod support;

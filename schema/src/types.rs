@@ -167,6 +167,10 @@ pub struct TypeDefinition {
     pub creation_roles: BTreeSet<RoleName>,
     /// The version of the type's stream, 0 before the first event.
     pub version: u32,
+    /// The version at which a field got another name or went last, 0 before the first time: what
+    /// was read of its records before fits no more.
+    #[serde(default)]
+    pub reshaped: u32,
 }
 
 impl TypeDefinition {
@@ -180,6 +184,7 @@ impl TypeDefinition {
             default_access: None,
             creation_roles: BTreeSet::new(),
             version: 0,
+            reshaped: 0,
         }
     }
 

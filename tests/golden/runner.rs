@@ -17,7 +17,14 @@ use crate::support::socket::{Incoming, Socket};
 #[derive(Clone, Debug, Deserialize)]
 pub struct Scenario {
     pub name: String,
+    /// The settings of the server that it needs.
+    #[serde(default = "default_profile")]
+    pub profile: String,
     steps: Vec<Json>,
+}
+
+fn default_profile() -> String {
+    "default".to_owned()
 }
 
 /// A scenario in which this server differs on purpose.

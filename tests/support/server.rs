@@ -149,6 +149,14 @@ impl TestServer {
         let _ = child.wait();
     }
 
+    /// Starts again on the same data, with further settings.
+    pub fn restart_with(&mut self, settings: &[(&str, &str)]) {
+        let settings = settings.iter();
+        self.settings
+            .extend(settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.restart();
+    }
+
     /// Starts again on the same data; the earlier process must have ended.
     pub fn restart(&mut self) {
         self.try_restart()

@@ -125,9 +125,11 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
             definition.creation_roles = change.roles.clone();
         }
         EventBody::TypeFieldRenamed(change) => {
+            definition.reshaped = event.version;
             definition.rename_field(&change.from, &change.to);
         }
         EventBody::TypeFieldDeleted(change) => {
+            definition.reshaped = event.version;
             definition.delete_field(&change.field);
         }
         _ => {}

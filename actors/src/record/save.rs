@@ -116,7 +116,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         }
     }
     spread_failures(&mut prepared.drafts);
-    if prepared.drafts.iter().any(Result::is_err) && has_lost_fields(env, &types) {
+    if prepared.drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
         // Records with the old fields were held against the new ones.
         return Ok(Outcome::Conflict);
     }
@@ -129,13 +129,10 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     Ok(outcome)
 }
 
-/// Whether a field of one of the types has another name since, or is gone.
-fn has_lost_fields(env: &RecordEnv, types: &[Arc<TypeDefinition>]) -> bool {
-    types.iter().any(|before| {
-        let now = env.definition(&before.name);
-        let mut fields = before.fields.iter();
-        fields.any(|(field, kind)| now.fields.get(field) != Some(kind))
-    })
+/// Whether a field of one of the types got another name meanwhile, or is gone.
+fn have_been_reshaped(env: &RecordEnv, types: &[Arc<TypeDefinition>]) -> bool {
+    let mut types = types.iter();
+    types.any(|before| env.definition(&before.name).reshaped != before.reshaped)
 }
 
 /// Whether one of the save's own hooks wrote something since `position`.

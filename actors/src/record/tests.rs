@@ -11,7 +11,8 @@ use skytrail_schema::chain;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::codec::{self, Seal};
 use skytrail_schema::event::{
-    Actor, Commit, DefaultAccess, Event, EventBody, NewCommit, SNAPSHOT_EVERY, Stream,
+    Actor, Commit, DefaultAccess, Event, EventBody, FieldDeletion, FieldRename, NewCommit,
+    SNAPSHOT_EVERY, Stream,
 };
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, TypeName, UserId};
@@ -43,6 +44,11 @@ enum Request {
     DefaultAccess {
         access: Acl,
     },
+    /// Renames a field of `note`, or deletes it.
+    ChangeField {
+        field: &'static str,
+        new_name: Option<&'static str>,
+    },
 }
 
 /// Definitions by name, and heads by id.
@@ -66,7 +72,12 @@ impl State {
                 Folded::Unknown => panic!("a patch without the state before: {event:?}"),
             },
             Stream::Type(name) => {
-                let definition = apply::record_type(&self.definition(name), event);
+                let before = self.definition(name);
+                let records = self.heads.values_mut().map(|head| &mut head.record);
+                records
+                    .filter(|record| record.id.record_type == *name)
+                    .for_each(|record| apply::reshape(record, &before, &event.body));
+                let definition = apply::record_type(&before, event);
                 self.types.insert(name.clone(), definition);
             }
             other => panic!("unexpected stream {other}"),
@@ -160,6 +171,43 @@ impl World {
                 let body = EventBody::TypeDefaultAccessSet(DefaultAccess { access });
                 plan.change_type(&definition, body);
                 self.commit(plan, "u1");
+            }
+            Request::ChangeField { field, new_name } => self.change_field(field, *new_name),
+        }
+    }
+
+    fn change_field(&mut self, field: &str, new_name: Option<&str>) {
+        let name = TypeName::from("note");
+        let definition = self.live.get_type(&name);
+        let is_taken = new_name.is_some_and(|new| definition.fields.contains_key(new));
+        if !definition.fields.contains_key(field) || is_taken {
+            return;
+        }
+        let body = match new_name {
+            Some(new_name) => EventBody::TypeFieldRenamed(FieldRename {
+                from: field.to_owned(),
+                to: new_name.to_owned(),
+            }),
+            None => EventBody::TypeFieldDeleted(FieldDeletion {
+                field: field.to_owned(),
+            }),
+        };
+        let mut plan = Plan::default();
+        plan.change_type(&definition, body);
+        self.commit(plan, "u1");
+        let last = self.sequences.remove(&(name.clone(), field.to_owned()));
+        if let (Some(last), Some(new_name)) = (last, new_name) {
+            self.sequences
+                .insert((name.clone(), new_name.to_owned()), last);
+        }
+        let of_type = self
+            .model
+            .iter_mut()
+            .filter(|(id, _)| id.record_type == name);
+        for (_, expected) in of_type {
+            let value = expected.fields.remove(field);
+            if let (Some(value), Some(new_name)) = (value, new_name) {
+                expected.fields.insert(new_name.to_owned(), value);
             }
         }
     }
@@ -448,6 +496,17 @@ fn any_item() -> impl Strategy<Value = SaveItem> {
     )
 }
 
+fn any_field() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "number",
+        "text",
+        "json",
+        "reference",
+        "order",
+        "spare",
+    ])
+}
+
 fn any_request() -> impl Strategy<Value = Request> {
     let user = prop::sample::select(vec!["u1", "u2"]);
     prop_oneof![
@@ -455,6 +514,8 @@ fn any_request() -> impl Strategy<Value = Request> {
             .prop_map(|(items, user)| Request::Save { items, user }),
         1 => any_id().prop_map(|id| Request::Delete { id }),
         1 => any_access().prop_map(|access| Request::DefaultAccess { access }),
+        2 => (any_field(), prop::option::of(any_field()))
+            .prop_map(|(field, new_name)| Request::ChangeField { field, new_name }),
     ]
 }
 

@@ -419,3 +419,27 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn rules_follow_a_field_that_is_renamed() {
+    let access = FieldAccess(vec![
+        entry("note", "x", "_public", "wcd"),
+        entry("note", "y", "_field:x", "wcd"),
+        entry("note", "z", "_owner", "wrcd"),
+        entry("note", "z", "_public", "wrcd"),
+        entry("page", "x", "_field:x", "wcd"),
+        entry("*", "x", "_public", "wcd"),
+    ]);
+    let renamed = access.with_renamed_field("note", "x", "z").unwrap();
+    let mut expected = vec![
+        entry("note", "y", "_field:z", "wcd"),
+        entry("note", "z", "_owner", "wrcd"),
+        // In the place of the one that was there before.
+        entry("note", "z", "_public", "wcd"),
+        entry("page", "x", "_field:x", "wcd"),
+        entry("*", "x", "_public", "wcd"),
+    ];
+    expected.sort_by(FieldAccessEntry::compare);
+    assert_eq!(renamed.0, expected);
+    assert_eq!(access.with_renamed_field("note", "w", "v"), None);
+}

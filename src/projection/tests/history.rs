@@ -5,8 +5,8 @@ use serde_json::{Value as Json, json};
 use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
-    CreationRoles, DefaultAccess, EventBody, RelationTarget, RoleFlags, Stream, TypeExtension,
-    UserPatch, UserState,
+    CreationRoles, DefaultAccess, EventBody, FieldDeletion, FieldRename, RelationTarget, RoleFlags,
+    Stream, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::RecordId;
 use skytrail_schema::predicate::Relation;
@@ -18,25 +18,37 @@ use crate::projection::rebuild::{rebuild, switch};
 
 const TYPES: [&str; 4] = ["note", "Note", "a\"b\0'; DROP TABLE _type; --", "_auth"];
 
-type Field = (&'static str, fn() -> FieldType);
+/// Names of fields, some of which the database takes for the same.
+const FIELDS: [&str; 8] = [
+    "text",
+    "Text",
+    "TEXT~2",
+    "json\"]",
+    "_id",
+    "file",
+    "file~type",
+    "n'\0",
+];
 
-/// Fields that types get.
-const FIELDS: [Field; 10] = [
-    ("text", || FieldType::String),
-    ("Text", || FieldType::CaselessString),
-    ("n", || FieldType::Number),
-    ("seq", || FieldType::Sequence),
-    ("flag", || FieldType::Boolean),
-    ("json\"]", || FieldType::Json),
-    ("_id", || FieldType::DateTime),
-    ("file", || FieldType::Asset),
-    ("note", || FieldType::Reference("note".into())),
-    ("place?", || FieldType::Location),
+/// Types of fields.
+const KINDS: [fn() -> FieldType; 10] = [
+    || FieldType::String,
+    || FieldType::CaselessString,
+    || FieldType::Number,
+    || FieldType::Sequence,
+    || FieldType::Boolean,
+    || FieldType::Json,
+    || FieldType::DateTime,
+    || FieldType::Asset,
+    || FieldType::Reference("note".into()),
+    || FieldType::Location,
 ];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Extend(usize, Vec<usize>, bool),
+    Extend(usize, Vec<(usize, usize)>, bool),
+    Rename(usize, usize, usize),
+    DeleteField(usize, usize),
     Save(usize, u8, Vec<(usize, u8)>, bool),
     Replace(usize, u8, Vec<(usize, u8)>),
     Delete(usize, u8),
@@ -48,10 +60,15 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let kind = 0..TYPES.len();
     let values = || prop::collection::vec((0..FIELDS.len(), any::<u8>()), 0..5);
+    let fields = || prop::collection::vec((0..FIELDS.len(), 0..KINDS.len()), 0..5);
     let key = 0..6_u8;
     prop_oneof![
-        2 => (kind.clone(), prop::collection::vec(0..FIELDS.len(), 0..4), any::<bool>())
+        3 => (kind.clone(), fields(), any::<bool>())
             .prop_map(|(kind, fields, unique)| Step::Extend(kind, fields, unique)),
+        1 => (kind.clone(), 0..FIELDS.len(), 0..FIELDS.len())
+            .prop_map(|(kind, from, to)| Step::Rename(kind, from, to)),
+        1 => (kind.clone(), 0..FIELDS.len())
+            .prop_map(|(kind, field)| Step::DeleteField(kind, field)),
         12 => (kind.clone(), key.clone(), values(), any::<bool>())
             .prop_map(|(kind, key, values, access)| Step::Save(kind, key, values, access)),
         2 => (kind.clone(), key.clone(), values())
@@ -86,7 +103,7 @@ impl World {
         let known = self.types.get(TYPES[kind]);
         let mut object = serde_json::Map::new();
         for (field, seed) in values {
-            let name = FIELDS[*field].0;
+            let name = FIELDS[*field];
             if let Some(kind) = known.and_then(|known| known.fields.get(name)) {
                 object.insert(name.to_owned(), value(kind, *seed));
             }
@@ -106,9 +123,9 @@ impl World {
         };
         match step {
             Step::Extend(kind, fields, unique) => {
-                let fields = fields.iter().map(|field| FIELDS[*field]);
+                let fields = fields.iter();
                 let fields = fields
-                    .map(|(name, kind)| (name.to_owned(), kind()))
+                    .map(|(name, kind)| (FIELDS[*name].to_owned(), KINDS[*kind]()))
                     .collect();
                 let unique = if *unique {
                     vec![vec!["text".to_owned(), "Text".to_owned()]]
@@ -120,6 +137,16 @@ impl World {
                     Stream::Type(TYPES[*kind].into()),
                     EventBody::TypeExtended(body),
                 )]);
+            }
+            Step::Rename(kind, from, to) => {
+                let (from, to) = (FIELDS[*from].to_owned(), FIELDS[*to].to_owned());
+                let body = EventBody::TypeFieldRenamed(FieldRename { from, to });
+                self.commit(vec![(Stream::Type(TYPES[*kind].into()), body)]);
+            }
+            Step::DeleteField(kind, field) => {
+                let field = FIELDS[*field].to_owned();
+                let body = EventBody::TypeFieldDeleted(FieldDeletion { field });
+                self.commit(vec![(Stream::Type(TYPES[*kind].into()), body)]);
             }
             Step::Save(kind, key, values, access) if is_created(*kind) => {
                 let id = id(*kind, *key);
@@ -233,6 +260,7 @@ async fn run(steps: Vec<Step>, batches: Vec<usize>) {
         }
     }
     world.assert_equal().await;
+    assert_eq!(world.faults().await, [""; 0]);
     world.store.close().await.unwrap();
 
     let (current, new) = (world.path(), world.path().with_extension("new"));

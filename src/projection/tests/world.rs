@@ -16,6 +16,8 @@ use skytrail_schema::record::Head;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -112,8 +114,13 @@ impl World {
                 let empty = TypeDefinition::empty(name.clone());
                 let before = self.types.get(name).unwrap_or(&empty).clone();
                 let definition = fold::record_type(&before, event);
+                let heads = self.heads.values_mut().map(|head| &mut head.record);
+                heads
+                    .filter(|record| record.id.record_type == *name)
+                    .for_each(|record| fold::reshape(record, &before, &event.body));
                 for field in definition.sequence_fields() {
-                    if !before.fields.contains_key(field) {
+                    let is_new = !before.fields.contains_key(field);
+                    if is_new && !fold::reshapes(&event.body) {
                         self.number(name, field);
                     }
                 }
@@ -147,6 +154,15 @@ impl World {
     pub(crate) async fn run(&mut self, bodies: Vec<(Stream, EventBody)>) {
         let commit = self.commit(bodies);
         self.store.apply(&[commit]).await.unwrap();
+    }
+
+    /// Returns what the store could not apply of types and records.
+    pub(crate) async fn faults(&self) -> Vec<String> {
+        let options = SqliteConnectOptions::new().filename(self.path());
+        let mut conn = options.read_only(true).connect().await.unwrap();
+        let rows = sqlx::query("SELECT reason FROM _faults WHERE stream NOT LIKE 'user/%'");
+        let rows = rows.fetch_all(&mut conn).await.unwrap();
+        rows.iter().map(|row| row.try_get(0).unwrap()).collect()
     }
 
     /// Asserts that the store holds exactly the fold.
