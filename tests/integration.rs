@@ -9,6 +9,7 @@
     reason = "a test that meets what it does not expect should stop there and say so"
 )]
 
+mod access;
 mod chat;
 mod crash;
 mod door;

@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, RoleFlags, Service, UserState};
 use skytrail_schema::field_access::FieldAccess;
-use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
+use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::{Query, Scope};
-use skytrail_schema::record::Head;
+use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 
@@ -93,6 +94,19 @@ pub struct Asker<'a> {
     pub caller: &'a Caller,
 }
 
+impl Asker<'_> {
+    /// Whether a condition may look into a record that a reference names: into what the caller may
+    /// see himself, in the public database or the one that is asked.
+    pub fn may_look_into(&self, record: &Record) -> bool {
+        let is_own = matches!(
+            (self.scope, &record.database),
+            (Scope::Private(user), Database::Private(owner)) if user == owner
+        );
+        let is_public = record.database == Database::Public;
+        self.caller.is_master() || is_own || (is_public && self.caller.may(Level::Read, record))
+    }
+}
+
 /// Everything the server keeps in memory from its start, as of one position.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -128,10 +142,12 @@ pub trait RecordStore: Send + Sync + 'static {
         fields: &[(&str, &Value)],
     ) -> Result<Option<RecordKey>, StoreError>;
 
-    /// Finds some record that refers to `target`, among the given types' reference fields.
+    /// Finds some record that refers to `target`, among the given types' reference fields, other
+    /// than those in `besides`.
     async fn find_referrer(
         &self,
         target: &RecordId,
+        besides: &[RecordId],
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Option<RecordId>, StoreError>;
 

@@ -150,7 +150,9 @@ pub(crate) async fn find_referrer(
     conn: &mut SqliteConnection,
     table: &Table,
     target: &RecordId,
+    besides: &[&str],
 ) -> Result<Option<RecordKey>, sqlx::Error> {
+    let besides = serde_json::json!(besides).to_string();
     let mut sql = Sql::default();
     for column in &table.columns {
         let refers = matches!(
@@ -162,6 +164,8 @@ pub(crate) async fn find_referrer(
             sql.push("SELECT t._id FROM ").name(&table.name);
             sql.push(" AS t WHERE t.").name(&column.name);
             sql.push("=").bind(Arg::text(target.key.as_str()));
+            sql.push(" AND t._id NOT IN (SELECT value FROM json_each(");
+            sql.bind(Arg::text(&*besides)).push("))");
         }
     }
     if sql.is_empty() {

@@ -270,6 +270,7 @@ impl RecordStore for SqlStore {
     async fn find_referrer(
         &self,
         target: &RecordId,
+        besides: &[RecordId],
         definitions: &[Arc<TypeDefinition>],
     ) -> Result<Option<RecordId>, StoreError> {
         let mut reader = self.reader().await?;
@@ -280,7 +281,11 @@ impl RecordStore for SqlStore {
             let Some(table) = layout.and_then(|layout| layout.table.as_ref()) else {
                 continue;
             };
-            let found = read::find_referrer(conn, table, target)
+            let besides = besides
+                .iter()
+                .filter(|id| id.record_type == definition.name)
+                .map(|id| id.key.as_str());
+            let found = read::find_referrer(conn, table, target, &besides.collect::<Vec<_>>())
                 .await
                 .map_err(|error| self.failed(error))?;
             if let Some(key) = found {

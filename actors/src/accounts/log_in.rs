@@ -34,7 +34,7 @@ impl Accounts {
             return Err(ApiError::new(Code::InvalidCredentials, message));
         }
         let profile = self.profile(&id, &command.context).await?;
-        let session = self.session(&id, &state, profile).await?;
+        let session = self.session(&id, &state, profile, &command.context).await?;
         self.note_seen(&id, &command.context, true).await?;
         Ok(session)
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RelationTarget, Stream};
-use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::id::{Database, RecordId, UserId};
 
 use super::actor::Accounts;
 use super::messages::{ChangeRelations, ListRelated, RelatedUser, RelatedUsers};
@@ -131,7 +131,8 @@ fn caller(context: &RequestContext) -> Result<UserId, ApiError> {
     me.ok_or_else(|| ApiError::new(Code::NotAuthenticated, message))
 }
 
-/// Loads user records with the fields that the caller may read. Their access lists do not apply.
+/// Loads public user records with the fields that the caller may read. Their access lists do not
+/// apply.
 async fn profiles(
     accounts: &Accounts,
     context: &RequestContext,
@@ -141,7 +142,9 @@ async fn profiles(
     let heads = accounts.env.load_heads(&records).await?;
     let rules = accounts.env.live.get_field_rules();
     let related = |(id, record): (UserId, RecordId)| {
-        let profile = heads.get(&record).map(|head| {
+        let head = heads.get(&record);
+        let head = head.filter(|head| head.record.database == Database::Public);
+        let profile = head.map(|head| {
             let mut record = head.record.clone();
             rules.hide_unreadable(&context.caller, &mut record);
             record

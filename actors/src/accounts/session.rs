@@ -1,5 +1,6 @@
 //! What a user who is signed in is told, and what is noted of him.
 
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Stream, UserPatch, UserState};
 use skytrail_schema::id::{Database, RecordId, UserId};
@@ -25,17 +26,19 @@ impl Accounts {
         let (_, user) = self.load(&id).await?;
         let (_, state) = user.ok_or_else(missing)?;
         let profile = self.profile(&id, &context).await?;
-        let session = self.session(&id, &state, profile).await?;
+        let session = self.session(&id, &state, profile, &context).await?;
         self.note_seen(&id, &context, false).await?;
         Ok(session)
     }
 
-    /// Builds the answer of sign-up, login and `me`, with a fresh token.
+    /// Builds the answer of sign-up, login and `me`, with a fresh token. The profile is shown as its
+    /// user may see it.
     pub(super) async fn session(
         &self,
         id: &UserId,
         state: &UserState,
-        profile: Option<Record>,
+        mut profile: Option<Record>,
+        context: &RequestContext,
     ) -> Result<Session, ApiError> {
         let last_login_at = match profile
             .as_ref()
@@ -44,6 +47,15 @@ impl Accounts {
             Some(Value::Date(time)) => Some(*time),
             _ => None,
         };
+        if let Some(record) = &mut profile {
+            let viewer = Caller {
+                key: context.caller.key,
+                user: Some(id.clone()),
+                roles: state.roles.clone(),
+            };
+            let rules = self.env.live.get_field_rules();
+            rules.hide_unreadable(&viewer, record);
+        }
         Ok(Session {
             user: id.clone(),
             profile,
@@ -109,7 +121,8 @@ impl Accounts {
     ) -> Result<Option<Record>, ApiError> {
         let record = RecordId::user(id);
         let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
-        if let Some(head) = heads.get(&record) {
+        let stored = heads.get(&record);
+        if let Some(head) = stored.filter(|head| head.record.database == Database::Public) {
             return Ok(Some(head.record.clone()));
         }
         let mut context = context.clone();

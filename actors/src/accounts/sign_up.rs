@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Stream, UserState};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::time::Timestamp;
@@ -52,6 +53,7 @@ pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Sess
         Some(password) => Some(accounts.hasher.hash(password.clone()).await?),
         None => None,
     };
+    let keys = command.auth_data.keys().cloned().collect();
     let mut fields = command.profile;
     let given = command.auth_data.into_iter();
     fields.extend(given.filter(|(_, value)| !value.is_null()));
@@ -59,6 +61,7 @@ pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Sess
         context: command.context,
         hash,
         fields,
+        keys,
         roles: default_roles(accounts),
         account: None,
     };
@@ -127,6 +130,8 @@ pub(super) struct Newcomer {
     pub(super) hash: Option<String>,
     /// The user record's fields.
     pub(super) fields: Fields,
+    /// Those of the fields that he signs in with.
+    pub(super) keys: BTreeSet<String>,
     /// The first roles.
     pub(super) roles: BTreeSet<RoleName>,
     /// An account elsewhere that signs the user in.
@@ -142,6 +147,7 @@ impl Newcomer {
         let id = Accounts::new_user_id();
         let mut own_context = self.context.clone();
         own_context.caller.user = Some(id.clone());
+        own_context.caller.roles.clone_from(&self.roles);
         let record = RecordId::user(&id);
         let brought = [(&record, &self.fields)].into_iter();
         types::extend_by(&accounts.env, brought, &own_context).await?;
@@ -158,7 +164,9 @@ impl Newcomer {
         };
         creation.run_after_hooks(accounts, &head).await?;
         let (id, profile) = (&creation.id, Some(head.record.clone()));
-        let mut session = accounts.session(id, &state, profile).await?;
+        let mut session = accounts
+            .session(id, &state, profile, &creation.own_context)
+            .await?;
         session.last_seen_at = None;
         accounts.note_seen(id, &creation.own_context, true).await?;
         Ok(Some(session))
@@ -220,6 +228,7 @@ impl Creation {
             original: None,
             provenance: Vec::new(),
         };
+        self.drop_unwritable(&mut draft, &env.live.get_field_rules(), at);
         let context = &self.newcomer.context;
         hooks::before_save(&env.plugins, &mut draft, context, self.attempt).await?;
         let brought = (draft.record.id.clone(), draft.record.fields.clone());
@@ -253,6 +262,15 @@ impl Creation {
                 Ok(Outcome::Done(Some((state, head))))
             }
         }
+    }
+
+    /// Takes fields out that the user may not set. What he signs in with stays.
+    fn drop_unwritable(&self, draft: &mut Draft, rules: &FieldRules, at: DraftContext<'_>) {
+        let blank = draft::blank(draft.record.id.clone(), at);
+        let denied = rules.find_unwritable(at.caller, &blank, &draft.record);
+        let keys = &self.newcomer.keys;
+        let is_dropped = |field: &String| denied.contains(field) && !keys.contains(field);
+        draft.record.fields.retain(|field, _| !is_dropped(field));
     }
 
     async fn look_around(

@@ -124,6 +124,7 @@ fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> New
         context: context.clone(),
         hash: None,
         fields: fields.clone(),
+        keys: BTreeSet::new(),
         roles: BTreeSet::new(),
         account: Some(account.clone()),
     }
@@ -146,7 +147,7 @@ async fn enter(
     }
     refresh(accounts, user, &context, account).await?;
     let profile = accounts.profile(user, &context).await?;
-    let session = accounts.session(user, &state, profile).await?;
+    let session = accounts.session(user, &state, profile, &context).await?;
     accounts.note_seen(user, &context, true).await?;
     Ok(session)
 }

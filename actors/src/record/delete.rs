@@ -72,11 +72,17 @@ async fn attempt(
     fail_whole_if_atomic(command, &victims)?;
     let mut plan = Plan::default();
     let now = env.clock.now();
+    // A record does not hold itself, nor do those that go before it.
+    let mut gone = Vec::new();
     for victim in &mut victims {
         let Ok(head) = victim else { continue };
         let head = Arc::clone(head);
-        match refuse_referred(env, &head.record.id, heads.position).await {
-            Err(error) => *victim = Err(failed(&head.record.id, error)),
+        gone.push(head.record.id.clone());
+        match refuse_referred(env, &head.record.id, &gone, heads.position).await {
+            Err(error) => {
+                gone.pop();
+                *victim = Err(failed(&head.record.id, error));
+            }
             Ok(()) => {
                 let definition = env.definition(&head.record.id.record_type);
                 plan.delete(&head, &definition, now, command.context.caller.user.clone());
@@ -116,9 +122,14 @@ fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Hea
     }
 }
 
-/// Refuses to delete what others refer to. The store must have everything up to `position`, so
+/// Refuses to delete what others refer to than those in `besides`. The store must have everything up to `position`, so
 /// that the resolver finds whoever comes to refer to it later.
-async fn refuse_referred(env: &RecordEnv, id: &RecordId, position: u64) -> Result<(), ApiError> {
+async fn refuse_referred(
+    env: &RecordEnv,
+    id: &RecordId,
+    besides: &[RecordId],
+    position: u64,
+) -> Result<(), ApiError> {
     let definitions = env.live.get_types();
     let is_referable = definitions.iter().any(|definition| {
         definition
@@ -130,14 +141,14 @@ async fn refuse_referred(env: &RecordEnv, id: &RecordId, position: u64) -> Resul
         return Ok(());
     }
     env.applied.wait_for(position).await?;
-    match env.store.find_referrer(id, &definitions).await? {
-        Some(referrer) if referrer != *id => {
+    match env.store.find_referrer(id, besides, &definitions).await? {
+        Some(_) => {
             let message = format!(
                 "delete {id}: failed to delete record because other records have reference to it"
             );
             Err(ApiError::new(Code::ConstraintViolated, message))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -59,8 +59,7 @@ pub struct DraftContext<'a> {
 /// Merges an item into the stored record, or starts a new one.
 ///
 /// # Errors
-/// 102 without write access or without the right to create; 109 when the id is taken in another
-/// database.
+/// 102 without write access or without the right to create.
 pub fn make(
     item: &SaveItem,
     original: Option<Arc<Head>>,
@@ -78,9 +77,6 @@ pub fn make(
 }
 
 fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Record, ApiError> {
-    if stored.database != *at.database {
-        return Err(taken());
-    }
     if !at.caller.may(Level::Write, stored) {
         return Err(no_permission());
     }
@@ -119,7 +115,7 @@ pub fn create_unchecked(item: &SaveItem, at: DraftContext<'_>) -> Record {
 }
 
 /// Returns a new record without fields, owned by the caller.
-fn blank(id: RecordId, at: DraftContext<'_>) -> Record {
+pub fn blank(id: RecordId, at: DraftContext<'_>) -> Record {
     let user = at.caller.user.clone();
     Record {
         id,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::field_access::FieldRules;
+use skytrail_schema::field_access::{FieldRules, FieldUse};
 use skytrail_schema::id::{Database, RecordId, TypeName};
 use skytrail_schema::predicate::{KeyPath, Operand};
 use skytrail_schema::query::Scope;
@@ -74,7 +74,8 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     let included = load_included(env, &command, &definition, &answer.records).await?;
     let desired = command.query.desired_keys.as_deref();
     let found = answer.records.into_iter().map(|head| {
-        let transient = transient_of(&command, &definition, &head.record, &included);
+        let mut transient = transient_of(&command, &definition, &head.record, &included);
+        hide_unreadable(&rules, &command, &head.record, &mut transient);
         let transient = transient.into_iter().map(|(name, value)| match value {
             Transient::Record(Some(mut record)) => {
                 rules.hide_unreadable(caller, &mut record);
@@ -205,6 +206,33 @@ fn transient_of(
     };
     let named = |(name, operand): (&String, &Operand)| Some((name.clone(), bring(operand)?));
     command.query.include.iter().filter_map(named).collect()
+}
+
+/// Takes back what fields brought that the caller must not see in this very record: the query was
+/// checked for fields in general, while some rules depend on the record.
+fn hide_unreadable(
+    rules: &FieldRules,
+    command: &QueryRecords,
+    record: &Record,
+    transient: &mut BTreeMap<String, Transient>,
+) {
+    let caller = &command.context.caller;
+    let record_type = record.id.record_type.as_str();
+    for (name, operand) in &command.query.include {
+        let field = match operand {
+            Operand::Distance { field, .. } => Some(field.as_str()),
+            operand => path_of(operand),
+        };
+        let is_hidden = field.is_some_and(|field| {
+            !rules.allows(FieldUse::Read, (record_type, field), caller, Some(record))
+        });
+        if is_hidden {
+            match operand {
+                Operand::Distance { .. } => drop(transient.remove(name)),
+                _ => drop(transient.insert(name.clone(), Transient::Record(None))),
+            }
+        }
+    }
 }
 
 /// Whether the caller may see a record in a query; a private database has no access lists.

@@ -206,11 +206,17 @@ fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts 
             definition: &definition,
             now,
         };
-        let original = heads.get(&item.id).cloned();
-        let draft = draft::make(item, original, at);
-        let guard = |draft| draft::guard_fields(draft, &rules, at, command.is_atomic);
-        draft
-            .and_then(guard)
+        let stored = heads.get(&item.id);
+        let is_here = |head: &&Arc<Head>| head.record.database == command.database;
+        let original = stored.filter(is_here).cloned();
+        // Last: who may not create records learns nothing of other databases.
+        let refuse_elsewhere = |draft: Draft| match stored {
+            Some(_) if draft.original.is_none() => Err(draft::taken()),
+            _ => Ok(draft),
+        };
+        draft::make(item, original, at)
+            .and_then(|draft| draft::guard_fields(draft, &rules, at, command.is_atomic))
+            .and_then(refuse_elsewhere)
             .map_err(|error| failed(&item.id, error))
     };
     command.items.iter().map(make).collect()

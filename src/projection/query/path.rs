@@ -1,7 +1,9 @@
 //! The columns that a query looks at, as SQL.
 
+use skytrail_actors::store::Asker;
 use skytrail_schema::predicate::{CellClass, Column};
 
+use super::access;
 use crate::projection::layout::{Catalog, SYSTEM_COLUMNS, Table};
 use crate::projection::names::Name;
 use crate::projection::sql::Sql;
@@ -106,13 +108,14 @@ impl<'a> Paths<'a> {
         Some(self.joins.len() - 1)
     }
 
-    /// Adds the tables to a statement.
-    pub(super) fn push_from(&self, sql: &mut Sql) {
+    /// Adds the tables to a statement; of those behind references, what `asker` may see.
+    pub(super) fn push_from(&self, sql: &mut Sql, asker: &Asker<'_>) {
         sql.push(" FROM ").name(&self.table.name).push(" AS t");
         for (number, join) in self.joins.iter().enumerate() {
             sql.push(" LEFT JOIN ").name(&join.target).push(" AS ");
             sql.alias('j', number).push(" ON ").alias('j', number);
             sql.push("._id=t.").name(&join.reference);
+            access::push_joined(sql, asker, number);
         }
     }
 }

@@ -50,7 +50,7 @@ impl Plan {
         }
         let order = order(&mut paths, &bound.sort);
         let mut source = Sql::default();
-        paths.push_from(&mut source);
+        paths.push_from(&mut source, asker);
         source.push(" WHERE ");
         access::push(&mut source, asker);
         if !condition.is_empty() {

@@ -73,6 +73,7 @@ impl Around {
             let keys: Vec<RecordKey> = keys.into_iter().collect();
             let heads = read::heads(conn, layout, &keys).await?;
             let records = heads.into_iter().flatten().map(|head| head.record);
+            let records = records.filter(|record| run.asker.may_look_into(record));
             self.records
                 .extend(records.map(|record| (record.id.clone(), record)));
         }

@@ -1,0 +1,243 @@
+//! Who may call what: every action and every address of the door, with what each kind of caller
+//! gets. An action or address without a row fails the test, and so does another answer.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::ops::Who;
+use super::play::knows;
+use super::world::World;
+use crate::support::client::send;
+use crate::support::server::{API_KEY, MASTER_KEY};
+
+/// The letters of the table: status, code and message. A dot stands for being let in; what the
+/// action says then is not asked here.
+const LETTERS: &[(char, u16, i64, &str)] = &[
+    ('K', 401, 101, "Api key is empty"),
+    ('B', 401, 101, "Both api key and access token are empty"),
+    (
+        'L',
+        401,
+        101,
+        "Authentication is required for this action, please login.",
+    ),
+    (
+        'U',
+        401,
+        101,
+        "User is required for this action, please login.",
+    ),
+    ('D', 403, 127, "user is disabled"),
+    ('A', 401, 102, "no permission to perform this action"),
+    ('M', 401, 102, "no permission to this action"),
+    // In development mode everyone with a key is let in.
+    ('V', 403, 102, "Attempt to access dev only end-point"),
+    ('O', 403, 102, "no permission to get other users' roles"),
+];
+
+/// The columns. Users show the client key too, but for the one with a token only.
+const CALLERS: [(&str, Who); 8] = [
+    ("nobody", Who::Nobody),
+    ("client key", Who::Client),
+    ("token only", Who::Token(0)),
+    ("user", Who::User(0)),
+    ("disabled user", Who::User(1)),
+    ("administrator", Who::User(2)),
+    ("master key", Who::Master),
+    ("master key as a user", Who::MasterAs(0)),
+];
+
+/// The checks of section 7 of v1's protocol, by row: nobody, client key, token only, user, disabled
+/// user, administrator, master key, master key as a user.
+const ROWS: &[(&str, &str)] = &[
+    ("", ". . . . . . . ."),
+    ("_status:healthz", ". . . . . . . ."),
+    ("auth:signup", "K . K . . . . ."),
+    ("auth:login", "K . K . . . . ."),
+    ("sso:custom_token:login", "K . K . . . . ."),
+    ("auth:logout", "B . . . . . . ."),
+    ("auth:password", "B L . . D . . ."),
+    ("auth:reset_password", "K M K M M M . ."),
+    ("auth:disable:set", "B U A A U . . ."),
+    ("sso:oauth:login", "K M K M M M . ."),
+    ("sso:oauth:signup", "K M K M M M . ."),
+    ("sso:oauth:link", "K M K M M M . ."),
+    ("sso:oauth:unlink", "K M K M M M . ."),
+    ("me", "B L . . D . . ."),
+    ("asset:put", "K . K . . . . ."),
+    ("device:register", "B L . . D . . ."),
+    ("device:unregister", "B L . . D . . ."),
+    ("push:device", "K . K . . . . ."),
+    ("push:user", "K . K . . . . ."),
+    // Not v1's: for plugins.
+    ("pubsub:publish", "K M K M M M . ."),
+    ("record:save", "B L . . D . . ."),
+    ("record:delete", "B L . . D . . ."),
+    // A disabled user is anonymous here, as v1 has it.
+    ("record:fetch", "B . . . . . . ."),
+    ("record:query", "B . . . . . . ."),
+    // v1 runs these for nobody, too; see docs/COMPATIBILITY.md.
+    ("relation:add", "B L . . D . . ."),
+    ("relation:query", "B L . . D . . ."),
+    ("relation:remove", "B L . . D . . ."),
+    ("role:default", "K V K V V V . ."),
+    ("role:admin", "K V K V V V . ."),
+    ("role:assign", "B U A A U . . ."),
+    ("role:revoke", "B U A A U . . ."),
+    // Somebody else's roles.
+    ("role:get", "B L O O L . . ."),
+    ("schema:create", "K V K V V V . ."),
+    ("schema:rename", "K V K V V V . ."),
+    ("schema:delete", "K V K V V V . ."),
+    ("schema:fetch", "K V K V V V . ."),
+    ("schema:access", "K V K V V V . ."),
+    ("schema:default_access", "K V K V V V . ."),
+    ("schema:field_access:get", "B U A A U . . ."),
+    ("schema:field_access:update", "B U A A U . . ."),
+    ("subscription:delete", "B L . . D . . ."),
+    ("subscription:fetch", "B L . . D . . ."),
+    ("subscription:fetch_all", "B L . . D . . ."),
+    ("subscription:save", "B L . . D . . ."),
+];
+
+/// Addresses besides those of actions: method, path, and the statuses for nobody, a wrong key, the
+/// client key and the master key.
+const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
+    ("GET", "/_/health", [200, 200, 200, 200]),
+    ("GET", "/_/metrics", [401, 401, 401, 200]),
+    // Let in, and then told that this is no upgrade.
+    ("GET", "/pubsub", [401, 401, 400, 400]),
+    ("GET", "/_/pubsub", [401, 401, 400, 400]),
+    ("GET", "/_/plugin", [401, 401, 403, 426]),
+];
+
+/// What an action is called with: enough to get to its own refusals.
+fn body_for(action: &str, world: &World) -> Map<String, Json> {
+    let body = match action {
+        "role:get" => json!({"users": [world.user(3)]}),
+        "role:assign" | "role:revoke" => json!({"users": [world.user(3)], "roles": ["red"]}),
+        _ => json!({}),
+    };
+    body.as_object().unwrap().clone()
+}
+
+fn letter_of(status: u16, body: &Json) -> char {
+    let error = &body["error"];
+    let is_it = |(_, wanted, code, message): &&(char, u16, i64, &str)| {
+        (status, &error["code"], &error["message"]) == (*wanted, &json!(code), &json!(message))
+    };
+    LETTERS
+        .iter()
+        .find(is_it)
+        .map_or('.', |(letter, ..)| *letter)
+}
+
+fn furnished(dev_mode: &str) -> World {
+    let mut world = World::with(&[("DEV_MODE", dev_mode)]);
+    world.sign_up_plainly(4);
+    let admin = json!({"users": [world.user(2)], "roles": ["Admin"]});
+    let settled = world.call(
+        Who::Master,
+        "role:assign",
+        admin.as_object().unwrap().clone(),
+    );
+    assert_eq!(settled.unwrap().status, 200);
+    if knows("auth:disable:set") {
+        let disabled = json!({"auth_id": world.user(1), "disabled": true});
+        let settled = world.call(
+            Who::Master,
+            "auth:disable:set",
+            disabled.as_object().unwrap().clone(),
+        );
+        assert_eq!(settled.unwrap().status, 200);
+    }
+    world
+}
+
+#[test]
+fn every_action_is_for_those_whom_the_table_names() {
+    let unlisted = skytrail::action::ACTIONS.iter().map(|action| action.name);
+    let unlisted: Vec<_> = unlisted
+        .filter(|name| !ROWS.iter().any(|(row, _)| row == name))
+        .collect();
+    assert!(unlisted.is_empty(), "actions without a row: {unlisted:?}");
+    let mut wrong = Vec::new();
+    for dev_mode in ["YES", "NO"] {
+        let world = furnished(dev_mode);
+        for (action, letters) in ROWS.iter().filter(|(action, _)| knows(action)) {
+            let letters: Vec<char> = letters.chars().filter(|letter| *letter != ' ').collect();
+            for ((caller, who), wanted) in CALLERS.iter().zip(letters) {
+                if *caller == "disabled user" && !knows("auth:disable:set") {
+                    continue;
+                }
+                let wanted = if wanted == 'V' && dev_mode == "YES" {
+                    '.'
+                } else {
+                    wanted
+                };
+                let reply = world.call(*who, action, body_for(action, &world)).unwrap();
+                let got = letter_of(reply.status, &reply.body);
+                let is_unknown = reply.body["error"]["code"] == 117;
+                if got != wanted || is_unknown {
+                    wrong.push(format!(
+                        "{action:?} by {caller}, DEV_MODE={dev_mode}: {wanted:?} became {}",
+                        reply.body
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every literal path that the program registers.
+fn registered() -> BTreeSet<String> {
+    let pattern =
+        regex::Regex::new(r#"(?:route|resource|scope|hub_route|PATH: &str =)[\s(]*"(/[^"]*)""#)
+            .unwrap();
+    let mut folders = vec![std::path::PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src"
+    ))];
+    let mut paths = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            paths.extend(
+                pattern
+                    .captures_iter(&text)
+                    .map(|found| found[1].to_owned()),
+            );
+        }
+    }
+    paths
+}
+
+#[test]
+fn every_address_is_for_those_whom_the_table_names() {
+    let listed: BTreeSet<String> = ADDRESSES
+        .iter()
+        .map(|(_, path, _)| (*path).to_owned())
+        .collect();
+    assert_eq!(
+        registered(),
+        listed,
+        "addresses registered, and those that have a row"
+    );
+    let world = World::with(&[]);
+    for (method, path, statuses) in ADDRESSES {
+        let keys = ["", "wrong", API_KEY, MASTER_KEY];
+        let got = keys.map(|key| {
+            let url = format!("{}{path}", world.server.base_url);
+            let headers = [("X-Skygear-API-Key".to_owned(), key.to_owned())];
+            send(method, &url, &headers, None).unwrap().status
+        });
+        assert_eq!(got, *statuses, "{method} {path}");
+    }
+}
