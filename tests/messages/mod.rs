@@ -1,6 +1,6 @@
 //! Pub/sub as sockets see it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ fn frames(texts: &[String], is_closed: bool) -> Vec<u8> {
     writer.into_inner().into_inner()
 }
 
-/// Opens a connection and asks for the socket, without waiting for an answer.
-fn ask(server: &TestServer) -> TcpStream {
+/// Opens a socket as bytes, to be closed as no client would.
+fn open(server: &TestServer) -> TcpStream {
     let address = server.address();
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!(
@@ -59,6 +59,13 @@ fn ask(server: &TestServer) -> TcpStream {
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
     stream
 }
 
@@ -73,7 +80,7 @@ fn who_publishes_and_hangs_up_at_once_is_heard() {
         if is_listener {
             texts.insert(0, json!({"action": "sub", "channel": "room"}).to_string());
         }
-        let mut publisher = ask(&server);
+        let mut publisher = open(&server);
         publisher.write_all(&frames(&texts, is_closed)).unwrap();
         publisher.shutdown(Shutdown::Write).unwrap();
         for expected in said {
