@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod audit;
 mod chat;
 mod crash;
 mod door;
@@ -19,6 +20,9 @@ mod lifecycle;
 mod messages;
 mod plugin;
 mod records;
+mod relations;
 mod schema;
 mod sdk;
+mod sso;
 mod support;
+mod tokens;

@@ -128,6 +128,14 @@ impl Client {
         }
     }
 
+    /// The same caller with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
     /// Calls an action; fails only when there is no answer at all.
     pub fn call(&self, action: &str, payload: Json) -> Answer {
         self.try_call(action, payload)

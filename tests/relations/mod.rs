@@ -1,0 +1,174 @@
+//! Friends and followers, from outside.
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+/// Makes users whose ids are in the order of their names' indexes: pages are in the order of ids.
+fn people<const N: usize>(server: &TestServer, prefix: &str) -> [Client; N] {
+    let mut people: Vec<_> = (0..N)
+        .map(|number| Client::signed_up(server, &format!("{prefix}{number}")))
+        .collect();
+    people.sort_by(|one, other| one.user.cmp(&other.user));
+    people.try_into().unwrap()
+}
+
+fn add(client: &Client, name: &str, targets: &[&Client]) -> Json {
+    let targets: Vec<_> = targets.iter().map(|target| &target.user).collect();
+    let body = json!({"name": name, "targets": targets});
+    client.call("relation:add", body).result()
+}
+
+/// Asks for related users; returns their ids and the count.
+fn query(client: &Client, name: &str, direction: &str, more: &Json) -> (Vec<String>, u64) {
+    let mut body = json!({"name": name, "direction": direction});
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    let answer = client.call("relation:query", body);
+    let count = answer.json()["info"]["count"].as_u64().unwrap();
+    let items = answer.result();
+    let ids = items.as_array().unwrap().iter().map(|item| {
+        assert_eq!(item["type"], "user");
+        let id = item["id"].as_str().unwrap();
+        assert_eq!(item["data"]["_id"], json!(format!("user/{id}")));
+        id.to_owned()
+    });
+    (ids.collect(), count)
+}
+
+fn ids(people: &[&Client]) -> Vec<String> {
+    people.iter().map(|it| it.user.clone().unwrap()).collect()
+}
+
+#[test]
+fn related_users_come_in_pages() {
+    let server = TestServer::start();
+    let me = Client::signed_up(&server, "me");
+    let them: [Client; 5] = people(&server, "other");
+    let them: Vec<&Client> = them.iter().collect();
+    add(&me, "follow", &them);
+    let page = |more| query(&me, "_follow", "outward", &more);
+    assert_eq!(page(json!({})), (ids(&them), 5));
+    assert_eq!(page(json!({"limit": 0, "page": 0})), (ids(&them), 5));
+    assert_eq!(page(json!({"limit": 2})), (ids(&them[..2]), 5));
+    assert_eq!(page(json!({"limit": 2, "offset": 3})), (ids(&them[3..]), 5));
+    assert_eq!(page(json!({"limit": 2, "offset": 9})), (vec![], 5));
+    // What the published client sends for its pages; v1 ignores it.
+    assert_eq!(page(json!({"limit": 2, "page": 1})), (ids(&them[..2]), 5));
+    assert_eq!(page(json!({"limit": 2, "page": 3})), (ids(&them[4..]), 5));
+    assert_eq!(
+        page(json!({"limit": 2.0, "offset": 0, "page": 3})),
+        (ids(&them[..2]), 5)
+    );
+    for bad in [
+        json!({"limit": -1}),
+        json!({"limit": 1.5}),
+        json!({"offset": "x"}),
+    ] {
+        let mut body = bad.clone();
+        body["name"] = json!("follow");
+        assert_eq!(me.call("relation:query", body).code(), 107, "{bad}");
+    }
+}
+
+#[test]
+fn each_side_makes_and_ends_its_own_half_of_a_friendship() {
+    let server = TestServer::start();
+    let [ada, ben] = people(&server, "friend");
+    let friends = |client: &Client| query(client, "friend", "", &json!({})).1;
+    let one_sided = |client: &Client, direction| query(client, "friend", direction, &json!({})).1;
+    // A target that is named twice, and one that is there already, are one relation.
+    assert_eq!(
+        add(&ada, "friend", &[&ben, &ben]).as_array().unwrap().len(),
+        2
+    );
+    add(&ada, "friend", &[&ben]);
+    assert_eq!((friends(&ada), one_sided(&ada, "outward")), (0, 1));
+    assert_eq!((friends(&ben), one_sided(&ben, "inward")), (0, 1));
+    add(&ben, "friend", &[&ada]);
+    assert_eq!((friends(&ada), friends(&ben)), (1, 1));
+    assert_eq!(query(&ada, "follow", "mutual", &json!({})).1, 0);
+
+    let remove = |client: &Client, target: &Client| {
+        let body = json!({"name": "friend", "targets": [target.user]});
+        client.call("relation:remove", body).result()
+    };
+    assert_eq!(remove(&ada, &ben), json!([{"id": ben.user}]));
+    let again = remove(&ada, &ben);
+    assert_eq!(
+        (&again[0]["type"], &again[0]["data"]["code"]),
+        (&json!("error"), &json!(110))
+    );
+    assert_eq!((friends(&ben), one_sided(&ben, "outward")), (0, 1));
+    add(&ada, "friend", &[&ada]);
+    assert_eq!(
+        query(&ada, "friend", "mutual", &json!({})),
+        (ids(&[&ada]), 1)
+    );
+}
+
+#[test]
+fn items_say_what_the_asker_may_read_whatever_the_access_list_says() {
+    let mut server = TestServer::start();
+    let [ada, ben] = people(&server, "reader");
+    let user = format!("user/{}", ben.user.clone().unwrap());
+    let access = json!([{"user_id": ben.user, "level": "write"}]);
+    ben.save(&user, json!({"nickname": "Ben", "_access": access}));
+    assert!(
+        ada.query("user", json!(null))
+            .iter()
+            .all(|it| it["_id"] != json!(user))
+    );
+
+    let nobody = "no-such-user";
+    let body = json!({"name": "follow", "targets": [nobody, ben.user]});
+    let added = ada.call("relation:add", body).result();
+    let message = format!("failed to fetch user id = {nobody}");
+    let error = json!({"name": "UnexpectedError", "code": 10_000, "message": message});
+    assert_eq!(
+        added[0],
+        json!({"id": nobody, "type": "error", "data": error})
+    );
+    assert_eq!(added[1]["data"]["nickname"], "Ben");
+
+    server.restart();
+    let ada = ada.at(&server);
+    let body = json!({"name": "follow", "direction": "outward"});
+    let found = ada.call("relation:query", body).result();
+    assert_eq!(found[0]["data"]["nickname"], "Ben");
+}
+
+#[test]
+fn relations_are_the_callers_own() {
+    let server = TestServer::start();
+    let anyone = Client::anonymous(&server);
+    for action in ["relation:query", "relation:add", "relation:remove"] {
+        let body = json!({"name": "follow", "targets": ["x"]});
+        assert_eq!(anyone.call(action, body).code(), 101, "{action}");
+    }
+    let [ada, ben, eve] = people(&server, "owner");
+    add(&ada, "follow", &[&ben]);
+    assert_eq!(query(&eve, "follow", "outward", &json!({})).1, 0);
+    assert_eq!(query(&eve, "follow", "inward", &json!({})).1, 0);
+    assert_eq!(
+        query(&ben, "follow", "inward", &json!({})),
+        (ids(&[&ada]), 1)
+    );
+}
+
+#[test]
+fn changes_at_once_lose_nothing() {
+    let server = TestServer::start();
+    let me = Client::signed_up(&server, "me");
+    let them: [Client; 8] = people(&server, "many");
+    std::thread::scope(|scope| {
+        for target in &them {
+            let me = &me;
+            scope.spawn(move || add(me, "follow", &[target]));
+        }
+    });
+    let them: Vec<&Client> = them.iter().collect();
+    assert_eq!(query(&me, "follow", "outward", &json!({})), (ids(&them), 8));
+}

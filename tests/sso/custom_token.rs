@@ -1,0 +1,109 @@
+//! `sso:custom_token:login`
+
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+
+use super::{EXPIRES, ISSUED, SECRET, server, sign, token_of};
+use crate::plugin::worker::Worker;
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+#[test]
+fn every_algorithm_with_a_shared_secret_signs_in() {
+    let server = server();
+    let anyone = Client::anonymous(&server);
+    let users: Vec<_> = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]
+        .into_iter()
+        .map(|algorithm| {
+            let token = sign(
+                algorithm,
+                &json!({"sub": "al", "iat": ISSUED, "exp": EXPIRES}),
+            );
+            let session = anyone.call("sso:custom_token:login", json!({"token": token}));
+            session.result()["user_id"].clone()
+        })
+        .collect();
+    assert!(
+        users
+            .iter()
+            .all(|user| user.is_string() && *user == users[0]),
+        "{users:?}"
+    );
+    assert!(!server.output().contains(SECRET));
+}
+
+#[test]
+fn a_profile_is_merged_at_every_login_by_the_rules_of_a_save() {
+    let server = TestServer::with(&[("CUSTOM_TOKEN_SECRET", SECRET), ("PLUGINS", "TEST")]);
+    let hook = json!({"hook": [
+        {"name": "guard", "type": "user", "trigger": "beforeSave", "async": false},
+    ]});
+    let mut worker = Worker::ready(&server, &json!({}), &hook);
+    let anyone = Client::anonymous(&server);
+    let login = |profile| {
+        let anyone = anyone.clone();
+        let token = token_of("al", profile);
+        std::thread::spawn(move || anyone.call("sso:custom_token:login", json!({"token": token})))
+    };
+
+    let first = login(json!({"nickname": "Al", "level": 3}));
+    let request = worker.expect_request("guard");
+    assert_eq!(
+        request["context"].get("user_id"),
+        None,
+        "there is no user yet"
+    );
+    assert_eq!(request["param"]["original"], json!(null));
+    worker.answer_record(&request, &json!({"level": 4}));
+    let session = first.join().unwrap().result();
+    assert_eq!(session["profile"]["level"], 4);
+
+    let second = login(json!({"nickname": "Bo"}));
+    let request = worker.expect_request("guard");
+    assert_eq!(request["context"]["user_id"], session["user_id"]);
+    assert_eq!(request["param"]["original"]["nickname"], "Al");
+    worker.answer_record(&request, &json!({}));
+    let profile = second.join().unwrap().result()["profile"].clone();
+    assert_eq!(
+        (&profile["nickname"], &profile["level"]),
+        (&json!("Bo"), &json!(4))
+    );
+
+    let third = login(json!({"nickname": "Cy"}));
+    let request = worker.expect_request("guard");
+    worker.refuse(&request, &json!({"code": 30_001, "message": "not today"}));
+    assert_eq!(third.join().unwrap().code(), 30_001);
+
+    // Without a profile nothing is saved, so nobody is asked.
+    let fourth = login(json!({})).join().unwrap().result();
+    assert_eq!(fourth["profile"]["nickname"], "Bo");
+}
+
+#[test]
+fn a_profile_that_cannot_be_stored_makes_no_user() {
+    let server = server();
+    let ada = Client::signed_up(&server, "ada");
+    let anyone = Client::anonymous(&server);
+    let login = |profile| {
+        let token = token_of("al", profile);
+        anyone.call("sso:custom_token:login", json!({"token": token}))
+    };
+    let bad_value = json!({"at": {"$type": "date", "$date": "soon"}});
+    assert_eq!(login(bad_value).code(), 108);
+    assert_eq!(login(json!({"username": "ADA"})).code(), 109);
+    let al = login(json!({"username": "al"})).result();
+    assert_ne!(al["user_id"].as_str(), ada.user.as_deref());
+    // A name that somebody has is refused later, too, and leaves the record as it was.
+    assert_eq!(login(json!({"username": "ada", "level": 9})).code(), 109);
+    let after = login(json!({})).result();
+    assert_eq!(after["profile"]["username"], "al");
+    assert!(after["profile"].get("level").is_none(), "{after}");
+}
+
+#[test]
+fn without_a_secret_there_is_no_such_login() {
+    let server = TestServer::start();
+    let token = token_of("al", json!({}));
+    let answer = Client::anonymous(&server).call("sso:custom_token:login", json!({"token": token}));
+    assert_eq!((answer.status, answer.code()), (503, 125));
+}

@@ -1,0 +1,46 @@
+//! Signing in from elsewhere: OAuth through a plugin, and custom tokens.
+
+mod custom_token;
+mod oauth;
+mod races;
+
+use std::path::Path;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value as Json, json};
+
+use crate::support::server::TestServer;
+
+const SECRET: &str = "custom-token-secret-of-the-tests";
+/// Long ago, and far in the future.
+const ISSUED: i64 = 1_500_000_000;
+const EXPIRES: i64 = 4_102_444_800;
+
+fn server() -> TestServer {
+    TestServer::with(&[("CUSTOM_TOKEN_SECRET", SECRET)])
+}
+
+fn sign(algorithm: Algorithm, claims: &Json) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::new(algorithm), claims, &key).unwrap()
+}
+
+/// A custom token for somebody with fields of his user record.
+fn token_of(subject: &str, profile: Json) -> String {
+    let claims = json!({"sub": subject, "iat": ISSUED, "exp": EXPIRES, "skyprofile": profile});
+    sign(Algorithm::HS256, &claims)
+}
+
+/// Reads every byte below a folder, as text as far as it is one.
+fn everything_in(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.push_str(&everything_in(&path));
+        } else {
+            all.push_str(&String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+        }
+    }
+    all
+}

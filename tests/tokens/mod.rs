@@ -1,0 +1,106 @@
+//! Access tokens from outside: the three stores side by side, and what v1 left in each.
+
+mod files;
+mod redis;
+mod redis_server;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// Whether a token signs somebody in.
+fn is_good(client: &Client) -> bool {
+    let answer = client.call("me", json!({}));
+    assert!([0, 104].contains(&answer.code()), "{}", answer.json());
+    answer.code() == 0
+}
+
+/// What every store promises; signed tokens alone cannot be forgotten.
+fn keeps_its_promises(settings: &[(&str, &str)], can_forget: bool) {
+    let mut server = TestServer::with(settings);
+    let ada = Client::signed_up(&server, "ada");
+    let token = ada.token.clone().unwrap();
+    server.restart();
+    let ada = ada.at(&server);
+    assert!(is_good(&ada), "a session survives a restart");
+    assert!(!is_good(&ada.with_token("no-token")));
+    assert!(!is_good(&ada.with_token("../keys.json")));
+    assert!(!server.output().contains(&token));
+
+    ada.call("auth:logout", json!({})).result();
+    assert_eq!(is_good(&ada), !can_forget, "after logging out");
+
+    let credentials = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
+    let session = Client::anonymous(&server)
+        .call("auth:login", credentials)
+        .result();
+    let old = ada.with_token(session["access_token"].as_str().unwrap());
+    assert!(is_good(&old));
+}
+
+#[test]
+fn signed_tokens_keep_their_promises() {
+    keeps_its_promises(&[], false);
+}
+
+#[test]
+fn stored_tokens_keep_their_promises() {
+    keeps_its_promises(&[("TOKEN_STORE", "fs")], true);
+}
+
+#[test]
+fn tokens_in_redis_keep_their_promises() {
+    let redis = redis_server::Redis::start();
+    let url = redis.url();
+    keeps_its_promises(
+        &[("TOKEN_STORE", "redis"), ("TOKEN_STORE_PATH", &url)],
+        true,
+    );
+}
+
+#[test]
+fn signed_tokens_of_v1_are_accepted_with_the_secret_they_were_signed_with() {
+    let secret = "token-secret-of-the-tests";
+    let (default, set) = (
+        TestServer::start(),
+        TestServer::with(&[("TOKEN_STORE_SECRET", secret)]),
+    );
+    for (server, ours, others) in [(&default, MASTER_KEY, secret), (&set, secret, MASTER_KEY)] {
+        let ada = Client::signed_up(server, "ada");
+        let sign = |algorithm, key: &str, claims| {
+            let key = EncodingKey::from_secret(key.as_bytes());
+            let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).unwrap();
+            ada.with_token(&token)
+        };
+        let claims = || json!({"iat": 4_000_000_000_u64, "iss": "myapp", "sub": ada.user});
+        // A token from the future is none; one without a time of issue is never revoked.
+        assert!(!is_good(&sign(Algorithm::HS256, ours, claims())));
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let mut claims = claims();
+            claims["iat"] = json!(0);
+            assert!(
+                is_good(&sign(algorithm, ours, claims.clone())),
+                "{algorithm:?}"
+            );
+            assert!(!is_good(&sign(algorithm, others, claims)), "{algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn a_role_that_is_taken_ends_its_rights_at_the_next_request() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let roles = json!({"roles": ["Admin"], "users": [ada.user, ada.user]});
+    let give = || {
+        ada.call("role:assign", json!({"roles": ["x"], "users": []}))
+            .code()
+    };
+    assert_eq!(give(), 102);
+    master.call("role:assign", roles.clone()).result();
+    assert_eq!(give(), 0);
+    master.call("role:revoke", roles).result();
+    assert_eq!(give(), 102);
+}

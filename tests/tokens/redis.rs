@@ -1,0 +1,114 @@
+//! `TOKEN_STORE=redis`, against Debian's redis-server.
+
+use std::collections::BTreeMap;
+
+use redis::Commands;
+use serde_json::json;
+
+use super::is_good;
+use super::redis_server::Redis;
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+fn server(redis: &Redis, more: &[(&str, &str)]) -> TestServer {
+    let url = redis.url();
+    let mut all = vec![("TOKEN_STORE", "redis"), ("TOKEN_STORE_PATH", url.as_str())];
+    all.extend_from_slice(more);
+    TestServer::with(&all)
+}
+
+#[test]
+fn a_token_is_a_hash_whose_own_key_expires() {
+    let redis = Redis::start();
+    let mut connection = redis.connect();
+    for (prefix, before) in [("", String::new()), ("tokens", "tokens:".to_owned())] {
+        let settings = [("TOKEN_STORE_PREFIX", prefix), ("TOKEN_STORE_EXPIRY", "60")];
+        let server = server(&redis, &settings);
+        let ada = Client::signed_up(&server, "ada");
+        let token = ada.token.clone().unwrap();
+        let key = format!("{before}{token}");
+        let stored: BTreeMap<String, String> = connection.hgetall(&key).unwrap();
+        assert_eq!(stored["accessToken"], token);
+        assert_eq!(Some(&stored["authInfoID"]), ada.user.as_ref());
+        assert_eq!(stored["appName"], "myapp");
+        let [issued, expires]: [i64; 2] =
+            ["issuedAt", "expiredAt"].map(|name| stored[name].parse().unwrap());
+        assert_eq!(expires, issued + 60_000_000_000);
+        let seconds: i64 = connection.ttl(&key).unwrap();
+        assert!((1..=60).contains(&seconds), "{seconds}");
+        ada.call("auth:logout", json!({})).result();
+        assert!(!connection.exists::<_, bool>(&key).unwrap());
+    }
+    assert_eq!(
+        connection.keys::<_, Vec<String>>("*").unwrap(),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn hashes_of_v1_are_read_and_their_own_expiry_counts() {
+    let redis = Redis::start();
+    let mut connection = redis.connect();
+    let server = server(&redis, &[("TOKEN_STORE_PREFIX", "p")]);
+    let ada = Client::signed_up(&server, "ada");
+    let mut write = |name: &str, expired_at: &str| {
+        let user = ada.user.clone().unwrap();
+        let fields = [
+            ("accessToken", name),
+            ("expiredAt", expired_at),
+            ("issuedAt", "0"),
+            ("appName", "myapp"),
+            ("authInfoID", &user),
+        ];
+        let key = format!("p:{name}");
+        connection
+            .hset_multiple::<_, _, _, ()>(key, &fields)
+            .unwrap();
+        ada.with_token(name)
+    };
+    assert!(is_good(&write("v1-for-ever", "0")));
+    assert!(is_good(&write("v1-future", "4102444800000000000")));
+    // v1 left such keys behind: it set the time to live on another one.
+    assert!(!is_good(&write("v1-past", "1500000000000000000")));
+    redis
+        .connect()
+        .set::<_, _, ()>("p:text", "no hash")
+        .unwrap();
+    assert!(!is_good(&ada.with_token("text")));
+}
+
+#[test]
+fn a_redis_that_is_away_ends_no_session() {
+    let mut redis = Redis::start();
+    let server = server(&redis, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    let token = ada.token.clone().unwrap();
+    let stored: BTreeMap<String, String> = redis.connect().hgetall(&token).unwrap();
+    redis.stop();
+    let answer = ada.call("me", json!({}));
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, 10_000),
+        "{}",
+        answer.json()
+    );
+    assert!(answer.header("Retry-After").is_some());
+    // Who shows no token needs no redis.
+    let anyone = Client::anonymous(&server);
+    assert_eq!(
+        anyone
+            .call("record:query", json!({"record_type": "user"}))
+            .code(),
+        0
+    );
+    redis.start_again();
+    let stored: Vec<_> = stored.into_iter().collect();
+    redis
+        .connect()
+        .hset_multiple::<_, _, _, ()>(&token, &stored)
+        .unwrap();
+    eventually("redis is used again", || {
+        (ada.call("me", json!({})).code() == 0).then_some(())
+    });
+}
