@@ -78,6 +78,7 @@ impl Source {
                 let extension = TypeExtension {
                     fields,
                     unique: Vec::new(),
+                    no_longer_unique: Vec::new(),
                 };
                 let stream = Stream::Type(name.into());
                 self.commit(stream, 1, EventBody::TypeExtended(extension))

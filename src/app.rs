@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
 use actix_web::dev::ServerHandle;
-use skytrail_actors::accounts::Accounts;
+use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::log::journal::JournalOptions;
@@ -160,7 +160,7 @@ impl Application {
             plugins: Arc::clone(&plugins),
             clock: Arc::clone(&clock),
         };
-        install::install(&env, &config.app.auth_record_keys).await?;
+        install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", learn_keys(env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
         let accounts = Arc::new(accounts(config, &keys, env)?);
@@ -434,8 +434,12 @@ fn accounts(config: &Config, keys: &Keys, env: RecordEnv) -> Result<Accounts, St
         source,
     })?;
     let hasher = Argon2Hasher::new(config.http.workers);
-    let auth_keys = config.app.auth_record_keys.clone();
-    Ok(Accounts::new(env, Arc::new(hasher), tokens, auth_keys))
+    let settings = AccountSettings {
+        auth_keys: config.app.auth_record_keys.clone(),
+        policy: config.app.password_policy.clone(),
+        is_verification_required: config.app.verify_required,
+    };
+    Ok(Accounts::new(env, Arc::new(hasher), tokens, settings))
 }
 
 fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {

@@ -1,36 +1,53 @@
-//! The first events of a new log: the type of user records and the first role.
+//! The first events of a log, and those that a changed `AUTH_RECORD_KEYS` asks for: the type of
+//! user records with what is unique in it, and the first role.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use skytrail_schema::code::ApiError;
+use skytrail_schema::auth_keys::AuthKeys;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RoleFlags, Stream, TypeExtension};
-use skytrail_schema::id::{RoleName, TypeName};
-use skytrail_schema::types::FieldType;
+use skytrail_schema::id::{RecordId, RoleName, TypeName};
+use skytrail_schema::types::{FieldType, TypeDefinition};
 use tokio::sync::Mutex;
 
 use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::apply;
 use crate::record::attempt::{Outcome, commit, until_settled};
-use crate::record::decide::Plan;
+use crate::record::decide::{Plan, UniqueValue};
 use crate::record::env::RecordEnv;
 
 /// The role that opens the administrators' actions from the start.
 const ADMIN_ROLE: &str = "Admin";
+/// How many user records are looked at together.
+const USERS_AT_ONCE: u32 = 1000;
 
 /// Makes what every app has, where it is missing.
 ///
 /// That is the type `user` with a field per auth key (each alternative unique) and the role
-/// `Admin`. New auth keys of an existing app are added as case-sensitive text, as v1 does it.
+/// `Admin`. In an existing app new auth keys are added as case-sensitive text, and alternatives
+/// that are not configured any more need not be unique any more: both only where types may be
+/// extended, that is with `may_migrate`.
 ///
 /// # Errors
-/// What the log says.
-pub async fn install(env: &RecordEnv, auth_keys: &[Vec<String>]) -> Result<(), ApiError> {
+/// 114 where types may not be extended, 109 when users have what is to be unique in common, and
+/// what the log says.
+pub async fn install(
+    env: &RecordEnv,
+    auth_keys: &AuthKeys,
+    may_migrate: bool,
+) -> Result<(), ApiError> {
     let context = RequestContext::system();
     until_settled(&Mutex::new(()), |_| async {
         let read_position = env.live.position();
         let mut plan = Plan::default();
         let definition = env.definition(&TypeName::user());
-        let extension = user_extension(env, auth_keys);
+        let extension = user_extension(&definition, auth_keys, may_migrate);
         if !definition.is_created || extension != TypeExtension::default() {
+            if definition.is_created && !may_migrate {
+                return Err(refusal(&extension));
+            }
+            check_unique(env, &mut plan, &definition, &extension).await?;
             plan.change_type(&definition, EventBody::TypeExtended(extension));
         }
         if env.live.get_roles().is_empty() {
@@ -44,31 +61,95 @@ pub async fn install(env: &RecordEnv, auth_keys: &[Vec<String>]) -> Result<(), A
         if plan.events.is_empty() {
             return Ok(Outcome::Done(()));
         }
-        Ok(
-            match commit(&env.log, plan, read_position, &context).await? {
-                Outcome::Done(_) => Outcome::Done(()),
-                Outcome::Conflict => Outcome::Conflict,
-            },
-        )
+        let done = commit(&env.log, plan, read_position, &context).await?;
+        Ok(done.discard())
     })
     .await
 }
 
-fn user_extension(env: &RecordEnv, auth_keys: &[Vec<String>]) -> TypeExtension {
-    let definition = env.definition(&TypeName::user());
+fn user_extension(
+    definition: &TypeDefinition,
+    auth_keys: &AuthKeys,
+    may_migrate: bool,
+) -> TypeExtension {
     let mut fields = BTreeMap::new();
     if !definition.is_created {
         fields.insert("username".to_owned(), FieldType::CaselessString);
         fields.insert("email".to_owned(), FieldType::CaselessString);
         fields.insert("last_login_at".to_owned(), FieldType::DateTime);
     }
-    for key in auth_keys.iter().flatten() {
-        fields.entry(key.clone()).or_insert(FieldType::String);
+    for key in auth_keys.keys() {
+        fields.entry(key.to_owned()).or_insert(FieldType::String);
     }
     fields.retain(|name, _| !definition.fields.contains_key(name));
+    let wanted = auth_keys.alternatives();
     let is_new = |set: &&Vec<String>| !definition.unique.contains(set);
+    let is_left_over = |set: &&Vec<String>| may_migrate && !wanted.contains(set);
     TypeExtension {
         fields,
-        unique: auth_keys.iter().filter(is_new).cloned().collect(),
+        unique: wanted.iter().filter(is_new).cloned().collect(),
+        no_longer_unique: definition
+            .unique
+            .iter()
+            .filter(is_left_over)
+            .cloned()
+            .collect(),
+    }
+}
+
+fn refusal(extension: &TypeExtension) -> ApiError {
+    let fields: Vec<&str> = extension.fields.keys().map(String::as_str).collect();
+    let message = format!(
+        "AUTH_RECORD_KEYS asks for a change of the type user (new fields: {fields:?}, unique from \
+         now on: {:?}); start once with DEV_MODE=YES to make it",
+        extension.unique
+    );
+    ApiError::new(Code::IncompatibleSchema, message)
+}
+
+/// Looks through all users for what is to be unique from now on. None may come or go until it is
+/// decided.
+async fn check_unique(
+    env: &RecordEnv,
+    plan: &mut Plan,
+    before: &TypeDefinition,
+    extension: &TypeExtension,
+) -> Result<(), ApiError> {
+    if !before.is_created || extension.unique.is_empty() {
+        return Ok(());
+    }
+    env.applied.wait_for(env.live.position()).await?;
+    plan.reads.insert(ConflictKey::population(&before.name));
+    let mut after = before.clone();
+    apply::extend(&mut after, extension);
+    after.unique.clone_from(&extension.unique);
+    let mut owners: HashMap<UniqueValue, RecordId> = HashMap::new();
+    let mut last = None;
+    loop {
+        let keys = env
+            .store
+            .list_keys(before, last.as_ref(), USERS_AT_ONCE)
+            .await?;
+        last = keys.last().cloned();
+        if last.is_none() {
+            return Ok(());
+        }
+        for head in env
+            .store
+            .load_heads(before, &keys)
+            .await?
+            .into_iter()
+            .flatten()
+        {
+            for (value, fields) in UniqueValue::of(&head.record, &after) {
+                if let Some(other) = owners.insert(value, head.record.id.clone()) {
+                    let message = format!(
+                        "AUTH_RECORD_KEYS makes {fields:?} unique, and {other} and {} have the same",
+                        head.record.id
+                    );
+                    return Err(ApiError::new(Code::Duplicated, message));
+                }
+            }
+        }
     }
 }

@@ -88,6 +88,7 @@ fn body(kind: EventKind) -> EventBody {
             ]
             .into(),
             unique: vec![vec!["name".to_owned()]],
+            no_longer_unique: Vec::new(),
         }),
         EventKind::TypeDefaultAccessSet => {
             EventBody::TypeDefaultAccessSet(DefaultAccess { access: acl() })
@@ -113,6 +114,7 @@ fn body(kind: EventKind) -> EventBody {
                 message: Some("no".into()),
                 expiry: Some(Timestamp::from_micros(3_000_000)),
             }),
+            password_history: Vec::new(),
         }),
         EventKind::UserChanged => EventBody::UserChanged(UserPatch {
             roles_added: ["a".into()].into(),
@@ -120,6 +122,20 @@ fn body(kind: EventKind) -> EventBody {
             last_seen_at: Some(Timestamp::from_micros(2_000_000)),
             ..UserPatch::default()
         }),
+        EventKind::UserPasswordSet => EventBody::UserPasswordSet(PasswordSet {
+            hash: "$argon2id$y".into(),
+            at: Timestamp::from_micros(4_000_000),
+            num_kept: 3,
+        }),
+        EventKind::UserPasswordRehashed => EventBody::UserPasswordRehashed(PasswordRehashed {
+            hash: "$argon2id$z".into(),
+        }),
+        EventKind::UserDisabled => EventBody::UserDisabled(Disabled {
+            message: Some("no".into()),
+            expiry: Some(Timestamp::from_micros(3_000_000)),
+        }),
+        EventKind::UserEnabled => EventBody::UserEnabled(NoDetails {}),
+        EventKind::UserRemoved => EventBody::UserRemoved(NoDetails {}),
         EventKind::AccountLinked => EventBody::AccountLinked(AccountLinked {
             service: Service::OAuth("com.example".to_owned()),
             principal: "them/1".to_owned(),

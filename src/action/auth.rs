@@ -1,12 +1,14 @@
-//! `auth:signup`, `auth:login`, `auth:logout`, `me`
+//! `auth:signup`, `auth:login`, `auth:logout`, `auth:password`, `auth:reset_password`, `me`
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::accounts::messages::{LogIn, Session, SignUp};
+use skytrail_actors::accounts::messages::{
+    ChangePassword, LogIn, Password, ResetPassword, Session, SignUp,
+};
+use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::value::Value;
+use skytrail_schema::id::UserId;
 
 use super::{Call, Outcome, Reply, request};
 use crate::audit::AuditEvent;
@@ -14,9 +16,9 @@ use crate::audit::AuditEvent;
 pub(super) async fn sign_up(mut call: Call) -> Outcome {
     refuse_provider(&call.body)?;
     let auth_data = auth_data(&mut call.body)?;
-    throttle(&call, &auth_data)?;
+    throttle(&call, named(&auth_data))?;
     let profile = request::fields(request::take_object(&mut call.body, "profile")?)?;
-    let password = request::text(&call.body, "password")?.map(str::to_owned);
+    let password = password(&call.body, "password")?;
     let command = SignUp {
         context: call.context,
         auth_data,
@@ -34,10 +36,8 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
 pub(super) async fn log_in(mut call: Call) -> Outcome {
     refuse_provider(&call.body)?;
     let auth_data = auth_data(&mut call.body)?;
-    throttle(&call, &auth_data)?;
-    let password = request::text(&call.body, "password")?
-        .unwrap_or_default()
-        .to_owned();
+    throttle(&call, named(&auth_data))?;
+    let password = password(&call.body, "password")?;
     let (accounts, audit) = (&call.services.accounts, &call.services.audit);
     let command = LogIn {
         context: call.context,
@@ -71,15 +71,66 @@ pub(super) async fn log_out(call: Call) -> Outcome {
     Reply::new(&json!({"status": "OK"}))
 }
 
+pub(super) async fn change_password(call: Call) -> Outcome {
+    let (old, new) = (
+        password(&call.body, "old_password")?,
+        password(&call.body, "password")?,
+    );
+    let old = old.ok_or_else(|| empty("old password", "old_password"))?;
+    let new = new.ok_or_else(|| empty("password", "password"))?;
+    throttle(&call, call.context.caller.user.iter().map(account))?;
+    let command = ChangePassword {
+        context: call.context,
+        old,
+        new,
+    };
+    let session = call.services.accounts.change_password(command).await?;
+    call.services.audit.note(
+        AuditEvent::ChangePassword,
+        Some(&session.user),
+        &call.remote,
+    );
+    write(session)
+}
+
+pub(super) async fn reset_password(call: Call) -> Outcome {
+    let user = request::text(&call.body, "auth_id")?.unwrap_or_default();
+    let new = password(&call.body, "password")?;
+    if user.is_empty() {
+        return Err(empty("auth_id", "auth_id"));
+    }
+    let command = ResetPassword {
+        user: user.into(),
+        new: new.ok_or_else(|| empty("password", "password"))?,
+        context: call.context,
+    };
+    // The master key does not guess; but whoever makes a plugin reset passwords may.
+    let name = [account(&command.user)];
+    call.services.throttle.admit(&name, Instant::now())?;
+    let session = call.services.accounts.reset_password(command).await?;
+    call.services
+        .audit
+        .note(AuditEvent::ResetPassword, Some(&session.user), &call.remote);
+    write(session)
+}
+
 pub(super) async fn me(call: Call) -> Outcome {
     write(call.services.accounts.me(call.context).await?)
 }
 
-fn auth_data(body: &mut Map<String, Json>) -> Result<BTreeMap<String, Value>, ApiError> {
+fn auth_data(body: &mut Map<String, Json>) -> Result<AuthData, ApiError> {
     let entries = request::take_object(body, "auth_data")?.into_iter();
     entries
         .map(|(name, value)| Ok((name, request::wire_value(value)?)))
         .collect()
+}
+
+fn password(body: &Map<String, Json>, name: &str) -> Result<Option<Password>, ApiError> {
+    Ok(request::text(body, name)?.and_then(Password::new))
+}
+
+fn empty(what: &str, argument: &str) -> ApiError {
+    ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
 /// Providers are plugins' work; no plugin of this version can register one.
@@ -94,17 +145,26 @@ fn refuse_provider(body: &Map<String, Json>) -> Result<(), ApiError> {
     }
 }
 
-/// Takes one try from the address and from each name that is tried.
-fn throttle(call: &Call, auth_data: &BTreeMap<String, Value>) -> Result<(), ApiError> {
+/// Takes one try from the address and from each account that is tried.
+fn throttle(call: &Call, accounts: impl Iterator<Item = String>) -> Result<(), ApiError> {
     if call.context.caller.is_master() {
         return Ok(());
     }
-    let named = auth_data
-        .iter()
-        .map(|(key, value)| format!("{key}={}", value.to_wire()));
-    let mut buckets: Vec<String> = named.map(|name| name.to_lowercase()).collect();
-    buckets.push(format!("address {}", call.remote.host()));
+    let mut buckets = vec![format!("address {}", call.remote.host())];
+    buckets.extend(accounts);
     call.services.throttle.admit(&buckets, Instant::now())
+}
+
+/// Names what is tried at a sign-up or a login, whether or not there is such an account.
+fn named(auth_data: &AuthData) -> impl Iterator<Item = String> {
+    let name = |(key, value): (&String, &skytrail_schema::value::Value)| {
+        format!("{key}={}", value.to_wire()).to_lowercase()
+    };
+    auth_data.iter().map(name)
+}
+
+fn account(user: &UserId) -> String {
+    format!("user {user}")
 }
 
 pub(super) fn write(session: Session) -> Outcome {

@@ -3,6 +3,8 @@
 //! [`ACTIONS`] names every action with its checks, in v1's order.
 
 mod auth;
+mod auth_disable;
+mod auth_import;
 pub mod lambda;
 mod pubsub_publish;
 mod record_delete;
@@ -24,8 +26,8 @@ use skytrail_actors::context::RequestContext;
 use skytrail_schema::query::Scope;
 
 use crate::http::checks::Check::{
-    self, AccessKey, Authenticator, DevOnly, InjectAuth, InjectDb, PluginReady, RequireAdmin,
-    RequireAuth, RequireMaster,
+    self, AccessKey, Authenticator, CheckUser, DevOnly, InjectAuth, InjectDb, PluginReady,
+    RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry, RequireMaster, RequireUser,
 };
 use crate::http::remote::Remote;
 use crate::http::reply::{Outcome, Reply};
@@ -62,9 +64,16 @@ pub struct Action {
 const PUBLIC: &[Check] = &[];
 const KEY: &[Check] = &[AccessKey, PluginReady];
 const LOGOUT: &[Check] = &[Authenticator, PluginReady];
-const USER: &[Check] = &[Authenticator, RequireAuth, PluginReady];
-const WRITE: &[Check] = &[Authenticator, RequireAuth, InjectDb, PluginReady];
-const READ: &[Check] = &[Authenticator, InjectAuth, InjectDb, PluginReady];
+const USER: &[Check] = &[Authenticator, RequireAuth, RequireUser, PluginReady];
+const PASSWORD: &[Check] = &[
+    Authenticator,
+    RequireAuthSkipPwExpiry,
+    RequireUser,
+    PluginReady,
+];
+const RESET: &[Check] = &[AccessKey, PluginReady, RequireMaster];
+const WRITE: &[Check] = &[Authenticator, RequireAuth, InjectDb, CheckUser, PluginReady];
+const READ: &[Check] = &[Authenticator, InjectAuth, InjectDb, CheckUser, PluginReady];
 const ADMIN: &[Check] = &[Authenticator, InjectAuth, RequireAdmin, PluginReady];
 const ROLES: &[Check] = &[Authenticator, InjectAuth, PluginReady];
 const DEV: &[Check] = &[AccessKey, DevOnly, PluginReady];
@@ -87,6 +96,10 @@ actions! {
     "auth:signup" "auth" KEY => auth::sign_up;
     "auth:login" "auth" KEY => auth::log_in;
     "auth:logout" "auth" LOGOUT => auth::log_out;
+    "auth:password" "auth" PASSWORD => auth::change_password;
+    "auth:reset_password" "auth" RESET => auth::reset_password;
+    "auth:disable:set" "auth" ADMIN => auth_disable::run;
+    "auth:import" "auth" RESET => auth_import::run;
     "me" "" USER => auth::me;
     "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;
     "record:save" "record" WRITE => record_save::run;

@@ -35,6 +35,14 @@ events! {
     LoginFailure = "login_failure";
     /// Somebody signed out.
     Logout = "logout";
+    /// Somebody changed his own password.
+    ChangePassword = "change_password";
+    /// A user was given a new password.
+    ResetPassword = "reset_password";
+    /// A user was locked out.
+    DisableUser = "disable_user";
+    /// A user was let in again.
+    EnableUser = "enable_user";
     /// Roles were given or taken.
     ChangeRoles = "change_roles";
     /// The roles that everyone gets at sign-up were set.

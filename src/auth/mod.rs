@@ -3,5 +3,6 @@
 pub mod custom_token;
 pub mod password;
 mod signed;
+pub mod strength;
 pub mod throttle;
 pub mod token;

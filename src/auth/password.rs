@@ -1,7 +1,8 @@
 //! Password hashing: Argon2id for new passwords, off the request threads.
 //!
 //! Hashing is meant to be slow, so only a few run at once and only some wait;
-//! who comes then is told to come back.
+//! who comes then is told to come back. Hashes of v1 are bcrypt's: they are verified, and the
+//! accounts replace them at the next login.
 
 use std::sync::Arc;
 
@@ -11,9 +12,12 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use skytrail_actors::accounts::messages::Password;
 use skytrail_actors::accounts::ports::PasswordHasher;
 use skytrail_schema::code::ApiError;
 use tokio::sync::Semaphore;
+
+use super::strength;
 
 /// Memory per hash in KiB, passes, lanes: the first choice of RFC 9106 for less memory is 64 MiB
 /// with three passes; OWASP's for servers that hash at every login is 19 MiB with two.
@@ -22,6 +26,10 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 /// How many requests may wait for a hash.
 const MAX_WAITING: usize = 64;
+/// What a hash from elsewhere may cost: bcrypt's exponent; Argon2's memory in KiB and passes.
+const MAX_BCRYPT_COST: u32 = 14;
+const MAX_MEMORY_KIB: u32 = 256 * 1024;
+const MAX_PASSES: u32 = 10;
 
 /// See the module's overview.
 pub struct Argon2Hasher {
@@ -67,15 +75,54 @@ impl Argon2Hasher {
 
 #[async_trait]
 impl PasswordHasher for Argon2Hasher {
-    async fn hash(&self, password: String) -> Result<String, ApiError> {
-        self.run(move || hash_now(password.as_bytes())).await
+    async fn hash(&self, password: Password) -> Result<String, ApiError> {
+        self.run(move || hash_now(password.reveal().as_bytes()))
+            .await
     }
 
-    async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, ApiError> {
-        let has_user = hash.is_some();
+    async fn verify(
+        &self,
+        password: Option<Password>,
+        hash: Option<String>,
+    ) -> Result<bool, ApiError> {
+        let is_possible = password.is_some() && hash.is_some();
         let hash = hash.unwrap_or_else(|| self.decoy.clone());
-        self.run(move || Ok(verify_now(password.as_bytes(), &hash) && has_user))
+        self.run(move || {
+            let text = password.as_ref().map_or("", Password::reveal);
+            Ok(verify_now(text, &hash) && is_possible)
+        })
+        .await
+    }
+
+    async fn verify_any(&self, password: Password, hashes: Vec<String>) -> Result<bool, ApiError> {
+        let is_any = move || {
+            let mut hashes = hashes.iter();
+            Ok(hashes.any(|hash| verify_now(password.reveal(), hash)))
+        };
+        self.run(is_any).await
+    }
+
+    async fn guess_level(&self, password: Password, known: Vec<String>) -> Result<u8, ApiError> {
+        self.run(move || Ok(strength::level(password.reveal(), &known)))
             .await
+    }
+
+    fn is_hash(&self, text: &str) -> bool {
+        if let Ok(parts) = text.parse::<bcrypt::HashParts>() {
+            return is_bcrypt(text) && parts.get_cost() <= MAX_BCRYPT_COST;
+        }
+        let params = PasswordHash::new(text).ok().and_then(|hash| {
+            let is_ours = hash.algorithm == Algorithm::Argon2id.ident();
+            Params::try_from(&hash).ok().filter(|_| is_ours)
+        });
+        params.is_some_and(|params| {
+            params.m_cost() <= MAX_MEMORY_KIB && params.t_cost() <= MAX_PASSES
+        })
+    }
+
+    fn is_outdated(&self, hash: &str) -> bool {
+        let present = format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}$");
+        !hash.starts_with(&present)
     }
 }
 
@@ -100,46 +147,104 @@ fn decoy() -> String {
     format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${output}")
 }
 
-fn verify_now(password: &[u8], hash: &str) -> bool {
+fn verify_now(password: &str, hash: &str) -> bool {
+    if is_bcrypt(hash) {
+        // What is behind the 72nd byte never counted.
+        return bcrypt::verify(password, hash).unwrap_or(false);
+    }
     let Ok(hash) = PasswordHash::new(hash) else {
         return false;
     };
-    argon2().verify_password(password, &hash).is_ok()
+    argon2().verify_password(password.as_bytes(), &hash).is_ok()
+}
+
+fn is_bcrypt(hash: &str) -> bool {
+    ["$2a$", "$2b$", "$2y$"]
+        .iter()
+        .any(|prefix| hash.starts_with(prefix))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn password(text: &str) -> Password {
+        Password::new(text).unwrap()
+    }
+
+    async fn is_right(hasher: &Argon2Hasher, text: &str, hash: &str) -> bool {
+        let hash = Some(hash.to_owned());
+        hasher.verify(Some(password(text)), hash).await.unwrap()
+    }
+
     #[tokio::test]
     async fn only_the_right_password_of_a_known_user_is_accepted() {
         let hasher = Argon2Hasher::new(2);
-        let hash = hasher.hash("correct horse".to_owned()).await.unwrap();
+        let hash = hasher.hash(password("correct horse")).await.unwrap();
         assert!(hash.starts_with("$argon2id$"));
-        assert!(
-            hasher
-                .verify("correct horse".to_owned(), Some(hash.clone()))
-                .await
-                .unwrap()
-        );
-        assert!(
-            !hasher
-                .verify("wrong horse".to_owned(), Some(hash))
-                .await
-                .unwrap()
-        );
-        assert!(
-            !hasher
-                .verify("correct horse".to_owned(), None)
-                .await
-                .unwrap()
-        );
-        assert!(
-            !hasher
-                .verify(String::new(), Some("no hash".to_owned()))
-                .await
-                .unwrap()
-        );
+        assert!(!hasher.is_outdated(&hash) && hasher.is_hash(&hash));
+        assert!(is_right(&hasher, "correct horse", &hash).await);
+        assert!(!is_right(&hasher, "wrong horse", &hash).await);
+        assert!(!is_right(&hasher, "correct horse", "no hash").await);
+        let nobody = hasher.verify(Some(password("correct horse")), None);
+        assert!(!nobody.await.unwrap());
+        assert!(!hasher.verify(None, Some(hash)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn hashes_of_bcrypt_are_accepted_and_outdated() {
+        let hasher = Argon2Hasher::new(2);
+        let long = "x".repeat(80);
+        let made = bcrypt::hash(&long, 4).unwrap();
+        for prefix in ["$2a$", "$2b$", "$2y$"] {
+            let hash = made.replacen("$2b$", prefix, 1);
+            assert!(is_right(&hasher, &long, &hash).await, "{hash}");
+            let same = format!("{}y", "x".repeat(72));
+            assert!(is_right(&hasher, &same, &hash).await, "72 bytes count");
+            assert!(!is_right(&hasher, &long[..71], &hash).await);
+            assert!(hasher.is_outdated(&hash) && hasher.is_hash(&hash));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_is_found_among_many_hashes() {
+        let hasher = Argon2Hasher::new(2);
+        let hashes = vec![
+            hasher.hash(password("one")).await.unwrap(),
+            bcrypt::hash("two", 4).unwrap(),
+        ];
+        let is_any = |text: &str| hasher.verify_any(password(text), hashes.clone());
+        assert!(is_any("one").await.unwrap());
+        assert!(is_any("two").await.unwrap());
+        assert!(!is_any("three").await.unwrap());
+    }
+
+    #[test]
+    fn what_costs_too_much_or_is_no_hash_is_not_taken_over() {
+        let hasher = Argon2Hasher::new(1);
+        let costly = bcrypt::hash("x", 4).unwrap().replacen("$04$", "$31$", 1);
+        let plain = "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$\
+                     iWh06vD8Fy27wf9npn6FXWiCX4K6pW6Ue1Bnzz07Z8A";
+        for text in ["", "password", "$2b$", "$1$abc", costly.as_str(), plain] {
+            assert!(!hasher.is_hash(text), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_finds_the_queue_full_is_told_to_come_back() {
+        let hasher = Argon2Hasher::new(1);
+        let busy = Arc::clone(&hasher.running).acquire_owned().await.unwrap();
+        let mut waiting: Vec<_> = (0..MAX_WAITING)
+            .map(|_| hasher.verify(Some(password("x")), Some(String::new())))
+            .collect();
+        for one in &mut waiting {
+            assert!(futures_util::poll!(one.as_mut()).is_pending());
+        }
+        let refused = hasher.hash(password("x")).await.unwrap_err();
+        assert_eq!(refused.status(), 503);
+        assert!(refused.info["retry_after_ms"].as_u64().unwrap() > 0);
+        drop((busy, waiting));
+        assert!(hasher.hash(password("x")).await.is_ok());
     }
 
     /// A decoy that differed in cost would tell who has an account.

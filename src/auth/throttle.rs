@@ -1,4 +1,4 @@
-//! Throttling of sign-up and login, per address and per account.
+//! Throttling of whoever tries passwords, per address and per account.
 //!
 //! Each has a bucket that refills steadily; an empty one refuses with the time
 //! to wait. Buckets that are full again are forgotten.
@@ -85,21 +85,20 @@ impl Throttle {
         if buckets.len() > MAX_BUCKETS {
             buckets.retain(|_, bucket| bucket.refilled(now) < CAPACITY);
         }
-        for name in names {
-            let known = buckets.get(name).copied();
-            let tries = known.map_or(CAPACITY, |bucket| bucket.refilled(now));
-            if tries < 1.0 {
-                let wait = REFILL.mul_f64(1.0 - tries);
-                self.num_refused.fetch_add(1, Ordering::Relaxed);
-                return Err(refusal(wait));
-            }
-            buckets.insert(
-                name.clone(),
-                Bucket {
-                    tries: tries - 1.0,
-                    at: now,
-                },
-            );
+        let tries_of = |name: &String| {
+            let known = buckets.get(name);
+            known.map_or(CAPACITY, |bucket| bucket.refilled(now))
+        };
+        // All or none: who is refused for one name fills nothing for the others.
+        let tries: Vec<f64> = names.iter().map(tries_of).collect();
+        let fewest = tries.iter().copied().fold(CAPACITY, f64::min);
+        if fewest < 1.0 {
+            self.num_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(refusal(REFILL.mul_f64(1.0 - fewest)));
+        }
+        for (name, tries) in names.iter().zip(tries) {
+            let tries = tries - 1.0;
+            buckets.insert(name.clone(), Bucket { tries, at: now });
         }
         Ok(())
     }
@@ -129,6 +128,16 @@ mod tests {
         assert!(throttle.admit(&["address 2".to_owned()], start).is_ok());
         assert!(throttle.admit(&name, start + REFILL).is_ok());
         assert!(throttle.admit(&name, start + REFILL).is_err());
+    }
+
+    #[test]
+    fn who_is_refused_for_one_name_takes_nothing_from_the_others() {
+        let throttle = Throttle::new(true);
+        let (now, both) = (Instant::now(), ["address".to_owned(), "account".to_owned()]);
+        let alone = &both[..1];
+        while throttle.admit(alone, now).is_ok() {}
+        assert!((0..100).all(|_| throttle.admit(&both, now).is_err()));
+        assert!((0..10).all(|_| throttle.admit(&both[1..], now).is_ok()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Config, Keys, Secret};
+use super::{Config, Keys, Secret, user_audit};
 
 impl Config {
     /// Returns the object under `config`. It holds the keys: plugins are trusted with them.
@@ -16,6 +16,12 @@ impl Config {
             .map_or(0, |timeout| timeout.as_secs());
         let secret = self.custom_token_secret.as_ref();
         let custom_token_secret = secret.map(Secret::reveal).unwrap_or_default();
+        let mut user_audit = user_audit::policy_for_plugins(&self.app.password_policy);
+        user_audit.insert("enabled".to_owned(), self.audit.is_enabled.into());
+        user_audit.insert(
+            "trail_handler_url".to_owned(),
+            self.audit.url.clone().into(),
+        );
         json!({
             "http": {"host": self.http.listen.to_string()},
             "app": {
@@ -23,7 +29,7 @@ impl Config {
                 "api_key": keys.api.reveal(),
                 "master_key": keys.master.reveal(),
                 "access_control": "role",
-                "auth_record_keys": self.app.auth_record_keys,
+                "auth_record_keys": self.app.auth_record_keys.alternatives(),
                 "dev_mode": self.app.dev_mode,
                 "cors_host": self.http.cors_host,
                 "slave": false,
@@ -50,15 +56,8 @@ impl Config {
             "baidu": {"enable": false, "api_key": "", "secret_key": ""},
             "log": {},
             "zmq": {"timeout": 30, "max_bounce": self.plugin.max_depth},
-            "user_audit": {
-                "enabled": self.audit.is_enabled, "trail_handler_url": self.audit.url, "pw_min_length": 0,
-                "pw_uppercase_required": false, "pw_lowercase_required": false,
-                "pw_digit_required": false, "pw_symbol_required": false,
-                "pw_min_guessable_level": 0, "pw_excluded_keywords": null,
-                "pw_excluded_fields": null, "pw_history_size": 0,
-                "pw_history_days": 0, "pw_expiry_days": 0,
-            },
-            "verification": {"required": false},
+            "user_audit": user_audit,
+            "verification": {"required": self.app.verify_required},
         })
     }
 }

@@ -12,9 +12,13 @@ mod logging;
 mod secret;
 mod source;
 mod tokens;
+mod user_audit;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use skytrail_actors::accounts::policy::PasswordPolicy;
+use skytrail_schema::auth_keys::AuthKeys;
 
 pub use audit::{Audit, AuditTarget};
 pub use http::{Http, Limits};
@@ -62,8 +66,12 @@ pub struct App {
     pub master_key: Option<Secret>,
     /// Whether clients may extend record types. `DEV_MODE`, default on, as in v1.
     pub dev_mode: bool,
-    /// Alternatives of auth keys. `AUTH_RECORD_KEYS`, default `username,email`.
-    pub auth_record_keys: Vec<Vec<String>>,
+    /// What identifies a user. `AUTH_RECORD_KEYS`, default `username,email`.
+    pub auth_record_keys: AuthKeys,
+    /// Whether only verified users may use records. `VERIFY_REQUIRED`, default off.
+    pub verify_required: bool,
+    /// Which passwords are refused. `USER_AUDIT_PW_…`, default none.
+    pub password_policy: PasswordPolicy,
 }
 
 /// One plugin.
@@ -167,42 +175,20 @@ fn read_app(reader: &mut Reader<'_>) -> App {
         master_key,
         dev_mode: reader.boolean("DEV_MODE", true),
         auth_record_keys: read_auth_keys(reader),
+        verify_required: reader.boolean("VERIFY_REQUIRED", false),
+        password_policy: user_audit::read_policy(reader),
     }
 }
 
 /// Reads alternatives such as `username,(email,phone)`.
-fn read_auth_keys(reader: &mut Reader<'_>) -> Vec<Vec<String>> {
-    let text = reader.text("AUTH_RECORD_KEYS", "username,email");
-    let parsed = parse_auth_keys(&text);
+fn read_auth_keys(reader: &mut Reader<'_>) -> AuthKeys {
+    let default = AuthKeys::default();
+    let text = reader.text("AUTH_RECORD_KEYS", &default.to_string());
     let wanted = "keys and groups of keys, each once, such as username,(email,phone)";
-    parsed.unwrap_or_else(|| {
+    AuthKeys::parse(&text).unwrap_or_else(|| {
         reader.refuse("AUTH_RECORD_KEYS", &text, wanted);
-        vec![vec!["username".to_owned()], vec!["email".to_owned()]]
+        default
     })
-}
-
-fn parse_auth_keys(text: &str) -> Option<Vec<Vec<String>>> {
-    let mut alternatives: Vec<Vec<String>> = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let (group, behind) = match rest.strip_prefix('(') {
-            Some(inside) => inside.split_once(')')?,
-            None => rest.split_at(rest.find(',').unwrap_or(rest.len())),
-        };
-        let mut keys: Vec<String> = group.split(',').map(|key| key.trim().to_owned()).collect();
-        keys.sort();
-        let is_name = |key: &String| !key.is_empty() && !key.contains(['(', ')', '"']);
-        if !keys.iter().all(is_name) || alternatives.contains(&keys) {
-            return None;
-        }
-        alternatives.push(keys);
-        rest = match behind.trim_start().strip_prefix(',') {
-            Some(next) => next.trim_start(),
-            None if behind.trim().is_empty() => "",
-            None => return None,
-        };
-    }
-    (!alternatives.is_empty()).then_some(alternatives)
 }
 
 fn read_plugins(reader: &mut Reader<'_>) -> Vec<Plugin> {
@@ -250,13 +236,6 @@ fn refuse_unsupported(reader: &mut Reader<'_>) {
             "DATABASE_URL",
             url.split(':').next().unwrap_or_default(),
             wanted,
-        );
-    }
-    if reader.boolean("VERIFY_REQUIRED", false) {
-        reader.refuse(
-            "VERIFY_REQUIRED",
-            "true",
-            "false (this version does not verify users)",
         );
     }
 }

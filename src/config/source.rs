@@ -268,6 +268,31 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a number of which 0 means none; so does a negative one, as in v1.
+    pub(super) fn count(&mut self, name: &str, max: u64) -> u64 {
+        let value = self.text(name, "0");
+        match value
+            .parse::<i64>()
+            .map(|number| u64::try_from(number.max(0)))
+        {
+            Ok(Ok(number)) if number <= max => number,
+            _ => {
+                self.refuse(name, &value, &format!("a whole number up to {max}"));
+                0
+            }
+        }
+    }
+
+    /// Reads a list of texts, separated by commas; spaces around them do not count.
+    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
+        let value = self.text(name, "");
+        let items = value.split(',').map(str::trim);
+        items
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Reads seconds; 0 means without limit.
     pub(super) fn seconds(&mut self, name: &str, default: u64) -> Option<Duration> {
         let seconds = self.number(name, default, 0..=3_153_600_000);

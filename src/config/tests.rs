@@ -15,7 +15,7 @@ fn nothing_set_gives_the_defaults() {
     assert_eq!(config.http.listen.port(), 3000);
     assert_eq!(config.app.name, "myapp");
     assert!(config.app.api_key.is_none(), "a key is made, never assumed");
-    assert_eq!(config.app.auth_record_keys, [["username"], ["email"]]);
+    assert_eq!(config.app.auth_record_keys.to_string(), "username,email");
 }
 
 #[test]
@@ -78,16 +78,43 @@ fn later_origins_win_and_empty_values_count_as_unset() {
 }
 
 #[test]
-fn auth_keys_come_in_alternatives() {
-    let keys = |text| parse_auth_keys(text);
-    let tuple = vec!["email".to_owned(), "phone".to_owned()];
+fn a_password_policy_is_read_and_handed_on() {
+    let config = read(&[
+        ("USER_AUDIT_PW_MIN_LENGTH", "8"),
+        ("USER_AUDIT_PW_DIGIT_REQUIRED", "YES"),
+        ("USER_AUDIT_PW_EXCLUDED_KEYWORDS", " admin , ,secret"),
+        ("USER_AUDIT_PW_HISTORY_SIZE", "-1"),
+        ("VERIFY_REQUIRED", "YES"),
+        ("AUTH_RECORD_KEYS", "username, (phone,email)"),
+    ]);
+    let config = config.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let with_data = Config {
+        data_dir: folder.path().join("data"),
+        ..config
+    };
+    let keys = Keys::load_or_make(&with_data).unwrap();
+    let told = with_data.for_plugins(&keys);
+    let audit = &told["user_audit"];
     assert_eq!(
-        keys("username, (phone,email)"),
-        Some(vec![vec!["username".to_owned()], tuple])
+        (&audit["pw_min_length"], &audit["pw_history_size"]),
+        (&8.into(), &0.into())
     );
-    for bad in ["", "a,a", "(a,b),(b,a)", "(a", "a)", "((a))", "a,,b"] {
-        assert_eq!(keys(bad), None, "{bad}");
-    }
+    assert_eq!(
+        audit["pw_excluded_keywords"],
+        serde_json::json!(["admin", "secret"])
+    );
+    assert_eq!(audit["pw_excluded_fields"], serde_json::Value::Null);
+    assert_eq!(audit["pw_digit_required"], true);
+    assert_eq!(told["verification"]["required"], true);
+    let keys = serde_json::json!([["username"], ["email", "phone"]]);
+    assert_eq!(told["app"]["auth_record_keys"], keys);
+    let mistakes = read(&[
+        ("USER_AUDIT_PW_MIN_GUESSABLE_LEVEL", "6"),
+        ("USER_AUDIT_PW_EXPIRY_DAYS", "soon"),
+        ("AUTH_RECORD_KEYS", "username,(email"),
+    ]);
+    assert_eq!(mistakes.unwrap_err().len(), 3);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! order, and the first that fails ends the request.
 
 use serde_json::{Map, Value as Json};
+use skytrail_actors::accounts::admission::bad_token;
 use skytrail_actors::context::RequestContext;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
@@ -23,11 +24,21 @@ pub enum Check {
     InjectAuthId,
     InjectAuth,
     RequireAuth,
+    RequireAuthSkipPwExpiry,
+    RequireUser,
+    CheckUser,
     RequireAdmin,
     RequireMaster,
     DevOnly,
     InjectDb,
     PluginReady,
+}
+
+/// Whether an old password keeps its user out.
+#[derive(Clone, Copy)]
+enum PasswordAge {
+    Counts,
+    Ignored,
 }
 
 /// A request on its way through the checks.
@@ -79,8 +90,11 @@ impl<'a> Asked<'a> {
                 Check::AccessKey => self.access_key()?,
                 Check::Authenticator => self.authenticator().await?,
                 Check::InjectAuthId => self.inject_auth_id().await,
-                Check::InjectAuth => self.inject_auth(false).await?,
-                Check::RequireAuth => self.inject_auth(true).await?,
+                Check::InjectAuth => self.inject_auth().await?,
+                Check::RequireAuth => self.require_auth(PasswordAge::Counts).await?,
+                Check::RequireAuthSkipPwExpiry => self.require_auth(PasswordAge::Ignored).await?,
+                Check::RequireUser => self.require_user().await?,
+                Check::CheckUser => self.check_user().await?,
                 Check::RequireAdmin => self.require_admin()?,
                 Check::RequireMaster => self.require_master()?,
                 Check::DevOnly => self.dev_only()?,
@@ -139,51 +153,65 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Loads the user's auth row. Who is disabled or shows a revoked token is anonymous, or
-    /// refused when a user is required.
-    async fn inject_auth(&mut self, is_required: bool) -> Result<(), ApiError> {
+    /// Loads the user's auth row. Who is disabled, shows a revoked token or has an old password is
+    /// anonymous.
+    async fn inject_auth(&mut self) -> Result<(), ApiError> {
+        if let Some(user) = self.load_user().await? {
+            match self.refuse(&user, PasswordAge::Counts) {
+                Ok(()) => self.context.caller.roles = user.roles,
+                Err(_) => self.context.caller.user = None,
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Asked::inject_auth`], but there must be a user, and one who may act.
+    async fn require_auth(&mut self, password_age: PasswordAge) -> Result<(), ApiError> {
+        let user = self.load_user().await?.ok_or_else(login_required)?;
+        self.refuse(&user, password_age)?;
+        self.context.caller.roles = user.roles;
+        Ok(())
+    }
+
+    /// Loads the auth row of the user that is known so far; the master key's own is made.
+    async fn load_user(&mut self) -> Result<Option<UserState>, ApiError> {
         let is_master = self.context.caller.is_master();
         if self.context.caller.user.is_none() && is_master {
             self.context.caller.user = Some(UserId::god());
         }
         let Some(id) = self.context.caller.user.clone() else {
-            return if is_required {
-                Err(login_required())
-            } else {
-                Ok(())
-            };
+            return Ok(None);
         };
-        let loaded = self.services.accounts.load_user(&id).await?;
-        let state = match loaded {
-            Some(state) => state,
-            None if is_master => {
-                self.services
-                    .accounts
-                    .ensure_user(&id, &self.context)
-                    .await?
-            }
+        let accounts = &self.services.accounts;
+        match accounts.load_user(&id).await? {
+            Some(user) => Ok(Some(user)),
+            None if is_master => accounts.ensure_user(&id, &self.context).await.map(Some),
             None => {
                 let message = "the user of the access token does not exist";
-                return Err(ApiError::new(Code::UnexpectedAuthInfoNotFound, message));
+                Err(ApiError::new(Code::UnexpectedAuthInfoNotFound, message))
             }
-        };
-        match self.refuse(&state) {
-            Some(error) if is_required => return Err(error),
-            Some(_) => self.context.caller.user = None,
-            None => self.context.caller.roles = state.roles,
         }
-        Ok(())
     }
 
     /// Whether a user may not act at present, and why.
-    fn refuse(&self, state: &UserState) -> Option<ApiError> {
-        if let Err(error) = self.services.accounts.refuse_disabled(state) {
-            return Some(error);
+    fn refuse(&self, user: &UserState, password_age: PasswordAge) -> Result<(), ApiError> {
+        let accounts = &self.services.accounts;
+        accounts.admit(user, self.issued_at)?;
+        match password_age {
+            PasswordAge::Counts => accounts.refuse_expired_password(user),
+            PasswordAge::Ignored => Ok(()),
         }
-        let since = state.token_valid_since?.micros() - 1_000_000;
-        self.issued_at
-            .filter(|issued| issued.micros() <= since)
-            .map(|_| bad_token())
+    }
+
+    /// The user's record must be there, and say that he is verified where that is required.
+    async fn require_user(&self) -> Result<(), ApiError> {
+        let accounts = &self.services.accounts;
+        accounts.require_user_record(&self.context).await
+    }
+
+    /// Whoever is a user must be verified, where that is required.
+    async fn check_user(&self) -> Result<(), ApiError> {
+        self.services.accounts.check_verified(&self.context).await
     }
 
     /// The master key, or a user with an administrators' role.
@@ -277,11 +305,4 @@ impl<'a> Asked<'a> {
 pub fn login_required() -> ApiError {
     let message = "Authentication is required for this action, please login.";
     ApiError::new(Code::NotAuthenticated, message)
-}
-
-fn bad_token() -> ApiError {
-    ApiError::new(
-        Code::AccessTokenNotAccepted,
-        "token does not exist or it has expired",
-    )
 }

@@ -113,13 +113,27 @@ fn column_index(id: i64, table: &Table, column: &Column) -> Option<SafeText> {
 /// It is not UNIQUE: the log has decided already, and within a batch rows are written in
 /// another order than the events.
 fn unique_index(id: i64, table: &Table, fields: &[String]) -> Option<SafeText> {
+    let columns = compared(table, fields)?;
+    let name = unique_index_name(id, &columns)?;
+    Some(create_index(&name, table, &columns))
+}
+
+/// Returns the statement that drops the index of a set that is not unique any more, if it has one.
+pub(crate) fn drop_unique_index(layout: &TypeLayout, fields: &[String]) -> Option<SafeText> {
+    let columns = compared(layout.table.as_ref()?, fields)?;
+    let name = unique_index_name(layout.id, &columns)?;
+    Some(drop_index(name.as_str()))
+}
+
+fn compared<'a>(table: &'a Table, fields: &[String]) -> Option<Vec<&'a Name>> {
     let columns = fields.iter().map(|field| table.column(field));
-    let columns: Option<Vec<&Name>> = columns.map(|column| Some(column?.compared())).collect();
-    let columns = columns?;
+    columns.map(|column| Some(column?.compared())).collect()
+}
+
+fn unique_index_name(id: i64, columns: &[&Name]) -> Option<Name> {
     let names: Vec<&str> = columns.iter().map(|name| name.as_str()).collect();
     let names = serde_json::to_string(&names).ok()?;
-    let name = Name::new(&format!("_unique_{id}.{names}"));
-    Some(create_index(&name, table, &columns))
+    Some(Name::new(&format!("_unique_{id}.{names}")))
 }
 
 /// An index is named by its columns, so that one of the same name is the same index. It has to go

@@ -13,16 +13,41 @@ use crate::support::server::TestServer;
 use runner::Scenario;
 
 /// Scenarios that need actions which this server has not got yet.
-const NOT_YET: &[&str] = &["pubsub-subscription-notices"];
+const NOT_YET: &[&str] = &[
+    "pubsub-subscription-notices",
+    "variant-public-assets",
+    "verify-required",
+];
 
 /// Starts a fresh server with a profile's settings.
 fn start(profile: &str) -> TestServer {
-    let mut server = TestServer::with(&[("CUSTOM_TOKEN_SECRET", "ssosecret")]);
-    match profile {
-        "default" => {}
-        // Set up before, when clients could still change types.
-        "nondev" => server.restart_with(&[("DEV_MODE", "NO")]),
+    let settings: &[(&str, &str)] = match profile {
+        "default" | "nondev" => &[],
+        "policy" => &[
+            ("USER_AUDIT_ENABLED", "YES"),
+            ("USER_AUDIT_PW_MIN_LENGTH", "6"),
+            ("USER_AUDIT_PW_UPPERCASE_REQUIRED", "YES"),
+            ("USER_AUDIT_PW_LOWERCASE_REQUIRED", "YES"),
+            ("USER_AUDIT_PW_DIGIT_REQUIRED", "YES"),
+            ("USER_AUDIT_PW_SYMBOL_REQUIRED", "YES"),
+            ("USER_AUDIT_PW_EXCLUDED_KEYWORDS", "admin,secret"),
+            ("USER_AUDIT_PW_EXCLUDED_FIELDS", "username"),
+            ("USER_AUDIT_PW_HISTORY_SIZE", "2"),
+        ],
+        "verify" => &[("VERIFY_REQUIRED", "YES")],
+        "variant" => &[
+            ("AUTH_RECORD_KEYS", "username,(email,phone)"),
+            ("TOKEN_STORE", "fs"),
+        ],
         other => panic!("no profile {other}"),
+    };
+    let custom_token = ("CUSTOM_TOKEN_SECRET", "ssosecret");
+    let custom_token = (profile != "variant").then_some(custom_token);
+    let settings: Vec<_> = settings.iter().copied().chain(custom_token).collect();
+    let mut server = TestServer::with(&settings);
+    if profile == "nondev" {
+        // Set up before, when clients could still change types.
+        server.restart_with(&[("DEV_MODE", "NO")]);
     }
     server
 }
@@ -76,7 +101,7 @@ macro_rules! golden {
 
 golden! {
     core record_save record_query record_fetch_delete database acl pubsub relation role
-    sso_custom_token schema field_acl nondev
+    sso_custom_token schema field_acl nondev auth policy verify variant
 }
 
 /// Every scenario that is answered otherwise has its row in the documentation, and no other has.

@@ -9,22 +9,25 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use skytrail_schema::auth_keys::{AuthData, AuthKeys};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::id::{RoleName, UserId};
-use skytrail_schema::value::Value;
+use skytrail_schema::time::Timestamp;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::disable::refuse_disabled;
 use super::messages::{
-    Arrival, ChangeRelations, ChangeRoles, LinkAccount, ListRelated, LogIn, LogInWithAccount,
-    RelatedUsers, Session, SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
+    Arrival, ChangePassword, ChangeRelations, ChangeRoles, ImportUser, LinkAccount, ListRelated,
+    LogIn, LogInWithAccount, RelatedUsers, ResetPassword, Session, SetDisabled, SetFlaggedRoles,
+    SignUp, SignUpWithAccount, UnlinkAccount,
 };
+use super::policy::PasswordPolicy;
 use super::ports::{PasswordHasher, Tokens};
 use super::service::{AccountService, TokenClaims};
-use super::{relations, sign_up, sso};
+use super::{admission, import, relations, sign_up, sso};
 use crate::context::RequestContext;
+use crate::record::apply::VersionedUser;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
@@ -34,9 +37,19 @@ pub struct Accounts {
     pub(super) env: RecordEnv,
     pub(super) hasher: Arc<dyn PasswordHasher>,
     pub(super) tokens: Arc<dyn Tokens>,
-    /// Alternatives of auth keys, in configured order.
-    pub(super) auth_keys: Vec<Vec<String>>,
+    pub(super) settings: AccountSettings,
     pub(super) turn: Mutex<()>,
+}
+
+/// How accounts work here.
+#[derive(Clone, Debug, Default)]
+pub struct AccountSettings {
+    /// What identifies a user.
+    pub auth_keys: AuthKeys,
+    /// Which passwords are refused.
+    pub policy: PasswordPolicy,
+    /// Whether only users whose record says `is_verified` may use records.
+    pub is_verification_required: bool,
 }
 
 /// What the accounts say of themselves.
@@ -46,22 +59,19 @@ pub struct AccountsState {
     pub num_roles: usize,
 }
 
-/// A user's auth row with the version of its stream.
-pub(super) type VersionedUser = (u32, UserState);
-
 impl Accounts {
-    /// Builds the accounts; `auth_keys` are the alternatives of fields that identify a user.
+    /// Builds the accounts.
     pub fn new(
         env: RecordEnv,
         hasher: Arc<dyn PasswordHasher>,
         tokens: Arc<dyn Tokens>,
-        auth_keys: Vec<Vec<String>>,
+        settings: AccountSettings,
     ) -> Self {
         Self {
             env,
             hasher,
             tokens,
-            auth_keys,
+            settings,
             turn: Mutex::new(()),
         }
     }
@@ -75,23 +85,30 @@ impl Accounts {
 
     /// Loads a user's auth row as of the present.
     pub(super) async fn load(&self, id: &UserId) -> Result<(u64, Option<VersionedUser>), ApiError> {
-        let (position, known) = self.env.live.get_user(id);
-        if let Some(known) = known {
-            return Ok((position, known.as_deref().cloned()));
-        }
-        self.env.applied.wait_for(position).await?;
-        let loaded = self.env.store.load_users(std::slice::from_ref(id)).await?;
-        let user = loaded.into_iter().next().flatten();
-        self.env
-            .live
-            .keep_user(id.clone(), user.clone().map(Arc::new), position);
-        Ok((position, user))
+        load(&self.env, id).await
     }
 
     /// Returns a fresh user id.
     pub(super) fn new_user_id() -> UserId {
         UserId::new(Uuid::new_v4().to_string())
     }
+}
+
+/// Loads a user's auth row as of the present, and as of which position that is.
+pub(super) async fn load(
+    env: &RecordEnv,
+    id: &UserId,
+) -> Result<(u64, Option<VersionedUser>), ApiError> {
+    let (position, known) = env.live.get_user(id);
+    if let Some(known) = known {
+        return Ok((position, known.as_deref().cloned()));
+    }
+    env.applied.wait_for(position).await?;
+    let loaded = env.store.load_users(std::slice::from_ref(id)).await?;
+    let user = loaded.into_iter().next().flatten();
+    let kept = user.clone().map(Arc::new);
+    env.live.keep_user(id.clone(), kept, position);
+    Ok((position, user))
 }
 
 #[async_trait]
@@ -116,12 +133,9 @@ impl AccountService for Accounts {
         self.tokens.forget(token).await
     }
 
-    async fn find_user(
-        &self,
-        auth_data: &BTreeMap<String, Value>,
-    ) -> Result<Option<UserId>, ApiError> {
-        match sign_up::effective_alternative(&self.auth_keys, auth_data) {
-            Some(alternative) => self.find(&alternative, auth_data).await,
+    async fn find_user(&self, auth_data: &AuthData) -> Result<Option<UserId>, ApiError> {
+        match self.settings.auth_keys.effective(auth_data) {
+            Some(alternative) => self.find(alternative, auth_data).await,
             None => Ok(None),
         }
     }
@@ -153,8 +167,39 @@ impl AccountService for Accounts {
         .await
     }
 
-    fn refuse_disabled(&self, state: &UserState) -> Result<(), ApiError> {
-        refuse_disabled(state, self.env.clock.now())
+    fn admit(&self, user: &UserState, issued_at: Option<Timestamp>) -> Result<(), ApiError> {
+        admission::refuse_disabled(user, self.env.clock.now())?;
+        admission::refuse_revoked(user, issued_at)
+    }
+
+    fn refuse_expired_password(&self, user: &UserState) -> Result<(), ApiError> {
+        self.settings
+            .policy
+            .refuse_expired(user, self.env.clock.now())
+    }
+
+    async fn require_user_record(&self, context: &RequestContext) -> Result<(), ApiError> {
+        self.require_record(context).await
+    }
+
+    async fn check_verified(&self, context: &RequestContext) -> Result<(), ApiError> {
+        self.refuse_unverified(context).await
+    }
+
+    async fn change_password(&self, command: ChangePassword) -> Result<Session, ApiError> {
+        self.change_own_password(command).await
+    }
+
+    async fn reset_password(&self, command: ResetPassword) -> Result<Session, ApiError> {
+        self.reset_users_password(command).await
+    }
+
+    async fn set_disabled(&self, command: SetDisabled) -> Result<(), ApiError> {
+        self.lock(command).await
+    }
+
+    async fn import_user(&self, command: ImportUser) -> Result<(), ApiError> {
+        import::import(self, command).await
     }
 
     async fn change_roles(&self, command: ChangeRoles) -> Result<(), ApiError> {

@@ -1,16 +1,39 @@
 //! What the accounts actor is asked, and what it answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 
 use serde_json::Value as Json;
-use skytrail_schema::event::Service;
+use skytrail_schema::auth_keys::AuthData;
+use skytrail_schema::event::{Disabled, Service};
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
-use skytrail_schema::value::Value;
 
 use crate::context::RequestContext;
+
+/// A password as somebody typed it; never empty, and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// Wraps a text; an empty one is no password.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        Some(text.into()).filter(|text| !text.is_empty()).map(Self)
+    }
+
+    /// Returns the text, for those who hash it or judge it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// Creates a user: auth row and `user` record in one commit.
 #[derive(Clone, Debug)]
@@ -18,9 +41,9 @@ pub struct SignUp {
     /// Who asks.
     pub context: RequestContext,
     /// Values of auth keys, `username` and `email` by default; empty for an anonymous user.
-    pub auth_data: BTreeMap<String, Value>,
+    pub auth_data: AuthData,
     /// The password; none for an anonymous user.
-    pub password: Option<String>,
+    pub password: Option<Password>,
     /// Further fields of the user record.
     pub profile: Fields,
 }
@@ -31,9 +54,65 @@ pub struct LogIn {
     /// Who asks.
     pub context: RequestContext,
     /// Values of auth keys.
-    pub auth_data: BTreeMap<String, Value>,
-    /// The password.
-    pub password: String,
+    pub auth_data: AuthData,
+    /// The password; none is a wrong one.
+    pub password: Option<Password>,
+}
+
+/// Changes the caller's own password.
+#[derive(Clone, Debug)]
+pub struct ChangePassword {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The present password.
+    pub old: Password,
+    /// The new one.
+    pub new: Password,
+}
+
+/// Gives a user a new password.
+#[derive(Clone, Debug)]
+pub struct ResetPassword {
+    /// Who asks; only the master key may.
+    pub context: RequestContext,
+    /// The user.
+    pub user: UserId,
+    /// The new password.
+    pub new: Password,
+}
+
+/// Locks a user out, or in again.
+#[derive(Clone, Debug)]
+pub struct SetDisabled {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The user.
+    pub user: UserId,
+    /// Why and until when; `None` lets the user in again.
+    pub disabled: Option<Disabled>,
+}
+
+/// Takes over a user of another server, as he is there; no hooks run.
+#[derive(Clone, Debug)]
+pub struct ImportUser {
+    /// Who asks; only the master key may.
+    pub context: RequestContext,
+    /// The id that he keeps.
+    pub user: UserId,
+    /// Values of auth keys; empty for a user who signs in otherwise.
+    pub auth_data: AuthData,
+    /// Argon2id or bcrypt hash of the password; none for a user without.
+    pub password_hash: Option<String>,
+    /// Further fields of the user record.
+    pub profile: Fields,
+    /// Roles; made when missing.
+    pub roles: BTreeSet<RoleName>,
+    /// Accounts elsewhere that sign him in.
+    pub accounts: Vec<Account>,
+    /// Tokens issued before are refused.
+    pub token_valid_since: Option<Timestamp>,
+    /// Whether, why and until when he is locked out.
+    pub disabled: Option<Disabled>,
 }
 
 /// The answer of sign-up, login and `me`.

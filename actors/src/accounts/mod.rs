@@ -1,9 +1,12 @@
 //! Accounts: users, roles and relations, as events.
 
 mod actor;
-mod disable;
+pub mod admission;
+mod import;
 mod log_in;
 pub mod messages;
+mod password;
+pub mod policy;
 pub mod ports;
 mod relations;
 mod roles;
@@ -11,5 +14,6 @@ pub mod service;
 mod session;
 mod sign_up;
 mod sso;
+mod undo;
 
-pub use actor::{Accounts, AccountsState};
+pub use actor::{AccountSettings, Accounts, AccountsState};

@@ -5,23 +5,49 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 
+use super::messages::Password;
 use super::service::TokenClaims;
 
 /// Hashes passwords, off the request threads.
+///
+/// Only so many callers may wait; the others are refused at once (503, with the time to wait).
 #[async_trait]
 pub trait PasswordHasher: Send + Sync + 'static {
     /// Hashes a new password.
     ///
     /// # Errors
     /// Overload: too many are waiting.
-    async fn hash(&self, password: String) -> Result<String, ApiError>;
+    async fn hash(&self, password: Password) -> Result<String, ApiError>;
 
-    /// Whether a password is the one of a hash. Takes as long without a hash, so that the time
-    /// does not tell whether there is a user.
+    /// Whether a password is the one of a hash. Takes as long without a hash or a password, so
+    /// that the time does not tell whether there is a user.
     ///
     /// # Errors
     /// Overload: too many are waiting.
-    async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, ApiError>;
+    async fn verify(
+        &self,
+        password: Option<Password>,
+        hash: Option<String>,
+    ) -> Result<bool, ApiError>;
+
+    /// Whether a password is the one of any of the hashes.
+    ///
+    /// # Errors
+    /// Overload: too many are waiting.
+    async fn verify_any(&self, password: Password, hashes: Vec<String>) -> Result<bool, ApiError>;
+
+    /// Estimates how hard a password is to guess, from 1 to 5, for somebody who knows some texts
+    /// about its owner.
+    ///
+    /// # Errors
+    /// Overload: too many are waiting.
+    async fn guess_level(&self, password: Password, known: Vec<String>) -> Result<u8, ApiError>;
+
+    /// Whether a text is a hash that can be verified against, within reasonable time and memory.
+    fn is_hash(&self, text: &str) -> bool;
+
+    /// Whether a hash was made in another way than [`PasswordHasher::hash`] makes them now.
+    fn is_outdated(&self, hash: &str) -> bool;
 }
 
 /// Issues, reads and forgets access tokens.

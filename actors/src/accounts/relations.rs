@@ -74,10 +74,7 @@ async fn attempt(
         return Ok(Outcome::Done(results));
     }
     let committed = commit(&env.log, plan, read_position, &command.context).await?;
-    Ok(match committed {
-        Outcome::Done(_) => Outcome::Done(results),
-        Outcome::Conflict => Outcome::Conflict,
-    })
+    Ok(committed.map(|_| results))
 }
 
 /// Decides what happens to one target; nothing, when the relation is there already.

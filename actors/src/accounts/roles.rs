@@ -72,12 +72,8 @@ impl Accounts {
             if plan.events.is_empty() {
                 return Ok(Outcome::Done(()));
             }
-            Ok(
-                match commit(&self.env.log, plan, read_position, &command.context).await? {
-                    Outcome::Done(_) => Outcome::Done(()),
-                    Outcome::Conflict => Outcome::Conflict,
-                },
-            )
+            let done = commit(&self.env.log, plan, read_position, &command.context).await?;
+            Ok(done.discard())
         })
         .await
     }
@@ -133,12 +129,8 @@ impl Accounts {
             if plan.events.is_empty() {
                 return Ok(Outcome::Done(()));
             }
-            Ok(
-                match commit(&self.env.log, plan, read_position, context).await? {
-                    Outcome::Done(_) => Outcome::Done(()),
-                    Outcome::Conflict => Outcome::Conflict,
-                },
-            )
+            let done = commit(&self.env.log, plan, read_position, context).await?;
+            Ok(done.discard())
         })
         .await
     }

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::time::Timestamp;
-use skytrail_schema::value::Value;
 
 use super::messages::{
-    Arrival, ChangeRelations, ChangeRoles, LinkAccount, ListRelated, LogIn, LogInWithAccount,
-    RelatedUser, RelatedUsers, Session, SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
+    Arrival, ChangePassword, ChangeRelations, ChangeRoles, ImportUser, LinkAccount, ListRelated,
+    LogIn, LogInWithAccount, RelatedUser, RelatedUsers, ResetPassword, Session, SetDisabled,
+    SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
 };
 use crate::context::RequestContext;
 
@@ -62,10 +63,7 @@ pub trait AccountService: Send + Sync + 'static {
     ///
     /// # Errors
     /// The store failed.
-    async fn find_user(
-        &self,
-        auth_data: &BTreeMap<String, Value>,
-    ) -> Result<Option<UserId>, ApiError>;
+    async fn find_user(&self, auth_data: &AuthData) -> Result<Option<UserId>, ApiError>;
 
     /// Loads a user's auth row.
     ///
@@ -83,11 +81,54 @@ pub trait AccountService: Send + Sync + 'static {
         context: &RequestContext,
     ) -> Result<UserState, ApiError>;
 
-    /// Whether a user is locked out at present.
+    /// Whether a user may act at present, with a token issued at that time, if it is known.
     ///
     /// # Errors
-    /// 127, with the reason and the time when it ends, if they are known.
-    fn refuse_disabled(&self, state: &UserState) -> Result<(), ApiError>;
+    /// 127 with the reason and the time when it ends, if they are known; 104 for a token from
+    /// before the password was set.
+    fn admit(&self, user: &UserState, issued_at: Option<Timestamp>) -> Result<(), ApiError>;
+
+    /// Whether a user's password is still good.
+    ///
+    /// # Errors
+    /// 126 (401) when it must be changed.
+    fn refuse_expired_password(&self, user: &UserState) -> Result<(), ApiError>;
+
+    /// Makes the caller's user record if it is missing; where users must be verified, he must be.
+    ///
+    /// # Errors
+    /// 10005 without a user, 128, and whatever a hook of the `user` type refuses with.
+    async fn require_user_record(&self, context: &RequestContext) -> Result<(), ApiError>;
+
+    /// Refuses a caller who is a user and not verified, where users must be.
+    ///
+    /// # Errors
+    /// 128; as [`AccountService::require_user_record`].
+    async fn check_verified(&self, context: &RequestContext) -> Result<(), ApiError>;
+
+    /// Changes the caller's own password; tokens issued before are refused from then on.
+    ///
+    /// # Errors
+    /// 105 for a wrong old password, 126 for one that the policy refuses.
+    async fn change_password(&self, command: ChangePassword) -> Result<Session, ApiError>;
+
+    /// Gives a user a new password; tokens issued before are refused from then on.
+    ///
+    /// # Errors
+    /// 10001 without such a user, 10005 without his record, 126.
+    async fn reset_password(&self, command: ResetPassword) -> Result<Session, ApiError>;
+
+    /// Locks a user out, or in again.
+    ///
+    /// # Errors
+    /// 110 without such a user.
+    async fn set_disabled(&self, command: SetDisabled) -> Result<(), ApiError>;
+
+    /// Takes over a user of another server. Durable when it returns.
+    ///
+    /// # Errors
+    /// 109 for a user who is there already or auth data that is taken, 108 for what is no hash.
+    async fn import_user(&self, command: ImportUser) -> Result<(), ApiError>;
 
     /// Signs in whoever an account elsewhere is linked to; makes a user for it where that is allowed.
     ///

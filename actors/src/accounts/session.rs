@@ -103,12 +103,8 @@ impl Accounts {
                     )?;
                 }
             }
-            Ok(
-                match commit(&self.env.log, plan, read_position, context).await? {
-                    Outcome::Done(_) => Outcome::Done(()),
-                    Outcome::Conflict => Outcome::Conflict,
-                },
-            )
+            let done = commit(&self.env.log, plan, read_position, context).await?;
+            Ok(done.discard())
         })
         .await
     }

@@ -1,8 +1,9 @@
 //! Signing up: auth row and user record in one commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::field_access::FieldRules;
@@ -14,34 +15,14 @@ use uuid::Uuid;
 
 use super::actor::Accounts;
 use super::messages::{Account, Session, SignUp};
-use super::sso;
+use super::{sso, undo};
 use crate::context::RequestContext;
-use crate::plugin::Trigger;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::{Plan, Surroundings, head_after, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
+use crate::record::env::RecordEnv;
 use crate::record::messages::SaveItem;
 use crate::record::{hooks, types};
-
-/// Values of auth keys.
-type AuthData = BTreeMap<String, Value>;
-
-/// Returns the first configured alternative whose keys are all there; `None` when there is none,
-/// or some key belongs to no alternative.
-pub(super) fn effective_alternative(
-    alternatives: &[Vec<String>],
-    auth_data: &AuthData,
-) -> Option<Vec<String>> {
-    let is_known = |key: &String| alternatives.iter().flatten().any(|known| known == key);
-    let is_there = |key: &String| auth_data.get(key).is_some_and(|value| !value.is_null());
-    if !auth_data.keys().all(is_known) {
-        return None;
-    }
-    alternatives
-        .iter()
-        .find(|alternative| alternative.iter().all(is_there))
-        .cloned()
-}
 
 /// Signs a user up.
 ///
@@ -49,22 +30,19 @@ pub(super) fn effective_alternative(
 /// As the service says.
 pub(super) async fn sign_up(accounts: &Accounts, command: SignUp) -> Result<Session, ApiError> {
     check(accounts, &command)?;
-    let hash = match &command.password {
-        Some(password) => Some(accounts.hasher.hash(password.clone()).await?),
-        None => None,
-    };
-    let keys = command.auth_data.keys().cloned().collect();
-    let mut fields = command.profile;
-    let given = command.auth_data.into_iter();
-    fields.extend(given.filter(|(_, value)| !value.is_null()));
-    let newcomer = Newcomer {
+    let mut newcomer = Newcomer {
+        auth_data: given(&command.auth_data),
         context: command.context,
-        hash,
-        fields,
-        keys,
+        hash: None,
+        profile: command.profile,
         roles: default_roles(accounts),
         account: None,
     };
+    if let Some(password) = command.password {
+        let (known, nobody) = (newcomer.fields(), UserState::default());
+        accounts.check_password(&password, &known, &nobody).await?;
+        newcomer.hash = Some(accounts.hasher.hash(password).await?);
+    }
     let session = newcomer.create(accounts).await?;
     session.ok_or_else(|| user_duplicated(taken()))
 }
@@ -74,28 +52,35 @@ fn check(accounts: &Accounts, command: &SignUp) -> Result<(), ApiError> {
     if is_empty && command.password.is_none() {
         return Ok(());
     }
-    if effective_alternative(&accounts.auth_keys, &command.auth_data).is_none() {
-        return Err(ApiError::invalid_argument(
-            "invalid auth data",
-            &["auth_data"],
-        ));
-    }
-    let doubled: Vec<&str> = command
-        .auth_data
-        .keys()
-        .filter(|key| command.profile.contains_key(*key))
-        .map(String::as_str)
-        .collect();
+    let auth_keys = &accounts.settings.auth_keys;
+    auth_keys
+        .effective(&command.auth_data)
+        .ok_or_else(invalid_auth_data)?;
+    let doubled = command.auth_data.keys();
+    let doubled = doubled.filter(|key| command.profile.contains_key(*key));
+    let doubled: Vec<&str> = doubled.map(String::as_str).collect();
     if !doubled.is_empty() {
-        return Err(ApiError::invalid_argument(
-            "duplicated keys found in auth data in profile",
-            &doubled,
-        ));
+        let message = "duplicated keys found in auth data in profile";
+        return Err(ApiError::invalid_argument(message, &doubled));
     }
-    match command.password.as_deref() {
-        None | Some("") => Err(ApiError::invalid_argument("empty password", &["password"])),
-        Some(_) => Ok(()),
+    if command.password.is_none() {
+        return Err(ApiError::invalid_argument("empty password", &["password"]));
     }
+    Ok(())
+}
+
+/// Returns the refusal of auth data that is not one of the configured forms.
+pub(super) fn invalid_auth_data() -> ApiError {
+    ApiError::invalid_argument("invalid auth data", &["auth_data"])
+}
+
+/// Returns what was really given: a null or an empty text is nobody's name.
+pub(super) fn given(auth_data: &AuthData) -> AuthData {
+    let is_given = |value: &Value| !value.is_null() && *value != Value::String(String::new());
+    let given = auth_data.iter().filter(|(_, value)| is_given(value));
+    given
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Returns the item that saves fields to a record.
@@ -128,10 +113,10 @@ pub(super) struct Newcomer {
     pub(super) context: RequestContext,
     /// The password's hash.
     pub(super) hash: Option<String>,
-    /// The user record's fields.
-    pub(super) fields: Fields,
-    /// Those of the fields that he signs in with.
-    pub(super) keys: BTreeSet<String>,
+    /// What identifies the user; empty for one who comes from elsewhere.
+    pub(super) auth_data: AuthData,
+    /// The other fields of the user record.
+    pub(super) profile: Fields,
     /// The first roles.
     pub(super) roles: BTreeSet<RoleName>,
     /// An account elsewhere that signs the user in.
@@ -148,11 +133,11 @@ impl Newcomer {
         let mut own_context = self.context.clone();
         own_context.caller.user = Some(id.clone());
         own_context.caller.roles.clone_from(&self.roles);
-        let record = RecordId::user(&id);
-        let brought = [(&record, &self.fields)].into_iter();
+        let (record, fields) = (RecordId::user(&id), self.fields());
+        let brought = [(&record, &fields)].into_iter();
         types::extend_by(&accounts.env, brought, &own_context).await?;
         let creation = Creation {
-            item: item(record, self.fields.clone()),
+            item: item(record, fields),
             id,
             newcomer: self,
             own_context,
@@ -162,14 +147,19 @@ impl Newcomer {
         let Some((state, head)) = made else {
             return Ok(None);
         };
-        creation.run_after_hooks(accounts, &head).await?;
-        let (id, profile) = (&creation.id, Some(head.record.clone()));
-        let mut session = accounts
-            .session(id, &state, profile, &creation.own_context)
-            .await?;
-        session.last_seen_at = None;
-        accounts.note_seen(id, &creation.own_context, true).await?;
+        let (id, context) = (&creation.id, &creation.own_context);
+        let (env, asked) = (&accounts.env, &creation.newcomer.context);
+        undo::run_after_hooks(env, &head, asked, creation.attempt).await?;
+        let profile = Some(head.record.clone());
+        let session = accounts.session(id, &state, profile, context).await?;
+        accounts.note_seen(id, context, true).await?;
         Ok(Some(session))
+    }
+
+    fn fields(&self) -> Fields {
+        let mut fields = self.profile.clone();
+        fields.extend(self.auth_data.clone());
+        fields
     }
 }
 
@@ -185,24 +175,6 @@ struct Creation {
 }
 
 impl Creation {
-    async fn run_after_hooks(&self, accounts: &Accounts, head: &Head) -> Result<(), ApiError> {
-        let (env, record) = (&accounts.env, &head.record);
-        let points = env.plugins.points();
-        if points
-            .hooks(&record.id.record_type, Trigger::AfterSave)
-            .is_empty()
-        {
-            return Ok(());
-        }
-        env.applied.wait_for(head.position).await?;
-        let occasion = hooks::Occasion {
-            trigger: Trigger::AfterSave,
-            context: &self.newcomer.context,
-            attempt: self.attempt,
-        };
-        hooks::run(&env.plugins, occasion, record, None).await
-    }
-
     async fn attempt(
         &self,
         accounts: &Accounts,
@@ -235,15 +207,10 @@ impl Creation {
         let brought = [(&brought.0, &brought.1)].into_iter();
         types::extend_by(env, brought, &self.own_context).await?;
         let definition = env.definition(&self.item.id.record_type);
-        let around = self.look_around(accounts, &draft, position).await?;
+        let around = look_around(env, &draft, position).await?;
 
         let mut plan = Plan::default();
-        let state = UserState {
-            password_hash: self.newcomer.hash.clone(),
-            token_valid_since: self.newcomer.hash.as_ref().map(|_| env.clock.now()),
-            roles: self.newcomer.roles.clone(),
-            ..UserState::default()
-        };
+        let state = self.auth_row(accounts);
         plan.push(
             Stream::User(self.id.clone()),
             1,
@@ -254,60 +221,62 @@ impl Creation {
         }
         plan.save(&draft, &definition, &around)
             .map_err(user_duplicated)?;
-        match commit(&env.log, plan, position, &self.own_context).await? {
-            Outcome::Conflict => Ok(Outcome::Conflict),
-            Outcome::Done(commit) => {
-                let head = head_after(None, &draft.record.id, &commit.events);
+        let done = commit(&env.log, plan, position, &self.own_context).await?;
+        let done = done.map(|commit| head_after(None, &draft.record.id, &commit.events));
+        Ok(match done {
+            Outcome::Conflict => Outcome::Conflict,
+            Outcome::Done(head) => {
                 let head = head.ok_or_else(|| ApiError::unexpected("the user was not stored"))?;
-                Ok(Outcome::Done(Some((state, head))))
+                Outcome::Done(Some((state, head)))
             }
-        }
+        })
     }
 
     /// Takes fields out that the user may not set. What he signs in with stays.
     fn drop_unwritable(&self, draft: &mut Draft, rules: &FieldRules, at: DraftContext<'_>) {
         let blank = draft::blank(draft.record.id.clone(), at);
         let denied = rules.find_unwritable(at.caller, &blank, &draft.record);
-        let keys = &self.newcomer.keys;
-        let is_dropped = |field: &String| denied.contains(field) && !keys.contains(field);
+        let keys = &self.newcomer.auth_data;
+        let is_dropped = |field: &String| denied.contains(field) && !keys.contains_key(field);
         draft.record.fields.retain(|field, _| !is_dropped(field));
     }
 
-    async fn look_around(
-        &self,
-        accounts: &Accounts,
-        draft: &Draft,
-        position: u64,
-    ) -> Result<Surroundings, ApiError> {
-        let env = &accounts.env;
-        let definition = env.definition(&self.item.id.record_type);
-        env.applied.wait_for(position).await?;
-        for (_, fields) in new_unique_values(draft, &definition) {
-            let pairs = fields
-                .iter()
-                .filter_map(|field| draft.record.fields.get(*field).map(|value| (*field, value)));
-            let pairs: Vec<_> = pairs.collect();
-            if env
-                .store
-                .find_by_fields(&definition, &pairs)
-                .await?
-                .is_some()
-            {
-                return Err(user_duplicated(taken()));
-            }
+    fn auth_row(&self, accounts: &Accounts) -> UserState {
+        let now = accounts.env.clock.now();
+        let (policy, hash) = (&accounts.settings.policy, &self.newcomer.hash);
+        let history = hash.clone().map(|hash| policy.remember(hash, &[], now));
+        UserState {
+            password_hash: hash.clone(),
+            token_valid_since: hash.as_ref().map(|_| now),
+            roles: self.newcomer.roles.clone(),
+            password_history: history.unwrap_or_default(),
+            ..UserState::default()
         }
-        let references = crate::record::decide::new_references(draft);
-        let existing = env
-            .load_heads(&references)
-            .await?
-            .by_id
-            .into_keys()
-            .collect();
-        Ok(Surroundings {
-            existing,
-            ..Surroundings::default()
-        })
     }
+}
+
+/// Finds out what a user record depends on; refuses one whose auth data somebody has.
+pub(super) async fn look_around(
+    env: &RecordEnv,
+    draft: &Draft,
+    position: u64,
+) -> Result<Surroundings, ApiError> {
+    let definition = env.definition(&draft.record.id.record_type);
+    env.applied.wait_for(position).await?;
+    for (_, fields) in new_unique_values(draft, &definition) {
+        let value = |field| Some((field, draft.record.fields.get(field)?));
+        let pairs: Vec<_> = fields.into_iter().filter_map(value).collect();
+        let owner = env.store.find_by_fields(&definition, &pairs).await?;
+        if owner.is_some_and(|owner| owner != draft.record.id.key) {
+            return Err(user_duplicated(taken()));
+        }
+    }
+    let references = crate::record::decide::new_references(draft);
+    let existing = env.load_heads(&references).await?.by_id;
+    Ok(Surroundings {
+        existing: existing.into_keys().collect(),
+        ..Surroundings::default()
+    })
 }
 
 fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
@@ -318,7 +287,7 @@ fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
         .collect()
 }
 
-/// Says of a taken value what v1 says of users.
+/// Says what is taken in the words of a sign-up.
 pub(super) fn user_duplicated(error: ApiError) -> ApiError {
     if error.code == Code::Duplicated {
         ApiError::new(Code::Duplicated, "user duplicated")

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
     AccountLinked, AccountUnlinked, EventBody, Service, Stream, UserState,
@@ -16,7 +17,7 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
 
 use super::actor::Accounts;
-use super::disable::refuse_disabled;
+use super::admission::refuse_disabled;
 use super::messages::{
     Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,
 };
@@ -123,8 +124,8 @@ fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> New
     Newcomer {
         context: context.clone(),
         hash: None,
-        fields: fields.clone(),
-        keys: BTreeSet::new(),
+        auth_data: AuthData::new(),
+        profile: fields.clone(),
         roles: BTreeSet::new(),
         account: Some(account.clone()),
     }
@@ -189,10 +190,7 @@ async fn refresh(
         let mut plan = Plan::default();
         plan_link(&mut plan, (user, version + 1), account, env.clock.now());
         let committed = commit(&env.log, plan, position, context).await?;
-        Ok(match committed {
-            Outcome::Done(_) => Outcome::Done(()),
-            Outcome::Conflict => Outcome::Conflict,
-        })
+        Ok(committed.discard())
     })
     .await
 }
@@ -242,10 +240,7 @@ pub(super) async fn link(accounts: &Accounts, command: LinkAccount) -> Result<()
         plan_link(&mut plan, (user, version + 1), account, env.clock.now());
         let read_position = read_position.min(position);
         let committed = commit(&env.log, plan, read_position, context).await?;
-        Ok(match committed {
-            Outcome::Done(_) => Outcome::Done(()),
-            Outcome::Conflict => Outcome::Conflict,
-        })
+        Ok(committed.discard())
     })
     .await
 }
@@ -280,12 +275,24 @@ pub(super) async fn unlink(accounts: &Accounts, command: UnlinkAccount) -> Resul
         });
         plan.push(Stream::User(user.clone()), version + 1, body);
         let committed = commit(&env.log, plan, position, context).await?;
-        Ok(match committed {
-            Outcome::Done(_) => Outcome::Done(()),
-            Outcome::Conflict => Outcome::Conflict,
-        })
+        Ok(committed.discard())
     })
     .await
+}
+
+/// Adds to a plan that all accounts elsewhere of a user are free.
+pub(super) fn plan_release(plan: &mut Plan, state: &UserState) {
+    let linked = state.links.iter();
+    let linked = linked.map(|(service, link)| (service.clone(), link.principal.clone()));
+    let provided = state.provider_info.keys().filter_map(|key| {
+        let (name, principal) = key.split_once(':')?;
+        Some((Service::Provider(name.to_owned()), principal.to_owned()))
+    });
+    for (service, principal) in linked.chain(provided) {
+        // Whoever found it taken must look again.
+        let key = ConflictKey::principal(&service, &principal);
+        plan.writes.insert(key);
+    }
 }
 
 /// Returns the user's accounts at a service.

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use skytrail_schema::event::{
-    AccountLinked, Event, EventBody, Link, RecordPatch, RecordState, Service, Touch, TypeExtension,
-    UserPatch, UserState,
+    AccountLinked, Event, EventBody, Link, PasswordSet, PastPassword, RecordPatch, RecordState,
+    Service, Touch, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 
-/// The state of a record after an event.
+/// The state of a record, or of something else that has a history, after an event.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Folded {
-    /// It is known: the record, or that there is none.
-    Known(Option<Head>),
-    /// A patch came for a record whose earlier state is not at hand.
+pub enum Folded<T = Head> {
+    /// It is known: the state, or that there is none.
+    Known(Option<T>),
+    /// A patch came, and the earlier state is not at hand.
     Unknown,
 }
 
@@ -175,21 +175,54 @@ pub fn extend(definition: &mut TypeDefinition, extension: &TypeExtension) {
             definition.unique.push(set.clone());
         }
     }
+    let is_kept = |set: &Vec<String>| !extension.no_longer_unique.contains(set);
+    definition.unique.retain(is_kept);
 }
 
-/// Folds an event into a user's auth row; `None` when a patch comes for one that is not at hand.
-pub fn user(before: Option<&(u32, UserState)>, event: &Event) -> Option<(u32, UserState)> {
-    if let EventBody::UserCreated(state) = &event.body {
-        return Some((event.version, state.clone()));
+/// A user's auth row with the version of its stream.
+pub type VersionedUser = (u32, UserState);
+
+/// Folds an event into a user's auth row.
+pub fn user(before: Option<&VersionedUser>, event: &Event) -> Folded<VersionedUser> {
+    match &event.body {
+        EventBody::UserCreated(state) => {
+            return Folded::Known(Some((event.version, state.clone())));
+        }
+        EventBody::UserRemoved(_) => return Folded::Known(None),
+        _ => {}
     }
-    let mut state = before?.1.clone();
+    let Some((_, before)) = before else {
+        return Folded::Unknown;
+    };
+    let mut state = before.clone();
     match &event.body {
         EventBody::UserChanged(patch) => patch_user(&mut state, patch),
+        EventBody::UserPasswordSet(set) => set_password(&mut state, set),
+        EventBody::UserPasswordRehashed(new) => {
+            let old = state.password_hash.replace(new.hash.clone());
+            let same = |past: &&mut PastPassword| Some(&past.hash) == old.as_ref();
+            for past in state.password_history.iter_mut().filter(same) {
+                past.hash.clone_from(&new.hash);
+            }
+        }
         EventBody::AccountLinked(linked) => link(&mut state, linked),
         EventBody::AccountUnlinked(unlinked) => unlink(&mut state, &unlinked.service),
-        _ => return before.cloned(),
+        EventBody::UserDisabled(disabled) => state.disabled = Some(disabled.clone()),
+        EventBody::UserEnabled(_) => state.disabled = None,
+        _ => {}
     }
-    Some((event.version, state))
+    Folded::Known(Some((event.version, state)))
+}
+
+fn set_password(state: &mut UserState, set: &PasswordSet) {
+    state.password_hash = Some(set.hash.clone());
+    state.token_valid_since = Some(set.at);
+    let past = PastPassword {
+        hash: set.hash.clone(),
+        set_at: set.at,
+    };
+    state.password_history.insert(0, past);
+    state.password_history.truncate(set.num_kept);
 }
 
 fn link(state: &mut UserState, linked: &AccountLinked) {

@@ -27,6 +27,21 @@ pub enum Outcome<T> {
     Conflict,
 }
 
+impl<T> Outcome<T> {
+    /// Turns what was done into something else.
+    pub fn map<U>(self, done: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Done(value) => Outcome::Done(done(value)),
+            Self::Conflict => Outcome::Conflict,
+        }
+    }
+
+    /// Forgets what was done.
+    pub fn discard(self) -> Outcome<()> {
+        self.map(drop)
+    }
+}
+
 /// Runs `attempt` until it does not conflict. From the sixth time on it holds `turn`, so that a
 /// save that keeps losing cannot starve.
 ///

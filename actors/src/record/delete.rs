@@ -122,26 +122,15 @@ fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Hea
     }
 }
 
-/// Refuses to delete what others refer to than those in `besides`. The store must have everything up to `position`, so
-/// that the resolver finds whoever comes to refer to it later.
+/// Refuses to delete what others refer to than those in `besides`. The store must have everything
+/// up to `position`, so that the resolver finds whoever comes to refer to it later.
 async fn refuse_referred(
     env: &RecordEnv,
     id: &RecordId,
     besides: &[RecordId],
     position: u64,
 ) -> Result<(), ApiError> {
-    let definitions = env.live.get_types();
-    let is_referable = definitions.iter().any(|definition| {
-        definition
-            .fields
-            .values()
-            .any(|field| field.refers_to(&id.record_type))
-    });
-    if !is_referable {
-        return Ok(());
-    }
-    env.applied.wait_for(position).await?;
-    match env.store.find_referrer(id, besides, &definitions).await? {
+    match find_referrer(env, id, besides, position).await? {
         Some(_) => {
             let message = format!(
                 "delete {id}: failed to delete record because other records have reference to it"
@@ -150,6 +139,27 @@ async fn refuse_referred(
         }
         None => Ok(()),
     }
+}
+
+/// Finds a record that refers to this one and is none of `besides`, as of `position` or later.
+pub(crate) async fn find_referrer(
+    env: &RecordEnv,
+    id: &RecordId,
+    besides: &[RecordId],
+    position: u64,
+) -> Result<Option<RecordId>, ApiError> {
+    let definitions = env.live.get_types();
+    let is_referable = definitions.iter().any(|definition| {
+        definition
+            .fields
+            .values()
+            .any(|field| field.refers_to(&id.record_type))
+    });
+    if !is_referable {
+        return Ok(None);
+    }
+    env.applied.wait_for(position).await?;
+    Ok(env.store.find_referrer(id, besides, &definitions).await?)
 }
 
 async fn after_delete(

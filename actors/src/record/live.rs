@@ -256,8 +256,8 @@ impl LiveState {
             Stream::User(id) => {
                 let before = cache.users.peek(id).cloned().flatten();
                 match apply::user(before.as_deref(), event) {
-                    Some(user) => cache.users.put(id.clone(), Some(Arc::new(user))),
-                    None => cache.users.pop(id),
+                    apply::Folded::Known(user) => cache.users.put(id.clone(), user.map(Arc::new)),
+                    apply::Folded::Unknown => cache.users.pop(id),
                 }
                 cache.pin(event);
             }

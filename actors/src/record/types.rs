@@ -77,12 +77,8 @@ async fn extend(
                 let definition = env.definition(&name);
                 plan.change_type(&definition, EventBody::TypeExtended(extension));
             }
-            Ok(
-                match commit(&env.log, plan, read_position, context).await? {
-                    Outcome::Done(_) => Outcome::Done(true),
-                    Outcome::Conflict => Outcome::Conflict,
-                },
-            )
+            let done = commit(&env.log, plan, read_position, context).await?;
+            Ok(done.map(|_| true))
         }
     })
     .await
@@ -151,7 +147,8 @@ pub async fn change(
             let read_position = env.live.position();
             let mut plan = Plan::default();
             plan.change_by(env, &command.name, &command.change)?;
-            discard(commit(&env.log, plan, read_position, &command.context).await?)
+            let done = commit(&env.log, plan, read_position, &command.context).await?;
+            Ok(done.discard())
         }
     })
     .await?;
@@ -173,16 +170,10 @@ pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Resul
         let read_position = env.live.position();
         let mut plan = Plan::default();
         plan.set_field_access(env.live.get_field_access().0, command.access.clone());
-        discard(commit(&env.log, plan, read_position, &command.context).await?)
+        let done = commit(&env.log, plan, read_position, &command.context).await?;
+        Ok(done.discard())
     })
     .await
-}
-
-fn discard<T>(outcome: Outcome<T>) -> Result<Outcome<()>, ApiError> {
-    Ok(match outcome {
-        Outcome::Done(_) => Outcome::Done(()),
-        Outcome::Conflict => Outcome::Conflict,
-    })
 }
 
 /// Refuses a change of a field, with v1's code for whatever its database would not do.

@@ -121,6 +121,7 @@ fn settings() -> impl Strategy<Value = EventBody> {
                 .into_iter()
                 .map(|name| (name, FieldType::Reference("note".into())))
                 .collect(),
+            no_longer_unique: vec![unique.iter().cloned().collect()],
             unique: vec![unique.into_iter().collect()],
         })),
         acl().prop_map(|access| EventBody::TypeDefaultAccessSet(DefaultAccess { access })),
@@ -160,6 +161,22 @@ fn body() -> impl Strategy<Value = EventBody> {
                 ..UserPatch::default()
             })
         }),
+        (name(), 0_usize..9).prop_map(|(hash, num_kept)| {
+            EventBody::UserPasswordSet(PasswordSet {
+                hash,
+                at: Timestamp::from_micros(7),
+                num_kept,
+            })
+        }),
+        name().prop_map(|hash| EventBody::UserPasswordRehashed(PasswordRehashed { hash })),
+        prop::option::of(name()).prop_map(|message| {
+            EventBody::UserDisabled(Disabled {
+                message,
+                expiry: Some(Timestamp::from_micros(9)),
+            })
+        }),
+        Just(EventBody::UserEnabled(NoDetails {})),
+        Just(EventBody::UserRemoved(NoDetails {})),
         any::<[bool; 2]>().prop_map(|[by_default, is_admin]| EventBody::RoleDefined(RoleFlags {
             by_default,
             is_admin,

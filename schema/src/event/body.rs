@@ -1,9 +1,9 @@
 //! What can happen, and the numbers it is stored under.
 
 use super::{
-    AccountLinked, AccountUnlinked, CreationRoles, DefaultAccess, FieldDeletion, FieldRename,
-    RecordPatch, RecordState, RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch,
-    UserState,
+    AccountLinked, AccountUnlinked, CreationRoles, DefaultAccess, Disabled, FieldDeletion,
+    FieldRename, NoDetails, PasswordRehashed, PasswordSet, RecordPatch, RecordState,
+    RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 
@@ -33,6 +33,16 @@ pub enum EventBody {
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
     UserChanged(UserPatch),
+    /// A user got a new password.
+    UserPasswordSet(PasswordSet),
+    /// A user's password was hashed anew, as the present way of hashing wants it.
+    UserPasswordRehashed(PasswordRehashed),
+    /// A user was locked out.
+    UserDisabled(Disabled),
+    /// A user who was locked out is not any more.
+    UserEnabled(NoDetails),
+    /// A user's auth row was taken back: the sign-up did not go through.
+    UserRemoved(NoDetails),
     /// An account elsewhere was linked to a user.
     AccountLinked(AccountLinked),
     /// An account elsewhere was unlinked from a user.
@@ -121,6 +131,11 @@ kinds! {
     FieldAccessSet = 24, "field_access.set", 1;
     UserCreated = 32, "user.created", 1;
     UserChanged = 33, "user.changed", 1;
+    UserPasswordSet = 34, "user.password_set", 1;
+    UserPasswordRehashed = 35, "user.password_rehashed", 1;
+    UserDisabled = 36, "user.disabled", 1;
+    UserEnabled = 37, "user.enabled", 1;
+    UserRemoved = 38, "user.removed", 1;
     AccountLinked = 40, "account.linked", 1;
     AccountUnlinked = 41, "account.unlinked", 1;
     RoleDefined = 48, "role.defined", 1;

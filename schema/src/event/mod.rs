@@ -20,4 +20,7 @@ pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use record::{RecordPatch, RecordState, Touch};
 pub use settings::{CreationRoles, DefaultAccess, FieldDeletion, FieldRename, TypeExtension};
 pub use stream::Stream;
-pub use user::{Disabled, RelationTarget, RoleFlags, UserPatch, UserState};
+pub use user::{
+    Disabled, NoDetails, PasswordRehashed, PasswordSet, PastPassword, RelationTarget, RoleFlags,
+    UserPatch, UserState,
+};

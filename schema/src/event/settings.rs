@@ -17,6 +17,9 @@ pub struct TypeExtension {
     /// Sets of fields that are unique together from now on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<Vec<String>>,
+    /// Sets of fields that need not be unique any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_longer_unique: Vec<Vec<String>>,
 }
 
 /// See [`EventBody::TypeDefaultAccessSet`](super::EventBody::TypeDefaultAccessSet).

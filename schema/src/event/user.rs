@@ -33,7 +33,43 @@ pub struct UserState {
     /// Whether, why and until when the user is locked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
+    /// Passwords that must not be used again, the newest first, the present one among them; kept
+    /// while the password policy asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub password_history: Vec<PastPassword>,
 }
+
+/// A password that was set once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastPassword {
+    /// The hash.
+    pub hash: String,
+    /// When it was set.
+    pub set_at: Timestamp,
+}
+
+/// A new password. It may not have been one of the history, which then holds it, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordSet {
+    /// The hash.
+    pub hash: String,
+    /// When; tokens issued before are refused from now on.
+    pub at: Timestamp,
+    /// How many entries the history keeps, this one among them.
+    #[serde(default)]
+    pub num_kept: usize,
+}
+
+/// The same password, hashed anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordRehashed {
+    /// The new hash.
+    pub hash: String,
+}
+
+/// An event that says nothing besides its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoDetails {}
 
 /// Why and until when a user is locked out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,6 +37,12 @@ pub(super) async fn change_type(
     }
     number_new_sequences(conn, &layout, num_old).await?;
     if indexing == Indexing::AtOnce {
+        let is_gone = |set: &&Vec<String>| !layout.definition.unique.contains(set);
+        for set in old.unique.iter().filter(is_gone) {
+            if let Some(text) = ddl::drop_unique_index(&layout, set) {
+                text.execute(conn, Vec::new()).await?;
+            }
+        }
         for text in ddl::indexes(&layout) {
             text.execute(conn, Vec::new()).await?;
         }
@@ -189,6 +195,15 @@ pub(crate) fn relation_number(relation: Relation) -> i64 {
     }
 }
 
+/// Removes a user's auth row and what is made from it.
+async fn remove_user(conn: &mut SqliteConnection, id: &UserId) -> Result<(), ApplyError> {
+    links::write(conn, id, &UserState::default()).await?;
+    let mut sql = Sql::new("DELETE FROM _auth WHERE id=");
+    sql.bind(Arg::text(id.as_str()));
+    sql.execute(conn).await?;
+    Ok(())
+}
+
 /// The auth rows that a batch changes.
 #[derive(Default)]
 pub(super) struct UserBatch {
@@ -217,9 +232,14 @@ impl UserBatch {
 
     /// Takes an event in.
     pub(super) fn add(&mut self, id: &UserId, event: &Event) -> Result<(), ApplyError> {
-        let user = fold::user(self.rows.get(id), event)
-            .ok_or_else(|| ApplyError::fault("the user is not there"))?;
-        self.rows.insert(id.clone(), user);
+        let user = match fold::user(self.rows.get(id), event) {
+            fold::Folded::Known(user) => user,
+            fold::Folded::Unknown => return Err(ApplyError::fault("the user is not there")),
+        };
+        match user {
+            Some(user) => self.rows.insert(id.clone(), user),
+            None => self.rows.remove(id),
+        };
         *self.changed.entry(id.clone()).or_default() |= changes_links(&event.body);
         Ok(())
     }
@@ -228,6 +248,7 @@ impl UserBatch {
     pub(super) async fn flush(&mut self, conn: &mut SqliteConnection) -> Result<(), ApplyError> {
         for (id, has_other_links) in std::mem::take(&mut self.changed) {
             let Some((version, state)) = self.rows.get(&id) else {
+                remove_user(conn, &id).await?;
                 continue;
             };
             if has_other_links {

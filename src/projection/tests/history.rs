@@ -132,7 +132,11 @@ impl World {
                 } else {
                     vec![]
                 };
-                let body = TypeExtension { fields, unique };
+                let body = TypeExtension {
+                    fields,
+                    unique,
+                    no_longer_unique: Vec::new(),
+                };
                 self.commit(vec![(
                     Stream::Type(TYPES[*kind].into()),
                     EventBody::TypeExtended(body),

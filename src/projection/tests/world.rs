@@ -216,6 +216,7 @@ pub(crate) fn extend(name: &str, fields: &[(&str, FieldType)]) -> (Stream, Event
     let extension = TypeExtension {
         fields: fields.collect(),
         unique: Vec::new(),
+        no_longer_unique: Vec::new(),
     };
     (
         Stream::Type(name.into()),

@@ -1,0 +1,112 @@
+//! Who may act: users who are locked out, tokens that were revoked, users who must be verified.
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, NoDetails, Stream, UserState};
+use skytrail_schema::id::UserId;
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::value::Value;
+
+use super::actor::Accounts;
+use super::messages::SetDisabled;
+use crate::context::RequestContext;
+use crate::record::attempt::{commit, until_settled};
+use crate::record::decide::Plan;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+/// The field of the user record that says that somebody has verified who he is.
+const IS_VERIFIED: &str = "is_verified";
+
+/// Refuses a user who is locked out.
+pub(super) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), ApiError> {
+    let Some(disabled) = &state.disabled else {
+        return Ok(());
+    };
+    if disabled.expiry.is_some_and(|expiry| expiry <= now) {
+        return Ok(());
+    }
+    let mut error = ApiError::new(Code::UserDisabled, "user is disabled");
+    if let Some(expiry) = disabled.expiry {
+        let seconds = expiry.micros().div_euclid(MICROS_PER_SECOND);
+        let expiry = Timestamp::from_micros(seconds * MICROS_PER_SECOND);
+        error = error.with_info("expiry", expiry.to_string().into());
+    }
+    if let Some(message) = disabled.message.as_ref().filter(|text| !text.is_empty()) {
+        error = error.with_info("message", message.clone().into());
+    }
+    Err(error)
+}
+
+/// Refuses a token that was issued more than a second before the password was set. One of which
+/// nobody knows when it was issued is good.
+pub(super) fn refuse_revoked(
+    state: &UserState,
+    issued_at: Option<Timestamp>,
+) -> Result<(), ApiError> {
+    match (state.token_valid_since, issued_at) {
+        (Some(since), Some(issued_at))
+            if issued_at.micros() <= since.micros() - MICROS_PER_SECOND =>
+        {
+            Err(bad_token())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the refusal of a token.
+pub fn bad_token() -> ApiError {
+    ApiError::new(
+        Code::AccessTokenNotAccepted,
+        "token does not exist or it has expired",
+    )
+}
+
+impl Accounts {
+    /// Locks a user out, or in again.
+    pub(super) async fn lock(&self, command: SetDisabled) -> Result<(), ApiError> {
+        until_settled(&self.turn, |_| async {
+            let (position, user) = self.load(&command.user).await?;
+            let (version, _) =
+                user.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "User not found"))?;
+            let mut plan = Plan::default();
+            let body = match &command.disabled {
+                Some(disabled) => EventBody::UserDisabled(disabled.clone()),
+                None => EventBody::UserEnabled(NoDetails {}),
+            };
+            plan.push(Stream::User(command.user.clone()), version + 1, body);
+            let done = commit(&self.env.log, plan, position, &command.context).await?;
+            Ok(done.discard())
+        })
+        .await
+    }
+
+    /// Makes the caller's user record if it is missing, and refuses him where users must be
+    /// verified and he is not.
+    pub(super) async fn require_record(&self, context: &RequestContext) -> Result<(), ApiError> {
+        let missing = || ApiError::new(Code::UnexpectedUserNotFound, "user not found");
+        let id = context.caller.user.as_ref().ok_or_else(missing)?;
+        let profile = self.profile(id, context).await?.ok_or_else(missing)?;
+        let is_verified = profile.fields.get(IS_VERIFIED) == Some(&Value::Bool(true));
+        if self.settings.is_verification_required && !is_verified {
+            let message = "User is not yet verified";
+            return Err(ApiError::new(Code::VerificationRequired, message));
+        }
+        Ok(())
+    }
+
+    /// As [`Accounts::require_record`], where users must be verified and there is one.
+    pub(super) async fn refuse_unverified(&self, context: &RequestContext) -> Result<(), ApiError> {
+        if self.settings.is_verification_required && context.caller.user.is_some() {
+            self.require_record(context).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads a user whom the caller names, or says that there is none.
+    pub(super) async fn load_known(&self, id: &UserId) -> Result<UserState, ApiError> {
+        let missing = || {
+            let message = "skydb: AuthInfo ID not found";
+            ApiError::new(Code::UnexpectedAuthInfoNotFound, message)
+        };
+        Ok(self.load(id).await?.1.ok_or_else(missing)?.1)
+    }
+}

@@ -1,0 +1,121 @@
+//! Taking over users of another server: auth row and user record in one commit, without hooks.
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, Stream, UserState};
+use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::time::Timestamp;
+
+use super::actor::Accounts;
+use super::messages::ImportUser;
+use super::sign_up::{self, given, look_around, user_duplicated};
+use super::sso;
+use crate::context::RequestContext;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::draft::{Draft, DraftContext, create_unchecked};
+use crate::record::messages::SaveItem;
+use crate::record::types;
+
+/// Takes a user over, as the service says. A record that is there already keeps its other fields.
+pub(super) async fn import(accounts: &Accounts, command: ImportUser) -> Result<(), ApiError> {
+    check(accounts, &command)?;
+    let mut fields = command.profile.clone();
+    fields.extend(given(&command.auth_data));
+    let record = RecordId::user(&command.user);
+    let mut context = command.context.clone();
+    context.caller.user = Some(command.user.clone());
+    let env = &accounts.env;
+    types::extend_by(env, [(&record, &fields)].into_iter(), &context).await?;
+    let item = sign_up::item(record, fields);
+    until_settled(&accounts.turn, |_| {
+        attempt(accounts, &command, &item, &context)
+    })
+    .await
+}
+
+fn check(accounts: &Accounts, command: &ImportUser) -> Result<(), ApiError> {
+    let invalid = ApiError::invalid_argument;
+    if command.user.as_str().is_empty() {
+        return Err(invalid("empty id", &["id"]));
+    }
+    let is_identified = accounts.settings.auth_keys.effective(&command.auth_data);
+    if !command.auth_data.is_empty() && is_identified.is_none() {
+        return Err(sign_up::invalid_auth_data());
+    }
+    match &command.password_hash {
+        Some(hash) if !accounts.hasher.is_hash(hash) => {
+            let message = "not a hash of bcrypt or Argon2id within reasonable cost";
+            Err(invalid(message, &["password_hash"]))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn attempt(
+    accounts: &Accounts,
+    command: &ImportUser,
+    item: &SaveItem,
+    context: &RequestContext,
+) -> Result<Outcome<()>, ApiError> {
+    let env = &accounts.env;
+    let (user_position, known) = accounts.load(&command.user).await?;
+    if known.is_some() {
+        let message = "a user of this id is here already";
+        return Err(ApiError::new(Code::Duplicated, message));
+    }
+    let heads = env.load_heads(std::slice::from_ref(&item.id)).await?;
+    let position = user_position.min(heads.position);
+    let definition = env.definition(&item.id.record_type);
+    let now = env.clock.now();
+    let at = DraftContext {
+        caller: &context.caller,
+        database: &Database::Public,
+        definition: &definition,
+        now,
+    };
+    let mut record = create_unchecked(item, at);
+    if let Some(head) = heads.get(&item.id) {
+        record.fields = head.record.fields.clone();
+        record.fields.extend(item.fields.clone());
+        record.access.clone_from(&head.record.access);
+    }
+    let draft = Draft {
+        record,
+        original: heads.get(&item.id).cloned(),
+        provenance: Vec::new(),
+    };
+    let around = look_around(env, &draft, position).await?;
+    let mut plan = Plan::default();
+    plan.define_roles(env, command.roles.iter());
+    let body = EventBody::UserCreated(auth_row(accounts, command, now));
+    plan.push(Stream::User(command.user.clone()), 1, body);
+    for (version, account) in (2..).zip(&command.accounts) {
+        if sso::find(accounts, account, position).await?.is_some() {
+            let message = format!(
+                "{} {} is linked already",
+                account.service, account.principal
+            );
+            return Err(ApiError::new(Code::Duplicated, message));
+        }
+        sso::plan_link(&mut plan, (&command.user, version), account, now);
+    }
+    plan.save(&draft, &definition, &around)
+        .map_err(user_duplicated)?;
+    let done = commit(&env.log, plan, position, &command.context).await?;
+    Ok(done.discard())
+}
+
+fn auth_row(accounts: &Accounts, command: &ImportUser, now: Timestamp) -> UserState {
+    let set_at = command.token_valid_since.unwrap_or(now);
+    let policy = &accounts.settings.policy;
+    let remembered = |hash: String| policy.remember(hash, &[], set_at);
+    let history = command.password_hash.clone().map(remembered);
+    UserState {
+        password_hash: command.password_hash.clone(),
+        token_valid_since: command.token_valid_since,
+        roles: command.roles.clone(),
+        disabled: command.disabled.clone(),
+        password_history: history.unwrap_or_default(),
+        ..UserState::default()
+    }
+}

@@ -1,0 +1,184 @@
+//! Setting passwords: judged, hashed, and one event.
+//!
+//! Judging and hashing take long, so they are done on the user as he was read; the event is
+//! appended only if the hash is still the one that was judged.
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, PasswordRehashed, Stream, UserState};
+use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::record::Fields;
+
+use super::actor::Accounts;
+use super::messages::{ChangePassword, Password, ResetPassword, Session};
+use super::policy;
+use crate::context::RequestContext;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+
+/// How often a change is judged anew because somebody else was quicker.
+const MAX_ATTEMPTS: u32 = 5;
+
+impl Accounts {
+    /// Changes the caller's own password, as the service says.
+    pub(super) async fn change_own_password(
+        &self,
+        command: ChangePassword,
+    ) -> Result<Session, ApiError> {
+        let context = &command.context;
+        let id = context
+            .caller
+            .user
+            .clone()
+            .ok_or_else(|| ApiError::new(Code::UnexpectedAuthInfoNotFound, "user not found"))?;
+        for _ in 0..MAX_ATTEMPTS {
+            let user = self.load_known(&id).await?;
+            let old = Some(command.old.clone());
+            if !self.hasher.verify(old, user.password_hash.clone()).await? {
+                let message = "Incorrect old password";
+                return Err(ApiError::new(Code::InvalidCredentials, message));
+            }
+            let user_data = self.load_fields(&id).await?;
+            self.check_password(&command.new, &user_data, &user).await?;
+            let hash = self.hasher.hash(command.new.clone()).await?;
+            if let Some(user) = self.set_password(&id, &user, hash, context).await? {
+                return self.signed_in(&id, &user, context).await;
+            }
+        }
+        Err(ApiError::overloaded("the user"))
+    }
+
+    /// Gives a user a new password, as the service says.
+    ///
+    /// The policy is asked without what is known of the user, as in v1.
+    pub(super) async fn reset_users_password(
+        &self,
+        command: ResetPassword,
+    ) -> Result<Session, ApiError> {
+        let (context, id) = (&command.context, &command.user);
+        for _ in 0..MAX_ATTEMPTS {
+            let user = self.load_known(id).await?;
+            let record = RecordId::user(id);
+            let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
+            if heads.get(&record).is_none() {
+                let message = "user record not found";
+                return Err(ApiError::new(Code::UnexpectedUserNotFound, message));
+            }
+            self.check_password(&command.new, &Fields::new(), &user)
+                .await?;
+            let hash = self.hasher.hash(command.new.clone()).await?;
+            if let Some(user) = self.set_password(id, &user, hash, context).await? {
+                return self.signed_in(id, &user, context).await;
+            }
+        }
+        Err(ApiError::overloaded("the user"))
+    }
+
+    /// Judges a new password by the policy; the cheap rules first.
+    ///
+    /// # Errors
+    /// 126 with the rule, or overload.
+    pub(super) async fn check_password(
+        &self,
+        password: &Password,
+        user_data: &Fields,
+        user: &UserState,
+    ) -> Result<(), ApiError> {
+        let policy = &self.settings.policy;
+        policy.check_text(password, user_data)?;
+        if policy.min_guessable_level > 0 {
+            let known = policy::texts_of(user_data);
+            let level = self.hasher.guess_level(password.clone(), known).await?;
+            policy.check_level(level)?;
+        }
+        let forbidden = policy.forbidden_hashes(user, self.env.clock.now());
+        if !forbidden.is_empty() && self.hasher.verify_any(password.clone(), forbidden).await? {
+            return Err(policy.reused());
+        }
+        Ok(())
+    }
+
+    /// Hashes a password that is known to be right anew, if its hash is of an old kind. A login
+    /// does not fail because of it.
+    pub(super) async fn renew_hash(
+        &self,
+        id: &UserId,
+        old: Option<String>,
+        password: Option<Password>,
+        context: &RequestContext,
+    ) {
+        let (Some(old), Some(password)) = (old, password) else {
+            return;
+        };
+        if !self.hasher.is_outdated(&old) {
+            return;
+        }
+        let renewed = async {
+            let hash = self.hasher.hash(password).await?;
+            let body = EventBody::UserPasswordRehashed(PasswordRehashed { hash });
+            self.change_if(id, Some(&old), &body, context).await
+        };
+        if let Err(error) = renewed.await {
+            tracing::warn!(user_id = %id, %error, "a password's hash stays of the old kind");
+        }
+    }
+
+    /// Appends a new password; `None` when the user has got another one than `judged` meanwhile.
+    async fn set_password(
+        &self,
+        id: &UserId,
+        judged: &UserState,
+        hash: String,
+        context: &RequestContext,
+    ) -> Result<Option<UserState>, ApiError> {
+        let set = self.settings.policy.set(judged, hash, self.env.clock.now());
+        let body = EventBody::UserPasswordSet(set);
+        let known = judged.password_hash.as_ref();
+        if !self.change_if(id, known, &body, context).await? {
+            return Ok(None);
+        }
+        self.load_known(id).await.map(Some)
+    }
+
+    /// Appends an event of a user whose password's hash is still `hash`; else returns false.
+    async fn change_if(
+        &self,
+        id: &UserId,
+        hash: Option<&String>,
+        body: &EventBody,
+        context: &RequestContext,
+    ) -> Result<bool, ApiError> {
+        until_settled(&self.turn, |_| async {
+            let (position, user) = self.load(id).await?;
+            let user = user.filter(|(_, state)| state.password_hash.as_ref() == hash);
+            let Some((version, _)) = user else {
+                return Ok(Outcome::Done(false));
+            };
+            let mut plan = Plan::default();
+            plan.push(Stream::User(id.clone()), version + 1, body.clone());
+            let done = commit(&self.env.log, plan, position, context).await?;
+            Ok(done.map(|_| true))
+        })
+        .await
+    }
+
+    /// Returns the session of a user who has just got a new password.
+    async fn signed_in(
+        &self,
+        id: &UserId,
+        user: &UserState,
+        context: &RequestContext,
+    ) -> Result<Session, ApiError> {
+        let profile = self.profile(id, context).await?;
+        self.session(id, user, profile, context).await
+    }
+
+    /// Loads the fields of a user's record.
+    async fn load_fields(&self, id: &UserId) -> Result<Fields, ApiError> {
+        let record = RecordId::user(id);
+        let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
+        let head = heads.get(&record);
+        Ok(head
+            .map(|head| head.record.fields.clone())
+            .unwrap_or_default())
+    }
+}

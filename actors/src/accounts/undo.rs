@@ -1,0 +1,131 @@
+//! After-save hooks of a sign-up, and taking the user back when one fails.
+//!
+//! The hooks run when the user is stored, so that they find him. Whoever is told that the
+//! sign-up failed must be able to try again with the same name: so the user is deleted, by events
+//! that come behind those that made him.
+
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, NoDetails, Stream};
+use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::record::Head;
+use skytrail_schema::value::Value;
+use tokio::sync::{Mutex, oneshot};
+use uuid::Uuid;
+
+use super::actor::load;
+use super::sso;
+use crate::context::RequestContext;
+use crate::plugin::Trigger;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::delete::find_referrer;
+use crate::record::draft::Draft;
+use crate::record::env::RecordEnv;
+use crate::record::hooks;
+use crate::spawn::spawn_named;
+
+/// Runs the after-save hooks of a new user; the first that fails undoes the sign-up. It goes on
+/// when the client does not wait any more.
+///
+/// # Errors
+/// The hook's.
+pub(super) async fn run_after_hooks(
+    env: &RecordEnv,
+    head: &Arc<Head>,
+    context: &RequestContext,
+    attempt: Uuid,
+) -> Result<(), ApiError> {
+    let points = env.plugins.points();
+    let name = &head.record.id.record_type;
+    if points.hooks(name, Trigger::AfterSave).is_empty() {
+        return Ok(());
+    }
+    let (env, head, context) = (env.clone(), Arc::clone(head), context.clone());
+    let (answer, answered) = oneshot::channel();
+    spawn_named("after a sign-up", async move {
+        let ran = run(&env, &head, &context, attempt).await;
+        if ran.is_err() {
+            undo(&env, &head.record.id, &context).await;
+        }
+        // Nobody may be waiting any more.
+        let _ = answer.send(ran);
+    });
+    let lost = |_| ApiError::unexpected("the server is stopping");
+    answered.await.map_err(lost)?
+}
+
+async fn run(
+    env: &RecordEnv,
+    head: &Head,
+    context: &RequestContext,
+    attempt: Uuid,
+) -> Result<(), ApiError> {
+    env.applied.wait_for(head.position).await?;
+    let occasion = hooks::Occasion {
+        trigger: Trigger::AfterSave,
+        context,
+        attempt,
+    };
+    hooks::run(&env.plugins, occasion, &head.record, None).await
+}
+
+async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContext) {
+    // The client's time may be over; what it was told must come true all the same.
+    let context = RequestContext {
+        deadline: None,
+        ..context.clone()
+    };
+    let turn = Mutex::new(());
+    let undone = until_settled(&turn, |_| attempt(env, id, &context)).await;
+    if let Err(error) = undone {
+        tracing::error!(user_id = %id.key, %error, "a sign-up that failed could not be undone");
+    }
+}
+
+async fn attempt(
+    env: &RecordEnv,
+    id: &RecordId,
+    context: &RequestContext,
+) -> Result<Outcome<()>, ApiError> {
+    let user = UserId::new(id.key.as_str());
+    let (user_position, auth_row) = load(env, &user).await?;
+    let heads = env.load_heads(std::slice::from_ref(id)).await?;
+    let position = user_position.min(heads.position);
+    let mut plan = Plan::default();
+    if let Some((version, state)) = auth_row {
+        sso::plan_release(&mut plan, &state);
+        let body = EventBody::UserRemoved(NoDetails {});
+        plan.push(Stream::User(user.clone()), version + 1, body);
+    }
+    if let Some(head) = heads.get(id) {
+        let definition = env.definition(&id.record_type);
+        if find_referrer(env, id, std::slice::from_ref(id), position)
+            .await?
+            .is_some()
+        {
+            // What a hook has made meanwhile refers to the record: it stays, without a field.
+            plan.save(&emptied(head), &definition, &Default::default())?;
+        } else {
+            plan.delete(head, &definition, env.clock.now(), Some(user));
+        }
+    }
+    if plan.events.is_empty() {
+        return Ok(Outcome::Done(()));
+    }
+    let done = commit(&env.log, plan, position, context).await?;
+    Ok(done.discard())
+}
+
+fn emptied(head: &Arc<Head>) -> Draft {
+    let mut record = head.record.clone();
+    for value in record.fields.values_mut() {
+        *value = Value::Null;
+    }
+    Draft {
+        record,
+        original: Some(Arc::clone(head)),
+        provenance: Vec::new(),
+    }
+}

@@ -1,0 +1,58 @@
+//! How hard a password is to guess, from 1 (at once) to 5 (not in a lifetime).
+
+use zxcvbn::zxcvbn;
+
+/// Texts about the user that are shorter take nothing away: they occur by chance.
+const MIN_KNOWN_CHARS: usize = 3;
+
+/// Estimates a password for somebody who knows `known`.
+///
+/// What he knows is put in as words to be tried, and the password is also judged by what is left
+/// of it without them: a row of known words is not hard to guess because it is long.
+pub fn level(password: &str, known: &[String]) -> u8 {
+    let texts: Vec<&str> = known.iter().map(String::as_str).collect();
+    let whole = score(password, &texts);
+    let mut known: Vec<String> = known.iter().map(|text| text.to_lowercase()).collect();
+    known.retain(|text| text.chars().count() >= MIN_KNOWN_CHARS);
+    known.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    let folded = password.to_lowercase();
+    let mut left = folded.clone();
+    for text in &known {
+        left = left.replace(text.as_str(), "");
+    }
+    if left == folded {
+        return whole + 1;
+    }
+    whole.min(score(&left, &[])) + 1
+}
+
+fn score(password: &str, known: &[&str]) -> u8 {
+    zxcvbn(password, known).score().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level_of(password: &str, known: &[&str]) -> u8 {
+        let known: Vec<String> = known.iter().map(|text| (*text).to_owned()).collect();
+        level(password, &known)
+    }
+
+    #[test]
+    fn what_is_known_of_the_user_makes_it_easy() {
+        let long = "nihongo-wo-manabimashou";
+        assert_eq!(level_of(long, &[]), 5);
+        assert_eq!(level_of(long, &["nihongo", "wo", "manabimashou"]), 1);
+        assert_eq!(level_of(long, &["Manabimashou", "NIHONGO"]), 1);
+        assert_eq!(level_of(long, &["a", "x"]), 5);
+    }
+
+    #[test]
+    fn levels_go_from_common_to_long() {
+        assert_eq!(level_of("", &[]), 1);
+        assert_eq!(level_of("password", &[]), 1);
+        assert_eq!(level_of("correct horse battery staple again", &[]), 5);
+        assert!(level_of(&"long ".repeat(100_000), &["long"]) <= 5);
+    }
+}
