@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, Arbiter};
 use actix_web::dev::ServerHandle;
 use skytrail_actors::accounts::{AccountSettings, Accounts};
+use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::log::journal::JournalOptions;
@@ -20,10 +21,12 @@ use skytrail_actors::store::{RecordStore, Snapshot};
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
+use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::asset::{Files, OpenError};
 use crate::audit::AuditTrail;
 use crate::auth::custom_token::CustomTokens;
 use crate::auth::password::Argon2Hasher;
@@ -32,7 +35,7 @@ use crate::auth::token;
 use crate::config::{Config, KeyOrigin, Keys, Secret};
 use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
-use crate::http::server::{self, Listening};
+use crate::http::server;
 use crate::parts::Parts;
 use crate::projection::index::carry_over_indexes;
 use crate::projection::{PARTS, SqlStore, StoreOptions, damage_marker, part};
@@ -55,6 +58,9 @@ pub enum StartError {
     /// The record store.
     #[error("the record store cannot be used: {0}")]
     Store(String),
+    /// The files' store.
+    #[error(transparent)]
+    Files(#[from] OpenError),
     /// A file, a thread or the address.
     #[error("{what}: {source}")]
     Io {
@@ -102,9 +108,15 @@ impl Application {
         };
         let opened = OpenedLog::open(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
+        let listen = config.http.listen;
+        let bound = server::bind(listen).map_err(io(&format!("cannot listen on {listen}")));
+        let (socket, address) = bound?;
+        // Addresses of files say where this server really is.
+        let config = &config.listening_at(address);
         let (store, snapshot) = ready_store(config, &opened).await?;
         let store = Arc::new(store);
-        let started = Self::with_store(config, keys, opened, (Arc::clone(&store), snapshot)).await;
+        let stored = (Arc::clone(&store), snapshot);
+        let started = Self::with_store((config, socket), keys, opened, stored).await;
         if started.is_err() {
             // Not left to the end of the process: the file's checksums have to be written.
             let _ = store.close().await;
@@ -113,7 +125,7 @@ impl Application {
     }
 
     async fn with_store(
-        config: &Config,
+        (config, socket): (&Config, Socket),
         keys: Keys,
         opened: OpenedLog,
         (store, snapshot): (Arc<SqlStore>, Snapshot),
@@ -151,18 +163,30 @@ impl Application {
         let projector =
             Projector::start_in_arbiter(&background.handle(), |_| Projector::new(parts));
         let broker = PluginBroker::start(plugin_settings(config, &keys), &front.handle());
-        let plugins: Arc<dyn PluginGate> = Arc::new(broker.clone());
+        let files = Files::open(config, &keys.asset_secret, Arc::clone(&clock)).await?;
+        let assets = AssetCatalog {
+            store: Arc::clone(&store) as _,
+            live: Arc::clone(&live),
+            applied: is_applied.clone(),
+            urls: Arc::clone(&files.urls),
+        };
+        let plugins: Arc<dyn PluginGate> = Arc::new(AssetGate {
+            inner: Arc::new(broker.clone()),
+            assets: assets.clone(),
+        });
         let env = RecordEnv {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
             live,
             applied: is_applied,
+            assets,
             plugins: Arc::clone(&plugins),
             clock: Arc::clone(&clock),
         };
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", learn_keys(env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
+        let assets = Assets::new(env.clone());
         let accounts = Arc::new(accounts(config, &keys, env)?);
         let audit = AuditTrail::start(&config.audit, Arc::clone(&clock));
         let audit = Arc::new(audit.map_err(io("the audit trail cannot be written"))?);
@@ -187,6 +211,8 @@ impl Application {
         let services = Arc::new(Services {
             records: Arc::clone(&records) as _,
             accounts,
+            assets,
+            files,
             plugins,
             hub,
             internal_hub,
@@ -206,10 +232,10 @@ impl Application {
             keys: keys.clone(),
         };
         let routes: server::Routes = Arc::new(move |config| plugin::configure(&door, config));
-        let listen = config.http.listen;
-        let listening = server::listen(services, routes, &config.http, STEP_DEADLINE);
-        let Listening { server, address } =
-            listening.map_err(io(&format!("cannot listen on {listen}")))?;
+        let door = (socket, &config.http);
+        let server = server::listen(services, routes, door, STEP_DEADLINE);
+        let address = config.http.listen;
+        let server = server.map_err(io(&format!("cannot listen on {address}")))?;
         let http = server.handle();
         actix_web::rt::spawn(server);
         Ok(Self {

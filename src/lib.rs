@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod app;
+pub mod asset;
 pub mod audit;
 pub mod auth;
 pub mod cli;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use actix::Addr;
 use skytrail_actors::accounts::service::AccountService;
+use skytrail_actors::asset::Assets;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::PluginGate;
 use skytrail_actors::record::service::RecordService;
 use tokio_util::task::TaskTracker;
 
+use crate::asset::Files;
 use crate::audit::AuditTrail;
 use crate::auth::custom_token::CustomTokens;
 use crate::auth::throttle::Throttle;
@@ -23,6 +25,10 @@ pub struct Services {
     pub records: Arc<dyn RecordService>,
     /// Users, roles, relations.
     pub accounts: Arc<dyn AccountService>,
+    /// What is known of files.
+    pub assets: Assets,
+    /// The bytes of files.
+    pub files: Files,
     /// Plugins.
     pub plugins: Arc<dyn PluginGate>,
     /// The hub of `/pubsub`.

@@ -15,6 +15,7 @@ mod chat;
 mod crash;
 mod door;
 mod durability;
+mod files;
 mod golden;
 mod lifecycle;
 mod messages;

@@ -4,6 +4,7 @@
 //! Nothing here knows HTTP or SQL: the server implements the ports.
 
 pub mod accounts;
+pub mod asset;
 pub mod clock;
 pub mod context;
 pub mod hub;

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Commit, RoleFlags, Service, UserState};
+use skytrail_schema::event::{AssetState, Commit, RoleFlags, Service, UserState};
 use skytrail_schema::field_access::FieldAccess;
-use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
+use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Head, Record};
@@ -181,6 +181,12 @@ pub trait RecordStore: Send + Sync + 'static {
         service: &Service,
         principal: &str,
     ) -> Result<Option<UserId>, StoreError>;
+
+    /// Loads what is known of files with the version of their streams, in the order asked for.
+    async fn load_assets(
+        &self,
+        names: &[AssetName],
+    ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError>;
 
     /// Loads the version of the stream of a relation and for which of `others` it holds.
     async fn load_relations(

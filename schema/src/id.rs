@@ -75,6 +75,11 @@ text_id! {
     RoleName
 }
 
+text_id! {
+    /// The name of a file: a relative path that never leads out of the store's folder.
+    AssetName
+}
+
 impl TypeName {
     /// Whether the name belongs to the system (starts with `_`).
     pub fn is_reserved(&self) -> bool {

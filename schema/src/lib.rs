@@ -6,6 +6,7 @@
 //! lives in the server.
 
 pub mod acl;
+pub mod asset;
 pub mod auth_keys;
 pub mod caller;
 pub mod chain;

@@ -47,6 +47,8 @@ pub struct Asset {
     pub name: String,
     /// The media type, when known.
     pub content_type: Option<String>,
+    /// Where to fetch it. Only values on their way out have one; it is never stored.
+    pub url: Option<String>,
 }
 
 /// Longitude and latitude in degrees; not range-checked, as in v1.
@@ -161,12 +163,22 @@ impl Serialize for Value {
 }
 
 impl Asset {
-    fn to_wire(&self) -> Json {
+    /// Reads the wire form; `None` for anything else.
+    pub fn from_wire(object: &Map<String, Json>) -> Option<Self> {
+        let is_asset = object.get("$type").and_then(Json::as_str) == Some("asset");
+        is_asset.then(|| asset(object).ok()).flatten()
+    }
+
+    /// Returns the wire form.
+    pub fn to_wire(&self) -> Json {
         let mut object = Map::new();
         object.insert("$type".into(), "asset".into());
         object.insert("$name".into(), self.name.clone().into());
         if let Some(content_type) = &self.content_type {
             object.insert("$content_type".into(), content_type.clone().into());
+        }
+        if let Some(url) = &self.url {
+            object.insert("$url".into(), url.clone().into());
         }
         Json::Object(object)
     }
@@ -243,6 +255,7 @@ fn asset(object: &Map<String, Json>) -> Result<Asset, ValueError> {
     Ok(Asset {
         name: name.to_owned(),
         content_type,
+        url: None,
     })
 }
 

@@ -164,6 +164,11 @@ fn body(kind: EventKind) -> EventBody {
                 discoverable: true,
             }]))
         }
+        EventKind::AssetRegistered => EventBody::AssetRegistered(AssetState {
+            content_type: "image/png".into(),
+            size: 5_000_000_000,
+        }),
+        EventKind::AssetUploaded => EventBody::AssetUploaded(AssetUpload { size: 7 }),
     }
 }
 
@@ -175,7 +180,8 @@ fn stream(kind: EventKind) -> Stream {
         32..48 => Stream::User(USER.into()),
         48..64 => Stream::Role("editor".into()),
         64 => Stream::Relation(Relation::Friend, "u1".into()),
-        _ => Stream::Relation(Relation::Follow, USER.into()),
+        65 => Stream::Relation(Relation::Follow, USER.into()),
+        _ => Stream::Asset("folder/a.png".into()),
     }
 }
 

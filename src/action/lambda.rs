@@ -38,5 +38,7 @@ pub async fn run(call: Call, lambda: Lambda) -> Outcome {
     };
     let result = call.services.plugins.call(request).await?;
     let unreadable = |error: ValueError| ApiError::unexpected(error.to_string());
-    Reply::new(&typed::normalize(result).map_err(unreadable)?)
+    let mut result = typed::normalize(result).map_err(unreadable)?;
+    call.services.assets.complete(&mut result).await?;
+    Reply::new(&result)
 }

@@ -2,6 +2,7 @@
 //!
 //! [`ACTIONS`] names every action with its checks, in v1's order.
 
+pub mod asset_put;
 mod auth;
 mod auth_disable;
 mod auth_import;
@@ -93,6 +94,7 @@ macro_rules! actions {
 actions! {
     "" "" PUBLIC => status;
     "_status:healthz" "" READY => status;
+    "asset:put" "asset" KEY => asset_put::run;
     "auth:signup" "auth" KEY => auth::sign_up;
     "auth:login" "auth" KEY => auth::log_in;
     "auth:logout" "auth" LOGOUT => auth::log_out;

@@ -39,8 +39,8 @@ impl Config {
             "auth": {"custom_token_secret": custom_token_secret},
             "asset_store": {
                 "implementation": "fs",
-                "public": false,
-                "fs": {"url_prefix": "", "secret": ""},
+                "public": self.assets.is_public,
+                "fs": {"url_prefix": self.asset_url_prefix(), "secret": keys.asset_secret.reveal()},
                 "s3": {"access_key": "", "secret_key": "", "region": "", "bucket": "", "url_prefix": ""},
                 "cloud": {"host": "", "token": "", "public_prefix": "", "private_prefix": ""},
             },

@@ -32,6 +32,8 @@ pub struct Keys {
     pub master: Secret,
     /// Where the master key came from.
     pub master_origin: KeyOrigin,
+    /// What signs the addresses of files.
+    pub asset_secret: Secret,
 }
 
 /// What is kept. A file whose checksum does not fit is refused: with another key than before nobody
@@ -42,15 +44,19 @@ struct KeyFile {
     api_key: String,
     master_key: String,
     /// Absent in files of the first versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    asset_secret: String,
+    /// Absent in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checksum: Option<u32>,
 }
 
 impl KeyFile {
-    fn new(api_key: String, master_key: String) -> Self {
+    fn new(api_key: String, master_key: String, asset_secret: String) -> Self {
         let made = Self {
             api_key,
             master_key,
+            asset_secret,
             checksum: None,
         };
         Self {
@@ -60,7 +66,18 @@ impl KeyFile {
     }
 
     fn sum(&self) -> u32 {
-        crc32fast::hash(format!("{} {}", self.api_key, self.master_key).as_bytes())
+        let mut keys = format!("{} {}", self.api_key, self.master_key);
+        if !self.asset_secret.is_empty() {
+            keys = format!("{keys} {}", self.asset_secret);
+        }
+        crc32fast::hash(keys.as_bytes())
+    }
+
+    /// Returns the same keys, with new ones where some are missing.
+    fn completed(self) -> Self {
+        let or_new = |key: String| if key.is_empty() { random_key() } else { key };
+        let [api, master] = [self.api_key, self.master_key].map(or_new);
+        Self::new(api, master, or_new(self.asset_secret))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -95,29 +112,30 @@ impl Keys {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let is_complete = config.app.api_key.is_some() && config.app.master_key.is_some();
         let origin = if kept.is_some() {
             KeyOrigin::Kept
         } else {
             KeyOrigin::Made
         };
-        let file = match kept {
-            Some(kept) => kept,
-            None => {
-                let made = KeyFile::new(random_key(), random_key());
-                if !is_complete {
-                    write(&path, &made)?;
-                }
-                made
-            }
-        };
+        let configured = [
+            &config.app.api_key,
+            &config.app.master_key,
+            &config.assets.secret,
+        ];
+        let is_complete = configured.iter().all(|key| key.is_some());
+        let file = kept.clone().unwrap_or_default().completed();
+        if !is_complete && kept.as_ref() != Some(&file) {
+            write(&path, &file)?;
+        }
         let choose = |configured: &Option<Secret>, other: String| match configured {
             Some(key) => (key.clone(), KeyOrigin::Configured),
             None => (Secret::new(other), origin),
         };
         let (api, api_origin) = choose(&config.app.api_key, file.api_key);
         let (master, master_origin) = choose(&config.app.master_key, file.master_key);
+        let (asset_secret, _) = choose(&config.assets.secret, file.asset_secret);
         Ok(Self {
+            asset_secret,
             api,
             api_origin,
             master,
@@ -161,7 +179,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed_unless_it_changes_no_key() {
-        let made = KeyFile::new("a1b2".repeat(12), "c3d4".repeat(12));
+        let made = KeyFile::new("a1b2".repeat(12), "c3d4".repeat(12), "e5f6".repeat(12));
         let bytes = serde_json::to_vec_pretty(&made).unwrap();
         assert!(KeyFile::parse(&bytes).is_ok_and(|parsed| parsed == made));
         for bit in 0..bytes.len() * 8 {

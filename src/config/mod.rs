@@ -4,6 +4,7 @@
 //! [`Config::read`], with its default; everything that is wrong is reported at
 //! once. The environment is a parameter, so tests need none.
 
+mod assets;
 mod audit;
 mod for_plugins;
 mod http;
@@ -14,12 +15,14 @@ mod source;
 mod tokens;
 mod user_audit;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use skytrail_actors::accounts::policy::PasswordPolicy;
 use skytrail_schema::auth_keys::AuthKeys;
 
+pub use assets::{AssetStore, Assets};
 pub use audit::{Audit, AuditTarget};
 pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
@@ -45,6 +48,8 @@ pub struct Config {
     pub custom_token_secret: Option<Secret>,
     /// The audit trail.
     pub audit: Audit,
+    /// Files.
+    pub assets: Assets,
     /// Plugins, in their order.
     pub plugins: Vec<Plugin>,
     /// What holds for all plugins.
@@ -119,6 +124,22 @@ pub struct Storage {
 }
 
 impl Config {
+    /// Returns the same configuration with the address that the server got.
+    #[must_use]
+    pub fn listening_at(&self, address: SocketAddr) -> Self {
+        let mut config = self.clone();
+        config.http.listen = address;
+        config
+    }
+
+    /// Returns what addresses of files in the folder store begin with; by default they are on this
+    /// server, as a client on the same machine sees it.
+    pub fn asset_url_prefix(&self) -> String {
+        let AssetStore::Folder { url_prefix, .. } = &self.assets.store;
+        let own = || assets::own_prefix(self.http.listen);
+        url_prefix.clone().unwrap_or_else(own)
+    }
+
     /// Returns the file of the record store.
     pub fn store_path(&self) -> PathBuf {
         self.data_dir.join("records.sqlite")
@@ -131,8 +152,10 @@ impl Config {
     pub fn read(sources: &Sources) -> Result<(Self, Vec<Setting>), Vec<Mistake>> {
         let mut reader = Reader::new(sources);
         let data_dir = reader.text("DATA_DIR", "data");
+        let http = http::read(&mut reader);
         let config = Self {
-            http: http::read(&mut reader),
+            assets: assets::read(&mut reader, &data_dir, http.listen),
+            http,
             app: read_app(&mut reader),
             tokens: tokens::read(&mut reader, &data_dir),
             custom_token_secret: reader.secret("CUSTOM_TOKEN_SECRET"),

@@ -9,6 +9,7 @@ pub mod connection;
 mod contents;
 pub mod counters;
 pub mod error;
+mod files;
 pub mod frame;
 pub mod health;
 mod limits;

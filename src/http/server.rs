@@ -11,35 +11,44 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Map;
 use skytrail_actors::context::RequestContext;
 use skytrail_schema::code::ApiError;
+use socket2::{Domain, Socket, Type};
 
 use super::checks::{Asked, Check};
 use super::connection::Connections;
-use super::{error, frame, health, metrics, router};
+use super::{error, files, frame, health, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
 use crate::socket::pubsub;
 
-/// A started server, and where it listens.
-pub struct Listening {
-    /// Runs when awaited; its handle stops it.
-    pub server: Server,
-    /// Where it listens.
-    pub address: SocketAddr,
+/// Connections that may wait to be taken.
+const BACKLOG: i32 = 2048;
+
+/// Takes an address without listening there yet: clients are refused until the parts are ready.
+///
+/// # Errors
+/// The address is in use or not ours.
+pub fn bind(address: SocketAddr) -> std::io::Result<(Socket, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    let address = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, address))
 }
 
 /// Adds routes of other parts.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
-/// Opens the door. `routes` are added before the action router, which takes everything else.
+/// Opens the door at a socket. `routes` are added before the action router, which takes everything else.
 ///
 /// # Errors
-/// The address is in use or not ours.
+/// The socket does not listen.
 pub fn listen(
     services: Arc<Services>,
     routes: Routes,
-    settings: &Http,
+    (socket, settings): (Socket, &Http),
     shutdown: Duration,
-) -> std::io::Result<Listening> {
+) -> std::io::Result<Server> {
+    socket.listen(BACKLOG)?;
     let counters = Arc::clone(&services.door);
     let quiet_limit = settings.keep_alive + settings.head_timeout;
     let connections = Connections::start(counters, settings.send_timeout, quiet_limit);
@@ -52,6 +61,7 @@ pub fn listen(
             .configure(move |config| routes(config))
             .route("/_/health", web::get().to(health::health))
             .route("/_/metrics", web::get().to(metrics::metrics))
+            .configure(files::configure)
             .service(hub_route("/pubsub", false))
             .service(hub_route("/_/pubsub", true))
             .default_service(web::route().to(router::route))
@@ -69,12 +79,8 @@ pub fn listen(
         .tcp_nodelay(true)
         .disable_signals()
         .shutdown_timeout(shutdown.as_secs())
-        .bind(settings.listen)?;
-    let address = server.addrs().first().copied().unwrap_or(settings.listen);
-    Ok(Listening {
-        server: server.run(),
-        address,
-    })
+        .listen(socket.into())?;
+    Ok(server.run())
 }
 
 fn hub_route(path: &'static str, is_internal: bool) -> actix_web::Resource {
@@ -121,7 +127,8 @@ async fn open(
     .await
 }
 
-fn query_value(query: &str, name: &str) -> Option<String> {
+/// Returns a member of the query.
+pub(super) fn query_value(query: &str, name: &str) -> Option<String> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(query).ok()?;
     pairs
         .iter()
@@ -129,7 +136,8 @@ fn query_value(query: &str, name: &str) -> Option<String> {
         .map(|(_, value)| value.clone())
 }
 
-async fn unmatched() -> HttpResponse {
+/// Answers that there is nothing.
+pub(super) async fn unmatched() -> HttpResponse {
     let code = skytrail_schema::code::Code::UndefinedOperation;
     error::failure(&ApiError::new(code, "route unmatched"))
 }

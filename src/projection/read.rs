@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use skytrail_actors::store::Snapshot;
 use skytrail_schema::acl::Acl;
-use skytrail_schema::event::RoleFlags;
+use skytrail_schema::event::{AssetState, RoleFlags};
 use skytrail_schema::field_access::FieldAccess;
-use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
+use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
@@ -203,6 +203,30 @@ pub(crate) async fn count(conn: &mut SqliteConnection, table: &Table) -> Result<
     sql.name(&table.name);
     let row = sql.fetch_optional(conn).await?;
     row.map_or(Ok(0), |row| unsigned(&row, 0))
+}
+
+/// Loads what is known of files, with the versions of their streams.
+pub(crate) async fn assets(
+    conn: &mut SqliteConnection,
+    names: &[AssetName],
+) -> Result<Vec<Option<(u32, AssetState)>>, sqlx::Error> {
+    let mut found: HashMap<String, (u32, AssetState)> = HashMap::new();
+    for chunk in names.chunks(MAX_KEYS) {
+        let mut sql = Sql::new("SELECT id, version, content_type, size FROM _asset WHERE id IN (");
+        sql.holes(chunk.len()).push(")");
+        let args = chunk.iter().map(|name| Arg::text(name.as_str())).collect();
+        for row in sql.into_text().fetch_all(conn, args).await? {
+            let state = AssetState {
+                content_type: row.try_get(2)?,
+                size: unsigned(&row, 3)?,
+            };
+            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
+        }
+    }
+    Ok(names
+        .iter()
+        .map(|name| found.get(name.as_str()).cloned())
+        .collect())
 }
 
 /// Loads the types and the checkpoint.

@@ -89,7 +89,10 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
 }
 
 /// The scripts that bring a file from one format to the next.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_fixed.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_fixed.sql"),
+    include_str!("migrations/0002_asset.sql"),
+];
 
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.
 pub(crate) const MERGE_PAGES: i64 = 8000;

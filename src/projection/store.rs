@@ -12,8 +12,8 @@ use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::{
     Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
 };
-use skytrail_schema::event::{Commit, Service, UserState};
-use skytrail_schema::id::{RecordId, RecordKey, UserId};
+use skytrail_schema::event::{AssetState, Commit, Service, UserState};
+use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
 use skytrail_schema::record::Head;
@@ -356,6 +356,17 @@ impl RecordStore for SqlStore {
         let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         people::linked(conn, service, principal)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn load_assets(
+        &self,
+        names: &[AssetName],
+    ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::assets(conn, names)
             .await
             .map_err(|error| self.failed(error))
     }

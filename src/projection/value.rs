@@ -121,6 +121,7 @@ pub(crate) fn decode(column: &Column, row: &SqliteRow, index: usize) -> Result<V
         FieldType::Asset => Value::Asset(Asset {
             name: text,
             content_type: row.try_get_unchecked(index + 1)?,
+            url: None,
         }),
         FieldType::Json => Value::Json(parse_json(&text)?),
         FieldType::Geometry => Value::Geometry(parse_json(&text)?),

@@ -13,11 +13,7 @@ use crate::support::server::TestServer;
 use runner::Scenario;
 
 /// Scenarios that need actions which this server has not got yet.
-const NOT_YET: &[&str] = &[
-    "pubsub-subscription-notices",
-    "variant-public-assets",
-    "verify-required",
-];
+const NOT_YET: &[&str] = &["pubsub-subscription-notices", "verify-required"];
 
 /// Starts a fresh server with a profile's settings.
 fn start(profile: &str) -> TestServer {
@@ -37,6 +33,7 @@ fn start(profile: &str) -> TestServer {
         "verify" => &[("VERIFY_REQUIRED", "YES")],
         "variant" => &[
             ("AUTH_RECORD_KEYS", "username,(email,phone)"),
+            ("ASSET_STORE_PUBLIC", "YES"),
             ("TOKEN_STORE", "fs"),
         ],
         other => panic!("no profile {other}"),
@@ -100,7 +97,7 @@ macro_rules! golden {
 }
 
 golden! {
-    core record_save record_query record_fetch_delete database acl pubsub relation role
+    asset core record_save record_query record_fetch_delete database acl pubsub relation role
     sso_custom_token schema field_acl nondev auth policy verify variant
 }
 

@@ -192,6 +192,11 @@ impl Play<'_> {
                     .decode(request["body_base64"].as_str().unwrap())
                     .unwrap(),
             ),
+            request if !request["multipart"].is_null() => {
+                let (content_type, body) = multipart(&request["multipart"]);
+                headers.push(("Content-Type".to_owned(), content_type));
+                Some(body)
+            }
             request if !request["body"].is_null() => {
                 let is_typed = headers
                     .iter()
@@ -324,6 +329,31 @@ impl Play<'_> {
             Err(differences.join("; "))
         }
     }
+}
+
+/// Writes a form; returns its type as well.
+fn multipart(parts: &Json) -> (String, Vec<u8>) {
+    const BOUNDARY: &str = "----between-the-parts";
+    let mut body = Vec::new();
+    for part in parts.as_array().unwrap() {
+        let name = part["name"].as_str().unwrap();
+        let mut head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"");
+        if let Some(filename) = part["filename"].as_str() {
+            head.push_str(&format!("; filename=\"{filename}\""));
+        }
+        if let Some(content_type) = part["content_type"].as_str() {
+            head.push_str(&format!("\r\nContent-Type: {content_type}"));
+        }
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(b"\r\n\r\n");
+        match part["base64"].as_str() {
+            Some(text) => body.extend(STANDARD.decode(text).unwrap()),
+            None => body.extend_from_slice(part["text"].as_str().unwrap().as_bytes()),
+        }
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    (format!("multipart/form-data; boundary={BOUNDARY}"), body)
 }
 
 fn header_list(headers: &Json) -> Vec<(String, String)> {

@@ -40,6 +40,9 @@ impl Accounts {
         mut profile: Option<Record>,
         context: &RequestContext,
     ) -> Result<Session, ApiError> {
+        if let Some(record) = &mut profile {
+            self.env.assets.sign(record);
+        }
         let last_login_at = match profile
             .as_ref()
             .and_then(|it| it.fields.get("last_login_at"))

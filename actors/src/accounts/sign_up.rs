@@ -18,7 +18,7 @@ use super::messages::{Account, Session, SignUp};
 use super::{sso, undo};
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, until_settled};
-use crate::record::decide::{Plan, Surroundings, head_after, new_unique_values};
+use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
 use crate::record::messages::SaveItem;
@@ -128,7 +128,9 @@ impl Newcomer {
     ///
     /// # Errors
     /// As the service says of signing up.
-    pub(super) async fn create(self, accounts: &Accounts) -> Result<Option<Session>, ApiError> {
+    pub(super) async fn create(mut self, accounts: &Accounts) -> Result<Option<Session>, ApiError> {
+        let fields = std::iter::once(&mut self.profile);
+        accounts.env.assets.complete(fields).await?;
         let id = Accounts::new_user_id();
         let mut own_context = self.context.clone();
         own_context.caller.user = Some(id.clone());
@@ -203,6 +205,8 @@ impl Creation {
         self.drop_unwritable(&mut draft, &env.live.get_field_rules(), at);
         let context = &self.newcomer.context;
         hooks::before_save(&env.plugins, &mut draft, context, self.attempt).await?;
+        let fields = std::iter::once(&mut draft.record.fields);
+        env.assets.complete(fields).await?;
         let brought = (draft.record.id.clone(), draft.record.fields.clone());
         let brought = [(&brought.0, &brought.1)].into_iter();
         types::extend_by(env, brought, &self.own_context).await?;
@@ -273,8 +277,10 @@ pub(super) async fn look_around(
     }
     let references = crate::record::decide::new_references(draft);
     let existing = env.load_heads(&references).await?.by_id;
+    let files = env.assets.load(&new_files(draft)).await?;
     Ok(Surroundings {
         existing: existing.into_keys().collect(),
+        files: files.into_keys().collect(),
         ..Surroundings::default()
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream, Touch};
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
 use skytrail_schema::predicate::like::fold;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
@@ -47,6 +47,8 @@ pub struct UniqueValue {
 pub struct Surroundings {
     /// Referenced records that exist.
     pub existing: HashSet<RecordId>,
+    /// Files that are known.
+    pub files: HashSet<AssetName>,
     /// Unique values that some record has.
     pub owners: HashMap<UniqueValue, RecordId>,
 }
@@ -102,6 +104,18 @@ pub fn new_references(draft: &Draft) -> Vec<RecordId> {
     draft.record.fields.iter().filter_map(referred).collect()
 }
 
+/// Returns the files that a draft names anew.
+pub fn new_files(draft: &Draft) -> Vec<AssetName> {
+    let before = draft.original.as_ref().map(|head| &head.record.fields);
+    let is_new =
+        |name: &str, value: &Value| before.and_then(|fields| fields.get(name)) != Some(value);
+    let named = |(name, value): (&String, &Value)| match value {
+        Value::Asset(asset) if is_new(name, value) => Some(asset.name.as_str().into()),
+        _ => None,
+    };
+    draft.record.fields.iter().filter_map(named).collect()
+}
+
 /// Returns the unique values that a draft takes anew.
 pub fn new_unique_values<'a>(
     draft: &'a Draft,
@@ -132,6 +146,7 @@ impl Plan {
     ) -> Result<(), ApiError> {
         let id = &draft.record.id;
         check_values(&draft.record, definition)?;
+        check_files(draft, around)?;
         let references = new_references(draft);
         self.check_references(&references, around)?;
         let values = new_unique_values(draft, definition);
@@ -347,12 +362,6 @@ fn check_values(record: &Record, definition: &TypeDefinition) -> Result<(), ApiE
                     definition.name
                 )));
             }
-            (_, Value::Asset(asset)) => {
-                return Err(ApiError::unexpected(format!(
-                    "no file named {:?}",
-                    asset.name
-                )));
-            }
             (Some(FieldType::Integer | FieldType::Sequence), Value::Number(number)) => {
                 check_whole(record, name, *number)?;
             }
@@ -360,6 +369,18 @@ fn check_values(record: &Record, definition: &TypeDefinition) -> Result<(), ApiE
         }
     }
     Ok(())
+}
+
+/// Files never go, so whoever found one need not find it again when the decision is committed.
+fn check_files(draft: &Draft, around: &Surroundings) -> Result<(), ApiError> {
+    let mut new = new_files(draft).into_iter();
+    match new.find(|name| !around.files.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(ApiError::unexpected(format!(
+            "no file named {:?}",
+            name.as_str()
+        ))),
+    }
 }
 
 fn check_whole(record: &Record, name: &str, number: f64) -> Result<(), ApiError> {

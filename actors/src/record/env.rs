@@ -9,6 +9,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
 use super::live::LiveState;
+use crate::asset::AssetCatalog;
 use crate::clock::Clock;
 use crate::log::EventLog;
 use crate::plugin::PluginGate;
@@ -26,6 +27,8 @@ pub struct RecordEnv {
     pub live: Arc<LiveState>,
     /// How far the store is.
     pub applied: Applied,
+    /// What is known of files.
+    pub assets: AssetCatalog,
     /// Hooks.
     pub plugins: Arc<dyn PluginGate>,
     /// The time.

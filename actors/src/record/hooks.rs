@@ -205,7 +205,10 @@ fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
     for (name, value) in answer.fields {
         let is_marker = matches!(value, Value::Sequence | Value::Unknown(_));
         let is_known = before.contains_key(&name) || stored(&name).is_some();
-        if is_marker {
+        let known = before.get(&name).or_else(|| stored(&name));
+        if let Some(same) = known.filter(|known| is_same_file(known, &value)) {
+            after.insert(name, same.clone());
+        } else if is_marker {
             after.extend(before.get(&name).map(|value| (name, value.clone())));
         } else if is_known || !value.is_null() {
             after.insert(name, value);
@@ -225,6 +228,14 @@ fn take_over(draft: &mut Draft, answer: Answer) -> BTreeSet<String> {
     }
     draft.record.fields = after;
     changed
+}
+
+/// Plugins send files back without their media types.
+fn is_same_file(known: &Value, answered: &Value) -> bool {
+    match (known, answered) {
+        (Value::Asset(known), Value::Asset(answered)) => known.name == answered.name,
+        _ => false,
+    }
 }
 
 /// Gives the stored values back to the fields that hooks left out.

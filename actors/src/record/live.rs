@@ -285,7 +285,7 @@ impl LiveState {
                     *self.field_access.write() = compiled(event.version, access);
                 }
             }
-            Stream::Relation(..) => {}
+            Stream::Relation(..) | Stream::Asset(_) => {}
         }
     }
 }

@@ -39,7 +39,9 @@ pub async fn fetch(
         let error = match head {
             None => ApiError::new(Code::ResourceNotFound, "record not found"),
             Some(head) if caller.may(Level::Read, &head.record) => {
-                return Ok(visible(&rules, caller, Arc::clone(head)).record.clone());
+                let mut record = visible(&rules, caller, Arc::clone(head)).record.clone();
+                env.assets.sign(&mut record);
+                return Ok(record);
             }
             Some(_) => no_permission(),
         };
@@ -79,13 +81,16 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
         let transient = transient.into_iter().map(|(name, value)| match value {
             Transient::Record(Some(mut record)) => {
                 rules.hide_unreadable(caller, &mut record);
+                env.assets.sign(&mut record);
                 (name, Transient::Record(Some(record)))
             }
             other => (name, other),
         });
         let transient = transient.collect();
         Found {
-            head: select(visible(&rules, caller, head), desired),
+            head: env
+                .assets
+                .sign_head(select(visible(&rules, caller, head), desired)),
             transient,
         }
     });

@@ -59,9 +59,13 @@ struct Prepared {
 pub async fn save(
     env: &RecordEnv,
     turn: &Mutex<()>,
-    command: SaveRecords,
+    mut command: SaveRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
     refuse_malformed_atomic(&command)?;
+    let brought = command.items.iter_mut().flatten();
+    env.assets
+        .complete(brought.map(|item| &mut item.fields))
+        .await?;
     let saving = Saving {
         env,
         command: &command,
@@ -240,7 +244,11 @@ async fn run_before_hooks(
     if !has_changed {
         return Ok(());
     }
-    // Hooks may bring fields that no record had before.
+    // Hooks may bring files, and fields that no record had before.
+    let drafts = prepared.drafts.iter_mut().flatten();
+    env.assets
+        .complete(drafts.map(|draft| &mut draft.record.fields))
+        .await?;
     let drafts = prepared.drafts.iter().flatten();
     let brought: Vec<(RecordId, Fields)> = drafts
         .map(|draft| (draft.record.id.clone(), draft.record.fields.clone()))
@@ -268,6 +276,12 @@ async fn look_around(
         let found = env.load_heads(&targets).await?;
         around.existing = found.by_id.into_keys().collect();
     }
+    let files: Vec<_> = drafts
+        .iter()
+        .flatten()
+        .flat_map(decide::new_files)
+        .collect();
+    around.files = env.assets.load(&files).await?.into_keys().collect();
     for draft in drafts.iter().flatten() {
         let definition = env.definition(&draft.record.id.record_type);
         for (value, fields) in decide::new_unique_values(draft, &definition) {
@@ -320,6 +334,7 @@ async fn after_save(
                 let visible = || {
                     let mut record = record.clone();
                     rules.hide_unreadable(&command.context.caller, &mut record);
+                    env.assets.sign(&mut record);
                     record
                 };
                 outcome

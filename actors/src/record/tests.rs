@@ -472,6 +472,7 @@ fn any_item() -> impl Strategy<Value = SaveItem> {
     let file = Just(Value::Asset(Asset {
         name: "a.png".into(),
         content_type: None,
+        url: None,
     }));
     let field = prop_oneof![
         4 => number.prop_map(|value| ("number", value)),

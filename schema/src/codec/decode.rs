@@ -251,6 +251,7 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
         5 => Stream::Relation(Relation::Friend, reader.text()?.into()),
         6 => Stream::Relation(Relation::Follow, reader.text()?.into()),
         7 => Stream::FieldAccess,
+        12 => Stream::Asset(reader.text()?.into()),
         _ => return Err(CodecError::Malformed("stream")),
     })
 }

@@ -225,6 +225,7 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
         Stream::Relation(Relation::Friend, user) => (5, vec![user.as_str()]),
         Stream::Relation(Relation::Follow, user) => (6, vec![user.as_str()]),
         Stream::FieldAccess => (7, Vec::new()),
+        Stream::Asset(name) => (12, vec![name.as_str()]),
     };
     out.push(number);
     names.into_iter().try_for_each(|name| put_text(out, name))

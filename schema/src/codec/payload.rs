@@ -51,6 +51,8 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
         EventBody::RoleDefined(body) => to_json(body),
         EventBody::RelationAdded(body) | EventBody::RelationRemoved(body) => to_json(body),
         EventBody::FieldAccessSet(body) => to_json(body),
+        EventBody::AssetRegistered(body) => to_json(body),
+        EventBody::AssetUploaded(body) => to_json(body),
         EventBody::Erased(_) => Err(CodecError::Malformed("payload")),
     }
 }
@@ -94,6 +96,8 @@ pub(super) fn decode(
         EventKind::RelationAdded => EventBody::RelationAdded(stored.parse()?),
         EventKind::RelationRemoved => EventBody::RelationRemoved(stored.parse()?),
         EventKind::FieldAccessSet => EventBody::FieldAccessSet(stored.parse()?),
+        EventKind::AssetRegistered => EventBody::AssetRegistered(stored.parse()?),
+        EventKind::AssetUploaded => EventBody::AssetUploaded(stored.parse()?),
     })
 }
 

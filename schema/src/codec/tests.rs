@@ -183,6 +183,10 @@ fn body() -> impl Strategy<Value = EventBody> {
         })),
         user().prop_map(|to| EventBody::RelationAdded(RelationTarget { to })),
         user().prop_map(|to| EventBody::RelationRemoved(RelationTarget { to })),
+        (name(), any::<u64>()).prop_map(|(content_type, size)| {
+            EventBody::AssetRegistered(AssetState { content_type, size })
+        }),
+        any::<u64>().prop_map(|size| EventBody::AssetUploaded(AssetUpload { size })),
     ]
 }
 
@@ -195,6 +199,7 @@ fn stream() -> impl Strategy<Value = Stream> {
         user().prop_map(|id| Stream::Relation(Relation::Friend, id)),
         user().prop_map(|id| Stream::Relation(Relation::Follow, id)),
         Just(Stream::FieldAccess),
+        name().prop_map(|name| Stream::Asset(name.into())),
     ]
 }
 

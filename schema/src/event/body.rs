@@ -1,9 +1,9 @@
 //! What can happen, and the numbers it is stored under.
 
 use super::{
-    AccountLinked, AccountUnlinked, CreationRoles, DefaultAccess, Disabled, FieldDeletion,
-    FieldRename, NoDetails, PasswordRehashed, PasswordSet, RecordPatch, RecordState,
-    RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, AccountUnlinked, AssetState, AssetUpload, CreationRoles, DefaultAccess,
+    Disabled, FieldDeletion, FieldRename, NoDetails, PasswordRehashed, PasswordSet, RecordPatch,
+    RecordState, RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 
@@ -55,6 +55,10 @@ pub enum EventBody {
     RelationRemoved(RelationTarget),
     /// The rules of access to fields were set, all of them.
     FieldAccessSet(FieldAccess),
+    /// A file was announced, or came unannounced.
+    AssetRegistered(AssetState),
+    /// A file's bytes were stored, in place of earlier ones.
+    AssetUploaded(AssetUpload),
     /// An event whose payload was erased from the log; only its kind and place are left.
     Erased(EventKind),
 }
@@ -141,4 +145,6 @@ kinds! {
     RoleDefined = 48, "role.defined", 1;
     RelationAdded = 64, "relation.added", 1;
     RelationRemoved = 65, "relation.removed", 1;
+    AssetRegistered = 96, "asset.registered", 1;
+    AssetUploaded = 97, "asset.uploaded", 1;
 }

@@ -6,6 +6,7 @@
 //! hash chain. Payloads are JSON (sorted keys), so that a log outlives this
 //! program; [`crate::codec`] has the bytes.
 
+mod asset;
 mod body;
 mod commit;
 mod link;
@@ -14,6 +15,7 @@ mod settings;
 mod stream;
 mod user;
 
+pub use asset::{AssetState, AssetUpload};
 pub use body::{EventBody, EventKind, SNAPSHOT_EVERY};
 pub use commit::{Actor, Commit, Event, NewCommit, NewEvent, Origin, Provenance};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};

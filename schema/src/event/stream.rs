@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::id::{RecordId, RoleName, TypeName, UserId};
+use crate::id::{AssetName, RecordId, RoleName, TypeName, UserId};
 use crate::predicate::Relation;
 
 const FIELD_ACCESS: &str = "field_access";
@@ -22,6 +22,8 @@ pub enum Stream {
     Relation(Relation, UserId),
     /// The app's rules of access to fields.
     FieldAccess,
+    /// One file.
+    Asset(AssetName),
 }
 
 impl fmt::Display for Stream {
@@ -33,6 +35,7 @@ impl fmt::Display for Stream {
             Self::Role(name) => write!(f, "role/{name}"),
             Self::Relation(relation, user) => write!(f, "{}/{user}", relation.name()),
             Self::FieldAccess => f.write_str(FIELD_ACCESS),
+            Self::Asset(name) => write!(f, "asset/{name}"),
         }
     }
 }
@@ -49,6 +52,7 @@ impl Stream {
             "type" => Self::Type(rest.into()),
             "user" => Self::User(rest.into()),
             "role" => Self::Role(rest.into()),
+            "asset" => Self::Asset(rest.into()),
             _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
         })
     }
@@ -87,6 +91,7 @@ mod tests {
             "follow/u1",
             "friend/u2",
             "field_access",
+            "asset/folder/a.png",
         ];
         for text in streams {
             assert_eq!(Stream::parse(text).unwrap().to_string(), text);

@@ -8,6 +8,7 @@
 //! 4. If the *database* fails (disk full, I/O), nothing is applied and the caller
 //!    tries again.
 
+mod asset;
 mod fields;
 mod history;
 mod links;
@@ -259,6 +260,7 @@ impl Session<'_> {
                 settings::change_relation(conn, *relation, from, event).await
             }
             Stream::FieldAccess => settings::set_field_access(conn, event).await,
+            Stream::Asset(name) => asset::change(conn, name, event).await,
         }
     }
 

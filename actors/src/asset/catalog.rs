@@ -1,0 +1,132 @@
+//! Completing the values that name files: their media types, and where to fetch them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use skytrail_schema::asset::{edit_assets, see_assets};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::AssetState;
+use skytrail_schema::id::AssetName;
+use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::value::Value;
+
+use crate::projector::Applied;
+use crate::record::live::LiveState;
+use crate::store::RecordStore;
+
+/// Says where files are fetched, for as long as such an address is good.
+pub trait AssetUrls: Send + Sync + 'static {
+    /// Returns a fresh address; `None` when there is none.
+    fn url_of(&self, name: &str) -> Option<String>;
+}
+
+/// What is known of all files. Cheap to clone.
+#[derive(Clone)]
+pub struct AssetCatalog {
+    /// What was projected.
+    pub store: Arc<dyn RecordStore>,
+    /// What is in memory.
+    pub live: Arc<LiveState>,
+    /// How far the store is.
+    pub applied: Applied,
+    /// Where files are fetched.
+    pub urls: Arc<dyn AssetUrls>,
+}
+
+impl AssetCatalog {
+    /// Loads what is known of files, with the versions of their streams; unknown ones are left out.
+    ///
+    /// # Errors
+    /// The store failed or does not catch up.
+    pub async fn load(
+        &self,
+        names: &[AssetName],
+    ) -> Result<HashMap<AssetName, (u32, AssetState)>, ApiError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        self.applied.wait_for(self.live.position()).await?;
+        let known = self.store.load_assets(names).await?;
+        let named = names.iter().cloned().zip(known);
+        Ok(named
+            .filter_map(|(name, known)| Some((name, known?)))
+            .collect())
+    }
+
+    /// Gives the files in fields their media types, whatever the fields said of them.
+    ///
+    /// # Errors
+    /// As [`AssetCatalog::load`].
+    pub async fn complete<'a>(
+        &self,
+        fields: impl Iterator<Item = &'a mut Fields>,
+    ) -> Result<(), ApiError> {
+        let mut values: Vec<&mut Value> = fields.flat_map(Fields::values_mut).collect();
+        let mut names = BTreeSet::new();
+        for value in &values {
+            value.see_assets(&mut |name| {
+                names.insert(AssetName::from(name));
+            });
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let known = self.load(&names.into_iter().collect::<Vec<_>>()).await?;
+        for value in &mut values {
+            value.edit_assets(&mut |asset| {
+                let found = known.get(asset.name.as_str());
+                asset.content_type = found.map(|(_, state)| state.content_type.clone());
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives the files in a wire value their media types and addresses.
+    ///
+    /// # Errors
+    /// As [`AssetCatalog::load`].
+    pub async fn complete_json(&self, json: &mut Json) -> Result<(), ApiError> {
+        let mut names = BTreeSet::new();
+        see_assets(json, &mut |name| {
+            names.insert(AssetName::from(name));
+        });
+        if names.is_empty() {
+            return Ok(());
+        }
+        let known = self.load(&names.into_iter().collect::<Vec<_>>()).await?;
+        edit_assets(json, &mut |asset| {
+            if let Some((_, state)) = known.get(asset.name.as_str()) {
+                asset.content_type = Some(state.content_type.clone());
+            }
+            asset.url = self.urls.url_of(&asset.name);
+        });
+        Ok(())
+    }
+
+    /// Gives the files in a wire value their addresses.
+    pub fn sign_json(&self, json: &mut Json) {
+        edit_assets(json, &mut |asset| {
+            asset.url = self.urls.url_of(&asset.name);
+        });
+    }
+
+    /// Gives the files in a record their addresses, for a record on its way out.
+    pub fn sign(&self, record: &mut Record) {
+        for value in record.fields.values_mut() {
+            value.edit_assets(&mut |asset| asset.url = self.urls.url_of(&asset.name));
+        }
+    }
+
+    /// As [`AssetCatalog::sign`], for a shared record, which is copied only if it names files.
+    pub fn sign_head(&self, mut head: Arc<Head>) -> Arc<Head> {
+        let mut has_assets = false;
+        for value in head.record.fields.values() {
+            value.see_assets(&mut |_| has_assets = true);
+        }
+        if has_assets {
+            self.sign(&mut Arc::make_mut(&mut head).record);
+        }
+        head
+    }
+}

@@ -1,0 +1,39 @@
+//! Plugins see files with their media types and addresses.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
+
+use super::AssetCatalog;
+use crate::plugin::{PluginGate, PluginRequest, Points};
+
+/// A way to the plugins that completes the files in what goes there.
+pub struct AssetGate {
+    /// The way itself.
+    pub inner: Arc<dyn PluginGate>,
+    /// What is known of files.
+    pub assets: AssetCatalog,
+}
+
+#[async_trait]
+impl PluginGate for AssetGate {
+    fn points(&self) -> Arc<Points> {
+        self.inner.points()
+    }
+
+    async fn call(&self, mut request: PluginRequest) -> Result<Json, ApiError> {
+        if request.kind == "op" {
+            self.assets.complete_json(&mut request.param).await?;
+        } else {
+            // Records have their media types already.
+            self.assets.sign_json(&mut request.param);
+        }
+        self.inner.call(request).await
+    }
+
+    fn announce(&self, name: &'static str, param: Json) {
+        self.inner.announce(name, param);
+    }
+}

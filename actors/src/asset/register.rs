@@ -1,0 +1,105 @@
+//! Registering files, and noting that their bytes have come.
+
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{AssetState, AssetUpload, EventBody, Stream};
+use skytrail_schema::id::AssetName;
+use tokio::sync::Mutex;
+
+use crate::context::RequestContext;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::env::RecordEnv;
+
+/// What is known of files, and adding to it.
+pub struct Assets {
+    env: RecordEnv,
+    turn: Mutex<()>,
+}
+
+impl Assets {
+    /// Builds the register.
+    pub fn new(env: RecordEnv) -> Self {
+        Self {
+            env,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Finds what is known of a file.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn find(&self, name: &AssetName) -> Result<Option<AssetState>, ApiError> {
+        let mut known = self.env.assets.load(std::slice::from_ref(name)).await?;
+        Ok(known.remove(name).map(|(_, state)| state))
+    }
+
+    /// Gives the files in a wire value on its way out their media types and addresses.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn complete(&self, json: &mut Json) -> Result<(), ApiError> {
+        self.env.assets.complete_json(json).await
+    }
+
+    /// Registers a new file whose bytes are still to come. Replies when durable.
+    ///
+    /// # Errors
+    /// Overload.
+    pub async fn register(
+        &self,
+        name: &AssetName,
+        state: AssetState,
+        context: &RequestContext,
+    ) -> Result<(), ApiError> {
+        self.append(name, state, None, context).await
+    }
+
+    /// Notes the size of the bytes that were stored for a file, which is registered as `state` if
+    /// it is not known. Replies when durable.
+    ///
+    /// # Errors
+    /// Overload.
+    pub async fn note_upload(
+        &self,
+        name: &AssetName,
+        state: AssetState,
+        context: &RequestContext,
+    ) -> Result<(), ApiError> {
+        let upload = AssetUpload { size: state.size };
+        self.append(name, state, Some(upload), context).await
+    }
+
+    async fn append(
+        &self,
+        name: &AssetName,
+        state: AssetState,
+        upload: Option<AssetUpload>,
+        context: &RequestContext,
+    ) -> Result<(), ApiError> {
+        let env = &self.env;
+        until_settled(&self.turn, |_| async {
+            let read_position = env.live.position();
+            let known = env.assets.load(std::slice::from_ref(name)).await?;
+            let mut version = known.get(name).map_or(0, |(version, _)| *version);
+            let stream = || Stream::Asset(name.clone());
+            let mut plan = Plan::default();
+            if version == 0 {
+                version += 1;
+                let body = EventBody::AssetRegistered(state.clone());
+                plan.push(stream(), version, body);
+            }
+            if let Some(upload) = upload {
+                plan.push(stream(), version + 1, EventBody::AssetUploaded(upload));
+            }
+            Ok(
+                match commit(&env.log, plan, read_position, context).await? {
+                    Outcome::Done(_) => Outcome::Done(()),
+                    Outcome::Conflict => Outcome::Conflict,
+                },
+            )
+        })
+        .await
+    }
+}

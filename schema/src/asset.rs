@@ -1,0 +1,191 @@
+//! Files as values of fields: finding them within a value, and names that stay below one folder.
+
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use crate::id::AssetName;
+use crate::value::{Asset, Value};
+
+/// The longest name, in bytes: object stores take no longer key.
+const MAX_NAME_BYTES: usize = 1024;
+/// The longest part between slashes, in bytes: file systems take no longer one.
+const MAX_PART_BYTES: usize = 255;
+
+impl Value {
+    /// Calls `see` with the name of every file in the value, at any depth.
+    pub fn see_assets(&self, see: &mut dyn FnMut(&str)) {
+        match self {
+            Self::Asset(asset) => see(&asset.name),
+            Self::Json(json) => see_assets(json, see),
+            _ => {}
+        }
+    }
+
+    /// Lets `edit` change every file in the value, at any depth.
+    pub fn edit_assets(&mut self, edit: &mut dyn FnMut(&mut Asset)) {
+        match self {
+            Self::Asset(asset) => edit(asset),
+            Self::Json(json) => edit_assets(json, edit),
+            _ => {}
+        }
+    }
+}
+
+/// Calls `see` with the name of every file in a wire value, at any depth.
+pub fn see_assets(json: &Json, see: &mut dyn FnMut(&str)) {
+    match json {
+        Json::Array(items) => items.iter().for_each(|item| see_assets(item, see)),
+        Json::Object(object) => match Asset::from_wire(object) {
+            Some(asset) => see(&asset.name),
+            None => object.values().for_each(|member| see_assets(member, see)),
+        },
+        _ => {}
+    }
+}
+
+/// Lets `edit` change every file in a wire value, at any depth.
+pub fn edit_assets(json: &mut Json, edit: &mut dyn FnMut(&mut Asset)) {
+    match json {
+        Json::Array(items) => items.iter_mut().for_each(|item| edit_assets(item, edit)),
+        Json::Object(object) => match Asset::from_wire(object) {
+            Some(mut asset) => {
+                edit(&mut asset);
+                *json = asset.to_wire();
+            }
+            None => object
+                .values_mut()
+                .for_each(|member| edit_assets(member, edit)),
+        },
+        _ => {}
+    }
+}
+
+impl AssetName {
+    /// Makes a name out of what somebody sent, as v1 does: parts that are empty or dots go, so do
+    /// leading slashes and dots, every `..` and every `+`.
+    ///
+    /// `None` when nothing is left, for control characters, and for names that no store takes.
+    pub fn clean(raw: &str) -> Option<Self> {
+        let mut name = raw.to_owned();
+        loop {
+            let cleaned = clean_once(&name);
+            if cleaned == name {
+                break;
+            }
+            name = cleaned;
+        }
+        let is_short = |part: &str| part.len() <= MAX_PART_BYTES;
+        let is_storable = !name.is_empty()
+            && name.len() <= MAX_NAME_BYTES
+            && name.split('/').all(is_short)
+            && !name.chars().any(char::is_control);
+        is_storable.then(|| Self::from(name))
+    }
+
+    /// Returns the name of a new file: in the folder that `name` says, its last part behind `id`.
+    ///
+    /// `None` when that is no name, see [`AssetName::clean`].
+    pub fn unique(raw: &str, id: Uuid) -> Option<Self> {
+        let (folder, file) = raw.rsplit_once('/').unwrap_or(("", raw));
+        Self::clean(file)?;
+        Self::clean(&format!("{folder}/{id}-{file}"))
+    }
+}
+
+fn clean_once(name: &str) -> String {
+    let name = name.replace(['+'], "").replace("..", "");
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        if !matches!(part, "" | ".") {
+            parts.push(part);
+        }
+    }
+    parts.join("/").trim_start_matches(['/', '.']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn clean(raw: &str) -> Option<String> {
+        AssetName::clean(raw).map(|name| name.to_string())
+    }
+
+    #[test]
+    fn names_are_cleaned_as_v1_does() {
+        let cases = [
+            ("a.txt", "a.txt"),
+            ("dir/a.txt", "dir/a.txt"),
+            ("/etc/passwd", "etc/passwd"),
+            ("../../etc/passwd", "etc/passwd"),
+            ("a/.../b", "a/b"),
+            ("a//b/./c", "a/b/c"),
+            (".hidden", "hidden"),
+            ("1+1=2.txt", "11=2.txt"),
+            ("a..b", "ab"),
+            (".+./x", "x"),
+            ("..\\..\\x", "\\\\x"),
+            ("Grüße 文.png", "Grüße 文.png"),
+        ];
+        for (raw, wanted) in cases {
+            assert_eq!(clean(raw).as_deref(), Some(wanted), "{raw}");
+        }
+        let long = "x".repeat(256);
+        let deep = "x/".repeat(600);
+        for raw in ["", "/", "..", "+", "a\0b", "a\nb", "a\x7f", &long, &deep] {
+            assert_eq!(clean(raw), None, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn new_names_keep_the_folder_and_say_the_file() {
+        let id = Uuid::from_u128(7);
+        let unique = |raw: &str| AssetName::unique(raw, id).map(|name| name.to_string());
+        assert_eq!(unique("a.txt"), Some(format!("{id}-a.txt")));
+        assert_eq!(unique("x/../y/a.txt"), Some(format!("x/y/{id}-a.txt")));
+        assert_eq!(unique("x/"), None);
+        assert_eq!(unique(""), None);
+    }
+
+    proptest! {
+        /// Whatever is sent, the name is one that a path below a folder can have, and the same
+        /// when it comes back in an address.
+        #[test]
+        fn no_name_leads_out_of_its_folder(raw in "[a./+\\\\%é\0 ]{0,24}|.{0,40}") {
+            let id = Uuid::from_u128(1);
+            for name in [AssetName::clean(&raw), AssetName::unique(&raw, id)].into_iter().flatten() {
+                let text = name.as_str();
+                prop_assert!(!text.starts_with(['/', '.']));
+                prop_assert!(!text.contains("..") && !text.contains('+'));
+                prop_assert!(text.split('/').all(|part| !matches!(part, "" | "." | "..")));
+                prop_assert_eq!(AssetName::clean(text), Some(name.clone()));
+                let path = std::path::Path::new("/store").join(text);
+                let is_plain = |part| matches!(part, std::path::Component::Normal(_));
+                prop_assert!(path.components().skip(1).all(is_plain));
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_found_and_changed_at_any_depth() {
+        let mut json = json!({
+            "list": [{"$type": "asset", "$name": "a", "$url": "old"}, 1],
+            "no": {"$type": "date", "$date": "2017-01-01T00:00:00Z"},
+        });
+        let mut names = Vec::new();
+        see_assets(&json, &mut |name| names.push(name.to_owned()));
+        assert_eq!(names, ["a"]);
+        edit_assets(&mut json, &mut |asset| {
+            asset.content_type = Some("text/plain".into());
+            asset.url = Some("new".into());
+        });
+        let wanted = json!({
+            "$type": "asset", "$name": "a", "$content_type": "text/plain", "$url": "new",
+        });
+        assert_eq!(json["list"][0], wanted);
+        assert_eq!(json["no"]["$date"], "2017-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,19 @@
+//! What happens to files. Their bytes are in a file store, never here.
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetState {
+    /// The media type, as whoever registered it said; never changes.
+    pub content_type: String,
+    /// The size in bytes: announced at first, then that of the last upload.
+    pub size: u64,
+}
+
+/// See [`EventBody::AssetUploaded`](super::EventBody::AssetUploaded).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetUpload {
+    /// The size in bytes.
+    pub size: u64,
+}

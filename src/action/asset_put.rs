@@ -1,0 +1,66 @@
+//! `asset:put`
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::AssetState;
+use skytrail_schema::id::AssetName;
+use skytrail_schema::value::Asset;
+use uuid::Uuid;
+
+use super::{Call, Outcome, Reply};
+use crate::asset::escape_path;
+
+pub(super) async fn run(call: Call) -> Outcome {
+    let Call {
+        services,
+        context,
+        body,
+        ..
+    } = call;
+    let bad_name = || missing("filename", "filename");
+    let name = body.get("filename").and_then(Json::as_str);
+    let name = name.and_then(|name| AssetName::unique(name, Uuid::new_v4()));
+    let name = name.ok_or_else(bad_name)?;
+    let content_type = body.get("content-type").and_then(Json::as_str);
+    let content_type = content_type.ok_or_else(|| missing("content-type", "content type"))?;
+    let size = size(&body).ok_or_else(|| missing("content-size", "content size"))?;
+    let max_bytes = services.files.limits.max_bytes;
+    if size > max_bytes {
+        return Err(too_large(max_bytes));
+    }
+    let state = AssetState {
+        content_type: content_type.to_owned(),
+        size,
+    };
+    let asset = Asset {
+        url: services.files.urls.url_of(name.as_str()),
+        content_type: Some(state.content_type.clone()),
+        name: name.to_string(),
+    };
+    services.assets.register(&name, state, &context).await?;
+    // Escaped: clients send the address as it is, and not every name can be sent so.
+    let action = format!("/files/{}", escape_path(name.as_str()));
+    Reply::new(&json!({"asset": asset.to_wire(), "post-request": {"action": action}}))
+}
+
+fn size(body: &Map<String, Json>) -> Option<u64> {
+    let size = body.get("content-size")?.as_f64()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "v1 truncates, too; what is below 0 is 0"
+    )]
+    let whole = size as u64;
+    Some(whole)
+}
+
+fn missing(argument: &str, what: &str) -> ApiError {
+    let message = format!("Missing {what} or {what} is invalid");
+    ApiError::invalid_argument(message, &[argument])
+}
+
+/// Returns the refusal of a file above the limit.
+pub fn too_large(max_bytes: u64) -> ApiError {
+    let message = format!("the file is larger than {max_bytes} bytes");
+    ApiError::new(Code::AssetSizeTooLarge, message).with_status(413)
+}

@@ -1,0 +1,225 @@
+//! The addresses of files, and the signatures that make them good for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use hmac::{Hmac, Mac as _};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::Sha256;
+use skytrail_actors::asset::AssetUrls;
+use skytrail_actors::clock::Clock;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::time::Timestamp;
+
+use super::store::FileError;
+use crate::config::Secret;
+
+/// How long an address is good.
+pub(super) const VALIDITY: Duration = Duration::from_secs(15 * 60);
+
+/// What a part of a path has to escape.
+const PART: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+const PATH: &AsciiSet = &PART.remove(b'/');
+
+/// Escapes a name as one part of a path: a slash, too.
+pub fn escape_name(name: &str) -> String {
+    utf8_percent_encode(name, PART).to_string()
+}
+
+/// Escapes a name as a path: slashes stay.
+pub fn escape_path(name: &str) -> String {
+    utf8_percent_encode(name, PATH).to_string()
+}
+
+/// Signs names of files until a time. Plugins do the same with the same secret.
+#[derive(Clone)]
+pub struct UrlSigner(Hmac<Sha256>);
+
+impl UrlSigner {
+    /// Takes the secret.
+    ///
+    /// # Errors
+    /// It is empty: everybody could sign.
+    pub fn new(secret: &Secret) -> Result<Self, FileError> {
+        let secret = secret.reveal().as_bytes();
+        let keyed = Hmac::new_from_slice(secret).ok();
+        let keyed = keyed.filter(|_| !secret.is_empty()).map(Self);
+        keyed.ok_or_else(|| FileError::Failed("the secret is empty".to_owned()))
+    }
+
+    /// Returns the signature of a name until `expiry`, in seconds since 1970.
+    pub fn sign(&self, name: &str, expiry: i64) -> String {
+        URL_SAFE.encode(self.mac(name, expiry).finalize().into_bytes())
+    }
+
+    /// Whether a signature is right; takes as long for every wrong one.
+    ///
+    /// `None` when it is no signature. Both alphabets of base64 are taken, since v1's JavaScript
+    /// plugins write the other one, whose `+` comes as a space when it is not escaped.
+    fn verify(&self, name: &str, expiry: i64, signature: &str) -> Option<bool> {
+        let standard = signature.replace(['-', ' '], "+").replace('_', "/");
+        let bytes = STANDARD.decode(standard).ok()?;
+        Some(self.mac(name, expiry).verify_slice(&bytes).is_ok())
+    }
+
+    fn mac(&self, name: &str, expiry: i64) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        mac.update(name.as_bytes());
+        mac.update(expiry.to_string().as_bytes());
+        mac
+    }
+}
+
+/// Who may fetch files from this server.
+pub enum DownloadGate {
+    /// Everyone.
+    Open,
+    /// Who shows a signature.
+    Signed(UrlSigner),
+    /// Nobody: the addresses lead elsewhere.
+    Closed,
+}
+
+impl DownloadGate {
+    /// Lets a download pass.
+    ///
+    /// # Errors
+    /// 108 without a time, 102 when it is over or there is no signature, 106 for a wrong one.
+    pub fn pass(
+        &self,
+        name: &str,
+        expiry: Option<&str>,
+        signature: &str,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        if matches!(self, Self::Open) {
+            return Ok(());
+        }
+        let denied = || ApiError::new(Code::PermissionDenied, "Access denied");
+        let expiry: Option<i64> = expiry.and_then(|text| text.parse().ok());
+        let expiry = expiry.ok_or_else(|| {
+            ApiError::new(Code::InvalidArgument, "expect expiredAt to be an integer")
+        })?;
+        if now.micros() > expiry.saturating_mul(1_000_000) {
+            return Err(denied());
+        }
+        let Self::Signed(signer) = self else {
+            return Err(denied());
+        };
+        if signer.verify(name, expiry, signature).ok_or_else(denied)? {
+            return Ok(());
+        }
+        Err(ApiError::new(Code::InvalidSignature, "Invalid signature"))
+    }
+}
+
+/// The addresses of the folder store: on this server.
+pub struct FolderUrls {
+    prefix: String,
+    signer: Option<UrlSigner>,
+    clock: Arc<dyn Clock>,
+}
+
+impl FolderUrls {
+    /// Takes what comes before the name; without a signer addresses are good for ever.
+    pub fn new(prefix: String, signer: Option<UrlSigner>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            prefix,
+            signer,
+            clock,
+        }
+    }
+}
+
+impl AssetUrls for FolderUrls {
+    fn url_of(&self, name: &str) -> Option<String> {
+        let url = format!("{}/{}", self.prefix, escape_name(name));
+        let Some(signer) = &self.signer else {
+            return Some(url);
+        };
+        let now = self.clock.now().micros() / 1_000_000;
+        let expiry = now.saturating_add(i64::try_from(VALIDITY.as_secs()).unwrap_or(i64::MAX));
+        let signature = signer.sign(name, expiry);
+        Some(format!("{url}?expiredAt={expiry}&signature={signature}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPIRY: i64 = 1_481_096_834;
+    const SIGNATURE: &str = "R5kMq2neUkCGBjQD6zSv99PajRvI0EqMesuRHQS4hNA=";
+
+    fn signer() -> UrlSigner {
+        UrlSigner::new(&Secret::new("asset_secret")).unwrap()
+    }
+
+    fn pass(name: &str, expiry: Option<&str>, signature: &str, now: i64) -> i64 {
+        let gate = DownloadGate::Signed(signer());
+        let now = Timestamp::from_micros(now * 1_000_000);
+        let passed = gate.pass(name, expiry, signature, now);
+        passed.map_or_else(|error| error.code.number(), |()| 0)
+    }
+
+    #[test]
+    fn signatures_are_those_of_v1() {
+        assert_eq!(signer().sign("index.html", EXPIRY), SIGNATURE);
+        let expiry = EXPIRY.to_string();
+        assert_eq!(pass("index.html", Some(&expiry), SIGNATURE, EXPIRY), 0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_apart() {
+        let expiry = EXPIRY.to_string();
+        let pass = |name, expiry, signature, now| pass(name, expiry, signature, now);
+        assert_eq!(pass("index.html", None, SIGNATURE, 0), 108);
+        assert_eq!(pass("index.html", Some("soon"), SIGNATURE, 0), 108);
+        let late = EXPIRY + 1;
+        assert_eq!(pass("index.html", Some(&expiry), SIGNATURE, late), 102);
+        assert_eq!(pass("index.html", Some(&expiry), "abc", 0), 102);
+        assert_eq!(pass("index.html", Some(&expiry), "YWJj", 0), 106);
+        assert_eq!(pass("index.html", Some(&expiry), "", 0), 106);
+        assert_eq!(pass("other.html", Some(&expiry), SIGNATURE, 0), 106);
+        let other = (EXPIRY + 1).to_string();
+        assert_eq!(pass("index.html", Some(&other), SIGNATURE, 0), 106);
+    }
+
+    #[test]
+    fn both_alphabets_are_taken_also_when_plus_came_as_a_space() {
+        let found = (0..1000).map(|expiry| (expiry, signer().sign("a", expiry)));
+        let mut found = found.filter(|(_, text)| text.contains('-') && text.contains('_'));
+        let (expiry, signature) = found.next().unwrap();
+        let standard = signature.replace('-', "+").replace('_', "/");
+        let unescaped = standard.replace('+', " ");
+        for signature in [signature, standard, unescaped] {
+            assert_eq!(signer().verify("a", expiry, &signature), Some(true));
+        }
+    }
+
+    #[test]
+    fn nobody_passes_a_closed_gate() {
+        let expiry = EXPIRY.to_string();
+        let now = Timestamp::from_micros(0);
+        let refused = DownloadGate::Closed.pass("index.html", Some(&expiry), SIGNATURE, now);
+        assert_eq!(refused.unwrap_err().code, Code::PermissionDenied);
+    }
+
+    #[test]
+    fn names_are_escaped_as_one_part_or_as_a_path() {
+        assert_eq!(escape_name("a b/ü+?#%.txt"), "a%20b%2F%C3%BC+%3F%23%25.txt");
+        assert_eq!(escape_path("a b/ü.txt"), "a%20b/%C3%BC.txt");
+    }
+}

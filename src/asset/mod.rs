@@ -1,0 +1,95 @@
+//! File stores: where the bytes of files are, behind one trait, and the addresses to fetch them.
+//!
+//! A store knows bytes by name and nothing else. What is known of a file (media type, size) is in
+//! the log; who may upload or download is decided at the door.
+
+mod address;
+mod folder;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_actors::asset::AssetUrls;
+use skytrail_actors::clock::Clock;
+
+pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
+pub use folder::Folder;
+pub use store::{ByteRange, Content, FileError, FileStore, Upload};
+
+use crate::config::{AssetStore, Config, Secret};
+
+/// The store in use, with everything that the door needs to know of it.
+pub struct Files {
+    /// The bytes.
+    pub store: Arc<dyn FileStore>,
+    /// Where they are fetched.
+    pub urls: Arc<dyn AssetUrls>,
+    /// Who may fetch them here.
+    pub gate: DownloadGate,
+    /// Bounds of uploads.
+    pub limits: UploadLimits,
+}
+
+/// Bounds of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// The largest file.
+    pub max_bytes: u64,
+    /// How long an upload may take.
+    pub time: Duration,
+}
+
+/// A store that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct OpenError {
+    /// Which store, or which part of it.
+    pub what: String,
+    /// Why.
+    #[source]
+    pub source: FileError,
+}
+
+impl Files {
+    /// Opens the configured store. `secret` signs addresses of the folder store.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub async fn open(
+        config: &Config,
+        secret: &Secret,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let url_prefix = config.asset_url_prefix();
+        let config = &config.assets;
+        let limits = UploadLimits {
+            max_bytes: config.max_bytes,
+            time: config.upload_timeout,
+        };
+        match &config.store {
+            AssetStore::Folder { path, .. } => {
+                let opened = Folder::open(path.clone()).await;
+                let store = opened.map_err(|source| OpenError {
+                    what: format!("files cannot be kept in {}", path.display()),
+                    source,
+                })?;
+                let signer = (!config.is_public).then(|| UrlSigner::new(secret));
+                let signer = signer.transpose().map_err(|source| OpenError {
+                    what: "ASSET_STORE_SECRET".to_owned(),
+                    source,
+                })?;
+                let gate = match &signer {
+                    Some(signer) => DownloadGate::Signed(signer.clone()),
+                    None => DownloadGate::Open,
+                };
+                Ok(Self {
+                    store: Arc::new(store),
+                    urls: Arc::new(FolderUrls::new(url_prefix, signer, clock)),
+                    gate,
+                    limits,
+                })
+            }
+        }
+    }
+}

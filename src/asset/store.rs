@@ -1,0 +1,144 @@
+//! What every file store promises.
+
+use std::ops::Range;
+
+use actix_web::web::Bytes;
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use skytrail_schema::id::AssetName;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There are no bytes under this name.
+    #[error("no such file")]
+    Missing,
+    /// The range begins behind the end.
+    #[error("the range begins behind the end")]
+    OutOfRange,
+    /// The device or the service failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for FileError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Self::Missing,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Bytes from a first to a last one, both counted from 0 and included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// The first.
+    pub first: u64,
+    /// The last; one before the first counts as the first.
+    pub last: u64,
+}
+
+impl ByteRange {
+    /// Parses `bytes=a-b`. Every other form is `None`: it is ignored, as in v1.
+    pub fn parse(header: &str) -> Option<Self> {
+        let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
+        let number = |text: &str| {
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse().ok()).flatten()
+        };
+        Some(Self {
+            first: number(first)?,
+            last: number(last)?,
+        })
+    }
+
+    /// Returns the part of a file of `size` bytes; `None` when it begins behind the end.
+    pub fn within(self, size: u64) -> Option<Range<u64>> {
+        let end = self.last.max(self.first).saturating_add(1).min(size);
+        (self.first < size).then_some(self.first..end)
+    }
+}
+
+/// A file that is being read.
+pub struct Content {
+    /// The size of the whole file.
+    pub size: u64,
+    /// Which part of it comes.
+    pub range: Range<u64>,
+    /// The bytes.
+    pub bytes: BoxStream<'static, Result<Bytes, FileError>>,
+}
+
+/// A store of files: bytes by name.
+#[async_trait]
+pub trait FileStore: Send + Sync + 'static {
+    /// Begins to store a file. Readers see what was there before until the upload is finished, and
+    /// then all of the new bytes; of several uploads the last to finish stays.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn begin(
+        &self,
+        name: &AssetName,
+        content_type: &str,
+    ) -> Result<Box<dyn Upload>, FileError>;
+
+    /// Opens a file, or a part of it.
+    ///
+    /// # Errors
+    /// There is no such file or part; the store failed.
+    async fn open(&self, name: &AssetName, range: Option<ByteRange>) -> Result<Content, FileError>;
+}
+
+/// Bytes on their way into a store. Dropped before it is finished, nothing of it stays.
+#[async_trait]
+pub trait Upload: Send {
+    /// Takes the next bytes; waits while the store is slower than they come.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), FileError>;
+
+    /// Puts the file in its place. When it returns, the file survives a power loss.
+    ///
+    /// # Errors
+    /// The store failed; what was there before stays.
+    async fn finish(self: Box<Self>) -> Result<(), FileError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ranges_with_both_ends_count() {
+        let cases = [
+            ("bytes=0-4", Some((0, 4))),
+            ("bytes=6-100", Some((6, 100))),
+            ("bytes=5-2", Some((5, 2))),
+            ("bytes=5-", None),
+            ("bytes=-5", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=+0-4", None),
+            ("bytes=a-b", None),
+            ("lines=0-4", None),
+            ("bytes=0-99999999999999999999", None),
+        ];
+        for (header, wanted) in cases {
+            let found = ByteRange::parse(header).map(|range| (range.first, range.last));
+            assert_eq!(found, wanted, "{header}");
+        }
+    }
+
+    #[test]
+    fn ranges_end_with_the_file() {
+        let within = |first, last, size| ByteRange { first, last }.within(size);
+        assert_eq!(within(0, 4, 11), Some(0..5));
+        assert_eq!(within(6, 100, 11), Some(6..11));
+        assert_eq!(within(5, 2, 11), Some(5..6));
+        assert_eq!(within(0, u64::MAX, 11), Some(0..11));
+        assert_eq!(within(11, 12, 11), None);
+        assert_eq!(within(0, 0, 0), None);
+    }
+}

@@ -1,0 +1,337 @@
+//! `/files/<name>`: uploading and downloading files.
+
+use std::time::Duration;
+
+use actix_multipart::{Multipart, MultipartError};
+use actix_web::body::SizedStream;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::web::Bytes;
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use futures_util::{Stream, StreamExt as _};
+use percent_encoding::percent_decode_str;
+use serde_json::Map;
+use skytrail_actors::context::RequestContext;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{AssetState, Origin};
+use skytrail_schema::id::AssetName;
+use skytrail_schema::value::Asset;
+use tokio::time::{Instant, timeout, timeout_at};
+use uuid::Uuid;
+
+use super::checks::{Asked, Check};
+use super::error;
+use super::frame::trace_of;
+use super::reply::Reply;
+use super::server::{query_value, unmatched};
+use crate::action::asset_put::too_large;
+use crate::asset::{ByteRange, Content, FileError, Upload};
+use crate::services::Services;
+
+const PREFIX: &str = "/files/";
+/// How long the next bytes of an upload may take.
+const SILENCE: Duration = Duration::from_secs(60);
+const UNKNOWN_TYPE: &str = "application/octet-stream";
+
+/// Adds the routes.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    let files = web::resource("/files/{name:.*}")
+        .route(web::get().to(download))
+        .route(web::put().to(put))
+        .route(web::post().to(post))
+        .default_service(web::route().to(unmatched));
+    config.service(files);
+}
+
+/// Returns the name that a path asks for, decoded: what is not UTF-8 is Latin-1, which v1.s client for
+/// Node sends.
+fn raw_name(path: &str) -> String {
+    let escaped = path.strip_prefix(PREFIX).unwrap_or_default();
+    let bytes: Vec<u8> = percent_decode_str(escaped).collect();
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| error.as_bytes().iter().copied().map(char::from).collect())
+}
+
+async fn download(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
+    let _running = services.running.token();
+    let answer = find(&services, &request).await;
+    answer.unwrap_or_else(|refused| error::failure(&refused))
+}
+
+async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let raw = raw_name(request.uri().path());
+    let not_found = || ApiError::unexpected(format!("failed to fetch asset id = {raw}"));
+    let name = AssetName::clean(&raw).ok_or_else(not_found)?;
+    let query = request.query_string();
+    let expiry = query_value(query, "expiredAt");
+    let signature = query_value(query, "signature").unwrap_or_default();
+    let now = services.clock.now();
+    let gate = &services.files.gate;
+    gate.pass(name.as_str(), expiry.as_deref(), &signature, now)?;
+    let not_found = || ApiError::unexpected(format!("failed to fetch asset id = {name}"));
+    let state = services.assets.find(&name).await?.ok_or_else(not_found)?;
+    let range = request.headers().get(RANGE);
+    let range = range
+        .and_then(|range| range.to_str().ok())
+        .and_then(ByteRange::parse);
+    match services.files.store.open(&name, range).await {
+        Ok(content) => Ok(respond(content, &state, range.is_some())),
+        Err(FileError::OutOfRange) => Ok(HttpResponse::RangeNotSatisfiable()
+            .insert_header((CONTENT_TYPE, "text/plain"))
+            .insert_header((CONTENT_LENGTH, "0"))
+            .finish()),
+        Err(FileError::Missing) => Err(not_found()),
+        Err(FileError::Failed(cause)) => {
+            tracing::error!(cause, "a file could not be read");
+            Err(not_found())
+        }
+    }
+}
+
+fn respond(content: Content, state: &AssetState, is_part: bool) -> HttpResponse {
+    let Content { size, range, bytes } = content;
+    let mut answer = HttpResponse::build(if is_part {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    });
+    if is_part {
+        let last = range.end.saturating_sub(1);
+        answer.insert_header((
+            CONTENT_RANGE,
+            format!("bytes {}-{last}/{size}", range.start),
+        ));
+    }
+    let known = HeaderValue::from_str(&state.content_type).ok();
+    let known = known.filter(|known| !known.is_empty());
+    answer
+        .insert_header((
+            CONTENT_TYPE,
+            known.unwrap_or(HeaderValue::from_static(UNKNOWN_TYPE)),
+        ))
+        // What somebody uploaded as text must not run as a script.
+        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(SizedStream::new(range.end - range.start, bytes))
+}
+
+async fn put(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let _running = services.running.token();
+    let store = async {
+        let upload = Incoming::new(&services, &request).await?;
+        let content_type = request.headers().get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|text| text.to_str().ok());
+        let broken = |_| bad_request("the body could not be read");
+        let bytes = payload.map(|part| part.map_err(broken));
+        upload.store(content_type.unwrap_or_default(), bytes).await
+    };
+    answer(store.await)
+}
+
+async fn post(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let _running = services.running.token();
+    let store = async {
+        let upload = Incoming::new(&services, &request).await?;
+        if !request
+            .content_type()
+            .eq_ignore_ascii_case("multipart/form-data")
+        {
+            let message = "request Content-Type isn't multipart/form-data";
+            return Err(bad_request(message));
+        }
+        let mut form = Multipart::new(request.headers(), payload);
+        loop {
+            let next = timeout_at(upload.deadline, timeout(SILENCE, form.next()));
+            let Ok(Ok(next)) = next.await else {
+                return Err(too_slow());
+            };
+            let part = next.ok_or_else(|| bad_request("Missing file in multiparts form"))?;
+            let part = part.map_err(|error| unreadable(&error))?;
+            if part.name() != Some("file") {
+                continue;
+            }
+            let content_type = part.headers().get(CONTENT_TYPE);
+            let content_type = content_type.and_then(|text| text.to_str().ok());
+            let content_type = content_type
+                .map(str::to_owned)
+                .ok_or_else(|| ApiError::unexpected("the file's part has no Content-Type"))?;
+            let bytes = part.map(|chunk| chunk.map_err(|error| unreadable(&error)));
+            return upload.store(&content_type, bytes).await;
+        }
+    };
+    answer(store.await)
+}
+
+fn answer(stored: Result<Reply, ApiError>) -> HttpResponse {
+    match stored {
+        Ok(reply) => error::success(reply),
+        Err(refused) => error::failure(&refused),
+    }
+}
+
+/// An upload by somebody who may.
+struct Incoming<'a> {
+    services: &'a Services,
+    context: RequestContext,
+    raw: String,
+    deadline: Instant,
+}
+
+impl<'a> Incoming<'a> {
+    /// Checks the key and what is announced.
+    async fn new(services: &'a Services, request: &HttpRequest) -> Result<Self, ApiError> {
+        let key = request.headers().get("x-skygear-api-key");
+        let key = key
+            .and_then(|key| key.to_str().ok())
+            .filter(|key| !key.is_empty());
+        let key = key.map(str::to_owned);
+        let key = key.or_else(|| query_value(request.query_string(), "api_key"));
+        let context = RequestContext {
+            caller: Default::default(),
+            request_id: trace_of(request).id,
+            tag: "asset",
+            may_migrate: false,
+            origin: Origin::Api,
+            ..RequestContext::system()
+        };
+        let nothing = Map::new();
+        let mut asked = Asked::new(services, &nothing, key, None, context);
+        asked.pass(&[Check::AccessKey]).await?;
+        let limits = services.files.limits;
+        let announced = request.headers().get(CONTENT_LENGTH);
+        let announced = announced.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+        // A form is a little larger than its file; whether it is too large shows on the way.
+        let is_form = request.method() == actix_web::http::Method::POST;
+        if !is_form && announced.is_some_and(|bytes| bytes > limits.max_bytes) {
+            return Err(too_large(limits.max_bytes));
+        }
+        Ok(Self {
+            context: asked.context,
+            services,
+            raw: raw_name(request.uri().path()),
+            deadline: Instant::now() + limits.time,
+        })
+    }
+
+    /// Stores the bytes as they come; a file that is not known gets a name of its own.
+    async fn store(
+        self,
+        content_type: &str,
+        bytes: impl Stream<Item = Result<Bytes, ApiError>> + Unpin,
+    ) -> Result<Reply, ApiError> {
+        if content_type.is_empty() {
+            let message = "Content-Type cannot be empty";
+            return Err(ApiError::new(Code::InvalidArgument, message));
+        }
+        let (services, raw) = (self.services, self.raw.as_str());
+        let bad_name = || {
+            let message = "Missing filename or filename is invalid";
+            ApiError::invalid_argument(message, &["filename"])
+        };
+        let asked_for = AssetName::clean(raw).ok_or_else(bad_name)?;
+        let known = services.assets.find(&asked_for).await?;
+        let (name, content_type) = match known {
+            Some(known) => (asked_for, known.content_type),
+            None => {
+                let name = AssetName::unique(raw, Uuid::new_v4()).ok_or_else(bad_name)?;
+                (name, content_type.to_owned())
+            }
+        };
+        let mut bytes = Body {
+            bytes,
+            deadline: self.deadline,
+            left: services.files.limits.max_bytes,
+            max_bytes: services.files.limits.max_bytes,
+        };
+        let Some(first) = bytes.next().await? else {
+            return Err(ApiError::new(Code::InvalidArgument, "Zero-byte content"));
+        };
+        let store = &services.files.store;
+        let upload = store
+            .begin(&name, &content_type)
+            .await
+            .map_err(not_stored)?;
+        let size = write(upload, first, &mut bytes).await?;
+        let state = AssetState { content_type, size };
+        let asset = Asset {
+            url: services.files.urls.url_of(name.as_str()),
+            content_type: Some(state.content_type.clone()),
+            name: name.to_string(),
+        };
+        services
+            .assets
+            .note_upload(&name, state, &self.context)
+            .await?;
+        Reply::new(&asset.to_wire())
+    }
+}
+
+async fn write(
+    mut upload: Box<dyn Upload>,
+    first: Bytes,
+    bytes: &mut Body<impl Stream<Item = Result<Bytes, ApiError>> + Unpin>,
+) -> Result<u64, ApiError> {
+    let mut size = 0;
+    let mut next = Some(first);
+    while let Some(chunk) = next {
+        size += chunk.len() as u64;
+        upload.write(chunk).await.map_err(not_stored)?;
+        next = bytes.next().await?;
+    }
+    upload.finish().await.map_err(not_stored)?;
+    Ok(size)
+}
+
+/// The bytes of a file as they come, within their bounds.
+struct Body<S> {
+    bytes: S,
+    deadline: Instant,
+    left: u64,
+    max_bytes: u64,
+}
+
+impl<S: Stream<Item = Result<Bytes, ApiError>> + Unpin> Body<S> {
+    /// Returns the next bytes, never none of them; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let next = timeout_at(self.deadline, timeout(SILENCE, self.bytes.next()));
+            let Ok(Ok(next)) = next.await else {
+                return Err(too_slow());
+            };
+            let Some(chunk) = next.transpose()? else {
+                return Ok(None);
+            };
+            let left = self.left.checked_sub(chunk.len() as u64);
+            self.left = left.ok_or_else(|| too_large(self.max_bytes))?;
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+}
+
+fn bad_request(message: &str) -> ApiError {
+    ApiError::new(Code::BadRequest, message)
+}
+
+fn unreadable(error: &MultipartError) -> ApiError {
+    bad_request(&format!("the form could not be read: {error}"))
+}
+
+fn too_slow() -> ApiError {
+    bad_request("the file did not come in time").with_status(408)
+}
+
+fn not_stored(error: FileError) -> ApiError {
+    tracing::error!(%error, "a file could not be stored");
+    ApiError::unexpected("the file could not be stored")
+}

@@ -1,0 +1,214 @@
+//! Uploads: whole or not at all, within bounds, never in memory.
+
+use std::io::Read as _;
+
+use serde_json::{Value as Json, json};
+
+use super::raw::Raw;
+use super::{announce, ask, form, num_unfinished, path_of, request, upload};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+const MIB: usize = 1 << 20;
+
+fn put_head(length: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("Content-Type", "application/x-test".to_owned()),
+        ("Content-Length", length.to_string()),
+    ]
+}
+
+#[test]
+fn an_announced_file_is_sent_as_the_sdks_do_and_read_back() {
+    let server = TestServer::start();
+    let client = Client::anonymous(&server);
+    let (asset, action) = announce(&client, "photos/me.png", "image/png", 5);
+    let name = asset["$name"].as_str().unwrap();
+    assert!(
+        name.starts_with("photos/") && name.ends_with("-me.png"),
+        "{name}"
+    );
+    assert_eq!(action, format!("/files/{name}"));
+    // Announced, but not there yet.
+    let answer = ask(&server, "GET", &path_of(&asset), &[]);
+    assert_eq!((answer.status, answer.code()), (500, 10000));
+
+    let (content_type, body) = form("text/html", b"bytes");
+    let head = [("Content-Type", content_type.as_str())];
+    let stored = request(&server, "POST", &action, &head, Some(&body)).result();
+    assert_eq!(stored["$name"], asset["$name"]);
+    assert_eq!(stored["$content_type"], "image/png", "{stored}");
+    let answer = ask(&server, "GET", &path_of(&asset), &[]);
+    assert_eq!(
+        (answer.status, answer.bytes.as_slice()),
+        (200, &b"bytes"[..])
+    );
+    assert_eq!(answer.header("Content-Type"), Some("image/png"));
+    assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
+}
+
+#[test]
+fn a_key_may_be_in_the_query_and_must_be_right() {
+    let server = TestServer::start();
+    let ask = |query: &str| {
+        let url = format!("{}/files/a.txt{query}", server.base_url);
+        let head = [("Content-Type".to_owned(), "text/plain".to_owned())];
+        crate::support::client::send("PUT", &url, &head, Some(b"x".to_vec())).unwrap()
+    };
+    let key = crate::support::server::API_KEY;
+    assert_eq!(ask(&format!("?api_key={key}")).status, 200);
+    assert_eq!(
+        (ask("?api_key=no").status, ask("?api_key=no").code()),
+        (401, 103)
+    );
+    assert_eq!((ask("").status, ask("").code()), (401, 101));
+}
+
+#[test]
+fn a_file_above_the_limit_is_refused_however_it_comes() {
+    let server = TestServer::with(&[("ASSET_MAX_BYTES", "1000")]);
+    let client = Client::anonymous(&server);
+    let body = json!({"filename": "a", "content-type": "text/plain", "content-size": 1001});
+    let answer = client.call("asset:put", body);
+    assert_eq!((answer.status, answer.code()), (413, 129));
+
+    let (_, action) = announce(&client, "a", "text/plain", 1000);
+    let large = vec![b'x'; 1001];
+    let head = [("Content-Type", "text/plain")];
+    let answer = request(&server, "PUT", &action, &head, Some(&large));
+    assert_eq!((answer.status, answer.code()), (413, 129));
+    let (content_type, body) = form("text/plain", &large);
+    let head = [("Content-Type", content_type.as_str())];
+    let answer = request(&server, "POST", &action, &head, Some(&body));
+    assert_eq!((answer.status, answer.code()), (413, 129));
+
+    // Without an announced length, and far more than the limit.
+    let mut chunked = Raw::connect(&server);
+    let head = [
+        ("Content-Type", "text/plain".to_owned()),
+        ("Transfer-Encoding", "chunked".to_owned()),
+    ];
+    chunked.head("PUT", action.as_bytes(), &head);
+    let chunk = [
+        format!("{MIB:x}\r\n").into_bytes(),
+        vec![b'x'; MIB],
+        b"\r\n".to_vec(),
+    ]
+    .concat();
+    chunked.try_send(&chunk);
+    let (status, text) = chunked.text();
+    assert_eq!(status, 413, "{text}");
+
+    let (content_type, body) = form("text/plain", &large[..1000]);
+    let head = [("Content-Type", content_type.as_str())];
+    assert_eq!(
+        request(&server, "POST", &action, &head, Some(&body)).status,
+        200
+    );
+    assert_eq!(num_unfinished(&server), 0);
+}
+
+#[test]
+fn a_client_that_hangs_up_leaves_nothing() {
+    let server = TestServer::start();
+    let before = upload(&server, "a.txt", "text/plain", "whole");
+    let path = format!("/files/{}", before["$name"].as_str().unwrap());
+    for path in [path.as_str(), "/files/new.txt"] {
+        let mut raw = Raw::connect(&server);
+        raw.head("PUT", path.as_bytes(), &put_head(4 * MIB));
+        raw.send(&vec![1; MIB]);
+        eventually("the upload begins", || {
+            (num_unfinished(&server) == 1).then_some(())
+        });
+        drop(raw);
+        eventually("it is thrown away", || {
+            (num_unfinished(&server) == 0).then_some(())
+        });
+    }
+    let answer = ask(&server, "GET", &path_of(&before), &[]);
+    assert_eq!(answer.bytes, b"whole");
+    let kept = std::fs::read_dir(server.data_dir().join("asset")).unwrap();
+    assert_eq!(kept.count(), 2, "the file and the folder of uploads");
+}
+
+#[test]
+fn an_upload_that_takes_too_long_is_ended() {
+    let server = TestServer::with(&[("ASSET_UPLOAD_TIMEOUT", "1")]);
+    let mut raw = Raw::connect(&server);
+    raw.head("PUT", b"/files/slow.txt", &put_head(100));
+    raw.send(b"half");
+    let (status, text) = raw.text();
+    assert_eq!(status, 408, "{text}");
+    eventually("it is thrown away", || {
+        (num_unfinished(&server) == 0).then_some(())
+    });
+}
+
+#[test]
+fn of_uploads_at_once_to_one_name_one_stays_whole() {
+    const LENGTH: usize = 3 * MIB;
+    let server = TestServer::with(&[("ASSET_STORE_PUBLIC", "YES")]);
+    let asset = upload(&server, "race.bin", "application/x-test", "first");
+    let path = format!("/files/{}", asset["$name"].as_str().unwrap());
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            for byte in 1..=4_u8 {
+                let (server, path) = (&server, &path);
+                scope.spawn(move || {
+                    let mut raw = Raw::connect(server);
+                    raw.head("PUT", path.as_bytes(), &put_head(LENGTH));
+                    for _ in 0..3 {
+                        raw.send(&vec![byte; MIB]);
+                    }
+                    assert_eq!(raw.text().0, 200);
+                });
+            }
+        });
+        let found = ask(&server, "GET", &path, &[]);
+        assert_eq!(found.bytes.len(), LENGTH);
+        assert!(found.bytes.iter().all(|byte| *byte == found.bytes[0]));
+    }
+    assert_eq!(num_unfinished(&server), 0);
+}
+
+/// Returns the most memory that the server ever had, in KiB.
+fn peak_memory(server: &TestServer) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_large_file_is_never_in_memory() {
+    const CHUNKS: usize = 300;
+    let server = TestServer::start();
+    upload(&server, "warm.txt", "text/plain", "up");
+    let before = peak_memory(&server);
+    let mut raw = Raw::connect(&server);
+    raw.head("PUT", b"/files/large.bin", &put_head(CHUNKS * MIB));
+    let chunk: Vec<u8> = (0..MIB).map(|place| (place % 251) as u8).collect();
+    for _ in 0..CHUNKS {
+        raw.send(&chunk);
+    }
+    let (status, text) = raw.text();
+    assert_eq!(status, 200, "{text}");
+    let answer: Json = serde_json::from_str(&text).unwrap();
+
+    let mut raw = Raw::connect(&server);
+    raw.head("GET", path_of(&answer["result"]).as_bytes(), &[]);
+    let (status, length, mut body) = raw.answer();
+    assert_eq!((status, length), (200, (CHUNKS * MIB) as u64));
+    let mut found = vec![0; MIB];
+    for _ in 0..CHUNKS {
+        body.read_exact(&mut found).unwrap();
+        assert!(found == chunk);
+    }
+    let grown = peak_memory(&server) - before;
+    println!("{CHUNKS} MiB went in and out with {grown} KiB of memory");
+    assert!(grown < 32 * 1024, "{grown} KiB more than before");
+}
