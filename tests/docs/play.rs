@@ -1,0 +1,128 @@
+//! Playing examples, and holding answers against what the page promises.
+//!
+//! Words such as `ada-id` and `ada-token` stand for what the server gives: the first answer in
+//! which one stands tells what it is, and requests get that in its place. Times are any times.
+
+use std::collections::BTreeMap;
+
+use regex::{Captures, Regex};
+use serde_json::Value as Json;
+
+use super::page::Example;
+use crate::support::client::{Answer, send};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+
+pub struct Player<'a> {
+    server: &'a TestServer,
+    /// What the words stand for.
+    known: BTreeMap<String, String>,
+    words: Regex,
+    date: Regex,
+}
+
+impl<'a> Player<'a> {
+    pub fn new(server: &'a TestServer) -> Self {
+        let known = [("client-key", API_KEY), ("master-key", MASTER_KEY)];
+        let known = known.map(|(word, value)| (word.to_owned(), value.to_owned()));
+        Self {
+            server,
+            known: known.into(),
+            words: Regex::new(r"\b[a-z]+[0-9]*-(?:id|key|token|name|url)\b").unwrap(),
+            date: Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$").unwrap(),
+        }
+    }
+
+    /// Puts what is known into a text.
+    pub fn filled(&self, text: &str) -> String {
+        let value = |word: &Captures<'_>| {
+            let known = self.known.get(&word[0]);
+            known.map_or_else(|| word[0].to_owned(), Clone::clone)
+        };
+        self.words.replace_all(text, value).into_owned()
+    }
+
+    /// Sends an example's request.
+    pub fn send(&self, example: &Example) -> Answer {
+        let headers = example.headers.iter();
+        let mut headers: Vec<(String, String)> = headers
+            .map(|(name, value)| (name.clone(), self.filled(value)))
+            .collect();
+        let is_typed = headers.iter().any(|(name, _)| name == "Content-Type");
+        if !is_typed {
+            headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+        }
+        let url = format!("{}{}", self.server.base_url, self.filled(&example.path));
+        let body = self.filled(&example.body);
+        let body = (!body.is_empty()).then(|| body.into_bytes());
+        send(&example.method, &url, &headers, body).unwrap()
+    }
+
+    /// Plays an example; returns how the answer differs.
+    pub fn play(&mut self, example: &Example) -> Vec<String> {
+        let answer = self.send(example);
+        let mut differences = Vec::new();
+        if answer.status != example.status {
+            differences.push(format!("status {}", answer.status));
+        }
+        let wanted: Json = match serde_json::from_str(&example.answer) {
+            Ok(wanted) => wanted,
+            Err(error) => return vec![format!("the answer on the page is no JSON: {error}")],
+        };
+        self.compare(&wanted, &answer.json(), "answer", &mut differences);
+        differences
+    }
+
+    fn compare(&mut self, wanted: &Json, found: &Json, at: &str, out: &mut Vec<String>) {
+        match (wanted, found) {
+            (Json::Object(wanted), Json::Object(found)) => {
+                for (name, wanted) in wanted {
+                    let inner = found.get(&self.filled(name));
+                    let inner = inner.unwrap_or(&Json::Null);
+                    self.compare(wanted, inner, &format!("{at}.{name}"), out);
+                }
+                let names: Vec<String> = wanted.keys().map(|name| self.filled(name)).collect();
+                for name in found.keys().filter(|name| !names.contains(name)) {
+                    out.push(format!("{at}.{name} is not on the page"));
+                }
+            }
+            (Json::Array(wanted), Json::Array(found)) if wanted.len() == found.len() => {
+                for (index, (wanted, found)) in wanted.iter().zip(found).enumerate() {
+                    self.compare(wanted, found, &format!("{at}[{index}]"), out);
+                }
+            }
+            (Json::String(wanted), Json::String(found)) if self.fits(wanted, found) => {}
+            (wanted, found) if wanted == found => {}
+            _ => out.push(format!("{at}: the page has {wanted}, the answer {found}")),
+        }
+    }
+
+    /// Whether a text is what the page says; learns the words in it.
+    fn fits(&mut self, wanted: &str, found: &str) -> bool {
+        if self.date.is_match(wanted) {
+            return self.date.is_match(found);
+        }
+        let words: Vec<String> = self
+            .words
+            .find_iter(wanted)
+            .map(|it| it.as_str().into())
+            .collect();
+        let mut pattern = regex::escape(wanted);
+        for word in &words {
+            let value = match self.known.get(word) {
+                // Each login gives a new token.
+                Some(value) if !word.ends_with("-token") => regex::escape(value),
+                _ => r"([^\s/]{8,})".to_owned(),
+            };
+            pattern = pattern.replacen(&regex::escape(word), &value, 1);
+        }
+        let Some(captures) = Regex::new(&format!("^{pattern}$")).unwrap().captures(found) else {
+            return false;
+        };
+        let is_open = |word: &String| word.ends_with("-token") || !self.known.contains_key(word);
+        let open: Vec<String> = words.into_iter().filter(is_open).collect();
+        for (word, value) in open.iter().zip(captures.iter().skip(1).flatten()) {
+            self.known.insert(word.clone(), value.as_str().to_owned());
+        }
+        true
+    }
+}
