@@ -17,6 +17,7 @@ mod docs;
 mod door;
 mod durability;
 mod files;
+mod fuzz;
 mod golden;
 mod lifecycle;
 mod malformed;

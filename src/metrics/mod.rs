@@ -153,6 +153,11 @@ fn write_store(text: &mut Exposition, states: &States) {
     for (cache, entries) in entries {
         family.labelled(&[("cache", cache)], entries);
     }
+    text.gauge(
+        "skytrail_cache_bytes",
+        "Memory that kept records and users take, roughly.",
+    )
+    .value(caches.num_bytes);
     let indexes = states.indexes;
     let mut family = text.gauge("skytrail_indexes", "Indexes that the store looks after.");
     if let Some(indexes) = indexes {

@@ -23,14 +23,28 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// How many pings may go unanswered.
 const MAX_SILENT_PINGS: u32 = 2;
 
-#[derive(Deserialize)]
-struct Frame {
+/// What a client says.
+#[derive(Debug, Deserialize)]
+pub struct Frame {
+    /// `sub`, `unsub` or `pub`.
     #[serde(default)]
-    action: String,
+    pub action: String,
+    /// The channel.
     #[serde(default)]
-    channel: String,
+    pub channel: String,
+    /// What is published.
     #[serde(default)]
-    data: Option<Json>,
+    pub data: Option<Json>,
+}
+
+impl Frame {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// Not JSON, or a member of the wrong type.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text)
+    }
 }
 
 /// What a frame came to.
@@ -120,7 +134,7 @@ async fn serve(
 }
 
 async fn react(hub: &Addr<Hub>, id: ListenerId, text: &str, may_publish: bool) -> Reaction {
-    let frame: Frame = match serde_json::from_str(text) {
+    let frame = match Frame::parse(text) {
         Ok(frame) => frame,
         Err(error) => return Reaction::End(format!("Error: {error} \nClosing Connection")),
     };

@@ -49,6 +49,8 @@ pub struct CacheSizes {
     pub num_records: usize,
     /// Auth rows of users.
     pub num_users: usize,
+    /// About how many bytes these two take.
+    pub num_bytes: usize,
     /// Record types.
     pub num_types: usize,
     /// Hashes of keys that are known to exist.
@@ -132,6 +134,7 @@ impl LiveState {
         CacheSizes {
             num_records: cache.records.len(),
             num_users: cache.users.len(),
+            num_bytes: cache.records.bytes() + cache.users.bytes(),
             num_types,
             num_known_keys: self.keys.len(),
             num_pinned: cache.pinned.len(),
