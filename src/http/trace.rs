@@ -74,8 +74,9 @@ impl Watch {
         let action = named.map_or(route, |named| named.name.as_str());
         let (request_id, duration_ms) = (self.trace.id, took.as_secs_f64() * 1000.0);
         let code = code.map(Code::number);
-        // Nothing of what was asked: it may hold keys, tokens and passwords.
-        if status >= 500 {
+        // Nothing of what was asked: it may hold keys, tokens and passwords. Whoever is sent away
+        // for the time being (503) is no news one by one.
+        if status >= 500 && status != 503 {
             tracing::warn!(%request_id, action, status, code, duration_ms, "request failed");
         } else {
             tracing::debug!(%request_id, action, status, code, duration_ms, "request");
