@@ -73,6 +73,13 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
         "Addresses and accounts that were tried lately.",
     )
     .value(throttle.num_buckets);
+    let audit = &states.audit;
+    text.counter(
+        "skytrail_audit_entries_total",
+        "Entries of the audit trail, by what became of them.",
+    )
+    .labelled(&[("outcome", "written")], audit.num_written)
+    .labelled(&[("outcome", "dropped")], audit.num_dropped);
 }
 
 fn write_log(text: &mut Exposition, states: &States) {

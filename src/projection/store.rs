@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use skytrail_actors::clock::Clock;
 use skytrail_actors::record::apply as fold;
-use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::{
     Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
 };
@@ -17,18 +15,16 @@ use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
 use skytrail_schema::record::Head;
-use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
 use super::condition::{Condition, failed};
-use super::index::{self, IndexEntry, IndexLimits, Look, Stats};
+use super::index::{IndexLimits, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::people;
 use super::query;
@@ -37,19 +33,16 @@ use super::readers::{Reader, Readers};
 use super::sqlite::{MERGE_PAGES, OpenError, StoreOptions, open_writer, reader_options};
 use super::sums;
 
-/// After so many looks at the indexes the planner counts anew: about once an hour.
-const LOOKS_PER_COUNT: u32 = 720;
-
 /// A record store in one SQLite file.
 pub struct SqlStore {
     pub(super) writer: Mutex<Option<Writer>>,
-    readers: Readers,
+    pub(super) readers: Readers,
     catalog: ArcSwap<Catalog>,
     /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
     /// or go, so that nobody reads a table as it was by a catalog as it is.
     columns: RwLock<()>,
-    stats: Stats,
-    limits: IndexLimits,
+    pub(super) stats: Stats,
+    pub(super) limits: IndexLimits,
     pub(super) condition: Condition,
     pub(super) path: PathBuf,
     /// Told when those who look after indexes and pages shall end.
@@ -58,19 +51,19 @@ pub struct SqlStore {
 
 /// The one connection that writes, and what belongs to it.
 pub(super) struct Writer {
-    conn: SqliteConnection,
-    state: WriterState,
+    pub(super) conn: SqliteConnection,
+    pub(super) state: WriterState,
 }
 
 /// A connection that reads, and the catalog that fits what it sees.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     reader: Reader<'a>,
-    catalog: Arc<Catalog>,
+    pub(super) catalog: Arc<Catalog>,
     _columns: RwLockReadGuard<'a, ()>,
 }
 
 impl Reading<'_> {
-    fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+    pub(super) fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         self.reader.conn()
     }
 
@@ -105,7 +98,7 @@ impl SqlStore {
     }
 
     /// Waits for a connection that reads.
-    async fn reader(&self) -> Result<Reading<'_>, StoreError> {
+    pub(super) async fn reader(&self) -> Result<Reading<'_>, StoreError> {
         self.condition.check()?;
         let columns = self.columns.read().await;
         let reader = self.readers.acquire().await;
@@ -116,83 +109,13 @@ impl SqlStore {
         })
     }
 
-    fn failed(&self, error: sqlx::Error) -> StoreError {
+    pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
         self.condition.failed(error)
-    }
-
-    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`].
-    pub fn keep_indexes(self: &Arc<Self>, clock: Arc<dyn Clock>) {
-        let store = Arc::clone(self);
-        spawn_named("index keeper", async move {
-            let mut num_looks: u32 = 0;
-            let pause = || store.ending.run_until_cancelled(sleep(index::PERIOD));
-            while pause().await.is_some() {
-                num_looks += 1;
-                let mut done = store.tend_indexes(clock.now()).await;
-                if num_looks.is_multiple_of(LOOKS_PER_COUNT) {
-                    done = done.and(store.count_anew().await);
-                }
-                if let Err(error) = done {
-                    tracing::warn!(%error, "the indexes could not be looked after");
-                }
-            }
-        });
-    }
-
-    /// Lets the planner count again where tables have grown much since it did.
-    async fn count_anew(&self) -> Result<(), StoreError> {
-        {
-            let mut writer = self.writer.lock().await;
-            let conn = writer_conn(&mut writer)?;
-            sqlx::raw_sql("PRAGMA analysis_limit = 400; PRAGMA optimize(0x10002);")
-                .execute(conn)
-                .await
-                .map_err(|error| self.failed(error))?;
-        }
-        self.readers.renew().await;
-        Ok(())
     }
 
     /// Stops looking after indexes and pages.
     pub fn stop_keeping(&self) {
         self.ending.cancel();
-    }
-
-    /// Looks at what queries did since the last time, and makes or drops indexes accordingly.
-    ///
-    /// # Errors
-    /// The database failed; what was done before stays.
-    pub async fn tend_indexes(&self, now: Timestamp) -> Result<(), StoreError> {
-        let look = {
-            let mut reader = self.reader().await?;
-            let catalog = Arc::clone(&reader.catalog);
-            let conn = reader.conn().map_err(|error| self.failed(error))?;
-            Look::take(conn, &catalog, &self.stats, &self.limits)
-                .await
-                .map_err(|error| self.failed(error))?
-        };
-        let advice = look.advise(&self.limits, now);
-        if look.has_uses() {
-            let mut writer = self.writer.lock().await;
-            let conn = writer_conn(&mut writer)?;
-            look.save_uses(conn, now)
-                .await
-                .map_err(|error| self.failed(error))?;
-        }
-        let has_advice = !advice.is_empty();
-        for advice in advice {
-            // One at a time: between two the projector has its turn.
-            let mut writer = self.writer.lock().await;
-            let Writer { conn, state } = open_writer_of(&mut writer)?;
-            index::follow(conn, &state.catalog, advice, now)
-                .await
-                .map_err(|error| self.failed(error))?;
-        }
-        if has_advice {
-            // Open connections do not see the planner's new numbers.
-            self.readers.renew().await;
-        }
-        Ok(())
     }
 
     /// Returns the database's plan of a query for everyone, one step per line.
@@ -203,27 +126,14 @@ impl SqlStore {
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         query::explain(conn, &catalog, query).await
     }
-
-    /// Lists the indexes that queries or people asked for.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn list_indexes(&self) -> Result<Vec<IndexEntry>, StoreError> {
-        let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        index::load(conn).await.map_err(|error| self.failed(error))
-    }
 }
 
-fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer, StoreError> {
+/// Returns the writer, unless the store is closed.
+pub(super) fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer, StoreError> {
     writer
         .as_mut()
         .ok_or(sqlx::Error::PoolClosed)
         .map_err(failed)
-}
-
-fn writer_conn(writer: &mut Option<Writer>) -> Result<&mut SqliteConnection, StoreError> {
-    open_writer_of(writer).map(|writer| &mut writer.conn)
 }
 
 #[async_trait]

@@ -12,6 +12,7 @@
 //!    wishes while the server runs.
 
 mod advice;
+mod care;
 mod file;
 mod keeper;
 mod shape;

@@ -5,5 +5,6 @@ mod apply;
 mod history;
 mod indexes;
 mod pages;
+mod people;
 mod query;
 mod world;
