@@ -41,7 +41,12 @@ pub(crate) fn rename_column(table: &Table, old: &Column, new: &Column) -> Vec<Sa
         sql.push(" TO ").name(to);
         sql.into_text()
     };
-    old.names().zip(new.names()).map(rename).collect()
+    let mut renames: Vec<_> = old.names().zip(new.names()).collect();
+    // A field may get the name that its own companion has now: that one makes room first.
+    if old.companion.as_ref() == Some(&new.name) {
+        renames.reverse();
+    }
+    renames.into_iter().map(rename).collect()
 }
 
 /// Returns the statements that drop a column and its companion.
