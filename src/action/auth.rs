@@ -1,5 +1,6 @@
 //! `auth:signup`, `auth:login`, `auth:logout`, `auth:password`, `auth:reset_password`, `me`
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value as Json, json};
@@ -34,30 +35,41 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
 }
 
 pub(super) async fn log_in(mut call: Call) -> Outcome {
-    refuse_provider(&call.body)?;
-    let auth_data = auth_data(&mut call.body)?;
-    throttle(&call, named(&auth_data))?;
-    let password = password(&call.body, "password")?;
-    let (accounts, audit) = (&call.services.accounts, &call.services.audit);
-    let command = LogIn {
-        context: call.context,
-        auth_data: auth_data.clone(),
-        password,
-    };
-    let session = match accounts.log_in(command).await {
-        Ok(session) => session,
+    let auth_data = auth_data(&mut call.body);
+    let known = auth_data.clone().unwrap_or_default();
+    let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
+    match try_log_in(call, auth_data).await {
+        Ok(session) => {
+            let user = Some(&session.user);
+            services.audit.note(AuditEvent::LoginSuccess, user, &remote);
+            write(session)
+        }
         Err(refused) => {
             let is_password_wrong = refused.code == Code::InvalidCredentials;
-            let user = match audit.is_enabled() && is_password_wrong {
-                true => accounts.find_user(&auth_data).await.ok().flatten(),
+            let user = match services.audit.is_enabled() && is_password_wrong {
+                true => services.accounts.find_user(&known).await.ok().flatten(),
                 false => None,
             };
-            audit.note(AuditEvent::LoginFailure, user.as_ref(), &call.remote);
-            return Err(refused);
+            let (event, user) = (AuditEvent::LoginFailure, user.as_ref());
+            services.audit.note(event, user, &remote);
+            Err(refused)
         }
+    }
+}
+
+async fn try_log_in(
+    call: Call,
+    auth_data: Result<AuthData, ApiError>,
+) -> Result<Session, ApiError> {
+    refuse_provider(&call.body)?;
+    let auth_data = auth_data?;
+    throttle(&call, named(&auth_data))?;
+    let command = LogIn {
+        password: password(&call.body, "password")?,
+        auth_data,
+        context: call.context,
     };
-    audit.note(AuditEvent::LoginSuccess, Some(&session.user), &call.remote);
-    write(session)
+    call.services.accounts.log_in(command).await
 }
 
 pub(super) async fn log_out(call: Call) -> Outcome {

@@ -23,6 +23,15 @@ fn act(server: &TestServer) -> [String; 2] {
     assert_eq!(login("wrong-secret").code(), 105);
     let nobody = json!({"auth_data": {"username": "nobody"}, "password": "wrong-secret"});
     Client::anonymous(server).call("auth:login", nobody);
+    let change = json!({"old_password": "secret-of-the-test", "password": "another-secret"});
+    let changed = ada.call("auth:password", change).result();
+    ada = ada.with_token(changed["access_token"].as_str().unwrap());
+    let disable = |disabled| {
+        let body = json!({"auth_id": ada.user, "disabled": disabled, "message": "no"});
+        master.call("auth:disable:set", body).result();
+    };
+    disable(true);
+    disable(false);
     master.call("role:default", json!({"roles": []})).result();
     master
         .call("role:admin", json!({"roles": ["Admin"]}))
@@ -32,6 +41,8 @@ fn act(server: &TestServer) -> [String; 2] {
     ada.call("role:revoke", json!({"roles": ["x"], "users": ["y"]}))
         .result();
     ada.call("auth:logout", json!({})).result();
+    let reset = json!({"auth_id": ada.user, "password": "third-secret"});
+    master.call("auth:reset_password", reset).result();
     let account = json!({"provider": "p", "principal_id": "al", "user_id": ada.user});
     master.call("sso:oauth:link", account.clone()).result();
     master.call("sso:oauth:login", account.clone()).result();
@@ -60,6 +71,9 @@ fn expected([ada, other]: &[String; 2]) -> Vec<(String, String, Json)> {
         ("login_success", ada, none.clone()),
         ("login_failure", ada, none.clone()),
         ("login_failure", "", none.clone()),
+        ("change_password", ada, none.clone()),
+        ("disable_user", ada, none.clone()),
+        ("enable_user", ada, none.clone()),
         ("set_default_roles", "", json!({"roles": []})),
         ("set_admin_roles", "", json!({"roles": ["Admin"]})),
         (
@@ -72,7 +86,8 @@ fn expected([ada, other]: &[String; 2]) -> Vec<(String, String, Json)> {
             ada,
             json!({"type": "revoke", "user_ids": ["y"], "roles": ["x"]}),
         ),
-        ("logout", ada, none),
+        ("logout", ada, none.clone()),
+        ("reset_password", ada, none),
         ("link_account", ada, oauth.clone()),
         ("login_success", ada, oauth.clone()),
         ("unlink_account", ada, oauth.clone()),

@@ -101,6 +101,50 @@ fn a_profile_that_cannot_be_stored_makes_no_user() {
 }
 
 #[test]
+fn a_user_who_is_locked_out_changes_nothing() {
+    let server = server();
+    let (anyone, master) = (Client::anonymous(&server), Client::master(&server));
+    let login = |profile| {
+        let token = token_of("al", profile);
+        anyone.call("sso:custom_token:login", json!({"token": token}))
+    };
+    let user = login(json!({"nickname": "Al"})).result()["user_id"].clone();
+    let disable = json!({"auth_id": user, "disabled": true, "message": "no"});
+    master.call("auth:disable:set", disable).result();
+    let refused = login(json!({"nickname": "Bo"}));
+    assert_eq!((refused.status, refused.code()), (403, 127));
+    assert_eq!(refused.json()["error"]["info"]["message"], "no");
+    assert_eq!(master.query("user", json!(null))[0]["nickname"], "Al");
+    let account = json!({"provider": "p", "principal_id": "al", "user_id": user});
+    master.call("sso:oauth:link", account.clone()).result();
+    assert_eq!(master.call("sso:oauth:login", account).code(), 127);
+}
+
+#[test]
+fn a_sign_up_that_a_hook_undoes_leaves_no_account_behind() {
+    let server = TestServer::with(&[("CUSTOM_TOKEN_SECRET", SECRET), ("PLUGINS", "TEST")]);
+    let hook = json!({"hook": [
+        {"name": "guard", "type": "user", "trigger": "afterSave", "async": false},
+    ]});
+    let mut worker = Worker::ready(&server, &json!({}), &hook);
+    let anyone = Client::anonymous(&server);
+    let login = || {
+        let (anyone, token) = (anyone.clone(), token_of("al", json!({"nickname": "Al"})));
+        std::thread::spawn(move || anyone.call("sso:custom_token:login", json!({"token": token})))
+    };
+    let first = login();
+    let request = worker.expect_request("guard");
+    worker.refuse(&request, &json!({"code": 30_001, "message": "not today"}));
+    assert_eq!(first.join().unwrap().code(), 30_001);
+    let second = login();
+    let request = worker.expect_request("guard");
+    assert_eq!(request["param"]["original"], json!(null), "a new user");
+    worker.answer_record(&request, &json!({}));
+    second.join().unwrap().result();
+    assert_eq!(Client::master(&server).query("user", json!(null)).len(), 1);
+}
+
+#[test]
 fn without_a_secret_there_is_no_such_login() {
     let server = TestServer::start();
     let token = token_of("al", json!({}));

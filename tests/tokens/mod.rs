@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Whether a token signs somebody in.
@@ -38,6 +39,15 @@ fn keeps_its_promises(settings: &[(&str, &str)], can_forget: bool) {
         .result();
     let old = ada.with_token(session["access_token"].as_str().unwrap());
     assert!(is_good(&old));
+    let mut newest = old.clone();
+    // Tokens of the last second before the change stay good, as in v1.
+    eventually("a new password ends older sessions", || {
+        let body = json!({"old_password": "secret-of-the-test", "password": "secret-of-the-test"});
+        let changed = newest.call("auth:password", body).result();
+        newest = newest.with_token(changed["access_token"].as_str().unwrap());
+        (!is_good(&old)).then_some(())
+    });
+    assert!(is_good(&newest));
 }
 
 #[test]
@@ -103,4 +113,30 @@ fn a_role_that_is_taken_ends_its_rights_at_the_next_request() {
     assert_eq!(give(), 0);
     master.call("role:revoke", roles).result();
     assert_eq!(give(), 102);
+}
+
+#[test]
+fn a_user_who_is_locked_out_is_out_at_the_next_request() {
+    let server = TestServer::with(&[("TOKEN_STORE", "fs")]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let save = || {
+        ada.call("record:save", json!({"records": [{"_id": "note/1"}]}))
+            .code()
+    };
+    let disable = |disabled| {
+        let body = json!({"auth_id": ada.user, "disabled": disabled});
+        master.call("auth:disable:set", body).result();
+    };
+    assert_eq!(save(), 0);
+    disable(true);
+    assert_eq!(save(), 127);
+    for action in ["relation:query", "relation:add", "relation:remove"] {
+        assert_eq!(
+            ada.call(action, json!({"name": "follow"})).code(),
+            127,
+            "{action}"
+        );
+    }
+    disable(false);
+    assert_eq!(save(), 0);
 }
