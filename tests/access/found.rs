@@ -97,3 +97,123 @@ fn a_record_that_refers_to_itself_is_still_held_by_others() {
         ])
     );
 }
+
+/// Sets one rule that lets nobody do anything with a field, but for those whom `more` names.
+fn set_rules(server: &TestServer, (kind, field): (&str, &str), more: &[(&str, bool)]) {
+    let rule = |who: &str, is_allowed: bool| {
+        json!({
+            "record_type": kind, "record_field": field, "user_role": who,
+            "writable": is_allowed, "readable": is_allowed,
+            "comparable": is_allowed, "discoverable": is_allowed,
+        })
+    };
+    let mut access = vec![rule("_public", false)];
+    access.extend(more.iter().map(|(who, is_allowed)| rule(who, *is_allowed)));
+    let set = Client::master(server).call("schema:field_access:update", json!({"access": access}));
+    assert_eq!(
+        set.result()["access"].as_array().unwrap().len(),
+        access.len()
+    );
+}
+
+#[test]
+fn rules_hold_for_sign_ups_and_sessions() {
+    let server = TestServer::start();
+    set_rules(&server, ("user", "score"), &[]);
+    let (client, master) = (Client::anonymous(&server), Client::master(&server));
+    let sign_up = |caller: &Client, name: &str| {
+        let body = json!({"auth_data": {"username": name}, "password": "pass", "profile": {"score": 7, "age": 8}});
+        caller.call("auth:signup", body).result()
+    };
+    let stored = |session: &Json| {
+        let ids = json!({"ids": [session["profile"]["_id"]]});
+        master.call("record:fetch", ids).result()[0].clone()
+    };
+    let ada = sign_up(&client, "ada");
+    assert_eq!(
+        [&ada["profile"]["score"], &ada["profile"]["age"]],
+        [&json!(null), &json!(8)]
+    );
+    assert_eq!(
+        stored(&ada)["score"],
+        json!(null),
+        "a sign-up sets what only others may"
+    );
+
+    let ben = sign_up(&master, "ben");
+    assert_eq!(stored(&ben)["score"], 7);
+    let log_in = json!({"auth_data": {"username": "ben"}, "password": "pass"});
+    let session = client.call("auth:login", log_in).result();
+    assert_eq!(
+        [&session["profile"]["score"], &session["profile"]["age"]],
+        [&json!(null), &json!(8)]
+    );
+    let mut me = client.clone();
+    me.token = ben["access_token"].as_str().map(str::to_owned);
+    assert_eq!(
+        me.call("me", json!({})).result()["profile"]["score"],
+        json!(null)
+    );
+}
+
+#[test]
+fn who_may_not_change_his_name_can_still_sign_up_and_in() {
+    let server = TestServer::start();
+    set_rules(&server, ("user", "username"), &[]);
+    let ada = Client::signed_up(&server, "ada");
+    let body = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
+    let session = ada.call("auth:login", body).result();
+    assert_eq!(session["user_id"].as_str(), ada.user.as_deref());
+}
+
+#[test]
+fn an_include_brings_nothing_of_a_field_that_is_hidden_in_this_record() {
+    let server = TestServer::start();
+    let [ada, ben] = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
+    ada.save("topic/1", json!({"text": "a surprise"}));
+    ada.save(
+        "gift/1",
+        json!({"about": {"$type": "ref", "$id": "topic/1"}}),
+    );
+    // For everyone but whom it is for.
+    set_rules(
+        &server,
+        ("gift", "about"),
+        &[("_owner", false), ("_any_user", true)],
+    );
+    let path = json!({"$type": "keypath", "$val": "about"});
+    let brought = |client: &Client| {
+        let body = json!({"record_type": "gift", "include": {"about": path}});
+        client.call("record:query", body).result()[0]["_transient"]["about"].clone()
+    };
+    assert_eq!(brought(&ben)["text"], "a surprise");
+    assert_eq!(brought(&ada), json!(null));
+}
+
+#[test]
+fn a_private_record_of_type_user_is_nobodys_profile() {
+    let server = TestServer::start();
+    let [ada, eve] = ["ada", "eve"].map(|name| Client::signed_up(&server, name));
+    // A user without a record: the master key has acted for him.
+    let as_bot = |body: Json| {
+        let mut body = body.as_object().unwrap().clone();
+        body.insert("_user_id".into(), "bot".into());
+        Client::master(&server).call("record:query", body.into())
+    };
+    as_bot(json!({"record_type": "note"})).result();
+    save_privately(&eve, "user/bot", "of eve alone");
+    let body = json!({"name": "follow", "targets": ["bot"]});
+    let followed = ada.call("relation:add", body).result();
+    assert_eq!(
+        followed[0]["data"],
+        json!({"_id": "user/bot", "_type": "record", "_access": null})
+    );
+    let body = json!({"name": "follow", "direction": "outward"});
+    assert_eq!(ada.call("relation:query", body).result(), followed);
+    let me = Client::master(&server).call("me", json!({"_user_id": "bot"}));
+    assert!(
+        !me.json().to_string().contains("of eve alone"),
+        "{}",
+        me.json()
+    );
+}

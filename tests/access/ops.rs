@@ -136,7 +136,7 @@ pub enum Op {
 }
 
 pub const KINDS: [&str; 3] = ["note", "item", "user"];
-pub const ROLES: [&str; 4] = ["red", "blue", "boss", "Admin"];
+pub const ROLES: [&str; 4] = ["red", "blue 'n' \"%_", "boss", "Admin"];
 pub const TEXTS: [&str; 4] = ["alpha-x", "alpha-y", "beta-x", "gamma-x"];
 const NAMES: [&str; 5] = ["ada", "ben", "eve", "joe", "kim"];
 /// How many users a history names.
