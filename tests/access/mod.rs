@@ -24,7 +24,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use self::ops::{Op, op};
 use self::world::World;
 
-const CASES: u64 = 3;
+const CASES: u64 = 4;
 const OPS_PER_CASE: usize = 400;
 /// How many servers are started to shorten a history.
 const MAX_TRIES: usize = 150;

@@ -163,7 +163,7 @@ fn boss() -> impl Strategy<Value = Who> {
 fn db() -> impl Strategy<Value = Db> {
     prop_oneof![
         12 => Just(Db::Public),
-        3 => Just(Db::Private),
+        4 => Just(Db::Private),
         1 => Just(Db::Union),
         2 => (0..USERS).prop_map(Db::Of),
         1 => Just(Db::Unknown),
@@ -181,7 +181,7 @@ fn id() -> impl Strategy<Value = Id> {
 fn grant() -> impl Strategy<Value = Grant> {
     let named = prop_oneof![
         3 => (0..USERS).prop_map(|user| (false, Some(user), None, None)),
-        3 => select(&ROLES[..]).prop_map(|role| (false, None, Some(role), None)),
+        5 => select(&ROLES[..]).prop_map(|role| (false, None, Some(role), None)),
         1 => any::<bool>().prop_map(|public| (false, None, None, Some(public))),
         1 => Just((true, None, None, None)),
         1 => (0..USERS, select(&ROLES[..])).prop_map(|(user, role)| (true, Some(user), Some(role), Some(false))),
@@ -245,23 +245,28 @@ fn item() -> impl Strategy<Value = Item> {
     })
 }
 
-fn rule() -> impl Strategy<Value = RuleOf> {
+/// Rules in groups of the same type and field, whose order counts.
+fn rules() -> impl Strategy<Value = Vec<RuleOf>> {
     let about = prop_oneof![
         3 => select(vec!["_owner", "_any_user", "_public"]).prop_map(About::Plain),
         1 => (0..USERS).prop_map(About::User),
         1 => select(vec!["u", "j", "_created_by"]).prop_map(About::Field),
         1 => select(&ROLES[..]).prop_map(About::Role),
     ];
-    let kind = prop_oneof![3 => Just("note"), 2 => Just("item"), 1 => Just("user"), 1 => Just("*")];
-    let field =
-        prop_oneof![5 => select(vec!["s", "n", "u", "j", "r", "loc", "username"]), 1 => Just("*")];
-    let flags = proptest::array::uniform4(any::<bool>());
-    (kind, field, about, flags).prop_map(|(kind, field, about, flags)| RuleOf {
-        kind,
-        field,
-        about,
-        flags,
-    })
+    let kind = select(vec!["note", "note", "note", "item", "item", "user", "*"]);
+    let names = select(vec!["s", "s", "n", "u", "j", "r", "r", "loc", "username"]);
+    let field = prop_oneof![5 => names, 1 => Just("*")];
+    let members = vec((about, proptest::array::uniform4(any::<bool>())), 1..4);
+    let group = (kind, field, members).prop_map(|(kind, field, members)| {
+        let rule = |(about, flags)| RuleOf {
+            kind,
+            field,
+            about,
+            flags,
+        };
+        members.into_iter().map(rule).collect::<Vec<_>>()
+    });
+    vec(group, 0..5).prop_map(|groups| groups.concat())
 }
 
 fn cond(kind: &'static str) -> BoxedStrategy<Cond> {
@@ -398,6 +403,8 @@ pub fn op() -> impl Strategy<Value = Op> {
     let relation = || select(vec!["friend", "follow"]);
     let change = (boss(), roles(), users(), any::<bool>());
     let delete = (who(), db(), vec(id(), 1..3), any::<bool>());
+    // What lies in a private database without belonging to its user.
+    let gift = (0..USERS, vec(item(), 1..3));
     let save = (
         who(),
         db(),
@@ -406,14 +413,15 @@ pub fn op() -> impl Strategy<Value = Op> {
     );
     prop_oneof![
         2 => (any::<bool>(), vec(field(), 0..4)).prop_map(|(master, profile)| Op::SignUp(master, profile)),
-        4 => change.prop_map(|(who, roles, users, add)| Op::ChangeRoles(who, roles, users, add)),
+        7 => change.prop_map(|(who, roles, users, add)| Op::ChangeRoles(who, roles, users, add)),
         1 => (roles(), any::<bool>()).prop_map(|(roles, admin)| Op::FlagRoles(roles, admin)),
         1 => (who(), users()).prop_map(|(who, users)| Op::GetRoles(who, users)),
         1 => (select(&KINDS[..]), roles()).prop_map(|(kind, roles)| Op::Creation(kind, roles)),
         1 => (select(&KINDS[..]), vec(grant(), 0..3)).prop_map(|(kind, list)| Op::Default(kind, list)),
-        4 => (boss(), vec(rule(), 0..6)).prop_map(|(who, rules)| Op::Rules(who, rules)),
+        4 => (boss(), rules()).prop_map(|(who, rules)| Op::Rules(who, rules)),
         2 => (boss(), 0..USERS, prop_oneof![1 => Just(true), 2 => Just(false)]).prop_map(|(who, user, off)| Op::Disable(who, user, off)),
         30 => save.prop_map(|(who, db, items, atomic)| Op::Save(who, db, items, atomic)),
+        2 => gift.prop_map(|(user, items)| Op::Save(Who::Master, Db::Of(user), items, false)),
         6 => delete.prop_map(|(who, db, ids, atomic)| Op::Delete(who, db, ids, atomic)),
         10 => (who(), db(), vec(id(), 1..6)).prop_map(|(who, db, ids)| Op::Fetch(who, db, ids)),
         40 => (who(), db(), asked()).prop_map(|(who, db, asked)| Op::Query(who, db, asked)),
