@@ -59,6 +59,8 @@ const ROWS: &[(&str, &str)] = &[
     ("auth:logout", "B . . . . . . ."),
     ("auth:password", "B L . . D . . ."),
     ("auth:reset_password", "K M K M M M . ."),
+    // Not v1's: users of another server.
+    ("auth:import", "K M K M M M . ."),
     ("auth:disable:set", "B U A A U . . ."),
     ("sso:oauth:login", "K M K M M M . ."),
     ("sso:oauth:signup", "K M K M M M . ."),
@@ -106,6 +108,10 @@ const ROWS: &[(&str, &str)] = &[
 const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/_/health", [200, 200, 200, 200]),
     ("GET", "/_/metrics", [401, 401, 401, 200]),
+    // A download wants a signature, whatever the key. An upload is let in, and is then empty.
+    ("GET", "/files/{name:.*}", [400, 400, 400, 400]),
+    ("PUT", "/files/{name:.*}", [401, 401, 400, 400]),
+    ("POST", "/files/{name:.*}", [401, 401, 400, 400]),
     // Let in, and then told that this is no upgrade.
     ("GET", "/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/pubsub", [401, 401, 400, 400]),
@@ -234,6 +240,7 @@ fn every_address_is_for_those_whom_the_table_names() {
     for (method, path, statuses) in ADDRESSES {
         let keys = ["", "wrong", API_KEY, MASTER_KEY];
         let got = keys.map(|key| {
+            let path = path.replace("{name:.*}", "some.txt");
             let url = format!("{}{path}", world.server.base_url);
             let headers = [("X-Skygear-API-Key".to_owned(), key.to_owned())];
             send(method, &url, &headers, None).unwrap().status
