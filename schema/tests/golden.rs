@@ -120,7 +120,6 @@ fn body(kind: EventKind) -> EventBody {
             roles_added: ["a".into()].into(),
             roles_removed: ["b".into()].into(),
             last_seen_at: Some(Timestamp::from_micros(2_000_000)),
-            ..UserPatch::default()
         }),
         EventKind::UserPasswordSet => EventBody::UserPasswordSet(PasswordSet {
             hash: "$argon2id$y".into(),

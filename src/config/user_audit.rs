@@ -1,7 +1,7 @@
 //! Settings about users' passwords: `USER_AUDIT_PW_…`, with v1's names.
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::accounts::policy::PasswordPolicy;
+use skytrail_actors::accounts::policy::{MAX_REMEMBERED, PasswordPolicy};
 
 use super::source::Reader;
 
@@ -14,7 +14,7 @@ pub(super) fn read_policy(reader: &mut Reader<'_>) -> PasswordPolicy {
     let mut count = |what: &str, max: u64| reader.count(&name(what), max);
     let min_length = super::size(count("MIN_LENGTH", 1 << 20));
     let min_guessable_level = count("MIN_GUESSABLE_LEVEL", 5);
-    let history_size = super::size(count("HISTORY_SIZE", 1000));
+    let history_size = super::size(count("HISTORY_SIZE", MAX_REMEMBERED as u64));
     let [history_days, expiry_days] =
         ["HISTORY_DAYS", "EXPIRY_DAYS"].map(|what| count(what, MAX_DAYS));
     let mut is_required = |what: &str| reader.boolean(&name(what), false);

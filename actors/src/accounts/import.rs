@@ -3,6 +3,7 @@
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 
 use super::actor::Accounts;
@@ -73,15 +74,14 @@ async fn attempt(
         definition: &definition,
         now,
     };
-    let mut record = create_unchecked(item, at);
-    if let Some(head) = heads.get(&item.id) {
-        record.fields = head.record.fields.clone();
-        record.fields.extend(item.fields.clone());
-        record.access.clone_from(&head.record.access);
-    }
+    let original = heads.get(&item.id).cloned();
+    let record = match &original {
+        Some(head) => merged(&head.record, item, now),
+        None => create_unchecked(item, at),
+    };
     let draft = Draft {
         record,
-        original: heads.get(&item.id).cloned(),
+        original,
         provenance: Vec::new(),
     };
     let around = look_around(env, &draft, position).await?;
@@ -103,6 +103,13 @@ async fn attempt(
         .map_err(user_duplicated)?;
     let done = commit(&env.log, plan, position, &command.context).await?;
     Ok(done.discard())
+}
+
+fn merged(stored: &Record, item: &SaveItem, now: Timestamp) -> Record {
+    let mut record = stored.clone();
+    record.fields.extend(item.fields.clone());
+    record.updated_at = now;
+    record
 }
 
 fn auth_row(accounts: &Accounts, command: &ImportUser, now: Timestamp) -> UserState {

@@ -9,6 +9,8 @@ use skytrail_schema::value::Value;
 use super::messages::Password;
 
 const MICROS_PER_DAY: i64 = 24 * 60 * 60 * 1_000_000;
+/// How many passwords are remembered at most: a new one is held against each of them, slowly.
+pub const MAX_REMEMBERED: usize = 200;
 
 /// What is asked of passwords. The default asks for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,7 +172,7 @@ impl PasswordPolicy {
     /// Returns how many of the newest entries count: so many, or those since midnight (UTC) so
     /// many days ago, whichever are more.
     fn window(&self, history: &[PastPassword], now: Timestamp) -> usize {
-        let by_size = self.history_size.min(history.len());
+        let by_size = self.history_size.min(history.len()).min(MAX_REMEMBERED);
         if self.history_days == 0 {
             return by_size;
         }
@@ -178,7 +180,8 @@ impl PasswordPolicy {
         let since = (today - i64::from(self.history_days)) * MICROS_PER_DAY;
         let is_recent = |past: &PastPassword| past.set_at.micros() >= since;
         let by_days = history.iter().rposition(is_recent);
-        by_size.max(by_days.map_or(0, |last| last + 1))
+        let by_days = by_days.map_or(0, |last| last + 1);
+        by_size.max(by_days).min(MAX_REMEMBERED)
     }
 }
 

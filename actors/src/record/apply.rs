@@ -259,10 +259,6 @@ pub fn provider_key(name: &str, principal: &str) -> String {
 }
 
 fn patch_user(state: &mut UserState, patch: &UserPatch) {
-    if let Some(hash) = &patch.password_hash {
-        state.password_hash = Some(hash.clone());
-    }
-    state.token_valid_since = patch.token_valid_since.or(state.token_valid_since);
     state.last_seen_at = patch.last_seen_at.or(state.last_seen_at);
     state.roles.extend(patch.roles_added.iter().cloned());
     for role in &patch.roles_removed {

@@ -85,12 +85,6 @@ pub struct Disabled {
 /// What changed in a user's auth row; absent members stay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UserPatch {
-    /// A new password hash.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_hash: Option<String>,
-    /// See [`UserState::token_valid_since`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_valid_since: Option<Timestamp>,
     /// See [`UserState::last_seen_at`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,

@@ -1,0 +1,114 @@
+//! The policy where it needs a server: history, strength, expiry; and tries that are slowed down.
+
+use serde_json::json;
+
+use super::{change_password, log_in, refusal, sign_up};
+use crate::support::client::Client;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+const FIRST: &str = "secret-of-the-test";
+
+#[test]
+fn a_password_of_the_history_is_refused_also_after_a_restart() {
+    let mut server = TestServer::with(&[("USER_AUDIT_PW_HISTORY_SIZE", "2")]);
+    let mut ada = Client::signed_up(&server, "ada");
+    let reused = (126, json!("PasswordReused"));
+    assert_eq!(refusal(&change_password(&mut ada, FIRST, FIRST)), reused);
+    change_password(&mut ada, FIRST, "second").result();
+    server.restart();
+    let mut ada = ada.at(&server);
+    assert_eq!(refusal(&change_password(&mut ada, "second", FIRST)), reused);
+    change_password(&mut ada, "second", "third").result();
+    // Only two count, the present one among them.
+    let back = change_password(&mut ada, "third", FIRST);
+    assert_eq!(back.result()["user_id"], json!(ada.user));
+    assert_eq!(
+        log_in(&Client::anonymous(&server), "ada", FIRST).status,
+        200
+    );
+}
+
+#[test]
+fn what_is_known_of_the_user_makes_a_password_weak() {
+    let server = TestServer::with(&[("USER_AUDIT_PW_MIN_GUESSABLE_LEVEL", "3")]);
+    let anyone = Client::anonymous(&server);
+    let refused = sign_up(&anyone, "manabimashou", "manabimashou");
+    let error = refused.json()["error"].clone();
+    assert_eq!(refused.status, 500);
+    assert_eq!(error["info"]["reason"], "PasswordBelowGuessableLevel");
+    assert_eq!(
+        (&error["info"]["min_level"], &error["info"]["pw_level"]),
+        (&json!(3), &json!(1))
+    );
+    assert_eq!(sign_up(&anyone, "ada", "manabimashou").status, 200);
+}
+
+#[test]
+fn an_old_password_keeps_its_user_out_until_it_is_changed() {
+    let server = TestServer::with(&[("USER_AUDIT_PW_EXPIRY_DAYS", "30")]);
+    let master = Client::master(&server);
+    let hash = bcrypt::hash("old enough", 4).unwrap();
+    let user = json!({"id": "ada-1", "auth_data": {"username": "ada"}, "password_hash": hash,
+                      "token_valid_since": "2020-01-01T00:00:00Z"});
+    let imported = master
+        .call("auth:import", json!({"users": [user]}))
+        .result();
+    assert_eq!(imported, json!([{"_type": "user", "_id": "ada-1"}]));
+
+    let mut ada = Client::anonymous(&server);
+    let session = log_in(&ada, "ada", "old enough").result();
+    ada.token = session["access_token"].as_str().map(str::to_owned);
+    let expired = ada.call("me", json!({}));
+    assert_eq!(
+        (expired.status, refusal(&expired)),
+        (401, (126, json!("PasswordExpired")))
+    );
+    // Where a user is not required, the request is nobody's.
+    let read = ada.call("record:query", json!({"record_type": "note"}));
+    assert_eq!(read.result(), json!([]));
+    change_password(&mut ada, "old enough", "a new one").result();
+    assert_eq!(ada.call("me", json!({})).result()["user_id"], "ada-1");
+}
+
+#[test]
+fn tries_are_slowed_down_per_address_and_per_account() {
+    let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
+    let anyone = Client::anonymous(&server);
+    let mut ada = Client::signed_up(&server, "ada");
+    let refused = (0..30).find_map(|_| {
+        let answer = change_password(&mut ada, "wrong", "other");
+        (answer.status != 401).then_some(answer)
+    });
+    let refused = refused.unwrap();
+    assert_eq!(refused.status, 429);
+    let seconds: u64 = refused.header("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&seconds), "{seconds}");
+    assert_eq!(
+        log_in(&anyone, "ada", FIRST).status,
+        429,
+        "the address is the same"
+    );
+    assert_eq!(sign_up(&anyone, "eve", FIRST).status, 429);
+    // Who has the master key does not guess, but may be made to.
+    let master = Client::master(&server);
+    let body = json!({"auth_id": ada.user, "password": "x"});
+    let refused = (0..30).find(|_| master.call("auth:reset_password", body.clone()).status == 429);
+    assert!(refused.is_some());
+    assert_eq!(sign_up(&master, "eve", FIRST).status, 200);
+    assert!(!server.output().contains(MASTER_KEY));
+}
+
+#[test]
+fn a_users_own_password_is_changed_by_nobody_who_is_locked_out() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let mut ada = Client::signed_up(&server, "ada");
+    let body = json!({"auth_id": ada.user, "disabled": true, "message": "", "expiry": ""});
+    master.call("auth:disable:set", body).result();
+    let refused = change_password(&mut ada, FIRST, "other");
+    assert_eq!((refused.status, refused.code()), (403, 127));
+    assert!(refused.json()["error"].get("info").is_none());
+    let body = json!({"auth_id": ada.user, "disabled": true, "expiry": "2001-02-03T04:05:06.789Z"});
+    master.call("auth:disable:set", body).result();
+    change_password(&mut ada, FIRST, "other").result();
+}
