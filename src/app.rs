@@ -11,7 +11,7 @@ use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::log::journal::JournalOptions;
-use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog};
+use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog, Reserve};
 use skytrail_actors::plugin::{PluginBroker, PluginEntry, PluginGate, PluginsSettings};
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::actor::Records;
@@ -24,6 +24,7 @@ use skytrail_schema::id::RecordId;
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::asset::{Files, OpenError};
@@ -46,6 +47,8 @@ use crate::socket::plugin::{self, PluginDoor};
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// The process's exit code when the log can no longer vouch for what it wrote.
 const EXIT_LOG_IN_DOUBT: i32 = 70;
+/// How often the disk's free space is looked at.
+const RESERVE_PERIOD: Duration = Duration::from_millis(250);
 /// How many events are applied at once while the store catches up at the start.
 const CATCH_UP_EVENTS: usize = 4096;
 
@@ -85,6 +88,7 @@ pub struct Application {
     audit: Arc<AuditTrail>,
     http: ServerHandle,
     arbiters: [Arbiter; 2],
+    ending: CancellationToken,
     /// Where it listens.
     pub address: std::net::SocketAddr,
     /// The keys in use.
@@ -141,8 +145,12 @@ impl Application {
         let sequences = sequences
             .map(|(name, field, last)| ((name, field), last))
             .collect();
+        let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
+        let reserve = Arc::new(reserve.map_err(io("the disk's reserve cannot be made"))?);
+        let ending = CancellationToken::new();
+        spawn::spawn_named("disk reserve", tend(Arc::clone(&reserve), ending.clone()));
         let log = opened.start(
-            log_options(config, &clock),
+            log_options(config, &clock, reserve),
             vec![Arc::clone(&live) as _, Arc::new(feed)],
             sequences,
         );
@@ -248,6 +256,7 @@ impl Application {
             audit,
             http,
             arbiters,
+            ending,
             address,
             keys,
         })
@@ -276,6 +285,7 @@ impl Application {
         })
         .await;
         self.store.stop_keeping();
+        self.ending.cancel();
         step("tasks end", spawn::join_all()).await;
         self.records.stop();
         let projector = self.projector;
@@ -437,7 +447,17 @@ async fn learn_keys(env: RecordEnv) {
     env.live.known_keys().complete();
 }
 
-fn log_options(config: &Config, clock: &Arc<dyn Clock>) -> LogOptions {
+/// Keeps an eye on the disk's free space.
+async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
+    let pause = || ending.run_until_cancelled(tokio::time::sleep(RESERVE_PERIOD));
+    while pause().await.is_some() {
+        if let Err(error) = reserve.tend() {
+            tracing::warn!(%error, "the disk's free space is not known");
+        }
+    }
+}
+
+fn log_options(config: &Config, clock: &Arc<dyn Clock>, reserve: Arc<Reserve>) -> LogOptions {
     let clock = Arc::clone(clock);
     let on_fatal = |doubt: &str| {
         tracing::error!(
@@ -448,6 +468,7 @@ fn log_options(config: &Config, clock: &Arc<dyn Clock>) -> LogOptions {
     };
     LogOptions {
         sled_cache_bytes: config.storage.sled_cache_bytes,
+        reserve: Some(reserve),
         ..LogOptions::new(Arc::new(move || clock.now()), Arc::new(on_fatal))
     }
 }

@@ -121,6 +121,9 @@ pub struct Storage {
     /// How often the record store's pages are compared with their checksums while the server runs;
     /// `None` for never. `STORE_CHECK_PERIOD` in seconds, default 60.
     pub store_check_period: Option<Duration>,
+    /// Space that is kept back for when the disk runs full, at most an eighth of the disk; 0 is none.
+    /// `DISK_RESERVE_BYTES`, default 64 MiB.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Config {
@@ -167,6 +170,7 @@ impl Config {
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
                 head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40)),
                 store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),
+                disk_reserve_bytes: reader.number("DISK_RESERVE_BYTES", 64 << 20, 0..=1 << 40),
             },
             log: logging::read(&mut reader),
             data_dir: PathBuf::from(data_dir),

@@ -2,6 +2,8 @@
 //! systems that lose power or fill up, slow disks, files that change under the server.
 
 mod damage;
+mod disk_full;
 mod power;
+mod slow_disk;
 mod system_calls;
 mod trace;

@@ -35,6 +35,12 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// A file system in memory, of a fixed size.
+    pub fn memory(folder: &Path, size: &str) -> Result<Self, String> {
+        let options = format!("size={size}");
+        Self::attach(folder, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
     /// The file system in an image file. Nothing but a flush writes it out within minutes: the
     /// system's own timer for that is set far away.
     pub fn image(folder: &Path, image: &Path) -> Result<Self, String> {
@@ -71,6 +77,14 @@ pub fn make_image(path: &Path, megabytes: u64) -> Result<(), String> {
     file.set_len(megabytes << 20)
         .map_err(|error| error.to_string())?;
     run("mkfs.ext4", &["-q", "-F", &path.to_string_lossy()]).map(drop)
+}
+
+/// Returns the memory of a process that is really in use, in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() << 10
 }
 
 /// Reads a number out of the test's environment.

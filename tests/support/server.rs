@@ -42,6 +42,7 @@ impl TestServer {
             ("APP_NAME", "myapp"),
             ("AUTH_THROTTLE", "off"),
             ("LOG_LEVEL", "info"),
+            ("DISK_RESERVE_BYTES", "0"),
         ]
         .iter()
         .chain(settings)

@@ -17,6 +17,7 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::journal::Journal;
+use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, ConflictKey, SequenceRequest};
 use crate::observe::Histogram;
@@ -79,6 +80,7 @@ pub(super) struct Committer {
     pub(super) counters: Arc<Counters>,
     pub(super) epoch: u32,
     pub(super) now: Now,
+    pub(super) reserve: Option<Arc<Reserve>>,
     pub(super) on_fatal: OnFatal,
 }
 
@@ -230,6 +232,9 @@ impl Committer {
         let written = match self.journal.write_group(&group.commits) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                if let Some(reserve) = &self.reserve {
+                    reserve.give_up();
+                }
                 self.give_up(group, &AppendError::DiskFull);
                 return Ok(());
             }

@@ -17,6 +17,7 @@ use super::committer::{Committer, Counters, Now, OnFatal, Request, SequenceNumbe
 use super::disk::{Disk, RealDisk};
 use super::follower::{Follower, FollowerState};
 use super::journal::{self, Journal, JournalOptions, RecoveryReport, Segments};
+use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
 use crate::observe::HistogramState;
@@ -36,6 +37,8 @@ pub struct LogOptions {
     pub max_commit_bytes: usize,
     /// sled's page cache. Default 16 MiB.
     pub sled_cache_bytes: u64,
+    /// The space that is kept back; writes are refused while it is not held. Default none.
+    pub reserve: Option<Arc<Reserve>>,
     /// Tells the time.
     pub now: Now,
     /// Called when the log is in doubt.
@@ -52,6 +55,7 @@ impl LogOptions {
             queue_bytes: 32 << 20,
             max_commit_bytes: 8 << 20,
             sled_cache_bytes: 16 << 20,
+            reserve: None,
             now,
             on_fatal,
         }
@@ -96,6 +100,8 @@ pub struct LogState {
     pub num_segments: usize,
     /// Bytes of the journal.
     pub journal_bytes: u64,
+    /// Whether writes are refused because the disk is full.
+    pub is_disk_full: bool,
     /// The sled store.
     pub sled: Option<FollowerState>,
 }
@@ -118,6 +124,7 @@ pub struct EmbeddedLog {
     committer: Mutex<Option<JoinHandle<()>>>,
     queue_bytes: usize,
     max_commit_bytes: usize,
+    reserve: Option<Arc<Reserve>>,
     _lock: Option<File>,
 }
 
@@ -200,6 +207,7 @@ impl OpenedLog {
             counters: Arc::clone(&counters),
             epoch: 1,
             now: options.now,
+            reserve: options.reserve.clone(),
             on_fatal: options.on_fatal,
         };
         let (sender, receiver) = mpsc::channel(options.queue_decisions);
@@ -213,6 +221,7 @@ impl OpenedLog {
             committer: Mutex::new(Some(thread)),
             queue_bytes: options.queue_bytes,
             max_commit_bytes: options.max_commit_bytes,
+            reserve: options.reserve,
             _lock: self.lock,
         })
     }
@@ -240,6 +249,7 @@ impl EmbeddedLog {
             flush_seconds: self.counters.flush_seconds.state(),
             num_segments,
             journal_bytes,
+            is_disk_full: self.is_disk_full(),
             sled: self.follower.as_ref().map(|follower| follower.state()),
         }
     }
@@ -256,10 +266,18 @@ impl EmbeddedLog {
         }
     }
 
+    fn is_disk_full(&self) -> bool {
+        let reserve = self.reserve.as_ref();
+        reserve.is_some_and(|reserve| !reserve.is_held())
+    }
+
     fn enqueue(
         &self,
         decision: Decision,
     ) -> Result<oneshot::Receiver<Result<Arc<Commit>, AppendError>>, AppendError> {
+        if self.is_disk_full() {
+            return Err(AppendError::DiskFull);
+        }
         let encoded = codec::encode_events(Arc::new(decision.commit), random_salt);
         let encoded = encoded.map_err(|error| {
             tracing::error!(%error, "a decision could not be encoded");

@@ -19,6 +19,7 @@ mod embedded;
 mod follower;
 pub mod journal;
 mod key;
+mod reserve;
 pub mod resolver;
 mod sled_store;
 
@@ -32,6 +33,7 @@ pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
+pub use reserve::Reserve;
 
 /// A decision: what to append, and on what it rests.
 #[derive(Clone, Debug)]

@@ -1,0 +1,138 @@
+//! Space that is kept back: a file that is given up when the disk runs full, so that what was
+//! acknowledged can still be projected and a shutdown can finish.
+//!
+//! Writes are taken only while the reserve is held. It is given up when less than a quarter of its
+//! size is free besides, or when a write found no space; and made again when that is free twice over.
+//! Reading goes on all the time.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
+
+/// On small file systems the reserve is no larger than this part of them.
+const SMALLEST_SHARE: u64 = 8;
+
+/// The reserve of one file system.
+#[derive(Debug)]
+pub struct Reserve {
+    folder: PathBuf,
+    file: PathBuf,
+    size_bytes: u64,
+    is_held: AtomicBool,
+}
+
+impl Reserve {
+    /// Makes the reserve in a folder, or takes over the one that is there; it is not held when
+    /// there is no space for it. `size_bytes` is what is wanted; 0 is none.
+    ///
+    /// # Errors
+    /// The folder's file system cannot be asked, or the file not be made for another reason.
+    pub fn new(folder: &Path, size_bytes: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let all = statvfs(folder)?;
+        let total_bytes = all.f_blocks.saturating_mul(all.f_frsize);
+        let reserve = Self {
+            folder: folder.to_owned(),
+            file: folder.join("reserve"),
+            size_bytes: size_bytes.min(total_bytes / SMALLEST_SHARE),
+            is_held: AtomicBool::new(false),
+        };
+        let has_file = std::fs::metadata(&reserve.file)
+            .is_ok_and(|file| file.len() == reserve.size_bytes && reserve.size_bytes > 0);
+        reserve.is_held.store(has_file, Ordering::Release);
+        if size_bytes == 0 {
+            reserve.remove()?;
+        }
+        reserve.tend()?;
+        Ok(reserve)
+    }
+
+    /// Whether there is space for writes.
+    pub fn is_held(&self) -> bool {
+        self.size_bytes == 0 || self.is_held.load(Ordering::Acquire)
+    }
+
+    /// Gives the reserve up: a write found no space.
+    pub fn give_up(&self) {
+        if self.size_bytes == 0 || !self.is_held.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        tracing::error!(
+            folder = %self.folder.display(),
+            "the disk is full: writes are refused until there is space again"
+        );
+        if let Err(error) = self.remove() {
+            tracing::error!(%error, "the reserve cannot be given up");
+        }
+    }
+
+    /// Looks at the space there is: gives the reserve up, or makes it again. To be called often.
+    ///
+    /// # Errors
+    /// As [`Reserve::new`].
+    pub fn tend(&self) -> io::Result<()> {
+        if self.size_bytes == 0 {
+            return Ok(());
+        }
+        let all = statvfs(&self.folder)?;
+        let free_bytes = all.f_bavail.saturating_mul(all.f_frsize);
+        let floor_bytes = self.size_bytes / 4;
+        if self.is_held.load(Ordering::Acquire) {
+            if free_bytes < floor_bytes {
+                self.give_up();
+            }
+            return Ok(());
+        }
+        if free_bytes < self.size_bytes + 2 * floor_bytes {
+            return Ok(());
+        }
+        match self.make() {
+            Ok(()) => {
+                self.is_held.store(true, Ordering::Release);
+                tracing::info!(size_bytes = self.size_bytes, "there is space for writes");
+                Ok(())
+            }
+            Err(error) => {
+                self.remove()?;
+                if error.kind() == io::ErrorKind::StorageFull {
+                    return Ok(());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&self.file)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, self.size_bytes) {
+            Err(Errno::OPNOTSUPP) => write_zeros(&file, self.size_bytes),
+            other => Ok(other?),
+        }
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// For file systems that cannot set space aside.
+fn write_zeros(file: &File, size_bytes: u64) -> io::Result<()> {
+    use std::io::{Read as _, Write as _};
+
+    let mut zeros = io::repeat(0).take(size_bytes);
+    let mut out = io::BufWriter::with_capacity(1 << 20, file);
+    io::copy(&mut zeros, &mut out)?;
+    out.flush()
+}

@@ -1,0 +1,153 @@
+//! A disk that runs full: a real, small file system in memory. Writes are refused with a reason,
+//! reads go on, writes come back when there is space, a stop comes to an end, nothing is lost.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::machine::{Mount, run, skipped};
+use crate::support::server::TestServer;
+
+const WRITERS: usize = 4;
+const TEXT_BYTES: usize = 20_000;
+/// How long after space came back writes may still be refused.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+/// What was acknowledged: a record's key, and the beginning of its text.
+type Acknowledged = Mutex<BTreeMap<String, String>>;
+
+/// Writes until writes are refused; returns how.
+fn fill(client: &Client, prefix: &str, acknowledged: &Acknowledged) -> Vec<(u16, String)> {
+    let write = |writer: usize| {
+        for number in 0.. {
+            let id = format!("note/{prefix}-{writer}-{number}");
+            let text = format!("{id} {}", "x".repeat(TEXT_BYTES));
+            let record = json!({"_id": id, "text": text});
+            let answer = client.call("record:save", json!({"records": [record]}));
+            let json = answer.json();
+            // The request may be refused as a whole, or its only record.
+            let error = if answer.status == 200 {
+                json["result"][0].clone()
+            } else {
+                json["error"].clone()
+            };
+            if answer.status != 200 || error["_type"] == "error" {
+                return (answer.status, error["message"].as_str().unwrap().to_owned());
+            }
+            acknowledged.lock().unwrap().insert(id, text);
+        }
+        unreachable!("it writes until it is refused");
+    };
+    std::thread::scope(|scope| {
+        let write = &write;
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| scope.spawn(move || write(writer)))
+            .collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect()
+    })
+}
+
+/// Everything acknowledged is there, whole, by query and by key.
+fn check(client: &Client, acknowledged: &Acknowledged) {
+    let acknowledged = acknowledged.lock().unwrap();
+    let begun = Instant::now();
+    let body = json!({"record_type": "note", "limit": 100_000});
+    let found = client.call("record:query", body).result();
+    let found: BTreeMap<&str, &str> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|note| {
+            (
+                note["_id"].as_str().unwrap(),
+                note["text"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    for (id, text) in acknowledged.iter() {
+        assert_eq!(found.get(id.as_str()), Some(&text.as_str()), "{id}");
+    }
+    let (last, text) = acknowledged.last_key_value().unwrap();
+    let fetched = client.call("record:fetch", json!({"ids": [last]})).result();
+    assert_eq!(fetched[0]["text"], text.as_str());
+    assert!(
+        begun.elapsed() < RECOVERY,
+        "reads took {:?}",
+        begun.elapsed()
+    );
+}
+
+/// Takes space away, as another program would.
+fn put_ballast(path: &Path, megabytes: usize) {
+    let mut file = std::fs::File::create(path).unwrap();
+    file.write_all(&vec![1; megabytes << 20]).unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "40m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let ballast = mount.folder().join("ballast");
+    put_ballast(&ballast, 14);
+    let mut server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "67108864")]);
+    let client = Client::signed_up(&server, "ada");
+    let acknowledged = Acknowledged::default();
+
+    let refusals = fill(&client, "first", &acknowledged);
+    for (status, message) in &refusals {
+        assert!([503, 507].contains(status), "{refusals:?}");
+        assert!(
+            *status == 503 || message.contains("disk is full"),
+            "{refusals:?}"
+        );
+    }
+    assert!(
+        refusals.iter().any(|(status, _)| *status == 507),
+        "{refusals:?}"
+    );
+    assert!(acknowledged.lock().unwrap().len() > 20);
+    check(&client, &acknowledged);
+
+    std::fs::remove_file(&ballast).unwrap();
+    let begun = Instant::now();
+    eventually("writes are taken again", || {
+        let body = json!({"records": [{"_id": "other/1", "text": "there is space"}]});
+        (client.call("record:save", body).status == 200).then_some(())
+    });
+    assert!(begun.elapsed() < RECOVERY, "{:?}", begun.elapsed());
+
+    fill(&client, "second", &acknowledged);
+    check(&client, &acknowledged);
+    let status = server.terminate();
+    assert!(status.success(), "{status}");
+    // With the disk as full as it was, and then with space again.
+    server.restart();
+    check(&client.at(&server), &acknowledged);
+    let path = mount.folder().to_string_lossy().into_owned();
+    run("mount", &["-o", "remount,size=160m", &path]).unwrap();
+    eventually("writes are taken again", || {
+        let body = json!({"records": [{"_id": "other/2", "text": "there is space"}]});
+        let answer = client.at(&server).call("record:save", body);
+        (answer.status == 200).then_some(())
+    });
+    check(&client.at(&server), &acknowledged);
+    for command in [&["log", "verify"][..], &["rebuild", "--verify"]] {
+        let output = server.skytrail(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+    server.kill();
+}
