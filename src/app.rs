@@ -468,6 +468,7 @@ fn log_options(config: &Config, clock: &Arc<dyn Clock>, reserve: Arc<Reserve>) -
     };
     LogOptions {
         sled_cache_bytes: config.storage.sled_cache_bytes,
+        queue_decisions: config.storage.log_queue,
         reserve: Some(reserve),
         ..LogOptions::new(Arc::new(move || clock.now()), Arc::new(on_fatal))
     }

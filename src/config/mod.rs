@@ -114,6 +114,8 @@ pub struct PluginLimits {
 pub struct Storage {
     /// `JOURNAL_SEGMENT_BYTES`, default 64 MiB.
     pub segment_bytes: u64,
+    /// Decisions that may wait for the journal; more are turned away. `LOG_QUEUE`, default 4096.
+    pub log_queue: usize,
     /// `SLED_CACHE_BYTES`, default 16 MiB.
     pub sled_cache_bytes: u64,
     /// Memory for records that were written or read lately. `HEAD_CACHE_BYTES`, default 32 MiB.
@@ -167,6 +169,7 @@ impl Config {
             plugin: read_plugin_limits(&mut reader),
             storage: Storage {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
+                log_queue: size(reader.number("LOG_QUEUE", 4096, 1..=1_000_000)),
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
                 head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40)),
                 store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),

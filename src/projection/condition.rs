@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::StoreError;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::sqlite::is_damage;
+use super::sqlite::{connect_writer, is_damage};
 use super::store::SqlStore;
 use super::sums;
 
@@ -140,6 +142,22 @@ impl SqlStore {
             sleep(PAUSE).await;
         }
         Ok(true)
+    }
+
+    /// Replaces the connection that writes after it failed: on a full disk the database undoes a
+    /// transaction by itself, and the connection would go on believing in it.
+    pub(super) async fn renew_writer(&self, conn: &mut SqliteConnection) {
+        match connect_writer(&self.path, &self.options).await {
+            // The new one is open before the old one closes, so that the database does not take
+            // that for the last close and merge the write-ahead file.
+            Ok(fresh) => {
+                let failed = std::mem::replace(conn, fresh);
+                if let Err(error) = failed.close().await {
+                    tracing::debug!(%error, "the connection that failed did not close well");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no new connection to the record store"),
+        }
     }
 
     /// Waits until the file is known to be damaged.

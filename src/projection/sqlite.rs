@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 
 use super::index::IndexLimits;
 use super::sums;
@@ -124,11 +124,33 @@ pub(crate) async fn open_writer(
     let is_new = !path.exists();
     if is_new {
         remove(path)?;
+        let made = std::fs::File::create(path);
+        made.map_err(|source| OpenError::Folder {
+            path: path.to_owned(),
+            source,
+        })?;
     } else if let Some(damage) = sums::find_damage(path, None).await? {
         return Err(OpenError::Damaged(damage.to_string()));
     }
-    let mut conn = base(path)
-        .create_if_missing(true)
+    let mut conn = connect_writer(path, options).await?;
+    migrate(&mut conn).await?;
+    if is_new {
+        sums::seal(path).await?;
+    }
+    sqlx::query("PRAGMA synchronous = NORMAL")
+        .execute(&mut conn)
+        .await?;
+    Ok(conn)
+}
+
+/// Opens a connection that writes to a file that is there. A power cut only rolls the newest batches
+/// back; the log has them.
+pub(crate) async fn connect_writer(
+    path: &Path,
+    options: &StoreOptions,
+) -> Result<SqliteConnection, sqlx::Error> {
+    base(path)
+        .synchronous(SqliteSynchronous::Normal)
         .statement_cache_capacity(128)
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
         // The pages' checksums come first: see `sums`.
@@ -137,16 +159,7 @@ pub(crate) async fn open_writer(
         // Statements that may be undone keep what they change here, not in a file.
         .pragma("temp_store", "MEMORY")
         .connect()
-        .await?;
-    migrate(&mut conn).await?;
-    if is_new {
-        sums::seal(path).await?;
-    }
-    // A power cut only rolls the newest batches back; the log has them.
-    sqlx::query("PRAGMA synchronous = NORMAL")
-        .execute(&mut conn)
-        .await?;
-    Ok(conn)
+        .await
 }
 
 /// Opens a file beside the server that may be using it, to write: [`sums::merge`] comes before the

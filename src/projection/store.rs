@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
 use super::condition::{Condition, failed};
-use super::index::{IndexLimits, Stats};
+use super::index::Stats;
 use super::layout::{Catalog, TypeLayout};
 use super::people;
 use super::query;
@@ -42,7 +42,7 @@ pub struct SqlStore {
     /// or go, so that nobody reads a table as it was by a catalog as it is.
     columns: RwLock<()>,
     pub(super) stats: Stats,
-    pub(super) limits: IndexLimits,
+    pub(super) options: StoreOptions,
     pub(super) condition: Condition,
     pub(super) path: PathBuf,
     /// Told when those who look after indexes and pages shall end.
@@ -90,7 +90,7 @@ impl SqlStore {
             catalog: ArcSwap::new(catalog),
             columns: RwLock::new(()),
             stats: Stats::default(),
-            limits: options.index_limits,
+            options: *options,
             condition: Condition::new(path),
             path: path.to_owned(),
             ending: CancellationToken::new(),
@@ -314,10 +314,10 @@ impl RecordStore for SqlStore {
             true => Some(self.columns.write().await),
             false => None,
         };
-        state
-            .apply(conn, commits)
-            .await
-            .map_err(|error| self.failed(error))?;
+        if let Err(error) = state.apply(conn, commits).await {
+            self.renew_writer(conn).await;
+            return Err(self.failed(error));
+        }
         if !Arc::ptr_eq(&state.catalog, &self.catalog.load()) {
             self.catalog.store(Arc::clone(&state.catalog));
         }

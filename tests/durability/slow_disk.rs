@@ -8,12 +8,20 @@ use serde_json::json;
 
 use super::system_calls::segment;
 use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::load::SetOnDrop;
 use crate::support::machine::{resident_bytes, skipped, strace};
 use crate::support::server::TestServer;
 
 const FLUSH: Duration = Duration::from_millis(200);
-const WRITERS: usize = 80;
-const MIB: usize = 1 << 20;
+const WRITERS: usize = 48;
+
+#[derive(Default)]
+struct Counts {
+    is_over: AtomicBool,
+    num_taken: AtomicUsize,
+    num_shed: AtomicUsize,
+}
 
 #[test]
 fn on_a_slow_disk_answers_wait_for_it_and_overload_is_turned_away() {
@@ -21,7 +29,7 @@ fn on_a_slow_disk_answers_wait_for_it_and_overload_is_turned_away() {
         Ok(path) => path,
         Err(why) => return skipped("slow disk", &why),
     };
-    let mut server = TestServer::start();
+    let mut server = TestServer::with(&[("LOG_QUEUE", "8")]);
     let client = Client::signed_up(&server, "ada");
     client.save("note/first", json!({"text": "so that the type is there"}));
     assert!(server.terminate().success());
@@ -42,58 +50,44 @@ fn on_a_slow_disk_answers_wait_for_it_and_overload_is_turned_away() {
         );
     }
 
-    // More than the queue of 32 MiB, again and again.
-    let text = "x".repeat(MIB);
-    let (is_over, num_taken, num_shed) = (
-        AtomicBool::new(false),
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-    );
+    // Many more at once than may wait.
+    let counts = Counts::default();
     let write = |writer: usize| {
-        while !is_over.load(Ordering::Relaxed) {
-            let record = json!({"_id": format!("note/big-{writer}"), "text": text});
+        while !counts.is_over.load(Ordering::SeqCst) {
+            let record = json!({"_id": format!("note/many-{writer}"), "text": "x".repeat(2000)});
+            let begun = Instant::now();
             let answer = client.call("record:save", json!({"records": [record]}));
-            let error = answer.json()["error"].clone();
             match answer.status {
                 200 => {
-                    num_taken.fetch_add(1, Ordering::Relaxed);
+                    assert!(begun.elapsed() >= FLUSH, "{:?}", begun.elapsed());
+                    counts.num_taken.fetch_add(1, Ordering::SeqCst);
                 }
                 503 => {
-                    assert!(answer.header("Retry-After").is_some(), "{error}");
-                    num_shed.fetch_add(1, Ordering::Relaxed);
+                    assert!(answer.header("Retry-After").is_some(), "{}", answer.json());
+                    counts.num_shed.fetch_add(1, Ordering::SeqCst);
                     // As a client does that takes the advice, if impatiently.
-                    std::thread::park_timeout(Duration::from_millis(100));
+                    std::thread::park_timeout(Duration::from_millis(20));
                 }
-                other => panic!("{other}: {error}"),
+                other => panic!("{other}: {}", answer.json()),
             }
         }
     };
-    let until = |shed: usize, taken: usize| {
-        crate::support::eventually("writes are taken and turned away", || {
-            let is_enough = num_shed.load(Ordering::Relaxed) >= shed
-                && num_taken.load(Ordering::Relaxed) >= taken;
+    let resident_after = |num_taken: usize, num_shed: usize| {
+        eventually("writes are taken and turned away", || {
+            let is_enough = counts.num_shed.load(Ordering::SeqCst) >= num_shed
+                && counts.num_taken.load(Ordering::SeqCst) >= num_taken;
             is_enough.then_some(())
         });
         resident_bytes(server.pid())
     };
     std::thread::scope(|scope| {
+        let _ending = SetOnDrop(&counts.is_over);
         for writer in 0..WRITERS {
             let write = &write;
             scope.spawn(move || write(writer));
         }
-        let begin = until(80, 10);
-        let middle = until(400, 30);
-        let end = until(800, 50);
-        is_over.store(true, Ordering::Relaxed);
-        println!(
-            "{} MiB, {} MiB, {} MiB",
-            begin / MIB as u64,
-            middle / MIB as u64,
-            end / MIB as u64
-        );
-        assert!(
-            end < middle.max(begin) + 64 * MIB as u64,
-            "{begin} {middle} {end}"
-        );
+        let warm = resident_after(50, 200);
+        let later = resident_after(200, 1500);
+        assert!(later < warm + (64 << 20), "{warm} bytes, later {later}");
     });
 }

@@ -72,6 +72,8 @@ pub fn send(
     let status = response.status().as_u16();
     let bytes = response
         .body_mut()
+        .with_config()
+        .limit(256 << 20)
         .read_to_vec()
         .map_err(|error| error.to_string())?;
     Ok(Answer {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value as Json, json};
 
@@ -18,6 +18,15 @@ const TYPES: [&str; 3] = ["single", "left", "right"];
 struct Known {
     acknowledged: Option<i64>,
     in_doubt: Option<Option<i64>>,
+}
+
+/// Sets a flag when it goes out of scope.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// The load and its journal: outside of the server, so that it survives what the server does not.
@@ -41,9 +50,13 @@ impl Load {
     /// Runs the load until a number of further writes were begun, then does `end`, which is to end
     /// the server: the writers stop when they get no answer.
     pub fn run(&self, client: &Client, writes: u64, end: impl FnOnce()) {
+        let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            // Also when what follows fails: nobody waits for ever.
+            let _ending = SetOnDrop(&is_over);
             for writer in 0..WRITERS {
-                scope.spawn(move || self.write(client, writer));
+                let is_over = &is_over;
+                scope.spawn(move || self.write(client, writer, is_over));
             }
             let goal = self.counter.load(Ordering::SeqCst) + writes;
             super::eventually("the load goes on", || {
@@ -54,8 +67,8 @@ impl Load {
     }
 
     /// Writes until the server is gone, or refuses.
-    fn write(&self, client: &Client, writer: u64) {
-        loop {
+    fn write(&self, client: &Client, writer: u64, is_over: &AtomicBool) {
+        while !is_over.load(Ordering::SeqCst) {
             let number = self.counter.fetch_add(1, Ordering::SeqCst);
             let value = i64::try_from(number).unwrap();
             let slot = number % 7;
@@ -108,6 +121,12 @@ impl Load {
 
     /// Holds what the server has against what was written down, and settles what was in doubt.
     pub fn check(&self, client: &Client, when: &str) {
+        let wrong = self.compare(client);
+        assert!(wrong.is_empty(), "{when}: {wrong:#?}");
+    }
+
+    /// As [`Load::check`]; returns what is not as it should be.
+    pub fn compare(&self, client: &Client) -> Vec<String> {
         let mut found: BTreeMap<String, i64> = BTreeMap::new();
         for record_type in TYPES {
             for record in client.query(record_type, json!(null)) {
@@ -115,21 +134,25 @@ impl Load {
                 found.insert(id, record["number"].as_i64().unwrap());
             }
         }
+        let mut wrong = Vec::new();
         let mut known = self.known.lock().unwrap();
         for (id, known) in known.iter_mut() {
             let number = found.get(id).copied();
-            let is_right = number == known.acknowledged || known.in_doubt == Some(number);
-            assert!(is_right, "{when}: {id} is {number:?}, known was {known:?}");
+            if number != known.acknowledged && known.in_doubt != Some(number) {
+                wrong.push(format!("{id} is {number:?}, known was {known:?}"));
+            }
             *known = Known {
                 acknowledged: number,
                 in_doubt: None,
             };
         }
-        let unknown = found.keys().find(|id| !known.contains_key(*id));
-        assert_eq!(unknown, None, "{when}: nobody wrote this");
+        let unknown = found.keys().filter(|id| !known.contains_key(*id));
+        wrong.extend(unknown.map(|id| format!("{id}: nobody wrote this")));
         for (id, number) in found.iter().filter(|(id, _)| id.starts_with("left/")) {
-            let twin = found.get(&id.replace("left/", "right/"));
-            assert_eq!(twin, Some(number), "{when}: half a batch at {id}");
+            if found.get(&id.replace("left/", "right/")) != Some(number) {
+                wrong.push(format!("half a batch at {id}"));
+            }
         }
+        wrong
     }
 }

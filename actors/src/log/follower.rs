@@ -177,10 +177,18 @@ fn is_answer(commits: &[Arc<Commit>], from: u64) -> bool {
 impl Shared {
     fn run(&self) {
         while !self.is_stopping.load(Ordering::Acquire) {
-            if let Err(error) = self.follow() {
-                tracing::warn!(%error, "sled failed; building it again from the journal");
-                self.set_aside();
-                self.wait(PAUSE_AFTER_FAILURE);
+            match self.follow() {
+                Ok(()) => {}
+                Err(error) if error.is_disk_full() => {
+                    tracing::warn!("no space for sled; trying again later");
+                    self.let_go();
+                    self.pause(PAUSE_AFTER_FAILURE);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "sled failed; building it again from the journal");
+                    self.set_aside();
+                    self.pause(PAUSE_AFTER_FAILURE);
+                }
             }
         }
     }
@@ -211,7 +219,7 @@ impl Shared {
                     position = last.last_position();
                     self.position.store(position, Ordering::Release);
                     if copied < FULL_BATCH_EVENTS {
-                        self.gather();
+                        self.pause(GATHER);
                     }
                 }
                 None => self.wait(Duration::from_millis(500)),
@@ -243,9 +251,14 @@ impl Shared {
         }
     }
 
-    fn set_aside(&self) {
+    /// Leaves readers to the journal.
+    fn let_go(&self) {
         self.position.store(0, Ordering::Release);
         *self.store.write() = None;
+    }
+
+    fn set_aside(&self) {
+        self.let_go();
         self.num_rebuilds.fetch_add(1, Ordering::Relaxed);
         match sled_store::quarantine(&self.folder) {
             Ok(Some(aside)) => tracing::warn!(aside = %aside.display(), "damaged sled set aside"),
@@ -255,10 +268,10 @@ impl Shared {
     }
 
     /// Lets time pass, unless the end comes.
-    fn gather(&self) {
+    fn pause(&self, time: Duration) {
         let mut guard = self.wake_lock.lock();
         if !self.is_stopping.load(Ordering::Acquire) {
-            self.stop.wait_for(&mut guard, GATHER);
+            self.stop.wait_for(&mut guard, time);
         }
     }
 

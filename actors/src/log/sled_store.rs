@@ -21,6 +21,18 @@ pub(super) enum SledError {
     NotOpened(&'static str),
 }
 
+impl SledError {
+    /// Whether sled only lacks space.
+    pub(super) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => {
+                error.kind() == std::io::ErrorKind::StorageFull
+            }
+            _ => false,
+        }
+    }
+}
+
 pub(super) struct SledStore {
     db: sled::Db,
 }
@@ -101,18 +113,16 @@ fn to_raw(key: &[u8], value: &[u8]) -> Option<RawCommit> {
     Some((u64::from_be_bytes(key.try_into().ok()?), value.to_vec()))
 }
 
-/// Moves a damaged store out of the way, never deletes it; returns where it went.
+/// Moves a damaged store out of the way; returns where it went. One that was moved before is removed:
+/// the journal has everything, and what is kept for a look must not fill the disk.
 pub(super) fn quarantine(folder: &Path) -> std::io::Result<Option<PathBuf>> {
     if !folder.exists() {
         return Ok(None);
     }
-    let mut number = 1;
-    loop {
-        let aside = folder.with_extension(format!("damaged-{number}"));
-        if !aside.exists() {
-            std::fs::rename(folder, &aside)?;
-            return Ok(Some(aside));
-        }
-        number += 1;
+    let aside = folder.with_extension("damaged");
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside)?;
     }
+    std::fs::rename(folder, &aside)?;
+    Ok(Some(aside))
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use skytrail_actors::log::disk::Disk;
-use skytrail_actors::log::{AppendError, CommitObserver, EventLog, LogOpenError, OpenedLog};
+use skytrail_actors::log::{
+    AppendError, CommitObserver, EventLog, LogOpenError, OpenedLog, Reserve,
+};
 use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
 use skytrail_schema::event::Commit;
 
@@ -176,4 +178,29 @@ async fn observers_see_every_commit_once_in_order_and_before_it_is_acknowledged(
     }
     assert_eq!(*witness.0.lock(), (1..=200).collect::<Vec<_>>());
     close(&log);
+}
+
+#[tokio::test]
+async fn without_its_reserve_a_log_takes_no_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let reserve = Reserve::new(folder.path(), 1 << 20).unwrap();
+    let file = folder.path().join("reserve");
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 1 << 20);
+    let (mut options, _) = options();
+    let reserve = Arc::new(reserve);
+    options.reserve = Some(Arc::clone(&reserve));
+    let opened = OpenedLog::on_disk(shared(&MemoryDisk::default()), SMALL).unwrap();
+    let log = opened
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    log.append(blind(1, 0)).await.unwrap();
+    reserve.give_up();
+    assert!(!file.exists() && log.state().is_disk_full);
+    assert_eq!(log.append(blind(2, 0)).await, Err(AppendError::DiskFull));
+    reserve.tend().unwrap();
+    assert!(file.exists(), "there is space, so it is made again");
+    log.append(blind(2, 0)).await.unwrap();
+    close(&log);
+    let off = Reserve::new(folder.path(), 0).unwrap();
+    assert!(off.is_held() && !file.exists());
 }

@@ -66,7 +66,7 @@ async fn a_sled_of_another_log_is_set_aside_not_believed() {
     assert_eq!(log.state().sled.unwrap().num_rebuilds, 1);
     assert_eq!(read_all(&log).await.len(), 50);
     assert!(
-        folder.path().join("sled.damaged-1").exists(),
+        folder.path().join("sled.damaged").exists(),
         "nothing is deleted"
     );
     close(&log);

@@ -58,11 +58,11 @@ impl SqlStore {
             let mut reader = self.reader().await?;
             let catalog = Arc::clone(&reader.catalog);
             let conn = reader.conn().map_err(|error| self.failed(error))?;
-            Look::take(conn, &catalog, &self.stats, &self.limits)
+            Look::take(conn, &catalog, &self.stats, &self.options.index_limits)
                 .await
                 .map_err(|error| self.failed(error))?
         };
-        let advice = look.advise(&self.limits, now);
+        let advice = look.advise(&self.options.index_limits, now);
         if look.has_uses() {
             let mut writer = self.writer.lock().await;
             let conn = writer_conn(&mut writer)?;
