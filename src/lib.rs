@@ -14,4 +14,5 @@ pub mod parts;
 pub mod projection;
 pub mod services;
 pub mod socket;
+mod store_start;
 pub mod telemetry;

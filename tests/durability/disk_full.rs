@@ -101,7 +101,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
     };
     let data = mount.folder().join("data").to_string_lossy().into_owned();
     let ballast = mount.folder().join("ballast");
-    put_ballast(&ballast, 14);
+    put_ballast(&ballast, 20);
     let mut server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "67108864")]);
     let client = Client::signed_up(&server, "ada");
     let acknowledged = Acknowledged::default();

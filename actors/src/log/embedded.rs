@@ -192,7 +192,8 @@ impl OpenedLog {
         let counters = Arc::new(Counters::default());
         counters.head.store(head, Ordering::Release);
         let follow = |folder: PathBuf| {
-            Follower::start(Arc::clone(&segments), &folder, options.sled_cache_bytes).map(Arc::new)
+            let (segments, reserve) = (Arc::clone(&segments), options.reserve.clone());
+            Follower::start(segments, &folder, options.sled_cache_bytes, reserve).map(Arc::new)
         };
         let follower = self.sled_folder.map(follow).transpose()?;
         let mut observers = observers;

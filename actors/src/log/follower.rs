@@ -16,6 +16,7 @@ use skytrail_schema::event::Commit;
 use tokio::sync::oneshot;
 
 use super::journal::{Segments, decode_all};
+use super::reserve::Reserve;
 use super::sled_store::{self, SledError, SledStore};
 
 /// How many events are copied at once.
@@ -47,6 +48,7 @@ pub(super) struct Follower {
 
 struct Shared {
     segments: Arc<Segments>,
+    reserve: Option<Arc<Reserve>>,
     folder: PathBuf,
     cache_bytes: u64,
     store: RwLock<Option<Arc<SledStore>>>,
@@ -65,9 +67,11 @@ impl Follower {
         segments: Arc<Segments>,
         folder: &Path,
         cache_bytes: u64,
+        reserve: Option<Arc<Reserve>>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             segments,
+            reserve,
             folder: folder.to_owned(),
             cache_bytes,
             store: RwLock::new(None),
@@ -203,6 +207,15 @@ impl Shared {
         while !self.is_stopping.load(Ordering::Acquire) {
             if self.is_degraded.load(Ordering::Relaxed) {
                 return Err(SledError::NotOpened("readers found it damaged"));
+            }
+            if self
+                .reserve
+                .as_ref()
+                .is_some_and(|reserve| !reserve.is_held())
+            {
+                // What space there is belongs to the record store: nobody waits for sled.
+                self.pause(PAUSE_AFTER_FAILURE);
+                continue;
             }
             let raw = self.segments.read_raw(position + 1, BATCH_EVENTS);
             let raw = raw.unwrap_or_else(|error| {
