@@ -27,6 +27,8 @@ const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// and many small batches cost it much more than few large ones.
 const FULL_BATCH_EVENTS: u64 = 1024;
 const GATHER: Duration = Duration::from_millis(100);
+/// How long sled may take to close before it is left alone.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait before sled is tried again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -155,14 +157,16 @@ impl Follower {
         };
         let (sender, receiver) = std::sync::mpsc::channel();
         let waiter = std::thread::Builder::new().name("sled-stop".to_owned());
+        let shared = Arc::clone(&self.shared);
         let waiting = waiter.spawn(move || {
             let _ = thread.join();
+            let store = shared.store.write().take();
+            drop(store);
             let _ = sender.send(());
         });
         if waiting.is_err() || receiver.recv_timeout(deadline).is_err() {
             tracing::warn!("sled did not stop in time; the journal has everything");
         }
-        *self.shared.store.write() = None;
     }
 }
 
@@ -264,10 +268,21 @@ impl Shared {
         }
     }
 
-    /// Leaves readers to the journal.
+    /// Leaves readers to the journal and closes sled, which may take for ever on a full disk.
     fn let_go(&self) {
         self.position.store(0, Ordering::Release);
-        *self.store.write() = None;
+        let Some(store) = self.store.write().take() else {
+            return;
+        };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let closer = std::thread::Builder::new().name("sled-close".to_owned());
+        let closing = closer.spawn(move || {
+            drop(store);
+            let _ = sender.send(());
+        });
+        if closing.is_ok() && receiver.recv_timeout(CLOSE_DEADLINE).is_err() {
+            tracing::warn!("sled does not close; it is left alone");
+        }
     }
 
     fn set_aside(&self) {

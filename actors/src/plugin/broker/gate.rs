@@ -23,7 +23,7 @@ use crate::plugin::connection::PluginConnection;
 use crate::plugin::errors::{Unavailable, response_timed_out, timed_out, unavailable};
 use crate::plugin::gate::{PluginGate, PluginRequest, WorkerId};
 use crate::plugin::messages::{Abandon, Announce, Ask, GetState, Job, Lane, Leave};
-use crate::plugin::points::Points;
+use crate::plugin::points::{Points, Readiness};
 use crate::plugin::protocol::CancelReason;
 use crate::plugin::settings::PluginsSettings;
 use crate::plugin::transport::OutgoingSender;
@@ -97,6 +97,13 @@ impl PluginBroker {
     pub fn start(settings: PluginsSettings, arbiter: &ArbiterHandle) -> Self {
         let settings = Arc::new(settings);
         let shared = Arc::new(Shared::default());
+        if settings.plugins.is_empty() {
+            // Nobody to wait for, not even the actor's own start.
+            shared.publish(Points {
+                readiness: Readiness::Ready,
+                ..Points::default()
+            });
+        }
         let actor_parts = (Arc::clone(&settings), Arc::clone(&shared));
         let plugins = Plugins::start_in_arbiter(arbiter, move |_| {
             let (settings, shared) = actor_parts;
