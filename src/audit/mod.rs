@@ -133,3 +133,33 @@ impl AuditTrail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use skytrail_actors::clock::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn whoever_notes_never_waits_for_a_writer_that_does_not_write() {
+        let (sender, receiver) = sync_channel(MAX_WAITING);
+        let trail = AuditTrail {
+            clock: Arc::new(ManualClock::default()),
+            queue: Mutex::new(Some(sender)),
+            writer: Mutex::new(None),
+            counters: Arc::default(),
+        };
+        let begun = Instant::now();
+        for _ in 0..MAX_WAITING + 10 {
+            trail.note(AuditEvent::Signup, None, &Remote::default());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_eq!(trail.state().num_dropped, 10);
+        assert_eq!(receiver.try_iter().count(), MAX_WAITING);
+        trail.close();
+        trail.note(AuditEvent::Signup, None, &Remote::default());
+        assert_eq!(trail.state().num_dropped, 10);
+    }
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Counters;
 use super::entry::Entry;
@@ -16,13 +16,17 @@ use crate::config::AuditTarget;
 
 /// How often what could not be sent is tried again while nothing new comes.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How often the log says that entries were lost.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// The standard error, and what the configuration adds.
 pub(super) struct Sinks {
     target: Option<Target>,
     counters: Arc<Counters>,
-    /// As many were lost when it was last said.
-    told_dropped: u64,
+    /// Why the target did not take an entry.
+    last_error: Option<io::Error>,
+    /// As many were lost when it was last said, and when that was.
+    told: (u64, Option<Instant>),
 }
 
 enum Target {
@@ -45,7 +49,8 @@ impl Sinks {
         Ok(Self {
             target,
             counters,
-            told_dropped: 0,
+            last_error: None,
+            told: (0, None),
         })
     }
 
@@ -81,7 +86,7 @@ impl Sinks {
             }
             Err(error) => {
                 self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "an entry of the audit trail is lost");
+                self.last_error = Some(error);
             }
         }
     }
@@ -90,14 +95,24 @@ impl Sinks {
         if let Some(Target::Fluentd(fluentd)) = &mut self.target {
             fluentd.flush();
         }
+        self.tell_of_losses();
+    }
+
+    /// Says now and then how many entries were lost, not at each of them.
+    fn tell_of_losses(&mut self) {
         let dropped = self.counters.dropped.load(Ordering::Relaxed);
-        if dropped > self.told_dropped {
-            self.told_dropped = dropped;
-            tracing::warn!(
-                dropped,
-                "entries of the audit trail were lost since the start"
-            );
+        let (told, at) = self.told;
+        if dropped == told || at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            return;
         }
+        self.told = (dropped, Some(Instant::now()));
+        let cause = self.last_error.take();
+        let cause = cause.map_or_else(|| "too many at once".to_owned(), |it| it.to_string());
+        tracing::error!(
+            dropped,
+            cause,
+            "entries of the audit trail were lost since the start"
+        );
     }
 }
 

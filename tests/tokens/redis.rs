@@ -79,6 +79,25 @@ fn hashes_of_v1_are_read_and_their_own_expiry_counts() {
 }
 
 #[test]
+fn a_redis_that_comes_late_is_found_and_no_sign_up_is_left_behind() {
+    let mut redis = Redis::start();
+    redis.stop();
+    let server = server(&redis, &[]);
+    let body = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
+    let refused = Client::anonymous(&server).call("auth:signup", body.clone());
+    assert_eq!(refused.status, 503, "{}", refused.json());
+    redis.start_again();
+    // Only 503 until redis is used: the name is never taken.
+    let session = eventually("somebody signs up", || {
+        let answer = Client::anonymous(&server).call("auth:signup", body.clone());
+        assert!([200, 503].contains(&answer.status), "{}", answer.json());
+        (answer.status == 200).then(|| answer.result())
+    });
+    let token = session["access_token"].as_str().unwrap();
+    assert!(is_good(&Client::anonymous(&server).with_token(token)));
+}
+
+#[test]
 fn a_redis_that_is_away_ends_no_session() {
     let mut redis = Redis::start();
     let server = server(&redis, &[]);

@@ -153,7 +153,12 @@ impl Newcomer {
         let (env, asked) = (&accounts.env, &creation.newcomer.context);
         undo::run_after_hooks(env, &head, asked, creation.attempt).await?;
         let profile = Some(head.record.clone());
-        let session = accounts.session(id, &state, profile, context).await?;
+        let session = accounts.session(id, &state, profile, context).await;
+        if session.is_err() {
+            // The token store is away. Who comes back later must find the name free.
+            undo::undo(env, &head.record.id, asked).await;
+        }
+        let session = session?;
         accounts.note_seen(id, context, true).await?;
         Ok(Some(session))
     }

@@ -71,7 +71,8 @@ async fn run(
     hooks::run(&env.plugins, occasion, &head.record, None).await
 }
 
-async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContext) {
+/// Takes a new user back.
+pub(super) async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContext) {
     // The client's time may be over; what it was told must come true all the same.
     let context = RequestContext {
         deadline: None,
