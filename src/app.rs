@@ -8,15 +8,19 @@ use actix_web::dev::ServerHandle;
 use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
 use skytrail_actors::clock::{Clock, SystemClock};
+use skytrail_actors::delivery::{Delivery, DeliveryParts};
+use skytrail_actors::device::{DeviceStore as _, Devices};
 use skytrail_actors::hub::Hub;
 use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog, Reserve};
 use skytrail_actors::plugin::{PluginBroker, PluginEntry, PluginGate, PluginsSettings};
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::live::LiveState;
-use skytrail_actors::store::{RecordStore, Snapshot};
+use skytrail_actors::store::{RecordStore, Snapshot, StoreError};
+use skytrail_actors::subscription::{Notices, Subscriptions};
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
@@ -137,7 +141,11 @@ impl Application {
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
+        let failed = |error: StoreError| StartError::Store(error.to_string());
+        let subscriptions = store.load_subscriptions().await.map_err(failed)?;
+        let subscriptions = Arc::new(Subscriptions::new(subscriptions));
         let (feed, fed) = projector::feed();
+        let (notices_feed, notices_tail) = tail();
         let sequences = snapshot.sequences.into_iter();
         let sequences = sequences
             .map(|(name, field, last)| ((name, field), last))
@@ -148,7 +156,12 @@ impl Application {
         spawn::spawn_named("disk reserve", tend(Arc::clone(&reserve), ending.clone()));
         let log = opened.start(
             log_options(config, &clock, reserve),
-            vec![Arc::clone(&live) as _, Arc::new(feed)],
+            vec![
+                Arc::clone(&live) as _,
+                Arc::clone(&subscriptions) as _,
+                Arc::new(feed),
+                Arc::new(notices_feed),
+            ],
             sequences,
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
@@ -192,10 +205,24 @@ impl Application {
         spawn::spawn_named("learn keys", learn_keys(env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
         let assets = Assets::new(env.clone());
-        let accounts = Arc::new(accounts(config, &keys, env)?);
+        let accounts = Arc::new(accounts(config, &keys, env.clone())?);
         let audit = AuditTrail::start(&config.audit, Arc::clone(&clock));
         let audit = Arc::new(audit.map_err(io("the audit trail cannot be written"))?);
         let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
+        let devices = Devices::new(
+            env.clone(),
+            Arc::clone(&store) as _,
+            Arc::clone(&subscriptions),
+        );
+        let devices = Arc::new(devices);
+        spawn::spawn_named("forget devices", forget_devices(Arc::clone(&devices)));
+        let delivery = DeliveryParts {
+            log: Arc::clone(&log) as _,
+            tail: notices_tail,
+            applied: env.applied.clone(),
+            consumer: Notices::new(env, subscriptions, internal_hub.clone()),
+        };
+        let notices = Delivery::start_in_arbiter(&background.handle(), |_| Delivery::new(delivery));
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
         let health = Parts {
@@ -206,6 +233,7 @@ impl Application {
             projector: projector.clone(),
             hub: hub.clone(),
             internal_hub: internal_hub.clone(),
+            notices,
             broker: broker.clone(),
             door: Arc::clone(&door),
             running: running.clone(),
@@ -218,6 +246,7 @@ impl Application {
             accounts,
             assets,
             files,
+            devices,
             plugins,
             hub,
             internal_hub,
@@ -352,6 +381,15 @@ async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
         if let Err(error) = reserve.tend() {
             tracing::warn!(%error, "the disk's free space is not known");
         }
+    }
+}
+
+/// Forgets devices that cannot be reached, once at the start.
+async fn forget_devices(devices: Arc<Devices>) {
+    match devices.forget_unreachable().await {
+        Ok(0) => {}
+        Ok(num_devices) => tracing::info!(num_devices, "devices without an address are forgotten"),
+        Err(error) => tracing::warn!(%error, "devices without an address are kept"),
     }
 }
 

@@ -8,12 +8,14 @@ use actix::{Actor, Addr, Handler, Message};
 use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
+use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
 use skytrail_actors::plugin::{PluginBroker, PluginsState};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
 use skytrail_actors::record::actor::{RecordActorState, Records};
 use skytrail_actors::record::live::CacheSizes;
+use skytrail_actors::subscription::Notices;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditState, AuditTrail};
@@ -42,6 +44,8 @@ pub struct Parts {
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.
     pub internal_hub: Addr<Hub>,
+    /// What takes changes to those who subscribe to them.
+    pub notices: Addr<Delivery<Notices>>,
     /// Plugins.
     pub broker: PluginBroker,
     /// What the door counts.
@@ -65,6 +69,8 @@ pub struct States {
     pub hub: Option<HubState>,
     /// The hub of `/_/pubsub`.
     pub internal_hub: Option<HubState>,
+    /// What takes changes to those who subscribe to them.
+    pub notices: Option<DeliveryState>,
     /// Plugins, and their workers' connections.
     pub plugins: Option<PluginsState>,
     /// The record actors.
@@ -104,6 +110,7 @@ impl States {
             .is_some_and(|projector| !projector.is_failing)
             && self.hub.is_some()
             && self.internal_hub.is_some()
+            && self.notices.is_some()
             && self.plugins.is_some()
             && self.indexes.is_some()
     }
@@ -112,10 +119,11 @@ impl States {
 #[async_trait]
 impl Health for Parts {
     async fn states(&self) -> States {
-        let (projector, hub, internal_hub, plugins, indexes) = tokio::join!(
+        let (projector, hub, internal_hub, notices, plugins, indexes) = tokio::join!(
             ask(&self.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
             ask(&self.internal_hub, GetHubState),
+            ask(&self.notices, GetDeliveryState),
             self.broker.state(),
             self.indexes(),
         );
@@ -124,6 +132,7 @@ impl Health for Parts {
             projector: projector.flatten(),
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
+            notices: notices.flatten(),
             plugins,
             records: self.records.states(),
             accounts: self.accounts.state(),

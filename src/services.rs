@@ -7,6 +7,7 @@ use actix::Addr;
 use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::asset::Assets;
 use skytrail_actors::clock::Clock;
+use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::PluginGate;
 use skytrail_actors::record::service::RecordService;
@@ -29,6 +30,8 @@ pub struct Services {
     pub assets: Assets,
     /// The bytes of files.
     pub files: Files,
+    /// Devices and what they subscribe to.
+    pub devices: Arc<dyn DeviceService>,
     /// Plugins.
     pub plugins: Arc<dyn PluginGate>,
     /// The hub of `/pubsub`.

@@ -7,6 +7,8 @@ pub mod accounts;
 pub mod asset;
 pub mod clock;
 pub mod context;
+pub mod delivery;
+pub mod device;
 pub mod hub;
 pub mod install;
 pub mod log;
@@ -16,5 +18,6 @@ pub mod projector;
 pub mod record;
 pub mod spawn;
 pub mod store;
+pub mod subscription;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{AssetState, Commit, RoleFlags, Service, UserState};
+use skytrail_schema::event::{AssetState, Commit, RoleFlags, Service, Stream, UserState};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
@@ -170,6 +170,20 @@ pub trait RecordStore: Send + Sync + 'static {
         asker: &Asker<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
+
+    /// Finds the last of a stream's events up to `until` that does not build on earlier ones: one
+    /// that carries a full state, or a deletion. Another stream's event may be among the candidates.
+    async fn find_full_state(&self, stream: &Stream, until: u64)
+    -> Result<Option<u64>, StoreError>;
+
+    /// Lists the positions of a stream's events from one position to another, in order. A few of
+    /// other streams may be among them: the event itself says whose it is.
+    async fn list_positions(
+        &self,
+        stream: &Stream,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError>;
 
     /// Loads users' auth rows with the version of their streams, in the order asked for.
     async fn load_users(&self, ids: &[UserId])

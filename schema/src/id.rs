@@ -71,6 +71,10 @@ text_id! {
     UserId
 }
 text_id! {
+    /// A device's id, which the server gives.
+    DeviceId
+}
+text_id! {
     /// The name of a role.
     RoleName
 }

@@ -18,6 +18,7 @@ pub mod id;
 pub mod predicate;
 pub mod query;
 pub mod record;
+pub mod subscription;
 pub mod time;
 pub mod types;
 pub mod upcast;

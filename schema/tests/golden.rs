@@ -19,8 +19,9 @@ use skytrail_schema::chain;
 use skytrail_schema::codec::{self, Seal};
 use skytrail_schema::event::*;
 use skytrail_schema::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::predicate::Relation;
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::FieldType;
 use uuid::Uuid;
@@ -152,6 +153,34 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::RelationRemoved => {
             EventBody::RelationRemoved(RelationTarget { to: USER.into() })
         }
+        EventKind::DeviceRegistered => EventBody::DeviceRegistered(DeviceState {
+            user: Some(USER.into()),
+            kind: DeviceKind::BaiduAndroid,
+            token: Some("t".to_owned()),
+            topic: Some("com.example".to_owned()),
+            registered_at: Timestamp::from_micros(1_700_000_000_000_000),
+        }),
+        EventKind::DeviceUnregistered => EventBody::DeviceUnregistered(touch(7, Some(USER))),
+        EventKind::DeviceDeleted => EventBody::DeviceDeleted(touch(8, None)),
+        EventKind::SubscriptionSaved => {
+            let wire = json!({
+                "id": "mine", "type": "query",
+                "notification_info": {"aps": {"alert": {"body": "b"}, "should-badge": true}},
+                "query": {
+                    "record_type": "note", "limit": 3,
+                    "predicate": ["eq", {"$type": "keypath", "$val": "text"}, "grüße"],
+                },
+            });
+            let database = Database::Private(USER.into());
+            EventBody::SubscriptionSaved(SavedSubscription {
+                subscriber: Some(USER.into()),
+                subscription: Subscription::from_wire(&wire, database).unwrap(),
+            })
+        }
+        EventKind::SubscriptionDeleted => EventBody::SubscriptionDeleted(SubscriptionKey {
+            database: Database::Public,
+            id: "mine".to_owned(),
+        }),
         EventKind::FieldAccessSet => {
             EventBody::FieldAccessSet(FieldAccess(vec![FieldAccessEntry {
                 record_type: "user".into(),
@@ -180,6 +209,8 @@ fn stream(kind: EventKind) -> Stream {
         48..64 => Stream::Role("editor".into()),
         64 => Stream::Relation(Relation::Friend, "u1".into()),
         65 => Stream::Relation(Relation::Follow, USER.into()),
+        80..84 => Stream::Device("d1".into()),
+        84..88 => Stream::Subscriptions("d1".into()),
         _ => Stream::Asset("folder/a.png".into()),
     }
 }

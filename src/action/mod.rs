@@ -6,8 +6,10 @@ pub mod asset_put;
 mod auth;
 mod auth_disable;
 mod auth_import;
+mod device;
 pub mod lambda;
 mod pubsub_publish;
+mod push;
 mod record_delete;
 mod record_fetch;
 mod record_query;
@@ -17,6 +19,7 @@ mod request;
 mod role;
 mod schema;
 mod sso;
+mod subscription;
 mod typed;
 
 use std::sync::Arc;
@@ -27,8 +30,8 @@ use skytrail_actors::context::RequestContext;
 use skytrail_schema::query::Scope;
 
 use crate::http::checks::Check::{
-    self, AccessKey, Authenticator, CheckUser, DevOnly, InjectAuth, InjectDb, PluginReady,
-    RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry, RequireMaster, RequireUser,
+    self, AccessKey, Authenticator, CheckUser, DevOnly, InjectAuth, InjectDb, Notification,
+    PluginReady, RequireAdmin, RequireAuth, RequireAuthSkipPwExpiry, RequireMaster, RequireUser,
 };
 use crate::http::remote::Remote;
 use crate::http::reply::{Outcome, Reply};
@@ -80,6 +83,7 @@ const ROLES: &[Check] = &[Authenticator, InjectAuth, PluginReady];
 const DEV: &[Check] = &[AccessKey, DevOnly, PluginReady];
 const MASTER: &[Check] = &[AccessKey, RequireMaster];
 const MASTER_READY: &[Check] = &[AccessKey, PluginReady, RequireMaster];
+const PUSH: &[Check] = &[AccessKey, InjectDb, Notification, PluginReady];
 const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 
 macro_rules! actions {
@@ -102,7 +106,11 @@ actions! {
     "auth:reset_password" "auth" RESET => auth::reset_password;
     "auth:disable:set" "auth" ADMIN => auth_disable::run;
     "auth:import" "auth" RESET => auth_import::run;
+    "device:register" "device" WRITE => device::register;
+    "device:unregister" "device" WRITE => device::unregister;
     "me" "" USER => auth::me;
+    "push:device" "push" PUSH => push::run;
+    "push:user" "push" PUSH => push::run;
     "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;
     "record:save" "record" WRITE => record_save::run;
     "record:delete" "record" WRITE => record_delete::run;
@@ -116,6 +124,10 @@ actions! {
     "role:assign" "role" ADMIN => role::assign;
     "role:revoke" "role" ADMIN => role::revoke;
     "role:get" "role" ROLES => role::get;
+    "subscription:save" "subscription" WRITE => subscription::save;
+    "subscription:fetch" "subscription" WRITE => subscription::fetch;
+    "subscription:fetch_all" "subscription" WRITE => subscription::fetch_all;
+    "subscription:delete" "subscription" WRITE => subscription::delete;
     "schema:create" "schema" SCHEMA => schema::create;
     "schema:fetch" "schema" SCHEMA => schema::fetch;
     "schema:rename" "schema" SCHEMA => schema::rename;

@@ -31,6 +31,7 @@ pub enum Check {
     RequireMaster,
     DevOnly,
     InjectDb,
+    Notification,
     PluginReady,
 }
 
@@ -99,6 +100,7 @@ impl<'a> Asked<'a> {
                 Check::RequireMaster => self.require_master()?,
                 Check::DevOnly => self.dev_only()?,
                 Check::InjectDb => self.inject_db()?,
+                Check::Notification => return Err(push_not_configured()),
                 Check::PluginReady => self.plugin_ready()?,
             }
         }
@@ -299,6 +301,13 @@ impl<'a> Asked<'a> {
             ApiError::new(Code::AccessKeyNotAccepted, message)
         })
     }
+}
+
+/// Returns the refusal of a push without a service that could carry it.
+pub fn push_not_configured() -> ApiError {
+    let message = "Unable to send push notification because APNS is not configured or there was a \
+                   problem configuring the APNS.\n";
+    ApiError::new(Code::UnexpectedPushNotificationNotConfigured, message)
 }
 
 /// Returns the refusal of a caller without a user.

@@ -14,7 +14,9 @@
 mod apply;
 mod condition;
 mod ddl;
+mod devices;
 mod digest;
+mod history;
 pub mod index;
 mod layout;
 mod names;

@@ -10,7 +10,7 @@ use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
     Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
 };
-use skytrail_schema::event::{AssetState, Commit, Service, UserState};
+use skytrail_schema::event::{AssetState, Commit, Service, Stream, UserState};
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
 use super::condition::{Condition, failed};
+use super::history;
 use super::index::Stats;
 use super::layout::{Catalog, TypeLayout};
 use super::people;
@@ -245,6 +246,31 @@ impl RecordStore for SqlStore {
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
         answer.inspect_err(|error| self.condition.note(error))
+    }
+
+    async fn find_full_state(
+        &self,
+        stream: &Stream,
+        until: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::find_full_state(conn, stream, until)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn list_positions(
+        &self,
+        stream: &Stream,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_positions(conn, stream, from, until)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     async fn load_users(

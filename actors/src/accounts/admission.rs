@@ -17,7 +17,7 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 const IS_VERIFIED: &str = "is_verified";
 
 /// Refuses a user who is locked out.
-pub(super) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), ApiError> {
+pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), ApiError> {
     let Some(disabled) = &state.disabled else {
         return Ok(());
     };

@@ -48,6 +48,11 @@ impl ConflictKey {
         Self::of("type", &[name.as_str()])
     }
 
+    /// Which devices have an address at a push service: read and written by whoever takes it.
+    pub fn device_token(token: &str) -> Self {
+        Self::of("device token", &[token])
+    }
+
     /// A value of a unique set of fields: read when it is found free, written when taken or given up.
     /// `parts` are the fields' names and values, normalised as the set compares them.
     pub fn unique(name: &TypeName, parts: &[&str]) -> Self {

@@ -22,6 +22,7 @@ mod key;
 mod reserve;
 pub mod resolver;
 mod sled_store;
+pub mod tail;
 
 use std::sync::Arc;
 

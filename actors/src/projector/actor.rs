@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use serde::Serialize;
-use skytrail_schema::event::Commit;
 use tokio::sync::{Notify, watch};
 
 use super::Fed;
@@ -14,8 +13,6 @@ use crate::log::EventLog;
 use crate::record::live::LiveState;
 use crate::store::RecordStore;
 
-/// A transaction holds at most this many events.
-const BATCH_EVENTS: usize = 1024;
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
 const SMALL_BATCH_EVENTS: u64 = 512;
@@ -140,16 +137,14 @@ impl Handler<StopProjector> for Projector {
 /// Applies the log until told to stop and nothing is left.
 async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
     let mut pause = FIRST_PAUSE;
-    let mut ahead: Vec<Arc<Commit>> = Vec::new();
     loop {
         let position = shared.position.load(Ordering::Relaxed);
-        let batch = next_batch(&mut parts, &mut ahead, position).await;
+        let batch = parts.fed.tail.take(&*parts.log, position, u64::MAX).await;
         let Some(last) = batch.last().map(|commit| commit.last_position()) else {
             if shared.is_stopping.load(Ordering::Acquire) && parts.log.head() <= position {
                 break;
             }
-            let _ =
-                tokio::time::timeout(Duration::from_millis(200), parts.fed.wake.notified()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(200), parts.fed.tail.woken()).await;
             continue;
         };
         match parts.store.apply(&batch).await {
@@ -172,61 +167,10 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
                 shared.num_failures.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                ahead.clear();
+                parts.fed.tail.forget();
             }
         }
     }
     shared.has_stopped.store(true, Ordering::Release);
     shared.stopped.notify_waiters();
-}
-
-/// Takes the commits that follow `position`: from the queue as long as it has them without a gap,
-/// else from the log.
-async fn next_batch(
-    parts: &mut ProjectorParts,
-    ahead: &mut Vec<Arc<Commit>>,
-    position: u64,
-) -> Vec<Arc<Commit>> {
-    let mut events: usize = ahead.iter().map(|commit| commit.events.len()).sum();
-    while events < BATCH_EVENTS {
-        let Ok(group) = parts.fed.groups.try_recv() else {
-            break;
-        };
-        events += group
-            .iter()
-            .map(|commit| commit.events.len())
-            .sum::<usize>();
-        ahead.extend(group);
-    }
-    ahead.retain(|commit| commit.last_position() > position);
-    if ahead
-        .first()
-        .is_some_and(|commit| commit.first_position() == position + 1)
-    {
-        return contiguous(ahead, position);
-    }
-    if parts.log.head() <= position {
-        return Vec::new();
-    }
-    parts
-        .log
-        .read(position + 1, BATCH_EVENTS)
-        .await
-        .unwrap_or_else(|error| {
-            tracing::error!(%error, "the log cannot be read");
-            Vec::new()
-        })
-}
-
-/// Takes commits off the front as long as they follow each other, up to a batch.
-fn contiguous(ahead: &mut Vec<Arc<Commit>>, mut position: u64) -> Vec<Arc<Commit>> {
-    let mut events = 0;
-    let fits = ahead.iter().take_while(|commit| {
-        let follows = commit.first_position() == position + 1 && events < BATCH_EVENTS;
-        position = commit.last_position();
-        events += commit.events.len();
-        follows
-    });
-    let count = fits.count();
-    ahead.drain(..count).collect()
 }

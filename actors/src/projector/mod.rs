@@ -11,17 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::Commit;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
-use crate::log::CommitObserver;
+use crate::log::tail::{Tail, TailFeed, tail};
 
 pub use actor::{GetProjectorState, Projector, ProjectorParts, ProjectorState, StopProjector};
 
 /// How long a reader waits for the store to catch up.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(10);
-/// How many groups may wait for the projector; more are read from the log.
-const QUEUED_GROUPS: usize = 1024;
 
 /// How far the record store is; readers wait on it.
 #[derive(Clone, Debug)]
@@ -35,6 +32,13 @@ impl Applied {
     /// Returns the last applied position.
     pub fn position(&self) -> u64 {
         *self.position.borrow()
+    }
+
+    /// Waits until the store has applied more than `position`; `None` when it never will.
+    pub async fn beyond(&self, position: u64) -> Option<u64> {
+        let mut receiver = self.position.clone();
+        let reached = receiver.wait_for(|applied| *applied > position).await;
+        reached.ok().map(|applied| *applied)
     }
 
     /// Waits until the store has applied `position`.
@@ -55,16 +59,9 @@ impl Applied {
     }
 }
 
-/// The committer's side of the projector: never blocks.
-pub struct Feed {
-    groups: mpsc::Sender<Vec<Arc<Commit>>>,
-    wake: Arc<Notify>,
-}
-
-/// The projector's side.
+/// The projector's side of what the committer hands over.
 pub struct Fed {
-    groups: mpsc::Receiver<Vec<Arc<Commit>>>,
-    wake: Arc<Notify>,
+    tail: Tail,
     demand: Arc<Notify>,
 }
 
@@ -78,26 +75,9 @@ impl Fed {
     }
 }
 
-/// Makes the two sides.
-pub fn feed() -> (Feed, Fed) {
-    let (sender, groups) = mpsc::channel(QUEUED_GROUPS);
-    let (wake, demand) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let feed = Feed {
-        groups: sender,
-        wake: Arc::clone(&wake),
-    };
-    let fed = Fed {
-        groups,
-        wake,
-        demand,
-    };
-    (feed, fed)
-}
-
-impl CommitObserver for Feed {
-    fn committed(&self, commits: &[Arc<Commit>]) {
-        // A full queue is no loss: the projector finds the gap and reads the log.
-        let _ = self.groups.try_send(commits.to_vec());
-        self.wake.notify_one();
-    }
+/// Makes the committer's side and the projector's.
+pub fn feed() -> (TailFeed, Fed) {
+    let (feed, tail) = tail();
+    let demand = Arc::new(Notify::new());
+    (feed, Fed { tail, demand })
 }

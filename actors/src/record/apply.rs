@@ -138,10 +138,10 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
 }
 
 /// Folds an event of a type into one of its records: what was saved before keeps up with names and
-/// fields as they are now. `before` is the type's definition until then.
-pub fn reshape(record: &mut Record, before: &TypeDefinition, event: &EventBody) {
+/// fields as they are now.
+pub fn reshape(record: &mut Record, event: &EventBody) {
     match event {
-        EventBody::TypeFieldRenamed(change) if !before.fields.contains_key(&change.to) => {
+        EventBody::TypeFieldRenamed(change) => {
             if let Some(value) = record.fields.remove(&change.from) {
                 record.fields.insert(change.to.clone(), value);
             }

@@ -288,7 +288,10 @@ impl LiveState {
                     *self.field_access.write() = compiled(event.version, access);
                 }
             }
-            Stream::Relation(..) | Stream::Asset(_) => {}
+            Stream::Relation(..)
+            | Stream::Asset(_)
+            | Stream::Device(_)
+            | Stream::Subscriptions(_) => {}
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod known_keys;
 pub mod live;
 pub mod messages;
 pub mod migrate;
+pub mod past;
 pub mod read;
 pub mod save;
 pub mod service;

@@ -101,7 +101,7 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
 }
 
 /// Returns the queried type and the types that its references name.
-fn involved(env: &RecordEnv, name: &TypeName) -> Vec<Arc<TypeDefinition>> {
+pub(crate) fn involved(env: &RecordEnv, name: &TypeName) -> Vec<Arc<TypeDefinition>> {
     let definition = env.definition(name);
     let mut all = vec![Arc::clone(&definition)];
     for field in definition.fields.values() {

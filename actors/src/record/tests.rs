@@ -76,7 +76,7 @@ impl State {
                 let records = self.heads.values_mut().map(|head| &mut head.record);
                 records
                     .filter(|record| record.id.record_type == *name)
-                    .for_each(|record| apply::reshape(record, &before, &event.body));
+                    .for_each(|record| apply::reshape(record, &event.body));
                 let definition = apply::record_type(&before, event);
                 self.types.insert(name.clone(), definition);
             }

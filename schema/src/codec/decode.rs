@@ -252,6 +252,8 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
         6 => Stream::Relation(Relation::Follow, reader.text()?.into()),
         7 => Stream::FieldAccess,
         12 => Stream::Asset(reader.text()?.into()),
+        10 => Stream::Device(reader.text()?.into()),
+        11 => Stream::Subscriptions(reader.text()?.into()),
         _ => return Err(CodecError::Malformed("stream")),
     })
 }

@@ -226,6 +226,8 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
         Stream::Relation(Relation::Follow, user) => (6, vec![user.as_str()]),
         Stream::FieldAccess => (7, Vec::new()),
         Stream::Asset(name) => (12, vec![name.as_str()]),
+        Stream::Device(id) => (10, vec![id.as_str()]),
+        Stream::Subscriptions(id) => (11, vec![id.as_str()]),
     };
     out.push(number);
     names.into_iter().try_for_each(|name| put_text(out, name))

@@ -53,6 +53,12 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
         EventBody::FieldAccessSet(body) => to_json(body),
         EventBody::AssetRegistered(body) => to_json(body),
         EventBody::AssetUploaded(body) => to_json(body),
+        EventBody::DeviceRegistered(body) => to_json(body),
+        EventBody::DeviceUnregistered(touch) | EventBody::DeviceDeleted(touch) => {
+            to_json(&StoredTouch::new(touch, user))
+        }
+        EventBody::SubscriptionSaved(body) => to_json(body),
+        EventBody::SubscriptionDeleted(body) => to_json(body),
         EventBody::Erased(_) => Err(CodecError::Malformed("payload")),
     }
 }
@@ -75,9 +81,7 @@ pub(super) fn decode(
         EventKind::RecordChanged => {
             EventBody::RecordChanged(stored.parse::<StoredPatch<'_>>()?.into_patch(user))
         }
-        EventKind::RecordDeleted => {
-            EventBody::RecordDeleted(stored.parse::<StoredTouch<'_>>()?.into_touch(user))
-        }
+        EventKind::RecordDeleted => EventBody::RecordDeleted(stored.touch(user)?),
         EventKind::TypeExtended => EventBody::TypeExtended(stored.parse()?),
         EventKind::TypeDefaultAccessSet => EventBody::TypeDefaultAccessSet(stored.parse()?),
         EventKind::TypeCreationRolesSet => EventBody::TypeCreationRolesSet(stored.parse()?),
@@ -98,6 +102,11 @@ pub(super) fn decode(
         EventKind::FieldAccessSet => EventBody::FieldAccessSet(stored.parse()?),
         EventKind::AssetRegistered => EventBody::AssetRegistered(stored.parse()?),
         EventKind::AssetUploaded => EventBody::AssetUploaded(stored.parse()?),
+        EventKind::DeviceRegistered => EventBody::DeviceRegistered(stored.parse()?),
+        EventKind::DeviceUnregistered => EventBody::DeviceUnregistered(stored.touch(user)?),
+        EventKind::DeviceDeleted => EventBody::DeviceDeleted(stored.touch(user)?),
+        EventKind::SubscriptionSaved => EventBody::SubscriptionSaved(stored.parse()?),
+        EventKind::SubscriptionDeleted => EventBody::SubscriptionDeleted(stored.parse()?),
     })
 }
 
@@ -122,6 +131,10 @@ impl Stored<'_> {
             version: self.version,
         })?;
         serde_json::from_value(json).map_err(malformed)
+    }
+
+    fn touch(&self, user: Option<&UserId>) -> Result<Touch, CodecError> {
+        Ok(self.parse::<StoredTouch<'_>>()?.into_touch(user))
     }
 
     fn state(&self, user: Option<&UserId>) -> Result<RecordState, CodecError> {

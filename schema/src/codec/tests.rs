@@ -200,6 +200,8 @@ fn stream() -> impl Strategy<Value = Stream> {
         user().prop_map(|id| Stream::Relation(Relation::Follow, id)),
         Just(Stream::FieldAccess),
         name().prop_map(|name| Stream::Asset(name.into())),
+        name().prop_map(|id| Stream::Device(id.into())),
+        name().prop_map(|id| Stream::Subscriptions(id.into())),
     ]
 }
 

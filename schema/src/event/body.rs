@@ -2,10 +2,12 @@
 
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, CreationRoles, DefaultAccess,
-    Disabled, FieldDeletion, FieldRename, NoDetails, PasswordRehashed, PasswordSet, RecordPatch,
-    RecordState, RelationTarget, RoleFlags, Touch, TypeExtension, UserPatch, UserState,
+    DeviceState, Disabled, FieldDeletion, FieldRename, NoDetails, PasswordRehashed, PasswordSet,
+    RecordPatch, RecordState, RelationTarget, RoleFlags, SavedSubscription, Touch, TypeExtension,
+    UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
+use crate::subscription::SubscriptionKey;
 
 /// What happened. Serialises to the payload; [`EventBody::kind`] is stored beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +61,16 @@ pub enum EventBody {
     AssetRegistered(AssetState),
     /// A file's bytes were stored, in place of earlier ones.
     AssetUploaded(AssetUpload),
+    /// A device was registered, anew or again; carries its full state.
+    DeviceRegistered(DeviceState),
+    /// A device has no user any more.
+    DeviceUnregistered(Touch),
+    /// A device was forgotten, with everything that it subscribed to.
+    DeviceDeleted(Touch),
+    /// A subscription was made, or took the place of one with its name.
+    SubscriptionSaved(SavedSubscription),
+    /// A subscription was ended.
+    SubscriptionDeleted(SubscriptionKey),
     /// An event whose payload was erased from the log; only its kind and place are left.
     Erased(EventKind),
 }
@@ -145,6 +157,11 @@ kinds! {
     RoleDefined = 48, "role.defined", 1;
     RelationAdded = 64, "relation.added", 1;
     RelationRemoved = 65, "relation.removed", 1;
+    DeviceRegistered = 80, "device.registered", 1;
+    DeviceUnregistered = 81, "device.unregistered", 1;
+    DeviceDeleted = 82, "device.deleted", 1;
+    SubscriptionSaved = 84, "subscription.saved", 1;
+    SubscriptionDeleted = 85, "subscription.deleted", 1;
     AssetRegistered = 96, "asset.registered", 1;
     AssetUploaded = 97, "asset.uploaded", 1;
 }

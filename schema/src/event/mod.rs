@@ -9,6 +9,7 @@
 mod asset;
 mod body;
 mod commit;
+mod device;
 mod link;
 mod record;
 mod settings;
@@ -18,6 +19,7 @@ mod user;
 pub use asset::{AssetState, AssetUpload};
 pub use body::{EventBody, EventKind, SNAPSHOT_EVERY};
 pub use commit::{Actor, Commit, Event, NewCommit, NewEvent, Origin, Provenance};
+pub use device::{DeviceKind, DeviceState, SavedSubscription};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use record::{RecordPatch, RecordState, Touch};
 pub use settings::{CreationRoles, DefaultAccess, FieldDeletion, FieldRename, TypeExtension};

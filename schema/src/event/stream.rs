@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::id::{AssetName, RecordId, RoleName, TypeName, UserId};
+use crate::id::{AssetName, DeviceId, RecordId, RoleName, TypeName, UserId};
 use crate::predicate::Relation;
 
 const FIELD_ACCESS: &str = "field_access";
@@ -24,6 +24,10 @@ pub enum Stream {
     FieldAccess,
     /// One file.
     Asset(AssetName),
+    /// One device.
+    Device(DeviceId),
+    /// What one device subscribes to.
+    Subscriptions(DeviceId),
 }
 
 impl fmt::Display for Stream {
@@ -36,6 +40,8 @@ impl fmt::Display for Stream {
             Self::Relation(relation, user) => write!(f, "{}/{user}", relation.name()),
             Self::FieldAccess => f.write_str(FIELD_ACCESS),
             Self::Asset(name) => write!(f, "asset/{name}"),
+            Self::Device(id) => write!(f, "device/{id}"),
+            Self::Subscriptions(id) => write!(f, "subscriptions/{id}"),
         }
     }
 }
@@ -53,6 +59,8 @@ impl Stream {
             "user" => Self::User(rest.into()),
             "role" => Self::Role(rest.into()),
             "asset" => Self::Asset(rest.into()),
+            "device" => Self::Device(rest.into()),
+            "subscriptions" => Self::Subscriptions(rest.into()),
             _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
         })
     }
@@ -92,6 +100,8 @@ mod tests {
             "friend/u2",
             "field_access",
             "asset/folder/a.png",
+            "device/d1",
+            "subscriptions/d1",
         ];
         for text in streams {
             assert_eq!(Stream::parse(text).unwrap().to_string(), text);

@@ -9,6 +9,7 @@
 //!    tries again.
 
 mod asset;
+mod devices;
 mod fields;
 mod history;
 mod links;
@@ -31,6 +32,7 @@ use self::texts::Texts;
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 
+pub(super) use self::history::stream_hash;
 pub(super) use self::settings::Indexing;
 
 /// Why a batch was not applied.
@@ -261,6 +263,8 @@ impl Session<'_> {
             }
             Stream::FieldAccess => settings::set_field_access(conn, event).await,
             Stream::Asset(name) => asset::change(conn, name, event).await,
+            Stream::Device(id) => devices::change_device(conn, id, event).await,
+            Stream::Subscriptions(id) => devices::change_subscriptions(conn, id, event).await,
         }
     }
 

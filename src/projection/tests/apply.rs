@@ -1,6 +1,10 @@
 //! Events become rows.
 
 use serde_json::json;
+use skytrail_actors::device::DeviceStore as _;
+use skytrail_actors::store::RecordStore as _;
+use skytrail_schema::event::{DeviceKind, DeviceState, EventBody, Stream};
+use skytrail_schema::id::RecordId;
 use skytrail_schema::types::FieldType;
 
 use super::world::*;
@@ -119,10 +123,60 @@ async fn an_event_at_fault_stops_nobody_else() {
     world.commit(vec![create("note/1", 1, json!({"n": 1}))]);
     world.commit(vec![patch("note/missing", 2, json!({"n": 2}), &[])]);
     world.commit(vec![create("unknown/1", 2, json!({}))]);
-    world
-        .heads
-        .remove(&skytrail_schema::id::RecordId::parse("unknown/1").unwrap());
+    world.heads.remove(&RecordId::parse("unknown/1").unwrap());
     world.commit(vec![patch("note/1", 2, json!({"n": 2}), &[])]);
     world.apply_all(100).await;
     world.assert_equal().await;
+}
+
+#[tokio::test]
+async fn devices_without_an_address_are_found_by_age() {
+    let mut world = World::new().await;
+    for (name, token, second) in [("a", None, 1), ("b", Some("t"), 1), ("c", None, 9)] {
+        let state = DeviceState {
+            user: None,
+            kind: DeviceKind::Ios,
+            token: token.map(str::to_owned),
+            topic: None,
+            registered_at: now(second),
+        };
+        let stream = Stream::Device(name.into());
+        world
+            .run(vec![(stream, EventBody::DeviceRegistered(state))])
+            .await;
+    }
+    let found = |second, limit| world.store.list_unreachable(now(second), limit);
+    assert_eq!(found(9, 10).await.unwrap(), ["a".into()]);
+    assert_eq!(found(10, 10).await.unwrap(), ["a".into(), "c".into()]);
+    assert_eq!(found(10, 1).await.unwrap(), ["a".into()]);
+    assert_eq!(world.store.find_devices("t").await.unwrap(), ["b".into()]);
+}
+
+#[tokio::test]
+async fn the_positions_of_a_stream_are_found() {
+    let mut world = World::new().await;
+    world
+        .run(vec![extend("note", &[("n", FieldType::Number)])])
+        .await;
+    world.run(vec![create("note/1", 1, json!({"n": 1}))]).await;
+    world.run(vec![create("note/2", 1, json!({"n": 1}))]).await;
+    world
+        .run(vec![patch("note/1", 2, json!({"n": 2}), &[])])
+        .await;
+    world.run(vec![delete("note/1", 3)]).await;
+    world.run(vec![create("note/1", 4, json!({"n": 1}))]).await;
+    world
+        .run(vec![patch("note/1", 5, json!({"n": 2}), &[])])
+        .await;
+    let stream = Stream::Record(RecordId::new("note", "1"));
+    let mut full = Vec::new();
+    for until in 1..=7 {
+        full.push(world.store.find_full_state(&stream, until).await.unwrap());
+    }
+    assert_eq!(
+        full,
+        [None, Some(2), Some(2), Some(2), Some(5), Some(6), Some(6)]
+    );
+    let listed = world.store.list_positions(&stream, 3, 6).await.unwrap();
+    assert_eq!(listed, [4, 5, 6]);
 }

@@ -5,11 +5,12 @@ use serde_json::{Value as Json, json};
 use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
-    CreationRoles, DefaultAccess, EventBody, FieldDeletion, FieldRename, RelationTarget, RoleFlags,
-    Stream, TypeExtension, UserPatch, UserState,
+    CreationRoles, DefaultAccess, DeviceKind, DeviceState, EventBody, FieldDeletion, FieldRename,
+    RelationTarget, RoleFlags, SavedSubscription, Stream, TypeExtension, UserPatch, UserState,
 };
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{Database, DeviceId, RecordId};
 use skytrail_schema::predicate::Relation;
+use skytrail_schema::subscription::Subscription;
 use skytrail_schema::types::FieldType;
 
 use super::world::*;
@@ -55,6 +56,8 @@ enum Step {
     Setting(usize, u8),
     User(u8, u8),
     Relate(u8, u8, bool),
+    Device(u8, u8),
+    Subscribe(u8, u8, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -77,6 +80,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (kind, any::<u8>()).prop_map(|(kind, what)| Step::Setting(kind, what)),
         1 => (0..3_u8, any::<u8>()).prop_map(|(user, what)| Step::User(user, what)),
         1 => (0..3_u8, 0..3_u8, any::<bool>()).prop_map(|(from, to, add)| Step::Relate(from, to, add)),
+        1 => (0..3_u8, any::<u8>()).prop_map(|(device, what)| Step::Device(device, what)),
+        1 => (0..3_u8, 0..3_u8, any::<bool>())
+            .prop_map(|(device, id, add)| Step::Subscribe(device, id, add)),
     ]
 }
 
@@ -144,6 +150,10 @@ impl World {
             }
             Step::Rename(kind, from, to) => {
                 let (from, to) = (FIELDS[*from].to_owned(), FIELDS[*to].to_owned());
+                let known = self.types.get(TYPES[*kind]);
+                if known.is_some_and(|known| known.fields.contains_key(&to)) {
+                    return;
+                }
                 let body = EventBody::TypeFieldRenamed(FieldRename { from, to });
                 self.commit(vec![(Stream::Type(TYPES[*kind].into()), body)]);
             }
@@ -219,8 +229,59 @@ impl World {
                 let stream = Stream::Relation(Relation::Friend, format!("u{from}").into());
                 self.commit(vec![(stream, body)]);
             }
+            Step::Device(device, what) => self.change_device(*device, *what, second),
+            Step::Subscribe(device, id, add) => self.subscribe(*device, *id, *add),
             _ => {}
         }
+    }
+
+    fn change_device(&mut self, device: u8, what: u8, second: i64) {
+        let id = DeviceId::from(format!("d{device}"));
+        let is_known = self.devices.contains_key(&id);
+        let body = match what % 4 {
+            0 if is_known => EventBody::DeviceUnregistered(touch(second, "u1")),
+            1 if is_known => {
+                self.devices.remove(&id);
+                EventBody::DeviceDeleted(touch(second, "u1"))
+            }
+            _ => {
+                self.devices.entry(id.clone()).or_default();
+                EventBody::DeviceRegistered(DeviceState {
+                    user: Some(format!("u{what}").into()),
+                    kind: DeviceKind::BaiduAndroid,
+                    token: what.is_multiple_of(3).then(|| "'\0".to_owned()),
+                    topic: None,
+                    registered_at: now(second),
+                })
+            }
+        };
+        self.commit(vec![(Stream::Device(id), body)]);
+    }
+
+    fn subscribe(&mut self, device: u8, id: u8, is_addition: bool) {
+        let device = DeviceId::from(format!("d{device}"));
+        let database = Database::from_stored(if id == 0 { "u1" } else { "" });
+        let wire = json!({
+            "id": format!("s'{id}"), "type": "query", "query": {"record_type": "note", "limit": id},
+            "notification_info": {"aps": {"sound": "s"}},
+        });
+        let subscription = Subscription::from_wire(&wire, database).unwrap();
+        let key = subscription.key.clone();
+        let Some(known) = self.devices.get_mut(&device) else {
+            return;
+        };
+        let body = if is_addition {
+            known.insert(key, subscription.clone());
+            EventBody::SubscriptionSaved(SavedSubscription {
+                subscriber: None,
+                subscription,
+            })
+        } else if known.remove(&key).is_some() {
+            EventBody::SubscriptionDeleted(key)
+        } else {
+            return;
+        };
+        self.commit(vec![(Stream::Subscriptions(device), body)]);
     }
 
     fn set(&mut self, kind: usize, what: u8) {

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
+use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
     Actor, Commit, Event, EventBody, RecordPatch, RecordState, Stream, Touch, TypeExtension,
 };
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{DeviceId, RecordId, TypeName, UserId};
 use skytrail_schema::record::Head;
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
@@ -30,6 +32,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<Arc<Commit>>,
     pub(crate) heads: BTreeMap<RecordId, Head>,
     pub(crate) types: BTreeMap<TypeName, TypeDefinition>,
+    /// What devices subscribe to.
+    pub(crate) devices: BTreeMap<DeviceId, BTreeMap<SubscriptionKey, Subscription>>,
     versions: BTreeMap<Stream, u32>,
     next_position: u64,
 }
@@ -49,6 +53,7 @@ impl World {
             log: Vec::new(),
             heads: BTreeMap::new(),
             types: BTreeMap::new(),
+            devices: BTreeMap::new(),
             versions: BTreeMap::new(),
             next_position: 1,
         }
@@ -117,7 +122,7 @@ impl World {
                 let heads = self.heads.values_mut().map(|head| &mut head.record);
                 heads
                     .filter(|record| record.id.record_type == *name)
-                    .for_each(|record| fold::reshape(record, &before, &event.body));
+                    .for_each(|record| fold::reshape(record, &event.body));
                 for field in definition.sequence_fields() {
                     let is_new = !before.fields.contains_key(field);
                     if is_new && !fold::reshapes(&event.body) {
@@ -175,6 +180,12 @@ impl World {
             .map(|definition| (definition.name.clone(), definition))
             .collect();
         assert_eq!(stored, self.types);
+        let subscribed = self.store.load_subscriptions().await.unwrap();
+        let subscribed = subscribed
+            .into_iter()
+            .flat_map(|device| device.subscriptions);
+        let wanted = self.devices.values().flat_map(BTreeMap::values).cloned();
+        assert_eq!(subscribed.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
         for definition in self.types.values() {
             let of_type: Vec<_> = self
                 .heads

@@ -1,0 +1,30 @@
+//! Delivery: taking committed events to whoever waits for them.
+//!
+//! One actor per consumer. It wakes up when the projector has applied something
+//! (who is told of a change finds it by query), takes the commits in the log's
+//! order, and hands them to its consumer one after the other. A consumer that has
+//! nothing to look at lets them go by unread, which costs next to nothing.
+//!
+//! It starts with what is applied after the server's start: what happened while
+//! the server was down is delivered to nobody.
+
+mod actor;
+
+use async_trait::async_trait;
+use serde_json::Value as Json;
+use skytrail_schema::event::Commit;
+
+pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState};
+
+/// Somebody who waits for events.
+#[async_trait]
+pub trait Consumer: Send + 'static {
+    /// Whether there is nothing that it would look at.
+    fn is_idle(&self) -> bool;
+
+    /// Looks at a commit. Failures are its own to handle: it is not given the commit again.
+    async fn take(&mut self, commit: &Commit);
+
+    /// Returns what it says of itself.
+    fn state(&self) -> Json;
+}

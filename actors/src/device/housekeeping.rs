@@ -1,0 +1,58 @@
+//! Forgetting devices that cannot be reached.
+
+use std::time::Duration;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, Stream};
+use skytrail_schema::time::Timestamp;
+
+use super::Devices;
+use crate::context::RequestContext;
+use crate::record::attempt::{Outcome, until_settled};
+use crate::record::decide::Plan;
+
+/// A device without an address at a push service is kept for so long after it was registered.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many devices one commit forgets.
+const AT_ONCE: u32 = 256;
+
+impl Devices {
+    /// Forgets the devices without an address that were registered more than a day ago. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// The store or the log failed; what was forgotten before is forgotten.
+    pub async fn forget_unreachable(&self) -> Result<usize, ApiError> {
+        let kept = i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(self.env.clock.now().micros().saturating_sub(kept));
+        let mut num_forgotten = 0;
+        loop {
+            let num_now = until_settled(&self.turn, |_| self.forget_some(before)).await?;
+            num_forgotten += num_now;
+            if num_now == 0 {
+                return Ok(num_forgotten);
+            }
+        }
+    }
+
+    async fn forget_some(&self, before: Timestamp) -> Result<Outcome<usize>, ApiError> {
+        let context = RequestContext::system();
+        let read_position = self.read_position().await?;
+        let mut plan = Plan::default();
+        let touch = self.touch(&context);
+        for id in self.store.list_unreachable(before, AT_ONCE).await? {
+            if let Some((version, _)) = self.load(&id).await? {
+                let body = EventBody::DeviceDeleted(touch.clone());
+                plan.push(Stream::Device(id), version + 1, body);
+            }
+        }
+        let num_devices = plan.events.len();
+        if num_devices == 0 {
+            return Ok(Outcome::Done(0));
+        }
+        Ok(match self.commit(plan, read_position, &context).await? {
+            Outcome::Done(()) => Outcome::Done(num_devices),
+            Outcome::Conflict => Outcome::Conflict,
+        })
+    }
+}

@@ -1,0 +1,226 @@
+//! Devices: which apps on which phones belong to whom, where their push services reach them, and
+//! what they subscribe to.
+//!
+//! A service over the decide-and-append cycle, as accounts are. Devices are read from the store;
+//! subscriptions are all in memory ([`crate::subscription::Subscriptions`]), where changes of
+//! records are held against them.
+
+pub mod housekeeping;
+pub mod messages;
+pub mod service;
+mod subscribe;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{DeviceState, EventBody, Stream, Touch};
+use skytrail_schema::id::{Database, DeviceId};
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+use skytrail_schema::time::Timestamp;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use self::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice};
+use self::service::DeviceService;
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::env::RecordEnv;
+use crate::store::StoreError;
+use crate::subscription::{SubscribedDevice, Subscriptions};
+
+/// A device with the version of its stream.
+pub type VersionedDevice = (u32, DeviceState);
+
+/// The store's part for devices.
+#[async_trait]
+pub trait DeviceStore: Send + Sync + 'static {
+    /// Loads devices, in the order asked for.
+    async fn load_devices(
+        &self,
+        ids: &[DeviceId],
+    ) -> Result<Vec<Option<VersionedDevice>>, StoreError>;
+
+    /// Finds the devices with an address at a push service.
+    async fn find_devices(&self, token: &str) -> Result<Vec<DeviceId>, StoreError>;
+
+    /// Lists devices without such an address that were registered last before `before`, at most `limit`.
+    async fn list_unreachable(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DeviceId>, StoreError>;
+
+    /// Loads everything that devices subscribe to.
+    async fn load_subscriptions(&self) -> Result<Vec<SubscribedDevice>, StoreError>;
+}
+
+/// See the module's overview.
+pub struct Devices {
+    env: RecordEnv,
+    store: Arc<dyn DeviceStore>,
+    subscriptions: Arc<Subscriptions>,
+    turn: Mutex<()>,
+}
+
+impl Devices {
+    /// Builds the service.
+    pub fn new(
+        env: RecordEnv,
+        store: Arc<dyn DeviceStore>,
+        subscriptions: Arc<Subscriptions>,
+    ) -> Self {
+        Self {
+            env,
+            store,
+            subscriptions,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Returns the position as of which the store is read next, once the store has it.
+    async fn read_position(&self) -> Result<u64, ApiError> {
+        let position = self.env.live.position();
+        self.env.applied.wait_for(position).await?;
+        Ok(position)
+    }
+
+    async fn load(&self, id: &DeviceId) -> Result<Option<VersionedDevice>, ApiError> {
+        let loaded = self.store.load_devices(std::slice::from_ref(id)).await?;
+        Ok(loaded.into_iter().next().flatten())
+    }
+
+    /// Plans that no device but `keep` has an address.
+    async fn take_over_token(
+        &self,
+        plan: &mut Plan,
+        token: &str,
+        keep: &DeviceId,
+        touch: &Touch,
+    ) -> Result<(), ApiError> {
+        let key = ConflictKey::device_token(token);
+        plan.reads.insert(key);
+        plan.writes.insert(key);
+        for other in self.store.find_devices(token).await? {
+            if other != *keep
+                && let Some((version, _)) = self.load(&other).await?
+            {
+                let body = EventBody::DeviceDeleted(touch.clone());
+                plan.push(Stream::Device(other), version + 1, body);
+            }
+        }
+        Ok(())
+    }
+
+    fn touch(&self, context: &RequestContext) -> Touch {
+        Touch {
+            at: self.env.clock.now(),
+            by: context.caller.user.clone(),
+        }
+    }
+
+    async fn commit(
+        &self,
+        plan: Plan,
+        read_position: u64,
+        context: &RequestContext,
+    ) -> Result<Outcome<()>, ApiError> {
+        Ok(
+            match commit(&self.env.log, plan, read_position, context).await? {
+                Outcome::Done(_) => Outcome::Done(()),
+                Outcome::Conflict => Outcome::Conflict,
+            },
+        )
+    }
+}
+
+fn not_found() -> ApiError {
+    ApiError::new(Code::ResourceNotFound, "Device not found")
+}
+
+fn given(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
+}
+
+#[async_trait]
+impl DeviceService for Devices {
+    async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError> {
+        let new_id = DeviceId::from(Uuid::new_v4().to_string());
+        let id = command.id.clone().unwrap_or(new_id);
+        until_settled(&self.turn, |_| async {
+            let read_position = self.read_position().await?;
+            let known = match &command.id {
+                Some(id) => Some(self.load(id).await?.ok_or_else(not_found)?),
+                None => None,
+            };
+            let before = known.as_ref().map(|(_, state)| state);
+            let kept = |text: Option<String>, of: fn(&DeviceState) -> &Option<String>| {
+                text.or_else(|| of(before?).clone())
+            };
+            let touch = self.touch(&command.context);
+            let token = given(command.token.as_ref());
+            let mut plan = Plan::default();
+            if let Some(token) = &token {
+                self.take_over_token(&mut plan, token, &id, &touch).await?;
+            }
+            let state = DeviceState {
+                user: command.context.caller.user.clone(),
+                kind: command.kind,
+                token: kept(token, |state| &state.token),
+                topic: kept(given(command.topic.as_ref()), |state| &state.topic),
+                registered_at: touch.at,
+            };
+            let version = known.as_ref().map_or(0, |(version, _)| *version);
+            let body = EventBody::DeviceRegistered(state);
+            plan.push(Stream::Device(id.clone()), version + 1, body);
+            self.commit(plan, read_position, &command.context).await
+        })
+        .await?;
+        Ok(id)
+    }
+
+    async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError> {
+        let id = &command.id;
+        until_settled(&self.turn, |_| async {
+            let read_position = self.read_position().await?;
+            let (version, state) = self.load(id).await?.ok_or_else(not_found)?;
+            let touch = self.touch(&command.context);
+            let mut plan = Plan::default();
+            if let Some(token) = &state.token {
+                self.take_over_token(&mut plan, token, id, &touch).await?;
+            }
+            let body = EventBody::DeviceUnregistered(touch);
+            plan.push(Stream::Device(id.clone()), version + 1, body);
+            self.commit(plan, read_position, &command.context).await
+        })
+        .await
+    }
+
+    async fn save_subscriptions(
+        &self,
+        command: SaveSubscriptions,
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
+        subscribe::save(self, command).await
+    }
+
+    async fn delete_subscriptions(
+        &self,
+        command: DeleteSubscriptions,
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
+        subscribe::delete(self, command).await
+    }
+
+    fn find_subscription(
+        &self,
+        device: &DeviceId,
+        key: &SubscriptionKey,
+    ) -> Option<Arc<Subscription>> {
+        self.subscriptions.get(device, key)
+    }
+
+    fn list_subscriptions(&self, device: &DeviceId, database: &Database) -> Vec<Arc<Subscription>> {
+        self.subscriptions.list(device, database)
+    }
+}

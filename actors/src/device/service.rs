@@ -1,0 +1,60 @@
+//! The port through which actions reach the devices.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::{Database, DeviceId};
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+
+use super::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice};
+
+/// Registering devices, and what they subscribe to.
+#[async_trait]
+pub trait DeviceService: Send + Sync + 'static {
+    /// Registers a device; other devices with its address are forgotten. Returns its id.
+    ///
+    /// # Errors
+    /// 110 for an id that no device has.
+    async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError>;
+
+    /// Takes a device from its user; other devices with its address are forgotten.
+    ///
+    /// # Errors
+    /// 110 for an id that no device has.
+    async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError>;
+
+    /// Saves subscriptions; one result each, in request order.
+    ///
+    /// # Errors
+    /// Overload.
+    async fn save_subscriptions(
+        &self,
+        command: SaveSubscriptions,
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError>;
+
+    /// Ends subscriptions; one result each, in request order.
+    ///
+    /// # Errors
+    /// Overload.
+    async fn delete_subscriptions(
+        &self,
+        command: DeleteSubscriptions,
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError>;
+
+    /// Finds a subscription.
+    fn find_subscription(
+        &self,
+        device: &DeviceId,
+        key: &SubscriptionKey,
+    ) -> Option<Arc<Subscription>>;
+
+    /// Lists a device's subscriptions in one database, by name.
+    fn list_subscriptions(&self, device: &DeviceId, database: &Database) -> Vec<Arc<Subscription>>;
+}
+
+/// Returns the refusal of a subscription that is not there.
+pub fn no_subscription(id: &str) -> ApiError {
+    let message = format!("cannot find subscription {id:?}");
+    ApiError::new(skytrail_schema::code::Code::ResourceNotFound, message).with_info("id", id.into())
+}

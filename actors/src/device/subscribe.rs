@@ -1,0 +1,100 @@
+//! Saving and ending subscriptions.
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, SavedSubscription, Stream};
+use skytrail_schema::subscription::Subscription;
+
+use super::Devices;
+use super::messages::{DeleteSubscriptions, SaveSubscriptions};
+use super::service::no_subscription;
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::attempt::{Outcome, until_settled};
+use crate::record::decide::Plan;
+
+/// Saves what can be saved, all of it at once.
+pub(super) async fn save(
+    devices: &Devices,
+    command: SaveSubscriptions,
+) -> Result<Vec<Result<(), ApiError>>, ApiError> {
+    let stream = Stream::Subscriptions(command.device.clone());
+    until_settled(&devices.turn, |_| async {
+        let read_position = devices.read_position().await?;
+        let device = devices.load(&command.device).await?;
+        let mut plan = Plan::default();
+        let key = ConflictKey::stream(&Stream::Device(command.device.clone()));
+        plan.reads.insert(key);
+        let mut version = devices.subscriptions.version(&command.device);
+        let mut results = Vec::with_capacity(command.subscriptions.len());
+        for subscription in &command.subscriptions {
+            let Some((_, device)) = &device else {
+                results.push(Err(ApiError::unexpected("Specific device not found")));
+                continue;
+            };
+            results.push(check(subscription).map(|()| {
+                version += 1;
+                let saved = SavedSubscription {
+                    subscriber: device.user.clone(),
+                    subscription: subscription.clone(),
+                };
+                let body = EventBody::SubscriptionSaved(saved);
+                plan.push(stream.clone(), version, body);
+            }));
+        }
+        settle(devices, plan, read_position, &command.context, results).await
+    })
+    .await
+}
+
+fn check(subscription: &Subscription) -> Result<(), ApiError> {
+    if subscription.key.id.is_empty() {
+        return Err(ApiError::unexpected("empty id"));
+    }
+    if subscription.kind.is_empty() {
+        return Err(ApiError::unexpected("empty type"));
+    }
+    Ok(())
+}
+
+/// Ends those that are there, all of them at once.
+pub(super) async fn delete(
+    devices: &Devices,
+    command: DeleteSubscriptions,
+) -> Result<Vec<Result<(), ApiError>>, ApiError> {
+    let stream = Stream::Subscriptions(command.device.clone());
+    until_settled(&devices.turn, |_| async {
+        let read_position = devices.env.live.position();
+        let mut plan = Plan::default();
+        let mut version = devices.subscriptions.version(&command.device);
+        let mut results = Vec::with_capacity(command.keys.len());
+        for (index, key) in command.keys.iter().enumerate() {
+            let is_repeated = command.keys.iter().take(index).any(|before| before == key);
+            if is_repeated || devices.subscriptions.get(&command.device, key).is_none() {
+                results.push(Err(no_subscription(&key.id)));
+                continue;
+            }
+            version += 1;
+            let body = EventBody::SubscriptionDeleted(key.clone());
+            plan.push(stream.clone(), version, body);
+            results.push(Ok(()));
+        }
+        settle(devices, plan, read_position, &command.context, results).await
+    })
+    .await
+}
+
+async fn settle<T>(
+    devices: &Devices,
+    plan: Plan,
+    read_position: u64,
+    context: &RequestContext,
+    results: T,
+) -> Result<Outcome<T>, ApiError> {
+    if plan.events.is_empty() {
+        return Ok(Outcome::Done(results));
+    }
+    Ok(match devices.commit(plan, read_position, context).await? {
+        Outcome::Done(()) => Outcome::Done(results),
+        Outcome::Conflict => Outcome::Conflict,
+    })
+}

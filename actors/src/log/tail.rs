@@ -1,0 +1,234 @@
+//! Following the log: what the committer hands over, and after a gap what the log has.
+//!
+//! The committer never waits for a follower: what does not fit the queue is read from the log.
+
+use std::sync::Arc;
+
+use skytrail_schema::event::Commit;
+use tokio::sync::{Notify, mpsc};
+
+use super::{CommitObserver, EventLog};
+
+/// How many groups may wait for a follower; more are read from the log.
+const QUEUED_GROUPS: usize = 1024;
+
+/// A follower takes about so many events at once.
+const BATCH_EVENTS: usize = 1024;
+
+/// The committer's side: never blocks.
+pub struct TailFeed {
+    groups: mpsc::Sender<Vec<Arc<Commit>>>,
+    wake: Arc<Notify>,
+}
+
+/// The follower's side.
+pub struct Tail {
+    groups: mpsc::Receiver<Vec<Arc<Commit>>>,
+    wake: Arc<Notify>,
+    /// Taken from the queue and not wanted yet, in order.
+    ahead: Vec<Arc<Commit>>,
+}
+
+/// Makes the two sides.
+pub fn tail() -> (TailFeed, Tail) {
+    let (sender, groups) = mpsc::channel(QUEUED_GROUPS);
+    let wake = Arc::new(Notify::new());
+    let feed = TailFeed {
+        groups: sender,
+        wake: Arc::clone(&wake),
+    };
+    let ahead = Vec::new();
+    (
+        feed,
+        Tail {
+            groups,
+            wake,
+            ahead,
+        },
+    )
+}
+
+impl CommitObserver for TailFeed {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        // A full queue is no loss: the follower finds the gap and reads the log.
+        let _ = self.groups.try_send(commits.to_vec());
+        self.wake.notify_one();
+    }
+}
+
+impl Tail {
+    /// Waits until something was committed since the last time.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes the commits behind `position` and not beyond `until`, at most a batch; empty when there
+    /// are none, or when the log cannot be read at present.
+    pub async fn take(
+        &mut self,
+        log: &dyn EventLog,
+        position: u64,
+        until: u64,
+    ) -> Vec<Arc<Commit>> {
+        self.fill(position);
+        let follows = |commit: &Arc<Commit>| commit.first_position() == position + 1;
+        if self.ahead.first().is_some_and(follows) {
+            return self.contiguous(position, until);
+        }
+        if log.head().min(until) <= position {
+            return Vec::new();
+        }
+        match log.read(position + 1, BATCH_EVENTS).await {
+            Ok(mut commits) => {
+                commits.retain(|commit| commit.last_position() <= until);
+                commits
+            }
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Lets what is there up to `position` go by.
+    pub fn skip(&mut self, position: u64) {
+        while let Ok(group) = self.groups.try_recv() {
+            self.ahead.extend(group);
+            self.forget_until(position);
+        }
+        self.forget_until(position);
+    }
+
+    /// Forgets what it has at hand; it is read from the log again.
+    pub fn forget(&mut self) {
+        self.ahead.clear();
+    }
+
+    fn fill(&mut self, position: u64) {
+        let mut num_events: usize = self.ahead.iter().map(|commit| commit.events.len()).sum();
+        while num_events < BATCH_EVENTS {
+            let Ok(group) = self.groups.try_recv() else {
+                break;
+            };
+            num_events += group
+                .iter()
+                .map(|commit| commit.events.len())
+                .sum::<usize>();
+            self.ahead.extend(group);
+        }
+        self.forget_until(position);
+    }
+
+    fn forget_until(&mut self, position: u64) {
+        self.ahead
+            .retain(|commit| commit.last_position() > position);
+    }
+
+    /// Takes commits off the front as long as they follow each other, up to a batch.
+    fn contiguous(&mut self, mut position: u64, until: u64) -> Vec<Arc<Commit>> {
+        let mut num_events = 0;
+        let fits = self.ahead.iter().take_while(|commit| {
+            let follows = commit.first_position() == position + 1 && num_events < BATCH_EVENTS;
+            position = commit.last_position();
+            num_events += commit.events.len();
+            follows && position <= until
+        });
+        let count = fits.count();
+        self.ahead.drain(..count).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+    use skytrail_schema::event::{Actor, Event, EventBody, Stream, Touch};
+    use skytrail_schema::id::RecordId;
+    use skytrail_schema::time::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::{AppendError, Decision, ReadError};
+
+    struct Written(Vec<Arc<Commit>>);
+
+    #[async_trait]
+    impl EventLog for Written {
+        async fn append(&self, _: Decision) -> Result<Arc<Commit>, AppendError> {
+            Err(AppendError::Closed)
+        }
+
+        fn head(&self) -> u64 {
+            self.0.last().map_or(0, |commit| commit.last_position())
+        }
+
+        async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
+            let wanted = self
+                .0
+                .iter()
+                .filter(|commit| commit.last_position() >= from);
+            Ok(wanted.take(3).cloned().collect())
+        }
+    }
+
+    fn commit(first: u64, num_events: u64) -> Arc<Commit> {
+        let event = |position| Event {
+            position,
+            stream: Stream::Record(RecordId::new("t", position.to_string())),
+            version: 1,
+            body: EventBody::RecordDeleted(Touch::default()),
+            provenance: Vec::new(),
+            payload_hash: [0; 32],
+        };
+        Arc::new(Commit {
+            id: Uuid::from_u128(first.into()),
+            time: Timestamp::from_micros(0),
+            epoch: 1,
+            actor: Actor::default(),
+            request_id: None,
+            causation: None,
+            events: (first..first + num_events).map(event).collect(),
+            chain: [0; 32],
+        })
+    }
+
+    proptest! {
+        /// Whatever of the commits is handed over, and however far the follower may go each time,
+        /// it gets every commit once and in order.
+        #[test]
+        fn every_commit_comes_once_and_in_order(
+            sizes in prop::collection::vec((1_u64..4, any::<bool>()), 1..40),
+            steps in prop::collection::vec((1_u64..12, any::<bool>()), 1..40),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (feed, mut tail) = tail();
+            let mut log = Written(Vec::new());
+            for (size, is_fed) in sizes {
+                let next = commit(log.head() + 1, size);
+                if is_fed {
+                    feed.committed(std::slice::from_ref(&next));
+                }
+                log.0.push(next);
+            }
+            let (mut position, mut until) = (0, 0);
+            for (step, skips) in steps {
+                // Only ends of commits are ever applied.
+                until = (until + step).min(log.head());
+                until = log.0.iter().map(|commit| commit.last_position()).find(|end| *end >= until).unwrap();
+                if skips {
+                    tail.skip(until);
+                    position = until;
+                }
+                while position < until {
+                    let taken = runtime.block_on(tail.take(&log, position, until));
+                    prop_assert!(!taken.is_empty());
+                    for commit in taken {
+                        prop_assert_eq!(commit.first_position(), position + 1);
+                        position = commit.last_position();
+                    }
+                    prop_assert!(position <= until);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The subscriptions in memory: by device, for those who ask for them, and by record type.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use skytrail_schema::event::{Commit, Event, EventBody, SavedSubscription, Stream};
+use skytrail_schema::id::{Database, DeviceId, TypeName, UserId};
+use skytrail_schema::query::Query;
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+
+use crate::log::CommitObserver;
+
+/// A device and what it subscribes to, as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscribedDevice {
+    /// The device.
+    pub id: DeviceId,
+    /// Who uses it.
+    pub user: Option<UserId>,
+    /// The version of its stream of subscriptions.
+    pub version: u32,
+    /// Its subscriptions.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// A subscription that a change may concern.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The device.
+    pub device: DeviceId,
+    /// Who uses it.
+    pub user: Option<UserId>,
+    /// The subscription's name.
+    pub id: String,
+    /// Which records it is about: only the condition counts.
+    pub query: Arc<Query>,
+}
+
+/// See the module's overview. An observer of the log: who was acknowledged finds what he saved.
+#[derive(Debug, Default)]
+pub struct Subscriptions(RwLock<Index>);
+
+#[derive(Debug, Default)]
+struct Index {
+    devices: HashMap<DeviceId, Device>,
+    /// Kept in step with `devices`: those that can match, by record type.
+    by_type: HashMap<TypeName, BTreeSet<(DeviceId, SubscriptionKey)>>,
+}
+
+#[derive(Debug)]
+struct Device {
+    user: Option<UserId>,
+    version: u32,
+    subscriptions: BTreeMap<SubscriptionKey, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    subscription: Arc<Subscription>,
+    /// `None` for a query that this program cannot read; it matches nothing.
+    query: Option<Arc<Query>>,
+    /// The position at which it was saved: earlier changes do not concern it.
+    since: u64,
+}
+
+impl Subscriptions {
+    /// Builds them from what is stored.
+    pub fn new(stored: Vec<SubscribedDevice>) -> Self {
+        let mut index = Index::default();
+        for device in stored {
+            for subscription in device.subscriptions {
+                index.put(&device.id, (device.user.clone(), subscription), 0);
+            }
+            let user = device.user;
+            index.device(&device.id, || user).version = device.version;
+        }
+        Self(RwLock::new(index))
+    }
+
+    /// Whether no change concerns anybody.
+    pub fn is_empty(&self) -> bool {
+        self.0.read().by_type.is_empty()
+    }
+
+    /// Returns how many there are that can match.
+    pub fn len(&self) -> usize {
+        self.0.read().by_type.values().map(BTreeSet::len).sum()
+    }
+
+    /// Returns the version of a device's stream of subscriptions.
+    pub fn version(&self, device: &DeviceId) -> u32 {
+        let index = self.0.read();
+        index.devices.get(device).map_or(0, |known| known.version)
+    }
+
+    /// Finds a subscription.
+    pub fn get(&self, device: &DeviceId, key: &SubscriptionKey) -> Option<Arc<Subscription>> {
+        let index = self.0.read();
+        let entry = index.devices.get(device)?.subscriptions.get(key)?;
+        Some(Arc::clone(&entry.subscription))
+    }
+
+    /// Lists a device's subscriptions in one database, by name.
+    pub fn list(&self, device: &DeviceId, database: &Database) -> Vec<Arc<Subscription>> {
+        let index = self.0.read();
+        let known = index.devices.get(device).into_iter();
+        let all = known.flat_map(|device| &device.subscriptions);
+        let wanted = all.filter(|(key, _)| key.database == *database);
+        wanted
+            .map(|(_, entry)| Arc::clone(&entry.subscription))
+            .collect()
+    }
+
+    /// Whether some subscription is about records of a type.
+    pub fn has_any(&self, record_type: &TypeName) -> bool {
+        self.0.read().by_type.contains_key(record_type)
+    }
+
+    /// Returns the subscriptions that a change at `position` of a record may concern, by device and
+    /// name.
+    pub fn candidates(
+        &self,
+        record_type: &TypeName,
+        database: &Database,
+        position: u64,
+    ) -> Vec<Candidate> {
+        let index = self.0.read();
+        let named = index.by_type.get(record_type).into_iter().flatten();
+        let candidate = |(device, key): &(DeviceId, SubscriptionKey)| {
+            let known = index.devices.get(device)?;
+            let entry = known.subscriptions.get(key)?;
+            let concerns = key.database == *database && entry.since < position;
+            Some(Candidate {
+                device: device.clone(),
+                user: known.user.clone(),
+                id: key.id.clone(),
+                query: Arc::clone(entry.query.as_ref().filter(|_| concerns)?),
+            })
+        };
+        named.filter_map(candidate).collect()
+    }
+}
+
+impl CommitObserver for Subscriptions {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        let is_ours =
+            |event: &&Event| matches!(event.stream, Stream::Device(_) | Stream::Subscriptions(_));
+        let events = commits.iter().flat_map(|commit| &commit.events);
+        let mut events = events.filter(is_ours).peekable();
+        if events.peek().is_some() {
+            let mut index = self.0.write();
+            events.for_each(|event| index.apply(event));
+        }
+    }
+}
+
+impl Index {
+    fn apply(&mut self, event: &Event) {
+        let (Stream::Device(id) | Stream::Subscriptions(id)) = &event.stream else {
+            return;
+        };
+        match &event.body {
+            EventBody::DeviceRegistered(state) => {
+                if let Some(device) = self.devices.get_mut(id) {
+                    device.user.clone_from(&state.user);
+                }
+            }
+            EventBody::DeviceUnregistered(_) => {
+                if let Some(device) = self.devices.get_mut(id) {
+                    device.user = None;
+                }
+            }
+            EventBody::DeviceDeleted(_) => {
+                let device = self.devices.remove(id);
+                for (key, entry) in device.into_iter().flat_map(|device| device.subscriptions) {
+                    self.unlist(id, &key, &entry);
+                }
+            }
+            EventBody::SubscriptionSaved(saved) => {
+                let SavedSubscription {
+                    subscriber,
+                    subscription,
+                } = saved.clone();
+                self.put(id, (subscriber, subscription), event.position);
+                self.device(id, || None).version = event.version;
+            }
+            EventBody::SubscriptionDeleted(key) => {
+                let Some(device) = self.devices.get_mut(id) else {
+                    return;
+                };
+                device.version = event.version;
+                if let Some(entry) = device.subscriptions.remove(key) {
+                    self.unlist(id, key, &entry);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn device(&mut self, id: &DeviceId, user: impl FnOnce() -> Option<UserId>) -> &mut Device {
+        self.devices.entry(id.clone()).or_insert_with(|| Device {
+            user: user(),
+            version: 0,
+            subscriptions: BTreeMap::new(),
+        })
+    }
+
+    fn put(
+        &mut self,
+        id: &DeviceId,
+        (user, subscription): (Option<UserId>, Subscription),
+        since: u64,
+    ) {
+        let key = subscription.key.clone();
+        let query = subscription.parse_query().map(|query| Query {
+            sort: Vec::new(),
+            include: BTreeMap::new(),
+            desired_keys: None,
+            ..query
+        });
+        let record_type = query.as_ref().map(|query| query.record_type.clone());
+        let entry = Entry {
+            subscription: Arc::new(subscription),
+            query: query.map(Arc::new),
+            since,
+        };
+        let device = self.device(id, || user);
+        if let Some(before) = device.subscriptions.insert(key.clone(), entry) {
+            self.unlist(id, &key, &before);
+        }
+        if let Some(record_type) = record_type {
+            let listed = self.by_type.entry(record_type).or_default();
+            listed.insert((id.clone(), key));
+        }
+    }
+
+    fn unlist(&mut self, id: &DeviceId, key: &SubscriptionKey, entry: &Entry) {
+        let Some(query) = &entry.query else { return };
+        if let Some(listed) = self.by_type.get_mut(&query.record_type) {
+            listed.remove(&(id.clone(), key.clone()));
+            if listed.is_empty() {
+                self.by_type.remove(&query.record_type);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,15 @@
+//! Subscriptions: devices that want to hear of changes of records.
+//!
+//! All subscriptions are in memory, by record type ([`index`]). A delivery hands
+//! every committed event to [`notices`], which rebuilds the record as the event
+//! left it (or as it was, for a deletion), holds it against the subscriptions of
+//! its type ([`matching`]), and publishes a notice to the channel of each device.
+
+mod around;
+pub mod index;
+pub mod matching;
+pub mod notices;
+pub mod numbers;
+
+pub use index::{Candidate, SubscribedDevice, Subscriptions};
+pub use notices::Notices;

@@ -1,0 +1,175 @@
+//! Telling devices of changes.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use async_trait::async_trait;
+use serde_json::{Value as Json, json};
+use skytrail_schema::caller::{Caller, KeyKind};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Event, EventBody, Stream, UserState};
+use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::predicate::Context;
+use skytrail_schema::record::Record;
+
+use super::around::Around;
+use super::matching::{Wanted, may_see, wanted};
+use super::numbers::SequenceNumbers;
+use super::{Candidate, Subscriptions};
+use crate::accounts::admission::refuse_disabled;
+use crate::delivery::Consumer;
+use crate::hub::{Hub, Publish};
+use crate::record::env::RecordEnv;
+use crate::record::{apply, past, read};
+use crate::store::HeadSource as _;
+
+/// Publishes a notice for every subscription that a change matches: its number and the
+/// subscription's name, nothing of the record. Who listens asks again.
+pub struct Notices {
+    env: RecordEnv,
+    subscriptions: Arc<Subscriptions>,
+    hub: Addr<Hub>,
+    numbers: SequenceNumbers,
+    num_notices: u64,
+    num_failures: u64,
+}
+
+impl Notices {
+    /// Builds the consumer; `hub` is the internal one.
+    pub fn new(env: RecordEnv, subscriptions: Arc<Subscriptions>, hub: Addr<Hub>) -> Self {
+        Self {
+            numbers: SequenceNumbers::after(env.clock.now()),
+            env,
+            subscriptions,
+            hub,
+            num_notices: 0,
+            num_failures: 0,
+        }
+    }
+
+    async fn look_at(&mut self, id: &RecordId, event: &Event, number: u64) -> Result<(), ApiError> {
+        let Some(record) = self.changed_record(id, event).await? else {
+            return Ok(());
+        };
+        let name = &id.record_type;
+        let candidates = self
+            .subscriptions
+            .candidates(name, &record.database, event.position);
+        for candidate in candidates {
+            if self.concerns(&candidate, &record).await? {
+                self.publish(candidate, number).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the record as the event left it; as it was before when it is deleted.
+    async fn changed_record(
+        &self,
+        id: &RecordId,
+        event: &Event,
+    ) -> Result<Option<Record>, ApiError> {
+        match &event.body {
+            EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
+                Ok(Some(apply::full(id, state)))
+            }
+            EventBody::RecordDeleted(_) => past::record_at(&self.env, id, event.position - 1).await,
+            _ => {
+                let wanted = [(id.key.clone(), event.position)];
+                let known = self.env.live.get_written(&id.record_type, &wanted);
+                match known.into_iter().next().flatten() {
+                    Some(head) => Ok(Some(head.record.clone())),
+                    None => past::record_at(&self.env, id, event.position).await,
+                }
+            }
+        }
+    }
+
+    async fn concerns(&self, candidate: &Candidate, record: &Record) -> Result<bool, ApiError> {
+        let caller = self.caller(candidate.user.as_ref()).await?;
+        if !may_see(&caller, record) {
+            return Ok(false);
+        }
+        let types = read::involved(&self.env, &record.id.record_type);
+        let rules = self.env.live.get_field_rules();
+        match wanted(&candidate.query, &caller, &rules, &types) {
+            Wanted::All => Ok(true),
+            Wanted::None => Ok(false),
+            Wanted::Those(condition) => {
+                let user = caller.user.as_ref();
+                let around = &Around::load(&self.env, &condition, record, &caller).await?;
+                Ok(condition.evaluate(record, Context { user, around }) == Some(true))
+            }
+        }
+    }
+
+    /// Returns the subscription's owner as a caller; one who is locked out is nobody.
+    async fn caller(&self, user: Option<&UserId>) -> Result<Caller, ApiError> {
+        let mut caller = Caller {
+            key: KeyKind::Client,
+            ..Caller::default()
+        };
+        let Some(user) = user else { return Ok(caller) };
+        let now = self.env.clock.now();
+        let state = self.load_user(user).await?;
+        if let Some(state) = state.filter(|state| refuse_disabled(state, now).is_ok()) {
+            caller.user = Some(user.clone());
+            caller.roles = state.roles;
+        }
+        Ok(caller)
+    }
+
+    async fn load_user(&self, user: &UserId) -> Result<Option<UserState>, ApiError> {
+        if let (_, Some(known)) = self.env.live.get_user(user) {
+            return Ok(known.map(|known| known.1.clone()));
+        }
+        let loaded = self
+            .env
+            .store
+            .load_users(std::slice::from_ref(user))
+            .await?;
+        Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
+    }
+
+    async fn publish(&mut self, candidate: Candidate, number: u64) -> Result<(), ApiError> {
+        let publish = Publish {
+            channels: vec![format!("_sub_{}", candidate.device)],
+            data: json!({"seq-num": number, "subscription-id": candidate.id}),
+        };
+        let published = self.hub.send(publish).await;
+        published.map_err(|_| ApiError::overloaded("the hub"))?;
+        self.num_notices += 1;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Consumer for Notices {
+    fn is_idle(&self) -> bool {
+        self.subscriptions.is_empty()
+    }
+
+    async fn take(&mut self, commit: &Commit) {
+        for event in &commit.events {
+            let Stream::Record(id) = &event.stream else {
+                continue;
+            };
+            let number = self.numbers.next(commit.time);
+            if !self.subscriptions.has_any(&id.record_type) {
+                continue;
+            }
+            if let Err(error) = self.look_at(id, event, number).await {
+                self.num_failures += 1;
+                tracing::warn!(%error, position = event.position, "notices of a change are lost");
+            }
+        }
+    }
+
+    fn state(&self) -> Json {
+        json!({
+            "num_subscriptions": self.subscriptions.len(),
+            "num_notices": self.num_notices,
+            "num_failures": self.num_failures,
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! What happens to devices and to their subscriptions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::UserId;
+use crate::subscription::Subscription;
+use crate::time::Timestamp;
+
+/// Whose push service reaches a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// Apple's.
+    Ios,
+    /// Google's.
+    Android,
+    /// Baidu's.
+    BaiduAndroid,
+}
+
+impl DeviceKind {
+    /// Parses the name that clients use.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "ios" => Self::Ios,
+            "android" => Self::Android,
+            "baidu-android" => Self::BaiduAndroid,
+            _ => return None,
+        })
+    }
+
+    /// Returns the name that clients use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ios => "ios",
+            Self::Android => "android",
+            Self::BaiduAndroid => "baidu-android",
+        }
+    }
+}
+
+/// A device as it was registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceState {
+    /// Who uses it; nobody after it was unregistered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
+    /// Whose push service reaches it.
+    pub kind: DeviceKind,
+    /// Its address at that service; opens nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The app on it, for services that tell apps apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// When it was registered last.
+    pub registered_at: Timestamp,
+}
+
+/// A subscription as it was saved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedSubscription {
+    /// Who used the device then: with his rights changes are looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscriber: Option<UserId>,
+    /// The subscription.
+    pub subscription: Subscription,
+}

@@ -1,0 +1,41 @@
+//! `device:register`, `device:unregister`
+
+use serde_json::json;
+use skytrail_actors::device::messages::{RegisterDevice, UnregisterDevice};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::DeviceKind;
+use skytrail_schema::id::DeviceId;
+
+use super::{Call, Outcome, Reply, request};
+
+pub(super) async fn register(call: Call) -> Outcome {
+    let text = |name| Ok::<_, ApiError>(request::text(&call.body, name)?.map(str::to_owned));
+    let id = text("id")?.filter(|id| !id.is_empty());
+    let kind = text("type")?.unwrap_or_default();
+    let (token, topic) = (text("device_token")?, text("topic")?);
+    if kind.is_empty() {
+        return Err(ApiError::invalid_argument("empty device type", &["type"]));
+    }
+    let unknown = || ApiError::invalid_argument(format!("unknown device type = {kind}"), &["type"]);
+    let command = RegisterDevice {
+        id: id.map(DeviceId::from),
+        kind: DeviceKind::parse(&kind).ok_or_else(unknown)?,
+        token,
+        topic,
+        context: call.context,
+    };
+    let id = call.services.devices.register(command).await?;
+    Reply::new(&json!({"id": id}))
+}
+
+pub(super) async fn unregister(call: Call) -> Outcome {
+    let id = request::text(&call.body, "id")?.filter(|id| !id.is_empty());
+    let missing = || ApiError::invalid_argument("Missing device id", &["id"]);
+    let id = DeviceId::from(id.ok_or_else(missing)?);
+    let command = UnregisterDevice {
+        id: id.clone(),
+        context: call.context,
+    };
+    call.services.devices.unregister(command).await?;
+    Reply::new(&json!({"id": id}))
+}

@@ -1,0 +1,120 @@
+//! Events of devices and of what they subscribe to.
+
+use skytrail_schema::event::{DeviceState, Event, EventBody};
+use skytrail_schema::id::{DeviceId, UserId};
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+use sqlx::sqlite::SqliteConnection;
+
+use super::ApplyError;
+use crate::projection::sql::{Arg, Sql};
+
+/// Follows an event of a device.
+pub(super) async fn change_device(
+    conn: &mut SqliteConnection,
+    id: &DeviceId,
+    event: &Event,
+) -> Result<(), ApplyError> {
+    match &event.body {
+        EventBody::DeviceRegistered(state) => register(conn, id, event.version, state).await,
+        EventBody::DeviceUnregistered(_) => {
+            let mut sql = Sql::new("UPDATE _device SET auth_id = NULL, version=");
+            sql.bind(Arg::Int(event.version.into())).push(" WHERE id=");
+            sql.bind(Arg::text(id.as_str()));
+            must_change(sql, conn, "the device is not there").await
+        }
+        EventBody::DeviceDeleted(_) => {
+            let mut sql = Sql::new("DELETE FROM _subscription WHERE device_id=");
+            sql.bind(Arg::text(id.as_str()));
+            sql.execute(conn).await?;
+            let mut sql = Sql::new("DELETE FROM _device WHERE id=");
+            sql.bind(Arg::text(id.as_str()));
+            must_change(sql, conn, "the device is not there").await
+        }
+        _ => Err(ApplyError::fault("not an event of a device")),
+    }
+}
+
+async fn register(
+    conn: &mut SqliteConnection,
+    id: &DeviceId,
+    version: u32,
+    state: &DeviceState,
+) -> Result<(), ApplyError> {
+    let mut sql = Sql::new(
+        "INSERT INTO _device (id, version, auth_id, type, token, topic, last_registered_at) VALUES (",
+    );
+    sql.bind(Arg::text(id.as_str())).push(",");
+    sql.bind(Arg::Int(version.into())).push(",");
+    sql.bind(Arg::maybe(state.user.as_ref().map(UserId::as_str)))
+        .push(",");
+    sql.bind(Arg::text(state.kind.name())).push(",");
+    sql.bind(Arg::maybe(state.token.as_deref())).push(",");
+    sql.bind(Arg::maybe(state.topic.as_deref())).push(",");
+    sql.bind(Arg::Int(state.registered_at.micros())).push(
+        ") ON CONFLICT (id) DO UPDATE SET version = excluded.version, auth_id = excluded.auth_id, \
+         type = excluded.type, token = excluded.token, topic = excluded.topic, \
+         last_registered_at = excluded.last_registered_at",
+    );
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+/// Follows an event of what a device subscribes to.
+pub(super) async fn change_subscriptions(
+    conn: &mut SqliteConnection,
+    device: &DeviceId,
+    event: &Event,
+) -> Result<(), ApplyError> {
+    let mut sql = Sql::new("UPDATE _device SET subscriptions_version=");
+    sql.bind(Arg::Int(event.version.into())).push(" WHERE id=");
+    sql.bind(Arg::text(device.as_str()));
+    must_change(sql, conn, "the device is not there").await?;
+    match &event.body {
+        EventBody::SubscriptionSaved(saved) => save(conn, device, &saved.subscription).await,
+        EventBody::SubscriptionDeleted(key) => {
+            let mut sql = Sql::new("DELETE FROM _subscription WHERE device_id=");
+            sql.bind(Arg::text(device.as_str()));
+            let SubscriptionKey { database, id } = key;
+            sql.push(" AND auth_id=")
+                .bind(Arg::text(database.as_stored()));
+            sql.push(" AND id=").bind(Arg::text(id.as_str()));
+            must_change(sql, conn, "the subscription is not there").await
+        }
+        _ => Err(ApplyError::fault("not an event of subscriptions")),
+    }
+}
+
+async fn save(
+    conn: &mut SqliteConnection,
+    device: &DeviceId,
+    subscription: &Subscription,
+) -> Result<(), ApplyError> {
+    let fault = |error: serde_json::Error| ApplyError::fault(error.to_string());
+    let info = subscription.notification_info.as_ref();
+    let info = info.map(serde_json::to_string).transpose().map_err(fault)?;
+    let query = serde_json::to_string(&subscription.query).map_err(fault)?;
+    let mut sql = Sql::new(
+        "INSERT OR REPLACE INTO _subscription \
+         (device_id, auth_id, id, type, notification_info, query) VALUES (",
+    );
+    let SubscriptionKey { database, id } = &subscription.key;
+    sql.bind(Arg::text(device.as_str())).push(",");
+    sql.bind(Arg::text(database.as_stored())).push(",");
+    sql.bind(Arg::text(id.as_str())).push(",");
+    sql.bind(Arg::text(subscription.kind.as_str())).push(",");
+    sql.bind(Arg::maybe(info)).push(",");
+    sql.bind(Arg::Text(query)).push(")");
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+async fn must_change(
+    sql: Sql,
+    conn: &mut SqliteConnection,
+    otherwise: &'static str,
+) -> Result<(), ApplyError> {
+    match sql.execute(conn).await? {
+        0 => Err(ApplyError::fault(otherwise)),
+        _ => Ok(()),
+    }
+}

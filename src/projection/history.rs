@@ -1,0 +1,66 @@
+//! Where in the log a stream's events stand.
+
+use skytrail_schema::event::{EventKind, Stream};
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+
+use super::apply::stream_hash;
+use super::read::unsigned;
+use super::sql::{Arg, Sql};
+
+/// The bits of a position within a slice of the index over streams.
+const SLICE_BITS: u32 = 16;
+
+/// Kinds of events that do not build on earlier ones of their record.
+const FULL: [EventKind; 3] = [
+    EventKind::RecordCreated,
+    EventKind::RecordReplaced,
+    EventKind::RecordDeleted,
+];
+
+/// Finds the last event of a record's stream up to `until` that does not build on earlier ones.
+pub(crate) async fn find_full_state(
+    conn: &mut SqliteConnection,
+    stream: &Stream,
+    until: u64,
+) -> Result<Option<u64>, sqlx::Error> {
+    for slice in (0..=until >> SLICE_BITS).rev() {
+        let mut sql = Sql::new("SELECT max(position) FROM _history WHERE position >> 16 = ");
+        sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
+        sql.bind(Arg::Int(stream_hash(stream)));
+        sql.push(" AND position <= ").bind(Arg::unsigned(until));
+        for (index, kind) in FULL.iter().enumerate() {
+            sql.push(if index == 0 { " AND kind IN (" } else { "," });
+            sql.bind(Arg::Int(kind.number().into()));
+        }
+        sql.push(")");
+        let row = sql.fetch_optional(conn).await?;
+        let found: Option<i64> = row.map_or(Ok(None), |row| row.try_get_unchecked(0))?;
+        if let Some(position) = found.and_then(|found| u64::try_from(found).ok()) {
+            return Ok(Some(position));
+        }
+    }
+    Ok(None)
+}
+
+/// Lists the positions of a stream's events from one position to another.
+pub(crate) async fn list_positions(
+    conn: &mut SqliteConnection,
+    stream: &Stream,
+    from: u64,
+    until: u64,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let mut positions = Vec::new();
+    for slice in from >> SLICE_BITS..=until >> SLICE_BITS {
+        let mut sql = Sql::new("SELECT position FROM _history WHERE position >> 16 = ");
+        sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
+        sql.bind(Arg::Int(stream_hash(stream)));
+        sql.push(" AND position BETWEEN ").bind(Arg::unsigned(from));
+        sql.push(" AND ").bind(Arg::unsigned(until));
+        sql.push(" ORDER BY position");
+        for row in sql.fetch_all(conn).await? {
+            positions.push(unsigned(&row, 0)?);
+        }
+    }
+    Ok(positions)
+}
