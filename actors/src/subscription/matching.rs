@@ -13,34 +13,22 @@ use skytrail_schema::query::Query;
 use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
-/// Which records a subscription is about.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Wanted {
-    /// All of the type.
-    All,
-    /// Those that fulfil a condition.
-    Those(Condition),
-    /// None: the condition makes no sense for the type as it is, or asks for fields that the owner
-    /// may not search.
-    None,
-}
-
-/// Holds a subscription's query against the types and the rules for fields, as a query is.
+/// Returns the condition that records must fulfil; `None` when none can.
+///
+/// The subscription is held against the types and the rules for fields as a query is: none can when
+/// its predicate makes no sense for the type as it is, or asks for fields that the owner may not
+/// search.
 pub fn wanted(
     query: &Query,
     caller: &Caller,
     rules: &FieldRules,
     types: &[Arc<TypeDefinition>],
-) -> Wanted {
-    let Some(definition) = types.definition(&query.record_type) else {
-        return Wanted::None;
-    };
-    if rules.check_query(query, caller, types).is_err() {
-        return Wanted::None;
-    }
+) -> Option<Condition> {
+    let definition = types.definition(&query.record_type)?;
+    rules.check_query(query, caller, types).ok()?;
     match &query.predicate {
-        None => Wanted::All,
-        Some(predicate) => bind(predicate, definition, types).map_or(Wanted::None, Wanted::Those),
+        None => Some(Condition::Constant(Some(true))),
+        Some(predicate) => bind(predicate, definition, types).ok(),
     }
 }
 

@@ -13,7 +13,7 @@ use skytrail_schema::predicate::Context;
 use skytrail_schema::record::Record;
 
 use super::around::Around;
-use super::matching::{Wanted, may_see, wanted};
+use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
 use crate::accounts::admission::refuse_disabled;
@@ -38,7 +38,7 @@ impl Notices {
     /// Builds the consumer; `hub` is the internal one.
     pub fn new(env: RecordEnv, subscriptions: Arc<Subscriptions>, hub: Addr<Hub>) -> Self {
         Self {
-            numbers: SequenceNumbers::after(env.clock.now()),
+            numbers: SequenceNumbers::default(),
             env,
             subscriptions,
             hub,
@@ -92,15 +92,14 @@ impl Notices {
         }
         let types = read::involved(&self.env, &record.id.record_type);
         let rules = self.env.live.get_field_rules();
-        match wanted(&candidate.query, &caller, &rules, &types) {
-            Wanted::All => Ok(true),
-            Wanted::None => Ok(false),
-            Wanted::Those(condition) => {
-                let user = caller.user.as_ref();
-                let around = &Around::load(&self.env, &condition, record, &caller).await?;
-                Ok(condition.evaluate(record, Context { user, around }) == Some(true))
-            }
-        }
+        let Some(condition) = wanted(&candidate.query, &caller, &rules, &types) else {
+            return Ok(false);
+        };
+        let context = Context {
+            user: caller.user.as_ref(),
+            around: &Around::load(&self.env, &condition, record, &caller).await?,
+        };
+        Ok(condition.evaluate(record, context) == Some(true))
     }
 
     /// Returns the subscription's owner as a caller; one who is locked out is nobody.
@@ -154,7 +153,7 @@ impl Consumer for Notices {
             let Stream::Record(id) = &event.stream else {
                 continue;
             };
-            let number = self.numbers.next(commit.time);
+            let number = self.numbers.next(commit.time, event.position);
             if !self.subscriptions.has_any(&id.record_type) {
                 continue;
             }

@@ -6,24 +6,25 @@ use skytrail_schema::time::Timestamp;
 const COUNTER_BITS: u32 = 28;
 
 /// Numbers changes of records: the second, then a counter that starts at 0 in each. The numbers
-/// always grow, whatever the clock does.
-#[derive(Debug)]
+/// always grow.
+///
+/// A process begins with its first change's position as the counter: whatever earlier processes
+/// gave in the same second lies below, since each change that they counted has a position.
+#[derive(Debug, Default)]
 pub struct SequenceNumbers {
-    last: u64,
+    last: Option<u64>,
 }
 
 impl SequenceNumbers {
-    /// Starts behind everything that an earlier process may have given until `now`.
-    pub fn after(now: Timestamp) -> Self {
-        Self {
-            last: first_of(now) + (1 << COUNTER_BITS) - 1,
-        }
-    }
-
-    /// Gives the number of a change that was committed at `time`.
-    pub fn next(&mut self, time: Timestamp) -> u64 {
-        self.last = first_of(time).max(self.last + 1);
-        self.last
+    /// Gives the number of a change that was committed at `time` and stands at `position`.
+    pub fn next(&mut self, time: Timestamp, position: u64) -> u64 {
+        let first = first_of(time);
+        let next = match self.last {
+            Some(last) => first.max(last + 1),
+            None => first + position % (1 << COUNTER_BITS),
+        };
+        self.last = Some(next);
+        next
     }
 }
 
@@ -45,27 +46,28 @@ mod tests {
 
     #[test]
     fn a_second_begins_with_counter_zero() {
-        let mut numbers = SequenceNumbers::after(at(0x43b9_40e4));
-        let time = at(0x43b9_40e5);
-        let given = [(); 3].map(|()| numbers.next(time));
+        let mut numbers = SequenceNumbers::default();
+        numbers.next(at(0x43b9_40e4), 5);
+        let given = [6, 7, 8].map(|position| numbers.next(at(0x43b9_40e5), position));
         let first = 0x043b_940e_5000_0000;
         assert_eq!(given, [first, first + 1, first + 2]);
     }
 
     proptest! {
+        /// However often the server starts anew, also within a second.
         #[test]
         fn numbers_always_grow(
-            times in prop::collection::vec((0_i64..5, any::<bool>()), 1..60),
+            changes in prop::collection::vec((0_i64..2, 1_u64..4, any::<bool>()), 1..60),
         ) {
-            let mut numbers = SequenceNumbers::after(at(1_000));
-            let mut last = 0;
-            for (second, starts_anew) in times {
+            let mut numbers = SequenceNumbers::default();
+            let (mut last, mut second, mut position) = (0, 1_000, 0);
+            for (seconds, events, starts_anew) in changes {
+                second += seconds;
+                position += events;
                 if starts_anew {
-                    // A new process, which starts when the log has reached that second.
-                    let reached = i64::try_from(last >> COUNTER_BITS).unwrap();
-                    numbers = SequenceNumbers::after(at(reached.max(1_000)));
+                    numbers = SequenceNumbers::default();
                 }
-                let next = numbers.next(at(1_000 + second));
+                let next = numbers.next(at(second), position);
                 prop_assert!(next > last);
                 last = next;
             }
