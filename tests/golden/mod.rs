@@ -58,6 +58,13 @@ fn replay(file: &str, text: &str) {
     let mut failures = Vec::new();
     let (mut passed, total) = (0, scenarios.len());
     for scenario in scenarios {
+        if NOT_YET.contains(&scenario.name.as_str()) {
+            println!(
+                "{file}: {} needs what this server has not got yet",
+                scenario.name
+            );
+            continue;
+        }
         let name = scenario.name.clone();
         let difference = differences
             .iter()
