@@ -8,6 +8,7 @@ Says how each check went (`harness.py`), and last `end`.
 import logging
 
 import accounts  # noqa: F401
+import files  # noqa: F401
 import messages  # noqa: F401
 import records  # noqa: F401
 from harness import run
