@@ -11,11 +11,13 @@ use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::UserId;
 
-use super::{Call, Outcome, Reply, request};
+use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
 
 pub(super) async fn sign_up(mut call: Call) -> Outcome {
-    refuse_provider(&call.body)?;
+    if let Some(name) = provider::named(&call.body)? {
+        return provider::sign_up(call, name).await;
+    }
     let auth_data = auth_data(&mut call.body)?;
     throttle(&call, named(&auth_data))?;
     let profile = request::fields(request::take_object(&mut call.body, "profile")?)?;
@@ -35,6 +37,9 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
 }
 
 pub(super) async fn log_in(mut call: Call) -> Outcome {
+    if let Ok(Some(name)) = provider::named(&call.body) {
+        return provider::log_in(call, name).await;
+    }
     let auth_data = auth_data(&mut call.body);
     let known = auth_data.clone().unwrap_or_default();
     let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
@@ -61,7 +66,7 @@ async fn try_log_in(
     call: Call,
     auth_data: Result<AuthData, ApiError>,
 ) -> Result<Session, ApiError> {
-    refuse_provider(&call.body)?;
+    provider::named(&call.body)?;
     let auth_data = auth_data?;
     throttle(&call, named(&auth_data))?;
     let command = LogIn {
@@ -145,20 +150,11 @@ fn empty(what: &str, argument: &str) -> ApiError {
     ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
-/// Providers are plugins' work; no plugin of this version can register one.
-fn refuse_provider(body: &Map<String, Json>) -> Result<(), ApiError> {
-    match request::text(body, "provider")? {
-        None | Some("") => Ok(()),
-        Some(name) => {
-            let message = format!("no auth provider of name {name:?}");
-            Err(ApiError::new(Code::InvalidArgument, message)
-                .with_info("arguments", json!(["provider"])))
-        }
-    }
-}
-
 /// Takes one try from the address and from each account that is tried.
-fn throttle(call: &Call, accounts: impl Iterator<Item = String>) -> Result<(), ApiError> {
+pub(super) fn throttle(
+    call: &Call,
+    accounts: impl Iterator<Item = String>,
+) -> Result<(), ApiError> {
     if call.context.caller.is_master() {
         return Ok(());
     }

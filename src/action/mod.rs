@@ -8,6 +8,7 @@ mod auth_disable;
 mod auth_import;
 mod device;
 pub mod lambda;
+mod provider;
 mod pubsub_publish;
 mod push;
 mod record_delete;

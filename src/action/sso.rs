@@ -29,18 +29,13 @@ pub(super) async fn oauth_login(mut call: Call) -> Outcome {
 
 pub(super) async fn oauth_signup(mut call: Call) -> Outcome {
     let account = oauth_account(&mut call.body)?;
-    let service = account.service.clone();
     let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let command = SignUpWithAccount {
         context: call.context,
         account,
         fields,
     };
-    let session = call.services.accounts.sign_up_with_account(command).await?;
-    let audit = &call.services.audit;
-    let (user, data) = (Some(&session.user), details(&service));
-    audit.note_with(AuditEvent::Signup, user, &call.remote, data);
-    auth::write(session)
+    sign_up(&call.services, command, &call.remote).await
 }
 
 pub(super) async fn oauth_link(mut call: Call) -> Outcome {
@@ -97,7 +92,20 @@ pub(super) async fn custom_token_login(call: Call) -> Outcome {
     log_in(services, command, &service, &call.remote).await
 }
 
-async fn log_in(
+pub(super) async fn sign_up(
+    services: &Services,
+    command: SignUpWithAccount,
+    remote: &Remote,
+) -> Outcome {
+    let service = command.account.service.clone();
+    let session = services.accounts.sign_up_with_account(command).await?;
+    let (user, data) = (Some(&session.user), details(&service));
+    let audit = &services.audit;
+    audit.note_with(AuditEvent::Signup, user, remote, data);
+    auth::write(session)
+}
+
+pub(super) async fn log_in(
     services: &Services,
     command: LogInWithAccount,
     service: &Service,
@@ -117,7 +125,7 @@ async fn log_in(
     auth::write(arrival.session)
 }
 
-fn note_failure(services: &Services, service: &Service, remote: &Remote) {
+pub(super) fn note_failure(services: &Services, service: &Service, remote: &Remote) {
     let (event, data) = (AuditEvent::LoginFailure, details(service));
     services.audit.note_with(event, None, remote, data);
 }

@@ -6,6 +6,7 @@ mod failures;
 mod golden;
 mod hooks;
 mod lambdas;
+mod providers;
 pub mod worker;
 
 use std::thread::JoinHandle;

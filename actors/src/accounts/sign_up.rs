@@ -290,7 +290,8 @@ pub(super) async fn look_around(
     })
 }
 
-fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
+/// Returns the roles of whoever signs up.
+pub(super) fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
     let roles = accounts.env.live.get_roles().into_iter();
     roles
         .filter(|(_, (_, flags))| flags.by_default)

@@ -28,6 +28,7 @@ use crate::log::ConflictKey;
 use crate::record::apply;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
+use crate::record::draft::taken;
 use crate::record::messages::SaveRecords;
 use crate::record::save;
 
@@ -109,17 +110,25 @@ pub(super) async fn sign_up(
     accounts: &Accounts,
     command: SignUpWithAccount,
 ) -> Result<Session, ApiError> {
-    let connected = || ApiError::new(Code::InvalidArgument, "user already connected");
+    let account = &command.account;
+    let connected = || match account.service {
+        Service::Provider(_) => sign_up::user_duplicated(taken()),
+        _ => ApiError::new(Code::InvalidArgument, "user already connected"),
+    };
     let position = accounts.env.live.position();
     // Known before hooks run for nothing; whether it still holds is seen when the user is made.
-    if find(accounts, &command.account, position).await?.is_some() {
+    if find(accounts, account, position).await?.is_some() {
         return Err(connected());
     }
-    let newcomer = newcomer(&command.context, &command.account, &command.fields);
+    let mut newcomer = newcomer(&command.context, account, &command.fields);
+    if matches!(account.service, Service::Provider(_)) {
+        newcomer.roles = sign_up::default_roles(accounts);
+    }
     newcomer.create(accounts).await?.ok_or_else(connected)
 }
 
-/// A user who comes from elsewhere has no password, and in v1 no default roles.
+/// A user who comes from elsewhere has no password, and in v1 no default roles unless he signs up
+/// with a provider.
 fn newcomer(context: &RequestContext, account: &Account, fields: &Fields) -> Newcomer {
     Newcomer {
         context: context.clone(),

@@ -9,6 +9,7 @@ import logging
 
 import accounts  # noqa: F401
 import files  # noqa: F401
+import files  # noqa: F401
 import messages  # noqa: F401
 import records  # noqa: F401
 from harness import run

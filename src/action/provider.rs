@@ -1,0 +1,90 @@
+//! `auth:signup` and `auth:login` of users for whom a plugin's auth provider vouches.
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::accounts::messages::{Account, LogInWithAccount, SignUpWithAccount};
+use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::Service;
+use skytrail_schema::record::Fields;
+
+use super::{Call, Outcome, auth, request, sso};
+
+/// Returns the provider that a body names.
+pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError> {
+    let name = request::text(body, "provider")?.filter(|name| !name.is_empty());
+    Ok(name.map(str::to_owned))
+}
+
+pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
+    let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
+    let refusal = "unable to login with the given credentials";
+    let account = vouched_for(&mut call, provider, refusal).await?;
+    let command = SignUpWithAccount {
+        context: call.context,
+        account,
+        fields,
+    };
+    sso::sign_up(&call.services, command, &call.remote).await
+}
+
+pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
+    let refusal = "invalid authentication information";
+    let service = Service::Provider(provider.clone());
+    let vouched = vouched_for(&mut call, provider, refusal).await;
+    let account =
+        vouched.inspect_err(|_| sso::note_failure(&call.services, &service, &call.remote))?;
+    let command = LogInWithAccount {
+        context: call.context,
+        account,
+        fields: Fields::new(),
+        may_sign_up: true,
+    };
+    sso::log_in(&call.services, command, &service, &call.remote).await
+}
+
+/// Asks the plugin who it is that shows these data.
+async fn vouched_for(
+    call: &mut Call,
+    provider: String,
+    refusal: &str,
+) -> Result<Account, ApiError> {
+    auth::throttle(call, std::iter::empty())?;
+    let points = call.services.plugins.points();
+    let plugin = points.providers.get(&provider).ok_or_else(|| {
+        let message = format!("no auth provider of name {provider:?}");
+        ApiError::invalid_argument(message, &["provider"])
+    })?;
+    let auth_data = request::take_object(&mut call.body, "provider_auth_data")?;
+    let request = PluginRequest {
+        plugin: plugin.clone(),
+        kind: "provider",
+        name: provider.clone(),
+        param: json!({"action": "login", "auth_data": auth_data}),
+        context: Some(CallContext::of(&call.context)),
+        timeout: None,
+        deadline: call.context.deadline,
+        lineage: Lineage::of(&call.context),
+    };
+    let answer = call.services.plugins.call(request).await;
+    let principal = answer.and_then(|answer| {
+        let principal = answer.get("principal_id").and_then(Json::as_str);
+        let principal = principal.filter(|principal| !principal.is_empty());
+        let nobody = || ApiError::unexpected("the provider named nobody");
+        principal.map(str::to_owned).ok_or_else(nobody)
+    });
+    // What the provider says besides is not kept: it may hold secrets of its own.
+    Ok(Account {
+        service: Service::Provider(provider),
+        principal: principal.map_err(|error| refused(error, refusal))?,
+        profile: Json::Null,
+    })
+}
+
+/// Hides why a provider refuses, as v1 does; but nobody's credentials are wrong because a plugin
+/// is away.
+fn refused(error: ApiError, refusal: &str) -> ApiError {
+    match error.code {
+        Code::PluginUnavailable | Code::PluginTimeout | Code::ResponseTimeout => error,
+        _ => ApiError::new(Code::InvalidCredentials, refusal),
+    }
+}

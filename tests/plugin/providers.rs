@@ -1,0 +1,176 @@
+//! Auth providers: plugins that vouch for users.
+
+use serde_json::{Value as Json, json};
+
+use super::worker::Worker;
+use super::{call, server};
+use crate::support::client::{Answer, Client};
+use crate::support::server::TestServer;
+
+fn points() -> Json {
+    json!({"provider": [{"type": "auth", "id": "acme"}]})
+}
+
+fn body(more: Json) -> Json {
+    let mut body = json!({"provider": "acme", "provider_auth_data": {"pin": "1234-pin"}});
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    body
+}
+
+/// Has somebody sign in or up while the plugin answers as it is told.
+fn ask(
+    server: &TestServer,
+    worker: &mut Worker,
+    (action, more): (&str, Json),
+    react: impl FnOnce(&mut Worker, &Json),
+) -> Answer {
+    let asked = call(&Client::anonymous(server), action, body(more));
+    let request = worker.expect_request("acme");
+    assert_eq!(request["kind"], "provider");
+    react(worker, &request);
+    asked.join().unwrap()
+}
+
+fn vouch(principal: &str) -> impl FnOnce(&mut Worker, &Json) {
+    let answer = json!({"principal_id": principal, "auth_data": {"token": "token-of-acme"}});
+    move |worker, request| worker.answer(request, &answer)
+}
+
+#[test]
+fn who_is_vouched_for_is_signed_in_as_the_same_user_each_time() {
+    let mut server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    Client::master(&server)
+        .call("role:default", json!({"roles": ["member"]}))
+        .result();
+    let login = ("auth:login", json!({}));
+    let first = ask(&server, &mut worker, login.clone(), |worker, request| {
+        let auth_data = json!({"pin": "1234-pin"});
+        assert_eq!(
+            request["param"],
+            json!({"action": "login", "auth_data": auth_data})
+        );
+        assert_eq!(request["context"]["request_tag"], "auth");
+        vouch("ada")(worker, request);
+    })
+    .result();
+    // As in v1: default roles are for those who sign up.
+    assert!(first.get("roles").is_none(), "{first}");
+    let again = ask(&server, &mut worker, login.clone(), vouch("ada")).result();
+    let other = ask(&server, &mut worker, login.clone(), vouch("ben")).result();
+    assert_eq!(first["user_id"], again["user_id"]);
+    assert_ne!(first["user_id"], other["user_id"]);
+
+    let mut client = Client::anonymous(&server);
+    client.token = again["access_token"].as_str().map(str::to_owned);
+    assert_eq!(
+        client.call("me", json!({})).result()["user_id"],
+        first["user_id"]
+    );
+
+    drop(worker);
+    server.restart();
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    let after = ask(&server, &mut worker, login, vouch("ada")).result();
+    assert_eq!(after["user_id"], first["user_id"]);
+}
+
+#[test]
+fn signing_up_brings_a_profile_and_the_default_roles_once() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    Client::master(&server)
+        .call("role:default", json!({"roles": ["member"]}))
+        .result();
+    let ignored = json!({"username": "ada"});
+    let signup = json!({"profile": {"motto": "m"}, "auth_data": ignored, "password": "pw"});
+    let signup = ("auth:signup", signup);
+    let made = ask(&server, &mut worker, signup.clone(), vouch("ada")).result();
+    assert_eq!(made["profile"]["motto"], "m");
+    assert!(made["profile"].get("username").is_none(), "{made}");
+    assert_eq!(made["roles"], json!(["member"]));
+    let refused = ask(&server, &mut worker, signup, vouch("ada"));
+    assert_eq!((refused.status, refused.code()), (409, 109));
+    assert_eq!(refused.json()["error"]["message"], "user duplicated");
+}
+
+#[test]
+fn who_is_not_vouched_for_is_refused_with_few_words() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    let secret = json!({"code": 108, "message": "the pin should have been 4321"});
+    let answers = [
+        json!({"principal_id": "", "auth_data": {}}),
+        json!({"auth_data": {}}),
+        json!({"principal_id": 7}),
+        json!("ada"),
+        Json::Null,
+    ];
+    for (action, message) in [
+        ("auth:signup", "unable to login with the given credentials"),
+        ("auth:login", "invalid authentication information"),
+    ] {
+        let said = |answer: Answer| {
+            assert_eq!((answer.status, answer.code()), (401, 105));
+            assert_eq!(answer.json()["error"]["message"], message);
+        };
+        let refused = ask(
+            &server,
+            &mut worker,
+            (action, json!({})),
+            |worker, request| {
+                worker.refuse(request, &secret);
+            },
+        );
+        said(refused);
+        for answer in &answers {
+            said(ask(
+                &server,
+                &mut worker,
+                (action, json!({})),
+                |worker, request| {
+                    worker.answer(request, answer);
+                },
+            ));
+        }
+        let body = json!({"provider": "none", "provider_auth_data": {}});
+        let unknown = Client::anonymous(&server).call(action, body);
+        assert_eq!((unknown.status, unknown.code()), (400, 108));
+        let error = unknown.json()["error"].take();
+        assert_eq!(error["message"], "no auth provider of name \"none\"");
+        assert_eq!(error["info"], json!({"arguments": ["provider"]}));
+    }
+}
+
+#[test]
+fn nobodys_credentials_are_wrong_because_a_plugin_is_away() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    let asked = call(&Client::anonymous(&server), "auth:login", body(json!({})));
+    worker.expect_request("acme");
+    worker.die();
+    let answer = asked.join().unwrap();
+    assert_eq!((answer.status, answer.code()), (503, 118));
+}
+
+#[test]
+fn what_a_provider_is_shown_and_says_stays_out_of_the_data() {
+    let mut server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    ask(
+        &server,
+        &mut worker,
+        ("auth:login", json!({})),
+        vouch("ada"),
+    )
+    .result();
+    server.terminate();
+    let grep = std::process::Command::new("grep")
+        .args(["-rlaE", "1234-pin|token-of-acme"])
+        .arg(server.data_dir())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&grep.stdout), "");
+}
