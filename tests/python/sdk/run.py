@@ -1,6 +1,7 @@
 """Drives the published Python SDK (PyPI `skygear` 1.7.1, as it is) as a client:
 
-    SKYGEAR_ENDPOINT=… API_KEY=… MASTER_KEY=… python run.py
+    SKYGEAR_ENDPOINT=… API_KEY=… MASTER_KEY=… ASSET_STORE_SECRET=… ASSET_STORE_URL_PREFIX=… \
+        python run.py
 
 Says how each check went (`harness.py`), and last `end`.
 """
@@ -8,7 +9,6 @@ Says how each check went (`harness.py`), and last `end`.
 import logging
 
 import accounts  # noqa: F401
-import files  # noqa: F401
 import files  # noqa: F401
 import messages  # noqa: F401
 import records  # noqa: F401
