@@ -51,6 +51,10 @@ const LOGGERS: &[Logger] = &[
         targets: &["skytrail_actors::hub", "skytrail::socket::pubsub"],
     },
     Logger {
+        name: "AUDIT",
+        targets: &["skytrail::audit"],
+    },
+    Logger {
         name: "SKYDB",
         targets: &[
             "skytrail_actors::log",
@@ -63,7 +67,7 @@ const LOGGERS: &[Logger] = &[
 ];
 
 /// Loggers of v1 for which there is nothing here to be logged.
-const SILENT: &[&str] = &["SUBSCRIPTION", "PUSH", "AUDIT"];
+const SILENT: &[&str] = &["SUBSCRIPTION", "PUSH"];
 /// v1's levels and ours; `fatal` and `panic` say nothing less than `error` here.
 const LEVELS: &[(&str, &str)] = &[
     ("trace", "trace"),

@@ -109,8 +109,8 @@ impl<'a> Player<'a> {
         let mut pattern = regex::escape(wanted);
         for word in &words {
             let value = match self.known.get(word) {
-                // Each login gives a new token.
-                Some(value) if !word.ends_with("-token") => regex::escape(value),
+                Some(value) if !is_fresh(word) => regex::escape(value),
+                _ if word.ends_with("-url") => r"(https?://\S+)".to_owned(),
                 _ => r"([^\s/]{8,})".to_owned(),
             };
             pattern = pattern.replacen(&regex::escape(word), &value, 1);
@@ -118,11 +118,16 @@ impl<'a> Player<'a> {
         let Some(captures) = Regex::new(&format!("^{pattern}$")).unwrap().captures(found) else {
             return false;
         };
-        let is_open = |word: &String| word.ends_with("-token") || !self.known.contains_key(word);
+        let is_open = |word: &String| is_fresh(word) || !self.known.contains_key(word);
         let open: Vec<String> = words.into_iter().filter(is_open).collect();
         for (word, value) in open.iter().zip(captures.iter().skip(1).flatten()) {
             self.known.insert(word.clone(), value.as_str().to_owned());
         }
         true
     }
+}
+
+/// Each login gives a new token, and each answer a new address.
+fn is_fresh(word: &str) -> bool {
+    word.ends_with("-token") || word.ends_with("-url")
 }

@@ -142,6 +142,7 @@ const KNOWN_UNEXPECTED: &[&str] = &[
     "unexpected key ",
     "cannot sort by ",
     "cannot be compared",
+    "skydb: AuthInfo ID not found",
 ];
 
 fn check_error(error: &Json) -> Result<(), String> {

@@ -109,9 +109,15 @@ fn common_members_as_everything_they_are_not() {
         "_user_id",
         "_from_plugin",
     ];
-    for request in &world.requests {
+    // Each action gets some of the values, and all of them get all.
+    const SHARE: usize = 6;
+    for (number, request) in world.requests.iter().enumerate() {
         for name in common {
-            for strange in strange_values() {
+            for strange in strange_values()
+                .into_iter()
+                .skip(number % SHARE)
+                .step_by(SHARE)
+            {
                 let mut body: Json = serde_json::from_str(&request.body).unwrap();
                 body[name] = strange;
                 world.ask(request, body.to_string().as_bytes());
