@@ -1,4 +1,4 @@
-//! What the histories found, each as a story of its own.
+//! What the histories found or do not reach, each as a story of its own.
 
 use serde_json::{Value as Json, json};
 
@@ -216,4 +216,46 @@ fn a_private_record_of_type_user_is_nobodys_profile() {
         "{}",
         me.json()
     );
+}
+
+#[test]
+fn a_number_that_stays_the_same_is_no_change_of_a_protected_field() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let number = ada.save("note/1", json!({"number": {"$type": "seq"}}))["number"].clone();
+    set_rules(&server, ("note", "number"), &[]);
+    let save = |number: &Json| {
+        let record = json!({"_id": "note/1", "number": number, "text": "new"});
+        ada.call("record:save", json!({"records": [record], "atomic": true}))
+    };
+    assert_eq!(save(&number).result()[0]["text"], "new");
+    let refused = save(&json!(77)).json();
+    assert_eq!(refused["error"]["info"]["note/1"]["code"], 123, "{refused}");
+}
+
+#[test]
+fn nobody_gets_the_address_of_a_file_whose_field_is_hidden() {
+    let server = TestServer::start();
+    let [ada, eve] = ["ada", "eve"].map(|name| Client::signed_up(&server, name));
+    let file = json!({"filename": "a.txt", "content-type": "text/plain", "content-size": 1});
+    let name = ada.call("asset:put", file).result()["asset"]["$name"].clone();
+    ada.save("note/1", json!({"file": {"$type": "asset", "$name": name}}));
+    ada.save(
+        "hint/1",
+        json!({"about": {"$type": "ref", "$id": "note/1"}}),
+    );
+    set_rules(&server, ("note", "file"), &[("_owner", true)]);
+    let path = json!({"$type": "keypath", "$val": "about"});
+    let told = |client: &Client| {
+        let fetched = client
+            .call("record:fetch", json!({"ids": ["note/1"]}))
+            .result();
+        let queried = client.query("note", json!(null));
+        let body = json!({"record_type": "hint", "include": {"note": path}});
+        let included = client.call("record:query", body).result();
+        [fetched, queried.into(), included]
+            .map(|it: Json| it.to_string().contains(name.as_str().unwrap()))
+    };
+    assert_eq!(told(&ada), [true; 3]);
+    assert_eq!(told(&eve), [false; 3]);
 }

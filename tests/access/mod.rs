@@ -9,10 +9,13 @@
 //! histories are played, `SKYTRAIL_ACCESS_SEED` where they begin.
 
 mod changes;
+mod compare;
 mod found;
 mod model;
 mod ops;
+mod people;
 mod play;
+mod random;
 mod search;
 mod table;
 mod world;
@@ -21,7 +24,8 @@ use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use self::ops::{Op, op};
+use self::ops::Op;
+use self::random::op;
 use self::world::World;
 
 const CASES: u64 = 4;
