@@ -8,6 +8,9 @@ RUN --mount=type=cache,target=/source/target \
     cargo build --release --locked --bin skytrail && cp target/release/skytrail /skytrail
 
 FROM debian:bookworm-slim
+# Authorities to trust: files may be in a bucket.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 skytrail && install -d -o skytrail /data
 COPY --from=build /skytrail /usr/local/bin/skytrail
 USER skytrail

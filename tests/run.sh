@@ -56,6 +56,16 @@ install_python_packages() {
     touch "$stamp"
 }
 
+# A service that speaks S3's protocol; it wants other versions than the published SDK does.
+install_s3() {
+    local wanted=tests/python/s3.txt stamp=.venv-s3/.installed
+    [ "$stamp" -nt "$wanted" ] && return
+    say "installing a service that speaks the protocol of S3"
+    python3 -m venv .venv-s3
+    .venv-s3/bin/pip install --quiet --disable-pip-version-check -r "$wanted"
+    touch "$stamp"
+}
+
 passed=0
 failed=0
 skipped=0
@@ -91,6 +101,7 @@ run_tests() {
 install_packages
 install_node_packages
 install_python_packages
+install_s3
 [ "${1:-}" = --setup ] && exit
 
 if [ $# -eq 0 ]; then

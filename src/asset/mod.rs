@@ -5,6 +5,7 @@
 
 mod address;
 mod folder;
+mod s3;
 mod store;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use skytrail_actors::clock::Clock;
 
 pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
 pub use folder::Folder;
+pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};
 
 use crate::config::{AssetStore, Config, Secret};
@@ -55,7 +57,7 @@ impl Files {
     /// Opens the configured store. `secret` signs addresses of the folder store.
     ///
     /// # Errors
-    /// The folder cannot be made or written.
+    /// The folder cannot be made or written; there is no such bucket.
     pub async fn open(
         config: &Config,
         secret: &Secret,
@@ -68,6 +70,24 @@ impl Files {
             time: config.upload_timeout,
         };
         match &config.store {
+            AssetStore::S3(settings) => {
+                let opened = S3::open(settings).await;
+                let store = opened.map_err(|source| OpenError {
+                    what: format!("files cannot be kept in bucket {}", settings.bucket),
+                    source,
+                })?;
+                let urls = S3Urls::new(&store, settings, config.is_public);
+                Ok(Self {
+                    store: Arc::new(store),
+                    urls: Arc::new(urls),
+                    gate: if config.is_public {
+                        DownloadGate::Open
+                    } else {
+                        DownloadGate::Closed
+                    },
+                    limits,
+                })
+            }
             AssetStore::Folder { path, .. } => {
                 let opened = Folder::open(path.clone()).await;
                 let store = opened.map_err(|source| OpenError {

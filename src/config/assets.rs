@@ -10,7 +10,7 @@ use super::source::Reader;
 /// Files.
 #[derive(Clone, Debug)]
 pub struct Assets {
-    /// Where their bytes are. `ASSET_STORE`: `fs` (default).
+    /// Where their bytes are. `ASSET_STORE`: `fs` (default) or `s3`.
     pub store: AssetStore,
     /// Whether everybody who knows an address may fetch the file. `ASSET_STORE_PUBLIC`, default no.
     pub is_public: bool,
@@ -32,6 +32,25 @@ pub enum AssetStore {
         /// What addresses begin with. `ASSET_STORE_URL_PREFIX`, default `/files` on this server.
         url_prefix: Option<String>,
     },
+    /// A bucket of S3, or of something that speaks its protocol.
+    S3(S3Settings),
+}
+
+/// Where a bucket is, and what opens it.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// `ASSET_STORE_BUCKET`.
+    pub bucket: String,
+    /// `ASSET_STORE_REGION`, default `us-east-1`.
+    pub region: String,
+    /// `ASSET_STORE_ACCESS_KEY`.
+    pub access_key: String,
+    /// `ASSET_STORE_SECRET_KEY`.
+    pub secret_key: Secret,
+    /// What public addresses begin with. `ASSET_STORE_S3_URL_PREFIX`, default the bucket's own.
+    pub url_prefix: Option<String>,
+    /// A service other than Amazon's. `ASSET_STORE_S3_ENDPOINT`.
+    pub endpoint: Option<String>,
 }
 
 /// Reads the settings of files.
@@ -51,17 +70,67 @@ pub(super) fn read(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) 
 fn read_store(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) -> AssetStore {
     let kind = reader.text("ASSET_STORE", "fs");
     match kind.as_str() {
-        "fs" => {}
-        "cloud" => reader.refuse("ASSET_STORE", "cloud", "fs (the hosted service is gone)"),
-        other => reader.refuse("ASSET_STORE", other, "fs"),
+        "fs" | "s3" => {}
+        "cloud" => reader.refuse(
+            "ASSET_STORE",
+            "cloud",
+            "fs or s3 (the hosted service is gone)",
+        ),
+        other => reader.refuse("ASSET_STORE", other, "fs or s3"),
     }
     let path = reader.text("ASSET_STORE_PATH", &format!("{data_dir}/asset"));
     reader.text("ASSET_STORE_URL_PREFIX", &own_prefix(listen));
-    let prefix = reader.optional("ASSET_STORE_URL_PREFIX");
+    let s3 = read_s3(reader, kind == "s3");
+    if kind == "s3" {
+        return AssetStore::S3(s3);
+    }
     AssetStore::Folder {
         path: path.into(),
-        url_prefix: prefix.map(|prefix| prefix.trim_end_matches('/').to_owned()),
+        url_prefix: prefix(reader, "ASSET_STORE_URL_PREFIX"),
     }
+}
+
+fn read_s3(reader: &mut Reader<'_>, is_needed: bool) -> S3Settings {
+    let bucket = reader.text("ASSET_STORE_BUCKET", "");
+    let access_key = reader.text("ASSET_STORE_ACCESS_KEY", "");
+    let secret_key = reader.secret("ASSET_STORE_SECRET_KEY");
+    let needed = [
+        ("ASSET_STORE_BUCKET", bucket.is_empty()),
+        ("ASSET_STORE_ACCESS_KEY", access_key.is_empty()),
+        ("ASSET_STORE_SECRET_KEY", secret_key.is_none()),
+    ];
+    for (name, _) in needed
+        .iter()
+        .filter(|(_, is_missing)| is_needed && *is_missing)
+    {
+        reader.refuse(name, "", "a value, since ASSET_STORE is s3");
+    }
+    let region = reader.text("ASSET_STORE_REGION", "us-east-1");
+    for name in ["ASSET_STORE_S3_URL_PREFIX", "ASSET_STORE_S3_ENDPOINT"] {
+        let url = reader.text(name, "");
+        let is_url = url.starts_with("http://") || url.starts_with("https://");
+        if !url.is_empty() && !is_url {
+            reader.refuse(
+                name,
+                &url,
+                "an address that begins with http:// or https://",
+            );
+        }
+    }
+    S3Settings {
+        bucket,
+        region,
+        access_key,
+        secret_key: secret_key.unwrap_or_else(|| Secret::new("")),
+        url_prefix: prefix(reader, "ASSET_STORE_S3_URL_PREFIX"),
+        endpoint: prefix(reader, "ASSET_STORE_S3_ENDPOINT"),
+    }
+}
+
+/// Returns an address that is set, without a slash at its end.
+fn prefix(reader: &Reader<'_>, name: &str) -> Option<String> {
+    let prefix = reader.optional(name)?;
+    Some(prefix.trim_end_matches('/').to_owned())
 }
 
 /// Returns where this server's files are for a client on the same machine, which is the best guess.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Config, Keys, Secret, user_audit};
+use super::{AssetStore, Config, Keys, Secret, user_audit};
 
 impl Config {
     /// Returns the object under `config`. It holds the keys: plugins are trusted with them.
@@ -22,6 +22,10 @@ impl Config {
             "trail_handler_url".to_owned(),
             self.audit.url.clone().into(),
         );
+        let s3 = match &self.assets.store {
+            AssetStore::S3(settings) => Some(settings),
+            AssetStore::Folder { .. } => None,
+        };
         json!({
             "http": {"host": self.http.listen.to_string()},
             "app": {
@@ -38,10 +42,16 @@ impl Config {
             "database": {"implementation": "pq", "option": ""},
             "auth": {"custom_token_secret": custom_token_secret},
             "asset_store": {
-                "implementation": "fs",
+                "implementation": if s3.is_some() { "s3" } else { "fs" },
                 "public": self.assets.is_public,
                 "fs": {"url_prefix": self.asset_url_prefix(), "secret": keys.asset_secret.reveal()},
-                "s3": {"access_key": "", "secret_key": "", "region": "", "bucket": "", "url_prefix": ""},
+                "s3": {
+                    "access_key": s3.map_or("", |s3| &s3.access_key),
+                    "secret_key": s3.map_or("", |s3| s3.secret_key.reveal()),
+                    "region": s3.map_or("", |s3| &s3.region),
+                    "bucket": s3.map_or("", |s3| &s3.bucket),
+                    "url_prefix": s3.and_then(|s3| s3.url_prefix.as_deref()).unwrap_or_default(),
+                },
                 "cloud": {"host": "", "token": "", "public_prefix": "", "private_prefix": ""},
             },
             "apns": {

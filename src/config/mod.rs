@@ -22,7 +22,7 @@ use std::time::Duration;
 use skytrail_actors::accounts::policy::PasswordPolicy;
 use skytrail_schema::auth_keys::AuthKeys;
 
-pub use assets::{AssetStore, Assets};
+pub use assets::{AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
 pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
@@ -140,9 +140,13 @@ impl Config {
     /// Returns what addresses of files in the folder store begin with; by default they are on this
     /// server, as a client on the same machine sees it.
     pub fn asset_url_prefix(&self) -> String {
-        let AssetStore::Folder { url_prefix, .. } = &self.assets.store;
-        let own = || assets::own_prefix(self.http.listen);
-        url_prefix.clone().unwrap_or_else(own)
+        match &self.assets.store {
+            AssetStore::Folder {
+                url_prefix: Some(prefix),
+                ..
+            } => prefix.clone(),
+            _ => assets::own_prefix(self.http.listen),
+        }
     }
 
     /// Returns the file of the record store.

@@ -109,6 +109,7 @@ fn plugins_sign_with_the_same_secret() {
 fn the_hosted_service_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     for (store, expected) in [
+        ("s3", "ASSET_STORE_BUCKET"),
         ("cloud", "the hosted service is gone"),
         ("tape", "ASSET_STORE"),
     ] {

@@ -4,6 +4,7 @@ mod downloads;
 mod names;
 mod raw;
 mod records;
+mod s3;
 mod uploads;
 
 use serde_json::{Value as Json, json};

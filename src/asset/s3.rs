@@ -1,0 +1,235 @@
+//! Files in a bucket of S3, each an object under its name.
+//!
+//! Uploads go there in parts as they come. Who may fetch a private file fetches it from the bucket,
+//! with a signed address; public ones are also passed on by this server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Bytes;
+use async_trait::async_trait;
+use futures_util::{FutureExt as _, StreamExt as _};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::signer::{Method, Signer as _};
+use object_store::{
+    Attribute, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _,
+    PutMultipartOptions, RetryConfig, WriteMultipart,
+};
+use skytrail_actors::asset::AssetUrls;
+use skytrail_actors::spawn::spawn_named;
+use skytrail_schema::id::AssetName;
+use tokio::time::timeout;
+
+use super::address::{VALIDITY, escape_path};
+use super::store::{ByteRange, Content, FileError, FileStore, Upload};
+use crate::config::S3Settings;
+
+/// How long the service may stay silent.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Parts of an upload on their way at once, each of 5 MiB.
+const PARTS_AT_ONCE: usize = 2;
+/// How long the bucket is looked for at the start.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// See the module's overview.
+pub struct S3 {
+    bucket: Arc<AmazonS3>,
+}
+
+impl S3 {
+    /// Opens a bucket.
+    ///
+    /// # Errors
+    /// The settings make no sense, or the service says that there is no such bucket. A service
+    /// that does not answer, or does not tell, is only warned of.
+    pub async fn open(settings: &S3Settings) -> Result<Self, FileError> {
+        // Done once; whoever comes later finds it done.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_read_timeout(SILENCE)
+            .with_connect_timeout(SILENCE);
+        let retry = RetryConfig {
+            max_retries: 3,
+            retry_timeout: SILENCE,
+            ..RetryConfig::default()
+        };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&settings.bucket)
+            .with_region(&settings.region)
+            .with_access_key_id(&settings.access_key)
+            .with_secret_access_key(settings.secret_key.reveal())
+            .with_client_options(client)
+            .with_retry(retry);
+        if let Some(endpoint) = &settings.endpoint {
+            let is_plain = endpoint.starts_with("http://");
+            builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
+        }
+        let store = Self {
+            bucket: Arc::new(builder.build().map_err(failed)?),
+        };
+        store.look().await?;
+        Ok(store)
+    }
+
+    async fn look(&self) -> Result<(), FileError> {
+        let mut objects = self.bucket.list(None);
+        let error = match timeout(LOOK, objects.next()).await {
+            Ok(None | Some(Ok(_))) => return Ok(()),
+            Ok(Some(Err(error))) => error,
+            Err(_) => {
+                tracing::warn!("the bucket of files did not answer in time");
+                return Ok(());
+            }
+        };
+        let text = error.to_string();
+        if matches!(error, object_store::Error::NotFound { .. }) || text.contains("NoSuchBucket") {
+            return Err(FileError::Failed("there is no such bucket".to_owned()));
+        }
+        tracing::warn!(error = text, "the bucket of files could not be looked at");
+        Ok(())
+    }
+}
+
+fn path(name: &str) -> Result<Path, FileError> {
+    Path::parse(name).map_err(|error| FileError::Failed(error.to_string()))
+}
+
+fn failed(error: object_store::Error) -> FileError {
+    FileError::Failed(error.to_string())
+}
+
+fn not_read(error: object_store::Error) -> FileError {
+    match error {
+        object_store::Error::NotFound { .. } => FileError::Missing,
+        other => failed(other),
+    }
+}
+
+#[async_trait]
+impl FileStore for S3 {
+    async fn begin(
+        &self,
+        name: &AssetName,
+        content_type: &str,
+    ) -> Result<Box<dyn Upload>, FileError> {
+        let mut options = PutMultipartOptions::default();
+        let content_type = content_type.to_owned();
+        options
+            .attributes
+            .insert(Attribute::ContentType, content_type.into());
+        let path = path(name.as_str())?;
+        let upload = self.bucket.put_multipart_opts(&path, options).await;
+        let upload = WriteMultipart::new(upload.map_err(failed)?);
+        Ok(Box::new(S3Upload(Some(upload))))
+    }
+
+    async fn open(&self, name: &AssetName, range: Option<ByteRange>) -> Result<Content, FileError> {
+        let path = path(name.as_str())?;
+        let mut options = GetOptions::default();
+        if let Some(range) = range {
+            let about = self.bucket.head(&path).await.map_err(not_read)?;
+            let part = range.within(about.size).ok_or(FileError::OutOfRange)?;
+            options.range = Some(GetRange::Bounded(part));
+            options.if_match = about.e_tag;
+        }
+        let got = self.bucket.get_opts(&path, options).await;
+        let got = got.map_err(not_read)?;
+        let (size, range) = (got.meta.size, got.range.clone());
+        let bytes = got.into_stream().map(|chunk| chunk.map_err(failed));
+        Ok(Content {
+            size,
+            range,
+            bytes: Box::pin(bytes),
+        })
+    }
+}
+
+/// Dropped before it is finished, the parts that are there are thrown away.
+struct S3Upload(Option<WriteMultipart>);
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), FileError> {
+        if let Some(upload) = &mut self.0 {
+            upload
+                .wait_for_capacity(PARTS_AT_ONCE)
+                .await
+                .map_err(failed)?;
+            upload.put(bytes);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<(), FileError> {
+        match self.0.take() {
+            // It throws the parts away if that fails.
+            Some(upload) => upload.finish().await.map(drop).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for S3Upload {
+    fn drop(&mut self) {
+        if let Some(upload) = self.0.take() {
+            spawn_named("give up an upload", async move {
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(%error, "parts of a broken upload stay in the bucket");
+                }
+            });
+        }
+    }
+}
+
+/// The addresses of files in a bucket.
+pub struct S3Urls {
+    bucket: Arc<AmazonS3>,
+    /// What public addresses begin with; private ones are signed.
+    public: Option<PublicPrefix>,
+}
+
+/// What public addresses begin with, and whether names are escaped behind it.
+struct PublicPrefix {
+    prefix: String,
+    is_own: bool,
+}
+
+impl S3Urls {
+    /// Takes the bucket and its settings.
+    pub fn new(store: &S3, settings: &S3Settings, is_public: bool) -> Self {
+        let S3Settings { bucket, region, .. } = settings;
+        let bucket_url = || match &settings.endpoint {
+            Some(endpoint) => format!("{endpoint}/{bucket}"),
+            None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+        };
+        let prefix = || PublicPrefix {
+            prefix: settings.url_prefix.clone().unwrap_or_else(bucket_url),
+            is_own: settings.url_prefix.is_none(),
+        };
+        Self {
+            bucket: Arc::clone(&store.bucket),
+            public: is_public.then(prefix),
+        }
+    }
+}
+
+impl AssetUrls for S3Urls {
+    fn url_of(&self, name: &str) -> Option<String> {
+        match &self.public {
+            Some(PublicPrefix {
+                prefix,
+                is_own: true,
+            }) => Some(format!("{prefix}/{}", escape_path(name))),
+            // As v1 does it: what is behind a prefix of one's own may want names as they are.
+            Some(PublicPrefix { prefix, .. }) => Some(format!("{prefix}/{name}")),
+            None => {
+                let path = path(name).ok()?;
+                let signed = self.bucket.signed_url(Method::GET, &path, VALIDITY);
+                // The keys are in the settings, so there is nothing to wait for.
+                Some(signed.now_or_never()?.ok()?.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Files in a bucket, at a service that speaks S3's protocol.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value as Json, json};
+
+use super::raw::Raw;
+use super::{announce, ask, form, request, upload};
+use crate::support::client::{Answer, Client, send};
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+const BUCKET: &str = "files-of-the-tests";
+
+/// The service on a port of its own, ended with the test.
+struct Service {
+    child: Child,
+    endpoint: String,
+}
+
+impl Service {
+    fn start() -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv-s3/bin/moto_server");
+        assert!(
+            program.exists(),
+            "no {program:?}: run tests/run.sh --setup once"
+        );
+        let mut child = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let says_where = |line: String| {
+            Some(
+                line.split_once("Running on ")?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .to_owned(),
+            )
+        };
+        let endpoint = lines.by_ref().map_while(Result::ok).find_map(says_where);
+        // What it says further must be taken, or it stops.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let service = Self {
+            child,
+            endpoint: endpoint.unwrap(),
+        };
+        let bucket = format!("{}/{BUCKET}", service.endpoint);
+        assert_eq!(fetch("PUT", &bucket, &[]).status, 200);
+        service
+    }
+
+    fn server(&self, settings: &[(&str, &str)]) -> TestServer {
+        let own = [
+            ("ASSET_STORE", "s3"),
+            ("ASSET_STORE_BUCKET", BUCKET),
+            ("ASSET_STORE_ACCESS_KEY", "key-of-the-tests"),
+            ("ASSET_STORE_SECRET_KEY", "hidden-key-of-the-tests"),
+            ("ASSET_STORE_S3_ENDPOINT", self.endpoint.as_str()),
+        ];
+        let all: Vec<_> = own.iter().chain(settings).copied().collect();
+        TestServer::with(&all)
+    }
+
+    /// What the service answers about a bucket.
+    fn look(&self, query: &str) -> String {
+        let answer = fetch("GET", &format!("{}/{BUCKET}?{query}", self.endpoint), &[]);
+        String::from_utf8(answer.bytes).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn fetch(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    send(method, url, &headers, None).unwrap()
+}
+
+#[test]
+fn private_files_are_fetched_from_the_bucket_itself() {
+    let service = Service::start();
+    let server = service.server(&[]);
+    let ada = Client::signed_up(&server, "ada");
+    let (asset, action) = announce(&ada, "my photos/Grüße 1.png", "image/png", 7);
+    let (content_type, body) = form("text/html", b"picture");
+    let head = [("Content-Type", content_type.as_str())];
+    let stored = request(&server, "POST", &action, &head, Some(&body)).result();
+    assert_eq!(stored["$name"], asset["$name"]);
+    let named = json!({"$type": "asset", "$name": asset["$name"]});
+    let saved = ada.save("note/1", json!({"pic": named}));
+    for value in [&stored, &asset, &saved["pic"]] {
+        let url = value["$url"].as_str().unwrap();
+        assert!(url.starts_with(&service.endpoint), "{url}");
+        assert!(
+            url.contains("X-Amz-Signature=") && url.contains("X-Amz-Expires=900"),
+            "{url}"
+        );
+        assert!(!url.contains("hidden-key"), "{url}");
+        let found = fetch("GET", url, &[]);
+        assert_eq!(
+            (found.status, found.bytes.as_slice()),
+            (200, &b"picture"[..])
+        );
+        assert_eq!(found.header("Content-Type"), Some("image/png"));
+        let part = fetch("GET", url, &[("Range", "bytes=0-3")]);
+        assert_eq!((part.status, part.bytes.as_slice()), (206, &b"pict"[..]));
+    }
+    // This server cannot check the bucket's signatures.
+    let path = format!("{action}?expiredAt=9999999999&signature=YWJj");
+    let refused = ask(&server, "GET", &path, &[]);
+    assert_eq!((refused.status, refused.code()), (403, 102));
+}
+
+#[test]
+fn public_files_are_passed_on_and_have_plain_addresses() {
+    let service = Service::start();
+    let server = service.server(&[("ASSET_STORE_PUBLIC", "YES")]);
+    let asset = upload(&server, "a.txt", "text/plain", "hello world");
+    let name = asset["$name"].as_str().unwrap();
+    let own = format!("{}/{BUCKET}/{name}", service.endpoint);
+    assert_eq!(asset["$url"], own);
+    let path = format!("/files/{name}");
+    let whole = ask(&server, "GET", &path, &[]);
+    assert_eq!(
+        (whole.status, whole.bytes.as_slice()),
+        (200, &b"hello world"[..])
+    );
+    assert_eq!(whole.header("Content-Length"), Some("11"));
+    let part = ask(&server, "GET", &path, &[("Range", "bytes=6-100")]);
+    assert_eq!((part.status, part.bytes.as_slice()), (206, &b"world"[..]));
+    assert_eq!(part.header("Content-Range"), Some("bytes 6-10/11"));
+    assert_eq!(
+        ask(&server, "GET", &path, &[("Range", "bytes=11-12")]).status,
+        416
+    );
+
+    let prefix = ("ASSET_STORE_S3_URL_PREFIX", "https://cdn.example.com/x/");
+    let server = service.server(&[("ASSET_STORE_PUBLIC", "YES"), prefix]);
+    let asset = upload(&server, "a.txt", "text/plain", "x");
+    let name = asset["$name"].as_str().unwrap();
+    assert_eq!(asset["$url"], format!("https://cdn.example.com/x/{name}"));
+}
+
+#[test]
+fn a_large_file_goes_in_parts_and_a_broken_upload_leaves_none() {
+    const CHUNKS: usize = 13;
+    let service = Service::start();
+    let server = service.server(&[("ASSET_STORE_PUBLIC", "YES")]);
+    let chunk = vec![b'x'; 1 << 20];
+    let put = |chunks: usize| {
+        let mut raw = Raw::connect(&server);
+        let head = [
+            ("Content-Type", "text/plain".to_owned()),
+            ("Content-Length", (CHUNKS << 20).to_string()),
+        ];
+        raw.head("PUT", b"/files/large.txt", &head);
+        (0..chunks).for_each(|_| raw.send(&chunk));
+        raw
+    };
+    let (status, text) = put(CHUNKS).text();
+    assert_eq!(status, 200, "{text}");
+    let answer: Json = serde_json::from_str(&text).unwrap();
+    let path = format!("/files/{}", answer["result"]["$name"].as_str().unwrap());
+    let (status, length, _) = {
+        let mut raw = Raw::connect(&server);
+        raw.head("GET", path.as_bytes(), &[]);
+        raw.answer()
+    };
+    assert_eq!((status, length), (200, (CHUNKS << 20) as u64));
+
+    let broken = put(CHUNKS - 1);
+    let is_begun = || service.look("uploads").contains("<Upload>").then_some(());
+    eventually("parts are there", is_begun);
+    drop(broken);
+    let is_gone = || (!service.look("uploads").contains("<Upload>")).then_some(());
+    eventually("they are thrown away", is_gone);
+    assert_eq!(service.look("list-type=2").matches("<Contents>").count(), 1);
+}
+
+#[test]
+fn a_bucket_that_is_not_there_is_named_at_the_start() {
+    let service = Service::start();
+    let folder = tempfile::tempdir().unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_skytrail"))
+        .arg("serve")
+        .env_clear()
+        .current_dir(folder.path())
+        .env("HOST", "127.0.0.1:0")
+        .env("DATA_DIR", folder.path().join("data"))
+        .env("ASSET_STORE", "s3")
+        .env("ASSET_STORE_BUCKET", "nowhere")
+        .env("ASSET_STORE_ACCESS_KEY", "key-of-the-tests")
+        .env("ASSET_STORE_SECRET_KEY", "hidden-key-of-the-tests")
+        .env("ASSET_STORE_S3_ENDPOINT", &service.endpoint)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success());
+    assert!(
+        said.contains("bucket nowhere") && said.contains("no such bucket"),
+        "{said}"
+    );
+    assert!(!said.contains("hidden-key"), "{said}");
+}
