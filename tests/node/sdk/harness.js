@@ -2,11 +2,9 @@
 //
 //   ok <tab> group: check
 //   failed <tab> group: check <tab> why
-//   waiting <tab> group: check
 'use strict';
 
 const assert = require('node:assert/strict');
-const WAITING = require('./waiting');
 
 const TIME_LIMIT_MS = 30000;
 
@@ -51,10 +49,7 @@ function describe(error) {
 }
 
 function report(name, failure) {
-  const isWaiting = WAITING.includes(name);
   const words = failure === null ? ['ok', name] : ['failed', name, failure];
-  if (isWaiting && failure === null) words.splice(0, 2, 'failed', name, 'waits no longer');
-  if (isWaiting && failure !== null) words.splice(0, 3, 'waiting', name);
   process.stdout.write(`${words.join('\t')}\n`);
 }
 
