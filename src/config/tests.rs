@@ -136,7 +136,10 @@ fn the_example_file_holds_every_setting_with_its_default() {
     let text = include_str!("../../skytrail.example.toml");
     let is_setting = |line: &&str| {
         let name = line.split(" = ").next().unwrap_or_default();
-        line.contains(" = ") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        line.contains(" = ")
+            && name
+                .chars()
+                .all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_'))
     };
     let lines: Vec<&str> = text
         .lines()

@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 use crate::support::server::TestServer;
 use runner::Scenario;
 
-/// Scenarios that need actions which this server has not got yet.
-const NOT_YET: &[&str] = &["verify-required"];
-
 /// Starts a fresh server with a profile's settings.
 fn start(profile: &str) -> TestServer {
     let settings: &[(&str, &str)] = match profile {
@@ -58,13 +55,6 @@ fn replay(file: &str, text: &str) {
     let mut failures = Vec::new();
     let (mut passed, total) = (0, scenarios.len());
     for scenario in scenarios {
-        if NOT_YET.contains(&scenario.name.as_str()) {
-            println!(
-                "{file}: {} needs what this server has not got yet",
-                scenario.name
-            );
-            continue;
-        }
         let name = scenario.name.clone();
         let difference = differences
             .iter()

@@ -143,6 +143,7 @@ const KNOWN_UNEXPECTED: &[&str] = &[
     "cannot sort by ",
     "cannot be compared",
     "skydb: AuthInfo ID not found",
+    "Unable to send push notification because",
 ];
 
 fn check_error(error: &Json) -> Result<(), String> {
