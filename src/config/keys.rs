@@ -10,6 +10,9 @@ use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
 
+/// Where keys are kept in the data folder.
+const FILE: &str = "keys.json";
+
 /// Where a key came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyOrigin {
@@ -100,18 +103,26 @@ impl Keys {
         }
     }
 
+    /// Finds the master key of a server that has been started before.
+    ///
+    /// # Errors
+    /// The file in the data folder cannot be read.
+    pub fn find_master(config: &Config) -> io::Result<Option<Secret>> {
+        if let Some(key) = &config.app.master_key {
+            return Ok(Some(key.clone()));
+        }
+        let kept = read(&config.data_dir.join(FILE))?;
+        Ok(kept.map(|kept| Secret::new(kept.master_key)))
+    }
+
     /// Takes the keys from the configuration, else from the data folder, else makes them and
     /// keeps them there, readable by the owner alone.
     ///
     /// # Errors
     /// The file cannot be read or written.
     pub fn load_or_make(config: &Config) -> io::Result<Self> {
-        let path = config.data_dir.join("keys.json");
-        let kept: Option<KeyFile> = match std::fs::read(&path) {
-            Ok(bytes) => Some(KeyFile::parse(&bytes).map_err(|why| damaged(&path, &why))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
+        let path = config.data_dir.join(FILE);
+        let kept = read(&path)?;
         let origin = if kept.is_some() {
             KeyOrigin::Kept
         } else {
@@ -141,6 +152,16 @@ impl Keys {
             master,
             master_origin,
         })
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<KeyFile>> {
+    match std::fs::read(path) {
+        Ok(bytes) => KeyFile::parse(&bytes)
+            .map(Some)
+            .map_err(|why| damaged(path, &why)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,0 +1,168 @@
+//! A running server as the command line reaches it: over HTTP, with the master key.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Map, Value as Json};
+
+use crate::config::{Config, Keys, Secret};
+
+/// How long the server may take to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take for an answer; longer than an action may take by default.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Which server.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServerFlag {
+    /// The server's address, such as `http://127.0.0.1:3000`; by default the one that the settings
+    /// (`HOST`) name.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+}
+
+/// A running server.
+pub struct RunningServer {
+    client: reqwest::Client,
+    base_url: String,
+    master_key: Secret,
+}
+
+/// Runs a command's conversation with a server to its end.
+///
+/// # Errors
+/// The conversation's own, or no runtime.
+pub fn block_on<T>(talk: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?
+        .block_on(talk)
+}
+
+impl RunningServer {
+    /// Finds out where the server is and what its master key is; does not connect yet.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing.
+    pub fn find(config: &Config, flag: &ServerFlag) -> Result<Self, String> {
+        let master_key = Keys::find_master(config).map_err(|error| error.to_string())?;
+        let master_key = master_key.ok_or_else(|| {
+            let folder = config.data_dir.display();
+            format!("no master key: set MASTER_KEY, or DATA_DIR if it is not {folder}")
+        })?;
+        // Installed already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let own = || format!("http://{}", reachable(config.http.listen));
+        let base_url = flag.server.clone().unwrap_or_else(own);
+        Ok(Self {
+            client,
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            master_key,
+        })
+    }
+
+    /// Returns the server's address.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Runs an action with the master key and returns its `result`.
+    ///
+    /// # Errors
+    /// A sentence: no server there, or the action's own error.
+    pub async fn call(&self, action: &str, mut body: Map<String, Json>) -> Result<Json, String> {
+        body.insert("action".to_owned(), action.into());
+        let url = format!("{}/", self.base_url);
+        let bytes = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
+        let request = self.client.post(url).body(bytes);
+        let mut answer = self
+            .answer(request.header("Content-Type", "application/json"))
+            .await?;
+        match answer.get("error") {
+            None => Ok(answer.get_mut("result").map(Json::take).unwrap_or_default()),
+            Some(error) => Err(sentence(error)),
+        }
+    }
+
+    /// Returns what `/_/health` shows.
+    ///
+    /// # Errors
+    /// A sentence: no server there, or not with this key.
+    pub async fn health(&self) -> Result<Json, String> {
+        let url = format!("{}/_/health", self.base_url);
+        let answer = self.answer(self.client.get(url)).await?;
+        match answer.get("error") {
+            None => Ok(answer),
+            Some(error) => Err(sentence(error)),
+        }
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Json, String> {
+        let key = self.master_key.reveal();
+        let unreachable = |error: reqwest::Error| {
+            let why = if error.is_timeout() {
+                "no answer in time".to_owned()
+            } else {
+                innermost(&error)
+            };
+            format!("{}: {why}", self.base_url)
+        };
+        let request = request.header("X-Skygear-API-Key", key);
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        serde_json::from_slice(&bytes).map_err(|_| {
+            let base_url = &self.base_url;
+            format!("{base_url}: not an answer of a Skytrail server (HTTP {status})")
+        })
+    }
+}
+
+/// Returns the address under which a server that listens there is reached from the same machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// Says an error of the API in one line.
+fn sentence(error: &Json) -> String {
+    let text = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
+    let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
+    format!("{} ({} {code})", text("message"), text("name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_all_addresses_is_reached_on_this_machine() {
+        let cases = [
+            ("0.0.0.0:3000", "127.0.0.1:3000"),
+            ("[::]:3000", "[::1]:3000"),
+            ("10.1.2.3:80", "10.1.2.3:80"),
+        ];
+        for (listen, expected) in cases {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
+        }
+    }
+}
