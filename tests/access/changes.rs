@@ -34,7 +34,7 @@ pub enum Whole {
     Atomic(BTreeMap<String, Refusal>),
 }
 
-type Batch = Result<Vec<(String, Outcome)>, Whole>;
+pub type Batch = Result<Vec<(String, Outcome)>, Whole>;
 
 impl Model {
     pub fn save(&mut self, asker: &Asker, scope: &Scope, sent: &[Sent], atomic: bool) -> Batch {

@@ -10,6 +10,8 @@
 
 mod changes;
 mod compare;
+mod devices;
+mod files;
 mod found;
 mod model;
 mod ops;

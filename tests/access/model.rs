@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
+use super::devices::Device;
+
 /// A refusal of a whole request or of one item: status, code, and the message where the
 /// specification has one.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +139,7 @@ pub struct Model {
     pub rules: Vec<Rule>,
     pub records: BTreeMap<(String, String), Rec>,
     pub relations: BTreeSet<(String, String, String)>,
+    pub devices: Vec<Device>,
 }
 
 impl Default for Model {
@@ -160,6 +163,7 @@ impl Default for Model {
             rules: ["username", "email"].into_iter().flat_map(of).collect(),
             records: BTreeMap::new(),
             relations: BTreeSet::new(),
+            devices: Vec::new(),
         }
     }
 }

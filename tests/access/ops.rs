@@ -34,6 +34,7 @@ pub enum Val {
     Users(Vec<usize>),
     Item(usize),
     Place(bool),
+    File(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +112,28 @@ pub struct Asked {
     pub offset: usize,
 }
 
+/// What somebody makes of the address of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Forged {
+    /// Nothing: it is as it was given out.
+    Nothing,
+    /// He leaves out what makes it good.
+    Bare,
+    /// He puts another file's name into it.
+    For(usize),
+    /// Its time is over.
+    Expired,
+    /// He gives it more time.
+    Longer,
+}
+
+/// A query subscription.
+#[derive(Clone, Debug)]
+pub struct Subscribed {
+    pub kind: &'static str,
+    pub cond: Option<Cond>,
+}
+
 #[derive(Clone, Debug)]
 pub enum Op {
     SignUp(bool, Vec<(&'static str, Val)>),
@@ -128,6 +151,29 @@ pub enum Op {
     Relate(Who, &'static str, Vec<usize>, bool),
     Related(Who, &'static str, &'static str),
     Me(Who),
+    /// Asks for a file by an address of it.
+    Download(usize, Forged),
+    /// Takes a device over.
+    Register(Who, usize),
+    Unregister(Who, usize),
+    /// Device and name of the subscription.
+    Subscribe(Who, Db, usize, usize, Subscribed),
+    Unsubscribe(Who, Db, usize, usize),
+    Subscriptions(Who, Db, usize),
+}
+
+impl Cond {
+    /// Whether it looks into records that the one in question refers to.
+    pub fn looks_behind(&self) -> bool {
+        match self {
+            Self::Compare(_, path, _) | Self::Like(path, _) | Self::In(path, _) => {
+                path.contains('.')
+            }
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::looks_behind),
+            Self::Not(part) => part.looks_behind(),
+            Self::JsonIn(_) | Self::Near | Self::Related(..) => false,
+        }
+    }
 }
 
 pub const KINDS: [&str; 3] = ["note", "item", "user"];
@@ -136,3 +182,7 @@ pub const TEXTS: [&str; 4] = ["alpha-x", "alpha-y", "beta-x", "gamma-x"];
 pub const NAMES: [&str; 5] = ["ada", "ben", "eve", "joe", "kim"];
 /// How many users a history names.
 pub const USERS: usize = 6;
+pub const FILES: usize = 3;
+pub const DEVICES: usize = 3;
+/// How many names subscriptions have.
+pub const SUBSCRIPTIONS: usize = 3;

@@ -1,18 +1,22 @@
 //! Carrying operations out, and holding the server's answers against the model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
 
+use super::changes::{Batch, Outcome};
 use super::compare::{Check, batch, refused, same};
-use super::model::{Asker, Gate, Refusal, Scope};
+use super::model::{Asker, Gate, Rec, Refusal, Scope};
 use super::ops::{Asked, Db, Id, Item, KINDS, Op, TEXTS, USERS, Val, Who};
 use super::people::owned;
 use super::world::{Reply, World};
 
+type Records = BTreeMap<(String, String), Rec>;
+
 impl World {
     /// Signs users up and makes every field, by operations that are checked like any other.
     pub fn furnish(&mut self) -> Check {
+        self.upload_files()?;
         let profile = vec![
             ("s", Val::Text(TEXTS[0])),
             ("n", Val::Number(1)),
@@ -26,6 +30,7 @@ impl World {
             for reference in [None, Some(("r", Val::Item(0)))] {
                 let mut fields = profile.clone();
                 fields.push(("loc", Val::Place(true)));
+                fields.push(("f", Val::File(0)));
                 fields.extend(reference);
                 let item = Item {
                     id,
@@ -36,7 +41,7 @@ impl World {
                 self.play(&Op::Save(Who::Master, Db::Public, vec![item], false))?;
             }
         }
-        Ok(())
+        self.bring_devices()
     }
 
     /// Carries an operation out; an error says how the answer differs from what must be.
@@ -70,6 +75,16 @@ impl World {
             Op::Relate(who, name, users, add) => self.relate(*who, name, users, *add),
             Op::Related(who, name, direction) => self.related(*who, name, direction),
             Op::Me(who) => self.me(*who),
+            Op::Download(file, forged) => self.download(*file, *forged),
+            Op::Register(who, device) => self.register(*who, *device),
+            Op::Unregister(who, device) => self.unregister(*who, *device),
+            Op::Subscribe(who, db, device, name, it) => {
+                self.subscribe((*who, *db), (*device, *name), it)
+            }
+            Op::Unsubscribe(who, db, device, name) => {
+                self.unsubscribe((*who, *db), (*device, *name))
+            }
+            Op::Subscriptions(who, db, device) => self.list_subscriptions((*who, *db), *device),
         }
     }
 
@@ -104,9 +119,10 @@ impl World {
     }
 
     /// Calls an action, and makes sure that its errors tell nothing that the caller did not say.
-    pub fn ask(&self, who: Who, action: &str, body: Json) -> Result<Reply, String> {
+    pub fn ask(&mut self, who: Who, action: &str, body: Json) -> Result<Reply, String> {
         let said = body.to_string();
-        let reply = self.call(who, action, body.as_object().unwrap().clone())?;
+        let mut reply = self.call(who, action, body.as_object().unwrap().clone())?;
+        self.take_addresses(&mut reply.body)?;
         let items = reply.body["result"].as_array().into_iter().flatten();
         let errors = items
             .filter(|item| item["_type"] == "error")
@@ -125,7 +141,7 @@ impl World {
     }
 
     /// Changes a setting with the master key.
-    pub fn settle(&self, action: &str, body: Json) -> Check {
+    pub fn settle(&mut self, action: &str, body: Json) -> Check {
         let reply = self.ask(Who::Master, action, body)?;
         if reply.status == 200 {
             Ok(())
@@ -139,7 +155,12 @@ impl World {
         self.model.enter(&shown, gate)
     }
 
-    fn enter_database(&mut self, who: Who, gate: Gate, db: Db) -> Result<(Asker, Scope), Refusal> {
+    pub fn enter_database(
+        &mut self,
+        who: Who,
+        gate: Gate,
+        db: Db,
+    ) -> Result<(Asker, Scope), Refusal> {
         let database = self.database(db);
         let asker = self.enter(who, gate)?;
         let scope = self.model.scope(&asker, &database)?;
@@ -152,7 +173,12 @@ impl World {
         let reply = self.ask(who, "record:save", body)?;
         match self.enter_database(who, Gate::User, db) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok((asker, scope)) => batch(&reply, self.model.save(&asker, &scope, &sent, atomic)),
+            Ok((asker, scope)) => {
+                let saved = self.model.save(&asker, &scope, &sent, atomic);
+                let changed = changed(&self.model.records, &saved);
+                batch(&reply, saved)?;
+                self.hear(&changed)
+            }
         }
     }
 
@@ -162,7 +188,14 @@ impl World {
         let reply = self.ask(who, "record:delete", body)?;
         match self.enter_database(who, Gate::User, db) {
             Err(refusal) => refused(&reply, &refusal),
-            Ok((asker, scope)) => batch(&reply, self.model.delete(&asker, &scope, &ids, atomic)),
+            Ok((asker, scope)) => {
+                // Who hears of a deletion is told of the record as it was.
+                let before = self.model.records.clone();
+                let deleted = self.model.delete(&asker, &scope, &ids, atomic);
+                let changed = changed(&before, &deleted);
+                batch(&reply, deleted)?;
+                self.hear(&changed)
+            }
         }
     }
 
@@ -219,6 +252,17 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The records of a batch that were written or deleted.
+fn changed(records: &Records, batch: &Batch) -> Vec<Rec> {
+    let done = batch.iter().flatten();
+    let done = done.filter(|(_, outcome)| !matches!(outcome, Outcome::Failed(_)));
+    let named = |(id, _): &(String, Outcome)| {
+        let (kind, key) = id.split_once('/').unwrap();
+        records[&(kind.to_owned(), key.to_owned())].clone()
+    };
+    done.map(named).collect()
 }
 
 fn full(ids: &[(String, String)]) -> Vec<String> {

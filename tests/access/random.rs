@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::ops::{
-    About, Access, Asked, Cond, Db, Grant, Id, Item, KINDS, NAMES, Op, ROLES, RuleOf, TEXTS, USERS,
-    Val, Who,
+    About, Access, Asked, Cond, DEVICES, Db, FILES, Forged, Grant, Id, Item, KINDS, NAMES, Op,
+    ROLES, RuleOf, SUBSCRIPTIONS, Subscribed, TEXTS, USERS, Val, Who,
 };
 
 fn who() -> impl Strategy<Value = Who> {
@@ -79,6 +79,7 @@ fn field() -> impl Strategy<Value = (&'static str, Val)> {
         vec(0..USERS, 0..3).prop_map(|users| ("j", Val::Users(users))),
         (0..4_usize).prop_map(|item| ("r", Val::Item(item))),
         any::<bool>().prop_map(|near| ("loc", Val::Place(near))),
+        (0..FILES).prop_map(|file| ("f", Val::File(file))),
         select(&NAMES[..]).prop_map(|name| ("username", Val::Name(name))),
     ];
     (value, 0..5_u8)
@@ -122,7 +123,9 @@ fn rules() -> impl Strategy<Value = Vec<RuleOf>> {
         1 => select(&ROLES[..]).prop_map(About::Role),
     ];
     let kind = select(vec!["note", "note", "note", "item", "item", "user", "*"]);
-    let names = select(vec!["s", "s", "n", "u", "j", "r", "r", "loc", "username"]);
+    let names = select(vec![
+        "s", "s", "n", "u", "j", "r", "r", "loc", "f", "username",
+    ]);
     let field = prop_oneof![5 => names, 1 => Just("*")];
     let members = vec((about, proptest::array::uniform4(any::<bool>())), 1..4);
     let group = (kind, field, members).prop_map(|(kind, field, members)| {
@@ -206,6 +209,11 @@ fn cond(kind: &'static str) -> BoxedStrategy<Cond> {
         leaves.push(Just(Cond::Like("r.s", "alpha")).boxed());
         leaves.push(Just(Cond::Near).boxed());
         leaves.push(
+            equal()
+                .prop_map(|op| Cond::Compare(op, "f", Val::Null))
+                .boxed(),
+        );
+        leaves.push(
             (0..4_usize)
                 .prop_map(|item| Cond::Compare("eq", "r", Val::Item(item)))
                 .boxed(),
@@ -265,6 +273,38 @@ fn asked() -> impl Strategy<Value = Asked> {
     })
 }
 
+fn forged() -> impl Strategy<Value = Forged> {
+    prop_oneof![
+        2 => Just(Forged::Nothing),
+        1 => Just(Forged::Bare),
+        2 => (0..FILES).prop_map(Forged::For),
+        1 => Just(Forged::Expired),
+        1 => Just(Forged::Longer),
+    ]
+}
+
+/// What a subscription looks at besides the record itself may change before it is looked at, so
+/// conditions behind references are left to tests of their own.
+fn subscribed() -> impl Strategy<Value = Subscribed> {
+    select(vec!["note", "item"]).prop_flat_map(|kind| {
+        let cond = cond(kind).prop_filter("looks behind a reference", |it| !it.looks_behind());
+        option::weighted(0.6, cond).prop_map(move |cond| Subscribed { kind, cond })
+    })
+}
+
+/// Devices, what they subscribe to, and addresses of files.
+fn device_op() -> impl Strategy<Value = Op> {
+    let at = || (who(), db(), 0..DEVICES, 0..SUBSCRIPTIONS);
+    prop_oneof![
+        2 => (who(), 0..DEVICES).prop_map(|(who, device)| Op::Register(who, device)),
+        1 => (who(), 0..DEVICES).prop_map(|(who, device)| Op::Unregister(who, device)),
+        10 => (at(), subscribed()).prop_map(|((who, db, device, name), it)| Op::Subscribe(who, db, device, name, it)),
+        2 => at().prop_map(|(who, db, device, name)| Op::Unsubscribe(who, db, device, name)),
+        2 => (who(), db(), 0..DEVICES).prop_map(|(who, db, device)| Op::Subscriptions(who, db, device)),
+        6 => (0..FILES, forged()).prop_map(|(file, forged)| Op::Download(file, forged)),
+    ]
+}
+
 pub fn op() -> impl Strategy<Value = Op> {
     let users = || vec(0..USERS, 1..3);
     let roles = || vec(select(&ROLES[..]), 0..3);
@@ -296,5 +336,6 @@ pub fn op() -> impl Strategy<Value = Op> {
         3 => (who(), relation(), users(), any::<bool>()).prop_map(|(who, name, users, add)| Op::Relate(who, name, users, add)),
         2 => (who(), relation(), select(vec!["outward", "inward", "mutual"])).prop_map(|(who, name, direction)| Op::Related(who, name, direction)),
         2 => who().prop_map(Op::Me),
+        14 => device_op(),
     ]
 }

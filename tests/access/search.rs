@@ -203,7 +203,7 @@ impl Pred {
     }
 
     /// Three-valued, as SQL.
-    fn holds(&self, model: &Model, asker: &Asker, scope: &Scope, record: &Rec) -> Option<bool> {
+    pub fn holds(&self, model: &Model, asker: &Asker, scope: &Scope, record: &Rec) -> Option<bool> {
         let value = |path: &str| model.value(asker, scope, record, path);
         let each = |parts: &[Self]| {
             parts

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json, json};
 
 use super::changes::Sent;
+use super::devices::Ear;
+use super::files::Files;
 use super::model::{Entry, Model, Rule, Shown};
 use super::ops::{About, Access, Asked, Cond, Db, Grant, Id, Item, RuleOf, USERS, Val, Who};
 use super::search::{Pred, Search};
@@ -18,7 +20,11 @@ pub struct World {
     pub model: Model,
     /// Ids and tokens, in the order of signing up.
     pub users: Vec<(String, String)>,
-    agent: ureq::Agent,
+    pub files: Files,
+    /// Devices by number, and what reaches them.
+    pub devices: Vec<String>,
+    pub ear: Option<Ear>,
+    pub agent: ureq::Agent,
 }
 
 /// An answer: status and body.
@@ -35,6 +41,9 @@ impl World {
             server: TestServer::with(settings),
             model: Model::default(),
             users: Vec::new(),
+            files: Files::default(),
+            devices: Vec::new(),
+            ear: None,
             agent: config.build().into(),
         }
     }
@@ -153,6 +162,7 @@ impl World {
             Val::User(user) => json!(self.user(*user)),
             Val::Users(users) => users.iter().map(|user| self.user(*user)).collect(),
             Val::Item(number) => json!({"$type": "ref", "$id": format!("item/k{number}")}),
+            Val::File(file) => self.files.value(*file),
             Val::Place(near) => {
                 let degrees = if *near { 0 } else { 10 };
                 json!({"$type": "geo", "$lng": degrees, "$lat": degrees})
@@ -304,7 +314,7 @@ impl World {
         }
     }
 
-    fn predicate(&self, cond: &Cond) -> Pred {
+    pub fn predicate(&self, cond: &Cond) -> Pred {
         let all = |parts: &[Cond]| parts.iter().map(|part| self.predicate(part)).collect();
         match cond {
             Cond::Compare(op, path, value) => Pred::Compare(op, (*path).into(), self.value(value)),

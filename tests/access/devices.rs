@@ -1,0 +1,285 @@
+//! Devices and subscriptions: a device hears of the changes that its user may see and find, and of
+//! nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::compare::{Check, refused, same};
+use super::model::{Asker, Gate, Model, Rec, Refusal, Scope};
+use super::ops::{DEVICES, Db, Subscribed, Who};
+use super::search::Search;
+use super::world::{Reply, World};
+use crate::support::server::MASTER_KEY;
+use crate::support::socket::{Incoming, Socket};
+
+const NO_UNION: Refusal = Refusal(
+    501,
+    112,
+    "subscription on union database is not implemented",
+);
+/// A type whose records only tell that everything before them has been looked at.
+const MARK: &str = "mark";
+
+/// A device, in the model.
+#[derive(Clone, Debug, Default)]
+pub struct Device {
+    user: Option<String>,
+    /// By database, as in records, and name.
+    subscriptions: BTreeMap<(String, String), Search>,
+}
+
+impl Model {
+    /// The subscriptions, with their devices, that a changed record concerns.
+    fn concerned(&self, record: &Rec) -> Vec<(usize, String)> {
+        let mut all = Vec::new();
+        for (number, device) in self.devices.iter().enumerate() {
+            let user = device
+                .user
+                .clone()
+                .filter(|user| !self.users[user].disabled);
+            let asker = Asker {
+                master: false,
+                roles: user
+                    .as_ref()
+                    .map(|user| self.users[user].roles.clone())
+                    .unwrap_or_default(),
+                user,
+            };
+            for ((database, name), search) in &device.subscriptions {
+                let is_there = *database == record.database && search.kind == record.kind;
+                if is_there && self.tells(&asker, search, record) {
+                    all.push((number, name.clone()));
+                }
+            }
+        }
+        all
+    }
+
+    fn tells(&self, asker: &Asker, search: &Search, record: &Rec) -> bool {
+        let scope = match record.database.as_str() {
+            "" => Scope::Public,
+            user if asker.user.as_deref() == Some(user) => Scope::Private(user.to_owned()),
+            _ => return false,
+        };
+        let sees = self.in_sight(asker, &scope, record) && self.forbidden(asker, search).is_none();
+        let predicate = search.predicate.as_ref();
+        sees && predicate.is_none_or(|it| it.holds(self, asker, &scope, record) == Some(true))
+    }
+}
+
+/// Where all devices are heard.
+pub struct Ear {
+    socket: Socket,
+    /// The one that hears of marks.
+    marked: String,
+    num_marks: u64,
+}
+
+impl World {
+    /// Registers the devices, and listens to them.
+    pub fn bring_devices(&mut self) -> Check {
+        for device in 0..DEVICES {
+            self.model.devices.push(Device::default());
+            self.devices.push(String::new());
+            self.register(Who::User(device), device)?;
+        }
+        let marked = self.settled("device:register", json!({"type": "ios"}))?;
+        let marked = marked["id"].as_str().unwrap().to_owned();
+        self.mark(0)?;
+        let query = json!({"record_type": MARK});
+        let subscription = json!({"id": MARK, "type": "query", "query": query});
+        let body = json!({"device_id": marked, "subscriptions": [subscription]});
+        self.settled("subscription:save", body)?;
+        let path = format!("/_/pubsub?api_key={MASTER_KEY}");
+        let socket = Socket::open(self.server.address(), &path, &[]);
+        let mut socket = socket.map_err(|refused| format!("the hub is closed: {refused:?}"))?;
+        for device in self.devices.iter().chain([&marked]) {
+            let wanted = json!({"action": "sub", "channel": format!("_sub_{device}")});
+            socket.send(&wanted.to_string());
+        }
+        // Whoever hears himself has subscribed.
+        let probe = json!({"action": "pub", "channel": format!("_sub_{marked}"), "data": 0});
+        socket.send(&probe.to_string());
+        self.ear = Some(Ear {
+            socket,
+            marked,
+            num_marks: 0,
+        });
+        self.next_notice().map(|_| ())
+    }
+
+    /// An action of the master key that must work.
+    fn settled(&mut self, action: &str, body: Json) -> Result<Json, String> {
+        let reply = self.ask(Who::Master, action, body)?;
+        self.enter(Who::Master, Gate::User)
+            .map_err(|it| format!("{it:?}"))?;
+        if reply.status == 200 {
+            Ok(reply.body["result"].clone())
+        } else {
+            Err(format!("{action}: {reply:?}"))
+        }
+    }
+
+    fn mark(&mut self, number: u64) -> Check {
+        let record = json!({"_id": format!("{MARK}/1"), "n": number});
+        self.settled("record:save", json!({"records": [record]}))?;
+        Ok(())
+    }
+
+    /// Waits until everything that was changed has been looked at, and holds what the devices heard
+    /// of it against what they must hear.
+    pub fn hear(&mut self, changed: &[Rec]) -> Check {
+        let Some(ear) = &mut self.ear else {
+            return Ok(());
+        };
+        ear.num_marks += 1;
+        let (number, marked) = (ear.num_marks, ear.marked.clone());
+        self.mark(number)?;
+        let mut heard = Vec::new();
+        loop {
+            let (device, name) = self.next_notice()?;
+            if device == marked {
+                break;
+            }
+            let number = self.devices.iter().position(|known| *known == device);
+            heard.push((number.ok_or("an unknown device")?, name));
+        }
+        let concerned = changed.iter().flat_map(|it| self.model.concerned(it));
+        let mut expected: Vec<_> = concerned.collect();
+        expected.sort();
+        heard.sort();
+        same("notices", &json!(expected), &json!(heard))
+            .map_err(|why| format!("{why}, of {changed:?}"))
+    }
+
+    /// The next notice: the device and the subscription's name.
+    fn next_notice(&mut self) -> Result<(String, String), String> {
+        let ear = self.ear.as_mut().ok_or("nobody listens")?;
+        let text = match ear.socket.receive(Duration::from_secs(20)) {
+            Incoming::Text(text) => text,
+            other => return Err(format!("no notice comes: {other:?}")),
+        };
+        let notice: Json = serde_json::from_str(&text).map_err(|_| text.clone())?;
+        let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+        let channel = text(&notice["channel"]);
+        let device = channel.strip_prefix("_sub_").unwrap_or(&channel).to_owned();
+        Ok((device, text(&notice["data"]["subscription-id"])))
+    }
+
+    pub fn register(&mut self, who: Who, device: usize) -> Check {
+        let known = self.devices[device].clone();
+        let reply = self.ask(who, "device:register", json!({"type": "ios", "id": known}))?;
+        match self.enter(who, Gate::User) {
+            Err(refusal) => refused(&reply, &refusal),
+            Ok(asker) => {
+                let id = reply.body["result"]["id"].as_str().unwrap_or_default();
+                self.devices[device] = id.to_owned();
+                self.model.devices[device].user = asker.user;
+                let is_same = !id.is_empty() && (known.is_empty() || id == known);
+                is_same
+                    .then_some(())
+                    .ok_or_else(|| format!("registered: {reply:?}"))
+            }
+        }
+    }
+
+    pub fn unregister(&mut self, who: Who, device: usize) -> Check {
+        let id = self.devices[device].clone();
+        let reply = self.ask(who, "device:unregister", json!({"id": id}))?;
+        match self.enter(who, Gate::User) {
+            Err(refusal) => refused(&reply, &refusal),
+            Ok(_) => {
+                self.model.devices[device].user = None;
+                same("unregistered", &json!({"id": id}), &reply.body["result"])
+            }
+        }
+    }
+
+    pub fn subscribe(
+        &mut self,
+        at: (Who, Db),
+        (device, name): (usize, usize),
+        subscribed: &Subscribed,
+    ) -> Check {
+        let search = self.subscription(subscribed);
+        let name = format!("s{name}");
+        let subscription = json!({"id": name, "type": "query", "query": search.wire()});
+        let body = json!({"subscriptions": [subscription]});
+        let (reply, database) = self.ask_device("subscription:save", at, (device, body))?;
+        let Some(database) = database else {
+            return Ok(());
+        };
+        same("saved", &json!(name), &reply.body["result"][0]["id"])?;
+        let device = &mut self.model.devices[device];
+        device.subscriptions.insert((database, name), search);
+        Ok(())
+    }
+
+    pub fn unsubscribe(&mut self, at: (Who, Db), (device, name): (usize, usize)) -> Check {
+        let name = format!("s{name}");
+        let body = json!({"subscription_ids": [name]});
+        let (reply, database) = self.ask_device("subscription:delete", at, (device, body))?;
+        let Some(database) = database else {
+            return Ok(());
+        };
+        let known = &mut self.model.devices[device].subscriptions;
+        let item = &reply.body["result"][0];
+        match known.remove(&(database, name.clone())) {
+            Some(_) => same("deleted", &json!({"id": name}), item),
+            None => same("code", &json!(110), &item["code"]),
+        }
+    }
+
+    pub fn list_subscriptions(&mut self, at: (Who, Db), device: usize) -> Check {
+        let (reply, database) =
+            self.ask_device("subscription:fetch_all", at, (device, json!({})))?;
+        let Some(database) = database else {
+            return Ok(());
+        };
+        let known = self.model.devices[device].subscriptions.keys();
+        let names = known
+            .filter(|(of, _)| *of == database)
+            .map(|(_, name)| name);
+        let listed = reply.body["result"].as_array();
+        let listed = listed.map(|all| all.iter().map(|it| it["id"].clone()).collect::<Vec<_>>());
+        same("listed", &json!(names.collect::<Vec<_>>()), &json!(listed))
+    }
+
+    /// Asks something of a device; brings the database that it is about, or `None` where the
+    /// request is refused as it must be.
+    fn ask_device(
+        &mut self,
+        action: &str,
+        (who, db): (Who, Db),
+        (device, mut body): (usize, Json),
+    ) -> Result<(Reply, Option<String>), String> {
+        body["device_id"] = json!(self.devices[device]);
+        body["database_id"] = json!(self.database(db));
+        let reply = self.ask(who, action, body)?;
+        let database = match self.enter_database(who, Gate::User, db) {
+            Err(refusal) => Err(refusal),
+            Ok((_, Scope::Union)) => Err(NO_UNION),
+            Ok((_, Scope::Public)) => Ok(String::new()),
+            Ok((_, Scope::Private(user))) => Ok(user),
+        };
+        match database {
+            Ok(database) => Ok((reply, Some(database))),
+            Err(refusal) => refused(&reply, &refusal).map(|()| (reply, None)),
+        }
+    }
+
+    fn subscription(&self, subscribed: &Subscribed) -> Search {
+        Search {
+            kind: subscribed.kind.to_owned(),
+            predicate: subscribed.cond.as_ref().map(|cond| self.predicate(cond)),
+            sort: Vec::new(),
+            include: Vec::new(),
+            desired: None,
+            count: false,
+            limit: None,
+            offset: 0,
+        }
+    }
+}
