@@ -6,18 +6,6 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::value::ValueError;
 
 use super::{Call, Outcome, Reply, typed};
-use crate::http::checks::Check::{
-    self, Authenticator, CheckUser, InjectAuthId, PluginReady, RequireAuth,
-};
-
-/// Returns what is checked before a lambda runs.
-pub fn checks(lambda: &Lambda) -> &'static [Check] {
-    match (lambda.user_required, lambda.key_required) {
-        (true, _) => &[Authenticator, RequireAuth, CheckUser, PluginReady],
-        (false, true) => &[Authenticator, PluginReady],
-        (false, false) => &[InjectAuthId, PluginReady],
-    }
-}
 
 /// Hands the whole body to the plugin, and its result back.
 ///

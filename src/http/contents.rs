@@ -17,28 +17,54 @@ pub(super) fn log(
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
-    let shown = |name: &str| {
-        let header = request.headers().get(name);
-        let header = header.and_then(|value| value.to_str().ok());
-        header.unwrap_or_default()
-    };
     let member = |name: &str| body.get(name).and_then(Json::as_str).unwrap_or_default();
-    let masker = Masker::new([
-        services.keys.master.reveal(),
-        services.keys.api.reveal(),
-        shown("x-skygear-api-key"),
-        shown("x-skygear-access-token"),
-        member("api_key"),
-        member("access_token"),
-    ]);
+    let shown = [member("api_key"), member("access_token")];
+    let masker = masker(services, request, shown);
     let mut text = Json::Object(masker.members(body)).to_string();
     if let Some(limit) = services.settings.log_body_bytes {
         truncate(&mut text, limit);
     }
+    log_masked(request, request_id, &masker, Some(&text));
+}
+
+/// Logs the head of a request whose body is a plugin's business. `shown` are key and token.
+pub(super) fn log_head(
+    services: &Services,
+    request: &HttpRequest,
+    request_id: Uuid,
+    shown: [&str; 2],
+) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let masker = masker(services, request, shown);
+        log_masked(request, request_id, &masker, None);
+    }
+}
+
+fn masker<'a>(
+    services: &'a Services,
+    request: &'a HttpRequest,
+    [key, token]: [&'a str; 2],
+) -> Masker<'a> {
+    let field = |name: &str| {
+        let header = request.headers().get(name);
+        let header = header.and_then(|value| value.to_str().ok());
+        header.unwrap_or_default()
+    };
+    Masker::new([
+        services.keys.master.reveal(),
+        services.keys.api.reveal(),
+        field("x-skygear-api-key"),
+        field("x-skygear-access-token"),
+        key,
+        token,
+    ])
+}
+
+fn log_masked(request: &HttpRequest, request_id: Uuid, masker: &Masker<'_>, body: Option<&str>) {
     let (method, path) = (request.method(), masker.text(request.path()));
     let query = masker.query(request.query_string());
     let headers = masker.headers(request.headers());
-    tracing::debug!(%request_id, %method, path, query, headers, body = text, "request came");
+    tracing::debug!(%request_id, %method, path, query, headers, body, "request came");
 }
 
 fn truncate(text: &mut String, limit: usize) {

@@ -1,20 +1,24 @@
 //! The HTTP door: envelope, credentials, checks, routing.
 //!
 //! A request goes through `frame` (request id, CORS, headers of every answer),
-//! `router` (which action), `checks` (who asks, and may he), and then to an action.
+//! `router` (which handler or action), `checks` (who asks, and may he), and then to a plugin
+//! (`handler`) or an action.
 
 mod body;
 pub mod checks;
 pub mod connection;
 mod contents;
 pub mod counters;
+mod deadline;
 pub mod error;
 mod files;
 pub mod frame;
+mod handler;
 pub mod health;
 mod limits;
 pub mod mask;
 mod metrics;
+mod path;
 pub mod remote;
 pub mod reply;
 pub mod router;

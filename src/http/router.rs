@@ -1,41 +1,64 @@
-//! Which action a request is for, and running it.
+//! Whom a request is for, a plugin's handler or an action, and running actions.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::context::RequestContext;
-use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall};
+use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall, Route};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Origin;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::checks::Asked;
+use super::checks::{self, Asked};
+use super::deadline::within;
 use super::frame::trace_of;
 use super::remote::Remote;
 use super::reply::Outcome;
+use super::server::unmatched;
 use super::trace::{Trace, Watch};
-use super::{body, contents, error};
+use super::{body, contents, error, handler, path};
 use crate::action::{self, Action, Call};
 use crate::services::Services;
 
-/// Answers a request for an action.
+/// Answers a request: by the plugin whose handler has its path, else by an action.
 pub async fn route(
     services: web::Data<Services>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    if let Some(clean) = cleaned(request.path()) {
-        return HttpResponse::MovedPermanently()
-            .insert_header((LOCATION, clean))
-            .finish();
+    // Decoded: names of lambdas may hold what paths have to escape.
+    let path = path::decode(request.path()).into_owned();
+    let moved = |path: &str| {
+        let address = path::location(path, request.query_string());
+        let mut moved = HttpResponse::MovedPermanently();
+        moved.insert_header((LOCATION, address)).finish()
+    };
+    if let Some(clean) = path::cleaned(&path) {
+        return moved(&clean);
     }
+    let points = services.plugins.points();
+    let method = request.method().as_str();
+    match points.handlers.find(&path, method) {
+        Some(Route::Handler(found)) => {
+            handler::serve(&services, &found, &path, (request, payload)).await
+        }
+        Some(Route::NoMethod) => unmatched().await,
+        Some(Route::Moved) => moved(&format!("{path}/")),
+        None => act(services, &path, (request, payload)).await,
+    }
+}
+
+/// Answers a request for an action.
+async fn act(
+    services: web::Data<Services>,
+    path: &str,
+    (request, payload): (HttpRequest, web::Payload),
+) -> HttpResponse {
     let settings = &services.settings;
     let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
     let body = match bytes.and_then(|bytes| body::parse(&bytes, &settings.limits)) {
@@ -56,8 +79,6 @@ pub async fn route(
         remote: Remote::of(&request),
     };
     let context = context(trace.id, Origin::Api, &services);
-    // Decoded: names of lambdas may hold what paths have to escape.
-    let path = request.match_info().as_str();
     match run(&services, (path, &trace), body, asked, context).await {
         Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
@@ -100,35 +121,9 @@ async fn run(
     let _running = services.running.token();
     let target = find(services, path, &body)?;
     target.tell(trace);
-    within_time(services, target, body, shown, context).await
-}
-
-/// Runs an action, no longer than its time. What an actor has taken up goes on there.
-async fn within_time(
-    services: &Arc<Services>,
-    target: Target,
-    body: Map<String, Json>,
-    shown: Credentials,
-    context: RequestContext,
-) -> Outcome {
     let deadline = context.deadline;
     let work = perform(Arc::clone(services), target, body, shown, context);
-    let work = AssertUnwindSafe(work).catch_unwind();
-    let done = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| {
-            ApiError::new(Code::ResponseTimeout, "Service taking too long to respond.")
-        })?,
-        None => work.await,
-    };
-    done.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let text = text.unwrap_or_default();
-        tracing::error!(text, "an action panicked");
-        Err(ApiError::unexpected(format!(
-            "panic occurred while handling request: {text}"
-        )))
-    })
+    within(deadline, work).await
 }
 
 async fn perform(
@@ -144,7 +139,14 @@ async fn perform(
     let token = given(shown.token).or_else(|| text("access_token"));
     let (tag, checks) = match &target {
         Target::Action(action) => (action.tag, action.checks),
-        Target::Lambda(lambda) => ("plugin", action::lambda::checks(lambda)),
+        Target::Lambda(lambda) => {
+            let Lambda {
+                key_required,
+                user_required,
+                ..
+            } = *lambda;
+            ("plugin", checks::of_point(key_required, user_required))
+        }
     };
     context.tag = tag;
     let mut asked = Asked::new(&services, &body, key, token, context);
@@ -195,26 +197,8 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
         .ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
 }
 
-/// Returns the path to be redirected to, when a path has empty or dotted parts.
-fn cleaned(path: &str) -> Option<String> {
-    let is_dirty = |part: &str| part == "." || part == "..";
-    if !path.contains("//") && !path.split('/').any(is_dirty) {
-        return None;
-    }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(format!("/{}", parts.join("/")))
-}
-
-fn context(request_id: Uuid, origin: Origin, services: &Services) -> RequestContext {
+/// Begins the circumstances of a request.
+pub(super) fn context(request_id: Uuid, origin: Origin, services: &Services) -> RequestContext {
     let timeout = services.settings.response_timeout;
     RequestContext {
         caller: Caller::default(),
@@ -283,25 +267,6 @@ impl ApiCaller for PluginCaller {
                 status: error.status(),
                 body: json!({"error": error.to_wire()}),
             },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_cleaned() {
-        let cases = [
-            ("/record/query", None),
-            ("/_status/healthz/", None),
-            ("/record//query", Some("/record/query")),
-            ("/a/../b", Some("/b")),
-            ("/../..", Some("/")),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::support::socket::{Incoming, Socket};
 #[derive(Clone, Debug, Deserialize)]
 pub struct Scenario {
     pub name: String,
+    /// Recorded to be read, not to be played.
+    #[serde(default)]
+    pub transcript_only: bool,
     /// The settings of the server that it needs.
     #[serde(default = "default_profile")]
     pub profile: String,
@@ -150,7 +153,13 @@ impl Play<'_> {
         }
         let headers = wanted["headers"].as_object();
         for (name, wanted) in headers.into_iter().flatten() {
-            let found = answer.header(name).map_or(Json::Null, Json::from);
+            let fields = answer.headers.iter();
+            let values = fields.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+            let values: Vec<&str> = values.map(|(_, value)| value.as_str()).collect();
+            let found = match values.as_slice() {
+                [] => Json::Null,
+                values => values.join(", ").into(),
+            };
             let wanted = if wanted.get("$absent").is_some() {
                 &Json::Null
             } else {
@@ -183,6 +192,8 @@ impl Play<'_> {
         let method = request["method"].as_str().unwrap_or("POST");
         let path = request["path"].as_str().unwrap_or("/");
         let mut headers = header_list(&request["headers"]);
+        // As the client that recorded said of itself; plugins are told.
+        headers.push(("Accept-Encoding".to_owned(), "identity".to_owned()));
         let body = match request {
             request if !request["body_text"].is_null() => {
                 Some(request["body_text"].as_str().unwrap().as_bytes().to_vec())

@@ -180,6 +180,10 @@ fn replay(file: &str, text: &str) {
     let asked = Arc::clone(&script);
     let _serving = worker.serve(move |worker, message| react(&asked, worker, message));
     let mut failures = Vec::new();
+    let scenarios: Vec<_> = scenarios
+        .into_iter()
+        .filter(|it| !it.transcript_only)
+        .collect();
     let total = scenarios.len();
     for scenario in scenarios {
         let name = scenario.name.clone();
@@ -202,4 +206,22 @@ fn v1s_hooks() {
 #[test]
 fn v1s_lambdas() {
     replay("op", include_str!("../golden/plugin/op.json"));
+}
+
+#[test]
+fn v1s_handlers() {
+    replay("handler", include_str!("../golden/plugin/handler.json"));
+}
+
+#[test]
+fn v1s_providers() {
+    replay("provider", include_str!("../golden/plugin/provider.json"));
+}
+
+#[test]
+fn v1s_events() {
+    replay(
+        "timer_and_event",
+        include_str!("../golden/plugin/timer_and_event.json"),
+    );
 }

@@ -4,6 +4,7 @@ mod assets;
 mod door;
 mod failures;
 mod golden;
+mod handlers;
 mod hooks;
 mod lambdas;
 mod providers;

@@ -69,6 +69,18 @@ impl RawClient {
         }
     }
 
+    /// Reads the head of an answer and nothing of what comes behind it.
+    pub fn head(&mut self, patience: Duration) -> Option<String> {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).ok()?;
+            bytes.extend(byte);
+        }
+        String::from_utf8(bytes).ok()
+    }
+
     /// Reads one answer in small pieces, over `time` at least if it is large.
     pub fn answer_slowly(&mut self, time: Duration) -> Option<Answer> {
         const PIECE: usize = 64 << 10;

@@ -12,6 +12,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::TypeName;
 
 use super::registration::Registration;
+use super::routes::Routes;
 
 /// When a database hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -120,8 +121,8 @@ pub struct Points {
     pub hooks: HashMap<(TypeName, Trigger), Vec<Hook>>,
     /// Lambdas by name.
     pub lambdas: HashMap<String, Lambda>,
-    /// Handlers in the order of plugins and registrations.
-    pub handlers: Vec<Handler>,
+    /// Handlers by path.
+    pub handlers: Routes,
     /// The plugins of auth providers, by the provider's id.
     pub providers: HashMap<String, Arc<str>>,
     /// How far the plugins are.
@@ -166,16 +167,17 @@ impl Points {
                 timeout: point.call.timeout,
             });
         }
-        let handlers = registration.handlers.iter().map(|point| Handler {
-            plugin: Arc::clone(plugin),
-            name: point.name.clone(),
-            path: point.path.clone(),
-            method: point.method.clone(),
-            key_required: point.access.key_required,
-            user_required: point.access.user_required,
-            timeout: point.call.timeout,
-        });
-        self.handlers.extend(handlers);
+        for point in &registration.handlers {
+            self.handlers.add(Handler {
+                plugin: Arc::clone(plugin),
+                name: point.name.clone(),
+                path: point.path.clone(),
+                method: point.method.clone(),
+                key_required: point.access.key_required,
+                user_required: point.access.user_required,
+                timeout: point.call.timeout,
+            });
+        }
         let providers = registration.providers.iter();
         self.providers
             .extend(providers.map(|id| (id.clone(), Arc::clone(plugin))));

@@ -18,7 +18,7 @@ use super::timer_spec::TimerSpec;
 pub const MAX_POINTS: usize = 10_000;
 
 /// Paths that belong to the server; no handler may take them or, where they end in `/`, anything
-/// below.
+/// below. The root itself does, too.
 const TAKEN_PATHS: [&str; 3] = ["/pubsub", "/_/", "/files/"];
 
 /// The extension points of one plugin, in the order in which it listed them.
@@ -198,7 +198,8 @@ impl Registration {
     fn add_handler(&mut self, point: &Map<String, Json>) -> Result<(), String> {
         let name = text(point, "name")?;
         let path = format!("/{}", name.replace(':', "/").trim_start_matches('/'));
-        if let Some(taken) = TAKEN_PATHS.iter().find(|taken| is_below(&path, taken)) {
+        let mut taken = TAKEN_PATHS.iter().filter(|taken| is_below(&path, taken));
+        if let Some(taken) = taken.next().or((path == "/").then_some(&"/")) {
             return Err(format!("the path {taken} belongs to the server"));
         }
         let methods = point.get("methods").and_then(Json::as_array);

@@ -58,7 +58,8 @@ fn all_problems_are_reported_at_once() {
     let problems = Registration::parse(&json!({
         "op": [{"name": 1}, "x"],
         "handler": [{"name": "pubsub", "methods": ["GET"]}, {"name": "_/plugin", "methods": []},
-                    {"name": "files", "methods": ["GET"]}, {"name": "a"}],
+                    {"name": "files", "methods": ["GET"]}, {"name": ":", "methods": ["GET"]},
+                    {"name": "a"}],
         "hook": {"name": "m"},
         "timer": [{"name": "demo:tick", "spec": "60 * * * * *"}],
         "provider": [{"name": "no id"}],
@@ -69,7 +70,8 @@ fn all_problems_are_reported_at_once() {
         .map(|problem| problem.list.as_str())
         .collect();
     let expected = [
-        "op", "op", "handler", "handler", "handler", "handler", "hook", "timer", "provider",
+        "op", "op", "handler", "handler", "handler", "handler", "handler", "hook", "timer",
+        "provider",
     ];
     assert_eq!(lists, expected);
     assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));

@@ -1,0 +1,89 @@
+//! Requests that plugins answer: handlers, which have paths of their own.
+//!
+//! The plugin is told the request as it is ([`request`]) and answers with status, head and body
+//! ([`answer`]); key and token are looked at here. Unlike actions the body is just bytes.
+
+mod answer;
+mod request;
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::Map;
+use skytrail_actors::plugin::{CallContext, Handler, Lineage, PluginRequest};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Origin;
+use tokio::time::Instant;
+
+use super::checks::{self, Asked};
+use super::deadline::within;
+use super::frame::trace_of;
+use super::router::context;
+use super::server::query_value;
+use super::{body, contents, error};
+use crate::services::Services;
+
+/// Has a plugin answer a request. `path` is decoded.
+pub(super) async fn serve(
+    services: &Arc<Services>,
+    handler: &Handler,
+    path: &str,
+    (request, payload): (HttpRequest, web::Payload),
+) -> HttpResponse {
+    let _running = services.running.token();
+    // Counted as one: their names are the plugins'.
+    trace_of(&request).name("handler", &handler.name);
+    let answered = ask(services, handler, path, (&request, payload)).await;
+    answered.unwrap_or_else(|refused| error::failure(&refused))
+}
+
+async fn ask(
+    services: &Arc<Services>,
+    handler: &Handler,
+    path: &str,
+    (request, payload): (&HttpRequest, web::Payload),
+) -> Result<HttpResponse, ApiError> {
+    let mut context = context(trace_of(request).id, Origin::Api, services);
+    context.tag = "plugin";
+    let (key, token) = credentials(request);
+    let shown = [&key, &token].map(|shown| shown.as_deref().unwrap_or_default());
+    contents::log_head(services, request, context.request_id, shown);
+    let nothing = Map::new();
+    let mut asked = Asked::new(services, &nothing, key, token, context);
+    let checks = checks::of_point(handler.key_required, handler.user_required);
+    // Before the body is taken: who may not ask has no room here for it.
+    within(asked.context.deadline, asked.pass(checks)).await?;
+    let mut context = asked.context;
+
+    let settings = &services.settings;
+    let bytes = body::collect(request, payload, &settings.limits, settings.body_timeout).await?;
+    // The time for the body is the client's own.
+    context.deadline = settings.response_timeout.map(|time| Instant::now() + time);
+    let request = PluginRequest {
+        plugin: Arc::clone(&handler.plugin),
+        kind: "handler",
+        name: handler.name.clone(),
+        param: request::param(request, path, &bytes),
+        context: Some(CallContext::of(&context)),
+        timeout: handler.timeout,
+        deadline: context.deadline,
+        lineage: Lineage::of(&context),
+    };
+    drop(bytes);
+    let result = within(context.deadline, services.plugins.call(request)).await?;
+    answer::parse(result).map(answer::Answer::into_response)
+}
+
+/// Returns key and token: from the head, else from the query.
+fn credentials(request: &HttpRequest) -> (Option<String>, Option<String>) {
+    let find = |header: &str, name: &str| {
+        let shown = request.headers().get(header);
+        let shown = shown.and_then(|shown| shown.to_str().ok());
+        let shown = shown.filter(|shown| !shown.is_empty()).map(str::to_owned);
+        shown.or_else(|| query_value(request.query_string(), name))
+    };
+    (
+        find("x-skygear-api-key", "api_key"),
+        find("x-skygear-access-token", "access_token"),
+    )
+}
