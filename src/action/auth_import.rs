@@ -60,9 +60,9 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
     }
     let auth_data = request::take_object(&mut user, "auth_data")?.into_iter();
     let auth_data = auth_data.map(|(name, value)| Ok((name, request::wire_value(value)?)));
-    let disabled = request::take_object(&mut user, "disabled")?;
-    let disabled: Option<Disabled> = (!disabled.is_empty())
-        .then(|| serde_json::from_value(Json::Object(disabled)))
+    let disabled = user.remove("disabled").filter(|it| !it.is_null());
+    let disabled: Option<Disabled> = disabled
+        .map(serde_json::from_value)
         .transpose()
         .map_err(|_| invalid("disabled"))?;
     let time = |name: &str| {

@@ -98,3 +98,14 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
     let refused = Client::anonymous(&server).call("auth:import", json!({"users": []}));
     assert_eq!((refused.status, refused.code()), (401, 102));
 }
+
+#[test]
+fn who_is_locked_out_stays_so_also_without_a_word_why() {
+    let server = TestServer::start();
+    let user = |id: &str, disabled: Json| json!({"id": id, "disabled": disabled});
+    let users = json!([user("out", json!({})), user("in", Json::Null)]);
+    assert_eq!(import(&server, users)[1]["_type"], "user");
+    let me = |id: &str| Client::master(&server).call("me", json!({"_user_id": id}));
+    assert_eq!(me("out").code(), 127);
+    assert_eq!(me("in").code(), 0);
+}
