@@ -73,7 +73,7 @@ codes! {
     PluginUnavailable = 118, 503;
     PluginTimeout = 119, 504;
     RecordQueryInvalid = 120, 400;
-    PluginInitializing = 121, 503;
+    PluginInitializing = 121, 500;
     ResponseTimeout = 122, 503;
     DeniedArgument = 123, 403;
     RecordQueryDenied = 124, 403;

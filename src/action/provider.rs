@@ -8,6 +8,7 @@ use skytrail_schema::event::Service;
 use skytrail_schema::record::Fields;
 
 use super::{Call, Outcome, auth, request, sso};
+use crate::http::mask::without_secrets;
 
 /// Returns the provider that a body names.
 pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError> {
@@ -50,34 +51,43 @@ async fn vouched_for(
 ) -> Result<Account, ApiError> {
     auth::throttle(call, std::iter::empty())?;
     let points = call.services.plugins.points();
-    let plugin = points.providers.get(&provider).ok_or_else(|| {
+    let point = points.providers.get(&provider).ok_or_else(|| {
         let message = format!("no auth provider of name {provider:?}");
         ApiError::invalid_argument(message, &["provider"])
     })?;
     let auth_data = request::take_object(&mut call.body, "provider_auth_data")?;
     let request = PluginRequest {
-        plugin: plugin.clone(),
+        plugin: point.plugin.clone(),
         kind: "provider",
         name: provider.clone(),
         param: json!({"action": "login", "auth_data": auth_data}),
         context: Some(CallContext::of(&call.context)),
-        timeout: None,
+        timeout: point.timeout,
         deadline: call.context.deadline,
         lineage: Lineage::of(&call.context),
     };
     let answer = call.services.plugins.call(request).await;
-    let principal = answer.and_then(|answer| {
-        let principal = answer.get("principal_id").and_then(Json::as_str);
-        let principal = principal.filter(|principal| !principal.is_empty());
+    let vouched = answer.and_then(|answer| {
         let nobody = || ApiError::unexpected("the provider named nobody");
-        principal.map(str::to_owned).ok_or_else(nobody)
+        parse(answer).ok_or_else(nobody)
     });
-    // What the provider says besides is not kept: it may hold secrets of its own.
+    let (principal, profile) = vouched.map_err(|error| refused(error, refusal))?;
     Ok(Account {
         service: Service::Provider(provider),
-        principal: principal.map_err(|error| refused(error, refusal))?,
-        profile: Json::Null,
+        principal,
+        profile,
     })
+}
+
+/// Reads whom a provider vouches for, and what it says of him. Tokens and passwords of its own are
+/// dropped: the log forgets nothing.
+fn parse(mut answer: Json) -> Option<(String, Json)> {
+    let principal = answer.get("principal_id").and_then(Json::as_str);
+    let principal = principal.filter(|it| !it.is_empty())?.to_owned();
+    let auth_data = answer.get_mut("auth_data").map(Json::take);
+    let auth_data = auth_data.unwrap_or_default();
+    let is_readable = auth_data.is_object() || auth_data.is_null();
+    is_readable.then(|| (principal, without_secrets(auth_data)))
 }
 
 /// Hides why a provider refuses, as v1 does; but nobody's credentials are wrong because a plugin

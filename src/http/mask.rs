@@ -26,17 +26,42 @@ const SECRET_NAMES: &[&str] = &[
 ];
 
 /// As [`SECRET_NAMES`], but only as the whole name.
-const SECRET_WORDS: &[&str] = &["code", "key", "pass", "pwd", "email", "phone"];
+const SECRET_WORDS: &[&str] = &["code", "key", "pass", "pwd"];
+
+/// Whole names of what is nobody's secret, and yet nobody else's business.
+const PERSONAL_WORDS: &[&str] = &["email", "phone"];
 
 /// Whether what has this name is not to be shown.
 pub fn is_secret(name: &str) -> bool {
-    let plain: String = name
-        .chars()
-        .filter(|c| c.is_alphanumeric())
-        .flat_map(char::to_lowercase)
-        .collect();
+    opens_something(name) || PERSONAL_WORDS.contains(&plain(name).as_str())
+}
+
+/// Whether what has this name opens something: a password, a token, a key.
+fn opens_something(name: &str) -> bool {
+    let plain = plain(name);
     SECRET_NAMES.iter().any(|secret| plain.contains(secret))
         || SECRET_WORDS.contains(&plain.as_str())
+}
+
+/// Returns a name in one spelling.
+fn plain(name: &str) -> String {
+    let letters = name.chars().filter(|c| c.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
+}
+
+/// Takes out, at every depth, what opens something by its name.
+pub fn without_secrets(value: Json) -> Json {
+    match value {
+        Json::Array(items) => items.into_iter().map(without_secrets).collect(),
+        Json::Object(members) => {
+            let kept = members
+                .into_iter()
+                .filter(|(name, _)| !opens_something(name));
+            let kept = kept.map(|(name, value)| (name, without_secrets(value)));
+            Json::Object(kept.collect())
+        }
+        plain => plain,
+    }
 }
 
 /// Masks texts that are one of the secrets, or contain one.
@@ -142,6 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn what_opens_nothing_is_kept() {
+        let given =
+            json!({"email": "ada@here", "ids": [{"n": 1, "refresh_token": "r"}], "code": 1});
+        let kept = json!({"email": "ada@here", "ids": [{"n": 1}]});
+        assert_eq!(without_secrets(given), kept);
+    }
+
+    #[test]
     fn query_strings_are_masked() {
         let masker = Masker::new(["hush"]);
         let masked = masker.query("api_key=1&x=2&signature=3&code=4&y=hush&flag&api%5Fkey=5");
@@ -162,6 +195,7 @@ mod tests {
                 body = if level % 2 == 0 { json!([body]) } else { json!({"in": body}) };
             }
             prop_assert!(!Masker::new([]).json(&body).to_string().contains("sesame"));
+            prop_assert!(!without_secrets(body).to_string().contains("sesame"));
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::worker::Worker;
 use super::{call, server};
-use crate::support::client::Client;
+use crate::support::client::{Client, send};
 use crate::support::server::API_KEY;
 use crate::support::socket::{Incoming, Socket};
 
@@ -141,4 +141,202 @@ fn a_lambda_that_calls_itself_without_end_is_stopped() {
     let error = asked.join().unwrap().json()["error"].clone();
     assert_eq!(error["code"], 10000);
     assert_eq!(error["message"], "Plugin exceeded max bounce count");
+}
+
+#[test]
+fn a_lambda_is_found_by_path_else_by_the_bodys_word() {
+    let server = server(&[]);
+    let names = ["a:b", "c", "sso/config", "with space:ü"];
+    let ops: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"op": ops}));
+    for (method, path, action, found) in [
+        ("POST", "/a/b", "", "a:b"),
+        ("GET", "/a/b", "", "a:b"),
+        ("PUT", "/", "a:b", "a:b"),
+        // The path wins, and what is nobody's path does not count.
+        ("POST", "/c", "a:b", "c"),
+        ("POST", "/nobody", "a:b", "a:b"),
+        ("POST", "/", "sso/config", "sso/config"),
+        ("POST", "/with%20space/%C3%BC", "", "with space:ü"),
+    ] {
+        let url = format!("{}{path}", server.base_url);
+        let body = json!({"action": action}).to_string();
+        let asked = std::thread::spawn(move || send(method, &url, &[], Some(body.into())).unwrap());
+        let request = worker.expect_request(found);
+        assert_eq!(request["param"]["action"], action);
+        worker.answer(&request, &json!(found));
+        assert_eq!(asked.join().unwrap().result(), found);
+    }
+    // In a path a `/` stands for a `:`.
+    let url = format!("{}/sso/config", server.base_url);
+    let answer = send("POST", &url, &[], Some(b"{}".to_vec())).unwrap();
+    assert_eq!(answer.result()["status"], "OK");
+}
+
+#[test]
+fn a_lambda_takes_the_place_of_an_action_with_checks_of_its_own() {
+    let server = server(&[]);
+    let points = json!({"op": [{"name": "record:query"}, {"name": "schema:fetch"}]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    // Clients of the action needed a key, and a type; long lists are the plugin's business.
+    let ids: Vec<usize> = (0..6000).collect();
+    let url = format!("{}/record/query", server.base_url);
+    let body = json!({"ids": ids, "database_id": "_nonsense"}).to_string();
+    let asked = std::thread::spawn(move || send("POST", &url, &[], Some(body.into())).unwrap());
+    let request = worker.expect_request("record:query");
+    assert_eq!(request["param"]["ids"].as_array().unwrap().len(), 6000);
+    worker.answer(&request, &json!("mine"));
+    assert_eq!(asked.join().unwrap().result(), "mine");
+    // So do the plugin's own calls, and it cannot reach what it replaced.
+    let payload = json!({"action": "record:query", "record_type": "note"});
+    worker.send(json!({"type": "call", "id": "c1", "payload": payload}));
+    let request = worker.expect_request("record:query");
+    worker.answer(&request, &json!("mine again"));
+    assert_eq!(worker.expect("reply")["body"]["result"], "mine again");
+    // When the plugin gives it up, the action is back.
+    worker.die();
+    let mut worker = Worker::greet(&server, &json!({"generation": 1}));
+    worker.register(&json!({"op": [{"name": "schema:fetch"}]}));
+    worker.serve_event("before-plugins-ready");
+    worker.expect("ready");
+    let found = Client::anonymous(&server).call("record:query", json!({"record_type": "note"}));
+    assert_eq!(found.result(), json!([]));
+}
+
+#[test]
+fn the_body_reaches_a_lambda_as_it_is_and_typed_values_in_their_one_form() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"op": [{"name": "a"}]}));
+    let client = Client::anonymous(&server);
+    let no_token = json!({"access_token": null});
+    for body in [
+        json!({}),
+        json!({"args": null}),
+        json!({"args": [1, "b", null, {"c": []}]}),
+        json!({"args": {"who": "bob"}, "more": [true]}),
+        json!({"args": 7, "api_key": "ignored", "_user_id": "ada"}),
+        no_token,
+    ] {
+        let asked = call(&client, "a", body.clone());
+        let request = worker.expect_request("a");
+        let mut expected = body;
+        expected["action"] = json!("a");
+        expected["api_key"] = json!(API_KEY);
+        assert_eq!(request["param"], expected);
+        assert!(request["context"].get("user_id").is_none());
+        worker.answer(&request, &json!(1));
+        asked.join().unwrap().result();
+    }
+    let typed = json!({"args": {
+        "when": {"$type": "date", "$date": "2017-01-02T11:04:05.5+08:00"},
+        "deep": [{"note": {"$type": "record", "$record": {"_id": "note/1", "n": 1}}}],
+    }});
+    let asked = call(&client, "a", typed);
+    let request = worker.expect_request("a");
+    let args = &request["param"]["args"];
+    assert_eq!(
+        args["when"],
+        json!({"$type": "date", "$date": "2017-01-02T03:04:05.5Z"})
+    );
+    let record = json!({"_id": "note/1", "_type": "record", "_access": null, "n": 1});
+    let written = json!({"$type": "record", "$record": record});
+    assert_eq!(args["deep"][0]["note"], written);
+    let at = json!({"$type": "geo", "$lng": 1, "$lat": 2});
+    worker.answer(
+        &request,
+        &json!({"at": at, "note": {"$type": "record", "$record": {"_id": "note/1", "n": 1}}}),
+    );
+    let result = asked.join().unwrap().result();
+    assert_eq!(
+        (&result["at"]["$lat"], &result["note"]),
+        (&json!(2), &written)
+    );
+
+    for args in [
+        json!([{"$type": "date", "$date": "x"}]),
+        json!({"deep": [{"$type": "nonsense"}]}),
+    ] {
+        let refused = client.call("a", json!({"args": args}));
+        assert_eq!((refused.status, refused.code()), (400, 107));
+    }
+    let refused = send(
+        "POST",
+        &format!("{}/a", server.base_url),
+        &[],
+        Some(b"[1]".to_vec()),
+    );
+    let refused = refused.unwrap();
+    assert_eq!((refused.status, refused.code()), (400, 107));
+}
+
+#[test]
+fn what_a_lambda_answers_is_the_result() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"op": [{"name": "a"}]}));
+    let client = Client::anonymous(&server);
+    let mut answered = |message: serde_json::Value| {
+        let asked = call(&client, "a", json!({}));
+        let request = worker.expect_request("a");
+        let mut response = message;
+        response["type"] = json!("response");
+        response["id"] = request["id"].clone();
+        worker.send(response);
+        let answer = asked.join().unwrap();
+        (answer.status, answer.json())
+    };
+    assert_eq!(answered(json!({"result": null})), (200, json!({})));
+    for kept in [
+        json!(0),
+        json!(false),
+        json!(""),
+        json!([]),
+        json!({}),
+        json!([null]),
+    ] {
+        let whole = json!({"result": kept});
+        assert_eq!(answered(whole.clone()), (200, whole));
+    }
+    for nothing in [json!({"result": {"$type": "nonsense"}}), json!({})] {
+        let (status, body) = answered(nothing);
+        assert_eq!((status, &body["error"]["code"]), (500, &json!(10000)));
+    }
+    // No result at all is a mistake of the worker's, and it is told.
+    worker.expect("warning");
+}
+
+/// Each code has its HTTP status and, whatever the plugin calls it, its name.
+#[test]
+fn the_codes_of_plugins_have_their_statuses_and_names() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"op": [{"name": "a"}]}));
+    let client = Client::anonymous(&server);
+    let statuses: &[(u16, &[i64])] = &[
+        (400, &[107, 108, 120]),
+        (401, &[101, 103, 104, 105, 106]),
+        (403, &[102, 123, 124, 127, 128]),
+        (404, &[110, 117]),
+        (409, &[109, 113, 114, 115]),
+        (200, &[116]),
+        (501, &[111, 112]),
+        (503, &[118, 122, 125]),
+        (504, &[119]),
+        (500, &[121, 126, 129, 77, -1, 9999, 10_000, 10_001, 123_456]),
+    ];
+    for (status, codes) in statuses {
+        for code in *codes {
+            let asked = call(&client, "a", json!({}));
+            let request = worker.expect_request("a");
+            let error = json!({"code": code, "message": "m", "name": "Mine", "info": {}, "x": 1});
+            worker.refuse(&request, &error);
+            let answer = asked.join().unwrap();
+            assert_eq!((answer.status, answer.code()), (*status, *code));
+            let known = skytrail_schema::code::Code::from_number(*code);
+            let expected = json!({"name": known.name(), "code": code, "message": "m"});
+            assert_eq!(answer.json()["error"], expected);
+        }
+    }
+    assert_eq!(
+        skytrail_schema::code::Code::from_number(77).name(),
+        "ErrorCode(77)"
+    );
 }

@@ -105,6 +105,7 @@ fn who_is_not_vouched_for_is_refused_with_few_words() {
         json!({"principal_id": "", "auth_data": {}}),
         json!({"auth_data": {}}),
         json!({"principal_id": 7}),
+        json!({"principal_id": "ada", "auth_data": "text"}),
         json!("ada"),
         Json::Null,
     ];
@@ -145,27 +146,60 @@ fn who_is_not_vouched_for_is_refused_with_few_words() {
 }
 
 #[test]
-fn nobodys_credentials_are_wrong_because_a_plugin_is_away() {
+fn nobodys_credentials_are_wrong_because_a_plugin_is_slow_or_away() {
     let server = server(&[]);
-    let mut worker = Worker::ready(&server, &json!({}), &points());
-    let asked = call(&Client::anonymous(&server), "auth:login", body(json!({})));
+    let mut points = points();
+    points["provider"][0]["timeout_ms"] = json!(500);
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let ask = || call(&Client::anonymous(&server), "auth:login", body(json!({})));
+    let asked = ask();
+    worker.expect_request("acme");
+    let answer = asked.join().unwrap();
+    assert_eq!((answer.status, answer.code()), (504, 119));
+    assert_eq!(worker.expect("cancel")["reason"], "deadline");
+    let asked = ask();
     worker.expect_request("acme");
     worker.die();
     let answer = asked.join().unwrap();
     assert_eq!((answer.status, answer.code()), (503, 118));
 }
 
+/// Returns what the log has of the accounts linked to a user, in order.
+fn links(server: &TestServer, user: &Json) -> Vec<Json> {
+    let stream = format!("user/{}", user.as_str().unwrap());
+    let shown = server.skytrail(&["log", "show", &stream]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let events = serde_json::Deserializer::from_str(&shown).into_iter::<Json>();
+    let events = events.map(|event| event.unwrap());
+    events
+        .filter(|event| event["kind"] == "account.linked")
+        .map(|event| event["payload"].clone())
+        .collect()
+}
+
 #[test]
-fn what_a_provider_is_shown_and_says_stays_out_of_the_data() {
+fn what_a_provider_says_is_kept_and_replaced_without_what_opens_something() {
     let mut server = server(&[]);
     let mut worker = Worker::ready(&server, &json!({}), &points());
-    ask(
-        &server,
-        &mut worker,
-        ("auth:login", json!({})),
-        vouch("ada"),
-    )
-    .result();
+    let mut log_in = |auth_data: Json| {
+        let answer = json!({"principal_id": "ada", "auth_data": auth_data});
+        let login = ("auth:login", json!({}));
+        let react = |worker: &mut Worker, request: &Json| worker.answer(request, &answer);
+        ask(&server, &mut worker, login, react).result()["user_id"].clone()
+    };
+    let first = json!({"name": "Ada", "token": "token-of-acme", "mail": {"at": "here"}});
+    let user = log_in(first.clone());
+    // The same again is no news.
+    log_in(first);
+    log_in(json!({"name": "Ada L.", "deep": [{"refresh_token": "token-of-acme", "n": 1}]}));
+    let links = links(&server, &user);
+    let profiles: Vec<&Json> = links.iter().map(|link| &link["profile"]).collect();
+    let wanted = [
+        json!({"name": "Ada", "mail": {"at": "here"}}),
+        json!({"name": "Ada L.", "deep": [{"n": 1}]}),
+    ];
+    assert_eq!(profiles, wanted.iter().collect::<Vec<_>>(), "{links:?}");
+    drop(worker);
     server.terminate();
     let grep = std::process::Command::new("grep")
         .args(["-rlaE", "1234-pin|token-of-acme"])

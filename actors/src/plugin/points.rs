@@ -79,6 +79,15 @@ pub struct Handler {
     pub timeout: Option<Duration>,
 }
 
+/// A registered auth provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// Its own limit, if it has one.
+    pub timeout: Option<Duration>,
+}
+
 /// How far the plugins are, all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Readiness {
@@ -123,8 +132,8 @@ pub struct Points {
     pub lambdas: HashMap<String, Lambda>,
     /// Handlers by path.
     pub handlers: Routes,
-    /// The plugins of auth providers, by the provider's id.
-    pub providers: HashMap<String, Arc<str>>,
+    /// Auth providers by id.
+    pub providers: HashMap<String, Provider>,
     /// How far the plugins are.
     pub readiness: Readiness,
 }
@@ -178,9 +187,13 @@ impl Points {
                 timeout: point.call.timeout,
             });
         }
-        let providers = registration.providers.iter();
-        self.providers
-            .extend(providers.map(|id| (id.clone(), Arc::clone(plugin))));
+        for point in &registration.providers {
+            let provider = Provider {
+                plugin: Arc::clone(plugin),
+                timeout: point.call.timeout,
+            };
+            self.providers.insert(point.id.clone(), provider);
+        }
     }
 
     /// Returns the hooks of a type for a trigger, in the order in which they run.

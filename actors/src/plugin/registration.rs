@@ -32,8 +32,8 @@ pub struct Registration {
     pub hooks: Vec<HookPoint>,
     /// Timers.
     pub timers: Vec<TimerPoint>,
-    /// Auth providers, by id; unique.
-    pub providers: Vec<String>,
+    /// Auth providers; ids are unique.
+    pub providers: Vec<ProviderPoint>,
     /// How many events it listens to; every plugin is sent every event.
     pub num_events: usize,
 }
@@ -108,6 +108,15 @@ pub struct TimerPoint {
     pub call: CallPolicy,
 }
 
+/// An auth provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderPoint {
+    /// What clients name it by.
+    pub id: String,
+    /// How it is called.
+    pub call: CallPolicy,
+}
+
 impl Registration {
     /// Reads `init`'s answer.
     ///
@@ -177,8 +186,11 @@ impl Registration {
         let handlers = handlers.map(|point| ("handler", &point.name, &point.call));
         let hooks = self.hooks.iter();
         let hooks = hooks.map(|point| ("hook", &point.name, &point.call));
+        let providers = self.providers.iter();
+        let providers = providers.map(|point| ("provider", &point.id, &point.call));
         ops.chain(handlers)
             .chain(hooks)
+            .chain(providers)
             .filter(|(_, _, call)| call.is_idempotent)
             .map(|(kind, name, _)| (kind, name.clone()))
             .collect()
@@ -250,8 +262,11 @@ impl Registration {
 
     fn add_provider(&mut self, point: &Map<String, Json>) -> Result<(), String> {
         let id = text(point, "id")?;
-        self.providers.retain(|earlier| earlier != id);
-        self.providers.push(id.to_owned());
+        self.providers.retain(|earlier| earlier.id != id);
+        self.providers.push(ProviderPoint {
+            id: id.to_owned(),
+            call: policy(point)?,
+        });
         Ok(())
     }
 }

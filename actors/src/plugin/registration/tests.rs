@@ -10,7 +10,7 @@ fn an_answer_of_v1_becomes_typed_points() {
              "timeout_ms": 250, "idempotent": true},
             {"name": "m.g", "type": "note", "trigger": "duringSave"}],
         "timer": [{"name": "m.tick", "spec": "@every 2m"}],
-        "provider": [{"type": "auth", "id": "com.example", "name": "x"}],
+        "provider": [{"type": "auth", "id": "com.example", "name": "x", "idempotent": true}],
         "event": [{"name": "init"}],
         "unknown": 1
     }))
@@ -28,7 +28,9 @@ fn an_answer_of_v1_becomes_typed_points() {
         Some(Duration::from_millis(250))
     );
     let idempotent = registration.idempotent_points();
-    assert_eq!(idempotent, HashSet::from([("hook", "m.f".to_owned())]));
+    let expected = [("hook", "m.f"), ("provider", "com.example")];
+    let expected = expected.map(|(kind, name)| (kind, name.to_owned()));
+    assert_eq!(idempotent, HashSet::from(expected));
 }
 
 #[test]
