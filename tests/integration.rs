@@ -25,6 +25,7 @@ mod lifecycle;
 mod malformed;
 mod messages;
 mod plugin;
+mod python_sdk;
 mod records;
 mod relations;
 mod schema;

@@ -1,60 +1,22 @@
 //! The chat example, run as its README says: the published SDK in node, a plugin in Python.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+use crate::support::program::{Program, python_plugin, repository, set_up};
+use crate::support::server::{API_KEY, TestServer};
 
-/// The example's plugin, ended with the test.
-struct Plugin(Child);
-
-impl Plugin {
-    fn start(server: &TestServer) -> Self {
-        let child = Command::new(set_up(".venv/bin/python"))
-            .arg(repository("examples/chat/plugin.py"))
-            .env("SKYGEAR_ENDPOINT", &server.base_url)
-            .env("MASTER_KEY", MASTER_KEY)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    /// Asks the plugin to end and waits until it has.
-    fn terminate(mut self) {
-        let pid = self.0.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        let status = eventually("the plugin ends", || self.0.try_wait().unwrap());
-        assert!(status.success(), "{status}");
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// Returns something that the set-up makes, or says how to make it.
-fn set_up(path: &str) -> PathBuf {
-    let path = repository(path);
-    assert!(path.exists(), "no {path:?}: run tests/run.sh --setup once");
-    path
+fn start_plugin(server: &TestServer) -> Program {
+    Program::start(&mut python_plugin(server, "examples/chat/plugin.py"))
 }
 
 #[test]
 fn two_people_chat_and_their_messages_survive_a_kill() {
     let mut server = TestServer::with(&[("PLUGINS", "CHAT")]);
-    let plugin = Plugin::start(&server);
+    let plugin = start_plugin(&server);
     // The script gives up by itself in the end.
     let chat = Command::new("node")
         .arg(repository("examples/chat/chat.js"))
@@ -80,7 +42,7 @@ fn two_people_chat_and_their_messages_survive_a_kill() {
 
     server.kill();
     server.restart();
-    let _plugin = Plugin::start(&server);
+    let _plugin = start_plugin(&server);
     let master = Client::master(&server);
     let messages = eventually("the plugin is back", || {
         let answer = master.call("record:query", json!({"record_type": "message"}));

@@ -1,12 +1,11 @@
 //! npm `skygear` 1.7.2 in node, through every public function; the checks are in `tests/node/sdk`.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::report::Report;
 use super::{plugin, repository, set_up};
-use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
 
 const CUSTOM_TOKEN_SECRET: &str = "custom-token-secret-of-the-tests";
 
@@ -33,16 +32,6 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Returns an address below the range from which the system gives out ports, so that nobody else
-/// gets it while the server is away.
-fn lasting_address() -> String {
-    let first = 20_000 + std::process::id() % 10_000;
-    (first..32_000)
-        .map(|port| format!("127.0.0.1:{port}"))
-        .find(|address| TcpListener::bind(address).is_ok())
-        .unwrap()
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod load;
 pub mod machine;
+pub mod program;
 pub mod raw;
 pub mod server;
 pub mod socket;

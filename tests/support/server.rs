@@ -1,8 +1,10 @@
 //! The real binary with a data folder of its own.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -226,6 +228,18 @@ impl Drop for TestServer {
             );
         }
     }
+}
+
+/// Returns an address below the range from which the system gives out ports, so that nobody else
+/// gets it while the server is away.
+pub fn lasting_address() -> String {
+    static NUM_GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = 20_000 + std::process::id() % 10_000;
+    std::iter::repeat_with(|| first + NUM_GIVEN.fetch_add(1, Ordering::Relaxed))
+        .take(1000)
+        .map(|port| format!("127.0.0.1:{port}"))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap()
 }
 
 /// Collects a stream's lines; sends the address out of the line that says the server is ready.

@@ -1,0 +1,5 @@
+"""`python -m skytrail plugin.py`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,197 @@
+"""The server's actions, for plugins: records, lambdas, messages, anything by name.
+
+Calls travel over the plugin's own socket with the rights of the master key. Within a request they
+belong to it: they end with it, and what they cause comes back to the same worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from ._json import JsonObject
+from .blocking import BlockingApi
+from .calls import Reply
+from .errors import ApiError, ConnectionLost
+from .query import Condition
+from .record import Record
+from .values import RecordID, Reference, decode, encode
+
+PUBLIC = "_public"
+PRIVATE = "_private"
+
+
+class Caller(Protocol):
+    """Whoever takes calls to the server: a worker, or a test."""
+
+    async def call(self, payload: JsonObject, timeout: float | None = None) -> Reply: ...
+
+
+class Line:
+    """Where calls go at present."""
+
+    def __init__(self) -> None:
+        self.caller: Caller | None = None
+        self.loop: Any = None
+
+
+class Records(list[Record]):
+    """The records of a query; `overall_count` if the query asked for it."""
+
+    overall_count: int | None = None
+
+
+class Api:
+    """See the module. `as_user` gives the same in a user's name."""
+
+    def __init__(self, line: Line, user_id: str | None = None) -> None:
+        self._line = line
+        self.user_id = user_id
+
+    def as_user(self, user_id: str | None) -> Api:
+        """Returns an API that acts as a user: what it makes is his.
+
+        It still has the rights of the master key, for which access lists do not count.
+        """
+        return Api(self._line, user_id)
+
+    @property
+    def blocking(self) -> BlockingApi:
+        """The same for functions that are not async, and run in threads."""
+        return BlockingApi(self, self._line)
+
+    async def request(
+        self, action: str, payload: JsonObject | None = None, *, timeout: float | None = None
+    ) -> JsonObject:
+        """Runs an action and returns its whole answer. Raises `ApiError`."""
+        if self._line.caller is None:
+            raise ConnectionLost("the plugin does not run; nothing was sent")
+        body = {**encode(payload or {}), "action": action, "_from_plugin": True}
+        if self.user_id is not None:
+            body["_user_id"] = self.user_id
+        reply = await self._line.caller.call(body, timeout)
+        answer = reply.body if isinstance(reply.body, dict) else {}
+        if answer.get("error") is not None or reply.status >= 400:
+            raise ApiError.from_wire(answer.get("error"), reply.status)
+        return answer
+
+    async def send_action(
+        self, action: str, payload: JsonObject | None = None, *, timeout: float | None = None
+    ) -> Any:
+        """Runs any action by its name and returns its result. Raises `ApiError`."""
+        return decode((await self.request(action, payload, timeout=timeout)).get("result"))
+
+    async def lambda_(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Runs a lambda, of this plugin or another, with a list or with named arguments."""
+        if args and kwargs:
+            raise TypeError("a lambda takes a list of arguments or named ones, not both")
+        payload = {"args": kwargs or list(args)} if args or kwargs else {}
+        return await self.send_action(name, payload)
+
+    # -- records -------------------------------------------------------------
+
+    async def save(self, record: Record, *, database: str = PUBLIC) -> Record:
+        """Saves a record and returns it as it is stored."""
+        return _only(await self.save_many([record], database=database))
+
+    async def save_many(
+        self, records: Iterable[Record], *, atomic: bool = False, database: str = PUBLIC
+    ) -> list[Record | ApiError]:
+        """Saves several records; the slots of those that failed have their errors.
+
+        With `atomic` all are saved or none, and a failure is raised.
+        """
+        wire = [record.to_wire() for record in records]
+        payload = {"records": wire, "atomic": atomic, "database_id": database}
+        return [_record(slot) for slot in _slots(await self.request("record:save", payload))]
+
+    async def fetch(self, id: RecordID | Reference | str, *, database: str = PUBLIC) -> Record:
+        """Fetches a record by its id."""
+        return _only(await self.fetch_many([id], database=database))
+
+    async def fetch_many(
+        self, ids: Iterable[RecordID | Reference | str], *, database: str = PUBLIC
+    ) -> list[Record | ApiError]:
+        """Fetches several records; the slots of those that failed have their errors."""
+        payload = {"ids": _ids(ids), "database_id": database}
+        return [_record(slot) for slot in _slots(await self.request("record:fetch", payload))]
+
+    async def query(
+        self,
+        record_type: str,
+        where: Condition | Sequence[Any] | None = None,
+        *,
+        sort: Sequence[Any] = (),
+        limit: int | None = None,
+        offset: int | None = None,
+        include: dict[str, Any] | None = None,
+        count: bool = False,
+        database: str = PUBLIC,
+    ) -> Records:
+        """Finds records: `query("note", field("stars") > 3, sort=[field("title").ascending])`.
+
+        `where` and `sort` are conditions (`skytrail.query`) or what travels, as in the API's page.
+        """
+        payload: JsonObject = {"record_type": record_type, "database_id": database, "count": count}
+        if where is not None:
+            payload["predicate"] = where.to_wire() if isinstance(where, Condition) else where
+        if sort:
+            payload["sort"] = list(sort)
+        optional = {"limit": limit, "offset": offset, "include": include}
+        payload.update((name, value) for name, value in optional.items() if value is not None)
+        answer = await self.request("record:query", payload)
+        records = Records(Record.from_wire(slot) for slot in _slots(answer))
+        records.overall_count = (answer.get("info") or {}).get("count")
+        return records
+
+    async def delete(
+        self, id: Record | RecordID | Reference | str, *, database: str = PUBLIC
+    ) -> None:
+        """Deletes a record."""
+        for error in await self.delete_many([id], database=database):
+            if error is not None:
+                raise error
+
+    async def delete_many(
+        self,
+        ids: Iterable[Record | RecordID | Reference | str],
+        *,
+        atomic: bool = False,
+        database: str = PUBLIC,
+    ) -> list[ApiError | None]:
+        """Deletes several records; the slots of those that failed have their errors."""
+        payload = {"ids": _ids(ids), "atomic": atomic, "database_id": database}
+        return [_error(slot) for slot in _slots(await self.request("record:delete", payload))]
+
+    # -- messages ------------------------------------------------------------
+
+    async def publish(self, channels: str | Iterable[str], data: Any) -> None:
+        """Publishes to a channel, or to several at once."""
+        names = [channels] if isinstance(channels, str) else list(channels)
+        await self.request("pubsub:publish", {"channels": names, "data": data})
+
+
+def _slots(answer: JsonObject) -> list[JsonObject]:
+    result = answer.get("result")
+    if not isinstance(result, list):
+        raise ApiError(f"the server answered {result!r} for a list", 10000)
+    return result
+
+
+def _error(slot: JsonObject) -> ApiError | None:
+    return ApiError.from_wire(slot) if slot.get("_type") == "error" else None
+
+
+def _record(slot: JsonObject) -> Record | ApiError:
+    return _error(slot) or Record.from_wire(slot)
+
+
+def _only(slots: list[Record | ApiError]) -> Record:
+    slot = slots[0]
+    if isinstance(slot, ApiError):
+        raise slot
+    return slot
+
+
+def _ids(ids: Iterable[Any]) -> list[str]:
+    return [str(it.id if isinstance(it, Record | Reference) else it) for it in ids]

@@ -1,0 +1,83 @@
+"""`skytrail-plugin plugin.py`: loads a plugin's files and runs it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import skytrail
+
+from .plugin import Plugin
+
+
+def load(path: Path) -> ModuleType:
+    """Imports a file; it may import what lies beside it."""
+    path = path.resolve()
+    if not path.is_file():
+        raise SystemExit(f"no such file: {path}")
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"not a Python file: {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def find(modules: list[ModuleType]) -> Plugin:
+    """Returns the plugin that some files define: their own, or else the package's."""
+    found: list[Plugin] = []
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, Plugin) and value is not skytrail.plugin and value not in found:
+                found.append(value)
+    if len(found) > 1:
+        raise SystemExit(f"{len(found)} plugins: a process runs one")
+    return found[0] if found else skytrail.plugin
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(
+        prog="skytrail-plugin",
+        description="Runs a plugin until SIGTERM or SIGINT.",
+        epilog="Environment: SKYGEAR_ENDPOINT, MASTER_KEY, PLUGIN_NAME, PLUGIN_WINDOW, "
+        "PLUGIN_GENERATION, LOG_LEVEL. The master key has no option, since everybody on the "
+        "machine can read a program's arguments.",
+    )
+    add = arguments.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="the plugin's files")
+    add("--name", help="the plugin's name in the server's PLUGINS (PLUGIN_NAME)")
+    add("--endpoint", help="the server's address (SKYGEAR_ENDPOINT)")
+    add("--window", type=int, help="how many requests to work on at once (16)")
+    add("--generation", type=int, help="the deployment; a higher one replaces a lower one (0)")
+    add("--log-level", help="DEBUG, INFO, WARNING, or ERROR (LOG_LEVEL, INFO)")
+    add("--collect-assets", type=Path, metavar="FOLDER", help="copy static assets there and end")
+    return arguments
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line says."""
+    given = parser().parse_args(arguments)
+    if given.log_level:
+        level = given.log_level.upper()
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    plugin = find([load(path) for path in given.files])
+    if given.collect_assets is not None:
+        plugin.assets.collect(given.collect_assets)
+        return
+    for name in ("name", "endpoint", "window", "generation"):
+        value = getattr(given, name)
+        if value is not None:
+            setattr(plugin, name, value)
+    try:
+        plugin.options()
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    plugin.run()

@@ -1,0 +1,82 @@
+"""The socket of a worker, and what it needs to be opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from .session import MAX_MESSAGE, SUBPROTOCOL, Hello
+
+OPEN_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 2.0
+
+
+class Socket(Protocol):
+    """As much of a WebSocket as a worker needs."""
+
+    async def send(self, text: str, /) -> None: ...
+
+    async def recv(self) -> str | bytes: ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
+Connect = Callable[[], AbstractAsyncContextManager[Socket]]
+
+
+@dataclass
+class Options:
+    """How a worker is to run."""
+
+    plugin: str
+    endpoint: str = "http://127.0.0.1:3000"
+    master_key: str = field(default="", repr=False)
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    generation: int = 0
+    window: int = 16
+    """How many requests are worked on at once."""
+    max_message: int = MAX_MESSAGE
+    position: int | None = None
+    """Where deliveries start, for plugins that keep the position with their effects."""
+    drain_seconds: float = 30.0
+    """How long what runs may take when the worker stops."""
+
+    @property
+    def url(self) -> str:
+        """The address that plugins connect to."""
+        return self.endpoint.rstrip("/").replace("http", "ws", 1) + "/_/plugin"
+
+    def hello(self) -> Hello:
+        return Hello(
+            self.plugin,
+            self.worker,
+            self.generation,
+            self.window,
+            self.max_message,
+            self.position,
+        )
+
+
+@asynccontextmanager
+async def open_socket(options: Options) -> AsyncIterator[Socket]:
+    """Connects as a plugin: the master key in a header, the protocol's name beside it."""
+    async with connect(
+        options.url,
+        additional_headers={"X-Skygear-API-Key": options.master_key},
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
+        max_size=options.max_message,
+        compression=None,
+        open_timeout=OPEN_TIMEOUT,
+        close_timeout=CLOSE_TIMEOUT,
+        # The protocol has heartbeats of its own.
+        ping_interval=None,
+        proxy=None,
+    ) as connection:
+        yield connection

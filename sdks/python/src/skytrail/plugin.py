@@ -1,0 +1,281 @@
+"""A plugin: its functions, registered by decorators, and what it needs to run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from . import static
+from ._json import JsonObject
+from .api import Api, Caller, Line
+from .connection import Options
+from .context import Running
+from .dispatch import Dispatcher
+from .points import METHODS, CatchUp, Points, Trigger
+from .process import run_until_signal
+from .providers import AuthProvider
+from .worker import Refused, Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+P = TypeVar("P", bound=type[AuthProvider])
+
+log = logging.getLogger("skytrail")
+
+
+class Plugin:
+    """What a plugin does, and the server that it does it for.
+
+    Settings that are not given come from the environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`,
+    `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`.
+
+    Functions may be async, and then run in the event loop, or not, and then run in threads.
+    Every decorator takes `timeout`, in seconds, after which nobody waits for the answer any more.
+    `idempotent` says that a request may go to another worker when the first died of it.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        endpoint: str | None = None,
+        master_key: str | None = None,
+        window: int | None = None,
+        generation: int | None = None,
+    ) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.master_key = master_key
+        self.window = window
+        self.generation = generation
+        self.points = Points()
+        self.assets = static.StaticAssets()
+        self.worker: Worker | None = None
+        self._line = Line()
+        self.api = Api(self._line)
+        self._dispatcher = Dispatcher(self.points)
+
+    # -- what the plugin offers ----------------------------------------------
+
+    def op(
+        self,
+        name: str,
+        *,
+        key_required: bool = False,
+        user_required: bool = False,
+        timeout: float | None = None,
+        idempotent: bool = False,
+    ) -> Callable[[F], F]:
+        """A lambda: an action of the plugin's own, called with the client's arguments."""
+        entry = {"key_required": key_required, "user_required": user_required}
+        entry |= _policy(timeout, idempotent)
+        return _register(lambda call: self.points.add_op(name, call, entry))
+
+    lambda_ = op
+
+    def handler(
+        self,
+        path: str,
+        method: str | Iterable[str] = METHODS,
+        *,
+        key_required: bool = False,
+        user_required: bool = False,
+        timeout: float | None = None,
+        idempotent: bool = False,
+    ) -> Callable[[F], F]:
+        """`(request)`: answers HTTP requests to a path; with `/` at its end to all below, too.
+
+        Returns text, a `Response`, or anything else, which becomes JSON.
+        """
+        methods = [method] if isinstance(method, str) else list(method)
+        entry = {"key_required": key_required, "user_required": user_required}
+        entry |= _policy(timeout, idempotent)
+        return _register(lambda call: self.points.add_handler(path, methods, call, entry))
+
+    def before_save(
+        self,
+        record_type: str,
+        *,
+        async_: bool = False,
+        name: str | None = None,
+        timeout: float | None = None,
+        idempotent: bool = False,
+    ) -> Callable[[F], F]:
+        """`(record, original)`: may change the record before it is saved, or refuse it by raising.
+
+        With `async_` nobody waits for it, and it changes nothing.
+        """
+        entry = {"async": async_, **_policy(timeout, idempotent)}
+        return self._hook("beforeSave", record_type, name, entry)
+
+    def after_save(
+        self,
+        record_type: str,
+        *,
+        async_: bool = False,
+        name: str | None = None,
+        timeout: float | None = None,
+        catch_up: CatchUp = "all",
+    ) -> Callable[[F], F]:
+        """`(record, original)`: told of every saved record, at least once, also after an absence.
+
+        A parameter `delivery` gets the event's id and attempt. `catch_up` says what is to come
+        after an absence: all events, the latest of each record, or none.
+        """
+        entry = {"async": async_, "catch_up": catch_up, **_policy(timeout, False)}
+        return self._hook("afterSave", record_type, name, entry)
+
+    def before_delete(
+        self,
+        record_type: str,
+        *,
+        async_: bool = False,
+        name: str | None = None,
+        timeout: float | None = None,
+        idempotent: bool = False,
+    ) -> Callable[[F], F]:
+        """`(record)`: may refuse the deletion by raising."""
+        entry = {"async": async_, **_policy(timeout, idempotent)}
+        return self._hook("beforeDelete", record_type, name, entry)
+
+    def after_delete(
+        self,
+        record_type: str,
+        *,
+        async_: bool = False,
+        name: str | None = None,
+        timeout: float | None = None,
+        catch_up: CatchUp = "all",
+    ) -> Callable[[F], F]:
+        """`(record)`: told of every deleted record; otherwise as `after_save`."""
+        entry = {"async": async_, "catch_up": catch_up, **_policy(timeout, False)}
+        return self._hook("afterDelete", record_type, name, entry)
+
+    def _hook(
+        self, trigger: Trigger, record_type: str, name: str | None, entry: JsonObject
+    ) -> Callable[[F], F]:
+        return _register(lambda call: self.points.add_hook(name, trigger, record_type, call, entry))
+
+    def every(
+        self,
+        interval: str | float | timedelta,
+        name: str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Callable[[F], F]:
+        """`()`: runs every so many seconds, or by a spec: `@hourly`, `0 30 8 * * MON-FRI`."""
+        entry = _policy(timeout, False)
+        return _register(lambda call: self.points.add_timer(name, interval, call, entry))
+
+    def provides(
+        self, kind: str, provider_id: str, *, timeout: float | None = None
+    ) -> Callable[[P], P]:
+        """A class that knows who somebody is; the kind is `auth`."""
+        if kind != "auth":
+            raise ValueError(f"providers are of kind 'auth', not {kind!r}")
+
+        def register(provider: P) -> P:
+            self.points.add_provider(provider_id, provider(), _policy(timeout, False))
+            return provider
+
+        return register
+
+    def event(self, name: str) -> Callable[[F], F]:
+        """Told of an event: `init`, `server-ready`, … with `config`; `schema-changed`.
+
+        A function gets those members of the event that it has parameters for.
+        """
+        return _register(lambda call: self.points.add_event(name, call))
+
+    def static_assets(self, prefix: str) -> Callable[[F], F]:
+        """`()`: returns a folder whose files are served below `/static/<prefix>/`."""
+
+        def register(call: F) -> F:
+            if not self.assets.loaders:
+                self.points.add_handler(static.HANDLER, ["GET"], self.assets.serve, {})
+            self.assets.add(prefix, call)
+            return call
+
+        return register
+
+    # -- running -------------------------------------------------------------
+
+    async def answer(self, running: Running) -> Any:
+        """Answers a request; for workers and tests."""
+        return await self._dispatcher.answer(running)
+
+    def connect_to(self, caller: Caller | None) -> None:
+        """Says where calls of `api` go; for workers and tests, from within the loop."""
+        self._line.caller = caller
+        self._line.loop = None if caller is None else asyncio.get_running_loop()
+
+    def options(self) -> Options:
+        """Returns the settings of a worker: what was given, then the environment."""
+        name = self.name or os.environ.get("PLUGIN_NAME")
+        if not name:
+            raise ValueError("the plugin has no name: Plugin('NAME'), --name, or PLUGIN_NAME")
+        return Options(
+            plugin=name,
+            endpoint=self.endpoint or os.environ.get("SKYGEAR_ENDPOINT", Options.endpoint),
+            master_key=self.master_key or os.environ.get("MASTER_KEY", ""),
+            window=_number(self.window, "PLUGIN_WINDOW", Options.window),
+            generation=_number(self.generation, "PLUGIN_GENERATION", Options.generation),
+        )
+
+    async def serve(self) -> None:
+        """Serves until `stop`; comes back whenever the connection breaks."""
+        self.worker = Worker(self, self.options())
+        self.connect_to(self.worker)
+        try:
+            await self.worker.serve()
+        finally:
+            self.connect_to(None)
+
+    def stop(self) -> None:
+        """Finishes what is under way, then ends `serve`."""
+        if self.worker is not None:
+            self.worker.stop()
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then finishes what is under way."""
+        if not logging.getLogger().handlers:
+            level = os.environ.get("LOG_LEVEL", "INFO").upper()
+            logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+        try:
+            run_until_signal(self.serve, self.stop)
+        except Refused as refused:
+            raise SystemExit(f"the server refuses this plugin: {refused}") from None
+
+
+def _register(add: Callable[[Callable[..., Any]], None]) -> Callable[[F], F]:
+    def register(function: F) -> F:
+        add(function)
+        return function
+
+    return register
+
+
+def _policy(timeout: float | None, idempotent: bool) -> JsonObject:
+    entry: JsonObject = {}
+    if timeout is not None:
+        if timeout <= 0:
+            raise ValueError(f"a timeout should be above 0, not {timeout}")
+        entry["timeout_ms"] = max(1, round(timeout * 1000))
+    if idempotent:
+        entry["idempotent"] = True
+    return entry
+
+
+def _number(given: int | None, variable: str, default: int) -> int:
+    if given is not None:
+        return given
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{variable} should be a whole number, not {text!r}") from None

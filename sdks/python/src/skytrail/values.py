@@ -1,0 +1,190 @@
+"""Values that JSON has no form for: dates, references, locations, files.
+
+They travel as objects with a `$type`. Dates become `datetime` objects that know their zone; a
+`datetime` without a zone is refused, since nobody could tell what it means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from ._json import JsonObject
+
+
+@dataclass(frozen=True)
+class RecordID:
+    """A record's name: `type/key`."""
+
+    type: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> RecordID:
+        """Reads `note/1`; the key may have slashes of its own."""
+        record_type, slash, key = text.partition("/")
+        if not (record_type and slash and key):
+            raise ValueError(f"a record id should be type/key, not {text!r}")
+        return cls(record_type, key)
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A value that points at a record."""
+
+    id: RecordID
+
+    @classmethod
+    def to(cls, target: RecordID | str) -> Reference:
+        """Returns a reference to a record, by its id."""
+        return cls(target if isinstance(target, RecordID) else RecordID.parse(target))
+
+
+@dataclass(frozen=True)
+class Location:
+    """A point on earth, in degrees."""
+
+    lng: float
+    lat: float
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file. `url` is signed, and good for some minutes; it is never stored."""
+
+    name: str
+    content_type: str | None = None
+    url: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Saved into a field, it makes the server number the records."""
+
+
+@dataclass(frozen=True)
+class UnknownValue:
+    """A value whose type the server does not know."""
+
+    underlying_type: str | None = None
+
+
+@dataclass(frozen=True)
+class GeoJSON:
+    """A shape, as GeoJSON."""
+
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A value with a `$type` that this package does not know; it travels back as it came."""
+
+    wire: Mapping[str, Any]
+
+
+# Digits below a microsecond, which Python has no room for.
+_FRACTION = re.compile(r"(\.\d{1,6})\d*")
+
+
+def parse_date(text: str) -> datetime:
+    """Reads an RFC 3339 date with its zone; digits below a microsecond are cut."""
+    cut = _FRACTION.sub(lambda found: found.group(1).ljust(7, "0"), text)
+    date = datetime.fromisoformat(cut.replace("Z", "+00:00").replace("z", "+00:00"))
+    if date.tzinfo is None:
+        raise ValueError(f"a date should have a zone: {text!r}")
+    return date.astimezone(timezone.utc)
+
+
+def write_date(date: datetime) -> str:
+    """Writes a date that knows its zone, in UTC."""
+    if date.tzinfo is None:
+        raise ValueError(f"a datetime without a zone could mean anything: {date!r}")
+    text = date.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    return text.replace("+00:00", "Z")
+
+
+def decode(wire: Any) -> Any:
+    """Turns typed objects into values, at any depth."""
+    if isinstance(wire, list):
+        return [decode(item) for item in wire]
+    if not isinstance(wire, dict):
+        return wire
+    read = _READERS.get(wire["$type"]) if isinstance(wire.get("$type"), str) else None
+    if read is not None:
+        return read(wire)
+    if "$type" in wire:
+        return Foreign(wire)
+    return {name: decode(value) for name, value in wire.items()}
+
+
+def encode(value: Any) -> Any:
+    """Turns values into typed objects, at any depth."""
+    # The plain cases first; bool and int are told apart by nobody here.
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): encode(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [encode(item) for item in value]
+    for known, write in _WRITERS:
+        if isinstance(value, known):
+            return write(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent: {value!r}")
+
+
+def _read_record(wire: JsonObject) -> Any:
+    from .record import Record
+
+    return Record.from_wire(wire["$record"])
+
+
+def _read_asset(wire: JsonObject) -> Asset:
+    return Asset(wire["$name"], wire.get("$content_type"), wire.get("$url"))
+
+
+_READERS: dict[str, Callable[[JsonObject], Any]] = {
+    "date": lambda wire: parse_date(wire["$date"]),
+    "ref": lambda wire: Reference(RecordID.parse(wire["$id"])),
+    "geo": lambda wire: Location(wire["$lng"], wire["$lat"]),
+    "asset": _read_asset,
+    "seq": lambda wire: Sequence(),
+    "unknown": lambda wire: UnknownValue(wire.get("$underlying_type")),
+    "geojson": lambda wire: GeoJSON(wire["$val"]),
+    "record": _read_record,
+}
+
+
+def _write_asset(asset: Asset) -> JsonObject:
+    wire: JsonObject = {"$type": "asset", "$name": asset.name}
+    if asset.content_type is not None:
+        wire["$content_type"] = asset.content_type
+    if asset.url is not None:
+        wire["$url"] = asset.url
+    return wire
+
+
+def _write_unknown(unknown: UnknownValue) -> JsonObject:
+    wire: JsonObject = {"$type": "unknown"}
+    if unknown.underlying_type is not None:
+        wire["$underlying_type"] = unknown.underlying_type
+    return wire
+
+
+_WRITERS: list[tuple[type, Callable[[Any], JsonObject]]] = [
+    (datetime, lambda date: {"$type": "date", "$date": write_date(date)}),
+    (Reference, lambda reference: {"$type": "ref", "$id": str(reference.id)}),
+    (Location, lambda place: {"$type": "geo", "$lng": place.lng, "$lat": place.lat}),
+    (Asset, _write_asset),
+    (Sequence, lambda _: {"$type": "seq"}),
+    (UnknownValue, _write_unknown),
+    (GeoJSON, lambda shape: {"$type": "geojson", "$val": dict(shape.value)}),
+    (Foreign, lambda foreign: dict(foreign.wire)),
+    (RecordID, lambda record_id: {"$type": "ref", "$id": str(record_id)}),
+]

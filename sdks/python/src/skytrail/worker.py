@@ -1,0 +1,380 @@
+"""A worker: the connection to the server, kept up, and the requests that come over it.
+
+One task reads, one writes, one watches the clock, and every request has a task of its own, so
+that pings are answered and nested requests are taken whatever the plugin's functions do. What
+the messages mean is the session's business (`session`), what a request is answered with is the
+service's (`Plugin`, or the bridge to v1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from ._json import JsonObject
+from .backoff import PROTOCOL_ERROR, Backoff, Ending
+from .calls import Calls, Reply
+from .connection import CLOSE_TIMEOUT, Connect, Options, Socket, open_socket
+from .context import Running, current_request, enter
+from .errors import LOST, Code, ConnectionLost, SkygearException, to_wire
+from .messages import (
+    Cancelled,
+    Drained,
+    Draining,
+    Event,
+    Noted,
+    ProtocolError,
+    Registered,
+    Replied,
+    Request,
+    Requested,
+    StateChanged,
+    Welcomed,
+)
+from .session import Session
+
+log = logging.getLogger("skytrail")
+
+CALL_TIMEOUT = 60.0
+# The close code of a client that leaves because of a fault of the connection.
+GOING_AWAY = 1001
+
+
+class Refused(Exception):
+    """The server does not want this worker, and would only say so again."""
+
+
+class Service(Protocol):
+    """Whoever answers requests."""
+
+    async def answer(self, running: Running) -> Any:
+        """Returns the result, ready for JSON, or raises."""
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(
+        self,
+        service: Service,
+        options: Options,
+        connect: Connect | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.service = service
+        self.options = options
+        self.session = Session(options.hello())
+        self.state = "connecting"
+        """`connecting`, `registering`, `registered`, `ready`, or `stopped`."""
+        self._connect = connect or (lambda: open_socket(options))
+        self._backoff = backoff or Backoff()
+        self._running: dict[str, Running] = {}
+        self._calls = Calls()
+        self._has_output = asyncio.Event()
+        self._is_open = asyncio.Event()
+        self._stopping = asyncio.Event()
+        # Nothing is to be done any more.
+        self._done = asyncio.Event()
+        self._is_replaced = False
+        self._lost_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- the connection ------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Serves until drained; connects again whenever the connection is lost.
+
+        Raises `Refused` when the server would not have this worker.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._lost_at = time.monotonic()
+        try:
+            while not self._done.is_set():
+                ending = await self._connection()
+                if not self._done.is_set():
+                    self._after(ending)
+                    await self._pause(self._backoff.pause(ending))
+        finally:
+            self.state = "stopped"
+            self._abandon("the worker stops")
+
+    def _after(self, ending: Ending) -> None:
+        """Decides what a lost connection takes with it."""
+        if ending.is_final:
+            raise Refused(f"{ending.close_code}: {ending.reason or 'no reason given'}")
+        seconds_away = time.monotonic() - self._lost_at
+        is_over = ending.is_session_lost or seconds_away > self.session.limits.resume
+        if is_over or not self.session.is_resumable:
+            self.session.forget()
+            self._abandon(LOST)
+        log.warning("connection lost: %s", ending.reason or ending.close_code or "no reason")
+        if self._is_replaced or (self._stopping.is_set() and not self._running):
+            self._done.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits before the next attempt, or until the worker is to stop."""
+        signal = self._done if self._stopping.is_set() else self._stopping
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(signal.wait(), seconds)
+
+    async def _connection(self) -> Ending:
+        """One connection from its beginning to its end."""
+        try:
+            async with self._connect() as connection:
+                return await self._talk(connection)
+        except ConnectionClosed as closed:
+            if closed.rcvd is None:
+                return Ending(reason="no goodbye")
+            return Ending(closed.rcvd.code, reason=closed.rcvd.reason)
+        except InvalidStatus as refused:
+            body = bytes(refused.response.body or b"")[:300].decode("utf-8", "replace")
+            status = refused.response.status_code
+            return Ending(status=status, reason=f"refused with status {status}: {body}")
+        except (OSError, InvalidHandshake, asyncio.TimeoutError) as error:
+            return Ending(reason=f"no connection to {self.options.url}: {error}")
+        finally:
+            if self._is_open.is_set():
+                self._lost_at = time.monotonic()
+            self.session.disconnect()
+            self._is_open.clear()
+
+    async def _talk(self, connection: Socket) -> Ending:
+        """Reads, writes, and watches the clock until one of them ends."""
+        self.session.connect(time.monotonic())
+        self._has_output.set()
+        steps = {
+            "reads": self._read(connection),
+            "writes": self._write(connection),
+            "clock": self._watch(),
+            "end": self._wait_for_end(),
+        }
+        tasks = [asyncio.create_task(step, name=f"skytrail {name}") for name, step in steps.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            ending = next(task.result() for task in tasks if task in done)
+        except ProtocolError as error:
+            ending = Ending(PROTOCOL_ERROR, reason=str(error))
+        await connection.close(ending.close_code or GOING_AWAY, ending.reason[:100])
+        return ending
+
+    async def _read(self, connection: Socket) -> Ending:
+        while True:
+            text = await connection.recv()
+            if not isinstance(text, str):
+                raise ProtocolError("a binary frame")
+            for event in self.session.receive(text, time.monotonic()):
+                self._take(event)
+            self._has_output.set()
+
+    async def _write(self, connection: Socket) -> Ending:
+        while True:
+            await self._has_output.wait()
+            self._has_output.clear()
+            for text in self.session.take_output(time.monotonic()):
+                await connection.send(text)
+
+    async def _watch(self) -> Ending:
+        while self.session.tick(time.monotonic()):
+            self._has_output.set()
+            await asyncio.sleep(min(1.0, self.session.limits.heartbeat / 4))
+        return Ending(reason="the server is silent")
+
+    async def _wait_for_end(self) -> Ending:
+        await self._done.wait()
+        return Ending(1000, reason="drained")
+
+    # -- what the server says ------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Welcomed():
+                self._welcomed(event)
+            case Requested(request):
+                self._start(request)
+            case Cancelled(request_id, reason):
+                if request_id in self._running:
+                    self._running[request_id].cancel(reason)
+            case Replied():
+                self._calls.take(event)
+            case Registered():
+                self._registered(event)
+            case StateChanged(state):
+                self.state = state
+                log.info("plugin %s is %s", self.options.plugin, state)
+            case Draining(reason, reconnect):
+                log.info("the server drains this worker: %s", reason)
+                self._is_replaced = not reconnect
+            case Drained():
+                if self._stopping.is_set() or self._is_replaced:
+                    self._done.set()
+            case Noted(text):
+                log.warning("%s", text)
+
+    def _welcomed(self, event: Welcomed) -> None:
+        self._backoff.reset()
+        if event.lost:
+            self._abandon(LOST)
+        if not event.resumed:
+            self.state = "registering"
+        log.info("%s %s", "resumed at" if event.resumed else "connected to", self.options.url)
+        self._is_open.set()
+        if self._stopping.is_set():
+            self._ask_to_drain()
+
+    def _registered(self, event: Registered) -> None:
+        if event.ok:
+            self.state = "registered"
+            counts = ", ".join(f"{kind}: {number}" for kind, number in event.points.items())
+            log.info("registered: %s", counts)
+        for problem in event.problems:
+            log.error("refused: %s %s", problem.get("list"), problem)
+
+    def _abandon(self, reason: str) -> None:
+        """Ends what belongs to a session that is over: requests with their calls, other calls."""
+        for running in list(self._running.values()):
+            running.cancel(reason)
+        self._running.clear()
+        self._calls.fail()
+
+    # -- requests ------------------------------------------------------------
+
+    def _start(self, request: Request) -> None:
+        running = Running(request, lambda: self._send_progress(request))
+        self._running[request.id] = running
+        # A task has a context of its own: what one request sets, no other sees.
+        running.task = asyncio.create_task(self._answer(running), name=f"skytrail {request.name}")
+        timer = self._limit(running, asyncio.get_running_loop())
+        running.task.add_done_callback(lambda task: self._finish(running, task, timer))
+
+    async def _answer(self, running: Running) -> Any:
+        enter(running)
+        return await self.service.answer(running)
+
+    def _finish(
+        self, running: Running, task: asyncio.Task[Any], timer: asyncio.TimerHandle | None
+    ) -> None:
+        """Sends what a request came to, also when it was cancelled before it began."""
+        running.is_finished = True
+        if timer is not None:
+            timer.cancel()
+        request = running.request
+        if self._running.get(request.id) is running:
+            del self._running[request.id]
+        self.session.respond(request, outcome_of(running, task))
+        self._has_output.set()
+
+    def _limit(
+        self, running: Running, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.TimerHandle | None:
+        """Cancels a request when its time is over, also while the socket is away."""
+        left = running.seconds_left
+        if left is None:
+            return None
+
+        def check() -> None:
+            left = running.seconds_left or 0.0
+            if running.is_finished:
+                return
+            if left > 0:
+                loop.call_later(left, check)
+            else:
+                running.cancel("deadline")
+
+        return loop.call_later(left, check)
+
+    def _send_progress(self, request: Request) -> None:
+        self._soon(lambda: self.session.progress(request))
+
+    def set_window(self, size: int) -> None:
+        """Changes how many requests are taken at once; 0 pauses. For any thread."""
+        self._soon(lambda: self.session.set_window(size))
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        def run() -> None:
+            act()
+            self._has_output.set()
+
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(run)
+
+    # -- calls ---------------------------------------------------------------
+
+    async def call(self, payload: JsonObject, timeout: float | None = None) -> Reply:
+        """Asks the server for an action, with the rights of the master key.
+
+        Within a request the call is its child: it ends with it, and requests that it causes come
+        to this worker. Raises `ConnectionLost`, `CallTimeout`, `MessageTooLarge`.
+        """
+        running = current_request()
+        if running is not None and running.is_finished:
+            running = None
+        limit = CALL_TIMEOUT if timeout is None else timeout
+        if running is not None and running.seconds_left is not None:
+            limit = min(limit, running.seconds_left)
+        until = time.monotonic() + limit
+        await self._until_open(limit)
+        # A request of a session that is over is unknown to the server.
+        is_child = running is not None and running.request.session == self.session.number
+        parent = running.request.id if running is not None and is_child else None
+        call_id = self.session.call(payload, parent, max(0.0, until - time.monotonic()))
+        self._has_output.set()
+        try:
+            return await self._calls.wait(call_id, until, running)
+        finally:
+            if self._calls.forget(call_id):
+                self.session.cancel(call_id)
+                self._has_output.set()
+
+    async def _until_open(self, limit: float) -> None:
+        """Waits for a session. One that lost its socket and may be resumed is one, too."""
+        if self._is_open.is_set() or self.session.is_resumable:
+            return
+        try:
+            await asyncio.wait_for(self._is_open.wait(), limit)
+        except asyncio.TimeoutError:
+            raise ConnectionLost("not connected; nothing was sent") from None
+
+    # -- stopping ------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Takes no new requests, finishes what runs, then ends `serve`. From the loop only."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        log.info("stopping; %d requests under way", len(self._running))
+        if self._is_open.is_set():
+            self._ask_to_drain()
+        elif not self._running:
+            self._done.set()
+        # The server keeps the limit; this is for a server that does not, or is away.
+        limit = self.options.drain_seconds + CLOSE_TIMEOUT
+        asyncio.get_running_loop().call_later(limit, self._done.set)
+
+    def _ask_to_drain(self) -> None:
+        self.session.drain("stopping", self.options.drain_seconds)
+        self._has_output.set()
+
+
+def outcome_of(running: Running, task: asyncio.Task[Any]) -> JsonObject:
+    """Returns what a finished task answers."""
+    request = running.request
+    if task.cancelled():
+        message = f"cancelled: {running.cancel_reason or 'the worker stops'}"
+        return {"error": {"code": int(Code.PluginTimeout), "message": message}}
+    error = task.exception()
+    if error is None:
+        return {"result": task.result()}
+    if not isinstance(error, SkygearException):
+        log.error("%s %s failed", request.kind, request.name, exc_info=error)
+    return {"error": to_wire(error)}

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import random
+import unittest
+
+from skytrail.backoff import LONGEST, SLOWLY, Backoff, Ending
+
+
+class Pauses(unittest.TestCase):
+    def test_pauses_grow_to_a_limit_and_are_never_the_same(self) -> None:
+        backoff = Backoff(random.Random(1))
+        for limit in (1, 2, 4, 8, 16, 30, 30):
+            self.assertEqual(backoff.limit, limit)
+            self.assertLessEqual(backoff.pause(Ending()), limit)
+        self.assertGreater(len({backoff.pause(Ending()) for _ in range(50)}), 40)
+        backoff.reset()
+        self.assertLessEqual(backoff.pause(Ending()), 1)
+
+    def test_a_wrong_key_and_a_broken_protocol_are_not_tried_again_soon(self) -> None:
+        backoff = Backoff()
+        for ending in (Ending(status=401), Ending(status=403), Ending(4002)):
+            for _ in range(50):
+                self.assertGreaterEqual(backoff.pause(ending), SLOWLY)
+
+    def test_a_restart_is_met_by_all_workers_at_different_times(self) -> None:
+        pauses = [Backoff().pause(Ending(1012)) for _ in range(200)]
+        self.assertLessEqual(max(pauses), 5)
+        self.assertGreater(max(pauses), 2.5)
+
+    def test_codes_say_whether_to_come_back_and_whether_to_resume(self) -> None:
+        final = {code for code in range(1000, 5000) if Ending(code).is_final}
+        self.assertEqual(final, {4003, 4004, 4005, 4007})
+        for code in (4006, 1006, None):
+            self.assertFalse(Ending(code).is_session_lost)
+        for code in (1009, 1012, 4002, 4008):
+            self.assertTrue(Ending(code).is_session_lost)
+        self.assertEqual(LONGEST, 30)

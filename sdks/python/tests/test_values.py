@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import unittest
+from datetime import datetime, timedelta, timezone
+
+from skytrail import (
+    Asset,
+    DirectAccessControlEntry,
+    GeoJSON,
+    Location,
+    PublicAccessControlEntry,
+    Record,
+    RecordID,
+    Reference,
+    Sequence,
+    UnknownValue,
+)
+from skytrail._json import write
+from skytrail.values import decode, encode, parse_date
+
+NOON = datetime(2024, 6, 11, 12, 0, 0, 123456, timezone.utc)
+
+
+class Values(unittest.TestCase):
+    def test_typed_values_come_back_as_they_went(self) -> None:
+        values = {
+            "date": NOON,
+            "room": Reference.to("room/1/2"),
+            "place": Location(1.5, -2),
+            "file": Asset("a.png", "image/png", "http://x/a.png"),
+            "number": Sequence(),
+            "odd": UnknownValue("money"),
+            "shape": GeoJSON({"type": "Point", "coordinates": [1, 2]}),
+            "deep": [{"in": [NOON]}, None, True, 1, 1.5, "text"],
+        }
+        self.assertEqual(decode(json.loads(write(encode(values)))), values)
+
+    def test_typed_values_look_as_the_server_wants_them(self) -> None:
+        self.assertEqual(
+            encode([NOON, RecordID("note", "1"), Location(1, 2)]),
+            [
+                {"$type": "date", "$date": "2024-06-11T12:00:00.123456Z"},
+                {"$type": "ref", "$id": "note/1"},
+                {"$type": "geo", "$lng": 1, "$lat": 2},
+            ],
+        )
+
+    def test_dates_of_every_precision_and_zone_are_read(self) -> None:
+        for text in (
+            "2024-06-11T12:00:00.123456789Z",
+            "2024-06-11T12:00:00.123456Z",
+            "2024-06-11T14:00:00.123456+02:00",
+        ):
+            self.assertEqual(parse_date(text), NOON, text)
+        self.assertEqual(parse_date("2024-06-11T12:00:00.5Z").microsecond, 500_000)
+        self.assertEqual(parse_date("2024-06-11T12:00:00Z").microsecond, 0)
+
+    def test_dates_without_a_zone_are_refused(self) -> None:
+        with self.assertRaisesRegex(ValueError, "zone"):
+            encode(datetime(2024, 6, 11))
+        with self.assertRaisesRegex(ValueError, "zone"):
+            parse_date("2024-06-11T12:00:00")
+
+    def test_dates_of_other_zones_are_written_in_utc(self) -> None:
+        there = timezone(timedelta(hours=-7))
+        wire = encode(NOON.astimezone(there))
+        self.assertEqual(wire["$date"], "2024-06-11T12:00:00.123456Z")
+
+    def test_a_type_of_the_future_travels_back_untouched(self) -> None:
+        wire = {"$type": "colour", "$rgb": [1, 2, 3]}
+        self.assertEqual(encode(decode({"c": wire})), {"c": wire})
+
+    def test_what_json_cannot_carry_is_refused(self) -> None:
+        for value in (float("nan"), float("inf"), "\ud800"):
+            with self.assertRaises(ValueError):
+                write(encode(value))
+        with self.assertRaisesRegex(TypeError, "object"):
+            encode(object())
+
+    def test_nesting_is_limited_and_brackets_in_text_do_not_count(self) -> None:
+        deep: list[object] = []
+        for _ in range(63):
+            deep = [deep]
+        write(deep)
+        write(["[" * 100, '"\\' + "{" * 100])
+        with self.assertRaisesRegex(ValueError, "deeper"):
+            write([deep])
+
+
+WIRE = {
+    "_id": "note/1",
+    "_type": "record",
+    "_access": [{"level": "read", "public": True}, {"user_id": "u1", "level": "write"}],
+    "_ownerID": "u1",
+    "_created_at": "2024-06-11T12:00:00.123456Z",
+    "_created_by": "u1",
+    "_updated_at": "2024-06-11T12:00:00.123456Z",
+    "_updated_by": "u2",
+    "_transient": {"x": 1, "room": {"_id": "room/1", "_type": "record", "name": "r"}},
+    "title": "hi",
+    "when": {"$type": "date", "$date": "2024-06-11T12:00:00.123456Z"},
+}
+
+
+class Records(unittest.TestCase):
+    def test_a_record_travels_back_as_it_came(self) -> None:
+        self.assertEqual(Record.from_wire(WIRE).to_wire(), WIRE)
+
+    def test_a_record_knows_what_the_server_keeps_about_it(self) -> None:
+        record = Record.from_wire(WIRE)
+        self.assertEqual((record.id.type, record.id.key), ("note", "1"))
+        self.assertEqual(
+            (record.owner_id, record.created_by, record.updated_by), ("u1", "u1", "u2")
+        )
+        self.assertEqual((record.created_at, record.updated_at), (NOON, NOON))
+        self.assertEqual(record.transient["x"], 1)
+        self.assertEqual(record.transient["room"]["name"], "r")
+        entries = [PublicAccessControlEntry("read"), DirectAccessControlEntry("u1", "write")]
+        self.assertEqual(record.acl, entries)
+        self.assertEqual(dict(record), {"title": "hi", "when": NOON})
+
+    def test_access_is_sent_only_if_it_is_known(self) -> None:
+        record = Record("note/1", title="hi")
+        self.assertEqual(record.to_wire(), {"_id": "note/1", "title": "hi"})
+        record.acl = None
+        self.assertEqual(record.to_wire()["_access"], None)
+        record.acl = [PublicAccessControlEntry("read")]
+        self.assertEqual(record.to_wire()["_access"], [{"public": True, "level": "read"}])
+
+    def test_names_of_the_server_are_not_fields(self) -> None:
+        with self.assertRaises(KeyError):
+            Record("note")["_ownerID"] = "me"
+
+    def test_a_record_without_a_key_gets_one(self) -> None:
+        first, second = Record("note"), Record("note")
+        self.assertEqual(first.id.type, "note")
+        self.assertNotEqual(first.id, second.id)
+        for wrong in ("note/", "/1"):
+            with self.assertRaises(ValueError):
+                Record(wrong)

@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import unittest
+from typing import Any
+
+from skytrail import ApiError, ConnectionLost, Plugin, Refused, SkygearException, current_request
+from skytrail.backoff import Ending
+
+from .stand_in import PATIENCE, Serving, StandInSocket
+
+
+class Workers(unittest.IsolatedAsyncioTestCase):
+    def setUp(self) -> None:
+        self.plugin = Plugin("TEST")
+
+    async def serving(self, **options: Any) -> tuple[Serving, StandInSocket]:
+        serving = await self.enterAsync(Serving(self.plugin, **options))
+        self.plugin.connect_to(serving.worker)
+        socket = await serving.server.accept()
+        await socket.welcome()
+        return serving, socket
+
+    async def enterAsync(self, serving: Serving) -> Serving:
+        await serving.__aenter__()
+        self.addAsyncCleanup(serving.__aexit__)
+        return serving
+
+    async def test_requests_are_answered_side_by_side(self) -> None:
+        gate = asyncio.Event()
+
+        @self.plugin.op("slow")
+        async def slow() -> str:
+            await gate.wait()
+            return "slow"
+
+        @self.plugin.op("quick")
+        async def quick() -> str:
+            return "quick"
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "slow", {})
+        socket.ask("r2", "op", "quick", {})
+        self.assertEqual((await socket.answer_to("r2"))["result"], "quick")
+        gate.set()
+        self.assertEqual((await socket.answer_to("r1"))["result"], "slow")
+
+    async def test_errors_keep_their_code_and_others_have_a_trace(self) -> None:
+        @self.plugin.op("refuse")
+        async def refuse() -> None:
+            raise SkygearException("no", 77, {"why": "because"})
+
+        @self.plugin.op("break")
+        def break_() -> None:
+            raise ValueError("oh")
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "refuse", {})
+        error = (await socket.answer_to("r1"))["error"]
+        self.assertEqual(error, {"code": 77, "message": "no", "info": {"why": "because"}})
+        with self.assertLogs("skytrail", "ERROR"):
+            socket.ask("r2", "op", "break", {})
+            error = (await socket.answer_to("r2"))["error"]
+        self.assertEqual((error["code"], error["message"]), (10000, "oh"))
+        self.assertIn("break_", error["info"]["trace"])
+
+    async def test_pings_are_answered_while_functions_block(self) -> None:
+        release = threading.Event()
+        self.addCleanup(release.set)
+
+        @self.plugin.op("block")
+        def block() -> None:
+            release.wait(PATIENCE)
+
+        _, socket = await self.serving(window=4)
+        for number in range(40):
+            socket.ask(f"r{number}", "op", "block", {})
+        await socket.settle()
+        release.set()
+        for _ in range(40):
+            await socket.expect("response")
+
+    async def test_a_cancelled_request_is_stopped_and_answered(self) -> None:
+        stopped = asyncio.Event()
+
+        @self.plugin.op("wait")
+        async def wait() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "wait", {})
+        socket.tell("cancel", id="r1", reason="client-gone")
+        error = (await socket.answer_to("r1"))["error"]
+        self.assertEqual(error["code"], 119)
+        self.assertIn("client-gone", error["message"])
+        # And one that runs already.
+        socket.ask("r2", "op", "wait", {})
+        await socket.settle()
+        socket.tell("cancel", id="r2", reason="deadline")
+        await socket.answer_to("r2")
+        self.assertTrue(stopped.is_set())
+
+    async def test_a_request_ends_at_its_deadline_though_the_server_says_nothing(self) -> None:
+        @self.plugin.op("wait")
+        async def wait() -> None:
+            await asyncio.Event().wait()
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "wait", {}, timeout_ms=20)
+        self.assertIn("deadline", (await socket.answer_to("r1"))["error"]["message"])
+
+    async def test_progress_starts_a_deliverys_limit_anew(self) -> None:
+        @self.plugin.after_save("note")
+        async def slowly(record: Any, original: Any, delivery: Any) -> None:
+            running = current_request()
+            assert running is not None
+            for _ in range(6):
+                await asyncio.sleep(0.05)
+                running.progress()
+
+        _, socket = await self.serving()
+        delivery = {"id": "7/x", "position": 7, "attempt": 2}
+        param = {"record": {"_id": "note/1"}, "original": None}
+        name = "note.afterSave." + slowly.__qualname__.replace("<locals>.", "")
+        socket.ask("r1", "hook", name, param, timeout_ms=200, delivery=delivery)
+        for _ in range(6):
+            self.assertEqual((await socket.expect("progress"))["id"], "r1")
+        self.assertEqual((await socket.answer_to("r1"))["result"], {"_id": "note/1"})
+
+    async def test_a_thread_that_was_cancelled_answers_when_it_ends(self) -> None:
+        entered, release = threading.Event(), threading.Event()
+        self.addCleanup(release.set)
+        seen: list[bool] = []
+
+        @self.plugin.op("block")
+        def block() -> None:
+            entered.set()
+            release.wait(PATIENCE)
+            running = current_request()
+            seen.append(running is not None and running.is_cancelled)
+
+        serving, socket = await self.serving()
+        socket.ask("r1", "op", "block", {})
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        socket.tell("cancel", id="r1", reason="deadline")
+        await socket.settle()
+        self.assertEqual(serving.worker.session.num_in_flight, 1)
+        release.set()
+        await socket.answer_to("r1")
+        self.assertEqual(seen, [True])
+
+    async def test_a_call_is_a_child_of_its_request_in_tasks_and_in_threads(self) -> None:
+        @self.plugin.op("async")
+        async def in_loop() -> Any:
+            return await self.plugin.api.send_action("a")
+
+        @self.plugin.op("sync")
+        def in_thread() -> Any:
+            return self.plugin.api.as_user("u1").blocking.send_action("b")
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "async", {}, timeout_ms=5000)
+        call = await socket.expect("call")
+        self.assertEqual(call["payload"], {"action": "a", "_from_plugin": True})
+        self.assertEqual(call["parent"], "r1")
+        self.assertLessEqual(call["timeout_ms"], 5000)
+        socket.tell("reply", id=call["id"], status=200, body={"result": 1})
+        self.assertEqual((await socket.answer_to("r1"))["result"], 1)
+
+        socket.ask("r2", "op", "sync", {})
+        call = await socket.expect("call")
+        self.assertEqual((call["parent"], call["payload"]["_user_id"]), ("r2", "u1"))
+        error = {"code": 102, "message": "no", "info": {"x": 1}}
+        socket.tell("reply", id=call["id"], status=403, body={"error": error})
+        self.assertEqual((await socket.answer_to("r2"))["error"], error)
+
+    async def test_a_nested_request_is_taken_while_its_cause_waits(self) -> None:
+        @self.plugin.op("outer")
+        def outer() -> Any:
+            return self.plugin.api.blocking.lambda_("inner", 20)
+
+        @self.plugin.op("inner")
+        def inner(number: int) -> int:
+            return number + 1
+
+        _, socket = await self.serving(window=1)
+        socket.ask("r1", "op", "outer", {})
+        call = await socket.expect("call")
+        args = {"args": call["payload"]["args"]}
+        socket.ask("r2", "op", "inner", args, parent=call["id"])
+        inner_answer = await socket.answer_to("r2")
+        body = {"result": inner_answer["result"]}
+        socket.tell("reply", id=call["id"], status=200, body=body)
+        self.assertEqual((await socket.answer_to("r1"))["result"], 21)
+
+    async def test_a_cancelled_request_cancels_its_calls(self) -> None:
+        @self.plugin.op("call")
+        async def call() -> None:
+            await self.plugin.api.send_action("a")
+
+        @self.plugin.op("call:sync")
+        def call_in_thread() -> None:
+            self.plugin.api.blocking.send_action("a")
+
+        _, socket = await self.serving()
+        for id, name in (("r1", "call"), ("r2", "call:sync")):
+            socket.ask(id, "op", name, {})
+            asked = await socket.expect("call")
+            socket.tell("cancel", id=id, reason="client-gone")
+            messages = [await socket.expect_any() for _ in range(2)]
+            kinds = {message["type"]: message["id"] for message in messages}
+            self.assertEqual(kinds, {"cancel": asked["id"], "response": id})
+
+    async def test_a_call_outside_of_requests_has_no_parent(self) -> None:
+        background: list[asyncio.Task[Any]] = []
+        release = asyncio.Event()
+
+        async def later() -> Any:
+            await release.wait()
+            return await self.plugin.api.send_action("later")
+
+        @self.plugin.op("start")
+        async def start() -> None:
+            background.append(asyncio.create_task(later()))
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "start", {})
+        await socket.answer_to("r1")
+        release.set()
+        call = await socket.expect("call")
+        self.assertNotIn("parent", call)
+        socket.tell("reply", id=call["id"], status=200, body={"result": 2})
+        self.assertEqual(await background[0], 2)
+
+    async def test_a_broken_connection_is_resumed_and_nobody_notices(self) -> None:
+        release = asyncio.Event()
+
+        @self.plugin.op("call")
+        async def call() -> Any:
+            await release.wait()
+            return await self.plugin.api.send_action("a")
+
+        serving, socket = await self.serving()
+        socket.ask("r1", "op", "call", {})
+        serving.server.num_refusals = 2
+        socket.hang_up()
+        again = await serving.server.accept()
+        # The call is made while nobody is connected.
+        release.set()
+        hello = await again.welcome(resumed=True, received=0)
+        self.assertEqual(hello["resume"]["session"], "s-1")
+        self.assertEqual(hello["resume"]["received"], 1)
+        again.seq = socket.seq
+        asked = await again.expect("call")
+        self.assertEqual((asked["seq"], asked["parent"]), (1, "r1"))
+        again.tell("reply", id=asked["id"], status=200, body={"result": "ok"})
+        self.assertEqual((await again.answer_to("r1"))["result"], "ok")
+
+    async def test_what_a_lost_session_had_is_ended(self) -> None:
+        ended: list[str] = []
+        have_ended = asyncio.Event()
+
+        def note(what: str) -> None:
+            ended.append(what)
+            if len(ended) == 3:
+                have_ended.set()
+
+        @self.plugin.op("async")
+        async def in_loop() -> None:
+            try:
+                await self.plugin.api.send_action("a")
+            except asyncio.CancelledError:
+                note("cancelled")
+                raise
+
+        @self.plugin.op("sync")
+        def in_thread() -> None:
+            try:
+                self.plugin.api.blocking.send_action("b")
+            except ConnectionLost as lost:
+                loop.call_soon_threadsafe(note, f"in the thread: {lost}")
+
+        async def in_background() -> None:
+            try:
+                await self.plugin.api.send_action("c")
+            except ConnectionLost as lost:
+                note(f"in the background: {lost}")
+
+        loop = asyncio.get_running_loop()
+        serving, socket = await self.serving()
+        background = asyncio.create_task(in_background())
+        socket.ask("r1", "op", "async", {})
+        socket.ask("r2", "op", "sync", {})
+        for _ in range(3):
+            await socket.expect("call")
+        socket.hang_up()
+        again = await serving.server.accept()
+        await again.welcome(session="s-2")
+        await asyncio.wait_for(have_ended.wait(), PATIENCE)
+        await background
+        lost = "connection lost; the action may have happened"
+        self.assertEqual(
+            sorted(ended), ["cancelled", f"in the background: {lost}", f"in the thread: {lost}"]
+        )
+        # The new session may use the old one's ids.
+        again.ask("r1", "op", "async", {})
+        self.assertEqual((await again.expect("call"))["parent"], "r1")
+
+    async def test_after_a_restart_there_is_nothing_to_resume(self) -> None:
+        serving, socket = await self.serving()
+        socket.hang_up(1012)
+        again = await serving.server.accept()
+        self.assertNotIn("resume", await again.welcome())
+
+    async def test_a_server_that_refuses_is_not_asked_again(self) -> None:
+        for code in (4003, 4004, 4005, 4007):
+            async with Serving(self.plugin) as serving:
+                socket = await serving.server.accept()
+                await socket.expect("hello")
+                socket.hang_up(code, "go away")
+                with self.assertRaisesRegex(Refused, f"{code}: go away"):
+                    await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_protocol_error_ends_the_connection_and_the_session(self) -> None:
+        for frame in (b"binary", "no json", '{"type":"drained","seq":5}'):
+            serving, socket = await self.serving()
+            socket.tell_raw(frame)
+            self.assertEqual((await socket.expect("(close)"))["code"], 4002)
+            again = await serving.server.accept()
+            self.assertNotIn("resume", await again.welcome())
+
+    async def test_a_worker_that_stops_drains_first(self) -> None:
+        release = asyncio.Event()
+
+        @self.plugin.op("wait")
+        async def wait() -> str:
+            await release.wait()
+            return "done"
+
+        serving, socket = await self.serving()
+        socket.ask("r1", "op", "wait", {})
+        await socket.settle()
+        serving.worker.stop()
+        await socket.expect("drain")
+        release.set()
+        self.assertEqual((await socket.answer_to("r1"))["result"], "done")
+        socket.tell("drained")
+        self.assertEqual((await socket.expect("(close)"))["code"], 1000)
+        await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_worker_that_stops_waits_no_longer_than_its_limit(self) -> None:
+        serving, socket = await self.serving(drain_seconds=0.0)
+        serving.worker.stop()
+        await socket.expect("drain")
+        await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_worker_without_a_server_stops_at_once(self) -> None:
+        async with Serving(self.plugin) as serving:
+            refused = asyncio.Event()
+
+            def pause(ending: Ending) -> float:
+                refused.set()
+                return 60.0
+
+            serving.server.num_refusals = 1
+            serving.worker._backoff.pause = pause  # type: ignore[method-assign]
+            await asyncio.wait_for(refused.wait(), PATIENCE)
+            serving.worker.stop()
+            await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_worker_of_an_older_generation_ends_when_it_was_drained(self) -> None:
+        serving, socket = await self.serving()
+        socket.tell("drain", reason="newer generation", reconnect=False)
+        socket.tell("drained")
+        await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_server_that_restarts_in_order_sees_the_worker_again(self) -> None:
+        serving, socket = await self.serving()
+        socket.tell("drain", reason="restart", reconnect=True)
+        socket.tell("drained")
+        socket.hang_up(1012)
+        await (await serving.server.accept()).welcome()
+
+    async def test_a_call_before_there_is_a_connection_waits_for_it(self) -> None:
+        async with Serving(self.plugin) as serving:
+            self.plugin.connect_to(serving.worker)
+            calling = asyncio.create_task(self.plugin.api.send_action("a"))
+            socket = await serving.server.accept()
+            await socket.welcome()
+            call = await socket.expect("call")
+            socket.tell("reply", id=call["id"], status=200, body={"result": 1})
+            self.assertEqual(await calling, 1)
+
+    async def test_a_call_without_a_running_plugin_fails_at_once(self) -> None:
+        with self.assertRaisesRegex(ApiError, "does not run"):
+            await Plugin("OTHER").api.send_action("a")
+        with self.assertRaisesRegex(ApiError, "does not run"):
+            Plugin("OTHER").api.blocking.send_action("a")
+
+    async def test_waiting_for_a_call_in_the_loop_is_refused(self) -> None:
+        @self.plugin.op("wrong")
+        async def wrong() -> None:
+            self.plugin.api.blocking.send_action("a")
+
+        _, socket = await self.serving()
+        with self.assertLogs("skytrail", "ERROR"):
+            socket.ask("r1", "op", "wrong", {})
+            error = (await socket.answer_to("r1"))["error"]
+        self.assertIn("await", error["message"])

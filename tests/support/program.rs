@@ -1,0 +1,76 @@
+//! Programs beside the server: plugins, examples, what stands in for other people's services.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use super::eventually;
+use super::server::{MASTER_KEY, TestServer};
+
+/// Returns a path of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Returns something that the set-up makes, or says how to make it.
+pub fn set_up(path: &str) -> PathBuf {
+    let path = repository(path);
+    assert!(path.exists(), "no {path:?}: run tests/run.sh --setup once");
+    path
+}
+
+/// Returns a command that runs Python, with the packages of the tests.
+pub fn python() -> Command {
+    let mut command = Command::new(set_up(".venv/bin/python"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Returns a command that runs a plugin in Python for a server.
+pub fn python_plugin(server: &TestServer, path: &str) -> Command {
+    let mut command = python();
+    command
+        .arg(repository(path))
+        .env("SKYGEAR_ENDPOINT", &server.base_url)
+        .env("MASTER_KEY", MASTER_KEY);
+    command
+}
+
+/// A program that is ended with the test.
+pub struct Program(Child);
+
+impl Program {
+    /// Starts a program.
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Asks the program to end.
+    pub fn ask_to_end(&self) {
+        let pid = self.pid().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    }
+
+    /// Waits until the program has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the program ends", || self.0.try_wait().unwrap())
+    }
+
+    /// Asks the program to end and waits until it has done so in good order.
+    pub fn terminate(mut self) {
+        self.ask_to_end();
+        let status = self.wait();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
