@@ -440,6 +440,7 @@ fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {
         max_queue: limits.queue,
         rejoin_wait: limits.rejoin_wait,
         heartbeat: limits.heartbeat,
+        resume: limits.resume,
         drain: limits.drain.min(STEP_DEADLINE),
         max_message: limits.max_message,
         max_calls: limits.max_calls,

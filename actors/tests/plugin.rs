@@ -18,5 +18,7 @@ mod failures;
 mod lifecycle;
 #[path = "plugin/requests.rs"]
 mod requests;
+#[path = "plugin/resume.rs"]
+mod resume;
 #[path = "plugin/schedules.rs"]
 mod schedules;

@@ -97,6 +97,9 @@ pub struct PluginLimits {
     pub rejoin_wait: Duration,
     /// `PLUGIN_HEARTBEAT` in seconds, default 10.
     pub heartbeat: Duration,
+    /// How long a worker may take to come back to its session. `PLUGIN_RESUME` in seconds, default 15;
+    /// 0 for no coming back.
+    pub resume: Duration,
     /// `PLUGIN_DRAIN` in seconds, default 30.
     pub drain: Duration,
     /// The largest message. `PLUGIN_MAX_MESSAGE` in bytes, default 8 MiB.
@@ -253,6 +256,7 @@ fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {
         queue: size(reader.number("PLUGIN_QUEUE", 1000, 1..=1_000_000)),
         rejoin_wait: seconds(reader.seconds("PLUGIN_REJOIN_WAIT", 5)),
         heartbeat: seconds(reader.seconds("PLUGIN_HEARTBEAT", 10)).max(Duration::from_secs(1)),
+        resume: seconds(reader.seconds("PLUGIN_RESUME", 15)),
         drain: seconds(reader.seconds("PLUGIN_DRAIN", 30)),
         max_message: size(reader.number("PLUGIN_MAX_MESSAGE", 8 << 20, 1024..=1 << 30)),
         max_calls: size(reader.number("PLUGIN_MAX_CALLS", 64, 1..=65_536)),

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use super::caller::ApiReply;
 use super::connection::PluginConnection;
 use super::gate::{CallContext, Lineage, WorkerId};
-use super::protocol::{CancelReason, CloseCode, FrameError, Problem, WorkerFrame};
+use super::protocol::{CancelReason, CloseCode, FrameError, Problem, Resume, WorkerFrame};
+use super::transport::OutgoingSender;
 
 /// Something came from a worker, or its transport broke. Replies when the actor has dealt with it,
 /// so that a transport that waits for the reply is slowed to the actor's pace.
@@ -32,8 +33,19 @@ pub enum TransportEvent {
     Binary,
     /// A frame above the size limit.
     TooLarge,
-    /// The connection ended.
+    /// The connection ended; the worker may come back to its session.
     Closed,
+    /// The worker ended the connection in order: its session is over.
+    Goodbye,
+}
+
+/// Something came over the transport of another connection, which this session goes on over.
+/// Replies as [`FromTransport`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Relayed {
+    pub(super) link: WorkerId,
+    pub(super) event: TransportEvent,
 }
 
 /// The result of a request.
@@ -124,8 +136,29 @@ pub(super) struct Join {
     pub(super) label: String,
     pub(super) sdk: String,
     pub(super) generation: u64,
+    pub(super) session: Arc<str>,
     pub(super) window: usize,
     pub(super) address: Addr<PluginConnection>,
+}
+
+/// Looks for a session. Replies with its actor while its end is not known.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Addr<PluginConnection>>")]
+pub(super) struct FindSession {
+    pub(super) plugin: String,
+    pub(super) session: String,
+}
+
+/// A worker came back and claims a session. Replies with whether it goes on over the new transport.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub(super) struct Attach {
+    /// The connection that the worker came back over.
+    pub(super) link: WorkerId,
+    pub(super) sender: OutgoingSender,
+    pub(super) claim: Resume,
+    /// The window that it asks for, if it does.
+    pub(super) window: Option<u64>,
 }
 
 /// Why a worker is not taken.
@@ -148,21 +181,27 @@ pub(super) struct FromWorker {
 pub(super) enum Report {
     /// A request no longer takes a slot.
     Freed { ticket: u64 },
-    /// A request was not written: there is no room. The window as it is now, and whether the
-    /// transport is choked.
-    Returned {
-        job: Box<Job>,
-        window: usize,
-        is_choked: bool,
-    },
-    /// The window changed.
-    Window(usize),
-    /// The transport takes requests again.
-    Unchoked,
-    /// It wants no new requests.
-    Draining,
+    /// A request was not written: there is no room, as the capacity says.
+    Returned { job: Box<Job>, capacity: Capacity },
+    /// What it takes has changed.
+    Capacity(Capacity),
+    /// It came back to its session.
+    Resumed,
     /// It is gone; these requests may be sent to another worker.
     Gone { retry: Vec<Job> },
+}
+
+/// What a worker takes at the moment. Numbered: one that was delayed does not undo a later one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Capacity {
+    pub(super) number: u64,
+    pub(super) window: usize,
+    /// Too much waits to be written.
+    pub(super) is_choked: bool,
+    /// It wants no new requests.
+    pub(super) is_draining: bool,
+    /// Its transport is lost.
+    pub(super) is_suspended: bool,
 }
 
 /// `init` was answered, or not.
@@ -205,6 +244,8 @@ pub(super) enum Notice {
         reason: &'static str,
         reconnect: bool,
     },
+    /// It has missed too much: another registration counts. Ends a session that is suspended.
+    Outdated,
     /// Its end is known; nothing more will be sent to it.
     Stop,
 }

@@ -48,6 +48,12 @@ pub struct PluginsSettings {
     pub rejoin_wait: Duration,
     /// After how much silence a `ping` is sent; three times that is the end.
     pub heartbeat: Duration,
+    /// How long a session waits for its worker to come back; zero ends it at once.
+    pub resume: Duration,
+    /// How many messages that a worker has not acknowledged are kept for it.
+    pub max_kept: usize,
+    /// How many bytes of such messages are kept.
+    pub max_kept_bytes: usize,
     /// How long a draining worker may take.
     pub drain: Duration,
     /// The largest message, both ways.
@@ -84,6 +90,9 @@ impl Default for PluginsSettings {
             max_queue_bytes: 64 * 1024 * 1024,
             rejoin_wait: Duration::from_secs(5),
             heartbeat: Duration::from_secs(10),
+            resume: Duration::from_secs(15),
+            max_kept: 1000,
+            max_kept_bytes: 8 * 1024 * 1024,
             drain: Duration::from_secs(30),
             max_message: 8 * 1024 * 1024,
             max_calls: 64,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// What a transport is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub enum Outgoing {
     },
 }
 
-/// The actor's end.
-#[derive(Debug)]
+/// The actor's end. A clone is the same end, for the moment in which another actor takes it over.
+#[derive(Clone, Debug)]
 pub struct OutgoingSender {
     sender: mpsc::UnboundedSender<Outgoing>,
     meter: Arc<Meter>,
@@ -42,6 +42,8 @@ pub struct OutgoingReceiver {
 struct Meter {
     waiting_bytes: AtomicUsize,
     num_written: AtomicU64,
+    /// Told when goodbye was said.
+    goodbye: Notify,
 }
 
 /// Makes a channel.
@@ -63,6 +65,9 @@ pub fn channel() -> (OutgoingSender, OutgoingReceiver) {
 impl OutgoingSender {
     /// Puts a message into the channel; one for a transport that is gone is lost.
     pub fn push(&self, outgoing: Outgoing) {
+        if matches!(outgoing, Outgoing::Close { .. }) {
+            self.meter.goodbye.notify_one();
+        }
         let size = size_of(&outgoing);
         self.meter.waiting_bytes.fetch_add(size, Ordering::Relaxed);
         if self.sender.send(outgoing).is_err() {
@@ -89,6 +94,13 @@ impl OutgoingReceiver {
         let outgoing = self.receiver.recv().await?;
         self.under_way = size_of(&outgoing);
         Some(outgoing)
+    }
+
+    /// Waits until goodbye was said, whether or not it has been taken: a transport that cannot
+    /// write is to give up some time after this.
+    pub fn goodbye(&self) -> impl Future<Output = ()> + use<> {
+        let meter = Arc::clone(&self.meter);
+        async move { meter.goodbye.notified().await }
     }
 
     fn settle(&mut self) {

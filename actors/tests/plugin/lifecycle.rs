@@ -22,11 +22,10 @@ async fn a_worker_is_greeted_registered_and_made_ready_in_order() {
     world.quiet().await;
     assert_eq!(world.readiness(), Readiness::Unavailable);
     let mut worker = world.connect();
-    let welcome = worker
-        .hello(json!({"features": ["resume", "deliver"]}))
-        .await;
+    let welcome = worker.hello(json!({"features": ["resume", "x"]})).await;
     assert_eq!(welcome["resumed"], false);
-    assert_eq!(welcome["features"], json!([]));
+    assert_eq!(welcome["features"], json!(["resume"]));
+    assert_eq!(welcome["resume_ms"], 15_000);
     assert_eq!(welcome["heartbeat_ms"], 10_000);
     assert_eq!(
         (&welcome["max_calls"], &welcome["max_depth"]),

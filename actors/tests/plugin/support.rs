@@ -90,6 +90,8 @@ impl World {
             receiver,
             seq: 0,
             received: 0,
+            sent: Vec::new(),
+            claim: Json::Null,
         }
     }
 
@@ -192,18 +194,93 @@ pub(crate) struct Worker {
     pub(crate) address: Addr<PluginConnection>,
     receiver: OutgoingReceiver,
     seq: u64,
-    received: u64,
+    pub(crate) received: u64,
+    /// What it has sent, numbered, as far as it is not acknowledged.
+    sent: Vec<(u64, String)>,
+    /// Its session and the secret.
+    claim: Json,
 }
 
 impl Worker {
     /// Sends a message with its number.
-    pub(crate) async fn send(&mut self, mut message: Json) {
+    pub(crate) async fn send(&mut self, message: Json) {
+        let text = self.numbered(message);
+        self.send_text(&text).await;
+    }
+
+    /// Sends a message that does not arrive.
+    pub(crate) fn lose(&mut self, message: Json) {
+        self.numbered(message);
+    }
+
+    fn numbered(&mut self, mut message: Json) -> String {
         let kind = message["type"].as_str().unwrap().to_owned();
-        if !matches!(kind.as_str(), "hello" | "ping" | "pong") {
+        if kind == "hello" {
+            return message.to_string();
+        }
+        message["ack"] = json!(self.received);
+        if !matches!(kind.as_str(), "ping" | "pong") {
             self.seq += 1;
             message["seq"] = json!(self.seq);
+            self.sent.push((self.seq, message.to_string()));
         }
-        self.send_text(&message.to_string()).await;
+        message.to_string()
+    }
+
+    /// Its connection breaks; what was on its way to it is lost.
+    pub(crate) async fn break_link(&mut self) {
+        self.transport(TransportEvent::Closed).await;
+        while self.receiver.next().now_or_never().flatten().is_some() {}
+    }
+
+    /// Connects again and claims its session; sends again what the server has not received.
+    pub(crate) async fn come_back(&mut self, world: &World, more: Json) -> Json {
+        let fresh = world.connect();
+        self.address = fresh.address;
+        self.receiver = fresh.receiver;
+        let mut hello = json!({"features": ["resume"], "resume": self.claim.clone()});
+        hello["resume"]["received"] = json!(self.received);
+        for (name, value) in more.as_object().unwrap() {
+            hello[name] = value.clone();
+        }
+        self.say_hello(hello).await;
+        let welcome = self.expect("welcome").await;
+        if welcome["resumed"] == true {
+            let received = welcome["received"].as_u64().unwrap();
+            self.sent.retain(|(seq, _)| *seq > received);
+            for (_, text) in self.sent.clone() {
+                self.send_text(&text).await;
+            }
+        } else {
+            (self.seq, self.received) = (0, 0);
+            self.sent.clear();
+            self.keep_claim(&welcome);
+        }
+        welcome
+    }
+
+    fn keep_claim(&mut self, welcome: &Json) {
+        self.claim = json!({"session": welcome["session"], "secret": welcome["secret"]});
+    }
+
+    /// Returns what names its session.
+    pub(crate) fn claim(&self) -> Json {
+        self.claim.clone()
+    }
+
+    /// Goes on as if it were that worker.
+    pub(crate) fn take_claim_of(&mut self, other: &Self) {
+        self.claim = other.claim();
+        (self.seq, self.received) = (other.seq, other.received);
+    }
+
+    pub(crate) fn num_unacknowledged(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Says that it is done and hangs up.
+    pub(crate) async fn say_goodbye(mut self) {
+        self.transport(TransportEvent::Goodbye).await;
     }
 
     /// Sends a text as it is.
@@ -243,6 +320,8 @@ impl Worker {
     /// Answers pings; passes on everything else. Numbers must be without gaps.
     async fn consider(&mut self, seen: Seen) -> Option<Seen> {
         if let Seen::Message(message) = &seen {
+            let ack = message["ack"].as_u64().unwrap_or_default();
+            self.sent.retain(|(seq, _)| *seq > ack);
             match message["type"].as_str().unwrap() {
                 "ping" => {
                     self.send(json!({"type": "pong"})).await;
@@ -287,7 +366,9 @@ impl Worker {
     /// Says hello as a worker of plugin `P` unless told otherwise, and is welcomed.
     pub(crate) async fn hello(&mut self, more: Json) -> Json {
         self.say_hello(more).await;
-        self.expect("welcome").await
+        let welcome = self.expect("welcome").await;
+        self.keep_claim(&welcome);
+        welcome
     }
 
     pub(crate) async fn say_hello(&mut self, more: Json) {

@@ -16,29 +16,42 @@ use crate::socket::incoming::Incoming;
 /// How long a worker may take to answer the server's goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Moves messages until either side is gone, and tells the actor.
+/// Moves messages until either side is gone, and tells the actor. A worker that takes nothing, not
+/// even the goodbye, is left.
 pub(super) async fn run(
     session: Session,
     stream: AggregatedMessageStream,
     outgoing: OutgoingReceiver,
     actor: Addr<PluginConnection>,
 ) {
+    let goodbye = outgoing.goodbye();
     let reading = read(Incoming::new(stream), session.clone(), &actor);
     let writing = write(session, outgoing);
+    let given_up = async {
+        goodbye.await;
+        tokio::time::sleep(FAREWELL).await;
+    };
     tokio::pin!(reading, writing);
-    tokio::select! {
-        () = &mut reading => {}
+    let end = tokio::select! {
+        end = &mut reading => end,
         () = &mut writing => {
             // What the worker has sent is still read, so that the goodbye is not cut off.
-            let _ = tokio::time::timeout(FAREWELL, &mut reading).await;
+            let end = tokio::time::timeout(FAREWELL, &mut reading).await;
+            end.unwrap_or(TransportEvent::Closed)
         }
-    }
+        () = given_up => TransportEvent::Closed,
+    };
     // The actor may be gone before; then it knows.
-    let _ = actor.send(FromTransport(TransportEvent::Closed)).await;
+    let _ = actor.send(FromTransport(end)).await;
 }
 
-/// Reads; waits for the actor after each message, so that a flood is slowed to its pace.
-async fn read(mut incoming: Incoming, mut session: Session, actor: &Addr<PluginConnection>) {
+/// Reads; waits for the actor after each message, so that a flood is slowed to its pace. Returns how
+/// it ended.
+async fn read(
+    mut incoming: Incoming,
+    mut session: Session,
+    actor: &Addr<PluginConnection>,
+) -> TransportEvent {
     while let Some(message) = incoming.next().await {
         let event = match message {
             Ok(AggregatedMessage::Text(text)) => TransportEvent::Frame(protocol::parse(&text)),
@@ -49,18 +62,28 @@ async fn read(mut incoming: Incoming, mut session: Session, actor: &Addr<PluginC
                 continue;
             }
             Ok(AggregatedMessage::Pong(_)) => continue,
-            Ok(AggregatedMessage::Close(_)) => return,
+            Ok(AggregatedMessage::Close(reason)) => return farewell(reason.as_ref()),
             Err(error) => match misdeed(&error) {
                 Some(event) => {
                     let _ = actor.send(FromTransport(event)).await;
-                    return wait_for_end().await;
+                    wait_for_end().await;
+                    return TransportEvent::Closed;
                 }
-                None => return,
+                None => return TransportEvent::Closed,
             },
         };
         if actor.send(FromTransport(event)).await.is_err() {
-            return;
+            break;
         }
+    }
+    TransportEvent::Closed
+}
+
+/// Only a worker that is done says so; any other code may be a proxy's, and the worker comes back.
+fn farewell(reason: Option<&CloseReason>) -> TransportEvent {
+    match reason {
+        Some(reason) if reason.code == CloseCode::Normal => TransportEvent::Goodbye,
+        _ => TransportEvent::Closed,
     }
 }
 

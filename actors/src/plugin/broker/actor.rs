@@ -90,14 +90,15 @@ impl Plugins {
             Report::Freed { ticket } => {
                 self.free(ticket);
             }
-            Report::Returned {
-                job,
-                window,
-                is_choked,
-            } => return self.take_back(worker, job, (window, is_choked), ctx),
-            Report::Window(window) => self.update(worker, |known| known.window = window),
-            Report::Unchoked => self.update(worker, |known| known.is_choked = false),
-            Report::Draining => self.update(worker, |known| known.is_draining = true),
+            Report::Returned { job, capacity } => {
+                return self.take_back(worker, job, capacity, ctx);
+            }
+            Report::Capacity(capacity) => self.update(worker, |known| known.note(capacity)),
+            Report::Resumed => {
+                if let Some((_, plugin)) = self.home_of(worker) {
+                    plugin.num_resumed += 1;
+                }
+            }
             Report::Gone { retry } => return self.remove_worker(worker, retry, ctx),
         }
         if let Some((index, _)) = self.home_of(worker) {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use actix::fut::wrap_future;
-use actix::{AsyncContext, Context, Handler};
+use actix::{AsyncContext, Context, Handler, MessageResult};
 use tokio::time::Instant;
 
 use super::actor::{Phase, Plugins, notify};
 use super::lifecycle::{self, Herald};
 use super::plugin::{Active, Plugin, Stage, Worker};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Answer, Configured, Initialised, Join, Notice, Prepared, Refusal};
+use crate::plugin::messages::{
+    Answer, Capacity, Configured, FindSession, Initialised, Join, Notice, Prepared, Refusal,
+};
 use crate::plugin::points::{Points, Readiness};
 use crate::plugin::protocol::{CloseCode, Problem};
 use crate::plugin::registration::{Registration, problem};
@@ -42,12 +44,15 @@ impl Plugins {
             sdk: join.sdk,
             address: join.address.clone(),
             generation: join.generation,
-            window: join.window,
+            session: join.session,
+            capacity: Capacity {
+                window: join.window,
+                ..Capacity::default()
+            },
             in_use: 0,
             stage: Stage::Greeted,
             registration: None,
             is_draining: false,
-            is_choked: false,
         });
         plugin.note_home();
         let name = Arc::clone(&plugin.name);
@@ -81,9 +86,9 @@ impl Plugins {
         let Some(plugin) = self.plugins.get_mut(index) else {
             return false;
         };
-        let Some(known) = plugin.worker_mut(worker) else {
+        if plugin.worker(worker).is_none() {
             return false;
-        };
+        }
         let registration = match registration {
             Ok(registration) => Arc::new(registration),
             Err(problems) => {
@@ -96,6 +101,10 @@ impl Plugins {
             }
         };
         let counts = registration.counts();
+        end_outdated(plugin, worker, &registration);
+        let Some(known) = plugin.worker_mut(worker) else {
+            return false;
+        };
         known.stage = Stage::Initialised;
         known.registration = Some(Arc::clone(&registration));
         let generation = known.generation;
@@ -135,7 +144,8 @@ impl Plugins {
             }
         }
         let plugin = self.plugins.get(index);
-        if plugin.is_some_and(|plugin| differs(plugin, worker, &registration)) {
+        let is_here = |peer: &Worker| !peer.capacity.is_suspended;
+        if plugin.is_some_and(|plugin| differing(plugin, worker, &registration).any(is_here)) {
             let message = "differs from the other workers' of the same generation";
             problems.push(problem("init", "", message));
         }
@@ -347,14 +357,28 @@ impl Plugins {
     }
 }
 
-/// Whether a connected worker of the same generation has registered something else.
-fn differs(plugin: &Plugin, id: WorkerId, registration: &Registration) -> bool {
+/// Returns the other workers of the same generation that have registered something else.
+fn differing<'a>(
+    plugin: &'a Plugin,
+    id: WorkerId,
+    registration: &'a Registration,
+) -> impl Iterator<Item = &'a Worker> {
     let generation = plugin.worker(id).map(|worker| worker.generation);
-    let peers = plugin.workers.iter().filter(|worker| {
-        worker.id != id && Some(worker.generation) == generation && !worker.is_draining
-    });
-    let mut registered = peers.filter_map(|worker| worker.registration.as_deref());
-    registered.any(|theirs| theirs != registration)
+    plugin.workers.iter().filter(move |worker| {
+        let theirs = worker.registration.as_deref();
+        worker.id != id
+            && Some(worker.generation) == generation
+            && !worker.is_draining
+            && theirs.is_some_and(|theirs| theirs != registration)
+    })
+}
+
+/// Ends the sessions of lost workers that have registered something else: one that was started
+/// anew with other points need not wait for what it was before.
+fn end_outdated(plugin: &Plugin, id: WorkerId, registration: &Registration) {
+    for worker in differing(plugin, id, registration) {
+        notify(&worker.address, Notice::Outdated);
+    }
 }
 
 fn refusal(code: CloseCode, reason: &str) -> Refusal {
@@ -369,6 +393,18 @@ impl Handler<Join> for Plugins {
 
     fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<(), Refusal> {
         Self::join(self, join, ctx)
+    }
+}
+
+impl Handler<FindSession> for Plugins {
+    type Result = MessageResult<FindSession>;
+
+    fn handle(&mut self, find: FindSession, _: &mut Context<Self>) -> Self::Result {
+        let plugin = self.index_of(&find.plugin);
+        let plugin = plugin.and_then(|index| self.plugins.get(index));
+        let mut workers = plugin.into_iter().flat_map(|plugin| &plugin.workers);
+        let worker = workers.find(|worker| *worker.session == *find.session);
+        MessageResult(worker.map(|worker| worker.address.clone()))
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::Job;
+use crate::plugin::messages::{Capacity, Job};
 use crate::plugin::registration::Registration;
 
 /// A plugin.
@@ -30,6 +30,7 @@ pub(super) struct Plugin {
     pub(super) is_watched: bool,
     pub(super) num_dispatched: u64,
     pub(super) num_lost: u64,
+    pub(super) num_resumed: u64,
 }
 
 /// The registration that counts.
@@ -45,15 +46,16 @@ pub(super) struct Active {
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) label: String,
+    pub(super) session: Arc<str>,
     pub(super) sdk: String,
     pub(super) address: Addr<PluginConnection>,
     pub(super) generation: u64,
-    pub(super) window: usize,
+    /// What it takes, as it said last.
+    pub(super) capacity: Capacity,
     pub(super) in_use: usize,
     pub(super) stage: Stage,
     pub(super) registration: Option<Arc<Registration>>,
     pub(super) is_draining: bool,
-    pub(super) is_choked: bool,
 }
 
 /// How far a worker is.
@@ -96,6 +98,7 @@ impl Plugin {
             is_watched: false,
             num_dispatched: 0,
             num_lost: 0,
+            num_resumed: 0,
         }
     }
 
@@ -117,18 +120,21 @@ impl Plugin {
 
     /// Picks the worker with the smallest share of its window in use, any of those with the same.
     pub(super) fn pick(&self, stage: Stage) -> Option<WorkerId> {
-        let has_room = |worker: &&Worker| !worker.is_choked && worker.in_use < worker.window;
+        let has_room = |worker: &&Worker| worker.has_room();
         least(self.serving(stage).filter(has_room))
     }
 
     /// Picks a worker for a request that does not wait for a window.
     pub(super) fn pick_any(&self, stage: Stage) -> Option<WorkerId> {
-        least(self.serving(stage))
+        let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
+        least(self.serving(stage).filter(is_here))
     }
 
-    /// Returns the first worker at or beyond a stage, of the registration that counts.
+    /// Returns the first worker at or beyond a stage, of the registration that counts; one whose
+    /// transport is lost only when all are.
     pub(super) fn first(&self, stage: Stage) -> Option<&Worker> {
-        self.serving(stage).next()
+        let serving = self.serving(stage);
+        serving.min_by_key(|worker| worker.capacity.is_suspended)
     }
 
     /// Whether a request may be sent again after a loss.
@@ -139,7 +145,7 @@ impl Plugin {
 
     /// Notes whether any worker may get requests, now or soon.
     pub(super) fn note_home(&mut self) {
-        let has_home = self.workers.iter().any(|worker| !worker.is_draining);
+        let has_home = self.workers.iter().any(Worker::is_present);
         if has_home {
             self.homeless_since = None;
         } else {
@@ -156,12 +162,33 @@ impl Plugin {
     }
 }
 
+impl Worker {
+    /// Takes in what it says of itself, unless something later is known.
+    pub(super) fn note(&mut self, capacity: Capacity) {
+        if capacity.number > self.capacity.number {
+            self.capacity = capacity;
+            self.is_draining |= capacity.is_draining;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let capacity = self.capacity;
+        !capacity.is_choked && !capacity.is_suspended && self.in_use < capacity.window
+    }
+
+    /// Whether it may get requests, now or soon.
+    fn is_present(&self) -> bool {
+        !self.is_draining && !self.capacity.is_suspended
+    }
+}
+
 /// Shares are compared as fractions of integers.
 fn least<'a>(workers: impl Iterator<Item = &'a Worker>) -> Option<WorkerId> {
     let mut best: Vec<&Worker> = Vec::new();
     for worker in workers {
         let share = |other: &&Worker| {
-            (worker.in_use * other.window.max(1)).cmp(&(other.in_use * worker.window.max(1)))
+            let (ours, theirs) = (worker.capacity.window.max(1), other.capacity.window.max(1));
+            (worker.in_use * theirs).cmp(&(other.in_use * ours))
         };
         match best.first().map(share) {
             Some(std::cmp::Ordering::Greater) => continue,

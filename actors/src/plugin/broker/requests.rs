@@ -11,7 +11,7 @@ use super::actor::{Phase, Plugins, Running, notify};
 use super::plugin::Stage;
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Abandon, Dispatch, Job, Lane, Notice};
+use crate::plugin::messages::{Abandon, Capacity, Dispatch, Job, Lane, Notice};
 
 impl Plugins {
     pub(super) fn ask(&mut self, mut job: Box<Job>, ctx: &mut Context<Self>) {
@@ -187,14 +187,11 @@ impl Plugins {
         &mut self,
         worker: WorkerId,
         job: Box<Job>,
-        (window, is_choked): (usize, bool),
+        capacity: Capacity,
         ctx: &mut Context<Self>,
     ) {
         self.free(job.ticket);
-        self.update(worker, |known| {
-            known.window = window;
-            known.is_choked = is_choked;
-        });
+        self.update(worker, |known| known.note(capacity));
         let index = self.index_of(&job.plugin);
         match (job.lane, index) {
             (Lane::Lifecycle, _) | (_, None) => {}

@@ -41,7 +41,9 @@ pub struct PluginState {
     pub dispatched: u64,
     /// Workers that were lost, ever.
     pub lost: u64,
-    /// The connected ones.
+    /// Workers that came back to their sessions, ever.
+    pub resumed: u64,
+    /// The connected ones, and those that are waited for.
     pub workers: Vec<WorkerState>,
 }
 
@@ -66,6 +68,8 @@ pub struct WorkerState {
     pub is_draining: bool,
     /// Whether its connection takes nothing at the moment.
     pub is_choked: bool,
+    /// Whether its connection is lost and it is waited for.
+    pub is_suspended: bool,
 }
 
 impl PluginState {
@@ -82,6 +86,7 @@ impl PluginState {
             in_flight: plugin.workers.iter().map(|worker| worker.in_use).sum(),
             dispatched: plugin.num_dispatched,
             lost: plugin.num_lost,
+            resumed: plugin.num_resumed,
             workers: plugin.workers.iter().map(WorkerState::of).collect(),
         }
     }
@@ -95,10 +100,11 @@ impl WorkerState {
             sdk: worker.sdk.clone(),
             generation: worker.generation,
             stage: format!("{:?}", worker.stage),
-            window: worker.window,
+            window: worker.capacity.window,
             in_use: worker.in_use,
             is_draining: worker.is_draining,
-            is_choked: worker.is_choked,
+            is_choked: worker.capacity.is_choked,
+            is_suspended: worker.capacity.is_suspended,
         }
     }
 }

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::calls::Calls;
+use super::link::Link;
 use super::outbox::Outbox;
 use super::requests::{Answered, Requests, ticket_of};
 use crate::plugin::broker::Plugins;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::errors::{Unavailable, result_of, unavailable};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{FromTransport, FromWorker, Report, TransportEvent};
+use crate::plugin::messages::{Capacity, FromWorker, Report, TransportEvent};
 use crate::plugin::protocol::{
-    CloseCode, FrameError, MAX_WINDOW, Outcome, ResponseMessage, ServerMessage, WorkerFrame,
-    WorkerMessage,
+    CloseCode, MAX_WINDOW, Outcome, ResponseMessage, ServerMessage, WorkerFrame, WorkerMessage,
 };
 use crate::plugin::settings::PluginsSettings;
 use crate::plugin::transport::OutgoingSender;
@@ -36,13 +37,24 @@ pub struct PluginConnection {
     pub(super) api: Arc<dyn ApiCaller>,
     pub(super) plugins: Addr<Plugins>,
     pub(super) state: State,
+    pub(super) link: Link,
+    /// Names the session to the worker.
+    pub(super) session: Arc<str>,
+    /// What the worker shows when it comes back.
+    pub(super) secret: String,
+    /// What both sides are able to.
+    pub(super) features: Vec<&'static str>,
     pub(super) outbox: Outbox,
     pub(super) window: usize,
     pub(super) requests: Requests,
     pub(super) calls: Calls,
     pub(super) is_choked: bool,
+    /// How often `Plugins` was told what the worker takes.
+    num_capacities: u64,
     /// The highest number received.
     received: u64,
+    /// The size of what was received and not acknowledged.
+    unacknowledged_bytes: usize,
     pub(super) last_received: Instant,
     /// Since when odd messages are counted, and how many there were.
     oddities: (Instant, u32),
@@ -65,6 +77,16 @@ pub(super) enum State {
     Closed,
 }
 
+impl State {
+    /// Whether the server leaves.
+    pub(super) fn is_for_restart(self) -> bool {
+        let State::Draining { closing, .. } = self else {
+            return false;
+        };
+        closing == Some(CloseCode::Restart)
+    }
+}
+
 impl PluginConnection {
     /// Starts the actor of a new connection on the caller's thread.
     pub(in crate::plugin) fn begin(
@@ -83,36 +105,80 @@ impl PluginConnection {
             api,
             plugins,
             state: State::Connected,
+            link: Link::Up(id),
+            session: format!("s-{}", Uuid::new_v4().simple()).into(),
+            secret: Uuid::new_v4().simple().to_string(),
+            features: Vec::new(),
             window: 0,
             requests: Requests::default(),
             calls: Calls::default(),
             is_choked: false,
+            num_capacities: 0,
             received: 0,
+            unacknowledged_bytes: 0,
             last_received: now,
             oddities: (now, 0),
         }
         .start()
     }
 
-    fn receive(&mut self, event: TransportEvent, ctx: &mut Context<Self>) {
+    /// Takes what a transport brings, unless the session goes on without it.
+    pub(super) fn receive(
+        &mut self,
+        link: WorkerId,
+        event: TransportEvent,
+        ctx: &mut Context<Self>,
+    ) {
+        let is_current = matches!(self.link, Link::Up(current) if current == link);
+        if self.state == State::Closed || !is_current {
+            return;
+        }
         self.last_received = Instant::now();
         match event {
-            _ if self.state == State::Closed => {}
             TransportEvent::Frame(Ok(frame)) => self.receive_frame(frame, ctx),
-            TransportEvent::Frame(Err(error)) => self.refuse_frame(&error, ctx),
+            TransportEvent::Frame(Err(error)) => self.break_off(&error.to_string(), ctx),
             TransportEvent::Binary => self.break_off("a binary frame", ctx),
-            TransportEvent::TooLarge => self.close(CloseCode::TooLarge, "message too large", ctx),
-            TransportEvent::Closed => self.end(ctx),
+            TransportEvent::TooLarge => self.refuse_size(ctx),
+            TransportEvent::Closed => self.lose_link(ctx),
+            TransportEvent::Goodbye => self.end(ctx),
         }
     }
 
-    fn refuse_frame(&mut self, error: &FrameError, ctx: &mut Context<Self>) {
-        self.break_off(&error.to_string(), ctx);
+    fn refuse_size(&mut self, ctx: &mut Context<Self>) {
+        self.close(CloseCode::TooLarge, "message too large", ctx);
     }
 
     fn receive_frame(&mut self, frame: WorkerFrame, ctx: &mut Context<Self>) {
+        if frame.size > self.outbox.max_message {
+            return self.refuse_size(ctx);
+        }
+        if !self.outbox.acknowledge(frame.ack.unwrap_or_default()) {
+            self.warn("an ack for what was never sent", ctx);
+        }
+        if self.outbox.acknowledged() == self.received {
+            self.unacknowledged_bytes = 0;
+        }
+        self.unacknowledged_bytes += frame.size;
+        self.sort_frame(frame, ctx);
+        self.acknowledge_soon(ctx);
+    }
+
+    /// A worker keeps what it has sent until it is told that it was received; when the server has
+    /// nothing else to say for long, it says that.
+    fn acknowledge_soon(&mut self, ctx: &mut Context<Self>) {
+        const MAX_MESSAGES: u64 = 100;
+        const MAX_BYTES: usize = 1024 * 1024;
+        let num_messages = self.received - self.outbox.acknowledged();
+        if num_messages >= MAX_MESSAGES
+            || (num_messages > 0 && self.unacknowledged_bytes >= MAX_BYTES)
+        {
+            self.post(&ServerMessage::Ping, ctx);
+        }
+    }
+
+    fn sort_frame(&mut self, frame: WorkerFrame, ctx: &mut Context<Self>) {
         match (self.state, frame.message) {
-            (State::Connected, WorkerMessage::Hello(hello)) => self.join(hello, ctx),
+            (State::Connected, WorkerMessage::Hello(hello)) => self.greet(*hello, ctx),
             (State::Connected, _) => self.break_off("hello should be the first message", ctx),
             (_, WorkerMessage::Hello(_)) => self.break_off("a second hello", ctx),
             (_, WorkerMessage::Ping) => self.post(&ServerMessage::Pong, ctx),
@@ -185,14 +251,14 @@ impl PluginConnection {
         self.settle(ctx);
     }
 
-    fn set_window(&mut self, size: u64, ctx: &mut Context<Self>) {
+    pub(super) fn set_window(&mut self, size: u64, ctx: &mut Context<Self>) {
         let asked = to_size(size);
         let before = std::mem::replace(&mut self.window, asked.min(MAX_WINDOW));
         if self.window != asked {
             self.warn(&format!("window is {} now", self.window), ctx);
         }
         if self.window != before {
-            self.report(Report::Window(self.window));
+            self.tell_capacity();
         }
     }
 
@@ -207,11 +273,11 @@ impl PluginConnection {
         self.bound_outbox(ctx);
     }
 
-    /// Closes a connection whose worker lets replies pile up.
+    /// Hangs up on a worker that lets replies pile up.
     pub(super) fn bound_outbox(&mut self, ctx: &mut Context<Self>) {
         const REPLIES: usize = 4;
         if self.outbox.waiting_bytes() > self.settings.send_buffer * REPLIES {
-            self.close(CloseCode::HeartbeatLost, "does not read", ctx);
+            self.hang_up("does not read", ctx);
         }
     }
 
@@ -251,8 +317,11 @@ impl PluginConnection {
     }
 
     /// Ends the session: what the worker had is lost, unless it may be sent again.
-    fn end(&mut self, ctx: &mut Context<Self>) {
-        let was_known = !matches!(self.state, State::Connected);
+    pub(super) fn end(&mut self, ctx: &mut Context<Self>) {
+        if self.state == State::Closed {
+            return;
+        }
+        let was_known = self.state != State::Connected;
         self.state = State::Closed;
         let mut retry = Vec::new();
         for mut job in self.requests.take_waiting() {
@@ -267,6 +336,24 @@ impl PluginConnection {
         } else {
             ctx.stop();
         }
+    }
+
+    /// Returns what the worker takes.
+    pub(super) fn capacity(&mut self) -> Capacity {
+        self.num_capacities += 1;
+        Capacity {
+            number: self.num_capacities,
+            window: self.window,
+            is_choked: self.is_choked,
+            is_draining: matches!(self.state, State::Draining { .. }),
+            is_suspended: self.is_suspended(),
+        }
+    }
+
+    /// Tells `Plugins` what the worker takes.
+    pub(super) fn tell_capacity(&mut self) {
+        let capacity = self.capacity();
+        self.report(Report::Capacity(capacity));
     }
 
     /// Tells `Plugins`; a full mailbox delays the word but does not lose it.
@@ -293,19 +380,11 @@ impl Actor for PluginConnection {
         // A worker may have a full window of answers under way.
         ctx.set_mailbox_capacity(MAX_WINDOW);
         ctx.run_later(self.settings.hello_timeout, |this, ctx| {
-            if this.state == State::Connected {
+            if this.state == State::Connected && matches!(this.link, Link::Up(_)) {
                 this.close(CloseCode::NoHello, "no hello", ctx);
             }
         });
         ctx.run_interval(self.settings.heartbeat / 4, Self::tick);
-    }
-}
-
-impl Handler<FromTransport> for PluginConnection {
-    type Result = ();
-
-    fn handle(&mut self, message: FromTransport, ctx: &mut Context<Self>) {
-        self.receive(message.0, ctx);
     }
 }
 

@@ -50,7 +50,9 @@ impl PluginConnection {
     /// Whether the window and the transport take one more.
     fn has_room(&self, job: &Job) -> bool {
         match self.state {
+            // Whom they are for is waited for: what is sent now is kept for it.
             State::Open | State::Draining { .. } if job.lane != Lane::Window => true,
+            State::Open if self.is_suspended() => false,
             State::Open => {
                 self.requests.num_plain() < self.window
                     && self.outbox.waiting_bytes() <= self.settings.send_buffer
@@ -65,11 +67,8 @@ impl PluginConnection {
             self.is_choked = true;
             self.watch_choke(ctx);
         }
-        self.report(Report::Returned {
-            job,
-            window: self.window,
-            is_choked,
-        });
+        let capacity = self.capacity();
+        self.report(Report::Returned { job, capacity });
     }
 
     fn watch_choke(&mut self, ctx: &mut Context<Self>) {
@@ -78,7 +77,7 @@ impl PluginConnection {
                 this.watch_choke(ctx);
             } else {
                 this.is_choked = false;
-                this.report(Report::Unchoked);
+                this.tell_capacity();
             }
         });
     }
@@ -111,6 +110,13 @@ impl PluginConnection {
         if self.requests.give_up(ticket, Instant::now()) {
             let id = id_of(ticket);
             self.post(&ServerMessage::Cancel { id: &id, reason }, ctx);
+        }
+    }
+
+    /// Tells the worker to stop working on everything.
+    pub(super) fn cancel_all(&mut self, reason: CancelReason, ctx: &mut Context<Self>) {
+        for ticket in self.requests.awaited() {
+            self.cancel_request(ticket, reason, ctx);
         }
     }
 
@@ -260,6 +266,8 @@ impl Handler<Notice> for PluginConnection {
             Notice::Registered(outcome) => self.tell_registered(outcome, ctx),
             Notice::Ready => self.post(&ServerMessage::Ready { state: "ready" }, ctx),
             Notice::Drain { reason, reconnect } => self.begin_drain(reason, reconnect, ctx),
+            Notice::Outdated if self.is_suspended() => self.end(ctx),
+            Notice::Outdated => {}
             Notice::Stop => ctx.stop(),
         }
     }

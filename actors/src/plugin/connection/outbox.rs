@@ -1,18 +1,24 @@
-//! What goes out to a worker: written, numbered and measured.
+//! What goes out to a worker: written, numbered, measured, and kept until it is acknowledged.
 
 use tokio::time::Instant;
 
+use super::kept::Kept;
 use crate::plugin::errors;
 use crate::plugin::protocol::{CloseCode, ServerFrame, ServerMessage};
 use crate::plugin::transport::{Outgoing, OutgoingSender};
 use skytrail_schema::code::ApiError;
 
-/// The outgoing half of a session.
+/// The outgoing half of a session. It outlives its transports: without one, messages are numbered
+/// and kept.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    sender: OutgoingSender,
+    sender: Option<OutgoingSender>,
     /// The last number given.
     seq: u64,
+    /// For workers that can come back.
+    kept: Option<Kept>,
+    /// The highest number whose receipt was told.
+    acknowledged: u64,
     /// The largest message that the worker takes.
     pub(super) max_message: usize,
     /// When something was last sent.
@@ -25,12 +31,19 @@ impl Outbox {
     pub(super) fn new(sender: OutgoingSender, max_message: usize) -> Self {
         let now = Instant::now();
         Self {
-            sender,
+            sender: Some(sender),
             seq: 0,
+            kept: None,
+            acknowledged: 0,
             max_message,
             last_sent: now,
             progress: (now, 0),
         }
+    }
+
+    /// Keeps from now on what the worker has not acknowledged.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        self.kept = Some(kept);
     }
 
     /// Sends a message.
@@ -49,28 +62,89 @@ impl Outbox {
         if text.len() > self.max_message {
             return Err(errors::too_large(text.len(), self.max_message));
         }
-        self.seq = seq.unwrap_or(self.seq);
-        self.last_sent = Instant::now();
-        self.sender.push(Outgoing::Text(text));
+        if let Some(seq) = seq {
+            self.seq = seq;
+            if let Some(kept) = &mut self.kept {
+                kept.push(seq, text.clone());
+            }
+        }
+        self.acknowledged = ack;
+        self.push(text);
         Ok(())
     }
 
-    /// Says goodbye.
-    pub(super) fn close(&self, code: CloseCode, reason: &str) {
-        self.sender.push(Outgoing::Close {
-            code: code.number(),
-            reason: reason.to_owned(),
-        });
+    fn push(&mut self, text: String) {
+        if let Some(sender) = &self.sender {
+            self.last_sent = Instant::now();
+            sender.push(Outgoing::Text(text));
+        }
+    }
+
+    /// The worker has received everything up to a number. Says whether that was ever sent.
+    pub(super) fn acknowledge(&mut self, ack: u64) -> bool {
+        if let Some(kept) = &mut self.kept {
+            kept.acknowledge(ack.min(self.seq));
+        }
+        ack <= self.seq
+    }
+
+    /// Returns the highest number whose receipt the worker was told.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Whether a worker that has received everything up to a number can go on from there.
+    pub(super) fn can_go_on_after(&self, received: u64) -> bool {
+        let kept = self.kept.as_ref();
+        received <= self.seq && kept.is_some_and(|kept| kept.has_all_after(received))
+    }
+
+    /// Goes on over another transport.
+    pub(super) fn attach(&mut self, sender: OutgoingSender) {
+        self.progress = (Instant::now(), sender.num_written());
+        self.sender = Some(sender);
+    }
+
+    /// Sends again what the worker has not received.
+    pub(super) fn send_again(&mut self, received: u64) {
+        self.acknowledge(received);
+        if let (Some(kept), Some(sender)) = (&self.kept, &self.sender) {
+            for text in kept.after(received) {
+                sender.push(Outgoing::Text(text.to_owned()));
+            }
+        }
+    }
+
+    /// Returns the transport's end, for a session that goes on over it.
+    pub(super) fn sender(&self) -> Option<OutgoingSender> {
+        self.sender.clone()
+    }
+
+    /// Says goodbye, if anybody hears it, and lets go of the transport.
+    pub(super) fn close(&mut self, code: CloseCode, reason: &str) {
+        if let Some(sender) = self.detach() {
+            sender.push(Outgoing::Close {
+                code: code.number(),
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// Lets go of the transport.
+    pub(super) fn detach(&mut self) -> Option<OutgoingSender> {
+        self.sender.take()
     }
 
     /// Returns how many bytes wait to be written.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.sender.waiting_bytes()
+        let sender = self.sender.as_ref();
+        sender.map_or(0, OutgoingSender::waiting_bytes)
     }
 
     /// Returns since when messages wait and none was written, as far as this was called often.
     pub(super) fn stalled_since(&mut self, now: Instant) -> Option<Instant> {
-        let written = self.sender.num_written();
+        let sender = self.sender.as_ref();
+        let written = sender.map_or(0, OutgoingSender::num_written);
         if written != self.progress.1 || self.waiting_bytes() == 0 {
             self.progress = (now, written);
             return None;

@@ -96,6 +96,13 @@ impl Requests {
             .collect()
     }
 
+    /// Returns the requests that nobody has given up.
+    pub(super) fn awaited(&self) -> Vec<u64> {
+        let awaited = |pending: &&Pending| pending.given_up_at.is_none();
+        let all = self.by_ticket.values().filter(awaited);
+        all.map(|pending| pending.job.ticket).collect()
+    }
+
     /// Counts the slots of requests that were given up longer ago than this.
     pub(super) fn num_stuck(&self, now: Instant, after: Duration) -> usize {
         let is_stuck = |pending: &&Pending| {

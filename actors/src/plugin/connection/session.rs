@@ -6,27 +6,40 @@ use std::time::Duration;
 use actix::fut::wrap_future;
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::actor::{PluginConnection, State, quote, to_millis, to_size};
-use crate::plugin::messages::{Join, Refusal, Report};
+use super::kept::Kept;
+use super::link::Link;
+use crate::plugin::messages::{Join, Refusal};
 use crate::plugin::protocol::{
-    CancelReason, CloseCode, DEFAULT_WINDOW, Hello, MAX_WINDOW, ServerMessage, WelcomeMessage,
+    CancelReason, CloseCode, DEFAULT_WINDOW, Hello, MAX_WINDOW, RESUME, ServerMessage,
+    WelcomeMessage,
 };
 
 impl PluginConnection {
+    /// A worker comes, or comes back.
+    pub(super) fn greet(&mut self, mut hello: Hello, ctx: &mut Context<Self>) {
+        match hello.resume.take() {
+            Some(claim) => self.claim(hello, claim, ctx),
+            None => self.join(hello, ctx),
+        }
+    }
+
+    /// Begins a session.
     pub(super) fn join(&mut self, hello: Hello, ctx: &mut Context<Self>) {
         let asked = hello.window.map_or(DEFAULT_WINDOW, to_size);
         self.window = asked.clamp(1, MAX_WINDOW);
         self.plugin = hello.plugin.as_str().into();
         let theirs = hello.max_message.map_or(usize::MAX, to_size);
         self.outbox.max_message = self.settings.max_message.min(theirs);
+        self.negotiate(&hello.features);
         let join = Join {
             worker: self.id,
             plugin: hello.plugin,
             label: quote(&hello.worker).to_owned(),
             sdk: quote(&hello.sdk).to_owned(),
             generation: hello.generation,
+            session: Arc::clone(&self.session),
             window: self.window,
             address: ctx.address(),
         };
@@ -34,32 +47,63 @@ impl PluginConnection {
         let answer = wrap_future::<_, Self>(self.plugins.send(join));
         // Nothing else is read or sent before the answer, which is only a look into a table away.
         ctx.wait(answer.map(move |answer, this, ctx| match answer {
-            Ok(Ok(())) => this.welcome(is_clamped, ctx),
+            Ok(Ok(())) => this.begin_session(is_clamped, ctx),
             Ok(Err(Refusal { code, reason })) => this.close(code, &reason, ctx),
             Err(_) => this.close(CloseCode::Restart, "the server stops", ctx),
         }));
     }
 
-    fn welcome(&mut self, is_clamped: bool, ctx: &mut Context<Self>) {
+    /// Notes what both sides are able to.
+    fn negotiate(&mut self, theirs: &[String]) {
+        let mut ours = Vec::new();
+        if !self.settings.resume.is_zero() {
+            ours.push(RESUME);
+        }
+        ours.retain(|feature| theirs.iter().any(|known| known == feature));
+        self.features = ours;
+        if self.has_feature(RESUME) {
+            let settings = &self.settings;
+            let kept = Kept::new(settings.max_kept, settings.max_kept_bytes);
+            self.outbox.keep(kept);
+        }
+    }
+
+    pub(super) fn has_feature(&self, feature: &str) -> bool {
+        self.features.contains(&feature)
+    }
+
+    fn begin_session(&mut self, is_clamped: bool, ctx: &mut Context<Self>) {
         self.state = State::Open;
-        let settings = Arc::clone(&self.settings);
-        let welcome = ServerMessage::Welcome(WelcomeMessage {
-            session: &format!("s-{}", Uuid::new_v4().simple()),
-            secret: &Uuid::new_v4().simple().to_string(),
-            resumed: false,
-            server: &settings.server,
-            heartbeat_ms: to_millis(settings.heartbeat),
-            // Sessions are not resumed: what a broken connection had is lost at once.
-            resume_ms: 0,
-            max_message: self.outbox.max_message,
-            max_calls: settings.max_calls,
-            max_depth: settings.max_depth,
-            features: &[],
-        });
-        self.post(&welcome, ctx);
+        self.welcome(None, ctx);
         if is_clamped {
             self.warn(&format!("window is {} now", self.window), ctx);
         }
+    }
+
+    /// Tells the session's limits; of one that is resumed, also what was received.
+    pub(super) fn welcome(&mut self, received: Option<u64>, ctx: &mut Context<Self>) {
+        let settings = Arc::clone(&self.settings);
+        let (session, secret) = (Arc::clone(&self.session), self.secret.clone());
+        let features = self.features.clone();
+        let resume = if self.has_feature(RESUME) {
+            settings.resume
+        } else {
+            Duration::ZERO
+        };
+        let welcome = ServerMessage::Welcome(WelcomeMessage {
+            session: &session,
+            secret: &secret,
+            resumed: received.is_some(),
+            received,
+            server: &settings.server,
+            heartbeat_ms: to_millis(settings.heartbeat),
+            resume_ms: to_millis(resume),
+            max_message: self.outbox.max_message,
+            max_calls: settings.max_calls,
+            max_depth: settings.max_depth,
+            features: &features,
+        });
+        self.post(&welcome, ctx);
     }
 
     /// Takes no new requests; with a code, closes when nothing runs any more.
@@ -76,8 +120,11 @@ impl PluginConnection {
                 closing: known,
                 is_announced,
             } => {
-                *known = known.or(closing);
+                *known = closing.or(*known);
                 *is_announced &= closing.is_none();
+                if self.is_cut_off() {
+                    return self.end(ctx);
+                }
                 return self.settle(ctx);
             }
             State::Connected | State::Open => {}
@@ -86,9 +133,15 @@ impl PluginConnection {
             closing,
             is_announced: false,
         };
-        self.report(Report::Draining);
+        self.tell_capacity();
+        if self.is_cut_off() {
+            return self.end(ctx);
+        }
         let limit = limit.map_or(self.settings.drain, |limit| limit.min(self.settings.drain));
         ctx.run_later(limit, move |this, ctx| {
+            if closing == Some(CloseCode::Restart) {
+                this.cancel_all(CancelReason::Shutdown, ctx);
+            }
             let code = closing.unwrap_or(CloseCode::Drained);
             this.close(code, "drained as far as time allowed", ctx);
         });
@@ -119,31 +172,48 @@ impl PluginConnection {
 
     /// Looks after everything that time brings.
     pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
-        if self.state == State::Closed {
+        let is_over = match &self.link {
+            Link::HandedOver(session) => !session.connected(),
             // Without `Plugins` nobody else tells the actor to stop.
-            if !self.plugins.connected() {
-                ctx.stop();
-            }
-            return;
+            Link::Up(_) | Link::Down(_) => self.state == State::Closed && !self.plugins.connected(),
+        };
+        if is_over {
+            return ctx.stop();
         }
+        if self.state != State::Closed && matches!(self.link, Link::Up(_)) {
+            self.watch_link(ctx);
+        }
+        if self.state != State::Closed {
+            self.watch_requests(ctx);
+        }
+    }
+
+    /// Looks whether anything moves on the transport.
+    fn watch_link(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let limit = self.settings.heartbeat * 3;
         let is_silent = now.duration_since(self.last_received) >= limit;
         let stalled = self.outbox.stalled_since(now);
         if is_silent {
-            return self.close(CloseCode::HeartbeatLost, "nothing received", ctx);
+            return self.hang_up("nothing received", ctx);
         }
         if stalled.is_some_and(|since| now.duration_since(since) >= limit) {
-            return self.close(CloseCode::HeartbeatLost, "does not read", ctx);
+            return self.hang_up("does not read", ctx);
         }
         if now.duration_since(self.outbox.last_sent) >= self.settings.heartbeat {
             self.post(&ServerMessage::Ping, ctx);
         }
+    }
+
+    /// Gives up what took too long.
+    fn watch_requests(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
         for ticket in self.requests.overdue(now) {
             self.cancel_request(ticket, CancelReason::Deadline, ctx);
         }
         let num_stuck = self.requests.num_stuck(now, self.settings.stuck_after);
-        if num_stuck > 0 && num_stuck >= self.window {
+        // Who is away is not stuck.
+        if num_stuck > 0 && num_stuck >= self.window && !self.is_suspended() {
             self.close(CloseCode::AllStuck, "no slot is answered", ctx);
         }
     }

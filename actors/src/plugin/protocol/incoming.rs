@@ -1,5 +1,6 @@
 //! What workers send.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
@@ -13,6 +14,8 @@ pub struct WorkerFrame {
     pub seq: Option<u64>,
     /// The highest number that the worker has received.
     pub ack: Option<u64>,
+    /// How many bytes it took.
+    pub size: usize,
     /// The message.
     pub message: WorkerMessage,
 }
@@ -21,7 +24,7 @@ pub struct WorkerFrame {
 #[derive(Clone, Debug, PartialEq)]
 pub enum WorkerMessage {
     /// Who it is; the first message.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// The answer to a request.
     Response(ResponseMessage),
     /// It no longer wants the reply to its call with this id.
@@ -59,6 +62,30 @@ pub struct Hello {
     pub max_message: Option<u64>,
     /// The library that it uses, for people.
     pub sdk: String,
+    /// The optional abilities that it has.
+    pub features: Vec<String>,
+    /// The session that it comes back to.
+    pub resume: Option<Resume>,
+}
+
+/// A claim to a session whose transport was lost. Never printed: it has the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// The session.
+    pub session: String,
+    /// What only its worker knows.
+    pub secret: String,
+    /// The highest number that the worker has received.
+    pub received: u64,
+}
+
+impl fmt::Debug for Resume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resume")
+            .field("session", &self.session)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The answer to a request.
@@ -133,6 +160,7 @@ pub fn parse(text: &str) -> Result<WorkerFrame, FrameError> {
     Ok(WorkerFrame {
         seq: optional_number(&members, "seq")?,
         ack: optional_number(&members, "ack")?,
+        size: text.len(),
         message: message(kind, members)?,
     })
 }
@@ -140,7 +168,7 @@ pub fn parse(text: &str) -> Result<WorkerFrame, FrameError> {
 fn message(kind: String, mut members: Map<String, Json>) -> Result<WorkerMessage, FrameError> {
     let members = &mut members;
     Ok(match kind.as_str() {
-        "hello" => WorkerMessage::Hello(hello(members)?),
+        "hello" => WorkerMessage::Hello(Box::new(hello(members)?)),
         "response" => WorkerMessage::Response(ResponseMessage {
             id: required_text(members, "id")?,
             outcome: outcome(members),
@@ -167,7 +195,22 @@ fn hello(members: &mut Map<String, Json>) -> Result<Hello, FrameError> {
         window: optional_number(members, "window")?,
         max_message: optional_number(members, "max_message")?,
         sdk: optional_text(members, "sdk")?.unwrap_or_default(),
+        features: optional_texts(members, "features")?,
+        resume: resume(members)?,
     })
+}
+
+fn resume(members: &mut Map<String, Json>) -> Result<Option<Resume>, FrameError> {
+    let mut claim = match members.remove("resume") {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::Object(claim)) => claim,
+        Some(_) => return Err(bad("resume", "an object")),
+    };
+    Ok(Some(Resume {
+        session: required_text(&mut claim, "session")?,
+        secret: required_text(&mut claim, "secret")?,
+        received: optional_number(&claim, "received")?.unwrap_or_default(),
+    }))
 }
 
 /// A null error is no error, since the runtimes of v1 send one beside each result.
@@ -211,6 +254,17 @@ fn optional_text(
         None | Some(Json::Null) => Ok(None),
         Some(Json::String(text)) => Ok(Some(text)),
         Some(_) => Err(bad(name, "a string")),
+    }
+}
+
+fn optional_texts(
+    members: &mut Map<String, Json>,
+    name: &'static str,
+) -> Result<Vec<String>, FrameError> {
+    let wanted = || bad(name, "a list of strings");
+    match members.remove(name) {
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(list) => serde_json::from_value(list).map_err(|_| wanted()),
     }
 }
 

@@ -8,7 +8,8 @@ mod incoming;
 mod outgoing;
 
 pub use incoming::{
-    CallMessage, FrameError, Hello, Outcome, ResponseMessage, WorkerFrame, WorkerMessage, parse,
+    CallMessage, FrameError, Hello, Outcome, ResponseMessage, Resume, WorkerFrame, WorkerMessage,
+    parse,
 };
 pub use outgoing::{
     CancelReason, Problem, RequestMessage, ServerFrame, ServerMessage, WelcomeMessage,
@@ -19,6 +20,9 @@ pub const SUBPROTOCOL: &str = "skygear.plugin.v1";
 
 /// How deep arrays and objects may be nested in a message.
 pub const MAX_DEPTH: usize = 64;
+
+/// The ability to come back to a session after its transport was lost.
+pub const RESUME: &str = "resume";
 
 /// The most requests a worker may take at once.
 pub const MAX_WINDOW: usize = 1024;
@@ -47,6 +51,8 @@ pub enum CloseCode {
     OlderGeneration,
     /// Nothing was heard for too long, or the worker does not read.
     HeartbeatLost,
+    /// The worker came back over another transport.
+    TakenOver,
     /// No slot of the window has been answered for too long.
     AllStuck,
     /// No `hello` came.
@@ -66,6 +72,7 @@ impl CloseCode {
             Self::RegistrationRefused => 4004,
             Self::OlderGeneration => 4005,
             Self::HeartbeatLost => 4006,
+            Self::TakenOver => 4007,
             Self::AllStuck => 4008,
             Self::NoHello => 4010,
         }

@@ -94,6 +94,9 @@ pub struct WelcomeMessage<'a> {
     pub session: &'a str,
     pub secret: &'a str,
     pub resumed: bool,
+    /// Of a resumed session: the highest number received from the worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
     pub server: &'a str,
     pub heartbeat_ms: u64,
     pub resume_ms: u64,

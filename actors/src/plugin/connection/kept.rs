@@ -1,0 +1,103 @@
+//! What was sent to a worker and not acknowledged: a worker that comes back gets it again. Pure.
+
+use std::collections::VecDeque;
+
+/// Numbered messages in their order, within bounds.
+#[derive(Debug)]
+pub(super) struct Kept {
+    messages: VecDeque<(u64, String)>,
+    num_bytes: usize,
+    /// The highest number that is not kept any more.
+    floor: u64,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+impl Kept {
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self {
+            messages: VecDeque::new(),
+            num_bytes: 0,
+            floor: 0,
+            max_messages,
+            max_bytes,
+        }
+    }
+
+    /// Keeps a message. Beyond the bounds the oldest go: a worker that never acknowledges may not
+    /// cost more, and is then unable to come back unless it has received them.
+    pub(super) fn push(&mut self, seq: u64, text: String) {
+        self.num_bytes += text.len();
+        self.messages.push_back((seq, text));
+        while self.messages.len() > self.max_messages || self.num_bytes > self.max_bytes {
+            self.drop_first();
+        }
+    }
+
+    /// Forgets what the worker has received.
+    pub(super) fn acknowledge(&mut self, ack: u64) {
+        while self.messages.front().is_some_and(|(seq, _)| *seq <= ack) {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((seq, text)) = self.messages.pop_front() {
+            self.num_bytes -= text.len();
+            self.floor = seq;
+        }
+    }
+
+    /// Whether everything above a number is still here.
+    pub(super) fn has_all_after(&self, received: u64) -> bool {
+        received >= self.floor
+    }
+
+    /// Returns the messages above a number, in order.
+    pub(super) fn after(&self, received: u64) -> impl Iterator<Item = &str> {
+        let above = self.messages.iter().filter(move |(seq, _)| *seq > received);
+        above.map(|(_, text)| text.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(max_messages: usize, max_bytes: usize, count: u64) -> Kept {
+        let mut kept = Kept::new(max_messages, max_bytes);
+        for seq in 1..=count {
+            kept.push(seq, format!("{seq:04}"));
+        }
+        kept
+    }
+
+    fn after(kept: &Kept, received: u64) -> Vec<&str> {
+        kept.after(received).collect()
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_kept() {
+        let mut kept = kept(10, 1000, 4);
+        assert_eq!(after(&kept, 2), ["0003", "0004"]);
+        kept.acknowledge(3);
+        assert_eq!(after(&kept, 0), ["0004"]);
+        assert!(kept.has_all_after(3) && !kept.has_all_after(2));
+        kept.acknowledge(1);
+        kept.acknowledge(4);
+        assert!(after(&kept, 0).is_empty() && kept.has_all_after(4));
+        assert_eq!(kept.num_bytes, 0);
+    }
+
+    #[test]
+    fn the_oldest_go_beyond_the_bounds() {
+        let by_number = kept(3, 1000, 5);
+        assert_eq!(after(&by_number, 0), ["0003", "0004", "0005"]);
+        assert!(by_number.has_all_after(2) && !by_number.has_all_after(1));
+        let by_size = kept(10, 9, 5);
+        assert_eq!(after(&by_size, 0), ["0004", "0005"]);
+        let too_large = kept(10, 3, 1);
+        assert!(after(&too_large, 0).is_empty());
+        assert!(too_large.has_all_after(1) && !too_large.has_all_after(0));
+    }
+}
