@@ -26,8 +26,8 @@ pub enum Value {
     Json(Json),
     /// A point in time.
     Date(Timestamp),
-    /// A file.
-    Asset(Asset),
+    /// A file. Boxed: it is larger than the others, and rarer.
+    Asset(Box<Asset>),
     /// A reference to a record.
     Reference(RecordId),
     /// A point on earth.
@@ -217,7 +217,7 @@ fn typed(kind: &str, object: &Map<String, Json>) -> Result<Value, ValueError> {
                 .ok_or_else(|| ValueError(format!("failed to parse $date = {text:?}")))?;
             Ok(Value::Date(time))
         }
-        "asset" => asset(object).map(Value::Asset),
+        "asset" => asset(object).map(|asset| Value::Asset(Box::new(asset))),
         "ref" => reference(object).map(Value::Reference),
         "geo" => Ok(Value::Location(Point {
             lng: number_member(object, "$lng")?,

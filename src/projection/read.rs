@@ -63,16 +63,16 @@ pub(crate) fn decode_head(
 }
 
 fn decode_fields(table: &Table, row: &SqliteRow) -> Result<Fields, sqlx::Error> {
-    let mut fields = Fields::new();
+    let mut fields = Vec::with_capacity(table.columns.len());
     let mut index = SYSTEM_COLUMNS.len() - 1;
     for column in &table.columns {
         let value = decode(column, row, index)?;
         if value != Value::Null {
-            fields.insert(column.field.clone(), value);
+            fields.push((column.field.clone(), value));
         }
         index += column.names().count();
     }
-    Ok(fields)
+    Ok(fields.into_iter().collect())
 }
 
 fn parse_access(text: &str) -> Result<Acl, sqlx::Error> {

@@ -118,11 +118,11 @@ pub(crate) fn decode(column: &Column, row: &SqliteRow, index: usize) -> Result<V
     };
     Ok(match kind {
         FieldType::Reference(target) => Value::Reference(RecordId::new(target.clone(), text)),
-        FieldType::Asset => Value::Asset(Asset {
+        FieldType::Asset => Value::Asset(Box::new(Asset {
             name: text,
             content_type: row.try_get_unchecked(index + 1)?,
             url: None,
-        }),
+        })),
         FieldType::Json => Value::Json(parse_json(&text)?),
         FieldType::Geometry => Value::Geometry(parse_json(&text)?),
         FieldType::Location => Value::Location(parse_point(&text)?),

@@ -121,7 +121,7 @@ async fn attempt(
 
 fn emptied(head: &Arc<Head>) -> Draft {
     let mut record = head.record.clone();
-    for value in record.fields.values_mut() {
+    for (_, value) in &mut record.fields {
         *value = Value::Null;
     }
     Draft {

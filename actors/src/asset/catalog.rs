@@ -62,7 +62,7 @@ impl AssetCatalog {
         &self,
         fields: impl Iterator<Item = &'a mut Fields>,
     ) -> Result<(), ApiError> {
-        let mut values: Vec<&mut Value> = fields.flat_map(Fields::values_mut).collect();
+        let mut values: Vec<&mut Value> = fields.flatten().map(|(_, value)| value).collect();
         let mut names = BTreeSet::new();
         for value in &values {
             value.see_assets(&mut |name| {
@@ -113,7 +113,7 @@ impl AssetCatalog {
 
     /// Gives the files in a record their addresses, for a record on its way out.
     pub fn sign(&self, record: &mut Record) {
-        for value in record.fields.values_mut() {
+        for (_, value) in &mut record.fields {
             value.edit_assets(&mut |asset| asset.url = self.urls.url_of(&asset.name));
         }
     }

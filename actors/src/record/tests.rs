@@ -469,7 +469,7 @@ fn a_decision_names_what_it_rests_on() {
         fields,
     };
     let target = RecordId::parse("page/a").unwrap();
-    let fields = Fields::from([("reference".to_owned(), Value::Reference(target.clone()))]);
+    let fields = Fields::from_iter([("reference".to_owned(), Value::Reference(target.clone()))]);
     let (page, note) = (item("page/a", Fields::new()), item("note/a", fields));
     world.run(&Request::Save {
         items: vec![page, note.clone()],

@@ -11,14 +11,14 @@ use serde_json::Value as Json;
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::{Fields, Head};
-use skytrail_schema::value::Value;
+use skytrail_schema::value::{Asset, Value};
 
 /// What an entry takes besides its contents: the list and map nodes, reference counts.
 const ENTRY_BYTES: usize = 160;
 /// What a text takes besides its characters.
 const TEXT_BYTES: usize = 16;
-/// A node of an ordered map of fields; it has room for eleven.
-const FIELD_NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 16;
+/// A field's place in a record.
+const FIELD_BYTES: usize = size_of::<String>() + size_of::<Value>();
 /// A node of an ordered map of JSON members.
 const JSON_NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Json>()) + 16;
 
@@ -138,12 +138,15 @@ impl Weigh for Head {
 
 impl Weigh for Fields {
     fn weight(&self) -> usize {
-        // Nodes are half full at worst; most records fit one.
-        let nodes = self.len().div_ceil(8);
+        // Room is made for four, and then doubled.
+        let places = match self.len() {
+            0 => 0,
+            len => len.next_power_of_two().max(4),
+        };
         let texts = self
             .iter()
             .map(|(name, value)| text_weight(name) + value.weight());
-        nodes * FIELD_NODE_BYTES + texts.sum::<usize>()
+        places * FIELD_BYTES + texts.sum::<usize>()
     }
 }
 
@@ -153,7 +156,9 @@ impl Weigh for Value {
             Self::String(text) | Self::Unknown(Some(text)) => text_weight(text),
             Self::Json(json) | Self::Geometry(json) => json.weight(),
             Self::Asset(asset) => {
-                text_weight(&asset.name) + asset.content_type.as_deref().map_or(0, text_weight)
+                size_of::<Asset>()
+                    + text_weight(&asset.name)
+                    + asset.content_type.as_deref().map_or(0, text_weight)
             }
             Self::Reference(id) => id.weight(),
             Self::Null

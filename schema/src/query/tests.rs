@@ -152,7 +152,7 @@ fn includes_bring_records_distances_and_constants() {
 }
 
 fn record(key: &str, n: Option<f64>, s: &str) -> Record {
-    let mut fields = crate::record::Fields::from([("s".to_owned(), Value::String(s.into()))]);
+    let mut fields = crate::record::Fields::from_iter([("s".to_owned(), Value::String(s.into()))]);
     fields.extend(n.map(|n| ("n".to_owned(), Value::Number(n))));
     Record {
         id: RecordId::new("t", key),

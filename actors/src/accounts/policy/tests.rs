@@ -31,7 +31,7 @@ fn strict() -> PasswordPolicy {
 
 #[test]
 fn the_first_rule_that_is_broken_is_named() {
-    let user = Fields::from([
+    let user = Fields::from_iter([
         ("username".to_owned(), Value::String("Ada".to_owned())),
         ("age".to_owned(), Value::Number(36.0)),
         ("email".to_owned(), Value::String(String::new())),
@@ -58,7 +58,7 @@ fn the_first_rule_that_is_broken_is_named() {
 
 #[test]
 fn an_empty_field_excludes_nothing() {
-    let user = Fields::from([("username".to_owned(), Value::String(String::new()))]);
+    let user = Fields::from_iter([("username".to_owned(), Value::String(String::new()))]);
     assert_eq!(
         reason(strict().check_text(&password("Abcd-123"), &user)),
         None
@@ -129,7 +129,7 @@ fn histories() -> impl Strategy<Value = Vec<PastPassword>> {
 proptest! {
     #[test]
     fn the_default_refuses_nothing(text in "\\PC{1,40}", name in "\\PC{0,5}") {
-        let user = Fields::from([("username".to_owned(), Value::String(name))]);
+        let user = Fields::from_iter([("username".to_owned(), Value::String(name))]);
         let policy = PasswordPolicy::default();
         prop_assert!(policy.check_text(&password(&text), &user).is_ok());
         prop_assert!(policy.check_level(1).is_ok());
@@ -137,7 +137,7 @@ proptest! {
 
     #[test]
     fn what_is_accepted_keeps_every_rule(text in "[aB1!ä]{1,12}(admin|ada)?", name in "(ada|)") {
-        let user = Fields::from([("username".to_owned(), Value::String(name.clone()))]);
+        let user = Fields::from_iter([("username".to_owned(), Value::String(name.clone()))]);
         let accepted = strict().check_text(&password(&text), &user).is_ok();
         let expected = text.len() >= 6
             && text.contains('B')

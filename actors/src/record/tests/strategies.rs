@@ -84,11 +84,11 @@ fn any_item() -> impl Strategy<Value = SaveItem> {
         (1_i32..50).prop_map(|n| Value::Number(n.into()))
     ];
     // No files are known to the decision, so that this one is always refused.
-    let file = Just(Value::Asset(Asset {
+    let file = Just(Value::Asset(Box::new(Asset {
         name: "a.png".into(),
         content_type: None,
         url: None,
-    }));
+    })));
     let field = prop_oneof![
         4 => number.prop_map(|value| ("number", value)),
         3 => text.prop_map(|value| ("text", value)),
