@@ -1,7 +1,10 @@
 //! The circumstances of a request, as the actors need them.
 
+use std::sync::Arc;
+
 use skytrail_schema::caller::Caller;
 use skytrail_schema::event::{Actor, Origin};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -30,6 +33,37 @@ pub struct RequestContext {
     pub via: Option<Via>,
     /// When the client stops waiting; plugins get no longer than that.
     pub deadline: Option<Instant>,
+    /// Whether anything may still be stored.
+    pub storing: Storing,
+}
+
+/// Whether anything may still be stored for a request: once its client was told that it took too
+/// long, nothing is. Copies speak of the same request.
+#[derive(Clone, Debug)]
+pub struct Storing(Arc<Semaphore>);
+
+/// How many commits of one request may be under way at once.
+const MANY: u32 = 1 << 16;
+
+impl Default for Storing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MANY as usize)))
+    }
+}
+
+impl Storing {
+    /// Begins to store, until what is returned is dropped; `None` when it is too late.
+    pub async fn begin(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.acquire().await.ok()
+    }
+
+    /// Waits for what is being stored, after which nothing is. Says whether there was something.
+    pub async fn end(&self) -> bool {
+        let was_storing = self.0.available_permits() < MANY as usize;
+        let _all = self.0.acquire_many(MANY).await;
+        self.0.close();
+        was_storing
+    }
 }
 
 impl RequestContext {
@@ -49,6 +83,7 @@ impl RequestContext {
             depth: 0,
             via: None,
             deadline: None,
+            storing: Storing::default(),
         }
     }
 

@@ -121,9 +121,9 @@ async fn run(
     let _running = services.running.token();
     let target = find(services, path, &body)?;
     target.tell(trace);
-    let deadline = context.deadline;
+    let time = (context.deadline, context.storing.clone());
     let work = perform(Arc::clone(services), target, body, shown, context);
-    within(deadline, work).await
+    within(time, work).await
 }
 
 async fn perform(

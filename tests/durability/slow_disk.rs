@@ -23,23 +23,68 @@ struct Counts {
     num_shed: AtomicUsize,
 }
 
-#[test]
-fn on_a_slow_disk_answers_wait_for_it_and_overload_is_turned_away() {
+/// Starts a server with a user and a type, whose flushes take so long.
+fn slow_server(settings: &[(&str, &str)], flush: Duration) -> Option<(TestServer, Client)> {
     let strace = match strace() {
         Ok(path) => path,
-        Err(why) => return skipped("slow disk", &why),
+        Err(why) => {
+            skipped("slow disk", &why);
+            return None;
+        }
     };
-    let mut server = TestServer::with(&[("LOG_QUEUE", "8")]);
+    let mut server = TestServer::with(settings);
     let client = Client::signed_up(&server, "ada");
     client.save("note/first", json!({"text": "so that the type is there"}));
     assert!(server.terminate().success());
     let path = segment(&server).to_string_lossy().into_owned();
-    let fault = format!("inject=fdatasync:delay_enter={}", FLUSH.as_micros());
+    let fault = format!("inject=fdatasync:delay_enter={}", flush.as_micros());
     let tracer = [&strace, "-D", "-q", "-f", "-o", "/dev/null", "-P", &path];
     server.wrap(&[&tracer[..], &["-e", "trace=fdatasync", "-e", &fault]].concat());
     server.restart();
     let client = client.at(&server);
+    Some((server, client))
+}
 
+/// Flushes take longer than clients have: who is told so can rely on it.
+#[test]
+fn whatever_is_stored_was_not_said_to_have_taken_too_long() {
+    let flush = Duration::from_millis(700);
+    let Some((_server, client)) = slow_server(&[("RESPONSE_TIMEOUT", "1")], flush) else {
+        return;
+    };
+    // They wait for each other's flushes, so that deadlines pass before and during one's own.
+    let saves: Vec<_> = (0..12)
+        .map(|number| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                std::thread::park_timeout(Duration::from_millis(60 * number));
+                let id = format!("note/{number}");
+                let record = json!({"_id": id, "text": "slowly"});
+                let answer = client.call("record:save", json!({"records": [record]}));
+                (id, answer)
+            })
+        })
+        .collect();
+    let answers: Vec<_> = saves.into_iter().map(|save| save.join().unwrap()).collect();
+    let found = client.query("note", json!([]));
+    for (id, answer) in answers {
+        let is_stored = found.iter().any(|record| record["_id"] == id);
+        match answer.status {
+            200 => assert!(is_stored, "{id}"),
+            503 => {
+                assert_eq!(answer.code(), 122);
+                assert!(!is_stored, "{id} is stored after all");
+            }
+            other => panic!("{other}: {}", answer.json()),
+        }
+    }
+}
+
+#[test]
+fn on_a_slow_disk_answers_wait_for_it_and_overload_is_turned_away() {
+    let Some((server, client)) = slow_server(&[("LOG_QUEUE", "8")], FLUSH) else {
+        return;
+    };
     for number in 0..5 {
         let begun = Instant::now();
         client.save(&format!("note/{number}"), json!({"text": "slowly"}));

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::actor::load;
 use super::sso;
-use crate::context::RequestContext;
+use crate::context::{RequestContext, Storing};
 use crate::plugin::Trigger;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
@@ -76,6 +76,7 @@ pub(super) async fn undo(env: &RecordEnv, id: &RecordId, context: &RequestContex
     // The client's time may be over; what it was told must come true all the same.
     let context = RequestContext {
         deadline: None,
+        storing: Storing::default(),
         ..context.clone()
     };
     let turn = Mutex::new(());

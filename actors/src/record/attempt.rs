@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, NewCommit};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, SemaphorePermit};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -67,29 +67,28 @@ where
     Err(ApiError::overloaded("the record"))
 }
 
-/// Refuses to store what the client has been told took too long.
-fn refuse_late(context: &RequestContext) -> Result<(), ApiError> {
-    let is_late = context
-        .deadline
-        .is_some_and(|deadline| deadline <= Instant::now());
-    if is_late {
+/// Begins to store; until what is returned is dropped the client is not told that it took too long.
+async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError> {
+    let is_in_time = |deadline: Instant| Instant::now() < deadline;
+    let storing = context.storing.begin().await;
+    let storing = storing.filter(|_| context.deadline.is_none_or(is_in_time));
+    storing.ok_or_else(|| {
         let message = "Service taking too long to respond.";
-        return Err(ApiError::new(Code::ResponseTimeout, message));
-    }
-    Ok(())
+        ApiError::new(Code::ResponseTimeout, message)
+    })
 }
 
 /// Appends a plan. `id` is the attempt's own: what its hooks caused names it.
 ///
 /// # Errors
-/// What the log says, a conflict excepted.
+/// What the log says, a conflict excepted; 122 when the client has been told so, or is about to.
 pub async fn commit(
     log: &Arc<dyn EventLog>,
     plan: Plan,
     read_position: u64,
     context: &RequestContext,
 ) -> Result<Outcome<Arc<Commit>>, ApiError> {
-    refuse_late(context)?;
+    let _storing = begin(context).await?;
     let decision = Decision {
         commit: NewCommit {
             id: Uuid::now_v7(),

@@ -52,7 +52,8 @@ async fn ask(
     let mut asked = Asked::new(services, &nothing, key, token, context);
     let checks = checks::of_point(handler.key_required, handler.user_required);
     // Before the body is taken: who may not ask has no room here for it.
-    within(asked.context.deadline, asked.pass(checks)).await?;
+    let time = (asked.context.deadline, asked.context.storing.clone());
+    within(time, asked.pass(checks)).await?;
     let mut context = asked.context;
 
     let settings = &services.settings;
@@ -70,7 +71,8 @@ async fn ask(
         lineage: Lineage::of(&context),
     };
     drop(bytes);
-    let result = within(context.deadline, services.plugins.call(request)).await?;
+    let time = (context.deadline, context.storing);
+    let result = within(time, services.plugins.call(request)).await?;
     answer::parse(result).map(answer::Answer::into_response)
 }
 
