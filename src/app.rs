@@ -41,6 +41,7 @@ use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
 use crate::http::server;
 use crate::parts::Parts;
+use crate::plugin::TransportError;
 use crate::projection::SqlStore;
 use crate::services::{Services, Settings};
 use crate::socket::plugin::{self, PluginDoor};
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The files' store.
     #[error(transparent)]
     Files(#[from] OpenError),
+    /// The way to a plugin.
+    #[error(transparent)]
+    Plugin(#[from] TransportError),
     /// A file, a thread or the address.
     #[error("{what}: {source}")]
     Io {
@@ -265,6 +269,7 @@ impl Application {
             api: Arc::new(PluginCaller(Arc::clone(&services))),
             keys: keys.clone(),
         };
+        let api = Arc::clone(&door.api);
         let routes: server::Routes = Arc::new(move |config| plugin::configure(&door, config));
         let door = (socket, &config.http);
         let server = server::listen(services, routes, door, STEP_DEADLINE);
@@ -272,6 +277,8 @@ impl Application {
         let server = server.map_err(io(&format!("cannot listen on {address}")))?;
         let http = server.handle();
         actix_web::rt::spawn(server);
+        // Plugins may ask the server as soon as they are asked.
+        crate::plugin::reach(config, &broker, &api, &front.handle())?;
         Ok(Self {
             log,
             store,
@@ -430,6 +437,7 @@ fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {
     let limits = &config.plugin;
     let entry = |plugin: &crate::config::Plugin| PluginEntry {
         name: plugin.name.as_str().into(),
+        transport: plugin.transport.kind(),
         timeout: plugin.timeout,
     };
     PluginsSettings {

@@ -11,6 +11,7 @@ pub mod http;
 pub mod metrics;
 pub mod ops;
 pub mod parts;
+pub mod plugin;
 pub mod projection;
 pub mod services;
 pub mod socket;

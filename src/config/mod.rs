@@ -10,6 +10,7 @@ mod for_plugins;
 mod http;
 mod keys;
 mod logging;
+mod plugins;
 mod secret;
 mod source;
 mod tokens;
@@ -27,6 +28,7 @@ pub use audit::{Audit, AuditTarget};
 pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
 pub use logging::{Log, Logger};
+pub use plugins::PluginTransport;
 pub use secret::Secret;
 pub use source::{Mistake, Origin, Setting, Sources};
 pub use tokens::{TokenPlace, Tokens};
@@ -84,7 +86,10 @@ pub struct App {
 pub struct Plugin {
     /// Its name in `PLUGINS`.
     pub name: String,
-    /// How long it may take for an answer. `<NAME>_TIMEOUT` in seconds, default 30.
+    /// How it is reached.
+    pub transport: PluginTransport,
+    /// How long it may take for an answer. `<NAME>_TIMEOUT` in seconds, default 30; over `zmq`
+    /// default `ZMQ_TIMEOUT`.
     pub timeout: Duration,
 }
 
@@ -172,7 +177,7 @@ impl Config {
             tokens: tokens::read(&mut reader, &data_dir),
             custom_token_secret: reader.secret("CUSTOM_TOKEN_SECRET"),
             audit: audit::read(&mut reader),
-            plugins: read_plugins(&mut reader),
+            plugins: plugins::read(&mut reader),
             plugin: read_plugin_limits(&mut reader),
             storage: Storage {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
@@ -226,28 +231,6 @@ fn read_auth_keys(reader: &mut Reader<'_>) -> AuthKeys {
         reader.refuse("AUTH_RECORD_KEYS", &text, wanted);
         default
     })
-}
-
-fn read_plugins(reader: &mut Reader<'_>) -> Vec<Plugin> {
-    let names = reader.text("PLUGINS", "");
-    let names: Vec<_> = names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
-    let read = |name: String| {
-        let transport = reader.text(&format!("{name}_TRANSPORT"), "websocket");
-        if transport != "websocket" {
-            let wanted = "websocket (this version has no other transport)";
-            reader.refuse(&format!("{name}_TRANSPORT"), &transport, wanted);
-        }
-        let timeout = reader.seconds(&format!("{name}_TIMEOUT"), 30);
-        Plugin {
-            name,
-            timeout: timeout.unwrap_or(Duration::from_secs(30)),
-        }
-    };
-    names.into_iter().map(read).collect()
 }
 
 fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 
 use super::protocol::Outcome;
+use super::settings::TransportKind;
 
 /// How long a plugin's error message may be.
 const MAX_MESSAGE_BYTES: usize = 8 * 1024;
@@ -31,8 +32,11 @@ pub(super) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
         .with_info("reason", json!(reason))
 }
 
-/// Returns the 119 for a request whose limit passed.
-pub(super) fn timed_out(plugin: &str) -> ApiError {
+/// Returns the error of a request whose limit passed: 119, or for the transports of v1 what v1 has.
+pub(super) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
+    if transport != TransportKind::WebSocket {
+        return ApiError::unexpected("Plugin time out");
+    }
     ApiError::new(Code::PluginTimeout, "the plugin did not answer in time")
         .with_info("plugin", json!(plugin))
         .with_info("reason", json!("deadline"))

@@ -16,6 +16,7 @@ use super::caller::ApiReply;
 use super::connection::PluginConnection;
 use super::gate::{CallContext, Lineage, WorkerId};
 use super::protocol::{CancelReason, CloseCode, FrameError, Problem, Resume, WorkerFrame};
+use super::settings::TransportKind;
 use super::transport::OutgoingSender;
 
 /// Something came from a worker, or its transport broke. Replies when the actor has dealt with it,
@@ -133,6 +134,7 @@ pub(super) struct Abandon {
 pub(super) struct Join {
     pub(super) worker: WorkerId,
     pub(super) plugin: String,
+    pub(super) transport: TransportKind,
     pub(super) label: String,
     pub(super) sdk: String,
     pub(super) generation: u64,

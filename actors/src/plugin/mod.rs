@@ -37,4 +37,4 @@ pub use connection::PluginConnection;
 pub use gate::{CallContext, Lineage, NoPlugins, PluginGate, PluginRequest, Via, WorkerId};
 pub use points::{Handler, Hook, Lambda, Points, Provider, Readiness, Trigger};
 pub use routes::{Route, Routes};
-pub use settings::{PluginEntry, PluginsSettings};
+pub use settings::{PluginEntry, PluginsSettings, TransportKind};

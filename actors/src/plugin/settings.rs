@@ -5,11 +5,28 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+/// How a plugin is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// Its workers connect to the server.
+    #[default]
+    WebSocket,
+    /// The server sends it HTTP requests.
+    Http,
+    /// The server runs a program for each request.
+    Exec,
+    /// Its workers connect to a `ZeroMQ` socket of the server.
+    Zmq,
+}
+
 /// A plugin that is expected to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginEntry {
     /// Its name, as written in `PLUGINS`.
     pub name: Arc<str>,
+    /// How it is reached.
+    pub transport: TransportKind,
     /// How long one of its requests may take.
     pub timeout: Duration,
 }
@@ -19,6 +36,7 @@ impl PluginEntry {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            transport: TransportKind::WebSocket,
             timeout: DEFAULT_TIMEOUT,
         }
     }
@@ -113,6 +131,12 @@ impl PluginsSettings {
     pub fn timeout_of(&self, plugin: &str) -> Duration {
         let entry = self.plugins.iter().find(|entry| &*entry.name == plugin);
         entry.map_or(DEFAULT_TIMEOUT, |entry| entry.timeout)
+    }
+
+    /// Returns how a plugin is reached; one that is not listed may only connect by itself.
+    pub fn transport_of(&self, plugin: &str) -> TransportKind {
+        let entry = self.plugins.iter().find(|entry| &*entry.name == plugin);
+        entry.map_or(TransportKind::WebSocket, |entry| entry.transport)
     }
 
     /// Returns how many connections are taken at all.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, mpsc};
 
+use super::settings::TransportKind;
+
 /// What a transport is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
@@ -26,6 +28,7 @@ pub enum Outgoing {
 /// The actor's end. A clone is the same end, for the moment in which another actor takes it over.
 #[derive(Clone, Debug)]
 pub struct OutgoingSender {
+    kind: TransportKind,
     sender: mpsc::UnboundedSender<Outgoing>,
     meter: Arc<Meter>,
 }
@@ -46,11 +49,12 @@ struct Meter {
     goodbye: Notify,
 }
 
-/// Makes a channel.
-pub fn channel() -> (OutgoingSender, OutgoingReceiver) {
+/// Makes a channel for a transport of a kind.
+pub fn channel(kind: TransportKind) -> (OutgoingSender, OutgoingReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let meter = Arc::new(Meter::default());
     let sender = OutgoingSender {
+        kind,
         sender,
         meter: Arc::clone(&meter),
     };
@@ -63,6 +67,11 @@ pub fn channel() -> (OutgoingSender, OutgoingReceiver) {
 }
 
 impl OutgoingSender {
+    /// Returns the transport's kind.
+    pub fn kind(&self) -> TransportKind {
+        self.kind
+    }
+
     /// Puts a message into the channel; one for a transport that is gone is lost.
     pub fn push(&self, outgoing: Outgoing) {
         if matches!(outgoing, Outgoing::Close { .. }) {

@@ -13,7 +13,7 @@ use skytrail_actors::plugin::messages::{FromTransport, TransportEvent};
 use skytrail_actors::plugin::transport::{self, Outgoing, OutgoingReceiver};
 use skytrail_actors::plugin::{
     ApiCaller, ApiReply, CallContext, Lineage, PluginBroker, PluginCall, PluginConnection,
-    PluginEntry, PluginGate, PluginRequest, PluginsSettings, Readiness, protocol,
+    PluginEntry, PluginGate, PluginRequest, PluginsSettings, Readiness, TransportKind, protocol,
 };
 use skytrail_schema::code::ApiError;
 use tokio::sync::{mpsc, oneshot};
@@ -84,7 +84,7 @@ impl World {
 
     /// Opens a connection that has not said anything.
     pub(crate) fn connect(&self) -> Worker {
-        let (sender, receiver) = transport::channel();
+        let (sender, receiver) = transport::channel(TransportKind::WebSocket);
         Worker {
             address: self.broker.connect(sender, Arc::clone(&self.api) as _),
             receiver,

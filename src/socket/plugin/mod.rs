@@ -11,7 +11,7 @@ use std::sync::Arc;
 use actix_web::http::header::{HeaderName, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, web};
 use skytrail_actors::plugin::protocol::SUBPROTOCOL;
-use skytrail_actors::plugin::{ApiCaller, PluginBroker, transport};
+use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind, transport};
 
 use crate::config::Keys;
 use crate::http::error;
@@ -65,7 +65,7 @@ async fn connect(
         .max_frame_size(max_message)
         .aggregate_continuations()
         .max_continuation_size(max_message);
-    let (sender, receiver) = transport::channel();
+    let (sender, receiver) = transport::channel(TransportKind::WebSocket);
     let actor = door.broker.connect(sender, Arc::clone(&door.api));
     actix_web::rt::spawn(async move {
         link::run(session, stream, receiver, actor).await;

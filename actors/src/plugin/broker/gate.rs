@@ -219,7 +219,7 @@ impl PluginBroker {
                 answer.unwrap_or_else(|_| Err(unavailable(&plugin, Unavailable::WorkerLost)))
             }
             Err(_) if is_clients => Err(response_timed_out()),
-            Err(_) => Err(timed_out(&plugin)),
+            Err(_) => Err(timed_out(&plugin, self.settings.transport_of(&plugin))),
         }
     }
 }

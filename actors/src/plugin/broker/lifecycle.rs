@@ -80,7 +80,10 @@ impl Herald {
             let _ = self
                 .address
                 .try_send(Notice::Cancel(Abandon { ticket, reason }));
-            Err(timed_out(&self.plugin))
+            Err(timed_out(
+                &self.plugin,
+                self.settings.transport_of(&self.plugin),
+            ))
         })
     }
 

@@ -26,6 +26,10 @@ impl Plugins {
             return Err(refusal(CloseCode::Restart, "the server stops"));
         }
         let index = self.home_for(&join.plugin)?;
+        if self.settings.transport_of(&join.plugin) != join.transport {
+            let reason = "the plugin is configured with another transport";
+            return Err(refusal(CloseCode::UnknownPlugin, reason));
+        }
         let Some(plugin) = self.plugins.get_mut(index) else {
             return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
         };

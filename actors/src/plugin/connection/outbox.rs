@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::kept::Kept;
 use crate::plugin::errors;
 use crate::plugin::protocol::{CloseCode, ServerFrame, ServerMessage};
+use crate::plugin::settings::TransportKind;
 use crate::plugin::transport::{Outgoing, OutgoingSender};
 use skytrail_schema::code::ApiError;
 
@@ -12,6 +13,7 @@ use skytrail_schema::code::ApiError;
 /// and kept.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    transport: TransportKind,
     sender: Option<OutgoingSender>,
     /// The last number given.
     seq: u64,
@@ -31,6 +33,7 @@ impl Outbox {
     pub(super) fn new(sender: OutgoingSender, max_message: usize) -> Self {
         let now = Instant::now();
         Self {
+            transport: sender.kind(),
             sender: Some(sender),
             seq: 0,
             kept: None,
@@ -39,6 +42,11 @@ impl Outbox {
             last_sent: now,
             progress: (now, 0),
         }
+    }
+
+    /// Returns the kind of the transport.
+    pub(super) fn transport(&self) -> TransportKind {
+        self.transport
     }
 
     /// Keeps from now on what the worker has not acknowledged.

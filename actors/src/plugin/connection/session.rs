@@ -36,6 +36,7 @@ impl PluginConnection {
         let join = Join {
             worker: self.id,
             plugin: hello.plugin,
+            transport: self.outbox.transport(),
             label: quote(&hello.worker).to_owned(),
             sdk: quote(&hello.sdk).to_owned(),
             generation: hello.generation,

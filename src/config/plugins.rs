@@ -1,0 +1,138 @@
+//! Which plugins there are, and how each is reached.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use skytrail_actors::plugin::TransportKind;
+
+use super::Plugin;
+use super::source::Reader;
+
+/// How a plugin is reached. `<NAME>_TRANSPORT`, default `websocket`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginTransport {
+    /// Its workers connect to `/_/plugin`.
+    WebSocket,
+    /// The server sends requests to an address, `<NAME>_PATH`.
+    Http {
+        /// The address.
+        url: String,
+    },
+    /// The server runs a program for each request.
+    Exec {
+        /// The program. `<NAME>_PATH`, default `py-skygear`.
+        program: String,
+        /// What it is given first. `<NAME>_ARGS`, separated by commas.
+        args: Vec<String>,
+    },
+    /// Its workers connect to a `ZeroMQ` socket.
+    Zmq {
+        /// The broker's name, unique. `<NAME>_PATH`.
+        name: String,
+        /// The address that the server listens on. The first of `<NAME>_ARGS`.
+        bind: String,
+    },
+}
+
+impl PluginTransport {
+    /// Returns the kind.
+    pub fn kind(&self) -> TransportKind {
+        match self {
+            Self::WebSocket => TransportKind::WebSocket,
+            Self::Http { .. } => TransportKind::Http,
+            Self::Exec { .. } => TransportKind::Exec,
+            Self::Zmq { .. } => TransportKind::Zmq,
+        }
+    }
+}
+
+/// Reads `PLUGINS` and what belongs to each.
+pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Plugin> {
+    let names = reader.text("PLUGINS", "");
+    let mut plugins: Vec<Plugin> = Vec::new();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        if plugins.iter().any(|known| known.name == name) {
+            reader.refuse("PLUGINS", &names, "each plugin once");
+            continue;
+        }
+        let plugin = read_plugin(reader, name);
+        plugins.push(plugin);
+    }
+    refuse_doubles(reader, &plugins);
+    plugins
+}
+
+fn read_plugin(reader: &mut Reader<'_>, name: &str) -> Plugin {
+    let transport = read_transport(reader, name);
+    let default = match transport {
+        PluginTransport::Zmq { .. } => reader.seconds("ZMQ_TIMEOUT", 30),
+        _ => None,
+    };
+    let default = default.map_or(30, |limit| limit.as_secs());
+    let timeout = reader.seconds(&format!("{name}_TIMEOUT"), default);
+    Plugin {
+        name: name.to_owned(),
+        transport,
+        timeout: timeout.unwrap_or(Duration::from_secs(30)),
+    }
+}
+
+fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
+    let setting = |what: &str| format!("{name}_{what}");
+    let kind = reader.text(&setting("TRANSPORT"), "websocket");
+    let split = |args: String| -> Vec<String> {
+        let args = args.split(',').filter(|arg| !arg.is_empty());
+        args.map(str::to_owned).collect()
+    };
+    match kind.as_str() {
+        "websocket" => PluginTransport::WebSocket,
+        "http" => {
+            let url = reader.address(&setting("PATH"), "");
+            let is_http = url.starts_with("http://") || url.starts_with("https://");
+            if !is_http {
+                let wanted = "the plugin's address, http://…";
+                reader.refuse(&setting("PATH"), &url, wanted);
+            }
+            PluginTransport::Http { url }
+        }
+        "exec" => PluginTransport::Exec {
+            program: reader.text(&setting("PATH"), "py-skygear"),
+            args: split(reader.text(&setting("ARGS"), "")),
+        },
+        "zmq" => {
+            let broker = reader.text(&setting("PATH"), "");
+            if broker.is_empty() {
+                reader.refuse(&setting("PATH"), "", "a name for the plugin's broker");
+            }
+            let args = reader.text(&setting("ARGS"), "");
+            let bind = split(args.clone()).into_iter().next().unwrap_or_default();
+            if !bind.contains("://") {
+                let wanted = "the address to listen on first, such as tcp://127.0.0.1:5555";
+                reader.refuse(&setting("ARGS"), &args, wanted);
+            }
+            PluginTransport::Zmq { name: broker, bind }
+        }
+        other => {
+            reader.refuse(&setting("TRANSPORT"), other, "websocket, http, exec or zmq");
+            PluginTransport::WebSocket
+        }
+    }
+}
+
+/// Two plugins with one broker, or one address, would take each other's workers.
+fn refuse_doubles(reader: &mut Reader<'_>, plugins: &[Plugin]) {
+    let (mut brokers, mut addresses) = (HashSet::new(), HashSet::new());
+    for plugin in plugins {
+        let PluginTransport::Zmq { name, bind } = &plugin.transport else {
+            continue;
+        };
+        if !brokers.insert(name) {
+            let setting = format!("{}_PATH", plugin.name);
+            reader.refuse(&setting, name, "a name that no other plugin has");
+        }
+        if !addresses.insert(bind) {
+            let setting = format!("{}_ARGS", plugin.name);
+            reader.refuse(&setting, bind, "an address that no other plugin has");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The transport `exec`: a process for each request.
+
+use std::ffi::OsString;
+use std::process::{Output, Stdio};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value as Json, json};
+use skytrail_actors::plugin::TransportKind;
+use skytrail_actors::plugin::protocol::Outcome;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use super::transport::{Answer, Envelope, Transport, failure, unparsed};
+
+/// How many processes run at once.
+const MAX_PROCESSES: u64 = 8;
+/// How much of what a process says to its standard error is logged.
+const MAX_STDERR_BYTES: usize = 64 * 1024;
+
+/// A plugin that is run for each request.
+pub(super) struct Exec {
+    plugin: String,
+    program: String,
+    args: Vec<String>,
+    /// The configuration, as the process gets it.
+    config: String,
+    database: String,
+    max_answer: usize,
+}
+
+impl Exec {
+    /// Builds the transport.
+    pub(super) fn new(
+        plugin: &str,
+        (program, args): (&str, &[String]),
+        config: &Json,
+        max_answer: usize,
+    ) -> Self {
+        let database = config.pointer("/database/option").and_then(Json::as_str);
+        Self {
+            plugin: plugin.to_owned(),
+            program: program.to_owned(),
+            args: args.to_vec(),
+            config: STANDARD.encode(config.to_string()),
+            database: database.unwrap_or_default().to_owned(),
+            max_answer,
+        }
+    }
+
+    fn command(&self, envelope: &Envelope) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .args(["--subprocess", &envelope.kind, &envelope.name])
+            .args(action_of(envelope))
+            .env_clear()
+            .env("DATABASE_URL", &self.database)
+            .env("SKYGEAR_CONFIG", &self.config)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // With a group of its own, what it starts ends with it.
+            .process_group(0)
+            .kill_on_drop(true);
+        if matches!(envelope.kind.as_str(), "op" | "handler" | "hook") {
+            let context = envelope.context.as_ref().map_or("{}", |it| it.get());
+            command.env("SKYGEAR_CONTEXT", STANDARD.encode(context));
+        }
+        command
+    }
+
+    async fn run(&self, envelope: &Envelope) -> std::io::Result<Output> {
+        let mut child = self.command(envelope).spawn()?;
+        let _group = Group::of(&child);
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // Who does not read what he is told may still answer.
+                let _ = stdin.write_all(&input(envelope)).await;
+            }
+        };
+        // All at once: a process that waits for its reader would wait for ever.
+        let ((), stdout, stderr) = tokio::join!(
+            write,
+            read(stdout, self.max_answer.saturating_add(1)),
+            read(stderr, MAX_STDERR_BYTES),
+        );
+        let (stdout, stderr) = (stdout?, stderr?);
+        let status = child.wait().await?;
+        Ok(Output {
+            status,
+            stdout,
+            stderr,
+        })
+    }
+
+    fn outcome(&self, envelope: &Envelope, output: &Output) -> Outcome {
+        for line in String::from_utf8_lossy(&output.stderr).lines() {
+            tracing::info!(
+                plugin = self.plugin,
+                name = envelope.name,
+                line,
+                "the plugin says"
+            );
+        }
+        if !output.status.success() {
+            return failure(&output.status.to_string().replace(": ", " "));
+        }
+        if output.stdout.len() > self.max_answer {
+            return unparsed(&format!("more than {} bytes", self.max_answer));
+        }
+        let is_text = |byte: &&u8| !matches!(byte, b'\n' | b'\r');
+        let answer: Vec<u8> = output.stdout.iter().filter(is_text).copied().collect();
+        envelope.outcome_of(&answer)
+    }
+}
+
+#[async_trait]
+impl Transport for Exec {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Exec
+    }
+
+    fn window(&self) -> u64 {
+        MAX_PROCESSES
+    }
+
+    async fn request(&self, envelope: &Envelope) -> Answer {
+        match self.run(envelope).await {
+            Ok(output) => Answer::Given(self.outcome(envelope, &output)),
+            Err(error) => Answer::Given(failure(&format!("{}: {error}", self.program))),
+        }
+    }
+}
+
+/// A process with all that it started; ends with this.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Self(pid.and_then(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // None may be left of it.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+/// A provider's action is an argument.
+fn action_of(envelope: &Envelope) -> Option<OsString> {
+    let action = param(envelope)?.get("action")?.as_str()?.to_owned();
+    Some(action.into())
+}
+
+/// Returns what a process is told on its standard input.
+fn input(envelope: &Envelope) -> Vec<u8> {
+    let content = match param(envelope) {
+        Some(provided) => {
+            let auth_data = provided.get("auth_data").cloned().unwrap_or_default();
+            Some(json!({"auth_data": auth_data}).to_string())
+        }
+        None => envelope.param.as_ref().map(|param| param.get().to_owned()),
+    };
+    content.unwrap_or_default().into_bytes()
+}
+
+/// Returns what a provider is asked.
+fn param(envelope: &Envelope) -> Option<Json> {
+    let param = envelope
+        .param
+        .as_ref()
+        .filter(|_| envelope.kind == "provider")?;
+    serde_json::from_str(param.get()).ok()
+}
+
+/// Reads a pipe to its end, and keeps at most so much of it.
+async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let Some(mut pipe) = pipe else {
+        return Ok(kept);
+    };
+    let mut chunk = vec![0; 16 * 1024];
+    loop {
+        let len = pipe.read(&mut chunk).await?;
+        if len == 0 {
+            return Ok(kept);
+        }
+        let room = limit.saturating_sub(kept.len()).min(len);
+        kept.extend_from_slice(chunk.get(..room).unwrap_or_default());
+    }
+}

@@ -1,0 +1,99 @@
+//! The transport `http`: a POST for each request.
+
+use std::error::Error;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response};
+use skytrail_actors::plugin::TransportKind;
+use skytrail_actors::plugin::protocol::MAX_WINDOW;
+
+use super::transport::{Answer, Envelope, Transport, unparsed};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept for the next request: less than the five seconds after which
+/// node's server hangs up, so that no request meets a connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// A plugin that takes HTTP requests. Status and headers of its answers mean nothing.
+pub(super) struct Http {
+    client: Client,
+    url: String,
+    max_answer: usize,
+}
+
+impl Http {
+    /// Builds the transport.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub(super) fn new(url: &str, max_answer: usize) -> Result<Self, String> {
+        // Set already by whoever needed it first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(KEEP_ALIVE)
+            .redirect(Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| text_of(&error))?;
+        let url: reqwest::Url = url.parse().map_err(|error| format!("{url}: {error}"))?;
+        Ok(Self {
+            client,
+            url: url.to_string(),
+            max_answer,
+        })
+    }
+
+    /// Takes the answer as it comes; `None` when it is too long.
+    async fn read(&self, mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if bytes.len() + chunk.len() > self.max_answer {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+}
+
+#[async_trait]
+impl Transport for Http {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Http
+    }
+
+    fn window(&self) -> u64 {
+        MAX_WINDOW as u64
+    }
+
+    async fn request(&self, envelope: &Envelope) -> Answer {
+        let body = match envelope.to_json() {
+            Ok(body) => body,
+            Err(error) => return Answer::Given(unparsed(&error.to_string())),
+        };
+        let request = self.client.post(&self.url).body(body);
+        let sent = request.header(CONTENT_TYPE, "application/json").send();
+        let read = async { self.read(sent.await?).await };
+        match read.await {
+            Ok(Some(bytes)) => Answer::Given(envelope.outcome_of(&bytes)),
+            Ok(None) => Answer::Given(unparsed(&format!("more than {} bytes", self.max_answer))),
+            Err(error) => Answer::Unreachable(text_of(&error)),
+        }
+    }
+}
+
+/// Returns an error with its causes: the library's own text has none of them.
+fn text_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

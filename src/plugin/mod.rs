@@ -1,0 +1,86 @@
+//! Plugins that do not connect by themselves: those that the server reaches over HTTP, runs as
+//! programs, or meets at a `ZeroMQ` socket, as in v1.
+//!
+//! To the plugin actors each of them is one worker, with a connection actor like any other, so that
+//! deadlines, windows, registrations, generations and drains are the same for all transports. What
+//! plays the worker is a [`session`]: it says `hello`, takes what the actor sends to a socket
+//! elsewhere, and gives it to a [`transport::Transport`], which knows how v1 did it. The
+//! [`supervisor`] begins sessions: at the start, again while the plugin is away or its registration
+//! is refused, and anew when it comes back, as a next generation.
+
+mod exec;
+mod http;
+mod session;
+mod supervisor;
+mod transport;
+
+use std::sync::Arc;
+
+use actix::ArbiterHandle;
+use skytrail_actors::plugin::{ApiCaller, PluginBroker};
+
+use crate::config::{Config, Plugin, PluginTransport};
+use transport::Transport;
+
+/// Why a plugin's transport cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin}: {why}")]
+pub struct TransportError {
+    plugin: String,
+    why: String,
+}
+
+/// Begins to reach the plugins that do not connect by themselves, on an arbiter.
+///
+/// # Errors
+/// A transport that cannot be made; none is reached then.
+pub fn reach(
+    config: &Config,
+    broker: &PluginBroker,
+    api: &Arc<dyn ApiCaller>,
+    arbiter: &ArbiterHandle,
+) -> Result<(), TransportError> {
+    let mut reached = Vec::new();
+    for plugin in &config.plugins {
+        let made = make(plugin, config, broker).map_err(|why| TransportError {
+            plugin: plugin.name.clone(),
+            why,
+        })?;
+        reached.extend(made.map(|transport| (plugin.name.as_str().into(), transport)));
+    }
+    for (plugin, transport) in reached {
+        let (broker, api) = (broker.clone(), Arc::clone(api));
+        arbiter.spawn_fn(move || {
+            actix::spawn(supervisor::run(plugin, transport, broker, api));
+        });
+    }
+    Ok(())
+}
+
+fn make(
+    plugin: &Plugin,
+    config: &Config,
+    broker: &PluginBroker,
+) -> Result<Option<Arc<dyn Transport>>, String> {
+    let max_answer = config.plugin.max_message;
+    Ok(match &plugin.transport {
+        PluginTransport::WebSocket => None,
+        PluginTransport::Http { url } => Some(Arc::new(http::Http::new(url, max_answer)?)),
+        PluginTransport::Exec { program, args } => {
+            if !config.app.dev_mode {
+                tracing::warn!(
+                    plugin = plugin.name,
+                    "a process for each request is slow: exec is meant for development"
+                );
+            }
+            let told = &broker.settings().config;
+            Some(Arc::new(exec::Exec::new(
+                &plugin.name,
+                (program, args),
+                told,
+                max_answer,
+            )))
+        }
+        PluginTransport::Zmq { .. } => return Err("zmq is not there yet".to_owned()),
+    })
+}

@@ -1,0 +1,259 @@
+//! Plays the worker of a plugin towards the connection's actor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::Addr;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde::Deserialize;
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use skytrail_actors::plugin::messages::{FromTransport, TransportEvent};
+use skytrail_actors::plugin::protocol::{
+    CallMessage, Hello, Outcome, ResponseMessage, WorkerFrame, WorkerMessage,
+};
+use skytrail_actors::plugin::transport::{Outgoing, channel};
+use skytrail_actors::plugin::{ApiCaller, PluginBroker, PluginConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::transport::{Answer, Envelope, Transport, failure};
+
+/// What a session tells its supervisor.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The registration was taken.
+    Registered,
+    /// The plugin answered after it had not been reached.
+    Back,
+    /// The session is over.
+    Closed,
+}
+
+/// What a session is made of.
+pub(super) struct Parts {
+    pub(super) plugin: Arc<str>,
+    pub(super) generation: u64,
+    pub(super) transport: Arc<dyn Transport>,
+    /// Whether the plugin has had `before-config` since it last registered: it gets that once,
+    /// however often `init` is tried.
+    pub(super) greeted: Arc<AtomicBool>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// Connects a plugin to an actor of its own, and works until either is gone.
+pub(super) async fn run(
+    parts: Parts,
+    broker: PluginBroker,
+    api: Arc<dyn ApiCaller>,
+    mut calls: mpsc::Receiver<CallMessage>,
+) {
+    let (sender, mut outgoing) = channel(parts.transport.kind());
+    let mut session = Session {
+        actor: broker.connect(sender, api),
+        seq: 0,
+        heard: None,
+        running: HashMap::new(),
+        is_registered: false,
+        is_away: false,
+        parts,
+    };
+    session
+        .say(WorkerMessage::Hello(Box::new(session.hello())))
+        .await;
+    let mut answers = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            message = outgoing.next() => match message {
+                Some(Outgoing::Text(text)) => {
+                    if let Some(envelope) = session.take(&text).await {
+                        answers.push(session.begin(envelope));
+                    }
+                }
+                Some(Outgoing::Close { code, reason }) => {
+                    let plugin = &session.parts.plugin;
+                    tracing::debug!(%plugin, code, reason, "session closed");
+                    break;
+                }
+                None => break,
+            },
+            Some((envelope, answer)) = answers.next() => session.answer(envelope, answer).await,
+            Some(call) = calls.recv() => session.say(WorkerMessage::Call(call)).await,
+        }
+    }
+    let goodbye = FromTransport(TransportEvent::Goodbye);
+    // The actor may be gone before; then it knows.
+    let _ = session.actor.send(goodbye).await;
+    session.tell(Event::Closed).await;
+}
+
+struct Session {
+    parts: Parts,
+    actor: Addr<PluginConnection>,
+    /// The last number given.
+    seq: u64,
+    /// The highest number received.
+    heard: Option<u64>,
+    /// The requests under way, with what stops them.
+    running: HashMap<String, oneshot::Sender<()>>,
+    is_registered: bool,
+    /// The plugin could not be reached the last time.
+    is_away: bool,
+}
+
+/// What is read of the messages that are meant for a worker.
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "type")]
+    kind_of_message: String,
+    seq: Option<u64>,
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    param: Option<Box<RawValue>>,
+    context: Option<Box<RawValue>>,
+    parent: Option<String>,
+    #[serde(default)]
+    ok: bool,
+    #[serde(default)]
+    problems: Vec<Json>,
+    #[serde(default)]
+    status: u16,
+    body: Option<Box<RawValue>>,
+}
+
+impl Session {
+    fn hello(&self) -> Hello {
+        let transport = &self.parts.transport;
+        Hello {
+            plugin: self.parts.plugin.to_string(),
+            worker: format!("{:?}", transport.kind()).to_lowercase(),
+            generation: self.parts.generation,
+            window: Some(transport.window()),
+            max_message: None,
+            sdk: String::new(),
+            features: Vec::new(),
+            resume: None,
+        }
+    }
+
+    /// Takes a message from the actor; returns the request that it is.
+    async fn take(&mut self, text: &str) -> Option<Envelope> {
+        let message: Message = match serde_json::from_str(text) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(plugin = %self.parts.plugin, %error, "unreadable message");
+                return None;
+            }
+        };
+        self.heard = message.seq.or(self.heard);
+        match message.kind_of_message.as_str() {
+            "request" => {
+                return Some(Envelope {
+                    id: message.id,
+                    parent: message.parent,
+                    kind: message.kind,
+                    name: message.name,
+                    param: message.param,
+                    context: message.context,
+                });
+            }
+            // Whoever waits for the stop sees that nobody can say it any more.
+            "cancel" => drop(self.running.remove(&message.id)),
+            "ping" => self.say(WorkerMessage::Pong).await,
+            "registered" => self.note_registration(message.ok, &message.problems).await,
+            "reply" => {
+                if let Some(body) = &message.body {
+                    let transport = &self.parts.transport;
+                    transport.reply(&message.id, message.status, body);
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    async fn note_registration(&mut self, is_taken: bool, problems: &[Json]) {
+        if is_taken {
+            self.is_registered = true;
+            self.parts.greeted.store(false, Ordering::Relaxed);
+            return self.tell(Event::Registered).await;
+        }
+        for problem in problems {
+            let plugin = &self.parts.plugin;
+            tracing::warn!(%plugin, %problem, "the plugin's registration is refused");
+        }
+    }
+
+    /// Returns the work on a request, which ends when it is cancelled.
+    fn begin(&mut self, envelope: Envelope) -> impl Future<Output = (Envelope, Answer)> + use<> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        self.running.insert(envelope.id.clone(), stop);
+        let is_repeated = is_greeting(&envelope) && self.parts.greeted.load(Ordering::Relaxed);
+        let transport = Arc::clone(&self.parts.transport);
+        async move {
+            if is_repeated {
+                return (envelope, Answer::Given(Outcome::Result(Json::Null)));
+            }
+            let asked = transport.request(&envelope);
+            let answer = tokio::select! {
+                answer = asked => answer,
+                _ = stopped => Answer::Given(failure("cancelled")),
+            };
+            (envelope, answer)
+        }
+        .boxed()
+    }
+
+    async fn answer(&mut self, envelope: Envelope, answer: Answer) {
+        self.running.remove(&envelope.id);
+        let outcome = match answer {
+            Answer::Given(outcome) => {
+                if is_greeting(&envelope) {
+                    self.parts.greeted.store(true, Ordering::Relaxed);
+                }
+                if std::mem::take(&mut self.is_away) && self.is_registered {
+                    self.tell(Event::Back).await;
+                }
+                outcome
+            }
+            Answer::Unreachable(why) => {
+                let (plugin, name) = (&self.parts.plugin, &envelope.name);
+                tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
+                self.is_away = true;
+                failure(&why)
+            }
+        };
+        let id = envelope.id;
+        let response = ResponseMessage { id, outcome };
+        self.say(WorkerMessage::Response(response)).await;
+    }
+
+    /// Says something to the actor, as if it came over a socket.
+    async fn say(&mut self, message: WorkerMessage) {
+        let has_seq = !matches!(message, WorkerMessage::Hello(_) | WorkerMessage::Pong);
+        self.seq += u64::from(has_seq);
+        let frame = WorkerFrame {
+            seq: has_seq.then_some(self.seq),
+            ack: self.heard,
+            size: 0,
+            message,
+        };
+        let event = TransportEvent::Frame(Ok(frame));
+        // An actor that is gone has said so by closing its end.
+        let _ = self.actor.send(FromTransport(event)).await;
+    }
+
+    async fn tell(&self, event: Event) {
+        // The supervisor may follow another session by now.
+        let _ = self.parts.events.send(event).await;
+    }
+}
+
+fn is_greeting(envelope: &Envelope) -> bool {
+    envelope.kind == "event" && envelope.name == "before-config"
+}

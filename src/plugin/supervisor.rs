@@ -1,0 +1,96 @@
+//! Begins a plugin's sessions, one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use skytrail_actors::plugin::protocol::CallMessage;
+use skytrail_actors::plugin::{ApiCaller, PluginBroker};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::session::{self, Event, Parts};
+use super::transport::{Notice, Transport};
+
+/// The pause before another try, which grows while the plugin does not register.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How many of the plugin's calls may wait for the session.
+const MAX_CALLS: usize = 1024;
+
+/// How a session went.
+enum End {
+    /// The plugin is back after an absence.
+    Back,
+    /// It did not register, or was closed.
+    Lost,
+    /// The server stops.
+    Leaving,
+}
+
+/// Keeps a plugin reached until the server stops.
+pub(super) async fn run(
+    plugin: Arc<str>,
+    transport: Arc<dyn Transport>,
+    broker: PluginBroker,
+    api: Arc<dyn ApiCaller>,
+) {
+    let greeted = Arc::default();
+    let mut pause = FIRST_PAUSE;
+    for generation in 0.. {
+        let (events, heard) = mpsc::channel(8);
+        let (calls, asked) = mpsc::channel(MAX_CALLS);
+        let parts = Parts {
+            plugin: Arc::clone(&plugin),
+            generation,
+            transport: Arc::clone(&transport),
+            greeted: Arc::clone(&greeted),
+            events,
+        };
+        // It goes on beside its successor, with what it still has.
+        actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), asked));
+        match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
+            End::Back => tracing::info!(%plugin, "the plugin is back and is initialised again"),
+            End::Lost => {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            End::Leaving => return,
+        }
+    }
+}
+
+/// Follows a session until another is to begin.
+async fn follow(
+    mut heard: mpsc::Receiver<Event>,
+    calls: &mpsc::Sender<CallMessage>,
+    transport: &dyn Transport,
+    (broker, pause): (&PluginBroker, &mut Duration),
+) -> End {
+    loop {
+        tokio::select! {
+            event = heard.recv() => match event {
+                Some(Event::Registered) => *pause = FIRST_PAUSE,
+                Some(Event::Back) => return End::Back,
+                Some(Event::Closed) | None if broker.is_leaving() => return End::Leaving,
+                Some(Event::Closed) | None => return End::Lost,
+            },
+            notice = transport.notice() => match notice {
+                Notice::Back => return End::Back,
+                Notice::Call(call) => pass_on(call, calls, transport),
+            },
+        }
+    }
+}
+
+/// Gives the plugin's call to the session, or refuses it when too many wait.
+fn pass_on(call: CallMessage, calls: &mpsc::Sender<CallMessage>, transport: &dyn Transport) {
+    if let Err(refused) = calls.try_send(call) {
+        let call = refused.into_inner();
+        let error = json!({"error": {"code": 10000, "name": "UnexpectedError", "message": "too many calls at once"}});
+        if let Ok(body) = to_raw_value(&error) {
+            transport.reply(&call.id, 429, &body);
+        }
+    }
+}

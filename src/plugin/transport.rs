@@ -1,0 +1,159 @@
+//! What a transport does: it takes a request to the plugin and brings its answer.
+
+use std::future::pending;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
+use skytrail_actors::plugin::TransportKind;
+use skytrail_actors::plugin::protocol::{CallMessage, Outcome};
+
+/// A request to a plugin. Serialised, it is v1's envelope.
+#[derive(Debug, Serialize)]
+pub(super) struct Envelope {
+    /// Unique among the plugin's requests.
+    #[serde(skip)]
+    pub(super) id: String,
+    /// The plugin's own call that caused it.
+    #[expect(
+        dead_code,
+        reason = "of use to transports whose plugins make calls over them"
+    )]
+    #[serde(skip)]
+    pub(super) parent: Option<String>,
+    /// `op`, `hook`, `event`, …
+    pub(super) kind: String,
+    /// The point.
+    pub(super) name: String,
+    /// The content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) param: Option<Box<RawValue>>,
+    /// The circumstances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) context: Option<Box<RawValue>>,
+}
+
+/// What a request came to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The plugin answered, if only nonsense.
+    Given(Outcome),
+    /// The plugin was not reached, or went away without an answer.
+    Unreachable(String),
+}
+
+/// What a transport tells unasked.
+#[derive(Debug)]
+#[expect(dead_code, reason = "told by transports whose plugins speak first")]
+pub(super) enum Notice {
+    /// The plugin asks for an action.
+    Call(CallMessage),
+    /// The plugin was away and is back: it must be initialised again.
+    Back,
+}
+
+/// A way to a plugin.
+#[async_trait]
+pub(super) trait Transport: Send + Sync + 'static {
+    /// Returns its kind.
+    fn kind(&self) -> TransportKind;
+
+    /// Returns how many requests it takes at once.
+    fn window(&self) -> u64;
+
+    /// Takes a request to the plugin and waits for the answer. It is dropped when nobody waits any
+    /// more; deadlines are the caller's.
+    async fn request(&self, envelope: &Envelope) -> Answer;
+
+    /// Waits for what the plugin says unasked. It may be dropped at any time, and must not lose
+    /// anything then.
+    async fn notice(&self) -> Notice {
+        pending().await
+    }
+
+    /// Takes the answer to a call to the plugin: the HTTP status and the body that it would have had.
+    fn reply(&self, _call: &str, _status: u16, _body: &RawValue) {}
+}
+
+impl Envelope {
+    /// Writes v1's envelope.
+    ///
+    /// # Errors
+    /// None is expected: it was JSON before.
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// Reads v1's answer. `error` counts when both are there. A missing result is none to kinds
+    /// whose answers nobody uses.
+    pub(super) fn outcome_of(&self, answer: &[u8]) -> Outcome {
+        let mut members = match serde_json::from_slice(answer) {
+            Ok(Json::Object(members)) => members,
+            Ok(_) => return unparsed("expected an object"),
+            Err(error) => return unparsed(&error.to_string()),
+        };
+        if let Some(error) = members.remove("error").filter(|error| !error.is_null()) {
+            return Outcome::Error(error);
+        }
+        match members.remove("result") {
+            Some(result) => Outcome::Result(result),
+            None if matches!(self.kind.as_str(), "event" | "timer") => Outcome::Result(Json::Null),
+            None => Outcome::Malformed,
+        }
+    }
+}
+
+/// Returns the error of an answer that cannot be read.
+pub(super) fn unparsed(why: &str) -> Outcome {
+    failure(&format!("Failed to parse plugin response: {why}"))
+}
+
+/// Returns an error that the transport itself has.
+pub(super) fn failure(message: &str) -> Outcome {
+    Outcome::Error(json!({"code": 10000, "message": message}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(kind: &str) -> Envelope {
+        Envelope {
+            id: "r1".into(),
+            parent: None,
+            kind: kind.into(),
+            name: "x".into(),
+            param: None,
+            context: None,
+        }
+    }
+
+    #[test]
+    fn empty_members_are_left_out() {
+        let written = envelope("timer").to_json().unwrap();
+        assert_eq!(written, br#"{"kind":"timer","name":"x"}"#);
+    }
+
+    #[test]
+    fn an_answer_is_a_result_or_an_error() {
+        let read = |kind: &str, text: &str| envelope(kind).outcome_of(text.as_bytes());
+        assert_eq!(
+            read("op", r#"{"result":null,"error":null}"#),
+            Outcome::Result(Json::Null)
+        );
+        assert_eq!(
+            read("op", r#"{"result":1,"error":{"code":7}}"#),
+            Outcome::Error(json!({"code": 7}))
+        );
+        assert_eq!(read("op", "{}"), Outcome::Malformed);
+        assert_eq!(read("event", "{}"), Outcome::Result(Json::Null));
+        for text in ["", "[]", "{", "\"text\"", "{\"result\":1}x"] {
+            let Outcome::Error(error) = read("op", text) else {
+                panic!("{text}");
+            };
+            let message = error["message"].as_str().unwrap();
+            assert!(message.starts_with("Failed to parse plugin response: "));
+        }
+    }
+}
