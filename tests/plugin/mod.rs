@@ -27,6 +27,28 @@ fn server(settings: &[(&str, &str)]) -> TestServer {
     TestServer::with(&all)
 }
 
+/// Makes two workers ready, of plugins `TEST` and `OTHER`; the second is the first to come.
+fn two_ready(server: &TestServer, test: &Json, other: &Json) -> (worker::Worker, worker::Worker) {
+    use worker::Worker;
+    let mut second = Worker::greet(server, &json!({"plugin": "OTHER"}));
+    second.register(other);
+    let mut first = Worker::greet(server, &json!({}));
+    first.register(test);
+    for event in [
+        "before-plugins-ready",
+        "after-plugins-ready",
+        "server-ready",
+    ] {
+        for worker in [&mut first, &mut second] {
+            if event == "after-plugins-ready" {
+                worker.expect("ready");
+            }
+            worker.serve_event(event);
+        }
+    }
+    (first, second)
+}
+
 /// Calls an action on a thread of its own.
 fn call(client: &Client, action: &str, payload: Json) -> JoinHandle<Answer> {
     let (client, action) = (client.clone(), action.to_owned());

@@ -11,7 +11,8 @@ use serde_json::{Value as Json, json};
 
 use crate::support::server::TestServer;
 
-const SECRET: &str = "custom-token-secret-of-the-tests";
+/// What custom tokens are signed with.
+pub const SECRET: &str = "custom-token-secret-of-the-tests";
 /// Long ago, and far in the future.
 const ISSUED: i64 = 1_500_000_000;
 const EXPIRES: i64 = 4_102_444_800;
@@ -26,7 +27,7 @@ fn sign(algorithm: Algorithm, claims: &Json) -> String {
 }
 
 /// A custom token for somebody with fields of his user record.
-fn token_of(subject: &str, profile: Json) -> String {
+pub fn token_of(subject: &str, profile: Json) -> String {
     let claims = json!({"sub": subject, "iat": ISSUED, "exp": EXPIRES, "skyprofile": profile});
     sign(Algorithm::HS256, &claims)
 }

@@ -11,6 +11,7 @@ use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::actor::Accounts;
@@ -22,7 +23,7 @@ use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_uniqu
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
 use crate::record::messages::SaveItem;
-use crate::record::{hooks, types};
+use crate::record::{before, hooks, types};
 
 /// Signs a user up.
 ///
@@ -144,6 +145,7 @@ impl Newcomer {
             newcomer: self,
             own_context,
             attempt: Uuid::now_v7(),
+            decided: Mutex::new(None),
         };
         let made = until_settled(&accounts.turn, |_| creation.attempt(accounts)).await?;
         let Some((state, head)) = made else {
@@ -179,6 +181,8 @@ struct Creation {
     own_context: RequestContext,
     /// What the hooks cause names it.
     attempt: Uuid,
+    /// What the hooks of an attempt decided that only they themselves have overtaken.
+    decided: Mutex<Option<Draft>>,
 }
 
 impl Creation {
@@ -208,13 +212,10 @@ impl Creation {
             provenance: Vec::new(),
         };
         self.drop_unwritable(&mut draft, &env.live.get_field_rules(), at);
-        let context = &self.newcomer.context;
-        hooks::before_save(&env.plugins, &mut draft, context, self.attempt).await?;
-        let fields = std::iter::once(&mut draft.record.fields);
-        env.assets.complete(fields).await?;
-        let brought = (draft.record.id.clone(), draft.record.fields.clone());
-        let brought = [(&brought.0, &brought.1)].into_iter();
-        types::extend_by(env, brought, &self.own_context).await?;
+        match self.decided.lock().await.take() {
+            Some(decided) => draft.take_over(decided),
+            None => self.run_hooks(env, &mut draft).await?,
+        }
         let definition = env.definition(&self.item.id.record_type);
         let around = look_around(env, &draft, position).await?;
 
@@ -233,12 +234,30 @@ impl Creation {
         let done = commit(&env.log, plan, position, &self.own_context).await?;
         let done = done.map(|commit| head_after(None, &draft.record.id, &commit.events));
         Ok(match done {
-            Outcome::Conflict => Outcome::Conflict,
+            Outcome::Conflict => {
+                if before::have_written(env, self.attempt, position).await {
+                    *self.decided.lock().await = Some(draft);
+                }
+                Outcome::Conflict
+            }
             Outcome::Done(head) => {
                 let head = head.ok_or_else(|| ApiError::unexpected("the user was not stored"))?;
                 Outcome::Done(Some((state, head)))
             }
         })
+    }
+
+    /// Runs the before-hooks, which may bring files, and fields that no user had before.
+    async fn run_hooks(&self, env: &RecordEnv, draft: &mut Draft) -> Result<(), ApiError> {
+        let context = &self.newcomer.context;
+        hooks::before_save(&env.plugins, draft, context, self.attempt).await?;
+        let fields = std::iter::once(&mut draft.record.fields);
+        env.assets.complete(fields).await?;
+        // The extension overtakes this sign-up, which must know it for its own.
+        let mut context = self.own_context.clone();
+        context.ancestors.push(self.attempt);
+        let brought = [(&draft.record.id, &draft.record.fields)].into_iter();
+        types::extend_by(env, brought, &context).await
     }
 
     /// Takes fields out that the user may not set. What he signs in with stays.

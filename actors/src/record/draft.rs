@@ -27,9 +27,12 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Takes over what an earlier draft of the same save changed in the record it knew.
+    /// Takes over what an earlier draft of the same save, which has been through the hooks, changed
+    /// in the record it knew. The item counts no more: hooks may have taken of it what they liked.
     pub fn take_over(&mut self, earlier: Self) {
         let known = earlier.original.as_ref().map(|head| &head.record);
+        let stored = self.original.as_ref().map(|head| &head.record.fields);
+        self.record.fields = stored.cloned().unwrap_or_default();
         for (name, value) in earlier.record.fields {
             let before = known.and_then(|record| record.fields.get(&name));
             if before != Some(&value) {

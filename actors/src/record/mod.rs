@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod apply;
 pub mod attempt;
+pub(crate) mod before;
 pub mod decide;
 pub mod delete;
 pub mod draft;

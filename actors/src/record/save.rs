@@ -16,9 +16,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::Commit;
 use skytrail_schema::id::RecordId;
-use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -28,11 +27,8 @@ use super::decide::{self, Plan, Surroundings};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
-use super::{hooks, types};
+use super::{before, hooks, types};
 use crate::plugin::Trigger;
-
-/// How far back a save looks for what its own hooks wrote.
-const MAX_OVERTAKING_EVENTS: usize = 10_000;
 
 /// A draft, or why there is none.
 type Drafts = Vec<Result<Draft, ItemError>>;
@@ -107,7 +103,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     fail_whole_if_atomic(command, &prepared.drafts)?;
     match saving.decided.lock().await.take() {
         Some(decided) => rebase(decided, &mut prepared.drafts),
-        None => run_before_hooks(env, command, &mut prepared, saving.id).await?,
+        None => before::run(env, command, &mut prepared.drafts, saving.id).await?,
     }
     fail_whole_if_atomic(command, &prepared.drafts)?;
     let around = look_around(env, &prepared.drafts, &heads).await?;
@@ -127,7 +123,9 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     fail_whole_if_atomic(command, &prepared.drafts)?;
     let drafts = prepared.drafts.clone();
     let outcome = settle(env, command, prepared, plan, heads.position).await?;
-    if matches!(outcome, Outcome::Conflict) && was_overtaken_by_own(saving, heads.position).await {
+    if matches!(outcome, Outcome::Conflict)
+        && before::have_written(env, saving.id, heads.position).await
+    {
         *saving.decided.lock().await = Some(drafts);
     }
     Ok(outcome)
@@ -137,21 +135,6 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
 fn have_been_reshaped(env: &RecordEnv, types: &[Arc<TypeDefinition>]) -> bool {
     let mut types = types.iter();
     types.any(|before| env.definition(&before.name).reshaped != before.reshaped)
-}
-
-/// Whether one of the save's own hooks wrote something since `position`.
-async fn was_overtaken_by_own(saving: &Saving<'_>, position: u64) -> bool {
-    let points = saving.env.plugins.points();
-    if points.hooks.is_empty() {
-        return false;
-    }
-    let since = saving
-        .env
-        .log
-        .read(position + 1, MAX_OVERTAKING_EVENTS)
-        .await;
-    let is_own = |commit: &Arc<Commit>| commit.causation == Some(saving.id);
-    since.is_ok_and(|commits| commits.iter().any(is_own))
 }
 
 /// Puts what was decided on the records as they are now.
@@ -224,40 +207,6 @@ fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts 
             .map_err(|error| failed(&item.id, error))
     };
     command.items.iter().map(make).collect()
-}
-
-async fn run_before_hooks(
-    env: &RecordEnv,
-    command: &SaveRecords,
-    prepared: &mut Prepared,
-    attempt_id: Uuid,
-) -> Result<(), ApiError> {
-    let mut has_changed = false;
-    for slot in &mut prepared.drafts {
-        let Ok(draft) = slot else { continue };
-        let done = hooks::before_save(&env.plugins, draft, &command.context, attempt_id).await;
-        has_changed |= !draft.provenance.is_empty();
-        if let Err(error) = done {
-            *slot = Err(failed(&draft.record.id, error));
-        }
-    }
-    if !has_changed {
-        return Ok(());
-    }
-    // Hooks may bring files, and fields that no record had before.
-    let drafts = prepared.drafts.iter_mut().flatten();
-    env.assets
-        .complete(drafts.map(|draft| &mut draft.record.fields))
-        .await?;
-    let drafts = prepared.drafts.iter().flatten();
-    let brought: Vec<(RecordId, Fields)> = drafts
-        .map(|draft| (draft.record.id.clone(), draft.record.fields.clone()))
-        .collect();
-    let brought = brought.iter().map(|(id, fields)| (id, fields));
-    // The extension overtakes this save, which must know it for its own.
-    let mut context = command.context.clone();
-    context.ancestors.push(attempt_id);
-    types::extend_by(env, brought, &context).await
 }
 
 /// Looks up what the drafts depend on besides themselves.
@@ -346,7 +295,8 @@ async fn after_save(
     Ok(results)
 }
 
-fn failed(id: &RecordId, error: ApiError) -> ItemError {
+/// Says which record failed.
+pub(super) fn failed(id: &RecordId, error: ApiError) -> ItemError {
     ItemError {
         id: Some(id.clone()),
         error,

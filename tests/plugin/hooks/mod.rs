@@ -1,5 +1,9 @@
 //! Database hooks: what they are told, may change, and what becomes of their refusals.
 
+mod bounds;
+mod several;
+mod users;
+
 use serde_json::{Value as Json, json};
 
 use super::worker::Worker;
@@ -258,7 +262,10 @@ fn plugins_hear_of_new_fields() {
     // Nothing new, no news.
     ada.save("note/1", json!({"title": "b"}));
     let next = worker.next(std::time::Duration::from_millis(200));
-    assert!(matches!(next, super::worker::Seen::Nothing), "{next:?}");
+    assert!(
+        matches!(next, crate::plugin::worker::Seen::Nothing),
+        "{next:?}"
+    );
 }
 
 #[test]
@@ -284,5 +291,8 @@ fn a_hook_may_save_the_very_record_that_it_is_asked_about() {
     assert_eq!(found[0]["checked"], true);
     assert_eq!(found[0]["counter"], 1);
     let next = worker.next(std::time::Duration::from_millis(200));
-    assert!(matches!(next, super::worker::Seen::Nothing), "{next:?}");
+    assert!(
+        matches!(next, crate::plugin::worker::Seen::Nothing),
+        "{next:?}"
+    );
 }
