@@ -14,7 +14,7 @@ use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
-use super::{hooks, save};
+use super::{before, hooks, save};
 use crate::plugin::Trigger;
 
 /// Per id: the record that is deleted, or why it is not.
@@ -30,7 +30,9 @@ pub async fn delete(
     command: DeleteRecords,
 ) -> Result<ItemResults<RecordId>, ApiError> {
     let attempt_id = Uuid::now_v7();
-    let (victims, position) = until_settled(turn, |_| attempt(env, &command, attempt_id)).await?;
+    let decided = Mutex::new(None);
+    let (victims, position) =
+        until_settled(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
     let mut results = Vec::with_capacity(victims.len());
     for victim in victims {
         results.push(match victim {
@@ -45,6 +47,7 @@ async fn attempt(
     env: &RecordEnv,
     command: &DeleteRecords,
     attempt_id: Uuid,
+    decided: &Mutex<Option<Victims>>,
 ) -> Result<Outcome<(Victims, u64)>, ApiError> {
     let heads = env.load_heads(&command.ids).await?;
     let mut victims: Victims = command
@@ -53,22 +56,11 @@ async fn attempt(
         .map(|id| find(command, &heads, id))
         .collect();
     fail_whole_if_atomic(command, &victims)?;
-    for victim in &mut victims {
-        let Ok(head) = victim else { continue };
-        let run = hooks::run(
-            &env.plugins,
-            hooks::Occasion {
-                trigger: Trigger::BeforeDelete,
-                context: &command.context,
-                attempt: attempt_id,
-            },
-            &head.record,
-            None,
-        );
-        if let Err(error) = run.await {
-            *victim = Err(failed(&head.record.id, error));
-        }
+    match decided.lock().await.take() {
+        Some(decided) => keep_refusals(decided, &mut victims),
+        None => run_before_hooks(env, command, &mut victims, attempt_id).await,
     }
+    let asked = victims.clone();
     fail_whole_if_atomic(command, &victims)?;
     let mut plan = Plan::default();
     let now = env.clock.now();
@@ -96,9 +88,48 @@ async fn attempt(
     Ok(
         match commit(&env.log, plan, heads.position, &command.context).await? {
             Outcome::Done(commit) => Outcome::Done((victims, commit.last_position())),
-            Outcome::Conflict => Outcome::Conflict,
+            Outcome::Conflict => {
+                if before::have_written(env, attempt_id, heads.position).await {
+                    *decided.lock().await = Some(asked);
+                }
+                Outcome::Conflict
+            }
         },
     )
+}
+
+async fn run_before_hooks(
+    env: &RecordEnv,
+    command: &DeleteRecords,
+    victims: &mut Victims,
+    attempt_id: Uuid,
+) {
+    for victim in victims {
+        let Ok(head) = victim else { continue };
+        let run = hooks::run(
+            &env.plugins,
+            hooks::Occasion {
+                trigger: Trigger::BeforeDelete,
+                context: &command.context,
+                attempt: attempt_id,
+            },
+            &head.record,
+            None,
+        );
+        if let Err(error) = run.await {
+            *victim = Err(failed(&head.record.id, error));
+        }
+    }
+}
+
+/// Keeps what hooks said that only they themselves have overtaken: they may have saved the very
+/// records.
+fn keep_refusals(decided: Victims, victims: &mut Victims) {
+    for (decided, victim) in decided.into_iter().zip(victims) {
+        if decided.is_err() {
+            *victim = decided;
+        }
+    }
 }
 
 fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Head>, ItemError> {
