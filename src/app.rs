@@ -21,6 +21,9 @@ use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::live::LiveState;
 use skytrail_actors::store::{RecordStore, Snapshot, StoreError};
 use skytrail_actors::subscription::{Notices, Subscriptions};
+use skytrail_actors::task::{
+    CronDriver, Ledger, Stop, TaskParts, TaskSettings, TaskStore as _, Tasks,
+};
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
@@ -89,6 +92,7 @@ pub struct Application {
     records: Arc<Records>,
     projector: Addr<Projector>,
     broker: PluginBroker,
+    tasks: Addr<Tasks>,
     running: TaskTracker,
     audit: Arc<AuditTrail>,
     http: ServerHandle,
@@ -148,6 +152,8 @@ impl Application {
         let failed = |error: StoreError| StartError::Store(error.to_string());
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;
         let subscriptions = Arc::new(Subscriptions::new(subscriptions));
+        let stored_tasks = store.load_tasks().await.map_err(failed)?;
+        let ledger = Arc::new(Ledger::new(snapshot.checkpoint, stored_tasks));
         let (feed, fed) = projector::feed();
         let (notices_feed, notices_tail) = tail();
         let sequences = snapshot.sequences.into_iter();
@@ -163,6 +169,7 @@ impl Application {
             vec![
                 Arc::clone(&live) as _,
                 Arc::clone(&subscriptions) as _,
+                Arc::clone(&ledger) as _,
                 Arc::new(feed),
                 Arc::new(notices_feed),
             ],
@@ -227,6 +234,17 @@ impl Application {
             consumer: Notices::new(env, subscriptions, internal_hub.clone()),
         };
         let notices = Delivery::start_in_arbiter(&background.handle(), |_| Delivery::new(delivery));
+        let task_parts = TaskParts {
+            log: Arc::clone(&log) as _,
+            ledger,
+            plugins: Arc::clone(&plugins),
+            clock: Arc::clone(&clock),
+            driver: Arc::new(CronDriver::default()),
+            settings: task_settings(config),
+        };
+        let changes = broker.changes();
+        let tasks =
+            Tasks::start_in_arbiter(&background.handle(), |_| Tasks::new(task_parts, changes));
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
         let health = Parts {
@@ -239,6 +257,7 @@ impl Application {
             internal_hub: internal_hub.clone(),
             notices,
             broker: broker.clone(),
+            tasks: tasks.clone(),
             door: Arc::clone(&door),
             running: running.clone(),
             throttle: Arc::clone(&throttle),
@@ -252,6 +271,7 @@ impl Application {
             files,
             devices,
             plugins,
+            tasks: tasks.clone(),
             hub,
             internal_hub,
             keys: keys.clone(),
@@ -285,6 +305,7 @@ impl Application {
             records,
             projector,
             broker,
+            tasks,
             running,
             audit,
             http,
@@ -307,8 +328,9 @@ impl Application {
             running.wait().await;
             broker.leave().await;
         };
+        let tasks = self.tasks;
         step("requests end", async move {
-            tokio::join!(http.stop(true), leaving);
+            let _ = tokio::join!(http.stop(true), tasks.send(Stop), leaving);
         })
         .await;
         let audit = self.audit;
@@ -454,6 +476,15 @@ fn plugin_settings(config: &Config, keys: &Keys) -> PluginsSettings {
         max_calls: limits.max_calls,
         max_depth: limits.max_depth,
         ..PluginsSettings::default()
+    }
+}
+
+fn task_settings(config: &Config) -> TaskSettings {
+    let timers = &config.timers;
+    TaskSettings {
+        zone: timers.zone,
+        catch_up: timers.catch_up,
+        is_slave: timers.is_slave,
     }
 }
 

@@ -26,6 +26,7 @@ Examples:
   skytrail log tail                              the last events, while the server runs
   skytrail log show record/note/1                everything that happened to a record
   skytrail index list                            which indexes the store made, and why
+  skytrail task list                             what runs when, and how it ended
   skytrail rebuild --verify                      is the record store what the log says?
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
@@ -58,6 +59,9 @@ enum Command {
     /// Shows the record store's indexes and what they are for, or says which to have.
     #[command(subcommand)]
     Index(ops::index::IndexCommand),
+    /// Lists a running server's scheduled tasks, or runs one.
+    #[command(subcommand)]
+    Task(ops::task::TaskCommand),
     /// Makes the record store anew from the log, or compares the two.
     Rebuild(ops::rebuild::RebuildCommand),
 }
@@ -80,6 +84,7 @@ pub fn run() -> ExitCode {
         }
         Command::Log(command) => ops::log::run(&config, command),
         Command::Index(command) => ops::index::run(&config, command),
+        Command::Task(command) => ops::task::run(&config, command),
         Command::Rebuild(command) => ops::rebuild::run(&config, command),
     };
     match done {

@@ -16,6 +16,7 @@ use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
 use skytrail_actors::record::actor::{RecordActorState, Records};
 use skytrail_actors::record::live::CacheSizes;
 use skytrail_actors::subscription::Notices;
+use skytrail_actors::task::{ListTasks, TaskReport, Tasks};
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditState, AuditTrail};
@@ -48,6 +49,8 @@ pub struct Parts {
     pub notices: Addr<Delivery<Notices>>,
     /// Plugins.
     pub broker: PluginBroker,
+    /// Scheduled tasks.
+    pub tasks: Addr<Tasks>,
     /// What the door counts.
     pub door: Arc<DoorCounters>,
     /// The requests under way.
@@ -73,6 +76,8 @@ pub struct States {
     pub notices: Option<DeliveryState>,
     /// Plugins, and their workers' connections.
     pub plugins: Option<PluginsState>,
+    /// Scheduled tasks.
+    pub tasks: Option<Vec<TaskReport>>,
     /// The record actors.
     pub records: Vec<RecordActorState>,
     /// Users, roles, relations.
@@ -112,6 +117,7 @@ impl States {
             && self.internal_hub.is_some()
             && self.notices.is_some()
             && self.plugins.is_some()
+            && self.tasks.is_some()
             && self.indexes.is_some()
     }
 }
@@ -119,12 +125,13 @@ impl States {
 #[async_trait]
 impl Health for Parts {
     async fn states(&self) -> States {
-        let (projector, hub, internal_hub, notices, plugins, indexes) = tokio::join!(
+        let (projector, hub, internal_hub, notices, plugins, tasks, indexes) = tokio::join!(
             ask(&self.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
             ask(&self.internal_hub, GetHubState),
             ask(&self.notices, GetDeliveryState),
             self.broker.state(),
+            ask(&self.tasks, ListTasks),
             self.indexes(),
         );
         States {
@@ -134,6 +141,7 @@ impl Health for Parts {
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),
             plugins,
+            tasks,
             records: self.records.states(),
             accounts: self.accounts.state(),
             caches: self.records.env().live.sizes(),

@@ -11,6 +11,7 @@ use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::PluginGate;
 use skytrail_actors::record::service::RecordService;
+use skytrail_actors::task::Tasks;
 use tokio_util::task::TaskTracker;
 
 use crate::asset::Files;
@@ -34,6 +35,8 @@ pub struct Services {
     pub devices: Arc<dyn DeviceService>,
     /// Plugins.
     pub plugins: Arc<dyn PluginGate>,
+    /// Scheduled tasks.
+    pub tasks: Addr<Tasks>,
     /// The hub of `/pubsub`.
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.

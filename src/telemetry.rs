@@ -21,7 +21,14 @@ pub fn start(log: &Log) {
 }
 
 fn filter(log: &Log) -> EnvFilter {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    /// What it says is about its own job lists; tasks do not depend on any of it.
+    const CHATTY: &str = "tokio_cron_scheduler";
+    let mut filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    if !log.level.contains(CHATTY)
+        && let Ok(silence) = format!("{CHATTY}=off").parse()
+    {
+        filter = filter.add_directive(silence);
+    }
     let targets = log.loggers.iter().flat_map(|(logger, level)| {
         let directive = move |target: &&str| format!("{target}={level}").parse::<Directive>().ok();
         logger.targets.iter().filter_map(directive)

@@ -19,5 +19,6 @@ pub mod record;
 pub mod spawn;
 pub mod store;
 pub mod subscription;
+pub mod task;
 #[cfg(feature = "testkit")]
 pub mod testkit;

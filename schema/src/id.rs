@@ -152,6 +152,43 @@ impl fmt::Debug for RecordId {
     }
 }
 
+/// A scheduled task: a timer of a plugin. Written `plugin/name`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The timer's name; may have slashes.
+    pub name: Arc<str>,
+}
+
+impl TaskId {
+    /// Builds an id from its parts.
+    pub fn new(plugin: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            plugin: plugin.into(),
+            name: name.into(),
+        }
+    }
+
+    /// Parses `plugin/name`, split at the first `/`; `None` when there is no `/`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (plugin, name) = text.split_once('/')?;
+        Some(Self::new(plugin, name))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.plugin, self.name)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
 /// Which database a record lives in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Database {

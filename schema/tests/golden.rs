@@ -19,7 +19,7 @@ use skytrail_schema::chain;
 use skytrail_schema::codec::{self, Seal};
 use skytrail_schema::event::*;
 use skytrail_schema::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
-use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::id::{Database, RecordId, TaskId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
@@ -197,6 +197,22 @@ fn body(kind: EventKind) -> EventBody {
             size: 5_000_000_000,
         }),
         EventKind::AssetUploaded => EventBody::AssetUploaded(AssetUpload { size: 7 }),
+        EventKind::TaskScheduled => EventBody::TaskScheduled(TaskSchedule {
+            spec: "0 30 2 * * MON-FRI".to_owned(),
+            zone: "Europe/Berlin".to_owned(),
+            since: Timestamp::from_micros(1_700_000_000_000_000),
+        }),
+        EventKind::TaskClaimed => EventBody::TaskClaimed(TaskClaim {
+            due: Timestamp::from_micros(1_700_000_100_000_000),
+            trigger: TaskTrigger::Manual,
+        }),
+        EventKind::TaskEnded => EventBody::TaskEnded(TaskEnd {
+            due: Timestamp::from_micros(1_700_000_100_000_000),
+            at: Timestamp::from_micros(1_700_000_100_250_000),
+            error: Some(119),
+        }),
+        EventKind::TaskPaused => EventBody::TaskPaused(NoDetails {}),
+        EventKind::TaskResumed => EventBody::TaskResumed(NoDetails {}),
     }
 }
 
@@ -211,6 +227,7 @@ fn stream(kind: EventKind) -> Stream {
         65 => Stream::Relation(Relation::Follow, USER.into()),
         80..84 => Stream::Device("d1".into()),
         84..88 => Stream::Subscriptions("d1".into()),
+        112..120 => Stream::Task(TaskId::new("chat", "mod/tick")),
         _ => Stream::Asset("folder/a.png".into()),
     }
 }

@@ -21,6 +21,7 @@ mod role;
 mod schema;
 mod sso;
 mod subscription;
+mod task;
 mod typed;
 
 use std::sync::Arc;
@@ -142,6 +143,10 @@ actions! {
     "sso:oauth:login" "sso" MASTER_READY => sso::oauth_login;
     "sso:oauth:signup" "sso" MASTER_READY => sso::oauth_signup;
     "sso:oauth:unlink" "sso" MASTER_READY => sso::oauth_unlink;
+    "task:list" "task" MASTER => task::list;
+    "task:run" "task" MASTER => task::run;
+    "task:pause" "task" MASTER => task::pause;
+    "task:resume" "task" MASTER => task::resume;
 }
 
 const READY: &[Check] = &[PluginReady];

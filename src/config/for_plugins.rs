@@ -36,7 +36,7 @@ impl Config {
                 "auth_record_keys": self.app.auth_record_keys.alternatives(),
                 "dev_mode": self.app.dev_mode,
                 "cors_host": self.http.cors_host,
-                "slave": false,
+                "slave": self.timers.is_slave,
                 "response_timeout": timeout,
             },
             "database": {"implementation": "pq", "option": ""},

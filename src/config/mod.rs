@@ -13,6 +13,7 @@ mod logging;
 mod plugins;
 mod secret;
 mod source;
+mod timers;
 mod tokens;
 mod user_audit;
 
@@ -31,6 +32,7 @@ pub use logging::{Log, Logger};
 pub use plugins::PluginTransport;
 pub use secret::Secret;
 pub use source::{Mistake, Origin, Setting, Sources};
+pub use timers::Timers;
 pub use tokens::{TokenPlace, Tokens};
 
 use source::Reader;
@@ -56,6 +58,8 @@ pub struct Config {
     pub plugins: Vec<Plugin>,
     /// What holds for all plugins.
     pub plugin: PluginLimits,
+    /// Scheduled tasks.
+    pub timers: Timers,
     /// The log and the record store.
     pub storage: Storage,
     /// Logging.
@@ -179,6 +183,7 @@ impl Config {
             audit: audit::read(&mut reader),
             plugins: plugins::read(&mut reader),
             plugin: read_plugin_limits(&mut reader),
+            timers: timers::read(&mut reader),
             storage: Storage {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
                 log_queue: size(reader.number("LOG_QUEUE", 4096, 1..=1_000_000)),

@@ -229,10 +229,15 @@ impl<'a> Reader<'a> {
     /// As [`Reader::text`], for an address: who may sign in there is not shown.
     pub(super) fn address(&mut self, name: &str, default: &str) -> String {
         let value = self.text(name, default);
-        if let Some(setting) = self.settings.last_mut() {
-            setting.value = without_sign_in(&value);
-        }
+        self.show(&without_sign_in(&value));
         value
+    }
+
+    /// Says what people are shown of the value that was read last.
+    pub(super) fn show(&mut self, value: &str) {
+        if let Some(setting) = self.settings.last_mut() {
+            value.clone_into(&mut setting.value);
+        }
     }
 
     pub(super) fn choice(&mut self, name: &str, default: &str, choices: &[&str]) -> String {

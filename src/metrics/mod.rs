@@ -11,8 +11,11 @@ mod text;
 pub use process::Process;
 pub use text::{CONTENT_TYPE, Exposition};
 
+use std::collections::BTreeSet;
+
 use skytrail_actors::hub::HubState;
 use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
+use skytrail_actors::task::TaskReport;
 
 use crate::http::counters::ActionFigures;
 use crate::parts::States;
@@ -24,6 +27,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_log(&mut text, states);
     write_store(&mut text, states);
     write_plugins(&mut text, states.plugins.as_ref());
+    write_tasks(&mut text, states.tasks.as_deref().unwrap_or_default());
     write_hubs(
         &mut text,
         &[("public", states.hub), ("internal", states.internal_hub)],
@@ -221,6 +225,44 @@ fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState>) {
     write(gauge, name, "Workers connected.", |it| {
         it.workers.len() as u64
     });
+}
+
+/// What is summed up over a plugin's tasks.
+type TaskFigure = fn(&TaskReport) -> u64;
+
+fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
+    let plugins: BTreeSet<&str> = tasks.iter().map(|task| task.plugin.as_str()).collect();
+    let sum = |plugin: &str, of: TaskFigure| -> u64 {
+        let its = tasks.iter().filter(|task| task.plugin == plugin);
+        its.map(of).sum()
+    };
+    let mut family = text.gauge("skytrail_tasks", "Scheduled tasks, by what they are at.");
+    for plugin in &plugins {
+        let states: [(&str, TaskFigure); 3] = [
+            ("all", |_| 1),
+            ("running", |task| task.running_since.is_some().into()),
+            ("paused", |task| task.is_paused.into()),
+        ];
+        for (state, of) in states {
+            family.labelled(&[("plugin", plugin), ("state", state)], sum(plugin, of));
+        }
+    }
+    let mut family = text.counter(
+        "skytrail_task_runs_total",
+        "Due times of scheduled tasks, by what became of them; runs that were asked for, too.",
+    );
+    for plugin in &plugins {
+        let outcomes: [(&str, TaskFigure); 4] = [
+            ("ok", |task| task.num_runs - task.num_failures),
+            ("failed", |task| task.num_failures),
+            ("skipped", |task| task.num_skipped),
+            ("missed", |task| task.num_missed),
+        ];
+        for (outcome, of) in outcomes {
+            let labels = [("plugin", *plugin), ("outcome", outcome)];
+            family.labelled(&labels, sum(plugin, of));
+        }
+    }
 }
 
 fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {

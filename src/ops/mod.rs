@@ -4,3 +4,4 @@ pub mod index;
 pub mod log;
 pub mod rebuild;
 pub mod remote;
+pub mod task;

@@ -29,6 +29,7 @@ mod sql;
 mod sqlite;
 mod store;
 mod sums;
+mod tasks;
 mod value;
 
 #[cfg(test)]

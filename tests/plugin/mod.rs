@@ -8,6 +8,7 @@ mod handlers;
 mod hooks;
 mod lambdas;
 mod providers;
+mod tasks;
 pub mod worker;
 
 use std::thread::JoinHandle;

@@ -35,6 +35,6 @@ pub use broker::{ConnectionPermit, PluginBroker, PluginState, Plugins, PluginsSt
 pub use caller::{ApiCaller, ApiReply, PluginCall};
 pub use connection::PluginConnection;
 pub use gate::{CallContext, Lineage, NoPlugins, PluginGate, PluginRequest, Via, WorkerId};
-pub use points::{Handler, Hook, Lambda, Points, Provider, Readiness, Trigger};
+pub use points::{Handler, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger};
 pub use routes::{Route, Routes};
 pub use settings::{PluginEntry, PluginsSettings, TransportKind};

@@ -3,16 +3,18 @@
 //! A [`Points`] is a snapshot; whoever holds one sees no change. Finding out that nobody hooks a
 //! type costs one look into a map.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::TypeName;
+use skytrail_schema::id::{TaskId, TypeName};
 
-use super::registration::Registration;
+use super::registration::{Registration, TimerPoint};
 use super::routes::Routes;
+use super::timer_spec::TimerSpec;
 
 /// When a database hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -88,6 +90,36 @@ pub struct Provider {
     pub timeout: Option<Duration>,
 }
 
+/// What happens when a task is due while a run of it is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// This time is passed over.
+    #[default]
+    Skip,
+    /// Another run begins.
+    Allow,
+}
+
+/// A registered timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// The task that it makes; timers of one plugin with one name are told apart by a number.
+    pub id: TaskId,
+    /// The name at the plugin.
+    pub name: String,
+    /// When it is due.
+    pub spec: TimerSpec,
+    /// The spec as it was written.
+    pub spec_text: String,
+    /// The time zone, if it names one.
+    pub zone: Option<Tz>,
+    /// What happens when it is due while a run is under way.
+    pub overlap: Overlap,
+    /// Its own limit, if it has one.
+    pub timeout: Option<Duration>,
+}
+
 /// How far the plugins are, all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Readiness {
@@ -134,6 +166,10 @@ pub struct Points {
     pub handlers: Routes,
     /// Auth providers by id.
     pub providers: HashMap<String, Provider>,
+    /// Timers in the order of plugins and registrations.
+    pub timers: Vec<Timer>,
+    /// The plugins that have a worker.
+    pub attended: HashSet<Arc<str>>,
     /// How far the plugins are.
     pub readiness: Readiness,
 }
@@ -193,6 +229,30 @@ impl Points {
                 timeout: point.call.timeout,
             };
             self.providers.insert(point.id.clone(), provider);
+        }
+        for point in &registration.timers {
+            let timer = self.timer(plugin, point);
+            self.timers.push(timer);
+        }
+    }
+
+    /// Tells a timer apart from earlier ones of the same name: `tick`, `tick#2`, `tick#3`.
+    fn timer(&self, plugin: &Arc<str>, point: &TimerPoint) -> Timer {
+        let named = |id: &TaskId| self.timers.iter().any(|earlier| earlier.id == *id);
+        let mut id = TaskId::new(Arc::clone(plugin), point.name.as_str());
+        let mut number = 2;
+        while named(&id) {
+            id.name = format!("{}#{number}", point.name).into();
+            number += 1;
+        }
+        Timer {
+            id,
+            name: point.name.clone(),
+            spec: point.spec.clone(),
+            spec_text: point.spec_text.clone(),
+            zone: point.zone,
+            overlap: point.overlap,
+            timeout: point.call.timeout,
         }
     }
 

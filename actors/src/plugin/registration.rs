@@ -7,15 +7,19 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::id::TypeName;
 
-use super::points::Trigger;
+use super::points::{Overlap, Trigger};
 use super::protocol::Problem;
 use super::timer_spec::TimerSpec;
 
 /// The most points that one plugin may register.
 pub const MAX_POINTS: usize = 10_000;
+
+/// The most timers that all plugins together may have registered.
+pub const MAX_TIMERS: usize = 1000;
 
 /// Paths that belong to the server; no handler may take them or, where they end in `/`, anything
 /// below. The root itself does, too.
@@ -104,6 +108,12 @@ pub struct TimerPoint {
     pub name: String,
     /// When it runs.
     pub spec: TimerSpec,
+    /// The spec as it was written.
+    pub spec_text: String,
+    /// The time zone, if it names one.
+    pub zone: Option<Tz>,
+    /// What happens when it is due while a run is under way.
+    pub overlap: Overlap,
     /// How it is called.
     pub call: CallPolicy,
 }
@@ -251,10 +261,24 @@ impl Registration {
     }
 
     fn add_timer(&mut self, point: &Map<String, Json>) -> Result<(), String> {
-        let spec = TimerSpec::parse(text(point, "spec")?).map_err(|error| error.to_string())?;
+        let spec_text = text(point, "spec")?;
+        let spec = TimerSpec::parse(spec_text).map_err(|error| error.to_string())?;
+        let zone = optional_text(point, "time_zone")?;
+        let zone = zone.map(|name| {
+            name.parse::<Tz>()
+                .map_err(|_| format!("time_zone: no time zone is named {name:?}"))
+        });
+        let overlap = match optional_text(point, "overlap")? {
+            None | Some("skip") => Overlap::Skip,
+            Some("allow") => Overlap::Allow,
+            Some(other) => return Err(format!("overlap: skip or allow, not {other:?}")),
+        };
         self.timers.push(TimerPoint {
             name: text(point, "name")?.to_owned(),
             spec,
+            spec_text: spec_text.to_owned(),
+            zone: zone.transpose()?,
+            overlap,
             call: policy(point)?,
         });
         Ok(())
@@ -327,6 +351,14 @@ fn text<'a>(point: &'a Map<String, Json>, name: &str) -> Result<&'a str, String>
     match point.get(name).and_then(Json::as_str) {
         Some(text) if !text.is_empty() => Ok(text),
         _ => Err(format!("{name} should be a string")),
+    }
+}
+
+fn optional_text<'a>(point: &'a Map<String, Json>, name: &str) -> Result<Option<&'a str>, String> {
+    match point.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{name} should be a string")),
     }
 }
 

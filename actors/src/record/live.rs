@@ -291,7 +291,8 @@ impl LiveState {
             Stream::Relation(..)
             | Stream::Asset(_)
             | Stream::Device(_)
-            | Stream::Subscriptions(_) => {}
+            | Stream::Subscriptions(_)
+            | Stream::Task(_) => {}
         }
     }
 }

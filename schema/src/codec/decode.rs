@@ -9,7 +9,7 @@ use super::{CodecError, FORMAT, Peek, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
 use crate::event::{Actor, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
-use crate::id::{RecordId, UserId};
+use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::time::Timestamp;
 
@@ -254,6 +254,7 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
         12 => Stream::Asset(reader.text()?.into()),
         10 => Stream::Device(reader.text()?.into()),
         11 => Stream::Subscriptions(reader.text()?.into()),
+        14 => Stream::Task(TaskId::new(reader.text()?, reader.text()?)),
         _ => return Err(CodecError::Malformed("stream")),
     })
 }

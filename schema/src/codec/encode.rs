@@ -228,6 +228,7 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
         Stream::Asset(name) => (12, vec![name.as_str()]),
         Stream::Device(id) => (10, vec![id.as_str()]),
         Stream::Subscriptions(id) => (11, vec![id.as_str()]),
+        Stream::Task(id) => (14, vec![&*id.plugin, &*id.name]),
     };
     out.push(number);
     names.into_iter().try_for_each(|name| put_text(out, name))

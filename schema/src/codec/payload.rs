@@ -59,6 +59,10 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
         }
         EventBody::SubscriptionSaved(body) => to_json(body),
         EventBody::SubscriptionDeleted(body) => to_json(body),
+        EventBody::TaskScheduled(body) => to_json(body),
+        EventBody::TaskClaimed(body) => to_json(body),
+        EventBody::TaskEnded(body) => to_json(body),
+        EventBody::TaskPaused(body) | EventBody::TaskResumed(body) => to_json(body),
         EventBody::Erased(_) => Err(CodecError::Malformed("payload")),
     }
 }
@@ -107,6 +111,11 @@ pub(super) fn decode(
         EventKind::DeviceDeleted => EventBody::DeviceDeleted(stored.touch(user)?),
         EventKind::SubscriptionSaved => EventBody::SubscriptionSaved(stored.parse()?),
         EventKind::SubscriptionDeleted => EventBody::SubscriptionDeleted(stored.parse()?),
+        EventKind::TaskScheduled => EventBody::TaskScheduled(stored.parse()?),
+        EventKind::TaskClaimed => EventBody::TaskClaimed(stored.parse()?),
+        EventKind::TaskEnded => EventBody::TaskEnded(stored.parse()?),
+        EventKind::TaskPaused => EventBody::TaskPaused(stored.parse()?),
+        EventKind::TaskResumed => EventBody::TaskResumed(stored.parse()?),
     })
 }
 

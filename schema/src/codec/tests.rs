@@ -13,7 +13,7 @@ use crate::caller::KeyKind;
 use crate::chain;
 use crate::event::*;
 use crate::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
-use crate::id::{RecordId, UserId};
+use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::types::FieldType;
 
@@ -187,6 +187,29 @@ fn body() -> impl Strategy<Value = EventBody> {
             EventBody::AssetRegistered(AssetState { content_type, size })
         }),
         any::<u64>().prop_map(|size| EventBody::AssetUploaded(AssetUpload { size })),
+        task(),
+    ]
+}
+
+fn task() -> impl Strategy<Value = EventBody> {
+    // Times are written as RFC 3339, which ends with the year 9999.
+    let time = || (0..200_000_000_000_000_000_i64).prop_map(Timestamp::from_micros);
+    prop_oneof![
+        (name(), name(), time()).prop_map(|(spec, zone, since)| {
+            EventBody::TaskScheduled(TaskSchedule { spec, zone, since })
+        }),
+        (time(), any::<bool>()).prop_map(|(due, is_manual)| {
+            let trigger = if is_manual {
+                TaskTrigger::Manual
+            } else {
+                TaskTrigger::Schedule
+            };
+            EventBody::TaskClaimed(TaskClaim { due, trigger })
+        }),
+        (time(), time(), any::<Option<i64>>())
+            .prop_map(|(due, at, error)| EventBody::TaskEnded(TaskEnd { due, at, error })),
+        Just(EventBody::TaskPaused(NoDetails {})),
+        Just(EventBody::TaskResumed(NoDetails {})),
     ]
 }
 
@@ -202,6 +225,7 @@ fn stream() -> impl Strategy<Value = Stream> {
         name().prop_map(|name| Stream::Asset(name.into())),
         name().prop_map(|id| Stream::Device(id.into())),
         name().prop_map(|id| Stream::Subscriptions(id.into())),
+        (name(), name()).prop_map(|(plugin, name)| Stream::Task(TaskId::new(plugin, name))),
     ]
 }
 

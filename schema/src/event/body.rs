@@ -3,8 +3,8 @@
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, CreationRoles, DefaultAccess,
     DeviceState, Disabled, FieldDeletion, FieldRename, NoDetails, PasswordRehashed, PasswordSet,
-    RecordPatch, RecordState, RelationTarget, RoleFlags, SavedSubscription, Touch, TypeExtension,
-    UserPatch, UserState,
+    RecordPatch, RecordState, RelationTarget, RoleFlags, SavedSubscription, TaskClaim, TaskEnd,
+    TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -71,6 +71,16 @@ pub enum EventBody {
     SubscriptionSaved(SavedSubscription),
     /// A subscription was ended.
     SubscriptionDeleted(SubscriptionKey),
+    /// A task's schedule was set, or became another.
+    TaskScheduled(TaskSchedule),
+    /// A run of a task began.
+    TaskClaimed(TaskClaim),
+    /// A run of a task ended.
+    TaskEnded(TaskEnd),
+    /// A task does not run until it is resumed.
+    TaskPaused(NoDetails),
+    /// A task runs again.
+    TaskResumed(NoDetails),
     /// An event whose payload was erased from the log; only its kind and place are left.
     Erased(EventKind),
 }
@@ -164,4 +174,9 @@ kinds! {
     SubscriptionDeleted = 85, "subscription.deleted", 1;
     AssetRegistered = 96, "asset.registered", 1;
     AssetUploaded = 97, "asset.uploaded", 1;
+    TaskScheduled = 112, "task.scheduled", 1;
+    TaskClaimed = 113, "task.claimed", 1;
+    TaskEnded = 114, "task.ended", 1;
+    TaskPaused = 115, "task.paused", 1;
+    TaskResumed = 116, "task.resumed", 1;
 }

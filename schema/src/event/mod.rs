@@ -14,6 +14,7 @@ mod link;
 mod record;
 mod settings;
 mod stream;
+mod task;
 mod user;
 
 pub use asset::{AssetState, AssetUpload};
@@ -24,6 +25,7 @@ pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use record::{RecordPatch, RecordState, Touch};
 pub use settings::{CreationRoles, DefaultAccess, FieldDeletion, FieldRename, TypeExtension};
 pub use stream::Stream;
+pub use task::{TaskClaim, TaskEnd, TaskSchedule, TaskTrigger};
 pub use user::{
     Disabled, NoDetails, PasswordRehashed, PasswordSet, PastPassword, RelationTarget, RoleFlags,
     UserPatch, UserState,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::id::{AssetName, DeviceId, RecordId, RoleName, TypeName, UserId};
+use crate::id::{AssetName, DeviceId, RecordId, RoleName, TaskId, TypeName, UserId};
 use crate::predicate::Relation;
 
 const FIELD_ACCESS: &str = "field_access";
@@ -28,6 +28,8 @@ pub enum Stream {
     Device(DeviceId),
     /// What one device subscribes to.
     Subscriptions(DeviceId),
+    /// One scheduled task.
+    Task(TaskId),
 }
 
 impl fmt::Display for Stream {
@@ -42,6 +44,7 @@ impl fmt::Display for Stream {
             Self::Asset(name) => write!(f, "asset/{name}"),
             Self::Device(id) => write!(f, "device/{id}"),
             Self::Subscriptions(id) => write!(f, "subscriptions/{id}"),
+            Self::Task(id) => write!(f, "task/{id}"),
         }
     }
 }
@@ -61,6 +64,7 @@ impl Stream {
             "asset" => Self::Asset(rest.into()),
             "device" => Self::Device(rest.into()),
             "subscriptions" => Self::Subscriptions(rest.into()),
+            "task" => Self::Task(TaskId::parse(rest)?),
             _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
         })
     }
@@ -102,6 +106,7 @@ mod tests {
             "asset/folder/a.png",
             "device/d1",
             "subscriptions/d1",
+            "task/chat/mod.tick",
         ];
         for text in streams {
             assert_eq!(Stream::parse(text).unwrap().to_string(), text);

@@ -16,12 +16,14 @@ mod links;
 mod records;
 mod row;
 pub(super) mod settings;
+mod tasks;
 mod texts;
 
 use std::sync::Arc;
 
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
+use skytrail_schema::time::Timestamp;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
@@ -135,17 +137,17 @@ impl WriterState {
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-        let events = || commits.iter().flat_map(|commit| &commit.events);
+        let events = || commits.iter().copied().flat_map(timed);
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
             indexing: self.indexing,
             records: RecordBatch::default(),
-            users: UserBatch::load(&mut tx, users_of(events())).await?,
+            users: UserBatch::load(&mut tx, users_of(events().map(|(_, event)| event))).await?,
             faults: Vec::new(),
         };
-        for event in events() {
-            session.add(&mut tx, event).await?;
+        for (time, event) in events() {
+            session.add(&mut tx, event, time).await?;
         }
         let (catalog, faults) = session.finish(&mut tx).await?;
         history::write(&mut tx, &mut self.actors, commits).await?;
@@ -162,8 +164,8 @@ impl WriterState {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
         let mut catalog = Arc::clone(&self.catalog);
         let mut faults = Vec::new();
-        for event in commits.iter().flat_map(|commit| &commit.events) {
-            match self.apply_event(&mut tx, &catalog, event).await {
+        for (time, event) in commits.iter().copied().flat_map(timed) {
+            match self.apply_event(&mut tx, &catalog, (time, event)).await {
                 Ok((changed, misfits)) => {
                     catalog = changed;
                     faults.extend(misfits);
@@ -185,7 +187,7 @@ impl WriterState {
         &mut self,
         conn: &mut SqliteConnection,
         catalog: &Arc<Catalog>,
-        event: &Event,
+        (time, event): (Timestamp, &Event),
     ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
         let mut savepoint = conn.begin().await?;
         let mut session = Session {
@@ -196,7 +198,7 @@ impl WriterState {
             users: UserBatch::load(&mut savepoint, users_of(std::iter::once(event))).await?,
             faults: Vec::new(),
         };
-        session.add(&mut savepoint, event).await?;
+        session.add(&mut savepoint, event, time).await?;
         let done = session.finish(&mut savepoint).await?;
         savepoint.commit().await?;
         Ok(done)
@@ -231,7 +233,13 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn add(&mut self, conn: &mut SqliteConnection, event: &Event) -> Result<(), ApplyError> {
+    /// Takes an event; `time` is its commit's.
+    async fn add(
+        &mut self,
+        conn: &mut SqliteConnection,
+        event: &Event,
+        time: Timestamp,
+    ) -> Result<(), ApplyError> {
         if let EventBody::Erased(_) = event.body {
             return Ok(());
         }
@@ -265,6 +273,7 @@ impl Session<'_> {
             Stream::Asset(name) => asset::change(conn, name, event).await,
             Stream::Device(id) => devices::change_device(conn, id, event).await,
             Stream::Subscriptions(id) => devices::change_subscriptions(conn, id, event).await,
+            Stream::Task(id) => tasks::change(conn, id, event, time).await,
         }
     }
 
@@ -276,6 +285,11 @@ impl Session<'_> {
         self.users.flush(conn).await?;
         Ok((self.catalog, self.faults))
     }
+}
+
+/// Returns a commit's events, each with the commit's time.
+fn timed(commit: &Commit) -> impl Iterator<Item = (Timestamp, &Event)> {
+    commit.events.iter().map(|event| (commit.time, event))
 }
 
 fn users_of<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<UserId> {

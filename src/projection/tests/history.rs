@@ -6,9 +6,10 @@ use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
     CreationRoles, DefaultAccess, DeviceKind, DeviceState, EventBody, FieldDeletion, FieldRename,
-    RelationTarget, RoleFlags, SavedSubscription, Stream, TypeExtension, UserPatch, UserState,
+    NoDetails, RelationTarget, RoleFlags, SavedSubscription, Stream, TaskClaim, TaskEnd,
+    TaskSchedule, TaskTrigger, TypeExtension, UserPatch, UserState,
 };
-use skytrail_schema::id::{Database, DeviceId, RecordId};
+use skytrail_schema::id::{Database, DeviceId, RecordId, TaskId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::subscription::Subscription;
 use skytrail_schema::types::FieldType;
@@ -58,6 +59,7 @@ enum Step {
     Relate(u8, u8, bool),
     Device(u8, u8),
     Subscribe(u8, u8, bool),
+    Task(u8, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -83,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8, any::<u8>()).prop_map(|(device, what)| Step::Device(device, what)),
         1 => (0..3_u8, 0..3_u8, any::<bool>())
             .prop_map(|(device, id, add)| Step::Subscribe(device, id, add)),
+        1 => (0..3_u8, any::<u8>()).prop_map(|(task, what)| Step::Task(task, what)),
     ]
 }
 
@@ -231,6 +234,7 @@ impl World {
             }
             Step::Device(device, what) => self.change_device(*device, *what, second),
             Step::Subscribe(device, id, add) => self.subscribe(*device, *id, *add),
+            Step::Task(task, what) => self.change_task(*task, *what, second),
             _ => {}
         }
     }
@@ -256,6 +260,33 @@ impl World {
             }
         };
         self.commit(vec![(Stream::Device(id), body)]);
+    }
+
+    fn change_task(&mut self, task: u8, what: u8, second: i64) {
+        let stream = Stream::Task(TaskId::new("p\"'", format!("mod/\0{task}")));
+        let claim = TaskClaim {
+            due: now(second),
+            trigger: TaskTrigger::Manual,
+        };
+        let end = TaskEnd {
+            due: now(second),
+            at: now(second + 1),
+            error: what.is_multiple_of(2).then_some(119),
+        };
+        let schedule = TaskSchedule {
+            spec: "@daily".to_owned(),
+            zone: "Europe/Berlin".to_owned(),
+            since: now(second),
+        };
+        let bodies = match what % 5 {
+            0 => vec![EventBody::TaskScheduled(schedule)],
+            1 => vec![EventBody::TaskPaused(NoDetails {})],
+            2 => vec![EventBody::TaskResumed(NoDetails {})],
+            3 => vec![EventBody::TaskClaimed(claim)],
+            _ => vec![EventBody::TaskClaimed(claim), EventBody::TaskEnded(end)],
+        };
+        let events = bodies.into_iter().map(|body| (stream.clone(), body));
+        self.commit(events.collect());
     }
 
     fn subscribe(&mut self, device: u8, id: u8, is_addition: bool) {
@@ -333,12 +364,12 @@ async fn run(steps: Vec<Step>, batches: Vec<usize>) {
         Ok(world
             .log
             .iter()
-            .skip(from as usize - 1)
+            .filter(|commit| commit.last_position() >= from)
             .take(7)
             .cloned()
             .collect())
     };
-    let until = world.log.len() as u64;
+    let until = world.log.last().map_or(0, |commit| commit.last_position());
     rebuild(&new, until, &mut read, &mut |_| {}).await.unwrap();
     let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
     assert_eq!(live, rebuilt);

@@ -8,11 +8,12 @@ use serde_json::Value as Json;
 use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::RecordStore as _;
+use skytrail_actors::task::{TaskState, TaskStore as _};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
     Actor, Commit, Event, EventBody, RecordPatch, RecordState, Stream, Touch, TypeExtension,
 };
-use skytrail_schema::id::{DeviceId, RecordId, TypeName, UserId};
+use skytrail_schema::id::{DeviceId, RecordId, TaskId, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
@@ -34,6 +35,7 @@ pub(crate) struct World {
     pub(crate) types: BTreeMap<TypeName, TypeDefinition>,
     /// What devices subscribe to.
     pub(crate) devices: BTreeMap<DeviceId, BTreeMap<SubscriptionKey, Subscription>>,
+    pub(crate) tasks: BTreeMap<TaskId, TaskState>,
     versions: BTreeMap<Stream, u32>,
     next_position: u64,
 }
@@ -54,6 +56,7 @@ impl World {
             heads: BTreeMap::new(),
             types: BTreeMap::new(),
             devices: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             versions: BTreeMap::new(),
             next_position: 1,
         }
@@ -100,6 +103,10 @@ impl World {
         });
         for event in &commit.events {
             self.fold(event);
+            if let Stream::Task(id) = &event.stream {
+                let task = self.tasks.entry(id.clone()).or_default();
+                task.apply(event, commit.time);
+            }
         }
         self.log.push(Arc::clone(&commit));
         commit
@@ -186,6 +193,8 @@ impl World {
             .flat_map(|device| device.subscriptions);
         let wanted = self.devices.values().flat_map(BTreeMap::values).cloned();
         assert_eq!(subscribed.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        let tasks = self.store.load_tasks().await.unwrap();
+        assert_eq!(tasks.into_iter().collect::<BTreeMap<_, _>>(), self.tasks);
         for definition in self.types.values() {
             let of_type: Vec<_> = self
                 .heads

@@ -93,7 +93,10 @@ impl Plugins {
             Report::Returned { job, capacity } => {
                 return self.take_back(worker, job, capacity, ctx);
             }
-            Report::Capacity(capacity) => self.update(worker, |known| known.note(capacity)),
+            Report::Capacity(capacity) => {
+                self.update(worker, |known| known.note(capacity));
+                self.note_attendance();
+            }
             Report::Resumed => {
                 if let Some((_, plugin)) = self.home_of(worker) {
                     plugin.num_resumed += 1;

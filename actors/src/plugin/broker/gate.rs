@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value as Json;
 use serde_json::value::{RawValue, to_raw_value};
 use skytrail_schema::code::ApiError;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::actor::Plugins;
@@ -43,6 +43,7 @@ pub struct PluginBroker {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     points: ArcSwap<Points>,
+    changes: watch::Sender<()>,
     last_ticket: AtomicU64,
     last_worker: AtomicU64,
     num_connections: AtomicUsize,
@@ -75,6 +76,7 @@ impl Shared {
 
     pub(super) fn publish(&self, points: Points) {
         self.points.store(Arc::new(points));
+        self.changes.send_replace(());
     }
 
     pub(super) fn points(&self) -> Arc<Points> {
@@ -125,6 +127,11 @@ impl PluginBroker {
         let permit = ConnectionPermit(Arc::clone(&self.shared));
         let before = self.shared.num_connections.fetch_add(1, Ordering::Relaxed);
         (before < self.settings.max_connections()).then_some(permit)
+    }
+
+    /// Returns what tells that [`PluginGate::points`] may have changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
     }
 
     /// Whether the server stops.

@@ -13,9 +13,8 @@ use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{
     Answer, Capacity, Configured, FindSession, Initialised, Join, Notice, Prepared, Refusal,
 };
-use crate::plugin::points::{Points, Readiness};
 use crate::plugin::protocol::{CloseCode, Problem};
-use crate::plugin::registration::{Registration, problem};
+use crate::plugin::registration::{MAX_TIMERS, Registration, problem};
 
 /// How long the name of a plugin that nobody listed may be.
 const MAX_NAME_BYTES: usize = 100;
@@ -137,15 +136,21 @@ impl Plugins {
         let answer = answer.map_err(|error| vec![problem("init", "", &error.message)])?;
         let registration = Registration::parse(&answer)?;
         let mut problems = Vec::new();
+        let mut num_timers = registration.timers.len();
         let others = self.plugins.iter().enumerate();
         for (_, other) in others.filter(|(other, _)| *other != index) {
             if let Some(active) = &other.active {
+                num_timers += active.registration.timers.len();
                 let clashes = registration.clashes(&active.registration);
                 problems.extend(clashes.map(|handler| {
                     let message = format!("plugin {} has the path {}", other.name, handler.path);
                     problem("handler", &handler.name, &message)
                 }));
             }
+        }
+        if num_timers > MAX_TIMERS {
+            let message = format!("more than {MAX_TIMERS} timers, those of all plugins together");
+            problems.push(problem("timer", "", &message));
         }
         let plugin = self.plugins.get(index);
         let is_here = |peer: &Worker| !peer.capacity.is_suspended;
@@ -331,33 +336,6 @@ impl Plugins {
             }
         }
         self.pump(index, ctx);
-    }
-
-    /// Returns how far the plugins are, all together. Once ready, the loss of a worker makes only
-    /// its own points unavailable.
-    pub(super) fn readiness(&self) -> Readiness {
-        let is_missing =
-            |plugin: &Plugin| plugin.is_listed && plugin.first(Stage::Initialised).is_none();
-        if self.phase == Phase::Ready {
-            Readiness::Ready
-        } else if self.plugins.iter().any(is_missing) {
-            Readiness::Unavailable
-        } else {
-            Readiness::Initializing
-        }
-    }
-
-    /// Publishes what counts now.
-    pub(super) fn publish(&self) {
-        let active = |plugin: &'_ Plugin| {
-            let active = plugin.active.as_ref()?;
-            Some((Arc::clone(&plugin.name), Arc::clone(&active.registration)))
-        };
-        let registrations: Vec<_> = self.plugins.iter().filter_map(active).collect();
-        let points = registrations
-            .iter()
-            .map(|(name, registration)| (name, &**registration));
-        self.shared.publish(Points::build(self.readiness(), points));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Files: `gate` (the port's implementation, on the callers' threads), `actor` (what comes in),
 //! `requests` (a request's way to a worker), `membership` (workers that come and go,
-//! registrations, generations), `lifecycle` (the events of a worker's and the server's start),
+//! registrations, generations), `publish` (what the others see of that), `lifecycle` (the events of a worker's and the server's start),
 //! `plugin` (one plugin's workers and queue, pure), `state` (what can be seen from outside).
 
 mod actor;
@@ -10,6 +10,7 @@ mod gate;
 mod lifecycle;
 mod membership;
 mod plugin;
+mod publish;
 mod requests;
 mod state;
 

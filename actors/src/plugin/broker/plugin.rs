@@ -137,6 +137,11 @@ impl Plugin {
         serving.min_by_key(|worker| worker.capacity.is_suspended)
     }
 
+    /// Whether a worker of the registration that counts is there, or will be when the server is.
+    pub(super) fn is_attended(&self) -> bool {
+        self.serving(Stage::Initialised).any(Worker::is_present)
+    }
+
     /// Whether a request may be sent again after a loss.
     pub(super) fn is_idempotent(&self, kind: &'static str, name: &str) -> bool {
         let active = self.active.as_ref();

@@ -1,0 +1,53 @@
+//! What the rest of the server sees of the plugins: points, readiness, who is there.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::actor::{Phase, Plugins};
+use super::plugin::{Plugin, Stage};
+use crate::plugin::points::{Points, Readiness};
+
+impl Plugins {
+    /// Returns how far the plugins are, all together. Once ready, the loss of a worker makes only
+    /// its own points unavailable.
+    pub(super) fn readiness(&self) -> Readiness {
+        let is_missing =
+            |plugin: &Plugin| plugin.is_listed && plugin.first(Stage::Initialised).is_none();
+        if self.phase == Phase::Ready {
+            Readiness::Ready
+        } else if self.plugins.iter().any(is_missing) {
+            Readiness::Unavailable
+        } else {
+            Readiness::Initializing
+        }
+    }
+
+    /// Publishes what counts now.
+    pub(super) fn publish(&self) {
+        let active = |plugin: &'_ Plugin| {
+            let active = plugin.active.as_ref()?;
+            Some((Arc::clone(&plugin.name), Arc::clone(&active.registration)))
+        };
+        let registrations: Vec<_> = self.plugins.iter().filter_map(active).collect();
+        let points = registrations
+            .iter()
+            .map(|(name, registration)| (name, &**registration));
+        self.shared.publish(Points {
+            attended: self.attended(),
+            ..Points::build(self.readiness(), points)
+        });
+    }
+
+    /// Publishes that a plugin has a worker again, or none any more.
+    pub(super) fn note_attendance(&self) {
+        if self.attended() != self.shared.points().attended {
+            self.publish();
+        }
+    }
+
+    /// Returns the plugins that have a worker.
+    fn attended(&self) -> HashSet<Arc<str>> {
+        let attended = self.plugins.iter().filter(|plugin| plugin.is_attended());
+        attended.map(|plugin| Arc::clone(&plugin.name)).collect()
+    }
+}

@@ -1,0 +1,397 @@
+//! One task: wakes, looks, runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture,
+    SpawnHandle,
+};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, NoDetails, TaskEnd, TaskSchedule};
+use skytrail_schema::id::TaskId;
+use skytrail_schema::time::Timestamp;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::driver::{Driver, seconds_before};
+use super::ledger::Ledger;
+use super::look::Look;
+use super::messages::{GetReport, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
+use super::tasks::TaskSettings;
+use crate::clock::Clock;
+use crate::context::RequestContext;
+use crate::log::EventLog;
+use crate::plugin::timer_spec::TimerSpec;
+use crate::plugin::{Overlap, PluginGate, Timer};
+
+/// How long before a due time the actor waits for it by itself. A wake-up call comes in the second
+/// before.
+const LEAD: Duration = Duration::from_millis(1500);
+/// The pause before a schedule that could not be set is set again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many runs of one task may be under way, where several may.
+const MAX_RUNS: usize = 16;
+/// How many wake-up calls and questions may wait.
+const MAILBOX: usize = 64;
+
+/// What tasks work with.
+pub struct TaskParts {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// What it says of tasks; one of its observers.
+    pub ledger: Arc<Ledger>,
+    /// The plugins.
+    pub plugins: Arc<dyn PluginGate>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who wakes tasks.
+    pub driver: Arc<dyn Driver>,
+    /// How tasks are run.
+    pub settings: TaskSettings,
+}
+
+/// A job of the driver: the seconds in which it wakes the task, and its name.
+type Job = (u64, Uuid);
+/// Who waits for a run that somebody asked for.
+pub(super) type Reply = oneshot::Sender<Result<TaskReport, ApiError>>;
+
+/// See the module's overview.
+pub struct ScheduledTask {
+    pub(super) id: TaskId,
+    pub(super) parts: Arc<TaskParts>,
+    pub(super) timer: Timer,
+    pub(super) is_attended: bool,
+    /// What was due up to here was seen to in this process.
+    pub(super) passed: Timestamp,
+    pub(super) next: Option<Timestamp>,
+    /// The runs under way: when they were due, and when they began.
+    pub(super) runs: BTreeMap<Timestamp, Timestamp>,
+    /// Ends of runs that the log gets together with the next claim.
+    pub(super) unwritten: Vec<TaskEnd>,
+    /// The last error as the plugin told it, and whose it is.
+    pub(super) last_error: Option<(Timestamp, ApiError)>,
+    pub(super) tally: Tally,
+    pub(super) num_writing: usize,
+    job: Option<Job>,
+    setting: Setting,
+    armed: Option<SpawnHandle>,
+    leaving: Option<Vec<oneshot::Sender<()>>>,
+}
+
+/// What happened since the server's start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) runs: u64,
+    pub(super) failures: u64,
+    pub(super) skipped: u64,
+    pub(super) missed: u64,
+}
+
+/// Whether the log and the driver know of the timer as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    /// They do.
+    Done,
+    /// They are being told.
+    UnderWay,
+    /// They are being told of one that is not the present one any more.
+    Outdated,
+}
+
+impl ScheduledTask {
+    /// Builds the actor of a timer.
+    pub fn new(parts: Arc<TaskParts>, timer: Timer, is_attended: bool) -> Self {
+        // Without catching up, what was due before this process is none of its business.
+        let passed = if parts.settings.catch_up.is_zero() {
+            parts.clock.now()
+        } else {
+            Timestamp::default()
+        };
+        Self {
+            id: timer.id.clone(),
+            parts,
+            timer,
+            is_attended,
+            passed,
+            next: None,
+            runs: BTreeMap::new(),
+            unwritten: Vec::new(),
+            last_error: None,
+            tally: Tally::default(),
+            num_writing: 0,
+            job: None,
+            setting: Setting::Done,
+            armed: None,
+            leaving: None,
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Whether another run has to wait.
+    pub(super) fn is_busy(&self) -> bool {
+        match self.timer.overlap {
+            Overlap::Skip => !self.runs.is_empty(),
+            Overlap::Allow => self.runs.len() >= MAX_RUNS,
+        }
+    }
+
+    /// Sees to it that the log and the driver know of the timer as it is.
+    fn set(&mut self, ctx: &mut Context<Self>) {
+        if self.setting != Setting::Done {
+            self.setting = Setting::Outdated;
+            return;
+        }
+        self.setting = Setting::UnderWay;
+        let parts = Arc::clone(&self.parts);
+        let told = tell(parts, self.timer.clone(), self.job, ctx.address());
+        let told = wrap_future(told).map(|told, this: &mut Self, ctx| this.have_set(told, ctx));
+        ctx.spawn(told);
+    }
+
+    fn have_set(&mut self, told: Result<Job, String>, ctx: &mut Context<Self>) {
+        let is_outdated = self.setting == Setting::Outdated;
+        self.setting = Setting::Done;
+        match told {
+            Ok(job) => self.job = Some(job),
+            Err(error) => {
+                tracing::warn!(task = %self.id, error, "task not scheduled yet");
+                ctx.run_later(PAUSE, |this, ctx| this.set(ctx));
+                return self.leave_if_done(ctx);
+            }
+        }
+        if is_outdated {
+            return self.set(ctx);
+        }
+        tracing::info!(task = %self.id, spec = self.timer.spec_text, "task scheduled");
+        self.look(ctx);
+        self.leave_if_done(ctx);
+    }
+
+    /// Looks what is to be done now, and does it.
+    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.setting != Setting::Done || self.job.is_none() || self.is_leaving() {
+            return;
+        }
+        let now = self.parts.clock.now();
+        let (_, state) = self.parts.ledger.read(&self.id);
+        let look = Look {
+            spec: &self.timer.spec,
+            zone: self.zone(),
+            state: &state,
+            passed: self.passed,
+            catch_up: self.parts.settings.catch_up,
+            is_busy: self.is_busy(),
+            is_attended: self.is_attended,
+        };
+        let verdict = look.decide(now);
+        let passed_before = self.passed;
+        self.passed = verdict.passed.unwrap_or(self.passed);
+        self.next = verdict.next;
+        self.tally.skipped += verdict.num_skipped;
+        self.tally.missed += verdict.num_missed;
+        if verdict.num_skipped > 0 {
+            tracing::warn!(task = %self.id, "skipped: the run before has not ended");
+        }
+        if verdict.num_missed > 0 {
+            tracing::warn!(task = %self.id, "missed: nobody saw to it in time");
+        }
+        if let Some(due) = verdict.run {
+            self.begin_due(due, passed_before, ctx);
+        }
+        self.arm(now, ctx);
+    }
+
+    /// Waits for the next due time when it is near.
+    fn arm(&mut self, now: Timestamp, ctx: &mut Context<Self>) {
+        if let Some(armed) = self.armed.take() {
+            ctx.cancel_future(armed);
+        }
+        let left = self.next.map(|next| until(now, next));
+        if let Some(left) = left.filter(|left| *left <= LEAD) {
+            let armed = ctx.run_later(left, |this, ctx| {
+                this.armed = None;
+                this.look(ctx);
+            });
+            self.armed = Some(armed);
+        }
+    }
+
+    pub(super) fn zone(&self) -> chrono_tz::Tz {
+        self.timer.zone.unwrap_or(self.parts.settings.zone)
+    }
+
+    /// Ends the actor once it has nothing under way, if it is to end.
+    pub(super) fn leave_if_done(&mut self, ctx: &mut Context<Self>) {
+        let is_idle = self.runs.is_empty() && self.num_writing == 0;
+        if !self.is_leaving() || !is_idle || self.setting != Setting::Done {
+            return;
+        }
+        if !self.unwritten.is_empty() {
+            return self.write_ends(None, ctx);
+        }
+        let waiting = self.leaving.replace(Vec::new()).unwrap_or_default();
+        let (driver, job) = (Arc::clone(&self.parts.driver), self.job.take());
+        let gone = async move {
+            if let Some((_, job)) = job {
+                driver.remove(job).await;
+            }
+            for waiting in waiting {
+                let _ = waiting.send(());
+            }
+        };
+        ctx.wait(wrap_future(gone).map(|(), _: &mut Self, ctx: &mut Context<Self>| ctx.stop()));
+    }
+}
+
+/// Returns how long it is from one time to another; none when that is past.
+pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
+    let micros = then.micros().saturating_sub(now.micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+/// Tells the log of the timer's schedule, if it does not know it, then the driver. Returns the
+/// driver's job.
+async fn tell(
+    parts: Arc<TaskParts>,
+    timer: Timer,
+    job: Option<Job>,
+    task: actix::Addr<ScheduledTask>,
+) -> Result<Job, String> {
+    let zone = timer.zone.unwrap_or(parts.settings.zone);
+    let decide = |state: &super::TaskState| {
+        let is_known = state.schedule.as_ref().is_some_and(|known| {
+            known.zone == zone.name() && TimerSpec::parse(&known.spec).as_ref() == Ok(&timer.spec)
+        });
+        let schedule = TaskSchedule {
+            spec: timer.spec_text.clone(),
+            zone: zone.name().to_owned(),
+            since: parts.clock.now(),
+        };
+        let is_new = (!is_known).then_some(EventBody::TaskScheduled(schedule));
+        is_new.into_iter().collect()
+    };
+    let context = RequestContext::system();
+    let (ledger, log) = (&parts.ledger, &parts.log);
+    let appended = ledger.append(log, &timer.id, &context, decide).await;
+    appended.map_err(|error| error.message)?;
+    let (_, state) = ledger.read(&timer.id);
+    let since = state.schedule.map(|schedule| schedule.since);
+    let seconds = seconds_before(timer.spec.due_seconds(since.unwrap_or_default()));
+    match job {
+        Some((known, id)) if known == seconds => Ok((known, id)),
+        _ => {
+            let added = parts.driver.add(seconds, task.recipient()).await;
+            let added = added.map_err(|error| error.to_string())?;
+            if let Some((_, old)) = job {
+                parts.driver.remove(old).await;
+            }
+            Ok((seconds, added))
+        }
+    }
+}
+
+impl Actor for ScheduledTask {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.set(ctx);
+    }
+}
+
+impl Handler<Wake> for ScheduledTask {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
+        self.look(ctx);
+    }
+}
+
+impl Handler<SetTimer> for ScheduledTask {
+    type Result = ();
+
+    fn handle(&mut self, message: SetTimer, ctx: &mut Context<Self>) {
+        let is_changed = self.timer != message.timer;
+        self.timer = message.timer;
+        self.is_attended = message.is_attended;
+        if is_changed {
+            self.set(ctx);
+        } else {
+            self.look(ctx);
+        }
+    }
+}
+
+impl Handler<Stop> for ScheduledTask {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) -> ResponseFuture<()> {
+        let (sender, left) = oneshot::channel();
+        self.leaving.get_or_insert_default().push(sender);
+        self.leave_if_done(ctx);
+        Box::pin(async move {
+            // Either it said so, or it is gone.
+            let _ = left.await;
+        })
+    }
+}
+
+impl Handler<GetReport> for ScheduledTask {
+    type Result = Option<TaskReport>;
+
+    fn handle(&mut self, _: GetReport, _: &mut Context<Self>) -> Self::Result {
+        Some(self.report())
+    }
+}
+
+impl Handler<RunTask> for ScheduledTask {
+    type Result = ResponseFuture<Result<TaskReport, ApiError>>;
+
+    fn handle(&mut self, message: RunTask, ctx: &mut Context<Self>) -> Self::Result {
+        if let Err(error) = self.admit_manual() {
+            return Box::pin(async { Err(error) });
+        }
+        let (sender, reply) = oneshot::channel();
+        self.begin_manual(message.context, sender, ctx);
+        Box::pin(async move { reply.await.unwrap_or_else(|_| Err(stopping())) })
+    }
+}
+
+impl Handler<PauseTask> for ScheduledTask {
+    type Result = ResponseFuture<Result<TaskReport, ApiError>>;
+
+    fn handle(&mut self, message: PauseTask, ctx: &mut Context<Self>) -> Self::Result {
+        let (sender, reply) = oneshot::channel();
+        let parts = Arc::clone(&self.parts);
+        let id = self.id.clone();
+        let appended = async move {
+            let is_paused = message.is_paused;
+            let decide = |state: &super::TaskState| match (state.is_paused, is_paused) {
+                (false, true) => vec![EventBody::TaskPaused(NoDetails {})],
+                (true, false) => vec![EventBody::TaskResumed(NoDetails {})],
+                _ => Vec::new(),
+            };
+            let (ledger, log) = (&parts.ledger, &parts.log);
+            ledger.append(log, &id, &message.context, decide).await
+        };
+        ctx.spawn(wrap_future(appended).map(|appended, this: &mut Self, ctx| {
+            this.look(ctx);
+            let _ = sender.send(appended.map(|_| this.report()));
+        }));
+        Box::pin(async move { reply.await.unwrap_or_else(|_| Err(stopping())) })
+    }
+}
+
+/// Returns the refusal of a task that is about to end.
+pub(super) fn stopping() -> ApiError {
+    ApiError::new(
+        Code::PluginUnavailable,
+        "the task is not scheduled any more",
+    )
+}

@@ -1,0 +1,95 @@
+//! All tasks as the log has them, in memory; and adding to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, EventBody, Stream};
+use skytrail_schema::id::TaskId;
+
+use super::state::TaskState;
+use crate::context::RequestContext;
+use crate::log::{CommitObserver, EventLog};
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::store::StoreError;
+
+/// The store's part for tasks.
+#[async_trait]
+pub trait TaskStore: Send + Sync + 'static {
+    /// Loads all tasks that ever were.
+    async fn load_tasks(&self) -> Result<Vec<(TaskId, TaskState)>, StoreError>;
+}
+
+/// See the module's overview. An observer of the log: its tasks are those of its position, always.
+#[derive(Debug, Default)]
+pub struct Ledger(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    position: u64,
+    tasks: HashMap<TaskId, TaskState>,
+}
+
+impl Ledger {
+    /// Builds it from what is stored as of a position.
+    pub fn new(position: u64, tasks: Vec<(TaskId, TaskState)>) -> Self {
+        let tasks = tasks.into_iter().collect();
+        Self(Mutex::new(Pages { position, tasks }))
+    }
+
+    /// Returns a task as of now, and the position that this is.
+    pub fn read(&self, id: &TaskId) -> (u64, TaskState) {
+        let pages = self.0.lock();
+        let state = pages.tasks.get(id).cloned().unwrap_or_default();
+        (pages.position, state)
+    }
+
+    /// Appends what `decide` makes of the task as it is; when somebody else was quicker, of the task
+    /// as it is then. Replies when durable; says whether there was anything to append.
+    ///
+    /// # Errors
+    /// The log's, a conflict excepted.
+    pub async fn append(
+        &self,
+        log: &Arc<dyn EventLog>,
+        id: &TaskId,
+        context: &RequestContext,
+        decide: impl Fn(&TaskState) -> Vec<EventBody>,
+    ) -> Result<Option<Arc<Commit>>, ApiError> {
+        let turn = tokio::sync::Mutex::new(());
+        until_settled(&turn, |_| async {
+            let (read_position, state) = self.read(id);
+            let mut plan = Plan::default();
+            for (body, version) in decide(&state).into_iter().zip(state.version + 1..) {
+                plan.push(Stream::Task(id.clone()), version, body);
+            }
+            if plan.events.is_empty() {
+                return Ok(Outcome::Done(None));
+            }
+            let outcome = commit(log, plan, read_position, context).await?;
+            Ok(outcome.map(Some))
+        })
+        .await
+    }
+}
+
+impl CommitObserver for Ledger {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        let mut pages = self.0.lock();
+        for commit in commits {
+            for event in &commit.events {
+                if let Stream::Task(id) = &event.stream
+                    && event.position > pages.position
+                {
+                    let task = pages.tasks.entry(id.clone()).or_default();
+                    task.apply(event, commit.time);
+                }
+            }
+        }
+        let last = commits.last().map_or(0, |commit| commit.last_position());
+        pages.position = pages.position.max(last);
+    }
+}

@@ -1,0 +1,249 @@
+//! What is to be done about a task now. Pure: the time is a parameter.
+
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use skytrail_schema::time::Timestamp;
+
+use super::state::TaskState;
+use crate::plugin::timer_spec::TimerSpec;
+
+/// A run that begins no later than this is in time: waking up takes its time under load.
+const IN_TIME: Duration = Duration::from_secs(5);
+
+/// A task and what is going on around it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look<'a> {
+    /// When it is due.
+    pub(super) spec: &'a TimerSpec,
+    /// In which zone.
+    pub(super) zone: Tz,
+    /// What the log says.
+    pub(super) state: &'a TaskState,
+    /// What was due up to here was seen to in this process.
+    pub(super) passed: Timestamp,
+    /// How old a due run may be that is made up for.
+    pub(super) catch_up: Duration,
+    /// Whether a run is under way that the next one has to wait for.
+    pub(super) is_busy: bool,
+    /// Whether the plugin has a worker.
+    pub(super) is_attended: bool,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The run that is to begin.
+    pub(super) run: Option<Timestamp>,
+    /// What was due up to here has been seen to.
+    pub(super) passed: Option<Timestamp>,
+    /// How many due times were passed over because a run was under way.
+    pub(super) num_skipped: u64,
+    /// How many due times were let go: too old, or overtaken by the next one.
+    pub(super) num_missed: u64,
+    /// The next due time.
+    pub(super) next: Option<Timestamp>,
+}
+
+impl Look<'_> {
+    /// Decides.
+    ///
+    /// Of several due times that nobody has seen to the last one counts. It is run if it is not
+    /// older than `catch_up`; while a run is under way it is passed over; without a worker it waits
+    /// until it is too old.
+    pub(super) fn decide(&self, now: Timestamp) -> Verdict {
+        let Some(schedule) = &self.state.schedule else {
+            return Verdict::default();
+        };
+        let since = schedule.since;
+        if self.state.is_paused {
+            return Verdict::default();
+        }
+        let mut verdict = Verdict {
+            next: self.spec.next_after(now, since, self.zone),
+            ..Verdict::default()
+        };
+        let seen_to = self.state.settled.unwrap_or(since).max(self.passed);
+        let patience = self.catch_up.max(IN_TIME).as_micros();
+        let patience = i64::try_from(patience).unwrap_or(i64::MAX);
+        let oldest =
+            Timestamp::from_micros(now.micros().saturating_sub(patience).saturating_sub(1));
+        if oldest > seen_to
+            && let Some(missed) = self.spec.next_after(seen_to, since, self.zone)
+            && missed <= oldest
+        {
+            // How many more there were, nobody counts: it may have been years.
+            verdict.num_missed = 1;
+            verdict.passed = Some(oldest);
+        }
+        let window = (seen_to.max(oldest), now);
+        let Some((due, num_due)) = self.spec.last_within(window, since, self.zone) else {
+            return verdict;
+        };
+        if self.is_busy {
+            verdict.num_skipped = num_due;
+            verdict.passed = Some(due);
+        } else if self.is_attended {
+            verdict.num_missed += num_due - 1;
+            verdict.passed = Some(due);
+            verdict.run = Some(due);
+        }
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use skytrail_schema::event::TaskSchedule;
+
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_micros(millis * 1000)
+    }
+
+    fn state(since: i64, settled: Option<i64>) -> TaskState {
+        TaskState {
+            schedule: Some(TaskSchedule {
+                spec: String::new(),
+                zone: "UTC".to_owned(),
+                since: at(since),
+            }),
+            settled: settled.map(at),
+            ..TaskState::default()
+        }
+    }
+
+    fn look<'a>(spec: &'a TimerSpec, state: &'a TaskState) -> Look<'a> {
+        Look {
+            spec,
+            zone: Tz::UTC,
+            state,
+            passed: at(0),
+            catch_up: Duration::from_secs(60),
+            is_busy: false,
+            is_attended: true,
+        }
+    }
+
+    fn every(seconds: u64) -> TimerSpec {
+        TimerSpec::Every(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_run_begins_when_it_is_due_and_once() {
+        let (spec, mut state) = (every(10), state(0, None));
+        assert_eq!(look(&spec, &state).decide(at(9999)).run, None);
+        let verdict = look(&spec, &state).decide(at(10_000));
+        assert_eq!(verdict.run, Some(at(10_000)));
+        assert_eq!(verdict.next, Some(at(20_000)));
+        let passed = verdict.passed.unwrap();
+        let after = Look {
+            passed,
+            ..look(&spec, &state)
+        };
+        assert_eq!(after.decide(at(10_001)).run, None);
+        state.settled = Some(at(10_000));
+        assert_eq!(look(&spec, &state).decide(at(10_001)).run, None);
+    }
+
+    #[test]
+    fn of_what_was_due_meanwhile_the_last_is_made_up_for() {
+        let (spec, state) = (every(10), state(0, Some(10_000)));
+        let verdict = look(&spec, &state).decide(at(45_000));
+        assert_eq!((verdict.run, verdict.num_missed), (Some(at(40_000)), 2));
+    }
+
+    #[test]
+    fn what_is_too_old_is_let_go() {
+        let (spec, state) = (every(1000), state(0, None));
+        let young = look(&spec, &state).decide(at(1_060_000));
+        assert_eq!((young.run, young.num_missed), (Some(at(1_000_000)), 0));
+        let old = look(&spec, &state).decide(at(1_060_001));
+        assert_eq!((old.run, old.num_missed), (None, 1));
+        assert_eq!(old.next, Some(at(2_000_000)));
+        // It is let go once.
+        let again = Look {
+            passed: old.passed.unwrap(),
+            ..look(&spec, &state)
+        };
+        assert_eq!(again.decide(at(1_070_000)).num_missed, 0);
+    }
+
+    #[test]
+    fn a_busy_task_passes_over_what_is_due() {
+        let (spec, state) = (every(1), state(0, None));
+        let busy = Look {
+            is_busy: true,
+            ..look(&spec, &state)
+        };
+        let verdict = busy.decide(at(3_000));
+        assert_eq!((verdict.run, verdict.num_skipped), (None, 3));
+        let free = Look {
+            passed: verdict.passed.unwrap(),
+            ..look(&spec, &state)
+        };
+        assert_eq!(free.decide(at(3_500)).run, None);
+        assert_eq!(free.decide(at(4_000)).run, Some(at(4_000)));
+    }
+
+    #[test]
+    fn without_a_worker_a_due_run_waits_until_it_is_too_old() {
+        let (spec, state) = (every(100), state(0, None));
+        let alone = Look {
+            is_attended: false,
+            ..look(&spec, &state)
+        };
+        let verdict = alone.decide(at(100_000));
+        assert_eq!((verdict.run, verdict.passed), (None, None));
+        assert_eq!(
+            look(&spec, &state).decide(at(150_000)).run,
+            Some(at(100_000))
+        );
+        assert_eq!(look(&spec, &state).decide(at(170_000)).run, None);
+    }
+
+    #[test]
+    fn a_paused_task_and_one_without_a_schedule_do_nothing() {
+        let (spec, mut state) = (every(1), state(0, None));
+        state.is_paused = true;
+        assert_eq!(look(&spec, &state).decide(at(5_000)), Verdict::default());
+        let nothing = TaskState::default();
+        assert_eq!(look(&spec, &nothing).decide(at(5_000)), Verdict::default());
+    }
+
+    proptest! {
+        /// However the looks fall, and wherever the process dies in between: no due time is run
+        /// twice, and each that is run is one.
+        #[test]
+        fn nothing_is_run_twice(
+            interval in 1_u64..7,
+            steps in prop::collection::vec((0_i64..15_000, any::<bool>(), any::<bool>()), 1..60),
+        ) {
+            let spec = every(interval);
+            let mut state = state(0, None);
+            let (mut now, mut passed) = (0, at(0));
+            let mut runs: Vec<Timestamp> = Vec::new();
+            for (pause, is_busy, dies) in steps {
+                now += pause;
+                if dies {
+                    passed = at(0);
+                }
+                let verdict = Look { passed, is_busy, ..look(&spec, &state) }.decide(at(now));
+                passed = passed.max(verdict.passed.unwrap_or(passed));
+                if let Some(due) = verdict.run {
+                    prop_assert!(!is_busy && due <= at(now));
+                    prop_assert_eq!(due.micros() % (interval as i64 * 1_000_000), 0);
+                    prop_assert!(runs.last().is_none_or(|last| *last < due));
+                    runs.push(due);
+                    state.settled = Some(due);
+                }
+                // The last due time is never left behind when somebody is free to run it.
+                let last = now / (interval as i64 * 1000) * interval as i64 * 1000;
+                let is_left = !is_busy && now - last <= 60_000 && last > 0;
+                prop_assert!(!is_left || passed.max(state.settled.unwrap_or(at(0))) >= at(last));
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The runs of a task: claimed, asked for, ended; and what is told of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{ActorFutureExt, AsyncContext, Context};
+use serde_json::Value as Json;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventBody, TaskClaim, TaskEnd, TaskTrigger};
+use skytrail_schema::time::Timestamp;
+
+use super::actor::{Reply, ScheduledTask, TaskParts, stopping, until};
+use super::messages::{RunOutcome, RunReport, TaskReport};
+use super::state::TaskRun;
+use crate::context::RequestContext;
+use crate::plugin::{Lineage, PluginRequest, Timer};
+
+/// When the next run is due within this time, the log gets a good end together with its claim: one
+/// commit per run instead of two.
+const SOON: Duration = Duration::from_secs(15);
+/// How many ends may wait for that.
+const MAX_UNWRITTEN: usize = 8;
+
+/// What became of a run.
+enum Outcome {
+    /// It could not be claimed; nobody was asked.
+    Unclaimed(ApiError),
+    /// Somebody else has claimed it.
+    Taken,
+    /// The plugin was asked.
+    Ended(Result<Json, ApiError>),
+}
+
+/// A run as it begins.
+struct Beginning {
+    claim: TaskClaim,
+    /// What was passed before it.
+    passed_before: Timestamp,
+    context: RequestContext,
+    reply: Option<Reply>,
+}
+
+impl ScheduledTask {
+    /// Begins the run of a due time.
+    pub(super) fn begin_due(
+        &mut self,
+        due: Timestamp,
+        passed_before: Timestamp,
+        ctx: &mut Context<Self>,
+    ) {
+        let beginning = Beginning {
+            claim: TaskClaim {
+                due,
+                trigger: TaskTrigger::Schedule,
+            },
+            passed_before,
+            context: RequestContext::system(),
+            reply: None,
+        };
+        self.begin(beginning, ctx);
+    }
+
+    /// Whether a run that somebody asks for can begin now.
+    pub(super) fn admit_manual(&self) -> Result<(), ApiError> {
+        if self.is_leaving() {
+            return Err(stopping());
+        }
+        if !self.is_attended {
+            let message = format!("plugin {} has no worker", self.id.plugin);
+            return Err(ApiError::new(Code::PluginUnavailable, message));
+        }
+        if self.is_busy() {
+            return Err(ApiError::new(Code::Duplicated, "the task is running"));
+        }
+        Ok(())
+    }
+
+    /// Begins a run that somebody asks for.
+    pub(super) fn begin_manual(
+        &mut self,
+        context: RequestContext,
+        reply: Reply,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut due = self.parts.clock.now();
+        while self.runs.contains_key(&due) {
+            due = Timestamp::from_micros(due.micros() + 1);
+        }
+        let beginning = Beginning {
+            claim: TaskClaim {
+                due,
+                trigger: TaskTrigger::Manual,
+            },
+            passed_before: self.passed,
+            context,
+            reply: Some(reply),
+        };
+        self.begin(beginning, ctx);
+    }
+
+    fn begin(&mut self, beginning: Beginning, ctx: &mut Context<Self>) {
+        self.runs
+            .insert(beginning.claim.due, self.parts.clock.now());
+        let ends = std::mem::take(&mut self.unwritten);
+        let (parts, timer) = (Arc::clone(&self.parts), self.timer.clone());
+        let running = async move {
+            let outcome = carry_out(&parts, timer, &beginning, &ends).await;
+            (outcome, beginning, ends)
+        };
+        let running =
+            wrap_future(running).map(|(outcome, beginning, ends), this: &mut Self, ctx| {
+                this.end(outcome, beginning, ends, ctx);
+            });
+        ctx.spawn(running);
+    }
+
+    fn end(
+        &mut self,
+        outcome: Outcome,
+        beginning: Beginning,
+        ends: Vec<TaskEnd>,
+        ctx: &mut Context<Self>,
+    ) {
+        let due = beginning.claim.due;
+        self.runs.remove(&due);
+        match outcome {
+            Outcome::Ended(result) => self.note_end(due, result, beginning.reply, ctx),
+            Outcome::Unclaimed(error) => {
+                tracing::warn!(task = %self.id, %error, "the run could not be claimed");
+                self.unwritten.splice(0..0, ends);
+                if self.passed == due {
+                    // It is looked at again with the next wake-up call.
+                    self.passed = beginning.passed_before;
+                }
+                if let Some(reply) = beginning.reply {
+                    let _ = reply.send(Err(error));
+                }
+            }
+            Outcome::Taken => {
+                self.unwritten.splice(0..0, ends);
+            }
+        }
+        self.leave_if_done(ctx);
+    }
+
+    fn note_end(
+        &mut self,
+        due: Timestamp,
+        result: Result<Json, ApiError>,
+        reply: Option<Reply>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = self.parts.clock.now();
+        self.tally.runs += 1;
+        let error = result.err();
+        match &error {
+            None => tracing::debug!(task = %self.id, "run ended"),
+            Some(error) => {
+                self.tally.failures += 1;
+                tracing::warn!(task = %self.id, %error, "run failed");
+            }
+        }
+        self.unwritten.push(TaskEnd {
+            due,
+            at: now,
+            error: error.as_ref().map(|error| error.code.number()),
+        });
+        let is_good = error.is_none();
+        self.last_error = error.map(|error| (due, error));
+        let is_soon = self.next.is_some_and(|next| until(now, next) <= SOON);
+        let may_wait = is_good && is_soon && self.unwritten.len() <= MAX_UNWRITTEN;
+        if !may_wait || reply.is_some() {
+            self.write_ends(reply, ctx);
+        }
+    }
+
+    /// Tells the log how runs ended.
+    pub(super) fn write_ends(&mut self, reply: Option<Reply>, ctx: &mut Context<Self>) {
+        self.num_writing += 1;
+        let ends = std::mem::take(&mut self.unwritten);
+        let (parts, id) = (Arc::clone(&self.parts), self.id.clone());
+        let written = async move {
+            let decide =
+                |_: &super::TaskState| ends.iter().copied().map(EventBody::TaskEnded).collect();
+            let (ledger, log) = (&parts.ledger, &parts.log);
+            let context = RequestContext::system();
+            ledger.append(log, &id, &context, decide).await
+        };
+        ctx.spawn(wrap_future(written).map(|written, this: &mut Self, ctx| {
+            this.num_writing -= 1;
+            if let Err(error) = written {
+                // The run ended all the same; after a restart it counts as lost.
+                tracing::warn!(task = %this.id, %error, "the log does not know how a run ended");
+            }
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(this.report()));
+            }
+            this.leave_if_done(ctx);
+        }));
+    }
+
+    /// Tells what there is to see.
+    pub(super) fn report(&self) -> TaskReport {
+        let (_, state) = self.parts.ledger.read(&self.id);
+        TaskReport {
+            plugin: self.id.plugin.to_string(),
+            name: self.id.name.to_string(),
+            spec: self.timer.spec_text.clone(),
+            time_zone: self.zone().name().to_owned(),
+            overlap: self.timer.overlap,
+            is_paused: state.is_paused,
+            is_attended: self.is_attended,
+            next_run: self.next.filter(|_| !state.is_paused),
+            running_since: self.runs.values().min().copied(),
+            last_run: state.last.map(|run| self.report_run(run)),
+            num_runs: self.tally.runs,
+            num_failures: self.tally.failures,
+            num_skipped: self.tally.skipped,
+            num_missed: self.tally.missed,
+        }
+    }
+
+    fn report_run(&self, run: TaskRun) -> RunReport {
+        let unwritten = self.unwritten.iter().find(|end| end.due == run.due);
+        let end = run.end.or(unwritten.copied());
+        let outcome = match end {
+            _ if self.runs.contains_key(&run.due) => RunOutcome::Running,
+            None => RunOutcome::Lost,
+            Some(TaskEnd { error: None, .. }) => RunOutcome::Ok,
+            Some(_) => RunOutcome::Failed,
+        };
+        let told = self.last_error.as_ref().filter(|(due, _)| *due == run.due);
+        let told = told.map(|(_, error)| error.clone());
+        let code = end.and_then(|end| end.error);
+        RunReport {
+            due: run.due,
+            trigger: run.trigger,
+            began_at: run.began_at,
+            ended_at: end.map(|end| end.at),
+            outcome,
+            error: told.or_else(|| Some(ApiError::new(Code::from_number(code?), ""))),
+        }
+    }
+}
+
+/// Claims a run and asks the plugin.
+async fn carry_out(
+    parts: &TaskParts,
+    timer: Timer,
+    beginning: &Beginning,
+    ends: &[TaskEnd],
+) -> Outcome {
+    let claim = beginning.claim;
+    let decide = |state: &super::TaskState| {
+        if claim.trigger == TaskTrigger::Schedule && !state.is_open(claim.due) {
+            return Vec::new();
+        }
+        let ends = ends.iter().copied().map(EventBody::TaskEnded);
+        ends.chain([EventBody::TaskClaimed(claim)]).collect()
+    };
+    let (ledger, log) = (&parts.ledger, &parts.log);
+    let claimed = ledger
+        .append(log, &timer.id, &beginning.context, decide)
+        .await;
+    let commit = match claimed {
+        Ok(Some(commit)) => commit,
+        Ok(None) => return Outcome::Taken,
+        Err(error) => return Outcome::Unclaimed(error),
+    };
+    let request = PluginRequest {
+        plugin: Arc::clone(&timer.id.plugin),
+        kind: "timer",
+        name: timer.name,
+        param: Json::Null,
+        context: None,
+        timeout: timer.timeout,
+        deadline: None,
+        lineage: Lineage {
+            // What the run causes names the commit that it began with.
+            request_id: Some(commit.id),
+            ..Lineage::default()
+        },
+    };
+    Outcome::Ended(parts.plugins.call(request).await)
+}

@@ -1,0 +1,175 @@
+//! What the log says of a task. Pure: state from the live path equals state from a replay.
+
+use serde::{Deserialize, Serialize};
+use skytrail_schema::event::{Event, EventBody, TaskEnd, TaskSchedule, TaskTrigger};
+use skytrail_schema::time::Timestamp;
+
+/// A task as its events left it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskState {
+    /// The version of its stream.
+    pub version: u32,
+    /// When it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<TaskSchedule>,
+    /// Whether it waits to be resumed.
+    #[serde(default)]
+    pub is_paused: bool,
+    /// What was due up to here is settled: it was claimed, or it is not to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Timestamp>,
+    /// The last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<TaskRun>,
+}
+
+/// A run that was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRun {
+    /// When it was due.
+    pub due: Timestamp,
+    /// Why it began.
+    pub trigger: TaskTrigger,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// How it ended; `None` while it runs, and for one that the process did not survive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<TaskEnd>,
+}
+
+impl TaskState {
+    /// Folds an event of the task's stream; `time` is its commit's.
+    pub fn apply(&mut self, event: &Event, time: Timestamp) {
+        self.version = event.version;
+        match &event.body {
+            EventBody::TaskScheduled(schedule) => {
+                self.settle(schedule.since);
+                self.schedule = Some(schedule.clone());
+            }
+            EventBody::TaskClaimed(claim) => {
+                if claim.trigger == TaskTrigger::Schedule {
+                    self.settle(claim.due);
+                }
+                self.last = Some(TaskRun {
+                    due: claim.due,
+                    trigger: claim.trigger,
+                    began_at: time,
+                    end: None,
+                });
+            }
+            EventBody::TaskEnded(end) => {
+                if let Some(last) = self.last.as_mut().filter(|last| last.due == end.due) {
+                    last.end = Some(*end);
+                }
+            }
+            EventBody::TaskPaused(_) => self.is_paused = true,
+            EventBody::TaskResumed(_) => {
+                self.is_paused = false;
+                self.settle(time);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether what is due at a time may still be claimed.
+    pub fn is_open(&self, due: Timestamp) -> bool {
+        self.settled.is_none_or(|settled| settled < due)
+    }
+
+    fn settle(&mut self, until: Timestamp) {
+        self.settled = self.settled.max(Some(until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skytrail_schema::event::{NoDetails, Stream, TaskClaim};
+    use skytrail_schema::id::TaskId;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn fold(bodies: Vec<(i64, EventBody)>) -> TaskState {
+        let mut state = TaskState::default();
+        for (version, (time, body)) in (1..).zip(bodies) {
+            let event = Event {
+                position: version.into(),
+                stream: Stream::Task(TaskId::new("p", "t")),
+                version,
+                body,
+                provenance: Vec::new(),
+                payload_hash: [0; 32],
+            };
+            state.apply(&event, at(time));
+        }
+        state
+    }
+
+    fn scheduled(since: i64) -> EventBody {
+        EventBody::TaskScheduled(TaskSchedule {
+            spec: "@every 1s".to_owned(),
+            zone: "UTC".to_owned(),
+            since: at(since),
+        })
+    }
+
+    fn claimed(due: i64, trigger: TaskTrigger) -> EventBody {
+        let due = at(due);
+        EventBody::TaskClaimed(TaskClaim { due, trigger })
+    }
+
+    #[test]
+    fn what_was_claimed_is_not_open_any_more() {
+        let state = fold(vec![
+            (10, scheduled(10)),
+            (12, claimed(12, TaskTrigger::Schedule)),
+        ]);
+        assert!(!state.is_open(at(10)) && !state.is_open(at(12)));
+        assert!(state.is_open(at(13)));
+        let last = state.last.unwrap();
+        assert_eq!((last.due, last.began_at, last.end), (at(12), at(12), None));
+    }
+
+    #[test]
+    fn a_manual_run_takes_no_due_time() {
+        let state = fold(vec![
+            (10, scheduled(10)),
+            (15, claimed(15, TaskTrigger::Manual)),
+        ]);
+        assert!(state.is_open(at(11)));
+        assert_eq!(state.last.unwrap().trigger, TaskTrigger::Manual);
+    }
+
+    #[test]
+    fn only_the_last_runs_end_is_kept() {
+        let end = |due: i64, error| {
+            EventBody::TaskEnded(TaskEnd {
+                due: at(due),
+                at: at(due + 5),
+                error,
+            })
+        };
+        let claim = |due| claimed(due, TaskTrigger::Schedule);
+        let mut events = vec![(1, claim(1)), (2, claim(2)), (6, end(1, Some(119)))];
+        assert_eq!(fold(events.clone()).last.unwrap().end, None);
+        events.push((7, end(2, None)));
+        let last = fold(events).last.unwrap();
+        assert_eq!(last.end.map(|end| (end.at, end.error)), Some((at(7), None)));
+    }
+
+    #[test]
+    fn what_was_due_in_a_pause_is_not_made_up_for() {
+        let paused = vec![
+            (10, scheduled(10)),
+            (20, EventBody::TaskPaused(NoDetails {})),
+        ];
+        assert!(fold(paused.clone()).is_paused);
+        let mut resumed = paused;
+        resumed.push((30, EventBody::TaskResumed(NoDetails {})));
+        let state = fold(resumed);
+        assert!(!state.is_paused && !state.is_open(at(30)) && state.is_open(at(31)));
+    }
+}

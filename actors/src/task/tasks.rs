@@ -1,0 +1,219 @@
+//! All tasks: started, changed and ended as plugins register.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use chrono_tz::Tz;
+use futures_util::future::join_all;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::id::TaskId;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::actor::{ScheduledTask, TaskParts, stopping};
+use super::driver::MAX_JOBS;
+use super::messages::{GetReport, ListTasks, PauseTask, RunTask, SetTimer, Stop, TaskReport};
+use crate::plugin::Timer;
+use crate::spawn::spawn_named;
+
+/// How often it is looked whether all tasks are there.
+const CARE_PERIOD: Duration = Duration::from_secs(10);
+/// How long a task may take to tell its state.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How tasks are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskSettings {
+    /// The zone of timers that name none.
+    pub zone: Tz,
+    /// How old a due run may be that was missed and is made up for; zero for none.
+    pub catch_up: Duration,
+    /// Whether another server runs the tasks.
+    pub is_slave: bool,
+}
+
+/// See the module's overview.
+pub struct Tasks {
+    parts: Arc<TaskParts>,
+    changes: watch::Receiver<()>,
+    tasks: BTreeMap<TaskId, Known>,
+    is_stopping: bool,
+}
+
+struct Known {
+    address: Addr<ScheduledTask>,
+    /// What it was told.
+    timer: Timer,
+    is_attended: bool,
+}
+
+impl Tasks {
+    /// Builds the actor. `changes` tells when what is registered has changed.
+    pub fn new(parts: TaskParts, changes: watch::Receiver<()>) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            changes,
+            tasks: BTreeMap::new(),
+            is_stopping: false,
+        }
+    }
+
+    /// Brings the tasks in line with what is registered.
+    fn reconcile(&mut self) {
+        if self.is_stopping || self.parts.settings.is_slave {
+            return;
+        }
+        let points = self.parts.plugins.points();
+        let wanted: BTreeSet<&TaskId> = points.timers.iter().map(|timer| &timer.id).collect();
+        self.tasks.retain(|id, known| {
+            let is_wanted = wanted.contains(id);
+            if !is_wanted {
+                tracing::info!(task = %id, "task not registered any more");
+                let address = known.address.clone();
+                spawn_named("task ends", async move {
+                    let _ = address.send(Stop).await;
+                });
+            }
+            is_wanted
+        });
+        for timer in &points.timers {
+            let is_attended = points.attended.contains(&timer.id.plugin);
+            self.keep(timer, is_attended);
+        }
+    }
+
+    /// Starts a task's actor, or tells it what is new.
+    fn keep(&mut self, timer: &Timer, is_attended: bool) {
+        let num_tasks = self.tasks.len();
+        let known = self.tasks.get_mut(&timer.id);
+        let alive = known.filter(|known| known.address.connected());
+        if let Some(known) = alive {
+            if known.timer == *timer && known.is_attended == is_attended {
+                return;
+            }
+            let message = SetTimer {
+                timer: timer.clone(),
+                is_attended,
+            };
+            // One whose mailbox is full is told later.
+            if known.address.try_send(message).is_ok() {
+                known.timer = timer.clone();
+                known.is_attended = is_attended;
+            }
+            return;
+        }
+        if num_tasks >= MAX_JOBS {
+            tracing::error!(task = %timer.id, "too many tasks: this one does not run");
+            return;
+        }
+        let task = ScheduledTask::new(Arc::clone(&self.parts), timer.clone(), is_attended);
+        let known = Known {
+            address: task.start(),
+            timer: timer.clone(),
+            is_attended,
+        };
+        self.tasks.insert(timer.id.clone(), known);
+    }
+
+    fn find(&self, id: &TaskId) -> Result<Addr<ScheduledTask>, ApiError> {
+        let known = self.tasks.get(id).ok_or_else(|| {
+            ApiError::new(
+                Code::ResourceNotFound,
+                format!("no task {:?} of plugin {:?}", &*id.name, &*id.plugin),
+            )
+        })?;
+        Ok(known.address.clone())
+    }
+}
+
+/// What is registered may have changed.
+#[derive(Clone, Copy, Debug)]
+struct Reconcile;
+
+impl Message for Reconcile {
+    type Result = ();
+}
+
+impl Actor for Tasks {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let mut changes = self.changes.clone();
+        let address = ctx.address();
+        ctx.spawn(wrap_future(async move {
+            while address.send(Reconcile).await.is_ok() && changes.changed().await.is_ok() {}
+        }));
+        ctx.run_interval(CARE_PERIOD, |this, _| this.reconcile());
+    }
+}
+
+impl Handler<Reconcile> for Tasks {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconcile, _: &mut Context<Self>) {
+        self.reconcile();
+    }
+}
+
+impl Handler<Stop> for Tasks {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, _: &mut Context<Self>) -> ResponseFuture<()> {
+        self.is_stopping = true;
+        let driver = Arc::clone(&self.parts.driver);
+        let tasks = std::mem::take(&mut self.tasks).into_values();
+        let stopped: Vec<_> = tasks.map(|known| known.address.send(Stop)).collect();
+        Box::pin(async move {
+            join_all(stopped).await;
+            driver.stop().await;
+        })
+    }
+}
+
+impl Handler<ListTasks> for Tasks {
+    type Result = ResponseFuture<Vec<TaskReport>>;
+
+    fn handle(&mut self, _: ListTasks, _: &mut Context<Self>) -> Self::Result {
+        let tasks = self.tasks.values();
+        let asked: Vec<_> = tasks
+            .map(|known| timeout(PATIENCE, known.address.send(GetReport)))
+            .collect();
+        Box::pin(async move {
+            let answers = join_all(asked).await.into_iter();
+            answers
+                .filter_map(|answer| answer.ok()?.ok().flatten())
+                .collect()
+        })
+    }
+}
+
+impl Handler<RunTask> for Tasks {
+    type Result = ResponseFuture<Result<TaskReport, ApiError>>;
+
+    fn handle(&mut self, message: RunTask, _: &mut Context<Self>) -> Self::Result {
+        let task = self.find(&message.id);
+        Box::pin(async move {
+            task?
+                .send(message)
+                .await
+                .unwrap_or_else(|_| Err(stopping()))
+        })
+    }
+}
+
+impl Handler<PauseTask> for Tasks {
+    type Result = ResponseFuture<Result<TaskReport, ApiError>>;
+
+    fn handle(&mut self, message: PauseTask, _: &mut Context<Self>) -> Self::Result {
+        let task = self.find(&message.id);
+        Box::pin(async move {
+            task?
+                .send(message)
+                .await
+                .unwrap_or_else(|_| Err(stopping()))
+        })
+    }
+}

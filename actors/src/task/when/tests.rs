@@ -1,0 +1,395 @@
+//! The spec's table, and a model that walks through the seconds one by one.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Datelike, Offset, TimeZone, Timelike, Utc};
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+/// Returns the next two due times in UTC of a timer that is registered at `from`.
+fn next_two(spec: &str, from: &str) -> [Option<Timestamp>; 2] {
+    let spec = TimerSpec::parse(spec).unwrap();
+    let from = at(from);
+    let first = spec.next_after(from, from, Tz::UTC);
+    let second = first.and_then(|first| spec.next_after(first, from, Tz::UTC));
+    [first, second]
+}
+
+#[test]
+fn the_next_two_runs_are_those_of_v1() {
+    const FROM: &str = "2020-02-28T23:59:58.5Z";
+    let table = [
+        (
+            "* * * * * *",
+            "2020-02-28T23:59:59Z",
+            "2020-02-29T00:00:00Z",
+        ),
+        ("* * * * *", "2020-02-28T23:59:59Z", "2020-02-29T00:00:00Z"),
+        (
+            "1 2 3 4 5 *",
+            "2020-05-04T03:02:01Z",
+            "2021-05-04T03:02:01Z",
+        ),
+        (
+            "0 0 0 * * TUE",
+            "2020-03-03T00:00:00Z",
+            "2020-03-10T00:00:00Z",
+        ),
+        (
+            "0 0 0 ? * MON-FRI",
+            "2020-03-02T00:00:00Z",
+            "2020-03-03T00:00:00Z",
+        ),
+        (
+            "0 0 0 13 * FRI",
+            "2020-03-06T00:00:00Z",
+            "2020-03-13T00:00:00Z",
+        ),
+        (
+            "0 0 0 * FEB *",
+            "2020-02-29T00:00:00Z",
+            "2021-02-01T00:00:00Z",
+        ),
+        (
+            "30/15 * * * * *",
+            "2020-02-29T00:00:30Z",
+            "2020-02-29T00:00:45Z",
+        ),
+        (
+            "*/7 * * * * *",
+            "2020-02-29T00:00:00Z",
+            "2020-02-29T00:00:07Z",
+        ),
+        ("@every 2s", "2020-02-29T00:00:00Z", "2020-02-29T00:00:02Z"),
+        (
+            "@every 90.0s",
+            "2020-02-29T00:01:28Z",
+            "2020-02-29T00:02:58Z",
+        ),
+        (
+            "@every 1500ms",
+            "2020-02-28T23:59:59Z",
+            "2020-02-29T00:00:00Z",
+        ),
+        (
+            "@every 300ms",
+            "2020-02-28T23:59:59Z",
+            "2020-02-29T00:00:00Z",
+        ),
+        ("@every 0s", "2020-02-28T23:59:59Z", "2020-02-29T00:00:00Z"),
+        ("@every -5s", "2020-02-28T23:59:59Z", "2020-02-29T00:00:00Z"),
+        (
+            "0 0 0 29 2 *",
+            "2020-02-29T00:00:00Z",
+            "2024-02-29T00:00:00Z",
+        ),
+    ];
+    for (spec, next, then) in table {
+        assert_eq!(
+            next_two(spec, FROM),
+            [Some(at(next)), Some(at(then))],
+            "{spec}"
+        );
+    }
+    assert_eq!(next_two("0 0 0 30 2 *", FROM), [None, None]);
+    for spec in [
+        "0 0 0 * * 7",
+        "60 * * * * *",
+        "@reboot",
+        "@Daily",
+        "every 1h",
+        "0 0",
+        "",
+    ] {
+        assert!(TimerSpec::parse(spec).is_err(), "{spec}");
+    }
+}
+
+#[test]
+fn rare_days_are_found() {
+    let cases = [
+        (
+            "0 0 0 29 2 ?",
+            "2096-03-01T00:00:00Z",
+            "2104-02-29T00:00:00Z",
+        ),
+        (
+            "0 0 0 */31 2 MON",
+            "2021-02-02T00:00:00Z",
+            "2027-02-01T00:00:00Z",
+        ),
+    ];
+    for (spec, from, next) in cases {
+        assert_eq!(next_two(spec, from)[0], Some(at(next)), "{spec}");
+    }
+}
+
+/// Returns the due times of a day and the day after it, as clocks of the zone show them.
+fn shown(spec: &str, zone: Tz, day: (i32, u32, u32)) -> Vec<String> {
+    let spec = TimerSpec::parse(spec).unwrap();
+    let (year, month, day) = day;
+    let start = zone.with_ymd_and_hms(year, month, day, 0, 0, 0);
+    let start = start.earliest().unwrap();
+    let micros = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+    let since = micros(start.timestamp() - 1);
+    let mut due = since;
+    let mut shown = Vec::new();
+    while let Some(next) = spec.next_after(due, since, zone) {
+        due = next;
+        let time = zone.timestamp_opt(next.micros() / 1_000_000, 0).unwrap();
+        if time.date_naive() > start.date_naive().succ_opt().unwrap() {
+            break;
+        }
+        shown.push(time.format("%d %H:%M:%S %:z").to_string());
+    }
+    shown
+}
+
+#[test]
+fn a_time_that_clocks_skip_is_due_as_much_later() {
+    let berlin = Tz::Europe__Berlin;
+    let spring = (2026, 3, 29);
+    assert_eq!(
+        shown("5 30 2 * * *", berlin, spring),
+        ["29 03:30:05 +02:00", "30 02:30:05 +02:00"]
+    );
+    // What is due at both times is due once.
+    assert_eq!(
+        shown("0 30 2,3 * * *", berlin, spring),
+        [
+            "29 03:30:00 +02:00",
+            "30 02:30:00 +02:00",
+            "30 03:30:00 +02:00"
+        ]
+    );
+    let hours = shown("0 0 * * * *", berlin, spring);
+    assert_eq!(hours.len(), 47);
+    assert_eq!(
+        hours[..3],
+        [
+            "29 00:00:00 +01:00",
+            "29 01:00:00 +01:00",
+            "29 03:00:00 +02:00"
+        ]
+    );
+    assert_eq!(
+        shown("0 15 2 * * *", Tz::Australia__Lord_Howe, (2026, 10, 4)),
+        ["04 02:45:00 +11:00", "05 02:15:00 +11:00"]
+    );
+}
+
+#[test]
+fn a_time_that_clocks_show_twice_is_due_once_and_an_hour_as_often_as_it_comes() {
+    let berlin = Tz::Europe__Berlin;
+    let autumn = (2026, 10, 25);
+    assert_eq!(
+        shown("0 30 2 * * *", berlin, autumn),
+        ["25 02:30:00 +02:00", "26 02:30:00 +01:00"]
+    );
+    let hours = shown("0 30 * * * *", berlin, autumn);
+    assert_eq!(hours.len(), 49);
+    assert_eq!(hours[2..4], ["25 02:30:00 +02:00", "25 02:30:00 +01:00"]);
+    assert_eq!(
+        shown("@daily", Tz::America__Havana, (2026, 11, 1)),
+        ["01 00:00:00 -04:00", "02 00:00:00 -05:00"]
+    );
+}
+
+#[test]
+fn intervals_know_no_zones_and_keep_their_phase() {
+    let since = at("2026-03-28T12:00:07.25Z");
+    let spec = TimerSpec::parse("@every 1h").unwrap();
+    let after = at("2026-03-29T06:30:00Z");
+    for zone in [Tz::UTC, Tz::Europe__Berlin] {
+        assert_eq!(
+            spec.next_after(after, since, zone),
+            Some(at("2026-03-29T07:00:07Z"))
+        );
+    }
+    assert_eq!(
+        spec.next_after(at("2020-01-01T00:00:00Z"), since, Tz::UTC),
+        Some(at("2026-03-28T13:00:07Z"))
+    );
+}
+
+/// A field in text, mostly one that admits much.
+fn field(first: u32, last: u32) -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => Just("*".to_owned()),
+        1 => Just("?".to_owned()),
+        2 => (2_u32..20).prop_map(|step| format!("*/{step}")),
+        2 => (first..=last).prop_map(|value| value.to_string()),
+        1 => (first..=last, first..=last).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b))),
+        1 => prop::collection::vec(first..=last, 2..5).prop_map(|values| {
+            let values: Vec<_> = values.iter().map(u32::to_string).collect();
+            values.join(",")
+        }),
+    ]
+}
+
+fn spec() -> impl Strategy<Value = String> {
+    let time = (field(0, 59), field(0, 59), field(0, 23));
+    // Days that admit nothing for months tell a walk of two days nothing.
+    let day = prop_oneof![3 => Just("*".to_owned()), 1 => field(1, 31)];
+    let weekday = prop_oneof![3 => Just("*".to_owned()), 1 => field(0, 6)];
+    (time, day, weekday).prop_map(|((second, minute, hour), day, weekday)| {
+        format!("{second} {minute} {hour} {day} * {weekday}")
+    })
+}
+
+const ZONES: [Tz; 6] = [
+    Tz::UTC,
+    Tz::Europe__Berlin,
+    Tz::America__New_York,
+    Tz::Australia__Lord_Howe,
+    Tz::America__Havana,
+    Tz::Asia__Kolkata,
+];
+
+/// Moments around which it gets interesting: clocks are put forward or back, months and years end.
+const MOMENTS: [i64; 9] = [
+    1_774_746_000, // 2026-03-29T01:00:00Z, Berlin
+    1_792_890_000, // 2026-10-25T01:00:00Z, Berlin
+    1_772_953_200, // 2026-03-08T07:00:00Z, New York
+    1_793_512_800, // 2026-11-01T06:00:00Z, New York
+    1_775_314_800, // 2026-04-04T15:00:00Z, Lord Howe
+    1_791_041_400, // 2026-10-03T15:30:00Z, Lord Howe
+    1_793_509_200, // 2026-11-01T05:00:00Z, Havana
+    1_798_761_600, // 2027-01-01T00:00:00Z
+    1_582_934_400, // 2020-02-29T00:00:00Z
+];
+
+/// What a field of a spec admits, by its definition.
+fn admits(text: &str, value: u32) -> bool {
+    text.split(',').any(|part| {
+        let (range, step) = part.split_once('/').map_or((part, 1), |(range, step)| {
+            (range, step.parse::<u32>().unwrap())
+        });
+        let first = match range {
+            "*" | "?" => return value.is_multiple_of(step),
+            _ => range,
+        };
+        match first.split_once('-') {
+            Some((a, b)) => (a.parse().unwrap()..=b.parse().unwrap()).contains(&value),
+            None => first.parse() == Ok(value),
+        }
+    })
+}
+
+/// Whether a spec admits what a clock shows.
+fn admits_shown(spec: &str, shown: &NaiveDateTime) -> bool {
+    let fields: Vec<&str> = spec.split(' ').collect();
+    let is_star = |text: &str| text.contains(['*', '?']);
+    // Steps over days of a month count from the first.
+    let day = if is_star(fields[3]) && fields[3].contains('/') {
+        admits(fields[3], shown.day() - 1)
+    } else {
+        admits(fields[3], shown.day())
+    };
+    let weekday = admits(fields[5], shown.weekday().num_days_from_sunday());
+    let on_day = if is_star(fields[3]) || is_star(fields[5]) {
+        day && weekday
+    } else {
+        day || weekday
+    };
+    on_day
+        && admits(fields[0], shown.second())
+        && admits(fields[1], shown.minute())
+        && admits(fields[2], shown.hour())
+}
+
+/// Walks through the seconds after `after`, at most `limit` of them, to the first that is due.
+fn walk(spec: &str, after: i64, limit: i64, zone: Tz) -> Option<i64> {
+    let is_by_the_hour = spec.split(' ').nth(2).unwrap().contains(['*', '?']);
+    let utc = |second: i64| {
+        DateTime::<Utc>::from_timestamp(second, 0)
+            .unwrap()
+            .naive_utc()
+    };
+    let ahead = |second: i64| {
+        let offset = zone.offset_from_utc_datetime(&utc(second)).fix();
+        i64::from(offset.local_minus_utc())
+    };
+    // Begins before, to know of a change that still has its effects.
+    let mut offset = ahead(after - 4 * 3600);
+    // The last change: when it was, and the offset before.
+    let mut change = (i64::MIN / 2, offset);
+    for second in after - 4 * 3600 + 1..=after + limit {
+        let now = ahead(second);
+        if now != offset {
+            change = (second, offset);
+            offset = now;
+        }
+        if second <= after {
+            continue;
+        }
+        let (changed_at, before) = change;
+        let shift = now - before;
+        let is_within = second - changed_at < shift.abs();
+        let is_shown_again = shift < 0 && is_within;
+        let is_shown = admits_shown(spec, &utc(second + now));
+        let is_made_up = shift > 0 && is_within && admits_shown(spec, &utc(second + before));
+        let is_due = if is_by_the_hour {
+            is_shown
+        } else {
+            is_shown && !is_shown_again || is_made_up
+        };
+        if is_due {
+            return Some(second);
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_next_time_is_the_one_that_a_walk_through_the_seconds_finds(
+        spec in spec(),
+        zone in 0..ZONES.len(),
+        moment in 0..MOMENTS.len(),
+        distance in -20_000_i64..20_000,
+        micros in 0_i64..1_000_000,
+    ) {
+        const LIMIT: i64 = 26 * 3600;
+        let zone = ZONES[zone];
+        let after = MOMENTS[moment] + distance;
+        let parsed = TimerSpec::parse(&spec).unwrap();
+        let since = Timestamp::from_micros(0);
+        let next = parsed.next_after(Timestamp::from_micros(after * 1_000_000 + micros), since, zone);
+        let next = next.map(|next| next.micros() / 1_000_000);
+        match walk(&spec, after, LIMIT, zone) {
+            Some(walked) => prop_assert_eq!(next, Some(walked), "{} {}", spec, zone),
+            None => prop_assert!(next.is_none_or(|next| next > after + LIMIT), "{} {}", spec, zone),
+        }
+        // Whoever is woken in these seconds misses nothing.
+        if let Some(next) = next {
+            prop_assert!(parsed.due_seconds(since) >> next.rem_euclid(60) & 1 == 1);
+        }
+    }
+
+    #[test]
+    fn an_interval_is_due_at_its_multiples(
+        interval in 1_u64..100_000,
+        since in 0_i64..4_000_000_000_000_000,
+        after in 0_i64..4_000_000_000_000_000,
+    ) {
+        let spec = TimerSpec::Every(Duration::from_secs(interval));
+        let (since, after) = (Timestamp::from_micros(since), Timestamp::from_micros(after));
+        let next = spec.next_after(after, since, Tz::UTC).unwrap();
+        let interval = interval as i64;
+        let (start, second) = (since.micros() / 1_000_000, next.micros() / 1_000_000);
+        prop_assert!(next > after && next.micros() % 1_000_000 == 0);
+        prop_assert!(second > start && (second - start) % interval == 0);
+        // There is none in between.
+        let before = second - interval;
+        prop_assert!(before <= start || before * 1_000_000 <= after.micros());
+        prop_assert!(spec.due_seconds(since) >> second.rem_euclid(60) & 1 == 1);
+    }
+}

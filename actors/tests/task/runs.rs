@@ -1,0 +1,276 @@
+//! When tasks run, and when not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+use skytrail_actors::clock::ManualClock;
+use skytrail_actors::context::RequestContext;
+use skytrail_actors::plugin::Overlap;
+use skytrail_actors::task::{PauseTask, RunOutcome, RunTask, Stop};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::EventBody;
+use skytrail_schema::id::TaskId;
+
+use super::world::{MemoryLog, World, at, quiet, timer};
+
+fn nothing() -> (ManualClock, Arc<MemoryLog>) {
+    let clock = ManualClock::default();
+    let log = MemoryLog::new(&clock);
+    (clock, log)
+}
+
+fn is_end(body: &EventBody) -> bool {
+    matches!(body, EventBody::TaskEnded(_))
+}
+
+#[actix::test]
+async fn a_run_is_claimed_before_the_plugin_hears_of_it_and_only_once() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
+    assert_eq!(world.report().await.next_run, Some(at(10)));
+    world.wake_at(9).await;
+    assert!(world.is_asked_nothing());
+    world.wake_at(10).await;
+    let run = world.run();
+    assert_eq!(log.claims(), [10]);
+    let request = &run.request;
+    assert_eq!((request.kind, request.name.as_str()), ("timer", "tick"));
+    assert!(request.param.is_null() && request.context.is_none());
+    assert!(request.lineage.request_id.is_some());
+    world.wake().await;
+    assert!(world.is_asked_nothing());
+    run.reply.send(Ok(json!(1))).unwrap();
+    quiet().await;
+    world.wake().await;
+    assert!(world.is_asked_nothing());
+    assert_eq!(
+        world.report().await.last_run.unwrap().outcome,
+        RunOutcome::Ok
+    );
+}
+
+#[actix::test]
+async fn two_servers_on_one_log_share_out_the_due_times() {
+    let (clock, log) = nothing();
+    let timers = [timer("@every 10s")];
+    let mut one = World::start(&clock, &log, &timers).await;
+    let mut other = World::start(&clock, &log, &timers).await;
+    for second in [10, 20, 30] {
+        clock.advance(10_000_000);
+        // Both find the time free, and both want to claim it.
+        tokio::join!(one.nudge(), other.nudge());
+        let run = tokio::select! {
+            Some(run) = one.asked.recv() => run,
+            Some(run) = other.asked.recv() => run,
+        };
+        run.reply.send(Ok(json!(1))).unwrap();
+        tokio::join!(one.idle(), other.idle());
+        assert!(
+            one.is_asked_nothing() && other.is_asked_nothing(),
+            "at {second}"
+        );
+    }
+    assert_eq!(log.claims(), [10, 20, 30]);
+    assert!(log.num_conflicts.load(Ordering::SeqCst) >= 3);
+    // And the schedule is the same for both.
+    let is_schedule = |body: &&EventBody| matches!(body, EventBody::TaskScheduled(_));
+    assert_eq!(log.bodies().iter().filter(is_schedule).count(), 1);
+}
+
+#[actix::test]
+async fn a_lost_wake_up_call_is_made_up_for_by_the_next() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("0 * * * * *")]).await;
+    assert_eq!(world.wake_seconds(), [1 << 59]);
+    world.wake_at(119).await;
+    world.finish().await;
+    assert_eq!(log.claims(), [60]);
+    // The clock is put back: nothing is run again.
+    world.wake_at(50).await;
+    world.wake_at(60).await;
+    assert!(world.is_asked_nothing());
+    world.wake_at(120).await;
+    world.finish().await;
+    assert_eq!(log.claims(), [60, 120]);
+}
+
+#[actix::test]
+async fn a_full_disk_delays_a_run_and_does_not_lose_it() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
+    log.is_full.store(true, Ordering::SeqCst);
+    world.wake_at(10).await;
+    assert!(world.is_asked_nothing());
+    assert!(world.report().await.running_since.is_none());
+    log.is_full.store(false, Ordering::SeqCst);
+    world.wake_at(11).await;
+    world.finish().await;
+    assert_eq!(log.claims(), [10]);
+}
+
+#[actix::test]
+async fn good_ends_go_along_with_the_next_claim_and_bad_ones_at_once() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
+    let num_before = log.num_commits();
+    for second in [10, 20, 30] {
+        world.wake_at(second).await;
+        world.finish().await;
+    }
+    assert_eq!(log.num_commits() - num_before, 3);
+    assert_eq!(log.bodies().iter().filter(|body| is_end(body)).count(), 2);
+    // The report knows of the end all the same.
+    assert_eq!(
+        world.report().await.last_run.unwrap().ended_at,
+        Some(at(30))
+    );
+    world.wake_at(40).await;
+    let failure = ApiError::new(Code::PluginTimeout, "too slow");
+    world.run().reply.send(Err(failure.clone())).unwrap();
+    quiet().await;
+    assert_eq!(log.bodies().iter().filter(|body| is_end(body)).count(), 4);
+    let last = world.report().await.last_run.unwrap();
+    assert_eq!(
+        (last.outcome, last.error),
+        (RunOutcome::Failed, Some(failure))
+    );
+}
+
+#[actix::test]
+async fn a_stop_waits_for_runs_and_leaves_nothing_unsaid() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
+    world.wake_at(10).await;
+    let run = world.run();
+    let stopping = actix::spawn(world.tasks.send(Stop));
+    quiet().await;
+    assert!(!stopping.is_finished());
+    run.reply.send(Ok(json!(1))).unwrap();
+    stopping.await.unwrap().unwrap();
+    assert_eq!(log.bodies().iter().filter(|body| is_end(body)).count(), 1);
+    assert!(world.wake_seconds().is_empty());
+}
+
+#[actix::test]
+async fn a_run_that_its_process_did_not_survive_is_lost_and_not_begun_again() {
+    let (clock, log) = nothing();
+    let timers = [timer("@every 10s")];
+    let mut before = World::start(&clock, &log, &timers).await;
+    before.wake_at(10).await;
+    let _never_answered = before.run();
+    // The process is gone; what it knew is what the log has.
+    let mut after = World::start(&clock, &log, &timers).await;
+    after.wake_at(12).await;
+    assert!(after.is_asked_nothing());
+    let last = after.report().await.last_run.unwrap();
+    assert_eq!((last.outcome, last.due), (RunOutcome::Lost, at(10)));
+    after.wake_at(20).await;
+    after.finish().await;
+    assert_eq!(log.claims(), [10, 20]);
+}
+
+#[actix::test]
+async fn overlapping_runs_are_told_apart() {
+    let (clock, log) = nothing();
+    let overlapping = skytrail_actors::plugin::Timer {
+        overlap: Overlap::Allow,
+        ..timer("@every 10s")
+    };
+    let mut world = World::start(&clock, &log, &[overlapping]).await;
+    world.wake_at(10).await;
+    let first = world.run();
+    world.wake_at(20).await;
+    let second = world.run();
+    assert_eq!(world.report().await.running_since, Some(at(10)));
+    first.reply.send(Ok(json!(1))).unwrap();
+    quiet().await;
+    assert_eq!(world.report().await.running_since, Some(at(20)));
+    assert_eq!(
+        world.report().await.last_run.unwrap().outcome,
+        RunOutcome::Running
+    );
+    second.reply.send(Ok(json!(1))).unwrap();
+    quiet().await;
+    assert_eq!(log.claims(), [10, 20]);
+    assert_eq!(world.report().await.num_runs, 2);
+}
+
+#[actix::test]
+async fn a_changed_timer_is_set_anew_and_a_vanished_one_ends() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
+    world.wake_at(7).await;
+    world.register(&[timer("30 * * * * *")], true).await;
+    assert_eq!(world.wake_seconds(), [1 << 29]);
+    world.wake_at(10).await;
+    assert!(world.is_asked_nothing());
+    world.wake_at(30).await;
+    let run = world.run();
+    // A run outlives its timer.
+    world.register(&[], true).await;
+    assert!(
+        world
+            .tasks
+            .send(skytrail_actors::task::ListTasks)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    run.reply.send(Ok(json!(1))).unwrap();
+    quiet().await;
+    assert!(world.wake_seconds().is_empty());
+    assert!(log.bodies().iter().any(is_end));
+}
+
+#[actix::test]
+async fn who_asks_for_a_run_hears_how_it_ended() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@yearly")]).await;
+    let ask = || RunTask {
+        id: TaskId::new("p", "tick"),
+        context: RequestContext::system(),
+    };
+    let asked = actix::spawn(world.tasks.send(ask()));
+    quiet().await;
+    let run = world.run();
+    let refused = world.tasks.send(ask()).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, Code::Duplicated);
+    run.reply.send(Ok(json!(1))).unwrap();
+    let report = asked.await.unwrap().unwrap().unwrap();
+    assert_eq!(report.last_run.unwrap().outcome, RunOutcome::Ok);
+
+    world.register(&[timer("@yearly")], false).await;
+    let refused = world.tasks.send(ask()).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, Code::PluginUnavailable);
+    let other = RunTask {
+        id: TaskId::new("p", "tock"),
+        ..ask()
+    };
+    let refused = world.tasks.send(other).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, Code::ResourceNotFound);
+}
+
+#[actix::test]
+async fn a_paused_task_rests() {
+    let (clock, log) = nothing();
+    let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;
+    let set = |is_paused| PauseTask {
+        id: TaskId::new("p", "tick"),
+        is_paused,
+        context: RequestContext::system(),
+    };
+    let paused = world.tasks.send(set(true)).await.unwrap().unwrap();
+    assert!(paused.is_paused && paused.next_run.is_none());
+    let num_commits = log.num_commits();
+    world.tasks.send(set(true)).await.unwrap().unwrap();
+    assert_eq!(log.num_commits(), num_commits);
+    world.wake_at(25).await;
+    assert!(world.is_asked_nothing());
+    let resumed = world.tasks.send(set(false)).await.unwrap().unwrap();
+    assert_eq!(resumed.next_run, Some(at(30)));
+    assert!(world.is_asked_nothing());
+    world.wake_at(30).await;
+    world.finish().await;
+    assert_eq!(log.claims(), [30]);
+}

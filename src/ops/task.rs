@@ -1,0 +1,123 @@
+//! `skytrail task`: looking at a running server's scheduled tasks, and running them.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value as Json};
+use skytrail_schema::id::TaskId;
+
+use super::remote::{RunningServer, ServerFlag, block_on};
+use crate::config::Config;
+
+/// What to do with the tasks of a running server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Lists the tasks: when they run, how the last run ended, when the next one is due.
+    List(ServerFlag),
+    /// Runs a task now and waits for its end.
+    Run(On),
+    /// Lets a task rest until it is resumed, also over a restart.
+    Pause(On),
+    /// Lets a paused task run again; what was due meanwhile is not made up for.
+    Resume(On),
+}
+
+/// Which task.
+#[derive(Clone, Debug, Args)]
+pub struct On {
+    /// The task, as plugin/name.
+    #[arg(value_parser = parse_id)]
+    task: TaskId,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+fn parse_id(text: &str) -> Result<TaskId, String> {
+    TaskId::parse(text).ok_or_else(|| "expected plugin/name".to_owned())
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong; also when the run that was asked for failed.
+pub fn run(config: &Config, command: TaskCommand) -> Result<(), String> {
+    let (action, on) = match command {
+        TaskCommand::List(server) => return list(config, &server),
+        TaskCommand::Run(on) => ("task:run", on),
+        TaskCommand::Pause(on) => ("task:pause", on),
+        TaskCommand::Resume(on) => ("task:resume", on),
+    };
+    let server = RunningServer::find(config, &on.server)?;
+    let mut body = Map::new();
+    body.insert("plugin".to_owned(), (*on.task.plugin).into());
+    body.insert("name".to_owned(), (*on.task.name).into());
+    let task = block_on(server.call(action, body))?;
+    say(&describe(&task));
+    let outcome = text(&task, "/last_run/outcome");
+    if action == "task:run" && outcome != "ok" {
+        return Err(format!("the run ended as {outcome:?}"));
+    }
+    Ok(())
+}
+
+fn list(config: &Config, server: &ServerFlag) -> Result<(), String> {
+    let server = RunningServer::find(config, server)?;
+    let listed = block_on(server.call("task:list", Map::new()))?;
+    let tasks = listed.get("tasks").and_then(Json::as_array);
+    let tasks = tasks.map(Vec::as_slice).unwrap_or_default();
+    if tasks.is_empty() {
+        say("no plugin has registered a timer");
+    }
+    for task in tasks {
+        say(&describe(task));
+    }
+    Ok(())
+}
+
+fn describe(task: &Json) -> String {
+    let name = format!("{}/{}", text(task, "/plugin"), text(task, "/name"));
+    let when = format!("{} ({})", text(task, "/spec"), text(task, "/time_zone"));
+    let last = match text(task, "/last_run/due") {
+        "" => "never run".to_owned(),
+        due => format!("{due} {}", how_it_ended(task)),
+    };
+    let next = match (flag(task, "/paused"), text(task, "/next_run")) {
+        (true, _) => "paused",
+        (false, "") => "never",
+        (false, next) => next,
+    };
+    let alone = if flag(task, "/attended") {
+        ""
+    } else {
+        "; no worker"
+    };
+    format!("{name:<32} {when:<32} last: {last}; next: {next}{alone}")
+}
+
+fn how_it_ended(task: &Json) -> String {
+    let outcome = text(task, "/last_run/outcome");
+    let error = task.pointer("/last_run/error");
+    let code = error.and_then(|error| error.get("code")?.as_i64());
+    match code {
+        Some(code) => format!(
+            "{outcome}: {} ({code})",
+            text(task, "/last_run/error/message")
+        ),
+        None => outcome.to_owned(),
+    }
+}
+
+fn text<'a>(task: &'a Json, pointer: &str) -> &'a str {
+    task.pointer(pointer)
+        .and_then(Json::as_str)
+        .unwrap_or_default()
+}
+
+fn flag(task: &Json, pointer: &str) -> bool {
+    task.pointer(pointer)
+        .and_then(Json::as_bool)
+        .unwrap_or_default()
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,489 @@
+//! Scheduled tasks: what the plugin is sent, what the log claims, and what a restart makes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::time::Timestamp;
+
+use super::worker::{Seen, Serving, Worker};
+use super::{call, server};
+use crate::support::client::{Client, send};
+use crate::support::eventually;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// Longer than anything here should take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A spec that is not due while a test runs.
+const RARELY: &str = "@yearly";
+
+fn timers(timers: Json) -> Json {
+    json!({"timer": timers})
+}
+
+fn ticking(spec: &str) -> Json {
+    timers(json!([{"name": "tick", "spec": spec}]))
+}
+
+/// Connects a worker and takes it to where it serves, whatever comes in between. Returns the
+/// timer's requests that came.
+fn join(server: &TestServer, hello: &Json, points: &Json) -> (Worker, Vec<Json>) {
+    let mut worker = Worker::greet(server, hello);
+    let mut ticks = Vec::new();
+    loop {
+        match worker.next(PATIENCE) {
+            Seen::Message(message) if message["kind"] == "timer" => ticks.push(message),
+            Seen::Message(message) if message["type"] == "ready" => return (worker, ticks),
+            Seen::Message(message) => answer_event(&mut worker, &message, points),
+            other => panic!("not ready: {other:?}"),
+        }
+    }
+}
+
+fn answer_event(worker: &mut Worker, message: &Json, points: &Json) {
+    if message["type"] == "request" {
+        let is_init = message["name"] == "init";
+        worker.answer(message, if is_init { points } else { &Json::Null });
+    }
+}
+
+/// Waits for the timer's next request; events are answered.
+fn next_tick(worker: &mut Worker) -> Json {
+    loop {
+        match worker.next(PATIENCE) {
+            Seen::Message(message) if message["kind"] == "timer" => return message,
+            Seen::Message(message) => answer_event(worker, &message, &Json::Null),
+            other => panic!("expected a tick, saw {other:?}"),
+        }
+    }
+}
+
+/// A plugin that answers every tick at once, and counts them.
+fn run_plugin(server: &TestServer, points: Json) -> (Serving, Arc<AtomicU64>) {
+    let worker = Worker::greet(server, &json!({}));
+    let num_ticks = Arc::<AtomicU64>::default();
+    let counted = Arc::clone(&num_ticks);
+    let serving = worker.serve(move |worker, message| {
+        if message["kind"] == "timer" {
+            counted.fetch_add(1, Ordering::SeqCst);
+            worker.answer(message, &json!("done"));
+        } else {
+            answer_event(worker, message, &points);
+        }
+    });
+    (serving, num_ticks)
+}
+
+/// Returns the only task, as the server lists it.
+fn task(server: &TestServer) -> Option<Json> {
+    let listed = Client::master(server).call("task:list", json!({})).result();
+    let tasks = listed["tasks"].as_array().unwrap();
+    assert!(tasks.len() <= 1, "{listed}");
+    tasks.first().cloned()
+}
+
+/// Waits until the only task is as wanted, and returns it.
+fn await_task(server: &TestServer, what: &str, is_so: impl Fn(&Json) -> bool) -> Json {
+    eventually(what, || task(server).filter(|task| is_so(task)))
+}
+
+/// Returns the payloads of a task's events of one kind, in order, with the commits' times.
+fn events(server: &TestServer, kind: &str) -> Vec<(Json, Json)> {
+    let output = server.skytrail(&["log", "show", "task/TEST/tick"]).stdout;
+    let all = serde_json::Deserializer::from_slice(&output).into_iter::<Json>();
+    all.map(Result::unwrap)
+        .filter(|event| event["kind"] == kind)
+        .map(|event| (event["payload"].clone(), event["time"].clone()))
+        .collect()
+}
+
+/// Returns when the claimed runs were due, in seconds.
+fn claimed(server: &TestServer) -> Vec<i64> {
+    let claims = events(server, "task.claimed");
+    claims
+        .iter()
+        .map(|(claim, _)| second(&claim["due"]))
+        .collect()
+}
+
+fn second(time: &Json) -> i64 {
+    let micros = Timestamp::parse(time.as_str().unwrap()).unwrap().micros();
+    micros / 1_000_000
+}
+
+#[test]
+fn a_restart_in_the_middle_neither_doubles_nor_skips_a_run() {
+    let mut server = server(&[]);
+    let (first, first_ticks) = run_plugin(&server, ticking("* * * * * *"));
+    eventually("runs", || {
+        (first_ticks.load(Ordering::SeqCst) >= 3).then_some(())
+    });
+    server.kill();
+    drop(first);
+    let before = claimed(&server);
+    let num_received = first_ticks.load(Ordering::SeqCst) as usize;
+    // One may have been claimed and not sent; none was sent without a claim.
+    assert!(
+        (num_received..=num_received + 1).contains(&before.len()),
+        "{num_received} {before:?}"
+    );
+    server.restart();
+    let (second_life, second_ticks) = run_plugin(&server, ticking("* * * * * *"));
+    eventually("more runs", || {
+        (second_ticks.load(Ordering::SeqCst) >= 3).then_some(())
+    });
+    let idle = await_task(&server, "the task is idle", |task| {
+        task["running_since"].is_null()
+    });
+    server.terminate();
+    drop(second_life);
+    let all = claimed(&server);
+    assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+    let after = &all[before.len()..];
+    assert_eq!(after.len() as u64, second_ticks.load(Ordering::SeqCst));
+    // Every second between the last claim before the end and the last one seen was run, or is
+    // accounted for: the last one that was missed is made up for, those before it are let go.
+    let last_seen = second(&idle["last_run"]["due"]);
+    let counted = |name: &str| idle[name].as_i64().unwrap();
+    assert_eq!(
+        last_seen - before.last().unwrap(),
+        counted("runs") + counted("missed") + counted("skipped"),
+        "{idle} {before:?} {after:?}"
+    );
+    // The first one of the new life was due before the plugin was there.
+    let starts = events(&server, "task.claimed");
+    let (claim, began_at) = &starts[before.len()];
+    assert!(second(&claim["due"]) <= second(began_at));
+    // How the runs ended is known too, each once, the last ones included.
+    let ends = events(&server, "task.ended");
+    let ends: Vec<i64> = ends.iter().map(|(end, _)| second(&end["due"])).collect();
+    assert!(
+        after
+            .iter()
+            .all(|due| ends.iter().filter(|end| *end == due).count() == 1)
+    );
+    assert_eq!(events(&server, "task.scheduled").len(), 1);
+}
+
+#[test]
+fn an_interval_keeps_its_phase_over_a_restart_and_a_changed_one_begins_anew() {
+    let mut server = server(&[]);
+    let (first, ticks) = run_plugin(&server, ticking("@every 3s"));
+    eventually("a run", || {
+        (ticks.load(Ordering::SeqCst) >= 1).then_some(())
+    });
+    server.kill();
+    drop(first);
+    server.restart();
+    // The same, said in another way.
+    let (second_life, ticks) = run_plugin(&server, ticking("@every 3000ms"));
+    eventually("runs", || (ticks.load(Ordering::SeqCst) >= 2).then_some(()));
+    let dues = claimed(&server);
+    assert!(dues.iter().all(|due| (due - dues[0]) % 3 == 0), "{dues:?}");
+    let schedules = events(&server, "task.scheduled");
+    assert_eq!(schedules.len(), 1, "{schedules:?}");
+    let since = second(&schedules[0].0["since"]);
+    assert_eq!((dues[0] - since) % 3, 0);
+
+    drop(second_life);
+    let (_worker, _) = join(&server, &json!({"generation": 2}), &ticking("0 0 12 * * *"));
+    let task = await_task(&server, "the new spec", |task| {
+        task["spec"] == "0 0 12 * * *"
+    });
+    assert_eq!(task["last_run"]["outcome"], "ok", "{task}");
+    assert_eq!(events(&server, "task.scheduled").len(), 2);
+}
+
+#[test]
+fn a_task_is_passed_over_while_it_runs_unless_it_may_overlap() {
+    let server = server(&[]);
+    let (mut worker, mut ticks) = join(&server, &json!({}), &ticking("* * * * * *"));
+    let tick = ticks.pop().unwrap_or_else(|| next_tick(&mut worker));
+    assert_eq!(
+        (&tick["name"], &tick["kind"]),
+        (&json!("tick"), &json!("timer"))
+    );
+    assert_eq!(
+        (tick.get("param"), tick.get("context")),
+        (None, None),
+        "{tick}"
+    );
+    let busy = await_task(&server, "skipped", |task| {
+        task["skipped"].as_u64() >= Some(2)
+    });
+    assert_eq!(busy["last_run"]["outcome"], "running");
+    assert!(busy["running_since"].is_string(), "{busy}");
+    // Not even somebody who asks gets a second run.
+    let master = Client::master(&server);
+    let asked = master.call("task:run", json!({"plugin": "TEST", "name": "tick"}));
+    assert_eq!((asked.status, asked.code()), (409, 109));
+    worker.answer(&tick, &Json::Null);
+    let next = next_tick(&mut worker);
+    assert_ne!(next["id"], tick["id"]);
+    worker.answer(&next, &Json::Null);
+
+    let overlapping = json!([{"name": "tick", "spec": "* * * * * *", "overlap": "allow"}]);
+    let hello = json!({"generation": 2, "window": 8});
+    let (mut other, mut ticks) = join(&server, &hello, &timers(overlapping));
+    while ticks.len() < 3 {
+        ticks.push(next_tick(&mut other));
+    }
+    let busy = task(&server).unwrap();
+    assert_eq!(busy["overlap"], "allow");
+    assert!(busy["running_since"].is_string(), "{busy}");
+}
+
+#[test]
+fn a_task_is_run_by_hand_from_the_api_and_from_the_command_line() {
+    let server = server(&[]);
+    let (mut worker, _) = join(&server, &json!({}), &ticking(RARELY));
+    let task = await_task(&server, "the task", |task| task["next_run"].is_string());
+    assert_eq!(task["last_run"], Json::Null);
+    let master = Client::master(&server);
+    let asked = call(
+        &master,
+        "task:run",
+        json!({"plugin": "TEST", "name": "tick"}),
+    );
+    let tick = next_tick(&mut worker);
+    worker.refuse(&tick, &json!({"code": 4711, "message": "no coffee"}));
+    let ended = asked.join().unwrap().result();
+    let run = &ended["last_run"];
+    assert_eq!(
+        (
+            &run["trigger"],
+            &run["outcome"],
+            &run["error"]["code"],
+            &run["error"]["message"]
+        ),
+        (
+            &json!("manual"),
+            &json!("failed"),
+            &json!(4711),
+            &json!("no coffee")
+        ),
+        "{ended}"
+    );
+    assert_eq!((&ended["runs"], &ended["failures"]), (&json!(1), &json!(1)));
+    // The log has the code and not the text, which is the plugin's own.
+    let ends = events(&server, "task.ended");
+    assert_eq!((ends.len(), &ends[0].0["error"]), (1, &json!(4711)));
+
+    let flags = [
+        "--server",
+        &server.base_url,
+        "--set",
+        &format!("MASTER_KEY={MASTER_KEY}"),
+    ];
+    let said = |arguments: &[&str]| {
+        let output = server.skytrail(&[arguments, &flags].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let (is_ok, listed) = said(&["task", "list"]);
+    assert!(
+        is_ok && listed.contains("TEST/tick") && listed.contains("no coffee"),
+        "{listed}"
+    );
+    let (is_ok, refused) = said(&["task", "run", "TEST/tock"]);
+    assert!(!is_ok && refused.contains("no task \"tock\""), "{refused}");
+    std::thread::scope(|scope| {
+        let ran = scope.spawn(|| said(&["task", "run", "TEST/tick"]));
+        let tick = next_tick(&mut worker);
+        worker.answer(&tick, &json!({}));
+        let (is_ok, text) = ran.join().unwrap();
+        assert!(is_ok && text.contains(" ok;"), "{text}");
+    });
+    let (is_ok, text) = said(&["task", "pause", "TEST/tick"]);
+    assert!(is_ok && text.contains("next: paused"), "{text}");
+    worker.die();
+    await_task(&server, "nobody is there", |task| task["attended"] == false);
+    let (is_ok, text) = said(&["task", "run", "TEST/tick"]);
+    assert!(!is_ok && text.contains("has no worker"), "{text}");
+}
+
+#[test]
+fn a_pause_outlives_a_restart_and_is_not_made_up_for() {
+    let mut server = server(&[]);
+    let (first, ticks) = run_plugin(&server, ticking("* * * * * *"));
+    eventually("a run", || {
+        (ticks.load(Ordering::SeqCst) >= 1).then_some(())
+    });
+    let name = json!({"plugin": "TEST", "name": "tick"});
+    let paused = Client::master(&server)
+        .call("task:pause", name.clone())
+        .result();
+    assert_eq!(
+        (&paused["paused"], &paused["next_run"]),
+        (&json!(true), &Json::Null)
+    );
+    drop(first);
+    server.terminate();
+    let before = claimed(&server);
+    server.restart();
+    let (_second, ticks) = run_plugin(&server, ticking("* * * * * *"));
+    await_task(&server, "the task is there", |task| {
+        task["attended"] == true
+    });
+    assert_eq!(task(&server).unwrap()["paused"], true);
+    assert_eq!(ticks.load(Ordering::SeqCst), 0);
+    let resumed = Client::master(&server).call("task:resume", name).result();
+    assert_eq!(resumed["paused"], false);
+    eventually("a run", || {
+        (ticks.load(Ordering::SeqCst) >= 1).then_some(())
+    });
+    let after = claimed(&server);
+    let (_, resumed_at) = &events(&server, "task.resumed")[0];
+    assert!(
+        after[before.len()] > second(resumed_at),
+        "{after:?} {resumed_at}"
+    );
+}
+
+#[test]
+fn what_was_due_without_a_worker_is_made_up_for_once() {
+    let server = server(&[]);
+    let (mut worker, mut ticks) = join(&server, &json!({}), &ticking("@every 2s"));
+    let tick = ticks.pop().unwrap_or_else(|| next_tick(&mut worker));
+    worker.answer(&tick, &Json::Null);
+    worker.die();
+    let alone = await_task(&server, "nobody is there", |task| task["attended"] == false);
+    let due = second(&alone["next_run"]);
+    // Three more times have passed, and nobody was asked.
+    await_task(&server, "time has passed", |task| {
+        second(&task["next_run"]) > due + 4
+    });
+    let (_worker, ticks) = run_plugin(&server, ticking("@every 2s"));
+    eventually("a run", || {
+        (ticks.load(Ordering::SeqCst) >= 1).then_some(())
+    });
+    let task = task(&server).unwrap();
+    assert!(task["missed"].as_u64() >= Some(1), "{task}");
+    let dues = claimed(&server);
+    assert!(dues.is_sorted_by(|a, b| a < b), "{dues:?}");
+    assert!(dues[1] > due, "{dues:?}");
+}
+
+#[test]
+fn timers_run_before_all_plugins_are_ready() {
+    let server = TestServer::with(&[("PLUGINS", "TEST,LATE")]);
+    let (_worker, ticks) = run_plugin(&server, ticking("* * * * * *"));
+    eventually("a run", || {
+        (ticks.load(Ordering::SeqCst) >= 1).then_some(())
+    });
+    let answer = Client::anonymous(&server).call("_status:healthz", json!({}));
+    assert_eq!(answer.code(), 118);
+}
+
+#[test]
+fn a_registration_with_a_bad_timer_is_refused_as_a_whole() {
+    let server = server(&[]);
+    let mut worker = Worker::greet(&server, &json!({}));
+    let points = json!({
+        "op": [{"name": "a:b"}],
+        "timer": [
+            {"name": "good", "spec": "* * * * * *"},
+            {"name": "late", "spec": "60 * * * * *"},
+            {"name": "far", "spec": "@daily", "time_zone": "Atlantis"},
+            {"name": "odd", "spec": "@daily", "overlap": "maybe"}]});
+    let registered = loop {
+        match worker.next(PATIENCE) {
+            Seen::Message(message) if message["type"] == "registered" => break message,
+            Seen::Message(message) => answer_event(&mut worker, &message, &points),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(registered["ok"], false);
+    assert_eq!(
+        registered["problems"],
+        json!([
+            {"list": "timer", "name": "late", "message": "second: 60 is above 59"},
+            {"list": "timer", "name": "far",
+             "message": "time_zone: no time zone is named \"Atlantis\""},
+            {"list": "timer", "name": "odd", "message": "overlap: skip or allow, not \"maybe\""}])
+    );
+    assert_eq!(task(&server), None);
+}
+
+#[test]
+fn tasks_follow_what_is_registered() {
+    let server = TestServer::with(&[("PLUGINS", "TEST"), ("TIMER_ZONE", "Asia/Kolkata")]);
+    let points = timers(json!([
+        {"name": "noon", "spec": "0 0 12 * * *"},
+        {"name": "noon", "spec": "0 0 12 * * *", "time_zone": "America/New_York"},
+        {"name": "gone", "spec": RARELY}]));
+    let (mut old, _) = join(&server, &json!({}), &points);
+    let master = Client::master(&server);
+    let list = |count: usize| {
+        eventually("the tasks are there", || {
+            let listed = master.call("task:list", json!({})).result();
+            let tasks = listed["tasks"].as_array().unwrap().clone();
+            let are_set = tasks.iter().all(|task| task["next_run"].is_string());
+            (tasks.len() == count && are_set).then_some(tasks)
+        })
+    };
+    let tasks = list(3);
+    let names: Vec<_> = tasks
+        .iter()
+        .map(|task| task["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["gone", "noon", "noon#2"]);
+    assert!(
+        tasks[1]["next_run"]
+            .as_str()
+            .unwrap()
+            .ends_with("T06:30:00Z")
+    );
+    assert_eq!(tasks[2]["time_zone"], "America/New_York");
+    // Both are the same function to the plugin.
+    let asked = call(
+        &master,
+        "task:run",
+        json!({"plugin": "TEST", "name": "noon#2"}),
+    );
+    let tick = next_tick(&mut old);
+    assert_eq!(tick["name"], "noon");
+    old.answer(&tick, &Json::Null);
+    assert_eq!(asked.join().unwrap().result()["last_run"]["outcome"], "ok");
+
+    let (_new, _) = join(&server, &json!({"generation": 2}), &ticking(RARELY));
+    let tasks = list(1);
+    assert_eq!(tasks[0]["name"], "tick");
+}
+
+#[test]
+fn a_slave_runs_no_tasks() {
+    let server = server(&[("SLAVE", "YES")]);
+    let (mut worker, ticks) = join(&server, &json!({}), &ticking("* * * * * *"));
+    assert!(ticks.is_empty());
+    let patience = Duration::from_millis(2500);
+    while let Seen::Message(message) = worker.next(patience) {
+        assert_ne!(message["kind"], "timer");
+        answer_event(&mut worker, &message, &Json::Null);
+    }
+    assert_eq!(task(&server), None);
+}
+
+#[test]
+fn tasks_are_seen_in_health_and_metrics() {
+    let server = server(&[]);
+    let (_worker, _ticks) = run_plugin(&server, ticking("* * * * * *"));
+    await_task(&server, "a run", |task| task["runs"].as_u64() >= Some(1));
+    let health = Client::master(&server).health();
+    assert_eq!(health["tasks"][0]["name"], "tick", "{health}");
+    let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+    let url = format!("{}/_/metrics", server.base_url);
+    let figures = send("GET", &url, &[key], None).unwrap().bytes;
+    let figures = String::from_utf8(figures).unwrap();
+    let value = |line: &str| {
+        let found = figures.lines().find_map(|it| it.strip_prefix(line));
+        found
+            .unwrap_or_else(|| panic!("{figures}"))
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert!(value("skytrail_task_runs_total{plugin=\"TEST\",outcome=\"ok\"}") >= 1);
+    assert_eq!(value("skytrail_tasks{plugin=\"TEST\",state=\"all\"}"), 1);
+}
