@@ -14,7 +14,9 @@ use skytrail_actors::hub::Hub;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog, Reserve};
-use skytrail_actors::plugin::{PluginBroker, PluginEntry, PluginGate, PluginsSettings};
+use skytrail_actors::plugin::{
+    PluginBroker, PluginEntry, PluginGate, PluginsSettings, RecentCalls,
+};
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
@@ -272,6 +274,7 @@ impl Application {
             devices,
             plugins,
             tasks: tasks.clone(),
+            broker: broker.clone(),
             hub,
             internal_hub,
             keys: keys.clone(),
@@ -314,6 +317,11 @@ impl Application {
             address,
             keys,
         })
+    }
+
+    /// Returns the last calls of plugins.
+    pub fn recent_calls(&self) -> &Arc<RecentCalls> {
+        self.broker.recent()
     }
 
     /// Stops in order: no new requests, running ones end, the log is flushed, the store gets a
@@ -507,6 +515,17 @@ fn settings(config: &Config) -> Settings {
 /// # Errors
 /// See [`StartError`].
 pub async fn serve(config: &Config) -> Result<(), StartError> {
+    serve_with(config, |_| std::future::pending()).await
+}
+
+/// As [`serve`], with something that runs beside each start of the server, and ends with it.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with<F: Future<Output = ()>>(
+    config: &Config,
+    mut beside: impl FnMut(&Application) -> F,
+) -> Result<(), StartError> {
     // Whoever reads that the server is ready may tell it to end at once.
     let mut signals = Signals::listen();
     loop {
@@ -515,8 +534,10 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
         tracing::info!(address = %application.address, log_head, "serving");
         announce(&application);
         let store = Arc::clone(&application.store);
+        let running = beside(&application);
         let is_told = tokio::select! {
             () = signals.wait() => true,
+            () = running => true,
             () = store.damaged() => false,
         };
         drop(store);

@@ -25,6 +25,8 @@ Examples:
   skytrail --set APP_NAME=chat serve             from flags, skytrail.toml or .env
   skytrail log tail                              the last events, while the server runs
   skytrail log show record/note/1                everything that happened to a record
+  skytrail dev --plugin \"python plugin.py\"       serve, and run a plugin that you write
+  skytrail plugin calls --follow                 what plugins are asked, and how they answer
   skytrail index list                            which indexes the store made, and why
   skytrail task list                             what runs when, and how it ended
   skytrail rebuild --verify                      is the record store what the log says?
@@ -62,6 +64,12 @@ enum Command {
     /// Lists a running server's scheduled tasks, or runs one.
     #[command(subcommand)]
     Task(ops::task::TaskCommand),
+    /// Looks at the plugins of a running server, and tries them.
+    #[command(subcommand)]
+    Plugin(ops::plugin::PluginCommand),
+    /// Serves for someone who writes a plugin: runs it, starts it again when its files change, and
+    /// shows each call.
+    Dev(ops::dev::DevCommand),
     /// Makes the record store anew from the log, or compares the two.
     Rebuild(ops::rebuild::RebuildCommand),
 }
@@ -69,7 +77,11 @@ enum Command {
 /// Runs the command that the arguments mean.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let (config, settings) = match read_config(&cli.settings) {
+    let defaults = match &cli.command {
+        Command::Dev(command) => command.defaults(),
+        _ => Vec::new(),
+    };
+    let (config, settings) = match read_config(&cli.settings, defaults) {
         Ok(read) => read,
         Err(mistakes) => {
             complain(&mistakes);
@@ -85,6 +97,8 @@ pub fn run() -> ExitCode {
         Command::Log(command) => ops::log::run(&config, command),
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),
+        Command::Plugin(command) => ops::plugin::run(&config, command),
+        Command::Dev(command) => ops::dev::run(&config, &command),
         Command::Rebuild(command) => ops::rebuild::run(&config, command),
     };
     match done {
@@ -104,8 +118,12 @@ fn serve(config: &Config) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-fn read_config(flags: &SettingFlags) -> Result<(Config, Vec<Setting>), Vec<String>> {
+fn read_config(
+    flags: &SettingFlags,
+    defaults: Vec<(String, String)>,
+) -> Result<(Config, Vec<Setting>), Vec<String>> {
     let sources = read_sources(flags).map_err(|mistake| vec![mistake])?;
+    let sources = sources.with(Origin::Default, defaults);
     Config::read(&sources).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 

@@ -9,7 +9,7 @@ use skytrail_actors::asset::Assets;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::hub::Hub;
-use skytrail_actors::plugin::PluginGate;
+use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::record::service::RecordService;
 use skytrail_actors::task::Tasks;
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,8 @@ pub struct Services {
     pub plugins: Arc<dyn PluginGate>,
     /// Scheduled tasks.
     pub tasks: Addr<Tasks>,
+    /// What can be seen of them.
+    pub broker: PluginBroker,
     /// The hub of `/pubsub`.
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.

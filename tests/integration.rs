@@ -14,6 +14,7 @@ mod accounts;
 mod audit;
 mod chat;
 mod crash;
+mod dev;
 mod devices;
 mod docs;
 mod door;

@@ -8,6 +8,7 @@ mod auth_disable;
 mod auth_import;
 mod device;
 pub mod lambda;
+mod plugin;
 mod provider;
 mod pubsub_publish;
 mod push;
@@ -111,6 +112,9 @@ actions! {
     "device:register" "device" WRITE => device::register;
     "device:unregister" "device" WRITE => device::unregister;
     "me" "" USER => auth::me;
+    "plugin:list" "plugin" MASTER => plugin::list;
+    "plugin:calls" "plugin" MASTER => plugin::calls;
+    "plugin:test" "plugin" MASTER => plugin::test;
     "push:device" "push" PUSH => push::run;
     "push:user" "push" PUSH => push::run;
     "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;

@@ -1,7 +1,9 @@
 //! What the command line does besides serving.
 
+pub mod dev;
 pub mod index;
 pub mod log;
+pub mod plugin;
 pub mod rebuild;
 pub mod remote;
 pub mod task;

@@ -120,8 +120,6 @@ struct Message {
     #[serde(default)]
     ok: bool,
     #[serde(default)]
-    problems: Vec<Json>,
-    #[serde(default)]
     status: u16,
     body: Option<Box<RawValue>>,
 }
@@ -165,7 +163,7 @@ impl Session {
             // Whoever waits for the stop sees that nobody can say it any more.
             "cancel" => drop(self.running.remove(&message.id)),
             "ping" => self.say(WorkerMessage::Pong).await,
-            "registered" => self.note_registration(message.ok, &message.problems).await,
+            "registered" => self.note_registration(message.ok).await,
             "reply" => {
                 if let Some(body) = &message.body {
                     let transport = &self.parts.transport;
@@ -177,15 +175,12 @@ impl Session {
         None
     }
 
-    async fn note_registration(&mut self, is_taken: bool, problems: &[Json]) {
+    /// Why one is refused, the actors say.
+    async fn note_registration(&mut self, is_taken: bool) {
         if is_taken {
             self.is_registered = true;
             self.parts.greeted.store(false, Ordering::Relaxed);
-            return self.tell(Event::Registered).await;
-        }
-        for problem in problems {
-            let plugin = &self.parts.plugin;
-            tracing::warn!(%plugin, %problem, "the plugin's registration is refused");
+            self.tell(Event::Registered).await;
         }
     }
 

@@ -73,6 +73,9 @@ const ROWS: &[(&str, &str)] = &[
     ("push:device", "K . K . . . . ."),
     ("push:user", "K . K . . . . ."),
     // Not v1's: for plugins.
+    ("plugin:list", "K M K M M M . ."),
+    ("plugin:calls", "K M K M M M . ."),
+    ("plugin:test", "K M K M M M . ."),
     ("pubsub:publish", "K M K M M M . ."),
     ("record:save", "B L . . D . . ."),
     ("record:delete", "B L . . D . . ."),

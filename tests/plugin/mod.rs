@@ -7,6 +7,7 @@ mod golden;
 mod handlers;
 mod hooks;
 mod lambdas;
+mod look;
 mod providers;
 mod tasks;
 pub mod worker;

@@ -49,6 +49,11 @@ impl Routes {
         self.by_path.is_empty()
     }
 
+    /// Returns all handlers, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Handler> {
+        self.by_path.values().flatten().map(|handler| &**handler)
+    }
+
     /// Finds out what is at a path, which is decoded and clean; `None` when the path is nobody's.
     pub fn find(&self, path: &str, method: &str) -> Option<Route> {
         if self.is_empty() {

@@ -273,7 +273,10 @@ impl Handler<GetState> for Plugins {
             plugins: self
                 .plugins
                 .iter()
-                .map(|plugin| PluginState::of(plugin, self.shared.tally(&plugin.name)))
+                .map(|plugin| {
+                    let transport = self.settings.transport_of(&plugin.name);
+                    PluginState::of(plugin, transport, self.shared.tally(&plugin.name))
+                })
                 .collect(),
         })
     }

@@ -25,6 +25,7 @@ use crate::plugin::gate::{PluginGate, PluginRequest, WorkerId};
 use crate::plugin::messages::{Abandon, Announce, Ask, GetState, Job, Lane, Leave};
 use crate::plugin::points::{Points, Readiness};
 use crate::plugin::protocol::CancelReason;
+use crate::plugin::recent::RecentCalls;
 use crate::plugin::settings::PluginsSettings;
 use crate::plugin::transport::OutgoingSender;
 
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     num_connections: AtomicUsize,
     is_leaving: AtomicBool,
     tallies: Mutex<HashMap<Arc<str>, Tally>>,
+    pub(super) recent: Arc<RecentCalls>,
 }
 
 /// How a plugin's requests ended.
@@ -151,6 +153,11 @@ impl PluginBroker {
         PluginConnection::begin(id, sender, settings, self.plugins.clone(), api)
     }
 
+    /// Returns the last calls.
+    pub fn recent(&self) -> &Arc<RecentCalls> {
+        &self.shared.recent
+    }
+
     /// Returns the limits.
     pub fn settings(&self) -> &PluginsSettings {
         &self.settings
@@ -243,8 +250,12 @@ impl PluginGate for PluginBroker {
         let own = Instant::now() + limit;
         let clients = request.deadline.filter(|deadline| *deadline <= own);
         let plugin = Arc::clone(&request.plugin);
+        let (kind, name) = (request.kind, request.name.clone());
+        let began = Instant::now();
         let job = self.job(request, clients.unwrap_or(own))?;
         let answer = self.wait_for(job, clients.is_some()).await;
+        let point = (&plugin, kind, name.as_str());
+        self.shared.recent.note(point, began, answer.as_ref().err());
         self.shared.count(plugin, answer.is_err());
         answer
     }

@@ -75,7 +75,7 @@ impl Herald {
             answer.await.unwrap_or_else(|_| Err(lost()))
         };
         let outcome = timeout_at(deadline, answered).await;
-        outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             let reason = CancelReason::Deadline;
             let _ = self
                 .address
@@ -84,7 +84,10 @@ impl Herald {
                 &self.plugin,
                 self.settings.transport_of(&self.plugin),
             ))
-        })
+        });
+        let point = (&self.plugin, "event", name);
+        self.shared.recent.note(point, now, outcome.as_ref().err());
+        outcome
     }
 
     fn limit(&self) -> Duration {

@@ -95,8 +95,10 @@ impl Plugins {
         let registration = match registration {
             Ok(registration) => Arc::new(registration),
             Err(problems) => {
-                let num_problems = problems.len();
-                tracing::warn!(plugin = %plugin.name, num_problems, "registration refused");
+                for problem in &problems {
+                    tracing::warn!(plugin = %plugin.name, %problem, "registration refused");
+                }
+                plugin.problems.clone_from(&problems);
                 if let Some(known) = plugin.worker(worker) {
                     notify(&known.address, Notice::Registered(Err(problems)));
                 }
@@ -105,6 +107,7 @@ impl Plugins {
         };
         let counts = registration.counts();
         end_outdated(plugin, worker, &registration);
+        plugin.problems.clear();
         let Some(known) = plugin.worker_mut(worker) else {
             return false;
         };

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, Job};
+use crate::plugin::protocol::Problem;
 use crate::plugin::registration::Registration;
 
 /// A plugin.
@@ -28,6 +29,8 @@ pub(super) struct Plugin {
     pub(super) homeless_since: Option<Instant>,
     /// Whether a timer looks after the homeless.
     pub(super) is_watched: bool,
+    /// What was wrong with the last registration, until one is taken.
+    pub(super) problems: Vec<Problem>,
     pub(super) num_dispatched: u64,
     pub(super) num_lost: u64,
     pub(super) num_resumed: u64,
@@ -96,6 +99,7 @@ impl Plugin {
             queue: Queue::default(),
             homeless_since: Some(Instant::now()),
             is_watched: false,
+            problems: Vec::new(),
             num_dispatched: 0,
             num_lost: 0,
             num_resumed: 0,

@@ -6,6 +6,8 @@ use serde_json::Value as Json;
 use super::gate::Tally;
 use super::plugin::{Plugin, Worker};
 use crate::plugin::points::Readiness;
+use crate::plugin::protocol::Problem;
+use crate::plugin::settings::TransportKind;
 
 /// All plugins.
 #[derive(Clone, Debug, Serialize)]
@@ -23,12 +25,17 @@ pub struct PluginsState {
 pub struct PluginState {
     /// Its name.
     pub name: String,
+    /// How it is reached.
+    pub transport: TransportKind,
     /// Whether the server waits for it at start.
     pub is_listed: bool,
     /// The generation that serves.
     pub generation: Option<u64>,
     /// How many points of each kind it has.
     pub points: Option<Json>,
+    /// What was wrong with the last registration, until one is taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
     /// Requests that wait for a worker.
     pub queued: usize,
     /// Requests that were answered or given up, ever.
@@ -73,13 +80,15 @@ pub struct WorkerState {
 }
 
 impl PluginState {
-    pub(super) fn of(plugin: &Plugin, tally: Tally) -> Self {
+    pub(super) fn of(plugin: &Plugin, transport: TransportKind, tally: Tally) -> Self {
         let active = plugin.active.as_ref();
         Self {
             name: plugin.name.to_string(),
+            transport,
             is_listed: plugin.is_listed,
             generation: active.map(|active| active.generation),
             points: active.map(|active| active.registration.counts()),
+            problems: plugin.problems.clone(),
             queued: plugin.queue.len(),
             calls: tally.calls,
             errors: tally.errors,

@@ -151,6 +151,21 @@ pub struct Problem {
     pub message: String,
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            list,
+            name,
+            message,
+        } = self;
+        if name.is_empty() {
+            write!(f, "{list}: {message}")
+        } else {
+            write!(f, "{list} {name:?}: {message}")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{json, to_value};

@@ -1,0 +1,102 @@
+//! `plugin:list`, `plugin:calls`, `plugin:test`: looking at plugins, and trying them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest, Points};
+use skytrail_schema::code::{ApiError, Code};
+
+use super::{Call, Outcome, Reply, request};
+
+/// How long `plugin:calls` waits for a call at most.
+const MAX_WAIT_MS: u64 = 20_000;
+/// What may be tried. Events belong to the life of a plugin, and are sent when their time comes.
+const KINDS: [&str; 5] = ["op", "handler", "hook", "timer", "provider"];
+
+pub(super) async fn list(call: Call) -> Outcome {
+    let state = call.services.broker.state().await;
+    let state = state.ok_or_else(|| ApiError::overloaded("the plugins' mailbox"))?;
+    let points = call.services.plugins.points();
+    let mut shown = serde_json::to_value(&state)
+        .map_err(|error| ApiError::unexpected(format!("cannot show the plugins: {error}")))?;
+    let plugins = shown.get_mut("plugins").and_then(Json::as_array_mut);
+    for plugin in plugins.into_iter().flatten() {
+        let name = plugin["name"].as_str().unwrap_or_default();
+        plugin["names"] = names(&points, name);
+    }
+    Reply::new(&shown)
+}
+
+/// Returns the names of a plugin's points, by kind.
+fn names(points: &Points, plugin: &str) -> Json {
+    let lambdas = points.lambdas.values();
+    let lambdas = lambdas.filter(|it| &*it.plugin == plugin);
+    let mut lambdas: Vec<&str> = lambdas.map(|it| it.name.as_str()).collect();
+    lambdas.sort_unstable();
+    let hooks = points.hooks.values().flatten();
+    let hooks = hooks.filter(|it| &*it.plugin == plugin);
+    let mut hooks: Vec<Json> = hooks
+        .map(|it| json!({"name": it.name, "type": it.record_type, "trigger": it.trigger}))
+        .collect();
+    hooks.sort_by_key(ToString::to_string);
+    let handlers = points.handlers.iter();
+    let handlers = handlers.filter(|it| &*it.plugin == plugin);
+    let mut handlers: Vec<String> = handlers
+        .map(|it| format!("{} {}", it.method, it.path))
+        .collect();
+    handlers.sort_unstable();
+    let providers = points.providers.iter();
+    let providers = providers.filter(|(_, of)| &*of.plugin == plugin);
+    let mut providers: Vec<&str> = providers.map(|(id, _)| id.as_str()).collect();
+    providers.sort_unstable();
+    json!({"op": lambdas, "handler": handlers, "hook": hooks, "provider": providers})
+}
+
+pub(super) async fn calls(call: Call) -> Outcome {
+    let number = |name: &str| request::whole_number(&call.body, name);
+    let after = number("after")?.unwrap_or_default();
+    let wait = number("wait_ms")?.unwrap_or_default().min(MAX_WAIT_MS);
+    let recent = call.services.broker.recent();
+    if wait > 0 {
+        let news = recent.beyond(after);
+        // None came: that is an answer, too.
+        let _ = tokio::time::timeout(Duration::from_millis(wait), news).await;
+    }
+    Reply::new(&recent.after(after))
+}
+
+pub(super) async fn test(mut call: Call) -> Outcome {
+    let text = |name: &str| {
+        let text = request::text(&call.body, name)?.filter(|text| !text.is_empty());
+        let missing = || ApiError::invalid_argument(format!("missing {name}"), &[name]);
+        text.map(str::to_owned).ok_or_else(missing)
+    };
+    let (plugin, kind, name) = (text("plugin")?, text("kind")?, text("name")?);
+    let kind = KINDS.into_iter().find(|known| *known == kind);
+    let unknown =
+        || ApiError::invalid_argument(format!("kind should be one of {KINDS:?}"), &["kind"]);
+    let kind = kind.ok_or_else(unknown)?;
+    let state = call.services.broker.state().await;
+    let known = state.iter().flat_map(|state| &state.plugins);
+    if !known.into_iter().any(|known| known.name == plugin) {
+        let message = format!("no plugin named {plugin:?}");
+        return Err(ApiError::new(Code::ResourceNotFound, message));
+    }
+    let asked = PluginRequest {
+        plugin: plugin.as_str().into(),
+        kind,
+        name,
+        param: call.body.remove("param").unwrap_or_default(),
+        context: (kind != "timer").then(|| CallContext::of(&call.context)),
+        timeout: None,
+        deadline: call.context.deadline,
+        lineage: Lineage::of(&call.context),
+    };
+    let began = Instant::now();
+    let answer = call.services.plugins.call(asked).await;
+    let duration_ms = began.elapsed().as_secs_f64() * 1e3;
+    Reply::new(&match answer {
+        Ok(result) => json!({"result": result, "duration_ms": duration_ms}),
+        Err(error) => json!({"error": error.to_wire(), "duration_ms": duration_ms}),
+    })
+}

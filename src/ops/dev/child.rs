@@ -1,0 +1,171 @@
+//! The plugin's process.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{self, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::app::Application;
+use crate::config::Config;
+
+/// How long a plugin may take to finish what it has, when it is to start again.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause before a plugin that ended by itself starts again, and how long it grows.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A plugin that ran so long did not just fail to start.
+const LONG_RUN: Duration = Duration::from_secs(30);
+
+/// What the plugin finds in its environment.
+pub(super) struct Surroundings(Vec<(&'static str, String)>);
+
+impl Surroundings {
+    pub(super) fn of(config: &Config, application: &Application, plugin: &str) -> Self {
+        let keys = &application.keys;
+        Self(vec![
+            (
+                "SKYGEAR_ENDPOINT",
+                format!("http://{}", application.address),
+            ),
+            ("API_KEY", keys.api.reveal().to_owned()),
+            ("MASTER_KEY", keys.master.reveal().to_owned()),
+            ("APP_NAME", config.app.name.clone()),
+            ("PLUGIN_NAME", plugin.to_owned()),
+            // What it prints is to be seen at once.
+            ("PYTHONUNBUFFERED", "1".to_owned()),
+        ])
+    }
+}
+
+/// Splits a command into its words.
+///
+/// # Errors
+/// A quote that does not end, or no word.
+pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for letter in command.chars() {
+        match (quote, letter) {
+            (Some(end), _) if letter == end => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None, _) if letter.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    match (quote, words.is_empty()) {
+        (Some(quote), _) => Err(format!("--plugin {command:?}: {quote} is not closed")),
+        (None, true) => Err("--plugin: no command".to_owned()),
+        (None, false) => Ok(words),
+    }
+}
+
+/// The running plugin, with all that it started; ends with this.
+pub(super) struct Child {
+    process: process::Child,
+    group: Option<Pid>,
+}
+
+impl Child {
+    /// Starts it. It writes to the terminal as it likes.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn start(words: &[String], surroundings: &Surroundings) -> Result<Self, String> {
+        let (program, args) = words.split_first().ok_or("no command")?;
+        let process = Command::new(program)
+            .args(args)
+            .envs(surroundings.0.iter().map(|(name, value)| (*name, value)))
+            .stdin(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("{program} cannot be run: {error}"))?;
+        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+        Ok(Self {
+            process,
+            group: pid.and_then(Pid::from_raw),
+        })
+    }
+
+    /// Waits for its end.
+    pub(super) async fn ended(&mut self) -> String {
+        let ended = self.process.wait().await;
+        ended.map_or_else(
+            |error| error.to_string(),
+            |status: ExitStatus| status.to_string(),
+        )
+    }
+
+    /// Tells it to end, and ends it when it does not.
+    pub(super) async fn end(mut self) {
+        self.signal(Signal::TERM);
+        let _ = timeout(END_TIMEOUT, self.process.wait()).await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // It may have ended already.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Pauses that grow while the plugin ends soon after its start.
+pub(super) struct Pauses {
+    next: Duration,
+    since: Instant,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            next: FIRST_PAUSE,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Pauses {
+    pub(super) async fn wait(&mut self) {
+        if self.since.elapsed() > LONG_RUN {
+            self.next = FIRST_PAUSE;
+        }
+        sleep(self.next).await;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_as_a_shell_would() {
+        let cases = [
+            ("python plugin.py", vec!["python", "plugin.py"]),
+            (
+                "  a  'b c' \"d'e\" f\"\"g ''",
+                vec!["a", "b c", "d'e", "fg", ""],
+            ),
+        ];
+        for (command, expected) in cases {
+            assert_eq!(words(command).unwrap(), expected);
+        }
+        assert!(words(" ").is_err());
+        assert!(words("a 'b").unwrap_err().contains("' is not closed"));
+    }
+}

@@ -1,0 +1,140 @@
+//! `skytrail dev`: serving for someone who writes a plugin.
+//!
+//! The server runs in this process; the plugin is a child of it ([`child`]), ended and started again
+//! when a file beside it changes ([`watch`]). Each call that the server makes to a plugin becomes a
+//! line on the terminal, and what the plugin writes comes between them.
+
+mod child;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use skytrail_actors::plugin::RecentCalls;
+use tokio::sync::mpsc;
+
+use super::plugin::call_line;
+use crate::app;
+use crate::config::Config;
+use crate::telemetry;
+use child::{Child, Surroundings};
+
+/// What to run.
+#[derive(Clone, Debug, Args)]
+pub struct DevCommand {
+    /// The program that is the plugin, with its arguments, as a shell would take it. It finds
+    /// `SKYGEAR_ENDPOINT`, `API_KEY`, `MASTER_KEY`, `APP_NAME` and `PLUGIN_NAME` in its environment.
+    #[arg(long, value_name = "COMMAND")]
+    plugin: String,
+    /// The plugin's name in `PLUGINS`, unless that is set.
+    #[arg(long, default_value = "PLUGIN")]
+    name: String,
+    /// A folder or file whose changes start the plugin again; by default the working directory.
+    #[arg(long, value_name = "PATH")]
+    watch: Vec<PathBuf>,
+}
+
+impl DevCommand {
+    /// Returns the settings that hold when nobody set them.
+    pub fn defaults(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("PLUGINS", self.name.as_str()),
+            ("DEV_MODE", "YES"),
+            ("LOG_LEVEL", "warn"),
+        ];
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    }
+}
+
+/// Serves and runs the plugin until the process is told to end.
+///
+/// # Errors
+/// The server does not start, the plugin's command is none, or a folder cannot be watched.
+pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
+    telemetry::start(&config.log);
+    let words = child::words(&command.plugin)?;
+    let here = [PathBuf::from(".")];
+    let watched = if command.watch.is_empty() {
+        &here[..]
+    } else {
+        &command.watch
+    };
+    let (watcher, changes) = watch::begin(watched, &config.data_dir)?;
+    let name = config.plugins.first().map_or(&command.name, |it| &it.name);
+    let system = actix_web::rt::System::new();
+    let served = system.block_on(app::serve_with(config, |application| {
+        let surroundings = Surroundings::of(config, application, name);
+        let calls = Arc::clone(application.recent_calls());
+        let words = words.clone();
+        let changes = changes.clone();
+        async move {
+            tokio::select! {
+                () = show(&calls) => {}
+                () = keep_running(&words, &surroundings, changes) => {}
+            }
+        }
+    }));
+    drop(watcher);
+    served.map_err(|error| error.to_string())
+}
+
+/// Writes a line for each call, for ever.
+async fn show(calls: &RecentCalls) {
+    let mut last = 0;
+    loop {
+        calls.beyond(last).await;
+        for call in calls.after(last) {
+            last = call.number;
+            if let Ok(call) = serde_json::to_value(&call) {
+                say(&call_line(&call));
+            }
+        }
+    }
+}
+
+/// Runs the plugin; again when it ends by itself, after a pause, and when a file changes, at once.
+async fn keep_running(
+    words: &[String],
+    surroundings: &Surroundings,
+    changes: Arc<tokio::sync::Mutex<mpsc::Receiver<PathBuf>>>,
+) {
+    let mut changes = changes.lock().await;
+    let mut pauses = child::Pauses::default();
+    loop {
+        let mut child = match Child::start(words, surroundings) {
+            Ok(child) => child,
+            Err(error) => {
+                say(&format!(
+                    "dev: {error}; it is tried again when a file changes"
+                ));
+                match watch::settled(&mut changes).await {
+                    Some(_) => continue,
+                    None => return,
+                }
+            }
+        };
+        tokio::select! {
+            ended = child.ended() => {
+                say(&format!("dev: the plugin ended: {ended}"));
+                tokio::select! {
+                    () = pauses.wait() => {}
+                    changed = watch::settled(&mut changes) => if changed.is_none() { return },
+                }
+            }
+            changed = watch::settled(&mut changes) => {
+                let Some(path) = changed else { return };
+                say(&format!("dev: {} changed, the plugin starts again", path.display()));
+                pauses = child::Pauses::default();
+                child.end().await;
+            }
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,215 @@
+//! `skytrail plugin`: looking at the plugins of a running server, and trying them.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value as Json, json};
+
+use super::remote::{RunningServer, ServerFlag, block_on};
+use crate::config::Config;
+
+/// How long the server is asked to wait for a call, with `--follow`.
+const WAIT_MS: u64 = 20_000;
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Lists the plugins: how they are reached, how they are, what they registered, their workers.
+    List(ServerFlag),
+    /// Shows the last calls: what was asked, how long it took, how it failed.
+    Calls(Calls),
+    /// Asks a plugin something, as the server would, and shows the answer. Nothing is stored by the
+    /// server; what the plugin itself does, it does.
+    Test(Test),
+}
+
+/// Which calls.
+#[derive(Clone, Debug, Args)]
+pub struct Calls {
+    /// Goes on with the calls that come.
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// What to ask.
+#[derive(Clone, Debug, Args)]
+pub struct Test {
+    /// The plugin.
+    plugin: String,
+    /// `op` (a lambda), `hook`, `handler`, `timer` or `provider`.
+    kind: String,
+    /// The point's name, as `skytrail plugin list` shows it.
+    name: String,
+    /// A lambda's arguments: a JSON list or object.
+    #[arg(long, value_name = "JSON", conflicts_with = "param")]
+    args: Option<String>,
+    /// The whole `param` of the request, as JSON; a hook's has `record` and `original`.
+    #[arg(long, value_name = "JSON")]
+    param: Option<String>,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong; a plugin that answers with an error is one, too.
+pub fn run(config: &Config, command: PluginCommand) -> Result<(), String> {
+    block_on(async {
+        match command {
+            PluginCommand::List(flag) => list(&RunningServer::find(config, &flag)?).await,
+            PluginCommand::Calls(wanted) => {
+                let server = RunningServer::find(config, &wanted.server)?;
+                show_calls(&server, wanted.follow).await
+            }
+            PluginCommand::Test(wanted) => {
+                test(&RunningServer::find(config, &wanted.server)?, &wanted).await
+            }
+        }
+    })
+}
+
+async fn list(server: &RunningServer) -> Result<(), String> {
+    let state = server.call("plugin:list", Map::new()).await?;
+    let plugins = at(&state, "plugins")
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if plugins.is_empty() {
+        say("no plugins: PLUGINS names none, and none has connected");
+    }
+    for plugin in &plugins {
+        for line in describe(plugin) {
+            say(&line);
+        }
+    }
+    Ok(())
+}
+
+fn describe(plugin: &Json) -> Vec<String> {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let each = |value: &Json| value.as_array().cloned().unwrap_or_default();
+    let workers = each(at(plugin, "workers"));
+    let is_ready = workers.iter().any(|worker| at(worker, "stage") == "Ready");
+    let mut lines = vec![format!(
+        "{} ({}): {}; {} calls, {} failed, {} waiting",
+        text(at(plugin, "name")),
+        text(at(plugin, "transport")),
+        if is_ready { "ready" } else { "not ready" },
+        at(plugin, "calls"),
+        at(plugin, "errors"),
+        at(plugin, "queued"),
+    )];
+    for problem in each(at(plugin, "problems")) {
+        lines.push(format!(
+            "  refused: {} {}: {}",
+            text(at(&problem, "list")),
+            text(at(&problem, "name")),
+            text(at(&problem, "message"))
+        ));
+    }
+    for worker in &workers {
+        lines.push(format!(
+            "  worker {}: {}, generation {}, {} of {} at work",
+            text(at(worker, "label")),
+            text(at(worker, "stage")).to_lowercase(),
+            at(worker, "generation"),
+            at(worker, "in_use"),
+            at(worker, "window"),
+        ));
+    }
+    let names = at(plugin, "names");
+    for (kind, title) in [
+        ("op", "lambda"),
+        ("handler", "handler"),
+        ("provider", "provider"),
+    ] {
+        lines.extend(
+            each(at(names, kind))
+                .iter()
+                .map(|name| format!("  {title} {}", text(name))),
+        );
+    }
+    for hook in each(at(names, "hook")) {
+        let [trigger, kind, name] = ["trigger", "type", "name"].map(|it| text(at(&hook, it)));
+        lines.push(format!("  hook {trigger} {kind}: {name}"));
+    }
+    lines
+}
+
+async fn show_calls(server: &RunningServer, follow: bool) -> Result<(), String> {
+    let (mut last, mut wait_ms) = (0, 0);
+    loop {
+        let body = json!({"after": last, "wait_ms": wait_ms});
+        let body = body.as_object().cloned().unwrap_or_default();
+        let calls = server.call("plugin:calls", body).await?;
+        for call in calls.as_array().into_iter().flatten() {
+            say(&call_line(call));
+            last = at(call, "number").as_u64().unwrap_or(last);
+        }
+        if !follow {
+            return Ok(());
+        }
+        wait_ms = WAIT_MS;
+    }
+}
+
+/// Returns a member, null when there is none.
+fn at<'a>(value: &'a Json, name: &str) -> &'a Json {
+    value.get(name).unwrap_or(&Json::Null)
+}
+
+/// Says a call in one line.
+pub(super) fn call_line(call: &Json) -> String {
+    let text = |name: &str| at(call, name).as_str().unwrap_or_default();
+    let duration = at(call, "duration_ms").as_f64().unwrap_or_default();
+    let outcome = match at(call, "error") {
+        Json::Null => "ok".to_owned(),
+        error => {
+            let message = at(error, "message").as_str().unwrap_or_default();
+            format!("error {}: {message}", at(error, "code"))
+        }
+    };
+    let time = text("at").get(11..23).unwrap_or_default();
+    format!(
+        "{time}  {:<12} {:<8} {:<28} {duration:>8.1} ms  {outcome}",
+        text("plugin"),
+        text("kind"),
+        text("name"),
+    )
+}
+
+async fn test(server: &RunningServer, wanted: &Test) -> Result<(), String> {
+    let parse = |flag: &str, text: &str| -> Result<Json, String> {
+        serde_json::from_str(text).map_err(|error| format!("{flag} is not JSON: {error}"))
+    };
+    let param = match (&wanted.args, &wanted.param) {
+        (Some(args), _) => json!({"action": wanted.name, "args": parse("--args", args)?}),
+        (None, Some(param)) => parse("--param", param)?,
+        (None, None) if wanted.kind == "op" => json!({"action": wanted.name}),
+        (None, None) => Json::Null,
+    };
+    let body = json!({
+        "plugin": wanted.plugin, "kind": wanted.kind, "name": wanted.name, "param": param,
+    });
+    let body = body.as_object().cloned().unwrap_or_default();
+    let answer = server.call("plugin:test", body).await?;
+    let duration = at(&answer, "duration_ms").as_f64().unwrap_or_default();
+    let shown = answer.get("result").or(answer.get("error"));
+    let shown = serde_json::to_string_pretty(shown.unwrap_or(&Json::Null));
+    say(&shown.map_err(|error| error.to_string())?);
+    match answer.get("error") {
+        None => {
+            say(&format!("# ok, {duration:.1} ms"));
+            Ok(())
+        }
+        Some(_) => Err(format!(
+            "the plugin answered with an error, after {duration:.1} ms"
+        )),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
