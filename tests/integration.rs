@@ -12,6 +12,7 @@
 mod access;
 mod accounts;
 mod audit;
+mod auth;
 mod chat;
 mod crash;
 mod dev;

@@ -22,6 +22,9 @@ install_packages() {
     command -v strace >/dev/null || missing+=(strace)
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v chromium >/dev/null || missing+=(chromium)
+    # Debian starts a directory of its own when this one is installed; the tests need the program.
+    [ -x /usr/sbin/slapd ] && command -v ldapmodify >/dev/null || missing+=(slapd ldap-utils)
+    command -v openssl >/dev/null || missing+=(openssl)
     command -v mkfs.ext4 >/dev/null || [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
     [ ${#missing[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then

@@ -1,10 +1,16 @@
 //! Programs beside the server: plugins, examples, what stands in for other people's services.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::eventually;
 use super::server::{MASTER_KEY, TestServer};
+
+/// How long a program may take until it says that it is ready.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Returns a path of the repository.
 pub fn repository(path: &str) -> PathBuf {
@@ -43,6 +49,21 @@ impl Program {
     /// Starts a program.
     pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap())
+    }
+
+    /// Starts a program and waits for the first line that it prints, which says that it is ready.
+    pub fn start_and_wait(command: &mut Command) -> (Self, String) {
+        let mut program = Self::start(command.stdout(Stdio::piped()));
+        let output = program.0.stdout.take().unwrap();
+        let (sender, first) = channel();
+        std::thread::spawn(move || {
+            // The rest is read, too, lest the program waits for somebody to read it.
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let line = first.recv_timeout(READY_DEADLINE).unwrap();
+        (program, line)
     }
 
     pub fn pid(&self) -> u32 {

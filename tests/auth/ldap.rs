@@ -1,0 +1,241 @@
+//! `examples/auth-ldap`: people of a corporate directory sign in.
+
+use std::process::Command;
+
+use serde_json::{Value as Json, json};
+
+use super::directory::{BASE, Directory, SERVICE, SERVICE_PASSWORD};
+use super::{ask, assert_refused, await_ready, client_of};
+use crate::support::client::{Answer, Client};
+use crate::support::program::{Program, python_plugin};
+use crate::support::server::TestServer;
+
+fn server() -> TestServer {
+    TestServer::with(&[("PLUGINS", "LDAP")])
+}
+
+fn command(server: &TestServer, directory: &Directory) -> Command {
+    let mut command = python_plugin(server, "examples/auth-ldap/plugin.py");
+    command
+        .env("LDAP_URL", directory.url())
+        .env("LDAP_BASE", BASE)
+        .env("LDAP_BIND_DN", SERVICE)
+        .env("LDAP_BIND_PASSWORD", SERVICE_PASSWORD)
+        .env("LDAP_ROLES", "staff,boss");
+    command
+}
+
+fn start(server: &TestServer, directory: &Directory) -> Program {
+    let plugin = Program::start(&mut command(server, directory));
+    await_ready(server);
+    plugin
+}
+
+fn log_in(server: &TestServer, username: &str, password: &str) -> Answer {
+    let shown = json!({"username": username, "password": password});
+    ask(server, "auth:login", "directory", &shown)
+}
+
+/// Returns what the directory said of a user, as he sees it.
+fn person(server: &TestServer, session: &Json) -> Json {
+    let client = client_of(server, session);
+    client.call("directory:me", json!({})).result()
+}
+
+#[test]
+fn people_of_the_directory_sign_in_as_the_same_user_each_time() {
+    let (mut server, directory) = (server(), Directory::start());
+    let plugin = start(&server, &directory);
+    let first = log_in(&server, "ada", "password-of-ada").result();
+    assert_eq!(first["profile"]["name"], "Ada");
+    assert_eq!(first["profile"]["email"], "ada@example.org");
+    let again = log_in(&server, "ada", "password-of-ada").result();
+    assert_eq!(again["user_id"], first["user_id"]);
+    assert_eq!(again["roles"], json!(["staff"]));
+    assert_eq!(
+        person(&server, &again),
+        json!({"name": "Ada", "mail": "ada@example.org", "groups": ["chess", "staff"]})
+    );
+    let me = client_of(&server, &again).call("me", json!({})).result();
+    assert_eq!(me["user_id"], first["user_id"]);
+    let ben = log_in(&server, "ben", "password-of-ben").result();
+    assert_ne!(ben["user_id"], first["user_id"]);
+    assert_eq!(ben["profile"]["name"], "Ben Bitdiddle");
+    assert!(ben["profile"].get("email").is_none(), "{ben}");
+
+    drop(plugin);
+    server.restart();
+    let _plugin = start(&server, &directory);
+    let after = log_in(&server, "ada", "password-of-ada").result();
+    assert_eq!(after["user_id"], first["user_id"]);
+}
+
+#[test]
+fn whoever_is_not_in_the_directory_is_refused() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let long = "x".repeat(300);
+    for (username, password) in [
+        ("ada", "password-of-ben"),
+        ("ada", "PASSWORD-OF-ADA"),
+        // The directory itself would let it pass as an anonymous bind.
+        ("ada", ""),
+        ("", "password-of-ada"),
+        ("", ""),
+        ("nobody", "password-of-ada"),
+        ("nopassword", "password"),
+        ("nopassword", ""),
+        // Filters that a name could be bent into.
+        ("*", "password-of-ada"),
+        ("a*", "password-of-ada"),
+        ("ada)(objectClass=*", "password-of-ada"),
+        ("ada)(|(uid=*)", "password-of-ada"),
+        ("\\61da", "password-of-ada"),
+        ("ada\0", "password-of-ada"),
+        (&long, "password-of-ada"),
+        ("ada", &long),
+        // Whose password it is, nobody can say.
+        ("twin", "password-of-twins"),
+    ] {
+        let what = format!("{username:?} with {password:?}");
+        assert_refused(&log_in(&server, username, password), &what);
+    }
+    for shown in [
+        json!({}),
+        json!({"username": "ada"}),
+        json!({"username": ["ada"], "password": "password-of-ada"}),
+        json!({"username": "ada", "password": {"$ne": null}}),
+        json!({"username": true, "password": true}),
+    ] {
+        let refused = ask(&server, "auth:login", "directory", &shown);
+        assert_refused(&refused, &shown.to_string());
+    }
+    let users = Client::master(&server).query("user", json!([]));
+    assert_eq!(
+        users,
+        Vec::<Json>::new(),
+        "who was refused has left nothing"
+    );
+}
+
+#[test]
+fn names_and_passwords_may_have_any_characters() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let session = log_in(&server, "o*dd(1)", "pässwörd* ").result();
+    assert_eq!(session["profile"]["name"], "O,dd (1*)");
+    assert_eq!(person(&server, &session)["groups"], json!(["chess"]));
+}
+
+#[test]
+fn signing_up_brings_a_profile_and_happens_once() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let body = json!({
+        "provider": "directory",
+        "provider_auth_data": {"username": "ada", "password": "password-of-ada"},
+        "profile": {"motto": "m", "name": "the Countess"},
+    });
+    let client = Client::anonymous(&server);
+    let made = client.call("auth:signup", body.clone()).result();
+    assert_eq!(made["profile"]["motto"], "m");
+    assert_eq!(made["profile"]["name"], "Ada");
+    let twice = client.call("auth:signup", body);
+    assert_eq!((twice.status, twice.code()), (409, 109));
+    let session = log_in(&server, "ada", "password-of-ada").result();
+    assert_eq!(session["user_id"], made["user_id"]);
+    assert_eq!(session["profile"]["motto"], "m");
+
+    // Who signs up otherwise is no business of the directory's.
+    let other = Client::signed_up(&server, "carl");
+    let refused = other.call("directory:me", json!({}));
+    assert_eq!((refused.status, refused.code()), (404, 110));
+}
+
+#[test]
+fn what_changes_in_the_directory_is_taken_over_at_the_next_login() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let first = log_in(&server, "ben", "password-of-ben").result();
+    directory.change(
+        "dn: cn=staff,ou=groups,dc=example,dc=org\n\
+         changetype: modify\n\
+         delete: member\n\
+         member: uid=ben,ou=people,dc=example,dc=org\n\
+         \n\
+         dn: uid=ben,ou=people,dc=example,dc=org\n\
+         changetype: modify\n\
+         replace: userPassword\n\
+         userPassword: fresh-password\n\
+         -\n\
+         replace: displayName\n\
+         displayName: Benjamin\n\
+         \n\
+         dn: uid=ben,ou=people,dc=example,dc=org\n\
+         changetype: modrdn\n\
+         newrdn: uid=benjamin\n\
+         deleteoldrdn: 1\n",
+    );
+    assert_refused(&log_in(&server, "ben", "password-of-ben"), "the old name");
+    assert_refused(
+        &log_in(&server, "benjamin", "password-of-ben"),
+        "the old password",
+    );
+    let second = log_in(&server, "benjamin", "fresh-password").result();
+    assert_eq!(second["user_id"], first["user_id"]);
+    assert_eq!(second["profile"]["name"], "Benjamin");
+    assert_eq!(person(&server, &second)["groups"], json!([]));
+    assert!(
+        second.get("roles").is_none_or(|roles| *roles == json!([])),
+        "{second}"
+    );
+}
+
+#[test]
+fn groups_are_not_for_their_members_to_write_nor_for_others_to_read() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let session = log_in(&server, "ada", "password-of-ada").result();
+    let ada = client_of(&server, &session);
+    let found = ada.query("directory_person", json!([]));
+    assert_eq!(found.len(), 1);
+    let id = found[0]["_id"].clone();
+    let forged = json!({"records": [{"_id": id, "groups": ["boss"]}]});
+    assert_eq!(ada.call("record:save", forged).result()[0]["code"], 102);
+    let session = log_in(&server, "ben", "password-of-ben").result();
+    let others = client_of(&server, &session).query("directory_person", json!([]));
+    assert!(
+        others.iter().all(|person| person["_id"] != id),
+        "{others:?}"
+    );
+}
+
+#[test]
+fn nobodys_password_is_wrong_because_the_directory_is_away() {
+    let (server, mut directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    directory.stop();
+    let away = log_in(&server, "ada", "password-of-ada");
+    assert_eq!((away.status, away.code()), (503, 118));
+    directory.start_again();
+    log_in(&server, "ada", "password-of-ada").result();
+}
+
+#[test]
+fn passwords_travel_only_to_the_directory_whose_certificate_is_known() {
+    for (authority, is_known) in [("ca.pem", true), ("stranger.pem", false)] {
+        let (server, directory) = (server(), Directory::start());
+        let mut command = command(&server, &directory);
+        command.env("LDAP_CA_FILE", directory.path(authority));
+        let _plugin = Program::start(&mut command);
+        await_ready(&server);
+        let answer = log_in(&server, "ada", "password-of-ada");
+        let expected = if is_known { (200, 0) } else { (503, 118) };
+        assert_eq!(
+            (answer.status, answer.code()),
+            expected,
+            "{}",
+            answer.json()
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! The examples of auth providers, with the services that they ask: a directory, an `OpenID` provider.
+
+mod directory;
+mod ldap;
+mod openid;
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::{Answer, Client};
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+/// Has somebody sign in or up with what he shows to a provider.
+fn ask(server: &TestServer, action: &str, provider: &str, shown: &Json) -> Answer {
+    let body = json!({"provider": provider, "provider_auth_data": shown});
+    Client::anonymous(server).call(action, body)
+}
+
+/// Returns the client of somebody who has just signed in.
+fn client_of(server: &TestServer, session: &Json) -> Client {
+    Client::anonymous(server).with_token(session["access_token"].as_str().unwrap())
+}
+
+/// Waits until clients are served.
+fn await_ready(server: &TestServer) {
+    let client = Client::anonymous(server);
+    eventually("the plugin is ready", || {
+        let answer = client.call("record:query", json!({"record_type": "user"}));
+        (answer.code() != 118 && answer.code() != 121).then_some(())
+    });
+}
+
+/// Fails unless somebody is refused, with words that tell nothing.
+fn assert_refused(answer: &Answer, what: &str) {
+    let error = answer.json()["error"].take();
+    assert_eq!(
+        (answer.status, answer.code()),
+        (401, 105),
+        "{what}: {error}"
+    );
+    assert_eq!(
+        error["message"], "invalid authentication information",
+        "{what}"
+    );
+}
