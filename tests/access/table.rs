@@ -77,6 +77,10 @@ const ROWS: &[(&str, &str)] = &[
     ("plugin:calls", "K M K M M M . ."),
     ("plugin:test", "K M K M M M . ."),
     ("pubsub:publish", "K M K M M M . ."),
+    ("task:list", "K M K M M M . ."),
+    ("task:run", "K M K M M M . ."),
+    ("task:pause", "K M K M M M . ."),
+    ("task:resume", "K M K M M M . ."),
     ("record:save", "B L . . D . . ."),
     ("record:delete", "B L . . D . . ."),
     // A disabled user is anonymous here, as v1 has it.
