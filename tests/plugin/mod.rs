@@ -1,6 +1,7 @@
 //! Plugins from outside: the real server, workers over real sockets, clients over HTTP.
 
 mod assets;
+mod calls;
 mod door;
 mod failures;
 mod golden;
@@ -9,6 +10,7 @@ mod hooks;
 mod lambdas;
 mod look;
 mod providers;
+mod start;
 mod tasks;
 pub mod worker;
 

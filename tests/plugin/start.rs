@@ -1,0 +1,202 @@
+//! A start: the events of plugins in their order, and what clients are told meanwhile.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::worker::{Seen, Worker};
+use super::{server, two_ready};
+use crate::golden::matching::{Variables, compare};
+use crate::support::client::{Answer, Client, send};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
+
+fn recorded() -> Json {
+    serde_json::from_str(include_str!("../golden/plugin/registration.json")).unwrap()
+}
+
+fn variables() -> Variables {
+    Variables::from([
+        ("api_key".to_owned(), json!(API_KEY)),
+        ("master_key".to_owned(), json!(MASTER_KEY)),
+    ])
+}
+
+fn assert_matches(wanted: &Json, found: &Json) {
+    let mut differences = Vec::new();
+    compare(wanted, found, "", &variables(), &mut differences);
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn a_start_is_told_as_v1_told_it() {
+    let settings = [
+        ("CUSTOM_TOKEN_SECRET", "ssosecret"),
+        ("ASSET_STORE_SECRET", "asset_secret"),
+    ];
+    let server = server(&settings);
+    let recorded = recorded();
+    let mut worker = Worker::greet(&server, &json!({}));
+    for exchange in recorded["startup"].as_array().unwrap() {
+        let event = loop {
+            let message = match worker.next(Duration::from_secs(20)) {
+                Seen::Message(message) => message,
+                other => panic!("{other:?}"),
+            };
+            if message["type"] == "request" {
+                break message;
+            }
+        };
+        // Nothing else is in the envelope: events have no context.
+        let mut envelope = event.clone();
+        let members = envelope.as_object_mut().unwrap();
+        for own in ["type", "seq", "ack", "id", "timeout_ms"] {
+            members.remove(own);
+        }
+        assert_matches(&exchange["expect"], &envelope);
+        let answer = match event["name"].as_str() {
+            Some("init") => &recorded["registration"],
+            _ => &Json::Null,
+        };
+        worker.answer(&event, answer);
+    }
+}
+
+/// Sends what the transcript describes in words.
+fn ask_as(server: &TestServer, what: &str) -> Answer {
+    let (action, mut body) = match what {
+        what if what.starts_with("auth:signup") => ("auth/signup", json!({})),
+        what if what.starts_with("record:query") => {
+            ("record/query", json!({"record_type": "plug_note"}))
+        }
+        what if what.starts_with("home") => ("", json!({})),
+        what if what.starts_with("an op") => ("plug/open", json!({"args": []})),
+        "the health check" => ("_status/healthz", json!({})),
+        other => panic!("what is {other}?"),
+    };
+    let key = match what {
+        what if what.contains("wrong key") => "wrong",
+        what if what.contains("master key") => MASTER_KEY,
+        _ => API_KEY,
+    };
+    if what.contains("_from_plugin") {
+        body["_from_plugin"] = json!(true);
+    }
+    let headers = [("X-Skygear-API-Key".to_owned(), key.to_owned())];
+    let url = format!("{}/{action}", server.base_url);
+    let body = body.to_string().into_bytes();
+    send("POST", &url, &headers, Some(body)).unwrap()
+}
+
+fn assert_told(server: &TestServer, answers: &Json) {
+    let answers = answers.as_array().unwrap();
+    assert!(answers.len() > 4);
+    for wanted in answers {
+        let what = wanted["what"].as_str().unwrap();
+        let answer = ask_as(server, what);
+        assert_eq!(json!(answer.status), wanted["status"], "{what}");
+        assert_matches(&wanted["body"], &answer.json());
+    }
+}
+
+#[test]
+fn clients_are_told_what_v1_told_them_while_plugins_start() {
+    let server = server(&[]);
+    let recorded = recorded();
+    let master = Client::master(&server);
+    let mut worker = Worker::greet(&server, &json!({}));
+    assert_told(&server, &recorded["client_answers_before_init"]);
+    worker.register(&recorded["registration"]);
+    let event = worker.expect_request("before-plugins-ready");
+    // The plugin makes its type, as plugins do at this point.
+    let fields = json!({"fields": [{"name": "title", "type": "string"}]});
+    let types = json!({"record_types": {"plug_note": fields}, "_from_plugin": true});
+    master.call("schema:create", types).result();
+    assert_told(&server, &recorded["client_answers_between_init_and_ready"]);
+    // Where it would be ignored later, a wrong key is still one now.
+    let headers = [("X-Skygear-API-Key".to_owned(), "wrong".to_owned())];
+    let url = format!("{}/plug/open", server.base_url);
+    let answer = send("POST", &url, &headers, Some(b"{}".to_vec())).unwrap();
+    assert_eq!((answer.status, answer.code()), (401, 103));
+    worker.answer(&event, &Json::Null);
+    worker.expect("ready");
+    let found = ask_as(&server, "record:query");
+    assert_eq!(found.result(), json!([]));
+}
+
+#[test]
+fn plugins_hear_of_the_start_one_after_the_other() {
+    let server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let greet = |name: &str| Worker::greet(&server, &json!({"plugin": name}));
+    let (mut second, mut first) = (greet("OTHER"), greet("TEST"));
+    second.register(&json!({}));
+    first.register(&json!({}));
+    for event in [
+        "before-plugins-ready",
+        "after-plugins-ready",
+        "server-ready",
+    ] {
+        let told = first.expect_request(event);
+        let early = second.next(Duration::from_millis(100));
+        assert!(matches!(early, Seen::Nothing), "{event}: {early:?}");
+        // Whatever is answered: even an error holds nobody up.
+        first.refuse(&told, &json!({"message": "ignored"}));
+        second.serve_event(event);
+        if event == "before-plugins-ready" {
+            first.expect("ready");
+            second.expect("ready");
+        }
+    }
+}
+
+/// Waits for the news of types, and does not answer.
+fn hear(worker: &mut Worker) -> Json {
+    let event = worker.expect_request("schema-changed");
+    assert_eq!(event["kind"], "event");
+    assert!(event.get("context").is_none(), "{event}");
+    event["param"].clone()
+}
+
+#[test]
+fn all_plugins_hear_of_changed_types_and_nobody_waits_for_them() {
+    let server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let (mut first, mut second) = two_ready(&server, &json!({}), &json!({}));
+    first.hears_of_schema = true;
+    second.hears_of_schema = true;
+    let master = Client::master(&server);
+    let notes = |fields: &[(&str, &str)]| {
+        let field = |(name, kind): &(&str, &str)| json!({"name": name, "type": kind});
+        json!({"fields": fields.iter().map(field).collect::<Vec<_>>()})
+    };
+    let mut expect = |record_type: &str, wanted: &Json| {
+        let told = hear(&mut first);
+        assert_eq!(told[record_type], *wanted, "{told}");
+        // All of them, as `schema:fetch` has them, but what is the server's own.
+        let fetched = master.call("schema:fetch", json!({})).result();
+        let types = fetched["record_types"].as_object().unwrap();
+        let told = told.as_object().unwrap().clone();
+        assert_eq!(
+            types.keys().collect::<Vec<_>>(),
+            told.keys().collect::<Vec<_>>()
+        );
+        assert!(told.contains_key("user"));
+        assert_eq!(hear(&mut second), Json::Object(told));
+    };
+    let at = json!({"$type": "geo", "$lng": 1, "$lat": 2});
+    master.save("note/1", json!({"title": "a", "at": at}));
+    expect("note", &notes(&[("at", "location"), ("title", "string")]));
+    let renamed = json!({"record_type": "note", "item_name": "title", "new_name": "name"});
+    master.call("schema:rename", renamed).result();
+    expect("note", &notes(&[("at", "location"), ("name", "string")]));
+    let deleted = json!({"record_type": "note", "item_name": "at"});
+    master.call("schema:delete", deleted).result();
+    expect("note", &notes(&[("name", "string")]));
+    let created = json!({"record_types": {"tag": notes(&[("n", "integer")])}});
+    master.call("schema:create", created).result();
+    expect("tag", &notes(&[("n", "integer")]));
+    // Nothing new, no news.
+    master.save("note/1", json!({"name": "b"}));
+    for worker in [&mut first, &mut second] {
+        let next = worker.next(Duration::from_millis(200));
+        assert!(matches!(next, Seen::Nothing), "{next:?}");
+    }
+}
