@@ -301,7 +301,7 @@ impl Application {
         let http = server.handle();
         actix_web::rt::spawn(server);
         // Plugins may ask the server as soon as they are asked.
-        crate::plugin::reach(config, &broker, &api, &front.handle())?;
+        crate::plugin::reach(config, &broker, &api, (&front.handle(), &ending))?;
         Ok(Self {
             log,
             store,

@@ -65,7 +65,10 @@ impl Config {
             },
             "baidu": {"enable": false, "api_key": "", "secret_key": ""},
             "log": {},
-            "zmq": {"timeout": 30, "max_bounce": self.plugin.max_depth},
+            "zmq": {
+                "timeout": self.plugin.zmq_timeout.as_secs(),
+                "max_bounce": self.plugin.zmq_max_bounce,
+            },
             "user_audit": user_audit,
             "verification": {"required": self.app.verify_required},
         })

@@ -119,6 +119,11 @@ pub struct PluginLimits {
     pub max_depth: u32,
     /// Whether plugins that `PLUGINS` does not name may connect. `PLUGIN_ALLOW_UNLISTED`, default off.
     pub allow_unlisted: bool,
+    /// How long a request over zmq may take. `ZMQ_TIMEOUT` in seconds, default 30.
+    pub zmq_timeout: Duration,
+    /// How deep requests over zmq may be nested; a call and what it causes are two. `ZMQ_MAX_BOUNCE`,
+    /// default 10.
+    pub zmq_max_bounce: u32,
 }
 
 /// The log and the record store.
@@ -174,6 +179,7 @@ impl Config {
         let mut reader = Reader::new(sources);
         let data_dir = reader.text("DATA_DIR", "data");
         let http = http::read(&mut reader);
+        let plugin = read_plugin_limits(&mut reader);
         let config = Self {
             assets: assets::read(&mut reader, &data_dir, http.listen),
             http,
@@ -181,8 +187,8 @@ impl Config {
             tokens: tokens::read(&mut reader, &data_dir),
             custom_token_secret: reader.secret("CUSTOM_TOKEN_SECRET"),
             audit: audit::read(&mut reader),
-            plugins: plugins::read(&mut reader),
-            plugin: read_plugin_limits(&mut reader),
+            plugins: plugins::read(&mut reader, plugin.zmq_timeout),
+            plugin,
             timers: timers::read(&mut reader),
             storage: Storage {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
@@ -250,6 +256,8 @@ fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {
         max_calls: size(reader.number("PLUGIN_MAX_CALLS", 64, 1..=65_536)),
         max_depth: u32::try_from(reader.number("PLUGIN_MAX_DEPTH", 10, 1..=1000)).unwrap_or(10),
         allow_unlisted: reader.boolean("PLUGIN_ALLOW_UNLISTED", false),
+        zmq_timeout: Duration::from_secs(reader.number("ZMQ_TIMEOUT", 30, 1..=86_400)),
+        zmq_max_bounce: u32::try_from(reader.number("ZMQ_MAX_BOUNCE", 10, 0..=1000)).unwrap_or(10),
     }
 }
 

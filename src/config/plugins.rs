@@ -7,6 +7,7 @@ use skytrail_actors::plugin::TransportKind;
 
 use super::Plugin;
 use super::source::Reader;
+use crate::plugin::zmq::Endpoint;
 
 /// How a plugin is reached. `<NAME>_TRANSPORT`, default `websocket`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub enum PluginTransport {
         /// The broker's name, unique. `<NAME>_PATH`.
         name: String,
         /// The address that the server listens on. The first of `<NAME>_ARGS`.
-        bind: String,
+        bind: Endpoint,
     },
 }
 
@@ -47,7 +48,7 @@ impl PluginTransport {
 }
 
 /// Reads `PLUGINS` and what belongs to each.
-pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Plugin> {
+pub(super) fn read(reader: &mut Reader<'_>, zmq_timeout: Duration) -> Vec<Plugin> {
     let names = reader.text("PLUGINS", "");
     let mut plugins: Vec<Plugin> = Vec::new();
     for name in names.split(',').filter(|name| !name.is_empty()) {
@@ -55,21 +56,20 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Plugin> {
             reader.refuse("PLUGINS", &names, "each plugin once");
             continue;
         }
-        let plugin = read_plugin(reader, name);
+        let plugin = read_plugin(reader, name, zmq_timeout);
         plugins.push(plugin);
     }
     refuse_doubles(reader, &plugins);
     plugins
 }
 
-fn read_plugin(reader: &mut Reader<'_>, name: &str) -> Plugin {
+fn read_plugin(reader: &mut Reader<'_>, name: &str, zmq_timeout: Duration) -> Plugin {
     let transport = read_transport(reader, name);
     let default = match transport {
-        PluginTransport::Zmq { .. } => reader.seconds("ZMQ_TIMEOUT", 30),
-        _ => None,
+        PluginTransport::Zmq { .. } => zmq_timeout,
+        _ => Duration::from_secs(30),
     };
-    let default = default.map_or(30, |limit| limit.as_secs());
-    let timeout = reader.seconds(&format!("{name}_TIMEOUT"), default);
+    let timeout = reader.seconds(&format!("{name}_TIMEOUT"), default.as_secs());
     Plugin {
         name: name.to_owned(),
         transport,
@@ -105,11 +105,12 @@ fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
                 reader.refuse(&setting("PATH"), "", "a name for the plugin's broker");
             }
             let args = reader.text(&setting("ARGS"), "");
-            let bind = split(args.clone()).into_iter().next().unwrap_or_default();
-            if !bind.contains("://") {
+            let first = split(args.clone()).into_iter().next().unwrap_or_default();
+            let Some(bind) = Endpoint::parse(&first) else {
                 let wanted = "the address to listen on first, such as tcp://127.0.0.1:5555";
                 reader.refuse(&setting("ARGS"), &args, wanted);
-            }
+                return PluginTransport::WebSocket;
+            };
             PluginTransport::Zmq { name: broker, bind }
         }
         other => {
@@ -130,9 +131,15 @@ fn refuse_doubles(reader: &mut Reader<'_>, plugins: &[Plugin]) {
             let setting = format!("{}_PATH", plugin.name);
             reader.refuse(&setting, name, "a name that no other plugin has");
         }
-        if !addresses.insert(bind) {
+        // Each gets a port of its own.
+        let is_any = bind.to_string().ends_with(":0");
+        if !is_any && !addresses.insert(bind) {
             let setting = format!("{}_ARGS", plugin.name);
-            reader.refuse(&setting, bind, "an address that no other plugin has");
+            reader.refuse(
+                &setting,
+                &bind.to_string(),
+                "an address that no other plugin has",
+            );
         }
     }
 }

@@ -13,11 +13,13 @@ mod http;
 mod session;
 mod supervisor;
 mod transport;
+pub mod zmq;
 
 use std::sync::Arc;
 
 use actix::ArbiterHandle;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Plugin, PluginTransport};
 use transport::Transport;
@@ -30,7 +32,7 @@ pub struct TransportError {
     why: String,
 }
 
-/// Begins to reach the plugins that do not connect by themselves, on an arbiter.
+/// Begins to reach the plugins that do not connect by themselves, on an arbiter and until the end.
 ///
 /// # Errors
 /// A transport that cannot be made; none is reached then.
@@ -38,11 +40,11 @@ pub fn reach(
     config: &Config,
     broker: &PluginBroker,
     api: &Arc<dyn ApiCaller>,
-    arbiter: &ArbiterHandle,
+    (arbiter, ending): (&ArbiterHandle, &CancellationToken),
 ) -> Result<(), TransportError> {
     let mut reached = Vec::new();
     for plugin in &config.plugins {
-        let made = make(plugin, config, broker).map_err(|why| TransportError {
+        let made = make(plugin, config, broker, ending).map_err(|why| TransportError {
             plugin: plugin.name.clone(),
             why,
         })?;
@@ -61,6 +63,7 @@ fn make(
     plugin: &Plugin,
     config: &Config,
     broker: &PluginBroker,
+    ending: &CancellationToken,
 ) -> Result<Option<Arc<dyn Transport>>, String> {
     let max_answer = config.plugin.max_message;
     Ok(match &plugin.transport {
@@ -81,6 +84,18 @@ fn make(
                 max_answer,
             )))
         }
-        PluginTransport::Zmq { .. } => return Err("zmq is not there yet".to_owned()),
+        PluginTransport::Zmq { bind, .. } => {
+            let rules = zmq::Rules {
+                timeout: plugin.timeout,
+                max_bounce: config.plugin.zmq_max_bounce,
+                max_message: config.plugin.max_message,
+            };
+            Some(Arc::new(zmq::Zmq::listen(
+                &plugin.name,
+                bind,
+                &rules,
+                ending,
+            )?))
+        }
     })
 }

@@ -118,6 +118,8 @@ struct Message {
     context: Option<Box<RawValue>>,
     parent: Option<String>,
     #[serde(default)]
+    depth: u32,
+    #[serde(default)]
     ok: bool,
     #[serde(default)]
     status: u16,
@@ -154,6 +156,7 @@ impl Session {
                 return Some(Envelope {
                     id: message.id,
                     parent: message.parent,
+                    depth: message.depth,
                     kind: message.kind,
                     name: message.name,
                     param: message.param,

@@ -7,8 +7,9 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use skytrail_actors::plugin::protocol::CallMessage;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker};
+use skytrail_schema::code::ApiError;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use super::session::{self, Event, Parts};
 use super::transport::{Notice, Transport};
@@ -53,7 +54,8 @@ pub(super) async fn run(
         match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
             End::Back => tracing::info!(%plugin, "the plugin is back and is initialised again"),
             End::Lost => {
-                sleep(pause).await;
+                // Over before its time when workers come that were not there.
+                let _ = timeout(pause, come_back(&*transport)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             End::Leaving => return,
@@ -84,13 +86,26 @@ async fn follow(
     }
 }
 
+/// Waits until the plugin is back. Nobody takes its calls meanwhile.
+async fn come_back(transport: &dyn Transport) {
+    loop {
+        match transport.notice().await {
+            Notice::Back => return,
+            Notice::Call(call) => refuse(&call, transport, "the plugin is not initialised"),
+        }
+    }
+}
+
 /// Gives the plugin's call to the session, or refuses it when too many wait.
 fn pass_on(call: CallMessage, calls: &mpsc::Sender<CallMessage>, transport: &dyn Transport) {
     if let Err(refused) = calls.try_send(call) {
-        let call = refused.into_inner();
-        let error = json!({"error": {"code": 10000, "name": "UnexpectedError", "message": "too many calls at once"}});
-        if let Ok(body) = to_raw_value(&error) {
-            transport.reply(&call.id, 429, &body);
-        }
+        refuse(&refused.into_inner(), transport, "too many calls at once");
+    }
+}
+
+fn refuse(call: &CallMessage, transport: &dyn Transport, message: &str) {
+    let error = ApiError::unexpected(message).to_wire();
+    if let Ok(body) = to_raw_value(&json!({"error": error})) {
+        transport.reply(&call.id, 429, &body);
     }
 }

@@ -16,12 +16,11 @@ pub(super) struct Envelope {
     #[serde(skip)]
     pub(super) id: String,
     /// The plugin's own call that caused it.
-    #[expect(
-        dead_code,
-        reason = "of use to transports whose plugins make calls over them"
-    )]
     #[serde(skip)]
     pub(super) parent: Option<String>,
+    /// How many calls of plugins it is nested in.
+    #[serde(skip)]
+    pub(super) depth: u32,
     /// `op`, `hook`, `event`, …
     pub(super) kind: String,
     /// The point.
@@ -45,7 +44,6 @@ pub(super) enum Answer {
 
 /// What a transport tells unasked.
 #[derive(Debug)]
-#[expect(dead_code, reason = "told by transports whose plugins speak first")]
 pub(super) enum Notice {
     /// The plugin asks for an action.
     Call(CallMessage),
@@ -85,6 +83,11 @@ impl Envelope {
         serde_json::to_vec(self)
     }
 
+    /// Whether it is one of the events that take the plugin to where it is registered.
+    pub(super) fn is_initialisation(&self) -> bool {
+        self.kind == "event" && matches!(self.name.as_str(), "before-config" | "init")
+    }
+
     /// Reads v1's answer. `error` counts when both are there. A missing result is none to kinds
     /// whose answers nobody uses.
     pub(super) fn outcome_of(&self, answer: &[u8]) -> Outcome {
@@ -122,6 +125,7 @@ mod tests {
         Envelope {
             id: "r1".into(),
             parent: None,
+            depth: 0,
             kind: kind.into(),
             name: "x".into(),
             param: None,

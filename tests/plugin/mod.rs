@@ -13,6 +13,7 @@ mod providers;
 mod start;
 mod tasks;
 pub mod worker;
+mod zmq;
 
 use std::thread::JoinHandle;
 

@@ -96,6 +96,8 @@ impl PluginConnection {
             parent: via
                 .filter(|via| via.worker == self.id)
                 .map(|via| &*via.call),
+            // What was set going by itself is nested in nothing.
+            depth: via.map_or(0, |_| job.lineage.depth),
         });
         self.outbox.send(&request, self.received())
     }

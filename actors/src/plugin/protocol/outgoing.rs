@@ -126,6 +126,14 @@ pub struct RequestMessage<'a> {
     /// The worker's call that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<&'a str>,
+    /// How many calls of plugins it is nested in; left out when there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub depth: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Why a request is cancelled.
@@ -192,6 +200,7 @@ mod tests {
             param: Some(&param),
             context: None,
             parent: Some("c1"),
+            depth: 1,
         });
         let text = serde_json::to_string(&ServerFrame {
             message: &request,
@@ -202,7 +211,8 @@ mod tests {
         assert_eq!(
             serde_json::from_str::<Json>(&text).unwrap(),
             json!({"type": "request", "seq": 5, "ack": 7, "id": "r5", "timeout_ms": 30000,
-                "kind": "op", "name": "hello:world", "param": {"a": 1}, "parent": "c1"})
+                "kind": "op", "name": "hello:world", "param": {"a": 1}, "parent": "c1",
+                "depth": 1})
         );
     }
 

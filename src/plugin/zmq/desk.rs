@@ -1,0 +1,225 @@
+//! Where everything meets: the pool, the workers' connections, and who waits for answers.
+//!
+//! Nothing here waits, so a lock is enough: whoever brings something does himself what the pool
+//! says is to be done about it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use skytrail_actors::plugin::protocol::CallMessage;
+use tokio::sync::{mpsc, oneshot};
+
+use super::bodies;
+use super::message::{self, Identity, Told};
+use super::pool::{Action, Asked, CallId, Failure, Pool, Ticket};
+use super::socket::Link;
+use crate::plugin::transport::Notice;
+
+/// A request's answer, as its worker wrote it.
+pub(super) type Answered = Result<Vec<u8>, Failure>;
+
+/// See the module.
+pub(super) struct Desk {
+    plugin: Arc<str>,
+    state: Mutex<State>,
+}
+
+struct State {
+    plugin: Arc<str>,
+    pool: Pool,
+    links: HashMap<Identity, Link>,
+    waiting: HashMap<Ticket, Waiting>,
+    notices: mpsc::Sender<Notice>,
+    was_manned: bool,
+}
+
+/// Who waits for an answer.
+struct Waiting {
+    sender: oneshot::Sender<Answered>,
+    /// Whether the request belongs to an initialisation.
+    is_greeting: bool,
+}
+
+impl Desk {
+    pub(super) fn new(plugin: Arc<str>, pool: Pool, notices: mpsc::Sender<Notice>) -> Self {
+        let state = State {
+            plugin: Arc::clone(&plugin),
+            pool,
+            links: HashMap::new(),
+            waiting: HashMap::new(),
+            notices,
+            was_manned: false,
+        };
+        Self {
+            plugin,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Returns whose desk it is.
+    pub(super) fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// Asks a worker; the answer comes when it comes, or with the reason why there is none.
+    pub(super) fn ask(&self, asked: Asked, is_greeting: bool) -> oneshot::Receiver<Answered> {
+        let (sender, answer) = oneshot::channel();
+        let waiting = Waiting {
+            sender,
+            is_greeting,
+        };
+        self.settle(|state, now| {
+            state.waiting.insert(Arc::clone(&asked.ticket), waiting);
+            state.pool.ask(asked, now);
+        });
+        answer
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(super) fn cancel(&self, ticket: &Ticket) {
+        self.settle(|state, _| {
+            if state.waiting.remove(ticket).is_some() {
+                state.pool.cancel(ticket);
+            }
+        });
+    }
+
+    /// Hands a worker the answer to its call.
+    pub(super) fn reply(&self, call: &CallId, body: Vec<u8>) {
+        self.settle(|state, now| state.pool.reply(call, body, now));
+    }
+
+    /// Lets time pass.
+    pub(super) fn tick(&self) {
+        self.settle(|state, now| state.pool.tick(now));
+    }
+
+    /// Takes a connection in that has shaken hands; says whether it may stay.
+    pub(super) fn admit(&self, identity: &Identity, link: Link) -> bool {
+        let plugin = &self.plugin;
+        let is_admitted = self.settle(|state, now| {
+            let is_free = state.pool.link(identity, now);
+            if is_free {
+                state.links.insert(identity.clone(), link);
+            }
+            is_free
+        });
+        if is_admitted {
+            tracing::debug!(%plugin, worker = ?identity, "worker connected");
+        } else {
+            tracing::warn!(%plugin, worker = ?identity, "refused: its identity is in use");
+        }
+        is_admitted
+    }
+
+    /// Takes in what came over a connection; says whether it still counts.
+    pub(super) fn hear(&self, identity: &Identity, number: u64, told: Told) -> bool {
+        let plugin = &self.plugin;
+        match told {
+            Told::Ready => tracing::info!(%plugin, worker = ?identity, "worker came"),
+            Told::Shutdown => tracing::info!(%plugin, worker = ?identity, "worker leaves"),
+            Told::Heartbeat | Told::Request(_) | Told::Response(_) => {}
+        }
+        self.settle(|state, now| {
+            let is_current = state.is_current(identity, number);
+            if is_current {
+                state.pool.hear(identity, told, now);
+            }
+            is_current
+        })
+    }
+
+    /// A connection is over.
+    pub(super) fn release(&self, identity: &Identity, number: u64) {
+        self.settle(|state, now| {
+            if state.is_current(identity, number) {
+                state.cut_off(identity, now);
+            }
+        });
+    }
+
+    /// Changes the state and does what follows.
+    fn settle<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let result = change(&mut state, now);
+        state.act(now);
+        result
+    }
+}
+
+impl State {
+    fn is_current(&self, identity: &Identity, number: u64) -> bool {
+        let link = self.links.get(identity);
+        link.is_some_and(|link| link.number == number)
+    }
+
+    fn cut_off(&mut self, identity: &Identity, now: Instant) {
+        self.links.remove(identity);
+        self.pool.unlink(identity, now);
+    }
+
+    fn act(&mut self, now: Instant) {
+        loop {
+            let actions = self.pool.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                match action {
+                    Action::Tell(to, told) => self.tell(&to, told, now),
+                    Action::HangUp(identity) => self.cut_off(&identity, now),
+                    Action::Answer(ticket, answer) => self.answer(&ticket, answer),
+                    Action::Call(call, parent, body) => self.call(&call, parent, &body, now),
+                }
+            }
+        }
+        self.note_manning();
+    }
+
+    fn tell(&mut self, to: &Identity, told: Told, now: Instant) {
+        let frames = message::write(to, told);
+        let is_sent = self.links.get(to).is_some_and(|link| link.send(&frames));
+        if !is_sent {
+            tracing::warn!(plugin = %self.plugin, worker = ?to, "cut off: it does not read");
+            self.cut_off(to, now);
+        }
+    }
+
+    fn answer(&mut self, ticket: &Ticket, answer: Answered) {
+        if let Some(waiting) = self.waiting.remove(ticket) {
+            // Who waited may be gone this very moment.
+            let _ = waiting.sender.send(answer);
+        }
+    }
+
+    fn call(&mut self, call: &CallId, parent: Option<Ticket>, body: &[u8], now: Instant) {
+        let payload = match bodies::payload(body) {
+            Ok(payload) => payload,
+            Err(refusal) => return self.pool.reply(call, refusal, now),
+        };
+        let message = CallMessage {
+            id: call.to_string(),
+            parent: parent.map(|parent| parent.to_string()),
+            timeout: None,
+            payload,
+        };
+        if self.notices.try_send(Notice::Call(message)).is_err() {
+            self.pool.reply(call, Failure::TooManyCalls.to_body(), now);
+        }
+    }
+
+    /// Tells when there are workers again after there were none: the plugin is initialised anew,
+    /// unless that is what the first of them is going to be asked.
+    fn note_manning(&mut self) {
+        let is_manned = self.pool.is_manned();
+        let was_manned = std::mem::replace(&mut self.was_manned, is_manned);
+        let is_greeted = self.waiting.values().any(|waiting| waiting.is_greeting);
+        if is_manned && !was_manned && !is_greeted {
+            // With so many notices that nobody took, one more would change nothing.
+            let _ = self.notices.try_send(Notice::Back);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What server and workers tell each other: v1's form of the Paranoid Pirate Protocol.
+//!
+//! A signal is one frame of one byte. A message has seven frames, the same both ways: the worker's
+//! identity, an empty one, the kind, the bounce count, the request's id, an empty one, the body.
+//! [`parse`] never panics, whatever frames come.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// How long a request's id may be.
+const MAX_ID_BYTES: usize = 255;
+/// How many digits a bounce count may have.
+const MAX_BOUNCE_DIGITS: usize = 6;
+
+const READY: u8 = 1;
+const HEARTBEAT: u8 = 2;
+const SHUTDOWN: u8 = 3;
+const REQUEST: u8 = 4;
+const RESPONSE: u8 = 5;
+
+/// A worker's name, which its socket chose.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Identity(pub(super) Arc<[u8]>);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+/// Names a request and all that is nested in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Makes an id of the server's form: two random parts.
+    pub(super) fn random() -> Self {
+        let (first, second) = (rand::random::<u16>(), rand::random::<u16>());
+        Self(format!("{first:04X}-{second:04X}").into())
+    }
+}
+
+/// What frames mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The worker takes requests.
+    Ready,
+    /// Whoever says it is there and has nothing to do.
+    Heartbeat,
+    /// The worker leaves.
+    Shutdown,
+    /// Do this.
+    Request(Envelope),
+    /// This was done.
+    Response(Envelope),
+}
+
+/// A request or an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Envelope {
+    /// How deep the request is nested in others.
+    pub(super) bounce: u32,
+    /// The outermost request.
+    pub(super) id: RequestId,
+    /// JSON.
+    pub(super) body: Vec<u8>,
+}
+
+/// Why frames mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MessageError {
+    /// Neither a signal nor a message.
+    #[error("{0} frames, expected 1 or 7")]
+    FrameCount(usize),
+    /// An unknown first byte.
+    #[error("an unknown kind of message")]
+    UnknownKind,
+    /// The bounce count is no number.
+    #[error("the bounce count is no number of at most {MAX_BOUNCE_DIGITS} digits")]
+    BadBounce,
+    /// The request's id is none.
+    #[error("the request's id is not a text of 1 to {MAX_ID_BYTES} bytes")]
+    BadId,
+}
+
+/// Reads what a worker sent. The identity in a message is not looked at: what counts is whose
+/// socket it came from.
+///
+/// # Errors
+/// See [`MessageError`].
+pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
+    let count = frames.len();
+    if let [signal] = frames.as_slice() {
+        return match signal.as_slice() {
+            [READY] => Ok(Told::Ready),
+            [HEARTBEAT] => Ok(Told::Heartbeat),
+            [SHUTDOWN] => Ok(Told::Shutdown),
+            _ => Err(MessageError::UnknownKind),
+        };
+    }
+    let Ok([_, _, kind, bounce, id, _, body]) = <[Vec<u8>; 7]>::try_from(frames) else {
+        return Err(MessageError::FrameCount(count));
+    };
+    let envelope = Envelope {
+        bounce: parse_bounce(&bounce).ok_or(MessageError::BadBounce)?,
+        id: parse_id(id).ok_or(MessageError::BadId)?,
+        body,
+    };
+    match kind.as_slice() {
+        [REQUEST] => Ok(Told::Request(envelope)),
+        [RESPONSE] => Ok(Told::Response(envelope)),
+        _ => Err(MessageError::UnknownKind),
+    }
+}
+
+fn parse_bounce(digits: &[u8]) -> Option<u32> {
+    if digits.len() > MAX_BOUNCE_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn parse_id(id: Vec<u8>) -> Option<RequestId> {
+    let id = String::from_utf8(id).ok()?;
+    (1..=MAX_ID_BYTES)
+        .contains(&id.len())
+        .then(|| RequestId(id.into()))
+}
+
+/// Writes what a worker is told, as its socket gets it.
+pub(super) fn write(worker: &Identity, told: Told) -> Vec<Vec<u8>> {
+    let (kind, envelope) = match told {
+        Told::Ready => return vec![vec![READY]],
+        Told::Heartbeat => return vec![vec![HEARTBEAT]],
+        Told::Shutdown => return vec![vec![SHUTDOWN]],
+        Told::Request(envelope) => (REQUEST, envelope),
+        Told::Response(envelope) => (RESPONSE, envelope),
+    };
+    vec![
+        worker.0.to_vec(),
+        Vec::new(),
+        vec![kind],
+        envelope.bounce.to_string().into_bytes(),
+        envelope.id.0.as_bytes().to_vec(),
+        Vec::new(),
+        envelope.body,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn envelope() -> impl Strategy<Value = Envelope> {
+        let body = proptest::collection::vec(any::<u8>(), 0..100);
+        (0..999_999_u32, "\\PC{1,60}", body).prop_map(|(bounce, id, body)| Envelope {
+            bounce,
+            id: RequestId(id.into()),
+            body,
+        })
+    }
+
+    fn told() -> impl Strategy<Value = Told> {
+        prop_oneof![
+            Just(Told::Ready),
+            Just(Told::Heartbeat),
+            Just(Told::Shutdown),
+            envelope().prop_map(Told::Request),
+            envelope().prop_map(Told::Response),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(told in told(), identity in any::<[u8; 5]>()) {
+            let identity = Identity(Arc::new(identity));
+            prop_assert_eq!(parse(write(&identity, told.clone())), Ok(told));
+        }
+
+        #[test]
+        fn any_frames_are_read_or_refused(
+            frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9), 0..12)
+        ) {
+            let count = frames.len();
+            let read = parse(frames);
+            if count != 1 && count != 7 {
+                prop_assert_eq!(read, Err(MessageError::FrameCount(count)));
+            }
+        }
+
+        #[test]
+        fn a_bent_message_is_read_or_refused(
+            told in envelope(), index in 0..7_usize, bent in proptest::collection::vec(any::<u8>(), 0..9)
+        ) {
+            let mut frames = write(&Identity(Arc::new([1])), Told::Request(told));
+            frames[index] = bent;
+            let _ = parse(frames);
+        }
+    }
+
+    #[test]
+    fn frames_are_those_of_v1() {
+        let identity = Identity(b"0A0B-0C0D".as_slice().into());
+        let request = Told::Request(Envelope {
+            bounce: 1,
+            id: RequestId("A1B2-C3D4".into()),
+            body: b"{}".to_vec(),
+        });
+        let expected: [&[u8]; 7] = [b"0A0B-0C0D", b"", b"\x04", b"1", b"A1B2-C3D4", b"", b"{}"];
+        assert_eq!(write(&identity, request), expected);
+        assert_eq!(write(&identity, Told::Heartbeat), [[2]]);
+    }
+
+    #[test]
+    fn ids_have_the_servers_form() {
+        let RequestId(id) = RequestId::random();
+        let parts: Vec<_> = id.split('-').collect();
+        assert!(matches!(parts.as_slice(), [a, b] if a.len() == 4 && b.len() == 4));
+        assert!(
+            id.chars()
+                .all(|c| c == '-' || c.is_ascii_digit() || ('A'..='F').contains(&c))
+        );
+    }
+
+    #[test]
+    fn odd_numbers_and_ids_are_refused() {
+        let with = |index: usize, frame: &[u8]| {
+            let mut frames: Vec<Vec<u8>> = [b"w".as_slice(), b"", b"\x05", b"0", b"id", b"", b"{}"]
+                .map(<[u8]>::to_vec)
+                .into();
+            frames[index] = frame.to_vec();
+            parse(frames)
+        };
+        for bounce in [b"".as_slice(), b"-1", b"+1", b"1.0", b"1234567", b"\xff"] {
+            assert_eq!(with(3, bounce), Err(MessageError::BadBounce));
+        }
+        for id in [b"".as_slice(), b"\xff\xfe", &[b'a'; 256]] {
+            assert_eq!(with(4, id), Err(MessageError::BadId));
+        }
+        for kind in [b"".as_slice(), b"\x00", b"\x01", b"\x06", b"\x04\x04"] {
+            assert_eq!(with(2, kind), Err(MessageError::UnknownKind));
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The transport `zmq`: v1's broker, to which a plugin's workers connect with ZeroMQ's DEALER
+//! sockets.
+//!
+//! From the bytes inwards: `wire` (ZMTP) and `endpoint` (addresses), `socket` (connections, each a
+//! task), `message` (v1's signals and messages), `bodies` (the JSON in them), `pool` (which worker
+//! has which request: a state machine without I/O and clock), `desk` (the pool with the connections
+//! and those who wait), `transport` (the way from the plugin's session to the desk).
+
+mod bodies;
+mod desk;
+mod endpoint;
+mod message;
+mod pool;
+mod socket;
+mod transport;
+mod wire;
+
+pub use endpoint::Endpoint;
+pub(super) use transport::{Rules, Zmq};

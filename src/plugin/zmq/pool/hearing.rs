@@ -1,0 +1,120 @@
+//! What workers say.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::state::{Action, Failure, Pool};
+use super::time::{BEAT, CALL};
+use super::worker::{Entry, Work};
+use crate::plugin::zmq::message::{Envelope, Identity, Told};
+
+/// How many levels a stack has at most beyond those that the bounce count allows.
+const SPARE_LEVELS: usize = 2;
+
+impl Pool {
+    /// Takes in what a worker with a connection says.
+    pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: Told, now: Instant) {
+        let Some(worker) = self.workers.get_mut(from) else {
+            return;
+        };
+        self.last_turn += 1;
+        worker.turn = self.last_turn;
+        worker.heard_at = now;
+        match told {
+            Told::Ready => self.begin(from),
+            Told::Heartbeat => self.hear_beat(from, now),
+            Told::Shutdown => self.lose(from),
+            Told::Response(envelope) => self.hear_response(from, envelope),
+            Told::Request(envelope) => self.hear_call(from, envelope, now),
+        }
+        self.pump(from, now);
+        self.serve(now);
+    }
+
+    /// A worker begins; whatever it had before, it has not got any more.
+    fn begin(&mut self, from: &Identity) {
+        self.lose(from);
+        if let Some(worker) = self.workers.get_mut(from) {
+            worker.is_ready = true;
+        }
+    }
+
+    /// A worker has nothing to do. It says so once more while a request is on its way to it; only
+    /// later than that it tells that an overdue request was lost, or came to its end without a
+    /// word.
+    fn hear_beat(&mut self, from: &Identity, now: Instant) {
+        let Some(worker) = self.workers.get_mut(from) else {
+            return;
+        };
+        if !worker.is_ready {
+            tracing::debug!(worker = ?from, "a heartbeat of a worker that was dropped");
+        } else if worker.is_given_up() && now.saturating_duration_since(worker.told_at) >= BEAT {
+            worker.drop_from(0);
+        }
+    }
+
+    /// Forgets a worker's doings. Its connection stays.
+    pub(super) fn lose(&mut self, identity: &Identity) {
+        let Some(worker) = self.workers.get_mut(identity) else {
+            return;
+        };
+        worker.is_ready = false;
+        worker.unsent.clear();
+        let lost = worker.drop_from(0);
+        self.fail_all(lost);
+    }
+
+    /// An answer also ends what its worker had begun for it.
+    fn hear_response(&mut self, from: &Identity, envelope: Envelope) {
+        let Envelope { bounce, id, body } = envelope;
+        let Some(worker) = self.workers.get_mut(from) else {
+            return;
+        };
+        let Some(index) = worker.find_request(&id, bounce) else {
+            tracing::debug!(worker = ?from, ?id, bounce, "nobody waits for this answer");
+            return;
+        };
+        let unfinished = worker.drop_from(index + 1);
+        let entry = worker.stack.pop();
+        self.fail_all(unfinished);
+        match entry.as_ref().and_then(Entry::ticket) {
+            Some(ticket) => self
+                .actions
+                .push(Action::Answer(Arc::clone(ticket), Ok(body))),
+            None => tracing::debug!(worker = ?from, ?id, "late answer dropped"),
+        }
+    }
+
+    fn hear_call(&mut self, from: &Identity, envelope: Envelope, now: Instant) {
+        let Envelope { bounce, id, body } = envelope;
+        let Some(worker) = self.workers.get_mut(from) else {
+            return;
+        };
+        let is_again = |entry: &Entry| {
+            entry.id == id && entry.bounce == bounce && matches!(entry.work, Work::Call(..))
+        };
+        if worker.stack.iter().any(is_again) {
+            tracing::debug!(worker = ?from, ?id, bounce, "the same call again");
+            return;
+        }
+        let max_levels = usize::try_from(self.limits.max_bounce).unwrap_or(usize::MAX);
+        let refused = if bounce > self.limits.max_bounce {
+            Some(Failure::TooDeep)
+        } else {
+            let is_full = worker.stack.len() >= max_levels.saturating_add(SPARE_LEVELS);
+            is_full.then_some(Failure::TooManyCalls)
+        };
+        if let Some(failure) = refused {
+            let body = failure.to_body();
+            let answer = Told::Response(Envelope { bounce, id, body });
+            return self.actions.push(Action::Tell(from.clone(), answer));
+        }
+        let (parent, unfinished) = worker.return_to(&id, bounce);
+        self.last_call += 1;
+        let call: Arc<str> = format!("c{}", self.last_call).into();
+        let work = Work::Call(Arc::clone(&call), now + CALL);
+        worker.stack.push(Entry { id, bounce, work });
+        self.fail_all(unfinished);
+        self.actions.push(Action::Call(call, parent, body));
+    }
+}

@@ -1,0 +1,310 @@
+//! The pool's state, and what the server does with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use skytrail_schema::code::ApiError;
+
+use super::worker::{Entry, Nested, Work, Worker};
+use crate::plugin::zmq::bodies;
+use crate::plugin::zmq::message::{Envelope, Identity, RequestId, Told};
+
+/// How long a request waits for a worker: v1 tries again after a second, three times.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many requests one worker's calls may have waiting.
+const MAX_NESTED: usize = 64;
+
+/// Names a request, as who asks does.
+pub(in crate::plugin::zmq) type Ticket = Arc<str>;
+/// Names a worker's call.
+pub(in crate::plugin::zmq) type CallId = Arc<str>;
+
+/// What the pool keeps to.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::plugin::zmq) struct Limits {
+    /// How long a request may take once a worker has it.
+    pub(in crate::plugin::zmq) timeout: Duration,
+    /// The highest bounce count.
+    pub(in crate::plugin::zmq) max_bounce: u32,
+    /// How many requests may wait, for any worker and for each.
+    pub(in crate::plugin::zmq) max_waiting: usize,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::plugin::zmq) enum Action {
+    /// Tell a worker something.
+    Tell(Identity, Told),
+    /// End the connection of somebody who is no worker.
+    HangUp(Identity),
+    /// Answer a request with what its worker said.
+    Answer(Ticket, Result<Vec<u8>, Failure>),
+    /// Run an action for a worker, which may be at a request.
+    Call(CallId, Option<Ticket>, Vec<u8>),
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::plugin::zmq) enum Failure {
+    /// There was no worker, or no answer, or the worker was lost.
+    #[error("Plugin time out")]
+    TimedOut,
+    /// It would be nested too deeply.
+    #[error("Plugin exceeded max bounce count")]
+    TooDeep,
+    /// A worker calls more than it waits for.
+    #[error("too many calls at once")]
+    TooManyCalls,
+}
+
+impl Failure {
+    /// Returns the answer to a worker that called.
+    pub(in crate::plugin::zmq) fn to_body(self) -> Vec<u8> {
+        bodies::refusal(&ApiError::unexpected(self.to_string()))
+    }
+}
+
+/// A request of the server.
+#[derive(Clone, Debug)]
+pub(in crate::plugin::zmq) struct Asked {
+    /// Names it.
+    pub(in crate::plugin::zmq) ticket: Ticket,
+    /// The worker's call that caused it, if one of this pool's did.
+    pub(in crate::plugin::zmq) parent: Option<CallId>,
+    /// How deep it is nested in requests to others.
+    pub(in crate::plugin::zmq) bounce: u32,
+    /// JSON.
+    pub(in crate::plugin::zmq) body: Vec<u8>,
+}
+
+/// A request without a worker, and when it has waited long enough.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) asked: Asked,
+    pub(super) expiry: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::plugin::zmq) struct Pool {
+    pub(super) limits: Limits,
+    pub(super) workers: BTreeMap<Identity, Worker>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) last_turn: u64,
+    pub(super) last_call: u64,
+    pub(super) next_beat: Option<Instant>,
+    pub(super) actions: Vec<Action>,
+}
+
+impl Pool {
+    /// Returns a pool without workers.
+    pub(in crate::plugin::zmq) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            workers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            last_turn: 0,
+            last_call: 0,
+            next_beat: None,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Returns what is to be done, in order.
+    pub(in crate::plugin::zmq) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whether any worker takes requests, now or when it has done what it is at.
+    pub(in crate::plugin::zmq) fn is_manned(&self) -> bool {
+        let mut workers = self.workers.values();
+        workers.any(|worker| worker.is_ready && worker.unlinked_at.is_none())
+    }
+
+    /// Takes a request in.
+    pub(in crate::plugin::zmq) fn ask(&mut self, asked: Asked, now: Instant) {
+        if let Some(call) = asked.parent.clone() {
+            return self.ask_nested(asked, call, now);
+        }
+        if asked.bounce > self.limits.max_bounce {
+            return self.fail(asked.ticket, Failure::TooDeep);
+        }
+        if self.waiting.len() >= self.limits.max_waiting {
+            return self.fail(asked.ticket, Failure::TimedOut);
+        }
+        let expiry = now + PATIENCE;
+        self.waiting.push_back(Waiting { asked, expiry });
+        self.serve(now);
+    }
+
+    /// Gives waiting requests to idle workers.
+    pub(super) fn serve(&mut self, now: Instant) {
+        while !self.waiting.is_empty() {
+            let idle = self.workers.iter().filter(|(_, worker)| worker.is_idle());
+            let latest = idle.max_by_key(|(_, worker)| worker.turn);
+            let Some(identity) = latest.map(|(identity, _)| identity.clone()) else {
+                return;
+            };
+            let Some(Waiting { asked, .. }) = self.waiting.pop_front() else {
+                return;
+            };
+            let place = (RequestId::random(), asked.bounce);
+            let deadline = now + self.limits.timeout;
+            let waiting = (asked.ticket, deadline);
+            self.give(&identity, waiting, (place, asked.body), now);
+        }
+    }
+
+    fn ask_nested(&mut self, asked: Asked, call: CallId, now: Instant) {
+        let Asked { ticket, body, .. } = asked;
+        let deadline = now + self.limits.timeout;
+        let holder = self.holder_of(&call);
+        let Some((identity, worker)) =
+            holder.filter(|(_, worker)| worker.nested.len() < MAX_NESTED)
+        else {
+            // The worker is gone, or no longer waits for what would cause this.
+            return self.fail(ticket, Failure::TimedOut);
+        };
+        worker.nested.push_back(Nested {
+            ticket,
+            call,
+            body,
+            deadline,
+        });
+        self.pump(&identity, now);
+    }
+
+    /// Gives a worker the requests that its calls caused, as soon as it would handle them.
+    pub(super) fn pump(&mut self, identity: &Identity, now: Instant) {
+        loop {
+            let Some(worker) = self.workers.get_mut(identity) else {
+                return;
+            };
+            let next = worker.nested.front();
+            if !next.is_some_and(|next| worker.waits_for(&next.call)) {
+                return;
+            }
+            let (Some(next), Some(call)) = (worker.nested.pop_front(), worker.stack.last()) else {
+                return;
+            };
+            let place = (call.id.clone(), call.bounce + 1);
+            if place.1 > self.limits.max_bounce {
+                self.fail(next.ticket, Failure::TooDeep);
+            } else {
+                let waiting = (next.ticket, next.deadline);
+                self.give(identity, waiting, (place, next.body), now);
+            }
+        }
+    }
+
+    fn give(
+        &mut self,
+        to: &Identity,
+        waiting: (Ticket, Instant),
+        ((id, bounce), body): ((RequestId, u32), Vec<u8>),
+        now: Instant,
+    ) {
+        if let Some(worker) = self.workers.get_mut(to) {
+            worker.stack.push(Entry {
+                id: id.clone(),
+                bounce,
+                work: Work::Request(Some(waiting)),
+            });
+        }
+        self.tell(to, Told::Request(Envelope { bounce, id, body }), now);
+    }
+
+    /// Nobody waits for a request any more. One that a worker has keeps it busy all the same.
+    pub(in crate::plugin::zmq) fn cancel(&mut self, ticket: &Ticket) {
+        let num_before = self.waiting.len();
+        self.waiting
+            .retain(|waiting| waiting.asked.ticket != *ticket);
+        let mut is_found = self.waiting.len() < num_before;
+        for worker in self.workers.values_mut() {
+            let num_before = worker.nested.len();
+            worker.nested.retain(|nested| nested.ticket != *ticket);
+            is_found |= worker.nested.len() < num_before;
+        }
+        if is_found {
+            self.fail(Arc::clone(ticket), Failure::TimedOut);
+        }
+    }
+
+    /// Hands a worker the reply to its call.
+    pub(in crate::plugin::zmq) fn reply(&mut self, call: &CallId, body: Vec<u8>, now: Instant) {
+        let Some((identity, worker)) = self.holder_of(call) else {
+            return;
+        };
+        let Some(entry) = worker
+            .find_call(call)
+            .map(|index| worker.stack.remove(index))
+        else {
+            return;
+        };
+        let orphans = worker.drop_orphans();
+        self.fail_all(orphans);
+        let Entry { id, bounce, .. } = entry;
+        self.tell(
+            &identity,
+            Told::Response(Envelope { bounce, id, body }),
+            now,
+        );
+        self.pump(&identity, now);
+        self.serve(now);
+    }
+
+    fn holder_of(&mut self, call: &CallId) -> Option<(Identity, &mut Worker)> {
+        let mut workers = self.workers.iter_mut();
+        let (identity, worker) = workers.find(|(_, worker)| worker.find_call(call).is_some())?;
+        Some((identity.clone(), worker))
+    }
+
+    /// Says whether a connection may have this identity: one that has another is not taken over,
+    /// since the answers of two could not be told apart.
+    pub(in crate::plugin::zmq) fn link(&mut self, identity: &Identity, now: Instant) -> bool {
+        let worker = self.workers.entry(identity.clone());
+        let worker = worker.or_insert_with(|| Worker {
+            unlinked_at: Some(now),
+            ..Worker::new(now)
+        });
+        if worker.unlinked_at.take().is_none() {
+            return false;
+        }
+        for told in std::mem::take(&mut worker.unsent) {
+            self.actions.push(Action::Tell(identity.clone(), told));
+        }
+        self.serve(now);
+        true
+    }
+
+    /// A connection is gone. Its socket may be back in a moment, and its worker with it.
+    pub(in crate::plugin::zmq) fn unlink(&mut self, identity: &Identity, now: Instant) {
+        if let Some(worker) = self.workers.get_mut(identity) {
+            worker.unlinked_at.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn tell(&mut self, to: &Identity, told: Told, now: Instant) {
+        let Some(worker) = self.workers.get_mut(to) else {
+            return;
+        };
+        worker.told_at = now;
+        if worker.unlinked_at.is_none() {
+            self.actions.push(Action::Tell(to.clone(), told));
+        } else {
+            worker.unsent.push(told);
+        }
+    }
+
+    pub(super) fn fail(&mut self, ticket: Ticket, failure: Failure) {
+        self.actions.push(Action::Answer(ticket, Err(failure)));
+    }
+
+    pub(super) fn fail_all(&mut self, tickets: Vec<Ticket>) {
+        for ticket in tickets {
+            self.fail(ticket, Failure::TimedOut);
+        }
+    }
+}

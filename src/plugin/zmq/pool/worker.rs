@@ -1,0 +1,176 @@
+//! One worker: how it is, and what it is at.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::state::{CallId, Ticket};
+use crate::plugin::zmq::message::{RequestId, Told};
+
+/// A worker whose socket has, or had until just now, a connection.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// Whether it said READY, and nothing since that takes it back.
+    pub(super) is_ready: bool,
+    /// Since when it has no connection.
+    pub(super) unlinked_at: Option<Instant>,
+    /// When it was last heard.
+    pub(super) heard_at: Instant,
+    /// Its place among all who were heard; a larger number is later.
+    pub(super) turn: u64,
+    /// When it was last told something other than a heartbeat.
+    pub(super) told_at: Instant,
+    /// What it is at, the outermost first.
+    pub(super) stack: Vec<Entry>,
+    /// Requests that its calls caused while it was still at another.
+    pub(super) nested: VecDeque<Nested>,
+    /// What it is to be told once it has a connection again.
+    pub(super) unsent: Vec<Told>,
+}
+
+/// A level of a worker's stack.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The outermost request.
+    pub(super) id: RequestId,
+    /// The level.
+    pub(super) bounce: u32,
+    pub(super) work: Work,
+}
+
+/// Who works for whom.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// The worker for the server, until a time, as far as somebody still waits.
+    Request(Option<(Ticket, Instant)>),
+    /// The server for the worker, until a time.
+    Call(CallId, Instant),
+}
+
+/// A request that waits for its call to be what the worker is at.
+#[derive(Debug)]
+pub(super) struct Nested {
+    pub(super) ticket: Ticket,
+    pub(super) call: CallId,
+    pub(super) body: Vec<u8>,
+    pub(super) deadline: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            is_ready: false,
+            unlinked_at: None,
+            heard_at: now,
+            turn: 0,
+            told_at: now,
+            stack: Vec::new(),
+            nested: VecDeque::new(),
+            unsent: Vec::new(),
+        }
+    }
+
+    /// Whether it may be given a request.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_ready && self.unlinked_at.is_none() && self.stack.is_empty()
+    }
+
+    /// Returns the place of a request in the stack.
+    pub(super) fn find_request(&self, id: &RequestId, bounce: u32) -> Option<usize> {
+        self.find(|entry| {
+            entry.id == *id && entry.bounce == bounce && matches!(entry.work, Work::Request(_))
+        })
+    }
+
+    /// Returns the place of a call in the stack.
+    pub(super) fn find_call(&self, wanted: &CallId) -> Option<usize> {
+        self.find(|entry| matches!(&entry.work, Work::Call(call, _) if call == wanted))
+    }
+
+    fn find(&self, is_wanted: impl Fn(&Entry) -> bool) -> Option<usize> {
+        self.stack.iter().rposition(is_wanted)
+    }
+
+    /// Whether a request that a call caused would be handled now: the call is what it waits for.
+    pub(super) fn waits_for(&self, wanted: &CallId) -> bool {
+        let top = self.stack.last().map(|entry| &entry.work);
+        matches!(top, Some(Work::Call(call, _)) if call == wanted)
+    }
+
+    /// Whether it is at requests for which nobody waits any more, and at nothing else.
+    pub(super) fn is_given_up(&self) -> bool {
+        let mut works = self.stack.iter().map(|entry| &entry.work);
+        !self.stack.is_empty() && works.all(|work| matches!(work, Work::Request(None)))
+    }
+
+    /// Gives requests up whose time is over; returns whose they were. It stays at those that it
+    /// has.
+    pub(super) fn give_up(&mut self, now: Instant) -> Vec<Ticket> {
+        let mut tickets = Vec::new();
+        for entry in &mut self.stack {
+            if let Work::Request(waiting) = &mut entry.work {
+                let over = waiting.take_if(|(_, deadline)| *deadline <= now);
+                tickets.extend(over.map(|(ticket, _)| ticket));
+            }
+        }
+        let is_over = |nested: &Nested| nested.deadline <= now;
+        while self.nested.front().is_some_and(is_over) {
+            tickets.extend(self.nested.pop_front().map(|nested| nested.ticket));
+        }
+        tickets
+    }
+
+    /// Returns its calls that the server has forgotten to answer.
+    pub(super) fn overdue_calls(&self, now: Instant) -> Vec<CallId> {
+        let overdue = self.stack.iter().filter_map(|entry| match &entry.work {
+            Work::Call(call, deadline) if *deadline <= now => Some(call.clone()),
+            Work::Call(..) | Work::Request(_) => None,
+        });
+        overdue.collect()
+    }
+
+    /// Forgets a level of the stack and everything above it; returns whose requests these were.
+    pub(super) fn drop_from(&mut self, index: usize) -> Vec<Ticket> {
+        let dropped = self.stack.drain(index..);
+        let tickets = dropped.filter_map(|entry| entry.ticket().cloned());
+        let mut tickets: Vec<_> = tickets.collect();
+        tickets.extend(self.drop_orphans());
+        tickets
+    }
+
+    /// Takes the worker to be at the request that a call is made for. As it does one thing at a
+    /// time, it is at nothing above that any more. Returns who waits for that request, if somebody
+    /// does, and whose requests were above it.
+    pub(super) fn return_to(
+        &mut self,
+        id: &RequestId,
+        bounce: u32,
+    ) -> (Option<Ticket>, Vec<Ticket>) {
+        let outer = bounce.checked_sub(1);
+        let Some(index) = outer.and_then(|outer| self.find_request(id, outer)) else {
+            return (None, Vec::new());
+        };
+        let unfinished = self.drop_from(index + 1);
+        let parent = self.stack.get(index).and_then(Entry::ticket).cloned();
+        (parent, unfinished)
+    }
+
+    /// Forgets requests whose call is over; returns whose they were.
+    pub(super) fn drop_orphans(&mut self) -> Vec<Ticket> {
+        let nested = std::mem::take(&mut self.nested);
+        let (kept, orphans): (VecDeque<_>, VecDeque<_>) = nested
+            .into_iter()
+            .partition(|nested| self.find_call(&nested.call).is_some());
+        self.nested = kept;
+        orphans.into_iter().map(|orphan| orphan.ticket).collect()
+    }
+}
+
+impl Entry {
+    /// Returns who waits for it.
+    pub(super) fn ticket(&self) -> Option<&Ticket> {
+        match &self.work {
+            Work::Request(waiting) => waiting.as_ref().map(|(ticket, _)| ticket),
+            Work::Call(..) => None,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The transport: requests go to the desk, which has the workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use skytrail_actors::plugin::TransportKind;
+use skytrail_actors::plugin::protocol::MAX_WINDOW;
+use skytrail_actors::spawn::spawn_named;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::Desk;
+use super::endpoint::Endpoint;
+use super::pool::{Asked, Failure, Limits, Pool, Ticket};
+use super::socket;
+use crate::plugin::transport::{Answer, Envelope, Notice, Transport, failure, unparsed};
+
+/// How often the pool's clock ticks.
+const TICK: Duration = Duration::from_millis(100);
+/// How many requests may wait for a worker.
+const MAX_WAITING: usize = 1024;
+/// How many of the workers' calls may wait to be taken up.
+const MAX_NOTICES: usize = 1024;
+
+/// What a plugin's workers keep to.
+pub(in crate::plugin) struct Rules {
+    /// How long a request may take once a worker has it.
+    pub(in crate::plugin) timeout: Duration,
+    /// The highest bounce count.
+    pub(in crate::plugin) max_bounce: u32,
+    /// The largest message of a worker.
+    pub(in crate::plugin) max_message: usize,
+}
+
+/// A plugin whose workers connect to a ZeroMQ socket.
+pub(in crate::plugin) struct Zmq {
+    desk: Arc<Desk>,
+    notices: Mutex<mpsc::Receiver<Notice>>,
+    ending: CancellationToken,
+}
+
+impl Zmq {
+    /// Begins to listen for workers; ends with the token, or when dropped.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub(in crate::plugin) fn listen(
+        plugin: &str,
+        endpoint: &Endpoint,
+        rules: &Rules,
+        ending: &CancellationToken,
+    ) -> Result<Self, String> {
+        let listener = endpoint.bind();
+        let listener = listener.map_err(|error| format!("cannot listen on {endpoint}: {error}"))?;
+        let address = listener.address();
+        tracing::info!(plugin, address, "listening for workers over zmq");
+        let pool = Pool::new(Limits {
+            timeout: rules.timeout,
+            max_bounce: rules.max_bounce,
+            max_waiting: MAX_WAITING,
+        });
+        let (sender, notices) = mpsc::channel(MAX_NOTICES);
+        let desk = Arc::new(Desk::new(plugin.into(), pool, sender));
+        let ending = ending.child_token();
+        let max_message = u64::try_from(rules.max_message).unwrap_or(u64::MAX);
+        let listening = socket::listen(listener, Arc::clone(&desk), max_message, ending.clone());
+        spawn_named("zmq listener", listening);
+        spawn_named("zmq clock", keep_time(Arc::clone(&desk), ending.clone()));
+        Ok(Self {
+            desk,
+            notices: Mutex::new(notices),
+            ending,
+        })
+    }
+}
+
+impl Drop for Zmq {
+    fn drop(&mut self) {
+        self.ending.cancel();
+    }
+}
+
+async fn keep_time(desk: Arc<Desk>, ending: CancellationToken) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while ending.run_until_cancelled(ticks.tick()).await.is_some() {
+        desk.tick();
+    }
+}
+
+#[async_trait]
+impl Transport for Zmq {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Zmq
+    }
+
+    /// The pool has a queue of its own.
+    fn window(&self) -> u64 {
+        u64::try_from(MAX_WINDOW).unwrap_or(u64::MAX)
+    }
+
+    async fn request(&self, envelope: &Envelope) -> Answer {
+        let body = match envelope.to_json() {
+            Ok(body) => body,
+            Err(error) => return Answer::Given(unparsed(&error.to_string())),
+        };
+        let ticket: Ticket = envelope.id.as_str().into();
+        let asked = Asked {
+            ticket: Arc::clone(&ticket),
+            parent: envelope.parent.as_deref().map(Into::into),
+            // Each call is one bounce, and the request that it causes another.
+            bounce: envelope.depth.saturating_mul(2),
+            body,
+        };
+        let answer = self.desk.ask(asked, envelope.is_initialisation());
+        let _guard = Guard {
+            desk: &self.desk,
+            ticket,
+        };
+        match answer.await.unwrap_or(Err(Failure::TimedOut)) {
+            Ok(body) => Answer::Given(envelope.outcome_of(&body)),
+            // Whoever was not there has not heard it, and is told again.
+            Err(why) if envelope.is_initialisation() => Answer::Unreachable(why.to_string()),
+            Err(why) => Answer::Given(failure(&why.to_string())),
+        }
+    }
+
+    async fn notice(&self) -> Notice {
+        let notice = self.notices.lock().await.recv().await;
+        match notice {
+            Some(notice) => notice,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// As over HTTP the text ends with its line; there is no status.
+    fn reply(&self, call: &str, _status: u16, body: &RawValue) {
+        let body = format!("{body}\n").into_bytes();
+        self.desk.reply(&call.into(), body);
+    }
+}
+
+/// Takes a request back whose future is dropped.
+struct Guard<'a> {
+    desk: &'a Desk,
+    ticket: Ticket,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.desk.cancel(&self.ticket);
+    }
+}

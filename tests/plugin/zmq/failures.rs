@@ -1,0 +1,231 @@
+//! Workers that die, are silent and send nonsense: v1's error, in time, and nobody else is held up.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::worker::{HEARTBEAT, SHUTDOWN, Worker};
+use super::{World, assert_timed_out, ops};
+use crate::plugin::{call, hook, save};
+use crate::support::client::{Client, send};
+use crate::support::eventually;
+
+#[test]
+fn a_worker_that_dies_in_a_call_costs_that_call_alone() {
+    let world = World::new(&[]);
+    let mut points = ops(&["x"]);
+    points["hook"] = json!([hook("note", "beforeSave")]);
+    let mut worker = world.first_worker("a", &points);
+    let ada = Client::signed_up(&world.server, "ada");
+    let records = json!([{"_id": "note/1"}, {"_id": "other/1"}]);
+    let saving = call(&ada, "record:save", json!({"records": records}));
+    worker.expect_request("note_beforeSave");
+    let mut other = world.worker("b");
+    let begun = Instant::now();
+    worker.die();
+    // Others go on at once.
+    let asked = call(&ada, "x", json!({}));
+    let request = other.expect_request("x");
+    other.answer(&request, &json!(1));
+    asked.join().unwrap().result();
+    let result = saving.join().unwrap().result();
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "long before its time is over"
+    );
+    let error = (&result[0]["code"], &result[0]["message"]);
+    assert_eq!(error, (&json!(10000), &json!("Plugin time out")));
+    assert_eq!(result[1]["_type"], "record");
+}
+
+#[test]
+fn a_silent_worker_costs_its_time_and_its_late_answer_is_nobodys() {
+    let world = World::new(&[("ZMQ_TIMEOUT", "1")]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    worker.beats = false;
+    let client = Client::anonymous(&world.server);
+    let begun = Instant::now();
+    let asked = call(&client, "x", json!({}));
+    let request = worker.expect_request("x");
+    assert_timed_out(&asked.join().unwrap());
+    let elapsed = begun.elapsed();
+    assert!(elapsed >= Duration::from_secs(1), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+    let asked = call(&client, "x", json!({}));
+    worker.expect_peace(Duration::from_millis(200));
+    worker.answer(&request, &json!("late"));
+    let request = worker.expect_request("x");
+    worker.answer(&request, &json!("in time"));
+    assert_eq!(asked.join().unwrap().result(), "in time");
+}
+
+#[test]
+fn the_clients_own_limit_is_told_as_such() {
+    let world = World::new(&[("RESPONSE_TIMEOUT", "1")]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    let asked = call(&Client::anonymous(&world.server), "x", json!({}));
+    let request = worker.expect_request("x");
+    let answer = asked.join().unwrap();
+    assert_eq!((answer.status, answer.code()), (503, 122));
+    worker.answer(&request, &json!("late"));
+}
+
+#[test]
+fn without_an_idle_worker_a_request_times_out_after_three_seconds() {
+    let world = World::new(&[]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    let client = Client::anonymous(&world.server);
+    let asked = call(&client, "x", json!({}));
+    let request = worker.expect_request("x");
+    let begun = Instant::now();
+    assert_timed_out(&call(&client, "x", json!({})).join().unwrap());
+    let elapsed = begun.elapsed();
+    assert!(elapsed >= Duration::from_secs(3), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+    worker.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+}
+
+#[test]
+fn garbage_costs_at_most_the_connection_that_sent_it() {
+    let world = World::new(&[]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    let client = Client::anonymous(&world.server);
+    // Frames that mean nothing are dropped.
+    let seven = |kind: &'static [u8], bounce: &'static [u8], id: &'static [u8]| {
+        [b"a".as_slice(), b"", kind, bounce, id, b"", b"{}"]
+    };
+    worker.send(&[b"\x07"]);
+    worker.send(&[b""]);
+    worker.send(&[b"a", b"b"]);
+    worker.send(&seven(b"\x09", b"0", b"id"));
+    worker.send(&seven(b"\x04", b"-1", b"id"));
+    worker.send(&seven(b"\x05", b"one", b"id"));
+    worker.send(&seven(b"\x05", b"0", b"\xff\xfe"));
+    worker.send(&seven(b"\x05", b"0", b"an id that nobody gave"));
+    let asked = call(&client, "x", json!({}));
+    let request = worker.expect_request("x");
+    worker.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+    // What is no ZMTP ends the connection: a frame of a petabyte, too many frames, unknown flags.
+    let broken: [&[u8]; 3] = [b"\x02\x00\x04\0\0\0\0\0\0", &[1, 0].repeat(20), b"\xf0\x00"];
+    for (number, bytes) in broken.into_iter().enumerate() {
+        let mut other = Worker::ready(&world.path, &format!("broken-{number}"));
+        other.write(bytes);
+        other.expect_end();
+    }
+    // Nor is somebody else's protocol taken.
+    for bytes in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3), vec![0; 64]] {
+        let mut stream = UnixStream::connect(&world.path).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        stream.write_all(&bytes).unwrap();
+        let mut told = Vec::new();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut told);
+        assert!(told.len() <= 64);
+    }
+    let asked = call(&client, "x", json!({}));
+    let request = worker.expect_request("x");
+    worker.answer(&request, &json!(2));
+    assert_eq!(asked.join().unwrap().result(), 2);
+}
+
+#[test]
+fn a_worker_that_comes_back_under_another_name_registers_anew() {
+    let world = World::new(&[]);
+    let worker = world.first_worker("before", &ops(&["x"]));
+    let client = Client::anonymous(&world.server);
+    worker.die();
+    assert_timed_out(&client.call("x", json!({})));
+    let mut worker = world.worker("after");
+    worker.register(&ops(&["y"]));
+    let asked = eventually("the new point is there", || {
+        let asked = call(&client, "y", json!({}));
+        let is_there = matches!(worker.next(Duration::from_secs(1)), super::Seen::Request(request)
+            if { worker.answer(&request, &json!(1)); true });
+        is_there.then_some(asked)
+    });
+    assert_eq!(asked.join().unwrap().result(), 1);
+    assert_eq!(client.call("x", json!({})).code(), 117);
+}
+
+#[test]
+fn a_worker_that_says_goodbye_gets_nothing_more() {
+    let world = World::new(&[]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    worker.signal(SHUTDOWN);
+    eventually("the server has heard it", || {
+        let output = world.server.output();
+        output.contains("worker leaves").then_some(())
+    });
+    let client = Client::anonymous(&world.server);
+    let asked = call(&client, "x", json!({}));
+    // A heartbeat does not make it a worker again.
+    worker.signal(HEARTBEAT);
+    worker.expect_peace(Duration::from_millis(300));
+    let mut other = world.worker("b");
+    let request = other.expect_request("x");
+    other.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+}
+
+#[test]
+fn an_identity_in_use_is_not_given_away() {
+    let world = World::new(&[]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    Worker::ready(&world.path, "a").expect_end();
+    let asked = call(&Client::anonymous(&world.server), "x", json!({}));
+    let request = worker.expect_request("x");
+    worker.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+}
+
+#[test]
+fn before_a_worker_comes_the_plugin_is_unavailable() {
+    let world = World::new(&[]);
+    let url = format!("{}/record/query", world.server.base_url);
+    let body = json!({"record_type": "note"});
+    let client = Client::master(&world.server);
+    let answer = client.call("record:query", body.clone());
+    assert_eq!((answer.status, answer.code()), (503, 118));
+    // The key is looked at first.
+    let wrong = json!({"action": "record:query", "api_key": "wrong"}).to_string();
+    let answer = send("POST", &url, &[], Some(wrong.into_bytes())).unwrap();
+    assert_eq!((answer.status, answer.code()), (401, 103));
+    let _worker = world.first_worker("a", &ops(&["x"]));
+    let answer = client.call("record:query", body);
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_nested_save_fails_with_the_worker_that_it_waits_for() {
+    let world = World::new(&[("ZMQ_TIMEOUT", "2")]);
+    let mut points = ops(&["x"]);
+    points["hook"] = json!([hook("note", "beforeSave")]);
+    let mut worker = world.first_worker("a", &points);
+    worker.beats = false;
+    let ada = Client::signed_up(&world.server, "ada");
+    let asked = call(&ada, "x", json!({}));
+    let outer = worker.expect_request("x");
+    let record = json!({"_id": "note/1"});
+    worker.call(
+        &outer,
+        &json!({"action": "record:save", "records": [record]}),
+    );
+    let inner = worker.expect_request("note_beforeSave");
+    // Both are late; the worker hears of the save, and of nothing else.
+    assert_timed_out(&asked.join().unwrap());
+    let reply = worker.expect_reply();
+    assert_eq!(reply.bounce, 1);
+    worker.answer_record(&inner, &json!({}));
+    worker.answer(&outer, &json!(1));
+    assert!(ada.query("note", json!([])).is_empty());
+    let saving = save(&ada, json!({"_id": "note/2"}));
+    let hooked = worker.expect_request("note_beforeSave");
+    worker.answer_record(&hooked, &json!({}));
+    assert_eq!(saving.join().unwrap().result()[0]["_id"], "note/2");
+}

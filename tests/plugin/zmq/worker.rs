@@ -1,0 +1,340 @@
+//! A worker with a socket of its own making, which does what the test says.
+
+use std::io::{BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use crate::support::eventually;
+
+/// Longer than anything here should take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const READY: u8 = 1;
+pub const HEARTBEAT: u8 = 2;
+pub const SHUTDOWN: u8 = 3;
+const REQUEST: u8 = 4;
+const RESPONSE: u8 = 5;
+
+/// A DEALER's connection.
+pub struct Worker {
+    stream: BufReader<UnixStream>,
+    identity: String,
+    /// When it last said that it is there.
+    beat_at: Instant,
+    /// Whether it does so while it waits for something to do, as runtimes do.
+    pub beats: bool,
+}
+
+/// What a worker sees.
+#[derive(Debug)]
+pub enum Seen {
+    Heartbeat,
+    Request(Envelope),
+    Reply(Envelope),
+    /// The connection is gone.
+    Lost,
+    /// Nothing within the time.
+    Nothing,
+}
+
+/// A message.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    pub bounce: u32,
+    pub id: String,
+    pub text: String,
+    pub body: Json,
+}
+
+impl Worker {
+    /// Connects and shakes hands; says nothing yet.
+    pub fn connect(path: &Path, identity: &str) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut worker = Self {
+            stream: BufReader::new(stream),
+            identity: identity.to_owned(),
+            beat_at: Instant::now(),
+            beats: true,
+        };
+        let mut greeting = [0; 64];
+        greeting[0] = 0xff;
+        greeting[9] = 0x7f;
+        greeting[10] = 3;
+        greeting[12..16].copy_from_slice(b"NULL");
+        worker.write(&greeting);
+        worker.stream.read_exact(&mut [0; 64]).unwrap();
+        let mut command = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity".to_vec();
+        command.extend(u32::try_from(identity.len()).unwrap().to_be_bytes());
+        command.extend(identity.as_bytes());
+        let length = u8::try_from(command.len()).unwrap();
+        worker.write(&[&[4, length], command.as_slice()].concat());
+        // The server's READY.
+        assert_eq!(worker.read_frame().unwrap().0, 4);
+        worker
+    }
+
+    /// Connects and is ready for requests.
+    pub fn ready(path: &Path, identity: &str) -> Self {
+        let mut worker = Self::connect(path, identity);
+        worker.signal(READY);
+        worker
+    }
+
+    /// Sends bytes as they are; the server may have hung up.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let _ = self.stream.get_mut().write_all(bytes);
+    }
+
+    pub fn signal(&mut self, signal: u8) {
+        self.send(&[&[signal]]);
+    }
+
+    /// Sends frames.
+    pub fn send(&mut self, frames: &[&[u8]]) {
+        let mut bytes = Vec::new();
+        for (index, frame) in frames.iter().enumerate() {
+            let more = u8::from(index + 1 < frames.len());
+            bytes.push(more | 2);
+            bytes.extend(u64::try_from(frame.len()).unwrap().to_be_bytes());
+            bytes.extend(*frame);
+        }
+        self.write(&bytes);
+    }
+
+    fn send_message(&mut self, kind: u8, bounce: u32, id: &str, body: &str) {
+        let identity = self.identity.clone();
+        let bounce = bounce.to_string();
+        let frames = [
+            identity.as_bytes(),
+            b"",
+            &[kind],
+            bounce.as_bytes(),
+            id.as_bytes(),
+            b"",
+        ];
+        self.send(&[frames.as_slice(), &[body.as_bytes()]].concat());
+    }
+
+    /// Answers a request with a text, whatever it is.
+    pub fn answer_text(&mut self, request: &Envelope, text: &str) {
+        self.send_message(RESPONSE, request.bounce, &request.id, text);
+    }
+
+    pub fn answer(&mut self, request: &Envelope, result: &Json) {
+        self.answer_text(request, &json!({"result": result}).to_string());
+    }
+
+    pub fn refuse(&mut self, request: &Envelope, error: &Json) {
+        self.answer_text(request, &json!({"error": error}).to_string());
+    }
+
+    /// Answers a hook with the record of its request, changed.
+    pub fn answer_record(&mut self, request: &Envelope, changes: &Json) {
+        let mut record = request.body["param"]["record"].clone();
+        for (name, value) in changes.as_object().unwrap() {
+            record[name] = value.clone();
+        }
+        self.answer(request, &record);
+    }
+
+    /// Calls an action while it is at a request.
+    pub fn call(&mut self, request: &Envelope, payload: &Json) {
+        let body = json!({"method": "POST", "payload": payload}).to_string();
+        self.send_message(REQUEST, request.bounce + 1, &request.id, &body);
+    }
+
+    /// Calls an action by itself.
+    pub fn call_alone(&mut self, id: &str, payload: &Json) {
+        let body = json!({"method": "POST", "payload": payload}).to_string();
+        self.send_message(REQUEST, 0, id, &body);
+    }
+
+    /// Calls with a body as it is.
+    pub fn call_text(&mut self, bounce: u32, id: &str, body: &str) {
+        self.send_message(REQUEST, bounce, id, body);
+    }
+
+    /// Waits for whatever comes, news of types aside, which come whenever they come.
+    pub fn next(&mut self, patience: Duration) -> Seen {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Seen::Nothing;
+            }
+            if self.beats && self.beat_at.elapsed() >= Duration::from_secs(1) {
+                self.signal(HEARTBEAT);
+                self.beat_at = Instant::now();
+            }
+            if !self.has_bytes(left.min(Duration::from_millis(200))) {
+                continue;
+            }
+            let seen = self.read_message().map_or(Seen::Lost, understand);
+            match seen {
+                Seen::Request(news) if news.body["name"] == "schema-changed" => {
+                    self.answer(&news, &Json::Null);
+                }
+                seen => return seen,
+            }
+        }
+    }
+
+    /// Whether there is something to read, the end included.
+    fn has_bytes(&mut self, patience: Duration) -> bool {
+        use std::io::BufRead as _;
+        self.stream
+            .get_ref()
+            .set_read_timeout(Some(patience))
+            .unwrap();
+        let is_there = self.stream.fill_buf().is_ok();
+        self.stream
+            .get_ref()
+            .set_read_timeout(Some(PATIENCE))
+            .unwrap();
+        is_there
+    }
+
+    fn read_message(&mut self) -> Option<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        loop {
+            let (flags, frame) = self.read_frame()?;
+            frames.push(frame);
+            if flags & 1 == 0 {
+                return Some(frames);
+            }
+        }
+    }
+
+    fn read_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut flags = [0];
+        self.stream.read_exact(&mut flags).ok()?;
+        let length = if flags[0] & 2 == 0 {
+            let mut length = [0];
+            self.stream.read_exact(&mut length).ok()?;
+            usize::from(length[0])
+        } else {
+            let mut length = [0; 8];
+            self.stream.read_exact(&mut length).ok()?;
+            usize::try_from(u64::from_be_bytes(length)).unwrap()
+        };
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).ok()?;
+        Some((flags[0], body))
+    }
+
+    /// Waits for a request of a point; heartbeats may come before.
+    pub fn expect_request(&mut self, name: &str) -> Envelope {
+        match self.next_but_beats() {
+            Seen::Request(request) if request.body["name"] == name => request,
+            other => panic!("expected {name}, saw {other:?}"),
+        }
+    }
+
+    /// Waits for the reply to its call.
+    pub fn expect_reply(&mut self) -> Envelope {
+        match self.next_but_beats() {
+            Seen::Reply(reply) => reply,
+            other => panic!("expected a reply, saw {other:?}"),
+        }
+    }
+
+    fn next_but_beats(&mut self) -> Seen {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.next(deadline.saturating_duration_since(Instant::now())) {
+                Seen::Heartbeat => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Waits until the server has taken it for idle.
+    pub fn expect_beat(&mut self) {
+        match self.next(PATIENCE) {
+            Seen::Heartbeat => {}
+            other => panic!("expected a heartbeat, saw {other:?}"),
+        }
+    }
+
+    /// Waits for the end of the connection.
+    pub fn expect_end(&mut self) {
+        self.beats = false;
+        match self.next_but_beats() {
+            Seen::Lost => {}
+            other => panic!("expected the end, saw {other:?}"),
+        }
+    }
+
+    /// Says for a while that it is there, and sees no request.
+    pub fn expect_peace(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            match self.next(left) {
+                Seen::Heartbeat | Seen::Nothing => {}
+                other => panic!("expected nothing, saw {other:?}"),
+            }
+        }
+    }
+
+    pub fn serve_event(&mut self, name: &str) -> Envelope {
+        let event = self.expect_request(name);
+        assert_eq!(event.body["kind"], "event");
+        self.answer(&event, &Json::Null);
+        event
+    }
+
+    /// Registers, and is made ready as the server's only plugin.
+    pub fn register(&mut self, points: &Json) {
+        self.initialise(points);
+        self.serve_event("before-plugins-ready");
+        self.serve_event("after-plugins-ready");
+        self.serve_event("server-ready");
+    }
+
+    /// Registers.
+    pub fn initialise(&mut self, points: &Json) {
+        self.serve_event("before-config");
+        let init = self.expect_request("init");
+        self.answer(&init, points);
+        self.serve_event("after-config");
+    }
+
+    /// Dies as a killed process does.
+    pub fn die(self) {
+        let stream = self.stream.get_ref();
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn understand(frames: Vec<Vec<u8>>) -> Seen {
+    let text = |frame: &Vec<u8>| String::from_utf8(frame.clone()).unwrap();
+    match frames.as_slice() {
+        [signal] if signal.as_slice() == [HEARTBEAT] => Seen::Heartbeat,
+        [_, empty, kind, bounce, id, also_empty, body] => {
+            assert!(empty.is_empty() && also_empty.is_empty());
+            let envelope = Envelope {
+                bounce: text(bounce).parse().unwrap(),
+                id: text(id),
+                text: text(body),
+                body: serde_json::from_slice(body).unwrap(),
+            };
+            match kind.as_slice() {
+                [REQUEST] => Seen::Request(envelope),
+                [RESPONSE] => Seen::Reply(envelope),
+                other => panic!("kind {other:?}"),
+            }
+        }
+        other => panic!("frames {other:?}"),
+    }
+}
+
+/// Waits until the server listens there.
+pub fn await_listener(path: &Path) {
+    eventually("the server listens for workers", || {
+        UnixStream::connect(path).ok().map(drop)
+    });
+}
