@@ -379,29 +379,39 @@ fn timers_run_before_all_plugins_are_ready() {
 #[test]
 fn a_registration_with_a_bad_timer_is_refused_as_a_whole() {
     let server = server(&[]);
-    let mut worker = Worker::greet(&server, &json!({}));
-    let points = json!({
+    let refused = |points: &Json| {
+        let mut worker = Worker::greet(&server, &json!({}));
+        loop {
+            match worker.next(PATIENCE) {
+                Seen::Message(message) if message["type"] == "registered" => {
+                    assert_eq!(message["ok"], false);
+                    return message["problems"].clone();
+                }
+                Seen::Message(message) => answer_event(&mut worker, &message, points),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let bad = json!({
         "op": [{"name": "a:b"}],
         "timer": [
             {"name": "good", "spec": "* * * * * *"},
             {"name": "late", "spec": "60 * * * * *"},
             {"name": "far", "spec": "@daily", "time_zone": "Atlantis"},
             {"name": "odd", "spec": "@daily", "overlap": "maybe"}]});
-    let registered = loop {
-        match worker.next(PATIENCE) {
-            Seen::Message(message) if message["type"] == "registered" => break message,
-            Seen::Message(message) => answer_event(&mut worker, &message, &points),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(registered["ok"], false);
     assert_eq!(
-        registered["problems"],
+        refused(&bad),
         json!([
             {"list": "timer", "name": "late", "message": "second: 60 is above 59"},
             {"list": "timer", "name": "far",
              "message": "time_zone: no time zone is named \"Atlantis\""},
             {"list": "timer", "name": "odd", "message": "overlap: skip or allow, not \"maybe\""}])
+    );
+    let many = (0..1001).map(|number| json!({"name": format!("t{number}"), "spec": RARELY}));
+    let message = "more than 1000 timers, those of all plugins together";
+    assert_eq!(
+        refused(&timers(many.collect())),
+        json!([{"list": "timer", "name": "", "message": message}])
     );
     assert_eq!(task(&server), None);
 }

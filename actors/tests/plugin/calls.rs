@@ -144,6 +144,24 @@ async fn a_call_ends_with_its_parents_limit() {
 }
 
 #[actix::test]
+async fn a_timer_may_have_more_time_than_its_plugin() {
+    let its = Duration::from_secs(3);
+    let world = World::with(&["P"], |settings| settings.plugins[0].timeout = its);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    for (kind, seconds) in [("timer", 8), ("op", 3)] {
+        let mut long = request("a");
+        long.kind = kind;
+        long.timeout = Some(Duration::from_secs(8));
+        let asked = world.ask(long);
+        assert_eq!(worker.expect("request").await["kind"], kind);
+        let (answer, elapsed) = asked.timed().await;
+        assert_eq!(answer.unwrap_err().code.number(), 119);
+        assert_eq!(elapsed.as_secs(), seconds);
+        worker.expect("cancel").await;
+    }
+}
+
+#[actix::test]
 async fn calls_nest_to_a_bounded_depth() {
     let world = World::with(&["P"], |settings| settings.max_depth = 3);
     let mut calls = world.api.calls();

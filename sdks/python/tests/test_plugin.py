@@ -55,6 +55,7 @@ class Points(unittest.IsolatedAsyncioTestCase):
         @plugin.every(timedelta(minutes=1.5), name="tick")
         @plugin.every(90, name="tock")
         @plugin.every("@hourly", name="hourly")
+        @plugin.every("@daily", name="daily", time_zone="Europe/Berlin", overlap=True)
         def tick() -> None: ...
 
         @plugin.provides("auth", "acme")
@@ -100,7 +101,10 @@ class Points(unittest.IsolatedAsyncioTestCase):
                 },
             ],
         )
-        specs = {timer["name"]: timer["spec"] for timer in points["timer"]}
+        timers = {timer.pop("name"): timer for timer in points["timer"]}
+        daily = {"spec": "@daily", "time_zone": "Europe/Berlin", "overlap": "allow"}
+        self.assertEqual(timers.pop("daily"), daily)
+        specs = {name: timer["spec"] for name, timer in timers.items()}
         self.assertEqual(specs, {"hourly": "@hourly", "tock": "@every 90s", "tick": "@every 90s"})
         self.assertEqual(points["provider"], [{"type": "auth", "id": "acme", "name": "acme"}])
         self.assertEqual(points["event"], [{"name": "init"}])

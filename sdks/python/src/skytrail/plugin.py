@@ -165,9 +165,19 @@ class Plugin:
         name: str | None = None,
         *,
         timeout: float | None = None,
+        time_zone: str | None = None,
+        overlap: bool = False,
     ) -> Callable[[F], F]:
-        """`()`: runs every so many seconds, or by a spec: `@hourly`, `0 30 8 * * MON-FRI`."""
+        """`()`: runs every so many seconds, or by a spec: `@hourly`, `0 30 8 * * MON-FRI`.
+
+        The spec is read in the time zone, else in the server's. While a run is under way the next
+        ones are passed over, unless they may overlap.
+        """
         entry = _policy(timeout, False)
+        if time_zone is not None:
+            entry["time_zone"] = time_zone
+        if overlap:
+            entry["overlap"] = "allow"
         return _register(lambda call: self.points.add_timer(name, interval, call, entry))
 
     def provides(
