@@ -304,6 +304,43 @@ fn what_a_lambda_answers_is_the_result() {
     worker.expect("warning");
 }
 
+#[test]
+fn a_lambda_that_asks_for_nobody_ignores_who_is_not_known() {
+    let server = server(&[]);
+    let ops = json!([{"name": "open"}, {"name": "user", "user_required": true}]);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"op": ops}));
+    let ada = Client::signed_up(&server, "ada");
+    let post = |action: &str, headers: &[(&str, &str)]| {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let headers: Vec<_> = headers.iter().map(own).collect();
+        let url = format!("{}/{action}", server.base_url);
+        std::thread::spawn(move || send("POST", &url, &headers, Some(b"{}".to_vec())).unwrap())
+    };
+    for (name, value) in [
+        ("X-Skygear-API-Key", "wrong"),
+        ("X-Skygear-Access-Token", "wrong"),
+    ] {
+        let asked = post("open", &[(name, value)]);
+        let request = worker.expect_request("open");
+        assert!(request["context"].get("user_id").is_none(), "{request}");
+        assert!(
+            request["context"].get("access_key_type").is_none(),
+            "{request}"
+        );
+        worker.answer(&request, &json!("open"));
+        assert_eq!(asked.join().unwrap().result(), "open");
+        let refused = post("user", &[(name, value)]).join().unwrap();
+        assert_eq!(refused.status, 401);
+    }
+    // Who is locked out is no user, though his token is good.
+    let lock = json!({"auth_id": ada.user, "disabled": true, "message": "away"});
+    Client::master(&server)
+        .call("auth:disable:set", lock)
+        .result();
+    let refused = ada.call("user", json!({}));
+    assert_eq!((refused.status, refused.code()), (403, 127));
+}
+
 /// Each code has its HTTP status and, whatever the plugin calls it, its name.
 #[test]
 fn the_codes_of_plugins_have_their_statuses_and_names() {

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use skytrail_schema::acl::{AccessEntry, Level};
 use skytrail_schema::id::{Database, RecordId, UserId};
 
@@ -151,4 +152,61 @@ fn what_is_no_record_or_another_one_is_refused() {
     let metadata =
         json!({"_id": "note/1", "_ownerID": "eve", "_created_at": "2020-01-01T00:00:00Z"});
     assert!(parse_answer(&metadata, &record).is_ok());
+}
+
+fn any_answer() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        "[a-z/1]{0,8}".prop_map(Json::from),
+        prop::sample::select(vec!["note/1", "ref", "date", "2020-01-01T00:00:00Z"])
+            .prop_map(Json::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let names = vec![
+            "_id",
+            "_access",
+            "_ownerID",
+            "_created_at",
+            "_transient",
+            "$type",
+            "$id",
+            "$date",
+            "title",
+            "",
+        ];
+        let name = prop::sample::select(names).prop_map(str::to_owned);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::btree_map(name, inner, 0..6)
+                .prop_map(|members| Json::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever a hook answers: it is this record, whose metadata stays the server's, or 10000.
+    #[test]
+    fn every_answer_is_taken_or_refused(mut answer in any_answer(), is_this in any::<bool>()) {
+        if let (true, Some(members)) = (is_this, answer.as_object_mut()) {
+            members.insert("_id".to_owned(), json!("note/1"));
+        }
+        let stored = json!({"title": "old"});
+        let mut draft = draft(&json!({"title": "new", "n": 1}), Some(&stored));
+        let before = draft.record.clone();
+        match parse_answer(&answer, &before) {
+            Err(error) => prop_assert_eq!(error.code.number(), 10000),
+            Ok(parsed) => {
+                prop_assert_eq!(&answer["_id"], "note/1");
+                take_over(&mut draft, parsed);
+                restore(&mut draft);
+                let after = draft.record;
+                prop_assert!(after.fields.get("title").is_some());
+                let is_own = |(name, _): (&String, &Value)| name.is_empty() || name.starts_with('_');
+                prop_assert!(!after.fields.iter().any(is_own));
+                prop_assert_eq!((after.owner, after.created_at), (before.owner, before.created_at));
+            }
+        }
+    }
 }
