@@ -19,6 +19,7 @@ install_packages() {
     command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     command -v cc >/dev/null || missing+=(build-essential)
+    command -v curl >/dev/null || missing+=(curl)
     command -v strace >/dev/null || missing+=(strace)
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v chromium >/dev/null || missing+=(chromium)
@@ -45,6 +46,15 @@ install_node_packages() {
     [ "$stamp" -nt tests/node/package-lock.json ] && return
     say "installing npm packages"
     npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
+    touch "$stamp"
+}
+
+# What the JavaScript SDK's own tests need.
+install_js_sdk() {
+    local stamp=sdks/js/node_modules/.package-lock.json
+    [ "$stamp" -nt sdks/js/package-lock.json ] && return
+    say "installing npm packages of sdks/js"
+    npm ci --prefix sdks/js --ignore-scripts --no-audit --no-fund --loglevel=error
     touch "$stamp"
 }
 
@@ -101,8 +111,24 @@ run_tests() {
     failed=$((failed + bad))
 }
 
+# Runs the JavaScript SDK's tests, and adds up what node says.
+test_js_sdk() {
+    local log
+    log=$(mktemp)
+    say "node --test sdks/js"
+    (cd sdks/js && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
+    grep -A 20 '^not ok' "$log" || true
+    # A run that did not come to its end says nothing, and has failed.
+    tap() { sed -n "s/^# $1 //p" "$log" | grep . || echo "$2"; }
+    passed=$((passed + $(tap pass 0)))
+    failed=$((failed + $(tap fail 1)))
+    skipped=$((skipped + $(tap skipped 0)))
+    rm -f "$log"
+}
+
 install_packages
 install_node_packages
+install_js_sdk
 install_python_packages
 install_s3
 [ "${1:-}" = --setup ] && exit
@@ -110,6 +136,7 @@ install_s3
 if [ $# -eq 0 ]; then
     check cargo fmt --all --check
     check cargo clippy --workspace --all-targets --quiet -- -D warnings
+    test_js_sdk
 fi
 run_tests "$@"
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"

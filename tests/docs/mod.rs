@@ -2,6 +2,7 @@
 
 pub mod page;
 pub mod play;
+mod plugins;
 mod rights;
 
 use std::collections::BTreeSet;

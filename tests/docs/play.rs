@@ -12,6 +12,9 @@ use super::page::Example;
 use crate::support::client::{Answer, send};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
+/// The member of an answer on a page that stands for others.
+const MORE: &str = "…";
+
 pub struct Player<'a> {
     server: &'a TestServer,
     /// What the words stand for.
@@ -68,20 +71,32 @@ impl<'a> Player<'a> {
             Ok(wanted) => wanted,
             Err(error) => return vec![format!("the answer on the page is no JSON: {error}")],
         };
-        self.compare(&wanted, &answer.json(), "answer", &mut differences);
+        differences.extend(self.differences(&wanted, &answer.json()));
+        differences
+    }
+
+    /// Holds an answer against the page; returns how it differs.
+    pub fn differences(&mut self, wanted: &Json, found: &Json) -> Vec<String> {
+        let mut differences = Vec::new();
+        self.compare(wanted, found, "answer", &mut differences);
         differences
     }
 
     fn compare(&mut self, wanted: &Json, found: &Json, at: &str, out: &mut Vec<String>) {
         match (wanted, found) {
             (Json::Object(wanted), Json::Object(found)) => {
-                for (name, wanted) in wanted {
+                for (name, wanted) in wanted.iter().filter(|(name, _)| *name != MORE) {
                     let inner = found.get(&self.filled(name));
                     let inner = inner.unwrap_or(&Json::Null);
                     self.compare(wanted, inner, &format!("{at}.{name}"), out);
                 }
                 let names: Vec<String> = wanted.keys().map(|name| self.filled(name)).collect();
-                for name in found.keys().filter(|name| !names.contains(name)) {
+                // `…` stands for whatever else there is.
+                let is_whole = !wanted.contains_key(MORE);
+                for name in found
+                    .keys()
+                    .filter(|name| is_whole && !names.contains(name))
+                {
                     out.push(format!("{at}.{name} is not on the page"));
                 }
             }

@@ -1,0 +1,8 @@
+/** Access lists of records: entries as they travel, such as `{public: true, level: 'read'}`. */
+
+/** Returns a list with another level for somebody; null takes his entry away. */
+export function withLevel(entries, whom, level) {
+  const [[name, value]] = Object.entries(whom);
+  const others = (entries ?? []).filter((entry) => entry[name] !== value);
+  return level === null ? others : [...others, { ...whom, level }];
+}

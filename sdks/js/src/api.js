@@ -1,0 +1,126 @@
+/**
+ * The server's actions, for plugins: records, lambdas, messages, anything by name.
+ *
+ * Calls travel over the plugin's own socket with the rights of the master key. Within a request they
+ * belong to it: they end with it, and what they cause comes back to the same worker.
+ */
+
+import { ApiError, ConnectionLost } from './errors.js';
+import { Query } from './query.js';
+import { Record } from './record.js';
+import { decode, encode, Reference } from './values.js';
+
+const PUBLIC = '_public';
+
+/** See the module. `asUser` gives the same in a user's name. */
+export class Api {
+  #line;
+  #userId;
+
+  /** `line.caller` takes the calls: a worker, or a test. */
+  constructor(line, userId = null) {
+    this.#line = line;
+    this.#userId = userId;
+  }
+
+  get userId() {
+    return this.#userId;
+  }
+
+  /**
+   * Returns an API that acts as a user: what it makes is his. It still has the rights of the master
+   * key, for which access lists do not count.
+   */
+  asUser(userId) {
+    return new Api(this.#line, userId);
+  }
+
+  /** Runs an action and returns its whole answer. Throws `ApiError`. */
+  async request(action, payload = {}, { timeoutMs, signal } = {}) {
+    const { caller } = this.#line;
+    if (caller === null) throw new ConnectionLost('the plugin does not run; nothing was sent');
+    const user = this.#userId === null ? {} : { _user_id: this.#userId };
+    const body = { ...encode(payload), ...user, _from_plugin: true, action };
+    const { status, body: answer } = await caller.call(body, { timeoutMs, signal });
+    if (answer?.error != null || status >= 400) throw ApiError.fromWire(answer?.error, status);
+    return answer ?? {};
+  }
+
+  /** Runs any action by its name and returns its result, values decoded. Throws `ApiError`. */
+  async action(name, payload = {}, options = {}) {
+    return decode((await this.request(name, payload, options)).result ?? null);
+  }
+
+  /** Runs a lambda, of this plugin or another; `args` is a list or an object. */
+  async lambda(name, args = undefined, options = {}) {
+    return this.action(name, args === undefined ? {} : { args }, options);
+  }
+
+  /**
+   * Saves a record and returns it as it is stored; or several, whose slots then have the errors of
+   * those that failed. With `atomic` all are saved or none, and a failure is thrown.
+   */
+  async save(records, { atomic = false, database = PUBLIC } = {}) {
+    const list = [records].flat();
+    const wire = list.map((record) => record.toWire());
+    const payload = { records: wire, atomic, database_id: database };
+    const slots = await this.#slots('record:save', payload);
+    return Array.isArray(records) ? slots.map(recordOrError) : only(slots.map(recordOrError));
+  }
+
+  /** Fetches a record by its id; or several, whose slots have the errors of those that failed. */
+  async fetch(ids, { database = PUBLIC } = {}) {
+    const payload = { ids: [ids].flat().map(idOf), database_id: database };
+    const slots = await this.#slots('record:fetch', payload);
+    return Array.isArray(ids) ? slots.map(recordOrError) : only(slots.map(recordOrError));
+  }
+
+  /**
+   * Finds records: of a `Query`, or of a type with `predicate`, `sort`, … as they travel. The list
+   * has an `overallCount` if the query asked for it.
+   */
+  async query(query, { database = PUBLIC, ...members } = {}) {
+    const wire = query instanceof Query ? query.toWire() : { record_type: query };
+    const payload = { ...wire, ...members, database_id: database };
+    const { result, info } = await this.request('record:query', payload);
+    const records = list(result).map((slot) => Record.fromWire(slot));
+    return Object.assign(records, { overallCount: info?.count ?? null });
+  }
+
+  /** Deletes a record; or several, and returns a slot for each: null, or an error. */
+  async delete(ids, { atomic = false, database = PUBLIC } = {}) {
+    const payload = { ids: [ids].flat().map(idOf), atomic, database_id: database };
+    const slots = (await this.#slots('record:delete', payload)).map(errorOf);
+    if (Array.isArray(ids)) return slots;
+    if (slots[0] !== null) throw slots[0];
+    return null;
+  }
+
+  /** Publishes to a channel, or to several at once. */
+  async publish(channels, data) {
+    await this.request('pubsub:publish', { channels: [channels].flat(), data });
+  }
+
+  async #slots(action, payload) {
+    return list((await this.request(action, payload)).result);
+  }
+}
+
+function list(result) {
+  if (Array.isArray(result)) return result;
+  throw new ApiError(`the server answered ${JSON.stringify(result)} for a list`);
+}
+
+const errorOf = (slot) => (slot._type === 'error' ? ApiError.fromWire(slot) : null);
+
+const recordOrError = (slot) => errorOf(slot) ?? Record.fromWire(slot);
+
+function only([slot]) {
+  if (slot instanceof ApiError) throw slot;
+  return slot;
+}
+
+function idOf(target) {
+  if (target instanceof Record) return target._id;
+  return target instanceof Reference ? target.id : target;
+}

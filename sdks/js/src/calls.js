@@ -1,0 +1,72 @@
+/** Calls to the server that wait for their replies. */
+
+import { CallTimeout, ConnectionLost } from './errors.js';
+
+/** A reply may be on its way when a call's time is over: the server keeps the limit, too. */
+const REPLY_GRACE_MS = 5000;
+
+/** Who waits for which reply. */
+export class Calls {
+  #waiting = new Map();
+
+  /**
+   * Waits for the reply to a call: so long, or until one of the signals aborts. `onGiveUp` is told
+   * when the reply is still to come and nobody wants it any more.
+   */
+  wait(id, ms, signals, onGiveUp) {
+    return new Promise((resolve, reject) => {
+      const onAbort = ({ target }) => giveUp(target.reason);
+      const end = () => {
+        clearTimeout(timer);
+        for (const signal of signals) signal.removeEventListener('abort', onAbort);
+        this.#waiting.delete(id);
+      };
+      const giveUp = (reason) => {
+        end();
+        onGiveUp(id);
+        reject(reason);
+      };
+      const timer = setTimeout(() => giveUp(new CallTimeout()), ms + REPLY_GRACE_MS);
+      for (const signal of signals) signal.addEventListener('abort', onAbort);
+      this.#waiting.set(id, {
+        resolve: (reply) => (end(), resolve(reply)),
+        reject: (error) => (end(), reject(error))
+      });
+    });
+  }
+
+  /** Hands over a reply, if anybody still waits for it. */
+  take(id, reply) {
+    this.#waiting.get(id)?.resolve(reply);
+  }
+
+  /** Ends the waiting for replies that will not come. */
+  fail() {
+    for (const { reject } of [...this.#waiting.values()]) reject(new ConnectionLost());
+  }
+}
+
+/** A condition that may be waited for, with a limit. */
+export class Gate {
+  #waiting = new Set();
+
+  open() {
+    for (const pass of [...this.#waiting]) pass();
+  }
+
+  /** Waits until the next `open`; false when that did not come in time. */
+  wait(ms, signals) {
+    return new Promise((resolve, reject) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#waiting.delete(pass);
+        for (const signal of signals) signal.removeEventListener('abort', onAbort);
+      };
+      const pass = () => (end(), resolve(true));
+      const onAbort = ({ target }) => (end(), reject(target.reason));
+      const timer = setTimeout(() => (end(), resolve(false)), ms);
+      this.#waiting.add(pass);
+      for (const signal of signals) signal.addEventListener('abort', onAbort);
+    });
+  }
+}

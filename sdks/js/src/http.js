@@ -1,0 +1,136 @@
+/** HTTP requests that handlers get, and responses that they give; bodies are bytes both ways. */
+
+import { encode } from './values.js';
+
+/** A request. `body` is a Buffer; headers are the platform's `Headers`. */
+export class HandlerRequest {
+  #query;
+
+  constructor({ method, path, queryString = '', headers = {}, body = Buffer.alloc(0) }) {
+    this.method = method;
+    this.path = path;
+    this.queryString = queryString;
+    this.headers = headers instanceof Headers ? headers : headersOf(headers);
+    this.body = Buffer.from(body);
+  }
+
+  /** The query's parameters; of several with one name the last counts, `queryString` has all. */
+  get query() {
+    this.#query ??= Object.fromEntries(new URLSearchParams(this.queryString));
+    return this.#query;
+  }
+
+  /** Path and query, as they were asked for. */
+  get url() {
+    return this.queryString === '' ? this.path : `${this.path}?${this.queryString}`;
+  }
+
+  /** The body as text. */
+  text() {
+    return this.body.toString('utf8');
+  }
+
+  /** The body as JSON. Throws `SyntaxError`. */
+  json() {
+    return JSON.parse(this.text());
+  }
+
+  /** The body as a form's fields. */
+  form() {
+    return new URLSearchParams(this.text());
+  }
+
+  static fromWire({ method, path, query_string: queryString, header, body }) {
+    const bytes = Buffer.from(body ?? '', 'base64');
+    return new HandlerRequest({ method, path, queryString, headers: header ?? {}, body: bytes });
+  }
+
+  toWire() {
+    const query = this.queryString === '' ? {} : { query_string: this.queryString };
+    return {
+      status: 0,
+      method: this.method,
+      path: this.path,
+      ...query,
+      header: headersToWire(this.headers),
+      body: this.body.toString('base64')
+    };
+  }
+}
+
+/** A response with a status, headers, and a body: text, bytes, or anything that becomes JSON. */
+export class SkygearResponse {
+  constructor({ statusCode = 200, headers = {}, body = '' } = {}) {
+    this.statusCode = statusCode;
+    this.headers = headers instanceof Headers ? new Headers(headers) : headersOf(headers);
+    const [bytes, type] = bytesOf(body);
+    this.body = bytes;
+    if (type !== null && !this.headers.has('Content-Type')) this.headers.set('Content-Type', type);
+  }
+
+  /** Makes a response of whatever a handler returned; the platform's `Response` is one, too. */
+  static async of(returned) {
+    if (returned instanceof SkygearResponse) return returned;
+    if (returned instanceof Response) {
+      const { status: statusCode, headers } = returned;
+      return new SkygearResponse({
+        statusCode,
+        headers,
+        body: Buffer.from(await returned.arrayBuffer())
+      });
+    }
+    if (returned === undefined) return new SkygearResponse({ statusCode: 204 });
+    return new SkygearResponse({ body: returned });
+  }
+
+  text() {
+    return this.body.toString('utf8');
+  }
+
+  json() {
+    return JSON.parse(this.text());
+  }
+
+  static fromWire({ status, header, body }) {
+    const bytes = Buffer.from(body ?? '', 'base64');
+    return new SkygearResponse({ statusCode: status, headers: header ?? {}, body: bytes });
+  }
+
+  toWire() {
+    const { statusCode: status, headers, body } = this;
+    return { status, header: headersToWire(headers), body: body.toString('base64') };
+  }
+}
+
+/** Returns the bytes of a body, and the type that they have if nobody says otherwise. */
+function bytesOf(body) {
+  if (body === '') return [Buffer.alloc(0), null];
+  if (typeof body === 'string') return [Buffer.from(body), 'text/plain; charset=utf-8'];
+  if (ArrayBuffer.isView(body)) {
+    const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+    return [bytes, body.byteLength > 0 ? 'application/octet-stream' : null];
+  }
+  return [Buffer.from(JSON.stringify(encode(body))), 'application/json'];
+}
+
+/** Makes headers of an object whose values are texts, or lists of several with one name. */
+function headersOf(object) {
+  const headers = new Headers();
+  for (const [name, values] of Object.entries(object)) {
+    for (const value of [values].flat()) headers.append(name, String(value));
+  }
+  return headers;
+}
+
+function headersToWire(headers) {
+  const wire = {};
+  for (const [name, value] of headers) {
+    if (name !== 'set-cookie') wire[canonical(name)] = [value];
+  }
+  // Cookies cannot be joined with commas as other values can.
+  const cookies = headers.getSetCookie?.() ?? [];
+  return cookies.length === 0 ? wire : { ...wire, 'Set-Cookie': cookies };
+}
+
+/** `x-request-id` as `X-Request-Id`. */
+const canonical = (name) => name.replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());

@@ -1,0 +1,191 @@
+/** A plugin: its functions, and what it needs to run. */
+
+import { hostname } from 'node:os';
+
+import { Api } from './api.js';
+import { answer } from './dispatch.js';
+import { Refused } from './errors.js';
+import { makeLog } from './log.js';
+import { Points } from './points.js';
+import { currentRequest } from './running.js';
+import { MAX_MESSAGE } from './session.js';
+import { HANDLER, StaticAssets } from './static.js';
+import { Worker } from './worker.js';
+
+const DRAIN_MS = 30_000;
+
+/**
+ * What a plugin does, and the server that it does it for. Settings that are not given come from the
+ * environment: `PLUGIN_NAME`, `SKYGEAR_ENDPOINT`, `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`.
+ *
+ * Functions may be async. The last argument of each is `{context, signal, api, delivery, progress}`.
+ */
+export class Plugin {
+  points = new Points();
+  #settings;
+  #assets = new StaticAssets();
+  #line = { caller: null };
+  #worker = null;
+
+  constructor(name = undefined, settings = {}) {
+    this.#settings = { ...settings, ...(name === undefined ? {} : { name }) };
+    this.api = new Api(this.#line);
+  }
+
+  // -- what the plugin offers --------------------------------------------------------------------
+
+  /** A lambda, an action of the plugin's own: `fn(param, options)`, `param.args` is the client's. */
+  op(name, fn, options) {
+    this.points.addOp(name, fn, options);
+  }
+
+  /** Answers HTTP requests to a path; with `/` at its end to all below, too: `fn(request, options)`. */
+  handler(path, fn, options) {
+    this.points.addHandler(path, fn, options);
+  }
+
+  /** May change a record before it is saved, or refuse it: `fn(record, original, options)`. */
+  beforeSave(type, fn, options) {
+    this.points.addHook('beforeSave', type, fn, options);
+  }
+
+  /** Told of every saved record, at least once, also after an absence. */
+  afterSave(type, fn, options) {
+    this.points.addHook('afterSave', type, fn, options);
+  }
+
+  /** May refuse a deletion. */
+  beforeDelete(type, fn, options) {
+    this.points.addHook('beforeDelete', type, fn, options);
+  }
+
+  /** Told of every deleted record, as `afterSave` is of saved ones. */
+  afterDelete(type, fn, options) {
+    this.points.addHook('afterDelete', type, fn, options);
+  }
+
+  /** Runs by a spec (`@hourly`, `0 30 8 * * MON-FRI`), or every so many seconds: `fn(options)`. */
+  every(spec, fn, options) {
+    this.points.addTimer(spec, fn, options);
+  }
+
+  /** Somebody who knows who users are: an object, or a class, with `login(param, options)`. */
+  provides(kind, id, provider, options) {
+    if (kind !== 'auth') throw new TypeError(`providers are of kind auth, not ${kind}`);
+    this.points.addProvider(id, provider, options);
+  }
+
+  /** Told of an event: `fn(param, options)`. */
+  event(name, fn) {
+    this.points.addEvent(name, fn);
+  }
+
+  /** Serves the files of a folder, which `fn` returns, below `/static/<prefix>/`. */
+  staticAsset(prefix, fn) {
+    if (this.#assets.folders.size === 0) {
+      this.handler(HANDLER, (request) => this.#assets.serve(request), { method: 'GET' });
+    }
+    this.#assets.add(prefix, fn);
+  }
+
+  // -- running -----------------------------------------------------------------------------------
+
+  /** The request that the running function answers, with its `context`; null outside of one. */
+  get current() {
+    const running = currentRequest();
+    return running === null ? null : this.#optionsFor(running);
+  }
+
+  /** `connecting`, `registering`, `registered`, `initialized`, `ready`; `stopped` when it does not run. */
+  get state() {
+    return this.#worker?.state ?? 'stopped';
+  }
+
+  /** Answers a request; for workers and tests. */
+  answer(running) {
+    return answer(this.points, running.request, this.#optionsFor(running));
+  }
+
+  #optionsFor(running) {
+    const { context, delivery } = running.request;
+    const { signal } = running;
+    return { context, delivery, signal, api: this.api, progress: () => running.progress() };
+  }
+
+  /** Says where calls of `api` go; for workers and tests. */
+  connectTo(caller) {
+    this.#line.caller = caller;
+  }
+
+  /** The settings of a worker: what was given, then the environment. */
+  settings(overrides = {}) {
+    const given = { ...this.#settings, ...overrides };
+    const { env } = process;
+    const name = given.name ?? env.PLUGIN_NAME;
+    if (!name) throw new TypeError("the plugin has no name: new Plugin('NAME'), or PLUGIN_NAME");
+    return {
+      name,
+      endpoint: given.endpoint ?? env.SKYGEAR_ENDPOINT ?? 'http://127.0.0.1:3000',
+      masterKey: given.masterKey ?? env.MASTER_KEY ?? '',
+      window: number('window', given.window ?? env.PLUGIN_WINDOW, 16),
+      generation: number('generation', given.generation ?? env.PLUGIN_GENERATION, 0),
+      maxMessage: given.maxMessage ?? MAX_MESSAGE,
+      drainMs: given.drainMs ?? DRAIN_MS,
+      from: given.from,
+      worker: `${hostname()}:${process.pid}`,
+      log: given.log ?? makeLog()
+    };
+  }
+
+  /** Serves until `stop`; comes back whenever the connection breaks. Throws `Refused`. */
+  async serve(overrides = {}) {
+    this.#worker = new Worker(this, this.settings(overrides));
+    this.connectTo(this.#worker);
+    try {
+      await this.#worker.serve();
+    } finally {
+      this.connectTo(null);
+      this.#worker = null;
+    }
+  }
+
+  /** Finishes what is under way, then ends `serve`. */
+  stop() {
+    this.#worker?.stop();
+  }
+
+  /** Changes how many requests are taken at once; 0 pauses. */
+  setWindow(size) {
+    this.#worker?.setWindow(size);
+  }
+
+  /**
+   * Serves until SIGTERM or SIGINT, then finishes what is under way. A second signal ends the process
+   * at once; so does the server when it will not have the plugin.
+   */
+  async run(overrides = {}) {
+    const { log } = this.settings(overrides);
+    let numSignals = 0;
+    const onSignal = () => {
+      numSignals += 1;
+      if (numSignals > 1) process.exit(130);
+      this.stop();
+    };
+    for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, onSignal);
+    try {
+      await this.serve({ ...overrides, log });
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      log.error(`the server refuses this plugin: ${error.message}`);
+      process.exitCode = 1;
+    } finally {
+      for (const signal of ['SIGTERM', 'SIGINT']) process.off(signal, onSignal);
+    }
+  }
+}
+
+function number(name, given, otherwise) {
+  const value = Number(given ?? otherwise);
+  if (Number.isSafeInteger(value) && value >= 0) return value;
+  throw new TypeError(`${name} should be a number, not ${given}`);
+}

@@ -1,0 +1,113 @@
+/** The extension points of a plugin: what `init` answers, and the functions behind it. */
+
+const METHODS = ['GET', 'POST', 'PUT'];
+const CATCH_UP = ['all', 'latest', 'none'];
+
+/** Everything that was registered, by name. */
+export class Points {
+  ops = new Map();
+  /** By name and method. */
+  handlers = new Map();
+  hooks = new Map();
+  timers = new Map();
+  providers = new Map();
+  /** Several functions may listen to one event. */
+  events = new Map();
+  #lists = { op: [], handler: [], hook: [], timer: [], provider: [] };
+
+  /** Returns what the server is told: every list, also those without points. */
+  registration() {
+    const event = [...this.events.keys()].map((name) => ({ name }));
+    return { ...this.#lists, event };
+  }
+
+  addOp(name, fn, options = {}) {
+    wanted('lambda', name, fn, options, ['keyRequired', 'userRequired', ...CALL]);
+    this.#add('lambda', this.ops, name, fn);
+    this.#lists.op.push({ name, ...access(options), ...policy(options) });
+  }
+
+  addHandler(path, fn, options = {}) {
+    wanted('handler', path, fn, options, ['method', 'keyRequired', 'userRequired', ...CALL]);
+    const methods = [options.method ?? METHODS].flat().map((method) => method.toUpperCase());
+    for (const method of methods) this.#add('handler', this.handlers, `${method} ${path}`, fn);
+    this.#lists.handler.push({ name: path, methods, ...access(options), ...policy(options) });
+  }
+
+  addHook(trigger, type, fn, options = {}) {
+    const isAfter = trigger.startsWith('after');
+    const own = ['name', 'async', 'timeoutMs', isAfter ? 'catchUp' : 'idempotent'];
+    wanted(`${trigger} hook`, type, fn, options, own);
+    if (options.catchUp !== undefined && !CATCH_UP.includes(options.catchUp)) {
+      throw new TypeError(`catchUp should be one of ${CATCH_UP.join(', ')}`);
+    }
+    // The server keeps a hook's deliveries by its name while the plugin is away, so that it has to
+    // be the same at every start.
+    const name = options.name ?? [type, trigger, fn.name].filter(Boolean).join('.');
+    this.#add('hook', this.hooks, name, { trigger, type, fn });
+    const isAsync = options.async === true;
+    this.#lists.hook.push({ name, type, trigger, async: isAsync, ...policy(options) });
+  }
+
+  addTimer(spec, fn, options = {}) {
+    const name = options.name ?? fn?.name;
+    wanted('timer', name, fn, options, ['name', 'timeoutMs', 'timeZone', 'overlap']);
+    this.#add('timer', this.timers, name, fn);
+    const { timeZone: time_zone, overlap } = options;
+    const when = { spec: timerSpec(spec), ...given({ time_zone, overlap }) };
+    this.#lists.timer.push({ name, ...when, ...policy(options) });
+  }
+
+  addProvider(id, provider, options = {}) {
+    // v1's are classes.
+    const made = typeof provider === 'function' ? new provider() : provider;
+    if (typeof made?.login !== 'function') throw new TypeError(`auth provider ${id} has no login`);
+    wanted('auth provider', id, made.login, options, CALL);
+    this.#add('auth provider', this.providers, id, made);
+    this.#lists.provider.push({ type: 'auth', id, name: id, ...policy(options) });
+  }
+
+  addEvent(name, fn) {
+    wanted('event', name, fn, {}, []);
+    this.events.set(name, [...(this.events.get(name) ?? []), fn]);
+  }
+
+  #add(kind, known, name, value) {
+    if (known.has(name)) {
+      throw new Error(`there is a ${kind} ${name} already; give this one a name of its own`);
+    }
+    known.set(name, value);
+  }
+}
+
+const CALL = ['timeoutMs', 'idempotent'];
+
+/** Sees to it that a point has a name and a function, and no option that would do nothing. */
+function wanted(kind, name, fn, options, known) {
+  if (typeof name !== 'string' || name === '') throw new TypeError(`a ${kind} needs a name`);
+  if (typeof fn !== 'function') throw new TypeError(`${kind} ${name} needs a function`);
+  const unknown = Object.keys(options).filter((option) => !known.includes(option));
+  if (unknown.length > 0) {
+    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; there are ${known.join(', ')}`);
+  }
+}
+
+const access = ({ keyRequired = false, userRequired = false }) => ({
+  key_required: keyRequired,
+  user_required: userRequired
+});
+
+const policy = ({ timeoutMs: timeout_ms, idempotent, catchUp: catch_up }) =>
+  given({ timeout_ms, idempotent, catch_up });
+
+/** Leaves out what was not given: the server knows better than this package what is usual. */
+function given(members) {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
+}
+
+/** Returns when a timer runs, in the server's words; a number is so many seconds. */
+function timerSpec(spec) {
+  if (typeof spec === 'string') return spec;
+  if (typeof spec === 'number' && spec >= 1) return `@every ${spec}s`;
+  throw new TypeError(`a timer runs by a spec, or every so many seconds (at least 1), not ${spec}`);
+}

@@ -1,0 +1,166 @@
+/** Records: fields as properties, with a name, an owner, and an access list. */
+
+import { randomUUID } from 'node:crypto';
+
+import { withLevel } from './access.js';
+import { decode, encode } from './values.js';
+
+/**
+ * A record.
+ *
+ *     const note = new Record('note', { title: 'hi' });     // gets an id of its own
+ *     const same = new Record('note/1', { title: 'hi' });
+ *     note.title, note._id, note.access
+ *
+ * Fields are the record's own properties. What the server keeps about it (owner, times) is there to
+ * read; it is sent back as it came, and the server has the last word about it.
+ */
+export class Record {
+  #id;
+  /** Members whose names begin with `_`, as they came. */
+  #meta = {};
+  #access = undefined;
+
+  constructor(id, fields = {}) {
+    if (!/^[^/]+(\/.+)?$/s.test(id)) throw new TypeError(`not a type or an id: ${id}`);
+    this.#id = id.includes('/') ? id : `${id}/${randomUUID()}`;
+    for (const [name, value] of Object.entries(fields)) this.#define(name, value);
+  }
+
+  /** Fields hide accessors of the same name, such as a field `id`; names with `_` never clash. */
+  #define(name, value) {
+    if (name.startsWith('_')) throw new TypeError(`names with _ belong to the server: ${name}`);
+    Object.defineProperty(this, name, {
+      value,
+      enumerable: true,
+      configurable: true,
+      writable: true
+    });
+  }
+
+  /** Type and key: `note/1`. */
+  get _id() {
+    return this.#id;
+  }
+
+  get id() {
+    return this.#id;
+  }
+
+  get recordType() {
+    return this.#id.slice(0, this.#id.indexOf('/'));
+  }
+
+  get recordID() {
+    return this.#id.slice(this.#id.indexOf('/') + 1);
+  }
+
+  /** Who may read and write; null is everybody, undefined leaves it to the server. */
+  get access() {
+    return this.#access;
+  }
+
+  set access(entries) {
+    this.#access = entries;
+  }
+
+  get ownerID() {
+    return this.#meta._ownerID ?? null;
+  }
+
+  get createdAt() {
+    return dateOf(this.#meta._created_at);
+  }
+
+  get createdBy() {
+    return this.#meta._created_by ?? null;
+  }
+
+  get updatedAt() {
+    return dateOf(this.#meta._updated_at);
+  }
+
+  get updatedBy() {
+    return this.#meta._updated_by ?? null;
+  }
+
+  /** What came along and is not stored, such as included records. */
+  get $transient() {
+    const entries = Object.entries(this.#meta._transient ?? {});
+    return Object.fromEntries(entries.map(([name, value]) => [name, included(value)]));
+  }
+
+  // -- access, by the names of v1 ----------------------------------------------------------------
+
+  setPublicNoAccess() {
+    this.#change({ public: true }, null);
+  }
+
+  setPublicReadOnly() {
+    this.#change({ public: true }, 'read');
+  }
+
+  setPublicReadWriteAccess() {
+    this.#change({ public: true }, 'write');
+  }
+
+  setNoAccessForUser(user) {
+    this.#change({ user_id: keyOf(user) }, null);
+  }
+
+  setReadOnlyForUser(user) {
+    this.#change({ user_id: keyOf(user) }, 'read');
+  }
+
+  setReadWriteAccessForUser(user) {
+    this.#change({ user_id: keyOf(user) }, 'write');
+  }
+
+  setNoAccessForRole(role) {
+    this.#change({ role: String(role.name ?? role) }, null);
+  }
+
+  setReadOnlyForRole(role) {
+    this.#change({ role: String(role.name ?? role) }, 'read');
+  }
+
+  setReadWriteAccessForRole(role) {
+    this.#change({ role: String(role.name ?? role) }, 'write');
+  }
+
+  #change(whom, level) {
+    this.#access = withLevel(this.#access, whom, level);
+  }
+
+  // -- on the wire -------------------------------------------------------------------------------
+
+  static fromWire(wire) {
+    const record = new Record(wire._id);
+    for (const [name, value] of Object.entries(wire)) {
+      if (name === '_access') record.access = value;
+      else if (name.startsWith('_')) record.#meta[name] = value;
+      else record.#define(name, decode(value));
+    }
+    return record;
+  }
+
+  toWire() {
+    const fields = Object.entries(this).map(([name, value]) => [name, encode(value)]);
+    const access = this.#access === undefined ? {} : { _access: this.#access };
+    return { ...this.#meta, _id: this.#id, ...access, ...Object.fromEntries(fields) };
+  }
+
+  /** As it travels; so a record shows its parts in logs and comparisons. */
+  toJSON() {
+    return this.toWire();
+  }
+}
+
+const dateOf = (text) => (typeof text === 'string' ? new Date(text) : null);
+
+/** Returns the key of a user, who is given as such or as a record. */
+const keyOf = (user) => (typeof user === 'string' ? user : user.recordID);
+
+function included(wire) {
+  return wire?._type === 'record' ? Record.fromWire(wire) : decode(wire);
+}

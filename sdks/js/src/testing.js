@@ -1,0 +1,206 @@
+/**
+ * Runs a plugin in tests, without a server.
+ *
+ *     const tester = new PluginTester(plugin);
+ *     tester.onAction('record:query', [new Record('note/1', { title: 'hi' })]);
+ *     assert.deepEqual(await tester.lambda('note:titles', [], { userId: 'u1' }), ['hi']);
+ *     const saved = await tester.beforeSave(new Record('note/2', { title: ' trim me ' }));
+ *
+ * Everything passes through JSON as it would on its way to a server; calls that the plugin makes are
+ * kept in `calls`, and answered with what the test says.
+ */
+
+import { ApiError, ErrorCodes, errorToWire, SkytrailError } from './errors.js';
+import { HandlerRequest, SkygearResponse } from './http.js';
+import { Record } from './record.js';
+import { Running } from './running.js';
+import { decode, encode } from './values.js';
+
+const STARTING = ['after-config', 'before-plugins-ready', 'after-plugins-ready', 'server-ready'];
+
+/** A server that is not there. See the module. */
+export class PluginTester {
+  /** The payloads of the calls that the plugin made, values decoded. */
+  calls = [];
+  /** What the plugin published: `{channels, data}`. */
+  published = [];
+  /** How often the plugin said that it still works on a delivery. */
+  numProgress = 0;
+  #plugin;
+  #answers = new Map();
+  #numRequests = 0;
+
+  constructor(plugin) {
+    this.#plugin = plugin;
+    plugin.connectTo(this);
+  }
+
+  // -- the server that the plugin sees -----------------------------------------------------------
+
+  /**
+   * Says what an action is answered with: a result, an error, or a function of the payload that
+   * returns or throws either. Records may stand where the server would send them.
+   */
+  onAction(action, answer) {
+    this.#answers.set(action, answer);
+  }
+
+  /** Takes a call of the plugin. */
+  async call(payload) {
+    const seen = decode(travel(payload));
+    this.calls.push(seen);
+    try {
+      return { status: 200, body: { result: travel(withRecords(await this.#answer(seen))) } };
+    } catch (error) {
+      return { status: error.status ?? 400, body: { error: travel(errorToWire(error)) } };
+    }
+  }
+
+  async #answer(seen) {
+    const { action, channels, data } = seen;
+    if (action === 'pubsub:publish') {
+      this.published.push({ channels, data });
+      return null;
+    }
+    if (!this.#answers.has(action)) {
+      const message = `the test has no answer to ${action}`;
+      throw new ApiError(message, ErrorCodes.UndefinedOperation, null, 404);
+    }
+    const answer = this.#answers.get(action);
+    const result = typeof answer === 'function' ? await answer(seen) : answer;
+    if (result instanceof Error) throw result;
+    return result;
+  }
+
+  // -- what the server asks ----------------------------------------------------------------------
+
+  /** Sends the events of a start; returns the points, as the server learns of them. */
+  async start(config = { app: { name: 'test' } }) {
+    await this.event('before-config', { config });
+    const registration = await this.event('init', { config });
+    for (const name of STARTING) await this.event(name, { config });
+    return registration;
+  }
+
+  event(name, param = {}) {
+    return this.ask('event', name, encode(param));
+  }
+
+  /** Calls a lambda; `args` is a list or an object. */
+  async lambda(name, args = undefined, options = {}) {
+    const param = args === undefined ? { action: name } : { action: name, args: encode(args) };
+    return decode(await this.ask('op', name, param, options)) ?? null;
+  }
+
+  /** Sends an HTTP request to the handler of its path; returns a `SkygearResponse`. */
+  async request(method, url, { body = '', headers = {}, ...options } = {}) {
+    const { pathname: path, search } = new URL(url, 'http://test');
+    const queryString = search.slice(1);
+    const request = new HandlerRequest({ method, path, queryString, headers, body });
+    const wire = await this.ask('handler', this.#handler(method, path), request.toWire(), options);
+    return SkygearResponse.fromWire(wire);
+  }
+
+  /** Finds a handler as the server does: the exact path, else the longest one above it. */
+  #handler(method, path) {
+    const fitting = [...this.#plugin.points.handlers.keys()]
+      .map((key) => key.split(' '))
+      .map(([its, name]) => ({ its, name, at: `/${name.replaceAll(':', '/').replace(/^\/+/, '')}` }))
+      .filter(({ its, at }) => its === method && (at === path || isBelow(path, at)))
+      .sort((one, other) => other.at.length - one.at.length);
+    if (fitting.length > 0) return fitting[0].name;
+    const message = `no handler for ${method} ${path}`;
+    throw new ApiError(message, ErrorCodes.UndefinedOperation, null, 404);
+  }
+
+  /** Runs the hooks that a save would run; returns what would be stored. */
+  beforeSave(record, original = null, options = {}) {
+    return this.#hooks('beforeSave', record, original, options);
+  }
+
+  /** Runs the hooks that a save would be followed by. */
+  async afterSave(record, original = null, options = {}) {
+    await this.#hooks('afterSave', record, original, { delivery: this.#delivery(), ...options });
+  }
+
+  /** Runs the hooks that a deletion would run. */
+  async beforeDelete(record, options = {}) {
+    await this.#hooks('beforeDelete', record, null, options);
+  }
+
+  /** Runs the hooks that a deletion would be followed by. */
+  async afterDelete(record, options = {}) {
+    await this.#hooks('afterDelete', record, null, { delivery: this.#delivery(), ...options });
+  }
+
+  /** Runs a timer now. */
+  async runTimer(name) {
+    await this.ask('timer', name, null);
+  }
+
+  /** Asks an auth provider who somebody is. */
+  async login(id, authData) {
+    return decode(await this.ask('provider', id, { action: 'login', auth_data: encode(authData) }));
+  }
+
+  /**
+   * Sends any request; returns its result as it travels, or throws the `ApiError` that the server
+   * would learn of. Options: `userId`, `context`, `timeoutMs`, `delivery`.
+   */
+  async ask(kind, name, param, { userId, context = {}, timeoutMs = 30_000, delivery = null } = {}) {
+    this.#numRequests += 1;
+    const user = userId === undefined ? {} : { user_id: userId, access_key_type: 'client' };
+    const request = {
+      id: `r${this.#numRequests}`,
+      kind,
+      name,
+      param: travel(param),
+      context: { ...user, ...context },
+      timeoutMs,
+      delivery,
+      session: 1
+    };
+    const running = new Running(request, () => (this.numProgress += 1));
+    this.#plugin.connectTo(this);
+    try {
+      return travel(await running.run(() => this.#plugin.answer(running)));
+    } catch (thrown) {
+      const error = ApiError.fromWire(travel(errorToWire(thrown)));
+      error.cause = thrown;
+      throw error;
+    } finally {
+      running.finish();
+    }
+  }
+
+  #delivery() {
+    const position = this.#numRequests + 1;
+    return { id: `${position}/test`, position, attempt: 1, at: new Date(), catchingUp: false };
+  }
+
+  async #hooks(trigger, record, original, options) {
+    let wire = recordToWire(record);
+    const before = original === null ? null : recordToWire(original);
+    for (const [name, hook] of this.#plugin.points.hooks) {
+      if (hook.trigger !== trigger || hook.type !== record.recordType) continue;
+      const answer = await this.ask('hook', name, { record: wire, original: before }, options);
+      if (trigger === 'beforeSave') wire = answer;
+    }
+    return Record.fromWire(wire);
+  }
+}
+
+const isBelow = (path, at) => at.endsWith('/') && path.startsWith(at);
+
+/** Takes a value through JSON, as if it were sent. */
+const travel = (value) => (value === undefined ? null : JSON.parse(JSON.stringify(value)));
+
+const recordToWire = (record) => ({ _type: 'record', _access: null, ...record.toWire() });
+
+/** Writes a result with records, and errors, in their slots. */
+function withRecords(value) {
+  if (value instanceof Record) return recordToWire(value);
+  if (value instanceof SkytrailError) return { _type: 'error', ...value.toJSON() };
+  if (Array.isArray(value)) return value.map(withRecords);
+  return encode(value);
+}

@@ -1,0 +1,156 @@
+/**
+ * Values that JSON has no form for: dates, references, places, files, records.
+ *
+ * They travel as objects with a `$type`. A value whose type this package does not know goes back as
+ * it came.
+ */
+
+import { Record } from './record.js';
+
+/** A value that points at a record. */
+export class Reference {
+  /** `target` is an id such as `note/1`, or a record. */
+  constructor(target) {
+    this.id = typeof target === 'string' ? target : target._id;
+    if (!/^[^/]+\/./.test(this.id ?? '')) {
+      throw new TypeError(`a record id should be type/key, not ${this.id}`);
+    }
+  }
+}
+
+/** A point on earth, in degrees. */
+export class Geolocation {
+  constructor(latitude, longitude) {
+    this.latitude = latitude;
+    this.longitude = longitude;
+  }
+}
+
+/** A file. `url` is signed, and good for some minutes; it is never stored. */
+export class Asset {
+  constructor({ name, contentType = undefined, url = undefined }) {
+    this.name = name;
+    this.contentType = contentType;
+    this.url = url;
+  }
+}
+
+/** Saved into a field, it makes the server number the records. */
+export class Sequence {}
+
+/** A value whose type the server does not know. */
+export class UnknownValue {
+  constructor(underlyingType = undefined) {
+    this.underlyingType = underlyingType;
+  }
+}
+
+/** A shape, as GeoJSON. */
+export class GeoJSON {
+  constructor(value) {
+    this.value = value;
+  }
+}
+
+/** A value with a `$type` that this package does not know. */
+export class ForeignValue {
+  constructor(wire) {
+    this.wire = wire;
+  }
+}
+
+/**
+ * Dates as they came: the server keeps parts of a millisecond, for which a `Date` has no room. A date
+ * that nobody changed goes back with them.
+ */
+const exactDates = new WeakMap();
+
+function readDate(wire) {
+  const date = new Date(wire.$date);
+  if (Number.isNaN(date.getTime())) throw new TypeError(`not a date: ${wire.$date}`);
+  exactDates.set(date, { time: date.getTime(), text: wire.$date });
+  return date;
+}
+
+function writeDate(date) {
+  const exact = exactDates.get(date);
+  if (exact !== undefined && exact.time === date.getTime()) return exact.text;
+  if (Number.isNaN(date.getTime())) throw new TypeError('a Date that is not valid cannot be sent');
+  return date.toISOString();
+}
+
+const READERS = new Map(
+  Object.entries({
+    date: readDate,
+    ref: (wire) => new Reference(wire.$id),
+    geo: (wire) => new Geolocation(wire.$lat, wire.$lng),
+    asset: (wire) =>
+      new Asset({ name: wire.$name, contentType: wire.$content_type, url: wire.$url }),
+    seq: () => new Sequence(),
+    unknown: (wire) => new UnknownValue(wire.$underlying_type),
+    geojson: (wire) => new GeoJSON(wire.$val),
+    record: (wire) => Record.fromWire(wire.$record)
+  })
+);
+
+/** Turns typed objects into values, at any depth. */
+export function decode(wire) {
+  if (Array.isArray(wire)) return wire.map(decode);
+  if (typeof wire !== 'object' || wire === null) return wire;
+  if ('$type' in wire) return READERS.get(wire.$type)?.(wire) ?? new ForeignValue(wire);
+  return mapObject(wire, decode);
+}
+
+const WRITERS = [
+  [Date, (date) => ({ $type: 'date', $date: writeDate(date) })],
+  [Reference, (reference) => ({ $type: 'ref', $id: reference.id })],
+  [Geolocation, (place) => ({ $type: 'geo', $lng: place.longitude, $lat: place.latitude })],
+  [
+    Asset,
+    (asset) => ({
+      $type: 'asset',
+      $name: asset.name,
+      $content_type: asset.contentType,
+      $url: asset.url
+    })
+  ],
+  [Sequence, () => ({ $type: 'seq' })],
+  [UnknownValue, (value) => ({ $type: 'unknown', $underlying_type: value.underlyingType })],
+  [GeoJSON, (shape) => ({ $type: 'geojson', $val: shape.value })],
+  [ForeignValue, (foreign) => foreign.wire]
+];
+
+/** Turns values into typed objects, at any depth. Throws `TypeError` for what cannot be sent. */
+export function encode(value) {
+  switch (typeof value) {
+    case 'string':
+    case 'boolean':
+    case 'undefined':
+      return value;
+    case 'number':
+      if (!Number.isFinite(value)) throw new TypeError(`${value} cannot be sent`);
+      return value;
+    case 'object':
+      return value === null ? null : encodeObject(value);
+    default:
+      throw new TypeError(`a ${typeof value} cannot be sent`);
+  }
+}
+
+function encodeObject(value) {
+  if (Array.isArray(value)) return Array.from(value, (item) => encode(item) ?? null);
+  if (value instanceof Record) return { $type: 'record', $record: value.toWire() };
+  for (const [type, write] of WRITERS) if (value instanceof type) return write(value);
+  if (ArrayBuffer.isView(value)) {
+    throw new TypeError('bytes cannot be sent in JSON: store a file, or write them as text');
+  }
+  if (typeof value.toJSON === 'function') return encode(value.toJSON());
+  if (value instanceof Map) return mapObject(Object.fromEntries(value), encode);
+  if (value instanceof Set) return encodeObject([...value]);
+  return mapObject(value, encode);
+}
+
+/** As `Object.fromEntries` makes it: a member named `__proto__` stays a member. */
+function mapObject(object, change) {
+  return Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
+}

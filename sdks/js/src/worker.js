@@ -1,0 +1,284 @@
+/**
+ * A worker: the connection to the server, kept up, and the requests that come over it.
+ *
+ * What the messages mean is the session's business (`session`), what a request is answered with is
+ * the service's (`Plugin`). Functions run side by side, and nothing here waits for them, so that
+ * pings are answered and nested requests are taken whatever they do.
+ */
+
+import { Backoff, isFinal, isSessionLost } from './backoff.js';
+import { Calls, Gate } from './calls.js';
+import { ConnectionLost, errorToWire, Refused, SkytrailError } from './errors.js';
+import { ProtocolError } from './messages.js';
+import { currentRequest, Running } from './running.js';
+import { Session } from './session.js';
+import { openSocket } from './socket.js';
+
+const CALL_TIMEOUT_MS = 60_000;
+/** The server waits so long for what runs; then it takes a little to close. */
+const CLOSE_GRACE_MS = 2000;
+const TICK_MS = 1000;
+
+/** See the module. `options` are the plugin's, with everything filled in. */
+export class Worker {
+  #service;
+  #options;
+  #session;
+  #open;
+  #log;
+  #backoff = new Backoff();
+  #calls = new Calls();
+  #running = new Map();
+  #opened = new Gate();
+  #socket = null;
+  #ticker = null;
+  #problems = [];
+  #state = 'connecting';
+  #isStopping = false;
+  /** The session in which the server was asked to drain. */
+  #drainedSession = null;
+  /** The server drains this worker, and wants no other. */
+  #isReplaced = false;
+  #isDone = false;
+  #wake = () => {};
+
+  constructor(service, options, open = openSocket) {
+    const { name: plugin, worker, generation, window, maxMessage, from } = options;
+    this.#service = service;
+    this.#options = options;
+    this.#log = options.log;
+    this.#open = open;
+    this.#session = new Session({ plugin, worker, generation, window, maxMessage, from });
+  }
+
+  /** `connecting`, `registering`, `registered`, or what the server says, such as `ready`. */
+  get state() {
+    return this.#state;
+  }
+
+  /** Serves until `stop`; connects again whenever the connection breaks. Throws `Refused`. */
+  async serve() {
+    try {
+      while (!this.#isDone) {
+        const ending = await this.#connect();
+        if (this.#isDone) break;
+        this.#refuse(ending);
+        if (isSessionLost(ending)) this.#session.forget();
+        const pause = this.#backoff.pauseMs(ending);
+        this.#log.warn(`no connection: ${ending.reason}; next try in ${Math.round(pause)} ms`);
+        await this.#pause(pause);
+      }
+    } finally {
+      this.#abandon('the worker has ended');
+    }
+  }
+
+  #refuse({ closeCode, reason }) {
+    if (!isFinal({ closeCode })) return;
+    const problems = this.#problems.map(({ list, name, message }) => `${list} ${name}: ${message}`);
+    const text = [`${closeCode} ${reason}`, ...problems].join('\n');
+    throw new Refused(text, closeCode, this.#problems);
+  }
+
+  /** Lives through one socket; returns how it ended. */
+  #connect() {
+    return new Promise((resolve) => {
+      const onEnd = (ending) => {
+        clearInterval(this.#ticker);
+        this.#socket = null;
+        this.#session.disconnect();
+        if (this.#isStopping && this.#hasNothingLeft()) this.#finish();
+        resolve(ending);
+      };
+      const onOpen = () => {
+        this.#session.connect(performance.now());
+        this.#tickEvery(TICK_MS);
+        this.#flush();
+      };
+      const onText = (text) => this.#receive(text);
+      this.#socket = this.#open(this.#options, { onOpen, onText, onEnd });
+    });
+  }
+
+  #tickEvery(ms) {
+    clearInterval(this.#ticker);
+    this.#ticker = setInterval(() => {
+      if (this.#session.tick(performance.now())) return this.#flush();
+      this.#log.warn('the server is silent');
+      this.#socket?.terminate();
+    }, ms);
+  }
+
+  #pause(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => (clearTimeout(timer), resolve());
+    });
+  }
+
+  #flush() {
+    if (this.#socket === null) return;
+    for (const text of this.#session.takeOutput(performance.now())) this.#socket.send(text);
+  }
+
+  // -- what the server says ----------------------------------------------------------------------
+
+  #receive(text) {
+    try {
+      const event = this.#session.receive(text, performance.now());
+      if (event !== null) this.#take(event);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#log.error(`the server breaks the protocol: ${error.message}`);
+      this.#session.forget();
+      this.#socket?.close(4002, error.message);
+    }
+    this.#flush();
+  }
+
+  #take(event) {
+    switch (event.type) {
+      case 'welcome':
+        return this.#welcomed(event);
+      case 'request':
+        return void this.#start(event.request);
+      case 'cancel':
+        return this.#running.get(event.id)?.cancel(event.reason);
+      case 'reply':
+        return this.#calls.take(event.id, event.reply);
+      case 'registered':
+        return this.#registered(event);
+      case 'state':
+        this.#state = event.state;
+        return this.#log.info(`plugin ${this.#options.name} is ${event.state}`);
+      case 'drain':
+        this.#isReplaced = !event.reconnect;
+        return this.#log.info(`the server drains this worker: ${event.reason}`);
+      case 'drained':
+        if (this.#isStopping || this.#isReplaced) this.#finish();
+        return undefined;
+      default:
+        return this.#log.warn(event.text);
+    }
+  }
+
+  #welcomed({ isResumed, isLost }) {
+    this.#backoff.reset();
+    if (isLost) this.#abandon('connection-lost');
+    if (!isResumed) this.#state = 'registering';
+    this.#log.info(`${isResumed ? 'resumed at' : 'connected to'} ${this.#options.endpoint}`);
+    this.#tickEvery(Math.min(TICK_MS, this.#session.limits.heartbeatMs / 4));
+    if (this.#isStopping && this.#drainedSession !== this.#session.number) this.#drain();
+    this.#opened.open();
+  }
+
+  #registered({ isOk, points, problems }) {
+    this.#problems = problems;
+    if (isOk) this.#state = 'registered';
+    const counts = Object.entries(points).map(([kind, number]) => `${kind}: ${number}`);
+    if (isOk) this.#log.info(`registered ${counts.join(', ')}`);
+    for (const { list, name, message } of problems) {
+      this.#log.error(`refused: ${list} ${name}: ${message}`);
+    }
+  }
+
+  /** Ends what belongs to a session that is over: requests with their calls, other calls. */
+  #abandon(reason) {
+    for (const running of this.#running.values()) running.cancel(reason);
+    this.#running.clear();
+    this.#calls.fail();
+  }
+
+  // -- requests ----------------------------------------------------------------------------------
+
+  async #start(request) {
+    const running = new Running(request, () => {
+      this.#session.progress(request);
+      this.#flush();
+    });
+    this.#running.set(request.id, running);
+    const outcome = await running.run(() => this.#outcome(running));
+    running.finish();
+    if (this.#running.get(request.id) === running) this.#running.delete(request.id);
+    this.#session.respond(request, outcome);
+    this.#flush();
+  }
+
+  async #outcome(running) {
+    const { kind, name } = running.request;
+    try {
+      return { result: await this.#service.answer(running) };
+    } catch (thrown) {
+      const isKnown = thrown instanceof SkytrailError;
+      // What a function throws because it was told to stop is no failure of its own.
+      if (!isKnown && running.signal.aborted) return { error: errorToWire(running.signal.reason) };
+      if (!isKnown) {
+        this.#log.error(`${kind} ${name} failed: ${thrown?.stack ?? thrown}`);
+      }
+      return { error: errorToWire(thrown) };
+    }
+  }
+
+  /** Changes how many requests are taken at once; 0 pauses. */
+  setWindow(size) {
+    this.#session.setWindow(size);
+    this.#flush();
+  }
+
+  // -- calls -------------------------------------------------------------------------------------
+
+  /**
+   * Asks the server for an action, with the rights of the master key. Within a request the call is
+   * its child: it ends with it, and requests that it causes come to this worker.
+   */
+  async call(payload, { timeoutMs = CALL_TIMEOUT_MS, signal } = {}) {
+    const current = currentRequest();
+    const running = current?.isFinished === false ? current : null;
+    const signals = [running?.signal, signal].filter((it) => it !== undefined);
+    for (const it of signals) it.throwIfAborted();
+    const until = performance.now() + Math.min(timeoutMs, running?.msLeft ?? Infinity);
+    const msLeft = () => Math.max(0, until - performance.now());
+    // A session that lost its socket and may be resumed is as good as an open one.
+    if (!this.#session.isOpen && !this.#session.isResumable) {
+      const isOpen = !this.#isDone && (await this.#opened.wait(msLeft(), signals));
+      if (!isOpen) throw new ConnectionLost('not connected; nothing was sent');
+    }
+    // A request of a session that is over is unknown to the server.
+    const isChild = running?.request.session === this.#session.number;
+    const id = this.#session.call(payload, isChild ? running.request.id : undefined, msLeft());
+    this.#flush();
+    return this.#calls.wait(id, msLeft(), signals, () => {
+      this.#session.cancel(id);
+      this.#flush();
+    });
+  }
+
+  // -- stopping ----------------------------------------------------------------------------------
+
+  /** Takes no new requests, finishes what runs, then ends `serve`. */
+  stop() {
+    if (this.#isStopping) return;
+    this.#isStopping = true;
+    this.#log.info(`stopping; ${this.#running.size} requests under way`);
+    if (this.#session.isOpen) this.#drain();
+    else if (this.#hasNothingLeft()) this.#finish();
+    // The server keeps the limit; this is for one that does not, or is away.
+    setTimeout(() => this.#finish(), this.#options.drainMs + CLOSE_GRACE_MS).unref();
+  }
+
+  #hasNothingLeft() {
+    return this.#running.size === 0 && this.#session.numUnacknowledged === 0;
+  }
+
+  #drain() {
+    this.#drainedSession = this.#session.number;
+    this.#session.drain('stopping', this.#options.drainMs);
+    this.#flush();
+  }
+
+  #finish() {
+    this.#isDone = true;
+    this.#socket?.close(1000, 'drained');
+    this.#wake();
+  }
+}

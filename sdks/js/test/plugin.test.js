@@ -1,0 +1,297 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import {
+  Drop,
+  ErrorCodes,
+  Plugin,
+  Query,
+  Record,
+  Reference,
+  RetryAfter,
+  SkygearResponse,
+  SkytrailError
+} from '../src/index.js';
+import { PluginTester } from '../src/testing.js';
+
+function tested(register) {
+  const plugin = new Plugin('TEST');
+  register(plugin);
+  return new PluginTester(plugin);
+}
+
+test('init answers with the points', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('a:b', () => 1, { userRequired: true, timeoutMs: 100, idempotent: true });
+    plugin.handler('c/d', () => 1, { method: ['GET', 'delete'], keyRequired: true });
+    plugin.beforeSave('note', function check() {});
+    plugin.afterSave('note', () => {}, { async: true, catchUp: 'latest' });
+    plugin.every(90, function tick() {});
+    plugin.every('@hourly', () => {}, { name: 'other', timeZone: 'UTC', overlap: 'allow' });
+    plugin.provides('auth', 'com.example', { login: () => ({ principal_id: '1' }) });
+    plugin.event('server-ready', () => {});
+  });
+  assert.deepEqual(await tester.start(), {
+    op: [
+      { name: 'a:b', key_required: false, user_required: true, timeout_ms: 100, idempotent: true }
+    ],
+    handler: [
+      { name: 'c/d', methods: ['GET', 'DELETE'], key_required: true, user_required: false }
+    ],
+    hook: [
+      { name: 'note.beforeSave.check', type: 'note', trigger: 'beforeSave', async: false },
+      { name: 'note.afterSave', type: 'note', trigger: 'afterSave', async: true, catch_up: 'latest' }
+    ],
+    timer: [
+      { name: 'tick', spec: '@every 90s' },
+      { name: 'other', spec: '@hourly', time_zone: 'UTC', overlap: 'allow' }
+    ],
+    provider: [{ type: 'auth', id: 'com.example', name: 'com.example' }],
+    event: [{ name: 'server-ready' }]
+  });
+});
+
+test('mistakes are said when they are made', () => {
+  const plugin = new Plugin('TEST');
+  plugin.op('a', () => 1);
+  plugin.afterSave('note', () => {});
+  const wrong = [
+    [() => plugin.op('a', () => 2), /a lambda a already/],
+    [() => plugin.op('b'), /b needs a function/],
+    [() => plugin.op('b', () => 1, { userRequred: true }), /unknown option userRequred/],
+    [() => plugin.afterSave('note', () => {}), /a hook note.afterSave already/],
+    [() => plugin.afterSave('note', () => {}, { name: 'b', catchUp: 'some' }), /one of all, latest/],
+    [() => plugin.beforeSave('note', () => {}, { catchUp: 'all' }), /unknown option catchUp/],
+    [() => plugin.every('@hourly', () => {}), /a timer needs a name/],
+    [() => plugin.every(0.5, () => {}, { name: 'b' }), /at least 1/],
+    [() => plugin.provides('auth', 'x', {}), /no login/],
+    [() => plugin.provides('sso', 'x', {}), /of kind auth/],
+    [() => new Plugin().settings(), /no name/],
+    [() => new Plugin('X', { window: -1 }).settings(), /window should be a number/]
+  ];
+  for (const [act, message] of wrong) assert.throws(act, message);
+});
+
+test('a lambda gets the request with values, and answers with some', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('echo', ({ args }, { context }) => ({ args, day: args[0], user: context.user_id }));
+    plugin.op('nothing', () => {});
+  });
+  const day = new Date(12345);
+  const answer = await tester.lambda('echo', [day, new Reference('room/1')], { userId: 'u1' });
+  assert.deepEqual(answer.day, day);
+  assert.deepEqual(answer.args[1], new Reference('room/1'));
+  assert.equal(answer.user, 'u1');
+  assert.equal(await tester.lambda('nothing'), null);
+  await assert.rejects(tester.lambda('missing'), { code: ErrorCodes.UndefinedOperation });
+});
+
+test('errors travel with code and info; others are unexpected', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('refuse', () => {
+      throw new SkytrailError('not so', ErrorCodes.InvalidArgument, { arguments: ['x'] });
+    });
+    plugin.op('break', () => null.member);
+    plugin.op('odd', () => Promise.reject('a text'));
+    plugin.op('large', () => 1n);
+  });
+  const info = { arguments: ['x'] };
+  await assert.rejects(tester.lambda('refuse'), { message: 'not so', code: 108, info });
+  await assert.rejects(tester.lambda('break'), (error) => {
+    assert.equal(error.code, 10000);
+    assert.match(error.info.trace, /TypeError: .*null/);
+    return true;
+  });
+  await assert.rejects(tester.lambda('odd'), { message: 'a text', code: 10000 });
+  await assert.rejects(tester.lambda('large'), /bigint cannot be sent/);
+});
+
+test('handlers take and give bytes, text, JSON, headers', async () => {
+  const tester = tested((plugin) => {
+    plugin.handler('bytes', ({ body }) => Buffer.concat([Buffer.from([0, 255]), body]));
+    plugin.handler('tree/', ({ method, path, url, query, headers }) => ({
+      method,
+      path,
+      url,
+      query,
+      agent: headers.get('user-agent')
+    }));
+    plugin.handler('tree/leaf', () => 'a leaf', { method: 'GET' });
+    plugin.handler('cookies', () => {
+      const headers = { 'Set-Cookie': ['a=1', 'b=2'], 'X-Two-Words': 'yes' };
+      return new SkygearResponse({ statusCode: 201, headers, body: 'made' });
+    });
+    plugin.handler('fetch', () => new Response('{}', { status: 418, headers: { 'X-A': 'b' } }));
+    plugin.handler('form', (request) => [request.form().get('a'), request.text()]);
+    plugin.handler('nothing', () => {});
+  });
+  const bytes = await tester.request('POST', '/bytes', { body: Buffer.from([128]) });
+  assert.deepEqual([...bytes.body], [0, 255, 128]);
+  assert.equal(bytes.headers.get('Content-Type'), 'application/octet-stream');
+  const headers = { 'User-Agent': 'me' };
+  const tree = await tester.request('PUT', '/tree/a%20b?x=1&y=2', { headers });
+  assert.equal(tree.json().url, '/tree/a%20b?x=1&y=2');
+  assert.deepEqual([tree.json().query, tree.json().agent], [{ x: '1', y: '2' }, 'me']);
+  assert.equal((await tester.request('GET', '/tree/leaf')).text(), 'a leaf');
+  const cookies = await tester.request('GET', '/cookies');
+  assert.deepEqual([cookies.statusCode, cookies.headers.get('x-two-words')], [201, 'yes']);
+  const wire = await tester.ask('handler', 'cookies', { method: 'GET', path: '/cookies' });
+  assert.deepEqual(wire.header['Set-Cookie'], ['a=1', 'b=2']);
+  assert.deepEqual(wire.header['X-Two-Words'], ['yes']);
+  const fetched = await tester.request('GET', '/fetch');
+  assert.deepEqual([fetched.statusCode, fetched.headers.get('x-a')], [418, 'b']);
+  assert.deepEqual((await tester.request('POST', '/form', { body: 'a=b' })).json(), ['b', 'a=b']);
+  assert.equal((await tester.request('GET', '/nothing')).statusCode, 204);
+  await assert.rejects(tester.request('PATCH', '/bytes'), { code: 117, status: 404 });
+});
+
+test('hooks run in order, each on what the one before left', async () => {
+  const seen = [];
+  const tester = tested((plugin) => {
+    plugin.beforeSave('note', (note) => void (note.title = note.title.trim()));
+    plugin.beforeSave('note', function second(note, original) {
+      seen.push(note.title, original?.title);
+      return new Record(note._id, { title: `${note.title}!` });
+    });
+    plugin.beforeSave('other', () => assert.fail('of another type'));
+    plugin.beforeDelete('note', (note) => {
+      if (note.locked) throw new SkytrailError('locked', ErrorCodes.PermissionDenied);
+    });
+    plugin.beforeSave('odd', () => 'a text');
+  });
+  const original = new Record('note/1', { title: 'old' });
+  const saved = await tester.beforeSave(new Record('note/1', { title: ' hi ' }), original);
+  assert.equal(saved.title, 'hi!');
+  assert.deepEqual(seen, ['hi', 'old']);
+  await tester.beforeDelete(saved);
+  const locked = tester.beforeDelete(new Record('note/1', { locked: true }));
+  await assert.rejects(locked, { code: 102 });
+  await assert.rejects(tester.beforeSave(new Record('odd')), /returns the record/);
+});
+
+test('after-hooks learn which delivery it is, and say what is to come of it', async () => {
+  const deliveries = [];
+  const tester = tested((plugin) => {
+    plugin.afterSave('note', (note, original, { delivery, progress }) => {
+      deliveries.push(delivery);
+      progress();
+      if (note.title === 'bad') throw new Drop('never');
+      if (note.title === 'early') throw new RetryAfter(1500);
+    });
+  });
+  await tester.afterSave(new Record('note/1', { title: 'good' }));
+  assert.equal(deliveries[0].attempt, 1);
+  assert.equal(tester.numProgress, 1);
+  const bad = tester.afterSave(new Record('note/1', { title: 'bad' }));
+  await assert.rejects(bad, { info: { drop: true } });
+  const early = tester.afterSave(new Record('note/1', { title: 'early' }));
+  await assert.rejects(early, { info: { retry_after_ms: 1500 } });
+});
+
+test('timers, events and providers', async () => {
+  let ticks = 0;
+  const names = [];
+  const tester = tested((plugin) => {
+    plugin.every('@hourly', function tick() {
+      ticks += 1;
+    });
+    plugin.event('before-plugins-ready', ({ config }) => void names.push(config.app.name));
+    plugin.event('before-plugins-ready', () => void names.push('second'));
+    plugin.provides('auth', 'pin', {
+      login({ auth_data: { name, pin } }) {
+        if (pin !== 1234) throw new SkytrailError('wrong', ErrorCodes.InvalidCredentials);
+        return { principal_id: name };
+      }
+    });
+    plugin.provides(
+      'auth',
+      'class',
+      class {
+        login() {
+          return {};
+        }
+      }
+    );
+  });
+  await tester.runTimer('tick');
+  await tester.start({ app: { name: 'myapp' } });
+  assert.deepEqual([ticks, names], [1, ['myapp', 'second']]);
+  assert.deepEqual(await tester.login('pin', { name: 'ada', pin: 1234 }), { principal_id: 'ada' });
+  await assert.rejects(tester.login('pin', { name: 'ada' }), { code: 105 });
+  await assert.rejects(tester.login('class', {}), /should return a principal_id/);
+  const logout = { action: 'logout', auth_data: {} };
+  await assert.rejects(tester.ask('provider', 'pin', logout), { code: 111 });
+  await assert.rejects(tester.ask('new-kind', 'x', {}), { code: 117 });
+});
+
+test('static assets are served from their folder and no other', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'assets-'));
+  t.after(() => rm(folder, { recursive: true }));
+  await writeFile(join(folder, 'a.css'), 'p {}');
+  const tester = tested((plugin) => plugin.staticAsset('/demo', () => folder));
+  const found = await tester.request('GET', '/static/demo/a.css');
+  assert.equal(found.text(), 'p {}');
+  assert.equal(found.headers.get('Content-Type'), 'text/css; charset=utf-8');
+  for (const path of ['demo/b.css', 'demo/', 'other/a.css', 'demo/../../etc/passwd', 'demo/a\0b']) {
+    const param = { method: 'GET', path: `/static/${path}` };
+    await assert.rejects(tester.ask('handler', 'static/', param), { code: 110 }, path);
+  }
+});
+
+test('the API reads what the server answers', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('save', async (_, { api }) => {
+      const [good, bad] = await api.asUser('u1').save([new Record('note/1'), new Record('note/2')]);
+      return [good.title, bad.code, bad.message];
+    });
+    plugin.op('find', async (_, { api }) => {
+      const notes = await api.query(new Query('note').equalTo('title', 'hi'));
+      return notes.map((note) => note._id);
+    });
+    plugin.op('one', (_, { api }) => api.fetch('note/1').then((note) => note.title));
+    plugin.op('remove', (_, { api }) => api.delete(new Record('note/1')));
+    plugin.op('other', ({ args }, { api }) => api.lambda('far:away', args));
+    plugin.op('publish', (_, { api }) => api.publish('room', { day: new Date(0) }));
+    plugin.op('unknown', (_, { api }) => api.action('no:such'));
+  });
+  const refusal = new SkytrailError('no', ErrorCodes.Duplicated);
+  tester.onAction('record:save', [new Record('note/1', { title: 'hi' }), refusal]);
+  assert.deepEqual(await tester.lambda('save'), ['hi', 109, 'no']);
+  assert.equal(tester.calls[0]._user_id, 'u1');
+  tester.onAction('record:query', [new Record('note/1'), new Record('note/2')]);
+  assert.deepEqual(await tester.lambda('find'), ['note/1', 'note/2']);
+  tester.onAction('record:fetch', ({ ids }) => ids.map((id) => new Record(id, { title: `of ${id}` })));
+  assert.equal(await tester.lambda('one'), 'of note/1');
+  tester.onAction('record:delete', [new SkytrailError('kept', 102)]);
+  await assert.rejects(tester.lambda('remove'), { code: 102 });
+  tester.onAction('far:away', ({ args }) => ({ twice: args[0] * 2 }));
+  assert.deepEqual(await tester.lambda('other', [21]), { twice: 42 });
+  await tester.lambda('publish');
+  assert.deepEqual(tester.published, [{ channels: ['room'], data: { day: new Date(0) } }]);
+  await assert.rejects(tester.lambda('unknown'), { code: 117 });
+});
+
+test('a request that is over its time aborts its signal', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('wait', (_, { signal }) => {
+      return new Promise((_, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason));
+      });
+    });
+  });
+  // Nothing else keeps the process alive meanwhile: the limit's own timer does not.
+  const alive = setTimeout(() => {}, 10_000);
+  await assert.rejects(tester.lambda('wait', [], { timeoutMs: 5 }), {
+    message: 'cancelled: deadline',
+    code: 119
+  });
+  clearTimeout(alive);
+});
+
+test('outside of a run there is nobody to call', async () => {
+  await assert.rejects(new Plugin('X').api.fetch('note/1'), /nothing was sent/);
+  assert.equal(new Plugin('X').current, null);
+});

@@ -1,0 +1,58 @@
+// Checked, never run: what plugins in TypeScript write, and what they may not.
+
+import skygearCloud, {
+  Asset,
+  Drop,
+  ErrorCodes,
+  Plugin,
+  Query,
+  Record,
+  Reference,
+  SkygearResponse,
+  SkytrailError,
+  type Delivery
+} from 'skytrail-plugin';
+import { PluginTester } from 'skytrail-plugin/testing';
+
+const plugin = new Plugin('NOTES', { window: 4, generation: 1 });
+
+plugin.op('note:hello', async ({ args }, { context, api, signal }) => {
+  const found = await api.asUser(context.user_id ?? '').query(new Query('note').equalTo('a', 1).limit(1));
+  const count: number | null = found.overallCount;
+  const titles: string[] = found.map((note) => note.title);
+  await api.lambda('other', [args], { signal, timeoutMs: 5 });
+  return { count, titles };
+}, { userRequired: true, idempotent: true });
+plugin.handler('a', (request) => new SkygearResponse({ body: Buffer.from(request.body) }), { method: 'GET' });
+plugin.handler('b', () => new Response('x'));
+plugin.beforeSave('note', (note, original) => {
+  if (original !== null) throw new SkytrailError('no', ErrorCodes.InvalidArgument);
+  note.room = new Reference('room/1');
+  note.setPublicReadOnly();
+  return note;
+});
+plugin.afterSave('note', async (note, _, { delivery, progress }) => {
+  const known: Delivery | null = delivery;
+  progress();
+  if (known?.attempt === 3) throw new Drop('enough');
+}, { async: true, catchUp: 'latest' });
+plugin.every('@hourly', () => {}, { name: 'tick' });
+plugin.provides('auth', 'x', { login: async ({ auth_data }) => ({ principal_id: auth_data.name }) });
+plugin.provides('auth', 'y', class { login() { return { principal_id: '1' }; } });
+plugin.event('server-ready', () => skygearCloud.api.publish(['a', 'b'], 1));
+plugin.staticAsset('/demo', () => 'assets');
+
+export async function tests() {
+  const tester = new PluginTester(plugin);
+  const saved: Record = await tester.beforeSave(new Record('note', { file: new Asset({ name: 'a' }) }));
+  const [first] = await plugin.api.save([saved]);
+  if (first instanceof Record) first.title = 1;
+  // @ts-expect-error a hook returns a record
+  plugin.beforeSave('note', () => 'text');
+  // @ts-expect-error deliveries are of after-hooks
+  plugin.beforeSave('note', () => {}, { catchUp: 'all' });
+  // @ts-expect-error options have names
+  plugin.op('x', () => 1, { userRequred: true });
+  // @ts-expect-error a provider has a login
+  plugin.provides('auth', 'z', {});
+}

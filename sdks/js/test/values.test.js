@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import {
+  Asset,
+  ForeignValue,
+  GeoJSON,
+  Geolocation,
+  Query,
+  Record,
+  Reference,
+  Sequence,
+  UnknownValue
+} from '../src/index.js';
+import { decode, encode } from '../src/values.js';
+
+const WIRE = {
+  day: { $type: 'date', $date: '2020-01-02T03:04:05.123456789Z' },
+  room: { $type: 'ref', $id: 'room/1' },
+  place: { $type: 'geo', $lng: 114.1, $lat: 22.3 },
+  file: { $type: 'asset', $name: 'a.png', $content_type: 'image/png', $url: 'http://x/a.png' },
+  number: { $type: 'seq' },
+  odd: { $type: 'unknown', $underlying_type: 'int4range' },
+  shape: { $type: 'geojson', $val: { type: 'Point', coordinates: [1, 2] } },
+  newer: { $type: 'newer', $what: 1 },
+  list: [{ deep: { $type: 'date', $date: '2020-01-02T03:04:05Z' } }],
+  plain: null
+};
+const sent = (value) => JSON.parse(JSON.stringify(encode(value)));
+
+test('values travel both ways', () => {
+  const { day, room, place, file, number, odd, shape, newer, list, plain } = decode(WIRE);
+  assert.equal(day.getTime(), Date.UTC(2020, 0, 2, 3, 4, 5, 123));
+  assert.deepEqual(room, new Reference('room/1'));
+  assert.deepEqual(place, new Geolocation(22.3, 114.1));
+  assert.equal(file.contentType, 'image/png');
+  for (const [value, type] of [
+    [file, Asset],
+    [number, Sequence],
+    [odd, UnknownValue],
+    [shape, GeoJSON],
+    [newer, ForeignValue],
+    [list[0].deep, Date]
+  ]) {
+    assert.ok(value instanceof type);
+  }
+  assert.equal(plain, null);
+  assert.deepEqual(sent(decode(WIRE)), WIRE);
+});
+
+test('a date that was changed is sent as it is now', () => {
+  const { day } = decode(WIRE);
+  day.setUTCFullYear(2021);
+  assert.equal(sent(day).$date, '2021-01-02T03:04:05.123Z');
+});
+
+test('what cannot be sent is refused', () => {
+  for (const value of [NaN, Infinity, 1n, () => 1, Symbol('x'), Buffer.from('x'), new Date(NaN)]) {
+    assert.throws(() => encode({ list: [value] }), TypeError);
+  }
+  assert.throws(() => new Reference('note'), TypeError);
+});
+
+test('a member called __proto__ is a member', () => {
+  const odd = JSON.parse('{"__proto__": {"isAdmin": true}}');
+  assert.equal(decode(odd).isAdmin, undefined);
+  assert.equal(JSON.stringify(encode(decode(odd))), '{"__proto__":{"isAdmin":true}}');
+});
+
+const NOTE = {
+  _id: 'note/1/2',
+  _type: 'record',
+  _access: [{ public: true, level: 'read' }],
+  _ownerID: 'u1',
+  _created_at: '2020-01-02T03:04:05.123456Z',
+  _created_by: 'u1',
+  _transient: { room: { _id: 'room/1', _type: 'record', name: 'lounge' } },
+  _new_member: 1,
+  id: 'a field of its own',
+  title: 'hi',
+  day: WIRE.day
+};
+
+test('a record travels both ways, with what this package does not know', () => {
+  const note = Record.fromWire(NOTE);
+  assert.deepEqual(note.toWire(), NOTE);
+  assert.deepEqual([note._id, note.recordType, note.recordID], ['note/1/2', 'note', '1/2']);
+  assert.deepEqual([note.id, note.title], ['a field of its own', 'hi']);
+  assert.deepEqual(Object.keys(note), ['id', 'title', 'day']);
+  assert.equal(note.createdAt.getTime(), Date.UTC(2020, 0, 2, 3, 4, 5, 123));
+  assert.equal(note.$transient.room.name, 'lounge');
+  assert.deepEqual([note.ownerID, note.updatedAt, note.updatedBy], ['u1', null, null]);
+});
+
+test('records get ids, and refuse names that belong to the server', () => {
+  assert.match(new Record('note')._id, /^note\/[0-9a-f-]{36}$/);
+  assert.throws(() => new Record('note', { _ownerID: 'me' }), TypeError);
+  assert.throws(() => new Record(''), TypeError);
+});
+
+test('access is changed by the names of v1', () => {
+  const note = new Record('note/1');
+  assert.equal('_access' in note.toWire(), false);
+  note.setPublicReadOnly();
+  note.setReadWriteAccessForUser(new Record('user/u1'));
+  note.setReadOnlyForRole('editor');
+  note.setNoAccessForUser('u2');
+  assert.deepEqual(note.access, [
+    { public: true, level: 'read' },
+    { user_id: 'u1', level: 'write' },
+    { role: 'editor', level: 'read' }
+  ]);
+  note.setPublicNoAccess();
+  note.setNoAccessForRole('editor');
+  assert.deepEqual(note.toWire()._access, [{ user_id: 'u1', level: 'write' }]);
+  note.access = null;
+  assert.equal(note.toWire()._access, null);
+});
+
+test('queries are put together', () => {
+  const title = { $type: 'keypath', $val: 'title' };
+  const hi = new Query('note').equalTo('title', 'hi');
+  assert.deepEqual(hi.toWire(), { record_type: 'note', predicate: ['eq', title, 'hi'] });
+  const ho = new Query('note').like('title', 'h%');
+  const query = Query.or(hi, ho).notEqualTo('title', null).addDescending('title').limit(3).count();
+  assert.deepEqual(query.toWire(), {
+    record_type: 'note',
+    predicate: [
+      'and',
+      ['or', ['eq', title, 'hi'], ['like', title, 'h%']],
+      ['neq', title, null]
+    ],
+    sort: [[title, 'desc']],
+    limit: 3,
+    count: true
+  });
+});

@@ -1,0 +1,288 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
+
+import { ConnectionLost, Plugin, Refused } from '../src/index.js';
+import { QUIET, StandIn } from './stand-in.js';
+
+/** A plugin that serves a server that stands in for the real one. */
+async function served(t, register, settings = {}, prepare = () => {}) {
+  const server = await StandIn.start();
+  prepare(server);
+  const plugin = new Plugin('TEST');
+  register(plugin);
+  const { endpoint } = server;
+  const end = plugin.serve({ endpoint, masterKey: 'secret', log: QUIET, drainMs: 100, ...settings });
+  t.after(async () => {
+    plugin.stop();
+    server.close();
+    await end.catch(() => {});
+  });
+  await server.find(({ type }) => type === 'hello');
+  return { server, plugin, end };
+}
+
+/** A promise, and the means to settle it. */
+function deferred() {
+  const it = {};
+  it.promise = new Promise((resolve, reject) => Object.assign(it, { resolve, reject }));
+  return it;
+}
+
+test('a worker shows its key, says who it is, and answers init', async (t) => {
+  const { server, plugin } = await served(t, (it) => it.op('a', () => 1), { generation: 3 });
+  const [{ headers }] = server.connections;
+  assert.equal(headers['x-skygear-api-key'], 'secret');
+  assert.equal(headers['sec-websocket-protocol'], 'skygear.plugin.v1');
+  assert.equal(headers.origin, undefined);
+  assert.equal(server.heard[0].generation, 3);
+  const { result } = await server.ask('r1', 'event', 'init', { param: { config: {} } });
+  assert.deepEqual(result.op, [{ name: 'a', key_required: false, user_required: false }]);
+  server.send({ type: 'registered', ok: true, points: { op: 1 } });
+  server.send({ type: 'ready', state: 'ready' });
+  await server.until(() => plugin.state === 'ready');
+});
+
+test('requests run side by side, and nested ones are answered while a call waits', async (t) => {
+  const { server } = await served(t, (plugin) => {
+    plugin.op('save', async (_, { api }) => (await api.action('record:save', { x: 1 })).done);
+    plugin.beforeSave('note', async (note) => {
+      note.by = plugin.current.context.user_id;
+      await plugin.api.publish('room', 1);
+    });
+  });
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'save', timeout_ms: 5000, param: {} });
+  const call = await server.find(({ type }) => type === 'call');
+  assert.equal(call.parent, 'r1');
+  assert.ok(call.timeout_ms <= 5000 && call.timeout_ms > 0);
+  assert.deepEqual(call.payload, { x: 1, _from_plugin: true, action: 'record:save' });
+  const record = { _id: 'note/1', _type: 'record', _access: null };
+  const hook = { param: { record, original: null }, context: { user_id: 'u1' }, parent: 'c1' };
+  server.send({ type: 'request', id: 'r2', kind: 'hook', name: 'note.beforeSave', ...hook });
+  const nested = await server.find(({ id, type }) => type === 'call' && id === 'c2');
+  assert.equal(nested.parent, 'r2');
+  server.send({ type: 'reply', id: 'c2', status: 200, body: {} });
+  assert.equal((await server.response('r2')).result.by, 'u1');
+  server.send({ type: 'reply', id: 'c1', status: 200, body: { result: { done: true } } });
+  assert.equal((await server.response('r1')).result, true);
+});
+
+test('an error of an action is the answer unless it is caught', async (t) => {
+  const { server } = await served(t, (plugin) => {
+    plugin.op('a', (_, { api }) => api.action('x'));
+  });
+  const asked = server.ask('r1', 'op', 'a', { param: {} });
+  await server.find(({ type }) => type === 'call');
+  const error = { code: 102, message: 'not allowed', name: 'PermissionDenied' };
+  server.send({ type: 'reply', id: 'c1', status: 403, body: { error } });
+  assert.deepEqual((await asked).error, { code: 102, message: 'not allowed' });
+});
+
+test('a cancelled request aborts its signal and its calls, and answers', async (t) => {
+  const aborted = deferred();
+  const { server } = await served(t, (plugin) => {
+    plugin.op('a', async (_, { signal, api }) => {
+      signal.addEventListener('abort', () => aborted.resolve(signal.reason.reason));
+      await api.action('slow');
+    });
+  });
+  const asked = server.ask('r1', 'op', 'a', { param: {} });
+  await server.find(({ type }) => type === 'call');
+  server.send({ type: 'cancel', id: 'r1', reason: 'client-gone' });
+  assert.equal(await aborted.promise, 'client-gone');
+  assert.deepEqual((await asked).error, { code: 119, message: 'cancelled: client-gone' });
+  await server.find(({ type, id }) => type === 'cancel' && id === 'c1');
+});
+
+test('what a function throws because it was cancelled is not logged as its failure', async (t) => {
+  const errors = [];
+  const log = { ...QUIET, error: (text) => errors.push(text) };
+  const { server } = await served(
+    t,
+    (plugin) => plugin.op('a', (_, { signal }) => sleep(60_000, null, { signal })),
+    { log }
+  );
+  const asked = server.ask('r1', 'op', 'a', { param: {}, timeout_ms: 10 });
+  assert.deepEqual((await asked).error, { code: 119, message: 'cancelled: deadline' });
+  assert.deepEqual(errors, []);
+});
+
+test('a limit holds though the server says nothing; progress starts it anew', async (t) => {
+  const reasons = [];
+  const { server } = await served(t, (plugin) => {
+    plugin.afterSave('note', async (note, _, { signal, progress }) => {
+      if (note._id === 'note/2') progress();
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
+      reasons.push(signal.reason.reason);
+    });
+  });
+  for (const id of ['r1', 'r2']) {
+    const record = { _id: `note/${id.slice(1)}`, _type: 'record', _access: null };
+    const delivery = { id: `1/${id}`, position: 1, attempt: 1, at: '2020-01-01T00:00:00Z' };
+    const hook = { kind: 'hook', name: 'note.afterSave', param: { record, original: null } };
+    server.send({ type: 'request', id, timeout_ms: 20, delivery, ...hook });
+  }
+  await server.find(({ type, id }) => type === 'progress' && id === 'r2');
+  await server.response('r1');
+  await server.response('r2');
+  assert.deepEqual(reasons, ['deadline', 'deadline']);
+  assert.equal(server.heard.filter(({ type }) => type === 'progress').length, 1);
+});
+
+test('a broken socket takes nothing with it', async (t) => {
+  const going = deferred();
+  let numRuns = 0;
+  const { server } = await served(t, (plugin) => {
+    plugin.op('a', async (_, { api }) => {
+      numRuns += 1;
+      await going.promise;
+      return (await api.action('x')).y;
+    });
+  });
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'a', timeout_ms: 30_000, param: {} });
+  await server.until(() => numRuns === 1);
+  server.socket.terminate();
+  // The call is made while there is no socket.
+  going.resolve();
+  await server.until(() => server.connections.length === 2);
+  const call = await server.find(({ type }) => type === 'call');
+  server.send({ type: 'reply', id: call.id, status: 200, body: { result: { y: 2 } } });
+  assert.equal((await server.response('r1')).result, 2);
+  assert.equal(numRuns, 1);
+});
+
+test('a session that is lost fails its calls and aborts its requests', async (t) => {
+  const failed = deferred();
+  const { server } = await served(t, (plugin) => {
+    plugin.op('a', async (_, { signal }) => {
+      await plugin.api.action('x').catch((error) => failed.resolve([error, signal.reason.reason]));
+    });
+    plugin.op('b', () => 1);
+  });
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'a', timeout_ms: 30_000, param: {} });
+  await server.find(({ type }) => type === 'call');
+  server.resumes = false;
+  server.socket.close(1012, 'restart');
+  const [error, reason] = await failed.promise;
+  assert.deepEqual([error.reason, reason], ['connection-lost', 'connection-lost']);
+  // The id is used again in the new session; the old request's answer must not be taken for it.
+  server.heard = [];
+  assert.equal((await server.ask('r1', 'op', 'b', { param: {} })).result, 1);
+});
+
+test('a call of nobody in particular fails when its session is lost', async (t) => {
+  const { server, plugin } = await served(t, () => {});
+  await server.until(() => plugin.state === 'registering');
+  const call = plugin.api.action('x');
+  await server.find(({ type }) => type === 'call');
+  server.resumes = false;
+  server.socket.terminate();
+  await assert.rejects(call, (error) => {
+    assert.ok(error instanceof ConnectionLost);
+    assert.match(error.message, /may have happened/);
+    return true;
+  });
+});
+
+test('a caller who does not want to wait any more says so', async (t) => {
+  const { server, plugin } = await served(t, () => {});
+  await server.until(() => plugin.state === 'registering');
+  const controller = new AbortController();
+  const call = plugin.api.action('x', {}, { signal: controller.signal });
+  await server.find(({ type }) => type === 'call');
+  controller.abort(new Error('enough'));
+  await assert.rejects(call, /enough/);
+  await server.find(({ type, id }) => type === 'cancel' && id === 'c1');
+  const late = plugin.api.action('x', {}, { signal: controller.signal });
+  await assert.rejects(late, /enough/);
+});
+
+test('a worker that stops drains first, and finishes what runs', async (t) => {
+  const going = deferred();
+  const { server, plugin, end } = await served(
+    t,
+    (it) => it.op('a', () => going.promise),
+    { drainMs: 20_000 }
+  );
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'a', timeout_ms: 30_000, param: {} });
+  await server.until(() => plugin.state === 'registering');
+  plugin.stop();
+  assert.equal((await server.find(({ type }) => type === 'drain')).drain_ms, 20_000);
+  going.resolve('done');
+  assert.equal((await server.response('r1')).result, 'done');
+  const closed = once(server.socket, 'close');
+  server.send({ type: 'drained' });
+  assert.equal((await closed)[0], 1000);
+  await end;
+  assert.equal(plugin.state, 'stopped');
+});
+
+test('a worker that was replaced ends; one whose server restarts comes back', async (t) => {
+  const { server, end } = await served(t, () => {});
+  server.send({ type: 'drain', reason: 'restart', reconnect: true });
+  server.send({ type: 'drained' });
+  server.socket.close(1012, 'restart');
+  await server.until(() => server.connections.length === 2);
+  await server.until(() => server.heard.filter(({ type }) => type === 'hello').length === 2);
+  assert.equal(server.heard.at(-1).resume, undefined);
+  server.send({ type: 'drain', reason: 'deploy' });
+  server.send({ type: 'drained' });
+  await end;
+});
+
+test('a refusal ends the worker with its reasons', async (t) => {
+  const { server, end } = await served(t, () => {});
+  const problems = [{ list: 'timer', name: 'tick', message: 'seconds: 60 is above 59' }];
+  server.send({ type: 'registered', ok: false, problems });
+  server.socket.close(4004, 'registration refused');
+  await assert.rejects(end, (error) => {
+    assert.ok(error instanceof Refused);
+    assert.equal(error.closeCode, 4004);
+    assert.match(error.message, /registration refused\ntimer tick: seconds: 60 is above 59/);
+    return true;
+  });
+});
+
+test('a server that breaks the protocol is left, and the session with it', async (t) => {
+  const { server } = await served(t, () => {});
+  const closed = once(server.socket, 'close');
+  server.socket.send('{');
+  assert.equal((await closed)[0], 4002);
+});
+
+test('a silent server is left, and the session resumed', async (t) => {
+  const { server } = await served(t, (plugin) => plugin.op('a', () => 1), {}, (it) => {
+    it.welcome = { ...it.welcome, heartbeat_ms: 40 };
+  });
+  await server.find(({ type }) => type === 'ping');
+  await server.until(() => server.connections.length === 2);
+  await server.until(() => server.heard.some(({ resume }) => resume !== undefined));
+});
+
+const BIN = fileURLToPath(new URL('../bin/skytrail-plugin.js', import.meta.url));
+const EXAMPLE = fileURLToPath(new URL('example.js', import.meta.url));
+
+test('the command runs a file, and ends on SIGTERM when it has drained', async (t) => {
+  const server = await StandIn.start();
+  t.after(() => server.close());
+  const env = { ...process.env, PLUGIN_NAME: 'CLI', MASTER_KEY: 'm', SKYGEAR_ENDPOINT: server.endpoint };
+  const child = spawn(process.execPath, [BIN, EXAMPLE], { env, stdio: 'ignore' });
+  assert.equal((await server.find(({ type }) => type === 'hello')).plugin, 'CLI');
+  assert.equal((await server.ask('r1', 'op', 'example', { param: {} })).result, 'hi');
+  child.kill('SIGTERM');
+  await server.find(({ type }) => type === 'drain');
+  const exited = once(child, 'exit');
+  server.send({ type: 'drained' });
+  assert.deepEqual(await exited, [0, null]);
+});
+
+test('the command says how it is used', async () => {
+  const child = spawn(process.execPath, [BIN], { stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (part) => (said += part));
+  assert.deepEqual(await once(child, 'close'), [2, null]);
+  assert.match(said, /usage: skytrail-plugin FILE/);
+});

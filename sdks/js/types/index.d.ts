@@ -1,0 +1,524 @@
+/** Plugins for Skytrail: hooks, lambdas, HTTP handlers, timers, and auth providers. */
+
+/// <reference types="node" />
+
+/** A value that travels: JSON, with dates, references, places, files and records in it. */
+export type Value =
+  | null
+  | string
+  | number
+  | boolean
+  | Date
+  | Reference
+  | Geolocation
+  | Asset
+  | Sequence
+  | UnknownValue
+  | GeoJSON
+  | ForeignValue
+  | Record
+  | readonly Value[]
+  | { readonly [name: string]: Value | undefined };
+
+export type Awaitable<T> = T | PromiseLike<T>;
+
+/** Who caused a request; empty for events and timers. */
+export interface Context {
+  user_id?: string;
+  access_key_type?: 'client' | 'master';
+  request_id?: string;
+  request_tag?: string;
+  [name: string]: unknown;
+}
+
+/** An event of the log that comes until it is acknowledged. */
+export interface Delivery {
+  /** The same at every attempt: the key for having effects only once. */
+  readonly id: string;
+  /** The event's place in the log. */
+  readonly position: number;
+  readonly attempt: number;
+  readonly at: Date | null;
+  /** Whether it comes late, after an absence of the plugin. */
+  readonly catchingUp: boolean;
+}
+
+/** What every function gets as its last argument. */
+export interface Options {
+  readonly context: Context;
+  /** Aborted when nobody waits for the answer any more. */
+  readonly signal: AbortSignal;
+  readonly api: Api;
+  /** For after-hooks: which event it is. */
+  readonly delivery: Delivery | null;
+  /** Says that a delivery is still worked on; its time limit starts anew. */
+  progress(): void;
+}
+
+/** What a lambda is asked: the client's whole request, values decoded. */
+export interface OpParam {
+  action: string;
+  /** What the client gave: a list, an object, or nothing. */
+  args?: any;
+  [name: string]: any;
+}
+
+export interface CallOptions {
+  /** How long an answer may take; the server's default is 30 s. */
+  timeoutMs?: number;
+  /** Whether a request may go to another worker when the first died of it. */
+  idempotent?: boolean;
+}
+
+export interface AccessOptions {
+  /** Only for requests that show a key or a token. */
+  keyRequired?: boolean;
+  /** Only for users who have logged in. */
+  userRequired?: boolean;
+}
+
+export interface OpOptions extends CallOptions, AccessOptions {}
+
+export interface HandlerOptions extends CallOptions, AccessOptions {
+  /** GET, POST and PUT unless it says otherwise. */
+  method?: string | readonly string[];
+}
+
+export interface HookOptions {
+  /** The hook's name; else the record type, the trigger, and the function's name. */
+  name?: string;
+  /** Nobody waits for it, and it changes nothing. */
+  async?: boolean;
+  timeoutMs?: number;
+}
+
+export interface BeforeHookOptions extends HookOptions {
+  idempotent?: boolean;
+}
+
+export interface AfterHookOptions extends HookOptions {
+  /** What is to come after an absence: all events, the latest of each record, or none. */
+  catchUp?: 'all' | 'latest' | 'none';
+}
+
+export interface TimerOptions {
+  /** The timer's name; else the function's. */
+  name?: string;
+  timeoutMs?: number;
+  /** Whose clock the spec means, such as `Asia/Hong_Kong`; else the server's setting. */
+  timeZone?: string;
+  /** Whether it may run while its last run still does; `skip` unless it says otherwise. */
+  overlap?: 'skip' | 'allow';
+}
+
+/** What a login comes to. */
+export interface Principal {
+  /** The account's name for ever. */
+  principal_id: string;
+  /** Kept with the user, and replaced at each login. */
+  auth_data?: { [name: string]: unknown };
+}
+
+export interface ProviderParam {
+  action: string;
+  /** What the client sent as `provider_auth_data`. */
+  auth_data: any;
+}
+
+/** Somebody who knows who users are; whatever it throws, the client learns that it may not log in. */
+export interface AuthProvider {
+  login(param: ProviderParam, options: Options): Awaitable<Principal>;
+  logout?(param: ProviderParam, options: Options): Awaitable<unknown>;
+  info?(param: ProviderParam, options: Options): Awaitable<unknown>;
+}
+
+export interface Log {
+  debug(text: string): void;
+  info(text: string): void;
+  warn(text: string): void;
+  error(text: string): void;
+}
+
+export interface Settings {
+  /** The plugin's name in the server's `PLUGINS`; `PLUGIN_NAME`. */
+  name?: string;
+  /** The server's address; `SKYGEAR_ENDPOINT`, http://127.0.0.1:3000. */
+  endpoint?: string;
+  /** `MASTER_KEY`. */
+  masterKey?: string;
+  /** How many requests to work on at once; `PLUGIN_WINDOW`, 16. */
+  window?: number;
+  /** The deployment: workers of a higher one replace those of a lower one; `PLUGIN_GENERATION`, 0. */
+  generation?: number;
+  /** The largest message that is taken, in bytes; 8 MiB. */
+  maxMessage?: number;
+  /** How long to finish what runs when told to stop; 30 s. */
+  drainMs?: number;
+  /** Where deliveries start, for plugins that keep the position with their effects. */
+  from?: number;
+  log?: Log;
+}
+
+/** What a plugin does, and the server that it does it for. */
+export class Plugin {
+  constructor(name?: string, settings?: Settings);
+
+  readonly api: Api;
+  /** The request that the running function answers; null outside of one. */
+  readonly current: Options | null;
+  /** `stopped`, `connecting`, `registering`, `registered`, or what the server says: `ready`. */
+  readonly state: string;
+
+  /** A lambda: an action of the plugin's own. */
+  op(name: string, fn: (param: OpParam, options: Options) => unknown, options?: OpOptions): void;
+  /** Answers HTTP requests to a path; with `/` at its end to all below, too. */
+  handler(
+    path: string,
+    fn: (request: HandlerRequest, options: Options) => unknown,
+    options?: HandlerOptions
+  ): void;
+  /** May change a record before it is saved, or refuse it by throwing. */
+  beforeSave(
+    type: string,
+    fn: (
+      record: Record,
+      original: Record | null,
+      options: Options
+    ) => Awaitable<Record | null | undefined | void>,
+    options?: BeforeHookOptions
+  ): void;
+  /** Told of every saved record, at least once, also after an absence. */
+  afterSave(
+    type: string,
+    fn: (record: Record, original: Record | null, options: Options) => unknown,
+    options?: AfterHookOptions
+  ): void;
+  /** May refuse a deletion by throwing. */
+  beforeDelete(
+    type: string,
+    fn: (record: Record, original: null, options: Options) => unknown,
+    options?: BeforeHookOptions
+  ): void;
+  /** Told of every deleted record, at least once, also after an absence. */
+  afterDelete(
+    type: string,
+    fn: (record: Record, original: null, options: Options) => unknown,
+    options?: AfterHookOptions
+  ): void;
+  /** Runs by a spec such as `@hourly` or `0 30 8 * * MON-FRI`, or every so many seconds. */
+  every(spec: string | number, fn: (options: Options) => unknown, options?: TimerOptions): void;
+  /** An auth provider: an object, or a class. */
+  provides(
+    kind: 'auth',
+    id: string,
+    provider: AuthProvider | (new () => AuthProvider),
+    options?: CallOptions
+  ): void;
+  /** Told of `init`, `server-ready`, `schema-changed`, … */
+  event(name: string, fn: (param: any, options: Options) => unknown): void;
+  /** Serves the files of a folder below `/static/<prefix>/`. */
+  staticAsset(prefix: string, folder: () => Awaitable<string>): void;
+
+  /** Serves until SIGTERM or SIGINT, then finishes what is under way. */
+  run(settings?: Settings): Promise<void>;
+  /** Serves until `stop`. Throws `Refused`. */
+  serve(settings?: Settings): Promise<void>;
+  /** Finishes what is under way, then ends `serve`. */
+  stop(): void;
+  /** Changes how many requests are taken at once; 0 pauses. */
+  setWindow(size: number): void;
+}
+
+/** The plugin of a process that has only one, named by `PLUGIN_NAME`. */
+declare const plugin: Plugin;
+export default plugin;
+
+export interface RequestOptions {
+  /** How long to wait; 60 s, and never longer than the request that it is part of. */
+  timeoutMs?: number;
+  signal?: AbortSignal;
+}
+
+export interface DatabaseOptions {
+  /** `_public`, `_private`, or a user's id. */
+  database?: string;
+}
+
+export interface BatchOptions extends DatabaseOptions {
+  /** All or none. */
+  atomic?: boolean;
+}
+
+export type RecordId = string | Reference | Record;
+
+/** The server's actions, with the rights of the master key. */
+export class Api {
+  private constructor();
+  readonly userId: string | null;
+  /** Returns an API that acts as a user: what it makes is his. */
+  asUser(userId: string): Api;
+  /** Runs any action and returns its result. Throws `ApiError`. */
+  action(name: string, payload?: object, options?: RequestOptions): Promise<any>;
+  /** Runs any action and returns its whole answer, as it travels. Throws `ApiError`. */
+  request(name: string, payload?: object, options?: RequestOptions): Promise<any>;
+  /** Runs a lambda, of this plugin or another. */
+  lambda(name: string, args?: readonly unknown[] | object, options?: RequestOptions): Promise<any>;
+  save(record: Record, options?: BatchOptions): Promise<Record>;
+  save(records: readonly Record[], options?: BatchOptions): Promise<(Record | ApiError)[]>;
+  fetch(id: RecordId, options?: DatabaseOptions): Promise<Record>;
+  fetch(ids: readonly RecordId[], options?: DatabaseOptions): Promise<(Record | ApiError)[]>;
+  query(
+    query: Query | string,
+    options?: DatabaseOptions & {
+      predicate?: readonly unknown[];
+      sort?: readonly unknown[];
+      limit?: number;
+      offset?: number;
+      count?: boolean;
+      include?: object;
+    }
+  ): Promise<Record[] & { overallCount: number | null }>;
+  delete(id: RecordId, options?: BatchOptions): Promise<null>;
+  delete(ids: readonly RecordId[], options?: BatchOptions): Promise<(ApiError | null)[]>;
+  /** Publishes to a channel, or to several at once. */
+  publish(channels: string | readonly string[], data: unknown): Promise<void>;
+}
+
+export type Level = 'read' | 'write';
+
+export type AccessEntry =
+  | { public: true; level: Level }
+  | { user_id: string; level: Level }
+  | { role: string; level: Level }
+  | { relation: string; level: Level };
+
+/** A record; its fields are its properties. */
+export class Record {
+  /** `id` is `type/key`, or a type for a record that gets a key of its own. */
+  constructor(id: string, fields?: { [name: string]: Value | undefined });
+  [field: string]: any;
+  readonly _id: string;
+  readonly id: string;
+  readonly recordType: string;
+  readonly recordID: string;
+  readonly ownerID: string | null;
+  readonly createdAt: Date | null;
+  readonly createdBy: string | null;
+  readonly updatedAt: Date | null;
+  readonly updatedBy: string | null;
+  /** Who may read and write; null is everybody, undefined leaves it to the server. */
+  access: AccessEntry[] | null | undefined;
+  /** What came along and is not stored, such as included records. */
+  readonly $transient: { [name: string]: any };
+  setPublicNoAccess(): void;
+  setPublicReadOnly(): void;
+  setPublicReadWriteAccess(): void;
+  setNoAccessForUser(user: string | Record): void;
+  setReadOnlyForUser(user: string | Record): void;
+  setReadWriteAccessForUser(user: string | Record): void;
+  setNoAccessForRole(role: string | { name: string }): void;
+  setReadOnlyForRole(role: string | { name: string }): void;
+  setReadWriteAccessForRole(role: string | { name: string }): void;
+  static fromWire(wire: object): Record;
+  toWire(): { [name: string]: any };
+  toJSON(): { [name: string]: any };
+}
+
+/** Which records of a type; every method adds to the query and returns it. */
+export class Query {
+  constructor(recordType: string);
+  static or(...queries: Query[]): Query;
+  static not(query: Query): Query;
+  /** Adds a condition as it travels, for what has no method. */
+  where(predicate: readonly unknown[]): this;
+  equalTo(field: string, value: Value): this;
+  notEqualTo(field: string, value: Value): this;
+  greaterThan(field: string, value: Value): this;
+  greaterThanOrEqualTo(field: string, value: Value): this;
+  lessThan(field: string, value: Value): this;
+  lessThanOrEqualTo(field: string, value: Value): this;
+  like(field: string, pattern: string): this;
+  caseInsensitiveLike(field: string, pattern: string): this;
+  /** The field is one of these values. */
+  contains(field: string, values: readonly Value[]): this;
+  /** The field is a list with this value in it. */
+  containsValue(field: string, value: Value): this;
+  withinDistance(field: string, place: Geolocation, metres: number): this;
+  addAscending(field: string): this;
+  addDescending(field: string): this;
+  transientInclude(field: string, as?: string): this;
+  limit(number: number): this;
+  offset(number: number): this;
+  count(): this;
+  toWire(): object;
+}
+
+/** A value that points at a record. */
+export class Reference {
+  constructor(target: string | Record);
+  readonly id: string;
+}
+
+/** A point on earth, in degrees. */
+export class Geolocation {
+  constructor(latitude: number, longitude: number);
+  latitude: number;
+  longitude: number;
+}
+
+/** A file. `url` is signed, and good for some minutes. */
+export class Asset {
+  constructor(file: { name: string; contentType?: string; url?: string });
+  readonly name: string;
+  readonly contentType?: string;
+  readonly url?: string;
+}
+
+/** Saved into a field, it makes the server number the records. */
+export class Sequence {}
+
+/** A value whose type the server does not know. */
+export class UnknownValue {
+  constructor(underlyingType?: string);
+  readonly underlyingType?: string;
+}
+
+/** A shape, as GeoJSON. */
+export class GeoJSON {
+  constructor(value: object);
+  readonly value: any;
+}
+
+/** A value with a `$type` that this package does not know; it goes back as it came. */
+export class ForeignValue {
+  constructor(wire: object);
+  readonly wire: any;
+}
+
+/** A request to a handler. */
+export class HandlerRequest {
+  constructor(request: {
+    method: string;
+    path: string;
+    queryString?: string;
+    headers?: Headers | { [name: string]: string | readonly string[] };
+    body?: string | Uint8Array;
+  });
+  readonly method: string;
+  readonly path: string;
+  readonly queryString: string;
+  readonly headers: Headers;
+  readonly body: Buffer;
+  readonly query: { [name: string]: string };
+  readonly url: string;
+  text(): string;
+  json(): any;
+  form(): URLSearchParams;
+}
+
+/** A response with a status, headers, and a body: text, bytes, or anything that becomes JSON. */
+export class SkygearResponse {
+  constructor(response?: {
+    statusCode?: number;
+    headers?: Headers | { [name: string]: string | readonly string[] };
+    body?: unknown;
+  });
+  readonly statusCode: number;
+  readonly headers: Headers;
+  readonly body: Buffer;
+  text(): string;
+  json(): any;
+}
+
+/** The codes that clients know by name. Codes of one's own are allowed, too. */
+export const ErrorCodes: Readonly<{
+  NotAuthenticated: 101;
+  PermissionDenied: 102;
+  AccessKeyNotAccepted: 103;
+  AccessTokenNotAccepted: 104;
+  InvalidCredentials: 105;
+  InvalidSignature: 106;
+  BadRequest: 107;
+  InvalidArgument: 108;
+  Duplicated: 109;
+  ResourceNotFound: 110;
+  NotSupported: 111;
+  NotImplemented: 112;
+  ConstraintViolated: 113;
+  IncompatibleSchema: 114;
+  AtomicOperationFailure: 115;
+  PartialOperationFailure: 116;
+  UndefinedOperation: 117;
+  PluginUnavailable: 118;
+  PluginTimeout: 119;
+  RecordQueryInvalid: 120;
+  PluginInitializing: 121;
+  ResponseTimeout: 122;
+  DeniedArgument: 123;
+  RecordQueryDenied: 124;
+  NotConfigured: 125;
+  PasswordPolicyViolated: 126;
+  UserDisabled: 127;
+  VerificationRequired: 128;
+  AssetSizeTooLarge: 129;
+  UnexpectedError: 10000;
+}>;
+
+/** An error with a code that clients branch on; `info` is for programs to read. */
+export class SkytrailError extends Error {
+  constructor(message: string, code?: number, info?: object | null, options?: ErrorOptions);
+  readonly code: number;
+  readonly info: any;
+  toJSON(): { code: number; message: string; info?: object };
+}
+export { SkytrailError as SkygearError };
+
+/** Thrown by an after-hook: this event can never be handled, so it is not to come again. */
+export class Drop extends SkytrailError {
+  constructor(message: string, code?: number);
+}
+
+/** Thrown by an after-hook: the event is to come again after so many milliseconds. */
+export class RetryAfter extends SkytrailError {
+  constructor(ms: number, message?: string, code?: number);
+}
+
+/** An action that the plugin asked for has failed. Unless it is caught, it is the answer, too. */
+export class ApiError extends SkytrailError {
+  constructor(message: string, code?: number, info?: object | null, status?: number);
+  /** The HTTP status that goes with it. */
+  readonly status: number;
+}
+
+/** The server is not there, or the session went away with the reply. */
+export class ConnectionLost extends ApiError {
+  constructor(message?: string);
+}
+
+/** There was no reply in time: the action may have happened, or not. */
+export class CallTimeout extends ApiError {
+  constructor(message?: string);
+}
+
+/** What was to be sent is larger than the server takes; nothing was sent. */
+export class MessageTooLarge extends ApiError {
+  constructor(numBytes: number, limit: number);
+}
+
+/** Nobody waits for the answer any more: the reason of `options.signal`. */
+export class Cancelled extends SkytrailError {
+  constructor(reason: string);
+  /** `deadline`, `client-gone`, `shutdown`, `connection-lost`, … */
+  readonly reason: string;
+}
+
+/** The server will not have this plugin, and would only say so again. */
+export class Refused extends SkytrailError {
+  constructor(
+    message: string,
+    closeCode?: number,
+    problems?: { list: string; name: string; message: string }[]
+  );
+  readonly closeCode?: number;
+  readonly problems: { list: string; name: string; message: string }[];
+}
