@@ -5,7 +5,7 @@
 //! becomes of those here.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -216,6 +216,37 @@ fn v1s_handlers() {
 #[test]
 fn v1s_providers() {
     replay("provider", include_str!("../golden/plugin/provider.json"));
+}
+
+#[test]
+fn v1s_timer() {
+    let recorded: Json =
+        serde_json::from_str(include_str!("../golden/plugin/registration.json")).unwrap();
+    let all = include_str!("../golden/plugin/timer_and_event.json");
+    let scenarios: Vec<Json> = serde_json::from_str(all).unwrap();
+    let ticking = scenarios.iter().find(|it| it["name"] == "timer-tick");
+    let step = &ticking.unwrap()["steps"][0];
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &recorded["registration"]);
+    let mut times = Vec::new();
+    for exchange in step["plugin"].as_array().unwrap() {
+        let tick = worker.expect_request("plug_timer");
+        times.push(Instant::now());
+        let mut differences = Vec::new();
+        let (expect, variables) = (&exchange["expect"], Variables::default());
+        compare(
+            expect,
+            &envelope(&tick),
+            "asked",
+            &variables,
+            &mut differences,
+        );
+        assert!(differences.is_empty(), "{differences:?}");
+        worker.answer(&tick, &exchange["reply"]["json"]["result"]);
+    }
+    let between = (times[1] - times[0]).as_secs_f64();
+    let wanted = step["seconds_between"].as_f64().unwrap();
+    assert!((between - wanted).abs() < 1.5, "{between}");
 }
 
 #[test]
