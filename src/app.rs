@@ -8,6 +8,7 @@ use actix_web::dev::ServerHandle;
 use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
 use skytrail_actors::clock::{Clock, SystemClock};
+use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
 use skytrail_actors::delivery::{Delivery, DeliveryParts};
 use skytrail_actors::device::{DeviceStore as _, Devices};
 use skytrail_actors::hub::Hub;
@@ -45,6 +46,7 @@ use crate::config::{Config, KeyOrigin, Keys, Secret};
 use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
 use crate::http::server;
+use crate::ledger::{self, SqlLedger};
 use crate::parts::Parts;
 use crate::plugin::TransportError;
 use crate::projection::SqlStore;
@@ -68,6 +70,9 @@ pub enum StartError {
     /// The record store.
     #[error("the record store cannot be used: {0}")]
     Store(String),
+    /// The ledger of deliveries.
+    #[error(transparent)]
+    Ledger(#[from] ledger::OpenError),
     /// The files' store.
     #[error(transparent)]
     Files(#[from] OpenError),
@@ -95,10 +100,12 @@ pub struct Application {
     projector: Addr<Projector>,
     broker: PluginBroker,
     tasks: Addr<Tasks>,
+    after_hooks: AfterHooks,
+    deliveries: Arc<SqlLedger>,
     running: TaskTracker,
     audit: Arc<AuditTrail>,
     http: ServerHandle,
-    arbiters: [Arbiter; 2],
+    arbiters: [Arbiter; 3],
     ending: CancellationToken,
     /// Where it listens.
     pub address: std::net::SocketAddr,
@@ -158,6 +165,9 @@ impl Application {
         let ledger = Arc::new(Ledger::new(snapshot.checkpoint, stored_tasks));
         let (feed, fed) = projector::feed();
         let (notices_feed, notices_tail) = tail();
+        let after_hooks = AfterHooks::default();
+        let deliveries = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
+        let deliveries = Arc::new(deliveries);
         let sequences = snapshot.sequences.into_iter();
         let sequences = sequences
             .map(|(name, field, last)| ((name, field), last))
@@ -174,11 +184,12 @@ impl Application {
                 Arc::clone(&ledger) as _,
                 Arc::new(feed),
                 Arc::new(notices_feed),
+                after_hooks.observer(),
             ],
             sequences,
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
-        let arbiters = [Arbiter::new(), Arbiter::new()];
+        let arbiters = [Arbiter::new(), Arbiter::new(), Arbiter::new()];
         let (applied, position) = watch::channel(snapshot.checkpoint);
         let is_applied = fed.applied(position);
         let parts = ProjectorParts {
@@ -188,7 +199,7 @@ impl Application {
             fed,
             applied,
         };
-        let [background, front] = &arbiters;
+        let [background, front, couriers] = &arbiters;
         store.keep_indexes(Arc::clone(&clock));
         store.keep_checking(config.storage.store_check_period);
         let projector =
@@ -212,10 +223,17 @@ impl Application {
             applied: is_applied,
             assets,
             plugins: Arc::clone(&plugins),
+            after_hooks: after_hooks.clone(),
             clock: Arc::clone(&clock),
         };
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", learn_keys(env.clone()));
+        let kept = Arc::clone(&deliveries) as _;
+        let deliver = delivery_settings(config);
+        let begun = after_hooks.begin(env.clone(), kept, deliver, couriers.handle());
+        begun
+            .await
+            .map_err(|error| StartError::Store(error.to_string()))?;
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
         let assets = Assets::new(env.clone());
         let accounts = Arc::new(accounts(config, &keys, env.clone())?);
@@ -258,6 +276,7 @@ impl Application {
             hub: hub.clone(),
             internal_hub: internal_hub.clone(),
             notices,
+            after_hooks: after_hooks.clone(),
             broker: broker.clone(),
             tasks: tasks.clone(),
             door: Arc::clone(&door),
@@ -275,6 +294,7 @@ impl Application {
             plugins,
             tasks: tasks.clone(),
             broker: broker.clone(),
+            after_hooks: after_hooks.clone(),
             hub,
             internal_hub,
             keys: keys.clone(),
@@ -309,6 +329,8 @@ impl Application {
             projector,
             broker,
             tasks,
+            after_hooks,
+            deliveries,
             running,
             audit,
             http,
@@ -329,11 +351,14 @@ impl Application {
     /// next start.
     pub async fn stop(self) {
         let (broker, running, http) = (self.broker, self.running, self.http);
+        let after_hooks = self.after_hooks;
+        let quiet = after_hooks.clone();
         // Requests that run may need their plugins, so those leave after them; and the door would
         // wait for the workers' sockets.
         let leaving = async move {
             running.close();
             running.wait().await;
+            quiet.quiet();
             broker.leave().await;
         };
         let tasks = self.tasks;
@@ -341,6 +366,7 @@ impl Application {
             let _ = tokio::join!(http.stop(true), tasks.send(Stop), leaving);
         })
         .await;
+        step("deliveries are kept", after_hooks.close()).await;
         let audit = self.audit;
         let written = tokio::task::spawn_blocking(move || audit.close());
         step("the audit trail is written", async move {
@@ -362,6 +388,8 @@ impl Application {
             let _ = closed.await;
         })
         .await;
+        let deliveries = self.deliveries;
+        step("the ledger closes", async move { deliveries.close().await }).await;
         step("the record store closes", async move {
             if let Err(error) = self.store.close().await {
                 tracing::warn!(%error, "the record store did not close well");
@@ -493,6 +521,13 @@ fn task_settings(config: &Config) -> TaskSettings {
         zone: timers.zone,
         catch_up: timers.catch_up,
         is_slave: timers.is_slave,
+    }
+}
+
+fn delivery_settings(config: &Config) -> DeliverySettings {
+    DeliverySettings {
+        max_attempts: config.plugin.max_attempts,
+        max_lag: config.plugin.max_lag,
     }
 }
 

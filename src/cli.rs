@@ -29,6 +29,7 @@ Examples:
   skytrail plugin calls --follow                 what plugins are asked, and how they answer
   skytrail index list                            which indexes the store made, and why
   skytrail task list                             what runs when, and how it ended
+  skytrail delivery list                         how far plugins are with what happened
   skytrail rebuild --verify                      is the record store what the log says?
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
@@ -58,6 +59,8 @@ enum Command {
     /// Looks into the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
+    /// Shows how far plugins are with what their after-hooks are told, and sets it right.
+    Delivery(ops::delivery::DeliveryCommand),
     /// Shows the record store's indexes and what they are for, or says which to have.
     #[command(subcommand)]
     Index(ops::index::IndexCommand),
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }
         Command::Log(command) => ops::log::run(&config, command),
+        Command::Delivery(command) => ops::delivery::run(&config, command),
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod ledger;
 pub mod metrics;
 pub mod ops;
 pub mod parts;

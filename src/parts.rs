@@ -8,6 +8,7 @@ use actix::{Actor, Addr, Handler, Message};
 use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
+use skytrail_actors::delivery::after::{AfterHooks, ConsumerState};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
@@ -47,6 +48,8 @@ pub struct Parts {
     pub internal_hub: Addr<Hub>,
     /// What takes changes to those who subscribe to them.
     pub notices: Addr<Delivery<Notices>>,
+    /// What takes after-hooks to plugins.
+    pub after_hooks: AfterHooks,
     /// Plugins.
     pub broker: PluginBroker,
     /// Scheduled tasks.
@@ -74,6 +77,8 @@ pub struct States {
     pub internal_hub: Option<HubState>,
     /// What takes changes to those who subscribe to them.
     pub notices: Option<DeliveryState>,
+    /// How far plugins are with what their after-hooks are told.
+    pub deliveries: Vec<ConsumerState>,
     /// Plugins, and their workers' connections.
     pub plugins: Option<PluginsState>,
     /// Scheduled tasks.
@@ -116,6 +121,7 @@ impl States {
             && self.hub.is_some()
             && self.internal_hub.is_some()
             && self.notices.is_some()
+            && !self.deliveries.iter().any(|consumer| consumer.is_failing)
             && self.plugins.is_some()
             && self.tasks.is_some()
             && self.indexes.is_some()
@@ -140,6 +146,7 @@ impl Health for Parts {
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),
+            deliveries: self.after_hooks.states(),
             plugins,
             tasks,
             records: self.records.states(),

@@ -7,6 +7,7 @@ use actix::Addr;
 use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::asset::Assets;
 use skytrail_actors::clock::Clock;
+use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
@@ -39,6 +40,8 @@ pub struct Services {
     pub tasks: Addr<Tasks>,
     /// What can be seen of them.
     pub broker: PluginBroker,
+    /// What takes after-hooks to them.
+    pub after_hooks: AfterHooks,
     /// The hub of `/pubsub`.
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.

@@ -117,6 +117,10 @@ pub struct PluginLimits {
     pub max_calls: usize,
     /// Calls within calls. `PLUGIN_MAX_DEPTH`, default 10.
     pub max_depth: u32,
+    /// After so many attempts a delivery is given up. `PLUGIN_MAX_ATTEMPTS`, default 10.
+    pub max_attempts: u32,
+    /// Events older than this are not delivered any more. `PLUGIN_MAX_LAG` in hours, default 168.
+    pub max_lag: Duration,
     /// Whether plugins that `PLUGINS` does not name may connect. `PLUGIN_ALLOW_UNLISTED`, default off.
     pub allow_unlisted: bool,
     /// How long a request over zmq may take. `ZMQ_TIMEOUT` in seconds, default 30.
@@ -255,6 +259,9 @@ fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {
         max_message: size(reader.number("PLUGIN_MAX_MESSAGE", 8 << 20, 1024..=1 << 30)),
         max_calls: size(reader.number("PLUGIN_MAX_CALLS", 64, 1..=65_536)),
         max_depth: u32::try_from(reader.number("PLUGIN_MAX_DEPTH", 10, 1..=1000)).unwrap_or(10),
+        max_attempts: u32::try_from(reader.number("PLUGIN_MAX_ATTEMPTS", 10, 1..=1000))
+            .unwrap_or(10),
+        max_lag: Duration::from_secs(3600 * reader.number("PLUGIN_MAX_LAG", 168, 1..=876_000)),
         allow_unlisted: reader.boolean("PLUGIN_ALLOW_UNLISTED", false),
         zmq_timeout: Duration::from_secs(reader.number("ZMQ_TIMEOUT", 30, 1..=86_400)),
         zmq_max_bounce: u32::try_from(reader.number("ZMQ_MAX_BOUNCE", 10, 0..=1000)).unwrap_or(10),

@@ -13,6 +13,7 @@ pub use text::{CONTENT_TYPE, Exposition};
 
 use std::collections::BTreeSet;
 
+use skytrail_actors::delivery::after::ConsumerState;
 use skytrail_actors::hub::HubState;
 use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
 use skytrail_actors::task::TaskReport;
@@ -28,6 +29,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_store(&mut text, states);
     write_plugins(&mut text, states.plugins.as_ref());
     write_tasks(&mut text, states.tasks.as_deref().unwrap_or_default());
+    write_deliveries(&mut text, &states.deliveries);
     write_hubs(
         &mut text,
         &[("public", states.hub), ("internal", states.internal_hub)],
@@ -263,6 +265,41 @@ fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
             family.labelled(&labels, sum(plugin, of));
         }
     }
+}
+
+fn write_deliveries(text: &mut Exposition, consumers: &[ConsumerState]) {
+    let mut write = |is_counter, name, help, of: fn(&ConsumerState) -> u64| {
+        let mut family = if is_counter {
+            text.counter(name, help)
+        } else {
+            text.gauge(name, help)
+        };
+        for consumer in consumers {
+            family.labelled(&[("plugin", &consumer.name)], of(consumer));
+        }
+    };
+    let (counter, gauge) = (true, false);
+    let name = "skytrail_delivery_lag_events";
+    let help = "Events of the log that the plugin has not had, or that are none of its business.";
+    write(gauge, name, help, |it| it.lag);
+    let name = "skytrail_delivery_in_flight";
+    write(gauge, name, "After-hooks under way.", |it| {
+        it.in_flight as u64
+    });
+    let name = "skytrail_delivery_retrying";
+    let help = "After-hooks that wait to be tried again.";
+    write(gauge, name, help, |it| it.retrying as u64);
+    let name = "skytrail_delivery_dead_letters";
+    let help = "After-hooks that were given up.";
+    write(gauge, name, help, |it| it.dead_letters);
+    let name = "skytrail_delivery_delivered_total";
+    let help = "After-hooks that were acknowledged.";
+    write(counter, name, help, |it| it.delivered);
+    let name = "skytrail_delivery_failed_total";
+    write(counter, name, "Attempts that failed.", |it| it.failed);
+    let name = "skytrail_delivery_skipped_total";
+    let help = "After-hooks that were skipped: too old, or not to be caught up with.";
+    write(counter, name, help, |it| it.skipped);
 }
 
 fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {

@@ -1,5 +1,6 @@
 //! What the command line does besides serving.
 
+pub mod delivery;
 pub mod dev;
 pub mod index;
 pub mod log;

@@ -13,7 +13,7 @@ use skytrail_actors::plugin::protocol::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::transport::{Answer, Envelope, Transport, failure, unparsed};
+use super::transport::{Answer, Envelope, Transport, failure, unparsed, unreached};
 
 /// How many processes run at once.
 const MAX_PROCESSES: u64 = 8;
@@ -132,7 +132,7 @@ impl Transport for Exec {
     async fn request(&self, envelope: &Envelope) -> Answer {
         match self.run(envelope).await {
             Ok(output) => Answer::Given(self.outcome(envelope, &output)),
-            Err(error) => Answer::Given(failure(&format!("{}: {error}", self.program))),
+            Err(error) => Answer::Given(unreached(&format!("{}: {error}", self.program))),
         }
     }
 }

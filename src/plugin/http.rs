@@ -82,6 +82,7 @@ impl Transport for Http {
         match read.await {
             Ok(Some(bytes)) => Answer::Given(envelope.outcome_of(&bytes)),
             Ok(None) => Answer::Given(unparsed(&format!("more than {} bytes", self.max_answer))),
+            Err(error) if error.is_connect() => Answer::NotThere(text_of(&error)),
             Err(error) => Answer::Unreachable(text_of(&error)),
         }
     }

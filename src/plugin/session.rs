@@ -18,7 +18,7 @@ use skytrail_actors::plugin::transport::{Outgoing, channel};
 use skytrail_actors::plugin::{ApiCaller, PluginBroker, PluginConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::transport::{Answer, Envelope, Transport, failure};
+use super::transport::{Answer, Envelope, Transport, failure, unreached};
 
 /// What a session tells its supervisor.
 #[derive(Debug)]
@@ -138,6 +138,7 @@ impl Session {
             sdk: String::new(),
             features: Vec::new(),
             resume: None,
+            from: None,
         }
     }
 
@@ -220,15 +221,23 @@ impl Session {
                 outcome
             }
             Answer::Unreachable(why) => {
-                let (plugin, name) = (&self.parts.plugin, &envelope.name);
-                tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
-                self.is_away = true;
+                self.note_absence(&envelope, &why);
                 failure(&why)
+            }
+            Answer::NotThere(why) => {
+                self.note_absence(&envelope, &why);
+                unreached(&why)
             }
         };
         let id = envelope.id;
         let response = ResponseMessage { id, outcome };
         self.say(WorkerMessage::Response(response)).await;
+    }
+
+    fn note_absence(&mut self, envelope: &Envelope, why: &str) {
+        let (plugin, name) = (&self.parts.plugin, &envelope.name);
+        tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
+        self.is_away = true;
     }
 
     /// Says something to the actor, as if it came over a socket.

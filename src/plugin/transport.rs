@@ -40,6 +40,8 @@ pub(super) enum Answer {
     Given(Outcome),
     /// The plugin was not reached, or went away without an answer.
     Unreachable(String),
+    /// There was nobody who could have taken the request.
+    NotThere(String),
 }
 
 /// What a transport tells unasked.
@@ -109,12 +111,18 @@ impl Envelope {
 
 /// Returns the error of an answer that cannot be read.
 pub(super) fn unparsed(why: &str) -> Outcome {
-    failure(&format!("Failed to parse plugin response: {why}"))
+    let message = format!("Failed to parse plugin response: {why}");
+    Outcome::Error(json!({"code": 10000, "message": message}))
 }
 
-/// Returns an error that the transport itself has.
+/// Returns an error that the transport itself has: the plugin did not answer.
 pub(super) fn failure(message: &str) -> Outcome {
-    Outcome::Error(json!({"code": 10000, "message": message}))
+    Outcome::Lost(json!({"code": 10000, "message": message}))
+}
+
+/// Returns the error of a transport that did not find the plugin.
+pub(super) fn unreached(message: &str) -> Outcome {
+    Outcome::Unreached(json!({"code": 10000, "message": message}))
 }
 
 #[cfg(test)]

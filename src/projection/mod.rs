@@ -26,7 +26,7 @@ mod read;
 mod readers;
 pub mod rebuild;
 mod sql;
-mod sqlite;
+pub(crate) mod sqlite;
 mod store;
 mod sums;
 mod tasks;

@@ -2,6 +2,7 @@
 
 mod assets;
 mod calls;
+mod deliveries;
 mod door;
 mod failures;
 mod golden;

@@ -1,7 +1,7 @@
 //! Taking over users of another server: auth row and user record in one commit, without hooks.
 
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{EventBody, Stream, UserState};
+use skytrail_schema::event::{EventBody, Origin, Stream, UserState};
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
@@ -101,7 +101,11 @@ async fn attempt(
     }
     plan.save(&draft, &definition, &around)
         .map_err(user_duplicated)?;
-    let done = commit(&env.log, plan, position, &command.context).await?;
+    let context = RequestContext {
+        origin: Origin::Import,
+        ..command.context.clone()
+    };
+    let done = commit(&env.log, plan, position, &context).await?;
     Ok(done.discard())
 }
 

@@ -18,7 +18,8 @@ use super::actor::Accounts;
 use super::messages::{Account, Session, SignUp};
 use super::{sso, undo};
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::delivery::after::{Attending, Originals};
+use crate::record::attempt::{Outcome, commit_attended, until_settled};
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
@@ -148,12 +149,12 @@ impl Newcomer {
             decided: Mutex::new(None),
         };
         let made = until_settled(&accounts.turn, |_| creation.attempt(accounts)).await?;
-        let Some((state, head)) = made else {
+        let Some((state, head, attending)) = made else {
             return Ok(None);
         };
         let (id, context) = (&creation.id, &creation.own_context);
         let (env, asked) = (&accounts.env, &creation.newcomer.context);
-        undo::run_after_hooks(env, &head, asked, creation.attempt).await?;
+        undo::await_after_hooks(env, &head, asked, attending).await?;
         let profile = Some(head.record.clone());
         let session = accounts.session(id, &state, profile, context).await;
         if session.is_err() {
@@ -189,7 +190,7 @@ impl Creation {
     async fn attempt(
         &self,
         accounts: &Accounts,
-    ) -> Result<Outcome<Option<(UserState, Arc<Head>)>>, ApiError> {
+    ) -> Result<Outcome<Option<(UserState, Arc<Head>, Attending)>>, ApiError> {
         let env = &accounts.env;
         let position = env.live.position();
         if let Some(account) = &self.newcomer.account
@@ -231,8 +232,9 @@ impl Creation {
         }
         plan.save(&draft, &definition, &around)
             .map_err(user_duplicated)?;
-        let done = commit(&env.log, plan, position, &self.own_context).await?;
-        let done = done.map(|commit| head_after(None, &draft.record.id, &commit.events));
+        // Hooks are told of the request as it came; the commit names the user.
+        let (told, own) = (&self.newcomer.context, &self.own_context);
+        let done = commit_attended(env, (plan, position), Originals::new(), (own, told)).await?;
         Ok(match done {
             Outcome::Conflict => {
                 if before::have_written(env, self.attempt, position).await {
@@ -240,9 +242,10 @@ impl Creation {
                 }
                 Outcome::Conflict
             }
-            Outcome::Done(head) => {
+            Outcome::Done((commit, attending)) => {
+                let head = head_after(None, &draft.record.id, &commit.events);
                 let head = head.ok_or_else(|| ApiError::unexpected("the user was not stored"))?;
-                Outcome::Done(Some((state, head)))
+                Outcome::Done(Some((state, head, attending)))
             }
         })
     }

@@ -12,63 +12,46 @@ use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::value::Value;
 use tokio::sync::{Mutex, oneshot};
-use uuid::Uuid;
 
 use super::actor::load;
 use super::sso;
 use crate::context::{RequestContext, Storing};
-use crate::plugin::Trigger;
+use crate::delivery::after::Attending;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
-use crate::record::hooks;
 use crate::spawn::spawn_named;
 
-/// Runs the after-save hooks of a new user; the first that fails undoes the sign-up. It goes on
-/// when the client does not wait any more.
+/// Waits for the after-save hooks of a new user; the first that fails undoes the sign-up. It goes
+/// on when the client does not wait any more.
 ///
 /// # Errors
 /// The hook's.
-pub(super) async fn run_after_hooks(
+pub(super) async fn await_after_hooks(
     env: &RecordEnv,
     head: &Arc<Head>,
     context: &RequestContext,
-    attempt: Uuid,
+    mut attending: Attending,
 ) -> Result<(), ApiError> {
-    let points = env.plugins.points();
-    let name = &head.record.id.record_type;
-    if points.hooks(name, Trigger::AfterSave).is_empty() {
+    let row = attending.take(&head.record.id);
+    if row.is_empty() {
         return Ok(());
     }
     let (env, head, context) = (env.clone(), Arc::clone(head), context.clone());
     let (answer, answered) = oneshot::channel();
     spawn_named("after a sign-up", async move {
-        let ran = run(&env, &head, &context, attempt).await;
-        if ran.is_err() {
+        let answers = row.answered(&env.applied, head.position).await;
+        drop(attending);
+        if answers.is_err() {
             undo(&env, &head.record.id, &context).await;
         }
         // Nobody may be waiting any more.
-        let _ = answer.send(ran);
+        let _ = answer.send(answers);
     });
     let lost = |_| ApiError::unexpected("the server is stopping");
     answered.await.map_err(lost)?
-}
-
-async fn run(
-    env: &RecordEnv,
-    head: &Head,
-    context: &RequestContext,
-    attempt: Uuid,
-) -> Result<(), ApiError> {
-    env.applied.wait_for(head.position).await?;
-    let occasion = hooks::Occasion {
-        trigger: Trigger::AfterSave,
-        context,
-        attempt,
-    };
-    hooks::run(&env.plugins, occasion, &head.record, None).await
 }
 
 /// Takes a new user back.

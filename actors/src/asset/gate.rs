@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
+use tokio::sync::watch;
 
 use super::AssetCatalog;
-use crate::plugin::{PluginGate, PluginRequest, Points};
+use crate::plugin::{DeliveryNote, PluginGate, PluginRequest, Points, Presence, Undelivered};
 
 /// A way to the plugins that completes the files in what goes there.
 pub struct AssetGate {
@@ -35,5 +36,22 @@ impl PluginGate for AssetGate {
 
     fn announce(&self, name: &'static str, param: Json) {
         self.inner.announce(name, param);
+    }
+
+    async fn deliver(
+        &self,
+        mut request: PluginRequest,
+        note: DeliveryNote,
+    ) -> Result<Json, Undelivered> {
+        self.assets.sign_json(&mut request.param);
+        self.inner.deliver(request, note).await
+    }
+
+    fn presence(&self, plugin: &str) -> Presence {
+        self.inner.presence(plugin)
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes()
     }
 }

@@ -9,6 +9,7 @@
 //! the server was down is delivered to nobody.
 
 mod actor;
+pub mod after;
 
 use async_trait::async_trait;
 use serde_json::Value as Json;

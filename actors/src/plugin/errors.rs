@@ -11,21 +11,24 @@ const MAX_MESSAGE_BYTES: usize = 8 * 1024;
 
 /// Why no worker could answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unavailable {
+pub(crate) enum Unavailable {
     /// None is connected.
     NoWorker,
     /// The one that had the request is gone.
     WorkerLost,
     /// Too many requests wait.
     QueueFull,
+    /// Nothing is delivered to it for now.
+    Paused,
 }
 
 /// Returns the 118 for a plugin that cannot answer.
-pub(super) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
+pub(crate) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
     let (reason, message) = match why {
         Unavailable::NoWorker => ("no-worker", "no worker of the plugin is connected"),
         Unavailable::WorkerLost => ("worker-lost", "the plugin's worker was lost"),
         Unavailable::QueueFull => ("queue-full", "too many requests wait for the plugin"),
+        Unavailable::Paused => ("paused", "deliveries to the plugin are paused"),
     };
     ApiError::new(Code::PluginUnavailable, message)
         .with_info("plugin", json!(plugin))
@@ -33,7 +36,7 @@ pub(super) fn unavailable(plugin: &str, why: Unavailable) -> ApiError {
 }
 
 /// Returns the error of a request whose limit passed: 119, or for the transports of v1 what v1 has.
-pub(super) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
+pub(crate) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
     if transport != TransportKind::WebSocket {
         return ApiError::unexpected("Plugin time out");
     }
@@ -43,26 +46,28 @@ pub(super) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
 }
 
 /// Returns the 122 for a client whose own limit passed first.
-pub(super) fn response_timed_out() -> ApiError {
+pub(crate) fn response_timed_out() -> ApiError {
     ApiError::new(Code::ResponseTimeout, "Service taking too long to respond.")
 }
 
 /// Returns the refusal of a request that is larger than the worker takes.
-pub(super) fn too_large(size: usize, limit: usize) -> ApiError {
+pub(crate) fn too_large(size: usize, limit: usize) -> ApiError {
     let message = format!("the message to the plugin has {size} bytes, more than {limit}");
     ApiError::new(Code::BadRequest, message).with_status(413)
 }
 
 /// Returns the refusal of calls that nest too deeply.
-pub(super) fn too_deep() -> ApiError {
+pub(crate) fn too_deep() -> ApiError {
     ApiError::unexpected("Plugin exceeded max bounce count")
 }
 
 /// Turns what a worker answered into what the request comes to.
-pub(super) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiError> {
+pub(crate) fn result_of(outcome: Outcome, dev_mode: bool) -> Result<Json, ApiError> {
     match outcome {
         Outcome::Result(result) => Ok(result),
-        Outcome::Error(error) => Err(plugin_error(&error, dev_mode)),
+        Outcome::Error(error) | Outcome::Lost(error) | Outcome::Unreached(error) => {
+            Err(plugin_error(&error, dev_mode))
+        }
         Outcome::Malformed => Err(ApiError::unexpected(
             "Failed to parse plugin response: expected either result or error",
         )),

@@ -8,10 +8,13 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::time::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::points::{Points, Readiness};
+use super::settings::TransportKind;
 use crate::context::RequestContext;
 
 /// What a plugin is told about the request that caused its own.
@@ -105,6 +108,60 @@ pub struct Via {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct WorkerId(pub u64);
 
+/// What a plugin is told of a delivery, besides what is delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveryNote {
+    /// The same at every attempt.
+    pub id: String,
+    /// The event's place in the log.
+    pub position: u64,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// When the event was committed.
+    pub at: Timestamp,
+    /// Whether it is of the past, because the plugin was away.
+    pub catching_up: bool,
+}
+
+/// Why a delivery did not go well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Undelivered {
+    /// The plugin had it and said no.
+    Refused(ApiError),
+    /// It was lost with it, or did not answer in time.
+    Lost(ApiError),
+    /// It never got it.
+    Unready(ApiError),
+}
+
+impl Undelivered {
+    /// Returns the error itself.
+    pub fn error(&self) -> &ApiError {
+        match self {
+            Self::Refused(error) | Self::Lost(error) | Self::Unready(error) => error,
+        }
+    }
+}
+
+/// What there is of a plugin at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// Whether it has registered since the server's start.
+    pub is_registered: bool,
+    /// How many workers serve.
+    pub num_workers: usize,
+    /// Whether that is all the world; while plugins prepare they serve only each other.
+    pub is_ready: bool,
+    /// How many requests they take at once, all together.
+    pub window: usize,
+    /// How long one of its requests may take.
+    pub limit: Duration,
+    /// How it is reached.
+    pub transport: TransportKind,
+    /// The position behind which its workers want deliveries to start, and the one that said so.
+    pub from: Option<(WorkerId, u64)>,
+}
+
 /// The way to the plugins.
 #[async_trait]
 pub trait PluginGate: Send + Sync + 'static {
@@ -119,6 +176,25 @@ pub trait PluginGate: Send + Sync + 'static {
 
     /// Tells every worker of every plugin an event, in the background; answers are ignored.
     fn announce(&self, name: &'static str, param: Json);
+
+    /// As [`PluginGate::call`], for a delivery: its limit is `request.timeout` alone, and starts
+    /// anew when the worker says that it still works on it.
+    ///
+    /// # Errors
+    /// See [`Undelivered`].
+    async fn deliver(&self, request: PluginRequest, _: DeliveryNote) -> Result<Json, Undelivered> {
+        self.call(request).await.map_err(Undelivered::Refused)
+    }
+
+    /// Returns what there is of a plugin.
+    fn presence(&self, _: &str) -> Presence {
+        Presence::default()
+    }
+
+    /// Returns what changes whenever points or presences do. By default they never do.
+    fn changes(&self) -> watch::Receiver<()> {
+        watch::channel(()).1
+    }
 }
 
 /// No plugins at all.

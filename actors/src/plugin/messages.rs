@@ -3,19 +3,20 @@
 //! Transports send [`FromTransport`]; everything else stays between gate, [`super::Plugins`] and
 //! [`super::PluginConnection`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix::{Addr, Message};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use skytrail_schema::code::ApiError;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::caller::ApiReply;
 use super::connection::PluginConnection;
-use super::gate::{CallContext, Lineage, WorkerId};
-use super::protocol::{CancelReason, CloseCode, FrameError, Problem, Resume, WorkerFrame};
+use super::gate::{CallContext, DeliveryNote, Lineage, WorkerId};
+use super::protocol::{CancelReason, CloseCode, FrameError, Outcome, Problem, Resume, WorkerFrame};
 use super::settings::TransportKind;
 use super::transport::OutgoingSender;
 
@@ -89,11 +90,53 @@ pub(super) struct Job {
     pub(super) is_idempotent: bool,
     /// Whether it waits for the window.
     pub(super) lane: Lane,
+    /// What it delivers, and its limit, which the worker may start anew.
+    pub(super) delivery: Option<Box<Lease>>,
     /// Where the answer goes; taken when it is given.
     pub(super) reply: Option<oneshot::Sender<Answer>>,
 }
 
+/// A delivery's limit.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// What the worker is told.
+    pub(super) note: DeliveryNote,
+    /// How long it may take.
+    pub(super) limit: Duration,
+    /// Until when it has; the gate looks here.
+    pub(super) until: watch::Sender<Instant>,
+    /// Set when there is no answer.
+    pub(super) silence: Arc<OnceLock<Silence>>,
+}
+
+/// Why a plugin that is not connected by itself did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// The request may have reached it.
+    Lost,
+    /// It certainly has not.
+    Unreached,
+}
+
+impl Silence {
+    pub(super) fn of(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Lost(_) => Some(Self::Lost),
+            Outcome::Unreached(_) => Some(Self::Unreached),
+            Outcome::Result(_) | Outcome::Error(_) | Outcome::Malformed => None,
+        }
+    }
+}
+
 impl Job {
+    /// Starts a delivery's limit anew; others are not delayed.
+    pub(super) fn extend(&mut self, now: Instant) {
+        if let Some(lease) = &self.delivery {
+            self.deadline = now + lease.limit;
+            lease.until.send_replace(self.deadline);
+        }
+    }
+
     /// Gives the answer. Only the first counts.
     pub(super) fn answer(&mut self, answer: Answer) {
         if let Some(reply) = self.reply.take() {
@@ -140,6 +183,7 @@ pub(super) struct Join {
     pub(super) generation: u64,
     pub(super) session: Arc<str>,
     pub(super) window: usize,
+    pub(super) from: Option<u64>,
     pub(super) address: Addr<PluginConnection>,
 }
 

@@ -20,7 +20,7 @@
 mod broker;
 mod caller;
 mod connection;
-mod errors;
+pub(crate) mod errors;
 mod gate;
 pub mod messages;
 mod points;
@@ -35,8 +35,13 @@ pub mod transport;
 pub use broker::{ConnectionPermit, PluginBroker, PluginState, Plugins, PluginsState, WorkerState};
 pub use caller::{ApiCaller, ApiReply, PluginCall};
 pub use connection::PluginConnection;
-pub use gate::{CallContext, Lineage, NoPlugins, PluginGate, PluginRequest, Via, WorkerId};
-pub use points::{Handler, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger};
+pub use gate::{
+    CallContext, DeliveryNote, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
+    Undelivered, Via, WorkerId,
+};
+pub use points::{
+    CatchUp, Handler, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger,
+};
 pub use recent::{CallError, RecentCall, RecentCalls};
 pub use routes::{Route, Routes};
 pub use settings::{PluginEntry, PluginsSettings, TransportKind};

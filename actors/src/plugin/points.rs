@@ -30,6 +30,19 @@ pub enum Trigger {
     AfterDelete,
 }
 
+/// What an after-hook is told of what happened while its plugin was away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CatchUp {
+    /// Everything.
+    #[default]
+    All,
+    /// Of each record only the last.
+    Latest,
+    /// Nothing.
+    None,
+}
+
 /// A registered database hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
@@ -43,6 +56,8 @@ pub struct Hook {
     pub trigger: Trigger,
     /// Nobody waits for its answer.
     pub is_async: bool,
+    /// What it is told of what happened while the plugin was away.
+    pub catch_up: CatchUp,
     /// Its own limit, if it has one.
     pub timeout: Option<Duration>,
 }
@@ -209,6 +224,7 @@ impl Points {
                 record_type: point.record_type.clone(),
                 trigger: point.trigger,
                 is_async: point.is_async,
+                catch_up: point.catch_up,
                 timeout: point.call.timeout,
             });
         }

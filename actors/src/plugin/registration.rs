@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::id::TypeName;
 
-use super::points::{Overlap, Trigger};
+use super::points::{CatchUp, Overlap, Trigger};
 use super::protocol::Problem;
 use super::timer_spec::TimerSpec;
 
@@ -97,6 +97,8 @@ pub struct HookPoint {
     pub trigger: Trigger,
     /// Nobody waits for its answer.
     pub is_async: bool,
+    /// What it is told of what happened while the plugin was away.
+    pub catch_up: CatchUp,
     /// How it is called.
     pub call: CallPolicy,
 }
@@ -255,6 +257,7 @@ impl Registration {
             record_type: TypeName::new(text(point, "type")?),
             trigger,
             is_async: flag(point, "async"),
+            catch_up: catch_up(point)?,
             call: policy(point)?,
         });
         Ok(())
@@ -364,6 +367,18 @@ fn optional_text<'a>(point: &'a Map<String, Json>, name: &str) -> Result<Option<
 
 fn flag(point: &Map<String, Json>, name: &str) -> bool {
     point.get(name).and_then(Json::as_bool).unwrap_or(false)
+}
+
+fn catch_up(point: &Map<String, Json>) -> Result<CatchUp, String> {
+    match point.get("catch_up") {
+        None | Some(Json::Null) => Ok(CatchUp::default()),
+        Some(value) => match value.as_str() {
+            Some("all") => Ok(CatchUp::All),
+            Some("latest") => Ok(CatchUp::Latest),
+            Some("none") => Ok(CatchUp::None),
+            _ => Err("catch_up should be all, latest or none".to_owned()),
+        },
+    }
 }
 
 fn access(point: &Map<String, Json>) -> PointAccess {

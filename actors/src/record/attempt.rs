@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::decide::Plan;
+use super::env::RecordEnv;
 use crate::context::RequestContext;
+use crate::delivery::after::{Attending, Originals};
 use crate::log::{AppendError, Decision, EventLog};
 
 /// After this many conflicts the losers go one at a time.
@@ -78,7 +80,7 @@ async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError
     })
 }
 
-/// Appends a plan. `id` is the attempt's own: what its hooks caused names it.
+/// Appends a plan.
 ///
 /// # Errors
 /// What the log says, a conflict excepted; 122 when the client has been told so, or is about to.
@@ -88,10 +90,42 @@ pub async fn commit(
     read_position: u64,
     context: &RequestContext,
 ) -> Result<Outcome<Arc<Commit>>, ApiError> {
+    commit_as(Uuid::now_v7(), log, (plan, read_position), context).await
+}
+
+/// Appends a plan whose events after-hooks may have to be told of.
+///
+/// `originals` are the records as they are before, `told` is the request as hooks see it. Whoever
+/// wants to know what synchronous ones answer asks the [`Attending`].
+///
+/// # Errors
+/// As [`commit`]; overload, when it cannot be promised that the hooks are told.
+pub async fn commit_attended(
+    env: &RecordEnv,
+    (plan, read_position): (Plan, u64),
+    originals: Originals,
+    (context, told): (&RequestContext, &RequestContext),
+) -> Result<Outcome<(Arc<Commit>, Attending)>, ApiError> {
+    let id = Uuid::now_v7();
+    let attending = env.after_hooks.attend(id, &plan.events, originals, told);
+    let mut attending = attending.await?;
+    let committed = commit_as(id, &env.log, (plan, read_position), context).await?;
+    Ok(committed.map(|commit| {
+        env.after_hooks.committed(&commit, &mut attending);
+        (commit, attending)
+    }))
+}
+
+async fn commit_as(
+    id: Uuid,
+    log: &Arc<dyn EventLog>,
+    (plan, read_position): (Plan, u64),
+    context: &RequestContext,
+) -> Result<Outcome<Arc<Commit>>, ApiError> {
     let _storing = begin(context).await?;
     let decision = Decision {
         commit: NewCommit {
-            id: Uuid::now_v7(),
+            id,
             actor: context.actor(),
             request_id: Some(context.request_id),
             causation: context.ancestors.last().copied(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use skytrail_schema::acl::Level;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::RecordId;
@@ -9,13 +10,13 @@ use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit, until_settled};
+use super::attempt::{Outcome, commit_attended, until_settled};
 use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::{before, hooks, save};
-use crate::plugin::Trigger;
+use crate::delivery::after::Attending;
 
 /// Per id: the record that is deleted, or why it is not.
 type Victims = Vec<Result<Arc<Head>, ItemError>>;
@@ -31,16 +32,36 @@ pub async fn delete(
 ) -> Result<ItemResults<RecordId>, ApiError> {
     let attempt_id = Uuid::now_v7();
     let decided = Mutex::new(None);
-    let (victims, position) =
-        until_settled(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
-    let mut results = Vec::with_capacity(victims.len());
-    for victim in victims {
-        results.push(match victim {
-            Err(error) => Err(error),
-            Ok(head) => after_delete(env, &command, &head, position, attempt_id).await,
+    let settled = until_settled(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
+    let Settled {
+        victims,
+        position,
+        mut attending,
+    } = settled;
+    let rows = victims.into_iter().map(|victim| {
+        let row = victim.as_ref().ok().map(|head| {
+            let row = attending.take(&head.record.id);
+            row.answered(&env.applied, position)
         });
-    }
-    Ok(results)
+        (victim, row)
+    });
+    let answers = rows.map(|(victim, row)| async {
+        let id = victim?.record.id.clone();
+        if let Some(row) = row {
+            row.await.map_err(|error| failed(&id, error))?;
+        }
+        Ok(id)
+    });
+    Ok(join_all(answers.collect::<Vec<_>>()).await)
+}
+
+/// What a deletion came to, before after-hooks.
+struct Settled {
+    victims: Victims,
+    /// Where the deletion stands in the log.
+    position: u64,
+    /// Where the after-hooks' answers are.
+    attending: Attending,
 }
 
 async fn attempt(
@@ -48,7 +69,7 @@ async fn attempt(
     command: &DeleteRecords,
     attempt_id: Uuid,
     decided: &Mutex<Option<Victims>>,
-) -> Result<Outcome<(Victims, u64)>, ApiError> {
+) -> Result<Outcome<Settled>, ApiError> {
     let heads = env.load_heads(&command.ids).await?;
     let mut victims: Victims = command
         .ids
@@ -83,19 +104,26 @@ async fn attempt(
     }
     fail_whole_if_atomic(command, &victims)?;
     if plan.events.is_empty() {
-        return Ok(Outcome::Done((victims, heads.position)));
+        return Ok(Outcome::Done(Settled {
+            victims,
+            position: heads.position,
+            attending: Attending::default(),
+        }));
     }
-    Ok(
-        match commit(&env.log, plan, heads.position, &command.context).await? {
-            Outcome::Done(commit) => Outcome::Done((victims, commit.last_position())),
-            Outcome::Conflict => {
-                if before::have_written(env, attempt_id, heads.position).await {
-                    *decided.lock().await = Some(asked);
-                }
-                Outcome::Conflict
-            }
-        },
-    )
+    let originals = victims.iter().flatten();
+    let originals = originals.map(|head| (head.record.id.clone(), Arc::clone(head)));
+    let originals = originals.collect();
+    let (plan, context) = ((plan, heads.position), &command.context);
+    let done = commit_attended(env, plan, originals, (context, context)).await?;
+    let is_overtaken = matches!(done, Outcome::Conflict);
+    if is_overtaken && before::have_written(env, attempt_id, heads.position).await {
+        *decided.lock().await = Some(asked);
+    }
+    Ok(done.map(|(commit, attending)| Settled {
+        victims,
+        position: commit.last_position(),
+        attending,
+    }))
 }
 
 async fn run_before_hooks(
@@ -106,16 +134,8 @@ async fn run_before_hooks(
 ) {
     for victim in victims {
         let Ok(head) = victim else { continue };
-        let run = hooks::run(
-            &env.plugins,
-            hooks::Occasion {
-                trigger: Trigger::BeforeDelete,
-                context: &command.context,
-                attempt: attempt_id,
-            },
-            &head.record,
-            None,
-        );
+        let (record, context) = (&head.record, &command.context);
+        let run = hooks::before_delete(&env.plugins, record, context, attempt_id);
         if let Err(error) = run.await {
             *victim = Err(failed(&head.record.id, error));
         }
@@ -191,39 +211,6 @@ pub(crate) async fn find_referrer(
     }
     env.applied.wait_for(position).await?;
     Ok(env.store.find_referrer(id, besides, &definitions).await?)
-}
-
-async fn after_delete(
-    env: &RecordEnv,
-    command: &DeleteRecords,
-    head: &Head,
-    position: u64,
-    attempt_id: Uuid,
-) -> Result<RecordId, ItemError> {
-    let id = &head.record.id;
-    let points = env.plugins.points();
-    if !points
-        .hooks(&id.record_type, Trigger::AfterDelete)
-        .is_empty()
-    {
-        let ran = async {
-            env.applied.wait_for(position).await?;
-            let (trigger, context) = (Trigger::AfterDelete, &command.context);
-            hooks::run(
-                &env.plugins,
-                hooks::Occasion {
-                    trigger,
-                    context,
-                    attempt: attempt_id,
-                },
-                &head.record,
-                None,
-            )
-            .await
-        };
-        ran.await.map_err(|error| failed(id, error))?;
-    }
-    Ok(id.clone())
 }
 
 fn failed(id: &RecordId, error: ApiError) -> ItemError {

@@ -11,6 +11,7 @@ use skytrail_schema::types::TypeDefinition;
 use super::live::LiveState;
 use crate::asset::AssetCatalog;
 use crate::clock::Clock;
+use crate::delivery::after::AfterHooks;
 use crate::log::EventLog;
 use crate::plugin::PluginGate;
 use crate::projector::Applied;
@@ -31,6 +32,8 @@ pub struct RecordEnv {
     pub assets: AssetCatalog,
     /// Hooks.
     pub plugins: Arc<dyn PluginGate>,
+    /// What takes after-hooks to the plugins.
+    pub after_hooks: AfterHooks,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -1,4 +1,4 @@
-//! Running database hooks on a record, and taking their answers over.
+//! Running before-hooks on a record, and taking their answers over.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Provenance;
-use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 use uuid::Uuid;
@@ -50,44 +50,35 @@ pub async fn before_save(
     Ok(())
 }
 
-/// What a hook is run on account of.
-#[derive(Clone, Copy, Debug)]
-pub struct Occasion<'a> {
-    /// Which hooks.
-    pub trigger: Trigger,
-    /// The request.
-    pub context: &'a RequestContext,
-    /// The save or deletion that what the hooks cause names.
-    pub attempt: Uuid,
-}
-
-/// Runs the hooks of another trigger. Asynchronous ones are sent off; the first synchronous one
-/// that fails ends the row.
+/// Runs before-delete hooks. Asynchronous ones are sent off; the first synchronous one that fails
+/// ends the row.
 ///
 /// # Errors
 /// As [`before_save`].
-pub async fn run(
+pub async fn before_delete(
     plugins: &Arc<dyn PluginGate>,
-    occasion: Occasion<'_>,
     record: &Record,
-    original: Option<&Head>,
+    context: &RequestContext,
+    attempt: Uuid,
 ) -> Result<(), ApiError> {
-    let Occasion {
-        trigger,
-        context,
-        attempt,
-    } = occasion;
     let points = plugins.points();
-    for hook in points.hooks(&record.id.record_type, trigger) {
-        let original = original.map(|head| &head.record);
-        let request = request(hook, record, original, context, attempt);
+    for hook in points.hooks(&record.id.record_type, Trigger::BeforeDelete) {
+        let request = request(hook, record, None, context, attempt);
         if hook.is_async {
             forget(plugins, request);
         } else {
-            parse_answer(&plugins.call(request).await?, record)?;
+            check_answer(&plugins.call(request).await?, record)?;
         }
     }
     Ok(())
+}
+
+/// Checks the answer of a hook that changes nothing: it should be its record all the same.
+///
+/// # Errors
+/// 10000 for what is not this record.
+pub fn check_answer(answer: &Json, record: &Record) -> Result<(), ApiError> {
+    parse_answer(answer, record).map(drop)
 }
 
 fn forget(plugins: &Arc<dyn PluginGate>, mut request: PluginRequest) {

@@ -6,7 +6,8 @@
 //! 3. run the before-save hooks, with no lock held,
 //! 4. decide events and what they rest on,
 //! 5. append; on a conflict go back to 1,
-//! 6. run the after-save hooks.
+//! 6. wait for what synchronous after-save hooks say: they are told out of the log, see
+//!    [`crate::delivery::after`].
 //!
 //! A record that fails in a step takes no part in later ones; the others go on,
 //! unless the save is atomic.
@@ -14,6 +15,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::RecordId;
@@ -22,13 +24,13 @@ use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit, until_settled};
+use super::attempt::{Outcome, commit_attended, until_settled};
 use super::decide::{self, Plan, Surroundings};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
-use super::{before, hooks, types};
-use crate::plugin::Trigger;
+use super::{before, types};
+use crate::delivery::after::Attending;
 
 /// A draft, or why there is none.
 type Drafts = Vec<Result<Draft, ItemError>>;
@@ -76,13 +78,15 @@ pub async fn save(
         &own_turn
     };
     let settled = until_settled(turn, |_| attempt(&saving)).await?;
-    after_save(env, &command, settled, saving.id).await
+    Ok(after_save(env, &command, settled).await)
 }
 
 /// What a save came to, before after-hooks.
 struct Settled {
-    /// Per item: the record as stored and as it was before.
-    results: ItemResults<(Arc<Head>, Option<Arc<Head>>)>,
+    /// Per item: the record as stored.
+    results: ItemResults<Arc<Head>>,
+    /// Where the after-hooks' answers are.
+    attending: Attending,
 }
 
 async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
@@ -156,28 +160,39 @@ async fn settle(
     plan: Plan,
     position: u64,
 ) -> Result<Outcome<Settled>, ApiError> {
-    let events = if plan.events.is_empty() {
-        Vec::new()
+    let (commit, attending) = if plan.events.is_empty() {
+        (None, Attending::default())
     } else {
-        match commit(&env.log, plan, position, &command.context).await? {
-            Outcome::Done(commit) => commit.events.clone(),
+        let drafts = prepared.drafts.iter().flatten();
+        let originals = drafts.filter_map(|draft| {
+            let original = draft.original.as_ref()?;
+            Some((draft.record.id.clone(), Arc::clone(original)))
+        });
+        let originals = originals.collect();
+        let context = (&command.context, &command.context);
+        match commit_attended(env, (plan, position), originals, context).await? {
+            Outcome::Done((commit, attending)) => (Some(commit), attending),
             Outcome::Conflict => return Ok(Outcome::Conflict),
         }
     };
+    let events = commit.as_ref().map(|commit| commit.events.as_slice());
     let result_of = |slot: Result<Draft, ItemError>| {
-        let draft = slot?;
-        let id = &draft.record.id;
-        let after = decide::head_after(draft.original.clone(), id, &events);
+        let Draft {
+            record, original, ..
+        } = slot?;
+        let id = &record.id;
+        let after = decide::head_after(original, id, events.unwrap_or_default());
         let lost = || {
             failed(
                 id,
                 ApiError::unexpected(format!("failed to fetch record id = {id}")),
             )
         };
-        Ok((after.ok_or_else(lost)?, draft.original))
+        after.ok_or_else(lost)
     };
     Ok(Outcome::Done(Settled {
         results: prepared.drafts.into_iter().map(result_of).collect(),
+        attending,
     }))
 }
 
@@ -251,48 +266,31 @@ async fn look_around(
     Ok(around)
 }
 
+/// Waits for what synchronous after-hooks say, of all records side by side.
 async fn after_save(
     env: &RecordEnv,
     command: &SaveRecords,
-    settled: Settled,
-    attempt_id: Uuid,
-) -> Result<ItemResults<Record>, ApiError> {
-    let points = env.plugins.points();
+    mut settled: Settled,
+) -> ItemResults<Record> {
     let rules = env.live.get_field_rules();
-    let mut results = Vec::with_capacity(settled.results.len());
-    for result in settled.results {
-        results.push(match result {
-            Err(error) => Err(error),
-            Ok((after, before)) => {
-                let record = &after.record;
-                let has_hooks = !points
-                    .hooks(&record.id.record_type, Trigger::AfterSave)
-                    .is_empty();
-                let outcome = if has_hooks {
-                    // A hook that asks the server must find what was saved, also by query.
-                    env.applied.wait_for(after.position).await?;
-                    let occasion = hooks::Occasion {
-                        trigger: Trigger::AfterSave,
-                        context: &command.context,
-                        attempt: attempt_id,
-                    };
-                    hooks::run(&env.plugins, occasion, record, before.as_deref()).await
-                } else {
-                    Ok(())
-                };
-                let visible = || {
-                    let mut record = record.clone();
-                    rules.hide_unreadable(&command.context.caller, &mut record);
-                    env.assets.sign(&mut record);
-                    record
-                };
-                outcome
-                    .map(|()| visible())
-                    .map_err(|error| failed(&record.id, error))
-            }
+    let results = settled.results.into_iter().map(|result| {
+        let row = result.as_ref().ok().map(|head| {
+            let row = settled.attending.take(&head.record.id);
+            row.answered(&env.applied, head.position)
         });
-    }
-    Ok(results)
+        (result, row)
+    });
+    let answers = results.map(|(result, row)| async {
+        let head = result?;
+        if let Some(row) = row {
+            row.await.map_err(|error| failed(&head.record.id, error))?;
+        }
+        let mut record = head.record.clone();
+        rules.hide_unreadable(&command.context.caller, &mut record);
+        env.assets.sign(&mut record);
+        Ok(record)
+    });
+    join_all(answers.collect::<Vec<_>>()).await
 }
 
 /// Says which record failed.

@@ -238,6 +238,7 @@ fn origin(number: u8) -> Result<Origin, CodecError> {
         1 => Origin::Plugin,
         2 => Origin::System,
         3 => Origin::Cli,
+        4 => Origin::Import,
         _ => return Err(CodecError::Malformed("origin")),
     })
 }

@@ -187,6 +187,7 @@ fn origin_number(origin: Origin) -> u8 {
         Origin::Plugin => 1,
         Origin::System => 2,
         Origin::Cli => 3,
+        Origin::Import => 4,
     }
 }
 

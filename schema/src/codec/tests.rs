@@ -257,7 +257,8 @@ fn commit() -> impl Strategy<Value = NewCommit> {
         Just(Origin::Api),
         Just(Origin::Plugin),
         Just(Origin::System),
-        Just(Origin::Cli)
+        Just(Origin::Cli),
+        Just(Origin::Import)
     ];
     let actor = (users(), key, origin, prop::option::of(name()));
     let ids = any::<(u128, Option<u128>, Option<u128>)>();

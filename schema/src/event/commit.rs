@@ -34,6 +34,8 @@ pub enum Origin {
     System,
     /// The command line.
     Cli,
+    /// Users who are taken over from another server: hooks are not told.
+    Import,
 }
 
 /// Who did it, and in the course of what.

@@ -116,6 +116,20 @@ impl Plugins {
             change(worker);
             plugin.note_home();
         }
+        if let Some(index) = self.homes.get(&id) {
+            self.note_presence(*index);
+        }
+    }
+
+    /// Publishes what there is of a plugin.
+    pub(super) fn note_presence(&self, index: usize) {
+        let Some(plugin) = self.plugins.get(index) else {
+            return;
+        };
+        let limit = self.settings.timeout_of(&plugin.name);
+        let transport = self.settings.transport_of(&plugin.name);
+        let presence = plugin.presence(self.serving_stage(), (limit, transport));
+        self.shared.note_presence(&plugin.name, presence);
     }
 
     /// Forgets a worker. What it had and may be repeated goes to the head of the queue.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value as Json;
 use serde_json::value::{RawValue, to_raw_value};
 use skytrail_schema::code::ApiError;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -21,8 +22,10 @@ use super::state::PluginsState;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::errors::{Unavailable, response_timed_out, timed_out, unavailable};
-use crate::plugin::gate::{PluginGate, PluginRequest, WorkerId};
-use crate::plugin::messages::{Abandon, Announce, Ask, GetState, Job, Lane, Leave};
+use crate::plugin::gate::{
+    DeliveryNote, PluginGate, PluginRequest, Presence, Undelivered, WorkerId,
+};
+use crate::plugin::messages::{Abandon, Announce, Answer, Ask, GetState, Job, Lane, Leave};
 use crate::plugin::points::{Points, Readiness};
 use crate::plugin::protocol::CancelReason;
 use crate::plugin::recent::RecentCalls;
@@ -51,6 +54,7 @@ pub(super) struct Shared {
     is_leaving: AtomicBool,
     tallies: Mutex<HashMap<Arc<str>, Tally>>,
     pub(super) recent: Arc<RecentCalls>,
+    presences: Mutex<HashMap<Arc<str>, Presence>>,
 }
 
 /// How a plugin's requests ended.
@@ -79,6 +83,14 @@ impl Shared {
     pub(super) fn publish(&self, points: Points) {
         self.points.store(Arc::new(points));
         self.changes.send_replace(());
+    }
+
+    /// Notes what there is of a plugin.
+    pub(super) fn note_presence(&self, plugin: &Arc<str>, presence: Presence) {
+        let before = self.presences.lock().insert(Arc::clone(plugin), presence);
+        if before != Some(presence) {
+            self.changes.send_replace(());
+        }
     }
 
     pub(super) fn points(&self) -> Arc<Points> {
@@ -182,7 +194,11 @@ impl PluginBroker {
         let _ = timeout(self.settings.drain + MARGIN, left).await;
     }
 
-    fn job(&self, request: PluginRequest, deadline: Instant) -> Result<Box<Job>, ApiError> {
+    pub(super) fn job(
+        &self,
+        request: PluginRequest,
+        deadline: Instant,
+    ) -> Result<Box<Job>, ApiError> {
         Ok(Box::new(Job {
             ticket: self.shared.next_ticket(),
             plugin: request.plugin,
@@ -198,40 +214,44 @@ impl PluginBroker {
             arrived: Instant::now(),
             deadline,
             is_idempotent: false,
+            delivery: None,
             reply: None,
         }))
     }
 
-    /// Sends a job off and waits. Whatever becomes of it, this answers by the deadline.
-    async fn wait_for(&self, mut job: Box<Job>, is_clients: bool) -> Result<Json, ApiError> {
-        let plugin = Arc::clone(&job.plugin);
-        let deadline = job.deadline;
+    /// Sends a job off.
+    pub(super) fn send(
+        &self,
+        mut job: Box<Job>,
+    ) -> Result<(Guard<'_>, oneshot::Receiver<Answer>), ApiError> {
         let (sender, answer) = oneshot::channel();
         job.reply = Some(sender);
-        let mut guard = Guard {
+        let guard = Guard {
             plugins: &self.plugins,
             ticket: job.ticket,
-            deadline,
+            deadline: job.deadline,
             is_answered: false,
         };
+        let plugin = Arc::clone(&job.plugin);
         match self.plugins.try_send(Ask(job)) {
-            Ok(()) => {}
-            Err(SendError::Full(_)) => return Err(ApiError::overloaded("the plugins' mailbox")),
-            Err(SendError::Closed(_)) => return Err(unavailable(&plugin, Unavailable::NoWorker)),
+            Ok(()) => Ok((guard, answer)),
+            Err(SendError::Full(_)) => Err(ApiError::overloaded("the plugins' mailbox")),
+            Err(SendError::Closed(_)) => Err(unavailable(&plugin, Unavailable::NoWorker)),
         }
+    }
+
+    /// Sends a job off and waits. Whatever becomes of it, this answers by the deadline.
+    async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Answer {
+        let (plugin, deadline) = (Arc::clone(&job.plugin), job.deadline);
+        let (mut guard, answer) = self.send(job)?;
         // Who has a deadline of his own hears of it as a whole, rather than of one hook in it.
         let patience = if is_clients {
             DEADLINE_GRACE
         } else {
             Duration::ZERO
         };
-        let outcome = timeout_at(deadline + patience, answer).await;
-        match outcome {
-            Ok(answer) => {
-                guard.is_answered = true;
-                // A dropped job is one whose connection died with it.
-                answer.unwrap_or_else(|_| Err(unavailable(&plugin, Unavailable::WorkerLost)))
-            }
+        match timeout_at(deadline + patience, answer).await {
+            Ok(answer) => guard.take(answer, &plugin),
             Err(_) if is_clients => Err(response_timed_out()),
             Err(_) => Err(timed_out(&plugin, self.settings.transport_of(&plugin))),
         }
@@ -264,6 +284,30 @@ impl PluginGate for PluginBroker {
         answer
     }
 
+    async fn deliver(
+        &self,
+        request: PluginRequest,
+        note: DeliveryNote,
+    ) -> Result<Json, Undelivered> {
+        let (plugin, kind) = (Arc::clone(&request.plugin), request.kind);
+        let (name, began) = (request.name.clone(), Instant::now());
+        let answer = self.deliver_job(request, note).await;
+        let error = answer.as_ref().err().map(Undelivered::error);
+        let point = (&plugin, kind, name.as_str());
+        self.shared.recent.note(point, began, error);
+        self.shared.count(plugin, answer.is_err());
+        answer
+    }
+
+    fn presence(&self, plugin: &str) -> Presence {
+        let presences = self.shared.presences.lock();
+        presences.get(plugin).copied().unwrap_or_default()
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
+    }
+
     fn announce(&self, name: &'static str, param: Json) {
         if self.plugins.try_send(Announce { name, param }).is_err() {
             tracing::warn!(name, "the plugins are too busy for an announcement");
@@ -272,11 +316,26 @@ impl PluginGate for PluginBroker {
 }
 
 /// Tells that nobody waits for a request any more, also when its future is dropped.
-struct Guard<'a> {
+pub(super) struct Guard<'a> {
     plugins: &'a Addr<Plugins>,
     ticket: u64,
     deadline: Instant,
     is_answered: bool,
+}
+
+impl Guard<'_> {
+    /// Takes the answer; a dropped job is one whose connection died with it.
+    pub(super) fn take(&mut self, answer: Result<Answer, RecvError>, plugin: &str) -> Answer {
+        self.is_answered = true;
+        answer.unwrap_or_else(|_| Err(unavailable(plugin, Unavailable::WorkerLost)))
+    }
+}
+
+impl Guard<'_> {
+    /// Notes that the time is over, though it was not from the start that this would be the end.
+    pub(super) fn pass(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
 }
 
 impl Drop for Guard<'_> {

@@ -65,6 +65,7 @@ impl Herald {
             deadline,
             is_idempotent: false,
             lane: Lane::Lifecycle,
+            delivery: None,
             reply: Some(sender),
         };
         let answered = async {

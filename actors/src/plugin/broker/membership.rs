@@ -55,6 +55,7 @@ impl Plugins {
             in_use: 0,
             stage: Stage::Greeted,
             registration: None,
+            from: join.from,
             is_draining: false,
         });
         plugin.note_home();
@@ -338,6 +339,7 @@ impl Plugins {
                 notify(&worker.address, Notice::Ready);
             }
         }
+        self.note_presence(index);
         self.pump(index, ctx);
     }
 }

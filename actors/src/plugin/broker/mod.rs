@@ -1,11 +1,12 @@
 //! Which plugin has which point, and which worker gets a request.
 //!
-//! Files: `gate` (the port's implementation, on the callers' threads), `actor` (what comes in),
+//! Files: `deliver` (deliveries' limits), `gate` (the port's implementation, on the callers' threads), `actor` (what comes in),
 //! `requests` (a request's way to a worker), `membership` (workers that come and go,
 //! registrations, generations), `publish` (what the others see of that), `lifecycle` (the events of a worker's and the server's start),
 //! `plugin` (one plugin's workers and queue, pure), `state` (what can be seen from outside).
 
 mod actor;
+mod deliver;
 mod gate;
 mod lifecycle;
 mod membership;

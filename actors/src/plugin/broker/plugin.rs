@@ -9,10 +9,11 @@ use rand::seq::IteratorRandom;
 use tokio::time::Instant;
 
 use crate::plugin::connection::PluginConnection;
-use crate::plugin::gate::WorkerId;
+use crate::plugin::gate::{Presence, WorkerId};
 use crate::plugin::messages::{Capacity, Job};
 use crate::plugin::protocol::Problem;
 use crate::plugin::registration::Registration;
+use crate::plugin::settings::TransportKind;
 
 /// A plugin.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     pub(super) in_use: usize,
     pub(super) stage: Stage,
     pub(super) registration: Option<Arc<Registration>>,
+    /// The position behind which it wants deliveries to start.
+    pub(super) from: Option<u64>,
     pub(super) is_draining: bool,
 }
 
@@ -120,6 +123,25 @@ impl Plugin {
         self.workers.iter().filter(move |worker| {
             worker.stage >= stage && Some(worker.generation) == generation && !worker.is_draining
         })
+    }
+
+    /// Tells what there is of it for those who deliver.
+    pub(super) fn presence(
+        &self,
+        stage: Stage,
+        (limit, transport): (Duration, TransportKind),
+    ) -> Presence {
+        let is_here = |worker: &&Worker| !worker.capacity.is_suspended;
+        let serving = || self.serving(stage).filter(is_here);
+        Presence {
+            is_registered: self.active.is_some(),
+            num_workers: serving().count(),
+            is_ready: serving().any(|worker| worker.stage == Stage::Ready),
+            window: serving().map(|worker| worker.capacity.window).sum(),
+            limit,
+            transport,
+            from: serving().find_map(|worker| Some((worker.id, worker.from?))),
+        }
     }
 
     /// Picks the worker with the smallest share of its window in use, any of those with the same.

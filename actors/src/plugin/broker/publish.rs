@@ -36,6 +36,10 @@ impl Plugins {
             attended: self.attended(),
             ..Points::build(self.readiness(), points)
         });
+        // Afterwards: who sees that a plugin is registered finds its points.
+        for index in 0..self.plugins.len() {
+            self.note_presence(index);
+        }
     }
 
     /// Publishes that a plugin has a worker again, or none any more.

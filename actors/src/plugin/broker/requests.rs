@@ -46,7 +46,7 @@ impl Plugins {
 
     /// Returns how far a worker must be to get requests. Before clients are served, plugins
     /// prepare with each other's hooks and lambdas.
-    fn serving_stage(&self) -> Stage {
+    pub(super) fn serving_stage(&self) -> Stage {
         match self.phase {
             Phase::Ready => Stage::Ready,
             Phase::Starting | Phase::Preparing => Stage::Initialised,

@@ -15,7 +15,7 @@ use crate::plugin::broker::Plugins;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::errors::{Unavailable, result_of, unavailable};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Capacity, FromWorker, Report, TransportEvent};
+use crate::plugin::messages::{Capacity, FromWorker, Report, Silence, TransportEvent};
 use crate::plugin::protocol::{
     CloseCode, MAX_WINDOW, Outcome, ResponseMessage, ServerMessage, WorkerFrame, WorkerMessage,
 };
@@ -221,11 +221,12 @@ impl PluginConnection {
             WorkerMessage::Unknown(kind) => {
                 self.warn(&format!("unknown type {:?}", quote(&kind)), ctx);
             }
-            // Deliveries with leases come with durable cursors; until then no request has one.
-            WorkerMessage::Progress(_)
-            | WorkerMessage::Hello(_)
-            | WorkerMessage::Ping
-            | WorkerMessage::Pong => {}
+            WorkerMessage::Progress(id) => {
+                if let Some(ticket) = ticket_of(&id) {
+                    self.requests.extend(ticket, self.last_received);
+                }
+            }
+            WorkerMessage::Hello(_) | WorkerMessage::Ping | WorkerMessage::Pong => {}
         }
     }
 
@@ -233,6 +234,11 @@ impl PluginConnection {
         let ticket = ticket_of(&response.id);
         match ticket.map_or(Answered::Unknown, |ticket| self.requests.answer(ticket)) {
             Answered::InTime(mut job) => {
+                let silence = Silence::of(&response.outcome);
+                if let (Some(silence), Some(lease)) = (silence, &job.delivery) {
+                    // Set once: a request is answered once.
+                    let _ = lease.silence.set(silence);
+                }
                 if response.outcome == Outcome::Malformed {
                     self.warn("a response has either result or error", ctx);
                 }

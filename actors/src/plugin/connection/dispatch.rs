@@ -14,7 +14,7 @@ use crate::plugin::errors::{Unavailable, response_timed_out, too_deep, too_large
 use crate::plugin::gate::{Lineage, Via};
 use crate::plugin::messages::{CallDone, Dispatch, Job, Lane, Notice, Report};
 use crate::plugin::protocol::{
-    CallMessage, CancelReason, CloseCode, Problem, RequestMessage, ServerMessage,
+    CallMessage, CancelReason, CloseCode, DELIVER, Problem, RequestMessage, ServerMessage,
 };
 use crate::spawn::spawn_named;
 
@@ -98,6 +98,11 @@ impl PluginConnection {
                 .map(|via| &*via.call),
             // What was set going by itself is nested in nothing.
             depth: via.map_or(0, |_| job.lineage.depth),
+            delivery: job
+                .delivery
+                .as_ref()
+                .filter(|_| self.has_feature(DELIVER))
+                .map(|lease| &lease.note),
         });
         self.outbox.send(&request, self.received())
     }

@@ -85,6 +85,14 @@ impl Requests {
         true
     }
 
+    /// Starts the limit of a delivery anew, unless it was given up.
+    pub(super) fn extend(&mut self, ticket: u64, now: Instant) {
+        let pending = self.by_ticket.get_mut(&ticket);
+        if let Some(pending) = pending.filter(|pending| pending.given_up_at.is_none()) {
+            pending.job.extend(now);
+        }
+    }
+
     /// Returns the requests whose time passed without anybody giving them up.
     pub(super) fn overdue(&self, now: Instant) -> Vec<u64> {
         let is_overdue =

@@ -12,7 +12,7 @@ use super::kept::Kept;
 use super::link::Link;
 use crate::plugin::messages::{Join, Refusal};
 use crate::plugin::protocol::{
-    CancelReason, CloseCode, DEFAULT_WINDOW, Hello, MAX_WINDOW, RESUME, ServerMessage,
+    CancelReason, CloseCode, DEFAULT_WINDOW, DELIVER, Hello, MAX_WINDOW, RESUME, ServerMessage,
     WelcomeMessage,
 };
 
@@ -42,6 +42,7 @@ impl PluginConnection {
             generation: hello.generation,
             session: Arc::clone(&self.session),
             window: self.window,
+            from: hello.from,
             address: ctx.address(),
         };
         let is_clamped = self.window != asked;
@@ -56,7 +57,7 @@ impl PluginConnection {
 
     /// Notes what both sides are able to.
     fn negotiate(&mut self, theirs: &[String]) {
-        let mut ours = Vec::new();
+        let mut ours = vec![DELIVER];
         if !self.settings.resume.is_zero() {
             ours.push(RESUME);
         }

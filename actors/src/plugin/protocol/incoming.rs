@@ -66,6 +66,8 @@ pub struct Hello {
     pub features: Vec<String>,
     /// The session that it comes back to.
     pub resume: Option<Resume>,
+    /// The position behind which it wants deliveries to start, when it keeps positions itself.
+    pub from: Option<u64>,
 }
 
 /// A claim to a session whose transport was lost. Never printed: it has the secret.
@@ -104,6 +106,10 @@ pub enum Outcome {
     Result(Json),
     /// An error.
     Error(Json),
+    /// The plugin did not answer at all: what its transport says of that. No worker sends it.
+    Lost(Json),
+    /// As `Lost`, and the plugin has certainly not got the request.
+    Unreached(Json),
     /// Neither result nor error, or both.
     Malformed,
 }
@@ -197,6 +203,7 @@ fn hello(members: &mut Map<String, Json>) -> Result<Hello, FrameError> {
         sdk: optional_text(members, "sdk")?.unwrap_or_default(),
         features: optional_texts(members, "features")?,
         resume: resume(members)?,
+        from: optional_number(members, "from")?,
     })
 }
 

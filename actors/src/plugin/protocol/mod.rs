@@ -24,6 +24,9 @@ pub const MAX_DEPTH: usize = 64;
 /// The ability to come back to a session after its transport was lost.
 pub const RESUME: &str = "resume";
 
+/// The ability to be told what a request delivers.
+pub const DELIVER: &str = "deliver";
+
 /// The most requests a worker may take at once.
 pub const MAX_WINDOW: usize = 1024;
 

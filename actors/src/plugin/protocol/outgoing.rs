@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use crate::plugin::gate::CallContext;
+use crate::plugin::gate::{CallContext, DeliveryNote};
 
 /// A message to a worker with its place in the session.
 #[derive(Debug, Serialize)]
@@ -129,6 +129,9 @@ pub struct RequestMessage<'a> {
     /// How many calls of plugins it is nested in; left out when there is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub depth: u32,
+    /// What it delivers, for workers that want to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<&'a DeliveryNote>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -201,6 +204,7 @@ mod tests {
             context: None,
             parent: Some("c1"),
             depth: 1,
+            delivery: None,
         });
         let text = serde_json::to_string(&ServerFrame {
             message: &request,

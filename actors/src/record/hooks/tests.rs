@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use skytrail_schema::acl::{AccessEntry, Level};
 use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::record::Head;
 
 use super::*;
 

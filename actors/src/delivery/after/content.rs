@@ -1,0 +1,192 @@
+//! What is delivered: a record right after an event and right before it, or the reason why not.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::caller::KeyKind;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Event, EventBody, Stream};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::record::{Head, Record};
+
+use super::attendance::Attendance;
+use crate::plugin::{CallContext, Lineage, Trigger};
+use crate::record::env::RecordEnv;
+use crate::record::{apply, past};
+
+/// Loads the commit that holds a position.
+///
+/// # Errors
+/// The log cannot be read.
+pub(super) async fn load_commit(env: &RecordEnv, position: u64) -> Result<Arc<Commit>, ApiError> {
+    let unreadable = |cause: &dyn std::fmt::Display| {
+        tracing::error!(position, %cause, "the log cannot be read");
+        ApiError::unexpected("the log cannot be read")
+    };
+    let read = env.log.read(position, 1).await;
+    let read = read.map_err(|error| unreadable(&error))?.into_iter();
+    let mut holds = read
+        .filter(|commit| commit.first_position() <= position && position <= commit.last_position());
+    holds.next().ok_or_else(|| unreadable(&"it ends before"))
+}
+
+/// A record around an event.
+pub(super) struct Around {
+    /// As the event left it; as it was, when the event deleted it.
+    pub(super) record: Record,
+    /// As it was before; for a deletion nothing, as in v1.
+    pub(super) original: Option<Record>,
+}
+
+impl Around {
+    /// Loads a record around an event; `None` when its past is not known any more.
+    ///
+    /// # Errors
+    /// Store or log cannot be read.
+    pub(super) async fn load(
+        env: &RecordEnv,
+        (commit, event): (&Commit, &Event),
+        (id, trigger): (&RecordId, Trigger),
+        attendance: Option<&Attendance>,
+    ) -> Result<Option<Self>, ApiError> {
+        let before = match (attendance, &event.body) {
+            (Some(attendance), _) => {
+                let original = attendance.originals.get(id).cloned();
+                head_before(commit, event, id, original)
+            }
+            (None, EventBody::RecordCreated(_)) => None,
+            (None, _) => {
+                let record = past::record_at(env, id, event.position - 1).await?;
+                record.map(|record| Arc::new(head_of(record, event)))
+            }
+        };
+        if trigger == Trigger::AfterDelete {
+            return Ok(before.map(|head| Self {
+                record: head.record.clone(),
+                original: None,
+            }));
+        }
+        Ok(match apply::record(before.as_deref(), id, event) {
+            apply::Folded::Known(Some(after)) => Some(Self {
+                record: after.record,
+                original: before.map(|head| head.record.clone()),
+            }),
+            _ => None,
+        })
+    }
+
+    pub(super) fn to_param(&self) -> Json {
+        json!({
+            "record": self.record.to_wire(),
+            "original": self.original.as_ref().map(Record::to_wire),
+        })
+    }
+}
+
+/// Folds what a commit did to a record before one of its events.
+fn head_before(
+    commit: &Commit,
+    event: &Event,
+    id: &RecordId,
+    original: Option<Arc<Head>>,
+) -> Option<Arc<Head>> {
+    let earlier = commit.events.iter();
+    let earlier = earlier.take_while(|earlier| earlier.position < event.position);
+    let of_record = earlier.filter(|earlier| earlier.stream == event.stream);
+    of_record.fold(original, |head, event| {
+        match apply::record(head.as_deref(), id, event) {
+            apply::Folded::Known(head) => head.map(Arc::new),
+            apply::Folded::Unknown => head,
+        }
+    })
+}
+
+fn head_of(record: Record, event: &Event) -> Head {
+    Head {
+        version: event.version.saturating_sub(1),
+        position: event.position.saturating_sub(1),
+        record,
+    }
+}
+
+/// Tells what a plugin is told of whoever caused a commit, when he is gone.
+pub(super) fn context_of(commit: &Commit) -> CallContext {
+    let actor = &commit.actor;
+    let is_known = actor.key != KeyKind::None || actor.user.is_some();
+    CallContext {
+        user_id: actor.user.as_ref().map(ToString::to_string),
+        access_key_type: is_known.then_some(actor.key),
+        ..CallContext::default()
+    }
+}
+
+/// Tells the same of one who attends; asynchronous hooks are not told of his request, as in v1.
+pub(super) fn context_of_request(attendance: &Attendance, is_async: bool) -> CallContext {
+    let context = CallContext::of(&attendance.context);
+    if is_async {
+        CallContext {
+            request_id: None,
+            request_tag: "",
+            ..context
+        }
+    } else {
+        context
+    }
+}
+
+/// Returns what calls of a hook on a commit descend from.
+pub(super) fn lineage_of(commit: &Commit, attendance: Option<&Attendance>) -> Lineage {
+    let mut lineage = attendance.map_or_else(Lineage::default, |attendance| {
+        Lineage::of(&attendance.context)
+    });
+    lineage.ancestors.push(commit.id);
+    lineage
+}
+
+/// Whether the record has a later event, not beyond `until`.
+///
+/// # Errors
+/// Store or log cannot be read.
+pub(super) async fn has_later(
+    env: &RecordEnv,
+    id: &RecordId,
+    position: u64,
+    until: u64,
+) -> Result<bool, ApiError> {
+    let stream = Stream::Record(id.clone());
+    let positions = env
+        .store
+        .list_positions(&stream, position + 1, until)
+        .await?;
+    // Another stream's may be among them, so each is looked at; nearly always the first is right.
+    for position in positions.into_iter().rev() {
+        let commit = load_commit(env, position).await?;
+        let mut events = commit.events.iter();
+        if events.any(|event| event.position == position && event.stream == stream) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Finds the position up to which everything was committed before a time.
+///
+/// # Errors
+/// The log cannot be read.
+pub(super) async fn position_before(
+    env: &RecordEnv,
+    time: skytrail_schema::time::Timestamp,
+) -> Result<u64, ApiError> {
+    // Everything up to `low` is before; what is behind `high` is not.
+    let (mut low, mut high) = (0, env.log.head());
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let commit = load_commit(env, middle).await?;
+        if commit.time < time {
+            low = commit.last_position().min(high);
+        } else {
+            high = commit.first_position() - 1;
+        }
+    }
+    Ok(low)
+}

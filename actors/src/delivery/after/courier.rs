@@ -1,0 +1,146 @@
+//! The actor that brings a plugin its after-hooks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::{
+    Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture,
+};
+use parking_lot::Mutex;
+use skytrail_schema::code::ApiError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::errand::Errand;
+use super::ledger::Standing;
+use super::messages::{Command, ConsumerState, Order};
+use super::parts::CourierParts;
+
+/// How many commands may wait.
+const MAILBOX: usize = 256;
+
+/// See the module.
+pub(super) struct Courier {
+    errand: Option<Errand>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What a courier shows.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) state: Mutex<ConsumerState>,
+    /// Whether so much of the log lies before it that what is committed now will take its time.
+    pub(super) is_behind: AtomicBool,
+}
+
+/// The way to a courier.
+#[derive(Clone)]
+pub(super) struct CourierHandle {
+    address: Addr<Courier>,
+    commands: mpsc::Sender<Command>,
+    pub(super) shown: Arc<Shown>,
+    /// The hooks that it has promised to bring, as they are remembered.
+    promised: watch::Receiver<Arc<BTreeSet<String>>>,
+}
+
+impl CourierHandle {
+    /// Starts a courier. `standing` is `None` for a plugin that was never met.
+    pub(super) fn start(
+        parts: CourierParts,
+        standing: Option<Standing>,
+        arbiter: &ArbiterHandle,
+    ) -> Self {
+        let (commands, orders) = mpsc::channel(MAILBOX);
+        let (promises, promised) = watch::channel(Arc::default());
+        let shown = Arc::new(Shown::default());
+        let errand = Errand::new(parts, standing, orders, (promises, Arc::clone(&shown)));
+        let sender = commands.clone();
+        let address = Courier::start_in_arbiter(arbiter, |_| Courier {
+            errand: Some(errand),
+            commands: sender,
+        });
+        Self {
+            address,
+            commands,
+            shown,
+            promised,
+        }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.address.connected()
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.shown.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the courier has promised to bring these hooks, which is durable then.
+    pub(super) async fn promises(&self, hooks: &[String]) {
+        let mut promised = self.promised.clone();
+        let has_all = |known: &Arc<BTreeSet<String>>| hooks.iter().all(|it| known.contains(it));
+        // A courier that is gone promises nothing; the caller's patience ends.
+        if promised.wait_for(has_all).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Tells the courier something it need not answer; what does not fit its mailbox is lost.
+    pub(super) fn tell(&self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    /// Lets the courier keep what there is to keep.
+    pub(super) async fn keep(&self) {
+        let (done, kept) = oneshot::channel();
+        if self.commands.send(Command::Keep(done)).await.is_ok() {
+            let _ = kept.await;
+        }
+    }
+
+    /// Lets the courier keep what there is to keep, and end.
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    pub(super) async fn order(&self, order: Order) -> Result<ConsumerState, ApiError> {
+        let ordered = self.address.send(Ask(order)).await;
+        ordered.unwrap_or_else(|_| Err(ApiError::overloaded("the delivery")))
+    }
+}
+
+impl Actor for Courier {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(errand) = self.errand.take() {
+            ctx.spawn(errand.run().into_actor(self));
+        }
+    }
+}
+
+/// Somebody wants something; see [`Order`].
+#[derive(Debug)]
+pub(super) struct Ask(Order);
+
+impl Message for Ask {
+    type Result = Result<ConsumerState, ApiError>;
+}
+
+impl Handler<Ask> for Courier {
+    type Result = ResponseFuture<Result<ConsumerState, ApiError>>;
+
+    fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let busy = || ApiError::overloaded("the delivery");
+            let (reply, replied) = oneshot::channel();
+            let command = Command::Order(ask.0, reply);
+            commands.try_send(command).map_err(|_| busy())?;
+            replied.await.map_err(|_| busy())?
+        })
+    }
+}

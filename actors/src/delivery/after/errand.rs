@@ -1,0 +1,278 @@
+//! A courier's loop: reads the log, starts what may start, hears how it went, keeps where it is.
+//!
+//! Everything it waits for comes together in one place ([`Errand::await_something`]), so nothing
+//! here runs side by side but the attempts themselves. Files: `read` (the registration, and pages
+//! of the log), `attempt` (one delivery, from its content to what follows from its end), `orders`
+//! (what people want), `keep` (what is kept durably).
+
+mod attempt;
+mod keep;
+mod orders;
+mod read;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use skytrail_schema::code::ApiError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::attendance::{Answer, Attendance};
+use super::courier::Shown;
+use super::ledger::Standing;
+use super::messages::{Command, ConsumerState};
+use super::parts::CourierParts;
+use super::schedule::{Moment, Schedule};
+use crate::plugin::errors::{Unavailable, unavailable};
+use crate::plugin::{Points, Presence, WorkerId};
+use attempt::Ended;
+use keep::Keeping;
+
+/// The pause after something failed that is nobody's fault here.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A promise to bring hooks.
+type Promises = watch::Sender<Arc<BTreeSet<String>>>;
+
+/// See the module.
+pub(super) struct Errand {
+    parts: Arc<CourierParts>,
+    commands: mpsc::Receiver<Command>,
+    promises: Promises,
+    shown: Arc<Shown>,
+    changes: watch::Receiver<()>,
+    begun: Instant,
+    /// What is kept besides the cursor, which the schedule knows better.
+    standing: Standing,
+    /// Whether the plugin was never met before.
+    is_new: bool,
+    schedule: Schedule,
+    points: Arc<Points>,
+    presence: Presence,
+    /// The worker that said last where deliveries start.
+    starter: Option<WorkerId>,
+    /// Whether the plugin's registration was looked at, and what it asks for is promised.
+    is_adopted: bool,
+    attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// Ends when it is the turn of an event's synchronous hooks.
+    turns: FuturesUnordered<BoxFuture<'static, u64>>,
+    /// Those who attend events that are being delivered, by position.
+    guests: HashMap<u64, Guest>,
+    /// Grows with each rewind: what was under way before is of no interest.
+    epoch: u64,
+    keeping: Keeping,
+    /// How often in a row a delivery did not reach the plugin, and until when none is tried.
+    num_unready: u32,
+    held_until: Option<Instant>,
+    /// Not before then is the log read again, or the ledger written.
+    not_before: Option<Instant>,
+    is_quiet: bool,
+    closing: Option<oneshot::Sender<()>>,
+    num_delivered: u64,
+    num_failed: u64,
+}
+
+/// Who attends an event.
+struct Guest {
+    attendance: Arc<Attendance>,
+    /// Where the answer of the synchronous hooks goes, and how many are left.
+    answer: Option<oneshot::Sender<Answer>>,
+    num_left: usize,
+}
+
+impl Errand {
+    pub(super) fn new(
+        parts: CourierParts,
+        standing: Option<Standing>,
+        commands: mpsc::Receiver<Command>,
+        (promises, shown): (Promises, Arc<Shown>),
+    ) -> Self {
+        let changes = parts.env.plugins.changes();
+        let is_new = standing.is_none();
+        let mut standing = standing.unwrap_or_default();
+        let head = parts.env.log.head();
+        if standing.cursor.clamp(head) {
+            let (plugin, head) = (&parts.plugin, head);
+            tracing::warn!(%plugin, head, "the log ends before the consumer's cursor");
+        }
+        let cursor = std::mem::take(&mut standing.cursor);
+        Self {
+            schedule: Schedule::new(cursor, parts.settings.max_attempts),
+            points: Arc::default(),
+            presence: Presence::default(),
+            starter: None,
+            parts: Arc::new(parts),
+            commands,
+            promises,
+            shown,
+            changes,
+            begun: Instant::now(),
+            standing,
+            is_new,
+            is_adopted: false,
+            attempts: FuturesUnordered::new(),
+            turns: FuturesUnordered::new(),
+            guests: HashMap::new(),
+            epoch: 0,
+            keeping: Keeping::default(),
+            num_unready: 0,
+            held_until: None,
+            not_before: None,
+            is_quiet: false,
+            closing: None,
+            num_delivered: 0,
+            num_failed: 0,
+        }
+    }
+
+    /// Delivers until it is closed.
+    pub(super) async fn run(mut self) {
+        self.count_letters().await;
+        // The registration may have come before the courier.
+        self.changes.mark_changed();
+        loop {
+            self.look_at_plugin().await;
+            self.read_page().await;
+            self.turn_away();
+            self.start_attempts();
+            self.show();
+            if self.is_over() {
+                break;
+            }
+            self.await_something().await;
+        }
+        self.keep_all().await;
+        self.show();
+        // Dropped: whoever waits for the end hears of it.
+        drop(self.closing.take());
+    }
+
+    /// Whether it is closed and has nothing under way.
+    fn is_over(&self) -> bool {
+        self.closing.is_some() && self.attempts.is_empty()
+    }
+
+    fn now(&self) -> Moment {
+        self.begun.elapsed()
+    }
+
+    fn is_running(&self) -> bool {
+        !self.is_quiet && self.closing.is_none() && self.standing.paused.is_none()
+    }
+
+    async fn await_something(&mut self) {
+        let due = self.next_due();
+        let read = self.schedule.read();
+        let applied = self.parts.env.applied.clone();
+        let wants_more = self.may_read() && applied.position() <= read;
+        tokio::select! {
+            Some(ended) = self.attempts.next(), if !self.attempts.is_empty() => {
+                self.end(ended);
+            }
+            Some(position) = self.turns.next(), if !self.turns.is_empty() => {
+                self.schedule.release(position);
+            }
+            command = self.commands.recv() => match command {
+                Some(command) => self.obey(command).await,
+                // Nobody can reach it any more.
+                None => self.closing = Some(oneshot::channel().0),
+            },
+            Ok(()) = self.changes.changed() => self.changes.mark_changed(),
+            Some(_) = applied.beyond(read), if wants_more => {}
+            kept = self.keeping.done(), if self.keeping.is_under_way() => {
+                self.kept(kept);
+            }
+            () = tokio::time::sleep_until(due) => {}
+        }
+    }
+
+    /// Returns when time alone brings something to do.
+    fn next_due(&self) -> Instant {
+        const LONG: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        if self.may_read() && self.not_before.is_none() && self.is_page_left() {
+            return now;
+        }
+        let retry = self.schedule.next_wake().filter(|_| self.is_running());
+        let retry = retry.map(|due| self.begun + due);
+        let dues = [retry, self.keeping.due(), self.not_before, self.held_until];
+        let due = dues.into_iter().flatten().min();
+        due.unwrap_or(now + LONG)
+    }
+
+    /// Tells those who attend that nothing comes for now; who waits for what is under way hears how
+    /// that ends.
+    fn turn_away(&mut self) {
+        let why = if self.is_quiet || self.standing.paused.is_some() {
+            Unavailable::Paused
+        } else if self.presence.num_workers == 0 || self.held_until.is_some() {
+            Unavailable::NoWorker
+        } else {
+            return;
+        };
+        let schedule = &self.schedule;
+        let is_idle = |position: u64| !schedule.is_under_way(position);
+        let guests = self.guests.iter_mut();
+        for (_, guest) in guests.filter(|(position, _)| is_idle(**position)) {
+            if let Some(answer) = guest.answer.take() {
+                let _ = answer.send(Err(unavailable(&self.parts.plugin, why)));
+            }
+        }
+    }
+
+    /// Returns what it says of itself.
+    fn state(&self) -> ConsumerState {
+        let counts = self.schedule.counts();
+        let first_open = self.schedule.first_open();
+        let read = self.schedule.read();
+        let position = first_open.map_or(read, |open| read.min(open.saturating_sub(1)));
+        let state = if self.standing.paused.is_some() {
+            "paused"
+        } else if !self.is_adopted {
+            "unknown"
+        } else if !self.presence.is_ready || self.num_unready > 0 {
+            "away"
+        } else {
+            "running"
+        };
+        ConsumerState {
+            name: Arc::clone(&self.parts.plugin),
+            state,
+            reason: self.standing.paused.clone(),
+            position,
+            lag: self.parts.env.log.head().saturating_sub(position),
+            in_flight: counts.running,
+            retrying: counts.waiting,
+            open: counts.open,
+            dead_letters: self.keeping.num_letters(),
+            skipped: self.standing.num_skipped,
+            delivered: self.num_delivered,
+            failed: self.num_failed,
+            is_failing: self.keeping.is_failing(),
+        }
+    }
+
+    fn show(&mut self) {
+        /// A consumer that is so far behind is behind for a while.
+        const FAR: u64 = 4096;
+        let distance = self
+            .parts
+            .env
+            .log
+            .head()
+            .saturating_sub(self.schedule.read());
+        self.shown
+            .is_behind
+            .store(distance > FAR, Ordering::Relaxed);
+        *self.shown.state.lock() = self.state();
+    }
+
+    fn unreadable(&mut self, error: &ApiError) {
+        tracing::warn!(plugin = %self.parts.plugin, %error, "deliveries pause");
+        self.not_before = Some(Instant::now() + PAUSE);
+    }
+}

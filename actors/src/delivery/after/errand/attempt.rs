@@ -1,0 +1,336 @@
+//! One delivery: from its content to what follows from its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::RecordId;
+use tokio::time::Instant;
+
+use super::{Errand, Guest, PAUSE};
+use crate::delivery::after::attendance::{Answer, Attendance};
+use crate::delivery::after::content::{
+    Around, context_of, context_of_request, has_later, lineage_of, load_commit,
+};
+use crate::delivery::after::ledger::DeadLetter;
+use crate::delivery::after::occasion::{self, Occasion};
+use crate::delivery::after::parts::CourierParts;
+use crate::delivery::after::schedule::{Start, Verdict};
+use crate::plugin::{CatchUp, DeliveryNote, Hook, PluginRequest, Points, Presence, Undelivered};
+use crate::record::hooks;
+
+/// Asynchronous hooks get so many times the plugin's limit: 60 s by default, as in v1.
+const ASYNC_LIMITS: u32 = 2;
+
+/// The longest pause that a plugin may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// What an attempt needs to know.
+struct Attempt {
+    parts: Arc<CourierParts>,
+    points: Arc<Points>,
+    limit: Duration,
+    start: Start,
+    /// Who attends the event, and whether he waits for this attempt.
+    attendance: Option<Arc<Attendance>>,
+    is_awaited: bool,
+    /// Up to here is the past that is being caught up with.
+    past: u64,
+    epoch: u64,
+}
+
+/// An attempt that is over.
+pub(super) struct Ended {
+    epoch: u64,
+    start: Start,
+    record: Option<RecordId>,
+    is_sync: bool,
+    outcome: Outcome,
+}
+
+/// What came out of an attempt.
+enum Outcome {
+    /// The plugin has had it; for a synchronous hook, whether the answer is what it should be.
+    Acknowledged(Answer),
+    /// The plugin said no.
+    Refused(ApiError),
+    /// The worker was lost with it, or took too long.
+    Lost(ApiError),
+    /// It did not reach the plugin.
+    Unready(ApiError),
+    /// It is not wanted.
+    Skipped(&'static str),
+}
+
+impl Errand {
+    /// Starts what may start.
+    pub(super) fn start_attempts(&mut self) {
+        self.keep_if_due();
+        if !self.is_running() || !self.is_adopted || self.presence.num_workers == 0 {
+            return;
+        }
+        self.held_until = self.held_until.filter(|until| *until > Instant::now());
+        if self.held_until.is_some() {
+            return;
+        }
+        // One that was not there the last time is tried with one delivery.
+        let window = match self.presence {
+            Presence {
+                is_ready: false, ..
+            } => 0,
+            _ if self.num_unready > 0 => 1,
+            presence => presence.window,
+        };
+        let now = self.now();
+        while let Some(start) = self.schedule.next(now, window) {
+            let guest = self.guests.get(&start.task.position);
+            let attempt = Attempt {
+                parts: Arc::clone(&self.parts),
+                points: Arc::clone(&self.points),
+                limit: self.presence.limit,
+                attendance: guest.map(|guest| Arc::clone(&guest.attendance)),
+                is_awaited: guest.is_some_and(|guest| guest.answer.is_some()),
+                past: if start.is_catching_up {
+                    self.schedule.past()
+                } else {
+                    0
+                },
+                start,
+                epoch: self.epoch,
+            };
+            self.attempts.push(Box::pin(attempt.run()));
+        }
+    }
+
+    /// Hears how an attempt went.
+    pub(super) fn end(&mut self, ended: Ended) {
+        if ended.epoch != self.epoch {
+            return;
+        }
+        self.keeping.touch();
+        let (task, is_sync) = (ended.start.task, ended.is_sync);
+        match ended.outcome {
+            Outcome::Unready(_) => self.hold(),
+            Outcome::Skipped(_) => {}
+            _ if self.num_unready > 0 => {
+                self.num_unready = 0;
+                self.schedule.catch_up_until(self.parts.env.log.head());
+            }
+            _ => {}
+        }
+        match &ended.outcome {
+            Outcome::Acknowledged(answer) => {
+                self.num_delivered += 1;
+                self.tell(task.position, is_sync, answer.clone());
+                self.schedule.finish(task);
+            }
+            Outcome::Skipped(why) => {
+                tracing::debug!(position = task.position, hook = %ended.start.hook, why, "skipped");
+                self.standing.num_skipped += 1;
+                self.tell(task.position, is_sync, Ok(()));
+                self.schedule.finish(task);
+            }
+            Outcome::Refused(error) => {
+                self.num_failed += 1;
+                let is_told = self.tell(task.position, is_sync, Err(error.clone()));
+                if is_told {
+                    // The plugin has seen the event and said no, and who caused it knows.
+                    self.schedule.finish(task);
+                } else {
+                    self.fail(&ended, error);
+                }
+            }
+            Outcome::Lost(error) => {
+                self.num_failed += 1;
+                self.tell(task.position, is_sync, Err(error.clone()));
+                self.fail(&ended, error);
+            }
+            Outcome::Unready(error) => {
+                self.tell(task.position, is_sync, Err(error.clone()));
+                self.schedule.postpone(task, self.now(), PAUSE);
+            }
+        }
+        let is_over = !self.schedule.has_entry(task.position);
+        let is_idle = |guest: &Guest| guest.answer.is_none() && guest.num_left == 0;
+        if is_over || self.guests.get(&task.position).is_some_and(is_idle) {
+            self.guests.remove(&task.position);
+        }
+    }
+
+    /// Tries nothing for a while: 1, 2, 4 … 30 s.
+    fn hold(&mut self) {
+        const LONGEST: u32 = 30;
+        let now = Instant::now();
+        if self.held_until.is_none_or(|until| until <= now) {
+            let pause = PAUSE * (1 << self.num_unready.min(5)).min(LONGEST);
+            self.held_until = Some(now + pause);
+            self.num_unready += 1;
+        }
+    }
+
+    /// Tells whoever waits for an event's synchronous hooks; says whether he has heard it.
+    fn tell(&mut self, position: u64, is_sync: bool, answer: Answer) -> bool {
+        let guest = self.guests.get_mut(&position);
+        let Some(guest) = guest.filter(|_| is_sync) else {
+            return false;
+        };
+        guest.num_left = guest.num_left.saturating_sub(1);
+        if answer.is_ok() && guest.num_left > 0 {
+            return true;
+        }
+        let waiting = guest.answer.take();
+        waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
+    }
+
+    fn fail(&mut self, ended: &Ended, error: &ApiError) {
+        let task = ended.start.task;
+        let is_dropped = error.info.get("drop") == Some(&Json::Bool(true));
+        let asked = error.info.get("retry_after_ms").and_then(Json::as_u64);
+        let asked = asked.map(|millis| Duration::from_millis(millis).min(LONGEST_ASKED));
+        let verdict = if is_dropped {
+            self.schedule.finish(task);
+            Verdict::Dead
+        } else {
+            self.schedule.fail(task, self.now(), asked)
+        };
+        let (plugin, hook) = (&self.parts.plugin, &ended.start.hook);
+        let (position, attempt) = (task.position, ended.start.attempt);
+        if verdict == Verdict::Dead {
+            tracing::warn!(%plugin, %hook, position, attempt, %error, "delivery given up");
+            let letter = DeadLetter {
+                position,
+                hook: Arc::clone(hook),
+                record: ended
+                    .record
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+                attempts: attempt,
+                error: error.to_wire(),
+                at: self.parts.env.clock.now(),
+            };
+            self.keeping.bury(letter);
+        } else {
+            tracing::info!(%plugin, %hook, position, attempt, %error, "delivery failed");
+        }
+    }
+}
+
+impl Attempt {
+    async fn run(self) -> Ended {
+        let mut record = None;
+        let mut is_sync = true;
+        let tried = self.attempt(&mut record, &mut is_sync).await;
+        Ended {
+            epoch: self.epoch,
+            record,
+            is_sync,
+            // What cannot be read now can be later.
+            outcome: tried.unwrap_or_else(Outcome::Unready),
+            start: self.start,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        record: &mut Option<RecordId>,
+        is_sync: &mut bool,
+    ) -> Result<Outcome, ApiError> {
+        let (env, position) = (&self.parts.env, self.start.task.position);
+        let commit = match self.parts.recent.find(position) {
+            Some(commit) => commit,
+            None => load_commit(env, position).await?,
+        };
+        let Some(occasion) = occasion::at(&commit, position) else {
+            return Ok(Outcome::Skipped("erased"));
+        };
+        let Occasion {
+            event, id, trigger, ..
+        } = occasion;
+        *record = Some(id.clone());
+        let mut hooks = occasion::hooks(&self.points, (&id, trigger), &self.parts.plugin);
+        let Some(hook) = hooks.find(|hook| *hook.name == *self.start.hook) else {
+            return Ok(Outcome::Skipped("not registered any more"));
+        };
+        *is_sync = !hook.is_async;
+        if let Some(why) = self.unwanted(hook, &id, commit.time.micros()).await? {
+            return Ok(Outcome::Skipped(why));
+        }
+        let attendance = self.attendance.as_deref();
+        let around = Around::load(env, (&commit, event), (&id, trigger), attendance).await?;
+        let Some(around) = around else {
+            return Ok(Outcome::Skipped("the record's past is not known"));
+        };
+        let mut lineage = lineage_of(&commit, attendance);
+        if hook.is_async || !self.is_awaited {
+            // Nobody waits for it, so it waits for its turn like everyone else.
+            lineage.via = None;
+        }
+        let context = match attendance {
+            Some(attendance) => context_of_request(attendance, hook.is_async),
+            None => context_of(&commit),
+        };
+        let limit = self.limit_of(hook);
+        let request = PluginRequest {
+            plugin: Arc::clone(&self.parts.plugin),
+            kind: "hook",
+            name: hook.name.clone(),
+            param: around.to_param(),
+            context: Some(context),
+            timeout: Some(limit),
+            deadline: None,
+            lineage,
+        };
+        let note = DeliveryNote {
+            id: format!("{position}/{}", hook.name),
+            position,
+            attempt: self.start.attempt,
+            at: commit.time,
+            catching_up: self.start.is_catching_up,
+        };
+        let answer = env.plugins.deliver(request, note).await;
+        Ok(match answer {
+            Ok(answer) if *is_sync => {
+                Outcome::Acknowledged(hooks::check_answer(&answer, &around.record))
+            }
+            Ok(_) => Outcome::Acknowledged(Ok(())),
+            Err(Undelivered::Refused(error)) => Outcome::Refused(error),
+            Err(Undelivered::Lost(error)) => Outcome::Lost(error),
+            Err(Undelivered::Unready(error)) => Outcome::Unready(error),
+        })
+    }
+
+    /// Says why a delivery is not wanted, if it is not.
+    async fn unwanted(
+        &self,
+        hook: &Hook,
+        id: &RecordId,
+        committed_at: i64,
+    ) -> Result<Option<&'static str>, ApiError> {
+        let env = &self.parts.env;
+        let age = env.clock.now().micros().saturating_sub(committed_at);
+        let max_lag = self.parts.settings.max_lag.as_micros();
+        if u128::try_from(age).is_ok_and(|age| age > max_lag) {
+            return Ok(Some("too old"));
+        }
+        let position = self.start.task.position;
+        Ok(match hook.catch_up {
+            _ if !self.start.is_catching_up => None,
+            CatchUp::All => None,
+            CatchUp::None => Some("the hook does not catch up"),
+            CatchUp::Latest => has_later(env, id, position, self.past)
+                .await?
+                .then_some("a later event of the record comes"),
+        })
+    }
+
+    fn limit_of(&self, hook: &Hook) -> Duration {
+        let limit = if hook.is_async {
+            self.limit * ASYNC_LIMITS
+        } else {
+            self.limit
+        };
+        hook.timeout.map_or(limit, |own| own.min(limit))
+    }
+}

@@ -1,0 +1,156 @@
+//! What is kept durably: the cursor, once a second when it has moved, and dead letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::{Errand, PAUSE};
+use crate::delivery::after::ledger::{DeadLetter, Entry, LedgerError, LetterId, Standing};
+
+/// How often a cursor that moves is kept.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What is to be kept and is not yet.
+#[derive(Default)]
+pub(super) struct Keeping {
+    /// Since when something has changed.
+    changed: Option<Instant>,
+    dead: Vec<DeadLetter>,
+    forgotten: Vec<LetterId>,
+    under_way: Option<BoxFuture<'static, (Entry, Result<(), LedgerError>)>>,
+    num_letters: u64,
+    is_failing: bool,
+}
+
+/// How keeping went.
+pub(super) type Kept = (Entry, Result<(), LedgerError>);
+
+impl Keeping {
+    /// Says that something has changed.
+    pub(super) fn touch(&mut self) {
+        self.changed.get_or_insert_with(Instant::now);
+    }
+
+    /// Keeps a dead letter with what is kept next, in the same step as the cursor passes it.
+    pub(super) fn bury(&mut self, letter: DeadLetter) {
+        self.num_letters += 1;
+        self.dead.push(letter);
+        self.touch();
+    }
+
+    /// Forgets letters with what is kept next.
+    pub(super) fn forget(&mut self, letters: impl IntoIterator<Item = LetterId>) {
+        for letter in letters {
+            self.num_letters = self.num_letters.saturating_sub(1);
+            self.forgotten.push(letter);
+        }
+        self.touch();
+    }
+
+    /// Returns when the next is to be kept.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let is_idle = self.under_way.is_none();
+        self.changed.filter(|_| is_idle).map(|since| since + PERIOD)
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing
+    }
+
+    pub(super) fn num_letters(&self) -> u64 {
+        self.num_letters
+    }
+
+    /// Waits for what is under way.
+    pub(super) async fn done(&mut self) -> Kept {
+        match &mut self.under_way {
+            Some(under_way) => {
+                let done = under_way.await;
+                self.under_way = None;
+                done
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, standing: Standing) -> Entry {
+        self.changed = None;
+        Entry {
+            standing,
+            dead: std::mem::take(&mut self.dead),
+            forgotten: std::mem::take(&mut self.forgotten),
+        }
+    }
+}
+
+impl Errand {
+    /// Starts to keep what has changed, when it is time.
+    pub(super) fn keep_if_due(&mut self) {
+        if self.keeping.due().is_some_and(|due| due <= Instant::now()) && !self.is_new {
+            let entry = self.keeping.take(self.standing_now());
+            let (ledger, plugin) = (
+                Arc::clone(&self.parts.ledger),
+                Arc::clone(&self.parts.plugin),
+            );
+            self.keeping.under_way = Some(Box::pin(async move {
+                let kept = ledger.save(&plugin, &entry).await;
+                (entry, kept)
+            }));
+        }
+    }
+
+    /// Hears how keeping went.
+    pub(super) fn kept(&mut self, (entry, kept): Kept) -> bool {
+        if let Err(error) = kept {
+            if !self.keeping.is_failing {
+                tracing::error!(plugin = %self.parts.plugin, %error, "deliveries cannot be kept");
+            }
+            // With the next, in their order.
+            self.keeping.dead.splice(0..0, entry.dead);
+            self.keeping.forgotten.splice(0..0, entry.forgotten);
+            self.keeping.changed = Some(Instant::now());
+            self.keeping.is_failing = true;
+        } else {
+            self.keeping.is_failing = false;
+        }
+        !self.keeping.is_failing
+    }
+
+    /// Keeps everything now; says whether it is.
+    pub(super) async fn keep_all(&mut self) -> bool {
+        if self.keeping.is_under_way() {
+            let kept = self.keeping.done().await;
+            self.kept(kept);
+        }
+        if self.keeping.changed.is_none() {
+            return true;
+        }
+        let entry = self.keeping.take(self.standing_now());
+        let kept = self.parts.ledger.save(&self.parts.plugin, &entry).await;
+        self.kept((entry, kept))
+    }
+
+    /// Finds out how many letters there are.
+    pub(super) async fn count_letters(&mut self) {
+        match self.parts.ledger.count_letters(&self.parts.plugin).await {
+            Ok(count) => self.keeping.num_letters = count,
+            Err(error) => {
+                tracing::error!(plugin = %self.parts.plugin, %error, "dead letters not counted");
+                self.not_before = Some(Instant::now() + PAUSE);
+            }
+        }
+    }
+
+    fn standing_now(&self) -> Standing {
+        Standing {
+            cursor: self.schedule.cursor(),
+            ..self.standing.clone()
+        }
+    }
+}

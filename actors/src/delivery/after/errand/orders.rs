@@ -1,0 +1,169 @@
+//! What people want of a consumer, and the server of its courier.
+
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+
+use super::Errand;
+use crate::delivery::after::content::position_before;
+use crate::delivery::after::ledger::LetterId;
+use crate::delivery::after::messages::{Command, ConsumerState, Order, Target};
+use crate::delivery::after::occasion;
+
+/// So many deliveries may be asked for again at once.
+const MAX_AGAIN: usize = 5000;
+
+/// So many events are looked at for that.
+const MAX_RANGE: u64 = 100_000;
+
+/// So many letters are looked at at once.
+const PAGE_LETTERS: usize = 500;
+
+/// Why a consumer is paused when somebody wanted it.
+const ON_REQUEST: &str = "on request";
+
+impl Errand {
+    pub(super) async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Order(order, reply) => {
+                let done = self.carry_out(order).await;
+                // Nobody may be waiting any more.
+                let _ = reply.send(done);
+            }
+            Command::Keep(done) => {
+                self.keep_all().await;
+                drop(done);
+            }
+            Command::Ahead(position) => self.reach_ahead(position).await,
+            Command::Quiet => self.is_quiet = true,
+            Command::Close(done) => {
+                self.closing = Some(done);
+                // What is under way may take longer than there is time.
+                self.keep_all().await;
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Result<ConsumerState, ApiError> {
+        match order {
+            Order::Pause => self.standing.paused = Some(ON_REQUEST.to_owned()),
+            Order::Resume => {
+                self.standing.paused = None;
+                self.schedule.catch_up_until(self.parts.env.log.head());
+            }
+            Order::Rewind(target) => {
+                let position = self.find(target).await?;
+                self.go_to(position);
+            }
+            Order::Redeliver { from, until } => self.deliver_again(from, until).await?,
+            Order::Resend(letters) => self.resend(letters).await?,
+            Order::Drop(letters) => {
+                let letters = self.find_letters(letters).await?;
+                self.keeping.forget(letters);
+            }
+        }
+        self.keeping.touch();
+        if self.keep_all().await {
+            Ok(self.state())
+        } else {
+            Err(ApiError::unexpected(
+                "it could not be kept; it may not outlast a restart",
+            ))
+        }
+    }
+
+    async fn find(&self, target: Target) -> Result<u64, ApiError> {
+        let head = self.parts.env.log.head();
+        match target {
+            Target::End => Ok(head),
+            Target::Time(time) => position_before(&self.parts.env, time).await,
+            Target::Position(position) if position <= head => Ok(position),
+            Target::Position(_) => {
+                let message = format!("the log ends at {head}");
+                Err(ApiError::invalid_argument(message, &["position"]))
+            }
+        }
+    }
+
+    async fn deliver_again(&mut self, from: u64, until: u64) -> Result<(), ApiError> {
+        let refuse = |message: String| ApiError::invalid_argument(message, &["from", "until"]);
+        let read = self.schedule.read();
+        if from == 0 || from > until || until > read || until - from > MAX_RANGE {
+            return Err(refuse(format!(
+                "from and until should be positions from 1 to {read}, in order, and not more than \
+                 {MAX_RANGE} apart"
+            )));
+        }
+        let mut wanted: Vec<LetterId> = Vec::new();
+        let mut position = from;
+        while position <= until {
+            let page = self.load_page(position - 1, read).await?;
+            let Some(last) = page.last().map(|commit| commit.last_position()) else {
+                return Err(ApiError::unexpected("the log cannot be read"));
+            };
+            let occasions = page.iter().flat_map(|commit| occasion::of_commit(commit));
+            for it in occasions.filter(|it| (from..=until).contains(&it.event.position)) {
+                let occasion = (&it.id, it.trigger);
+                let hooks = occasion::hooks(&self.points, occasion, &self.parts.plugin);
+                let position = it.event.position;
+                wanted.extend(hooks.map(|hook| (position, hook.name.as_str().into())));
+            }
+            if wanted.len() > MAX_AGAIN {
+                return Err(refuse(format!(
+                    "more than {MAX_AGAIN} deliveries: take a smaller range, or rewind"
+                )));
+            }
+            position = last + 1;
+        }
+        self.reopen(wanted);
+        Ok(())
+    }
+
+    async fn resend(&mut self, letters: Vec<LetterId>) -> Result<(), ApiError> {
+        let letters = self.find_letters(letters).await?;
+        // Beyond what was read it comes by itself, the consumer has been rewound.
+        let read = self.schedule.read();
+        let again = letters.iter().filter(|(position, _)| *position <= read);
+        self.reopen(again.cloned().collect());
+        self.keeping.forget(letters);
+        Ok(())
+    }
+
+    fn reopen(&mut self, wanted: Vec<LetterId>) {
+        for (position, hook) in wanted {
+            self.schedule.reopen(position, [hook]);
+        }
+    }
+
+    /// Returns the letters of these names; all that there are when none is named.
+    async fn find_letters(&mut self, named: Vec<LetterId>) -> Result<Vec<LetterId>, ApiError> {
+        // Those that are not kept yet are letters, too.
+        self.keep_all().await;
+        let mut found = Vec::new();
+        let mut after: Option<LetterId> = None;
+        loop {
+            let (ledger, plugin) = (&self.parts.ledger, &self.parts.plugin);
+            let page = ledger
+                .list_letters(plugin, after.as_ref(), PAGE_LETTERS)
+                .await;
+            let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
+            let ids = page.iter().map(|it| (it.position, Arc::clone(&it.hook)));
+            found.extend(ids.filter(|id| named.is_empty() || named.contains(id)));
+            match page.last() {
+                Some(last) if page.len() == PAGE_LETTERS && found.len() < MAX_AGAIN => {
+                    after = Some((last.position, Arc::clone(&last.hook)));
+                }
+                _ => break,
+            }
+        }
+        let missing = named.iter().find(|id| !found.contains(id));
+        if let Some((position, hook)) = missing {
+            let message = format!("no dead letter {position}/{hook}");
+            return Err(ApiError::new(
+                skytrail_schema::code::Code::ResourceNotFound,
+                message,
+            ));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,306 @@
+//! Looking at the plugin and at the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Stream};
+use skytrail_schema::id::RecordId;
+use tokio::time::Instant;
+
+use super::{Errand, Guest, PAUSE};
+use crate::delivery::after::attendance::Seat;
+use crate::delivery::after::content::load_commit;
+use crate::delivery::after::cursor::Cursor;
+use crate::delivery::after::occasion::{self, Occasion};
+use crate::delivery::after::schedule::{Arrival, Schedule};
+use crate::plugin::Trigger;
+
+/// About how many events are read at once.
+const PAGE_EVENTS: usize = 512;
+
+/// So many deliveries may be open before no more of the log is read.
+const MAX_OPEN: usize = 10_000;
+
+/// So many attendances are kept for deliveries that nobody waits for.
+const MAX_GUESTS: usize = 1024;
+
+/// So many events may be over beyond what has been read.
+const MAX_AHEAD: usize = 1000;
+
+impl Errand {
+    /// Takes notice of what the plugin registered and of its workers.
+    pub(super) async fn look_at_plugin(&mut self) {
+        self.not_before = self.not_before.filter(|due| *due > Instant::now());
+        if !self.changes.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.changes.mark_unchanged();
+        let gate = &self.parts.env.plugins;
+        // In this order: a plugin that is registered by then has its points.
+        let (presence, points) = (gate.presence(&self.parts.plugin), gate.points());
+        let was_away = !self.presence.is_ready;
+        self.presence = presence;
+        if presence.is_registered && !Arc::ptr_eq(&points, &self.points) {
+            self.points = points;
+            self.adopt().await;
+        }
+        if was_away && presence.is_ready {
+            self.welcome();
+        }
+    }
+
+    /// Promises to bring the hooks that the plugin registered: those that are new from now on.
+    async fn adopt(&mut self) {
+        let head = self.parts.env.log.head();
+        let hooks = occasion::after_hooks(&self.points, &self.parts.plugin);
+        let mut names = BTreeSet::new();
+        let mut since = BTreeMap::new();
+        for hook in hooks {
+            let key = occasion::key_of(hook);
+            let known = self.standing.since.get(&key).copied();
+            since.insert(key, known.unwrap_or(head));
+            names.insert(hook.name.clone());
+        }
+        if self.is_new {
+            self.schedule = Schedule::new(Cursor::at(head), self.parts.settings.max_attempts);
+        }
+        if self.is_new || since != self.standing.since {
+            self.standing.since = since;
+            self.keeping.touch();
+            if !self.keep_all().await {
+                // Tried again; until then nobody is promised anything.
+                self.points = Arc::default();
+                self.changes.mark_changed();
+                self.not_before = Some(Instant::now() + PAUSE);
+                return;
+            }
+        }
+        self.is_new = false;
+        self.is_adopted = true;
+        self.schedule.retain(|hook| names.contains(hook));
+        let keys = self.standing.since.keys().cloned();
+        self.promises.send_replace(Arc::new(keys.collect()));
+    }
+
+    /// The plugin is back: what was committed until now is the past.
+    fn welcome(&mut self) {
+        let head = self.parts.env.log.head();
+        let news = self
+            .presence
+            .from
+            .filter(|(worker, _)| self.starter != Some(*worker));
+        if let Some((worker, from)) = news {
+            self.starter = Some(worker);
+            let from = from.min(head);
+            tracing::info!(plugin = %self.parts.plugin, from, "deliveries start where it says");
+            self.go_to(from);
+        }
+        self.schedule.catch_up_until(head);
+    }
+
+    /// Goes on behind a position, whatever was before.
+    pub(super) fn go_to(&mut self, position: u64) {
+        self.epoch += 1;
+        self.guests.clear();
+        self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
+        self.schedule.catch_up_until(self.parts.env.log.head());
+        for since in self.standing.since.values_mut() {
+            *since = (*since).min(position);
+        }
+        self.keeping.touch();
+    }
+
+    /// Whether there is room for more, and it is known what of it is wanted.
+    pub(super) fn may_read(&self) -> bool {
+        let is_free = self.is_adopted && self.schedule.counts().open < MAX_OPEN;
+        is_free && !self.is_quiet && self.closing.is_none() && self.not_before.is_none()
+    }
+
+    /// Whether something is left to be read.
+    pub(super) fn is_page_left(&self) -> bool {
+        self.schedule.next_unread().is_some()
+            || self.parts.env.applied.position() > self.schedule.read()
+    }
+
+    /// Reads a page of the log, as far as the store has it.
+    pub(super) async fn read_page(&mut self) {
+        if !self.may_read() {
+            return;
+        }
+        while let Some(position) = self.schedule.next_unread() {
+            if let Err(error) = self.read_again(position).await {
+                return self.unreadable(&error);
+            }
+        }
+        let (read, until) = (self.schedule.read(), self.parts.env.applied.position());
+        if until <= read {
+            return;
+        }
+        self.keeping.touch();
+        if self.standing.since.is_empty() {
+            // Nothing is wanted of it.
+            return self.schedule.advance(until);
+        }
+        match self.load_page(read, until).await {
+            // It is there, and not readable just now.
+            Ok(commits) if commits.is_empty() => self.not_before = Some(Instant::now() + PAUSE),
+            Ok(commits) => {
+                for commit in &commits {
+                    self.take(commit, read);
+                    self.schedule.advance(commit.last_position());
+                }
+            }
+            Err(error) => self.unreadable(&error),
+        }
+    }
+
+    pub(super) async fn load_page(
+        &self,
+        read: u64,
+        until: u64,
+    ) -> Result<Vec<Arc<Commit>>, ApiError> {
+        if let Some(commits) = self.parts.recent.read(read, until, PAGE_EVENTS) {
+            return Ok(commits);
+        }
+        let commits = self.parts.env.log.read(read + 1, PAGE_EVENTS).await;
+        let mut commits = commits.map_err(|error| ApiError::unexpected(error.to_string()))?;
+        commits.retain(|commit| commit.last_position() <= until);
+        Ok(commits)
+    }
+
+    /// Takes in the events of a commit that are behind `read`.
+    fn take(&mut self, commit: &Arc<Commit>, read: u64) {
+        let plugin = Arc::clone(&self.parts.plugin);
+        let attendance = self.parts.attendances.meet(commit.id, &plugin);
+        for occasion in occasion::of_commit(commit) {
+            let Occasion {
+                index,
+                event,
+                id,
+                trigger,
+            } = occasion;
+            let seat = attendance
+                .as_ref()
+                .and_then(|attendance| attendance.take_seat(index, &plugin));
+            if event.position <= read || self.schedule.has(event.position) {
+                continue;
+            }
+            let mut arrival = self.arrival(commit, event.position, (&id, trigger), true);
+            let is_guest = seat.is_some() || self.guests.len() < MAX_GUESTS;
+            if let Some(attendance) = attendance.as_ref().filter(|_| is_guest) {
+                let context = &attendance.context;
+                arrival.causes.clone_from(&context.ancestors);
+                // Plugins that prepare wait for each other, and for nobody else.
+                let is_waited_for = context.via.is_some() || !self.presence.is_ready;
+                arrival.is_urgent = seat.is_some() && is_waited_for;
+                let num_left = arrival.hooks.iter().filter(|(_, is_sync)| *is_sync).count();
+                let guest = Guest {
+                    attendance: Arc::clone(attendance),
+                    answer: None,
+                    num_left,
+                };
+                self.guests.insert(event.position, guest);
+            }
+            if let Some(seat) = seat {
+                self.seat(event.position, seat, &mut arrival);
+            }
+            if arrival.hooks.is_empty() {
+                self.guests.remove(&event.position);
+            }
+            self.schedule.load(arrival);
+        }
+    }
+
+    /// Gives one who attends his place; his turn may be later.
+    fn seat(&mut self, position: u64, seat: Seat, arrival: &mut Arrival) {
+        let Some(guest) = self.guests.get_mut(&position) else {
+            return;
+        };
+        if guest.num_left == 0 {
+            let _ = seat.answer.send(Ok(()));
+            return;
+        }
+        guest.answer = Some(seat.answer);
+        if let Some(turn) = seat.turn {
+            arrival.is_held = true;
+            self.turns.push(Box::pin(async move {
+                // Dropped or answered: the plugins before have had theirs.
+                let _ = turn.await;
+                position
+            }));
+        }
+    }
+
+    fn arrival(
+        &self,
+        commit: &Commit,
+        position: u64,
+        occasion: (&RecordId, Trigger),
+        heeds_since: bool,
+    ) -> Arrival {
+        let hooks = occasion::hooks(&self.points, occasion, &self.parts.plugin);
+        let is_meant = |key: &str| {
+            let since = self.standing.since.get(key);
+            since.is_some_and(|since| !heeds_since || *since < position)
+        };
+        let hooks = hooks.filter(|hook| is_meant(&occasion::key_of(hook)));
+        Arrival {
+            position,
+            record: occasion.0.clone(),
+            commit: commit.id,
+            causes: Vec::new(),
+            hooks: hooks
+                .map(|hook| (hook.name.as_str().into(), !hook.is_async))
+                .collect(),
+            is_held: false,
+            is_urgent: false,
+        }
+    }
+
+    /// Reads what was open, or is wanted once more.
+    async fn read_again(&mut self, position: u64) -> Result<(), ApiError> {
+        let commit = load_commit(&self.parts.env, position).await?;
+        if let Some(it) = occasion::at(&commit, position) {
+            let arrival = self.arrival(&commit, position, (&it.id, it.trigger), false);
+            self.schedule.load(arrival);
+        }
+        if self.schedule.next_unread() == Some(position) {
+            self.schedule.forget_unread(position);
+        }
+        Ok(())
+    }
+
+    /// Somebody waits for an event that is far ahead: it is taken in before its time, unless
+    /// something of its record comes first.
+    pub(super) async fn reach_ahead(&mut self, position: u64) {
+        let is_far = self.may_read() && position > self.schedule.read();
+        if !is_far || self.schedule.num_ahead() >= MAX_AHEAD || self.schedule.has(position) {
+            return;
+        }
+        if let Err(error) = self.load_ahead(position).await {
+            self.unreadable(&error);
+        }
+    }
+
+    async fn load_ahead(&mut self, position: u64) -> Result<(), ApiError> {
+        let env = self.parts.env.clone();
+        env.applied.wait_for(position).await?;
+        let commit = match self.parts.recent.find(position) {
+            Some(commit) => commit,
+            None => load_commit(&env, position).await?,
+        };
+        let read = self.schedule.read();
+        for Occasion { event, id, .. } in occasion::of_commit(&commit) {
+            let stream = Stream::Record(id.clone());
+            let before = commit.first_position() - 1;
+            let earlier = env.store.list_positions(&stream, read + 1, before);
+            let earlier = earlier.await.map_err(ApiError::from)?;
+            if self.schedule.has_open(&id) || !earlier.is_empty() || event.position <= read {
+                return Ok(());
+            }
+        }
+        self.take(&commit, read);
+        Ok(())
+    }
+}

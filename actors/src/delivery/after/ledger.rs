@@ -1,0 +1,117 @@
+//! The port to where cursors and dead letters are kept.
+//!
+//! It is no projection of the log: nobody but the consumer knows what it has had. Making the
+//! record store anew does not touch it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use skytrail_schema::time::Timestamp;
+
+use super::cursor::Cursor;
+
+/// What is kept of a consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// How far it is.
+    pub cursor: Cursor,
+    /// From where on each of its hooks is told, by trigger, type and name: one that was added later
+    /// starts at what was the log's end then.
+    #[serde(default)]
+    pub since: BTreeMap<String, u64>,
+    /// Whether nothing is delivered, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// Deliveries that were skipped by policy, ever.
+    #[serde(default)]
+    pub num_skipped: u64,
+}
+
+/// A delivery that was given up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The event's place in the log.
+    pub position: u64,
+    /// The hook.
+    pub hook: Arc<str>,
+    /// The record.
+    pub record: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What the last attempt came to, as clients are told errors.
+    pub error: Json,
+    /// When it was given up.
+    pub at: Timestamp,
+}
+
+/// Names a dead letter of a consumer.
+pub type LetterId = (u64, Arc<str>);
+
+/// A change of what is kept of a consumer: all of it or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// What is kept from now on.
+    pub standing: Standing,
+    /// Letters to be kept.
+    pub dead: Vec<DeadLetter>,
+    /// Letters to be forgotten.
+    pub forgotten: Vec<LetterId>,
+}
+
+/// Everything that was kept.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// The consumers by name.
+    pub consumers: BTreeMap<String, Standing>,
+    /// Those of whom nothing but the name is readable.
+    pub damaged: Vec<String>,
+    /// Whether there were others lately, whose very names are lost.
+    pub is_lost: bool,
+}
+
+/// Why the ledger did not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the ledger of deliveries: {0}")]
+pub struct LedgerError(pub String);
+
+/// Keeps cursors and dead letters.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Loads all consumers.
+    ///
+    /// # Errors
+    /// It is not readable.
+    async fn load(&self) -> Result<Kept, LedgerError>;
+
+    /// Keeps a change; durable when it answers, also against power loss.
+    ///
+    /// # Errors
+    /// It is not writable; what was kept before is kept still.
+    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), LedgerError>;
+
+    /// Forgets a consumer with all its letters; durable when it answers.
+    ///
+    /// # Errors
+    /// It is not writable.
+    async fn forget(&self, consumer: &str) -> Result<(), LedgerError>;
+
+    /// Lists a consumer's letters in the log's order, those behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// It is not readable.
+    async fn list_letters(
+        &self,
+        consumer: &str,
+        after: Option<&LetterId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LedgerError>;
+
+    /// Counts a consumer's letters.
+    ///
+    /// # Errors
+    /// It is not readable.
+    async fn count_letters(&self, consumer: &str) -> Result<u64, LedgerError>;
+}

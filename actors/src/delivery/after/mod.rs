@@ -1,0 +1,37 @@
+//! After-hooks, out of the log: at least once, in the log's order for each record.
+//!
+//! 1. Whoever is about to commit what hooks are to be told of says so first
+//!    ([`AfterHooks::attend`]). It waits, the first time, until it is durable from where on the
+//!    plugin is told: nothing is promised before.
+//! 2. Every plugin with after-hooks has a courier (`courier`, an actor; `errand`, its loop). It
+//!    follows the log behind the projector: out of memory while it keeps up (`recent`), in pages
+//!    after an absence. What events call for goes into its schedule (`schedule`, pure), which says
+//!    what is started next.
+//! 3. The answer acknowledges. What fails is tried again, with growing pauses, and in the end
+//!    becomes a dead letter.
+//! 4. What a plugin has had is its cursor (`cursor`), kept once a second in the ledger, a port.
+//!
+//! Who waits for synchronous hooks is told of their first attempt (`attendance`). An error then is
+//! final; a lost worker is not, and the delivery goes on without him. All hooks are told of every
+//! event: one that fails keeps none of the others from it.
+
+mod attendance;
+mod content;
+mod courier;
+mod cursor;
+mod errand;
+mod ledger;
+mod messages;
+mod occasion;
+mod office;
+mod parts;
+mod recent;
+mod schedule;
+
+pub use attendance::{Attending, Originals, Row};
+pub use cursor::{Cursor, Open};
+pub use ledger::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, Standing};
+pub use messages::{ConsumerState, Order, Target};
+pub use office::AfterHooks;
+pub use parts::DeliverySettings;
+pub use recent::Recent;

@@ -1,0 +1,116 @@
+//! Which events call for hooks. Pure.
+
+use std::sync::Arc;
+
+use skytrail_schema::event::{Commit, Event, EventBody, NewEvent, Origin, Stream};
+use skytrail_schema::id::RecordId;
+
+use crate::plugin::{Hook, Points, Trigger};
+
+/// Returns the record and the trigger of an event, if it is one that hooks may be told of.
+pub(super) fn of(stream: &Stream, body: &EventBody) -> Option<(RecordId, Trigger)> {
+    let Stream::Record(id) = stream else {
+        return None;
+    };
+    let trigger = match body {
+        EventBody::RecordCreated(_)
+        | EventBody::RecordChanged(_)
+        | EventBody::RecordReplaced(_) => Trigger::AfterSave,
+        EventBody::RecordDeleted(_) => Trigger::AfterDelete,
+        _ => return None,
+    };
+    Some((id.clone(), trigger))
+}
+
+/// An event that hooks may be told of.
+pub(super) struct Occasion<'a> {
+    /// Its index in the commit.
+    pub(super) index: usize,
+    pub(super) event: &'a Event,
+    /// Its record.
+    pub(super) id: RecordId,
+    pub(super) trigger: Trigger,
+}
+
+/// Returns the events of a commit that hooks may be told of. Those of users who are taken over from
+/// elsewhere, and the notes of a login, are none.
+pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = Occasion<'_>> {
+    let mut events = commit.events.iter();
+    let is_quiet = commit.actor.origin == Origin::Import || events.any(notes_login);
+    let events = commit.events.iter().enumerate();
+    let events = events.filter(move |_| !is_quiet);
+    events.filter_map(|(index, event)| {
+        let (id, trigger) = of(&event.stream, &event.body)?;
+        Some(Occasion {
+            index,
+            event,
+            id,
+            trigger,
+        })
+    })
+}
+
+/// Finds the event of a commit at a position, if it is one that hooks may be told of.
+pub(super) fn at(commit: &Commit, position: u64) -> Option<Occasion<'_>> {
+    of_commit(commit).find(|occasion| occasion.event.position == position)
+}
+
+/// As [`of_commit`], for events that are going to be committed; with their indexes.
+pub(super) fn of_planned(events: &[NewEvent]) -> Vec<(usize, RecordId, Trigger)> {
+    let found = events.iter().enumerate();
+    let found = found.filter_map(|(index, event)| {
+        let (id, trigger) = of(&event.stream, &event.body)?;
+        Some((index, id, trigger))
+    });
+    found.collect()
+}
+
+fn notes_login(event: &Event) -> bool {
+    matches!(&event.body, EventBody::UserChanged(patch) if patch.last_seen_at.is_some())
+}
+
+/// Returns a plugin's hooks for an event.
+pub(super) fn hooks<'a>(
+    points: &'a Points,
+    (id, trigger): (&RecordId, Trigger),
+    plugin: &'a str,
+) -> impl Iterator<Item = &'a Hook> {
+    let hooks = points.hooks(&id.record_type, trigger).iter();
+    hooks.filter(move |hook| &*hook.plugin == plugin)
+}
+
+/// Returns the name under which a hook is remembered.
+pub(super) fn key_of(hook: &Hook) -> String {
+    let trigger = match hook.trigger {
+        Trigger::BeforeSave => "beforeSave",
+        Trigger::AfterSave => "afterSave",
+        Trigger::BeforeDelete => "beforeDelete",
+        Trigger::AfterDelete => "afterDelete",
+    };
+    format!("{trigger} {} {}", hook.record_type, hook.name)
+}
+
+/// Returns a plugin's after-hooks.
+pub(super) fn after_hooks<'a>(
+    points: &'a Points,
+    plugin: &'a str,
+) -> impl Iterator<Item = &'a Hook> {
+    let hooks = points.hooks.values().flatten();
+    hooks.filter(move |hook| {
+        let is_after = matches!(hook.trigger, Trigger::AfterSave | Trigger::AfterDelete);
+        is_after && &*hook.plugin == plugin
+    })
+}
+
+/// Returns the plugins that have after-hooks.
+pub(super) fn plugins(points: &Points) -> Vec<Arc<str>> {
+    let hooks = points.hooks.iter();
+    let hooks = hooks
+        .filter(|((_, trigger), _)| matches!(trigger, Trigger::AfterSave | Trigger::AfterDelete));
+    let mut plugins: Vec<Arc<str>> = hooks
+        .flat_map(|(_, hooks)| hooks.iter().map(|hook| Arc::clone(&hook.plugin)))
+        .collect();
+    plugins.sort();
+    plugins.dedup();
+    plugins
+}

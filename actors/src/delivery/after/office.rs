@@ -1,0 +1,349 @@
+//! All consumers: a courier each, started when its plugin is met first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use parking_lot::{Mutex, RwLock};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{Commit, NewEvent};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::attendance::{Attendance, Attendances, Attending, Originals, Place, Row};
+use super::courier::CourierHandle;
+use super::ledger::{DeadLetter, Kept, Ledger, LetterId, Standing};
+use super::messages::{Command, ConsumerState, Order};
+use super::occasion;
+use super::parts::{CourierParts, DeliverySettings};
+use super::recent::Recent;
+use crate::context::RequestContext;
+use crate::plugin::Hook;
+use crate::plugin::errors::{Unavailable, timed_out, unavailable};
+use crate::record::env::RecordEnv;
+use crate::spawn::spawn_named;
+
+/// How long a commit may have to wait for the promise to deliver it.
+const PROMISE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How much longer than the hooks may take somebody waits for their turn.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// The way to all deliveries of after-hooks. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct AfterHooks {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    attendances: Arc<Attendances>,
+    recent: Arc<Recent>,
+    couriers: Mutex<HashMap<Arc<str>, CourierHandle>>,
+    office: RwLock<Option<Arc<Office>>>,
+    ending: CancellationToken,
+}
+
+/// What there is once deliveries have begun.
+struct Office {
+    env: RecordEnv,
+    ledger: Arc<dyn Ledger>,
+    settings: DeliverySettings,
+    arbiter: ArbiterHandle,
+    /// What was kept of consumers whose couriers have not started.
+    kept: Mutex<BTreeMap<String, Standing>>,
+    /// From where consumers that were met before, but are not known any more, would go on.
+    lost_at: Option<u64>,
+}
+
+impl AfterHooks {
+    /// Returns what is to observe the log.
+    pub fn observer(&self) -> Arc<Recent> {
+        Arc::clone(&self.inner.recent)
+    }
+
+    /// Begins to deliver.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn begin(
+        &self,
+        env: RecordEnv,
+        ledger: Arc<dyn Ledger>,
+        settings: DeliverySettings,
+        arbiter: ArbiterHandle,
+    ) -> Result<(), super::LedgerError> {
+        let Kept {
+            mut consumers,
+            damaged,
+            is_lost,
+        } = ledger.load().await?;
+        let head = env.log.head();
+        consumers.extend(damaged.into_iter().map(|name| (name, lost(head))));
+        let changes = env.plugins.changes();
+        let names: Vec<Arc<str>> = consumers.keys().map(|name| name.as_str().into()).collect();
+        let office = Office {
+            lost_at: is_lost.then_some(head),
+            env,
+            ledger,
+            settings,
+            arbiter,
+            kept: Mutex::new(consumers),
+        };
+        *self.inner.office.write() = Some(Arc::new(office));
+        for name in &names {
+            self.courier(name);
+        }
+        spawn_named("meet plugins", self.clone().meet_plugins(changes));
+        Ok(())
+    }
+
+    fn office(&self) -> Option<Arc<Office>> {
+        self.inner.office.read().clone()
+    }
+
+    /// Starts a courier for every plugin that comes to have after-hooks.
+    async fn meet_plugins(self, mut changes: tokio::sync::watch::Receiver<()>) {
+        loop {
+            if let Some(office) = self.office() {
+                for plugin in occasion::plugins(&office.env.plugins.points()) {
+                    self.courier(&plugin);
+                }
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.inner.ending.cancelled() => return,
+            }
+        }
+    }
+
+    /// Returns a plugin's courier; starts it when there is none, or when it was lost.
+    fn courier(&self, plugin: &Arc<str>) -> Option<CourierHandle> {
+        let office = self.office()?;
+        let mut couriers = self.inner.couriers.lock();
+        if let Some(courier) = couriers.get(plugin).filter(|courier| courier.is_alive()) {
+            return Some(courier.clone());
+        }
+        let standing = office.kept.lock().remove(&**plugin);
+        let standing = standing.or_else(|| office.lost_at.map(lost));
+        let parts = CourierParts {
+            plugin: Arc::clone(plugin),
+            env: office.env.clone(),
+            ledger: Arc::clone(&office.ledger),
+            attendances: Arc::clone(&self.inner.attendances),
+            recent: Arc::clone(&self.inner.recent),
+            settings: office.settings,
+        };
+        let courier = CourierHandle::start(parts, standing, &office.arbiter);
+        couriers.insert(Arc::clone(plugin), courier.clone());
+        Some(courier)
+    }
+
+    /// Says that events are going to be committed under this id. Returns where the answers of
+    /// synchronous after-hooks will be; from here on whatever the events call for is delivered.
+    ///
+    /// # Errors
+    /// Overload: it cannot be promised.
+    pub async fn attend(
+        &self,
+        commit: Uuid,
+        events: &[NewEvent],
+        originals: Originals,
+        context: &RequestContext,
+    ) -> Result<Attending, ApiError> {
+        let Some(office) = self.office() else {
+            return Ok(Attending::default());
+        };
+        let points = office.env.plugins.points();
+        if points.hooks.is_empty() {
+            return Ok(Attending::default());
+        }
+        let attendance = Arc::new(Attendance::new(context.clone(), originals));
+        let mut attending = Attending::of(&self.inner.attendances, commit);
+        let mut is_expected = false;
+        for (index, id, trigger) in occasion::of_planned(events) {
+            let mut row = Row::default();
+            let hooks = points.hooks(&id.record_type, trigger);
+            for hooks in by_plugin(hooks) {
+                let Some(courier) = self.promised(hooks).await? else {
+                    continue;
+                };
+                let is_sync = hooks.iter().any(|hook| !hook.is_async);
+                is_expected |= is_sync || !courier.is_behind();
+                if let Some(hook) = hooks.first().filter(|_| is_sync || !courier.is_behind()) {
+                    attendance.expect(&hook.plugin);
+                }
+                if is_sync {
+                    self.sit(&office, &attendance, (index, hooks), &mut row);
+                }
+            }
+            attending.add(id, row);
+        }
+        if is_expected {
+            self.inner.attendances.put(commit, attendance);
+        }
+        Ok(attending)
+    }
+
+    /// Waits until it is promised that a plugin's hooks are delivered.
+    async fn promised(&self, hooks: &[Hook]) -> Result<Option<CourierHandle>, ApiError> {
+        let Some(courier) = hooks.first().and_then(|hook| self.courier(&hook.plugin)) else {
+            return Ok(None);
+        };
+        let keys: Vec<String> = hooks.iter().map(occasion::key_of).collect();
+        match timeout(PROMISE_DEADLINE, courier.promises(&keys)).await {
+            Ok(()) => Ok(Some(courier)),
+            Err(_) => Err(ApiError::overloaded("the delivery of after-hooks")),
+        }
+    }
+
+    /// Takes a place behind those that the row has.
+    fn sit(
+        &self,
+        office: &Office,
+        attendance: &Attendance,
+        (index, hooks): (usize, &[Hook]),
+        row: &mut Row,
+    ) {
+        let Some(first) = hooks.first() else { return };
+        let plugin = &first.plugin;
+        let presence = office.env.plugins.presence(plugin);
+        let num_hooks = u32::try_from(hooks.len()).unwrap_or(u32::MAX);
+        let mut place = Place {
+            plugin: Arc::clone(plugin),
+            limit: presence.limit.saturating_mul(num_hooks) + MARGIN,
+            late: timed_out(plugin, presence.transport),
+            answer: Err(unavailable(plugin, Unavailable::NoWorker)),
+            turn: None,
+        };
+        if presence.num_workers > 0 {
+            let its_turn = (!row.0.is_empty()).then(|| {
+                let (turn, its_turn) = oneshot::channel();
+                place.turn = Some(turn);
+                its_turn
+            });
+            place.answer = Ok(attendance.sit(index, plugin, its_turn));
+        }
+        row.0.push(place);
+    }
+
+    /// Says that a commit that was attended is in the log.
+    pub fn committed(&self, commit: &Commit, attending: &mut Attending) {
+        attending.settle();
+        let Some(office) = self.office() else {
+            return;
+        };
+        let points = office.env.plugins.points();
+        if points.hooks.is_empty() {
+            return;
+        }
+        for it in occasion::of_commit(commit) {
+            for hooks in by_plugin(points.hooks(&it.id.record_type, it.trigger)) {
+                let is_sync = hooks.iter().any(|hook| !hook.is_async);
+                let courier = hooks.first().and_then(|hook| self.courier(&hook.plugin));
+                if let Some(courier) = courier.filter(|it| is_sync && it.is_behind()) {
+                    courier.tell(Command::Ahead(it.event.position));
+                }
+            }
+        }
+    }
+
+    /// Returns what all consumers say of themselves, by name.
+    pub fn states(&self) -> Vec<ConsumerState> {
+        let couriers = self.inner.couriers.lock();
+        let mut states: Vec<ConsumerState> = couriers
+            .values()
+            .map(|courier| courier.shown.state.lock().clone())
+            .collect();
+        states.sort_by(|one, other| one.name.cmp(&other.name));
+        states
+    }
+
+    /// Lets a consumer do something.
+    ///
+    /// # Errors
+    /// 110 for one that is not known; what the order says.
+    pub async fn order(&self, consumer: &str, order: Order) -> Result<ConsumerState, ApiError> {
+        self.find(consumer)?.order(order).await
+    }
+
+    /// Forgets a consumer with everything that is kept of it. When its plugin comes again it is
+    /// met for the first time.
+    ///
+    /// # Errors
+    /// 110 for one that is not known; 108 while its plugin has workers.
+    pub async fn forget(&self, consumer: &str) -> Result<(), ApiError> {
+        let courier = self.find(consumer)?;
+        let Some(office) = self.office() else {
+            return Ok(());
+        };
+        if office.env.plugins.presence(consumer).is_registered {
+            let message = "the plugin is here; a consumer is forgotten once its plugin is gone";
+            return Err(ApiError::invalid_argument(message, &["consumer"]));
+        }
+        courier.close().await;
+        self.inner.couriers.lock().remove(consumer);
+        let forgotten = office.ledger.forget(consumer).await;
+        forgotten.map_err(|error| ApiError::unexpected(error.to_string()))
+    }
+
+    /// Lists a consumer's dead letters in the log's order, those behind `after`.
+    ///
+    /// # Errors
+    /// 110 for one that is not known.
+    pub async fn dead_letters(
+        &self,
+        consumer: &str,
+        after: Option<&LetterId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ApiError> {
+        // Those that were given up a moment ago are letters, too.
+        self.find(consumer)?.keep().await;
+        let Some(office) = self.office() else {
+            return Ok(Vec::new());
+        };
+        let listed = office.ledger.list_letters(consumer, after, limit).await;
+        listed.map_err(|error| ApiError::unexpected(error.to_string()))
+    }
+
+    fn find(&self, consumer: &str) -> Result<CourierHandle, ApiError> {
+        let couriers = self.inner.couriers.lock();
+        let found = couriers.get(consumer).cloned();
+        found.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "no such consumer"))
+    }
+
+    /// Starts no delivery any more: the plugins are about to be told to leave.
+    pub fn quiet(&self) {
+        self.inner.ending.cancel();
+        for courier in self.inner.couriers.lock().values() {
+            courier.tell(Command::Quiet);
+        }
+    }
+
+    /// Waits for deliveries under way, and keeps what there is to keep. Afterwards nothing of the
+    /// server is held any more.
+    pub async fn close(&self) {
+        *self.inner.office.write() = None;
+        let couriers: Vec<_> = self.inner.couriers.lock().drain().map(|it| it.1).collect();
+        futures_util::future::join_all(couriers.iter().map(CourierHandle::close)).await;
+    }
+}
+
+/// Returns what becomes of a consumer whose cursor is lost: nothing is delivered before somebody has
+/// said from where on.
+fn lost(head: u64) -> Standing {
+    Standing {
+        cursor: super::Cursor::at(head),
+        paused: Some(
+            "its position was lost: rewind it to where it should go on, then resume".to_owned(),
+        ),
+        ..Standing::default()
+    }
+}
+
+fn by_plugin(hooks: &[Hook]) -> impl Iterator<Item = &[Hook]> {
+    hooks.chunk_by(|one, other| one.plugin == other.plugin)
+}

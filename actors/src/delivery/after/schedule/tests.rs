@@ -1,0 +1,431 @@
+use std::collections::{BTreeSet, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MAX_ATTEMPTS: u32 = 3;
+
+fn record(number: usize) -> RecordId {
+    RecordId::new("t", number.to_string())
+}
+
+fn arrival(position: u64, of: usize, hooks: &[(&str, bool)]) -> Arrival {
+    Arrival {
+        position,
+        record: record(of),
+        commit: Uuid::from_u128(position.into()),
+        causes: Vec::new(),
+        hooks: hooks
+            .iter()
+            .map(|(name, is_sync)| ((*name).into(), *is_sync))
+            .collect(),
+        is_held: false,
+        is_urgent: false,
+    }
+}
+
+fn schedule() -> Schedule {
+    Schedule::new(Cursor::default(), MAX_ATTEMPTS)
+}
+
+/// Starts all that may start and says where.
+fn started(schedule: &mut Schedule, now: Moment, window: usize) -> Vec<(u64, String)> {
+    let starts = std::iter::from_fn(|| schedule.next(now, window));
+    starts
+        .map(|start| (start.task.position, start.hook.to_string()))
+        .collect()
+}
+
+fn task(position: u64, hook: usize) -> TaskId {
+    TaskId { position, hook }
+}
+
+#[test]
+fn one_record_comes_in_order_and_others_beside_it() {
+    let mut schedule = schedule();
+    for (position, of) in [(1, 0), (2, 0), (3, 1)] {
+        schedule.load(arrival(position, of, &[("a", true)]));
+    }
+    schedule.advance(3);
+    let begun = started(&mut schedule, SECOND, 9);
+    assert_eq!(begun, [(1, "a".to_owned()), (3, "a".to_owned())]);
+    schedule.finish(task(1, 0));
+    assert_eq!(started(&mut schedule, SECOND, 9), [(2, "a".to_owned())]);
+    assert_eq!(schedule.cursor().position(), 1);
+    schedule.finish(task(2, 0));
+    assert_eq!(schedule.cursor().position(), 2);
+    schedule.finish(task(3, 0));
+    assert_eq!(schedule.cursor(), Cursor::at(3));
+}
+
+#[test]
+fn synchronous_hooks_of_an_event_come_in_order_and_the_others_beside_them() {
+    let mut schedule = schedule();
+    let hooks = [("s1", true), ("a", false), ("s2", true)];
+    schedule.load(arrival(1, 0, &hooks));
+    let begun = started(&mut schedule, SECOND, 9);
+    assert_eq!(begun, [(1, "s1".to_owned()), (1, "a".to_owned())]);
+    schedule.finish(task(1, 0));
+    assert_eq!(started(&mut schedule, SECOND, 9), [(1, "s2".to_owned())]);
+}
+
+#[test]
+fn a_failure_waits_longer_each_time_and_is_given_up_in_the_end() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("a", false)]));
+    schedule.load(arrival(2, 0, &[("a", false)]));
+    let mut now = SECOND;
+    for (attempt, pause) in [(1, 1), (2, 2)] {
+        let start = schedule.next(now, 1).unwrap();
+        assert_eq!((start.task, start.attempt), (task(1, 0), attempt));
+        assert_eq!(schedule.fail(start.task, now, None), Verdict::Again);
+        assert_eq!(schedule.next_wake(), Some(now + SECOND * pause));
+        assert_eq!(schedule.next(now, 1), None);
+        now += SECOND * pause;
+    }
+    let start = schedule.next(now, 1).unwrap();
+    assert_eq!(schedule.fail(start.task, now, None), Verdict::Dead);
+    // Now the record goes on.
+    assert_eq!(schedule.next(now, 1).unwrap().task, task(2, 0));
+}
+
+#[test]
+fn pauses_double_up_to_five_minutes() {
+    let pauses: Vec<u64> = (1..12)
+        .map(|attempts| pause_after(attempts).as_secs())
+        .collect();
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+}
+
+#[test]
+fn the_past_takes_half_the_window() {
+    let mut schedule = schedule();
+    for position in 1..=6 {
+        schedule.load(arrival(position, position as usize, &[("a", false)]));
+    }
+    schedule.catch_up_until(4);
+    let begun = started(&mut schedule, SECOND, 4);
+    let positions: Vec<u64> = begun.into_iter().map(|(position, _)| position).collect();
+    assert_eq!(positions, [1, 2, 5, 6]);
+}
+
+#[test]
+fn a_hook_may_be_told_of_what_it_caused_itself() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("a", true)]));
+    assert_eq!(started(&mut schedule, SECOND, 1).len(), 1);
+    schedule.load(arrival(2, 0, &[("a", true)]));
+    assert_eq!(started(&mut schedule, SECOND, 1).len(), 0);
+    let mut nested = arrival(3, 1, &[("a", true)]);
+    nested.is_urgent = true;
+    schedule.load(nested);
+    // The window is full, but the hook that runs waits for this one.
+    assert_eq!(started(&mut schedule, SECOND, 1), [(3, "a".to_owned())]);
+    schedule.finish(task(2, 0));
+    let mut own = arrival(4, 0, &[("a", true)]);
+    own.is_urgent = true;
+    own.causes = vec![Uuid::from_u128(1)];
+    schedule.load(own);
+    assert_eq!(started(&mut schedule, SECOND, 1), [(4, "a".to_owned())]);
+}
+
+#[test]
+fn what_is_held_waits_for_its_turn() {
+    let mut schedule = schedule();
+    let mut held = arrival(1, 0, &[("s", true), ("a", false)]);
+    held.is_held = true;
+    schedule.load(held);
+    assert_eq!(started(&mut schedule, SECOND, 9), [(1, "a".to_owned())]);
+    schedule.release(1);
+    assert_eq!(started(&mut schedule, SECOND, 9), [(1, "s".to_owned())]);
+}
+
+#[test]
+fn what_never_reached_the_consumer_is_no_attempt() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("a", true)]));
+    for second in 1..9 {
+        let start = schedule.next(SECOND * second, 1).unwrap();
+        assert_eq!(start.attempt, 1);
+        schedule.postpone(start.task, SECOND * second, SECOND);
+    }
+}
+
+#[test]
+fn what_is_opened_again_is_read_again() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("a", true), ("b", true)]));
+    schedule.advance(5);
+    while let Some(start) = schedule.next(SECOND, 9) {
+        schedule.finish(start.task);
+    }
+    assert_eq!(schedule.cursor(), Cursor::at(5));
+    schedule.reopen(1, ["b".into()]);
+    assert_eq!(schedule.cursor().position(), 0);
+    assert_eq!(schedule.next_unread(), Some(1));
+    schedule.load(arrival(1, 0, &[("a", true), ("b", true)]));
+    assert_eq!(started(&mut schedule, SECOND, 9), [(1, "b".to_owned())]);
+    schedule.finish(task(1, 0));
+    assert_eq!(schedule.cursor(), Cursor::at(5));
+    // One that cannot be read is given up.
+    schedule.reopen(2, ["a".into()]);
+    schedule.forget_unread(2);
+    assert_eq!(schedule.cursor(), Cursor::at(5));
+}
+
+#[test]
+fn hooks_that_are_not_any_more_are_skipped() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("a", false), ("b", false)]));
+    schedule.retain(|hook| hook == "b");
+    assert_eq!(started(&mut schedule, SECOND, 9), [(1, "b".to_owned())]);
+}
+
+/// What may happen.
+#[derive(Clone, Debug)]
+enum Step {
+    /// An event is committed and read.
+    Load { of: usize, hooks: Vec<bool> },
+    /// One further on is taken in before those in between.
+    LoadAhead { of: usize },
+    /// As much is started as the window takes.
+    Start { window: usize },
+    /// A task under way is acknowledged.
+    Finish(usize),
+    /// One fails.
+    Fail(usize),
+    /// One did not reach the consumer.
+    Postpone(usize),
+    /// Time passes.
+    Wait(u64),
+    /// The cursor is saved.
+    Save,
+    /// The process dies and comes back with what was saved.
+    Crash,
+    /// Somebody wants an event again.
+    Reopen(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..3_usize, prop::collection::vec(any::<bool>(), 0..3))
+            .prop_map(|(of, hooks)| Step::Load { of, hooks }),
+        1 => (3..5_usize).prop_map(|of| Step::LoadAhead { of }),
+        6 => (0..5_usize).prop_map(|window| Step::Start { window }),
+        5 => any::<usize>().prop_map(Step::Finish),
+        2 => any::<usize>().prop_map(Step::Fail),
+        1 => any::<usize>().prop_map(Step::Postpone),
+        2 => (1..4_u64).prop_map(Step::Wait),
+        2 => Just(Step::Save),
+        1 => Just(Step::Crash),
+        1 => any::<usize>().prop_map(Step::Reopen),
+    ]
+}
+
+type Name = (u64, Arc<str>);
+
+struct Game {
+    schedule: Schedule,
+    now: Moment,
+    log: BTreeMap<u64, Arrival>,
+    /// What is over: as the process knows it, and as it was when the cursor was saved.
+    over: BTreeSet<Name>,
+    saved: (Cursor, BTreeSet<Name>),
+    running: Vec<Start>,
+    attempts: HashMap<Name, u32>,
+}
+
+impl Game {
+    fn new() -> Self {
+        Self {
+            schedule: schedule(),
+            now: SECOND,
+            log: BTreeMap::new(),
+            over: BTreeSet::new(),
+            saved: (Cursor::default(), BTreeSet::new()),
+            running: Vec::new(),
+            attempts: HashMap::new(),
+        }
+    }
+
+    /// Reads what the log has and the schedule has not.
+    fn read(&mut self) {
+        while let Some(position) = self.schedule.next_unread() {
+            self.schedule.load(self.log[&position].clone());
+            assert_ne!(self.schedule.next_unread(), Some(position));
+        }
+        let (from, end) = (self.schedule.read(), self.log.keys().last());
+        for (_, arrival) in self.log.range(from + 1..) {
+            self.schedule.load(arrival.clone());
+        }
+        self.schedule.advance(end.copied().unwrap_or(0));
+    }
+
+    fn commit(&mut self, of: usize, hooks: &[bool]) -> u64 {
+        let position = self.log.keys().last().map_or(1, |last| last + 1);
+        let hooks: Vec<_> = ["x", "y", "z"]
+            .into_iter()
+            .zip(hooks.iter().copied())
+            .collect();
+        self.log.insert(position, arrival(position, of, &hooks));
+        position
+    }
+
+    fn name_of(&self, id: TaskId) -> Name {
+        let hook = self.running.iter().find(|start| start.task == id);
+        (id.position, Arc::clone(&hook.unwrap().hook))
+    }
+
+    fn start(&mut self, window: usize) {
+        self.read();
+        while let Some(start) = self.schedule.next(self.now, window) {
+            let name = (start.task.position, Arc::clone(&start.hook));
+            assert!(!self.over.contains(&name), "{name:?} comes again");
+            let attempts = self.attempts.entry(name).or_default();
+            *attempts += 1;
+            assert!(start.attempt <= MAX_ATTEMPTS);
+            let own = &self.log[&start.task.position];
+            for (position, earlier) in self.log.range(..start.task.position) {
+                let is_same = earlier.record == own.record;
+                for (hook, _) in earlier.hooks.iter().filter(|_| is_same) {
+                    let earlier = (*position, Arc::clone(hook));
+                    assert!(self.over.contains(&earlier), "{start:?} before {earlier:?}");
+                }
+            }
+            for other in &self.running {
+                let is_other = other.task.position != start.task.position;
+                let other = &self.log[&other.task.position];
+                assert!(!is_other || other.record != own.record, "two of a record");
+            }
+            self.running.push(start);
+            assert!(self.running.len() <= window);
+        }
+    }
+
+    fn take(&mut self, index: usize) -> Option<TaskId> {
+        let len = self.running.len();
+        (len > 0).then(|| self.running[index % len].task)
+    }
+
+    fn end(&mut self, id: TaskId) {
+        self.running.retain(|start| start.task != id);
+    }
+
+    fn play(&mut self, step: Step) {
+        match step {
+            Step::Load { of, hooks } => {
+                self.commit(of, &hooks);
+            }
+            Step::LoadAhead { of } => {
+                let position = self.commit(of, &[true]);
+                let is_free = !self.schedule.has_open(&record(of))
+                    && self
+                        .log
+                        .range(self.schedule.read() + 1..position)
+                        .all(|(_, it)| it.record != record(of));
+                if is_free {
+                    self.schedule.load(self.log[&position].clone());
+                }
+            }
+            Step::Start { window } => self.start(window),
+            Step::Finish(index) => {
+                if let Some(id) = self.take(index) {
+                    self.over.insert(self.name_of(id));
+                    self.end(id);
+                    self.schedule.finish(id);
+                }
+            }
+            Step::Fail(index) => {
+                if let Some(id) = self.take(index) {
+                    let name = self.name_of(id);
+                    self.end(id);
+                    if self.schedule.fail(id, self.now, None) == Verdict::Dead {
+                        self.over.insert(name);
+                    }
+                }
+            }
+            Step::Postpone(index) => {
+                if let Some(id) = self.take(index) {
+                    self.end(id);
+                    self.schedule.postpone(id, self.now, SECOND);
+                }
+            }
+            Step::Wait(seconds) => self.now += SECOND * u32::try_from(seconds).unwrap(),
+            Step::Save => self.saved = (self.schedule.cursor(), self.over.clone()),
+            Step::Crash => {
+                let (cursor, over) = self.saved.clone();
+                let text = serde_json::to_string(&cursor).unwrap();
+                let cursor = serde_json::from_str(&text).unwrap();
+                self.schedule = Schedule::new(cursor, MAX_ATTEMPTS);
+                self.over = over;
+                self.running.clear();
+            }
+            Step::Reopen(index) => {
+                let known: Vec<u64> = self
+                    .log
+                    .range(..=self.schedule.read())
+                    .map(|it| *it.0)
+                    .collect();
+                if !known.is_empty() {
+                    self.reopen(known[index % known.len()]);
+                }
+            }
+        }
+        assert_eq!(self.schedule.counts().running, self.running.len());
+    }
+
+    fn reopen(&mut self, position: u64) {
+        // Only where it does not upset the order that is being checked.
+        let arrival = self.log[&position].clone();
+        let is_last = self
+            .log
+            .range(position + 1..)
+            .all(|it| it.1.record != arrival.record);
+        if is_last && !self.schedule.has_open(&arrival.record) {
+            let hooks = arrival.hooks.iter().map(|(hook, _)| Arc::clone(hook));
+            self.schedule.reopen(position, hooks);
+            self.over.retain(|(known, _)| *known != position);
+        }
+    }
+
+    /// Ends whatever is left, well or badly.
+    fn drain(&mut self) {
+        for round in 0_usize.. {
+            self.start(3);
+            if self.running.is_empty() {
+                match self.schedule.next_wake() {
+                    Some(due) => self.now = self.now.max(due),
+                    None => break,
+                }
+            }
+            let step: fn(usize) -> Step = if round.is_multiple_of(5) {
+                Step::Fail
+            } else {
+                Step::Finish
+            };
+            self.play(step(round));
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens: per record in order and one at a time, never more than the window, every
+    /// task ends, and what was over when the cursor was saved never comes again.
+    #[test]
+    fn every_task_ends_in_order(steps in prop::collection::vec(step(), 1..120)) {
+        let mut game = Game::new();
+        for step in steps {
+            game.play(step);
+        }
+        game.drain();
+        let end = game.log.keys().last().copied().unwrap_or(0);
+        prop_assert_eq!(game.schedule.cursor(), Cursor::at(end));
+        for (position, arrival) in &game.log {
+            for (hook, _) in &arrival.hooks {
+                prop_assert!(game.over.contains(&(*position, Arc::clone(hook))));
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Deliveries through the gate: their limits, and what became of those that did not go well.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value as Json;
+use skytrail_schema::code::{ApiError, Code};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::gate::PluginBroker;
+use crate::plugin::errors::timed_out;
+use crate::plugin::gate::{DeliveryNote, PluginRequest, Undelivered};
+use crate::plugin::messages::{Job, Lease, Silence};
+
+impl PluginBroker {
+    pub(super) async fn deliver_job(
+        &self,
+        request: PluginRequest,
+        note: DeliveryNote,
+    ) -> Result<Json, Undelivered> {
+        let plugin = Arc::clone(&request.plugin);
+        let own = self.settings().timeout_of(&plugin);
+        let limit = request.timeout.unwrap_or(own);
+        let deadline = Instant::now() + limit;
+        let (until, lease) = watch::channel(deadline);
+        let silence = Arc::new(OnceLock::new());
+        let mut job = self.job(request, deadline).map_err(Undelivered::Refused)?;
+        job.delivery = Some(Box::new(Lease {
+            note,
+            limit,
+            until,
+            silence: Arc::clone(&silence),
+        }));
+        let answer = self.wait_for_delivery(job, &lease).await;
+        answer.map_err(|undelivered| match (undelivered, silence.get()) {
+            (Undelivered::Refused(error), Some(Silence::Lost)) => Undelivered::Lost(error),
+            (Undelivered::Refused(error), Some(Silence::Unreached)) => Undelivered::Unready(error),
+            (Undelivered::Refused(error), None) => judge(error, &plugin),
+            (other, _) => other,
+        })
+    }
+
+    /// Waits until the limit that the worker started last.
+    async fn wait_for_delivery(
+        &self,
+        job: Box<Job>,
+        lease: &watch::Receiver<Instant>,
+    ) -> Result<Json, Undelivered> {
+        let plugin = Arc::clone(&job.plugin);
+        let (mut guard, mut answer) = self.send(job).map_err(Undelivered::Unready)?;
+        loop {
+            let deadline = *lease.borrow();
+            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+                let answer = guard.take(answer, &plugin);
+                return answer.map_err(Undelivered::Refused);
+            }
+            if *lease.borrow() <= deadline {
+                guard.pass(deadline);
+                let transport = self.settings().transport_of(&plugin);
+                return Err(Undelivered::Lost(timed_out(&plugin, transport)));
+            }
+        }
+    }
+}
+
+/// Tells the plugin's own errors from those of the way to it.
+fn judge(error: ApiError, plugin: &str) -> Undelivered {
+    let text = |name: &str| error.info.get(name).and_then(Json::as_str);
+    let is_about = error.code == Code::PluginUnavailable && text("plugin") == Some(plugin);
+    match text("reason").filter(|_| is_about) {
+        Some("no-worker" | "queue-full") => Undelivered::Unready(error),
+        Some("worker-lost") => Undelivered::Lost(error),
+        // Larger than the worker takes: it has not seen it.
+        _ if error.status() == 413 => Undelivered::Lost(error),
+        _ => Undelivered::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::errors::{Unavailable, too_large, unavailable};
+
+    #[test]
+    fn only_what_the_plugin_said_itself_is_its_refusal() {
+        let lost = |why| judge(unavailable("P", why), "P");
+        assert!(matches!(
+            lost(Unavailable::WorkerLost),
+            Undelivered::Lost(_)
+        ));
+        assert!(matches!(
+            lost(Unavailable::NoWorker),
+            Undelivered::Unready(_)
+        ));
+        assert!(matches!(
+            lost(Unavailable::QueueFull),
+            Undelivered::Unready(_)
+        ));
+        assert!(matches!(judge(too_large(2, 1), "P"), Undelivered::Lost(_)));
+        let of_another = unavailable("Q", Unavailable::WorkerLost);
+        assert!(matches!(judge(of_another, "P"), Undelivered::Refused(_)));
+        let own = ApiError::new(Code::BadRequest, "no");
+        assert!(matches!(judge(own, "P"), Undelivered::Refused(_)));
+    }
+}

@@ -1,0 +1,202 @@
+//! Where cursors and dead letters are kept: `ops.sqlite` in the data folder, a database of its own
+//! that making the record store anew does not touch.
+//!
+//! Every change is one transaction, on the disk when it answers (write-ahead log, `synchronous =
+//! FULL`). Each row has a checksum. A file that is damaged is set aside and begun anew; consumers
+//! whose positions are lost by that are paused until somebody says where they go on.
+
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId};
+use skytrail_schema::time::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::sync::Mutex;
+
+use crate::projection::sqlite::is_damage;
+
+/// For so long after a damage consumers that are not known may be some whose positions were lost.
+const LOSS_MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Why the ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The damaged file cannot be set aside.
+    #[error("{path}: {source}")]
+    Aside {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database does not open.
+    #[error("{path} does not open: {source}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The file was made by a newer program.
+    #[error("{path} has format={found}, this program knows up to {known}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that this program knows.
+        known: i64,
+    },
+}
+
+/// See the module.
+pub struct SqlLedger {
+    /// `None` once it is closed.
+    connection: Mutex<Option<SqliteConnection>>,
+    now: Timestamp,
+}
+
+impl SqlLedger {
+    /// Opens the ledger at a path, or makes it.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; damage is none.
+    pub async fn open(path: &Path, now: Timestamp) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Database {
+            path: path.to_owned(),
+            source,
+        };
+        let connection = match connect(path).await {
+            Ok(connection) => connection,
+            Err(error) if is_damage(&error) => {
+                let aside = set_aside(path).map_err(|source| OpenError::Aside {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                tracing::error!(
+                    %error,
+                    aside = %aside.display(),
+                    "the ledger of deliveries is damaged and set aside; consumers wait to be told \
+                     where they go on"
+                );
+                let mut connection = connect(path).await.map_err(failed)?;
+                rows::note_loss(&mut connection, now)
+                    .await
+                    .map_err(failed)?;
+                connection
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut connection = connection;
+        let found = rows::format(&mut connection).await.map_err(failed)?;
+        if found > rows::FORMAT {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found,
+                known: rows::FORMAT,
+            });
+        }
+        Ok(Self {
+            connection: Mutex::new(Some(connection)),
+            now,
+        })
+    }
+
+    /// Closes the file; nothing can be kept afterwards.
+    pub async fn close(&self) {
+        if let Some(connection) = self.connection.lock().await.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the ledger of deliveries did not close well");
+        }
+    }
+}
+
+/// Opens the file, looks all through it, and makes what is not there.
+async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging()
+        .connect()
+        .await?;
+    rows::check(&mut connection).await?;
+    rows::prepare(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Renames the file and its companions; nothing is deleted.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let named = |number: u32| path.with_extension(format!("damaged-{number}.sqlite"));
+    let aside = (1..).map(named).find(|aside| !aside.exists());
+    let aside = aside.unwrap_or_else(|| named(0));
+    for ending in ["", "-wal", "-shm"] {
+        let part = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        match std::fs::rename(part(path), part(&aside)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+/// Runs something with the connection.
+macro_rules! with {
+    ($ledger:expr, $connection:ident => $work:expr) => {{
+        let mut guard = $ledger.connection.lock().await;
+        match guard.as_mut() {
+            Some($connection) => $work.await.map_err(failed),
+            None => Err(LedgerError("it is closed".to_owned())),
+        }
+    }};
+}
+
+#[async_trait]
+impl Ledger for SqlLedger {
+    async fn load(&self) -> Result<Kept, LedgerError> {
+        let since = self.now.micros() - i64::try_from(LOSS_MEMORY.as_micros()).unwrap_or(i64::MAX);
+        with!(self, connection => rows::load(connection, since))
+    }
+
+    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), LedgerError> {
+        with!(self, connection => rows::save(connection, consumer, entry))
+    }
+
+    async fn forget(&self, consumer: &str) -> Result<(), LedgerError> {
+        with!(self, connection => rows::forget(connection, consumer))
+    }
+
+    async fn list_letters(
+        &self,
+        consumer: &str,
+        after: Option<&LetterId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LedgerError> {
+        with!(self, connection => rows::list_letters(connection, consumer, after, limit))
+    }
+
+    async fn count_letters(&self, consumer: &str) -> Result<u64, LedgerError> {
+        with!(self, connection => rows::count_letters(connection, consumer))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form of map_err")]
+fn failed(error: sqlx::Error) -> LedgerError {
+    LedgerError(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

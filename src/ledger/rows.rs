@@ -1,0 +1,192 @@
+//! The ledger's tables.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, LetterId};
+use skytrail_schema::time::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Row as _};
+
+/// The format that this program writes.
+pub(super) const FORMAT: i64 = 1;
+
+const TABLES: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, standing TEXT NOT NULL, \
+     checksum INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS dead_letter (consumer TEXT NOT NULL, position INTEGER NOT NULL, \
+     hook TEXT NOT NULL, letter TEXT NOT NULL, PRIMARY KEY (consumer, position, hook)) \
+     WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS loss (at INTEGER NOT NULL)",
+];
+
+/// Fails when the file is not what was written.
+pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let row = sqlx::query("PRAGMA quick_check(1)");
+    let row = row.fetch_one(connection).await?;
+    let said: String = row.get(0);
+    if said == "ok" {
+        return Ok(());
+    }
+    Err(sqlx::Error::Decode(said.into()))
+}
+
+pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    for table in TABLES {
+        sqlx::query(table).execute(&mut *connection).await?;
+    }
+    if format(connection).await? == 0 {
+        sqlx::query("PRAGMA user_version = 1")
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn format(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let row = sqlx::query("PRAGMA user_version");
+    Ok(row.fetch_one(connection).await?.get(0))
+}
+
+/// Remembers that positions were lost.
+pub(super) async fn note_loss(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let noted = sqlx::query("INSERT INTO loss (at) VALUES (?)");
+    noted.bind(now.micros()).execute(connection).await?;
+    Ok(())
+}
+
+/// Loads all consumers; losses before `since` are forgotten.
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    since: i64,
+) -> Result<Kept, sqlx::Error> {
+    let losses = sqlx::query("SELECT count(*) FROM loss WHERE at >= ?");
+    let losses: i64 = losses.bind(since).fetch_one(&mut *connection).await?.get(0);
+    let mut kept = Kept {
+        is_lost: losses > 0,
+        ..Kept::default()
+    };
+    let rows = sqlx::query("SELECT name, standing, checksum FROM consumer ORDER BY name");
+    for row in rows.fetch_all(connection).await? {
+        let (name, text): (String, String) = (row.get(0), row.get(1));
+        let is_whole = row.get::<i64, _>(2) == checksum(&name, &text);
+        match serde_json::from_str(&text) {
+            Ok(standing) if is_whole => {
+                kept.consumers.insert(name, standing);
+            }
+            _ => {
+                tracing::error!(consumer = name, "what a consumer has had is not readable");
+                kept.damaged.push(name);
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn checksum(name: &str, text: &str) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(name.as_bytes());
+    hasher.update(text.as_bytes());
+    hasher.finalize().into()
+}
+
+pub(super) async fn save(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    entry: &Entry,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let standing = write(&entry.standing)?;
+    let kept =
+        sqlx::query("INSERT OR REPLACE INTO consumer (name, standing, checksum) VALUES (?, ?, ?)");
+    kept.bind(consumer)
+        .bind(&standing)
+        .bind(checksum(consumer, &standing))
+        .execute(&mut *transaction)
+        .await?;
+    for letter in &entry.dead {
+        let buried = sqlx::query(
+            "INSERT OR REPLACE INTO dead_letter (consumer, position, hook, letter) \
+             VALUES (?, ?, ?, ?)",
+        );
+        buried
+            .bind(consumer)
+            .bind(signed(letter.position))
+            .bind(&*letter.hook)
+            .bind(write(letter)?)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    for (position, hook) in &entry.forgotten {
+        let forgotten =
+            sqlx::query("DELETE FROM dead_letter WHERE consumer = ? AND position = ? AND hook = ?");
+        forgotten
+            .bind(consumer)
+            .bind(signed(*position))
+            .bind(&**hook)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}
+
+pub(super) async fn forget(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    for forgotten in [
+        "DELETE FROM consumer WHERE name = ?",
+        "DELETE FROM dead_letter WHERE consumer = ?",
+    ] {
+        let forgotten = sqlx::query(forgotten).bind(consumer);
+        forgotten.execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
+
+pub(super) async fn list_letters(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    after: Option<&LetterId>,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, sqlx::Error> {
+    let (position, hook) = match after {
+        Some((position, hook)) => (signed(*position), &**hook),
+        None => (-1, ""),
+    };
+    let rows = sqlx::query(
+        "SELECT letter FROM dead_letter WHERE consumer = ? AND (position, hook) > (?, ?) \
+         ORDER BY position, hook LIMIT ?",
+    );
+    let rows = rows
+        .bind(consumer)
+        .bind(position)
+        .bind(hook)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let rows = rows.fetch_all(connection).await?;
+    rows.iter().map(|row| read(row.get(0))).collect()
+}
+
+pub(super) async fn count_letters(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+) -> Result<u64, sqlx::Error> {
+    let row = sqlx::query("SELECT count(*) FROM dead_letter WHERE consumer = ?");
+    let count: i64 = row.bind(consumer).fetch_one(connection).await?.get(0);
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+fn signed(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
+
+fn write(value: &impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, sqlx::Error> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}

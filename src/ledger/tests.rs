@@ -1,0 +1,123 @@
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::sync::Arc;
+
+use serde_json::json;
+use skytrail_actors::delivery::after::{Cursor, Open, Standing};
+
+use super::*;
+
+fn standing(read: u64) -> Standing {
+    Standing {
+        cursor: Cursor {
+            read,
+            open: vec![Open {
+                position: read - 1,
+                hook: "h".into(),
+                attempts: 2,
+            }],
+            ..Cursor::default()
+        },
+        ..Standing::default()
+    }
+}
+
+fn letter(position: u64) -> DeadLetter {
+    DeadLetter {
+        position,
+        hook: "h".into(),
+        record: format!("note/{position}"),
+        attempts: 10,
+        error: json!({"code": 1}),
+        at: Timestamp::from_micros(5),
+    }
+}
+
+fn entry(read: u64, dead: &[u64], forgotten: &[u64]) -> Entry {
+    let hook: Arc<str> = "h".into();
+    Entry {
+        standing: standing(read),
+        dead: dead.iter().map(|position| letter(*position)).collect(),
+        forgotten: forgotten
+            .iter()
+            .map(|position| (*position, Arc::clone(&hook)))
+            .collect(),
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(1 << 50)
+}
+
+async fn open(path: &Path) -> SqlLedger {
+    SqlLedger::open(path, now()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_kept_is_there_after_a_loss_of_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ops.sqlite");
+    let ledger = open(&path).await;
+    ledger.save("A", &entry(5, &[1, 2, 3], &[])).await.unwrap();
+    ledger.save("A", &entry(9, &[], &[2])).await.unwrap();
+    ledger.save("B", &entry(7, &[4], &[])).await.unwrap();
+    // Not closed: as if it had been killed.
+    std::mem::forget(ledger);
+    let ledger = open(&path).await;
+    let kept = ledger.load().await.unwrap();
+    assert_eq!(kept.consumers["A"], standing(9));
+    assert_eq!(kept.consumers["B"], standing(7));
+    assert!(!kept.is_lost && kept.damaged.is_empty());
+    let letters = ledger.list_letters("A", None, 10).await.unwrap();
+    assert_eq!(letters, [letter(1), letter(3)]);
+    let after = (1, "h".into());
+    let letters = ledger.list_letters("A", Some(&after), 10).await.unwrap();
+    assert_eq!(letters, [letter(3)]);
+    assert_eq!(ledger.count_letters("A").await.unwrap(), 2);
+    ledger.forget("A").await.unwrap();
+    assert_eq!(ledger.count_letters("A").await.unwrap(), 0);
+    assert_eq!(ledger.load().await.unwrap().consumers.len(), 1);
+    ledger.close().await;
+    assert!(ledger.save("A", &entry(5, &[], &[])).await.is_err());
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_the_loss_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ops.sqlite");
+    let ledger = open(&path).await;
+    ledger.save("A", &entry(5, &[1], &[])).await.unwrap();
+    ledger.close().await;
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.write_all(&[7; 4096]).unwrap();
+    drop(file);
+    let ledger = open(&path).await;
+    let kept = ledger.load().await.unwrap();
+    assert!(kept.is_lost && kept.consumers.is_empty());
+    assert!(folder.path().join("ops.damaged-1.sqlite").exists());
+    ledger.close().await;
+    // It is still known at the next start, and not for ever.
+    let ledger = open(&path).await;
+    assert!(ledger.load().await.unwrap().is_lost);
+    ledger.close().await;
+    let later = Timestamp::from_micros(now().micros() + 31 * 24 * 3600 * 1_000_000);
+    let ledger = SqlLedger::open(&path, later).await.unwrap();
+    assert!(!ledger.load().await.unwrap().is_lost);
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_what_was_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ops.sqlite");
+    let ledger = open(&path).await;
+    ledger.save("A", &entry(5, &[], &[])).await.unwrap();
+    ledger.save("B", &entry(5, &[], &[])).await.unwrap();
+    let mut connection = ledger.connection.lock().await;
+    let spoilt = "UPDATE consumer SET standing = replace(standing, '5', '6') WHERE name = 'A'";
+    let connection = connection.as_mut().unwrap();
+    sqlx::query(spoilt).execute(connection).await.unwrap();
+    let reopened = open(&path).await;
+    let kept = reopened.load().await.unwrap();
+    assert_eq!(kept.damaged, ["A"]);
+    assert_eq!(kept.consumers.len(), 1);
+}

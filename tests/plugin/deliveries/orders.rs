@@ -1,0 +1,211 @@
+//! What people may want, by action and on the command line.
+
+use super::*;
+use crate::support::server::MASTER_KEY;
+
+/// Runs a command against the running server.
+fn delivery(server: &TestServer, arguments: &[&str]) -> String {
+    let set = format!("MASTER_KEY={MASTER_KEY}");
+    let mut all = vec!["--set", &set, "delivery", "--server", &server.base_url];
+    all.extend(arguments);
+    let output = server.skytrail(&all);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Saves a few notes and has them delivered; returns their positions.
+fn deliver_some(client: &Client, worker: &mut Worker) -> Vec<u64> {
+    (1..=3)
+        .map(|n| {
+            client.save(&format!("note/{n}"), json!({"n": n}));
+            let delivery = next_delivery(worker);
+            worker.answer(&delivery, &Json::Null);
+            delivery["delivery"]["position"].as_u64().unwrap()
+        })
+        .collect()
+}
+
+fn numbers(worker: &mut Worker, count: usize) -> Vec<i64> {
+    let mut numbers: Vec<i64> = (0..count)
+        .map(|_| {
+            let delivery = next_delivery(worker);
+            worker.answer(&delivery, &Json::Null);
+            number(&delivery)
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn people_pause_rewind_and_deliver_again() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    let positions = deliver_some(&ada, &mut worker);
+    let listed = delivery(&server, &["list"]);
+    assert!(
+        listed.starts_with("TEST") && listed.contains("running"),
+        "{listed}"
+    );
+
+    delivery(&server, &["pause", "TEST"]);
+    ada.save("note/4", json!({"n": 4}));
+    expect_none(&mut worker);
+    assert_eq!(consumer(&server)["state"], "paused");
+    delivery(&server, &["resume", "TEST"]);
+    assert_eq!(numbers(&mut worker, 1), [4]);
+
+    let second = positions[1].to_string();
+    delivery(&server, &["redeliver", "TEST", &second, &second]);
+    assert_eq!(numbers(&mut worker, 1), [2]);
+    delivery(&server, &["rewind", "TEST", "--position", &second]);
+    assert_eq!(numbers(&mut worker, 2), [3, 4]);
+    delivery(
+        &server,
+        &["rewind", "TEST", "--time", "2020-01-01T00:00:00Z"],
+    );
+    assert_eq!(numbers(&mut worker, 4), [1, 2, 3, 4]);
+    delivery(&server, &["rewind", "TEST", "--end"]);
+    expect_none(&mut worker);
+}
+
+#[test]
+fn a_paused_consumer_keeps_nobody_waiting_and_is_paused_after_a_restart() {
+    let mut server = server(&[]);
+    let points = json!({"hook": [hook("note", "afterSave")]});
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points);
+    let ada = Client::signed_up(&server, "ada");
+    let master = Client::master(&server);
+    master
+        .call("delivery:pause", json!({"consumer": "TEST"}))
+        .result();
+    let body = json!({"records": [{"_id": "note/1", "n": 1}]});
+    let slot = ada.call("record:save", body).result();
+    assert_eq!(slot[0]["info"]["reason"], "paused");
+    expect_none(&mut worker);
+    server.kill();
+    server.restart();
+    let mut worker = arrive(&server, &json!({}), &points);
+    expect_none(&mut worker);
+    let master = Client::master(&server);
+    master
+        .call("delivery:resume", json!({"consumer": "TEST"}))
+        .result();
+    assert_eq!(number(&next_delivery(&mut worker)), 1);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_what_is_wrong() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    deliver_some(&ada, &mut worker);
+    let master = Client::master(&server);
+    let bad = [
+        (
+            "delivery:pause",
+            json!({"consumer": "ELSE"}),
+            110,
+            "no such consumer",
+        ),
+        ("delivery:pause", json!({}), 108, "missing"),
+        (
+            "delivery:rewind",
+            json!({"consumer": "TEST"}),
+            108,
+            "one of",
+        ),
+        (
+            "delivery:rewind",
+            json!({"consumer": "TEST", "position": 99999}),
+            108,
+            "ends at",
+        ),
+        (
+            "delivery:rewind",
+            json!({"consumer": "TEST", "time": "yesterday"}),
+            108,
+            "RFC 3339",
+        ),
+        (
+            "delivery:redeliver",
+            json!({"consumer": "TEST", "from": 2, "until": 1}),
+            108,
+            "order",
+        ),
+        (
+            "delivery:redeliver",
+            json!({"consumer": "TEST", "from": 1, "until": 99999}),
+            108,
+            "to",
+        ),
+        (
+            "delivery:resend",
+            json!({"consumer": "TEST", "ids": ["7/x"]}),
+            110,
+            "7/x",
+        ),
+        (
+            "delivery:resend",
+            json!({"consumer": "TEST", "ids": ["x"]}),
+            108,
+            "no delivery's id",
+        ),
+        (
+            "delivery:drop",
+            json!({"consumer": "TEST"}),
+            108,
+            "ids or all",
+        ),
+        (
+            "delivery:forget",
+            json!({"consumer": "TEST"}),
+            108,
+            "is here",
+        ),
+    ];
+    for (action, body, code, message) in bad {
+        let answer = master.call(action, body.clone());
+        let error = &answer.json()["error"];
+        assert_eq!(answer.code(), code, "{action} {body}: {error}");
+        assert!(
+            error["message"].as_str().unwrap().contains(message),
+            "{error}"
+        );
+    }
+    expect_none(&mut worker);
+}
+
+#[test]
+fn a_plugin_says_itself_where_deliveries_start() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    let positions = deliver_some(&ada, &mut worker);
+    worker.die();
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    let from = json!({"from": positions[0]});
+    let mut worker = arrive(&server, &from, &told(&json!({})));
+    assert_eq!(numbers(&mut worker, 2), [2, 3]);
+    expect_none(&mut worker);
+}
+
+#[test]
+fn a_plugin_that_does_not_come_any_more_is_forgotten() {
+    let mut server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    deliver_some(&ada, &mut worker);
+    await_consumer(&server, "it is kept", |it| it["lag"] == 0);
+    drop(worker);
+    server.kill();
+    server.set("PLUGINS", "");
+    server.restart();
+    assert_eq!(consumer(&server)["state"], "unknown");
+    let said = delivery(&server, &["forget", "TEST"]);
+    assert_eq!(said, "forgotten\n");
+    assert!(delivery(&server, &["list"]).contains("no plugin"));
+    server.restart();
+    assert!(delivery(&server, &["list"]).contains("no plugin"));
+}

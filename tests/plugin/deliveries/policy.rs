@@ -1,0 +1,260 @@
+//! Retries, dead letters, order, catching up.
+
+use std::time::Instant;
+
+use super::*;
+
+#[test]
+fn a_delivery_says_what_it_is_and_comes_once() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    let first = next_delivery(&mut worker);
+    assert_eq!(first["param"]["original"], Json::Null);
+    let delivery = first["delivery"].as_object().unwrap();
+    let position = delivery["position"].as_u64().unwrap();
+    assert_eq!(delivery["id"], format!("{position}/note_afterSave"));
+    assert_eq!(
+        (&delivery["attempt"], &delivery["catching_up"]),
+        (&json!(1), &json!(false))
+    );
+    assert!(delivery["at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(first["timeout_ms"].as_u64().unwrap().div_ceil(1000), 60);
+    worker.answer(&first, &Json::Null);
+    ada.save("note/1", json!({"n": 2}));
+    let second = next_delivery(&mut worker);
+    assert_eq!(second["param"]["original"]["n"], 1);
+    assert_eq!(number(&second), 2);
+    worker.answer(&second, &Json::Null);
+    expect_none(&mut worker);
+}
+
+#[test]
+fn those_who_did_not_ask_get_the_plain_envelope() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &told(&json!({})));
+    Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
+    assert!(next_delivery(&mut worker).get("delivery").is_none());
+}
+
+#[test]
+fn one_record_waits_for_its_own_and_others_go_on() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    for n in 1..=3 {
+        ada.save("note/slow", json!({"n": n}));
+    }
+    ada.save("note/quick", json!({"n": 9}));
+    let slow = next_delivery(&mut worker);
+    assert_eq!((id(&slow), number(&slow)), ("note/slow", 1));
+    let quick = next_delivery(&mut worker);
+    assert_eq!(id(&quick), "note/quick");
+    worker.answer(&quick, &Json::Null);
+    expect_none(&mut worker);
+    worker.answer(&slow, &Json::Null);
+    for n in 2..=3 {
+        let next = next_delivery(&mut worker);
+        assert_eq!((id(&next), number(&next)), ("note/slow", n));
+        // What the event left, not what is there by now.
+        assert_eq!(next["param"]["original"]["n"], n - 1);
+        worker.answer(&next, &Json::Null);
+    }
+}
+
+#[test]
+fn a_worker_that_dies_with_a_delivery_gets_it_again() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
+    let first = next_delivery(&mut worker);
+    worker.die();
+    let mut worker = arrive(&server, &json!({}), &told(&json!({})));
+    let second = next_delivery(&mut worker);
+    assert_eq!(second["delivery"]["id"], first["delivery"]["id"]);
+    assert_eq!(second["delivery"]["attempt"], 2);
+    assert_eq!(second["delivery"]["catching_up"], true);
+    assert_eq!(second["param"], first["param"]);
+    worker.answer(&second, &Json::Null);
+    expect_none(&mut worker);
+}
+
+#[test]
+fn a_poison_event_becomes_a_dead_letter_while_others_go_on() {
+    let server = server(&[("PLUGIN_MAX_ATTEMPTS", "2")]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/poison", json!({"n": 1}));
+    ada.save("note/poison", json!({"n": 2}));
+    let poison = next_delivery(&mut worker);
+    let begun = Instant::now();
+    let error = json!({"code": 10000, "message": "no"});
+    worker.refuse(&poison, &error);
+    ada.save("note/well", json!({"n": 7}));
+    let well = next_delivery(&mut worker);
+    assert_eq!(id(&well), "note/well");
+    worker.answer(&well, &Json::Null);
+    let again = next_delivery(&mut worker);
+    assert!(begun.elapsed() >= Duration::from_millis(900));
+    assert_eq!(again["delivery"]["attempt"], 2);
+    assert_eq!((id(&again), number(&again)), ("note/poison", 1));
+    worker.refuse(&again, &error);
+    // Its record goes on.
+    let next = next_delivery(&mut worker);
+    assert_eq!((id(&next), number(&next)), ("note/poison", 2));
+    worker.answer(&next, &Json::Null);
+    let state = await_consumer(&server, "all is over", |it| it["lag"] == 0);
+    assert_eq!(
+        (&state["dead_letters"], &state["failed"]),
+        (&json!(1), &json!(2))
+    );
+
+    let master = Client::master(&server);
+    let letters = master.call("delivery:dead_letters", json!({"consumer": "TEST"}));
+    let letters = letters.result();
+    assert_eq!(letters[0]["id"], poison["delivery"]["id"]);
+    assert_eq!(letters[0]["record"], "note/poison");
+    assert_eq!(letters[0]["attempts"], 2);
+    assert_eq!(letters[0]["error"]["message"], "no");
+    let body = json!({"consumer": "TEST", "ids": [letters[0]["id"]]});
+    master.call("delivery:resend", body).result();
+    let resent = next_delivery(&mut worker);
+    assert_eq!(
+        (number(&resent), &resent["delivery"]["attempt"]),
+        (1, &json!(1))
+    );
+    worker.answer(&resent, &Json::Null);
+    let letters = master.call("delivery:dead_letters", json!({"consumer": "TEST"}));
+    assert_eq!(letters.result(), json!([]));
+}
+
+#[test]
+fn a_plugin_chooses_its_pause_or_gives_up_at_once() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    let first = next_delivery(&mut worker);
+    let begun = Instant::now();
+    let error = json!({"code": 10000, "message": "soon", "info": {"retry_after_ms": 50}});
+    worker.refuse(&first, &error);
+    let second = next_delivery(&mut worker);
+    assert!(begun.elapsed() < Duration::from_millis(900));
+    let error = json!({"code": 10000, "message": "never", "info": {"drop": true}});
+    worker.refuse(&second, &error);
+    expect_none(&mut worker);
+    let state = consumer(&server);
+    assert_eq!(
+        (&state["dead_letters"], &state["open"]),
+        (&json!(1), &json!(0))
+    );
+}
+
+#[test]
+fn progress_starts_the_limit_anew() {
+    let server = server(&[]);
+    let points = told(&json!({"timeout_ms": 1000}));
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points);
+    Client::signed_up(&server, "ada").save("note/1", json!({"n": 1}));
+    let slow = next_delivery(&mut worker);
+    for _ in 0..4 {
+        // As long as the work takes, nothing else comes.
+        match worker.next(Duration::from_millis(600)) {
+            Seen::Nothing => {}
+            other => panic!("{other:?}"),
+        }
+        worker.send(json!({"type": "progress", "id": slow["id"]}));
+    }
+    worker.answer(&slow, &Json::Null);
+    let state = await_consumer(&server, "it is over", |it| it["delivered"] == 1);
+    assert_eq!(state["failed"], 0);
+    // Without a word it is tried again.
+    Client::signed_up(&server, "bob").save("note/2", json!({"n": 2}));
+    let silent = next_delivery(&mut worker);
+    assert_eq!(worker.expect("cancel")["id"], silent["id"]);
+    let again = next_delivery(&mut worker);
+    assert_eq!(again["delivery"]["attempt"], 2);
+    worker.answer(&again, &Json::Null);
+}
+
+#[test]
+fn who_was_away_catches_up_with_half_his_window() {
+    let server = server(&[]);
+    let points = told(&json!({}));
+    Worker::ready(&server, &json!({}), &points).die();
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    let ada = Client::signed_up(&server, "ada");
+    for n in 0..6 {
+        ada.save(&format!("note/{}", n % 3), json!({"n": n}));
+    }
+    let mut worker = arrive(&server, &json!({"window": 4}), &points);
+    let mut pending = vec![next_delivery(&mut worker), next_delivery(&mut worker)];
+    expect_none(&mut worker);
+    let mut seen = Vec::new();
+    while !pending.is_empty() {
+        let delivery = pending.remove(0);
+        assert_eq!(delivery["delivery"]["catching_up"], true);
+        seen.push((id(&delivery).to_owned(), number(&delivery)));
+        worker.answer(&delivery, &Json::Null);
+        if seen.len() + pending.len() < 6 {
+            pending.push(next_delivery(&mut worker));
+        }
+    }
+    for record in 0..3 {
+        let record = format!("note/{record}");
+        let of_record = seen.iter().filter(|(id, _)| *id == record);
+        let numbers: Vec<i64> = of_record.map(|(_, n)| *n).collect();
+        assert_eq!(numbers.len(), 2);
+        assert!(numbers.is_sorted(), "{record}: {numbers:?}");
+    }
+    ada.save("note/9", json!({"n": 9}));
+    let live = next_delivery(&mut worker);
+    assert_eq!(live["delivery"]["catching_up"], false);
+}
+
+#[test]
+fn a_hook_need_not_catch_up_with_everything() {
+    let server = server(&[]);
+    let mut latest = told(&json!({"catch_up": "latest"}))["hook"][0].clone();
+    latest["name"] = json!("latest");
+    let mut none = told(&json!({"catch_up": "none"}))["hook"][0].clone();
+    none["name"] = json!("none");
+    let points = json!({"hook": [latest, none]});
+    Worker::ready(&server, &json!({}), &points).die();
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    let ada = Client::signed_up(&server, "ada");
+    for n in 0..3 {
+        ada.save("note/1", json!({"n": n}));
+    }
+    let mut worker = arrive(&server, &json!({}), &points);
+    let only = next_delivery(&mut worker);
+    assert_eq!((&only["name"], number(&only)), (&json!("latest"), 2));
+    worker.answer(&only, &Json::Null);
+    let state = await_consumer(&server, "it has caught up", |it| it["lag"] == 0);
+    assert_eq!(state["skipped"], 5);
+    ada.save("note/1", json!({"n": 3}));
+    let mut names = vec![next_delivery(&mut worker), next_delivery(&mut worker)];
+    names.sort_by_key(|it| it["name"].to_string());
+    assert_eq!((number(&names[0]), number(&names[1])), (3, 3));
+}
+
+#[test]
+fn a_hook_that_is_added_later_starts_at_the_end() {
+    let mut server = server(&[]);
+    let mut other = hook("other", "afterSave");
+    other["async"] = json!(true);
+    let worker = Worker::ready(&server, &json!({}), &json!({"hook": [other]}));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    worker.die();
+    server.kill();
+    server.restart();
+    let ada = ada.at(&server);
+    let mut worker = arrive(&server, &json!({}), &told(&json!({})));
+    expect_none(&mut worker);
+    ada.save("note/1", json!({"n": 2}));
+    let first = next_delivery(&mut worker);
+    assert_eq!(number(&first), 2);
+    worker.answer(&first, &Json::Null);
+}

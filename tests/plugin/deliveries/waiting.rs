@@ -1,0 +1,191 @@
+//! Synchronous after-hooks: who waits hears of the first attempt, the log sees to the rest.
+
+use std::time::Instant;
+
+use super::super::{call, save};
+use super::*;
+
+fn points() -> Json {
+    json!({"hook": [hook("note", "afterSave")]})
+}
+
+#[test]
+fn an_error_answer_is_final() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let request = next_delivery(&mut worker);
+    assert_eq!(request["context"]["request_tag"], "record");
+    worker.refuse(&request, &json!({"code": 110, "message": "no"}));
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 110);
+    std::thread::park_timeout(Duration::from_millis(1100));
+    expect_none(&mut worker);
+    let state = consumer(&server);
+    assert_eq!(
+        (&state["open"], &state["dead_letters"]),
+        (&json!(0), &json!(0))
+    );
+}
+
+#[test]
+fn who_saves_while_nobody_is_there_hears_so_at_once_and_the_plugin_hears_later() {
+    let server = server(&[("PLUGIN_REJOIN_WAIT", "20")]);
+    Worker::ready(&server, &json!({}), &points()).die();
+    let ada = Client::signed_up(&server, "ada");
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    let begun = Instant::now();
+    let slot = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let slot = slot.join().unwrap().result();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(
+        slot[0]["info"],
+        json!({"plugin": "TEST", "reason": "no-worker"})
+    );
+    assert_eq!(ada.query("note", json!([])).len(), 1);
+    let mut worker = arrive(&server, &json!({}), &points());
+    let delivery = next_delivery(&mut worker);
+    assert_eq!(
+        (number(&delivery), &delivery["delivery"]["attempt"]),
+        (1, &json!(1))
+    );
+    worker.answer_record(&delivery, &json!({}));
+    expect_none(&mut worker);
+}
+
+#[test]
+fn a_lost_worker_and_a_late_one_are_told_again() {
+    let server = server(&[("TEST_TIMEOUT", "1")]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    next_delivery(&mut worker);
+    worker.die();
+    let slot = saving.join().unwrap().result();
+    assert_eq!(slot[0]["info"]["reason"], "worker-lost");
+    let mut worker = arrive(&server, &json!({}), &points());
+    let again = next_delivery(&mut worker);
+    assert_eq!(again["delivery"]["attempt"], 2);
+    worker.answer_record(&again, &json!({}));
+
+    let saving = save(&ada, json!({"_id": "note/2", "n": 2}));
+    next_delivery(&mut worker);
+    let slot = saving.join().unwrap().result();
+    assert_eq!(
+        (&slot[0]["code"], &slot[0]["info"]["reason"]),
+        (&json!(119), &json!("deadline"))
+    );
+    assert_eq!(worker.expect("cancel")["reason"], "deadline");
+    let again = next_delivery(&mut worker);
+    assert_eq!(
+        (number(&again), &again["delivery"]["attempt"]),
+        (2, &json!(2))
+    );
+    worker.answer_record(&again, &json!({}));
+}
+
+#[test]
+fn an_atomic_save_says_which_hook_failed_and_that_all_is_stored() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let records = json!([{"_id": "note/1", "n": 1}, {"_id": "note/2", "n": 2}]);
+    let saving = call(
+        &ada,
+        "record:save",
+        json!({"records": records, "atomic": true}),
+    );
+    for _ in 0..2 {
+        let request = next_delivery(&mut worker);
+        if number(&request) == 1 {
+            worker.refuse(&request, &json!({"code": 108, "message": "no"}));
+        } else {
+            worker.answer_record(&request, &json!({}));
+        }
+    }
+    let result = saving.join().unwrap().result();
+    assert_eq!(
+        (&result[0]["_id"], &result[0]["code"]),
+        (&json!("note/1"), &json!(108))
+    );
+    assert_eq!(
+        (&result[1]["_id"], &result[1]["n"]),
+        (&json!("note/2"), &json!(2))
+    );
+    assert_eq!(ada.query("note", json!([])).len(), 2);
+}
+
+#[test]
+fn hooks_of_several_plugins_come_in_the_order_of_the_plugins() {
+    let server = TestServer::with(&[("PLUGINS", "ONE,TWO")]);
+    let mut one = Worker::greet(&server, &json!({"plugin": "ONE"}));
+    one.register(&points());
+    let mut two = Worker::greet(&server, &json!({"plugin": "TWO"}));
+    two.register(&points());
+    for worker in [&mut one, &mut two] {
+        worker.serve_event("before-plugins-ready");
+    }
+    for event in ["after-plugins-ready", "server-ready"] {
+        for worker in [&mut one, &mut two] {
+            if event == "after-plugins-ready" {
+                worker.expect("ready");
+            }
+            worker.serve_event(event);
+        }
+    }
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let first = next_delivery(&mut one);
+    expect_none(&mut two);
+    one.answer_record(&first, &json!({}));
+    let second = next_delivery(&mut two);
+    two.refuse(&second, &json!({"code": 110, "message": "no"}));
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 110);
+
+    // One that fails keeps the others from nothing.
+    let saving = save(&ada, json!({"_id": "note/2", "n": 2}));
+    let first = next_delivery(&mut one);
+    one.refuse(&first, &json!({"code": 108, "message": "no"}));
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 108);
+    let second = next_delivery(&mut two);
+    assert_eq!(number(&second), 2);
+    two.answer_record(&second, &json!({}));
+}
+
+#[test]
+fn a_hook_may_save_its_own_record_and_is_told_before_it_answers() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({"window": 1})), &points());
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
+    let outer = next_delivery(&mut worker);
+    let payload = json!({"action": "record:save", "_user_id": ada.user,
+                         "records": [{"_id": "note/1", "n": 2}]});
+    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
+    let inner = next_delivery(&mut worker);
+    assert_eq!((number(&inner), &inner["parent"]), (2, &json!("c1")));
+    assert_eq!(inner["param"]["original"]["n"], 1);
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["body"]["result"][0]["n"], 2);
+    worker.answer_record(&outer, &json!({}));
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 1);
+}
+
+#[test]
+fn notes_of_a_login_are_no_saves() {
+    let server = server(&[]);
+    let mut point = hook("user", "afterSave");
+    point["async"] = json!(true);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &json!({"hook": [point]}));
+    let ada = Client::signed_up(&server, "ada");
+    let signed_up = next_delivery(&mut worker);
+    assert_eq!(signed_up["param"]["original"], Json::Null);
+    worker.answer(&signed_up, &Json::Null);
+    let auth_data = json!({"username": "ada"});
+    let body = json!({"auth_data": auth_data, "password": "secret-of-the-test"});
+    Client::anonymous(&server).call("auth:login", body).result();
+    expect_none(&mut worker);
+    let id = format!("user/{}", ada.user.as_ref().unwrap());
+    ada.save(&id, json!({"bio": "x"}));
+    assert_eq!(next_delivery(&mut worker)["param"]["record"]["bio"], "x");
+}
