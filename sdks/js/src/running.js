@@ -4,6 +4,12 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { Cancelled } from './errors.js';
 
+/**
+ * The server keeps the limit, and says so when it is over. This is for when it is away; it comes
+ * later, so that the two do not race for what the client is told.
+ */
+const GRACE_MS = 500;
+
 const storage = new AsyncLocalStorage();
 
 /** Returns the request that the running function answers, or null. */
@@ -59,8 +65,7 @@ export class Running {
     if (timeoutMs === null) return;
     clearTimeout(this.#timer);
     this.#until = performance.now() + timeoutMs;
-    // The server says so, too; this is for when it is away.
-    this.#timer = setTimeout(() => this.cancel('deadline'), timeoutMs);
+    this.#timer = setTimeout(() => this.cancel('deadline'), timeoutMs + GRACE_MS);
     this.#timer.unref();
   }
 }

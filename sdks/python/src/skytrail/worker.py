@@ -41,6 +41,9 @@ from .session import Session
 
 log = logging.getLogger("skytrail")
 
+# The server keeps the limit of a request, and says so when it is over. The worker's own is for when
+# the server is away; it comes later, so that the two do not race for what the client is told.
+LIMIT_GRACE = 0.5
 CALL_TIMEOUT = 60.0
 # The close code of a client that leaves because of a fault of the connection.
 GOING_AWAY = 1001
@@ -287,11 +290,11 @@ class Worker:
             if running.is_finished:
                 return
             if left > 0:
-                loop.call_later(left, check)
+                loop.call_later(left + LIMIT_GRACE, check)
             else:
                 running.cancel("deadline")
 
-        return loop.call_later(left, check)
+        return loop.call_later(left + LIMIT_GRACE, check)
 
     def _send_progress(self, request: Request) -> None:
         self._soon(lambda: self.session.progress(request))
