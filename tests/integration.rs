@@ -36,3 +36,4 @@ mod sdk;
 mod sso;
 mod support;
 mod tokens;
+mod v1_runtime;

@@ -3,6 +3,7 @@
 
 mod points;
 mod process;
+mod resume;
 
 use std::process::Command;
 

@@ -57,6 +57,14 @@ async def sleep(seconds, blocking=False):
     return {"slept": seconds}
 
 
+@skytrail.op("demo:write_later")
+async def write_later(seconds, title):
+    """Saves after a while, in which the connection may break."""
+    await sleep(seconds)
+    saved = await skytrail.api.save(Record("note", title=title))
+    return saved["revision"]
+
+
 @skytrail.op("demo:hasty", timeout=0.2)
 async def hasty():
     await sleep(60)

@@ -8,37 +8,62 @@ use std::thread::spawn;
 /// Passes connections on until they are cut.
 pub struct Proxy {
     pub address: String,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    streams: Vec<TcpStream>,
+    is_blocked: bool,
 }
 
 impl Proxy {
     pub fn to(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let streams = Arc::new(Mutex::new(Vec::new()));
-        let (kept, server) = (Arc::clone(&streams), server.to_owned());
+        let state = Arc::new(Mutex::new(State::default()));
+        let (shared, server) = (Arc::clone(&state), server.to_owned());
         // Ends with the test's process.
         spawn(move || {
             for from in listener.incoming().map_while(Result::ok) {
+                // Held until both ends are noted, so that no connection slips through a cut.
+                let mut state = shared.lock().unwrap();
+                if state.is_blocked {
+                    continue;
+                }
                 let Ok(to) = TcpStream::connect(&server) else {
                     continue;
                 };
                 let both = [from.try_clone().unwrap(), to.try_clone().unwrap()];
-                kept.lock().unwrap().extend(both);
+                state.streams.extend(both);
                 pass(from.try_clone().unwrap(), to.try_clone().unwrap());
                 pass(to, from);
             }
         });
-        Self { address, streams }
+        Self { address, state }
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Breaks all connections; returns how many there were. New ones may come.
     pub fn cut(&self) -> usize {
-        let streams = std::mem::take(&mut *self.streams.lock().unwrap());
+        let streams = std::mem::take(&mut self.state.lock().unwrap().streams);
         for stream in &streams {
             let _ = stream.shutdown(Shutdown::Both);
         }
         streams.len() / 2
+    }
+
+    /// Breaks all connections, and takes no new ones until [`Proxy::unblock`].
+    pub fn block(&self) {
+        self.state.lock().unwrap().is_blocked = true;
+        self.cut();
+    }
+
+    pub fn unblock(&self) {
+        self.state.lock().unwrap().is_blocked = false;
     }
 }
 

@@ -119,14 +119,14 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             running = current_request()
             assert running is not None
             for _ in range(6):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.25)
                 running.progress()
 
         _, socket = await self.serving()
         delivery = {"id": "7/x", "position": 7, "attempt": 2}
         param = {"record": {"_id": "note/1"}, "original": None}
         name = "note.afterSave." + slowly.__qualname__.replace("<locals>.", "")
-        socket.ask("r1", "hook", name, param, timeout_ms=200, delivery=delivery)
+        socket.ask("r1", "hook", name, param, timeout_ms=1000, delivery=delivery)
         for _ in range(6):
             self.assertEqual((await socket.expect("progress"))["id"], "r1")
         self.assertEqual((await socket.answer_to("r1"))["result"], {"_id": "note/1"})

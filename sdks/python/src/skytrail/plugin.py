@@ -34,6 +34,7 @@ class Plugin:
 
     Functions may be async, and then run in the event loop, or not, and then run in threads.
     Every decorator takes `timeout`, in seconds, after which nobody waits for the answer any more.
+    `position` is where deliveries start, for a plugin that keeps it with what it does of them.
     `idempotent` says that a request may go to another worker when the first died of it.
     """
 
@@ -45,12 +46,14 @@ class Plugin:
         master_key: str | None = None,
         window: int | None = None,
         generation: int | None = None,
+        position: int | None = None,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
         self.master_key = master_key
         self.window = window
         self.generation = generation
+        self.position = position
         self.points = Points()
         self.assets = static.StaticAssets()
         self.worker: Worker | None = None
@@ -233,6 +236,7 @@ class Plugin:
             master_key=self.master_key or os.environ.get("MASTER_KEY", ""),
             window=_number(self.window, "PLUGIN_WINDOW", Options.window),
             generation=_number(self.generation, "PLUGIN_GENERATION", Options.generation),
+            position=self.position,
         )
 
     async def serve(self) -> None:
