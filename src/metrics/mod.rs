@@ -211,6 +211,21 @@ fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState>) {
         "Those that failed, also by time or loss.",
         |it| it.errors,
     );
+    let name = "skytrail_plugin_late_answers_total";
+    write(counter, name, "Answers that came too late.", |it| {
+        it.figures.late
+    });
+    let name = "skytrail_plugin_stray_answers_total";
+    write(counter, name, "Answers that nobody asked for.", |it| {
+        it.figures.stray
+    });
+    let name = "skytrail_plugin_resumes_total";
+    write(
+        counter,
+        name,
+        "Workers that came back to their sessions.",
+        |it| it.resumed,
+    );
     let name = "skytrail_plugin_workers_lost_total";
     write(counter, name, "Workers that went away unasked.", |it| {
         it.lost
@@ -227,6 +242,19 @@ fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState>) {
     write(gauge, name, "Workers connected.", |it| {
         it.workers.len() as u64
     });
+    let name = "skytrail_plugin_endings_total";
+    let mut family = text.counter(name, "What became of requests to plugins.");
+    for plugin in each {
+        for (ending, count) in &plugin.figures.endings {
+            let labels = [("plugin", &*plugin.name), ("ending", ending.name())];
+            family.labelled(&labels, count);
+        }
+    }
+    let name = "skytrail_plugin_answer_seconds";
+    let mut family = text.histogram(name, "Time to a plugin's answer, waiting included.");
+    for plugin in each {
+        family.buckets(&[("plugin", &plugin.name)], &plugin.figures.seconds);
+    }
 }
 
 /// What is summed up over a plugin's tasks.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::caller::ApiReply;
 use super::connection::PluginConnection;
+use super::figures::Figures;
 use super::gate::{CallContext, DeliveryNote, Lineage, WorkerId};
 use super::protocol::{CancelReason, CloseCode, FrameError, Outcome, Problem, Resume, WorkerFrame};
 use super::settings::TransportKind;
@@ -171,9 +172,10 @@ pub(super) struct Abandon {
     pub(super) reason: CancelReason,
 }
 
-/// A worker has said `hello`. Replies with whether it is taken; if so, its lifecycle begins.
+/// A worker has said `hello`. Replies with the plugin's figures if it is taken; then its lifecycle
+/// begins.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), Refusal>")]
+#[rtype(result = "Result<Arc<Figures>, Refusal>")]
 pub(super) struct Join {
     pub(super) worker: WorkerId,
     pub(super) plugin: String,

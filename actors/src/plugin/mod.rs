@@ -21,6 +21,7 @@ mod broker;
 mod caller;
 mod connection;
 pub(crate) mod errors;
+mod figures;
 mod gate;
 pub mod messages;
 mod points;
@@ -35,6 +36,7 @@ pub mod transport;
 pub use broker::{ConnectionPermit, PluginBroker, PluginState, Plugins, PluginsState, WorkerState};
 pub use caller::{ApiCaller, ApiReply, PluginCall};
 pub use connection::PluginConnection;
+pub use figures::{Ending, FiguresState};
 pub use gate::{
     CallContext, DeliveryNote, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
     Undelivered, Via, WorkerId,

@@ -188,6 +188,18 @@ impl Registration {
             .filter(move |ours| is_theirs(&ours.path))
     }
 
+    /// Whether there is a point of a kind with a name.
+    pub fn has(&self, kind: &str, name: &str) -> bool {
+        match kind {
+            "op" => self.ops.iter().any(|point| point.name == name),
+            "handler" => self.handlers.iter().any(|point| point.name == name),
+            "hook" => self.hooks.iter().any(|point| point.name == name),
+            "timer" => self.timers.iter().any(|point| point.name == name),
+            "provider" => self.providers.iter().any(|point| point.id == name),
+            _ => false,
+        }
+    }
+
     /// Returns the points whose requests may be sent again to another worker, as kind and name.
     pub fn idempotent_points(&self) -> HashSet<(&'static str, String)> {
         let ops = self

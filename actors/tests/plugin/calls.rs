@@ -268,3 +268,53 @@ async fn a_reply_larger_than_the_worker_takes_says_so() {
         (&json!(413), &json!(107))
     );
 }
+
+#[actix::test]
+async fn a_nested_request_goes_to_another_worker_when_its_own_lacks_the_point() {
+    let world = World::new(&["P"]);
+    let mut calls = world.api.calls();
+    let mut old = world.ready(json!({"generation": 1}), op("a")).await;
+    let _asked = world.ask(request("a"));
+    let sent = old.expect("request").await;
+    call(&mut old, "c1", Some(&sent), "b").await;
+    let lineage = calls.recv().await.unwrap().call.lineage;
+
+    let points = json!({"op": [{"name": "a"}, {"name": "b"}]});
+    let mut new = world.register(json!({"generation": 2}), points).await;
+    new.serve_event("before-plugins-ready").await;
+    new.expect("ready").await;
+    for event in ["after-plugins-ready", "server-ready"] {
+        new.serve_event(event).await;
+    }
+    old.expect("drain").await;
+    for (name, worker) in [("b", &mut new), ("a", &mut old)] {
+        let mut nested = request(name);
+        nested.lineage = lineage.clone();
+        let asked = world.ask(nested);
+        let sent = worker.expect("request").await;
+        worker.answer(&sent, json!(name)).await;
+        assert_eq!(asked.answer().await, Ok(json!(name)));
+    }
+}
+
+#[actix::test]
+async fn nested_requests_are_bounded_by_depth_and_window() {
+    let world = World::with(&["P"], |settings| settings.max_depth = 2);
+    let mut calls = world.api.calls();
+    let mut worker = world.ready(json!({"window": 3}), op("a")).await;
+    let _asked = world.ask(request("a"));
+    let sent = worker.expect("request").await;
+    call(&mut worker, "c1", Some(&sent), "a").await;
+    let lineage = calls.recv().await.unwrap().call.lineage;
+    let nested = || {
+        let mut nested = request("a");
+        nested.lineage = lineage.clone();
+        world.ask(nested)
+    };
+    let fitting: Vec<_> = (0..6).map(|_| nested()).collect();
+    for _ in 0..6 {
+        worker.expect("request").await;
+    }
+    crate::support::assert_refused(nested().answer().await, 118, "queue-full");
+    assert!(fitting.iter().all(|asked| !asked.is_answered()));
+}

@@ -385,3 +385,101 @@ async fn an_announcement_reaches_every_worker() {
         assert_eq!(event["param"], json!({"note": {"fields": []}}));
     }
 }
+
+#[actix::test]
+async fn a_worker_that_was_away_is_told_of_the_schema() {
+    let world = World::new(&["P"]);
+    let first = world.ready(json!({}), op("a")).await;
+    first.die().await;
+    for fields in [json!([]), json!([{"name": "title", "type": "string"}])] {
+        let schema = json!({"note": {"fields": fields}});
+        world.broker.announce("schema-changed", schema);
+    }
+    let mut again = world.register(json!({}), op("a")).await;
+    again.expect("ready").await;
+    let event = again.expect_event("schema-changed").await;
+    // The schema as it is; what was between does not matter.
+    assert_eq!(event["param"]["note"]["fields"][0]["name"], "title");
+    again.answer(&event, json!(null)).await;
+    world.quiet().await;
+    assert!(again.poll_next().await.is_none());
+}
+
+#[actix::test]
+async fn a_generation_is_outdated_while_a_newer_one_is_here_and_an_hour_longer() {
+    let hour = Duration::from_secs(3600);
+    let world = World::new(&["P"]);
+    let mut newest = world.ready(json!({"generation": 2}), op("b")).await;
+    // However long ago it came.
+    let end = Instant::now() + hour * 2;
+    while Instant::now() < end {
+        newest.send(json!({"type": "ping"})).await;
+        newest.expect("pong").await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    let mut stale = world.connect();
+    stale.say_hello(json!({"generation": 1})).await;
+    assert_eq!(stale.expect_close().await, 4005);
+    newest.die().await;
+    tokio::time::sleep(hour - Duration::from_secs(1)).await;
+    let mut stale = world.connect();
+    stale.say_hello(json!({"generation": 1})).await;
+    assert_eq!(stale.expect_close().await, 4005);
+
+    // Who went back to an older one for good is served by it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut back = world.register(json!({"generation": 1}), op("a")).await;
+    back.serve_event("before-plugins-ready").await;
+    back.expect("ready").await;
+    let asked = world.ask(request("a"));
+    let sent = loop {
+        let sent = back.expect("request").await;
+        if sent["kind"] == "op" {
+            break sent;
+        }
+        back.answer(&sent, json!(null)).await;
+    };
+    back.answer(&sent, json!(1)).await;
+    assert_eq!(asked.answer().await, Ok(json!(1)));
+    assert!(world.broker.points().lambda("b").is_none());
+}
+
+#[actix::test]
+async fn a_registration_has_a_bounded_number_of_points() {
+    let world = World::new(&["P"]);
+    let ops: Vec<_> = (0..10_001)
+        .map(|n| json!({"id": n.to_string(), "type": "auth", "name": "x"}))
+        .collect();
+    let mut worker = world.connect();
+    worker.hello(json!({})).await;
+    worker.serve_event("before-config").await;
+    let init = worker.expect_event("init").await;
+    worker.answer(&init, json!({"provider": ops})).await;
+    let registered = worker.expect("registered").await;
+    assert_eq!(
+        registered["problems"][0]["message"],
+        "more than 10000 points"
+    );
+    assert_eq!(worker.expect_close().await, 4004);
+}
+
+#[actix::test]
+async fn a_server_that_leaves_cancels_what_is_not_finished_in_time() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    let mut slow = request("a");
+    slow.timeout = Some(Duration::from_secs(30));
+    let sent = {
+        let broker = world.broker.clone();
+        let asked = world.ask(slow);
+        let sent = worker.expect("request").await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        actix::spawn(async move { broker.leave().await });
+        worker.expect("drain").await;
+        drop(asked);
+        sent
+    };
+    let cancel = worker.expect("cancel").await;
+    assert_eq!(cancel["id"], sent["id"]);
+    assert_eq!(worker.expect_close().await, 1012);
+}

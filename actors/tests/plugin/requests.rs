@@ -257,6 +257,12 @@ async fn a_request_larger_than_the_worker_takes_is_not_sent() {
     let sent = worker.expect("request").await;
     worker.answer(&sent, json!(1)).await;
     assert_eq!(asked.answer().await, Ok(json!(1)));
+    // The smaller limit holds both ways.
+    let asked = world.ask(request("a"));
+    let sent = worker.expect("request").await;
+    worker.answer(&sent, json!("x".repeat(6000))).await;
+    assert_eq!(worker.expect_close().await, 1009);
+    assert_refused(asked.answer().await, 118, "worker-lost");
 }
 
 #[actix::test]
@@ -266,4 +272,70 @@ async fn an_unknown_plugin_cannot_be_asked() {
     stray.plugin = "X".into();
     let error = world.broker.call(stray).await.unwrap_err();
     assert_eq!(error.code.number(), 10000);
+}
+
+#[actix::test]
+async fn what_became_of_requests_can_be_seen() {
+    let world = World::with(&["P"], |settings| settings.max_queue = 1);
+    let mut worker = world.ready(json!({"window": 1}), op("a")).await;
+    for _ in 0..2 {
+        let asked = world.ask(request("a"));
+        let sent = worker.expect("request").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        worker.answer(&sent, json!(1)).await;
+        worker.answer(&sent, json!(2)).await;
+        worker.expect("warning").await;
+        asked.answer().await.unwrap();
+    }
+    let asked = world.ask(request("a"));
+    let sent = worker.expect("request").await;
+    worker.refuse(&sent, json!({"message": "no"})).await;
+    asked.answer().await.unwrap_err();
+
+    let gone = world.ask(request("a"));
+    let first = worker.expect("request").await;
+    gone.hang_up();
+    worker.expect("cancel").await;
+    let mut hasty = request("a");
+    hasty.timeout = Some(Duration::from_secs(1));
+    let hasty = world.ask(hasty);
+    world.quiet().await;
+    assert_refused(world.ask(request("a")).answer().await, 118, "queue-full");
+    hasty.answer().await.unwrap_err();
+    worker.answer(&first, json!("late")).await;
+
+    let lost = world.ask(request("a"));
+    worker.expect("request").await;
+    worker.die().await;
+    lost.answer().await.unwrap_err();
+    assert_refused(world.ask(request("a")).answer().await, 118, "no-worker");
+
+    let state = world.broker.state().await.unwrap();
+    let figures = &state.plugins[0].figures;
+    let endings: Vec<_> = figures
+        .endings
+        .iter()
+        .map(|(ending, count)| (ending.name(), *count))
+        .collect();
+    assert_eq!(
+        endings,
+        [
+            ("result", 2),
+            ("error", 1),
+            ("deadline", 1),
+            ("client-gone", 1),
+            ("no-worker", 1),
+            ("worker-lost", 1),
+            ("queue-full", 1),
+        ]
+    );
+    assert_eq!((figures.late, figures.stray), (1, 2));
+    assert_eq!((state.plugins[0].calls, state.plugins[0].errors), (8, 6));
+    // Only what the plugin itself answered is timed.
+    assert_eq!(figures.seconds.count, 3);
+    assert!(
+        (0.04..0.05).contains(&figures.seconds.sum),
+        "{:?}",
+        figures.seconds
+    );
 }

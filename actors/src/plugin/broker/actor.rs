@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::dev::SendError;
-use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, ResponseFuture};
+use actix::{Actor, Addr, Context, Handler, MessageResult, ResponseFuture};
+use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
 use super::gate::Shared;
@@ -19,6 +20,9 @@ use crate::plugin::messages::{
 use crate::plugin::settings::PluginsSettings;
 use crate::spawn::spawn_named;
 
+/// The event that tells of record types and their fields.
+pub(super) const SCHEMA_CHANGED: &str = "schema-changed";
+
 /// All plugins of an app. See the module.
 pub struct Plugins {
     pub(super) settings: Arc<PluginsSettings>,
@@ -29,6 +33,8 @@ pub struct Plugins {
     /// Where workers belong.
     pub(super) homes: HashMap<WorkerId, usize>,
     pub(super) running: HashMap<u64, Running>,
+    /// What was last told of the schema, for workers that were away then.
+    pub(super) schema: Option<Arc<Json>>,
     /// Who waits for the last worker to be gone.
     leaving: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -69,6 +75,7 @@ impl Plugins {
             phase,
             homes: HashMap::new(),
             running: HashMap::new(),
+            schema: None,
             leaving: None,
         };
         this.publish();
@@ -141,8 +148,7 @@ impl Plugins {
         let Some(worker) = position.map(|position| plugin.workers.remove(position)) else {
             return;
         };
-        plugin.num_lost += u64::from(!worker.is_draining);
-        plugin.note_home();
+        plugin.note_lost(&worker);
         tracing::info!(plugin = %plugin.name, worker = worker.label, "worker gone");
         self.homes.remove(&id);
         self.running.retain(|_, running| running.worker != id);
@@ -161,18 +167,17 @@ impl Plugins {
         }
     }
 
-    fn announce(&self, announce: Announce, ctx: &mut Context<Self>) {
+    fn announce(&mut self, announce: Announce, ctx: &mut Context<Self>) {
         let Announce { name, param } = announce;
         let param = Arc::new(param);
+        if name == SCHEMA_CHANGED {
+            self.schema = Some(Arc::clone(&param));
+        }
         for plugin in &self.plugins {
-            let limit = self.settings.timeout_of(&plugin.name);
             let ready = plugin.workers.iter().filter(|w| w.stage == Stage::Ready);
             for worker in ready {
                 let herald = self.herald(&plugin.name, worker.id, &worker.address);
-                let param = Arc::clone(&param);
-                ctx.spawn(actix::fut::wrap_future(async move {
-                    let _ = herald.tell_with(name, &param, limit).await;
-                }));
+                herald.tell_beside(name, Arc::clone(&param), ctx);
             }
         }
     }
@@ -289,7 +294,7 @@ impl Handler<GetState> for Plugins {
                 .iter()
                 .map(|plugin| {
                     let transport = self.settings.transport_of(&plugin.name);
-                    PluginState::of(plugin, transport, self.shared.tally(&plugin.name))
+                    PluginState::of(plugin, transport, self.shared.figures(&plugin.name).state())
                 })
                 .collect(),
         })

@@ -22,6 +22,7 @@ use super::state::PluginsState;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::errors::{Unavailable, response_timed_out, timed_out, unavailable};
+use crate::plugin::figures::{Ending, Figures};
 use crate::plugin::gate::{
     DeliveryNote, PluginGate, PluginRequest, Presence, Undelivered, WorkerId,
 };
@@ -52,16 +53,9 @@ pub(super) struct Shared {
     last_worker: AtomicU64,
     num_connections: AtomicUsize,
     is_leaving: AtomicBool,
-    tallies: Mutex<HashMap<Arc<str>, Tally>>,
+    figures: Mutex<HashMap<Arc<str>, Arc<Figures>>>,
     pub(super) recent: Arc<RecentCalls>,
     presences: Mutex<HashMap<Arc<str>, Presence>>,
-}
-
-/// How a plugin's requests ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
-    pub(super) calls: u64,
-    pub(super) errors: u64,
 }
 
 impl Shared {
@@ -69,15 +63,10 @@ impl Shared {
         self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn count(&self, plugin: Arc<str>, is_error: bool) {
-        let mut tallies = self.tallies.lock();
-        let tally = tallies.entry(plugin).or_default();
-        tally.calls += 1;
-        tally.errors += u64::from(is_error);
-    }
-
-    pub(super) fn tally(&self, plugin: &str) -> Tally {
-        self.tallies.lock().get(plugin).copied().unwrap_or_default()
+    /// Returns a plugin's figures.
+    pub(super) fn figures(&self, plugin: &Arc<str>) -> Arc<Figures> {
+        let mut figures = self.figures.lock();
+        Arc::clone(figures.entry(Arc::clone(plugin)).or_default())
     }
 
     pub(super) fn publish(&self, points: Points) {
@@ -226,17 +215,25 @@ impl PluginBroker {
     ) -> Result<(Guard<'_>, oneshot::Receiver<Answer>), ApiError> {
         let (sender, answer) = oneshot::channel();
         job.reply = Some(sender);
-        let guard = Guard {
-            plugins: &self.plugins,
-            ticket: job.ticket,
-            deadline: job.deadline,
-            is_answered: false,
-        };
         let plugin = Arc::clone(&job.plugin);
+        let mut guard = Guard {
+            plugins: &self.plugins,
+            figures: self.shared.figures(&plugin),
+            ticket: job.ticket,
+            arrived: job.arrived,
+            deadline: job.deadline,
+            ending: None,
+        };
         match self.plugins.try_send(Ask(job)) {
             Ok(()) => Ok((guard, answer)),
-            Err(SendError::Full(_)) => Err(ApiError::overloaded("the plugins' mailbox")),
-            Err(SendError::Closed(_)) => Err(unavailable(&plugin, Unavailable::NoWorker)),
+            Err(SendError::Full(_)) => {
+                guard.ending = Some(Ending::QueueFull);
+                Err(ApiError::overloaded("the plugins' mailbox"))
+            }
+            Err(SendError::Closed(_)) => {
+                guard.ending = Some(Ending::NoWorker);
+                Err(unavailable(&plugin, Unavailable::NoWorker))
+            }
         }
     }
 
@@ -280,7 +277,6 @@ impl PluginGate for PluginBroker {
         let answer = self.wait_for(job, clients.is_some()).await;
         let point = (&plugin, kind, name.as_str());
         self.shared.recent.note(point, began, answer.as_ref().err());
-        self.shared.count(plugin, answer.is_err());
         answer
     }
 
@@ -315,23 +311,27 @@ impl PluginGate for PluginBroker {
     }
 }
 
-/// Tells that nobody waits for a request any more, also when its future is dropped.
+/// Counts how a request ended, and tells that nobody waits for it any more, also when its future is
+/// dropped.
 pub(super) struct Guard<'a> {
     plugins: &'a Addr<Plugins>,
+    figures: Arc<Figures>,
     ticket: u64,
+    arrived: Instant,
     deadline: Instant,
-    is_answered: bool,
+    /// How it ended, unless nobody waits any more.
+    ending: Option<Ending>,
 }
 
 impl Guard<'_> {
     /// Takes the answer; a dropped job is one whose connection died with it.
     pub(super) fn take(&mut self, answer: Result<Answer, RecvError>, plugin: &str) -> Answer {
-        self.is_answered = true;
-        answer.unwrap_or_else(|_| Err(unavailable(plugin, Unavailable::WorkerLost)))
+        let lost = |_| Err(unavailable(plugin, Unavailable::WorkerLost));
+        let answer = answer.unwrap_or_else(lost);
+        self.ending = Some(Ending::of(&answer));
+        answer
     }
-}
 
-impl Guard<'_> {
     /// Notes that the time is over, though it was not from the start that this would be the end.
     pub(super) fn pass(&mut self, deadline: Instant) {
         self.deadline = deadline;
@@ -340,14 +340,16 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if self.is_answered {
-            return;
+        let elapsed = self.arrived.elapsed().as_secs_f64();
+        if let Some(ending) = self.ending {
+            return self.figures.count(ending, elapsed);
         }
-        let reason = if Instant::now() >= self.deadline {
-            CancelReason::Deadline
+        let (reason, ending) = if Instant::now() >= self.deadline {
+            (CancelReason::Deadline, Ending::Deadline)
         } else {
-            CancelReason::ClientGone
+            (CancelReason::ClientGone, Ending::ClientGone)
         };
+        self.figures.count(ending, elapsed);
         let ticket = self.ticket;
         // When the mailbox is full, the connection notices by itself, a little later.
         let _ = self.plugins.try_send(Abandon { ticket, reason });

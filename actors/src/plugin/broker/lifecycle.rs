@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, WeakAddr};
+use actix::fut::wrap_future;
+use actix::{Addr, AsyncContext, Context, WeakAddr};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -89,6 +90,18 @@ impl Herald {
         let point = (&self.plugin, "event", name);
         self.shared.recent.note(point, now, outcome.as_ref().err());
         outcome
+    }
+
+    /// Sends an event beside everything else; nobody waits for the answer.
+    pub(super) fn tell_beside(
+        self,
+        name: &'static str,
+        param: Arc<serde_json::Value>,
+        ctx: &mut Context<Plugins>,
+    ) {
+        ctx.spawn(wrap_future(async move {
+            let _ = self.tell_with(name, &param, self.limit()).await;
+        }));
     }
 
     fn limit(&self) -> Duration {

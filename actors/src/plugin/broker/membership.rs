@@ -6,9 +6,10 @@ use actix::fut::wrap_future;
 use actix::{AsyncContext, Context, Handler, MessageResult};
 use tokio::time::Instant;
 
-use super::actor::{Phase, Plugins, notify};
+use super::actor::{Phase, Plugins, SCHEMA_CHANGED, notify};
 use super::lifecycle::{self, Herald};
 use super::plugin::{Active, Plugin, Stage, Worker};
+use crate::plugin::figures::Figures;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{
     Answer, Capacity, Configured, FindSession, Initialised, Join, Notice, Prepared, Refusal,
@@ -20,7 +21,7 @@ use crate::plugin::registration::{MAX_TIMERS, Registration, problem};
 const MAX_NAME_BYTES: usize = 100;
 
 impl Plugins {
-    fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<(), Refusal> {
+    fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<Arc<Figures>, Refusal> {
         if self.is_leaving() {
             return Err(refusal(CloseCode::Restart, "the server stops"));
         }
@@ -35,9 +36,7 @@ impl Plugins {
         if plugin.workers.len() >= self.settings.max_workers {
             return Err(refusal(CloseCode::TooManyWorkers, "too many workers"));
         }
-        let memory = self.settings.generation_memory;
-        let newest = plugin.newest.filter(|(_, seen)| seen.elapsed() < memory);
-        if newest.is_some_and(|(newest, _)| join.generation < newest) {
+        if plugin.is_outdated(join.generation, self.settings.generation_memory) {
             return Err(refusal(CloseCode::OlderGeneration, "older generation"));
         }
         tracing::info!(plugin = %plugin.name, worker = join.label, "worker came");
@@ -66,7 +65,7 @@ impl Plugins {
             herald,
             ctx.address().downgrade(),
         )));
-        Ok(())
+        Ok(self.shared.figures(&name))
     }
 
     fn home_for(&mut self, name: &str) -> Result<usize, Refusal> {
@@ -254,7 +253,7 @@ impl Plugins {
         let active = plugin.active.as_ref().map(|active| active.generation);
         let is_next = self.phase == Phase::Ready
             && lost.stage == Stage::Configured
-            && Some(lost.generation) > active;
+            && Some(lost.generation) != active;
         let mut others = plugin.workers.iter();
         let other = others.find(|other| {
             is_next && other.generation == lost.generation && other.stage == Stage::Configured
@@ -316,8 +315,7 @@ impl Plugins {
         let Some(registration) = worker.registration.clone() else {
             return;
         };
-        let active = plugin.active.as_ref();
-        if active.is_some_and(|active| active.generation > generation) {
+        if plugin.newest.is_some_and(|(newest, _)| newest > generation) {
             return;
         }
         tracing::info!(plugin = %name, generation, "a new generation takes over");
@@ -333,10 +331,20 @@ impl Plugins {
             return;
         };
         let active = plugin.active.as_ref().map(|active| active.generation);
+        let mut released = Vec::new();
         for worker in &mut plugin.workers {
             if worker.stage == Stage::Configured && Some(worker.generation) == active {
                 worker.stage = Stage::Ready;
                 notify(&worker.address, Notice::Ready);
+                released.push((worker.id, worker.address.clone()));
+            }
+        }
+        let name = Arc::clone(&plugin.name);
+        if let Some(schema) = &self.schema {
+            // It may have changed while they were away.
+            for (id, address) in released {
+                let herald = self.herald(&name, id, &address);
+                herald.tell_beside(SCHEMA_CHANGED, Arc::clone(schema), ctx);
             }
         }
         self.note_presence(index);
@@ -376,9 +384,9 @@ fn refusal(code: CloseCode, reason: &str) -> Refusal {
 }
 
 impl Handler<Join> for Plugins {
-    type Result = Result<(), Refusal>;
+    type Result = Result<Arc<Figures>, Refusal>;
 
-    fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<(), Refusal> {
+    fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Self::Result {
         Self::join(self, join, ctx)
     }
 }

@@ -174,6 +174,42 @@ impl Plugin {
         active.is_some_and(|active| active.is_idempotent(kind, name))
     }
 
+    /// Whether a newer generation is here, or was within the memory. What is longer ago no longer
+    /// counts.
+    pub(super) fn is_outdated(&mut self, generation: u64, memory: Duration) -> bool {
+        let Some((newest, seen)) = self.newest.filter(|(newest, _)| generation < *newest) else {
+            return false;
+        };
+        let mut workers = self.workers.iter();
+        let is_known = seen.elapsed() < memory || workers.any(|it| it.generation == newest);
+        if !is_known {
+            self.newest = None;
+        }
+        is_known
+    }
+
+    /// Notes that a worker is gone.
+    pub(super) fn note_lost(&mut self, worker: &Worker) {
+        self.num_lost += u64::from(!worker.is_draining);
+        if let Some((newest, seen)) = &mut self.newest
+            && *newest == worker.generation
+        {
+            *seen = Instant::now();
+        }
+        self.note_home();
+    }
+
+    /// Returns a worker, if it has a point: one of another generation may lack it.
+    pub(super) fn worker_with(&self, id: WorkerId, kind: &str, name: &str) -> Option<&Worker> {
+        let active = self.active.as_ref().map(|active| active.generation);
+        let has_point = |worker: &&Worker| {
+            let registration = worker.registration.as_ref();
+            Some(worker.generation) == active
+                || registration.is_some_and(|registration| registration.has(kind, name))
+        };
+        self.worker(id).filter(has_point)
+    }
+
     /// Notes whether any worker may get requests, now or soon.
     pub(super) fn note_home(&mut self) {
         let has_home = self.workers.iter().any(Worker::is_present);

@@ -33,7 +33,8 @@ impl Plugins {
             return;
         };
         let via = job.lineage.via.as_ref().map(|via| via.worker);
-        let own = via.and_then(|id| plugin.worker(id)).map(|worker| worker.id);
+        let own = via.and_then(|id| plugin.worker_with(id, job.kind, &job.name));
+        let own = own.map(|worker| worker.id);
         match own.or_else(|| plugin.pick_any(stage)) {
             Some(worker) => {
                 if let Err(job) = self.dispatch(index, worker, job, ctx) {

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::gate::Tally;
 use super::plugin::{Plugin, Worker};
+use crate::plugin::figures::FiguresState;
 use crate::plugin::points::Readiness;
 use crate::plugin::protocol::Problem;
 use crate::plugin::settings::TransportKind;
@@ -42,6 +42,8 @@ pub struct PluginState {
     pub calls: u64,
     /// Those of them that failed, for whatever reason.
     pub errors: u64,
+    /// How requests ended, and how long answers took.
+    pub figures: FiguresState,
     /// Requests at workers.
     pub in_flight: usize,
     /// Requests that were sent to workers, ever.
@@ -80,8 +82,9 @@ pub struct WorkerState {
 }
 
 impl PluginState {
-    pub(super) fn of(plugin: &Plugin, transport: TransportKind, tally: Tally) -> Self {
+    pub(super) fn of(plugin: &Plugin, transport: TransportKind, figures: FiguresState) -> Self {
         let active = plugin.active.as_ref();
+        let (calls, errors) = figures.totals();
         Self {
             name: plugin.name.to_string(),
             transport,
@@ -90,8 +93,9 @@ impl PluginState {
             points: active.map(|active| active.registration.counts()),
             problems: plugin.problems.clone(),
             queued: plugin.queue.len(),
-            calls: tally.calls,
-            errors: tally.errors,
+            calls,
+            errors,
+            figures,
             in_flight: plugin.workers.iter().map(|worker| worker.in_use).sum(),
             dispatched: plugin.num_dispatched,
             lost: plugin.num_lost,

@@ -14,6 +14,7 @@ use super::requests::{Answered, Requests, ticket_of};
 use crate::plugin::broker::Plugins;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::errors::{Unavailable, result_of, unavailable};
+use crate::plugin::figures::Figures;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, FromWorker, Report, Silence, TransportEvent};
 use crate::plugin::protocol::{
@@ -34,6 +35,8 @@ pub struct PluginConnection {
     pub(super) id: WorkerId,
     pub(super) plugin: Arc<str>,
     pub(super) settings: Arc<PluginsSettings>,
+    /// The plugin's, from when it is known.
+    pub(super) figures: Arc<Figures>,
     pub(super) api: Arc<dyn ApiCaller>,
     pub(super) plugins: Addr<Plugins>,
     pub(super) state: State,
@@ -102,6 +105,7 @@ impl PluginConnection {
             plugin: "".into(),
             outbox: Outbox::new(sender, settings.max_message),
             settings,
+            figures: Arc::default(),
             api,
             plugins,
             state: State::Connected,
@@ -247,9 +251,11 @@ impl PluginConnection {
             }
             Answered::Late(job) => {
                 tracing::debug!(plugin = %self.plugin, name = job.name, "late answer dropped");
+                self.figures.count_late();
                 self.report(Report::Freed { ticket: job.ticket });
             }
             Answered::Unknown => {
+                self.figures.count_stray();
                 let id = quote(&response.id);
                 self.warn(&format!("nobody waits for an answer to {id:?}"), ctx);
             }

@@ -49,7 +49,10 @@ impl PluginConnection {
         let answer = wrap_future::<_, Self>(self.plugins.send(join));
         // Nothing else is read or sent before the answer, which is only a look into a table away.
         ctx.wait(answer.map(move |answer, this, ctx| match answer {
-            Ok(Ok(())) => this.begin_session(is_clamped, ctx),
+            Ok(Ok(figures)) => {
+                this.figures = figures;
+                this.begin_session(is_clamped, ctx);
+            }
             Ok(Err(Refusal { code, reason })) => this.close(code, &reason, ctx),
             Err(_) => this.close(CloseCode::Restart, "the server stops", ctx),
         }));
