@@ -1,17 +1,24 @@
 //! Random schedules of what clients and workers do. Whatever they do, every client is answered
 //! once and in time, no window is exceeded, no request reaches two workers unless it may be
-//! repeated, and in the end nothing is in flight.
+//! repeated, and in the end nothing is in flight. Connections break between any two messages; as
+//! long as workers come back in time, nothing is lost and nothing is done twice.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
+use skytrail_actors::plugin::ApiReply;
 use skytrail_schema::code::ApiError;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 
-use crate::support::{Asked, Seen, Worker, World, request};
+use crate::support::{ApiCall, Asked, Seen, Worker, World, request};
 
 const LIMIT: Duration = Duration::from_secs(7);
+
+/// How long a worker may be away.
+const RESUME: Duration = Duration::from_secs(15);
 
 /// Timers fire up to this much late.
 const TIMER_GRAIN: Duration = Duration::from_millis(2);
@@ -30,15 +37,29 @@ enum Step {
     Babble { worker: usize },
     /// It changes its window.
     Window { worker: usize, size: usize },
-    /// It dies and comes back.
+    /// It asks for an action.
+    Call { worker: usize },
+    /// Clients ask and it calls, and when it has read so many messages its connection breaks; what
+    /// came after is lost.
+    Break {
+        worker: usize,
+        asks: usize,
+        read: usize,
+    },
+    /// It comes back to its session; also while the old connection looks alive.
+    ComeBack { worker: usize, is_careless: bool },
+    /// It vanishes for good; another one comes.
     Die { worker: usize },
+    /// It says that it is done; another one comes.
+    Goodbye { worker: usize },
     /// It sends garbage, is thrown out and comes back.
     Garbage { worker: usize },
     /// Time passes.
     Wait { seconds: u64 },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// What clients and workers do, connections breaking meanwhile.
+fn gentle_step() -> impl Strategy<Value = Step> {
     let worker = 0..3_usize;
     prop_oneof![
         6 => any::<bool>().prop_map(|is_idempotent| Step::Ask { is_idempotent }),
@@ -50,9 +71,23 @@ fn step() -> impl Strategy<Value = Step> {
         1 => worker.clone().prop_map(|worker| Step::Babble { worker }),
         1 => (worker.clone(), 0..5_usize)
             .prop_map(|(worker, size)| Step::Window { worker, size }),
-        1 => worker.clone().prop_map(|worker| Step::Die { worker }),
-        1 => worker.prop_map(|worker| Step::Garbage { worker }),
+        2 => worker.clone().prop_map(|worker| Step::Call { worker }),
+        3 => (worker.clone(), 0..3_usize, 0..4_usize)
+            .prop_map(|(worker, asks, read)| Step::Break { worker, asks, read }),
+        4 => (worker, any::<bool>())
+            .prop_map(|(worker, is_careless)| Step::ComeBack { worker, is_careless }),
         2 => (0..4_u64).prop_map(|seconds| Step::Wait { seconds }),
+    ]
+}
+
+/// As [`gentle_step`]; and workers are lost.
+fn step() -> impl Strategy<Value = Step> {
+    let worker = 0..3_usize;
+    prop_oneof![
+        29 => gentle_step(),
+        1 => worker.clone().prop_map(|worker| Step::Die { worker }),
+        1 => worker.clone().prop_map(|worker| Step::Goodbye { worker }),
+        1 => worker.prop_map(|worker| Step::Garbage { worker }),
     ]
 }
 
@@ -64,6 +99,10 @@ struct Player {
     cancelled: HashSet<String>,
     /// Requests it had before its window shrank; they may exceed the new one.
     allowed: usize,
+    /// Its connection is broken: what it sends waits until it comes back.
+    is_away: bool,
+    /// How many replies each of its calls got.
+    replies: HashMap<String, usize>,
 }
 
 struct Game {
@@ -75,6 +114,17 @@ struct Game {
     seen: HashMap<String, usize>,
     repeatable: HashSet<String>,
     answers: Vec<(Result<Json, ApiError>, Duration)>,
+    calls: UnboundedReceiver<ApiCall>,
+    num_calls: usize,
+    /// How often each call was carried out, and how many replies it got.
+    done: HashMap<String, usize>,
+    replies: HashMap<String, usize>,
+    /// Whether any session has come to its end.
+    is_anything_lost: bool,
+}
+
+fn hello() -> Json {
+    json!({"window": 2, "features": ["resume"]})
 }
 
 fn points() -> Json {
@@ -89,12 +139,17 @@ impl Game {
             settings.stuck_after = Duration::from_secs(10_000);
         });
         let mut players = Vec::new();
-        let first = world.ready(json!({"window": 2}), points()).await;
+        let first = world.ready(hello(), points()).await;
         players.push(Player::new(first));
         for _ in 0..2 {
             players.push(Player::join(&world).await);
         }
         Self {
+            calls: world.api.calls(),
+            num_calls: 0,
+            done: HashMap::new(),
+            replies: HashMap::new(),
+            is_anything_lost: false,
             world,
             players,
             asked: Vec::new(),
@@ -121,9 +176,10 @@ impl Game {
                 self.players[worker].answer(request, 2).await;
             }
             Step::Babble { worker } => {
-                let stray = json!({"id": "r0"});
-                self.players[worker].worker.answer(&stray, json!(0)).await;
+                let stray = json!({"type": "response", "id": "r0", "result": 0});
+                self.players[worker].send(stray).await;
             }
+            Step::Window { worker, .. } if self.players[worker].is_away => {}
             Step::Window { worker, size } => {
                 let player = &mut self.players[worker];
                 player.allowed = player.pending.len();
@@ -131,19 +187,89 @@ impl Game {
                 let message = json!({"type": "window", "size": size});
                 player.worker.send(message).await;
             }
-            Step::Die { worker } => {
-                let fresh = Player::join(&self.world).await;
-                let old = std::mem::replace(&mut self.players[worker], fresh);
-                old.worker.die().await;
+            Step::Call { worker } => self.call(worker).await,
+            Step::Break { worker, asks, read } => {
+                for _ in 0..asks {
+                    self.ask(false);
+                }
+                self.call(worker).await;
+                self.world.quiet().await;
+                self.serve_calls();
+                self.world.quiet().await;
+                self.break_link(worker, read).await;
             }
-            Step::Garbage { worker } => {
-                let fresh = Player::join(&self.world).await;
-                let mut old = std::mem::replace(&mut self.players[worker], fresh);
-                old.worker.send_text("}{").await;
+            Step::ComeBack {
+                worker,
+                is_careless,
+            } => {
+                self.players[worker].worker.is_careless = is_careless;
+                self.come_back(worker).await;
             }
+            Step::Die { worker } => self.replace(worker).await.die().await,
+            Step::Goodbye { worker } => self.replace(worker).await.say_goodbye().await,
+            Step::Garbage { worker } => self.replace(worker).await.send_text("}{").await,
             Step::Wait { seconds } => self.wait(seconds).await,
         }
         self.look().await;
+    }
+
+    async fn replace(&mut self, index: usize) -> Worker {
+        self.is_anything_lost = true;
+        let fresh = Player::join(&self.world).await;
+        std::mem::replace(&mut self.players[index], fresh).worker
+    }
+
+    async fn call(&mut self, worker: usize) {
+        self.num_calls += 1;
+        let id = format!("c{}", self.num_calls);
+        let call = json!({"type": "call", "id": id, "payload": {"action": id}});
+        self.players[worker].send(call).await;
+    }
+
+    async fn break_link(&mut self, index: usize, read: usize) {
+        let player = &mut self.players[index];
+        if player.is_away {
+            return;
+        }
+        let requests = player.read(read).await;
+        player.is_away = true;
+        player.worker.break_link().await;
+        self.note(requests);
+    }
+
+    async fn come_back(&mut self, index: usize) {
+        let player = &mut self.players[index];
+        let welcome = player.worker.come_back(&self.world, json!({})).await;
+        player.is_away = false;
+        if welcome["resumed"] != true {
+            self.is_anything_lost = true;
+            player.forget();
+            player.worker.register(points()).await;
+            player.worker.expect("ready").await;
+        }
+    }
+
+    /// Carries out what workers ask for.
+    fn serve_calls(&mut self) {
+        while let Ok(ApiCall { call, reply }) = self.calls.try_recv() {
+            let id = call.payload["action"].as_str().unwrap().to_owned();
+            *self.done.entry(id).or_default() += 1;
+            // Whoever called may be gone.
+            let _ = reply.send(ApiReply {
+                status: 200,
+                body: json!({}),
+            });
+        }
+    }
+
+    /// Counts requests that a worker has seen.
+    fn note(&mut self, requests: Vec<Json>) {
+        for message in requests {
+            let key = message["param"]["key"].as_str().unwrap_or_default();
+            if message["kind"] == "op" {
+                *self.seen.entry(key.to_owned()).or_default() += 1;
+            }
+        }
     }
 
     fn ask(&mut self, is_idempotent: bool) {
@@ -168,17 +294,18 @@ impl Game {
     /// Lets everybody see what there is to see, and checks what must be true.
     async fn look(&mut self) {
         self.world.quiet().await;
+        self.serve_calls();
+        self.world.quiet().await;
         for index in 0..self.players.len() {
-            for message in self.players[index].read().await {
-                let key = message["param"]["key"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
-                if message["kind"] == "op" {
-                    *self.seen.entry(key).or_default() += 1;
-                }
+            if self.players[index].is_away {
+                continue;
             }
+            let requests = self.players[index].read(usize::MAX).await;
+            self.note(requests);
             let player = &mut self.players[index];
+            for (id, count) in player.replies.drain() {
+                *self.replies.entry(id).or_default() += count;
+            }
             let in_flight = player.pending.len();
             player.allowed = player.allowed.min(in_flight);
             assert!(
@@ -201,15 +328,26 @@ impl Game {
 
     /// Lets everything come to its end.
     async fn finish(mut self) {
-        for _ in 0..LIMIT.as_secs() + 1 {
+        for index in 0..self.players.len() {
+            if self.players[index].is_away {
+                self.come_back(index).await;
+            }
+        }
+        // Those who vanished are waited for until then.
+        for _ in 0..LIMIT.as_secs() + RESUME.as_secs() + 1 {
             self.wait(1).await;
         }
         assert!(self.asked.is_empty(), "somebody was not answered in time");
+        self.check_calls();
         for (answer, elapsed) in &self.answers {
             assert!(*elapsed <= LIMIT + TIMER_GRAIN, "{elapsed:?}");
             match answer {
                 Ok(result) => assert_eq!(result, "answer 0"),
-                Err(error) => assert!(matches!(error.code.number(), 118 | 119), "{error}"),
+                Err(error) => {
+                    assert!(matches!(error.code.number(), 118 | 119), "{error}");
+                    let is_lost = error.info.get("reason") == Some(&json!("worker-lost"));
+                    assert!(!is_lost || self.is_anything_lost, "{error}");
+                }
             }
         }
         for (key, count) in &self.seen {
@@ -229,6 +367,23 @@ impl Game {
         for worker in &state.plugins[0].workers {
             assert_eq!(worker.in_use, 0);
         }
+        // Nobody has to wait for anything.
+        let start = Instant::now();
+        self.world.broker.leave().await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let state = self.world.broker.state().await.unwrap();
+        assert!(state.plugins[0].workers.is_empty());
+    }
+
+    /// No call is carried out or answered twice; none is lost with nothing but connections.
+    fn check_calls(&self) {
+        for number in 1..=self.num_calls {
+            let id = format!("c{number}");
+            let count = |of: &HashMap<String, usize>| of.get(&id).copied().unwrap_or_default();
+            let (done, replies) = (count(&self.done), count(&self.replies));
+            assert!(done <= 1 && replies <= 1, "{id}: {done}, {replies}");
+            assert!(self.is_anything_lost || (done, replies) == (1, 1), "{id}");
+        }
     }
 }
 
@@ -240,11 +395,30 @@ impl Player {
             pending: Vec::new(),
             cancelled: HashSet::new(),
             allowed: 0,
+            is_away: false,
+            replies: HashMap::new(),
+        }
+    }
+
+    /// Begins anew, as another session.
+    fn forget(&mut self) {
+        self.window = 2;
+        self.allowed = 0;
+        self.pending.clear();
+        self.cancelled.clear();
+    }
+
+    /// Sends a message, or lets it wait for the connection.
+    async fn send(&mut self, message: Json) {
+        if self.is_away {
+            self.worker.lose(message);
+        } else {
+            self.worker.send(message).await;
         }
     }
 
     async fn join(world: &World) -> Self {
-        let mut worker = world.register(json!({"window": 2}), points()).await;
+        let mut worker = world.register(hello(), points()).await;
         worker.expect("ready").await;
         Self::new(worker)
     }
@@ -255,15 +429,19 @@ impl Player {
         }
         let request = self.pending.remove(index % self.pending.len());
         for time in 0..times {
-            let result = json!(format!("answer {time}"));
-            self.worker.answer(&request, result).await;
+            let result = format!("answer {time}");
+            let response = json!({"type": "response", "id": request["id"], "result": result});
+            self.send(response).await;
         }
     }
 
-    /// Reads what has come, without waiting; returns the requests.
-    async fn read(&mut self) -> Vec<Json> {
+    /// Reads what has come, up to so many messages, without waiting; returns the requests.
+    async fn read(&mut self, limit: usize) -> Vec<Json> {
         let mut requests = Vec::new();
-        while let Some(seen) = self.worker.poll_next().await {
+        for _ in 0..limit {
+            let Some(seen) = self.worker.poll_next().await else {
+                break;
+            };
             let Seen::Message(message) = seen else {
                 panic!("the connection ended: {seen:?}");
             };
@@ -276,6 +454,10 @@ impl Player {
                     let id = message["id"].as_str().unwrap().to_owned();
                     assert!(self.cancelled.insert(id), "cancelled twice");
                 }
+                "reply" => {
+                    let id = message["id"].as_str().unwrap().to_owned();
+                    *self.replies.entry(id).or_default() += 1;
+                }
                 "warning" => {}
                 other => panic!("unexpected {other}"),
             }
@@ -286,7 +468,7 @@ impl Player {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 128,
+        cases: 96,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -295,12 +477,23 @@ proptest! {
     fn everybody_is_answered_once_whatever_happens(
         steps in proptest::collection::vec(step(), 1..60)
     ) {
-        actix::System::new().block_on(async move {
-            let mut game = Game::new().await;
-            for step in steps {
-                game.play(step).await;
-            }
-            game.finish().await;
-        });
+        play(steps);
     }
+
+    #[test]
+    fn nothing_is_lost_with_connections_alone(
+        steps in proptest::collection::vec(gentle_step(), 1..60)
+    ) {
+        play(steps);
+    }
+}
+
+fn play(steps: Vec<Step>) {
+    actix::System::new().block_on(async move {
+        let mut game = Game::new().await;
+        for step in steps {
+            game.play(step).await;
+        }
+        game.finish().await;
+    });
 }
