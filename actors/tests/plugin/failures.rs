@@ -255,6 +255,22 @@ async fn a_silent_worker_is_pinged_and_closed() {
 }
 
 #[actix::test]
+async fn a_worker_that_only_answers_pings_is_alive_however_much_it_is_sent() {
+    let world = World::new(&["P"]);
+    let mut worker = world.ready(json!({}), op("a")).await;
+    for _ in 0..15 {
+        // Something is sent more often than pings are due.
+        let asked = world.ask(request("a"));
+        let mut left = Duration::from_secs(5);
+        while let Ok(seen) = tokio::time::timeout(left, worker.next()).await {
+            assert!(matches!(seen, Seen::Message(_)), "{seen:?}");
+            left = Duration::from_secs(5);
+        }
+        asked.hang_up();
+    }
+}
+
+#[actix::test]
 async fn pings_are_answered() {
     let world = World::new(&["P"]);
     let mut worker = world.ready(json!({}), op("a")).await;

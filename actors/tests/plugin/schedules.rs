@@ -239,7 +239,8 @@ impl Game {
 
     async fn come_back(&mut self, index: usize) {
         let player = &mut self.players[index];
-        let welcome = player.worker.come_back(&self.world, json!({})).await;
+        let hello = json!({"window": player.window});
+        let welcome = player.worker.come_back(&self.world, hello).await;
         player.is_away = false;
         if welcome["resumed"] != true {
             self.is_anything_lost = true;
@@ -402,7 +403,6 @@ impl Player {
 
     /// Begins anew, as another session.
     fn forget(&mut self) {
-        self.window = 2;
         self.allowed = 0;
         self.pending.clear();
         self.cancelled.clear();

@@ -59,6 +59,7 @@ pub struct PluginConnection {
     /// The size of what was received and not acknowledged.
     unacknowledged_bytes: usize,
     pub(super) last_received: Instant,
+    pub(super) last_ping: Instant,
     /// Since when odd messages are counted, and how many there were.
     oddities: (Instant, u32),
 }
@@ -121,6 +122,7 @@ impl PluginConnection {
             received: 0,
             unacknowledged_bytes: 0,
             last_received: now,
+            last_ping: now,
             oddities: (now, 0),
         }
         .start()

@@ -205,7 +205,11 @@ impl PluginConnection {
         if stalled.is_some_and(|since| now.duration_since(since) >= limit) {
             return self.hang_up("does not read", ctx);
         }
-        if now.duration_since(self.outbox.last_sent) >= self.settings.heartbeat {
+        // Who is only sent to is asked, too: it may have nothing else to say.
+        let last_heard = self.last_received.max(self.last_ping);
+        let is_quiet = |since: Instant| now.duration_since(since) >= self.settings.heartbeat;
+        if is_quiet(self.outbox.last_sent) || is_quiet(last_heard) {
+            self.last_ping = now;
             self.post(&ServerMessage::Ping, ctx);
         }
     }
