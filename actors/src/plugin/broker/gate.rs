@@ -291,7 +291,6 @@ impl PluginGate for PluginBroker {
         let error = answer.as_ref().err().map(Undelivered::error);
         let point = (&plugin, kind, name.as_str());
         self.shared.recent.note(point, began, error);
-        self.shared.count(plugin, answer.is_err());
         answer
     }
 
