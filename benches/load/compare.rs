@@ -50,7 +50,7 @@ pub(crate) async fn compare(
     sums.finish(ours.weight())
 }
 
-async fn our_part(
+pub(crate) async fn our_part(
     rig: &Rig<'_>,
     loaded: &Loaded,
     clients: &mut [Client],

@@ -30,6 +30,7 @@ mod compare;
 mod drive;
 mod http;
 mod options;
+mod plugin;
 mod process;
 mod report;
 mod request;
@@ -48,7 +49,16 @@ use crate::report::Report;
 use crate::rig::Rig;
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|arg| arg == plugin::EXEC_ARG) {
+        plugin::run_once(&args).expect("an answer");
+        return ExitCode::SUCCESS;
+    }
     let options = Options::parse();
+    if options.http_plugin {
+        plugin::serve_http().expect("the plugin serves");
+        return ExitCode::SUCCESS;
+    }
     if let Some(file) = &options.bare {
         bare::serve(file, options.workers).expect("the bare server runs");
         return ExitCode::SUCCESS;
@@ -57,6 +67,10 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
+    if let Some(endpoint) = &options.worker {
+        runtime.block_on(plugin::work(endpoint, server::MASTER_KEY));
+        return ExitCode::SUCCESS;
+    }
     let report = runtime.block_on(run(&options));
     finish(&options, &report)
 }

@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// No timing, only: does everything run and is every answer a success.
     #[arg(long)]
     smoke: bool,
-    /// Only rows of these groups: start, create, batch, read, disk, fanout.
+    /// Only rows of these groups: start, create, batch, read, disk, fanout, plugin.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Write the table as markdown to this file.
@@ -50,6 +50,12 @@ pub(crate) struct Options {
     /// Be the bare server, appending to this file; the driver starts itself with it.
     #[arg(long, hide = true)]
     pub(crate) bare: Option<PathBuf>,
+    /// Be a plugin's worker at this server.
+    #[arg(long, hide = true)]
+    pub(crate) worker: Option<String>,
+    /// Be a plugin over HTTP.
+    #[arg(long, hide = true)]
+    pub(crate) http_plugin: bool,
     /// Given by `cargo bench`, and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,

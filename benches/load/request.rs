@@ -25,7 +25,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Writes a request to an action; `members` are the body's own members, each with a comma behind.
-    fn write(&self, into: &mut Vec<u8>, path: &str, action: &str, members: &str) {
+    pub(crate) fn write(&self, into: &mut Vec<u8>, path: &str, action: &str, members: &str) {
         let Self {
             api_key,
             access_token,
@@ -47,21 +47,21 @@ impl Session {
 }
 
 /// Makes the small record with this number; the same number always makes the same record.
-pub(crate) fn write_record(into: &mut String, number: u64) {
+pub(crate) fn write_record(into: &mut String, kind: &str, number: u64) {
     write!(
         into,
         "{{\"_id\":\"{}\",\"body\":\"message {number:012} of some forty letters\",\
          \"room\":\"r{}\",\"count\":{number}}}",
-        record_id(number),
+        record_id(kind, number),
         room(number)
     )
     .expect("memory");
 }
 
-pub(crate) fn record_id(number: u64) -> String {
+pub(crate) fn record_id(kind: &str, number: u64) -> String {
     let bits = u128::from(mix(number)) << 64 | u128::from(mix(!number));
     format!(
-        "message/{}",
+        "{kind}/{}",
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     )
 }
@@ -84,6 +84,8 @@ fn num_records(response: &Response<'_>) -> usize {
 
 /// Creates records, `batch` with each request. Against the bare server the same bytes are appended.
 pub(crate) struct Create<'a> {
+    /// Their type.
+    pub(crate) kind: &'a str,
     pub(crate) session: &'a Session,
     /// The number of the next record.
     pub(crate) next: &'a Cell<u64>,
@@ -101,7 +103,7 @@ impl Job for Create<'_> {
             if number > first {
                 members.push(',');
             }
-            write_record(&mut members, number);
+            write_record(&mut members, self.kind, number);
         }
         members.push_str("],");
         let path = if self.is_bare {
@@ -133,7 +135,7 @@ impl Job for Fetch<'_> {
     fn write_request(&self, into: &mut Vec<u8>) {
         let turn = self.turn.get();
         self.turn.set(turn + 1);
-        let id = record_id(mix(turn) % self.num_records);
+        let id = record_id("message", mix(turn) % self.num_records);
         let members = format!("\"database_id\":\"_public\",\"ids\":[\"{id}\"],");
         self.session
             .write(into, "/record/fetch", "record:fetch", &members);

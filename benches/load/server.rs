@@ -10,11 +10,20 @@ use crate::process::Server;
 use crate::request::{Barrier, Session, SignUp};
 
 const API_KEY: &str = "load-driver-client-key";
-const MASTER_KEY: &str = "load-driver-master-key";
+pub(crate) const MASTER_KEY: &str = "load-driver-master-key";
 
 /// Starts the server on a data directory: everything as by default, but for where it listens and
 /// that the one user may be signed up and in as often as the driver likes.
 pub(crate) fn start(options: &Options, data_dir: &Path) -> Server {
+    start_with(options, data_dir, &[])
+}
+
+/// As [`start`], with more settings.
+pub(crate) fn start_with(
+    options: &Options,
+    data_dir: &Path,
+    settings: &[(&str, String)],
+) -> Server {
     let mut command = Command::new(&options.server);
     command
         .arg("serve")
@@ -25,6 +34,7 @@ pub(crate) fn start(options: &Options, data_dir: &Path) -> Server {
         .env("DATA_DIR", data_dir)
         .env("DEV_MODE", "YES")
         .env("AUTH_THROTTLE", "off")
+        .envs(settings.iter().map(|(name, value)| (*name, value)))
         .current_dir(data_dir);
     Server::start(&mut command, &data_dir.with_extension("log"))
 }

@@ -57,6 +57,7 @@ async fn run(
     (name, aim): (&str, Aim),
 ) {
     let job = |is_bare| Create {
+        kind: "message",
         session: &loaded.session,
         next: &loaded.next,
         batch,

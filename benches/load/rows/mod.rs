@@ -3,6 +3,7 @@
 mod create;
 mod disk;
 mod fan_out;
+mod plugin;
 mod read;
 mod start;
 
@@ -39,5 +40,8 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     }
     if rig.options.wants("fanout") {
         fan_out::run(rig, report).await;
+    }
+    if rig.options.wants("plugin") {
+        plugin::run(rig, report).await;
     }
 }

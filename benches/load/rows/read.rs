@@ -33,6 +33,7 @@ pub(crate) async fn create_many(loaded: &Loaded, report: &mut Report, number: u6
     let mut clients = loaded.connect(CONNECTIONS).await;
     let connections = if batch > 1 { 4 } else { CONNECTIONS };
     let job = Create {
+        kind: "message",
         session: &loaded.session,
         next: &loaded.next,
         batch,
