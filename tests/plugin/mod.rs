@@ -1,6 +1,7 @@
 //! Plugins from outside: the real server, workers over real sockets, clients over HTTP.
 
 mod assets;
+mod at_work;
 mod calls;
 mod deliveries;
 mod door;
