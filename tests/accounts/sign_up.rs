@@ -121,6 +121,11 @@ fn what_refers_to_an_undone_user_keeps_an_empty_record() {
     assert_eq!(signing_up.join().unwrap().code(), 108);
     let left = master.query("user", json!([]));
     assert_eq!((left.len(), left[0].get("username")), (1, None));
+    // What is left of him is in the log, so the hook is told.
+    let emptied = worker.expect_request("after");
+    assert_eq!(emptied["param"]["record"]["_id"], id);
+    assert!(emptied["param"]["record"].get("username").is_none());
+    worker.answer_record(&emptied, &json!({}));
     assert_eq!(log_in(&anyone, "ada", PASSWORD).code(), 110);
     let signing_up = std::thread::spawn(move || sign_up(&anyone, "ada", PASSWORD));
     let request = worker.expect_request("after");

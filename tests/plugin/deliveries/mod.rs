@@ -53,6 +53,14 @@ fn arrive(server: &TestServer, more: &Json, points: &Json) -> Worker {
     }
 }
 
+/// Lets a worker serve, and go.
+fn come_and_go(server: &TestServer, points: &Json) {
+    let worker = Worker::ready(server, &json!({}), points);
+    await_consumer(server, "the worker is there", |it| it["state"] == "running");
+    worker.die();
+    await_consumer(server, "the worker is gone", |it| it["state"] == "away");
+}
+
 /// Waits for the next delivery, answering events.
 fn next_delivery(worker: &mut Worker) -> Json {
     loop {

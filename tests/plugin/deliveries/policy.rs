@@ -182,8 +182,7 @@ fn progress_starts_the_limit_anew() {
 fn who_was_away_catches_up_with_half_his_window() {
     let server = server(&[]);
     let points = told(&json!({}));
-    Worker::ready(&server, &json!({}), &points).die();
-    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    come_and_go(&server, &points);
     let ada = Client::signed_up(&server, "ada");
     for n in 0..6 {
         ada.save(&format!("note/{}", n % 3), json!({"n": n}));
@@ -221,8 +220,7 @@ fn a_hook_need_not_catch_up_with_everything() {
     let mut none = told(&json!({"catch_up": "none"}))["hook"][0].clone();
     none["name"] = json!("none");
     let points = json!({"hook": [latest, none]});
-    Worker::ready(&server, &json!({}), &points).die();
-    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    come_and_go(&server, &points);
     let ada = Client::signed_up(&server, "ada");
     for n in 0..3 {
         ada.save("note/1", json!({"n": n}));

@@ -31,9 +31,8 @@ fn an_error_answer_is_final() {
 #[test]
 fn who_saves_while_nobody_is_there_hears_so_at_once_and_the_plugin_hears_later() {
     let server = server(&[("PLUGIN_REJOIN_WAIT", "20")]);
-    Worker::ready(&server, &json!({}), &points()).die();
+    come_and_go(&server, &points());
     let ada = Client::signed_up(&server, "ada");
-    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
     let begun = Instant::now();
     let slot = save(&ada, json!({"_id": "note/1", "n": 1}));
     let slot = slot.join().unwrap().result();
