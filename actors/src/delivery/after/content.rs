@@ -154,6 +154,8 @@ pub(super) async fn has_later(
     until: u64,
 ) -> Result<bool, ApiError> {
     let stream = Stream::Record(id.clone());
+    // The store knows no more than it has.
+    env.applied.wait_for(until).await?;
     let positions = env
         .store
         .list_positions(&stream, position + 1, until)
