@@ -167,6 +167,9 @@ def tick():
 @skytrail.event("before-plugins-ready")
 async def before_ready(config):
     SEEN["events"].append(f"before-plugins-ready of {config['app']['name']}")
+    (known,) = await skytrail.api.fetch_many(["room/1"])
+    if isinstance(known, Record):
+        return
     room = await skytrail.api.save(Record("room/1", name="the first"))
     await skytrail.api.save(Record("note/first", title="first", room=room.reference))
 

@@ -135,7 +135,8 @@ impl Plugin {
         let serving = || self.serving(stage).filter(is_here);
         Presence {
             is_registered: self.active.is_some(),
-            num_workers: serving().count(),
+            // Who may come back to his session is waited for: his client should notice nothing.
+            num_workers: self.serving(stage).count(),
             is_ready: serving().any(|worker| worker.stage == Stage::Ready),
             window: serving().map(|worker| worker.capacity.window).sum(),
             limit,
