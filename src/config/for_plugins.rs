@@ -22,6 +22,8 @@ impl Config {
             "trail_handler_url".to_owned(),
             self.audit.url.clone().into(),
         );
+        let database = self.plugin_database.as_ref().map(Secret::reveal);
+        let database = database.unwrap_or_default();
         let s3 = match &self.assets.store {
             AssetStore::S3(settings) => Some(settings),
             AssetStore::Folder { .. } => None,
@@ -39,7 +41,7 @@ impl Config {
                 "slave": self.timers.is_slave,
                 "response_timeout": timeout,
             },
-            "database": {"implementation": "pq", "option": ""},
+            "database": {"implementation": "pq", "option": database},
             "auth": {"custom_token_secret": custom_token_secret},
             "asset_store": {
                 "implementation": if s3.is_some() { "s3" } else { "fs" },

@@ -58,6 +58,8 @@ pub struct Config {
     pub plugins: Vec<Plugin>,
     /// What holds for all plugins.
     pub plugin: PluginLimits,
+    /// The database that plugins are told of, which is not the server's. `PLUGIN_DATABASE_URL`.
+    pub plugin_database: Option<Secret>,
     /// Scheduled tasks.
     pub timers: Timers,
     /// The log and the record store.
@@ -191,6 +193,7 @@ impl Config {
             tokens: tokens::read(&mut reader, &data_dir),
             custom_token_secret: reader.secret("CUSTOM_TOKEN_SECRET"),
             audit: audit::read(&mut reader),
+            plugin_database: reader.secret("PLUGIN_DATABASE_URL"),
             plugins: plugins::read(&mut reader, plugin.zmq_timeout),
             plugin,
             timers: timers::read(&mut reader),

@@ -3,11 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use skytrail_actors::plugin::TransportKind;
+use skytrail_actors::plugin::{TransportKind, protocol};
 
 use super::Plugin;
 use super::source::Reader;
 use crate::plugin::zmq::Endpoint;
+
+/// The most requests that a plugin may be asked at once.
+const MAX_WINDOW: u64 = protocol::MAX_WINDOW as u64;
+/// How many processes of a plugin run at once when nobody says.
+const EXEC_WINDOW: u64 = 8;
 
 /// How a plugin is reached. `<NAME>_TRANSPORT`, default `websocket`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub enum PluginTransport {
     Http {
         /// The address.
         url: String,
+        /// How many requests at once. `<NAME>_WINDOW`, default 1024.
+        window: u64,
     },
     /// The server runs a program for each request.
     Exec {
@@ -25,6 +32,8 @@ pub enum PluginTransport {
         program: String,
         /// What it is given first. `<NAME>_ARGS`, separated by commas.
         args: Vec<String>,
+        /// How many processes at once. `<NAME>_WINDOW`, default 8.
+        window: u64,
     },
     /// Its workers connect to a `ZeroMQ` socket.
     Zmq {
@@ -93,11 +102,13 @@ fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
                 let wanted = "the plugin's address, http://…";
                 reader.refuse(&setting("PATH"), &url, wanted);
             }
-            PluginTransport::Http { url }
+            let window = read_window(reader, name, MAX_WINDOW);
+            PluginTransport::Http { url, window }
         }
         "exec" => PluginTransport::Exec {
             program: reader.text(&setting("PATH"), "py-skygear"),
             args: split(reader.text(&setting("ARGS"), "")),
+            window: read_window(reader, name, EXEC_WINDOW),
         },
         "zmq" => {
             let broker = reader.text(&setting("PATH"), "");
@@ -118,6 +129,10 @@ fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
             PluginTransport::WebSocket
         }
     }
+}
+
+fn read_window(reader: &mut Reader<'_>, name: &str, default: u64) -> u64 {
+    reader.number(&format!("{name}_WINDOW"), default, 1..=MAX_WINDOW)
 }
 
 /// Two plugins with one broker, or one address, would take each other's workers.

@@ -214,3 +214,73 @@ fn passwords_in_addresses_are_not_shown() {
     let shown = settings.iter().find(|it| it.name == "TOKEN_STORE_PATH");
     assert_eq!(shown.unwrap().value, "redis://***@127.0.0.1:6379");
 }
+
+#[test]
+fn plugins_are_told_apart_by_their_transports() {
+    let config = read(&[
+        ("PLUGINS", "A,B,C,D"),
+        ("B_TRANSPORT", "http"),
+        ("B_PATH", "http://127.0.0.1:8000/x"),
+        ("B_TIMEOUT", "5"),
+        ("C_TRANSPORT", "exec"),
+        ("C_ARGS", "plugin.py,--verbose"),
+        ("C_WINDOW", "2"),
+        ("D_TRANSPORT", "zmq"),
+        ("D_PATH", "d"),
+        ("D_ARGS", "tcp://*:5555"),
+        ("ZMQ_TIMEOUT", "7"),
+    ]);
+    let plugins = config.unwrap().plugins;
+    let transports: Vec<_> = plugins.iter().map(|it| it.transport.clone()).collect();
+    let expected = [
+        PluginTransport::WebSocket,
+        PluginTransport::Http {
+            url: "http://127.0.0.1:8000/x".to_owned(),
+            window: 1024,
+        },
+        PluginTransport::Exec {
+            program: "py-skygear".to_owned(),
+            args: vec!["plugin.py".to_owned(), "--verbose".to_owned()],
+            window: 2,
+        },
+        PluginTransport::Zmq {
+            name: "d".to_owned(),
+            bind: "tcp://*:5555".to_owned(),
+        },
+    ];
+    assert_eq!(transports, expected);
+    let timeouts: Vec<_> = plugins.iter().map(|it| it.timeout.as_secs()).collect();
+    assert_eq!(timeouts, [30, 5, 30, 7]);
+}
+
+#[test]
+fn wrong_ways_to_plugins_are_all_reported() {
+    let mistakes = read(&[
+        ("PLUGINS", "A,B,C,D,E,A"),
+        ("A_TRANSPORT", "pigeon"),
+        ("B_TRANSPORT", "http"),
+        ("C_TRANSPORT", "http"),
+        ("C_PATH", "localhost:8000"),
+        ("D_TRANSPORT", "zmq"),
+        ("D_PATH", "one"),
+        ("D_ARGS", "tcp://127.0.0.1:5555"),
+        ("E_TRANSPORT", "zmq"),
+        ("E_PATH", "one"),
+    ]);
+    let mut names: Vec<_> = mistakes
+        .unwrap_err()
+        .into_iter()
+        .map(|it| it.name)
+        .collect();
+    names.sort();
+    names.dedup();
+    let expected = [
+        "A_TRANSPORT",
+        "B_PATH",
+        "C_PATH",
+        "E_ARGS",
+        "E_PATH",
+        "PLUGINS",
+    ];
+    assert_eq!(names, expected);
+}

@@ -13,10 +13,8 @@ use skytrail_actors::plugin::protocol::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::transport::{Answer, Envelope, Transport, failure, unparsed, unreached};
+use super::transport::{Answer, Envelope, Transport, failure, unreached};
 
-/// How many processes run at once.
-const MAX_PROCESSES: u64 = 8;
 /// How much of what a process says to its standard error is logged.
 const MAX_STDERR_BYTES: usize = 64 * 1024;
 
@@ -25,6 +23,7 @@ pub(super) struct Exec {
     plugin: String,
     program: String,
     args: Vec<String>,
+    window: u64,
     /// The configuration, as the process gets it.
     config: String,
     database: String,
@@ -35,7 +34,7 @@ impl Exec {
     /// Builds the transport.
     pub(super) fn new(
         plugin: &str,
-        (program, args): (&str, &[String]),
+        (program, args, window): (&str, &[String], u64),
         config: &Json,
         max_answer: usize,
     ) -> Self {
@@ -44,6 +43,7 @@ impl Exec {
             plugin: plugin.to_owned(),
             program: program.to_owned(),
             args: args.to_vec(),
+            window,
             config: STANDARD.encode(config.to_string()),
             database: database.unwrap_or_default().to_owned(),
             max_answer,
@@ -111,11 +111,11 @@ impl Exec {
             return failure(&output.status.to_string().replace(": ", " "));
         }
         if output.stdout.len() > self.max_answer {
-            return unparsed(&format!("more than {} bytes", self.max_answer));
+            return unread(&format!("more than {} bytes", self.max_answer));
         }
         let is_text = |byte: &&u8| !matches!(byte, b'\n' | b'\r');
         let answer: Vec<u8> = output.stdout.iter().filter(is_text).copied().collect();
-        envelope.outcome_of(&answer)
+        envelope.read(&answer).unwrap_or_else(|why| unread(&why))
     }
 }
 
@@ -126,7 +126,7 @@ impl Transport for Exec {
     }
 
     fn window(&self) -> u64 {
-        MAX_PROCESSES
+        self.window
     }
 
     async fn request(&self, envelope: &Envelope) -> Answer {
@@ -160,6 +160,11 @@ impl Drop for Group {
 fn action_of(envelope: &Envelope) -> Option<OsString> {
     let action = param(envelope)?.get("action")?.as_str()?.to_owned();
     Some(action.into())
+}
+
+/// Returns the error of an answer that cannot be read, in v1's words for this transport.
+fn unread(why: &str) -> Outcome {
+    failure(&format!("failed to parse plugin response: {why}"))
 }
 
 /// Returns what a process is told on its standard input.

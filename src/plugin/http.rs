@@ -8,7 +8,6 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use skytrail_actors::plugin::TransportKind;
-use skytrail_actors::plugin::protocol::MAX_WINDOW;
 
 use super::transport::{Answer, Envelope, Transport, unparsed};
 
@@ -22,6 +21,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 pub(super) struct Http {
     client: Client,
     url: String,
+    window: u64,
     max_answer: usize,
 }
 
@@ -30,7 +30,7 @@ impl Http {
     ///
     /// # Errors
     /// The address is none.
-    pub(super) fn new(url: &str, max_answer: usize) -> Result<Self, String> {
+    pub(super) fn new(url: &str, window: u64, max_answer: usize) -> Result<Self, String> {
         // Set already by whoever needed it first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -44,6 +44,7 @@ impl Http {
         Ok(Self {
             client,
             url: url.to_string(),
+            window,
             max_answer,
         })
     }
@@ -68,7 +69,7 @@ impl Transport for Http {
     }
 
     fn window(&self) -> u64 {
-        MAX_WINDOW as u64
+        self.window
     }
 
     async fn request(&self, envelope: &Envelope) -> Answer {

@@ -68,8 +68,14 @@ fn make(
     let max_answer = config.plugin.max_message;
     Ok(match &plugin.transport {
         PluginTransport::WebSocket => None,
-        PluginTransport::Http { url } => Some(Arc::new(http::Http::new(url, max_answer)?)),
-        PluginTransport::Exec { program, args } => {
+        PluginTransport::Http { url, window } => {
+            Some(Arc::new(http::Http::new(url, *window, max_answer)?))
+        }
+        PluginTransport::Exec {
+            program,
+            args,
+            window,
+        } => {
             if !config.app.dev_mode {
                 tracing::warn!(
                     plugin = plugin.name,
@@ -79,7 +85,7 @@ fn make(
             let told = &broker.settings().config;
             Some(Arc::new(exec::Exec::new(
                 &plugin.name,
-                (program, args),
+                (program, args, *window),
                 told,
                 max_answer,
             )))

@@ -16,7 +16,7 @@ use skytrail_actors::plugin::protocol::{
 };
 use skytrail_actors::plugin::transport::{Outgoing, channel};
 use skytrail_actors::plugin::{ApiCaller, PluginBroker, PluginConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
 
@@ -25,7 +25,9 @@ use super::transport::{Answer, Envelope, Transport, failure, unreached};
 pub(super) enum Event {
     /// The registration was taken.
     Registered,
-    /// The plugin answered after it had not been reached.
+    /// The plugin that was registered is not reached any more.
+    Away,
+    /// It answered after it had not been reached.
     Back,
     /// The session is over.
     Closed,
@@ -40,6 +42,8 @@ pub(super) struct Parts {
     /// however often `init` is tried.
     pub(super) greeted: Arc<AtomicBool>,
     pub(super) events: mpsc::Sender<Event>,
+    /// Told of what [`Event::Back`] tells, for a supervisor that follows another session by now.
+    pub(super) back: Arc<Notify>,
 }
 
 /// Connects a plugin to an actor of its own, and works until either is gone.
@@ -201,7 +205,7 @@ impl Session {
             let asked = transport.request(&envelope);
             let answer = tokio::select! {
                 answer = asked => answer,
-                _ = stopped => Answer::Given(failure("cancelled")),
+                _ = stopped => Answer::Cancelled,
             };
             (envelope, answer)
         }
@@ -216,16 +220,18 @@ impl Session {
                     self.parts.greeted.store(true, Ordering::Relaxed);
                 }
                 if std::mem::take(&mut self.is_away) && self.is_registered {
+                    self.parts.back.notify_one();
                     self.tell(Event::Back).await;
                 }
                 outcome
             }
+            Answer::Cancelled => failure("cancelled"),
             Answer::Unreachable(why) => {
-                self.note_absence(&envelope, &why);
+                self.note_absence(&envelope, &why).await;
                 failure(&why)
             }
             Answer::NotThere(why) => {
-                self.note_absence(&envelope, &why);
+                self.note_absence(&envelope, &why).await;
                 unreached(&why)
             }
         };
@@ -234,10 +240,12 @@ impl Session {
         self.say(WorkerMessage::Response(response)).await;
     }
 
-    fn note_absence(&mut self, envelope: &Envelope, why: &str) {
+    async fn note_absence(&mut self, envelope: &Envelope, why: &str) {
         let (plugin, name) = (&self.parts.plugin, &envelope.name);
         tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
-        self.is_away = true;
+        if !std::mem::replace(&mut self.is_away, true) && self.is_registered {
+            self.tell(Event::Away).await;
+        }
     }
 
     /// Says something to the actor, as if it came over a socket.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 use skytrail_actors::plugin::protocol::CallMessage;
-use skytrail_actors::plugin::{ApiCaller, PluginBroker};
+use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind};
 use skytrail_schema::code::ApiError;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::session::{self, Event, Parts};
@@ -22,6 +22,8 @@ const MAX_CALLS: usize = 1024;
 
 /// How a session went.
 enum End {
+    /// The plugin is away; only another session tells when it is back.
+    Away,
     /// The plugin is back after an absence.
     Back,
     /// It did not register, or was closed.
@@ -38,6 +40,7 @@ pub(super) async fn run(
     api: Arc<dyn ApiCaller>,
 ) {
     let greeted = Arc::default();
+    let back = Arc::new(Notify::new());
     let mut pause = FIRST_PAUSE;
     for generation in 0.. {
         let (events, heard) = mpsc::channel(8);
@@ -48,14 +51,24 @@ pub(super) async fn run(
             transport: Arc::clone(&transport),
             greeted: Arc::clone(&greeted),
             events,
+            back: Arc::clone(&back),
         };
         // It goes on beside its successor, with what it still has.
         actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), asked));
         match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
+            // What it had registered counts until it has registered again, if only with errors.
+            End::Away => {}
             End::Back => tracing::info!(%plugin, "the plugin is back and is initialised again"),
             End::Lost => {
-                // Over before its time when workers come that were not there.
-                let _ = timeout(pause, come_back(&*transport)).await;
+                // Over before its time when workers come that were not there, or when the session before
+                // gets an answer.
+                let returned = async {
+                    tokio::select! {
+                        () = come_back(&*transport) => {}
+                        () = back.notified() => {}
+                    }
+                };
+                let _ = timeout(pause, returned).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             End::Leaving => return,
@@ -74,6 +87,9 @@ async fn follow(
         tokio::select! {
             event = heard.recv() => match event {
                 Some(Event::Registered) => *pause = FIRST_PAUSE,
+                Some(Event::Away) if transport.kind() == TransportKind::Http => return End::Away,
+                // Over other transports the plugin speaks first, or there is none to be away.
+                Some(Event::Away) => {}
                 Some(Event::Back) => return End::Back,
                 Some(Event::Closed) | None if broker.is_leaving() => return End::Leaving,
                 Some(Event::Closed) | None => return End::Lost,

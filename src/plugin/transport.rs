@@ -38,6 +38,8 @@ pub(super) struct Envelope {
 pub(super) enum Answer {
     /// The plugin answered, if only nonsense.
     Given(Outcome),
+    /// Nobody wanted it any more.
+    Cancelled,
     /// The plugin was not reached, or went away without an answer.
     Unreachable(String),
     /// There was nobody who could have taken the request.
@@ -90,22 +92,30 @@ impl Envelope {
         self.kind == "event" && matches!(self.name.as_str(), "before-config" | "init")
     }
 
+    /// Reads v1's answer; one that cannot be read is an error.
+    pub(super) fn outcome_of(&self, answer: &[u8]) -> Outcome {
+        self.read(answer).unwrap_or_else(|why| unparsed(&why))
+    }
+
     /// Reads v1's answer. `error` counts when both are there. A missing result is none to kinds
     /// whose answers nobody uses.
-    pub(super) fn outcome_of(&self, answer: &[u8]) -> Outcome {
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) fn read(&self, answer: &[u8]) -> Result<Outcome, String> {
         let mut members = match serde_json::from_slice(answer) {
             Ok(Json::Object(members)) => members,
-            Ok(_) => return unparsed("expected an object"),
-            Err(error) => return unparsed(&error.to_string()),
+            Ok(_) => return Err("expected an object".to_owned()),
+            Err(error) => return Err(error.to_string()),
         };
         if let Some(error) = members.remove("error").filter(|error| !error.is_null()) {
-            return Outcome::Error(error);
+            return Ok(Outcome::Error(error));
         }
-        match members.remove("result") {
+        Ok(match members.remove("result") {
             Some(result) => Outcome::Result(result),
             None if matches!(self.kind.as_str(), "event" | "timer") => Outcome::Result(Json::Null),
             None => Outcome::Malformed,
-        }
+        })
     }
 }
 

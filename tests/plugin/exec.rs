@@ -1,0 +1,94 @@
+//! Plugins that are run for each request.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value as Json, json};
+
+use super::call;
+use super::http::ready;
+use crate::support::eventually;
+use crate::support::program::{repository, set_up};
+use crate::support::server::TestServer;
+
+fn server(settings: &[(&str, &str)]) -> TestServer {
+    let python = set_up(".venv/bin/python");
+    let arguments = repository("tests/python/exec_plugin.py");
+    let arguments = format!("{},--more", arguments.to_str().unwrap());
+    let mut all = vec![
+        ("PLUGINS", "TEST"),
+        ("TEST_TRANSPORT", "exec"),
+        ("TEST_PATH", python.to_str().unwrap()),
+        ("TEST_ARGS", &arguments),
+    ];
+    all.extend(settings);
+    TestServer::with(&all)
+}
+
+/// Reads what a variable has, which is JSON in base64.
+fn decoded(environment: &Json, name: &str) -> Json {
+    let text = environment[name].as_str().unwrap();
+    serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap()
+}
+
+#[test]
+fn a_process_is_told_all_it_needs_and_nothing_else() {
+    let server = server(&[("PLUGIN_DATABASE_URL", "postgresql://p@db/none")]);
+    let client = ready(&server);
+    let told = client.call("told", json!({"args": [1]})).result();
+    let arguments = told["arguments"].as_array().unwrap();
+    assert_eq!(arguments[..], ["--more", "--subprocess", "op", "told"]);
+    let environment = &told["environment"];
+    let mut names: Vec<_> = environment.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["DATABASE_URL", "SKYGEAR_CONFIG", "SKYGEAR_CONTEXT"]);
+    assert_eq!(environment["DATABASE_URL"], "postgresql://p@db/none");
+    let config = decoded(environment, "SKYGEAR_CONFIG");
+    assert_eq!(config["app"]["name"], "myapp");
+    let context = decoded(environment, "SKYGEAR_CONTEXT");
+    assert_eq!(context["access_key_type"], "client");
+    let input: Json = serde_json::from_str(told["input"].as_str().unwrap()).unwrap();
+    assert_eq!(input["args"], json!([1]));
+}
+
+#[test]
+fn what_goes_wrong_in_a_process_is_an_error() {
+    let server = server(&[("PLUGIN_MAX_MESSAGE", "1000000"), ("DEV_MODE", "NO")]);
+    let client = ready(&server);
+    let error = |name: &str| {
+        let error = client.call(name, json!({})).json()["error"].clone();
+        assert_eq!(error["code"], 10000, "{error}");
+        error["message"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(error("fails"), "exit status 3");
+    assert!(server.output().contains("it went wrong"));
+    assert!(error("junk").starts_with("failed to parse plugin response: "));
+    assert!(error("large").starts_with("failed to parse plugin response: "));
+    // Both pipes at once, and more than either holds.
+    let talked = client.call("talks", json!({})).result();
+    assert_eq!(talked.as_str().unwrap().len(), 300_000);
+    assert!(server.output().contains("exec is meant for development"));
+}
+
+#[test]
+fn a_process_whose_time_is_over_is_killed_with_what_it_started() {
+    let server = server(&[("TEST_TIMEOUT", "10")]);
+    let client = ready(&server);
+    let waiting = call(&client, "hangs", json!({}));
+    let pids = eventually("it runs", || {
+        let pids = std::fs::read_to_string(server.folder().join("pids")).ok()?;
+        pids.ends_with('.').then_some(pids)
+    });
+    let error = waiting.join().unwrap().json()["error"].clone();
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!(10000), &json!("Plugin time out"))
+    );
+    for pid in pids.split(' ').filter(|pid| *pid != ".") {
+        eventually("it is gone", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            // Whoever inherits the orphan may take his time to notice.
+            stat.map_or(true, |stat| stat.contains(") Z "))
+                .then_some(())
+        });
+    }
+}

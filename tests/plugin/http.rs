@@ -1,0 +1,297 @@
+//! Plugins that are posted to.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::http_plugin::{HttpPlugin, Reaction};
+use super::worker::Worker;
+use super::{call, hook, save};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::{TestServer, lasting_address};
+
+/// Starts a server with a plugin over http.
+pub(super) fn server(plugin: &HttpPlugin, settings: &[(&str, &str)]) -> TestServer {
+    server_at(&plugin.url(), settings)
+}
+
+fn server_at(url: &str, settings: &[(&str, &str)]) -> TestServer {
+    let mut all = vec![
+        ("PLUGINS", "TEST"),
+        ("TEST_TRANSPORT", "http"),
+        ("TEST_PATH", url),
+    ];
+    all.extend(settings);
+    TestServer::with(&all)
+}
+
+/// Waits until clients are served.
+pub(super) fn ready(server: &TestServer) -> Client {
+    let client = Client::anonymous(server);
+    eventually("clients are served", || {
+        let answer = client.call("schema:fetch", json!({}));
+        (answer.code() != 118 && answer.code() != 121).then_some(())
+    });
+    client
+}
+
+fn op(name: &str) -> Json {
+    json!({"op": [{"name": name}]})
+}
+
+fn echo(request: &Json) -> Reaction {
+    Reaction::result(request["param"]["args"].clone())
+}
+
+#[test]
+fn a_plugin_is_initialised_and_asked() {
+    let mut points = op("say");
+    points["hook"] = json!([hook("note", "beforeSave")]);
+    let plugin = HttpPlugin::start(points, |request| match request["kind"].as_str() {
+        Some("hook") => {
+            let mut record = request["param"]["record"].clone();
+            record["seen"] = json!(true);
+            Reaction::result(record)
+        }
+        _ => echo(request),
+    });
+    let server = server(&plugin, &[]);
+    let client = ready(&server);
+    let answer = client.call("say", json!({"args": ["ä", {"n": 1.5}]}));
+    assert_eq!(answer.result(), json!(["ä", {"n": 1.5}]));
+    let ada = Client::signed_up(&server, "ada");
+    let saved = save(&ada, json!({"_id": "note/1", "title": "x"})).join();
+    assert_eq!(saved.unwrap().result()[0]["seen"], true);
+
+    let events = eventually("all events came", || {
+        let events = plugin.names("event");
+        events
+            .contains(&"server-ready".to_owned())
+            .then_some(events)
+    });
+    let of_start: Vec<_> = events.iter().filter(|it| *it != "schema-changed").collect();
+    assert_eq!(
+        of_start,
+        [
+            "before-config",
+            "init",
+            "after-config",
+            "before-plugins-ready",
+            "after-plugins-ready",
+            "server-ready"
+        ]
+    );
+    let posted = plugin.posted();
+    let head = &posted[0].head;
+    assert_eq!(head[0], "POST / HTTP/1.1");
+    let has_type = |line: &String| line.eq_ignore_ascii_case("content-type: application/json");
+    assert!(head.iter().any(has_type), "{head:?}");
+    let asked = plugin.await_request("say");
+    let members: Vec<_> = asked.as_object().unwrap().keys().collect();
+    assert_eq!(members, ["context", "kind", "name", "param"]);
+}
+
+#[test]
+fn many_requests_are_under_way_at_once_up_to_the_window() {
+    let plugin = HttpPlugin::start(op("wait"), |_| Reaction::Hang);
+    let server = server(&plugin, &[("TEST_WINDOW", "20"), ("TEST_TIMEOUT", "3")]);
+    let client = ready(&server);
+    let calls: Vec<_> = (0..30).map(|_| call(&client, "wait", json!({}))).collect();
+    eventually("the window is full", || {
+        (plugin.names("op").len() == 20).then_some(())
+    });
+    let answers: Vec<_> = calls.into_iter().map(|it| it.join().unwrap()).collect();
+    for answer in answers {
+        let error = answer.json()["error"].clone();
+        assert_eq!(
+            (answer.status, &error["code"], &error["message"]),
+            (500, &json!(10000), &json!("Plugin time out"))
+        );
+    }
+    eventually("nobody waits any more", || {
+        (plugin.num_hung_up_on() == plugin.names("op").len()).then_some(())
+    });
+}
+
+#[test]
+fn who_is_away_at_the_start_is_waited_for() {
+    let address = lasting_address();
+    let server = server_at(&format!("http://{address}"), &[]);
+    let client = Client::anonymous(&server);
+    let answer = client.call("schema:fetch", json!({}));
+    assert_eq!((answer.status, answer.code()), (503, 118));
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "plugins are unavailable at the moment"
+    );
+    let _plugin = HttpPlugin::start_at(&address, op("say"), echo);
+    let client = ready(&server);
+    assert_eq!(
+        client.call("say", json!({"args": [1]})).result(),
+        json!([1])
+    );
+    let output = server.output();
+    assert!(output.contains("cannot be reached"), "{output}");
+    assert!(output.contains("Connection refused"), "{output}");
+}
+
+#[test]
+fn a_bad_registration_is_refused_as_a_whole_with_its_reasons() {
+    let address = lasting_address();
+    let bad = json!({"op": [{"name": "fine"}, {"name": 5}],
+        "timer": [{"name": "t", "spec": "when it rains"}],
+        "handler": [{"name": "pubsub", "methods": ["GET"]}]});
+    let plugin = HttpPlugin::start_at(&address, bad, echo);
+    let server = server(&plugin, &[]);
+    let client = Client::anonymous(&server);
+    let output = eventually("it was refused", || {
+        let output = server.output();
+        (output.matches("registration refused").count() >= 3).then_some(output)
+    });
+    for reason in [
+        "op: name should be a string",
+        "the path /pubsub belongs to the server",
+        "timer \"t\": expected 5 or 6 fields",
+    ] {
+        assert!(output.contains(reason), "{reason}: {output}");
+    }
+    assert_eq!(
+        client.call("fine", json!({})).code(),
+        117,
+        "nobody knows it"
+    );
+    assert_eq!(client.call("schema:fetch", json!({})).code(), 118);
+    // Mended, it is taken, and nothing had to be restarted.
+    drop(plugin);
+    let _plugin = HttpPlugin::start_at(&address, op("fine"), echo);
+    let client = ready(&server);
+    assert_eq!(
+        client.call("fine", json!({"args": [1]})).result(),
+        json!([1])
+    );
+}
+
+#[test]
+fn a_plugin_that_comes_back_is_initialised_again() {
+    let address = lasting_address();
+    let plugin = HttpPlugin::start_at(&address, op("old"), echo);
+    let server = server(&plugin, &[]);
+    let client = ready(&server);
+    assert_eq!(
+        client.call("old", json!({"args": [1]})).result(),
+        json!([1])
+    );
+    drop(plugin);
+    let answer = client.call("old", json!({}));
+    assert_eq!((answer.status, answer.code()), (500, 10000));
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(message.contains("refused"), "{message}");
+    let plugin = HttpPlugin::start_at(&address, op("new"), echo);
+    eventually("the new points count", || {
+        let answer = client.call("new", json!({"args": [2]}));
+        (answer.json()["result"] == json!([2])).then_some(())
+    });
+    eventually("the old ones do not", || {
+        let answer = client.call("old", json!({"args": [2]}));
+        (answer.json()["result"] != json!([2])).then_some(())
+    });
+    assert!(plugin.names("event").contains(&"server-ready".to_owned()));
+}
+
+#[test]
+fn a_plugin_that_is_killed_during_a_call_fails_that_call() {
+    let plugin = HttpPlugin::start(op("wait"), |_| Reaction::Hang);
+    let server = server(&plugin, &[]);
+    let client = ready(&server);
+    let waiting = call(&client, "wait", json!({}));
+    plugin.await_request("wait");
+    drop(plugin);
+    let answer = waiting.join().unwrap();
+    assert_eq!((answer.status, answer.code()), (500, 10000));
+    ready(&server);
+}
+
+#[test]
+fn answers_that_are_none_are_errors() {
+    let plugin = HttpPlugin::start(
+        json!({"op": [{"name": "text"}, {"name": "large"}, {"name": "empty"}, {"name": "gone"},
+            {"name": "both"}]}),
+        |request| match request["name"].as_str().unwrap() {
+            "text" => Reaction::Text(200, "<html>".to_owned()),
+            "large" => Reaction::Text(200, format!("{{\"result\":\"{}\"}}", "x".repeat(5000))),
+            "empty" => Reaction::Json(json!({})),
+            "both" => Reaction::Text(
+                400,
+                r#"{"error":{"code":108,"message":"no"},"result":1}"#.to_owned(),
+            ),
+            _ => Reaction::HangUp,
+        },
+    );
+    let server = server(&plugin, &[("PLUGIN_MAX_MESSAGE", "4096")]);
+    let client = ready(&server);
+    let error = |name: &str| {
+        let answer = client.call(name, json!({}));
+        let error = answer.json()["error"].clone();
+        (
+            answer.status,
+            answer.code(),
+            error["message"].as_str().unwrap().to_owned(),
+        )
+    };
+    let (status, code, message) = error("text");
+    assert_eq!((status, code), (500, 10000));
+    assert!(
+        message.starts_with("Failed to parse plugin response: "),
+        "{message}"
+    );
+    let (status, code, message) = error("large");
+    assert_eq!((status, code), (500, 10000));
+    assert_eq!(
+        message,
+        "Failed to parse plugin response: more than 4096 bytes"
+    );
+    assert_eq!(error("empty").1, 10000);
+    assert_eq!(error("gone").1, 10000);
+    assert_eq!(
+        error("both"),
+        (400, 108, "no".to_owned()),
+        "the status does not count"
+    );
+}
+
+#[test]
+fn a_client_that_is_told_122_or_leaves_ends_the_request() {
+    let plugin = HttpPlugin::start(op("wait"), |_| Reaction::Hang);
+    let server = server(&plugin, &[("RESPONSE_TIMEOUT", "1")]);
+    let client = ready(&server);
+    let answer = client.call("wait", json!({}));
+    assert_eq!((answer.status, answer.code()), (503, 122));
+    eventually("the server hung up", || {
+        (plugin.num_hung_up_on() == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_plugin_over_http_does_not_connect_by_itself() {
+    let plugin = HttpPlugin::start(op("say"), echo);
+    let server = server(&plugin, &[]);
+    ready(&server);
+    let mut worker = Worker::connect(&server);
+    worker.send(json!({"type": "hello", "plugin": "TEST", "generation": 99}));
+    assert_eq!(worker.expect_close(), 4003);
+}
+
+#[test]
+fn a_drained_server_waits_for_what_runs() {
+    let plugin = HttpPlugin::start(op("slow"), |_| {
+        std::thread::park_timeout(Duration::from_millis(500));
+        Reaction::result(json!("done"))
+    });
+    let mut server = server(&plugin, &[]);
+    let client = ready(&server);
+    let waiting = call(&client, "slow", json!({}));
+    plugin.await_request("slow");
+    assert!(server.terminate().success());
+    assert_eq!(waiting.join().unwrap().result(), "done");
+}
