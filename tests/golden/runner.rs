@@ -35,6 +35,9 @@ fn default_profile() -> String {
 #[serde(deny_unknown_fields)]
 pub struct Difference {
     pub scenario: String,
+    /// For plugins: the only way of reaching them over which it differs.
+    #[serde(default)]
+    pub over: Option<String>,
     /// Why; the same reason has its row in the documentation.
     #[serde(rename = "why")]
     _why: String,

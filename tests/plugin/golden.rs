@@ -1,8 +1,8 @@
 //! What v1 sent to a plugin and made of its answers, held against this server.
 //!
-//! The transcripts were taken over v1's http transport. Steps in which the plugin answers with
-//! something that is no envelope of the socket, or hangs up, are left out: `failures` has what
-//! becomes of those here.
+//! The transcripts were taken over v1's http transport, and are played over http and over the
+//! WebSocket. Over the latter, steps in which the plugin answers with something that is no envelope,
+//! or hangs up, are left out: `failures` has what becomes of those here.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::server;
+use super::http_plugin::{HttpPlugin, Reaction};
 use super::worker::Worker;
+use super::{http, server};
 use crate::golden::matching::{Variables, compare};
 use crate::golden::runner::{self, Difference, Scenario, Witness};
 use crate::support::eventually;
+use crate::support::server::TestServer;
 
 /// A request that the plugin is to receive, and how it answers.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,6 +30,13 @@ struct Exchange {
 struct Reply {
     json: Option<Json>,
     record: Option<RecordReply>,
+    /// A body that is no envelope.
+    text: Option<String>,
+    /// The HTTP status, which does not count.
+    status: Option<u16>,
+    /// The connection ends without an answer.
+    #[serde(default)]
+    close: bool,
     #[serde(default)]
     delay_ms: u64,
 }
@@ -38,6 +47,22 @@ struct RecordReply {
     merge: serde_json::Map<String, Json>,
     #[serde(default)]
     remove: Vec<String>,
+}
+
+impl Reply {
+    /// Returns the envelope that answers a request.
+    fn envelope(&self, request: &Json) -> Json {
+        let Some(record) = &self.record else {
+            return self.json.clone().unwrap_or(json!({"result": null}));
+        };
+        let mut answer = request["param"]["record"].clone();
+        let fields = answer.as_object_mut().unwrap();
+        for name in &record.remove {
+            fields.remove(name);
+        }
+        fields.extend(record.merge.clone());
+        json!({"result": answer})
+    }
 }
 
 /// What the plugin is to do in the step that is played, and what it was asked.
@@ -53,6 +78,10 @@ struct Script {
 impl Script {
     /// Notes a request and returns the answer that it should get.
     fn take(&mut self, request: &Json) -> Reply {
+        // The plugin has a timer, too, which runs when it runs.
+        if request["kind"] == "timer" {
+            return Reply::default();
+        }
         let envelope = envelope(request);
         // What failed is delivered again, which v1 never did.
         if request["kind"] == "hook" && !self.hooks.insert(envelope.to_string()) {
@@ -82,7 +111,26 @@ fn envelope(request: &Json) -> Json {
 }
 
 /// The plugin, as a witness of the scenario.
-struct Plugin(Arc<Mutex<Script>>);
+struct Plugin {
+    script: Arc<Mutex<Script>>,
+    way: Way,
+}
+
+/// How the plugin is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Socket,
+    Http,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Http => "http",
+        }
+    }
+}
 
 impl Witness for Plugin {
     fn before(&mut self, step: &Json, ours: Option<&Json>) -> bool {
@@ -96,11 +144,11 @@ impl Witness for Plugin {
                 .iter()
                 .any(|member| reply.get(*member).is_some())
         };
-        if replies.clone().any(is_of_http) {
+        if self.way == Way::Socket && replies.clone().any(is_of_http) {
             return false;
         }
         let exchanges: Vec<Exchange> = serde_json::from_value(exchanges).unwrap();
-        let mut script = self.0.lock().unwrap();
+        let mut script = self.script.lock().unwrap();
         script.is_played = vec![false; exchanges.len()];
         script.exchanges = exchanges;
         script.seen.clear();
@@ -108,14 +156,14 @@ impl Witness for Plugin {
     }
 
     fn after(&mut self, variables: &Variables) -> Result<(), String> {
-        let wanted = self.0.lock().unwrap().exchanges.len();
+        let wanted = self.script.lock().unwrap().exchanges.len();
         // Asynchronous hooks and events come when they come; too few are a difference below.
         let mut patience = 200;
         eventually("the plugin was asked", || {
             patience -= 1;
-            (self.0.lock().unwrap().seen.len() >= wanted || patience == 0).then_some(())
+            (self.script.lock().unwrap().seen.len() >= wanted || patience == 0).then_some(())
         });
-        let script = self.0.lock().unwrap();
+        let script = self.script.lock().unwrap();
         let mut seen = script.seen.clone();
         let mut wrong = Vec::new();
         for exchange in &script.exchanges {
@@ -158,34 +206,70 @@ fn react(script: &Mutex<Script>, worker: &mut Worker, message: &Json) {
     }
     let reply = script.lock().unwrap().take(message);
     std::thread::park_timeout(Duration::from_millis(reply.delay_ms));
-    if let Some(record) = reply.record {
-        let mut answer = message["param"]["record"].clone();
-        let fields = answer.as_object_mut().unwrap();
-        for name in record.remove {
-            fields.remove(&name);
-        }
-        fields.extend(record.merge);
-        worker.answer(message, &answer);
-    } else {
-        let mut response = reply.json.unwrap_or(json!({"result": null}));
-        response["type"] = json!("response");
-        response["id"] = message["id"].clone();
-        worker.send(response);
-    }
+    let mut response = reply.envelope(message);
+    response["type"] = json!("response");
+    response["id"] = message["id"].clone();
+    worker.send(response);
 }
 
+fn react_to_post(script: &Mutex<Script>, points: &Json, request: &Json) -> Reaction {
+    match (request["kind"].as_str(), request["name"].as_str()) {
+        (Some("event"), Some("init")) => return Reaction::result(points.clone()),
+        // Who hung up is initialised again.
+        (Some("event"), Some(name)) if name != "schema-changed" => {
+            return Reaction::result(Json::Null);
+        }
+        _ => {}
+    }
+    let reply = script.lock().unwrap().take(request);
+    std::thread::park_timeout(Duration::from_millis(reply.delay_ms));
+    if reply.close {
+        return Reaction::HangUp;
+    }
+    let text = reply.text.clone();
+    let text = text.unwrap_or_else(|| reply.envelope(request).to_string());
+    Reaction::Text(reply.status.unwrap_or(200), text)
+}
+
+/// Plays a file over both ways.
 fn replay(file: &str, text: &str) {
     let recorded: Json =
         serde_json::from_str(include_str!("../golden/plugin/registration.json")).unwrap();
+    let points = recorded["registration"].clone();
+    let secret = ("CUSTOM_TOKEN_SECRET", "ssosecret");
+    let script = Arc::new(Mutex::new(Script::default()));
+
+    let server = server(&[secret]);
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    worker.hears_of_schema = true;
+    let asked = Arc::clone(&script);
+    let _serving = worker.serve(move |worker, message| react(&asked, worker, message));
+    replay_over(Way::Socket, (file, text), &server, &script);
+
+    let script = Arc::new(Mutex::new(Script::default()));
+    let asked = Arc::clone(&script);
+    let react = move |request: &Json| react_to_post(&asked, &points, request);
+    let plugin = HttpPlugin::start_raw("127.0.0.1:0", react);
+    let server = http::server(&plugin, &[secret]);
+    http::ready(&server);
+    eventually("the start is over", || {
+        plugin
+            .names("event")
+            .contains(&"server-ready".to_owned())
+            .then_some(())
+    });
+    replay_over(Way::Http, (file, text), &server, &script);
+}
+
+fn replay_over(
+    way: Way,
+    (file, text): (&str, &str),
+    server: &TestServer,
+    script: &Arc<Mutex<Script>>,
+) {
     let scenarios: Vec<Scenario> = serde_json::from_str(text).unwrap();
     let differences: Vec<Difference> =
         serde_json::from_str(include_str!("../golden/plugin/differences.json")).unwrap();
-    let server = server(&[("CUSTOM_TOKEN_SECRET", "ssosecret")]);
-    let mut worker = Worker::ready(&server, &json!({}), &recorded["registration"]);
-    worker.hears_of_schema = true;
-    let script = Arc::new(Mutex::new(Script::default()));
-    let asked = Arc::clone(&script);
-    let _serving = worker.serve(move |worker, message| react(&asked, worker, message));
     let mut failures = Vec::new();
     let scenarios: Vec<_> = scenarios
         .into_iter()
@@ -194,14 +278,23 @@ fn replay(file: &str, text: &str) {
     let total = scenarios.len();
     for scenario in scenarios {
         let name = scenario.name.clone();
-        let difference = differences.iter().find(|it| it.scenario == name);
-        let mut plugin = Plugin(Arc::clone(&script));
-        if let Err(why) = runner::run_witnessed(&scenario, difference, &server, &mut plugin) {
+        let difference = differences.iter().find(|it| {
+            let is_here = it.over.as_deref().is_none_or(|over| over == way.name());
+            it.scenario == name && is_here
+        });
+        let mut plugin = Plugin {
+            script: Arc::clone(script),
+            way,
+        };
+        if let Err(why) = runner::run_witnessed(&scenario, difference, server, &mut plugin) {
             failures.push(format!("{name}: {why}"));
         }
     }
     let passed = total - failures.len();
-    println!("{file}: {passed} of {total} scenarios passed");
+    println!(
+        "{file} over {}: {passed} of {total} scenarios passed",
+        way.name()
+    );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
