@@ -33,7 +33,7 @@ use skytrail_schema::id::RecordId;
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::asset::{Files, OpenError};
@@ -107,6 +107,8 @@ pub struct Application {
     http: ServerHandle,
     arbiters: [Arbiter; 3],
     ending: CancellationToken,
+    /// Keeps the database of plugins that have none.
+    database: Option<DropGuard>,
     /// Where it listens.
     pub address: std::net::SocketAddr,
     /// The keys in use.
@@ -134,7 +136,10 @@ impl Application {
         let bound = server::bind(listen).map_err(io(&format!("cannot listen on {listen}")));
         let (socket, address) = bound?;
         // Addresses of files say where this server really is.
-        let config = &config.listening_at(address);
+        let mut config = config.listening_at(address);
+        let database = crate::plugin::open_database(&mut config).await;
+        let database = database.map_err(io("the plugins' database cannot listen"))?;
+        let config = &config;
         let (store, snapshot) = ready_store(config, &opened).await?;
         let store = Arc::new(store);
         let stored = (Arc::clone(&store), snapshot);
@@ -143,7 +148,10 @@ impl Application {
             // Not left to the end of the process: the file's checksums have to be written.
             let _ = store.close().await;
         }
-        started
+        started.map(|application| Self {
+            database,
+            ..application
+        })
     }
 
     async fn with_store(
@@ -336,6 +344,7 @@ impl Application {
             http,
             arbiters,
             ending,
+            database: None,
             address,
             keys,
         })
@@ -375,6 +384,7 @@ impl Application {
         .await;
         self.store.stop_keeping();
         self.ending.cancel();
+        drop(self.database);
         step("tasks end", spawn::join_all()).await;
         self.records.stop();
         let projector = self.projector;

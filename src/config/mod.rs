@@ -60,6 +60,9 @@ pub struct Config {
     pub plugin: PluginLimits,
     /// The database that plugins are told of, which is not the server's. `PLUGIN_DATABASE_URL`.
     pub plugin_database: Option<Secret>,
+    /// Where the server has a database with nothing in it, for plugins of v1, when they are told of no
+    /// other. `PLUGIN_NULL_DATABASE`, default `127.0.0.1:0`; `off` for none.
+    pub null_database: Option<SocketAddr>,
     /// Scheduled tasks.
     pub timers: Timers,
     /// The log and the record store.
@@ -194,6 +197,7 @@ impl Config {
             custom_token_secret: reader.secret("CUSTOM_TOKEN_SECRET"),
             audit: audit::read(&mut reader),
             plugin_database: reader.secret("PLUGIN_DATABASE_URL"),
+            null_database: plugins::read_null_database(&mut reader),
             plugins: plugins::read(&mut reader, plugin.zmq_timeout),
             plugin,
             timers: timers::read(&mut reader),

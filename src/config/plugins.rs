@@ -1,6 +1,7 @@
 //! Which plugins there are, and how each is reached.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use skytrail_actors::plugin::{TransportKind, protocol};
@@ -129,6 +130,19 @@ fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
             PluginTransport::WebSocket
         }
     }
+}
+
+/// Reads where the database is that has nothing in it.
+pub(super) fn read_null_database(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let text = reader.text("PLUGIN_NULL_DATABASE", "127.0.0.1:0");
+    if text == "off" {
+        return None;
+    }
+    let address = text.parse().ok();
+    if address.is_none() {
+        reader.refuse("PLUGIN_NULL_DATABASE", &text, "127.0.0.1:PORT, or off");
+    }
+    address
 }
 
 fn read_window(reader: &mut Reader<'_>, name: &str, default: u64) -> u64 {

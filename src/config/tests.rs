@@ -1,6 +1,7 @@
 //! Reading settings: defaults, precedence, mistakes.
 
 use super::*;
+use crate::plugin::zmq::Endpoint;
 
 fn read(values: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
     let values = values
@@ -245,7 +246,7 @@ fn plugins_are_told_apart_by_their_transports() {
         },
         PluginTransport::Zmq {
             name: "d".to_owned(),
-            bind: "tcp://*:5555".to_owned(),
+            bind: Endpoint::parse("tcp://*:5555").unwrap(),
         },
     ];
     assert_eq!(transports, expected);

@@ -10,6 +10,7 @@
 
 mod exec;
 mod http;
+mod null_database;
 mod session;
 mod supervisor;
 mod transport;
@@ -19,9 +20,10 @@ use std::sync::Arc;
 
 use actix::ArbiterHandle;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::{Config, Plugin, PluginTransport};
+use crate::config::{Config, Plugin, PluginTransport, Secret};
+use null_database::NullDatabase;
 use transport::Transport;
 
 /// Why a plugin's transport cannot be made.
@@ -30,6 +32,27 @@ use transport::Transport;
 pub struct TransportError {
     plugin: String,
     why: String,
+}
+
+/// Opens the database with nothing in it, if a plugin may need it, and notes in the configuration
+/// where it is. It ends with the guard.
+///
+/// # Errors
+/// Its address cannot be had.
+pub async fn open_database(config: &mut Config) -> std::io::Result<Option<DropGuard>> {
+    let mut transports = config.plugins.iter().map(|plugin| &plugin.transport);
+    let is_wanted = transports.any(|transport| *transport != PluginTransport::WebSocket);
+    let Some(address) = config.null_database else {
+        return Ok(None);
+    };
+    if !is_wanted || config.plugin_database.is_some() {
+        return Ok(None);
+    }
+    let database = NullDatabase::bind(address).await?;
+    config.plugin_database = Some(Secret::new(database.url()));
+    let ending = CancellationToken::new();
+    database.serve(ending.clone());
+    Ok(Some(ending.drop_guard()))
 }
 
 /// Begins to reach the plugins that do not connect by themselves, on an arbiter and until the end.

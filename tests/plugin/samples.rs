@@ -53,7 +53,6 @@ impl Sample {
 
     fn python_over_exec() -> Self {
         let here = lasting_address();
-        let database = NullDatabase::start();
         let arguments = format!(
             "demo_plugin.py,--masterkey,{MASTER_KEY},--skygear-endpoint,http://{here},\
              --appname,myapp,--serve-static-assets"
@@ -67,7 +66,6 @@ impl Sample {
                 set_up(".venv/bin/py-skygear").to_str().unwrap(),
             ),
             ("DEMO_ARGS", &arguments),
-            ("PLUGIN_DATABASE_URL", &database.url),
         ]);
         // The runtime wants its plugin where it is started; until it is there, it fails, and is
         // tried again.
@@ -79,7 +77,7 @@ impl Sample {
         std::fs::copy(sample.join("demo_plugin.py"), plugin).unwrap();
         Self {
             remembers: false,
-            ..Self::new(server, vec![database.program])
+            ..Self::new(server, Vec::new())
         }
     }
 
