@@ -1,7 +1,6 @@
 //! The samples on the published runtimes of v1, unmodified: every point that they have, exercised
 //! by clients and observed from outside.
 
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,10 +33,10 @@ impl Sample {
     }
 
     fn python_over_http() -> Self {
-        let (here, place) = (lasting_address(), lasting_address());
-        let database = NullDatabase::start();
+        let (here, place, database) = (lasting_address(), lasting_address(), lasting_address());
+        let database_url = format!("postgresql://plugin:none@{database}/none");
         let plugin = Program::start(
-            runtime(&here, &database.url)
+            runtime(&here, &database_url)
                 .args(["--http", "--http-addr", &place, "--serve-static-assets"])
                 .arg("demo_plugin.py"),
         );
@@ -47,8 +46,9 @@ impl Sample {
             ("PLUGINS", "DEMO"),
             ("DEMO_TRANSPORT", "http"),
             ("DEMO_PATH", &url),
+            ("PLUGIN_NULL_DATABASE", &database),
         ]);
-        Self::new(server, vec![plugin, database.program])
+        Self::new(server, vec![plugin])
     }
 
     fn python_over_exec() -> Self {
@@ -122,26 +122,6 @@ pub fn runtime(server: &str, database_url: &str) -> Command {
         .env("SKYGEAR_ENDPOINT", format!("http://{server}"))
         .env("DATABASE_URL", database_url);
     command
-}
-
-/// The database that the Python runtime's hooks ask for, with nothing in it.
-pub struct NullDatabase {
-    pub url: String,
-    pub program: Program,
-}
-
-impl NullDatabase {
-    pub fn start() -> Self {
-        let address = lasting_address();
-        let (host, port) = address.split_once(':').unwrap();
-        let script = repository("tests/python/null_database.py");
-        let program = Program::start(python().arg(script).args([host, port]));
-        eventually("the database listens", || TcpStream::connect(&address).ok());
-        Self {
-            url: format!("postgresql://plugin@{address}/none"),
-            program,
-        }
-    }
 }
 
 /// Exercises every point of a sample.
