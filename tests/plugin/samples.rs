@@ -69,7 +69,7 @@ impl Sample {
         ]);
         // The runtime wants its plugin where it is started; until it is there, it fails, and is
         // tried again.
-        let sample = repository("tests/python/plugin");
+        let sample = repository("tests/samples");
         let assets = server.folder().join("assets");
         std::fs::create_dir(&assets).unwrap();
         std::fs::copy(sample.join("assets/demo.css"), assets.join("demo.css")).unwrap();
@@ -115,7 +115,7 @@ pub fn runtime(server: &str, database_url: &str) -> Command {
     let mut command = python();
     command
         .arg(set_up(".venv/bin/py-skygear"))
-        .current_dir(repository("tests/python/plugin"))
+        .current_dir(repository("tests/samples"))
         .env("APP_NAME", "myapp")
         .env("API_KEY", API_KEY)
         .env("MASTER_KEY", MASTER_KEY)
@@ -249,7 +249,7 @@ fn handlers(sample: &Sample, ada: &Client) {
     let me = ask("GET", "/demo/me", ada.token.as_ref(), None);
     assert_eq!((me.status, me.json()), (200, json!({"user_id": ada.user})));
 
-    let file = std::fs::read(repository("tests/python/plugin/assets/demo.css")).unwrap();
+    let file = std::fs::read(repository("tests/samples/assets/demo.css")).unwrap();
     let asset = ask("GET", "/static/demo/demo.css", None, None);
     assert_eq!((asset.status, asset.bytes), (200, file));
 }
