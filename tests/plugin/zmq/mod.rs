@@ -1,10 +1,11 @@
 //! Transport zmq from outside: the real server, workers that do what the test says.
 //!
 //! Workers connect over a socket in the file system, whose address the test can choose; the
-//! published runtime connects over TCP (`plugin/samples`).
+//! published runtime connects over TCP (`sample`).
 
 mod calls;
 mod failures;
+mod sample;
 mod worker;
 
 use std::path::PathBuf;
