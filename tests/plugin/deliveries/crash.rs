@@ -115,7 +115,9 @@ fn killed_again_and_again_the_server_delivers_every_save() {
         worker = Some(arrive(&server, &hello, &told(&json!({}))));
         // Every other time the plugin dies, too, as soon as it is back.
         if cycle % 2 == 0 {
-            worker.take().map(Worker::die);
+            if let Some(worker) = worker.take() {
+                worker.die();
+            }
             let here = client.at(&server);
             here.save(
                 "note/away",

@@ -232,7 +232,7 @@ fn a_hook_need_not_catch_up_with_everything() {
     let state = await_consumer(&server, "it has caught up", |it| it["lag"] == 0);
     assert_eq!(state["skipped"], 5);
     ada.save("note/1", json!({"n": 3}));
-    let mut names = vec![next_delivery(&mut worker), next_delivery(&mut worker)];
+    let mut names = [next_delivery(&mut worker), next_delivery(&mut worker)];
     names.sort_by_key(|it| it["name"].to_string());
     assert_eq!((number(&names[0]), number(&names[1])), (3, 3));
 }
