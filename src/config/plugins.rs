@@ -61,20 +61,26 @@ impl PluginTransport {
 pub(super) fn read(reader: &mut Reader<'_>, zmq_timeout: Duration) -> Vec<Plugin> {
     let names = reader.text("PLUGINS", "");
     let mut plugins: Vec<Plugin> = Vec::new();
+    let mut brokers = HashSet::new();
     for name in names.split(',').filter(|name| !name.is_empty()) {
         if plugins.iter().any(|known| known.name == name) {
             reader.refuse("PLUGINS", &names, "each plugin once");
             continue;
         }
-        let plugin = read_plugin(reader, name, zmq_timeout);
+        let plugin = read_plugin(reader, name, zmq_timeout, &mut brokers);
         plugins.push(plugin);
     }
     refuse_doubles(reader, &plugins);
     plugins
 }
 
-fn read_plugin(reader: &mut Reader<'_>, name: &str, zmq_timeout: Duration) -> Plugin {
-    let transport = read_transport(reader, name);
+fn read_plugin(
+    reader: &mut Reader<'_>,
+    name: &str,
+    zmq_timeout: Duration,
+    brokers: &mut HashSet<String>,
+) -> Plugin {
+    let transport = read_transport(reader, name, brokers);
     let default = match transport {
         PluginTransport::Zmq { .. } => zmq_timeout,
         _ => Duration::from_secs(30),
@@ -87,7 +93,11 @@ fn read_plugin(reader: &mut Reader<'_>, name: &str, zmq_timeout: Duration) -> Pl
     }
 }
 
-fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
+fn read_transport(
+    reader: &mut Reader<'_>,
+    name: &str,
+    brokers: &mut HashSet<String>,
+) -> PluginTransport {
     let setting = |what: &str| format!("{name}_{what}");
     let kind = reader.text(&setting("TRANSPORT"), "websocket");
     let split = |args: String| -> Vec<String> {
@@ -115,6 +125,8 @@ fn read_transport(reader: &mut Reader<'_>, name: &str) -> PluginTransport {
             let broker = reader.text(&setting("PATH"), "");
             if broker.is_empty() {
                 reader.refuse(&setting("PATH"), "", "a name for the plugin's broker");
+            } else if !brokers.insert(broker.clone()) {
+                reader.refuse(&setting("PATH"), &broker, "a name that no other plugin has");
             }
             let args = reader.text(&setting("ARGS"), "");
             let first = split(args.clone()).into_iter().next().unwrap_or_default();
@@ -149,17 +161,13 @@ fn read_window(reader: &mut Reader<'_>, name: &str, default: u64) -> u64 {
     reader.number(&format!("{name}_WINDOW"), default, 1..=MAX_WINDOW)
 }
 
-/// Two plugins with one broker, or one address, would take each other's workers.
+/// Two plugins with one address would take each other's workers.
 fn refuse_doubles(reader: &mut Reader<'_>, plugins: &[Plugin]) {
-    let (mut brokers, mut addresses) = (HashSet::new(), HashSet::new());
+    let mut addresses = HashSet::new();
     for plugin in plugins {
-        let PluginTransport::Zmq { name, bind } = &plugin.transport else {
+        let PluginTransport::Zmq { bind, .. } = &plugin.transport else {
             continue;
         };
-        if !brokers.insert(name) {
-            let setting = format!("{}_PATH", plugin.name);
-            reader.refuse(&setting, name, "a name that no other plugin has");
-        }
         // Each gets a port of its own.
         let is_any = bind.to_string().ends_with(":0");
         if !is_any && !addresses.insert(bind) {

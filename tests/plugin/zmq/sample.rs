@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::plugin::http::ready;
-use crate::plugin::samples::{NullDatabase, Sample, exercise, runtime};
+use crate::plugin::samples::{Sample, exercise, runtime};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::program::Program;
@@ -16,7 +16,7 @@ use crate::support::server::{TestServer, lasting_address};
 struct Place {
     server: String,
     workers: String,
-    database: NullDatabase,
+    database: String,
 }
 
 impl Place {
@@ -24,13 +24,14 @@ impl Place {
         Self {
             server: lasting_address(),
             workers: format!("tcp://{}", lasting_address()),
-            database: NullDatabase::start(),
+            database: lasting_address(),
         }
     }
 
     fn start_plugin(&self) -> Program {
+        let database_url = format!("postgresql://plugin:none@{}/none", self.database);
         Program::start(
-            runtime(&self.server, &self.database.url)
+            runtime(&self.server, &database_url)
                 .env("SKYGEAR_ADDRESS", &self.workers)
                 .args(["--serve-static-assets", "demo_plugin.py"]),
         )
@@ -43,6 +44,7 @@ impl Place {
             ("DEMO_TRANSPORT", "zmq"),
             ("DEMO_PATH", "demo"),
             ("DEMO_ARGS", &self.workers),
+            ("PLUGIN_NULL_DATABASE", &self.database),
         ])
     }
 }
@@ -63,7 +65,7 @@ fn the_python_sample_runs_over_zmq() {
     let place = Place::new();
     let plugin = place.start_plugin();
     let server = place.start_server();
-    exercise(&Sample::new(server, vec![plugin, place.database.program]));
+    exercise(&Sample::new(server, vec![plugin]));
 }
 
 #[test]
