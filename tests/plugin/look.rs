@@ -88,8 +88,12 @@ fn who_waits_for_calls_is_told_when_one_comes() {
     let server = server(&[]);
     let mut worker = ready(&server);
     let master = Client::master(&server);
-    let known = master.call("plugin:calls", json!({})).result();
-    let last = known.as_array().unwrap().last().unwrap()["number"].clone();
+    // The last of a start.
+    let last = eventually("the server is said to be ready", || {
+        let known = master.call("plugin:calls", json!({})).result();
+        let last = known.as_array().unwrap().last().unwrap().clone();
+        (last["name"] == "server-ready").then(|| last["number"].clone())
+    });
     let waiting = super::call(
         &master,
         "plugin:calls",
