@@ -374,8 +374,8 @@ impl Entry {
                 wire.insert(name.into(), value.clone().into());
             }
         }
-        if self.public {
-            wire.insert("public".into(), true.into());
+        if self.public || wire.len() == 1 {
+            wire.insert("public".into(), self.public.into());
         }
         wire.into()
     }

@@ -130,8 +130,10 @@ impl AccessEntry {
         {
             object.insert("user_id".into(), user.as_str().into());
         }
-        if self.public {
-            object.insert("public".into(), true.into());
+        // Who names nobody says so: an entry without anybody is refused when it is sent back.
+        let names_nobody = object.len() == 1;
+        if self.public || names_nobody {
+            object.insert("public".into(), self.public.into());
         }
         Json::Object(object)
     }
