@@ -122,16 +122,14 @@ impl Worker {
         self.answer(&event, &Json::Null);
     }
 
-    /// Sends a message with its number.
+    /// Sends a message with its number. That the server is gone shows when something is awaited.
     pub fn send(&mut self, mut message: Json) {
         let kind = message["type"].as_str().unwrap().to_owned();
         if !matches!(kind.as_str(), "hello" | "ping" | "pong") {
             self.seq += 1;
             message["seq"] = json!(self.seq);
         }
-        self.socket
-            .send(Message::text(message.to_string()))
-            .unwrap();
+        self.send_raw(Message::text(message.to_string()));
     }
 
     /// Sends a frame as it is; the server may have hung up.

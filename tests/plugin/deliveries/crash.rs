@@ -70,11 +70,8 @@ fn write(client: &Client, counter: &AtomicI64, is_over: &AtomicBool) -> BTreeMap
 /// Acknowledges a delivery; now and then not at once, so that some are under way at any time.
 fn react(heard: &Mutex<Heard>, worker: &mut Worker, message: &Json) {
     if message["kind"] == "hook" {
-        let mut heard = heard.lock().unwrap();
-        heard.hear(message);
-        let is_slow = heard.by_record.len().is_multiple_of(3);
-        drop(heard);
-        if is_slow {
+        heard.lock().unwrap().hear(message);
+        if number(message) % 3 == 0 {
             std::thread::park_timeout(Duration::from_millis(2));
         }
     }
