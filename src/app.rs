@@ -106,6 +106,8 @@ pub struct Application {
     audit: Arc<AuditTrail>,
     http: ServerHandle,
     arbiters: [Arbiter; 3],
+    /// Cancelled when the stop begins.
+    stopping: CancellationToken,
     ending: CancellationToken,
     /// Keeps the database of plugins that have none.
     database: Option<DropGuard>,
@@ -293,6 +295,7 @@ impl Application {
             audit: Arc::clone(&audit),
         };
         let custom_tokens = config.custom_token_secret.as_ref();
+        let stopping = CancellationToken::new();
         let services = Arc::new(Services {
             records: Arc::clone(&records) as _,
             accounts,
@@ -314,6 +317,7 @@ impl Application {
             health: Arc::new(health),
             door,
             running: running.clone(),
+            stopping: stopping.clone(),
         });
         let door = PluginDoor {
             broker: broker.clone(),
@@ -343,6 +347,7 @@ impl Application {
             audit,
             http,
             arbiters,
+            stopping,
             ending,
             database: None,
             address,
@@ -359,6 +364,7 @@ impl Application {
     /// checkpoint. Each step has a deadline; what is not done then is in the log and done at the
     /// next start.
     pub async fn stop(self) {
+        self.stopping.cancel();
         let (broker, running, http) = (self.broker, self.running, self.http);
         let after_hooks = self.after_hooks;
         let quiet = after_hooks.clone();

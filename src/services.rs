@@ -13,6 +13,7 @@ use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::record::service::RecordService;
 use skytrail_actors::task::Tasks;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::asset::Files;
@@ -64,6 +65,8 @@ pub struct Services {
     pub door: Arc<DoorCounters>,
     /// The requests under way, so that a shutdown can wait for them.
     pub running: TaskTracker,
+    /// Cancelled when the server begins to stop: what goes on without end ends.
+    pub stopping: CancellationToken,
 }
 
 /// Settings that actions need.

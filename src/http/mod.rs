@@ -23,4 +23,5 @@ pub mod remote;
 pub mod reply;
 pub mod router;
 pub mod server;
+pub mod sse;
 pub mod trace;
