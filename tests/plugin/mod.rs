@@ -15,6 +15,7 @@ pub mod http_plugin;
 mod lambdas;
 mod look;
 mod providers;
+mod resume;
 pub mod samples;
 mod start;
 mod tasks;

@@ -9,6 +9,8 @@ use serde_json::{Value as Json, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::HandshakeError;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
 use crate::support::server::{MASTER_KEY, TestServer};
@@ -23,6 +25,12 @@ pub type Refused = (u16, Json);
 pub struct Worker {
     socket: WebSocket<TcpStream>,
     seq: u64,
+    /// The highest number that it has received.
+    received: u64,
+    /// What it has sent that was not acknowledged.
+    sent: Vec<(u64, String)>,
+    /// Its session and the secret.
+    claim: Json,
     /// Whether the test wants to see `schema-changed`, which comes whenever it comes.
     pub hears_of_schema: bool,
 }
@@ -55,6 +63,9 @@ impl Worker {
             Ok((socket, _)) => Ok(Self {
                 socket,
                 seq: 0,
+                received: 0,
+                sent: Vec::new(),
+                claim: Json::Null,
                 hears_of_schema: false,
             }),
             Err(HandshakeError::Failure(Error::Http(response))) => {
@@ -83,8 +94,52 @@ impl Worker {
             hello[name] = value.clone();
         }
         worker.send(hello);
-        worker.expect("welcome");
+        let welcome = worker.expect("welcome");
+        worker.claim = json!({"session": welcome["session"], "secret": welcome["secret"]});
         worker
+    }
+
+    /// Connects anew and claims its session; says whether it goes on. Then it sends again what the
+    /// server has not received.
+    pub fn come_back(&mut self, server: &TestServer) -> bool {
+        let mut fresh = Self::connect(server);
+        let mut claim = self.claim.clone();
+        claim["received"] = json!(self.received);
+        fresh.send(
+            json!({"type": "hello", "plugin": "TEST", "features": ["resume"], "resume": claim}),
+        );
+        let welcome = fresh.expect("welcome");
+        std::mem::swap(&mut self.socket, &mut fresh.socket);
+        let is_resumed = welcome["resumed"] == true;
+        if is_resumed {
+            let received = welcome["received"].as_u64().unwrap();
+            for (_, text) in self.sent.iter().filter(|(seq, _)| *seq > received) {
+                self.socket.send(Message::text(text.clone())).unwrap();
+            }
+        } else {
+            (self.seq, self.received) = (0, 0);
+            self.sent.clear();
+        }
+        is_resumed
+    }
+
+    /// Its connection breaks; what was on its way is lost.
+    pub fn break_link(&mut self) {
+        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Sends a message that does not arrive.
+    pub fn lose(&mut self, message: Json) {
+        self.numbered(message);
+    }
+
+    /// Says that it is done.
+    pub fn say_goodbye(mut self) {
+        let done = CloseFrame {
+            code: CloseCode::Normal,
+            reason: "done".into(),
+        };
+        self.socket.close(Some(done)).unwrap();
     }
 
     /// Connects, registers, and is made ready as the server's only plugin.
@@ -123,13 +178,22 @@ impl Worker {
     }
 
     /// Sends a message with its number. That the server is gone shows when something is awaited.
-    pub fn send(&mut self, mut message: Json) {
+    pub fn send(&mut self, message: Json) {
+        let text = self.numbered(message);
+        let _ = self.socket.send(Message::text(text));
+    }
+
+    fn numbered(&mut self, mut message: Json) -> String {
         let kind = message["type"].as_str().unwrap().to_owned();
+        if kind != "hello" {
+            message["ack"] = json!(self.received);
+        }
         if !matches!(kind.as_str(), "hello" | "ping" | "pong") {
             self.seq += 1;
             message["seq"] = json!(self.seq);
+            self.sent.push((self.seq, message.to_string()));
         }
-        self.send_raw(Message::text(message.to_string()));
+        message.to_string()
     }
 
     /// Sends a frame as it is; the server may have hung up.
@@ -167,6 +231,9 @@ impl Worker {
             match self.socket.read() {
                 Ok(Message::Text(text)) => {
                     let message: Json = serde_json::from_str(&text).unwrap();
+                    self.received = message["seq"].as_u64().unwrap_or(self.received);
+                    let ack = message["ack"].as_u64().unwrap_or_default();
+                    self.sent.retain(|(seq, _)| *seq > ack);
                     if message["type"] == "ping" {
                         self.send(json!({"type": "pong"}));
                     } else if message["name"] == "schema-changed" && !self.hears_of_schema {
