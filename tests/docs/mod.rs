@@ -133,3 +133,30 @@ fn records_can_be_copied_for_their_owners() {
     let body = json!({"record_type": "note", "count": true, "limit": 0});
     assert_eq!(master.call("record:query", body).json()["info"]["count"], 1);
 }
+
+/// The table of failures in docs/PLUGIN-PROTOCOL.md names tests that there are.
+#[test]
+fn every_failure_of_the_plugin_protocol_is_a_test() {
+    const PAGE: &str = include_str!("../../docs/PLUGIN-PROTOCOL.md");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (_, table) = PAGE.split_once("## What goes wrong").unwrap();
+    let mut rows = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap();
+        let words: Vec<&str> = cell.split('`').collect();
+        let [_, file, _, name, _] = words[..] else {
+            panic!("names no file and test: {line}");
+        };
+        let path = if file.contains("sdks/") {
+            root.join(file)
+        } else {
+            root.join("tests/plugin").join(file)
+        };
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let is_there =
+            text.contains(&format!("fn {name}()")) || text.contains(&format!("def test_{name}("));
+        assert!(is_there, "{file} has no test {name}");
+        rows += 1;
+    }
+    assert!(rows > 30);
+}

@@ -14,6 +14,8 @@ mod http;
 pub mod http_plugin;
 mod lambdas;
 mod look;
+mod lost;
+mod oddities;
 mod providers;
 mod resume;
 pub mod samples;
@@ -26,8 +28,8 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value as Json, json};
 
-use crate::support::client::{Answer, Client};
-use crate::support::server::TestServer;
+use crate::support::client::{Answer, Client, send};
+use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Starts a server that waits for plugin `TEST`.
 fn server(settings: &[(&str, &str)]) -> TestServer {
@@ -59,6 +61,14 @@ fn two_ready(server: &TestServer, test: &Json, other: &Json) -> (worker::Worker,
         }
     }
     (first, second)
+}
+
+/// What the server says of its first plugin.
+fn plugin_state(server: &TestServer) -> Json {
+    let url = format!("{}/_/health", server.base_url);
+    let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+    let states = send("GET", &url, &[key], None).unwrap().json();
+    states["plugins"]["plugins"][0].clone()
 }
 
 /// Calls an action on a thread of its own.

@@ -99,8 +99,8 @@ struct Player {
     cancelled: HashSet<String>,
     /// Requests it had before its window shrank; they may exceed the new one.
     allowed: usize,
-    /// Its connection is broken: what it sends waits until it comes back.
-    is_away: bool,
+    /// Since when its connection is broken: what it sends waits until it comes back.
+    away_since: Option<Instant>,
     /// How many replies each of its calls got.
     replies: HashMap<String, usize>,
 }
@@ -119,6 +119,8 @@ struct Game {
     /// How often each call was carried out, and how many replies it got.
     done: HashMap<String, usize>,
     replies: HashMap<String, usize>,
+    /// How many answers came that nobody asked for.
+    num_strays: u64,
     /// Whether any session has come to its end.
     is_anything_lost: bool,
 }
@@ -149,6 +151,7 @@ impl Game {
             num_calls: 0,
             done: HashMap::new(),
             replies: HashMap::new(),
+            num_strays: 0,
             is_anything_lost: false,
             world,
             players,
@@ -173,13 +176,15 @@ impl Game {
                 self.players[worker].answer(request, 1).await;
             }
             Step::AnswerTwice { worker, request } => {
+                self.num_strays += u64::from(!self.players[worker].pending.is_empty());
                 self.players[worker].answer(request, 2).await;
             }
             Step::Babble { worker } => {
+                self.num_strays += 1;
                 let stray = json!({"type": "response", "id": "r0", "result": 0});
                 self.players[worker].send(stray).await;
             }
-            Step::Window { worker, .. } if self.players[worker].is_away => {}
+            Step::Window { worker, .. } if self.players[worker].is_away() => {}
             Step::Window { worker, size } => {
                 let player = &mut self.players[worker];
                 player.allowed = player.pending.len();
@@ -228,11 +233,11 @@ impl Game {
 
     async fn break_link(&mut self, index: usize, read: usize) {
         let player = &mut self.players[index];
-        if player.is_away {
+        if player.is_away() {
             return;
         }
         let requests = player.read(read).await;
-        player.is_away = true;
+        player.away_since = Some(Instant::now());
         player.worker.break_link().await;
         self.note(requests);
     }
@@ -240,9 +245,21 @@ impl Game {
     async fn come_back(&mut self, index: usize) {
         let player = &mut self.players[index];
         let hello = json!({"window": player.window});
+        let old = player.worker.old_link();
         let welcome = player.worker.come_back(&self.world, hello).await;
-        player.is_away = false;
+        let away_since = player.away_since.take();
+        if away_since.is_none() {
+            // What the old connection still says is nobody's.
+            let answer = match player.pending.first() {
+                Some(request) => request["id"].clone(),
+                None => json!("r0"),
+            };
+            let word = json!({"type": "response", "id": answer, "result": "over the old one"});
+            old.linger(word).await;
+        }
         if welcome["resumed"] != true {
+            let was_away = away_since.map(|since| since.elapsed());
+            assert!(was_away >= Some(RESUME), "not resumed after {was_away:?}");
             self.is_anything_lost = true;
             player.forget();
             player.worker.register(points()).await;
@@ -298,7 +315,7 @@ impl Game {
         self.serve_calls();
         self.world.quiet().await;
         for index in 0..self.players.len() {
-            if self.players[index].is_away {
+            if self.players[index].is_away() {
                 continue;
             }
             let requests = self.players[index].read(usize::MAX).await;
@@ -330,7 +347,7 @@ impl Game {
     /// Lets everything come to its end.
     async fn finish(mut self) {
         for index in 0..self.players.len() {
-            if self.players[index].is_away {
+            if self.players[index].is_away() {
                 self.come_back(index).await;
             }
         }
@@ -365,6 +382,9 @@ impl Game {
         self.look().await;
         let state = self.world.broker.state().await.unwrap();
         assert_eq!((state.in_flight, state.plugins[0].queued), (0, 0));
+        if !self.is_anything_lost {
+            assert_eq!(state.plugins[0].figures.stray, self.num_strays);
+        }
         for worker in &state.plugins[0].workers {
             assert_eq!(worker.in_use, 0);
         }
@@ -396,7 +416,7 @@ impl Player {
             pending: Vec::new(),
             cancelled: HashSet::new(),
             allowed: 0,
-            is_away: false,
+            away_since: None,
             replies: HashMap::new(),
         }
     }
@@ -408,9 +428,13 @@ impl Player {
         self.cancelled.clear();
     }
 
+    fn is_away(&self) -> bool {
+        self.away_since.is_some()
+    }
+
     /// Sends a message, or lets it wait for the connection.
     async fn send(&mut self, message: Json) {
-        if self.is_away {
+        if self.is_away() {
             self.worker.lose(message);
         } else {
             self.worker.send(message).await;

@@ -200,7 +200,7 @@ pub(crate) struct Worker {
     sent: Vec<(u64, String)>,
     /// Its session and the secret.
     claim: Json,
-    /// Whether it sends again what the server says that it has received.
+    /// Whether it sends again all that it had not been told of, whatever `welcome` says.
     pub(crate) is_careless: bool,
 }
 
@@ -236,6 +236,14 @@ impl Worker {
         while self.receiver.next().now_or_never().flatten().is_some() {}
     }
 
+    /// Returns its present connection, to be used when it has come back over another.
+    pub(crate) fn old_link(&self) -> OldLink {
+        OldLink {
+            address: self.address.clone(),
+            seq: self.seq,
+        }
+    }
+
     /// Connects again and claims its session; sends again what the server has not received.
     pub(crate) async fn come_back(&mut self, world: &World, more: Json) -> Json {
         let fresh = world.connect();
@@ -246,14 +254,16 @@ impl Worker {
         for (name, value) in more.as_object().unwrap() {
             hello[name] = value.clone();
         }
+        // `welcome` acknowledges what was received.
+        let unconfirmed = self.sent.clone();
         self.say_hello(hello).await;
         let welcome = self.expect("welcome").await;
         if welcome["resumed"] == true {
             let received = welcome["received"].as_u64().unwrap();
-            self.sent
-                .retain(|(seq, _)| self.is_careless || *seq > received);
-            for (_, text) in self.sent.clone() {
-                self.send_text(&text).await;
+            for (seq, text) in unconfirmed {
+                if self.is_careless || seq > received {
+                    self.send_text(&text).await;
+                }
             }
         } else {
             (self.seq, self.received) = (0, 0);
@@ -416,6 +426,23 @@ impl Worker {
     pub(crate) async fn refuse(&mut self, request: &Json, error: Json) {
         self.send(json!({"type": "response", "id": request["id"], "error": error}))
             .await;
+    }
+}
+
+/// A connection that its worker has left for another.
+pub(crate) struct OldLink {
+    address: Addr<PluginConnection>,
+    seq: u64,
+}
+
+impl OldLink {
+    /// Says what would be the session's next word, and ends. A stopped actor hears nothing of it.
+    pub(crate) async fn linger(self, mut message: Json) {
+        message["seq"] = json!(self.seq + 1);
+        let frame = TransportEvent::Frame(protocol::parse(&message.to_string()));
+        for event in [frame, TransportEvent::Closed] {
+            let _ = self.address.send(FromTransport(event)).await;
+        }
     }
 }
 

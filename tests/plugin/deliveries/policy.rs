@@ -256,3 +256,42 @@ fn a_hook_that_is_added_later_starts_at_the_end() {
     assert_eq!(number(&first), 2);
     worker.answer(&first, &Json::Null);
 }
+
+/// Returns the library that lets a process see another time, if this machine has it.
+fn faketime() -> Option<String> {
+    let folders = std::fs::read_dir("/usr/lib").unwrap();
+    let libraries =
+        folders.map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"));
+    let mut found = libraries.filter(|library| library.exists());
+    Some(found.next()?.to_string_lossy().into_owned())
+}
+
+#[test]
+fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
+    let Some(faketime) = faketime() else {
+        println!("skipped: faketime is not installed");
+        return;
+    };
+    let mut server = server(&[]);
+    let points = told(&json!({}));
+    come_and_go(&server, &points);
+    let ada = Client::signed_up(&server, "ada");
+    for n in 0..3 {
+        ada.save(&format!("note/{n}"), json!({"n": n}));
+    }
+    server.terminate();
+    // Eight days later: clocks only, no timer is any longer.
+    server.restart_with(&[
+        ("LD_PRELOAD", &faketime),
+        ("FAKETIME", "+8d"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let mut worker = arrive(&server, &json!({}), &points);
+    ada.at(&server).save("note/9", json!({"n": 9}));
+    let only = next_delivery(&mut worker);
+    assert_eq!(number(&only), 9);
+    worker.answer(&only, &Json::Null);
+    let state = await_consumer(&server, "it has caught up", |it| it["lag"] == 0);
+    assert_eq!(state["skipped"], 3);
+    assert_eq!(state["dead_letters"], 0);
+}
