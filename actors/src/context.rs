@@ -29,8 +29,9 @@ pub struct RequestContext {
     pub ancestors: Vec<Uuid>,
     /// How deep in calls of calls this is; 0 for a client's request.
     pub depth: u32,
-    /// The plugin's call that this is, if it is one.
-    pub via: Option<Via>,
+    /// The plugins' calls that it came through, the outermost first; the last is this one, if it is
+    /// one.
+    pub via: Vec<Via>,
     /// When the client stops waiting; plugins get no longer than that.
     pub deadline: Option<Instant>,
     /// Whether anything may still be stored.
@@ -81,7 +82,7 @@ impl RequestContext {
             plugin: None,
             ancestors: Vec::new(),
             depth: 0,
-            via: None,
+            via: Vec::new(),
             deadline: None,
             storing: Storing::default(),
         }

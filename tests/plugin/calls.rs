@@ -2,8 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::server;
 use super::worker::Worker;
+use super::{call, server, two_ready};
 use crate::support::client::Client;
 
 /// Asks over the worker's connection; returns status and body.
@@ -85,4 +85,38 @@ fn a_call_within_a_request_keeps_its_id_and_its_time() {
     assert_eq!(worker.expect("reply")["body"], json!({"result": "inner"}));
     worker.answer(&outer, &json!("outer"));
     assert_eq!(asked.join().unwrap().result(), "outer");
+}
+
+#[test]
+fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
+    let server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let points = json!({"op": [{"name": "a"}, {"name": "c"}]});
+    let (mut first, mut other) = two_ready(&server, &points, &json!({"op": [{"name": "b"}]}));
+    let asked = call(&Client::anonymous(&server), "a", json!({}));
+    let outer = first.expect_request("a");
+    // More of the plugin's workers, all of them idle.
+    let mut idle: Vec<_> = (0..3).map(|_| Worker::rejoin(&server, &points)).collect();
+    let ask = |worker: &mut Worker, parent: &Json, name: &str| {
+        let payload = json!({"action": name});
+        let id = format!("calls-{name}");
+        let parent = &parent["id"];
+        worker.send(json!({"type": "call", "id": id, "parent": parent, "payload": payload}));
+    };
+    ask(&mut first, &outer, "b");
+    let between = other.expect_request("b");
+    assert!(between.get("parent").is_none(), "{between}");
+    ask(&mut other, &between, "c");
+    let inner = first.expect_request("c");
+    // Its own call, and not the other plugin's.
+    assert_eq!(inner["parent"], "calls-b");
+    first.answer(&inner, &json!("inner"));
+    assert_eq!(other.expect("reply")["body"]["result"], "inner");
+    other.answer(&between, &json!("between"));
+    assert_eq!(first.expect("reply")["body"]["result"], "between");
+    first.answer(&outer, &json!("outer"));
+    assert_eq!(asked.join().unwrap().result(), "outer");
+    for idle in &mut idle {
+        let next = idle.next(std::time::Duration::from_millis(50));
+        assert!(matches!(next, super::worker::Seen::Nothing), "{next:?}");
+    }
 }

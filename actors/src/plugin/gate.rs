@@ -78,8 +78,8 @@ pub struct Lineage {
     pub depth: u32,
     /// The request that it all began with.
     pub request_id: Option<Uuid>,
-    /// The worker's call that it came through, if it did.
-    pub via: Option<Via>,
+    /// The workers' calls that it came through, the outermost first.
+    pub via: Vec<Via>,
 }
 
 impl Lineage {

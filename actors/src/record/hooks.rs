@@ -85,7 +85,7 @@ fn forget(plugins: &Arc<dyn PluginGate>, mut request: PluginRequest) {
     let plugins = Arc::clone(plugins);
     request.deadline = None;
     // Nobody waits for it, so it waits for its turn like everyone else.
-    request.lineage.via = None;
+    request.lineage.via.clear();
     if let Some(context) = &mut request.context {
         context.request_id = None;
         context.request_tag = "";

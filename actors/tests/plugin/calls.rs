@@ -30,7 +30,7 @@ async fn a_call_is_answered_with_status_and_body() {
     assert_eq!(&*got.call.plugin, "P");
     assert_eq!(got.call.payload, payload("me"));
     assert_eq!(got.call.lineage.depth, 1);
-    assert!(got.call.lineage.via.is_none());
+    assert!(got.call.lineage.via.is_empty());
     got.reply
         .send(ApiReply {
             status: 401,
@@ -58,7 +58,7 @@ async fn a_nested_request_goes_back_to_the_worker_beyond_its_window() {
         ancestors: vec![save],
         depth: 0,
         request_id: Some(request_id),
-        via: None,
+        via: Vec::new(),
     };
     // Fill both, so that a request that waits for a window would wait for ever.
     let asked = [world.ask(outer.clone()), world.ask(outer)];

@@ -145,8 +145,8 @@ fn the_worker_that_was_heard_last_is_asked_and_a_busy_one_is_not() {
     assert_eq!(asked.join().unwrap().result(), "second");
 }
 
-#[test]
-fn two_plugins_have_their_own_workers() {
+/// Starts a server with a second plugin `OTHER`, and a worker of each that is ready.
+fn two_plugins(points: &Json, others: &Json) -> (World, Worker, Worker, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other");
     let address = format!("ipc://{}", path.display());
@@ -160,11 +160,12 @@ fn two_plugins_have_their_own_workers() {
     await_listener(&path);
     // The same identity at both: it means nothing beyond its socket.
     let (mut worker, mut other) = (world.worker("w"), Worker::ready(&path, "w"));
+    let others = others.clone();
     let initialising = std::thread::spawn(move || {
-        other.initialise(&ops(&["b"]));
+        other.initialise(&others);
         other
     });
-    worker.initialise(&ops(&["a"]));
+    worker.initialise(points);
     let mut other = initialising.join().unwrap();
     worker.serve_event("before-plugins-ready");
     other.serve_event("before-plugins-ready");
@@ -172,6 +173,12 @@ fn two_plugins_have_their_own_workers() {
         worker.serve_event(event);
         other.serve_event(event);
     }
+    (world, worker, other, folder)
+}
+
+#[test]
+fn two_plugins_have_their_own_workers() {
+    let (world, mut worker, mut other, _folder) = two_plugins(&ops(&["a"]), &ops(&["b"]));
     let client = Client::anonymous(&world.server);
     let asked = call(&client, "a", json!({}));
     let outer = worker.expect_request("a");
@@ -224,6 +231,29 @@ fn the_server_says_why_it_cannot_listen_for_workers() {
     }
     let said = server.try_restart().unwrap_err();
     assert!(said.contains("OTHER_PATH"), "{said}");
+}
+
+#[test]
+fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
+    let (world, mut worker, mut other, _folder) = two_plugins(&ops(&["a", "c"]), &ops(&["b"]));
+    let asked = call(&Client::anonymous(&world.server), "a", json!({}));
+    let outer = worker.expect_request("a");
+    // The one that was heard last, and would be asked by anybody else.
+    let mut idle = world.worker("idle");
+    idle.expect_beat();
+    worker.call(&outer, &json!({"action": "b"}));
+    let between = other.expect_request("b");
+    other.call(&between, &json!({"action": "c"}));
+    let inner = worker.expect_request("c");
+    // On its own stack, one further than its call.
+    assert_eq!((&inner.id, inner.bounce), (&outer.id, 2));
+    worker.answer(&inner, &json!("inner"));
+    assert_eq!(other.expect_reply().body["result"], "inner");
+    other.answer(&between, &json!("between"));
+    assert_eq!(worker.expect_reply().body["result"], "between");
+    worker.answer(&outer, &json!("outer"));
+    assert_eq!(asked.join().unwrap().result(), "outer");
+    idle.expect_peace(Duration::from_millis(100));
 }
 
 #[test]

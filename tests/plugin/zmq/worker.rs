@@ -18,6 +18,9 @@ pub const SHUTDOWN: u8 = 3;
 const REQUEST: u8 = 4;
 const RESPONSE: u8 = 5;
 
+/// The events of a registration.
+const INITIALISED: [&str; 3] = ["before-config", "init", "after-config"];
+
 /// A DEALER's connection.
 pub struct Worker {
     stream: BufReader<UnixStream>,
@@ -289,18 +292,36 @@ impl Worker {
 
     /// Registers, and is made ready as the server's only plugin.
     pub fn register(&mut self, points: &Json) {
-        self.initialise(points);
-        self.serve_event("before-plugins-ready");
-        self.serve_event("after-plugins-ready");
-        self.serve_event("server-ready");
+        let prepared = [
+            "before-plugins-ready",
+            "after-plugins-ready",
+            "server-ready",
+        ];
+        self.serve_events(&[INITIALISED.as_slice(), &prepared].concat(), points);
     }
 
     /// Registers.
     pub fn initialise(&mut self, points: &Json) {
-        self.serve_event("before-config");
-        let init = self.expect_request("init");
-        self.answer(&init, points);
-        self.serve_event("after-config");
+        self.serve_events(&INITIALISED, points);
+    }
+
+    /// Is told of events in their order. On a busy machine the test may say for so long nothing
+    /// that the server takes its worker for gone: then all begins anew.
+    fn serve_events(&mut self, names: &[&str], points: &Json) {
+        let mut left = names.iter();
+        while left.len() > 0 {
+            let event = match self.next_but_beats() {
+                Seen::Request(event) => event,
+                other => panic!("expected an event, saw {other:?}"),
+            };
+            if event.body["name"] == names[0] {
+                left = names.iter();
+            }
+            let name = left.next().unwrap();
+            assert_eq!(event.body["name"], *name);
+            let is_init = *name == "init";
+            self.answer(&event, if is_init { points } else { &Json::Null });
+        }
     }
 
     /// Dies as a killed process does.

@@ -11,7 +11,7 @@
 //! 4. [`Schedule::cursor`] says at any time what is over and what is not.
 //!
 //! What a delivery itself has caused need not wait for it: a hook may save its own record, and be
-//! told of that before it answers.
+//! told of that before it answers. What is before an urgent event of the same record is as urgent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub(super) struct Start {
     pub(super) attempt: u32,
     /// Whether the consumer is still catching up with the past.
     pub(super) is_catching_up: bool,
+    /// An urgent event that waits for this one.
+    pub(super) hurried_by: Option<u64>,
 }
 
 /// What becomes of a task that failed.
@@ -99,6 +101,8 @@ struct Entry {
     tasks: Vec<Task>,
     is_held: bool,
     is_urgent: bool,
+    /// An urgent event of the record that comes after this one.
+    hurried_by: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -371,9 +375,29 @@ impl Schedule {
             tasks,
             is_held: arrival.is_held,
             is_urgent: arrival.is_urgent,
+            hurried_by: None,
         };
+        let is_urgent = entry.is_urgent;
         self.entries.insert(position, entry);
+        if is_urgent {
+            self.hurry(position);
+        }
         self.enlist(position);
+    }
+
+    /// Makes what an urgent event waits for as urgent as itself.
+    fn hurry(&mut self, by: u64) {
+        let record = self.entries.get(&by).map(|entry| &entry.record);
+        let Some(queue) = record.and_then(|record| self.queues.get(record)) else {
+            return;
+        };
+        let before: Vec<u64> = queue.positions.range(..by).copied().collect();
+        for position in before {
+            if let Some(entry) = self.entries.get_mut(&position) {
+                entry.hurried_by.get_or_insert(by);
+            }
+            self.enlist(position);
+        }
     }
 
     /// Lets the synchronous hooks of an event run whose turn it was not yet.
@@ -432,6 +456,7 @@ impl Schedule {
             hook: Arc::clone(&task.hook),
             attempt: task.attempts,
             is_catching_up,
+            hurried_by: entry.hurried_by,
         };
         if let Some(queue) = self.queues.get_mut(&entry.record)
             && !queue.running.contains(&id.position)
@@ -597,7 +622,7 @@ impl Schedule {
         for (hook, task) in entry.tasks.iter().enumerate() {
             if task.state == State::Ready && (is_sync_free || !task.is_sync) {
                 let id = TaskId { position, hook };
-                if entry.is_urgent && task.is_sync {
+                if entry.hurried_by.is_some() || (entry.is_urgent && task.is_sync) {
                     self.urgent.insert(id);
                 } else {
                     self.ready.insert(id);

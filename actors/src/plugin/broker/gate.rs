@@ -195,9 +195,10 @@ impl PluginBroker {
             name: request.name,
             param: written(&request.param)?,
             context: request.context,
-            lane: match request.lineage.via {
-                Some(_) => Lane::Nested,
-                None => Lane::Window,
+            lane: if request.lineage.via.is_empty() {
+                Lane::Window
+            } else {
+                Lane::Nested
             },
             lineage: request.lineage,
             arrived: Instant::now(),

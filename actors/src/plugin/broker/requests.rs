@@ -25,15 +25,15 @@ impl Plugins {
         self.enqueue(index, job, ctx);
     }
 
-    /// Sends a nested request at once: to the worker whose call caused it, if that is this
-    /// plugin's, else to the one with the most room.
+    /// Sends a nested request at once: to the worker of this plugin that waits for it, if one does,
+    /// else to the one with the most room. Between the two may be calls of other plugins.
     fn ask_nested(&mut self, index: usize, job: Box<Job>, ctx: &mut Context<Self>) {
         let stage = self.serving_stage();
         let Some(plugin) = self.plugins.get(index) else {
             return;
         };
-        let via = job.lineage.via.as_ref().map(|via| via.worker);
-        let own = via.and_then(|id| plugin.worker_with(id, job.kind, &job.name));
+        let mut waiting = job.lineage.via.iter().rev();
+        let own = waiting.find_map(|via| plugin.worker_with(via.worker, job.kind, &job.name));
         let own = own.map(|worker| worker.id);
         match own.or_else(|| plugin.pick_any(stage)) {
             Some(worker) => {

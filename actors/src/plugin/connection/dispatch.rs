@@ -84,7 +84,7 @@ impl PluginConnection {
 
     fn send_request(&mut self, job: &Job) -> Result<(), ApiError> {
         let rest = job.deadline.saturating_duration_since(Instant::now());
-        let via = job.lineage.via.as_ref();
+        let via = &job.lineage.via;
         let request = ServerMessage::Request(RequestMessage {
             id: &id_of(job.ticket),
             timeout_ms: to_millis(rest).max(1),
@@ -94,10 +94,11 @@ impl PluginConnection {
             context: job.context.as_ref(),
             // Other workers' ids would mean nothing to this one.
             parent: via
-                .filter(|via| via.worker == self.id)
+                .iter()
+                .rfind(|via| via.worker == self.id)
                 .map(|via| &*via.call),
             // What was set going by itself is nested in nothing.
-            depth: via.map_or(0, |_| job.lineage.depth),
+            depth: if via.is_empty() { 0 } else { job.lineage.depth },
             delivery: job
                 .delivery
                 .as_ref()
@@ -202,14 +203,12 @@ impl PluginConnection {
             };
             return (lineage, own);
         };
-        let lineage = Lineage {
-            depth: parent.lineage.depth + 1,
-            via: Some(Via {
-                worker: self.id,
-                call: Arc::clone(id),
-            }),
-            ..parent.lineage.clone()
-        };
+        let mut lineage = parent.lineage.clone();
+        lineage.depth += 1;
+        lineage.via.push(Via {
+            worker: self.id,
+            call: Arc::clone(id),
+        });
         (lineage, own.min(parent.deadline))
     }
 

@@ -17,7 +17,9 @@ use crate::delivery::after::ledger::DeadLetter;
 use crate::delivery::after::occasion::{self, Occasion};
 use crate::delivery::after::parts::CourierParts;
 use crate::delivery::after::schedule::{Start, Verdict};
-use crate::plugin::{CatchUp, DeliveryNote, Hook, PluginRequest, Points, Presence, Undelivered};
+use crate::plugin::{
+    CatchUp, DeliveryNote, Hook, PluginRequest, Points, Presence, Undelivered, Via,
+};
 use crate::record::hooks;
 
 /// Asynchronous hooks get so many times the plugin's limit: 60 s by default, as in v1.
@@ -35,6 +37,8 @@ struct Attempt {
     /// Who attends the event, and whether he waits for this attempt.
     attendance: Option<Arc<Attendance>>,
     is_awaited: bool,
+    /// The calls of those who wait for what is behind it.
+    hurry: Vec<Via>,
     /// Up to here is the past that is being caught up with.
     past: u64,
     epoch: u64,
@@ -85,12 +89,14 @@ impl Errand {
         let now = self.now();
         while let Some(start) = self.schedule.next(now, window) {
             let guest = self.guests.get(&start.task.position);
+            let hurried = start.hurried_by.and_then(|by| self.guests.get(&by));
             let attempt = Attempt {
                 parts: Arc::clone(&self.parts),
                 points: Arc::clone(&self.points),
                 limit: self.presence.limit,
                 attendance: guest.map(|guest| Arc::clone(&guest.attendance)),
                 is_awaited: guest.is_some_and(|guest| guest.answer.is_some()),
+                hurry: hurried.map_or_else(Vec::new, |guest| guest.attendance.context.via.clone()),
                 past: if start.is_catching_up {
                     self.schedule.past()
                 } else {
@@ -264,8 +270,9 @@ impl Attempt {
         };
         let mut lineage = lineage_of(&commit, attendance);
         if hook.is_async || !self.is_awaited {
-            // Nobody waits for it, so it waits for its turn like everyone else.
-            lineage.via = None;
+            // Nobody waits for it, so it waits for its turn like everyone else; unless what somebody
+            // waits for is behind it.
+            lineage.via.clone_from(&self.hurry);
         }
         let context = match attendance {
             Some(attendance) => context_of_request(attendance, hook.is_async),

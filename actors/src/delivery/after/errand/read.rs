@@ -192,7 +192,7 @@ impl Errand {
                 let context = &attendance.context;
                 arrival.causes.clone_from(&context.ancestors);
                 // Plugins that prepare wait for each other, and for nobody else.
-                let is_waited_for = context.via.is_some() || !self.presence.is_ready;
+                let is_waited_for = !context.via.is_empty() || !self.presence.is_ready;
                 arrival.is_urgent = seat.is_some() && is_waited_for;
                 let num_left = arrival.hooks.iter().filter(|(_, is_sync)| *is_sync).count();
                 let guest = Guest {

@@ -132,6 +132,34 @@ fn a_hook_may_be_told_of_what_it_caused_itself() {
 }
 
 #[test]
+fn what_an_urgent_event_waits_for_is_as_urgent() {
+    let mut schedule = schedule();
+    for (position, of) in [(1, 0), (2, 1), (3, 0)] {
+        schedule.load(arrival(position, of, &[("s", true), ("a", false)]));
+    }
+    // Nothing fits, as before the plugin is ready.
+    assert!(started(&mut schedule, SECOND, 0).is_empty());
+    let mut urgent = arrival(4, 0, &[("s", true)]);
+    urgent.is_urgent = true;
+    schedule.load(urgent);
+    for position in [1, 3] {
+        for hook in 0..2 {
+            let start = schedule.next(SECOND, 0).unwrap();
+            assert_eq!(
+                (start.task, start.hurried_by),
+                (task(position, hook), Some(4))
+            );
+            schedule.finish(start.task);
+        }
+    }
+    assert_eq!(started(&mut schedule, SECOND, 0), [(4, "s".to_owned())]);
+    schedule.finish(task(4, 0));
+    // The other record's waits as it did.
+    assert!(started(&mut schedule, SECOND, 0).is_empty());
+    assert_eq!(started(&mut schedule, SECOND, 9).len(), 2);
+}
+
+#[test]
 fn what_is_held_waits_for_its_turn() {
     let mut schedule = schedule();
     let mut held = arrival(1, 0, &[("s", true), ("a", false)]);

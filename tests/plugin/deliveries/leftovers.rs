@@ -1,0 +1,63 @@
+//! What was left over from before may be in the way of what somebody waits for.
+
+use super::*;
+use crate::plugin::call;
+
+/// Leaves a delivery of `note/1` open: the plugin was away when it was saved.
+fn leave_one_over(server: &TestServer, points: &Json) {
+    come_and_go(server, points);
+    let saved = Client::master(server).call(
+        "record:save",
+        json!({"records": [{"_id": "note/1", "n": 1}]}),
+    );
+    assert_eq!(saved.result()[0]["code"], 118);
+}
+
+/// Answers the next two deliveries, which are of the first and of the second save.
+fn serve_both(worker: &mut Worker) {
+    for n in [1, 2] {
+        let delivery = next_delivery(worker);
+        assert_eq!(number(&delivery), n);
+        worker.answer_record(&delivery, &json!({}));
+    }
+}
+
+#[test]
+fn a_start_waits_for_no_delivery_that_waits_for_the_start() {
+    let mut server = server(&[]);
+    let points = json!({"hook": [hook("note", "afterSave")]});
+    leave_one_over(&server, &points);
+    server.kill();
+    server.restart();
+    let mut worker = Worker::greet(&server, &json!({}));
+    worker.register(&points);
+    let event = worker.expect_request("before-plugins-ready");
+    // As v1's plugins do here: they bring their records up to date.
+    let body = json!({"records": [{"_id": "note/1", "n": 2}], "_from_plugin": true});
+    let saving = call(&Client::master(&server), "record:save", body);
+    serve_both(&mut worker);
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 2);
+    worker.answer(&event, &Json::Null);
+    worker.expect("ready");
+}
+
+#[test]
+fn what_a_nested_save_waits_for_comes_beyond_the_window() {
+    let server = server(&[]);
+    let points = json!({"hook": [hook("note", "afterSave")], "op": [{"name": "a"}]});
+    leave_one_over(&server, &points);
+    let mut worker = arrive(&server, &json!({"window": 1}), &points);
+    let refused = next_delivery(&mut worker);
+    worker.refuse(&refused, &json!({"code": 108, "message": "later"}));
+    // Before it is told again, a lambda takes the only place, and saves the same record.
+    let asked = call(&Client::master(&server), "a", json!({}));
+    let request = worker.expect_request("a");
+    let payload = json!({"action": "record:save", "records": [{"_id": "note/1", "n": 2}]});
+    let id = request["id"].clone();
+    worker.send(json!({"type": "call", "id": "c1", "parent": id, "payload": payload}));
+    serve_both(&mut worker);
+    let reply = worker.expect("reply");
+    assert_eq!(reply["body"]["result"][0]["n"], 2, "{reply}");
+    worker.answer(&request, &json!("done"));
+    assert_eq!(asked.join().unwrap().result(), "done");
+}
