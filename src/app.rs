@@ -256,12 +256,19 @@ impl Application {
             Arc::clone(&subscriptions),
         );
         let devices = Arc::new(devices);
-        spawn::spawn_named("forget devices", forget_devices(Arc::clone(&devices)));
+        let is_slave = config.timers.is_slave;
+        // Notices, too, are another server's then: it has the hubs.
+        let noticed = if is_slave {
+            Arc::new(Subscriptions::new(Vec::new()))
+        } else {
+            spawn::spawn_named("forget devices", forget_devices(Arc::clone(&devices)));
+            subscriptions
+        };
         let delivery = DeliveryParts {
             log: Arc::clone(&log) as _,
             tail: notices_tail,
             applied: env.applied.clone(),
-            consumer: Notices::new(env, subscriptions, internal_hub.clone()),
+            consumer: Notices::new(env, noticed, internal_hub.clone()),
         };
         let notices = Delivery::start_in_arbiter(&background.handle(), |_| Delivery::new(delivery));
         let task_parts = TaskParts {
@@ -325,7 +332,12 @@ impl Application {
             keys: keys.clone(),
         };
         let api = Arc::clone(&door.api);
-        let routes: server::Routes = Arc::new(move |config| plugin::configure(&door, config));
+        let routes: server::Routes = Arc::new(move |config| {
+            plugin::configure(&door, config);
+            if !is_slave {
+                server::hubs(config);
+            }
+        });
         let door = (socket, &config.http);
         let server = server::listen(services, routes, door, STEP_DEADLINE);
         let address = config.http.listen;

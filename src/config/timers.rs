@@ -14,7 +14,7 @@ pub struct Timers {
     /// How old a due run may be that was missed and is made up for; zero for none, as in v1.
     /// `TIMER_CATCH_UP` in seconds, default 60.
     pub catch_up: Duration,
-    /// Whether another server runs the tasks. `SLAVE`, default off.
+    /// Whether another server runs the tasks, has the hubs and sends the notices. `SLAVE`, default off.
     pub is_slave: bool,
 }
 

@@ -62,8 +62,6 @@ pub fn listen(
             .route("/_/health", web::get().to(health::health))
             .route("/_/metrics", web::get().to(metrics::metrics))
             .configure(files::configure)
-            .service(hub_route("/pubsub", false))
-            .service(hub_route("/_/pubsub", true))
             .default_service(web::route().to(router::route))
     };
     let server = HttpServer::new(build)
@@ -81,6 +79,13 @@ pub fn listen(
         .shutdown_timeout(shutdown.as_secs())
         .listen(socket.into())?;
     Ok(server.run())
+}
+
+/// Adds the hubs.
+pub fn hubs(config: &mut web::ServiceConfig) {
+    config
+        .service(hub_route("/pubsub", false))
+        .service(hub_route("/_/pubsub", true));
 }
 
 fn hub_route(path: &'static str, is_internal: bool) -> actix_web::Resource {

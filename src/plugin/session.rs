@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix::Addr;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -41,6 +42,9 @@ pub(super) struct Parts {
     /// Whether the plugin has had `before-config` since it last registered: it gets that once,
     /// however often `init` is tried.
     pub(super) greeted: Arc<AtomicBool>,
+    /// Why the plugin was not reached the last time, if it was not: what is no news is not logged
+    /// as a warning.
+    pub(super) absence: Arc<Mutex<Option<String>>>,
     pub(super) events: mpsc::Sender<Event>,
     /// Told of what [`Event::Back`] tells, for a supervisor that follows another session by now.
     pub(super) back: Arc<Notify>,
@@ -216,6 +220,7 @@ impl Session {
         self.running.remove(&envelope.id);
         let outcome = match answer {
             Answer::Given(outcome) => {
+                *self.parts.absence.lock() = None;
                 if is_greeting(&envelope) {
                     self.parts.greeted.store(true, Ordering::Relaxed);
                 }
@@ -242,7 +247,12 @@ impl Session {
 
     async fn note_absence(&mut self, envelope: &Envelope, why: &str) {
         let (plugin, name) = (&self.parts.plugin, &envelope.name);
-        tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
+        let before = self.parts.absence.lock().replace(why.to_owned());
+        if before.as_deref() == Some(why) {
+            tracing::debug!(%plugin, name, why, "the plugin still cannot be reached");
+        } else {
+            tracing::warn!(%plugin, name, why, "the plugin cannot be reached");
+        }
         if !std::mem::replace(&mut self.is_away, true) && self.is_registered {
             self.tell(Event::Away).await;
         }

@@ -39,7 +39,7 @@ pub(super) async fn run(
     broker: PluginBroker,
     api: Arc<dyn ApiCaller>,
 ) {
-    let greeted = Arc::default();
+    let (greeted, absence) = (Arc::default(), Arc::default());
     let back = Arc::new(Notify::new());
     let mut pause = FIRST_PAUSE;
     for generation in 0.. {
@@ -50,6 +50,7 @@ pub(super) async fn run(
             generation,
             transport: Arc::clone(&transport),
             greeted: Arc::clone(&greeted),
+            absence: Arc::clone(&absence),
             events,
             back: Arc::clone(&back),
         };

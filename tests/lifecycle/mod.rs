@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, send};
 use crate::support::server::{MASTER_KEY, TestServer};
 
 fn printed(output: &Output) -> String {
@@ -138,4 +138,22 @@ fn passwords_and_tokens_are_nowhere_in_the_data() {
             }
         }
     }
+}
+
+#[test]
+fn a_slave_has_no_channels() {
+    let mut server = TestServer::with(&[("SLAVE", "YES")]);
+    let statuses = |server: &TestServer| {
+        ["/pubsub", "/_/pubsub"].map(|path| {
+            let url = format!("{}{path}", server.base_url);
+            let key = ("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned());
+            send("GET", &url, &[key], None).unwrap().status
+        })
+    };
+    // Paths like any other, as in v1: nothing is there to be upgraded.
+    assert_eq!(statuses(&server), [200, 200]);
+    server.set("SLAVE", "NO");
+    server.restart();
+    // Hubs, and nothing for who does not upgrade.
+    assert_eq!(statuses(&server), [400, 400]);
 }

@@ -63,7 +63,7 @@ fn a_call_within_a_request_keeps_its_id_and_its_time() {
     let server = server(&[("RESPONSE_TIMEOUT", "2")]);
     let points = json!({"op": [{"name": "outer"}, {"name": "inner"}]});
     let mut worker = Worker::ready(&server, &json!({}), &points);
-    let asked = super::call(&Client::anonymous(&server), "outer", json!({}));
+    let asked = call(&Client::anonymous(&server), "outer", json!({}));
     let outer = worker.expect_request("outer");
     let payload = json!({"action": "inner", "args": {"$type": "date", "$date": "bad"}});
     let nested = |id: &str, payload: Json| json!({"type": "call", "id": id, "parent": outer["id"], "payload": payload});

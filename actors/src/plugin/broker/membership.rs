@@ -95,10 +95,7 @@ impl Plugins {
         let registration = match registration {
             Ok(registration) => Arc::new(registration),
             Err(problems) => {
-                for problem in &problems {
-                    tracing::warn!(plugin = %plugin.name, %problem, "registration refused");
-                }
-                plugin.problems.clone_from(&problems);
+                plugin.note_refusal(&problems);
                 if let Some(known) = plugin.worker(worker) {
                     notify(&known.address, Notice::Registered(Err(problems)));
                 }
@@ -107,7 +104,7 @@ impl Plugins {
         };
         let counts = registration.counts();
         end_outdated(plugin, worker, &registration);
-        plugin.problems.clear();
+        plugin.note_registration();
         let Some(known) = plugin.worker_mut(worker) else {
             return false;
         };

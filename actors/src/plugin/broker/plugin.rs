@@ -32,6 +32,8 @@ pub(super) struct Plugin {
     pub(super) is_watched: bool,
     /// What was wrong with the last registration, until one is taken.
     pub(super) problems: Vec<Problem>,
+    /// How often in a row it was refused for these.
+    num_refused: u64,
     pub(super) num_dispatched: u64,
     pub(super) num_lost: u64,
     pub(super) num_resumed: u64,
@@ -103,6 +105,7 @@ impl Plugin {
             homeless_since: Some(Instant::now()),
             is_watched: false,
             problems: Vec::new(),
+            num_refused: 0,
             num_dispatched: 0,
             num_lost: 0,
             num_resumed: 0,
@@ -187,6 +190,30 @@ impl Plugin {
             self.newest = None;
         }
         is_known
+    }
+
+    /// Notes why a registration is refused. A plugin that the server asks is asked again and again:
+    /// the reasons are logged when they are new, and then ever more rarely that they are the same.
+    pub(super) fn note_refusal(&mut self, problems: &[Problem]) {
+        let plugin = &self.name;
+        if self.problems != problems {
+            self.problems = problems.to_vec();
+            self.num_refused = 0;
+            for problem in problems {
+                tracing::warn!(%plugin, %problem, "registration refused");
+            }
+        }
+        self.num_refused += 1;
+        let num_times = self.num_refused;
+        if num_times > 2 && num_times.is_power_of_two() {
+            tracing::warn!(%plugin, num_times, "registration refused again, for the same reasons");
+        }
+    }
+
+    /// Notes that a registration is taken.
+    pub(super) fn note_registration(&mut self) {
+        self.problems.clear();
+        self.num_refused = 0;
     }
 
     /// Notes that a worker is gone.
