@@ -562,6 +562,7 @@ fn delivery_settings(config: &Config) -> DeliverySettings {
 fn settings(config: &Config) -> Settings {
     Settings {
         dev_mode: config.app.dev_mode,
+        history_for_owners: config.app.history_for_owners.clone(),
         cors_host: config.http.cors_host.clone(),
         response_timeout: config.http.response_timeout,
         limits: config.http.limits,

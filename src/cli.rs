@@ -61,6 +61,9 @@ enum Command {
     Log(ops::log::LogCommand),
     /// Shows how far plugins are with what their after-hooks are told, and sets it right.
     Delivery(ops::delivery::DeliveryCommand),
+    /// Shows what a record was and who changed it, or brings it back.
+    #[command(subcommand)]
+    History(ops::history::HistoryCommand),
     /// Shows the record store's indexes and what they are for, or says which to have.
     #[command(subcommand)]
     Index(ops::index::IndexCommand),
@@ -99,6 +102,7 @@ pub fn run() -> ExitCode {
         }
         Command::Log(command) => ops::log::run(&config, command),
         Command::Delivery(command) => ops::delivery::run(&config, command),
+        Command::History(command) => ops::history::run(&config, command),
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),

@@ -1,5 +1,6 @@
 //! Everything an action may reach.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::record::service::RecordService;
 use skytrail_actors::task::Tasks;
+use skytrail_schema::id::TypeName;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,6 +76,8 @@ pub struct Services {
 pub struct Settings {
     /// Whether clients may extend record types.
     pub dev_mode: bool,
+    /// Types whose records' owners may see their history.
+    pub history_for_owners: BTreeSet<TypeName>,
     /// The allowed origin.
     pub cors_host: String,
     /// How long an action may take.

@@ -23,6 +23,7 @@ mod durability;
 mod files;
 mod fuzz;
 mod golden;
+mod history;
 mod javascript_sdk;
 mod lifecycle;
 mod malformed;

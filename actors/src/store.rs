@@ -185,6 +185,15 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
     ) -> Result<Vec<u64>, StoreError>;
 
+    /// Lists the positions of a stream's last events up to a position, the newest first. As with
+    /// [`RecordStore::list_positions`], a few of other streams may be among them.
+    async fn list_positions_before(
+        &self,
+        stream: &Stream,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError>;
+
     /// Loads users' auth rows with the version of their streams, in the order asked for.
     async fn load_users(&self, ids: &[UserId])
     -> Result<Vec<Option<(u32, UserState)>>, StoreError>;

@@ -8,6 +8,7 @@ mod auth_disable;
 mod auth_import;
 mod delivery;
 mod device;
+mod history;
 pub mod lambda;
 mod plugin;
 mod provider;
@@ -130,6 +131,8 @@ actions! {
     "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;
     "record:save" "record" WRITE => record_save::run;
     "record:delete" "record" WRITE => record_delete::run;
+    "history:list" "history" USER => history::list;
+    "history:restore" "history" USER => history::restore;
     "record:fetch" "record" READ => record_fetch::run;
     "record:query" "record" READ => record_query::run;
     "relation:query" "relation" WRITE => relation::query;

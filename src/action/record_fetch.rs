@@ -18,6 +18,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         context: call.context,
         scope: call.scope,
         ids,
+        as_of: request::moment(&call.body, "as_of")?,
     };
     let results = call.services.records.fetch(command).await?;
     Reply::new(&request::items(results))

@@ -57,6 +57,7 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
         id,
         access: access.map_err(invalid)?,
         fields: request::fields(object)?,
+        restored: None,
     })
 }
 

@@ -3,10 +3,12 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use skytrail_actors::record::messages::ItemError;
+use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::query::Scope;
 use skytrail_schema::record::Fields;
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
 /// Returns a member; null counts as absent.
@@ -52,6 +54,20 @@ pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Optio
     )]
     let number = value.as_u64().or_else(|| whole().map(|it| it as u64));
     number.map(Some).ok_or_else(undecodable)
+}
+
+/// Reads a place in the past: a position of the log, or a time (RFC 3339).
+pub(super) fn moment(body: &Map<String, Json>, name: &str) -> Result<Option<Moment>, ApiError> {
+    let Some(value) = member(body, name) else {
+        return Ok(None);
+    };
+    let moment = match value {
+        Json::String(text) => Timestamp::parse(text).map(Moment::Time),
+        _ => whole_number(body, name)?.map(Moment::Position),
+    };
+    let message = || format!("{name} should be a position of the log or a time (RFC 3339)");
+    let moment = moment.ok_or_else(|| ApiError::invalid_argument(message(), &[name]));
+    moment.map(Some)
 }
 
 /// Reads a list, absent as `None`.

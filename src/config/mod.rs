@@ -17,12 +17,14 @@ mod timers;
 mod tokens;
 mod user_audit;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use skytrail_actors::accounts::policy::PasswordPolicy;
 use skytrail_schema::auth_keys::AuthKeys;
+use skytrail_schema::id::TypeName;
 
 pub use assets::{AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
@@ -84,6 +86,8 @@ pub struct App {
     pub dev_mode: bool,
     /// What identifies a user. `AUTH_RECORD_KEYS`, default `username,email`.
     pub auth_record_keys: AuthKeys,
+    /// Types whose records' owners may see their history. `HISTORY_FOR_OWNERS`, default none.
+    pub history_for_owners: BTreeSet<TypeName>,
     /// Whether only verified users may use records. `VERIFY_REQUIRED`, default off.
     pub verify_required: bool,
     /// Which passwords are refused. `USER_AUDIT_PW_…`, default none.
@@ -239,6 +243,11 @@ fn read_app(reader: &mut Reader<'_>) -> App {
         master_key,
         dev_mode: reader.boolean("DEV_MODE", true),
         auth_record_keys: read_auth_keys(reader),
+        history_for_owners: reader
+            .list("HISTORY_FOR_OWNERS")
+            .into_iter()
+            .map(TypeName::from)
+            .collect(),
         verify_required: reader.boolean("VERIFY_REQUIRED", false),
         password_policy: user_audit::read_policy(reader),
     }

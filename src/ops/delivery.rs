@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{self, RunningServer, ServerFlag};
+use super::say;
 use crate::config::Config;
 
 /// What to do. All of it talks to the running server.
@@ -204,9 +205,4 @@ fn describe_letter(letter: &Json) -> String {
         letter.get("attempts").unwrap_or(&Json::Null),
         error.and_then(Json::as_str).unwrap_or_default(),
     )
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
 }

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use skytrail_schema::id::TypeName;
 
+use super::say;
 use crate::config::Config;
 use crate::projection::index::{
     IndexColumn, IndexEntry, IndexState, IndexWish, list_indexes, set_index,
@@ -131,9 +132,4 @@ fn describe(entry: &IndexEntry) -> String {
         entry.num_bytes.div_ceil(1024),
         entry.why
     )
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
 }

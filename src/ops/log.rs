@@ -11,6 +11,7 @@ use skytrail_actors::log::journal::Segments;
 use skytrail_schema::codec;
 use skytrail_schema::event::{Commit, Event, Stream};
 
+use super::say;
 use crate::config::Config;
 
 /// How many events are read at once.
@@ -192,9 +193,4 @@ fn for_each(
         position = last.last_position() + 1;
     }
     Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(line: &str) {
-    println!("{line}");
 }

@@ -2,9 +2,16 @@
 
 pub mod delivery;
 pub mod dev;
+pub mod history;
 pub mod index;
 pub mod log;
 pub mod plugin;
 pub mod rebuild;
 pub mod remote;
 pub mod task;
+
+/// Prints a line of a command's result.
+#[expect(clippy::print_stdout, reason = "what the command is for")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
+use super::say;
 use crate::config::Config;
 
 /// How long the server is asked to wait for a call, with `--follow`.
@@ -207,9 +208,4 @@ async fn test(server: &RunningServer, wanted: &Test) -> Result<(), String> {
             "the plugin answered with an error, after {duration:.1} ms"
         )),
     }
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
 }

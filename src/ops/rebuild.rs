@@ -12,6 +12,7 @@ use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
 
+use super::say;
 use crate::config::Config;
 use crate::projection::index::carry_over_indexes;
 use crate::projection::rebuild::{rebuild, switch};
@@ -156,11 +157,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "what the command is for")]

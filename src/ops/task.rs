@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::id::TaskId;
 
 use super::remote::{RunningServer, ServerFlag, block_on};
+use super::say;
 use crate::config::Config;
 
 /// What to do with the tasks of a running server.
@@ -115,9 +116,4 @@ fn flag(task: &Json, pointer: &str) -> bool {
     task.pointer(pointer)
         .and_then(Json::as_bool)
         .unwrap_or_default()
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
 }

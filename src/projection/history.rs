@@ -64,3 +64,28 @@ pub(crate) async fn list_positions(
     }
     Ok(positions)
 }
+
+/// Lists the positions of a stream's last events up to `until`, the newest first.
+pub(crate) async fn list_positions_before(
+    conn: &mut SqliteConnection,
+    stream: &Stream,
+    until: u64,
+    limit: usize,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let mut positions = Vec::new();
+    for slice in (0..=until >> SLICE_BITS).rev() {
+        let Some(left) = limit.checked_sub(positions.len()).filter(|left| *left > 0) else {
+            break;
+        };
+        let mut sql = Sql::new("SELECT position FROM _history WHERE position >> 16 = ");
+        sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
+        sql.bind(Arg::Int(stream_hash(stream)));
+        sql.push(" AND position <= ").bind(Arg::unsigned(until));
+        sql.push(" ORDER BY position DESC LIMIT ");
+        sql.bind(Arg::unsigned(u64::try_from(left).unwrap_or(u64::MAX)));
+        for row in sql.fetch_all(conn).await? {
+            positions.push(unsigned(&row, 0)?);
+        }
+    }
+    Ok(positions)
+}

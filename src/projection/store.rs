@@ -273,6 +273,19 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
+    async fn list_positions_before(
+        &self,
+        stream: &Stream,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_positions_before(conn, stream, until, limit)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
     async fn load_users(
         &self,
         ids: &[UserId],

@@ -90,6 +90,8 @@ const ROWS: &[(&str, &str)] = &[
     ("task:run", "K M K M M M . ."),
     ("task:pause", "K M K M M M . ."),
     ("task:resume", "K M K M M M . ."),
+    ("history:list", "B L A A D . . ."),
+    ("history:restore", "B L A A D . . ."),
     ("record:save", "B L . . D . . ."),
     ("record:delete", "B L . . D . . ."),
     // A disabled user is anonymous here, as v1 has it.

@@ -83,7 +83,7 @@ fn save(client: &Client, record: Json) -> JoinHandle<Answer> {
 }
 
 /// Returns a hook's point.
-fn hook(record_type: &str, trigger: &str) -> Json {
+pub fn hook(record_type: &str, trigger: &str) -> Json {
     let name = format!("{record_type}_{trigger}");
     json!({"name": name, "type": record_type, "trigger": trigger, "async": false})
 }

@@ -91,6 +91,7 @@ pub(super) fn item(id: RecordId, fields: Fields) -> SaveItem {
         id,
         access: None,
         fields,
+        restored: None,
     }
 }
 

@@ -19,6 +19,7 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Record;
 
 use super::env::RecordEnv;
+use super::history::{self, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
     ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
     SaveRecords, SetFieldAccess,
@@ -233,6 +234,23 @@ impl RecordService for Records {
 
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
         read::query(&self.env, command).await
+    }
+
+    async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
+        history::list(&self.env, command).await
+    }
+
+    async fn restore(&self, command: RestoreRecord) -> Result<Record, ApiError> {
+        let (item, database) = history::restored(&self.env, &command).await?;
+        let save = SaveRecords {
+            context: command.context,
+            database,
+            items: vec![Ok(item)],
+            is_atomic: false,
+        };
+        let saved = self.save(save).await?.into_iter().next();
+        let lost = || ApiError::unexpected("the record was not saved");
+        saved.ok_or_else(lost)?.map_err(|item| item.error)
     }
 
     async fn change_type(&self, command: ChangeType) -> Result<(), ApiError> {

@@ -87,7 +87,10 @@ fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Reco
     merge(&mut record, item, at);
     // v1 gives a type's default back to every record that is saved without a list.
     let default = at.definition.default_access.clone();
-    record.access = item.access.clone().or(default).or(record.access);
+    record.access = match &item.restored {
+        Some(past) => past.access.clone(),
+        None => item.access.clone().or(default).or(record.access),
+    };
     record.updated_at = at.now;
     record.updated_by.clone_from(&at.caller.user);
     Ok(record)
@@ -103,7 +106,17 @@ fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
             "no permission to create",
         ));
     }
-    Ok(create_unchecked(item, at))
+    let mut record = create_unchecked(item, at);
+    if let Some(past) = &item.restored {
+        if !at.caller.may(Level::Write, past) {
+            return Err(no_permission());
+        }
+        record.access.clone_from(&past.access);
+        record.owner.clone_from(&past.owner);
+        record.created_at = past.created_at;
+        record.created_by.clone_from(&past.created_by);
+    }
+    Ok(record)
 }
 
 /// Starts a new record, whether or not the caller may create one of its type.

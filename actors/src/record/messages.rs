@@ -10,6 +10,7 @@ use skytrail_schema::types::FieldType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::past::Moment;
 use crate::context::RequestContext;
 
 /// One well-formed item of a save.
@@ -21,6 +22,9 @@ pub struct SaveItem {
     pub access: Option<Acl>,
     /// The fields it brings; `Null` clears one.
     pub fields: Fields,
+    /// The earlier state that it brings back, if it does: access list as it was, and, when there is
+    /// no record any more, owner and creation.
+    pub restored: Option<Arc<Record>>,
 }
 
 /// An item that failed: the error, and the record when its id is known.
@@ -70,6 +74,8 @@ pub struct FetchRecords {
     pub scope: Scope,
     /// The records.
     pub ids: Vec<RecordId>,
+    /// When; none for now.
+    pub as_of: Option<Moment>,
 }
 
 /// Queries records; sees everything that was acknowledged before.

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod delete;
 pub mod draft;
 pub mod env;
+pub mod history;
 pub mod hooks;
 pub mod known_keys;
 pub mod live;

@@ -6,13 +6,48 @@
 //! name that it had at that position. Numbers that records got when their type got
 //! a sequence field are not in the log, so they are missing here.
 
+use std::sync::Arc;
+
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Event, Stream};
+use skytrail_schema::event::{Commit, Event, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
+use skytrail_schema::time::Timestamp;
 
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
+use crate::delivery::after::position_before;
+
+/// A place in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Right after this position of the log.
+    Position(u64),
+    /// Right after everything that was committed at this time or before.
+    Time(Timestamp),
+}
+
+impl Moment {
+    /// Finds the moment's position; the store has applied it, and everything that was acknowledged.
+    ///
+    /// # Errors
+    /// 108 for a position beyond the log's end; the log cannot be read.
+    pub async fn find(self, env: &RecordEnv, argument: &str) -> Result<u64, ApiError> {
+        let head = env.log.head();
+        env.applied.wait_for(head).await?;
+        match self {
+            Self::Position(position) if position <= head => Ok(position),
+            Self::Position(_) => {
+                let message = format!("the log ends at {head}");
+                Err(ApiError::invalid_argument(message, &[argument]))
+            }
+            Self::Time(time) => {
+                let next = Timestamp::from_micros(time.micros().saturating_add(1));
+                position_before(env, next).await
+            }
+        }
+    }
+}
 
 /// Returns the state of a record right after position `until`, which the store must have applied;
 /// `None` when there was none.
@@ -24,42 +59,141 @@ pub async fn record_at(
     id: &RecordId,
     until: u64,
 ) -> Result<Option<Record>, ApiError> {
-    let stream = Stream::Record(id.clone());
-    let Some(from) = env.store.find_full_state(&stream, until).await? else {
-        return Ok(None);
-    };
-    let of_type = Stream::Type(id.record_type.clone());
-    let mut positions = env.store.list_positions(&stream, from, until).await?;
-    positions.extend(env.store.list_positions(&of_type, from, until).await?);
-    positions.sort_unstable();
-    let mut head: Option<Head> = None;
-    for position in positions {
-        let event = read(env, position).await?;
-        if event.stream == stream {
-            head = match apply::record(head.as_ref(), id, &event) {
+    let walk = Walk::begin(env, id, until).await?;
+    Ok(walk.into_record())
+}
+
+/// Returns a record as the store has it, or as it was before it was deleted; `None` when there never
+/// was one.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub async fn last_state(env: &RecordEnv, id: &RecordId) -> Result<Option<Record>, ApiError> {
+    let present = env.applied.position();
+    let walk = Walk::begin(env, id, present).await?;
+    if walk.record().is_some() {
+        return Ok(walk.into_record());
+    }
+    match env.store.find_full_state(&walk.stream, present).await? {
+        Some(deletion) => record_at(env, id, deletion - 1).await,
+        None => Ok(None),
+    }
+}
+
+/// Goes through a record's past, event by event.
+#[derive(Debug)]
+pub struct Walk {
+    id: RecordId,
+    stream: Stream,
+    of_type: Stream,
+    position: u64,
+    head: Option<Head>,
+}
+
+impl Walk {
+    /// Begins with the state right after a position, which the store must have applied.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub async fn begin(env: &RecordEnv, id: &RecordId, until: u64) -> Result<Self, ApiError> {
+        let stream = Stream::Record(id.clone());
+        let from = env.store.find_full_state(&stream, until).await?;
+        let mut walk = Self {
+            id: id.clone(),
+            stream,
+            of_type: Stream::Type(id.record_type.clone()),
+            position: from.map_or(until, |from| from.saturating_sub(1)),
+            head: None,
+        };
+        for (_, event) in walk.ahead(env, until).await? {
+            walk.take(&event);
+        }
+        Ok(walk)
+    }
+
+    /// Reads the events of the record and its type from here to a position, in order.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub async fn ahead(
+        &self,
+        env: &RecordEnv,
+        until: u64,
+    ) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
+        let from = self.position + 1;
+        let mut positions = env.store.list_positions(&self.stream, from, until).await?;
+        positions.extend(env.store.list_positions(&self.of_type, from, until).await?);
+        positions.sort_unstable();
+        let mut events = Vec::with_capacity(positions.len());
+        for position in positions {
+            let (commit, event) = read(env, position).await?;
+            // The store's places are those of hashes: another stream may have the same.
+            if event.stream == self.stream || event.stream == self.of_type {
+                events.push((commit, event));
+            }
+        }
+        Ok(events)
+    }
+
+    /// Folds the next event.
+    pub fn take(&mut self, event: &Event) {
+        self.position = event.position;
+        if event.stream == self.stream {
+            self.head = match apply::record(self.head.as_ref(), &self.id, event) {
                 Folded::Known(head) => head,
                 Folded::Unknown => None,
             };
-        } else if event.stream == of_type
-            && let Some(head) = &mut head
-        {
+        } else if let Some(head) = &mut self.head {
             apply::reshape(&mut head.record, &event.body);
         }
     }
-    Ok(head.map(|head| head.record))
+
+    /// Follows the names of fields to a position, and nothing else: what the record was here, told
+    /// in the words of then.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub async fn keep_up(&mut self, env: &RecordEnv, until: u64) -> Result<(), ApiError> {
+        let events = self.ahead(env, until).await?;
+        for (_, event) in events {
+            if event.stream == self.of_type {
+                self.take(&event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the record's stream.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Returns the record as it is here; `None` when there is none.
+    pub fn record(&self) -> Option<&Record> {
+        self.head.as_ref().map(|head| &head.record)
+    }
+
+    /// Returns the record as it is here; `None` when there is none.
+    pub fn into_record(self) -> Option<Record> {
+        self.head.map(|head| head.record)
+    }
 }
 
-async fn read(env: &RecordEnv, position: u64) -> Result<Event, ApiError> {
+/// Reads an event and the commit that it is of.
+///
+/// # Errors
+/// The log cannot be read, or ends before.
+pub(super) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
     let missing = |cause: &dyn std::fmt::Display| {
         tracing::error!(position, %cause, "the log cannot be read");
         ApiError::unexpected("the log cannot be read")
     };
     let commits = env.log.read(position, 1).await;
     let commits = commits.map_err(|error| missing(&error))?;
-    let events = commits.iter().flat_map(|commit| &commit.events);
-    let mut events = events.filter(|event| event.position == position);
-    events
-        .next()
-        .cloned()
-        .ok_or_else(|| missing(&"it ends before"))
+    let found = commits.into_iter().find_map(|commit| {
+        let mut events = commit.events.iter();
+        let event = events.find(|event| event.position == position)?.clone();
+        Some((commit, event))
+    });
+    found.ok_or_else(|| missing(&"it ends before"))
 }

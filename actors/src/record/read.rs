@@ -20,6 +20,7 @@ use super::env::{Heads, RecordEnv};
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
+use super::past::{self, Moment};
 use crate::store::Asker;
 
 /// Fetches records by id.
@@ -30,6 +31,9 @@ pub async fn fetch(
     env: &RecordEnv,
     command: FetchRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
+    if let Some(moment) = command.as_of {
+        return fetch_past(env, &command, moment).await;
+    }
     let heads = env.load_heads(&command.ids).await?;
     let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let find = |id: &RecordId| {
@@ -37,7 +41,7 @@ pub async fn fetch(
             .get(id)
             .filter(|head| is_in(&head.record.database, &command.scope));
         let error = match head {
-            None => ApiError::new(Code::ResourceNotFound, "record not found"),
+            None => not_found(),
             Some(head) if caller.may(Level::Read, &head.record) => {
                 let mut record = visible(&rules, caller, Arc::clone(head)).record.clone();
                 env.assets.sign(&mut record);
@@ -51,6 +55,45 @@ pub async fn fetch(
         })
     };
     Ok(command.ids.iter().map(find).collect())
+}
+
+/// Fetches records as they were at a moment. Rights are today's: who may see a record may see what it
+/// was; what is deleted, who could see it last.
+async fn fetch_past(
+    env: &RecordEnv,
+    command: &FetchRecords,
+    moment: Moment,
+) -> Result<ItemResults<Record>, ApiError> {
+    let position = moment.find(env, "as_of").await?;
+    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
+    let mut results = Vec::new();
+    for id in &command.ids {
+        let was = past::record_at(env, id, position).await?;
+        let was = was.filter(|record| is_in(&record.database, &command.scope));
+        let last = match was {
+            Some(_) => past::last_state(env, id).await?,
+            None => None,
+        };
+        let may_read = last.is_some_and(|last| caller.may(Level::Read, &last));
+        let result = match was {
+            None => Err(not_found()),
+            Some(_) if !may_read => Err(no_permission()),
+            Some(mut record) => {
+                rules.hide_unreadable(caller, &mut record);
+                env.assets.sign(&mut record);
+                Ok(record)
+            }
+        };
+        results.push(result.map_err(|error| ItemError {
+            id: Some(id.clone()),
+            error,
+        }));
+    }
+    Ok(results)
+}
+
+fn not_found() -> ApiError {
+    ApiError::new(Code::ResourceNotFound, "record not found")
 }
 
 /// Runs a query and loads what it includes.

@@ -7,6 +7,7 @@ use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Record;
 
+use super::history::{ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
     ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
     SaveRecords, SetFieldAccess,
@@ -38,6 +39,18 @@ pub trait RecordService: Send + Sync + 'static {
     /// # Errors
     /// 120 and 124 for a query that the type's fields or the caller's rights do not allow.
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError>;
+
+    /// Lists the versions of a record.
+    ///
+    /// # Errors
+    /// 110 for a record that never was, 102 for a history that the caller may not see.
+    async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError>;
+
+    /// Brings a record back to what it was.
+    ///
+    /// # Errors
+    /// As [`RecordService::history`], and whatever a save of it says; 110 when it was not there then.
+    async fn restore(&self, command: RestoreRecord) -> Result<Record, ApiError>;
 
     /// Changes a type's settings or one of its fields.
     ///

@@ -467,6 +467,7 @@ fn a_decision_names_what_it_rests_on() {
         id: RecordId::parse(id).unwrap(),
         access: None,
         fields,
+        restored: None,
     };
     let target = RecordId::parse("page/a").unwrap();
     let fields = Fields::from_iter([("reference".to_owned(), Value::Reference(target.clone()))]);

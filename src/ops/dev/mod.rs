@@ -15,6 +15,7 @@ use skytrail_actors::plugin::RecentCalls;
 use tokio::sync::mpsc;
 
 use super::plugin::call_line;
+use super::say;
 use crate::app;
 use crate::config::Config;
 use crate::telemetry;
@@ -132,9 +133,4 @@ async fn keep_running(
             }
         }
     }
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
 }

@@ -175,7 +175,7 @@ pub(super) async fn has_later(
 ///
 /// # Errors
 /// The log cannot be read.
-pub(super) async fn position_before(
+pub(crate) async fn position_before(
     env: &RecordEnv,
     time: skytrail_schema::time::Timestamp,
 ) -> Result<u64, ApiError> {

@@ -29,6 +29,7 @@ mod recent;
 mod schedule;
 
 pub use attendance::{Attending, Originals, Row};
+pub(crate) use content::position_before;
 pub use cursor::{Cursor, Open};
 pub use ledger::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, Standing};
 pub use messages::{ConsumerState, Order, Target};

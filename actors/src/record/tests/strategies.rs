@@ -108,6 +108,7 @@ fn any_item() -> impl Strategy<Value = SaveItem> {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
+            restored: None,
         },
     )
 }

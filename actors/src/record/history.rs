@@ -1,0 +1,275 @@
+//! A record's history: every version that it ever had, with who made it and what it changed; and
+//! bringing one back.
+//!
+//! A version is what an event of the record's stream left. The store knows where these events
+//! stand, the log has them; states are folded as in [`super::past`], so each is shown under the
+//! names that its fields had then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use skytrail_schema::acl::{Acl, Level};
+use skytrail_schema::caller::Caller;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{Commit, Event, EventKind, Stream};
+use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::types::FieldType;
+use skytrail_schema::value::Value;
+
+use super::draft::no_permission;
+use super::env::RecordEnv;
+use super::messages::SaveItem;
+use super::past::{self, Moment, Walk};
+use crate::context::RequestContext;
+
+/// How many versions a page has at most.
+pub const MAX_PAGE: usize = 1000;
+/// How many events one request looks at, whatever it is filtered by.
+const MAX_LOOKED_AT: usize = 2000;
+
+/// Lists versions of a record, the newest first.
+#[derive(Clone, Debug)]
+pub struct ListVersions {
+    /// Who asks.
+    pub context: RequestContext,
+    /// How much of it he may see.
+    pub right: HistoryRight,
+    /// The record.
+    pub id: RecordId,
+    /// The newest moment that counts; none for the present.
+    pub until: Option<Moment>,
+    /// Versions up to this moment do not count.
+    pub after: Option<Moment>,
+    /// Only what this user did.
+    pub user: Option<UserId>,
+    /// Only these kinds of events; none for all.
+    pub kinds: Option<BTreeSet<EventKind>>,
+    /// How many versions.
+    pub limit: usize,
+}
+
+/// Brings a record back to what it was at a moment, as a save like any other.
+#[derive(Clone, Debug)]
+pub struct RestoreRecord {
+    /// Who asks.
+    pub context: RequestContext,
+    /// How much of the history he may see.
+    pub right: HistoryRight,
+    /// The record.
+    pub id: RecordId,
+    /// The moment.
+    pub as_of: Moment,
+}
+
+/// Whose histories somebody may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryRight {
+    /// Everybody's: the master key.
+    All,
+    /// Those of records in the public database, and of his own: an administrator.
+    Public,
+    /// Those of records that he owns, or owned last.
+    Own,
+}
+
+/// A version of a record.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// The commit that made it.
+    pub commit: Arc<Commit>,
+    /// The event that made it.
+    pub event: Event,
+    /// The record since then; none when it was deleted.
+    pub record: Option<Record>,
+    /// What became different, by field; access list and owner are `_access` and `_ownerID`.
+    pub changes: BTreeMap<String, Change>,
+}
+
+/// What a field was and became, in wire form; none when it had no value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Before.
+    pub before: Option<Json>,
+    /// After.
+    pub after: Option<Json>,
+}
+
+/// A page of versions.
+#[derive(Clone, Debug, Default)]
+pub struct VersionPage {
+    /// The versions, the newest first.
+    pub versions: Vec<Version>,
+    /// Where the next page begins: its `until`. None when there is nothing more.
+    pub next: Option<u64>,
+}
+
+/// Lists versions.
+///
+/// # Errors
+/// 110 for a record that never was, 102 for a history that the caller may not see.
+pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage, ApiError> {
+    let present = Moment::Position(env.log.head());
+    let mut until = command.until.unwrap_or(present).find(env, "until").await?;
+    let after = match command.after {
+        Some(moment) => moment.find(env, "after").await?,
+        None => 0,
+    };
+    check_right(env, &command.id, command.right, &command.context.caller).await?;
+    let stream = Stream::Record(command.id.clone());
+    let mut page = VersionPage::default();
+    let mut left = MAX_LOOKED_AT;
+    while until > after && page.versions.len() < command.limit && left > 0 {
+        let wanted = (command.limit - page.versions.len()).max(32).min(left);
+        let listed = env.store.list_positions_before(&stream, until, wanted);
+        let positions = listed.await?;
+        let Some(oldest) = positions.last().copied() else {
+            return Ok(page);
+        };
+        left -= positions.len();
+        let from = oldest.max(after + 1);
+        let versions = load(env, &command, from, until).await?;
+        for version in versions.into_iter().rev() {
+            if page.versions.len() == command.limit {
+                page.next = Some(version.event.position);
+                return Ok(page);
+            }
+            page.versions.push(version);
+        }
+        until = oldest - 1;
+    }
+    page.next = (until > after).then_some(until);
+    Ok(page)
+}
+
+/// Loads the versions between two positions that are asked for, in order.
+async fn load(
+    env: &RecordEnv,
+    command: &ListVersions,
+    from: u64,
+    until: u64,
+) -> Result<Vec<Version>, ApiError> {
+    let rules = env.live.get_field_rules();
+    let seen = |record: &Record| {
+        let mut record = record.clone();
+        rules.hide_unreadable(&command.context.caller, &mut record);
+        record
+    };
+    let mut walk = Walk::begin(env, &command.id, from.saturating_sub(1)).await?;
+    let mut before = walk.record().map(seen);
+    let mut versions = Vec::new();
+    for (commit, event) in walk.ahead(env, until).await? {
+        walk.take(&event);
+        if event.stream != *walk.stream() {
+            // A field got another name: no version, and no change of one.
+            before = walk.record().map(seen);
+            continue;
+        }
+        let after = walk.record().map(seen);
+        let is_wanted = command
+            .kinds
+            .as_ref()
+            .is_none_or(|kinds| kinds.contains(&event.body.kind()))
+            && (command.user.is_none() || command.user == commit.actor.user);
+        if is_wanted {
+            versions.push(Version {
+                changes: changes(before.as_ref(), after.as_ref()),
+                record: after.clone().map(|mut record| {
+                    env.assets.sign(&mut record);
+                    record
+                }),
+                commit,
+                event,
+            });
+        }
+        before = after;
+    }
+    Ok(versions)
+}
+
+/// Compares two states of a record. Times and makers of changes are the version's own.
+fn changes(before: Option<&Record>, after: Option<&Record>) -> BTreeMap<String, Change> {
+    let (before, after) = (before.map(members), after.map(members));
+    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let change = |name: &String| {
+        let change = Change {
+            before: before.get(name).cloned(),
+            after: after.get(name).cloned(),
+        };
+        (change.before != change.after).then(|| (name.clone(), change))
+    };
+    names.into_iter().filter_map(change).collect()
+}
+
+fn members(record: &Record) -> BTreeMap<String, Json> {
+    let own = record.fields.iter();
+    let own = own.map(|(name, value)| (name.clone(), value.to_wire()));
+    let access = record.access.as_ref().map(Acl::to_wire);
+    let owner = record.owner.as_ref().map(|owner| owner.as_str().into());
+    let more = [("_access", access), ("_ownerID", owner)];
+    let more = more
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    own.chain(more).collect()
+}
+
+/// Returns what to save so that a record becomes again what it was at a moment, and where.
+///
+/// # Errors
+/// 110 when it was not there then, 102 for a history that the caller may not see, 108 for a
+/// position beyond the log's end.
+pub async fn restored(
+    env: &RecordEnv,
+    command: &RestoreRecord,
+) -> Result<(SaveItem, Database), ApiError> {
+    let position = command.as_of.find(env, "as_of").await?;
+    check_right(env, &command.id, command.right, &command.context.caller).await?;
+    let mut walk = Walk::begin(env, &command.id, position).await?;
+    // What it was then, under the names that its fields have now.
+    walk.keep_up(env, env.applied.position()).await?;
+    let past = walk.into_record().ok_or_else(|| {
+        let message = format!("{} was not there at position {position}", command.id);
+        ApiError::new(Code::ResourceNotFound, message)
+    })?;
+    let now = env.load_heads(std::slice::from_ref(&command.id)).await?;
+    let definition = env.definition(&command.id.record_type);
+    let mut fields = Fields::new();
+    if let Some(now) = now.get(&command.id) {
+        // Numbers are given once: one that the log has not got stays.
+        let is_number = |name: &String| definition.fields.get(name) == Some(&FieldType::Sequence);
+        let names = now.record.fields.iter().map(|(name, _)| name);
+        let gone = names.filter(|name| !is_number(name));
+        fields.extend(gone.map(|name| (name.clone(), Value::Null)));
+    }
+    fields.extend(past.fields.clone());
+    let database = past.database.clone();
+    let item = SaveItem {
+        id: command.id.clone(),
+        access: past.access.clone(),
+        fields,
+        restored: Some(Arc::new(past)),
+    };
+    Ok((item, database))
+}
+
+/// Refuses those who may not see the history of a record: rights are today's, the record's owner is
+/// the last that it had.
+async fn check_right(
+    env: &RecordEnv,
+    id: &RecordId,
+    right: HistoryRight,
+    caller: &Caller,
+) -> Result<(), ApiError> {
+    let last = past::last_state(env, id).await?;
+    let is_own = |record: &Record| caller.user.is_some() && record.owner == caller.user;
+    match (last, right) {
+        (None, HistoryRight::Own) => Err(no_permission()),
+        (None, _) => Err(ApiError::new(Code::ResourceNotFound, "record not found")),
+        (Some(_), HistoryRight::All) => Ok(()),
+        (Some(record), HistoryRight::Public) if record.database == Database::Public => Ok(()),
+        (Some(record), _) if is_own(&record) && caller.may(Level::Read, &record) => Ok(()),
+        (Some(_), _) => Err(no_permission()),
+    }
+}

@@ -1,0 +1,89 @@
+//! Who sees what records were.
+
+use super::*;
+
+fn code(client: &Client, record: &str) -> i64 {
+    client
+        .call("history:list", json!({"record": record}))
+        .code()
+}
+
+#[test]
+fn histories_are_for_the_master_key_administrators_and_owners_where_a_type_says_so() {
+    let server = TestServer::with(&[("HISTORY_FOR_OWNERS", "note")]);
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let boss = Client::signed_up(&server, "boss");
+    master
+        .call("role:admin", json!({"roles": ["Boss"]}))
+        .result();
+    let body = json!({"users": [boss.user], "roles": ["Boss"]});
+    master.call("role:assign", body).result();
+    ada.save("note/1", json!({"n": 1, "_access": []}));
+    ada.save("page/1", json!({"n": 1}));
+    let private = json!({"database_id": "_private", "records": [{"_id": "note/secret", "n": 1}]});
+    ada.call("record:save", private).result();
+
+    // Master, administrator, owner, somebody else; then somebody without a user.
+    for (record, wanted) in [
+        ("note/1", [0, 0, 0, 102]),
+        ("page/1", [0, 0, 102, 102]),
+        ("note/secret", [0, 102, 0, 102]),
+        ("note/never", [110, 110, 102, 102]),
+        ("page/never", [110, 110, 102, 102]),
+    ] {
+        let got = [&master, &boss, &ada, &bob].map(|client| code(client, record));
+        assert_eq!(got, wanted, "{record}");
+        let anonymous = Client::anonymous(&server);
+        assert_eq!(code(&anonymous, record), 101, "{record}");
+    }
+    // A restore needs the right to save, too.
+    let then = versions(&master, "note/1")[0]["position"].clone();
+    ada.save("note/1", json!({"n": 2}));
+    let body = json!({"record": "note/1", "as_of": then});
+    assert_eq!(boss.call("history:restore", body.clone()).code(), 102);
+    assert_eq!(bob.call("history:restore", body).code(), 102);
+    assert_eq!(restore(&ada, "note/1", &then)["n"], 1);
+    // Of what is deleted the last owner is the owner.
+    delete(&ada, "note/1");
+    assert_eq!([code(&ada, "note/1"), code(&bob, "note/1")], [0, 102]);
+    assert_eq!(restore(&ada, "note/1", &then)["n"], 1);
+}
+
+#[test]
+fn the_past_is_judged_by_the_rights_of_today() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let public = json!([{"level": "read", "public": true}]);
+    ada.save("note/open", json!({"n": 1, "_access": []}));
+    ada.save("note/closed", json!({"n": 1, "_access": public}));
+    let then = versions(&master, "note/closed")[0]["position"].clone();
+    ada.save("note/open", json!({"n": 2, "_access": public}));
+    ada.save("note/closed", json!({"n": 2, "_access": []}));
+    assert_eq!(fetch(&bob, "note/open", &then)["n"], 1);
+    assert_eq!(fetch(&bob, "note/closed", &then)["code"], 102);
+    assert_eq!(fetch(&ada, "note/closed", &then)["n"], 1);
+    delete(&ada, "note/open");
+    assert_eq!(fetch(&bob, "note/open", &then)["n"], 1);
+    assert_eq!(fetch(&bob, "note/open", &Json::Null)["code"], 110);
+    assert_eq!(fetch(&bob, "note/open", &json!(1))["code"], 110);
+    let beyond = json!({"ids": ["note/open"], "as_of": 100_000});
+    assert_eq!(bob.call("record:fetch", beyond).code(), 108);
+
+    // Fields that somebody may not see he does not see in the past either.
+    let rule = json!({
+        "record_type": "*", "record_field": "n", "user_role": "_any_user",
+        "writable": true, "readable": false, "comparable": false, "discoverable": false,
+    });
+    let body = json!({"access": [rule]});
+    master.call("schema:field_access:update", body).result();
+    assert_eq!(fetch(&ada, "note/closed", &then).get("n"), None);
+    assert_eq!(fetch(&master, "note/closed", &then)["n"], 1);
+}
