@@ -11,7 +11,7 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
 use skytrail_actors::delivery::{Delivery, DeliveryParts};
 use skytrail_actors::device::{DeviceStore as _, Devices};
-use skytrail_actors::hub::Hub;
+use skytrail_actors::hub::{Hub, HubSettings};
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog, Reserve};
@@ -42,7 +42,7 @@ use crate::auth::custom_token::CustomTokens;
 use crate::auth::password::Argon2Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token;
-use crate::config::{Config, KeyOrigin, Keys, Secret};
+use crate::config::{Config, KeyOrigin, Keys, PubSub, Secret};
 use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
 use crate::http::server;
@@ -52,6 +52,9 @@ use crate::plugin::TransportError;
 use crate::projection::SqlStore;
 use crate::services::{Services, Settings};
 use crate::socket::plugin::{self, PluginDoor};
+use crate::socket::pubsub::SocketLimits;
+use crate::socket::seats::Seats;
+use crate::socket::text_frame;
 use crate::store_start::ready_store;
 
 /// How long each step of a shutdown may take.
@@ -249,7 +252,9 @@ impl Application {
         let accounts = Arc::new(accounts(config, &keys, env.clone())?);
         let audit = AuditTrail::start(&config.audit, Arc::clone(&clock));
         let audit = Arc::new(audit.map_err(io("the audit trail cannot be written"))?);
-        let (hub, internal_hub) = (Hub::start_on(front), Hub::start_on(front));
+        let hub_settings = hub_settings(&config.pubsub);
+        let hub = Hub::start_on(front, hub_settings);
+        let internal_hub = Hub::start_on(front, hub_settings);
         let devices = Devices::new(
             env.clone(),
             Arc::clone(&store) as _,
@@ -315,6 +320,7 @@ impl Application {
             after_hooks: after_hooks.clone(),
             hub,
             internal_hub,
+            sockets: socket_limits(&config.pubsub),
             keys: keys.clone(),
             throttle,
             custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),
@@ -549,6 +555,23 @@ fn task_settings(config: &Config) -> TaskSettings {
         zone: timers.zone,
         catch_up: timers.catch_up,
         is_slave: timers.is_slave,
+    }
+}
+
+fn hub_settings(pubsub: &PubSub) -> HubSettings {
+    HubSettings {
+        queue_messages: pubsub.queue_messages,
+        queue_bytes: pubsub.queue_bytes,
+        max_channels: pubsub.max_channels,
+        encode: text_frame::encode,
+    }
+}
+
+fn socket_limits(pubsub: &PubSub) -> SocketLimits {
+    SocketLimits {
+        seats: Seats::new(pubsub.max_sockets, pubsub.max_sockets_per_address),
+        max_channel_bytes: pubsub.max_channel_bytes,
+        max_message_bytes: pubsub.max_message_bytes,
     }
 }
 

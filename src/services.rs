@@ -24,6 +24,7 @@ use crate::auth::custom_token::CustomTokens;
 use crate::auth::throttle::Throttle;
 use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
+use crate::socket::pubsub::SocketLimits;
 
 /// The parts that actions talk to.
 pub struct Services {
@@ -49,6 +50,8 @@ pub struct Services {
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.
     pub internal_hub: Addr<Hub>,
+    /// What their sockets may take up.
+    pub sockets: SocketLimits,
     /// The keys in use.
     pub keys: Keys,
     /// Reads custom tokens, if logging in with them is configured.

@@ -7,13 +7,21 @@ use skytrail_schema::code::ApiError;
 use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn run(call: Call) -> Outcome {
-    let channels = request::texts(&call.body, "channels")?;
-    let channels = channels.filter(|channels| !channels.is_empty());
-    let channels = channels
-        .ok_or_else(|| ApiError::invalid_argument("expected list of channel", &["channels"]))?;
-    let data = request::member(&call.body, "data").cloned();
-    let data = data.ok_or_else(|| ApiError::invalid_argument("missing data", &["data"]))?;
-    let published = call.services.hub.send(Publish { channels, data }).await;
+    let refuse = |message: &str, name| ApiError::invalid_argument(message, &[name]);
+    let channels = request::texts(&call.body, "channels")?.unwrap_or_default();
+    if channels.is_empty() {
+        return Err(refuse("expected list of channel", "channels"));
+    }
+    let max = call.services.sockets.max_channel_bytes;
+    if channels.iter().any(|it| it.is_empty() || it.len() > max) {
+        let message = format!("the name of a channel must have 1 to {max} bytes");
+        return Err(refuse(&message, "channels"));
+    }
+    let data = request::member(&call.body, "data");
+    let data = data.ok_or_else(|| refuse("missing data", "data"))?;
+    let publish = Publish::new(channels, data);
+    let publish = publish.map_err(|error| ApiError::unexpected(error.to_string()))?;
+    let published = call.services.hub.send(publish).await;
     published.map_err(|_| ApiError::overloaded("the hub"))?;
     Reply::new(&json!({"status": "OK"}))
 }

@@ -19,7 +19,7 @@ pub struct Http {
     pub limits: Limits,
     /// HTTP threads. `HTTP_WORKERS`, default one per core.
     pub workers: usize,
-    /// Connections open at once; more wait to be taken. `HTTP_MAX_CONNECTIONS`, default 10,000.
+    /// Connections open at once; more wait to be taken. `HTTP_MAX_CONNECTIONS`, default 20,000.
     pub max_connections: usize,
     /// How long a client may take to send the head of a request. `HTTP_HEAD_TIMEOUT` in seconds,
     /// default 10.
@@ -64,7 +64,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
         limits: read_limits(reader),
         workers: size(reader.number("HTTP_WORKERS", cores(), 1..=1024)),
-        max_connections: size(reader.number("HTTP_MAX_CONNECTIONS", 10_000, 1..=1_000_000)),
+        max_connections: size(reader.number("HTTP_MAX_CONNECTIONS", 20_000, 1..=1_000_000)),
         head_timeout: some_seconds(reader, "HTTP_HEAD_TIMEOUT", 10),
         body_timeout: some_seconds(reader, "HTTP_BODY_TIMEOUT", 60),
         send_timeout: some_seconds(reader, "HTTP_SEND_TIMEOUT", 60),

@@ -11,6 +11,7 @@ mod http;
 mod keys;
 mod logging;
 mod plugins;
+mod pubsub;
 mod secret;
 mod source;
 mod timers;
@@ -32,6 +33,7 @@ pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
 pub use logging::{Log, Logger};
 pub use plugins::PluginTransport;
+pub use pubsub::PubSub;
 pub use secret::Secret;
 pub use source::{Mistake, Origin, Setting, Sources};
 pub use timers::Timers;
@@ -67,6 +69,8 @@ pub struct Config {
     pub null_database: Option<SocketAddr>,
     /// Scheduled tasks.
     pub timers: Timers,
+    /// Pub/sub.
+    pub pubsub: PubSub,
     /// The log and the record store.
     pub storage: Storage,
     /// Logging.
@@ -205,6 +209,7 @@ impl Config {
             plugins: plugins::read(&mut reader, plugin.zmq_timeout),
             plugin,
             timers: timers::read(&mut reader),
+            pubsub: pubsub::read(&mut reader),
             storage: Storage {
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
                 log_queue: size(reader.number("LOG_QUEUE", 4096, 1..=1_000_000)),

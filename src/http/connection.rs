@@ -5,6 +5,7 @@
 //! request and does not go on is found by a sweep over all connections. One that
 //! takes nothing of its answer is left to the kernel, which knows what was taken.
 
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,6 +21,7 @@ use skytrail_actors::spawn::spawn_named;
 use socket2::{SockRef, Socket};
 
 use super::counters::{Connected, DoorCounters};
+use super::descriptors::Descriptors;
 
 /// Answers go out in pieces of this size, so that a large one is not copied whole for a client
 /// that takes its time.
@@ -29,8 +31,9 @@ const PIECE_BYTES: usize = 64 << 10;
 pub struct Connection(Arc<Inner>);
 
 struct Inner {
-    /// The same connection once more, to end it from outside.
-    socket: Socket,
+    /// The same connection once more, to end it from outside; none when it sees to itself.
+    socket: Mutex<Option<Socket>>,
+    descriptors: Arc<Descriptors>,
     is_busy: AtomicBool,
     quiet_since: Mutex<Instant>,
     _counted: Connected,
@@ -39,6 +42,7 @@ struct Inner {
 /// All connections.
 pub struct Connections {
     counters: Arc<DoorCounters>,
+    descriptors: Arc<Descriptors>,
     /// How long a client may take nothing.
     send_timeout: Duration,
     /// How long a connection may be without a whole request.
@@ -49,12 +53,13 @@ pub struct Connections {
 impl Connections {
     /// Begins to look after connections.
     pub fn start(
-        counters: Arc<DoorCounters>,
+        (counters, descriptors): (Arc<DoorCounters>, Descriptors),
         send_timeout: Duration,
         quiet_limit: Duration,
     ) -> Arc<Self> {
         let connections = Arc::new(Self {
             counters,
+            descriptors: Arc::new(descriptors),
             send_timeout,
             quiet_limit,
             open: Mutex::default(),
@@ -79,14 +84,21 @@ impl Connections {
             return;
         };
         let socket = SockRef::from(stream);
+        if !self.descriptors.take() {
+            tracing::debug!("a connection is ended, for want of file descriptors");
+            let _ = socket.shutdown(Shutdown::Both);
+            return;
+        }
         if let Err(error) = socket.set_tcp_user_timeout(Some(self.send_timeout)) {
             tracing::debug!(%error, "a connection without a limit for slow readers");
         }
-        let Ok(socket) = socket.try_clone() else {
-            return;
-        };
+        let socket = socket.try_clone().ok();
+        if socket.is_none() {
+            self.descriptors.give_back(1);
+        }
         let inner = Arc::new(Inner {
-            socket,
+            socket: Mutex::new(socket),
+            descriptors: Arc::clone(&self.descriptors),
             is_busy: AtomicBool::new(false),
             quiet_since: Mutex::new(Instant::now()),
             _counted: self.counters.connected(),
@@ -104,10 +116,30 @@ impl Connections {
             let quiet = now.saturating_duration_since(*connection.quiet_since.lock());
             if !connection.is_busy.load(Ordering::Acquire) && quiet > self.quiet_limit {
                 // One that is closed already needs nothing.
-                let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+                let socket = connection.socket.lock();
+                let _ = socket
+                    .as_ref()
+                    .map(|socket| socket.shutdown(Shutdown::Both));
             }
             true
         });
+    }
+}
+
+impl Connection {
+    /// Leaves a connection to itself that is no longer one of requests and answers: it takes up one
+    /// descriptor less.
+    pub fn leave_alone(&self) {
+        if self.0.socket.lock().take().is_some() {
+            self.0.descriptors.give_back(1);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let is_two = self.socket.get_mut().is_some();
+        self.descriptors.give_back(1 + usize::from(is_two));
     }
 }
 

@@ -10,15 +10,17 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Map;
 use skytrail_actors::context::RequestContext;
+use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use socket2::{Domain, Socket, Type};
 
 use super::checks::{Asked, Check};
-use super::connection::Connections;
+use super::connection::{Connection, Connections};
+use super::descriptors::Descriptors;
 use super::{error, files, frame, health, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
-use crate::socket::pubsub;
+use crate::socket::pubsub::{self, HubDoor};
 
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 2048;
@@ -49,9 +51,11 @@ pub fn listen(
     shutdown: Duration,
 ) -> std::io::Result<Server> {
     socket.listen(BACKLOG)?;
+    let descriptors = Descriptors::for_connections(settings.max_connections);
     let counters = Arc::clone(&services.door);
     let quiet_limit = settings.keep_alive + settings.head_timeout;
-    let connections = Connections::start(counters, settings.send_timeout, quiet_limit);
+    let counted = (counters, descriptors);
+    let connections = Connections::start(counted, settings.send_timeout, quiet_limit);
     let services = web::Data::from(services);
     let build = move || {
         let routes = Arc::clone(&routes);
@@ -117,19 +121,25 @@ async fn open(
     if !request.headers().contains_key(UPGRADE) {
         return Ok(HttpResponse::BadRequest().body("Bad Request\n"));
     }
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let seat = match services.sockets.seats.take(peer) {
+        Ok(seat) => seat,
+        Err(refused) => return Ok(error::failure(&refused)),
+    };
     let hub = if is_internal {
         &services.internal_hub
     } else {
         &services.hub
     };
-    pubsub::open(
-        &request,
-        body,
-        hub.clone(),
-        asked.context.caller.key,
-        is_internal,
-    )
-    .await
+    let door = HubDoor {
+        hub: hub.clone(),
+        limits: services.sockets.clone(),
+        may_publish: !is_internal || asked.context.caller.key == KeyKind::Master,
+    };
+    if let Some(connection) = request.conn_data::<Connection>() {
+        connection.leave_alone();
+    }
+    pubsub::open(&request, body, seat, door).await
 }
 
 /// Returns a member of the query.

@@ -354,6 +354,10 @@ fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {
     });
     let name = "skytrail_hub_published_total";
     write(counter, name, "Messages published.", |it| it.num_published);
+    let name = "skytrail_hub_delivered_total";
+    write(counter, name, "Messages put into sockets' queues.", |it| {
+        it.num_delivered
+    });
     let name = "skytrail_hub_dropped_total";
     write(
         counter,

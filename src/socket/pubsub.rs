@@ -3,46 +3,78 @@
 //! Everything read before a close frame takes effect before the close is
 //! answered, so who publishes and closes at once loses nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
+use actix::prelude::SendError;
+use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use actix_ws::{AggregatedMessage, CloseCode, CloseReason, ProtocolError, Session};
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
 use skytrail_actors::hub::{Publish, Subscribe, Unsubscribe};
-use skytrail_schema::caller::KeyKind;
+use tokio::sync::oneshot::Receiver;
 
 use super::incoming::Incoming;
+use super::outgoing::Outgoing;
+use super::seats::{Seat, Seats};
 
-/// The largest message.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// How often the server asks whether the client is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How many pings may go unanswered.
 const MAX_SILENT_PINGS: u32 = 2;
+/// A publisher of messages up to this size need not wait for the hub to take each: as many as its
+/// mailbox holds are no burden to the memory.
+const MAX_UNAWAITED_BYTES: usize = 16 << 10;
 
-/// What a client says.
+/// What sockets may take up.
+#[derive(Clone, Debug)]
+pub struct SocketLimits {
+    /// How many there may be.
+    pub seats: Arc<Seats>,
+    /// The longest name of a channel.
+    pub max_channel_bytes: usize,
+    /// The largest message.
+    pub max_message_bytes: usize,
+}
+
+/// One of the hubs, as a client finds it.
+#[derive(Clone, Debug)]
+pub struct HubDoor {
+    /// The hub.
+    pub hub: Addr<Hub>,
+    /// What sockets may take up.
+    pub limits: SocketLimits,
+    /// Whether this client may publish there.
+    pub may_publish: bool,
+}
+
+/// What a client says. What is null counts as missing.
 #[derive(Debug, Deserialize)]
 pub struct Frame {
     /// `sub`, `unsub` or `pub`.
     #[serde(default)]
-    pub action: String,
+    pub action: Option<String>,
     /// The channel.
     #[serde(default)]
-    pub channel: String,
-    /// What is published.
+    pub channel: Option<String>,
+    /// What is published, as it came.
     #[serde(default)]
-    pub data: Option<Json>,
+    pub data: Option<Box<RawValue>>,
 }
 
 impl Frame {
     /// Reads a text.
     ///
     /// # Errors
-    /// Not JSON, or a member of the wrong type.
+    /// Not a JSON object, or a member of the wrong type.
     pub fn parse(text: &str) -> serde_json::Result<Self> {
+        // A list would be taken for the members in their order.
+        if text.trim_ascii_start().starts_with('[') {
+            return Err(serde::de::Error::custom("expected an object"));
+        }
         serde_json::from_str(text)
     }
 }
@@ -54,6 +86,13 @@ enum Reaction {
     End(String),
 }
 
+/// How a socket ends: a text, if there is something to say, and the reason in the close frame.
+#[derive(Default)]
+struct Ending {
+    text: Option<String>,
+    reason: Option<CloseReason>,
+}
+
 /// Upgrades a request whose key has been checked.
 ///
 /// # Errors
@@ -61,101 +100,168 @@ enum Reaction {
 pub async fn open(
     request: &HttpRequest,
     body: web::Payload,
-    hub: Addr<Hub>,
-    key: KeyKind,
-    is_internal: bool,
+    seat: Seat,
+    door: HubDoor,
 ) -> actix_web::Result<HttpResponse> {
     let (response, session, stream) = actix_ws::handle(request, body)?;
-    let connected = hub
-        .send(Connect)
-        .await
-        .map_err(actix_web::error::ErrorServiceUnavailable)?;
-    let may_publish = !is_internal || key == KeyKind::Master;
-    let stream = stream
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        .aggregate_continuations();
-    let stream = stream.max_continuation_size(MAX_MESSAGE_BYTES);
-    let incoming = Incoming::new(stream);
-    actix_web::rt::spawn(serve(session, incoming, hub, connected, may_publish));
-    Ok(response)
+    let connected = door.hub.send(Connect).await;
+    let connected = connected.map_err(actix_web::error::ErrorServiceUnavailable)?;
+    let max = door.limits.max_message_bytes;
+    let stream = stream.max_frame_size(max).aggregate_continuations();
+    let incoming = Incoming::new(stream.max_continuation_size(max));
+    let Connected {
+        id,
+        frames,
+        dropped,
+    } = connected;
+    let socket = Socket {
+        session,
+        door,
+        id,
+        is_gone: false,
+    };
+    actix_web::rt::spawn(async move {
+        socket.serve(incoming, dropped).await;
+        drop(seat);
+    });
+    Ok(response.map_body(|_, said| BoxBody::new(Outgoing::new(frames, said))))
 }
 
-async fn serve(
-    mut session: Session,
-    mut incoming: Incoming,
-    hub: Addr<Hub>,
-    connected: Connected,
-    may_publish: bool,
-) {
-    let Connected { id, mut frames } = connected;
-    let mut pings = tokio::time::interval(PING_EVERY);
-    // Not at once: some clients take the first frame after their close for its answer.
-    pings.reset();
-    let mut silent_pings = 0;
-    // Who cannot be written to any more may still have sent something.
-    let mut is_gone = false;
-    let reason = loop {
-        tokio::select! {
-            message = incoming.next() => {
-                silent_pings = 0;
-                let text = match message {
-                    Some(Ok(AggregatedMessage::Text(text))) => text.to_string(),
-                    Some(Ok(AggregatedMessage::Binary(bytes))) => String::from_utf8_lossy(&bytes).into(),
-                    Some(Ok(AggregatedMessage::Ping(bytes))) => {
-                        is_gone |= session.pong(&bytes).await.is_err();
-                        continue;
-                    }
-                    Some(Ok(AggregatedMessage::Pong(_))) => continue,
-                    Some(Ok(AggregatedMessage::Close(reason))) => break reason,
-                    Some(Err(_)) | None => break None,
-                };
-                match react(&hub, id, &text, may_publish).await {
-                    Reaction::Nothing => {}
-                    Reaction::Say(text) => is_gone |= session.text(text).await.is_err(),
-                    Reaction::End(text) => { let _ = session.text(text).await; break None; }
+/// A socket that is served.
+struct Socket {
+    session: Session,
+    door: HubDoor,
+    id: ListenerId,
+    /// Who cannot be written to any more may still have sent something.
+    is_gone: bool,
+}
+
+impl Socket {
+    async fn serve(mut self, mut incoming: Incoming, mut dropped: Receiver<()>) {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        // Not at once: some clients take the first frame after their close for its answer.
+        pings.reset();
+        let mut silent_pings = 0;
+        let ending = loop {
+            tokio::select! {
+                message = incoming.next() => {
+                    silent_pings = 0;
+                    let taken = incoming.meanwhile(self.take(message)).await;
+                    if let Some(ending) = taken { break ending; }
+                }
+                _ = &mut dropped => break Ending::because(CloseCode::Policy, "too slow: messages were waiting"),
+                _ = pings.tick() => {
+                    silent_pings += 1;
+                    if silent_pings > MAX_SILENT_PINGS { break Ending::default(); }
+                    self.is_gone |= self.session.ping(b"").await.is_err();
                 }
             }
-            frame = frames.recv(), if !is_gone => match frame {
-                Some(frame) => is_gone = session.text(&*frame).await.is_err(),
-                None => break Some(CloseReason {
-                    code: CloseCode::Policy,
-                    description: Some("too slow: messages were waiting".to_owned()),
-                }),
-            },
-            _ = pings.tick() => {
-                silent_pings += 1;
-                if silent_pings > MAX_SILENT_PINGS { break None; }
-                is_gone |= session.ping(b"").await.is_err();
-            }
+        };
+        // What it published before is out when this is answered.
+        let _ = self.door.hub.send(Disconnect(self.id)).await;
+        if let Some(text) = ending.text {
+            let _ = self.session.text(text).await;
         }
-    };
-    let _ = hub.send(Disconnect(id)).await;
-    let _ = session.close(reason).await;
+        let _ = self.session.close(ending.reason).await;
+    }
+
+    /// Takes what the client sent; returns how the socket ends, if it does.
+    async fn take(
+        &mut self,
+        message: Option<Result<AggregatedMessage, ProtocolError>>,
+    ) -> Option<Ending> {
+        let reaction = match message {
+            Some(Ok(AggregatedMessage::Text(text))) => self.react(&text).await,
+            Some(Ok(AggregatedMessage::Binary(bytes))) => {
+                self.react(&String::from_utf8_lossy(&bytes)).await
+            }
+            Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                self.is_gone |= self.session.pong(&bytes).await.is_err();
+                return None;
+            }
+            Some(Ok(AggregatedMessage::Pong(_))) => return None,
+            Some(Ok(AggregatedMessage::Close(reason))) => {
+                return Some(Ending { text: None, reason });
+            }
+            Some(Err(ProtocolError::Overflow)) => {
+                let max = self.door.limits.max_message_bytes;
+                let why = format!("a message may have {max} bytes");
+                return Some(Ending::because(CloseCode::Size, &why));
+            }
+            Some(Err(_)) | None => return Some(Ending::default()),
+        };
+        match reaction {
+            Reaction::Nothing => None,
+            Reaction::Say(text) => {
+                self.is_gone |= self.session.text(text).await.is_err();
+                None
+            }
+            Reaction::End(text) => Some(Ending {
+                text: Some(text),
+                reason: None,
+            }),
+        }
+    }
+
+    async fn react(&self, text: &str) -> Reaction {
+        let end = |text: &str| Reaction::End(format!("Error: {text}. Closing Connection"));
+        let frame = match Frame::parse(text) {
+            Ok(frame) => frame,
+            Err(error) => return Reaction::End(format!("Error: {error} \nClosing Connection")),
+        };
+        let channel = frame.channel.unwrap_or_default();
+        let max = self.door.limits.max_channel_bytes;
+        if channel.is_empty() {
+            return end("channel should not be empty");
+        } else if channel.len() > max {
+            return end(&format!("the name of a channel may have {max} bytes"));
+        }
+        let (hub, id) = (&self.door.hub, self.id);
+        let action = frame.action.unwrap_or_default();
+        let done = match (action.as_str(), frame.data) {
+            ("sub", _) => match hub.send(Subscribe { id, channel }).await {
+                Ok(Err(refused)) => return end(&refused.to_string()),
+                heard => heard.map(drop),
+            },
+            ("unsub", _) => hub.send(Unsubscribe { id, channel }).await,
+            ("pub", None) => return end("missing data to publish"),
+            ("pub", Some(_)) if !self.door.may_publish => {
+                return end("publishing needs the master key here");
+            }
+            ("pub", Some(data)) => publish(hub, channel, data).await,
+            _ => return Reaction::Say("Unknow action"),
+        };
+        done.map_or_else(|_| end("the server is stopping"), |()| Reaction::Nothing)
+    }
 }
 
-async fn react(hub: &Addr<Hub>, id: ListenerId, text: &str, may_publish: bool) -> Reaction {
-    let frame = match Frame::parse(text) {
-        Ok(frame) => frame,
-        Err(error) => return Reaction::End(format!("Error: {error} \nClosing Connection")),
+/// Publishes. The hub takes what one socket sends in its order, waited for or not.
+async fn publish(
+    hub: &Addr<Hub>,
+    channel: String,
+    data: Box<RawValue>,
+) -> Result<(), actix::MailboxError> {
+    let can_go_on = data.get().len() <= MAX_UNAWAITED_BYTES;
+    let message = Publish {
+        channels: vec![channel],
+        data,
     };
-    let end = |text: &str| Reaction::End(format!("Error: {text}. Closing Connection"));
-    if frame.channel.is_empty() {
-        return end("channel should not be empty");
+    if !can_go_on {
+        return hub.send(message).await;
     }
-    let channel = frame.channel;
-    let done = match (frame.action.as_str(), frame.data) {
-        ("sub", _) => hub.send(Subscribe { id, channel }).await,
-        ("unsub", _) => hub.send(Unsubscribe { id, channel }).await,
-        ("pub", None | Some(Json::Null)) => return end("missing data to publish"),
-        ("pub", Some(_)) if !may_publish => return end("publishing needs the master key here"),
-        ("pub", Some(data)) => {
-            hub.send(Publish {
-                channels: vec![channel],
-                data,
-            })
-            .await
+    match hub.try_send(message) {
+        Ok(()) => Ok(()),
+        Err(SendError::Full(message)) => hub.send(message).await,
+        Err(SendError::Closed(_)) => Err(actix::MailboxError::Closed),
+    }
+}
+
+impl Ending {
+    fn because(code: CloseCode, why: &str) -> Self {
+        let description = Some(why.to_owned());
+        Self {
+            text: None,
+            reason: Some(CloseReason { code, description }),
         }
-        _ => return Reaction::Say("Unknow action"),
-    };
-    done.map_or_else(|_| end("the server is stopping"), |()| Reaction::Nothing)
+    }
 }

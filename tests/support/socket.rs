@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
 /// What came.
@@ -17,6 +18,7 @@ pub enum Incoming {
 
 pub struct Socket {
     inner: WebSocket<TcpStream>,
+    close_reason: Option<(u16, String)>,
 }
 
 impl Socket {
@@ -40,7 +42,10 @@ impl Socket {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
         match client(request, stream) {
-            Ok((inner, _)) => Ok(Self { inner }),
+            Ok((inner, _)) => Ok(Self {
+                inner,
+                close_reason: None,
+            }),
             Err(tokio_tungstenite::tungstenite::HandshakeError::Failure(Error::Http(response))) => {
                 let status = response.status().as_u16();
                 Err((status, response.into_body().unwrap_or_default()))
@@ -64,7 +69,11 @@ impl Socket {
             self.inner.get_ref().set_read_timeout(Some(left)).unwrap();
             match self.inner.read() {
                 Ok(Message::Text(text)) => return Incoming::Text(text.to_string()),
-                Ok(Message::Close(_)) => return Incoming::Closed,
+                Ok(Message::Close(reason)) => {
+                    let said = |it: CloseFrame| (u16::from(it.code), it.reason.to_string());
+                    self.close_reason = reason.map(said);
+                    return Incoming::Closed;
+                }
                 Ok(_) => {}
                 Err(Error::Io(error))
                     if matches!(
@@ -74,6 +83,11 @@ impl Socket {
                 Err(_) => return Incoming::Closed,
             }
         }
+    }
+
+    /// The code and text of the close frame that came, if there was one and it had some.
+    pub fn close_reason(&self) -> Option<(u16, String)> {
+        self.close_reason.clone()
     }
 
     pub fn close(&mut self) {

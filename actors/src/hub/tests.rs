@@ -1,34 +1,51 @@
-//! Delivery, order, and listeners that do not read.
+//! Delivery, order, limits, and listeners that do not read.
 
-use serde_json::json;
+use actix::{Actor, Addr};
+use serde_json::{Value as Json, json};
 
 use super::*;
 
-fn channel(id: ListenerId) -> Subscribe {
+const QUEUE: usize = 16;
+
+fn encode(channel: &str, data: &RawValue) -> Bytes {
+    format!(r#"{{"channel":"{channel}","data":{data}}}"#).into()
+}
+
+fn start() -> Addr<Hub> {
+    let settings = HubSettings {
+        queue_messages: QUEUE,
+        queue_bytes: 1 << 20,
+        max_channels: 2,
+        encode,
+    };
+    Hub::new(settings).start()
+}
+
+fn channel(id: ListenerId, name: &str) -> Subscribe {
     Subscribe {
         id,
-        channel: "c".to_owned(),
+        channel: name.to_owned(),
     }
 }
 
 fn message(number: usize) -> Publish {
-    Publish {
-        channels: vec!["c".to_owned(), "nobody".to_owned()],
-        data: json!(number),
-    }
+    Publish::new(vec!["c".to_owned(), "nobody".to_owned()], &json!(number)).unwrap()
 }
 
 #[actix::test]
 async fn listeners_hear_their_channels_once_and_in_order() {
-    let hub = Hub::default().start();
+    let hub = start();
     let mut listener = hub.send(Connect).await.unwrap();
-    hub.send(channel(listener.id)).await.unwrap();
-    hub.send(channel(listener.id)).await.unwrap();
+    for _ in 0..2 {
+        let heard = hub.send(channel(listener.id, "c")).await.unwrap();
+        heard.unwrap();
+    }
     for number in 0..5 {
         hub.send(message(number)).await.unwrap();
     }
     for number in 0..5 {
-        let frame: Json = serde_json::from_str(&listener.frames.recv().await.unwrap()).unwrap();
+        let frame = listener.frames.next().await.unwrap();
+        let frame: Json = serde_json::from_slice(&frame).unwrap();
         assert_eq!(frame, json!({"channel": "c", "data": number}));
     }
     hub.send(Unsubscribe {
@@ -38,28 +55,64 @@ async fn listeners_hear_their_channels_once_and_in_order() {
     .await
     .unwrap();
     hub.send(message(9)).await.unwrap();
-    assert!(listener.frames.try_recv().is_err());
-    assert_eq!(hub.send(GetHubState).await.unwrap().0.num_channels, 0);
+    let state = hub.send(GetHubState).await.unwrap().0;
+    assert_eq!((state.num_channels, state.num_delivered), (0, 5));
+    hub.send(Disconnect(listener.id)).await.unwrap();
+    assert_eq!(listener.frames.next().await, None);
+}
+
+#[actix::test]
+async fn a_message_is_encoded_once_for_all() {
+    let hub = start();
+    let mut ears = Vec::new();
+    for _ in 0..3 {
+        let listener = hub.send(Connect).await.unwrap();
+        let heard = hub.send(channel(listener.id, "c")).await.unwrap();
+        heard.unwrap();
+        ears.push(listener.frames);
+    }
+    hub.send(message(1)).await.unwrap();
+    let mut places = Vec::new();
+    for ear in &mut ears {
+        places.push(ear.next().await.unwrap().as_ptr());
+    }
+    assert!(places.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 #[actix::test]
 async fn a_listener_that_does_not_read_is_dropped_and_delays_nobody() {
-    let hub = Hub::default().start();
+    let hub = start();
     let mut slow = hub.send(Connect).await.unwrap();
     let mut quick = hub.send(Connect).await.unwrap();
-    hub.send(channel(slow.id)).await.unwrap();
-    hub.send(channel(quick.id)).await.unwrap();
-    for number in 0..=LISTENER_QUEUE {
+    for id in [slow.id, quick.id] {
+        hub.send(channel(id, "c")).await.unwrap().unwrap();
+    }
+    for number in 0..=QUEUE {
         hub.send(message(number)).await.unwrap();
-        assert!(quick.frames.recv().await.is_some());
+        assert!(quick.frames.next().await.is_some());
     }
     let state = hub.send(GetHubState).await.unwrap().0;
     assert_eq!((state.num_listeners, state.num_dropped), (1, 1));
-    for _ in 0..LISTENER_QUEUE {
-        assert!(slow.frames.recv().await.is_some());
+    assert!(slow.dropped.await.is_err());
+    assert_eq!(slow.frames.next().await, None, "nothing is kept for it");
+}
+
+#[actix::test]
+async fn a_listener_hears_so_many_channels() {
+    let hub = start();
+    let listener = hub.send(Connect).await.unwrap();
+    for name in ["one", "two", "two"] {
+        let heard = hub.send(channel(listener.id, name)).await.unwrap();
+        heard.unwrap();
     }
-    assert!(
-        slow.frames.recv().await.is_none(),
-        "the end tells it that it was dropped"
-    );
+    let refused = hub.send(channel(listener.id, "three")).await.unwrap();
+    assert_eq!(refused.unwrap_err().max, 2);
+    hub.send(Unsubscribe {
+        id: listener.id,
+        channel: "one".to_owned(),
+    })
+    .await
+    .unwrap();
+    let heard = hub.send(channel(listener.id, "three")).await.unwrap();
+    heard.unwrap();
 }

@@ -131,10 +131,10 @@ impl Notices {
     }
 
     async fn publish(&mut self, candidate: Candidate, number: u64) -> Result<(), ApiError> {
-        let publish = Publish {
-            channels: vec![format!("_sub_{}", candidate.device)],
-            data: json!({"seq-num": number, "subscription-id": candidate.id}),
-        };
+        let channels = vec![format!("_sub_{}", candidate.device)];
+        let notice = json!({"seq-num": number, "subscription-id": candidate.id});
+        let publish = Publish::new(channels, &notice);
+        let publish = publish.map_err(|error| ApiError::unexpected(error.to_string()))?;
         let published = self.hub.send(publish).await;
         published.map_err(|_| ApiError::overloaded("the hub"))?;
         self.num_notices += 1;

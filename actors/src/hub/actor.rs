@@ -1,0 +1,192 @@
+//! The actor.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Arbiter, Context, Handler};
+use tokio::sync::oneshot;
+
+use super::outbox::{Lost, Outbox, outbox};
+use super::{
+    Connect, Connected, Disconnect, GetHubState, HubSettings, HubState, ListenerId, Publish,
+    Reported, Subscribe, TooManyChannels, Unsubscribe,
+};
+
+/// How many messages may wait for the hub itself.
+const MAILBOX: usize = 4096;
+
+/// See the module's overview.
+pub struct Hub {
+    settings: HubSettings,
+    listeners: HashMap<ListenerId, Listener>,
+    channels: HashMap<Arc<str>, HashMap<ListenerId, Arc<Outbox>>>,
+    next_id: ListenerId,
+    num_published: u64,
+    num_delivered: u64,
+    num_dropped: u64,
+}
+
+struct Listener {
+    outbox: Arc<Outbox>,
+    channels: HashSet<Arc<str>>,
+    /// Its other end learns when this is dropped.
+    _dropped: oneshot::Sender<()>,
+}
+
+impl Hub {
+    /// Builds a hub that nobody listens to.
+    pub fn new(settings: HubSettings) -> Self {
+        Self {
+            settings,
+            listeners: HashMap::new(),
+            channels: HashMap::new(),
+            next_id: 0,
+            num_published: 0,
+            num_delivered: 0,
+            num_dropped: 0,
+        }
+    }
+
+    /// Starts a hub on a thread of the given arbiter.
+    pub fn start_on(arbiter: &Arbiter, settings: HubSettings) -> Addr<Self> {
+        Self::start_in_arbiter(&arbiter.handle(), move |_| Self::new(settings))
+    }
+
+    fn drop_listener(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.remove(&id) else {
+            return;
+        };
+        for channel in listener.channels {
+            self.forget(&channel, id);
+        }
+    }
+
+    fn forget(&mut self, channel: &str, id: ListenerId) {
+        if let Some(listeners) = self.channels.get_mut(channel) {
+            listeners.remove(&id);
+            if listeners.is_empty() {
+                self.channels.remove(channel);
+            }
+        }
+    }
+
+    /// Puts a message into the queues of a channel; returns whose queues are full.
+    fn deliver(&mut self, channel: &str, message: &Publish) -> Vec<ListenerId> {
+        self.num_published += 1;
+        let Some(listeners) = self.channels.get(channel) else {
+            return Vec::new();
+        };
+        let frame = (self.settings.encode)(channel, &message.data);
+        let mut full = Vec::new();
+        for (id, outbox) in listeners {
+            match outbox.push(&frame) {
+                Ok(()) => self.num_delivered += 1,
+                Err(Lost::Full) => full.push(*id),
+                Err(Lost::Gone) => {}
+            }
+        }
+        full
+    }
+}
+
+impl Actor for Hub {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Handler<Connect> for Hub {
+    type Result = Connected;
+
+    fn handle(&mut self, _: Connect, _: &mut Self::Context) -> Connected {
+        let (outbox, frames) = outbox(self.settings.queue_messages, self.settings.queue_bytes);
+        let (dropped, is_dropped) = oneshot::channel();
+        self.next_id += 1;
+        let listener = Listener {
+            outbox: Arc::new(outbox),
+            channels: HashSet::new(),
+            _dropped: dropped,
+        };
+        self.listeners.insert(self.next_id, listener);
+        Connected {
+            id: self.next_id,
+            frames,
+            dropped: is_dropped,
+        }
+    }
+}
+
+impl Handler<Disconnect> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, Disconnect(id): Disconnect, _: &mut Self::Context) {
+        self.drop_listener(id);
+    }
+}
+
+impl Handler<Subscribe> for Hub {
+    type Result = Result<(), TooManyChannels>;
+
+    fn handle(&mut self, message: Subscribe, _: &mut Self::Context) -> Self::Result {
+        let Subscribe { id, channel } = message;
+        // One that was dropped hears nothing, and is told of that by other means.
+        let Some(listener) = self.listeners.get_mut(&id) else {
+            return Ok(());
+        };
+        if listener.channels.contains(channel.as_str()) {
+            return Ok(());
+        }
+        let max = self.settings.max_channels;
+        if listener.channels.len() >= max {
+            return Err(TooManyChannels { max });
+        }
+        // All who hear a channel share its name.
+        let known = self.channels.get_key_value(channel.as_str());
+        let name = known.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
+        listener.channels.insert(Arc::clone(&name));
+        let outbox = Arc::clone(&listener.outbox);
+        self.channels.entry(name).or_default().insert(id, outbox);
+        Ok(())
+    }
+}
+
+impl Handler<Unsubscribe> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Unsubscribe, _: &mut Self::Context) {
+        if let Some(listener) = self.listeners.get_mut(&message.id) {
+            listener.channels.remove(message.channel.as_str());
+        }
+        self.forget(&message.channel, message.id);
+    }
+}
+
+impl Handler<Publish> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Publish, _: &mut Self::Context) {
+        for channel in &message.channels {
+            for id in self.deliver(channel, &message) {
+                self.num_dropped += 1;
+                tracing::warn!(listener = id, "a listener does not read and is dropped");
+                self.drop_listener(id);
+            }
+        }
+    }
+}
+
+impl Handler<GetHubState> for Hub {
+    type Result = Reported;
+
+    fn handle(&mut self, _: GetHubState, _: &mut Self::Context) -> Reported {
+        Reported(HubState {
+            num_listeners: self.listeners.len(),
+            num_channels: self.channels.len(),
+            num_published: self.num_published,
+            num_delivered: self.num_delivered,
+            num_dropped: self.num_dropped,
+        })
+    }
+}

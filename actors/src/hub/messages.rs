@@ -1,0 +1,122 @@
+//! What a hub is told and asked.
+
+use actix::{Context, Message};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::oneshot;
+
+use super::{Frames, Hub, HubState, ListenerId};
+
+/// Adds a listener. Replies with its number and where its frames come.
+#[derive(Debug)]
+pub struct Connect;
+
+impl Message for Connect {
+    type Result = Connected;
+}
+
+/// A new listener.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its number.
+    pub id: ListenerId,
+    /// What it hears. They end when it is dropped for not reading.
+    pub frames: Frames,
+    /// Ends, without a value, when the hub no longer knows it.
+    pub dropped: oneshot::Receiver<()>,
+}
+
+/// Removes a listener. Replies when it gets nothing more, and what it published before is
+/// published.
+#[derive(Debug)]
+pub struct Disconnect(pub ListenerId);
+
+impl Message for Disconnect {
+    type Result = ();
+}
+
+/// Lets a listener hear a channel. Replies when it hears what is published from now on.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// The listener.
+    pub id: ListenerId,
+    /// The channel.
+    pub channel: String,
+}
+
+impl Message for Subscribe {
+    type Result = Result<(), TooManyChannels>;
+}
+
+/// A listener hears as many channels as it may.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a socket may hear {max} channels")]
+pub struct TooManyChannels {
+    /// How many that is.
+    pub max: usize,
+}
+
+/// Lets a listener no longer hear a channel.
+#[derive(Debug)]
+pub struct Unsubscribe {
+    /// The listener.
+    pub id: ListenerId,
+    /// The channel.
+    pub channel: String,
+}
+
+impl Message for Unsubscribe {
+    type Result = ();
+}
+
+/// Publishes on channels. Replies when it is in every listener's queue.
+#[derive(Debug)]
+pub struct Publish {
+    /// The channels.
+    pub channels: Vec<String>,
+    /// What; passed through as it is.
+    pub data: Box<RawValue>,
+}
+
+impl Publish {
+    /// Publishes something of the server's own.
+    ///
+    /// # Errors
+    /// It has no form in JSON.
+    pub fn new<T: Serialize>(channels: Vec<String>, data: &T) -> serde_json::Result<Self> {
+        let data = to_raw_value(data)?;
+        Ok(Self { channels, data })
+    }
+}
+
+impl Message for Publish {
+    type Result = ();
+}
+
+/// Asks for the state.
+#[derive(Debug)]
+pub struct GetHubState;
+
+impl Message for GetHubState {
+    type Result = Reported;
+}
+
+/// A hub's state as a reply.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported(pub HubState);
+
+impl<M: Message<Result = Self>> actix::dev::MessageResponse<Hub, M> for Reported {
+    fn handle(self, _: &mut Context<Hub>, sender: Option<actix::dev::OneshotSender<Self>>) {
+        if let Some(sender) = sender {
+            let _ = sender.send(self);
+        }
+    }
+}
+
+impl<M: Message<Result = Self>> actix::dev::MessageResponse<Hub, M> for Connected {
+    fn handle(self, _: &mut Context<Hub>, sender: Option<actix::dev::OneshotSender<Self>>) {
+        if let Some(sender) = sender {
+            let _ = sender.send(self);
+        }
+    }
+}

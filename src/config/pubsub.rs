@@ -1,0 +1,39 @@
+//! Settings of pub/sub: what its sockets may take up.
+
+use super::size;
+use super::source::Reader;
+
+/// Pub/sub.
+#[derive(Clone, Copy, Debug)]
+pub struct PubSub {
+    /// Sockets open at once, at both hubs together. `PUBSUB_MAX_SOCKETS`, default 15,000.
+    pub max_sockets: usize,
+    /// Sockets from one address; `None` without limit. `PUBSUB_MAX_SOCKETS_PER_ADDRESS`, default
+    /// 0 for none: behind a proxy all come from its address.
+    pub max_sockets_per_address: Option<usize>,
+    /// Channels that a socket may hear. `PUBSUB_MAX_CHANNELS`, default 500.
+    pub max_channels: usize,
+    /// The longest name of a channel. `PUBSUB_MAX_CHANNEL_BYTES`, default 256.
+    pub max_channel_bytes: usize,
+    /// The largest message of a client. `PUBSUB_MAX_MESSAGE_BYTES`, default 1 MiB.
+    pub max_message_bytes: usize,
+    /// Messages that may wait for a socket that does not read. `PUBSUB_QUEUE_MESSAGES`, default
+    /// 1024.
+    pub queue_messages: usize,
+    /// Bytes that may wait for it. `PUBSUB_QUEUE_BYTES`, default 4 MiB.
+    pub queue_bytes: usize,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> PubSub {
+    let mut number = |name, default, range| size(reader.number(name, default, range));
+    let per_address = number("PUBSUB_MAX_SOCKETS_PER_ADDRESS", 0, 0..=1_000_000);
+    PubSub {
+        max_sockets: number("PUBSUB_MAX_SOCKETS", 15_000, 1..=1_000_000),
+        max_sockets_per_address: (per_address > 0).then_some(per_address),
+        max_channels: number("PUBSUB_MAX_CHANNELS", 500, 1..=1_000_000),
+        max_channel_bytes: number("PUBSUB_MAX_CHANNEL_BYTES", 256, 1..=65_536),
+        max_message_bytes: number("PUBSUB_MAX_MESSAGE_BYTES", 1 << 20, 1024..=1 << 30),
+        queue_messages: number("PUBSUB_QUEUE_MESSAGES", 1024, 1..=1_000_000),
+        queue_bytes: number("PUBSUB_QUEUE_BYTES", 4 << 20, 1024..=1 << 40),
+    }
+}

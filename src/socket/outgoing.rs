@@ -1,0 +1,63 @@
+//! What goes out on a socket: what it hears, and what its own session says.
+//!
+//! What a hub delivers goes from the queue to the connection as it is, past the
+//! session: the bytes are shared by all who hear a message.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::web::Bytes;
+use skytrail_actors::hub::Frames;
+
+/// After so many frames the session has its turn, so that a busy channel holds up no ping.
+const MAX_RUN: u32 = 64;
+
+/// The body of a socket's answer.
+pub(super) struct Outgoing {
+    frames: Frames,
+    session: BoxBody,
+    run: u32,
+}
+
+impl Outgoing {
+    pub(super) fn new(frames: Frames, session: BoxBody) -> Self {
+        let run = 0;
+        Self {
+            frames,
+            session,
+            run,
+        }
+    }
+}
+
+impl MessageBody for Outgoing {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = self.get_mut();
+        if this.run < MAX_RUN
+            && let Poll::Ready(Some(frame)) = this.frames.poll_next(cx)
+        {
+            this.run += 1;
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        this.run = 0;
+        if let Poll::Ready(said) = Pin::new(&mut this.session).poll_next(cx) {
+            return Poll::Ready(said);
+        }
+        // After a full run there may be more; else this only notes whom to wake.
+        match this.frames.poll_next(cx) {
+            Poll::Ready(Some(frame)) => Poll::Ready(Some(Ok(frame))),
+            // The session ends the connection, with a reason.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}

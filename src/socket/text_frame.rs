@@ -1,0 +1,80 @@
+//! A published message as the bytes of a WebSocket frame, made once for all who hear it.
+//!
+//! Frames from a server are not masked, so they are the same for everybody.
+
+use actix_web::web::Bytes;
+use serde_json::value::RawValue;
+
+/// The last frame of a text message.
+const TEXT: u8 = 0x81;
+/// The longest head of a frame: its kind, and the payload's length in 9 bytes.
+const MAX_HEAD: usize = 10;
+
+/// Makes the frame of `{"channel", "data"}`.
+pub fn encode(channel: &str, data: &RawValue) -> Bytes {
+    let data = data.get();
+    let mut bytes = Vec::with_capacity(MAX_HEAD + channel.len() + data.len() + 32);
+    bytes.resize(MAX_HEAD, 0);
+    bytes.extend_from_slice(br#"{"channel":"#);
+    // A text always has a form in JSON, and memory takes all of it.
+    let _ = serde_json::to_writer(&mut bytes, channel);
+    bytes.extend_from_slice(br#","data":"#);
+    bytes.extend_from_slice(data.as_bytes());
+    bytes.push(b'}');
+    finish(bytes)
+}
+
+/// Writes the head in front of the payload, at the end of the place that was left for it.
+fn finish(mut bytes: Vec<u8>) -> Bytes {
+    let len = bytes.len() - MAX_HEAD;
+    let mut head = vec![TEXT];
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ 0..126), _) => head.push(short),
+        (_, Ok(medium)) => {
+            head.push(126);
+            head.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            head.push(127);
+            head.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    let start = MAX_HEAD - head.len();
+    if let Some(place) = bytes.get_mut(start..MAX_HEAD) {
+        place.copy_from_slice(&head);
+    }
+    Bytes::from(bytes).slice(start..)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+    use tokio_tungstenite::tungstenite::WebSocket;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    /// Reads a frame as a client does.
+    fn read(frame: &Bytes) -> Json {
+        let mut client =
+            WebSocket::from_raw_socket(Cursor::new(frame.to_vec()), Role::Client, None);
+        let text = client.read().unwrap().into_text().unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn clients_read_what_was_published(
+            channel in ".{1,40}",
+            len in prop_oneof![0_usize..300, 65_400_usize..65_600, Just(200_000)],
+        ) {
+            let data = json!({"text": "x".repeat(len), "ключ": [1, null]});
+            let raw = serde_json::value::to_raw_value(&data).unwrap();
+            let expected = json!({"channel": channel, "data": data});
+            prop_assert_eq!(read(&encode(&channel, &raw)), expected);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How much sockets may take up.
+
+use serde_json::json;
+
+use super::{PATIENCE, connect, hear, listen, publication, subscribe, subscription};
+use crate::support::eventually;
+use crate::support::server::{API_KEY, TestServer};
+use crate::support::socket::{Incoming, Socket};
+
+fn try_connect(server: &TestServer, path: &str) -> Result<Socket, (u16, Vec<u8>)> {
+    Socket::open(server.address(), &format!("{path}?api_key={API_KEY}"), &[])
+}
+
+#[test]
+fn there_are_so_many_sockets() {
+    for (setting, status) in [
+        ("PUBSUB_MAX_SOCKETS", 503),
+        ("PUBSUB_MAX_SOCKETS_PER_ADDRESS", 429),
+    ] {
+        let server = TestServer::with(&[(setting, "3")]);
+        let mut open: Vec<Socket> = ["/pubsub", "/_/pubsub", "/pubsub"]
+            .map(|path| try_connect(&server, path).unwrap())
+            .into();
+        for path in ["/pubsub", "/_/pubsub"] {
+            let Err((refused, body)) = try_connect(&server, path) else {
+                panic!("a fourth is let in");
+            };
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(refused, status, "{body}");
+            assert!(body["error"]["info"]["retry_after_ms"].is_u64(), "{body}");
+        }
+        // Those that are open work, and a place that is left is free again.
+        subscribe(&mut open[0], "room");
+        drop(open.pop());
+        eventually("the place is free", || try_connect(&server, "/pubsub").ok());
+    }
+}
+
+#[test]
+fn a_socket_hears_so_many_channels() {
+    let server = TestServer::with(&[("PUBSUB_MAX_CHANNELS", "2")]);
+    let mut socket = connect(&server);
+    subscribe(&mut socket, "one");
+    subscribe(&mut socket, "two");
+    subscribe(&mut socket, "two");
+    socket.send(&json!({"action": "unsub", "channel": "one"}).to_string());
+    subscribe(&mut socket, "three");
+    socket.send(&subscription("four"));
+    let Incoming::Text(text) = socket.receive(PATIENCE) else {
+        panic!("no word");
+    };
+    assert_eq!(
+        text,
+        "Error: a socket may hear 2 channels. Closing Connection"
+    );
+    assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+}
+
+#[test]
+fn a_channels_name_has_a_length() {
+    let server = TestServer::with(&[("PUBSUB_MAX_CHANNEL_BYTES", "10")]);
+    listen(&server, "0123456789");
+    for action in ["sub", "unsub", "pub"] {
+        let mut socket = connect(&server);
+        let long = json!({"action": action, "channel": "0123456789x", "data": 1});
+        socket.send(&long.to_string());
+        let Incoming::Text(text) = socket.receive(PATIENCE) else {
+            panic!("no word");
+        };
+        let expected = "Error: the name of a channel may have 10 bytes. Closing Connection";
+        assert_eq!(text, expected);
+        assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+    }
+}
+
+#[test]
+fn a_message_has_a_size() {
+    let server = TestServer::with(&[("PUBSUB_MAX_MESSAGE_BYTES", "2000")]);
+    let mut listener = listen(&server, "room");
+    let frame = |size: usize| publication("room", &json!("x".repeat(size)));
+    let most = 2000 - frame(0).len();
+    listener.send(&frame(most));
+    assert_eq!(hear(&mut listener).as_str().unwrap().len(), most);
+    listener.send(&frame(most + 1));
+    assert!(matches!(listener.receive(PATIENCE), Incoming::Closed));
+    let (code, why) = listener.close_reason().unwrap();
+    assert_eq!((code, &*why), (1009, "a message may have 2000 bytes"));
+    // The default is what the page says.
+    let server = TestServer::start();
+    let mut listener = listen(&server, "room");
+    let most = (1 << 20) - frame(0).len();
+    listener.send(&frame(most));
+    assert_eq!(hear(&mut listener).as_str().unwrap().len(), most);
+}
