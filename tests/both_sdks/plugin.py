@@ -1,0 +1,76 @@
+"""What a plugin says of deliveries and deployments, in Python; `plugin.mjs` is the same in JavaScript.
+
+A note's `mode` says what is to become of its delivery. `both:state` reports what was seen.
+"""
+
+import asyncio
+import os
+
+import skytrail
+from skytrail import Drop, Plugin, RetryAfter
+
+GENERATION = int(os.environ.get("PLUGIN_GENERATION", "0"))
+FROM = os.environ.get("FROM")
+
+plugin = Plugin("BOTH", position=None if FROM is None else int(FROM))
+seen = []
+
+
+@plugin.op("both:state")
+async def state():
+    return {"generation": GENERATION, "pid": os.getpid(), "seen": seen}
+
+
+@plugin.op("both:slow")
+async def slow(seconds):
+    await asyncio.sleep(seconds)
+    return GENERATION
+
+
+if GENERATION < 2:
+
+    @plugin.op("both:old")
+    async def old():
+        return "old"
+
+else:
+
+    @plugin.op("both:new")
+    async def new():
+        return "new"
+
+
+@plugin.after_save("note", async_=True, timeout=1)
+async def told(note, original, delivery):
+    mode = note.get("mode")
+    seen.append(
+        {
+            "n": note["n"],
+            "mode": mode,
+            "position": delivery.position,
+            "attempt": delivery.attempt,
+            "catching_up": delivery.catching_up,
+        }
+    )
+    if mode == "drop":
+        raise Drop("not for me")
+    if mode == "retry" and delivery.attempt == 1:
+        raise RetryAfter(0.1)
+    if mode == "long":
+        # Longer than its limit, but never silent for so long.
+        for _ in range(6):
+            await asyncio.sleep(0.3)
+            skytrail.progress()
+
+
+@plugin.after_save("sign", async_=True, catch_up="latest")
+async def latest(sign, original):
+    seen.append({"sign": "latest", "n": sign["n"]})
+
+
+@plugin.after_save("sign", async_=True, catch_up="none")
+async def none(sign, original):
+    seen.append({"sign": "none", "n": sign["n"]})
+
+
+plugin.run()
