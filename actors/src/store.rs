@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{AssetState, Commit, RoleFlags, Service, Stream, UserState};
+use skytrail_schema::event::{
+    AssetState, Commit, EventKind, RoleFlags, Service, Stream, UserState,
+};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
@@ -193,6 +195,23 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError>;
+
+    /// Lists the positions of events of a kind from one position to another, in order.
+    async fn list_positions_of_kind(
+        &self,
+        kind: EventKind,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError>;
+
+    /// Loads records of a type, whoever may see them, in the order in which the store has them:
+    /// those behind a row, and that of the last one. Empty when there are no more.
+    async fn scan(
+        &self,
+        definition: &TypeDefinition,
+        after: i64,
+        limit: usize,
+    ) -> Result<(Vec<Head>, i64), StoreError>;
 
     /// Loads users' auth rows with the version of their streams, in the order asked for.
     async fn load_users(&self, ids: &[UserId])

@@ -6,7 +6,7 @@ use serde_json::json;
 use skytrail_actors::record::messages::{Found, QueryRecords, Transient};
 use skytrail_schema::query::Query;
 
-use super::{Call, Outcome, Reply};
+use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn run(call: Call) -> Outcome {
     let mut query = Query::parse(&call.body)?;
@@ -16,6 +16,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         context: call.context,
         scope: call.scope,
         query,
+        as_of: request::moment(&call.body, "as_of")?,
     };
     let reply = call.services.records.query(command).await?;
     limits.check_page(reply.records.len())?;

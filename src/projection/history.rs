@@ -89,3 +89,19 @@ pub(crate) async fn list_positions_before(
     }
     Ok(positions)
 }
+
+/// Lists the positions of events of a kind from one position to another.
+pub(crate) async fn list_positions_of_kind(
+    conn: &mut SqliteConnection,
+    kind: EventKind,
+    from: u64,
+    until: u64,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT position FROM _history WHERE position BETWEEN ");
+    sql.bind(Arg::unsigned(from)).push(" AND ");
+    sql.bind(Arg::unsigned(until)).push(" AND kind = ");
+    sql.bind(Arg::Int(kind.number().into()));
+    sql.push(" ORDER BY position");
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter().map(|row| unsigned(row, 0)).collect()
+}

@@ -114,6 +114,30 @@ pub(crate) async fn heads(
     Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }
 
+/// Loads the heads behind a row, in the order of rows; returns the last one's, too.
+pub(crate) async fn scan(
+    conn: &mut SqliteConnection,
+    layout: &TypeLayout,
+    after: i64,
+    limit: usize,
+) -> Result<(Vec<Head>, i64), sqlx::Error> {
+    let Some(table) = &layout.table else {
+        return Ok((Vec::new(), after));
+    };
+    let mut sql = Sql::new("SELECT ");
+    push_head_columns(&mut sql, table);
+    sql.push(",t._row FROM ").name(&table.name);
+    sql.push(" AS t WHERE t._row > ").bind(Arg::Int(after));
+    sql.push(" ORDER BY t._row LIMIT ");
+    sql.bind(Arg::unsigned(u64::try_from(limit).unwrap_or(u64::MAX)));
+    let (mut heads, mut last) = (Vec::new(), after);
+    for row in sql.fetch_all(conn).await? {
+        heads.push(decode_head(&layout.definition.name, table, &row)?);
+        last = row.try_get_unchecked(row.len() - 1)?;
+    }
+    Ok((heads, last))
+}
+
 /// Finds a record by the values of some fields.
 pub(crate) async fn find_by_fields(
     conn: &mut SqliteConnection,

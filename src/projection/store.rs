@@ -10,7 +10,7 @@ use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
     Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
 };
-use skytrail_schema::event::{AssetState, Commit, Service, Stream, UserState};
+use skytrail_schema::event::{AssetState, Commit, EventKind, Service, Stream, UserState};
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
@@ -282,6 +282,35 @@ impl RecordStore for SqlStore {
         let mut reader = self.reader().await?;
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         history::list_positions_before(conn, stream, until, limit)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn list_positions_of_kind(
+        &self,
+        kind: EventKind,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_positions_of_kind(conn, kind, from, until)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    async fn scan(
+        &self,
+        definition: &TypeDefinition,
+        after: i64,
+        limit: usize,
+    ) -> Result<(Vec<Head>, i64), StoreError> {
+        let mut reader = self.reader().await?;
+        let Some(layout) = reader.layout(definition) else {
+            return Ok((Vec::new(), after));
+        };
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::scan(conn, &layout, after, limit)
             .await
             .map_err(|error| self.failed(error))
     }

@@ -1,5 +1,6 @@
 //! What records were: versions, the past, and bringing it back.
 
+mod as_of;
 mod random;
 mod rights;
 

@@ -23,6 +23,8 @@ struct World {
     now: State,
     /// Positions, and what was there right after.
     past: Vec<(u64, State)>,
+    /// Queries, and what they brought when the log was at a position.
+    asked: Vec<(u64, Json, Json)>,
 }
 
 impl World {
@@ -104,6 +106,33 @@ impl World {
             _ => self.restore(key),
         }
         self.past.push((self.head(), self.now.clone()));
+        self.ask();
+    }
+
+    /// Asks something about the present.
+    fn ask(&mut self) {
+        let names = self.names.clone();
+        let path = |name: &str| json!({"$type": "keypath", "$val": name});
+        let (by, of) = (self.pick(&names).clone(), self.pick(&names).clone());
+        let op = *self.pick(&["eq", "neq", "gt", "lte"]);
+        let value = self.rng.random_range(0..4);
+        let predicate = match self.rng.random_range(0..4) {
+            0 => Json::Null,
+            1 => json!([op, path(&of), value]),
+            2 => json!(["not", [op, path(&of), value]]),
+            _ => json!(["or", [op, path(&of), value], ["eq", path(&by), Json::Null]]),
+        };
+        let order = *self.pick(&["asc", "desc"]);
+        let mut query = json!({
+            "record_type": "note", "predicate": predicate, "count": true,
+            "sort": [[path(&by), order], [path("_id"), "asc"]],
+        });
+        if self.rng.random_range(0..2) == 0 {
+            query["limit"] = json!(self.rng.random_range(0..3));
+            query["offset"] = json!(self.rng.random_range(0..2));
+        }
+        let answer = self.master.call("record:query", query.clone()).json();
+        self.asked.push((self.head(), query, answer));
     }
 
     /// Compares all that the server tells with all that was.
@@ -116,6 +145,12 @@ impl World {
                 let got = (record["_type"] == "record").then(|| own(record));
                 assert_eq!(got.as_ref(), then.get(key), "note/{key} at {position}");
             }
+        }
+        for (position, query, answer) in &self.asked {
+            let mut query = query.clone();
+            query["as_of"] = json!(position);
+            let again = self.master.call("record:query", query.clone()).json();
+            assert_eq!(again, *answer, "{query}");
         }
         for key in KEYS {
             self.check_versions(key);
@@ -175,8 +210,9 @@ fn the_past_is_what_it_was_over_random_histories_and_a_store_made_anew() {
         names: FIELDS.map(str::to_owned).to_vec(),
         now: State::new(),
         past: Vec::new(),
+        asked: Vec::new(),
     };
-    let steps = setting("SKYTRAIL_HISTORY_STEPS", 250);
+    let steps = setting("SKYTRAIL_HISTORY_STEPS", 150);
     for _ in 0..steps {
         world.step();
     }

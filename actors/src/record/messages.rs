@@ -87,6 +87,8 @@ pub struct QueryRecords {
     pub scope: Scope,
     /// The query.
     pub query: Query,
+    /// When; none for now.
+    pub as_of: Option<Moment>,
 }
 
 /// A record in an answer, with the values that were eagerly loaded.

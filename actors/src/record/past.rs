@@ -173,6 +173,11 @@ impl Walk {
         self.head.as_ref().map(|head| &head.record)
     }
 
+    /// Returns the record with its version and position as they are here; `None` when there is none.
+    pub fn into_head(self) -> Option<Head> {
+        self.head
+    }
+
     /// Returns the record as it is here; `None` when there is none.
     pub fn into_record(self) -> Option<Record> {
         self.head.map(|head| head.record)

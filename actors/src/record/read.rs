@@ -1,7 +1,7 @@
 //! Fetching and querying: memory where it has the records, the store for the rest, with
 //! everything that was acknowledged before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use skytrail_schema::acl::Level;
@@ -15,13 +15,17 @@ use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::{Point, Value, number_to_wire};
 
+use super::as_of;
 use super::draft::no_permission;
-use super::env::{Heads, RecordEnv};
+use super::env::RecordEnv;
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
 use super::past::{self, Moment};
 use crate::store::Asker;
+
+/// The records that a query includes and the caller may see, by id.
+pub(super) type Included = HashMap<RecordId, Arc<Head>>;
 
 /// Fetches records by id.
 ///
@@ -102,6 +106,9 @@ fn not_found() -> ApiError {
 /// 120 for paths that the type has not got, 124 for fields that the caller must not look at;
 /// the store failed.
 pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply, ApiError> {
+    if let Some(moment) = command.as_of {
+        return as_of::query(env, command, moment).await;
+    }
     let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let position = env.log.head();
     env.applied.wait_for(position).await?;
@@ -116,11 +123,27 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
         .query(&command.query, &asker, env.live.as_ref())
         .await?;
     let definition = env.definition(&command.query.record_type);
-    let included = load_included(env, &command, &definition, &answer.records).await?;
+    let ids = included_ids(&command, &definition, &answer.records);
+    let mut included = env.load_heads(&ids).await?.by_id;
+    included.retain(|_, head| may_include(&command, &head.record));
+    let (records, count) = (answer.records, answer.count);
+    Ok(reply(env, &command, &definition, records, &included, count))
+}
+
+/// Makes the answer: what was included goes along, what the caller must not see is left out.
+pub(super) fn reply(
+    env: &RecordEnv,
+    command: &QueryRecords,
+    definition: &TypeDefinition,
+    records: Vec<Arc<Head>>,
+    included: &Included,
+    count: Option<u64>,
+) -> QueryReply {
+    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let desired = command.query.desired_keys.as_deref();
-    let found = answer.records.into_iter().map(|head| {
-        let mut transient = transient_of(&command, &definition, &head.record, &included);
-        hide_unreadable(&rules, &command, &head.record, &mut transient);
+    let found = records.into_iter().map(|head| {
+        let mut transient = transient_of(command, definition, &head.record, included);
+        hide_unreadable(&rules, command, &head.record, &mut transient);
         let transient = transient.into_iter().map(|(name, value)| match value {
             Transient::Record(Some(mut record)) => {
                 rules.hide_unreadable(caller, &mut record);
@@ -137,10 +160,10 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
             transient,
         }
     });
-    Ok(QueryReply {
+    QueryReply {
         records: found.collect(),
-        count: answer.count,
-    })
+        count,
+    }
 }
 
 /// Returns the queried type and the types that its references name.
@@ -157,7 +180,7 @@ pub(crate) fn involved(env: &RecordEnv, name: &TypeName) -> Vec<Arc<TypeDefiniti
     all
 }
 
-fn is_in(database: &Database, scope: &Scope) -> bool {
+pub(super) fn is_in(database: &Database, scope: &Scope) -> bool {
     match (scope, database) {
         (Scope::Union, _) | (Scope::Public, Database::Public) => true,
         (Scope::Private(user), Database::Private(owner)) => user == owner,
@@ -180,26 +203,28 @@ fn select(head: Arc<Head>, desired: Option<&[String]>) -> Arc<Head> {
     Arc::new(head)
 }
 
-/// Loads every record that some `include` of the query names.
-async fn load_included(
-    env: &RecordEnv,
+/// Returns every record that some `include` of the query names.
+pub(super) fn included_ids(
     command: &QueryRecords,
     definition: &TypeDefinition,
     records: &[Arc<Head>],
-) -> Result<Heads, ApiError> {
+) -> Vec<RecordId> {
     let paths = command.query.include.values().filter_map(path_of);
     let paths: Vec<_> = paths.collect();
-    let mut ids: Vec<RecordId> = records
-        .iter()
-        .flat_map(|record| {
-            paths
-                .iter()
-                .filter_map(|path| target(definition, &record.record, path))
-        })
-        .collect();
+    let ids = records.iter().flat_map(|record| {
+        let paths = paths.iter();
+        paths.filter_map(|path| target(definition, &record.record, path))
+    });
+    let mut ids: Vec<RecordId> = ids.collect();
     ids.sort();
     ids.dedup();
-    env.load_heads(&ids).await
+    ids
+}
+
+/// Whether the caller may see a record in a query that includes it.
+pub(super) fn may_include(command: &QueryRecords, record: &Record) -> bool {
+    let (scope, caller) = (&command.scope, &command.context.caller);
+    is_in(&record.database, scope) && may_read(caller, scope, record)
 }
 
 fn path_of(operand: &Operand) -> Option<&str> {
@@ -234,18 +259,14 @@ fn transient_of(
     command: &QueryRecords,
     definition: &TypeDefinition,
     record: &Record,
-    included: &Heads,
+    included: &Included,
 ) -> BTreeMap<String, Transient> {
     let bring = |operand: &Operand| match operand {
         Operand::Path(_) => {
             let id = path_of(operand).and_then(|path| target(definition, record, path));
             let head = id.and_then(|id| included.get(&id));
-            let readable = head.filter(|head| {
-                is_in(&head.record.database, &command.scope)
-                    && may_read(&command.context.caller, &command.scope, &head.record)
-            });
             Some(Transient::Record(
-                readable.map(|head| Box::new(head.record.clone())),
+                head.map(|head| Box::new(head.record.clone())),
             ))
         }
         Operand::Literal(value) => Some(Transient::Value(value.to_wire())),
@@ -284,7 +305,7 @@ fn hide_unreadable(
 }
 
 /// Whether the caller may see a record in a query; a private database has no access lists.
-fn may_read(caller: &Caller, scope: &Scope, record: &Record) -> bool {
+pub(super) fn may_read(caller: &Caller, scope: &Scope, record: &Record) -> bool {
     matches!(scope, Scope::Private(_)) || caller.may(Level::Read, record)
 }
 

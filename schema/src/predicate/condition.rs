@@ -1,5 +1,7 @@
 //! Conditions: predicates whose paths and literals fit each other.
 
+use std::collections::BTreeSet;
+
 use super::geo::Shape;
 use super::{Cell, Column, Direction, Relation};
 use crate::value::Point;
@@ -173,6 +175,26 @@ impl Condition {
         let mut columns = Vec::new();
         self.collect_columns(&mut columns);
         columns
+    }
+
+    /// Returns the relations that the condition asks for, each once.
+    pub fn relations(&self) -> BTreeSet<Relation> {
+        let mut relations = BTreeSet::new();
+        self.collect_relations(&mut relations);
+        relations
+    }
+
+    fn collect_relations(&self, out: &mut BTreeSet<Relation>) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.collect_relations(out));
+            }
+            Self::Not(part) => part.collect_relations(out),
+            Self::Related { relation, .. } => {
+                out.insert(*relation);
+            }
+            _ => {}
+        }
     }
 
     fn collect_columns<'a>(&'a self, out: &mut Vec<&'a Column>) {

@@ -1,6 +1,7 @@
 //! Queries: predicate, order, page, and what to bring along.
 
 mod bind;
+mod page;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use crate::predicate::{KeyPath, Operand, Predicate};
 use crate::value::Point;
 
 pub use bind::{BoundInclude, BoundQuery, BoundSort};
+pub use page::Page;
 
 /// Which records a query looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,19 +5,19 @@
 //! those are kept that may be on the page.
 
 mod around;
-mod found;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use skytrail_actors::store::QueryAnswer;
 use skytrail_schema::predicate::Context;
+use skytrail_schema::query::Page;
 use skytrail_schema::record::Head;
 use sqlx::Connection as _;
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
 use self::around::Around;
-use self::found::Found;
 use super::plan::Plan;
 use super::run::Run;
 use crate::projection::read::{decode_head, push_head_columns};
@@ -33,7 +33,7 @@ pub(super) async fn run(
     plan: &Plan,
 ) -> Result<QueryAnswer, sqlx::Error> {
     let mut tx = conn.begin().await?;
-    let mut found = Found::new(run, plan.is_sorted);
+    let mut page = Page::new(run.query, run.bound, plan.is_sorted);
     let mut around = Around::load(run, &mut tx).await?;
     for rows in candidates(&mut tx, plan).await?.chunks(PORTION) {
         let portion = load(run, &mut tx, rows).await?;
@@ -45,15 +45,19 @@ pub(super) async fn run(
         let condition = run.bound.condition.as_ref();
         for head in portion {
             if condition.is_none_or(|it| it.evaluate(&head.record, context) == Some(true)) {
-                found.add(head);
+                page.add(head);
             }
         }
-        if found.is_enough() {
+        if page.is_enough() {
             break;
         }
     }
     tx.rollback().await?;
-    Ok(found.finish())
+    let (heads, count) = page.finish();
+    Ok(QueryAnswer {
+        records: heads.into_iter().map(Arc::new).collect(),
+        count,
+    })
 }
 
 /// Finds the rows that may match.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::predicate::column::Via;
-use skytrail_schema::predicate::{Condition, Direction, Relation, Surroundings};
+use skytrail_schema::predicate::{Direction, Relation, Surroundings};
 use skytrail_schema::record::{Head, Record};
 use sqlx::sqlite::SqliteConnection;
 
@@ -36,9 +36,7 @@ impl Around {
         };
         let columns = condition.columns().into_iter();
         around.vias = columns.filter_map(|column| column.via.clone()).collect();
-        let mut relations = BTreeSet::new();
-        collect_relations(condition, &mut relations);
-        for relation in relations {
+        for relation in condition.relations() {
             let Some(me) = &around.me else { break };
             let outward = people::related(conn, relation, Direction::Outward, me).await?;
             let inward = people::related(conn, relation, Direction::Inward, me).await?;
@@ -78,19 +76,6 @@ impl Around {
                 .extend(records.map(|record| (record.id.clone(), record)));
         }
         Ok(())
-    }
-}
-
-fn collect_relations(condition: &Condition, out: &mut BTreeSet<Relation>) {
-    match condition {
-        Condition::And(parts) | Condition::Or(parts) => {
-            parts.iter().for_each(|part| collect_relations(part, out));
-        }
-        Condition::Not(part) => collect_relations(part, out),
-        Condition::Related { relation, .. } => {
-            out.insert(*relation);
-        }
-        _ => {}
     }
 }
 

@@ -1,18 +1,14 @@
-//! The matches that may be on the page.
+//! The matches that may be on a query's page.
 
-use std::sync::Arc;
-
-use skytrail_actors::store::QueryAnswer;
-use skytrail_schema::query::{BoundQuery, Query};
-use skytrail_schema::record::Head;
-
-use super::super::run::Run;
+use super::{BoundQuery, Query};
+use crate::record::Head;
 
 /// How many matches behind the page are kept before they are sorted and cut off.
 const SLACK: usize = 1024;
 
-/// Collects matches, in the order in which they come.
-pub(super) struct Found<'a> {
+/// Collects matches, in the order in which they come; keeps those only that may be on the page.
+#[derive(Debug)]
+pub struct Page<'a> {
     query: &'a Query,
     bound: &'a BoundQuery,
     /// Whether they come in the order that is asked for.
@@ -21,11 +17,12 @@ pub(super) struct Found<'a> {
     count: u64,
 }
 
-impl<'a> Found<'a> {
-    pub(super) fn new(run: &Run<'a>, is_sorted: bool) -> Self {
+impl<'a> Page<'a> {
+    /// Starts without any match.
+    pub fn new(query: &'a Query, bound: &'a BoundQuery, is_sorted: bool) -> Self {
         Self {
-            query: run.query,
-            bound: run.bound,
+            query,
+            bound,
             is_sorted,
             heads: Vec::new(),
             count: 0,
@@ -39,14 +36,15 @@ impl<'a> Found<'a> {
     }
 
     /// Whether later matches make no difference.
-    pub(super) fn is_enough(&self) -> bool {
+    pub fn is_enough(&self) -> bool {
         let wanted = self.num_wanted();
         self.is_sorted
             && !self.query.count
             && wanted.is_some_and(|wanted| self.heads.len() >= wanted)
     }
 
-    pub(super) fn add(&mut self, head: Head) {
+    /// Adds the next match.
+    pub fn add(&mut self, head: Head) {
         self.count += 1;
         let Some(wanted) = self.num_wanted() else {
             self.heads.push(head);
@@ -70,16 +68,13 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Returns the page, and the count if it is asked for.
-    pub(super) fn finish(mut self) -> QueryAnswer {
+    /// Returns the page, and the number of all matches if it is asked for.
+    pub fn finish(mut self) -> (Vec<Head>, Option<u64>) {
         self.sort();
         let skip = usize::try_from(self.query.offset).unwrap_or(usize::MAX);
         let take = self.query.limit.unwrap_or(u64::MAX);
         let take = usize::try_from(take).unwrap_or(usize::MAX);
         let page = self.heads.into_iter().skip(skip).take(take);
-        QueryAnswer {
-            records: page.map(Arc::new).collect(),
-            count: self.query.count.then_some(self.count),
-        }
+        (page.collect(), self.query.count.then_some(self.count))
     }
 }

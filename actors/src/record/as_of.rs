@@ -1,0 +1,340 @@
+//! Queries over records and types as they were at a moment.
+//!
+//! 1. A record that was not written since then is what it was: the store has it. One that was is
+//!    folded from the log ([`super::past`]); so are those that were deleted since, which the log
+//!    names. The more recent the moment, the less there is to fold.
+//! 2. Types are folded likewise: fields have the names that they had. When one got another name
+//!    since, every record is folded.
+//! 3. The condition is evaluated in memory, with what references lead to as of the same moment, by
+//!    the evaluator that the store's SQL is held against.
+//!
+//! Rights are today's: who may see a record may see what it was; of what is deleted, who could see
+//! it last. Relations between users count as rights.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventKind, Stream};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::predicate::column::Via;
+use skytrail_schema::predicate::{Condition, Context, Direction, Relation, Surroundings};
+use skytrail_schema::query::{BoundQuery, Page};
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::types::{FieldType, TypeDefinition};
+
+use super::env::RecordEnv;
+use super::messages::{QueryRecords, QueryReply};
+use super::past::{self, Moment, Walk};
+use super::{apply, read};
+use crate::store::{Asker, RelatedPage};
+
+/// How many records are looked at together.
+const PORTION: usize = 512;
+
+/// A record then, and the same record now or as it was last.
+struct Seen {
+    then: Head,
+    today: Arc<Record>,
+}
+
+/// A query on its way through the past.
+struct Looking<'a> {
+    env: &'a RecordEnv,
+    command: &'a QueryRecords,
+    position: u64,
+    /// The type, and those that its records refer to, as they were.
+    types: &'a [Arc<TypeDefinition>],
+    bound: &'a BoundQuery,
+    around: Around,
+}
+
+/// Runs a query as of a moment.
+///
+/// # Errors
+/// Those of a query; 108 for a moment that is not yet; the log cannot be read.
+pub(super) async fn query(
+    env: &RecordEnv,
+    command: QueryRecords,
+    moment: Moment,
+) -> Result<QueryReply, ApiError> {
+    let position = moment.find(env, "as_of").await?;
+    let name = &command.query.record_type;
+    let types = types_at(env, name, position).await?;
+    let rules = env.live.get_field_rules();
+    rules.check_query(&command.query, &command.context.caller, types.as_slice())?;
+    let Some(definition) = types.first().filter(|it| it.is_created) else {
+        return Ok(QueryReply {
+            records: Vec::new(),
+            count: command.query.count.then_some(0),
+        });
+    };
+    let bound = command.query.bind(definition, types.as_slice())?;
+    let mut looking = Looking {
+        env,
+        command: &command,
+        position,
+        types: &types,
+        around: Around::load(env, &command, bound.condition.as_ref()).await?,
+        bound: &bound,
+    };
+    let mut page = Page::new(&command.query, &bound, false);
+    let scanned = looking.scan(definition, &mut page).await?;
+    looking.look_at_deleted(&scanned, &mut page).await?;
+    let (heads, count) = page.finish();
+    let records: Vec<Arc<Head>> = heads.into_iter().map(Arc::new).collect();
+    let mut included = read::Included::new();
+    for id in read::included_ids(&command, definition, &records) {
+        if let Some(seen) = looking.find(&id).await?
+            && read::may_include(&command, &seen.today)
+        {
+            included.insert(id, Arc::new(seen.then));
+        }
+    }
+    Ok(read::reply(
+        env, &command, definition, records, &included, count,
+    ))
+}
+
+impl Looking<'_> {
+    /// Looks at what is there today; returns which records that were.
+    async fn scan(
+        &mut self,
+        definition: &TypeDefinition,
+        page: &mut Page<'_>,
+    ) -> Result<HashSet<RecordId>, ApiError> {
+        let present = self.env.definition(&definition.name);
+        let (mut scanned, mut after) = (HashSet::new(), 0);
+        loop {
+            let (portion, last) = self.env.store.scan(&present, after, PORTION).await?;
+            if portion.is_empty() {
+                return Ok(scanned);
+            }
+            after = last;
+            let mut seen = Vec::new();
+            for head in portion {
+                scanned.insert(head.record.id.clone());
+                seen.extend(self.back_from(head).await?);
+            }
+            self.add_matches(seen, page).await?;
+        }
+    }
+
+    /// Looks at what was there and is not any more.
+    async fn look_at_deleted(
+        &mut self,
+        scanned: &HashSet<RecordId>,
+        page: &mut Page<'_>,
+    ) -> Result<(), ApiError> {
+        let until = self.env.applied.position();
+        let kind = EventKind::RecordDeleted;
+        let listed = self
+            .env
+            .store
+            .list_positions_of_kind(kind, self.position + 1, until);
+        let mut known = HashSet::new();
+        let mut seen = Vec::new();
+        for position in listed.await? {
+            let (_, event) = past::read(self.env, position).await?;
+            let Stream::Record(id) = event.stream else {
+                continue;
+            };
+            let is_new = id.record_type == self.command.query.record_type
+                && !scanned.contains(&id)
+                && known.insert(id.clone());
+            if is_new {
+                seen.extend(self.find(&id).await?);
+            }
+        }
+        self.add_matches(seen, page).await
+    }
+
+    /// Goes back from what a record is today.
+    async fn back_from(&self, today: Head) -> Result<Option<Seen>, ApiError> {
+        if today.position <= self.position && !self.is_reshaped(&today.record.id.record_type) {
+            let record = Arc::new(today.record.clone());
+            return Ok(Some(Seen {
+                then: today,
+                today: record,
+            }));
+        }
+        let walk = Walk::begin(self.env, &today.record.id, self.position).await?;
+        let today = Arc::new(today.record);
+        Ok(walk.into_head().map(|then| Seen { then, today }))
+    }
+
+    /// Finds a record by its id, whether or not it is there today.
+    async fn find(&self, id: &RecordId) -> Result<Option<Seen>, ApiError> {
+        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
+        if let Some(head) = heads.get(id) {
+            return self.back_from(Head::clone(head)).await;
+        }
+        let walk = Walk::begin(self.env, id, self.position).await?;
+        let Some(then) = walk.into_head() else {
+            return Ok(None);
+        };
+        let last = past::last_state(self.env, id).await?;
+        let today = Arc::new(last.unwrap_or_else(|| then.record.clone()));
+        Ok(Some(Seen { then, today }))
+    }
+
+    /// Whether a type's fields got other names since, as far as is known.
+    fn is_reshaped(&self, name: &TypeName) -> bool {
+        let present = self.env.definition(name);
+        let mut types = self.types.iter();
+        types.all(|then| then.name != *name || then.reshaped != present.reshaped)
+    }
+
+    async fn add_matches(
+        &mut self,
+        mut seen: Vec<Seen>,
+        page: &mut Page<'_>,
+    ) -> Result<(), ApiError> {
+        let (scope, caller) = (&self.command.scope, &self.command.context.caller);
+        seen.retain(|seen| {
+            read::is_in(&seen.then.record.database, scope)
+                && read::may_read(caller, scope, &seen.today)
+        });
+        self.look_around(&seen).await?;
+        let context = Context {
+            user: caller.user.as_ref(),
+            around: &self.around,
+        };
+        let condition = self.bound.condition.as_ref();
+        for Seen { then, .. } in seen {
+            if condition.is_none_or(|it| it.evaluate(&then.record, context) == Some(true)) {
+                page.add(then);
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads what the references of a portion lead to, in the place of what was before.
+    async fn look_around(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
+        self.around.records.clear();
+        let vias = self.around.vias.iter();
+        let targets = vias.flat_map(|via| {
+            let targets = seen.iter();
+            targets.filter_map(|seen| via.target_of(&seen.then.record))
+        });
+        let targets: BTreeSet<RecordId> = targets.collect();
+        let asker = Asker {
+            scope: &self.command.scope,
+            caller: &self.command.context.caller,
+        };
+        for id in targets {
+            if let Some(seen) = self.find(&id).await?
+                && asker.may_look_into(&seen.today)
+            {
+                self.around.records.insert(id, seen.then.record);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Folds a type and those that its references name, as they were.
+async fn types_at(
+    env: &RecordEnv,
+    name: &TypeName,
+    position: u64,
+) -> Result<Vec<Arc<TypeDefinition>>, ApiError> {
+    let definition = type_at(env, name, position).await?;
+    let targets = definition.fields.values().filter_map(|field| match field {
+        FieldType::Reference(target) => Some(target.clone()),
+        _ => None,
+    });
+    // Owners and makers are users.
+    let mut targets: BTreeSet<TypeName> = targets.chain(["user".into()]).collect();
+    targets.remove(name);
+    let mut types = vec![Arc::new(definition)];
+    for target in targets {
+        types.push(Arc::new(type_at(env, &target, position).await?));
+    }
+    Ok(types)
+}
+
+async fn type_at(
+    env: &RecordEnv,
+    name: &TypeName,
+    position: u64,
+) -> Result<TypeDefinition, ApiError> {
+    let present = env.definition(name);
+    let stream = Stream::Type(name.clone());
+    let newer = env
+        .store
+        .list_positions(&stream, position + 1, env.applied.position());
+    if newer.await?.is_empty() {
+        return Ok(TypeDefinition::clone(&present));
+    }
+    let mut definition = TypeDefinition::empty(name.clone());
+    for position in env.store.list_positions(&stream, 1, position).await? {
+        let (_, event) = past::read(env, position).await?;
+        if event.stream == stream {
+            definition = apply::record_type(&definition, &event);
+        }
+    }
+    Ok(definition)
+}
+
+/// What the condition depends on besides the record.
+#[derive(Default)]
+struct Around {
+    vias: Vec<Via>,
+    records: HashMap<RecordId, Record>,
+    me: Option<UserId>,
+    outward: HashSet<(Relation, UserId)>,
+    inward: HashSet<(Relation, UserId)>,
+}
+
+impl Around {
+    /// Loads the caller's relations that the condition asks for.
+    async fn load(
+        env: &RecordEnv,
+        command: &QueryRecords,
+        condition: Option<&Condition>,
+    ) -> Result<Self, ApiError> {
+        let mut around = Self {
+            me: command.context.caller.user.clone(),
+            ..Self::default()
+        };
+        let Some(condition) = condition else {
+            return Ok(around);
+        };
+        let columns = condition.columns().into_iter();
+        around.vias = columns.filter_map(|column| column.via.clone()).collect();
+        for relation in condition.relations() {
+            let Some(me) = around.me.clone() else { break };
+            for direction in [Direction::Outward, Direction::Inward] {
+                let wanted = RelatedPage {
+                    relation,
+                    direction,
+                    user: me.clone(),
+                    limit: None,
+                    offset: 0,
+                };
+                let (users, _) = env.store.list_related(&wanted).await?;
+                let side = match direction {
+                    Direction::Outward => &mut around.outward,
+                    _ => &mut around.inward,
+                };
+                side.extend(users.into_iter().map(|user| (relation, user)));
+            }
+        }
+        Ok(around)
+    }
+}
+
+impl Surroundings for Around {
+    fn find_record(&self, id: &RecordId) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {
+        if self.me.as_ref() == Some(from) {
+            self.outward.contains(&(relation, to.clone()))
+        } else {
+            self.me.as_ref() == Some(to) && self.inward.contains(&(relation, from.clone()))
+        }
+    }
+}
