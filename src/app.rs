@@ -11,6 +11,7 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
 use skytrail_actors::delivery::{Delivery, DeliveryParts};
 use skytrail_actors::device::{DeviceStore as _, Devices};
+use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::{Hub, HubSettings};
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::tail::tail;
@@ -51,6 +52,7 @@ use crate::parts::Parts;
 use crate::plugin::TransportError;
 use crate::projection::SqlStore;
 use crate::services::{Services, Settings};
+use crate::socket::followers::Followers;
 use crate::socket::plugin::{self, PluginDoor};
 use crate::socket::pubsub::SocketLimits;
 use crate::socket::seats::Seats;
@@ -233,7 +235,7 @@ impl Application {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
             live,
-            applied: is_applied,
+            applied: is_applied.clone(),
             assets,
             plugins: Arc::clone(&plugins),
             after_hooks: after_hooks.clone(),
@@ -287,8 +289,15 @@ impl Application {
         let changes = broker.changes();
         let tasks =
             Tasks::start_in_arbiter(&background.handle(), |_| Tasks::new(task_parts, changes));
+        let events = EventReader::new(
+            Arc::clone(&log) as _,
+            after_hooks.observer(),
+            Arc::clone(&store) as _,
+            is_applied,
+        );
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
+        let followers = Arc::<Followers>::default();
         let health = Parts {
             log: Arc::clone(&log),
             store: Arc::clone(&store),
@@ -299,6 +308,7 @@ impl Application {
             internal_hub: internal_hub.clone(),
             notices,
             after_hooks: after_hooks.clone(),
+            followers: Arc::clone(&followers),
             broker: broker.clone(),
             tasks: tasks.clone(),
             door: Arc::clone(&door),
@@ -318,6 +328,8 @@ impl Application {
             tasks: tasks.clone(),
             broker: broker.clone(),
             after_hooks: after_hooks.clone(),
+            events: Arc::new(events),
+            followers,
             hub,
             internal_hub,
             sockets: socket_limits(&config.pubsub),

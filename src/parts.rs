@@ -26,6 +26,7 @@ use crate::http::counters::{DoorCounters, DoorState};
 use crate::http::health::Health;
 use crate::projection::SqlStore;
 use crate::projection::index::IndexState;
+use crate::socket::followers::Followers;
 
 /// How long an actor may take to tell its state before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,6 +51,8 @@ pub struct Parts {
     pub notices: Addr<Delivery<Notices>>,
     /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
+    /// Those who follow the log.
+    pub followers: Arc<Followers>,
     /// Plugins.
     pub broker: PluginBroker,
     /// Scheduled tasks.
@@ -79,6 +82,8 @@ pub struct States {
     pub notices: Option<DeliveryState>,
     /// How far plugins are with what their after-hooks are told.
     pub deliveries: Vec<ConsumerState>,
+    /// How many follow the log, or work for a consumer of it.
+    pub num_followers: usize,
     /// Plugins, and their workers' connections.
     pub plugins: Option<PluginsState>,
     /// Scheduled tasks.
@@ -147,6 +152,7 @@ impl Health for Parts {
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),
             deliveries: self.after_hooks.states(),
+            num_followers: self.followers.count(),
             plugins,
             tasks,
             records: self.records.states(),

@@ -10,6 +10,7 @@ use skytrail_actors::asset::Assets;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::service::DeviceService;
+use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::record::service::RecordService;
@@ -24,6 +25,7 @@ use crate::auth::custom_token::CustomTokens;
 use crate::auth::throttle::Throttle;
 use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
+use crate::socket::followers::Followers;
 use crate::socket::pubsub::SocketLimits;
 
 /// The parts that actions talk to.
@@ -46,6 +48,10 @@ pub struct Services {
     pub broker: PluginBroker,
     /// What takes after-hooks to them.
     pub after_hooks: AfterHooks,
+    /// Reads the log.
+    pub events: Arc<EventReader>,
+    /// Those who follow it.
+    pub followers: Arc<Followers>,
     /// The hub of `/pubsub`.
     pub hub: Addr<Hub>,
     /// The hub of `/_/pubsub`.

@@ -36,6 +36,7 @@ mod relations;
 mod schema;
 mod sdk;
 mod sso;
+mod stream;
 mod support;
 mod tokens;
 mod v1_runtime;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::delivery::after::{DeadLetter, LetterId, Order, Target};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::time::Timestamp;
 
 use super::{Call, Outcome, Reply, request};
 
@@ -28,7 +27,7 @@ pub(super) async fn resume(call: Call) -> Outcome {
 pub(super) async fn rewind(call: Call) -> Outcome {
     consumer(&call)?;
     let position = request::whole_number(&call.body, "position")?;
-    let time = request::text(&call.body, "time")?.map(time).transpose()?;
+    let time = request::time(&call.body, "time")?;
     let is_end = request::flag(&call.body, "end")?;
     let target = match (position, time, is_end) {
         (Some(position), None, false) => Target::Position(position),
@@ -99,11 +98,6 @@ async fn order(call: &Call, order: Order) -> Outcome {
 fn consumer(call: &Call) -> Result<&str, ApiError> {
     let name = request::text(&call.body, "consumer")?.filter(|name| !name.is_empty());
     name.ok_or_else(|| ApiError::invalid_argument("missing required fields", &["consumer"]))
-}
-
-fn time(text: &str) -> Result<Timestamp, ApiError> {
-    Timestamp::parse(text)
-        .ok_or_else(|| ApiError::invalid_argument("time should be a time (RFC 3339)", &["time"]))
 }
 
 /// Reads which letters are meant; none stands for all.

@@ -10,6 +10,7 @@ mod delivery;
 mod device;
 mod history;
 pub mod lambda;
+pub(crate) mod log;
 mod plugin;
 mod provider;
 mod pubsub_publish;
@@ -122,6 +123,7 @@ actions! {
     "delivery:forget" "delivery" MASTER => delivery::forget;
     "device:register" "device" WRITE => device::register;
     "device:unregister" "device" WRITE => device::unregister;
+    "log:read" "log" MASTER => log::read;
     "me" "" USER => auth::me;
     "plugin:list" "plugin" MASTER => plugin::list;
     "plugin:calls" "plugin" MASTER => plugin::calls;

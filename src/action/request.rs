@@ -70,6 +70,15 @@ pub(super) fn moment(body: &Map<String, Json>, name: &str) -> Result<Option<Mome
     moment.map(Some)
 }
 
+/// Reads a point in time.
+pub(super) fn time(body: &Map<String, Json>, name: &str) -> Result<Option<Timestamp>, ApiError> {
+    let wrong =
+        || ApiError::invalid_argument(format!("{name} should be a time (RFC 3339)"), &[name]);
+    text(body, name)?
+        .map(|text| Timestamp::parse(text).ok_or_else(wrong))
+        .transpose()
+}
+
 /// Reads a list, absent as `None`.
 pub(super) fn list<'a>(
     body: &'a Map<String, Json>,

@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::checks::{Asked, Check};
 use super::connection::{Connection, Connections};
 use super::descriptors::Descriptors;
-use super::{error, files, frame, health, metrics, router};
+use super::{error, files, frame, health, log, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
 use crate::socket::pubsub::{self, HubDoor};
@@ -66,6 +66,7 @@ pub fn listen(
             .route("/_/health", web::get().to(health::health))
             .route("/_/metrics", web::get().to(metrics::metrics))
             .configure(files::configure)
+            .configure(log::configure)
             .default_service(web::route().to(router::route))
     };
     let server = HttpServer::new(build)

@@ -30,6 +30,11 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_plugins(&mut text, states.plugins.as_ref());
     write_tasks(&mut text, states.tasks.as_deref().unwrap_or_default());
     write_deliveries(&mut text, &states.deliveries);
+    text.gauge(
+        "skytrail_log_followers",
+        "Clients that follow the log, or work for a consumer of it.",
+    )
+    .value(states.num_followers as u64);
     write_hubs(
         &mut text,
         &[("public", states.hub), ("internal", states.internal_hub)],

@@ -8,8 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::Segments;
-use skytrail_schema::codec;
-use skytrail_schema::event::{Commit, Event, Stream};
+use skytrail_schema::event::{Commit, Event, Shown, Stream};
 
 use super::say;
 use crate::config::Config;
@@ -105,21 +104,12 @@ fn describe(commit: &Commit, event: &Event) -> Json {
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>()
     };
-    json!({
-        "position": event.position,
-        "stream": event.stream.to_string(),
-        "version": event.version,
-        "kind": event.body.kind().name(),
-        "time": commit.time,
-        "actor": commit.actor,
-        "request_id": commit.request_id,
-        "commit": commit.id,
-        "causation": commit.causation,
-        "hooks": event.provenance,
-        "payload": codec::payload_json(&event.body, commit.actor.user.as_ref()).ok(),
-        "payload_hash": hex(&event.payload_hash),
-        "chain": hex(&commit.chain),
-    })
+    let mut shown = json!(Shown { commit, event });
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("payload_hash".to_owned(), hex(&event.payload_hash).into());
+        members.insert("chain".to_owned(), hex(&commit.chain).into());
+    }
+    shown
 }
 
 fn stat(segments: &Segments) -> Result<(), String> {

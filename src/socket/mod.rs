@@ -1,6 +1,8 @@
-//! WebSocket doors: pub/sub for clients, and the plugins' transport.
+//! WebSocket doors: pub/sub for clients, the plugins' transport, and the log.
 
+pub mod followers;
 mod incoming;
+pub mod log;
 mod outgoing;
 pub mod plugin;
 pub mod pubsub;

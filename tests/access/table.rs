@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::ops::Who;
 use super::world::World;
 use crate::plugin::worker::Worker;
-use crate::support::client::send;
+use crate::support::client::status_of;
 use crate::support::server::{API_KEY, MASTER_KEY};
 
 /// The letters of the table: status, code and message. A dot stands for being let in; what the
@@ -82,6 +82,7 @@ const ROWS: &[(&str, &str)] = &[
     ("delivery:resend", "K M K M M M . ."),
     ("delivery:drop", "K M K M M M . ."),
     ("delivery:forget", "K M K M M M . ."),
+    ("log:read", "K M K M M M . ."),
     ("plugin:list", "K M K M M M . ."),
     ("plugin:calls", "K M K M M M . ."),
     ("plugin:test", "K M K M M M . ."),
@@ -141,6 +142,10 @@ const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/plugin", [401, 401, 403, 426]),
+    // Not an upgrade: as if there were no such address, and so the server's greeting.
+    ("GET", "/log", [200, 200, 200, 200]),
+    ("GET", "/log/follow", [401, 401, 401, 200]),
+    ("POST", "/log/follow", [401, 401, 401, 200]),
 ];
 
 /// What an action is called with: enough to get to its own refusals.
@@ -288,7 +293,7 @@ fn every_address_is_for_those_whom_the_table_names() {
             let path = path.replace("{name:.*}", "some.txt");
             let url = format!("{}{path}", world.server.base_url);
             let headers = [("X-Skygear-API-Key".to_owned(), key.to_owned())];
-            send(method, &url, &headers, None).unwrap().status
+            status_of(method, &url, &headers)
         });
         assert_eq!(got, *statuses, "{method} {path}");
     }

@@ -38,13 +38,18 @@ impl Answer {
     }
 }
 
-/// Sends one HTTP request; every status is an answer.
-pub fn send(
+/// Sends one HTTP request and waits for the head of its answer only, which may go on without end.
+pub fn status_of(method: &str, url: &str, headers: &[(String, String)]) -> u16 {
+    let response = begin(method, url, headers, None);
+    response.unwrap().status().as_u16()
+}
+
+fn begin(
     method: &str,
     url: &str,
     headers: &[(String, String)],
     body: Option<Vec<u8>>,
-) -> Result<Answer, String> {
+) -> Result<ureq::http::Response<ureq::Body>, String> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -59,7 +64,17 @@ pub fn send(
         Some(body) => agent.run(request.body(body).map_err(|error| error.to_string())?),
         None => agent.run(request.body(()).map_err(|error| error.to_string())?),
     };
-    let mut response = response.map_err(|error| error.to_string())?;
+    response.map_err(|error| error.to_string())
+}
+
+/// Sends one HTTP request; every status is an answer.
+pub fn send(
+    method: &str,
+    url: &str,
+    headers: &[(String, String)],
+    body: Option<Vec<u8>>,
+) -> Result<Answer, String> {
+    let mut response = begin(method, url, headers, body)?;
     let headers = response.headers().iter();
     let headers = headers
         .map(|(name, value)| {

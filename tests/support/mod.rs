@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod socket;
+pub mod sse;
 
 use std::time::{Duration, Instant};
 

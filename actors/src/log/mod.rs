@@ -19,10 +19,14 @@ mod embedded;
 mod follower;
 pub mod journal;
 mod key;
+mod recent;
 mod reserve;
 pub mod resolver;
+pub mod seek;
 mod sled_store;
 pub mod tail;
+#[cfg(test)]
+pub(crate) mod written;
 
 use std::sync::Arc;
 
@@ -34,6 +38,7 @@ pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
+pub use recent::Recent;
 pub use reserve::Reserve;
 
 /// A decision: what to append, and on what it rests.

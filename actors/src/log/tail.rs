@@ -125,72 +125,35 @@ impl Tail {
     }
 
     /// Takes commits off the front as long as they follow each other, up to a batch.
-    fn contiguous(&mut self, mut position: u64, until: u64) -> Vec<Arc<Commit>> {
-        let mut num_events = 0;
-        let fits = self.ahead.iter().take_while(|commit| {
-            let follows = commit.first_position() == position + 1 && num_events < BATCH_EVENTS;
-            position = commit.last_position();
-            num_events += commit.events.len();
-            follows && position <= until
-        });
-        let count = fits.count();
+    fn contiguous(&mut self, position: u64, until: u64) -> Vec<Arc<Commit>> {
+        let count = run_length(self.ahead.iter(), (position, until), BATCH_EVENTS);
         self.ahead.drain(..count).collect()
     }
 }
 
+/// Counts how many commits follow each other right behind a position and not beyond `until`, until
+/// there are `max_events` events.
+pub(super) fn run_length<'a>(
+    commits: impl Iterator<Item = &'a Arc<Commit>>,
+    (mut position, until): (u64, u64),
+    max_events: usize,
+) -> usize {
+    let mut num_events = 0;
+    let fits = commits.take_while(|commit| {
+        let follows = commit.first_position() == position + 1 && num_events < max_events;
+        position = commit.last_position();
+        num_events += commit.events.len();
+        follows && position <= until
+    });
+    fits.count()
+}
+
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
     use proptest::prelude::*;
-    use skytrail_schema::event::{Actor, Event, EventBody, Stream, Touch};
-    use skytrail_schema::id::RecordId;
-    use skytrail_schema::time::Timestamp;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::log::{AppendError, Decision, ReadError};
-
-    struct Written(Vec<Arc<Commit>>);
-
-    #[async_trait]
-    impl EventLog for Written {
-        async fn append(&self, _: Decision) -> Result<Arc<Commit>, AppendError> {
-            Err(AppendError::Closed)
-        }
-
-        fn head(&self) -> u64 {
-            self.0.last().map_or(0, |commit| commit.last_position())
-        }
-
-        async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
-            let wanted = self
-                .0
-                .iter()
-                .filter(|commit| commit.last_position() >= from);
-            Ok(wanted.take(3).cloned().collect())
-        }
-    }
-
-    fn commit(first: u64, num_events: u64) -> Arc<Commit> {
-        let event = |position| Event {
-            position,
-            stream: Stream::Record(RecordId::new("t", position.to_string())),
-            version: 1,
-            body: EventBody::RecordDeleted(Touch::default()),
-            provenance: Vec::new(),
-            payload_hash: [0; 32],
-        };
-        Arc::new(Commit {
-            id: Uuid::from_u128(first.into()),
-            time: Timestamp::from_micros(0),
-            epoch: 1,
-            actor: Actor::default(),
-            request_id: None,
-            causation: None,
-            events: (first..first + num_events).map(event).collect(),
-            chain: [0; 32],
-        })
-    }
+    use crate::log::written::{Written, commit};
 
     proptest! {
         /// Whatever of the commits is handed over, and however far the follower may go each time,

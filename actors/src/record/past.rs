@@ -16,7 +16,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
-use crate::delivery::after::position_before;
+use crate::log::seek::position_before;
 
 /// A place in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Moment {
             }
             Self::Time(time) => {
                 let next = Timestamp::from_micros(time.micros().saturating_add(1));
-                position_before(env, next).await
+                position_before(&*env.log, next).await
             }
         }
     }

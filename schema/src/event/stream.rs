@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::id::{AssetName, DeviceId, RecordId, RoleName, TaskId, TypeName, UserId};
 use crate::predicate::Relation;
 
@@ -49,7 +51,29 @@ impl fmt::Display for Stream {
     }
 }
 
+impl Serialize for Stream {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stream {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("no such stream"))
+    }
+}
+
 impl Stream {
+    /// Returns the record type that it is about, if it is about one.
+    pub fn record_type(&self) -> Option<&TypeName> {
+        match self {
+            Self::Record(id) => Some(&id.record_type),
+            Self::Type(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         if text == FIELD_ACCESS {

@@ -10,25 +10,10 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 
 use super::attendance::Attendance;
+use crate::log::seek::load_commit;
 use crate::plugin::{CallContext, Lineage, Trigger};
 use crate::record::env::RecordEnv;
 use crate::record::{apply, past};
-
-/// Loads the commit that holds a position.
-///
-/// # Errors
-/// The log cannot be read.
-pub(super) async fn load_commit(env: &RecordEnv, position: u64) -> Result<Arc<Commit>, ApiError> {
-    let unreadable = |cause: &dyn std::fmt::Display| {
-        tracing::error!(position, %cause, "the log cannot be read");
-        ApiError::unexpected("the log cannot be read")
-    };
-    let read = env.log.read(position, 1).await;
-    let read = read.map_err(|error| unreadable(&error))?.into_iter();
-    let mut holds = read
-        .filter(|commit| commit.first_position() <= position && position <= commit.last_position());
-    holds.next().ok_or_else(|| unreadable(&"it ends before"))
-}
 
 /// A record around an event.
 pub(super) struct Around {
@@ -162,33 +147,11 @@ pub(super) async fn has_later(
         .await?;
     // Another stream's may be among them, so each is looked at; nearly always the first is right.
     for position in positions.into_iter().rev() {
-        let commit = load_commit(env, position).await?;
+        let commit = load_commit(&*env.log, position).await?;
         let mut events = commit.events.iter();
         if events.any(|event| event.position == position && event.stream == stream) {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// Finds the position up to which everything was committed before a time.
-///
-/// # Errors
-/// The log cannot be read.
-pub(crate) async fn position_before(
-    env: &RecordEnv,
-    time: skytrail_schema::time::Timestamp,
-) -> Result<u64, ApiError> {
-    // Everything up to `low` is before; what is behind `high` is not.
-    let (mut low, mut high) = (0, env.log.head());
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        let commit = load_commit(env, middle).await?;
-        if commit.time < time {
-            low = commit.last_position().min(high);
-        } else {
-            high = commit.first_position() - 1;
-        }
-    }
-    Ok(low)
 }

@@ -4,7 +4,7 @@
 //!    ([`AfterHooks::attend`]). It waits, the first time, until it is durable from where on the
 //!    plugin is told: nothing is promised before.
 //! 2. Every plugin with after-hooks has a courier (`courier`, an actor; `errand`, its loop). It
-//!    follows the log behind the projector: out of memory while it keeps up (`recent`), in pages
+//!    follows the log behind the projector: out of memory while it keeps up (`log/recent`), in pages
 //!    after an absence. What events call for goes into its schedule (`schedule`, pure), which says
 //!    what is started next.
 //! 3. The answer acknowledges. What fails is tried again, with growing pauses, and in the end
@@ -25,14 +25,11 @@ mod messages;
 mod occasion;
 mod office;
 mod parts;
-mod recent;
 mod schedule;
 
 pub use attendance::{Attending, Originals, Row};
-pub(crate) use content::position_before;
 pub use cursor::{Cursor, Open};
 pub use ledger::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, Standing};
 pub use messages::{ConsumerState, Order, Target};
 pub use office::AfterHooks;
 pub use parts::DeliverySettings;
-pub use recent::Recent;

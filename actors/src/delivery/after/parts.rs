@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attendance::Attendances;
 use super::ledger::Ledger;
-use super::recent::Recent;
+use crate::log::Recent;
 use crate::record::env::RecordEnv;
 
 /// How deliveries are tried and given up.

@@ -11,12 +11,13 @@ use tokio::time::Instant;
 use super::{Errand, Guest, PAUSE};
 use crate::delivery::after::attendance::{Answer, Attendance};
 use crate::delivery::after::content::{
-    Around, context_of, context_of_request, has_later, lineage_of, load_commit,
+    Around, context_of, context_of_request, has_later, lineage_of,
 };
 use crate::delivery::after::ledger::DeadLetter;
 use crate::delivery::after::occasion::{self, Occasion};
 use crate::delivery::after::parts::CourierParts;
 use crate::delivery::after::schedule::{Start, Verdict};
+use crate::log::seek::load_commit;
 use crate::plugin::{
     CatchUp, DeliveryNote, Hook, PluginRequest, Points, Presence, Undelivered, Via,
 };
@@ -246,7 +247,7 @@ impl Attempt {
         let (env, position) = (&self.parts.env, self.start.task.position);
         let commit = match self.parts.recent.find(position) {
             Some(commit) => commit,
-            None => load_commit(env, position).await?,
+            None => load_commit(&*env.log, position).await?,
         };
         let Some(occasion) = occasion::at(&commit, position) else {
             return Ok(Outcome::Skipped("erased"));

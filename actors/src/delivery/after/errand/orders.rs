@@ -5,10 +5,10 @@ use std::sync::Arc;
 use skytrail_schema::code::ApiError;
 
 use super::Errand;
-use crate::delivery::after::content::position_before;
 use crate::delivery::after::ledger::LetterId;
 use crate::delivery::after::messages::{Command, ConsumerState, Order, Target};
 use crate::delivery::after::occasion;
+use crate::log::seek::position_before;
 
 /// So many deliveries may be asked for again at once.
 const MAX_AGAIN: usize = 5000;
@@ -76,7 +76,7 @@ impl Errand {
         let head = self.parts.env.log.head();
         match target {
             Target::End => Ok(head),
-            Target::Time(time) => position_before(&self.parts.env, time).await,
+            Target::Time(time) => position_before(&*self.parts.env.log, time).await,
             Target::Position(position) if position <= head => Ok(position),
             Target::Position(_) => {
                 let message = format!("the log ends at {head}");

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::{Errand, Guest, PAUSE};
 use crate::delivery::after::attendance::Seat;
-use crate::delivery::after::content::load_commit;
 use crate::delivery::after::cursor::Cursor;
 use crate::delivery::after::occasion::{self, Occasion};
 use crate::delivery::after::schedule::{Arrival, Schedule};
+use crate::log::seek::load_commit;
 use crate::plugin::Trigger;
 
 /// About how many events are read at once.
@@ -260,7 +260,7 @@ impl Errand {
 
     /// Reads what was open, or is wanted once more.
     async fn read_again(&mut self, position: u64) -> Result<(), ApiError> {
-        let commit = load_commit(&self.parts.env, position).await?;
+        let commit = load_commit(&*self.parts.env.log, position).await?;
         if let Some(it) = occasion::at(&commit, position) {
             let arrival = self.arrival(&commit, position, (&it.id, it.trigger), false);
             self.schedule.load(arrival);
@@ -288,7 +288,7 @@ impl Errand {
         env.applied.wait_for(position).await?;
         let commit = match self.parts.recent.find(position) {
             Some(commit) => commit,
-            None => load_commit(&env, position).await?,
+            None => load_commit(&*env.log, position).await?,
         };
         let read = self.schedule.read();
         for Occasion { event, id, .. } in occasion::of_commit(&commit) {

@@ -1,6 +1,6 @@
-//! What was committed a moment ago, at hand for every consumer.
+//! What was committed a moment ago, at hand for everyone who follows the log.
 //!
-//! An observer of the log: a consumer that keeps up never reads the log itself. One that is behind
+//! An observer of the log: a follower that keeps up never reads the log itself. One that is behind
 //! finds a gap and reads the log.
 
 use std::collections::VecDeque;
@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skytrail_schema::event::Commit;
+use tokio::sync::watch;
 
-use crate::log::CommitObserver;
+use super::CommitObserver;
+use super::tail::run_length;
 
 /// About how many events are kept.
 const MAX_EVENTS: usize = 4096;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recent {
     kept: Mutex<Kept>,
+    /// The last position that was seen, 0 before the first.
+    seen: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -26,15 +30,19 @@ struct Kept {
     num_events: usize,
 }
 
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+            seen: watch::Sender::new(0),
+        }
+    }
+}
+
 impl Recent {
     /// Returns the commits behind `position` and not beyond `until`, some `max_events` at most;
     /// `None` when the first of them is not at hand.
-    pub(super) fn read(
-        &self,
-        position: u64,
-        until: u64,
-        max_events: usize,
-    ) -> Option<Vec<Arc<Commit>>> {
+    pub fn read(&self, position: u64, until: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
         let kept = self.kept.lock();
         let first = kept
             .commits
@@ -43,23 +51,34 @@ impl Recent {
         if next.first_position() != position + 1 {
             return None;
         }
-        let mut num_events = 0;
-        let wanted = kept.commits.iter().skip(first).take_while(|commit| {
-            let is_wanted = num_events < max_events && commit.last_position() <= until;
-            num_events += commit.events.len();
-            is_wanted
-        });
-        Some(wanted.cloned().collect())
+        let behind = kept.commits.range(first..);
+        let num_wanted = run_length(behind.clone(), (position, until), max_events);
+        Some(behind.take(num_wanted).cloned().collect())
     }
 
     /// Returns the commit that holds a position, if it is at hand.
-    pub(super) fn find(&self, position: u64) -> Option<Arc<Commit>> {
+    pub fn find(&self, position: u64) -> Option<Arc<Commit>> {
         let kept = self.kept.lock();
         let index = kept
             .commits
             .partition_point(|commit| commit.last_position() < position);
         let commit = kept.commits.get(index)?;
         (commit.first_position() <= position).then(|| Arc::clone(commit))
+    }
+
+    /// Returns the last position that was seen, 0 before the first.
+    pub fn seen(&self) -> u64 {
+        *self.seen.borrow()
+    }
+
+    /// Waits until something beyond `position` has been seen.
+    pub async fn beyond(&self, position: u64) {
+        // It ends with this, which is borrowed here.
+        let _ = self
+            .seen
+            .subscribe()
+            .wait_for(|seen| *seen > position)
+            .await;
     }
 }
 
@@ -76,38 +95,19 @@ impl CommitObserver for Recent {
             };
             kept.num_events -= oldest.events.len();
         }
+        drop(kept);
+        if let Some(last) = commits.last() {
+            self.seen.send_replace(last.last_position());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use skytrail_schema::event::{Actor, Event, EventBody, Stream, Touch};
-    use skytrail_schema::id::RecordId;
-    use skytrail_schema::time::Timestamp;
-    use uuid::Uuid;
+    use futures_util::FutureExt as _;
 
     use super::*;
-
-    fn commit(first: u64, num_events: u64) -> Arc<Commit> {
-        let event = |position| Event {
-            position,
-            stream: Stream::Record(RecordId::new("t", "1")),
-            version: 1,
-            body: EventBody::RecordDeleted(Touch::default()),
-            provenance: Vec::new(),
-            payload_hash: [0; 32],
-        };
-        Arc::new(Commit {
-            id: Uuid::from_u128(first.into()),
-            time: Timestamp::from_micros(0),
-            epoch: 1,
-            actor: Actor::default(),
-            request_id: None,
-            causation: None,
-            events: (first..first + num_events).map(event).collect(),
-            chain: [0; 32],
-        })
-    }
+    use crate::log::written::commit;
 
     #[test]
     fn a_page_begins_right_behind_the_position_or_there_is_none() {
@@ -140,5 +140,14 @@ mod tests {
         assert!(recent.find(5_000).is_none());
         assert!(recent.find(9_999).is_some());
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_what_comes() {
+        let recent = Recent::default();
+        assert!(recent.beyond(0).now_or_never().is_none());
+        recent.committed(&[commit(1, 3)]);
+        recent.beyond(2).await;
+        assert_eq!(recent.seen(), 3);
     }
 }

@@ -1,0 +1,82 @@
+//! Following the log.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::EventFilter;
+
+use super::page::{Asked, Direction, EventReader, Page};
+
+/// So many events come at once at most.
+const PAGE_EVENTS: usize = 128;
+
+/// After so many events that were not wanted a follower is told how far the log was looked at.
+const SILENT_EVENTS: u64 = 1000;
+
+/// See the module's overview.
+pub struct Follower {
+    reader: Arc<EventReader>,
+    filter: EventFilter,
+    position: u64,
+}
+
+impl Follower {
+    /// Follows the log behind a position.
+    pub fn new(reader: Arc<EventReader>, filter: EventFilter, position: u64) -> Self {
+        Self {
+            reader,
+            filter,
+            position,
+        }
+    }
+
+    /// Returns the position up to which it has looked.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Waits for the next page. It may hold no event, when those that were looked at are not
+    /// wanted. May be given up and called again: nothing is lost.
+    ///
+    /// # Errors
+    /// Log or store cannot be read; the next call tries again.
+    pub async fn next(&mut self) -> Result<Page, ApiError> {
+        self.reader.beyond(self.position).await;
+        let asked = Asked {
+            filter: self.filter.clone(),
+            from: Some(self.position + 1),
+            direction: Direction::Forwards,
+            limit: PAGE_EVENTS,
+        };
+        let page = self.reader.page(&asked).await?;
+        self.position = page.next.map_or(page.head, |next| next - 1);
+        Ok(page)
+    }
+}
+
+/// What whoever is told of a log has been told of his place in it: he goes on there when he comes
+/// again.
+#[derive(Debug, Default)]
+pub struct Progress {
+    told: u64,
+    is_live: bool,
+}
+
+impl Progress {
+    /// After a page was told that was looked at up to `position`: returns what is to be said of
+    /// that. The first time that the log's end is reached it is said; otherwise it goes without
+    /// saying while there are events.
+    pub fn note(&mut self, page: &Page, position: u64) -> Option<Json> {
+        if let Some(last) = page.events.last() {
+            self.told = last.position;
+        }
+        let is_new = page.next.is_none() && !self.is_live;
+        if !is_new && position.saturating_sub(self.told) < SILENT_EVENTS {
+            return None;
+        }
+        self.is_live |= is_new;
+        self.told = position;
+        Some(json!({"position": position, "caught_up": page.next.is_none()}))
+    }
+}

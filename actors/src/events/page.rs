@@ -1,0 +1,319 @@
+//! A page of the log.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Event, EventFilter, Shown};
+use skytrail_schema::time::Timestamp;
+
+use crate::log::seek::{load_commit, position_before, unreadable};
+use crate::log::{EventLog, Recent};
+use crate::projector::Applied;
+use crate::store::RecordStore;
+
+/// So many events are looked at for a page.
+const MAX_LOOKED_AT: usize = 5000;
+
+/// So many bytes of events are on a page, or one event.
+const MAX_BYTES: usize = 4 << 20;
+
+/// So many events of the log are looked at at once.
+const WINDOW: u64 = 512;
+
+/// The store's index over streams is asked for so many positions at once, the size of its slices.
+const SLICE: u64 = 1 << 16;
+
+/// An index look-up counts like looking at so many events.
+const SLICE_COST: usize = 50;
+
+/// From where on the log is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the log's end.
+    Forwards,
+    /// To its beginning.
+    Backwards,
+}
+
+/// What somebody wants to read.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which events.
+    pub filter: EventFilter,
+    /// The first position that is looked at; the log's beginning or end without one.
+    pub from: Option<u64>,
+    /// Which way.
+    pub direction: Direction,
+    /// How many events at most.
+    pub limit: usize,
+}
+
+/// An event on a page.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its place in the log.
+    pub position: u64,
+    /// What is shown of it.
+    pub json: Box<RawValue>,
+}
+
+/// A page of the log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The events, in the order in which they were read.
+    pub events: Vec<Found>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<u64>,
+    /// The log's end.
+    pub head: u64,
+}
+
+/// Reads pages of the log.
+pub struct EventReader {
+    log: Arc<dyn EventLog>,
+    recent: Arc<Recent>,
+    store: Arc<dyn RecordStore>,
+    applied: Applied,
+}
+
+/// Positions that are looked at together.
+struct Window {
+    first: u64,
+    last: u64,
+    /// The only ones of them that can be wanted, in order, when that is known.
+    positions: Option<Vec<u64>>,
+}
+
+/// A page that is being filled.
+struct Filling<'a> {
+    asked: &'a Asked,
+    events: Vec<Found>,
+    num_bytes: usize,
+    num_left: usize,
+}
+
+impl EventReader {
+    /// Builds a reader.
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        recent: Arc<Recent>,
+        store: Arc<dyn RecordStore>,
+        applied: Applied,
+    ) -> Self {
+        Self {
+            log,
+            recent,
+            store,
+            applied,
+        }
+    }
+
+    /// Returns the log's end. What was seen a moment ago may not be acknowledged yet, and is
+    /// durable.
+    pub fn head(&self) -> u64 {
+        self.log.head().max(self.recent.seen())
+    }
+
+    /// Waits until the log goes beyond a position.
+    pub async fn beyond(&self, position: u64) {
+        if self.log.head() <= position {
+            self.recent.beyond(position).await;
+        }
+    }
+
+    /// Finds the position up to which everything was committed before a time.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn position_before(&self, time: Timestamp) -> Result<u64, ApiError> {
+        position_before(&*self.log, time).await
+    }
+
+    /// Reads a page.
+    ///
+    /// # Errors
+    /// Log or store cannot be read.
+    pub async fn page(&self, asked: &Asked) -> Result<Page, ApiError> {
+        let head = self.head();
+        let mut at = match asked.direction {
+            Direction::Forwards => asked.from.unwrap_or(1).max(1),
+            Direction::Backwards => asked.from.unwrap_or(head).min(head),
+        };
+        let mut filling = Filling {
+            asked,
+            events: Vec::new(),
+            num_bytes: 0,
+            num_left: MAX_LOOKED_AT,
+        };
+        while (1..=head).contains(&at) && !filling.is_over() {
+            let window = self.window(asked, at, head).await?;
+            at = match asked.direction {
+                Direction::Forwards => self.forwards(&window, &mut filling).await?,
+                Direction::Backwards => self.backwards(&window, &mut filling).await?,
+            };
+        }
+        Ok(Page {
+            events: filling.events,
+            next: Some(at).filter(|at| (1..=head).contains(at)),
+            head,
+        })
+    }
+
+    /// Returns what is looked at next, from `at` on: a slice of the store's index, or a piece of the
+    /// log.
+    async fn window(&self, asked: &Asked, at: u64, head: u64) -> Result<Window, ApiError> {
+        let applied = self.applied.position().min(head);
+        let is_forwards = asked.direction == Direction::Forwards;
+        let stream = asked.filter.stream.as_ref().filter(|_| at <= applied);
+        let Some(stream) = stream else {
+            let (first, last) = if is_forwards {
+                (at, (at + WINDOW - 1).min(head))
+            } else {
+                (at.saturating_sub(WINDOW - 1).max(1), at)
+            };
+            return Ok(Window {
+                first,
+                last,
+                positions: None,
+            });
+        };
+        let slice = at / SLICE;
+        let (first, last) = if is_forwards {
+            (at, ((slice + 1) * SLICE - 1).min(applied))
+        } else {
+            ((slice * SLICE).max(1), at)
+        };
+        let positions = self.store.list_positions(stream, first, last).await?;
+        Ok(Window {
+            first,
+            last,
+            positions: Some(positions),
+        })
+    }
+
+    /// Looks at a window; returns what is to be looked at next.
+    async fn forwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
+        match &window.positions {
+            Some(positions) => {
+                filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
+                for position in positions {
+                    let commit = self.load(*position).await?;
+                    filling.look_at(&commit, of(&commit, *position));
+                    if filling.is_over() {
+                        return Ok(position + 1);
+                    }
+                }
+            }
+            None => {
+                for commit in &self.load_run(window).await? {
+                    for event in commit.events.iter().filter(|event| window.has(event)) {
+                        filling.look_at(commit, Some(event));
+                        if filling.is_over() {
+                            return Ok(event.position + 1);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(window.last + 1)
+    }
+
+    /// As [`EventReader::forwards`], the other way.
+    async fn backwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
+        match &window.positions {
+            Some(positions) => {
+                filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
+                for position in positions.iter().rev() {
+                    let commit = self.load(*position).await?;
+                    filling.look_at(&commit, of(&commit, *position));
+                    if filling.is_over() {
+                        return Ok(position - 1);
+                    }
+                }
+            }
+            None => {
+                for commit in self.load_run(window).await?.iter().rev() {
+                    let events = commit.events.iter().rev();
+                    for event in events.filter(|event| window.has(event)) {
+                        filling.look_at(commit, Some(event));
+                        if filling.is_over() {
+                            return Ok(event.position - 1);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(window.first - 1)
+    }
+
+    async fn load(&self, position: u64) -> Result<Arc<Commit>, ApiError> {
+        match self.recent.find(position) {
+            Some(commit) => Ok(commit),
+            None => load_commit(&*self.log, position).await,
+        }
+    }
+
+    /// Loads the commits of a window, all of them.
+    async fn load_run(&self, window: &Window) -> Result<Vec<Arc<Commit>>, ApiError> {
+        let mut run: Vec<Arc<Commit>> = Vec::new();
+        let mut behind = window.first - 1;
+        while behind < window.last {
+            let num_events = usize::try_from(window.last - behind).unwrap_or(usize::MAX);
+            // The last commit may go beyond the window.
+            let at_hand = self.recent.read(behind, u64::MAX, num_events);
+            let more = match at_hand {
+                Some(commits) => commits,
+                None => {
+                    let read = self.log.read(behind + 1, num_events).await;
+                    read.map_err(|error| unreadable(behind + 1, &error))?
+                }
+            };
+            behind = match more.last() {
+                Some(last) => last.last_position(),
+                None => return Err(unreadable(behind + 1, &"it ends before")),
+            };
+            run.extend(more);
+        }
+        Ok(run)
+    }
+}
+
+impl Window {
+    fn has(&self, event: &Event) -> bool {
+        (self.first..=self.last).contains(&event.position)
+    }
+}
+
+impl Filling<'_> {
+    fn is_over(&self) -> bool {
+        let is_full = self.events.len() >= self.asked.limit || self.num_bytes >= MAX_BYTES;
+        is_full || self.num_left == 0
+    }
+
+    fn look_at(&mut self, commit: &Commit, event: Option<&Event>) {
+        self.num_left = self.num_left.saturating_sub(1);
+        let is_wanted = |event: &&Event| self.asked.filter.matches(commit, event);
+        let Some(event) = event.filter(is_wanted) else {
+            return;
+        };
+        match serde_json::value::to_raw_value(&Shown { commit, event }) {
+            Ok(json) => {
+                self.num_bytes += json.get().len();
+                self.events.push(Found {
+                    position: event.position,
+                    json,
+                });
+            }
+            Err(error) => {
+                let position = event.position;
+                tracing::error!(position, %error, "an event cannot be shown");
+            }
+        }
+    }
+}
+
+fn of(commit: &Commit, position: u64) -> Option<&Event> {
+    let mut events = commit.events.iter();
+    events.find(|event| event.position == position)
+}

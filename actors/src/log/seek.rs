@@ -1,0 +1,76 @@
+//! Finding a place in the log.
+
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Commit;
+use skytrail_schema::time::Timestamp;
+
+use super::EventLog;
+
+/// Loads the commit that holds a position.
+///
+/// # Errors
+/// The log cannot be read.
+pub async fn load_commit(log: &dyn EventLog, position: u64) -> Result<Arc<Commit>, ApiError> {
+    let read = log.read(position, 1).await;
+    let read = read.map_err(|error| unreadable(position, &error))?;
+    let mut holds = read
+        .into_iter()
+        .filter(|commit| commit.first_position() <= position && position <= commit.last_position());
+    holds
+        .next()
+        .ok_or_else(|| unreadable(position, &"it ends before"))
+}
+
+/// Finds the position up to which everything was committed before a time.
+///
+/// # Errors
+/// The log cannot be read.
+pub async fn position_before(log: &dyn EventLog, time: Timestamp) -> Result<u64, ApiError> {
+    // Everything up to `low` is before; what is behind `high` is not.
+    let (mut low, mut high) = (0, log.head());
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let commit = load_commit(log, middle).await?;
+        if commit.time < time {
+            low = commit.last_position().min(high);
+        } else {
+            high = commit.first_position() - 1;
+        }
+    }
+    Ok(low)
+}
+
+/// Returns the error of a reader for whom the log cannot be read.
+pub(crate) fn unreadable(position: u64, cause: &dyn std::fmt::Display) -> ApiError {
+    tracing::error!(position, %cause, "the log cannot be read");
+    ApiError::unexpected("the log cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::written::{Written, commit};
+
+    proptest! {
+        #[test]
+        fn what_is_before_a_time_is_what_a_walk_finds(
+            sizes in prop::collection::vec(1_u64..4, 0..30),
+            time in 0_i64..100,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut log = Written(Vec::new());
+            for size in sizes {
+                log.0.push(commit(log.head() + 1, size));
+            }
+            let time = Timestamp::from_micros(time);
+            let before = log.0.iter().filter(|commit| commit.time < time);
+            let expected = before.map(|commit| commit.last_position()).max().unwrap_or(0);
+            let found = runtime.block_on(position_before(&log, time));
+            prop_assert_eq!(found, Ok(expected));
+        }
+    }
+}

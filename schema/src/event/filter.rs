@@ -1,0 +1,187 @@
+//! Which events somebody wants.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Commit, Event, EventKind, Stream};
+use crate::id::{TypeName, UserId};
+
+/// What an event must be like. A member that is absent or empty asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// Of this stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Stream>,
+    /// Of records of one of these types, or of one of these types themselves.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub record_types: BTreeSet<TypeName>,
+    /// Of one of these kinds.
+    #[serde(default, skip_serializing_if = "Kinds::is_empty")]
+    pub kinds: Kinds,
+    /// Caused by this user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
+}
+
+impl EventFilter {
+    /// Whether an event is wanted.
+    pub fn matches(&self, commit: &Commit, event: &Event) -> bool {
+        let is_of_stream = self.stream.as_ref().is_none_or(|it| *it == event.stream);
+        is_of_stream
+            && self.is_of_type(&event.stream)
+            && (self.kinds.is_empty() || self.kinds.0.contains(&event.body.kind()))
+            && (self.user.is_none() || self.user == commit.actor.user)
+    }
+
+    fn is_of_type(&self, stream: &Stream) -> bool {
+        let is_named = |name| self.record_types.contains(name);
+        self.record_types.is_empty() || stream.record_type().is_some_and(is_named)
+    }
+}
+
+/// Kinds of events, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(BTreeSet<EventKind>);
+
+impl Kinds {
+    /// Reads names: of a kind such as `record.created`, or of all kinds of something such as
+    /// `record`.
+    ///
+    /// # Errors
+    /// The first that is neither.
+    pub fn parse<T: AsRef<str>>(names: &[T]) -> Result<Self, String> {
+        let mut kinds = BTreeSet::new();
+        for name in names.iter().map(AsRef::as_ref) {
+            let is_meant = |kind: &&EventKind| {
+                let (family, _) = kind.name().split_once('.').unwrap_or((kind.name(), ""));
+                kind.name() == name || family == name
+            };
+            let mut meant = EventKind::ALL.iter().filter(is_meant).peekable();
+            if meant.peek().is_none() {
+                return Err(name.to_owned());
+            }
+            kinds.extend(meant);
+        }
+        Ok(Self(kinds))
+    }
+
+    /// Whether no kind is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the kinds.
+    pub fn iter(&self) -> impl Iterator<Item = EventKind> {
+        self.0.iter().copied()
+    }
+}
+
+impl Serialize for Kinds {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_seq(self.iter().map(EventKind::name))
+    }
+}
+
+impl<'de> Deserialize<'de> for Kinds {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(from)?;
+        let unknown = |name| serde::de::Error::custom(format!("no kind of event: {name:?}"));
+        Self::parse(&names).map_err(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::{Actor, EventBody, NoDetails, Touch};
+    use crate::time::Timestamp;
+
+    fn commit(stream: &str, body: EventBody, user: Option<&str>) -> Commit {
+        let event = Event {
+            position: 1,
+            stream: Stream::parse(stream).unwrap(),
+            version: 1,
+            body,
+            provenance: Vec::new(),
+            payload_hash: [0; 32],
+        };
+        Commit {
+            id: Uuid::nil(),
+            time: Timestamp::from_micros(0),
+            epoch: 1,
+            actor: Actor {
+                user: user.map(UserId::from),
+                ..Actor::default()
+            },
+            request_id: None,
+            causation: None,
+            events: vec![event],
+            chain: [0; 32],
+        }
+    }
+
+    fn filter(json: serde_json::Value) -> EventFilter {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn every_member_that_is_there_must_fit() {
+        use serde_json::json;
+
+        let deleted = || EventBody::RecordDeleted(Touch::default());
+        let note = commit("record/note/1", deleted(), Some("ada"));
+        let cases = [
+            (json!({}), true),
+            (json!({"stream": "record/note/1"}), true),
+            (json!({"stream": "record/note/2"}), false),
+            (json!({"record_types": ["task", "note"]}), true),
+            (json!({"record_types": ["task"]}), false),
+            (json!({"kinds": ["record.deleted"]}), true),
+            (json!({"kinds": ["record"]}), true),
+            (json!({"kinds": ["user", "record.created"]}), false),
+            (json!({"user": "ada"}), true),
+            (json!({"user": "bob"}), false),
+            (json!({"user": "ada", "record_types": ["task"]}), false),
+        ];
+        for (wanted, expected) in cases {
+            let is_wanted = filter(wanted.clone()).matches(&note, &note.events[0]);
+            assert_eq!(is_wanted, expected, "{wanted}");
+        }
+        let user = commit("user/ada", EventBody::UserEnabled(NoDetails {}), None);
+        let of_type = filter(json!({"record_types": ["note"]}));
+        assert!(!of_type.matches(&user, &user.events[0]));
+        let of_user = filter(json!({"user": "ada"}));
+        assert!(!of_user.matches(&user, &user.events[0]));
+    }
+
+    #[test]
+    fn kinds_that_are_none_are_named() {
+        assert_eq!(Kinds::parse(&["record", "recor"]), Err("recor".to_owned()));
+        assert_eq!(Kinds::parse(&[""]), Err(String::new()));
+        let all: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(Kinds::parse(&all).unwrap().iter().count(), all.len());
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            kinds in prop::collection::btree_set(prop::sample::select(EventKind::ALL), 0..5),
+            types in prop::collection::btree_set("[a-z]{1,4}", 0..3),
+            user in prop::option::of("[a-z]{1,4}"),
+            stream in prop::option::of(prop::sample::select(vec!["record/note/1", "field_access"])),
+        ) {
+            let filter = EventFilter {
+                stream: stream.and_then(Stream::parse),
+                record_types: types.iter().map(|it| TypeName::from(it.as_str())).collect(),
+                kinds: Kinds(kinds),
+                user: user.as_deref().map(UserId::from),
+            };
+            let text = serde_json::to_string(&filter).unwrap();
+            prop_assert_eq!(serde_json::from_str::<EventFilter>(&text).unwrap(), filter);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `log:read`
+
+pub(crate) mod asked;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+use skytrail_actors::events::{Asked, Direction, Found};
+
+use super::{Call, Outcome, Reply, request};
+
+/// How many events a page has when nobody says, and at most.
+const EVENTS: (u64, u64) = (100, 1000);
+
+pub(super) async fn read(call: Call) -> Outcome {
+    let reader = &call.services.events;
+    let filter = asked::filter(&call.body)?;
+    let is_backwards = request::flag(&call.body, "backwards")?;
+    let limit = request::whole_number(&call.body, "limit")?.unwrap_or(EVENTS.0);
+    let start = asked::start(&call.body)?;
+    let from = match start {
+        Some(start) if is_backwards => Some(start.last_before(reader).await?),
+        Some(start) => Some(start.first(reader).await?),
+        None => None,
+    };
+    let page = reader
+        .page(&Asked {
+            filter,
+            from,
+            direction: if is_backwards {
+                Direction::Backwards
+            } else {
+                Direction::Forwards
+            },
+            limit: usize::try_from(limit.clamp(1, EVENTS.1)).unwrap_or(usize::MAX),
+        })
+        .await?;
+    let mut info = json!({"head": page.head});
+    if let (Some(next), Some(info)) = (page.next, info.as_object_mut()) {
+        info.insert("next".to_owned(), next.into());
+    }
+    let events: Vec<&RawValue> = page.events.iter().map(shown).collect();
+    Reply::with_info(&events, Some(&info))
+}
+
+fn shown(found: &Found) -> &RawValue {
+    &found.json
+}

@@ -1,0 +1,152 @@
+//! `/log/follow` (server-sent events) and `/log` (WebSocket): the log as it goes on, for the master
+//! key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::UPGRADE;
+use actix_web::{HttpRequest, HttpResponse, guard, web};
+use serde_json::{Map, Value as Json};
+use skytrail_actors::context::RequestContext;
+use skytrail_actors::events::{Follower, Progress};
+use skytrail_actors::spawn::spawn_named;
+use skytrail_schema::code::ApiError;
+
+use super::checks::{Asked, Check};
+use super::server::query_value;
+use super::sse::{self, Feed, Frame, SendError};
+use super::{body, error, router};
+use crate::action::log::asked;
+use crate::services::Services;
+use crate::socket::log;
+
+/// So many events wait for a client.
+const QUEUE: usize = 64;
+
+/// The pause when the log cannot be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Adds the routes.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    let follow = web::resource("/log/follow")
+        .route(web::get().to(get))
+        .route(web::post().to(post))
+        .default_service(web::route().to(router::route));
+    // A plugin may have a handler of that name.
+    let is_upgrade = guard::fn_guard(|asked: &guard::GuardContext<'_>| {
+        asked.head().headers().contains_key(UPGRADE)
+    });
+    let socket = web::resource("/log")
+        .route(web::get().guard(is_upgrade).to(upgrade))
+        .default_service(web::route().to(router::route));
+    config.service(follow).service(socket);
+}
+
+async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
+    let body = asked::body_of_query(request.query_string());
+    answer(follow(&services, &request, &body).await)
+}
+
+async fn post(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let settings = &services.settings;
+    let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
+    let body = bytes.and_then(|bytes| body::parse(&bytes, &settings.limits));
+    answer(match body {
+        Ok(body) => follow(&services, &request, &body).await,
+        Err(refused) => Err(refused),
+    })
+}
+
+async fn upgrade(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> actix_web::Result<HttpResponse> {
+    match admit(&services, &request, &Map::new()).await {
+        Ok(()) => log::open(services.into_inner(), &request, payload),
+        Err(refused) => Ok(error::failure(&refused)),
+    }
+}
+
+/// Lets in who shows the master key, in the head, the query or the body.
+async fn admit(
+    services: &Services,
+    request: &HttpRequest,
+    body: &Map<String, Json>,
+) -> Result<(), ApiError> {
+    let shown = request.headers().get("x-skygear-api-key");
+    let shown = shown.and_then(|key| key.to_str().ok());
+    let shown = shown.filter(|key| !key.is_empty()).map(str::to_owned);
+    let key = shown.or_else(|| query_value(request.query_string(), "api_key"));
+    let key = key.or_else(|| {
+        body.get("api_key")
+            .and_then(Json::as_str)
+            .map(str::to_owned)
+    });
+    let mut asked = Asked::new(services, body, key, None, RequestContext::system());
+    asked.pass(&[Check::AccessKey, Check::RequireMaster]).await
+}
+
+/// Begins to follow. A client that comes again goes on behind the last that it has had.
+async fn follow(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    body: &Map<String, Json>,
+) -> Result<HttpResponse, ApiError> {
+    admit(services, request, body).await?;
+    let follower = match sse::last_event_id(request) {
+        Some(id) => {
+            let position = id.parse().map_err(|_| {
+                let message = format!("Last-Event-ID should be a position, not {id:?}");
+                ApiError::invalid_argument(message, &["Last-Event-ID"])
+            })?;
+            asked::follower_behind(&services.events, body, position)?
+        }
+        None => asked::follower(&services.events, body).await?,
+    };
+    let (feed, response) = sse::open(QUEUE, services.stopping.clone());
+    let followers = Arc::clone(&services.followers);
+    spawn_named("log follower", async move {
+        let _counted = followers.enter();
+        // Gone or too slow: the client comes again and goes on.
+        let _ = tell(&feed, follower).await;
+    });
+    Ok(response)
+}
+
+/// Tells what comes, until the client is gone.
+async fn tell(feed: &Feed, mut follower: Follower) -> Result<(), SendError> {
+    let mut progress = Progress::default();
+    loop {
+        let page = tokio::select! {
+            page = follower.next() => page,
+            () = feed.gone() => return Err(SendError::Gone),
+        };
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "a follower waits");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        for found in &page.events {
+            let id = found.position.to_string();
+            feed.send(Frame::new(Some(&id), "event", found.json.get()))
+                .await?;
+        }
+        if let Some(note) = progress.note(&page, follower.position()) {
+            let id = follower.position().to_string();
+            feed.send(Frame::new(Some(&id), "position", &note.to_string()))
+                .await?;
+        }
+    }
+}
+
+fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {
+    begun.unwrap_or_else(|refused| error::failure(&refused))
+}

@@ -1,0 +1,73 @@
+//! Following the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+use skytrail_actors::events::{Follower, Page, Progress};
+use skytrail_schema::code::ApiError;
+
+use super::line::{Gone, Heard, Line};
+use super::{kind_of, unknown};
+use crate::action::log::asked;
+use crate::services::Services;
+
+/// The pause when the log cannot be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells what comes, until the client is gone.
+pub(super) async fn run(
+    services: &Arc<Services>,
+    line: &mut Line,
+    message: &Map<String, Json>,
+) -> Result<(), ApiError> {
+    let mut follower = asked::follower(&services.events, message).await?;
+    let mut progress = Progress::default();
+    loop {
+        tokio::select! {
+            page = next(&mut follower) => {
+                if tell(line, &page, &mut progress, follower.position()).await.is_err() {
+                    return Ok(());
+                }
+            }
+            heard = line.heard() => match heard {
+                Heard::Message(message) => return Err(unknown(kind_of(&message), "nothing")),
+                Heard::Unreadable(refused) => return Err(refused),
+                Heard::Ended => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Waits for the next page, and for the log to be readable.
+async fn next(follower: &mut Follower) -> Page {
+    loop {
+        match follower.next().await {
+            Ok(page) => return page,
+            Err(error) => {
+                tracing::warn!(%error, "a follower waits");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn tell(
+    line: &mut Line,
+    page: &Page,
+    progress: &mut Progress,
+    position: u64,
+) -> Result<(), Gone> {
+    for found in &page.events {
+        let event = found.json.get();
+        line.say(format!(r#"{{"type":"event","event":{event}}}"#))
+            .await?;
+    }
+    if let Some(mut note) = progress.note(page, position) {
+        if let Some(note) = note.as_object_mut() {
+            note.insert("type".to_owned(), "position".into());
+        }
+        line.say(note.to_string()).await?;
+    }
+    Ok(())
+}

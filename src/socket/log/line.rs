@@ -1,0 +1,113 @@
+//! One client's socket: JSON objects to and fro, and an end in time.
+
+use std::time::Duration;
+
+use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use serde_json::{Map, Value as Json, json};
+use skytrail_schema::code::{ApiError, Code};
+use tokio::time::{Interval, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::socket::incoming::Incoming;
+
+/// How often the server asks whether the client is still there.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// How many pings may go unanswered.
+const MAX_SILENT_PINGS: u32 = 2;
+/// How long a client may leave what it is sent untouched.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub(super) struct Line {
+    session: Session,
+    incoming: Incoming,
+    stopping: CancellationToken,
+    pings: Interval,
+    num_silent_pings: u32,
+}
+
+/// What came.
+pub(super) enum Heard {
+    Message(Map<String, Json>),
+    Unreadable(ApiError),
+    /// The client is gone, or the server stops.
+    Ended,
+}
+
+/// The client does not take what it is sent, or is gone.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl Line {
+    pub(super) fn new(session: Session, incoming: Incoming, stopping: CancellationToken) -> Self {
+        let mut pings = interval(PING_EVERY);
+        pings.reset();
+        Self {
+            session,
+            incoming,
+            stopping,
+            pings,
+            num_silent_pings: 0,
+        }
+    }
+
+    /// Waits for what the client says; may be given up and called again.
+    pub(super) async fn heard(&mut self) -> Heard {
+        loop {
+            let message = tokio::select! {
+                message = self.incoming.next() => message,
+                () = self.stopping.cancelled() => return Heard::Ended,
+                _ = self.pings.tick() => {
+                    self.num_silent_pings += 1;
+                    let is_silent = self.num_silent_pings > MAX_SILENT_PINGS;
+                    if is_silent || self.session.ping(b"").await.is_err() {
+                        return Heard::Ended;
+                    }
+                    continue;
+                }
+            };
+            self.num_silent_pings = 0;
+            match message {
+                Some(Ok(AggregatedMessage::Text(text))) => return parse(text.as_bytes()),
+                Some(Ok(AggregatedMessage::Binary(bytes))) => return parse(&bytes),
+                Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                    if self.session.pong(&bytes).await.is_err() {
+                        return Heard::Ended;
+                    }
+                }
+                Some(Ok(AggregatedMessage::Pong(_))) => {}
+                Some(Ok(AggregatedMessage::Close(_)) | Err(_)) | None => return Heard::Ended,
+            }
+        }
+    }
+
+    /// Says something.
+    pub(super) async fn say(&mut self, text: impl Into<String>) -> Result<(), Gone> {
+        let said = timeout(PATIENCE, self.session.text(text.into())).await;
+        said.map_err(|_| Gone)?.map_err(|_| Gone)
+    }
+
+    /// Ends the socket, with the reason if there is one.
+    pub(super) async fn end(mut self, refused: Option<ApiError>) {
+        let code = match &refused {
+            Some(_) => CloseCode::Policy,
+            None if self.stopping.is_cancelled() => CloseCode::Restart,
+            None => CloseCode::Normal,
+        };
+        if let Some(refused) = refused {
+            let text = json!({"type": "error", "error": refused.to_wire()});
+            let _ = self.say(text.to_string()).await;
+        }
+        let _ = timeout(PATIENCE, self.session.close(Some(CloseReason::from(code)))).await;
+    }
+}
+
+fn parse(text: &[u8]) -> Heard {
+    match serde_json::from_slice(text) {
+        Ok(Json::Object(message)) => Heard::Message(message),
+        _ => Heard::Unreadable(ApiError::new(
+            Code::BadRequest,
+            "the message is not a JSON object",
+        )),
+    }
+}

@@ -1,0 +1,74 @@
+//! `/log`: following the log, and working for a consumer of it, over a WebSocket.
+//!
+//! The first message says which: `follow` (`follow`) or `consume` (`consume`). What goes over the
+//! socket is JSON, an object with a `type` each. Whoever breaks these rules hears of it in an
+//! `error`, and the socket ends.
+
+mod follow;
+mod line;
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value as Json};
+use skytrail_schema::code::{ApiError, Code};
+
+use super::incoming::Incoming;
+use crate::services::Services;
+use line::{Heard, Line};
+
+/// The largest message that is taken.
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
+
+/// Upgrades a request whose key has been checked.
+///
+/// # Errors
+/// Not a WebSocket upgrade.
+pub fn open(
+    services: Arc<Services>,
+    request: &HttpRequest,
+    body: web::Payload,
+) -> actix_web::Result<HttpResponse> {
+    let (response, session, stream) = actix_ws::handle(request, body)?;
+    let stream = stream
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .aggregate_continuations()
+        .max_continuation_size(MAX_MESSAGE_BYTES);
+    let line = Line::new(session, Incoming::new(stream), services.stopping.clone());
+    actix_web::rt::spawn(serve(services, line));
+    Ok(response)
+}
+
+async fn serve(services: Arc<Services>, mut line: Line) {
+    let _counted = services.followers.enter();
+    let served = match line.heard().await {
+        Heard::Message(message) => begin(&services, &mut line, &message).await,
+        Heard::Ended => Ok(()),
+        Heard::Unreadable(refused) => Err(refused),
+    };
+    line.end(served.err()).await;
+}
+
+/// Does what the first message asks for, until the socket ends.
+async fn begin(
+    services: &Arc<Services>,
+    line: &mut Line,
+    message: &Map<String, Json>,
+) -> Result<(), ApiError> {
+    match kind_of(message) {
+        "follow" => follow::run(services, line, message).await,
+        other => Err(unknown(other, "follow")),
+    }
+}
+
+fn kind_of(message: &Map<String, Json>) -> &str {
+    message
+        .get("type")
+        .and_then(Json::as_str)
+        .unwrap_or_default()
+}
+
+fn unknown(kind: &str, expected: &str) -> ApiError {
+    let message = format!("type {kind:?} makes no sense here, expected {expected}");
+    ApiError::new(Code::InvalidArgument, message)
+}

@@ -1,0 +1,260 @@
+//! Following the log: over server-sent events and over a WebSocket, without a gap and without
+//! doubles, whatever happens to the server.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::{positions, read_all, write_some};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
+use crate::support::socket::{Incoming, Socket};
+use crate::support::sse::{EventSource, Heard};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEY: (&str, &str) = ("X-Skygear-API-Key", MASTER_KEY);
+
+/// A follower that comes again.
+trait Follower {
+    /// Connects behind what it has had; says whether it is connected.
+    fn connect(&mut self, address: &str) -> bool;
+    /// Waits for the next event; `None` when the connection is lost.
+    fn next(&mut self) -> Option<Json>;
+}
+
+#[derive(Default)]
+struct OverEvents {
+    source: Option<EventSource>,
+    last_id: Option<String>,
+}
+
+impl Follower for OverEvents {
+    fn connect(&mut self, address: &str) -> bool {
+        let mut headers = vec![KEY];
+        if let Some(id) = &self.last_id {
+            headers.push(("Last-Event-ID", id));
+        }
+        let path = "/log/follow?from=1&kinds=record";
+        self.source = EventSource::open(address, path, &headers, None);
+        self.source.as_ref().is_some_and(|it| it.status == 200)
+    }
+
+    fn next(&mut self) -> Option<Json> {
+        loop {
+            let Heard::Event(event) = self.source.as_mut()?.next(PATIENCE) else {
+                return None;
+            };
+            self.last_id = Some(event.id);
+            if event.event == "event" {
+                return Some(serde_json::from_str(&event.data).unwrap());
+            }
+        }
+    }
+}
+
+struct OverSocket {
+    socket: Option<Socket>,
+    from: u64,
+}
+
+impl Follower for OverSocket {
+    fn connect(&mut self, address: &str) -> bool {
+        if std::net::TcpStream::connect(address).is_err() {
+            return false;
+        }
+        let Ok(mut socket) = Socket::open(address, &format!("/log?api_key={MASTER_KEY}"), &[])
+        else {
+            return false;
+        };
+        let ask = json!({"type": "follow", "from": self.from, "kinds": ["record"]});
+        socket.send(&ask.to_string());
+        self.socket = Some(socket);
+        true
+    }
+
+    fn next(&mut self) -> Option<Json> {
+        loop {
+            let Incoming::Text(text) = self.socket.as_mut()?.receive(PATIENCE) else {
+                return None;
+            };
+            let message: Json = serde_json::from_str(&text).unwrap();
+            match message["type"].as_str().unwrap() {
+                "event" => {
+                    self.from = message["event"]["position"].as_u64().unwrap() + 1;
+                    return Some(message["event"].clone());
+                }
+                "position" => self.from = message["position"].as_u64().unwrap() + 1,
+                other => panic!("{other}: {text}"),
+            }
+        }
+    }
+}
+
+/// Follows from the beginning while others write and the server is killed; returns what came.
+fn follow_through(follower: &mut impl Follower) {
+    const KILLS: usize = 3;
+    let address = lasting_address();
+    let mut server = TestServer::with(&[("HOST", &address)]);
+    write_some(&server, 10);
+    let is_over = AtomicBool::new(false);
+    let mut heard: Vec<Json> = Vec::new();
+    std::thread::scope(|scope| {
+        let master = Client::master(&server);
+        let writers = (0..2).map(|writer| {
+            let (client, is_over) = (master.clone(), &is_over);
+            scope.spawn(move || {
+                let mut number = 0;
+                while !is_over.load(Ordering::Acquire) {
+                    number += 1;
+                    let id = format!("note/{writer}-{}", number % 50);
+                    let body = json!({"records": [{"_id": id, "number": number}]});
+                    // It may be away just now.
+                    let _ = client.try_call("record:save", body);
+                }
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        for kill in 0..=KILLS {
+            eventually("the follower connects", || {
+                follower.connect(&address).then_some(())
+            });
+            for _ in 0..60 {
+                match follower.next() {
+                    Some(event) => heard.push(event),
+                    None => panic!("lost after {} events", heard.len()),
+                }
+            }
+            if kill < KILLS {
+                server.restart();
+            }
+        }
+        is_over.store(true, Ordering::Release);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    });
+    let master = Client::master(&server);
+    let expected = read_all(&master, &json!({"kinds": ["record"], "limit": 1000}));
+    // The connection since the last start still serves.
+    while heard.len() < expected.len() {
+        heard.push(follower.next().unwrap());
+    }
+    assert_eq!(positions(&heard), positions(&expected));
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn server_sent_events_miss_nothing_and_double_nothing() {
+    follow_through(&mut OverEvents::default());
+}
+
+#[test]
+fn a_websocket_misses_nothing_and_doubles_nothing() {
+    follow_through(&mut OverSocket {
+        socket: None,
+        from: 1,
+    });
+}
+
+#[test]
+fn who_follows_from_now_hears_what_comes_and_where_he_is() {
+    let server = TestServer::start();
+    write_some(&server, 5);
+    let master = Client::master(&server);
+    let head = master.health()["log"]["head"].as_u64().unwrap();
+    let body = json!({"api_key": MASTER_KEY, "record_types": ["note"], "kinds": ["record"]});
+    let body = body.to_string();
+    let mut source = EventSource::open(server.address(), "/log/follow", &[], Some(&body)).unwrap();
+    assert_eq!(source.status, 200, "{}", source.head);
+    assert!(source.head.contains("text/event-stream"), "{}", source.head);
+    // Nothing of the past comes; the first that comes is that.
+    master.save("task/unwanted", json!({}));
+    master.save("note/wanted", json!({"title": "a\nb"}));
+    let mut next = || match source.next(PATIENCE) {
+        Heard::Event(event) => event,
+        other => panic!("{other:?}"),
+    };
+    let mut came = next();
+    if came.event == "position" {
+        let note: Json = serde_json::from_str(&came.data).unwrap();
+        assert!(note["position"].as_u64().unwrap() > head, "{note}");
+        assert_eq!(note["caught_up"], true);
+        came = next();
+    }
+    let event: Json = serde_json::from_str(&came.data).unwrap();
+    assert_eq!(came.id, event["position"].to_string());
+    assert_eq!(event["payload"]["fields"]["title"], "a\nb");
+    eventually("it is counted", || {
+        (master.health()["num_followers"] == 1).then_some(())
+    });
+    drop(source);
+    eventually("it is gone", || {
+        (master.health()["num_followers"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_stop_ends_what_is_followed_in_time() {
+    let mut server = TestServer::start();
+    write_some(&server, 3);
+    let path = "/log/follow?from=1";
+    let mut source = EventSource::open(server.address(), path, &[KEY], None).unwrap();
+    let mut socket =
+        Socket::open(server.address(), "/log", &[(KEY.0.into(), KEY.1.into())]).unwrap();
+    socket.send(r#"{"type": "follow", "from": 1}"#);
+    assert!(matches!(socket.receive(PATIENCE), Incoming::Text(_)));
+    let begun = std::time::Instant::now();
+    assert!(server.terminate().success());
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    while let Heard::Event(_) = source.next(PATIENCE) {}
+    assert!(matches!(source.next(PATIENCE), Heard::Ended));
+    while let Incoming::Text(_) = socket.receive(PATIENCE) {}
+    assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+}
+
+#[test]
+fn only_the_master_key_follows_and_what_makes_no_sense_is_refused() {
+    let server = TestServer::start();
+    let open = |path: &str, headers: &[(&str, &str)]| {
+        EventSource::open(server.address(), path, headers, None).unwrap()
+    };
+    let client = [("X-Skygear-API-Key", API_KEY)];
+    assert_eq!(open("/log/follow", &[]).status, 401);
+    assert_eq!(open("/log/follow", &client).status, 401);
+    assert_eq!(open("/log/follow?kinds=x", &[KEY]).status, 400);
+    assert_eq!(open("/log/follow?from=100000", &[KEY]).status, 400);
+    let beyond = [KEY, ("Last-Event-ID", "100000")];
+    assert_eq!(open("/log/follow", &beyond).status, 400);
+    assert_eq!(
+        open("/log/follow", &[KEY, ("Last-Event-ID", "x")]).status,
+        400
+    );
+    let refused = Socket::open(
+        server.address(),
+        "/log",
+        &[(client[0].0.into(), API_KEY.into())],
+    );
+    assert_eq!(refused.err().unwrap().0, 401);
+    for text in [
+        "",
+        "[]",
+        "{}",
+        r#"{"type":"x"}"#,
+        r#"{"type":"follow","from":0}"#,
+    ] {
+        let key = [(KEY.0.to_owned(), KEY.1.to_owned())];
+        let mut socket = Socket::open(server.address(), "/log", &key).unwrap();
+        socket.send(text);
+        match socket.receive(PATIENCE) {
+            Incoming::Text(said) => assert!(said.contains("\"error\""), "{text}: {said}"),
+            other => panic!("{text}: {other:?}"),
+        }
+        assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
+    }
+}
