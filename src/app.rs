@@ -20,6 +20,7 @@ use skytrail_actors::plugin::{
     PluginBroker, PluginEntry, PluginGate, PluginsSettings, RecentCalls,
 };
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
+use skytrail_actors::push::{Push, PushSettings};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::record::live::LiveState;
@@ -51,6 +52,7 @@ use crate::ledger::{self, SqlLedger};
 use crate::parts::Parts;
 use crate::plugin::TransportError;
 use crate::projection::SqlStore;
+use crate::push;
 use crate::services::{Services, Settings};
 use crate::socket::followers::Followers;
 use crate::socket::plugin::{self, PluginDoor};
@@ -81,6 +83,9 @@ pub enum StartError {
     /// The files' store.
     #[error(transparent)]
     Files(#[from] OpenError),
+    /// A push service.
+    #[error(transparent)]
+    Push(#[from] push::OpenError),
     /// The way to a plugin.
     #[error(transparent)]
     Plugin(#[from] TransportError),
@@ -106,11 +111,12 @@ pub struct Application {
     broker: PluginBroker,
     tasks: Addr<Tasks>,
     after_hooks: AfterHooks,
+    push: Push,
     deliveries: Arc<SqlLedger>,
     running: TaskTracker,
     audit: Arc<AuditTrail>,
     http: ServerHandle,
-    arbiters: [Arbiter; 3],
+    arbiters: [Arbiter; 4],
     /// Cancelled when the stop begins.
     stopping: CancellationToken,
     ending: CancellationToken,
@@ -204,7 +210,7 @@ impl Application {
             sequences,
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
-        let arbiters = [Arbiter::new(), Arbiter::new(), Arbiter::new()];
+        let arbiters = [(); 4].map(|()| Arbiter::new());
         let (applied, position) = watch::channel(snapshot.checkpoint);
         let is_applied = fed.applied(position);
         let parts = ProjectorParts {
@@ -214,7 +220,7 @@ impl Application {
             fed,
             applied,
         };
-        let [background, front, couriers] = &arbiters;
+        let [background, front, couriers, pushing] = &arbiters;
         store.keep_indexes(Arc::clone(&clock));
         store.keep_checking(config.storage.store_check_period);
         let projector =
@@ -271,11 +277,18 @@ impl Application {
             spawn::spawn_named("forget devices", forget_devices(Arc::clone(&devices)));
             subscriptions
         };
+        let senders = push::open(&config.push, &keys.web_push, &clock)?;
+        let settings_of_push = PushSettings {
+            max_queue: config.push.max_queue,
+            max_attempts: config.push.max_attempts,
+        };
+        let known = Arc::clone(&devices) as _;
+        let push = Push::start(senders, known, &clock, settings_of_push, &pushing.handle());
         let delivery = DeliveryParts {
             log: Arc::clone(&log) as _,
             tail: notices_tail,
             applied: env.applied.clone(),
-            consumer: Notices::new(env, noticed, internal_hub.clone()),
+            consumer: Notices::new(env, noticed, internal_hub.clone(), push.notices()),
         };
         let notices = Delivery::start_in_arbiter(&background.handle(), |_| Delivery::new(delivery));
         let task_parts = TaskParts {
@@ -307,6 +320,7 @@ impl Application {
             hub: hub.clone(),
             internal_hub: internal_hub.clone(),
             notices,
+            push: push.clone(),
             after_hooks: after_hooks.clone(),
             followers: Arc::clone(&followers),
             broker: broker.clone(),
@@ -324,6 +338,7 @@ impl Application {
             assets,
             files,
             devices,
+            push: push.clone(),
             plugins,
             tasks: tasks.clone(),
             broker: broker.clone(),
@@ -338,7 +353,7 @@ impl Application {
             custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),
             audit: Arc::clone(&audit),
             clock,
-            settings: settings(config),
+            settings: settings(config, &keys),
             health: Arc::new(health),
             door,
             running: running.clone(),
@@ -372,6 +387,7 @@ impl Application {
             broker,
             tasks,
             after_hooks,
+            push,
             deliveries,
             running,
             audit,
@@ -412,6 +428,7 @@ impl Application {
         })
         .await;
         step("deliveries are kept", after_hooks.close()).await;
+        step("pushes are sent", self.push.leave()).await;
         let audit = self.audit;
         let written = tokio::task::spawn_blocking(move || audit.close());
         step("the audit trail is written", async move {
@@ -594,7 +611,9 @@ fn delivery_settings(config: &Config) -> DeliverySettings {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, keys: &Keys) -> Settings {
+    let web_push_key = push::web::VapidKey::parse(keys.web_push.reveal());
+    let web_push_key = web_push_key.ok().filter(|_| config.push.web.is_some());
     Settings {
         dev_mode: config.app.dev_mode,
         history_for_owners: config.app.history_for_owners.clone(),
@@ -605,6 +624,7 @@ fn settings(config: &Config) -> Settings {
         log_body_bytes: config.log.body_bytes,
         metrics_key: config.http.metrics_key.clone(),
         max_depth: config.plugin.max_depth,
+        web_push_key: web_push_key.map(|key| key.to_public_text()),
     }
 }
 

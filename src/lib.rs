@@ -14,6 +14,7 @@ pub mod ops;
 pub mod parts;
 pub mod plugin;
 pub mod projection;
+pub mod push;
 pub mod services;
 pub mod socket;
 mod store_start;

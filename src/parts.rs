@@ -14,6 +14,7 @@ use skytrail_actors::hub::{GetHubState, Hub, HubState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
 use skytrail_actors::plugin::{PluginBroker, PluginsState};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
+use skytrail_actors::push::{Push, PushState};
 use skytrail_actors::record::actor::{RecordActorState, Records};
 use skytrail_actors::record::live::CacheSizes;
 use skytrail_actors::subscription::Notices;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub internal_hub: Addr<Hub>,
     /// What takes changes to those who subscribe to them.
     pub notices: Addr<Delivery<Notices>>,
+    /// Push services.
+    pub push: Push,
     /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
     /// Those who follow the log.
@@ -80,6 +83,8 @@ pub struct States {
     pub internal_hub: Option<HubState>,
     /// What takes changes to those who subscribe to them.
     pub notices: Option<DeliveryState>,
+    /// What is sent to push services; none is configured when it is empty.
+    pub push: Option<Vec<PushState>>,
     /// How far plugins are with what their after-hooks are told.
     pub deliveries: Vec<ConsumerState>,
     /// How many follow the log, or work for a consumer of it.
@@ -126,6 +131,7 @@ impl States {
             && self.hub.is_some()
             && self.internal_hub.is_some()
             && self.notices.is_some()
+            && self.push.is_some()
             && !self.deliveries.iter().any(|consumer| consumer.is_failing)
             && self.plugins.is_some()
             && self.tasks.is_some()
@@ -136,11 +142,12 @@ impl States {
 #[async_trait]
 impl Health for Parts {
     async fn states(&self) -> States {
-        let (projector, hub, internal_hub, notices, plugins, tasks, indexes) = tokio::join!(
+        let (projector, hub, internal_hub, notices, push, plugins, tasks, indexes) = tokio::join!(
             ask(&self.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
             ask(&self.internal_hub, GetHubState),
             ask(&self.notices, GetDeliveryState),
+            self.push.states(),
             self.broker.state(),
             ask(&self.tasks, ListTasks),
             self.indexes(),
@@ -151,6 +158,7 @@ impl Health for Parts {
             hub: hub.map(|reported| reported.0),
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),
+            push,
             deliveries: self.after_hooks.states(),
             num_followers: self.followers.count(),
             plugins,

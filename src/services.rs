@@ -13,6 +13,7 @@ use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
+use skytrail_actors::push::Push;
 use skytrail_actors::record::service::RecordService;
 use skytrail_actors::task::Tasks;
 use skytrail_schema::id::TypeName;
@@ -40,6 +41,8 @@ pub struct Services {
     pub files: Files,
     /// Devices and what they subscribe to.
     pub devices: Arc<dyn DeviceService>,
+    /// Push services.
+    pub push: Push,
     /// Plugins.
     pub plugins: Arc<dyn PluginGate>,
     /// Scheduled tasks.
@@ -101,4 +104,6 @@ pub struct Settings {
     pub metrics_key: Option<Secret>,
     /// Calls within calls.
     pub max_depth: u32,
+    /// The server's public key for browsers' push services, if they are used.
+    pub web_push_key: Option<String>,
 }

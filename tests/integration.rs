@@ -30,6 +30,7 @@ mod lifecycle;
 mod malformed;
 mod messages;
 mod plugin;
+mod push;
 mod python_sdk;
 mod records;
 mod relations;

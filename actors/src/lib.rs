@@ -1,5 +1,5 @@
 //! Who *does* things in Skytrail: the event log, the record actors, plugins,
-//! pub/sub and the projector, with the ports (traits) that they need.
+//! pub/sub, push and the projector, with the ports (traits) that they need.
 //!
 //! Nothing here knows HTTP or SQL: the server implements the ports.
 
@@ -16,6 +16,7 @@ pub mod log;
 pub mod observe;
 pub mod plugin;
 pub mod projector;
+pub mod push;
 pub mod record;
 pub mod spawn;
 pub mod store;

@@ -7,6 +7,7 @@ use skytrail_schema::event::DeviceKind;
 use skytrail_schema::id::DeviceId;
 
 use super::{Call, Outcome, Reply, request};
+use crate::push::web::Subscription;
 
 pub(super) async fn register(call: Call) -> Outcome {
     let text = |name| Ok::<_, ApiError>(request::text(&call.body, name)?.map(str::to_owned));
@@ -17,15 +18,30 @@ pub(super) async fn register(call: Call) -> Outcome {
         return Err(ApiError::invalid_argument("empty device type", &["type"]));
     }
     let unknown = || ApiError::invalid_argument(format!("unknown device type = {kind}"), &["type"]);
+    let kind = DeviceKind::parse(&kind).ok_or_else(unknown)?;
     let command = RegisterDevice {
         id: id.map(DeviceId::from),
-        kind: DeviceKind::parse(&kind).ok_or_else(unknown)?,
-        token,
+        kind,
+        token: token.map(|token| address(kind, token)).transpose()?,
         topic,
         context: call.context,
     };
     let id = call.services.devices.register(command).await?;
     Reply::new(&json!({"id": id}))
+}
+
+/// Returns a browser's subscription in the one form in which it is kept; other services' addresses
+/// are theirs to judge.
+fn address(kind: DeviceKind, token: String) -> Result<String, ApiError> {
+    if kind != DeviceKind::Web || token.is_empty() {
+        return Ok(token);
+    }
+    let refused = |why| {
+        let message = format!("device_token: {why}");
+        ApiError::invalid_argument(message, &["device_token"])
+    };
+    let subscription = Subscription::parse(&token).map_err(refused)?;
+    Ok(subscription.to_text())
 }
 
 pub(super) async fn unregister(call: Call) -> Outcome {

@@ -128,8 +128,9 @@ actions! {
     "plugin:list" "plugin" MASTER => plugin::list;
     "plugin:calls" "plugin" MASTER => plugin::calls;
     "plugin:test" "plugin" MASTER => plugin::test;
-    "push:device" "push" PUSH => push::run;
-    "push:user" "push" PUSH => push::run;
+    "push:device" "push" PUSH => push::to_devices;
+    "push:user" "push" PUSH => push::to_users;
+    "push:web_key" "push" KEY => push::web_key;
     "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;
     "record:save" "record" WRITE => record_save::run;
     "record:delete" "record" WRITE => record_delete::run;

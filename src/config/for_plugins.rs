@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{AssetStore, Config, Keys, Secret, user_audit};
+use super::{ApnsAuth, ApnsSettings, AssetStore, Config, FcmSettings, Keys, Secret, user_audit};
 
 impl Config {
     /// Returns the object under `config`. It holds the keys: plugins are trusted with them.
@@ -56,15 +56,8 @@ impl Config {
                 },
                 "cloud": {"host": "", "token": "", "public_prefix": "", "private_prefix": ""},
             },
-            "apns": {
-                "enable": false, "type": "cert", "env": "sandbox", "keepalive": 180,
-                "cert_config": {"cert": "", "key": ""},
-                "token_config": {"team_id": "", "key_id": "", "key": ""},
-            },
-            "fcm": {
-                "enable": false, "type": "server_key",
-                "service_account": {"key": ""}, "Server": {"key": ""},
-            },
+            "apns": apns(self.push.apns.as_ref()),
+            "fcm": fcm(self.push.fcm.as_ref()),
             "baidu": {"enable": false, "api_key": "", "secret_key": ""},
             "log": {},
             "zmq": {
@@ -75,4 +68,35 @@ impl Config {
             "verification": {"required": self.app.verify_required},
         })
     }
+}
+
+fn apns(settings: Option<&ApnsSettings>) -> Json {
+    let is_production = settings.is_some_and(|it| it.is_production);
+    let keepalive = settings.map_or(180, |it| it.keepalive.map_or(0, |pause| pause.as_secs()));
+    let (mut cert, mut token) = (("", ""), ("", "", ""));
+    match settings.map(|it| &it.auth) {
+        Some(ApnsAuth::Certificate { pem, key, .. }) => cert = (pem, key.reveal()),
+        Some(ApnsAuth::Token { team, key_id, key }) => token = (team, key_id, key.reveal()),
+        None => {}
+    }
+    let is_token = !token.0.is_empty();
+    json!({
+        "enable": settings.is_some(),
+        "type": if is_token { "token" } else { "cert" },
+        "env": if is_production { "production" } else { "sandbox" },
+        "keepalive": keepalive,
+        "cert_config": {"cert": cert.0, "key": cert.1},
+        "token_config": {"team_id": token.0, "key_id": token.1, "key": token.2},
+    })
+}
+
+fn fcm(settings: Option<&FcmSettings>) -> Json {
+    let (kind, key) = match settings {
+        Some(settings) => ("service_account", settings.text.reveal()),
+        None => ("server_key", ""),
+    };
+    json!({
+        "enable": settings.is_some(), "type": kind,
+        "service_account": {"key": key}, "Server": {"key": ""},
+    })
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
+use crate::push::web::VapidKey;
 
 /// Where keys are kept in the data folder.
 const FILE: &str = "keys.json";
@@ -37,6 +38,8 @@ pub struct Keys {
     pub master_origin: KeyOrigin,
     /// What signs the addresses of files.
     pub asset_secret: Secret,
+    /// What browsers' push services know the server by.
+    pub web_push: Secret,
 }
 
 /// What is kept. A file whose checksum does not fit is refused: with another key than before nobody
@@ -50,28 +53,27 @@ struct KeyFile {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     asset_secret: String,
     /// Absent in files of the first versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    web_push: String,
+    /// Absent in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checksum: Option<u32>,
 }
 
 impl KeyFile {
-    fn new(api_key: String, master_key: String, asset_secret: String) -> Self {
-        let made = Self {
-            api_key,
-            master_key,
-            asset_secret,
-            checksum: None,
-        };
+    fn with_sum(self) -> Self {
         Self {
-            checksum: Some(made.sum()),
-            ..made
+            checksum: Some(self.sum()),
+            ..self
         }
     }
 
     fn sum(&self) -> u32 {
         let mut keys = format!("{} {}", self.api_key, self.master_key);
-        if !self.asset_secret.is_empty() {
-            keys = format!("{keys} {}", self.asset_secret);
+        for later in [&self.asset_secret, &self.web_push] {
+            if !later.is_empty() {
+                keys = format!("{keys} {later}");
+            }
         }
         crc32fast::hash(keys.as_bytes())
     }
@@ -79,8 +81,18 @@ impl KeyFile {
     /// Returns the same keys, with new ones where some are missing.
     fn completed(self) -> Self {
         let or_new = |key: String| if key.is_empty() { random_key() } else { key };
-        let [api, master] = [self.api_key, self.master_key].map(or_new);
-        Self::new(api, master, or_new(self.asset_secret))
+        Self {
+            api_key: or_new(self.api_key),
+            master_key: or_new(self.master_key),
+            asset_secret: or_new(self.asset_secret),
+            web_push: if self.web_push.is_empty() {
+                VapidKey::random().to_text()
+            } else {
+                self.web_push
+            },
+            checksum: None,
+        }
+        .with_sum()
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -133,7 +145,9 @@ impl Keys {
             &config.app.master_key,
             &config.assets.secret,
         ];
-        let is_complete = configured.iter().all(|key| key.is_some());
+        let web_push = config.push.web.as_ref();
+        let is_complete = configured.iter().all(|key| key.is_some())
+            && web_push.is_none_or(|settings| settings.key.is_some());
         let file = kept.clone().unwrap_or_default().completed();
         if !is_complete && kept.as_ref() != Some(&file) {
             write(&path, &file)?;
@@ -145,8 +159,12 @@ impl Keys {
         let (api, api_origin) = choose(&config.app.api_key, file.api_key);
         let (master, master_origin) = choose(&config.app.master_key, file.master_key);
         let (asset_secret, _) = choose(&config.assets.secret, file.asset_secret);
+        let web_push = config.push.web.as_ref();
+        let web_push = web_push.and_then(|settings| settings.key.clone());
+        let (web_push, _) = choose(&web_push, file.web_push);
         Ok(Self {
             asset_secret,
+            web_push,
             api,
             api_origin,
             master,
@@ -200,7 +218,14 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed_unless_it_changes_no_key() {
-        let made = KeyFile::new("a1b2".repeat(12), "c3d4".repeat(12), "e5f6".repeat(12));
+        let made = KeyFile {
+            api_key: "a1b2".repeat(12),
+            master_key: "c3d4".repeat(12),
+            asset_secret: "e5f6".repeat(12),
+            web_push: "a7b8".repeat(12),
+            checksum: None,
+        }
+        .with_sum();
         let bytes = serde_json::to_vec_pretty(&made).unwrap();
         assert!(KeyFile::parse(&bytes).is_ok_and(|parsed| parsed == made));
         for bit in 0..bytes.len() * 8 {

@@ -55,6 +55,10 @@ const LOGGERS: &[Logger] = &[
         targets: &["skytrail::audit"],
     },
     Logger {
+        name: "PUSH",
+        targets: &["skytrail::push", "skytrail_actors::push"],
+    },
+    Logger {
         name: "SKYDB",
         targets: &[
             "skytrail_actors::log",
@@ -67,7 +71,7 @@ const LOGGERS: &[Logger] = &[
 ];
 
 /// Loggers of v1 for which there is nothing here to be logged.
-const SILENT: &[&str] = &["SUBSCRIPTION", "PUSH"];
+const SILENT: &[&str] = &["SUBSCRIPTION"];
 /// v1's levels and ours; `fatal` and `panic` say nothing less than `error` here.
 const LEVELS: &[(&str, &str)] = &[
     ("trace", "trace"),

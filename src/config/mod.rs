@@ -12,6 +12,7 @@ mod keys;
 mod logging;
 mod plugins;
 mod pubsub;
+mod push;
 mod secret;
 mod source;
 mod timers;
@@ -34,6 +35,7 @@ pub use keys::{KeyOrigin, Keys};
 pub use logging::{Log, Logger};
 pub use plugins::PluginTransport;
 pub use pubsub::PubSub;
+pub use push::{ApnsAuth, ApnsSettings, FcmSettings, Push, ServiceAccount, WebPushSettings};
 pub use secret::Secret;
 pub use source::{Mistake, Origin, Setting, Sources};
 pub use timers::Timers;
@@ -67,6 +69,8 @@ pub struct Config {
     /// Where the server has a database with nothing in it, for plugins of v1, when they are told of no
     /// other. `PLUGIN_NULL_DATABASE`, default `127.0.0.1:0`; `off` for none.
     pub null_database: Option<SocketAddr>,
+    /// The push services.
+    pub push: Push,
     /// Scheduled tasks.
     pub timers: Timers,
     /// Pub/sub.
@@ -208,6 +212,7 @@ impl Config {
             null_database: plugins::read_null_database(&mut reader),
             plugins: plugins::read(&mut reader, plugin.zmq_timeout),
             plugin,
+            push: push::read(&mut reader),
             timers: timers::read(&mut reader),
             pubsub: pubsub::read(&mut reader),
             storage: Storage {

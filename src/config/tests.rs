@@ -129,7 +129,7 @@ fn keys_are_made_once_and_kept() {
     assert_eq!(second.master_origin, KeyOrigin::Kept);
     assert!(first.api.matches(second.api.reveal()) && first.master.matches(second.master.reveal()));
     assert!(!first.api.matches(first.master.reveal()));
-    assert_eq!(format!("{first:?}").matches("***").count(), 3);
+    assert_eq!(format!("{first:?}").matches("***").count(), 4);
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl<'a> Asked<'a> {
                 Check::RequireMaster => self.require_master()?,
                 Check::DevOnly => self.dev_only()?,
                 Check::InjectDb => self.inject_db()?,
-                Check::Notification => return Err(push_not_configured()),
+                Check::Notification => self.notification()?,
                 Check::PluginReady => self.plugin_ready()?,
             }
         }
@@ -259,6 +259,14 @@ impl<'a> Asked<'a> {
             Code::PermissionDenied,
             "Attempt to access dev only end-point",
         ))
+    }
+
+    /// There must be a service that could carry a push.
+    fn notification(&self) -> Result<(), ApiError> {
+        if self.services.push.is_configured() {
+            return Ok(());
+        }
+        Err(push_not_configured())
     }
 
     /// Chooses the database that `database_id` names.

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use skytrail_actors::delivery::after::ConsumerState;
 use skytrail_actors::hub::HubState;
 use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
+use skytrail_actors::push::PushState;
 use skytrail_actors::task::TaskReport;
 
 use crate::http::counters::ActionFigures;
@@ -35,6 +36,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
         "Clients that follow the log, or work for a consumer of it.",
     )
     .value(states.num_followers as u64);
+    write_push(&mut text, states.push.as_deref().unwrap_or_default());
     write_hubs(
         &mut text,
         &[("public", states.hub), ("internal", states.internal_hub)],
@@ -333,6 +335,50 @@ fn write_deliveries(text: &mut Exposition, consumers: &[ConsumerState]) {
     let name = "skytrail_delivery_skipped_total";
     let help = "After-hooks that were skipped: too old, or not to be caught up with.";
     write(counter, name, help, |it| it.skipped);
+}
+
+fn write_push(text: &mut Exposition, services: &[PushState]) {
+    let mut family = text.counter(
+        "skytrail_push_total",
+        "Pushes to devices, by what became of them.",
+    );
+    type Figure = fn(&PushState) -> u64;
+    let outcomes: [(&str, Figure); 4] = [
+        ("sent", |it| it.num_sent),
+        ("failed", |it| it.num_failed),
+        ("dropped", |it| it.num_dropped),
+        ("retried", |it| it.num_retried),
+    ];
+    for service in services {
+        for (outcome, of) in outcomes {
+            let labels = [("service", service.service), ("outcome", outcome)];
+            family.labelled(&labels, of(service));
+        }
+    }
+    let mut write = |is_counter, name, help, of: Figure| {
+        let mut family = if is_counter {
+            text.counter(name, help)
+        } else {
+            text.gauge(name, help)
+        };
+        for service in services {
+            family.labelled(&[("service", service.service)], of(service));
+        }
+    };
+    let (counter, gauge) = (true, false);
+    let name = "skytrail_push_unregistered_total";
+    let help = "Devices forgotten because their service does not know them any more.";
+    write(counter, name, help, |it| it.num_unregistered);
+    let name = "skytrail_push_queued";
+    let help = "Pushes that wait, those for another attempt included.";
+    write(gauge, name, help, |it| it.num_queued as u64);
+    let name = "skytrail_push_in_flight";
+    write(gauge, name, "Pushes under way.", |it| {
+        it.num_in_flight as u64
+    });
+    let name = "skytrail_push_held";
+    let help = "1 while a service is not asked, or with one push only, because it failed.";
+    write(gauge, name, help, |it| it.is_held.into());
 }
 
 fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {

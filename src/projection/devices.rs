@@ -35,6 +35,20 @@ impl DeviceStore for SqlStore {
         self.device_ids(sql).await
     }
 
+    async fn list_devices_of(&self, users: &[UserId]) -> Result<Vec<DeviceId>, StoreError> {
+        let mut found = Vec::new();
+        for chunk in users.chunks(MAX_KEYS) {
+            let mut sql = Sql::new("SELECT id FROM _device WHERE auth_id IN (");
+            for (index, user) in chunk.iter().enumerate() {
+                sql.push(if index == 0 { "" } else { "," });
+                sql.bind(Arg::text(user.as_str()));
+            }
+            sql.push(")");
+            found.extend(self.device_ids(sql).await?);
+        }
+        Ok(found)
+    }
+
     async fn list_unreachable(
         &self,
         before: Timestamp,

@@ -72,6 +72,8 @@ const ROWS: &[(&str, &str)] = &[
     ("device:unregister", "B L . . D . . ."),
     ("push:device", "K . K . . . . ."),
     ("push:user", "K . K . . . . ."),
+    // Not v1's: for browsers.
+    ("push:web_key", "K . K . . . . ."),
     // Not v1's: for plugins.
     ("delivery:list", "K M K M M M . ."),
     ("delivery:pause", "K M K M M M . ."),

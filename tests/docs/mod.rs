@@ -14,7 +14,13 @@ use play::Player;
 const API: &str = include_str!("../../docs/API.md");
 
 /// What the examples need.
-pub const SETTINGS: &[(&str, &str)] = &[("CUSTOM_TOKEN_SECRET", "secret-of-the-backend")];
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("CUSTOM_TOKEN_SECRET", "secret-of-the-backend"),
+    // A push service of which no example needs anything.
+    ("WEBPUSH_ENABLE", "YES"),
+    ("WEBPUSH_SUBJECT", "mailto:ops@example.com"),
+    ("WEBPUSH_HOSTS", "127.0.0.1:1"),
+];
 
 /// The examples of docs/API.md, in order.
 pub fn examples() -> Vec<Example> {
@@ -77,7 +83,8 @@ fn settings_on_the_pages_exist() {
 
     let (_, settings) = Config::read(&Sources::default()).unwrap();
     let known: BTreeSet<String> = settings.into_iter().map(|setting| setting.name).collect();
-    let limit = Regex::new(r"`((?:MAX|HTTP|METRICS|LOG)_[A-Z_]+[A-Z])`").unwrap();
+    let limit =
+        Regex::new(r"`((?:MAX|HTTP|METRICS|LOG|APNS|FCM|PUSH|WEBPUSH)_[A-Z_]+[A-Z])`").unwrap();
     let operations = include_str!("../../docs/OPERATIONS.md");
     let mut named: Vec<&str> = Vec::new();
     for page in [API, operations] {

@@ -1,4 +1,4 @@
-//! Forgetting devices that cannot be reached.
+//! Forgetting devices that cannot be reached, or not any more.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::Devices;
 use crate::context::RequestContext;
+use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 
@@ -35,6 +36,31 @@ impl Devices {
         }
     }
 
+    /// Forgets the devices with an address that were not registered since `before`.
+    pub(super) async fn forget_at(
+        &self,
+        token: &str,
+        before: Timestamp,
+    ) -> Result<Outcome<usize>, ApiError> {
+        let context = RequestContext::system();
+        let read_position = self.read_position().await?;
+        let touch = self.touch(&context);
+        let mut plan = Plan::default();
+        // Who registers with this address meanwhile comes first or after, not in between.
+        let key = ConflictKey::device_token(token);
+        plan.reads.insert(key);
+        plan.writes.insert(key);
+        for id in self.store.find_devices(token).await? {
+            if let Some((version, state)) = self.load(&id).await?
+                && state.registered_at < before
+            {
+                let body = EventBody::DeviceDeleted(touch.clone());
+                plan.push(Stream::Device(id), version + 1, body);
+            }
+        }
+        self.forget(plan, read_position, &context).await
+    }
+
     async fn forget_some(&self, before: Timestamp) -> Result<Outcome<usize>, ApiError> {
         let context = RequestContext::system();
         let read_position = self.read_position().await?;
@@ -46,11 +72,20 @@ impl Devices {
                 plan.push(Stream::Device(id), version + 1, body);
             }
         }
+        self.forget(plan, read_position, &context).await
+    }
+
+    async fn forget(
+        &self,
+        plan: Plan,
+        read_position: u64,
+        context: &RequestContext,
+    ) -> Result<Outcome<usize>, ApiError> {
         let num_devices = plan.events.len();
         if num_devices == 0 {
             return Ok(Outcome::Done(0));
         }
-        Ok(match self.commit(plan, read_position, &context).await? {
+        Ok(match self.commit(plan, read_position, context).await? {
             Outcome::Done(()) => Outcome::Done(num_devices),
             Outcome::Conflict => Outcome::Conflict,
         })

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{DeviceState, EventBody, Stream, Touch};
-use skytrail_schema::id::{Database, DeviceId};
+use skytrail_schema::id::{Database, DeviceId, UserId};
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
 use tokio::sync::Mutex;
@@ -45,6 +45,9 @@ pub trait DeviceStore: Send + Sync + 'static {
 
     /// Finds the devices with an address at a push service.
     async fn find_devices(&self, token: &str) -> Result<Vec<DeviceId>, StoreError>;
+
+    /// Lists the devices of users.
+    async fn list_devices_of(&self, users: &[UserId]) -> Result<Vec<DeviceId>, StoreError>;
 
     /// Lists devices without such an address that were registered last before `before`, at most `limit`.
     async fn list_unreachable(
@@ -196,6 +199,30 @@ impl DeviceService for Devices {
             self.commit(plan, read_position, &command.context).await
         })
         .await
+    }
+
+    async fn find_devices(&self, ids: &[DeviceId]) -> Result<Vec<Option<DeviceState>>, ApiError> {
+        self.read_position().await?;
+        let found = self.store.load_devices(ids).await?;
+        let state = |device: Option<VersionedDevice>| device.map(|(_, state)| state);
+        Ok(found.into_iter().map(state).collect())
+    }
+
+    async fn list_devices_of(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<(DeviceId, DeviceState)>, ApiError> {
+        self.read_position().await?;
+        let ids = self.store.list_devices_of(users).await?;
+        let found = self.store.load_devices(&ids).await?;
+        let known = ids.into_iter().zip(found);
+        Ok(known
+            .filter_map(|(id, device)| Some((id, device?.1)))
+            .collect())
+    }
+
+    async fn forget_address(&self, token: &str, before: Timestamp) -> Result<usize, ApiError> {
+        until_settled(&self.turn, |_| self.forget_at(token, before)).await
     }
 
     async fn save_subscriptions(

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::id::{Database, DeviceId};
+use skytrail_schema::event::DeviceState;
+use skytrail_schema::id::{Database, DeviceId, UserId};
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+use skytrail_schema::time::Timestamp;
 
 use super::messages::{DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice};
 
@@ -23,6 +25,28 @@ pub trait DeviceService: Send + Sync + 'static {
     /// # Errors
     /// 110 for an id that no device has.
     async fn unregister(&self, command: UnregisterDevice) -> Result<(), ApiError>;
+
+    /// Finds devices, in the order asked for.
+    ///
+    /// # Errors
+    /// Overload.
+    async fn find_devices(&self, ids: &[DeviceId]) -> Result<Vec<Option<DeviceState>>, ApiError>;
+
+    /// Lists all devices of users.
+    ///
+    /// # Errors
+    /// Overload.
+    async fn list_devices_of(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<(DeviceId, DeviceState)>, ApiError>;
+
+    /// Forgets the devices with an address that were registered last before `before`. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// Overload.
+    async fn forget_address(&self, token: &str, before: Timestamp) -> Result<usize, ApiError>;
 
     /// Saves subscriptions; one result each, in request order.
     ///

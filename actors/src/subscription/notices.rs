@@ -19,16 +19,19 @@ use super::{Candidate, Subscriptions};
 use crate::accounts::admission::refuse_disabled;
 use crate::delivery::Consumer;
 use crate::hub::{Hub, Publish};
+use crate::push::NoticePush;
 use crate::record::env::RecordEnv;
 use crate::record::{apply, past, read};
 use crate::store::HeadSource as _;
 
 /// Publishes a notice for every subscription that a change matches: its number and the
-/// subscription's name, nothing of the record. Who listens asks again.
+/// subscription's name, nothing of the record. Who listens asks again; who does not is woken up by
+/// a push.
 pub struct Notices {
     env: RecordEnv,
     subscriptions: Arc<Subscriptions>,
     hub: Addr<Hub>,
+    push: NoticePush,
     numbers: SequenceNumbers,
     num_notices: u64,
     num_failures: u64,
@@ -36,12 +39,18 @@ pub struct Notices {
 
 impl Notices {
     /// Builds the consumer; `hub` is the internal one.
-    pub fn new(env: RecordEnv, subscriptions: Arc<Subscriptions>, hub: Addr<Hub>) -> Self {
+    pub fn new(
+        env: RecordEnv,
+        subscriptions: Arc<Subscriptions>,
+        hub: Addr<Hub>,
+        push: NoticePush,
+    ) -> Self {
         Self {
             numbers: SequenceNumbers::default(),
             env,
             subscriptions,
             hub,
+            push,
             num_notices: 0,
             num_failures: 0,
         }
@@ -131,6 +140,7 @@ impl Notices {
     }
 
     async fn publish(&mut self, candidate: Candidate, number: u64) -> Result<(), ApiError> {
+        self.push.notify(&candidate.device, &candidate.id, number);
         let channels = vec![format!("_sub_{}", candidate.device)];
         let notice = json!({"seq-num": number, "subscription-id": candidate.id});
         let publish = Publish::new(channels, &notice);

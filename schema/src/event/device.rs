@@ -16,6 +16,8 @@ pub enum DeviceKind {
     Android,
     /// Baidu's.
     BaiduAndroid,
+    /// That of somebody's browser.
+    Web,
 }
 
 impl DeviceKind {
@@ -25,6 +27,7 @@ impl DeviceKind {
             "ios" => Self::Ios,
             "android" => Self::Android,
             "baidu-android" => Self::BaiduAndroid,
+            "web" => Self::Web,
             _ => return None,
         })
     }
@@ -35,6 +38,7 @@ impl DeviceKind {
             Self::Ios => "ios",
             Self::Android => "android",
             Self::BaiduAndroid => "baidu-android",
+            Self::Web => "web",
         }
     }
 }

@@ -1,0 +1,279 @@
+//! What the rest of the server knows of push.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, ArbiterHandle};
+use serde_json::{Map, Value as Json};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{DeviceKind, DeviceState};
+use skytrail_schema::id::{DeviceId, UserId};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::notice::{self, NoticePush};
+use super::queue::{Enqueue, GetPushState, Leave, Letter, NoteDropped, PushQueue, PushState};
+use super::schedule::Bounds;
+use super::sender::{Address, Payload, PushSender};
+use crate::clock::Clock;
+use crate::device::service::DeviceService;
+
+/// Letters on their way to a service at once.
+const AT_ONCE: usize = 64;
+/// A letter that could not be sent for so long is given up.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// How long a queue, which never waits for anything, may take to take letters.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How much is sent and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PushSettings {
+    /// Letters that may wait for one service.
+    pub max_queue: usize,
+    /// After so many attempts a letter is given up.
+    pub max_attempts: u32,
+}
+
+/// Sends pushes. Clones are the same.
+#[derive(Clone)]
+pub struct Push(Arc<Inner>);
+
+struct Inner {
+    services: HashMap<DeviceKind, Service>,
+    devices: Arc<dyn DeviceService>,
+    notices: NoticePush,
+    max_queue: usize,
+    ending: CancellationToken,
+}
+
+struct Service {
+    sender: Arc<dyn PushSender>,
+    queue: Addr<PushQueue>,
+    seats: Arc<Semaphore>,
+}
+
+/// A notification, as each service gets it.
+#[derive(Clone, Debug, Default)]
+pub struct Parcel(HashMap<DeviceKind, Arc<Payload>>);
+
+impl Parcel {
+    /// Whether there is something for devices of a type.
+    pub(super) fn reaches(&self, kind: DeviceKind) -> bool {
+        self.0.contains_key(&kind)
+    }
+}
+
+/// Who gets something.
+pub(super) type Recipient = (DeviceId, DeviceState);
+
+impl Push {
+    /// Starts a queue for each service.
+    pub fn start(
+        senders: Vec<Arc<dyn PushSender>>,
+        devices: Arc<dyn DeviceService>,
+        clock: &Arc<dyn Clock>,
+        settings: PushSettings,
+        arbiter: &ArbiterHandle,
+    ) -> Self {
+        let bounds = Bounds {
+            at_once: AT_ONCE,
+            max_attempts: settings.max_attempts,
+            max_age: MAX_AGE,
+        };
+        let service = |sender: Arc<dyn PushSender>| {
+            let (devices, clock) = (Arc::clone(&devices), Arc::clone(clock));
+            let queue = PushQueue::new(Arc::clone(&sender), devices, clock, bounds);
+            let service = Service {
+                queue: PushQueue::start_in_arbiter(arbiter, |_| queue),
+                seats: Arc::new(Semaphore::new(settings.max_queue)),
+                sender,
+            };
+            (service.sender.kind(), service)
+        };
+        let services: HashMap<_, _> = senders.into_iter().map(service).collect();
+        let (notices, coming) = NoticePush::new(!services.is_empty());
+        let ending = CancellationToken::new();
+        let push = Self(Arc::new(Inner {
+            services,
+            devices,
+            notices,
+            max_queue: settings.max_queue,
+            ending: ending.clone(),
+        }));
+        notice::spawn(push.clone(), coming, ending);
+        push
+    }
+
+    /// Whether there is any service.
+    pub fn is_configured(&self) -> bool {
+        !self.0.services.is_empty()
+    }
+
+    /// Returns where notices of subscriptions are given.
+    pub fn notices(&self) -> NoticePush {
+        self.0.notices.clone()
+    }
+
+    /// Makes of a notification what each service gets.
+    ///
+    /// # Errors
+    /// 108 for what a service would refuse.
+    pub fn prepare(&self, notification: &Map<String, Json>) -> Result<Parcel, ApiError> {
+        let mut parcel = HashMap::new();
+        for (kind, service) in &self.0.services {
+            if let Some(payload) = service.sender.prepare(notification)? {
+                parcel.insert(*kind, Arc::new(payload));
+            }
+        }
+        Ok(Parcel(parcel))
+    }
+
+    /// Sends to devices; those of another topic get nothing. Returns what is known of each, in the order asked
+    /// for: `None` for one that there is not, else whether it was one to be sent to.
+    ///
+    /// # Errors
+    /// 503 when a queue has not got the room; nothing is sent then.
+    pub async fn to_devices(
+        &self,
+        ids: &[DeviceId],
+        topic: Option<&str>,
+        parcel: &Parcel,
+    ) -> Result<Vec<Option<bool>>, ApiError> {
+        let found = self.0.devices.find_devices(ids).await?;
+        let is_meant = |device: &DeviceState| topic.is_none() || device.topic.as_deref() == topic;
+        let answers = found.iter().map(|found| found.as_ref().map(is_meant));
+        let answers = answers.collect();
+        let known = ids.iter().cloned().zip(found);
+        let meant = known.filter_map(|(id, device)| Some((id, device.filter(is_meant)?)));
+        self.post(meant.collect(), parcel).await?;
+        Ok(answers)
+    }
+
+    /// Sends to all devices of users, or to those with a topic.
+    ///
+    /// # Errors
+    /// As [`Push::to_devices`].
+    pub async fn to_users(
+        &self,
+        users: &[UserId],
+        topic: Option<&str>,
+        parcel: &Parcel,
+    ) -> Result<(), ApiError> {
+        let mut found = self.0.devices.list_devices_of(users).await?;
+        found.retain(|(_, device)| topic.is_none() || device.topic.as_deref() == topic);
+        self.post(found, parcel).await
+    }
+
+    /// Gives the queues their letters, one per address.
+    pub(super) async fn post(
+        &self,
+        recipients: Vec<Recipient>,
+        parcel: &Parcel,
+    ) -> Result<(), ApiError> {
+        let mut addressed: HashMap<DeviceKind, Vec<(DeviceId, Address)>> = HashMap::new();
+        let mut seen = HashSet::new();
+        for (id, device) in recipients {
+            let kind = device.kind;
+            if !parcel.reaches(kind) {
+                let kind = kind.name();
+                tracing::error!(device = %id, kind, "nothing to push to a device of this type");
+                continue;
+            }
+            let Some(token) = device.token else {
+                tracing::error!(device = %id, "a device without an address cannot be pushed to");
+                continue;
+            };
+            if seen.insert((kind, token.clone())) {
+                let topic = device.topic;
+                let letters = addressed.entry(kind).or_default();
+                letters.push((id, Address { token, topic }));
+            }
+        }
+        let mut ready = Vec::new();
+        for (kind, letters) in addressed {
+            let (Some(service), Some(payload)) = (self.0.services.get(&kind), parcel.0.get(&kind))
+            else {
+                continue;
+            };
+            ready.push((service, self.seated(service, letters, payload)?));
+        }
+        for (service, letters) in ready {
+            let sent = timeout(PATIENCE, service.queue.send(Enqueue(letters))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return Err(ApiError::overloaded("push"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes letters, each with a seat in the queue.
+    fn seated(
+        &self,
+        service: &Service,
+        letters: Vec<(DeviceId, Address)>,
+        payload: &Arc<Payload>,
+    ) -> Result<Vec<Letter>, ApiError> {
+        let (num_letters, max_queue) = (letters.len(), self.0.max_queue);
+        if num_letters > max_queue {
+            let message = format!("{num_letters} devices at once, and PUSH_QUEUE is {max_queue}");
+            return Err(ApiError::new(Code::InvalidArgument, message));
+        }
+        let count = u32::try_from(num_letters).unwrap_or(u32::MAX);
+        let seats = Arc::clone(&service.seats).try_acquire_many_owned(count);
+        let Ok(mut seats) = seats else {
+            let service_name = service.sender.name();
+            tracing::warn!(
+                service = service_name,
+                num_letters,
+                "the push queue is full"
+            );
+            let _ = service.queue.try_send(NoteDropped(num_letters as u64));
+            return Err(ApiError::overloaded("the push queue"));
+        };
+        let letter = |(device, address)| {
+            Some(Letter {
+                device,
+                address,
+                payload: Arc::clone(payload),
+                seat: seats.split(1)?,
+            })
+        };
+        Ok(letters.into_iter().filter_map(letter).collect())
+    }
+
+    /// Returns what a notice looks like at each service.
+    pub(super) fn notice(&self, number: u64, subscription: &str) -> Parcel {
+        let services = self.0.services.iter();
+        let payload = |(kind, service): (&DeviceKind, &Service)| {
+            (*kind, Arc::new(service.sender.notice(number, subscription)))
+        };
+        Parcel(services.map(payload).collect())
+    }
+
+    pub(super) fn devices(&self) -> &Arc<dyn DeviceService> {
+        &self.0.devices
+    }
+
+    /// Returns the states of all queues, by name; `None` when one does not answer.
+    pub async fn states(&self) -> Option<Vec<PushState>> {
+        let mut states = Vec::new();
+        for service in self.0.services.values() {
+            let state = timeout(PATIENCE, service.queue.send(GetPushState)).await;
+            states.push(state.ok()?.ok()??);
+        }
+        states.sort_by_key(|state| state.service);
+        Some(states)
+    }
+
+    /// Takes no more notices, and waits until everything that can be sent now has been.
+    pub async fn leave(&self) {
+        self.0.ending.cancel();
+        for service in self.0.services.values() {
+            if let Ok(Some(left)) = service.queue.send(Leave).await {
+                let _ = left.0.await;
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What is sent next, and when again: a pure machine, time passed in.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// The pause after the first failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause of our own choice.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Letters on their way at once.
+    pub at_once: usize,
+    /// After so many attempts a letter is given up.
+    pub max_attempts: u32,
+    /// A letter that is older is given up: who gets it would wonder. A service that asks for a longer
+    /// pause than that is not waited for.
+    pub max_age: Duration,
+}
+
+/// A letter, and how often it was tried.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// The letter.
+    pub letter: T,
+    /// How often it was tried, this time included.
+    pub num_attempts: u32,
+    since: Instant,
+}
+
+/// What became of a letter that was to be tried again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Again<T> {
+    /// It is.
+    Waits,
+    /// It was tried often or long enough.
+    GivenUp(T),
+}
+
+/// See the module's overview.
+#[derive(Debug)]
+pub struct Schedule<T> {
+    bounds: Bounds,
+    ready: VecDeque<Entry<T>>,
+    waiting: BTreeMap<(Instant, u64), Entry<T>>,
+    next_number: u64,
+    num_in_flight: usize,
+    /// Failures of the whole service since it took something last.
+    num_holds: u32,
+    held_until: Option<Instant>,
+}
+
+impl<T> Schedule<T> {
+    /// Builds an empty one.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            ready: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            next_number: 0,
+            num_in_flight: 0,
+            num_holds: 0,
+            held_until: None,
+        }
+    }
+
+    /// Adds a letter.
+    pub fn add(&mut self, letter: T, now: Instant) {
+        self.ready.push_back(Entry {
+            letter,
+            num_attempts: 0,
+            since: now,
+        });
+    }
+
+    /// Takes the next letter that may be sent now. Whoever takes it says what became of it:
+    /// [`Schedule::settled`] or [`Schedule::put_back`].
+    pub fn take(&mut self, now: Instant) -> Option<Entry<T>> {
+        if self.held_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        // A service that failed is asked with one letter whether it is back.
+        let at_once = if self.num_holds > 0 {
+            1
+        } else {
+            self.bounds.at_once
+        };
+        if self.num_in_flight >= at_once {
+            return None;
+        }
+        let due = self.waiting.first_entry();
+        let due = due.filter(|entry| entry.key().0 <= now);
+        let mut entry = match due {
+            Some(entry) => entry.remove(),
+            None => self.ready.pop_front()?,
+        };
+        entry.num_attempts += 1;
+        self.num_in_flight += 1;
+        Some(entry)
+    }
+
+    /// Returns when there may be something to take, if nothing happens before.
+    pub fn next_look(&self, now: Instant) -> Option<Instant> {
+        let first = self.waiting.keys().next().map(|(due, _)| *due);
+        let first = if self.ready.is_empty() {
+            first
+        } else {
+            Some(now)
+        };
+        let held = self.held_until.filter(|until| now < *until);
+        match (first, held) {
+            (Some(due), Some(until)) => Some(due.max(until)),
+            (Some(due), None) if due > now => Some(due),
+            // Whoever is on his way gives the room back.
+            _ => None,
+        }
+    }
+
+    /// The service has answered a letter for good, whatever it said: it is there.
+    pub fn settled(&mut self, now: Instant) {
+        self.num_in_flight = self.num_in_flight.saturating_sub(1);
+        self.is_there(now);
+    }
+
+    /// A letter is to be tried again, after `wait` at the earliest. With `holds_all` nothing else
+    /// is sent before that either.
+    pub fn put_back(
+        &mut self,
+        entry: Entry<T>,
+        (wait, holds_all): (Option<Duration>, bool),
+        now: Instant,
+    ) -> Again<T> {
+        self.num_in_flight = self.num_in_flight.saturating_sub(1);
+        let wait = wait.unwrap_or_default();
+        if holds_all {
+            self.hold(wait.min(self.bounds.max_age), now);
+        } else {
+            self.is_there(now);
+        }
+        let pause = pause_after(entry.num_attempts).max(wait);
+        let is_too_old = now + pause > entry.since + self.bounds.max_age;
+        if entry.num_attempts >= self.bounds.max_attempts || is_too_old {
+            return Again::GivenUp(entry.letter);
+        }
+        self.next_number += 1;
+        self.waiting.insert((now + pause, self.next_number), entry);
+        Again::Waits
+    }
+
+    /// Takes everything that is not on its way, without sending it.
+    pub fn drain(&mut self) -> Vec<T> {
+        let ready = std::mem::take(&mut self.ready).into_iter();
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        ready.chain(waiting).map(|entry| entry.letter).collect()
+    }
+
+    /// Whether nothing may be sent before some time has passed.
+    pub fn is_waiting(&self) -> bool {
+        self.ready.is_empty() || self.is_held()
+    }
+
+    /// Letters that wait, those for another attempt included.
+    pub fn num_queued(&self) -> usize {
+        self.ready.len() + self.waiting.len()
+    }
+
+    /// Letters that wait for another attempt.
+    pub fn num_retrying(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Letters on their way.
+    pub fn num_in_flight(&self) -> usize {
+        self.num_in_flight
+    }
+
+    /// Whether the service has failed, and was not heard of since.
+    pub fn is_held(&self) -> bool {
+        self.num_holds > 0
+    }
+
+    /// An answer to what was sent before the service failed does not end the pause.
+    fn is_there(&mut self, now: Instant) {
+        if self.held_until.is_none_or(|until| until <= now) {
+            self.num_holds = 0;
+            self.held_until = None;
+        }
+    }
+
+    fn hold(&mut self, wait: Duration, now: Instant) {
+        // Those that were on their way when it failed count once.
+        if self.held_until.is_none_or(|until| until <= now) {
+            self.num_holds += 1;
+        }
+        let until = now + pause_after(self.num_holds).max(wait);
+        self.held_until = self.held_until.max(Some(until));
+    }
+}
+
+/// Returns the pause after so many failures.
+fn pause_after(num_failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(num_failures.saturating_sub(1));
+    FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests;

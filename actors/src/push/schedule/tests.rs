@@ -1,0 +1,135 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    at_once: 3,
+    max_attempts: 4,
+    max_age: Duration::from_secs(600),
+};
+const SECOND: Duration = Duration::from_secs(1);
+
+fn filled(letters: std::ops::Range<u32>, now: Instant) -> Schedule<u32> {
+    let mut schedule = Schedule::new(BOUNDS);
+    letters.for_each(|letter| schedule.add(letter, now));
+    schedule
+}
+
+#[test]
+fn letters_go_in_order_and_so_many_at_once() {
+    let now = Instant::now();
+    let mut schedule = filled(0..5, now);
+    let taken: Vec<_> = std::iter::from_fn(|| schedule.take(now)).collect();
+    let letters: Vec<_> = taken.iter().map(|entry| entry.letter).collect();
+    assert_eq!(letters, [0, 1, 2]);
+    assert_eq!(schedule.next_look(now), None);
+    schedule.settled(now);
+    assert_eq!(schedule.take(now).map(|entry| entry.letter), Some(3));
+}
+
+#[test]
+fn a_letter_is_tried_again_after_pauses_that_double_and_then_given_up() {
+    let mut now = Instant::now();
+    let mut schedule = filled(7..8, now);
+    for pause in [1, 2, 4] {
+        let entry = schedule.take(now).unwrap();
+        assert_eq!(schedule.put_back(entry, (None, false), now), Again::Waits);
+        let due = now + SECOND * pause;
+        assert_eq!(schedule.next_look(now), Some(due));
+        let early = schedule.take(due - Duration::from_millis(1));
+        assert!(early.is_none());
+        now = due;
+    }
+    let entry = schedule.take(now).unwrap();
+    let given_up = schedule.put_back(entry, (None, false), now);
+    assert_eq!(given_up, Again::GivenUp(7));
+    assert_eq!((schedule.num_queued(), schedule.num_in_flight()), (0, 0));
+}
+
+#[test]
+fn a_service_is_not_asked_before_it_said_and_then_with_one_letter() {
+    let now = Instant::now();
+    let mut schedule = filled(0..9, now);
+    let mut taken: Vec<_> = std::iter::from_fn(|| schedule.take(now)).collect();
+    let wait = SECOND * 20;
+    let one = taken.pop().unwrap();
+    schedule.put_back(one, (Some(wait), true), now);
+    taken.pop().unwrap();
+    schedule.settled(now);
+    // Those on their way meet the same failure, which is one failure.
+    for entry in taken {
+        schedule.put_back(entry, (None, true), now);
+    }
+    assert!(schedule.take(now + wait - SECOND).is_none());
+    assert_eq!(schedule.next_look(now), Some(now + wait));
+    let later = now + wait;
+    let probe = schedule.take(later).unwrap();
+    assert!(schedule.take(later).is_none(), "one letter only");
+    schedule.put_back(probe, (None, true), later);
+    assert_eq!(
+        schedule.next_look(later),
+        Some(later + SECOND * 2),
+        "the second failure"
+    );
+    let back = later + SECOND * 2;
+    assert!(schedule.take(back).is_some());
+    schedule.settled(back);
+    let num_taken = std::iter::from_fn(|| schedule.take(back)).count();
+    assert_eq!(num_taken, BOUNDS.at_once);
+}
+
+#[test]
+fn nothing_waits_longer_than_it_may_be_old() {
+    let now = Instant::now();
+    let mut schedule = filled(0..1, now);
+    let entry = schedule.take(now).unwrap();
+    let given_up = schedule.put_back(entry, (Some(BOUNDS.max_age * 2), true), now);
+    assert_eq!(given_up, Again::GivenUp(0));
+    // A service that asks for a year gets the next letters sooner.
+    schedule.add(1, now);
+    assert_eq!(schedule.next_look(now), Some(now + BOUNDS.max_age));
+}
+
+proptest! {
+    /// Whatever the service says, every letter ends exactly once, and whoever waits is looked at.
+    #[test]
+    fn no_letter_is_lost_or_doubled(
+        answers in prop::collection::vec((0_u8..4, 0_u64..40), 1..200),
+        num_letters in 1_u32..30,
+    ) {
+        let mut now = Instant::now();
+        let mut schedule = filled(0..num_letters, now);
+        let mut in_flight = VecDeque::new();
+        let mut ended = Vec::new();
+        let mut answers = answers.into_iter();
+        loop {
+            while let Some(entry) = schedule.take(now) {
+                prop_assert!(entry.num_attempts <= BOUNDS.max_attempts);
+                in_flight.push_back(entry);
+            }
+            prop_assert!(in_flight.len() <= BOUNDS.at_once);
+            prop_assert_eq!(in_flight.len(), schedule.num_in_flight());
+            let Some(entry) = in_flight.pop_front() else {
+                match schedule.next_look(now) {
+                    Some(at) => now = at,
+                    None => break,
+                }
+                continue;
+            };
+            let (answer, seconds) = answers.next().unwrap_or((0, 0));
+            let wait = Some(SECOND * u32::try_from(seconds).unwrap());
+            if answer < 2 {
+                ended.push(entry.letter);
+                schedule.settled(now);
+                continue;
+            }
+            let again = schedule.put_back(entry, (wait, answer == 3), now);
+            if let Again::GivenUp(letter) = again {
+                ended.push(letter);
+            }
+        }
+        prop_assert_eq!(schedule.num_queued(), 0);
+        ended.sort_unstable();
+        prop_assert_eq!(ended, (0..num_letters).collect::<Vec<_>>());
+    }
+}

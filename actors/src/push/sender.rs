@@ -1,0 +1,79 @@
+//! The port to a push service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value as Json};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::DeviceKind;
+use skytrail_schema::time::Timestamp;
+
+/// What is sent to every device of a service alike, in the service's own terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// What the device gets, a JSON text.
+    pub content: Vec<u8>,
+    /// What the service is told beside it, by name.
+    pub options: Vec<(&'static str, String)>,
+}
+
+/// Where a device is reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    /// What the service knows the device by. Nobody's business but the service's.
+    pub token: String,
+    /// The app on the device, for services that tell apps apart.
+    pub topic: Option<String>,
+}
+
+/// Why something was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The address leads nowhere any more.
+    #[error("the address is gone: {why}")]
+    Gone {
+        /// Since when, if the service says so.
+        since: Option<Timestamp>,
+        /// What the service said.
+        why: String,
+    },
+    /// Not now.
+    #[error("not now: {why}")]
+    Later {
+        /// When to come back, if the service says so.
+        wait: Option<Duration>,
+        /// Whether that holds for everything that is sent to the service.
+        holds_all: bool,
+        /// What the service said, or what became of the connection.
+        why: String,
+    },
+    /// Never: it would be refused again.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// A push service, as it is reached.
+#[async_trait]
+pub trait PushSender: Send + Sync + 'static {
+    /// Returns the service's name in figures and in the log.
+    fn name(&self) -> &'static str;
+
+    /// Returns the devices that it reaches.
+    fn kind(&self) -> DeviceKind;
+
+    /// Takes what is for this service out of a notification; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// 108 for what the service would refuse whoever it is for.
+    fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError>;
+
+    /// Returns what wakes an app up, without being seen, because a subscription matched.
+    fn notice(&self, number: u64, subscription: &str) -> Payload;
+
+    /// Sends one letter. Answers in bounded time.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError>;
+}

@@ -1,0 +1,286 @@
+//! Apple's push service (APNs), over its HTTP/2 interface.
+//!
+//! The server is known by a certificate, whose subject names the app, or by a
+//! token signed with a key of the team, beside which each device's topic names it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Client, Identity};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::clock::Clock;
+use skytrail_actors::push::{Address, Payload, PushSender, SendError};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::DeviceKind;
+use skytrail_schema::time::Timestamp;
+
+use super::client::{self, Answer};
+use super::signer::{Signer, seconds};
+use super::{OpenError, payload_of};
+use crate::config::{ApnsAuth, ApnsSettings};
+
+/// Apple refuses more.
+const MAX_PAYLOAD: usize = 4096;
+/// Apple takes tokens for an hour, and new ones not more often than every 20 minutes.
+const TOKEN_LIFE: Duration = Duration::from_secs(30 * 60);
+
+/// See the module's overview.
+pub(super) struct Apns {
+    client: Client,
+    endpoint: String,
+    identity: Proof,
+    clock: Arc<dyn Clock>,
+}
+
+/// How the service knows who sends.
+enum Proof {
+    Certificate { topic: String },
+    Token(Box<ProviderToken>),
+}
+
+/// What is put into a request to prove it.
+struct Shown {
+    topic: String,
+    token: Option<Arc<str>>,
+}
+
+impl Apns {
+    /// Opens the sender.
+    pub(super) fn open(settings: &ApnsSettings, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let service = "apns";
+        let key_error = |why: String| OpenError::Key { service, why };
+        let mut builder = client::builder()
+            .http2_prior_knowledge()
+            .tcp_keepalive(settings.keepalive);
+        let identity = match &settings.auth {
+            ApnsAuth::Certificate { pem, key, topic } => {
+                let both = format!("{pem}\n{}", key.reveal());
+                let identity = Identity::from_pem(both.as_bytes());
+                let identity = identity.map_err(|error| key_error(error.to_string()))?;
+                builder = builder.identity(identity);
+                let topic = topic.clone();
+                Proof::Certificate { topic }
+            }
+            ApnsAuth::Token { team, key_id, key } => {
+                let signer = Signer::elliptic(key.reveal(), Some(key_id)).map_err(key_error)?;
+                Proof::Token(Box::new(ProviderToken::new(signer, team.clone())))
+            }
+        };
+        let client = builder.build().map_err(|error| OpenError::Client {
+            service,
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            client,
+            endpoint: settings.endpoint.clone(),
+            identity,
+            clock,
+        })
+    }
+
+    fn shown(&self, address: &Address) -> Result<Shown, SendError> {
+        match &self.identity {
+            Proof::Certificate { topic } => Ok(Shown {
+                topic: topic.clone(),
+                token: None,
+            }),
+            Proof::Token(token) => {
+                let topic = address.topic.clone();
+                let no_topic = || SendError::Refused("the device has no topic".to_owned());
+                Ok(Shown {
+                    topic: topic.ok_or_else(no_topic)?,
+                    token: Some(token.current(self.clock.now())?),
+                })
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        (address, payload): (&Address, &Payload),
+        shown: &Shown,
+    ) -> Result<Answer, SendError> {
+        let url = format!("{}/3/device/{}", self.endpoint, address.token);
+        let mut request = self
+            .client
+            .post(url)
+            .header("apns-topic", &shown.topic)
+            .body(payload.content.clone());
+        for (name, value) in &payload.options {
+            request = request.header(*name, value);
+        }
+        if let Some(token) = &shown.token {
+            request = request.header(AUTHORIZATION, format!("bearer {token}"));
+        }
+        let asked = client::ask(request, self.clock.now()).await;
+        asked.map_err(|why| client::unreachable(why, true))
+    }
+}
+
+#[async_trait]
+impl PushSender for Apns {
+    fn name(&self) -> &'static str {
+        "apns"
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Ios
+    }
+
+    fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError> {
+        let Some((_, object)) = payload_of(notification, &["apns"])? else {
+            return Ok(None);
+        };
+        let content = super::encode("apns", object, MAX_PAYLOAD)?;
+        let options = how(object.get("aps").unwrap_or(&Json::Null)).to_vec();
+        Ok(Some(Payload { content, options }))
+    }
+
+    fn notice(&self, number: u64, subscription: &str) -> Payload {
+        let aps = json!({"content-available": 1});
+        let options = how(&aps).to_vec();
+        let notice = json!({
+            "aps": aps,
+            "_skygear": {"seq-num": number, "subscription-id": subscription},
+        });
+        Payload {
+            content: notice.to_string().into_bytes(),
+            options,
+        }
+    }
+
+    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError> {
+        if !address
+            .token
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric())
+        {
+            return Err(SendError::Refused(
+                "its token is none of Apple's".to_owned(),
+            ));
+        }
+        let shown = self.shown(address)?;
+        let answer = self.post((address, payload), &shown).await?;
+        let Some(refusal) = Refusal::of(&answer) else {
+            return Ok(());
+        };
+        // Nobody but Apple's clock knows when a token is too old.
+        if let (Proof::Token(provider), Some(token)) = (&self.identity, &shown.token)
+            && refusal.reason == "ExpiredProviderToken"
+        {
+            provider.forget(token);
+            let shown = self.shown(address)?;
+            let answer = self.post((address, payload), &shown).await?;
+            return Refusal::of(&answer).map_or(Ok(()), |refusal| Err(refusal.verdict(&answer)));
+        }
+        Err(refusal.verdict(&answer))
+    }
+}
+
+/// Returns how a notification is sent, by what is in it: one that only wakes the app up may not
+/// claim to be urgent.
+fn how(aps: &Json) -> [(&'static str, String); 2] {
+    let member = |name: &str| aps.get(name).filter(|value| !value.is_null());
+    let is_seen = ["alert", "badge", "sound"]
+        .iter()
+        .any(|name| member(name).is_some());
+    let is_silent = !is_seen && member("content-available").is_some_and(|value| *value == 1);
+    let (push_type, priority) = if is_silent {
+        ("background", "5")
+    } else {
+        ("alert", "10")
+    };
+    [
+        ("apns-push-type", push_type.to_owned()),
+        ("apns-priority", priority.to_owned()),
+    ]
+}
+
+/// What Apple says when it does not take something.
+#[derive(Debug, Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    reason: String,
+    /// Since when a device is not there, in milliseconds.
+    #[serde(default)]
+    timestamp: Option<i64>,
+}
+
+impl Refusal {
+    fn of(answer: &Answer) -> Option<Self> {
+        if answer.status == 200 {
+            return None;
+        }
+        Some(serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    fn verdict(self, answer: &Answer) -> SendError {
+        let reason = self.reason.as_str();
+        match (answer.status, reason) {
+            (410, _) | (400, "BadDeviceToken") => SendError::Gone {
+                since: self
+                    .timestamp
+                    .map(|millis| Timestamp::from_micros(millis.saturating_mul(1000))),
+                why: answer.words(reason),
+            },
+            // Too many for this one device.
+            (429, "TooManyRequests") => answer.later(reason, false),
+            (429 | 500.., _) => answer.later(reason, true),
+            _ => SendError::Refused(answer.words(reason)),
+        }
+    }
+}
+
+/// The token that says who sends, signed anew when it gets old.
+struct ProviderToken {
+    signer: Signer,
+    team: String,
+    current: Mutex<Option<(Arc<str>, Timestamp)>>,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    iat: i64,
+}
+
+impl ProviderToken {
+    fn new(signer: Signer, team: String) -> Self {
+        Self {
+            signer,
+            team,
+            current: Mutex::new(None),
+        }
+    }
+
+    fn current(&self, now: Timestamp) -> Result<Arc<str>, SendError> {
+        let mut current = self.current.lock();
+        if let Some((token, since)) = &*current {
+            let age = now.micros().saturating_sub(since.micros());
+            if (0..TOKEN_LIFE.as_micros().cast_signed()).contains(&age.into()) {
+                return Ok(Arc::clone(token));
+            }
+        }
+        let claims = Claims {
+            iss: &self.team,
+            iat: seconds(now),
+        };
+        let token = self.signer.sign(&claims);
+        let token = token.map_err(|error| SendError::Refused(error.to_string()))?;
+        let token: Arc<str> = token.into();
+        *current = Some((Arc::clone(&token), now));
+        Ok(token)
+    }
+
+    /// Forgets a token, unless somebody has made another one meanwhile.
+    fn forget(&self, token: &Arc<str>) {
+        let mut current = self.current.lock();
+        if current.as_ref().is_some_and(|(known, _)| known == token) {
+            *current = None;
+        }
+    }
+}

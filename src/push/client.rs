@@ -1,0 +1,135 @@
+//! Asking a push service.
+
+use std::error::Error;
+use std::time::Duration;
+
+use chrono::DateTime;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, RequestBuilder};
+use skytrail_actors::push::SendError;
+use skytrail_schema::time::Timestamp;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a connection is asked whether it is still there, and how long it may take to say so: a
+/// service that vanishes without a word is noticed before the next push waits for it.
+const PING_PERIOD: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// As much of an answer is read.
+const MAX_ANSWER: usize = 64 << 10;
+/// As much of what a service says is passed on.
+const MAX_WORDS: usize = 200;
+
+/// Returns what all clients have in common.
+pub(super) fn builder() -> ClientBuilder {
+    // Set already by whoever needed it first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT)
+        .redirect(Policy::none())
+        .http2_keep_alive_interval(PING_PERIOD)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true)
+}
+
+/// What a service answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Returns what the service said as a sentence for the log.
+    pub(super) fn words(&self, reason: &str) -> String {
+        let shown: String = reason.chars().take(MAX_WORDS).collect();
+        format!("status {} {shown}", self.status)
+    }
+
+    /// Returns that this is to be tried again later.
+    pub(super) fn later(&self, reason: &str, holds_all: bool) -> SendError {
+        SendError::Later {
+            wait: self.retry_after,
+            holds_all,
+            why: self.words(reason),
+        }
+    }
+}
+
+/// Sends a request and takes the answer.
+///
+/// # Errors
+/// What became of the connection; the address asked is not in it.
+pub(super) async fn ask(request: RequestBuilder, now: Timestamp) -> Result<Answer, String> {
+    let text = |error: reqwest::Error| text_of(&error.without_url());
+    let mut response = request.send().await.map_err(text)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(text)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(format!("an answer of more than {MAX_ANSWER} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer {
+        status: response.status().as_u16(),
+        retry_after: retry_after(response.headers(), now),
+        body,
+    })
+}
+
+/// Returns that a service could not be asked.
+pub(super) fn unreachable(why: String, holds_all: bool) -> SendError {
+    SendError::Later {
+        wait: None,
+        holds_all,
+        why,
+    }
+}
+
+/// Reads `Retry-After`: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::parse_from_rfc2822(text).ok()?;
+    let micros = date.timestamp_micros().saturating_sub(now.micros());
+    Some(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
+}
+
+/// Returns an error with its causes: the library's own text has none of them.
+fn text_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let now = Timestamp::parse("2026-02-03T04:05:06Z").unwrap();
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers, now)
+        };
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        let date = "Tue, 03 Feb 2026 04:05:36 GMT";
+        assert_eq!(read(date), Some(Duration::from_secs(30)));
+        let past = "Tue, 03 Feb 2026 04:05:00 GMT";
+        assert_eq!(read(past), Some(Duration::ZERO));
+        assert_eq!(read("soon"), None);
+    }
+}

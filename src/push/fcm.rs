@@ -1,0 +1,262 @@
+//! Google's push service (Firebase Cloud Messaging), over its HTTP interface v1.
+//!
+//! A service account's key signs a grant, for which Google gives an access token
+//! that is good for an hour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::clock::Clock;
+use skytrail_actors::push::{Address, Payload, PushSender, SendError};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::DeviceKind;
+use skytrail_schema::time::Timestamp;
+use tokio::sync::Mutex;
+
+use super::client::{self, Answer};
+use super::signer::{Signer, seconds};
+use super::{OpenError, payload_of};
+use crate::config::FcmSettings;
+
+/// Google refuses more.
+const MAX_PAYLOAD: usize = 4096;
+/// What the access token is for.
+const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// How long a grant is good.
+const GRANT_LIFE: i64 = 3600;
+/// A token is not used in the last minutes of its life.
+const TOKEN_MARGIN: i64 = 300;
+/// How long to wait when there were too many messages and the service does not say.
+const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+
+/// See the module's overview.
+pub(super) struct Fcm {
+    client: Client,
+    url: String,
+    signer: Signer,
+    email: String,
+    token_url: String,
+    /// Whoever finds no good one gets one, and the others wait for him.
+    token: Mutex<Option<AccessToken>>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone)]
+struct AccessToken {
+    text: Arc<str>,
+    until: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    scope: &'static str,
+    aud: &'a str,
+    iat: i64,
+    exp: i64,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: i64,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    message: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    token: &'a str,
+    android: &'a RawValue,
+}
+
+impl Fcm {
+    /// Opens the sender.
+    pub(super) fn open(settings: &FcmSettings, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let service = "fcm";
+        let account = &settings.account;
+        let signer = Signer::rsa(account.private_key.reveal(), account.key_id.as_deref());
+        let client = client::builder().build();
+        let project = utf8_percent_encode(&account.project, NON_ALPHANUMERIC);
+        Ok(Self {
+            client: client.map_err(|error| OpenError::Client {
+                service,
+                why: error.to_string(),
+            })?,
+            url: format!("{}/v1/projects/{project}/messages:send", settings.endpoint),
+            signer: signer.map_err(|why| OpenError::Key { service, why })?,
+            email: account.email.clone(),
+            token_url: account.token_url.clone(),
+            token: Mutex::new(None),
+            clock,
+        })
+    }
+
+    /// Returns an access token other than `refused`.
+    async fn access_token(&self, refused: Option<&Arc<str>>) -> Result<Arc<str>, SendError> {
+        let mut token = self.token.lock().await;
+        let now = self.clock.now();
+        if let Some(known) = &*token
+            && now < known.until
+            && refused != Some(&known.text)
+        {
+            return Ok(Arc::clone(&known.text));
+        }
+        let granted = self.grant(now).await?;
+        let life = granted.expires_in.saturating_sub(TOKEN_MARGIN).max(0);
+        let until = now.micros().saturating_add(life.saturating_mul(1_000_000));
+        let text: Arc<str> = granted.access_token.into();
+        *token = Some(AccessToken {
+            text: Arc::clone(&text),
+            until: Timestamp::from_micros(until),
+        });
+        Ok(text)
+    }
+
+    async fn grant(&self, now: Timestamp) -> Result<Granted, SendError> {
+        let claims = Claims {
+            iss: &self.email,
+            scope: SCOPE,
+            aud: &self.token_url,
+            iat: seconds(now),
+            exp: seconds(now) + GRANT_LIFE,
+        };
+        let refused = |error: &dyn std::fmt::Display| SendError::Refused(error.to_string());
+        let assertion = self.signer.sign(&claims).map_err(|error| refused(&error))?;
+        let grant = utf8_percent_encode(GRANT, NON_ALPHANUMERIC);
+        let request = self
+            .client
+            .post(&self.token_url)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(format!("grant_type={grant}&assertion={assertion}"));
+        let unreachable = |why| client::unreachable(format!("no access token: {why}"), true);
+        let answer = client::ask(request, now).await.map_err(unreachable)?;
+        if answer.status != 200 {
+            let said: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let reason = said.get("error").and_then(Json::as_str).unwrap_or_default();
+            // Also when the account is not taken: that is for a person to mend, and what waits
+            // meanwhile is sent then.
+            return Err(answer.later(&format!("no access token: {reason}"), true));
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| refused(&error))
+    }
+
+    async fn post(&self, body: Vec<u8>, token: &str) -> Result<Answer, SendError> {
+        let request = self
+            .client
+            .post(&self.url)
+            .bearer_auth(token)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        let asked = client::ask(request, self.clock.now()).await;
+        asked.map_err(|why| client::unreachable(why, true))
+    }
+}
+
+#[async_trait]
+impl PushSender for Fcm {
+    fn name(&self) -> &'static str {
+        "fcm"
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Android
+    }
+
+    fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError> {
+        let Some((name, object)) = payload_of(notification, &["fcm", "gcm"])? else {
+            return Ok(None);
+        };
+        Ok(Some(Payload {
+            content: super::encode(name, object, MAX_PAYLOAD)?,
+            options: Vec::new(),
+        }))
+    }
+
+    /// A data message; its values are texts, as the service wants them.
+    fn notice(&self, number: u64, subscription: &str) -> Payload {
+        let notice = json!({"seq-num": number, "subscription-id": subscription});
+        let message = json!({"data": {"_skygear": notice.to_string()}});
+        Payload {
+            content: message.to_string().into_bytes(),
+            options: Vec::new(),
+        }
+    }
+
+    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError> {
+        let refused = |error: serde_json::Error| SendError::Refused(error.to_string());
+        let message = Message {
+            message: Body {
+                token: &address.token,
+                android: serde_json::from_slice(&payload.content).map_err(refused)?,
+            },
+        };
+        let body = serde_json::to_vec(&message).map_err(refused)?;
+        let token = self.access_token(None).await?;
+        let mut answer = self.post(body.clone(), &token).await?;
+        if answer.status == 401 {
+            let token = self.access_token(Some(&token)).await?;
+            answer = self.post(body, &token).await?;
+        }
+        verdict(&answer)
+    }
+}
+
+/// What Google says when it does not take something.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refused {
+    error: Reason,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reason {
+    status: String,
+    message: String,
+    details: Vec<Detail>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Detail {
+    error_code: Option<String>,
+}
+
+fn verdict(answer: &Answer) -> Result<(), SendError> {
+    if answer.status == 200 {
+        return Ok(());
+    }
+    let refused: Refused = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let code = refused
+        .error
+        .details
+        .iter()
+        .find_map(|detail| detail.error_code.as_deref());
+    let code = code.unwrap_or(&refused.error.status);
+    Err(match answer.status {
+        404 if code == "UNREGISTERED" => SendError::Gone {
+            since: None,
+            why: answer.words(code),
+        },
+        429 => SendError::Later {
+            wait: Some(answer.retry_after.unwrap_or(QUOTA_PAUSE)),
+            holds_all: true,
+            why: answer.words(code),
+        },
+        500 => answer.later(code, false),
+        501.. => answer.later(code, true),
+        _ => SendError::Refused(answer.words(&format!("{code} {}", refused.error.message))),
+    })
+}

@@ -1,0 +1,127 @@
+//! Browsers' push services, which all speak one protocol: RFC 8030 for the way
+//! there, RFC 8291 for what nobody on the way can read ([`encrypt`]), RFC 8292 for
+//! who sends ([`VapidKey`]).
+//!
+//! A browser chooses its service, so a device's address is a URL that a client has
+//! given to this server. Only services on the list are asked.
+
+mod encrypt;
+mod hosts;
+mod subscription;
+mod vapid;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::Client;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::clock::Clock;
+use skytrail_actors::push::{Address, Payload, PushSender, SendError};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::DeviceKind;
+
+pub use hosts::Hosts;
+pub use subscription::Subscription;
+pub use vapid::VapidKey;
+
+use super::{OpenError, client, payload_of};
+use crate::config::{Secret, WebPushSettings};
+use vapid::Vapid;
+
+/// How long a service keeps what a browser does not fetch: four weeks, as long as any does.
+const TIME_TO_LIVE: u32 = 28 * 24 * 60 * 60;
+
+/// See the module's overview.
+pub(super) struct WebPush {
+    client: Client,
+    vapid: Vapid,
+    hosts: Hosts,
+    clock: Arc<dyn Clock>,
+}
+
+impl WebPush {
+    /// Opens the sender.
+    pub(super) fn open(
+        settings: &WebPushSettings,
+        key: &Secret,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let service = "web";
+        let key_error = |why| OpenError::Key { service, why };
+        let key = VapidKey::parse(key.reveal()).map_err(key_error)?;
+        let client = client::builder().https_only(true).build();
+        Ok(Self {
+            client: client.map_err(|error| OpenError::Client {
+                service,
+                why: error.to_string(),
+            })?,
+            vapid: Vapid::new(&key, settings.subject.clone()).map_err(key_error)?,
+            hosts: settings.hosts.clone(),
+            clock,
+        })
+    }
+}
+
+#[async_trait]
+impl PushSender for WebPush {
+    fn name(&self) -> &'static str {
+        "web"
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Web
+    }
+
+    fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError> {
+        let Some((_, object)) = payload_of(notification, &["web"])? else {
+            return Ok(None);
+        };
+        Ok(Some(Payload {
+            content: super::encode("web", object, encrypt::MAX_CONTENT)?,
+            options: Vec::new(),
+        }))
+    }
+
+    fn notice(&self, number: u64, subscription: &str) -> Payload {
+        let notice = json!({"seq-num": number, "subscription-id": subscription});
+        Payload {
+            content: json!({"_skygear": notice}).to_string().into_bytes(),
+            options: Vec::new(),
+        }
+    }
+
+    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError> {
+        let refused = |why: String| SendError::Refused(why);
+        let subscription = Subscription::parse(&address.token).map_err(refused)?;
+        if !self.hosts.admit(&subscription.endpoint) {
+            return Err(refused(
+                "its service is not one of WEBPUSH_HOSTS".to_owned(),
+            ));
+        }
+        let body = encrypt::encrypt(&payload.content, &subscription).map_err(refused)?;
+        let now = self.clock.now();
+        let authorization = self.vapid.authorization(&subscription.endpoint, now);
+        let request = self
+            .client
+            .post(subscription.endpoint.clone())
+            .header(AUTHORIZATION, authorization.map_err(refused)?)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_ENCODING, "aes128gcm")
+            .header("TTL", TIME_TO_LIVE)
+            .body(body);
+        // Each browser's service is one of many: none holds back the others.
+        let asked = client::ask(request, now).await;
+        let answer = asked.map_err(|why| client::unreachable(why, false))?;
+        let said = String::from_utf8_lossy(&answer.body);
+        match answer.status {
+            200..300 => Ok(()),
+            404 | 410 => Err(SendError::Gone {
+                since: None,
+                why: answer.words(&said),
+            }),
+            429 | 500.. => Err(answer.later(&said, false)),
+            _ => Err(refused(answer.words(&said))),
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Apple's service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+
+use super::certificates::{self, APP};
+use super::service::{Received, Reply, Service};
+use super::{await_figure, is_known, push_to, register, server};
+use crate::plugin::worker::Worker;
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+const TEAM: &str = "TEAM567890";
+const KEY: &str = "KEY4567890";
+
+/// What Apple knows.
+#[derive(Default)]
+struct Apple {
+    /// Tokens that lead nowhere, and since when, in milliseconds.
+    gone: Mutex<BTreeMap<String, i64>>,
+    /// Tokens that Apple never gave out.
+    bad: Mutex<BTreeSet<String>>,
+    /// Provider tokens that have expired by Apple's clock.
+    expired: Mutex<BTreeSet<String>>,
+}
+
+fn refusal(status: u16, reason: &str) -> Reply {
+    Reply::json(status, &json!({"reason": reason}))
+}
+
+fn now() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "Apple has a clock of its own")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl Apple {
+    /// Answers as Apple's reference has it.
+    fn judge(&self, request: &Received) -> Reply {
+        let Some(token) = request.path.strip_prefix("/3/device/") else {
+            return refusal(404, "BadPath");
+        };
+        if request.method != "POST" {
+            return refusal(405, "MethodNotAllowed");
+        }
+        if let Err(reply) = self.check_sender(request) {
+            return reply;
+        }
+        match (
+            request.header("apns-push-type"),
+            request.header("apns-priority"),
+        ) {
+            (Some("alert"), Some("10" | "5")) | (Some("background"), Some("5")) => {}
+            (Some("alert" | "background"), _) => return refusal(400, "BadPriority"),
+            _ => return refusal(400, "InvalidPushType"),
+        }
+        if request.body.len() > 4096 {
+            return refusal(413, "PayloadTooLarge");
+        }
+        if !request.json()["aps"].is_object() {
+            return refusal(400, "PayloadEmpty");
+        }
+        if self.bad.lock().contains(token) {
+            return refusal(400, "BadDeviceToken");
+        }
+        if let Some(since) = self.gone.lock().get(token) {
+            let body = json!({"reason": "Unregistered", "timestamp": since});
+            return Reply::json(410, &body);
+        }
+        Reply::status(200).with("apns-id", "A-B-C")
+    }
+
+    fn check_sender(&self, request: &Received) -> Result<(), Reply> {
+        let topic = request.header("apns-topic");
+        let topic = topic.ok_or_else(|| refusal(400, "MissingTopic"))?;
+        if topic != APP {
+            return Err(refusal(400, "DeviceTokenNotForTopic"));
+        }
+        if request.has_certificate {
+            return Ok(());
+        }
+        let shown = request.header("authorization");
+        let shown = shown.and_then(|it| it.strip_prefix("bearer "));
+        let token = shown.ok_or_else(|| refusal(403, "MissingProviderToken"))?;
+        let invalid = |_| refusal(403, "InvalidProviderToken");
+        let key = certificates::text("team.pub");
+        let key = DecodingKey::from_ec_pem(key.as_bytes()).unwrap();
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_required_spec_claims(&["iss"]);
+        validation.set_issuer(&[TEAM]);
+        validation.validate_exp = false;
+        let claims = decode::<Json>(token, &key, &validation)
+            .map_err(invalid)?
+            .claims;
+        let header = decode_header(token).map_err(invalid)?;
+        let age = now().abs_diff(claims["iat"].as_u64().unwrap_or(0));
+        if header.kid.as_deref() != Some(KEY) {
+            return Err(refusal(403, "InvalidProviderToken"));
+        }
+        if age > 3600 || self.expired.lock().contains(token) {
+            return Err(refusal(403, "ExpiredProviderToken"));
+        }
+        Ok(())
+    }
+}
+
+fn apple() -> (Arc<Apple>, Service) {
+    let apple = Arc::<Apple>::default();
+    let judge = Arc::clone(&apple);
+    (apple, Service::start(move |request| judge.judge(request)))
+}
+
+fn with_token(service: &Service, more: &[(&str, &str)]) -> TestServer {
+    let (url, key) = (service.url(), certificates::setting("team.key"));
+    let mut settings = vec![
+        ("APNS_ENABLE", "YES"),
+        ("APNS_TYPE", "token"),
+        ("APNS_TEAM_ID", TEAM),
+        ("APNS_KEY_ID", KEY),
+        ("APNS_TOKEN_KEY_PATH", key.as_str()),
+        ("APNS_ENDPOINT", url.as_str()),
+    ];
+    settings.extend_from_slice(more);
+    server(&settings)
+}
+
+fn hello() -> Json {
+    json!({"apns": {"aps": {"alert": "hello"}, "room": "den"}})
+}
+
+#[test]
+fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    register(&ada, "ios", "a2", "com.example.other");
+    let anonymous = Client::anonymous(&server);
+    push_to(&anonymous, &ada, &hello());
+    // The other app's device is refused by Apple, and not tried again.
+    let received = service.await_answers(200, 1);
+    assert_eq!(received[0].path, "/3/device/a1");
+    assert_eq!(received[0].json(), hello()["apns"]);
+    assert_eq!(received[0].header("apns-push-type"), Some("alert"));
+    service.await_answers(400, 1);
+    await_figure(&server, "apns", "num_sent", 1);
+    await_figure(&server, "apns", "num_failed", 1);
+
+    let by_topic = json!({"user_ids": [format!("user/{}", ada.user.as_ref().unwrap())],
+        "topic": APP, "notification": {"apns": {"aps": {"content-available": 1}}}});
+    anonymous.call("push:user", by_topic).result();
+    let received = service.await_answers(200, 2);
+    assert_eq!(received[1].header("apns-push-type"), Some("background"));
+    assert_eq!(received.len(), 2);
+    // One connection carries everything, and one signature.
+    assert_eq!(service.num_connections(), 1);
+    let signatures: BTreeSet<_> = received
+        .iter()
+        .map(|it| it.header("authorization"))
+        .collect();
+    assert_eq!(signatures.len(), 1);
+    assert!(!server.output().contains("a1\""), "no address in the log");
+}
+
+#[test]
+fn a_certificate_says_which_app_sends() {
+    let (_, service) = apple();
+    let (url, pem, key) = (
+        service.url(),
+        certificates::setting("app.pem"),
+        certificates::setting("app.key"),
+    );
+    let server = server(&[
+        ("APNS_ENABLE", "YES"),
+        ("APNS_CERTIFICATE_PATH", &pem),
+        ("APNS_PRIVATE_KEY_PATH", &key),
+        ("APNS_ENDPOINT", &url),
+    ]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", "");
+    push_to(&ada, &ada, &hello());
+    let received = service.await_answers(200, 1);
+    assert!(received[0].has_certificate);
+    assert_eq!(received[0].header("apns-topic"), Some(APP));
+    assert_eq!(received[0].header("authorization"), None);
+}
+
+#[test]
+fn devices_are_named_or_missing_in_the_answer() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    let phone = register(&ada, "ios", "a1", APP);
+    let other = register(&ada, "ios", "a2", "com.example.other");
+    let body = json!({"device_ids": [phone, "nowhere", other, phone], "topic": APP,
+        "notification": hello()});
+    let pushed = ada.call("push:device", body).result();
+    let missing = json!({"_id": "nowhere", "_type": "error", "name": "ResourceNotFound",
+        "code": 110, "message": "cannot find device \"nowhere\"", "info": {"id": "nowhere"}});
+    assert_eq!(pushed, json!([{"_id": phone}, missing, {"_id": phone}]));
+    service.await_answers(200, 1);
+    await_figure(&server, "apns", "num_sent", 1);
+    assert_eq!(
+        service.received().len(),
+        1,
+        "once, though it was named twice"
+    );
+}
+
+#[test]
+fn what_a_push_must_have_is_said() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let client = Client::anonymous(&server);
+    let big = "x".repeat(4096);
+    let too_big = json!({"apns": {"aps": {"alert": big}}});
+    for (action, body, message) in [
+        (
+            "push:user",
+            json!({"notification": hello()}),
+            "empty user ids",
+        ),
+        ("push:device", json!({"device_ids": []}), "empty device ids"),
+        (
+            "push:user",
+            json!({"user_ids": ["a"]}),
+            "no notification specified",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"], "notification": null}),
+            "no notification specified",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"], "notification": {"apns": "hello"}}),
+            "notification.apns is not an object",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"], "notification": too_big}),
+            "notification.apns has 4116 bytes, 4096 at most",
+        ),
+    ] {
+        let answer = client.call(action, body);
+        assert_eq!(answer.code(), 108, "{action}: {:?}", answer.json());
+        assert_eq!(answer.json()["error"]["message"], message);
+    }
+    let nobody = json!({"user_ids": ["nobody"], "notification": hello()});
+    let answer = client.call("push:user", nobody).result();
+    assert_eq!(answer, json!([{"_id": "nobody"}]));
+}
+
+#[test]
+fn a_device_that_apple_does_not_know_is_forgotten_unless_it_came_back_since() {
+    let (apple, service) = apple();
+    let server = with_token(&service, &[]);
+    let (ada, ben) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "ben"),
+    );
+    let long_ago = 1_500_000_000_000;
+    let soon = i64::try_from(now() + 3600).unwrap() * 1000;
+    let came_back = register(&ada, "ios", "back", APP);
+    let gone = register(&ada, "ios", "gone", APP);
+    let bad = register(&ben, "ios", "bad", APP);
+    apple.gone.lock().insert("back".to_owned(), long_ago);
+    apple.gone.lock().insert("gone".to_owned(), soon);
+    apple.bad.lock().insert("bad".to_owned());
+    push_to(&ada, &ada, &hello());
+    push_to(&ada, &ben, &hello());
+    await_figure(&server, "apns", "num_unregistered", 2);
+    await_figure(&server, "apns", "num_failed", 3);
+    assert!(is_known(&ada, &came_back));
+    assert!(!is_known(&ada, &gone));
+    assert!(!is_known(&ada, &bad));
+    // Whoever registers again is reached again.
+    apple.gone.lock().clear();
+    let again = json!({"type": "ios", "id": came_back, "device_token": "back", "topic": APP});
+    ada.call("device:register", again).result();
+    push_to(&ada, &ada, &hello());
+    service.await_answers(200, 1);
+}
+
+#[test]
+fn a_token_that_apple_takes_for_old_is_made_anew() {
+    let (apple, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    push_to(&ada, &ada, &hello());
+    let first = service.await_answers(200, 1)[0].clone();
+    // Within the same second the new one would be the old one.
+    let then = now();
+    eventually("a second passes", || (now() > then).then_some(()));
+    let shown = first.header("authorization").unwrap();
+    let token = shown.strip_prefix("bearer ").unwrap();
+    apple.expired.lock().insert(token.to_owned());
+    push_to(&ada, &ada, &hello());
+    let received = service.await_answers(200, 2);
+    assert_ne!(received[1].header("authorization"), Some(shown));
+    service.await_answers(403, 1);
+    await_figure(&server, "apns", "num_sent", 2);
+    await_figure(&server, "apns", "num_failed", 0);
+}
+
+#[test]
+fn a_push_is_tried_again_when_apple_says_and_when_the_connection_is_lost() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    let busy = refusal(503, "ServiceUnavailable").with("retry-after", "3");
+    service.script([busy, Reply::cut(), refusal(429, "TooManyRequests")]);
+    let begun = std::time::Instant::now();
+    push_to(&ada, &ada, &hello());
+    service.await_answers(200, 1);
+    await_figure(&server, "apns", "num_sent", 1);
+    await_figure(&server, "apns", "num_retried", 3);
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_secs(3), "{waited:?}");
+    let statuses: Vec<_> = service
+        .received()
+        .iter()
+        .map(|(_, status)| *status)
+        .collect();
+    assert_eq!(statuses, [503, 0, 429, 200]);
+    assert!(service.num_connections() >= 2);
+}
+
+#[test]
+fn a_push_is_given_up_after_its_attempts() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[("PUSH_MAX_ATTEMPTS", "2")]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    service.script([
+        refusal(500, "InternalServerError"),
+        refusal(500, "InternalServerError"),
+    ]);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_failed", 1);
+    assert_eq!(service.received().len(), 2);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 1);
+}
+
+/// The server stops while pushes are under way: what can be sent is.
+#[test]
+fn a_stop_sends_what_was_asked_for() {
+    let (_, service) = apple();
+    let mut server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    let devices: Vec<_> = (0..200)
+        .map(|number| register(&ada, "ios", &format!("a{number}"), APP))
+        .collect();
+    service.set_pause(Duration::from_millis(100));
+    let body = json!({"device_ids": devices, "notification": hello()});
+    ada.call("push:device", body).result();
+    assert!(server.terminate().success());
+    assert_eq!(service.await_answers(200, 200).len(), 200);
+}
+
+#[test]
+fn a_full_queue_refuses_everything_of_a_request_and_says_so() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[("PUSH_QUEUE", "2")]);
+    let ada = Client::signed_up(&server, "ada");
+    let devices: Vec<_> = (0..3)
+        .map(|number| register(&ada, "ios", &format!("a{number}"), APP))
+        .collect();
+    service.set_pause(Duration::from_secs(60));
+    let push = |ids: &[String]| {
+        let body = json!({"device_ids": ids, "notification": hello()});
+        ada.call("push:device", body)
+    };
+    assert_eq!(push(&devices).code(), 108, "more than ever fit");
+    push(&devices[..2]).result();
+    let full = push(&devices[2..]);
+    assert_eq!(full.status, 503, "{:?}", full.json());
+    await_figure(&server, "apns", "num_dropped", 1);
+    await_figure(&server, "apns", "num_in_flight", 2);
+}
+
+#[test]
+fn a_plugin_pushes() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[("PLUGINS", "TEST")]);
+    let lambda = json!({"op": [{"name": "shout", "key_required": false, "user_required": false}]});
+    let worker = Worker::ready(&server, &json!({}), &lambda);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    let user = ada.user.clone().unwrap();
+    let mut asked = Json::Null;
+    let serving = worker.serve(move |worker, message| match message["type"].as_str() {
+        Some("request") => {
+            asked = message.clone();
+            let payload = json!({"action": "push:user", "user_ids": [user],
+                "notification": hello()});
+            let parent = &message["id"];
+            worker.send(json!({"type": "call", "id": "c1", "parent": parent, "payload": payload}));
+        }
+        Some("reply") => worker.answer(&asked, &message["body"]["result"]),
+        _ => {}
+    });
+    let shouted = ada.call("shout", json!({"args": []})).result();
+    assert_eq!(shouted, json!([{"_id": ada.user}]));
+    let received = service.await_answers(200, 1);
+    assert_eq!(received[0].json(), hello()["apns"]);
+    drop(serving);
+}

@@ -1,0 +1,234 @@
+//! Google's service.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+
+use super::service::{Received, Reply, Service};
+use super::{await_figure, certificates, is_known, push_to, register, server};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+const EMAIL: &str = "push@notes.example";
+const SEND: &str = "/v1/projects/notes%2D1/messages:send";
+
+/// What Google knows.
+#[derive(Default)]
+struct Google {
+    /// The service's own address, which grants must be for.
+    token_url: Mutex<String>,
+    num_grants: AtomicUsize,
+    /// The access tokens that are good.
+    granted: Mutex<BTreeSet<String>>,
+    unregistered: Mutex<BTreeSet<String>>,
+}
+
+fn error(status: u16, name: &str, code: Option<&str>) -> Reply {
+    let details: Vec<Json> = code
+        .map(|code| {
+            json!({"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code})
+        })
+        .into_iter()
+        .collect();
+    let error = json!({"code": status, "status": name, "message": name, "details": details});
+    Reply::json(status, &json!({"error": error}))
+}
+
+impl Google {
+    fn judge(&self, request: &Received) -> Reply {
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST", "/token") => self.grant(request),
+            ("POST", SEND) => self.take(request),
+            _ => Reply::status(404),
+        }
+    }
+
+    fn grant(&self, request: &Received) -> Reply {
+        let refused = || Reply::json(400, &json!({"error": "invalid_grant"}));
+        let body = String::from_utf8_lossy(&request.body);
+        let kind =
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant%2Dtype%3Ajwt%2Dbearer&assertion=";
+        let Some(assertion) = body.strip_prefix(kind) else {
+            return refused();
+        };
+        let key = certificates::text("account.pub");
+        let key = DecodingKey::from_rsa_pem(key.as_bytes()).unwrap();
+        let mut validation = Validation::new(Algorithm::RS256);
+        validation.set_audience(&[&*self.token_url.lock()]);
+        validation.set_issuer(&[EMAIL]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+        let Ok(token) = decode::<Json>(assertion, &key, &validation) else {
+            return refused();
+        };
+        let claims = token.claims;
+        let life = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+        let scope = "https://www.googleapis.com/auth/firebase.messaging";
+        let key_id = decode_header(assertion).unwrap().kid;
+        let is_good = claims["scope"] == scope && (1..=3600).contains(&life);
+        if !is_good || key_id.as_deref() != Some("key-1") {
+            return refused();
+        }
+        let number = self.num_grants.fetch_add(1, Ordering::Relaxed);
+        let token = format!("access-{number}");
+        self.granted.lock().insert(token.clone());
+        let granted = json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"});
+        Reply::json(200, &granted)
+    }
+
+    fn take(&self, request: &Received) -> Reply {
+        let shown = request.header("authorization").unwrap_or_default();
+        let shown = shown.strip_prefix("Bearer ").unwrap_or_default();
+        if !self.granted.lock().contains(shown) {
+            return error(401, "UNAUTHENTICATED", None);
+        }
+        let message = &request.json()["message"];
+        let invalid = || error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"));
+        let (Some(token), Some(android)) =
+            (message["token"].as_str(), message["android"].as_object())
+        else {
+            return invalid();
+        };
+        let known = ["notification", "data", "priority", "ttl", "collapse_key"];
+        if android.keys().any(|name| !known.contains(&name.as_str())) {
+            return invalid();
+        }
+        let data = android.get("data").and_then(Json::as_object);
+        if data.is_some_and(|data| data.values().any(|value| !value.is_string())) {
+            return invalid();
+        }
+        if self.unregistered.lock().contains(token) {
+            return error(404, "NOT_FOUND", Some("UNREGISTERED"));
+        }
+        Reply::json(200, &json!({"name": "projects/notes-1/messages/1"}))
+    }
+}
+
+fn google() -> (Arc<Google>, Service) {
+    let google = Arc::<Google>::default();
+    let judge = Arc::clone(&google);
+    let service = Service::start(move |request| judge.judge(request));
+    *google.token_url.lock() = format!("{}/token", service.url());
+    (google, service)
+}
+
+fn with_account(service: &Service) -> TestServer {
+    let account = json!({
+        "type": "service_account",
+        "project_id": "notes-1",
+        "private_key_id": "key-1",
+        "private_key": certificates::text("account.key"),
+        "client_email": EMAIL,
+        "token_uri": format!("{}/token", service.url()),
+    });
+    server(&[
+        ("FCM_ENABLE", "YES"),
+        ("FCM_TYPE", "service_account"),
+        ("FCM_SERVICE_ACCOUNT_KEY", &account.to_string()),
+        ("FCM_ENDPOINT", &service.url()),
+    ])
+}
+
+fn hello() -> Json {
+    json!({"fcm": {"notification": {"title": "hello"}, "data": {"room": "den"}}})
+}
+
+/// The messages that were taken.
+fn taken(service: &Service, count: usize) -> Vec<Received> {
+    let mut messages = Vec::new();
+    crate::support::eventually("messages are taken", || {
+        let received = service.received().into_iter();
+        let of = received.filter(|(request, status)| request.path == SEND && *status == 200);
+        messages = of.map(|(request, _)| request).collect();
+        (messages.len() >= count).then_some(())
+    });
+    messages
+}
+
+#[test]
+fn messages_go_under_one_access_token_to_android() {
+    let (google, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "android", "a:1", "");
+    register(&ada, "ios", "i1", "com.example.notes");
+    push_to(&ada, &ada, &hello());
+    let first = taken(&service, 1);
+    let message = json!({"token": "a:1", "android": hello()["fcm"]});
+    assert_eq!(first[0].json()["message"], message);
+    // The older name is taken, too.
+    push_to(
+        &ada,
+        &ada,
+        &json!({"gcm": {"notification": {"title": "again"}}}),
+    );
+    let second = taken(&service, 2);
+    assert_eq!(
+        second[1].json()["message"]["android"]["notification"]["title"],
+        "again"
+    );
+    assert_eq!(google.num_grants.load(Ordering::Relaxed), 1);
+    await_figure(&server, "fcm", "num_sent", 2);
+    let output = server.output();
+    assert!(!output.contains("a:1") && !output.contains("access-0") && !output.contains("PRIVATE"));
+}
+
+#[test]
+fn an_access_token_that_google_withdraws_is_replaced() {
+    let (google, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "android", "a:1", "");
+    push_to(&ada, &ada, &hello());
+    taken(&service, 1);
+    google.granted.lock().clear();
+    push_to(&ada, &ada, &hello());
+    let received = taken(&service, 2);
+    assert_eq!(received[1].header("authorization"), Some("Bearer access-1"));
+    await_figure(&server, "fcm", "num_failed", 0);
+}
+
+#[test]
+fn a_device_that_google_does_not_know_is_forgotten() {
+    let (google, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    let gone = register(&ada, "android", "gone", "");
+    let there = register(&ada, "android", "there", "");
+    google.unregistered.lock().insert("gone".to_owned());
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_unregistered", 1);
+    await_figure(&server, "fcm", "num_sent", 1);
+    assert!(!is_known(&ada, &gone));
+    assert!(is_known(&ada, &there));
+    // What Google refuses for another reason says nothing of the device.
+    push_to(&ada, &ada, &json!({"fcm": {"data": {"number": 1}}}));
+    await_figure(&server, "fcm", "num_failed", 2);
+    assert!(is_known(&ada, &there));
+}
+
+#[test]
+fn a_service_that_is_away_gets_its_messages_when_it_is_back() {
+    let (_, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "android", "a:1", "");
+    register(&ada, "android", "a:2", "");
+    // First there is no access token to be had, then no room for messages.
+    service.script([
+        Reply::status(503),
+        Reply::json(401, &json!({"error": "invalid_client"})),
+    ]);
+    push_to(&ada, &ada, &hello());
+    taken(&service, 2);
+    service.script([
+        error(429, "RESOURCE_EXHAUSTED", Some("QUOTA_EXCEEDED")).with("retry-after", "1")
+    ]);
+    push_to(&ada, &ada, &hello());
+    taken(&service, 4);
+    await_figure(&server, "fcm", "num_sent", 4);
+    await_figure(&server, "fcm", "num_failed", 0);
+}
