@@ -39,6 +39,7 @@ mod rows;
 mod server;
 mod stats;
 mod websocket;
+mod zmq;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,11 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if options.http_plugin {
         plugin::serve_http().expect("the plugin serves");
+        return ExitCode::SUCCESS;
+    }
+    if let Some(address) = &options.zmq_plugin {
+        // The server goes away when it is done.
+        zmq::serve(address).ok();
         return ExitCode::SUCCESS;
     }
     if let Some(file) = &options.bare {

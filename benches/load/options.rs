@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// Be a plugin over HTTP.
     #[arg(long, hide = true)]
     pub(crate) http_plugin: bool,
+    /// Be a plugin's workers over zmq at this address.
+    #[arg(long, hide = true)]
+    pub(crate) zmq_plugin: Option<String>,
     /// Given by `cargo bench`, and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,

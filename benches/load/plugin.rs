@@ -32,7 +32,7 @@ fn registration() -> Value {
 }
 
 /// Returns the result of a request.
-fn result(request: &mut Value) -> Value {
+pub(crate) fn result(request: &mut Value) -> Value {
     match request["kind"].as_str() {
         Some("event") if request["name"] == "init" => registration(),
         Some("op") => json!({"args": request["param"]["args"].take()}),

@@ -30,6 +30,7 @@ enum Way {
     WebSocket,
     Http,
     Exec,
+    Zmq,
     Python,
 }
 
@@ -39,6 +40,7 @@ impl Way {
             Self::WebSocket => "websocket",
             Self::Http => "http",
             Self::Exec => "exec",
+            Self::Zmq => "zmq",
             Self::Python => "websocket, Python",
         }
     }
@@ -70,7 +72,7 @@ impl Drop for Worker {
 }
 
 pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
-    let mut ways = vec![Way::WebSocket, Way::Http, Way::Exec];
+    let mut ways = vec![Way::WebSocket, Way::Http, Way::Zmq, Way::Exec];
     match python() {
         Some(_) => ways.push(Way::Python),
         None => println!("load: no rows for Python: tests/run.sh --setup makes what they need"),
@@ -168,6 +170,12 @@ async fn plug(rig: &Rig<'_>, way: Way) -> Plugged {
         settings.push(("BENCH_PATH", text(&driver)));
         settings.push(("BENCH_ARGS", EXEC_ARG.to_owned()));
     }
+    let workers_at = free_address();
+    if way == Way::Zmq {
+        settings.push(("BENCH_TRANSPORT", "zmq".to_owned()));
+        settings.push(("BENCH_PATH", "bench".to_owned()));
+        settings.push(("BENCH_ARGS", format!("tcp://{workers_at}")));
+    }
     let server = server::start_with(rig.options, &dir, &settings);
     let endpoint = format!("http://{}", server.addr);
     let command = match way {
@@ -183,6 +191,11 @@ async fn plug(rig: &Rig<'_>, way: Way) -> Plugged {
             command.env("MASTER_KEY", MASTER_KEY);
             command
         }),
+        Way::Zmq => {
+            let mut command = Command::new(&driver);
+            command.args(["--zmq-plugin", &workers_at]);
+            Some(command)
+        }
         Way::Http | Way::Exec => None,
     };
     let worker = command.map(|mut command| {
@@ -223,6 +236,12 @@ async fn await_ready(client: &mut Client) {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     panic!("the plugin is not ready");
+}
+
+/// Returns an address where nobody listens.
+fn free_address() -> String {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    taken.local_addr().expect("an address").to_string()
 }
 
 fn python() -> Option<PathBuf> {
