@@ -9,7 +9,7 @@ use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
-use skytrail_actors::delivery::{Delivery, DeliveryParts};
+use skytrail_actors::delivery::{Delivery, DeliveryParts, Positions as _};
 use skytrail_actors::device::{DeviceStore as _, Devices};
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::{Hub, HubSettings};
@@ -65,6 +65,8 @@ use crate::store_start::ready_store;
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// The process's exit code when the log can no longer vouch for what it wrote.
 const EXIT_LOG_IN_DOUBT: i32 = 70;
+/// Under which it is kept how far the subscriptions' notices are.
+const NOTICES: &str = "notices";
 /// How often the disk's free space is looked at.
 const RESERVE_PERIOD: Duration = Duration::from_millis(250);
 
@@ -284,13 +286,19 @@ impl Application {
         };
         let known = Arc::clone(&devices) as _;
         let push = Push::start(senders, known, &clock, settings_of_push, &pushing.handle());
+        let told = deliveries.load_position(NOTICES).await;
+        let told = told.map_err(|error| StartError::Store(error.to_string()))?;
         let delivery = DeliveryParts {
+            name: NOTICES,
+            positions: Arc::clone(&deliveries) as _,
             log: Arc::clone(&log) as _,
             tail: notices_tail,
             applied: env.applied.clone(),
             consumer: Notices::new(env, noticed, internal_hub.clone(), push.notices()),
         };
-        let notices = Delivery::start_in_arbiter(&background.handle(), |_| Delivery::new(delivery));
+        let notices = Delivery::start_in_arbiter(&background.handle(), move |_| {
+            Delivery::new(delivery, told)
+        });
         let task_parts = TaskParts {
             log: Arc::clone(&log) as _,
             ledger,

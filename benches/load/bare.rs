@@ -3,6 +3,7 @@
 //! answers a GET from memory; or it passes on every WebSocket message to everyone. No tokens, no
 //! JSON, no database.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -28,7 +29,7 @@ struct Append {
 #[actix_web::main]
 pub(crate) async fn serve(path: &Path, workers: usize) -> io::Result<()> {
     let appender = Data::new(start_appender(path)?);
-    let sessions = Data::new(Mutex::new(Vec::<actix_ws::Session>::new()));
+    let sessions = Data::new(Sessions::default());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(appender.clone())
@@ -110,15 +111,20 @@ async fn bytes(size: web::Path<usize>) -> HttpResponse {
     }
 }
 
+/// Who hears what is published, by number.
+type Sessions = Mutex<BTreeMap<usize, actix_ws::Session>>;
+
 /// Who connects with the query `publish` sends to everyone who connected without it.
 async fn pubsub(
     request: HttpRequest,
     payload: web::Payload,
-    sessions: Data<Mutex<Vec<actix_ws::Session>>>,
+    sessions: Data<Sessions>,
 ) -> actix_web::Result<HttpResponse> {
     let (response, session, mut messages) = actix_ws::handle(&request, payload)?;
     if request.query_string() != "publish" {
-        sessions.lock().push(session.clone());
+        let mut sessions = sessions.lock();
+        let number = sessions.last_key_value().map_or(0, |(last, _)| last + 1);
+        sessions.insert(number, session.clone());
     }
     actix_web::rt::spawn(async move {
         // The connection ends when the last of its sessions is dropped.
@@ -128,8 +134,10 @@ async fn pubsub(
                 continue;
             };
             let receivers = sessions.lock().clone();
-            for mut receiver in receivers {
-                receiver.text(text.clone()).await.ok();
+            for (number, mut receiver) in receivers {
+                if receiver.text(text.clone()).await.is_err() {
+                    sessions.lock().remove(&number);
+                }
             }
         }
     });

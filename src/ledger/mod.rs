@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use skytrail_actors::delivery::Positions;
 use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId};
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -190,6 +191,17 @@ impl Ledger for SqlLedger {
 
     async fn count_letters(&self, consumer: &str) -> Result<u64, LedgerError> {
         with!(self, connection => rows::count_letters(connection, consumer))
+    }
+}
+
+#[async_trait]
+impl Positions for SqlLedger {
+    async fn load_position(&self, consumer: &str) -> Result<Option<u64>, LedgerError> {
+        with!(self, connection => rows::load_position(connection, consumer))
+    }
+
+    async fn save_position(&self, consumer: &str, position: u64) -> Result<(), LedgerError> {
+        with!(self, connection => rows::save_position(connection, consumer, position))
     }
 }
 

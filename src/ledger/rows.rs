@@ -10,7 +10,9 @@ use sqlx::{Connection as _, Row as _};
 /// The format that this program writes.
 pub(super) const FORMAT: i64 = 1;
 
-const TABLES: [&str; 3] = [
+const TABLES: [&str; 4] = [
+    "CREATE TABLE IF NOT EXISTS place (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL, \
+     checksum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, standing TEXT NOT NULL, \
      checksum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS dead_letter (consumer TEXT NOT NULL, position INTEGER NOT NULL, \
@@ -90,6 +92,40 @@ fn checksum(name: &str, text: &str) -> i64 {
     hasher.update(name.as_bytes());
     hasher.update(text.as_bytes());
     hasher.finalize().into()
+}
+
+/// Loads the position of a consumer that needs no more; `None` when there is none, or when it is
+/// damaged.
+pub(super) async fn load_position(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+) -> Result<Option<u64>, sqlx::Error> {
+    let found = sqlx::query("SELECT position, checksum FROM place WHERE consumer = ?");
+    let Some(row) = found.bind(consumer).fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let position: i64 = row.get(0);
+    let is_whole = row.get::<i64, _>(1) == checksum(consumer, &position.to_string());
+    if !is_whole {
+        tracing::error!(consumer, "what a consumer has had is not readable");
+    }
+    Ok(u64::try_from(position).ok().filter(|_| is_whole))
+}
+
+pub(super) async fn save_position(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    position: u64,
+) -> Result<(), sqlx::Error> {
+    let kept =
+        sqlx::query("INSERT OR REPLACE INTO place (consumer, position, checksum) VALUES (?, ?, ?)");
+    let position = signed(position);
+    kept.bind(consumer)
+        .bind(position)
+        .bind(checksum(consumer, &position.to_string()))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 pub(super) async fn save(

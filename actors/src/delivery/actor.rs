@@ -7,8 +7,9 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value as Json;
+use tokio::time::Instant;
 
-use super::Consumer;
+use super::{Consumer, Positions};
 use crate::log::EventLog;
 use crate::log::tail::Tail;
 use crate::projector::Applied;
@@ -16,8 +17,17 @@ use crate::projector::Applied;
 /// The pause when the log cannot be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often how far it is is kept.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Of what was not delivered before the start, so much is delivered after it.
+const MAX_CATCH_UP: u64 = 100_000;
+
 /// What a delivery works with.
 pub struct DeliveryParts<C> {
+    /// Under which its position is kept.
+    pub name: &'static str,
+    /// Where that is.
+    pub positions: Arc<dyn Positions>,
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// What the committer hands over.
@@ -44,10 +54,23 @@ pub struct Delivery<C> {
 }
 
 impl<C: Consumer> Delivery<C> {
-    /// Builds a delivery of what is applied from now on.
-    pub fn new(parts: DeliveryParts<C>) -> Self {
+    /// Builds a delivery of what comes behind `position`, or, without one, of what is applied from
+    /// now on.
+    pub fn new(parts: DeliveryParts<C>, position: Option<u64>) -> Self {
+        let applied = parts.applied.position();
+        // Beyond the end it is when the log was put back to an earlier state.
+        let position = position.unwrap_or(applied).min(applied);
+        let earliest = applied.saturating_sub(MAX_CATCH_UP);
+        if position < earliest {
+            let (consumer, skipped) = (parts.name, earliest - position);
+            tracing::warn!(
+                consumer,
+                skipped,
+                "too much was not delivered; some of it is not"
+            );
+        }
         let state = DeliveryState {
-            position: parts.applied.position(),
+            position: position.max(earliest),
             consumer: parts.consumer.state(),
         };
         Self {
@@ -86,11 +109,18 @@ impl<C: Consumer + Unpin> Handler<GetDeliveryState> for Delivery<C> {
 /// Delivers until the projector is gone.
 async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<DeliveryState>>) {
     let mut position = state.lock().position;
-    while let Some(until) = parts.applied.beyond(position).await {
-        if parts.consumer.is_idle() {
+    let mut kept = Bookmark::new(position);
+    let mut was_idle = true;
+    while let Some(until) = beyond(&parts, &mut kept, position).await {
+        let is_idle = parts.consumer.is_idle();
+        if is_idle {
             parts.tail.skip(until);
             position = until;
         } else {
+            if was_idle {
+                // What went by unread is nothing to come back to.
+                kept.keep(&parts, position).await;
+            }
             let commits = parts.tail.take(&*parts.log, position, until).await;
             if commits.is_empty() {
                 tokio::time::sleep(PAUSE).await;
@@ -99,9 +129,62 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<Delivery
                 parts.consumer.take(&commit).await;
                 position = commit.last_position();
             }
+            kept.passed(&parts, position).await;
         }
+        was_idle = is_idle;
         let mut state = state.lock();
         state.position = position;
         state.consumer = parts.consumer.state();
+    }
+}
+
+/// Waits until something is applied beyond `position`; meanwhile what is due is kept.
+async fn beyond<C>(parts: &DeliveryParts<C>, kept: &mut Bookmark, position: u64) -> Option<u64> {
+    loop {
+        let Some(due) = kept.due else {
+            return parts.applied.beyond(position).await;
+        };
+        tokio::select! {
+            until = parts.applied.beyond(position) => return until,
+            () = tokio::time::sleep_until(due) => kept.keep(parts, position).await,
+        }
+    }
+}
+
+/// How far a delivery is, as it is kept.
+struct Bookmark {
+    kept: u64,
+    /// When it must be kept again.
+    due: Option<Instant>,
+}
+
+impl Bookmark {
+    fn new(kept: u64) -> Self {
+        Self { kept, due: None }
+    }
+
+    /// Notes that everything up to `position` is delivered.
+    async fn passed<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
+        if position == self.kept {
+            return;
+        }
+        let now = Instant::now();
+        if *self.due.get_or_insert(now + KEEP_EVERY) <= now {
+            self.keep(parts, position).await;
+        }
+    }
+
+    async fn keep<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
+        self.due = None;
+        if position == self.kept {
+            return;
+        }
+        match parts.positions.save_position(parts.name, position).await {
+            Ok(()) => self.kept = position,
+            Err(error) => {
+                self.due = Some(Instant::now() + KEEP_EVERY);
+                tracing::warn!(%error, consumer = parts.name, "how far a delivery is is not kept");
+            }
+        }
     }
 }

@@ -5,17 +5,19 @@
 //! order, and hands them to its consumer one after the other. A consumer that has
 //! nothing to look at lets them go by unread, which costs next to nothing.
 //!
-//! It starts with what is applied after the server's start: what happened while
-//! the server was down is delivered to nobody.
+//! How far it is, is kept once a second ([`positions`]): what was committed before a
+//! stop or a crash and not delivered is delivered after the start, some of it again.
 
 mod actor;
 pub mod after;
+mod positions;
 
 use async_trait::async_trait;
 use serde_json::Value as Json;
 use skytrail_schema::event::Commit;
 
 pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState};
+pub use positions::Positions;
 
 /// Somebody who waits for events.
 #[async_trait]

@@ -4,12 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter, Context, Handler};
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::kept::Kept;
 use super::outbox::{Lost, Outbox, outbox};
 use super::{
-    Connect, Connected, Disconnect, GetHubState, HubSettings, HubState, ListenerId, Publish,
-    Reported, Subscribe, TooManyChannels, Unsubscribe,
+    Announce, Connect, Connected, Disconnect, GetHubState, HubSettings, HubState, ListenerId,
+    Publish, Reported, Subscribe, TooManyChannels, Unsubscribe,
 };
 
 /// How many messages may wait for the hub itself.
@@ -20,6 +23,7 @@ pub struct Hub {
     settings: HubSettings,
     listeners: HashMap<ListenerId, Listener>,
     channels: HashMap<Arc<str>, HashMap<ListenerId, Arc<Outbox>>>,
+    kept: Kept,
     next_id: ListenerId,
     num_published: u64,
     num_delivered: u64,
@@ -40,6 +44,7 @@ impl Hub {
             settings,
             listeners: HashMap::new(),
             channels: HashMap::new(),
+            kept: Kept::new(Instant::now()),
             next_id: 0,
             num_published: 0,
             num_delivered: 0,
@@ -70,13 +75,13 @@ impl Hub {
         }
     }
 
-    /// Puts a message into the queues of a channel; returns whose queues are full.
-    fn deliver(&mut self, channel: &str, message: &Publish) -> Vec<ListenerId> {
+    /// Puts a message into the queues of a channel.
+    fn deliver(&mut self, channel: &str, data: &RawValue) {
         self.num_published += 1;
         let Some(listeners) = self.channels.get(channel) else {
-            return Vec::new();
+            return;
         };
-        let frame = (self.settings.encode)(channel, &message.data);
+        let frame = (self.settings.encode)(channel, data);
         let mut full = Vec::new();
         for (id, outbox) in listeners {
             match outbox.push(&frame) {
@@ -85,7 +90,11 @@ impl Hub {
                 Err(Lost::Gone) => {}
             }
         }
-        full
+        for id in full {
+            self.num_dropped += 1;
+            tracing::warn!(listener = id, "a listener does not read and is dropped");
+            self.drop_listener(id);
+        }
     }
 }
 
@@ -147,6 +156,10 @@ impl Handler<Subscribe> for Hub {
         let name = known.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
         listener.channels.insert(Arc::clone(&name));
         let outbox = Arc::clone(&listener.outbox);
+        for frame in self.kept.take(&channel, Instant::now()) {
+            // One that cannot take these is dropped with the next message.
+            self.num_delivered += u64::from(outbox.push(&frame).is_ok());
+        }
         self.channels.entry(name).or_default().insert(id, outbox);
         Ok(())
     }
@@ -168,12 +181,22 @@ impl Handler<Publish> for Hub {
 
     fn handle(&mut self, message: Publish, _: &mut Self::Context) {
         for channel in &message.channels {
-            for id in self.deliver(channel, &message) {
-                self.num_dropped += 1;
-                tracing::warn!(listener = id, "a listener does not read and is dropped");
-                self.drop_listener(id);
-            }
+            self.deliver(channel, &message.data);
         }
+    }
+}
+
+impl Handler<Announce> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, message: Announce, _: &mut Self::Context) {
+        let Announce { channel, key, data } = message;
+        if self.channels.contains_key(channel.as_str()) {
+            return self.deliver(&channel, &data);
+        }
+        self.num_published += 1;
+        let frame = (self.settings.encode)(&channel, &data);
+        self.kept.put(&channel, key, frame, Instant::now());
     }
 }
 

@@ -93,6 +93,33 @@ impl Message for Publish {
     type Result = ();
 }
 
+/// Publishes on one channel; when nobody hears it, who comes within two minutes is told. Of several
+/// with one key only the last is. Replies when it is in every listener's queue, or kept.
+#[derive(Debug)]
+pub struct Announce {
+    /// The channel.
+    pub channel: String,
+    /// What it is about.
+    pub key: String,
+    /// What; passed through as it is.
+    pub data: Box<RawValue>,
+}
+
+impl Announce {
+    /// Announces something of the server's own.
+    ///
+    /// # Errors
+    /// It has no form in JSON.
+    pub fn new<T: Serialize>(channel: String, key: String, data: &T) -> serde_json::Result<Self> {
+        let data = to_raw_value(data)?;
+        Ok(Self { channel, key, data })
+    }
+}
+
+impl Message for Announce {
+    type Result = ();
+}
+
 /// Asks for the state.
 #[derive(Debug)]
 pub struct GetHubState;

@@ -4,10 +4,11 @@
 //! channel arrives in order. A listener has a queue of its own ([`outbox`]),
 //! bounded by messages and by bytes; one that is full is dropped rather than
 //! waited for, so a slow listener delays nobody. A message is encoded once, however
-//! many hear it: the queues share its bytes. Nothing is kept: who is not there
-//! misses the message.
+//! many hear it: the queues share its bytes. Who is not there misses what is
+//! published; only what is announced ([`Announce`]) waits for a moment ([`kept`]).
 
 mod actor;
+mod kept;
 mod messages;
 pub mod outbox;
 
@@ -17,8 +18,8 @@ use serde_json::value::RawValue;
 
 pub use actor::Hub;
 pub use messages::{
-    Connect, Connected, Disconnect, GetHubState, Publish, Reported, Subscribe, TooManyChannels,
-    Unsubscribe,
+    Announce, Connect, Connected, Disconnect, GetHubState, Publish, Reported, Subscribe,
+    TooManyChannels, Unsubscribe,
 };
 pub use outbox::Frames;
 

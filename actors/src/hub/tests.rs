@@ -116,3 +116,29 @@ async fn a_listener_hears_so_many_channels() {
     let heard = hub.send(channel(listener.id, "three")).await.unwrap();
     heard.unwrap();
 }
+
+#[actix::test]
+async fn what_is_announced_waits_for_who_is_away() {
+    let hub = start();
+    let announce = |number: usize| {
+        let announce = Announce::new("c".to_owned(), "key".to_owned(), &json!(number));
+        hub.send(announce.unwrap())
+    };
+    announce(1).await.unwrap();
+    announce(2).await.unwrap();
+    let mut ears = Vec::new();
+    for _ in 0..2 {
+        let listener = hub.send(Connect).await.unwrap();
+        let heard = hub.send(channel(listener.id, "c")).await.unwrap();
+        heard.unwrap();
+        ears.push(listener);
+    }
+    announce(3).await.unwrap();
+    let data = |number: usize| encode("c", &serde_json::value::to_raw_value(&number).unwrap());
+    let [first, second] = &mut ears[..] else {
+        panic!("there are two")
+    };
+    assert_eq!(first.frames.next().await, Some(data(2)));
+    assert_eq!(first.frames.next().await, Some(data(3)));
+    assert_eq!(second.frames.next().await, Some(data(3)));
+}

@@ -18,7 +18,7 @@ use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
 use crate::accounts::admission::refuse_disabled;
 use crate::delivery::Consumer;
-use crate::hub::{Hub, Publish};
+use crate::hub::{Announce, Hub};
 use crate::push::NoticePush;
 use crate::record::env::RecordEnv;
 use crate::record::{apply, past, read};
@@ -35,6 +35,12 @@ pub struct Notices {
     numbers: SequenceNumbers,
     num_notices: u64,
     num_failures: u64,
+}
+
+/// A record as it was, looked up when somebody asks.
+enum Past {
+    Unknown,
+    Known(Option<Box<Record>>),
 }
 
 impl Notices {
@@ -64,12 +70,40 @@ impl Notices {
         let candidates = self
             .subscriptions
             .candidates(name, &record.database, event.position);
+        let mut past = Past::Unknown;
         for candidate in candidates {
-            if self.concerns(&candidate, &record).await? {
+            let concerns = self.concerns(&candidate, &record).await?
+                || match self.look_back(id, event, &mut past).await? {
+                    Some(before) => self.concerns(&candidate, before).await?,
+                    None => false,
+                };
+            if concerns {
                 self.publish(candidate, number).await?;
             }
         }
         Ok(())
+    }
+
+    /// Returns the record as it was before the event, if that may be something else: by an update
+    /// it leaves the results that it was in.
+    async fn look_back<'a>(
+        &self,
+        id: &RecordId,
+        event: &Event,
+        past: &'a mut Past,
+    ) -> Result<Option<&'a Record>, ApiError> {
+        let is_first = matches!(event.body, EventBody::RecordCreated(_));
+        if is_first || matches!(event.body, EventBody::RecordDeleted(_)) {
+            return Ok(None);
+        }
+        if matches!(past, Past::Unknown) {
+            let before = past::record_at(&self.env, id, event.position - 1).await?;
+            *past = Past::Known(before.map(Box::new));
+        }
+        match past {
+            Past::Known(before) => Ok(before.as_deref()),
+            Past::Unknown => Ok(None),
+        }
     }
 
     /// Returns the record as the event left it; as it was before when it is deleted.
@@ -141,11 +175,11 @@ impl Notices {
 
     async fn publish(&mut self, candidate: Candidate, number: u64) -> Result<(), ApiError> {
         self.push.notify(&candidate.device, &candidate.id, number);
-        let channels = vec![format!("_sub_{}", candidate.device)];
-        let notice = json!({"seq-num": number, "subscription-id": candidate.id});
-        let publish = Publish::new(channels, &notice);
-        let publish = publish.map_err(|error| ApiError::unexpected(error.to_string()))?;
-        let published = self.hub.send(publish).await;
+        let channel = format!("_sub_{}", candidate.device);
+        let notice = json!({"seq-num": number, "subscription-id": &candidate.id});
+        let announce = Announce::new(channel, candidate.id, &notice);
+        let announce = announce.map_err(|error| ApiError::unexpected(error.to_string()))?;
+        let published = self.hub.send(announce).await;
         published.map_err(|_| ApiError::overloaded("the hub"))?;
         self.num_notices += 1;
         Ok(())

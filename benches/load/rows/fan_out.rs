@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::compare::{OurPart, Sums};
 use crate::drive::Outcome;
@@ -10,14 +11,51 @@ use crate::report::{Aim, Report};
 use crate::rig::{Loaded, Rig};
 use crate::websocket::WebSocket;
 
-const SUBSCRIBERS: usize = 64;
-/// Messages that are sent before the first of them must have arrived; less than any queue holds.
-const BURST: usize = 8;
+/// A row: how many subscribe, and what part of the bare server's rate is the aim.
+struct Row {
+    subscribers: usize,
+    aim: f64,
+    /// Messages that are sent before the first of them must have arrived; less than any queue
+    /// holds.
+    burst: usize,
+}
+
+const ROWS: [Row; 3] = [
+    Row {
+        subscribers: 10,
+        aim: 0.40,
+        burst: 256,
+    },
+    Row {
+        subscribers: 100,
+        aim: 0.39,
+        burst: 64,
+    },
+    Row {
+        subscribers: 1000,
+        aim: 0.43,
+        burst: 16,
+    },
+];
 
 pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
+    raise_limit();
     let loaded = rig.fresh_server().await;
-    let mut ours = Channel::on_ours(&loaded).await;
-    let mut bare = Channel::on_bare(rig).await;
+    for row in &ROWS {
+        run_row(rig, report, &loaded, row).await;
+    }
+}
+
+/// Every subscriber is an open file here, too.
+fn raise_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("a limit may be raised to the hard one");
+}
+
+async fn run_row(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, row: &Row) {
+    let mut ours = Channel::on_ours(loaded, row).await;
+    let mut bare = Channel::on_bare(rig, row).await;
     let mut sums = Sums::default();
     for round in 0..=rig.options.rounds() {
         let cpu_before = loaded.server.cpu_seconds();
@@ -39,8 +77,12 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
             );
         }
     }
-    let name = format!("pub/sub, 1 to {SUBSCRIBERS}");
-    report.rate(&name, "no: at most once", Aim::default(), &sums.finish(1));
+    let name = format!("pub/sub, 1 to {}", row.subscribers);
+    let aim = Aim {
+        min_ratio: Some(row.aim),
+        ..Aim::default()
+    };
+    report.rate(&name, "no: at most once", aim, &sums.finish(1));
 }
 
 /// One publisher and its subscribers.
@@ -48,10 +90,11 @@ struct Channel {
     publisher: WebSocket,
     subscribers: Vec<WebSocket>,
     frame: String,
+    burst: usize,
 }
 
 impl Channel {
-    async fn on_ours(loaded: &Loaded) -> Self {
+    async fn on_ours(loaded: &Loaded, row: &Row) -> Self {
         let target = format!("/pubsub?api_key={}", loaded.session.api_key);
         let connect = || async {
             WebSocket::connect(loaded.server.addr, &target)
@@ -59,11 +102,11 @@ impl Channel {
                 .unwrap()
         };
         let mut subscribers = Vec::new();
-        for number in 0..SUBSCRIBERS {
+        for number in 0..row.subscribers {
             let mut socket = connect().await;
             // Nobody says when a subscription has begun, but frames are taken in order.
             let probe = format!("probe-{number}");
-            for channel in [&probe, "load"] {
+            for channel in [&*probe, "load"] {
                 socket
                     .send(&format!(r#"{{"action":"sub","channel":"{channel}"}}"#), 1)
                     .await
@@ -78,20 +121,22 @@ impl Channel {
             publisher: connect().await,
             subscribers,
             frame: frame("\"action\":\"pub\","),
+            burst: row.burst,
         }
     }
 
-    async fn on_bare(rig: &Rig<'_>) -> Self {
+    async fn on_bare(rig: &Rig<'_>, row: &Row) -> Self {
         let connect =
             |target| async move { WebSocket::connect(rig.bare.addr, target).await.unwrap() };
         let mut subscribers = Vec::new();
-        for _ in 0..SUBSCRIBERS {
+        for _ in 0..row.subscribers {
             subscribers.push(connect("/pubsub").await);
         }
         Self {
             publisher: connect("/pubsub?publish").await,
             subscribers,
             frame: frame(""),
+            burst: row.burst,
         }
     }
 
@@ -102,17 +147,18 @@ impl Channel {
         while start.elapsed() < rig.options.round_time() {
             let begun = Instant::now();
             self.publisher
-                .send(&self.frame, BURST)
+                .send(&self.frame, self.burst)
                 .await
                 .expect("the server reads");
-            let received = join_all(self.subscribers.iter_mut().map(|s| s.receive(BURST))).await;
+            let received =
+                join_all(self.subscribers.iter_mut().map(|s| s.receive(self.burst))).await;
             for text in received {
                 let text = text.expect("the server sends");
                 outcome.failures += u64::from(memchr::memmem::find(&text, b"forty").is_none());
             }
             let us = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
             outcome.latencies_us.push(us);
-            outcome.requests += (BURST * SUBSCRIBERS) as u64;
+            outcome.requests += (self.burst * self.subscribers.len()) as u64;
         }
         outcome.elapsed = start.elapsed();
         outcome

@@ -38,7 +38,7 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     if rig.options.wants("disk") {
         disk::run(rig, report).await;
     }
-    if rig.options.wants("fanout") {
+    if rig.options.wants("pubsub") {
         fan_out::run(rig, report).await;
     }
     if rig.options.wants("plugin") {
