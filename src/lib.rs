@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod ops;
 pub mod parts;
 pub mod plugin;
+pub mod process;
 pub mod projection;
 pub mod push;
 pub mod services;

@@ -6,14 +6,14 @@ use std::process::{Output, Stdio};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
+use crate::process::ProcessGroup;
 
 /// How much of what a process says to its standard error is logged.
 const MAX_STDERR_BYTES: usize = 64 * 1024;
@@ -61,10 +61,7 @@ impl Exec {
             .env("SKYGEAR_CONFIG", &self.config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // With a group of its own, what it starts ends with it.
-            .process_group(0)
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
         if matches!(envelope.kind.as_str(), "op" | "handler" | "hook") {
             let context = envelope.context.as_ref().map_or("{}", |it| it.get());
             command.env("SKYGEAR_CONTEXT", STANDARD.encode(context));
@@ -73,8 +70,7 @@ impl Exec {
     }
 
     async fn run(&self, envelope: &Envelope) -> std::io::Result<Output> {
-        let mut child = self.command(envelope).spawn()?;
-        let _group = Group::of(&child);
+        let (mut child, _group) = ProcessGroup::start(&mut self.command(envelope))?;
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let write = async {
@@ -133,25 +129,6 @@ impl Transport for Exec {
         match self.run(envelope).await {
             Ok(output) => Answer::Given(self.outcome(envelope, &output)),
             Err(error) => Answer::Given(unreached(&format!("{}: {error}", self.program))),
-        }
-    }
-}
-
-/// A process with all that it started; ends with this.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        Self(pid.and_then(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // None may be left of it.
-            let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 }

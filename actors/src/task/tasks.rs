@@ -129,6 +129,21 @@ impl Tasks {
     }
 }
 
+/// Lets a task do what it is asked.
+fn pass_on<M>(
+    task: Result<Addr<ScheduledTask>, ApiError>,
+    message: M,
+) -> ResponseFuture<Result<TaskReport, ApiError>>
+where
+    M: Message<Result = Result<TaskReport, ApiError>> + Send + 'static,
+    ScheduledTask: Handler<M>,
+{
+    Box::pin(async move {
+        let answer = task?.send(message).await;
+        answer.unwrap_or_else(|_| Err(stopping()))
+    })
+}
+
 /// What is registered may have changed.
 #[derive(Clone, Copy, Debug)]
 struct Reconcile;
@@ -194,13 +209,7 @@ impl Handler<RunTask> for Tasks {
     type Result = ResponseFuture<Result<TaskReport, ApiError>>;
 
     fn handle(&mut self, message: RunTask, _: &mut Context<Self>) -> Self::Result {
-        let task = self.find(&message.id);
-        Box::pin(async move {
-            task?
-                .send(message)
-                .await
-                .unwrap_or_else(|_| Err(stopping()))
-        })
+        pass_on(self.find(&message.id), message)
     }
 }
 
@@ -208,12 +217,6 @@ impl Handler<PauseTask> for Tasks {
     type Result = ResponseFuture<Result<TaskReport, ApiError>>;
 
     fn handle(&mut self, message: PauseTask, _: &mut Context<Self>) -> Self::Result {
-        let task = self.find(&message.id);
-        Box::pin(async move {
-            task?
-                .send(message)
-                .await
-                .unwrap_or_else(|_| Err(stopping()))
-        })
+        pass_on(self.find(&message.id), message)
     }
 }

@@ -3,12 +3,12 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{self, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::Application;
 use crate::config::Config;
+use crate::process::ProcessGroup;
 
 /// How long a plugin may take to finish what it has, when it is to start again.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
 /// The running plugin, with all that it started; ends with this.
 pub(super) struct Child {
     process: process::Child,
-    group: Option<Pid>,
+    group: ProcessGroup,
 }
 
 impl Child {
@@ -79,19 +79,15 @@ impl Child {
     /// A sentence.
     pub(super) fn start(words: &[String], surroundings: &Surroundings) -> Result<Self, String> {
         let (program, args) = words.split_first().ok_or("no command")?;
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(args)
             .envs(surroundings.0.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("{program} cannot be run: {error}"))?;
-        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
-        Ok(Self {
-            process,
-            group: pid.and_then(Pid::from_raw),
-        })
+            .stdin(Stdio::null());
+        let started = ProcessGroup::start(&mut command);
+        let (process, group) =
+            started.map_err(|error| format!("{program} cannot be run: {error}"))?;
+        Ok(Self { process, group })
     }
 
     /// Waits for its end.
@@ -105,21 +101,8 @@ impl Child {
 
     /// Tells it to end, and ends it when it does not.
     pub(super) async fn end(mut self) {
-        self.signal(Signal::TERM);
+        self.group.ask_to_end();
         let _ = timeout(END_TIMEOUT, self.process.wait()).await;
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            // It may have ended already.
-            let _ = kill_process_group(group, signal);
-        }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which plugin has which point, and which worker gets a request.
 //!
-//! Files: `deliver` (deliveries' limits), `gate` (the port's implementation, on the callers' threads), `actor` (what comes in),
-//! `requests` (a request's way to a worker), `membership` (workers that come and go,
-//! registrations, generations), `publish` (what the others see of that), `lifecycle` (the events of a worker's and the server's start),
-//! `plugin` (one plugin's workers and queue, pure), `state` (what can be seen from outside).
+//! Files: `gate` (the port's implementation, on the callers' threads), `deliver` (deliveries'
+//! limits), `actor` (what comes in), `requests` (a request's way to a worker), `membership` (workers
+//! that come and take over), `registering` (registrations, taken or refused), `publish` (what the
+//! others see of that), `lifecycle` (the events of a worker's and the server's start), `plugin` (one
+//! plugin's workers and queue, pure), `state` (what can be seen from outside).
 
 mod actor;
 mod deliver;
@@ -12,6 +13,7 @@ mod lifecycle;
 mod membership;
 mod plugin;
 mod publish;
+mod registering;
 mod requests;
 mod state;
 

@@ -1,0 +1,158 @@
+//! Registrations: held against those of others, taken or refused, and made the ones that count.
+
+use std::sync::Arc;
+
+use actix::{Context, Handler};
+use tokio::time::Instant;
+
+use super::actor::{Phase, Plugins, notify};
+use super::plugin::{Active, Plugin, Stage, Worker};
+use crate::plugin::gate::WorkerId;
+use crate::plugin::messages::{Answer, Initialised, Notice};
+use crate::plugin::protocol::Problem;
+use crate::plugin::registration::{MAX_TIMERS, Registration, problem};
+
+impl Plugins {
+    /// Takes or refuses a registration; says whether it was taken.
+    fn initialise(&mut self, worker: WorkerId, answer: Answer, ctx: &mut Context<Self>) -> bool {
+        let Some(index) = self.homes.get(&worker).copied() else {
+            return false;
+        };
+        let registration = self.check(index, worker, answer);
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return false;
+        };
+        if plugin.worker(worker).is_none() {
+            return false;
+        }
+        let registration = match registration {
+            Ok(registration) => Arc::new(registration),
+            Err(problems) => {
+                plugin.note_refusal(&problems);
+                if let Some(known) = plugin.worker(worker) {
+                    notify(&known.address, Notice::Registered(Err(problems)));
+                }
+                return false;
+            }
+        };
+        let counts = registration.counts();
+        end_outdated(plugin, worker, &registration);
+        plugin.note_registration();
+        let Some(known) = plugin.worker_mut(worker) else {
+            return false;
+        };
+        known.stage = Stage::Initialised;
+        known.registration = Some(Arc::clone(&registration));
+        let generation = known.generation;
+        notify(&known.address, Notice::Registered(Ok(counts)));
+        if plugin.newest.is_none_or(|(newest, _)| newest <= generation) {
+            plugin.newest = Some((generation, Instant::now()));
+        }
+        let is_known = plugin
+            .active
+            .as_ref()
+            .is_some_and(|active| active.generation == generation);
+        // Before clients are served there is nobody for whom the old one should go on.
+        if is_known || self.phase != Phase::Ready {
+            self.activate(index, generation, registration, ctx);
+        }
+        true
+    }
+
+    /// Reads a registration and holds it against the other plugins' and the other workers'.
+    fn check(
+        &self,
+        index: usize,
+        worker: WorkerId,
+        answer: Answer,
+    ) -> Result<Registration, Vec<Problem>> {
+        let answer = answer.map_err(|error| vec![problem("init", "", &error.message)])?;
+        let registration = Registration::parse(&answer)?;
+        let mut problems = Vec::new();
+        let mut num_timers = registration.timers.len();
+        let others = self.plugins.iter().enumerate();
+        for (_, other) in others.filter(|(other, _)| *other != index) {
+            if let Some(active) = &other.active {
+                num_timers += active.registration.timers.len();
+                let clashes = registration.clashes(&active.registration);
+                problems.extend(clashes.map(|handler| {
+                    let message = format!("plugin {} has the path {}", other.name, handler.path);
+                    problem("handler", &handler.name, &message)
+                }));
+            }
+        }
+        if num_timers > MAX_TIMERS {
+            let message = format!("more than {MAX_TIMERS} timers, those of all plugins together");
+            problems.push(problem("timer", "", &message));
+        }
+        let plugin = self.plugins.get(index);
+        let is_here = |peer: &Worker| !peer.capacity.is_suspended;
+        if plugin.is_some_and(|plugin| differing(plugin, worker, &registration).any(is_here)) {
+            let message = "differs from the other workers' of the same generation";
+            problems.push(problem("init", "", message));
+        }
+        if problems.is_empty() {
+            Ok(registration)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Makes a registration the one that counts, and sends workers of older generations home.
+    pub(super) fn activate(
+        &mut self,
+        index: usize,
+        generation: u64,
+        registration: Arc<Registration>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(plugin) = self.plugins.get_mut(index) else {
+            return;
+        };
+        plugin.active = Some(Active::new(generation, registration));
+        for worker in &mut plugin.workers {
+            if worker.generation < generation && !worker.is_draining {
+                worker.is_draining = true;
+                let notice = Notice::Drain {
+                    reason: "deploy",
+                    reconnect: false,
+                };
+                notify(&worker.address, notice);
+            }
+        }
+        self.publish();
+        self.pump(index, ctx);
+    }
+}
+
+/// Returns the other workers of the same generation that have registered something else.
+fn differing<'a>(
+    plugin: &'a Plugin,
+    id: WorkerId,
+    registration: &'a Registration,
+) -> impl Iterator<Item = &'a Worker> {
+    let generation = plugin.worker(id).map(|worker| worker.generation);
+    plugin.workers.iter().filter(move |worker| {
+        let theirs = worker.registration.as_deref();
+        worker.id != id
+            && Some(worker.generation) == generation
+            && !worker.is_draining
+            && theirs.is_some_and(|theirs| theirs != registration)
+    })
+}
+
+/// Ends the sessions of lost workers that have registered something else: one that was started
+/// anew with other points need not wait for what it was before.
+fn end_outdated(plugin: &Plugin, id: WorkerId, registration: &Registration) {
+    for worker in differing(plugin, id, registration) {
+        notify(&worker.address, Notice::Outdated);
+    }
+}
+
+impl Handler<Initialised> for Plugins {
+    type Result = bool;
+
+    fn handle(&mut self, message: Initialised, ctx: &mut Context<Self>) -> bool {
+        self.initialise(message.worker, message.answer, ctx)
+    }
+}
