@@ -20,11 +20,23 @@ use skytrail_schema::time::Timestamp;
 
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
-use super::{OpenError, payload_of};
+use super::{OpenError, payload_of, with_headers};
 use crate::config::{ApnsAuth, ApnsSettings};
 
 /// Apple refuses more.
 const MAX_PAYLOAD: usize = 4096;
+/// The longest name under which a later notification replaces an earlier one.
+const MAX_COLLAPSE: usize = 64;
+/// What an app may say of how a notification is to be handled.
+const HEADERS: (&str, &[&str]) = (
+    "apns_headers",
+    &[
+        "apns-push-type",
+        "apns-priority",
+        "apns-expiration",
+        "apns-collapse-id",
+    ],
+);
 /// Apple takes tokens for an hour, and new ones not more often than every 20 minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(30 * 60);
 
@@ -55,6 +67,8 @@ impl Apns {
         let key_error = |why: String| OpenError::Key { service, why };
         let mut builder = client::builder()
             .http2_prior_knowledge()
+            // Apple wants connections to be kept.
+            .pool_idle_timeout(None)
             .tcp_keepalive(settings.keepalive);
         let identity = match &settings.auth {
             ApnsAuth::Certificate { pem, key, topic } => {
@@ -137,12 +151,19 @@ impl PushSender for Apns {
         };
         let content = super::encode("apns", object, MAX_PAYLOAD)?;
         let options = how(object.get("aps").unwrap_or(&Json::Null)).to_vec();
+        let options = with_headers(options, notification, HEADERS)?;
         Ok(Some(Payload { content, options }))
     }
 
     fn notice(&self, number: u64, subscription: &str) -> Payload {
         let aps = json!({"content-available": 1});
-        let options = how(&aps).to_vec();
+        let mut options = how(&aps).to_vec();
+        // Who was away needs the last one only.
+        if subscription.len() <= MAX_COLLAPSE
+            && subscription.bytes().all(|it| it.is_ascii_graphic())
+        {
+            options.push(("apns-collapse-id", subscription.to_owned()));
+        }
         let notice = json!({
             "aps": aps,
             "_skygear": {"seq-num": number, "subscription-id": subscription},

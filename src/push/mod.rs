@@ -18,6 +18,9 @@ use skytrail_schema::code::ApiError;
 
 use crate::config;
 
+/// More than any option has.
+const MAX_HEADER: usize = 256;
+
 /// Why a service cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -84,6 +87,53 @@ fn payload_of<'a>(
         }
     }
     Ok(None)
+}
+
+/// What the service is told beside what the device gets.
+type Options = Vec<(&'static str, String)>;
+
+/// Replaces and adds options by what stands in a notification under `name`, an object of texts and
+/// numbers.
+///
+/// # Errors
+/// 108 for an option that is not one of `known`, and for what no header can hold.
+fn with_headers(
+    mut options: Options,
+    notification: &Map<String, Json>,
+    (name, known): (&'static str, &[&'static str]),
+) -> Result<Options, ApiError> {
+    let refused = |what: &str| {
+        let message = format!("notification.{name}: {what}");
+        ApiError::invalid_argument(message, &["notification"])
+    };
+    let Some((_, headers)) = payload_of(notification, &[name])? else {
+        return Ok(options);
+    };
+    for (header, value) in headers {
+        let known_as = known
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(header));
+        let Some(known_as) = known_as else {
+            return Err(refused(&format!(
+                "{header} is none of {}",
+                known.join(", ")
+            )));
+        };
+        let text = match value {
+            Json::String(text) => text.clone(),
+            Json::Number(number) => number.to_string(),
+            _ => return Err(refused(&format!("{header} is neither text nor number"))),
+        };
+        let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !is_plain || text.len() > MAX_HEADER {
+            return Err(refused(&format!(
+                "{header} is not {MAX_HEADER} plain letters at most"
+            )));
+        }
+        options.retain(|(given, _)| given != known_as);
+        options.push((known_as, text));
+    }
+    Ok(options)
 }
 
 /// Encodes what a device gets.

@@ -21,7 +21,7 @@ const KEY: &str = "KEY4567890";
 
 /// What Apple knows.
 #[derive(Default)]
-struct Apple {
+pub(super) struct Apple {
     /// Tokens that lead nowhere, and since when, in milliseconds.
     gone: Mutex<BTreeMap<String, i64>>,
     /// Tokens that Apple never gave out.
@@ -110,13 +110,13 @@ impl Apple {
     }
 }
 
-fn apple() -> (Arc<Apple>, Service) {
+pub(super) fn apple() -> (Arc<Apple>, Service) {
     let apple = Arc::<Apple>::default();
     let judge = Arc::clone(&apple);
     (apple, Service::start(move |request| judge.judge(request)))
 }
 
-fn with_token(service: &Service, more: &[(&str, &str)]) -> TestServer {
+pub(super) fn with_token(service: &Service, more: &[(&str, &str)]) -> TestServer {
     let (url, key) = (service.url(), certificates::setting("team.key"));
     let mut settings = vec![
         ("APNS_ENABLE", "YES"),
@@ -152,12 +152,20 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
     await_figure(&server, "apns", "num_sent", 1);
     await_figure(&server, "apns", "num_failed", 1);
 
+    let mut urgent = hello();
+    urgent["apns_headers"] = json!({"apns-collapse-id": "den", "apns-priority": 5});
+    push_to(&anonymous, &ada, &urgent);
+    let received = service.await_answers(200, 2);
+    assert_eq!(received[1].header("apns-collapse-id"), Some("den"));
+    assert_eq!(received[1].header("apns-priority"), Some("5"));
+    assert_eq!(received[1].json(), hello()["apns"]);
+
     let by_topic = json!({"user_ids": [format!("user/{}", ada.user.as_ref().unwrap())],
         "topic": APP, "notification": {"apns": {"aps": {"content-available": 1}}}});
     anonymous.call("push:user", by_topic).result();
-    let received = service.await_answers(200, 2);
-    assert_eq!(received[1].header("apns-push-type"), Some("background"));
-    assert_eq!(received.len(), 2);
+    let received = service.await_answers(200, 3);
+    assert_eq!(received[2].header("apns-push-type"), Some("background"));
+    assert_eq!(received.len(), 3);
     // One connection carries everything, and one signature.
     assert_eq!(service.num_connections(), 1);
     let signatures: BTreeSet<_> = received
@@ -189,6 +197,54 @@ fn a_certificate_says_which_app_sends() {
     assert!(received[0].has_certificate);
     assert_eq!(received[0].header("apns-topic"), Some(APP));
     assert_eq!(received[0].header("authorization"), None);
+}
+
+/// Another team's key: Apple refuses the push, and that says nothing of the device.
+#[test]
+fn a_key_that_apple_does_not_know_costs_no_device() {
+    let (_, service) = apple();
+    let key = certificates::setting("other-team.key");
+    let server = with_token(&service, &[("APNS_TOKEN_KEY_PATH", &key)]);
+    let ada = Client::signed_up(&server, "ada");
+    let phone = register(&ada, "ios", "a1", APP);
+    push_to(&ada, &ada, &hello());
+    service.await_answers(403, 1);
+    await_figure(&server, "apns", "num_failed", 1);
+    assert!(is_known(&ada, &phone));
+    assert!(server.output().contains("InvalidProviderToken"));
+}
+
+/// Whoever cannot prove to be Apple gets nothing.
+#[test]
+fn a_service_that_nobody_vouches_for_is_not_talked_to() {
+    let (_, service) = apple();
+    let stranger = certificates::setting("nobody.pem");
+    let server = with_token(&service, &[("SSL_CERT_FILE", &stranger)]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "is_held", true);
+    assert!(service.received().is_empty());
+}
+
+#[test]
+fn a_certificate_for_no_app_is_refused_at_the_start() {
+    let (pem, key) = (
+        certificates::setting("nobody.pem"),
+        certificates::setting("nobody.key"),
+    );
+    let mut server = server(&[]);
+    server.kill();
+    server.set("APNS_ENABLE", "YES");
+    server.set("APNS_CERTIFICATE_PATH", &pem);
+    server.set("APNS_PRIVATE_KEY_PATH", &key);
+    server.set("BAIDU_ENABLE", "YES");
+    let said = server.try_restart().unwrap_err();
+    assert!(said.contains("its subject has no UID"), "{said}");
+    assert!(
+        said.contains("Baidu's push service is not supported"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -241,6 +297,19 @@ fn what_a_push_must_have_is_said() {
             "push:device",
             json!({"device_ids": ["a"], "notification": {"apns": "hello"}}),
             "notification.apns is not an object",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"],
+                "notification": {"apns": {}, "apns_headers": {"apns-topic": "x"}}}),
+            "notification.apns_headers: apns-topic is none of apns-push-type, apns-priority, \
+             apns-expiration, apns-collapse-id",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"],
+                "notification": {"apns": {}, "apns_headers": {"apns-collapse-id": "a\nb"}}}),
+            "notification.apns_headers: apns-collapse-id is not 256 plain letters at most",
         ),
         (
             "push:device",

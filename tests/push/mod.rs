@@ -5,6 +5,7 @@ mod apns;
 mod certificates;
 mod fcm;
 mod notices;
+mod plugins;
 mod service;
 mod web;
 
@@ -37,7 +38,8 @@ fn push_to(client: &Client, user: &Client, notification: &Json) {
 }
 
 /// Waits for a figure of a service.
-fn await_figure(server: &TestServer, service: &str, figure: &str, wanted: u64) {
+fn await_figure(server: &TestServer, service: &str, figure: &str, wanted: impl Into<Json>) {
+    let wanted = wanted.into();
     let master = Client::master(server);
     let mut last = Json::Null;
     let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

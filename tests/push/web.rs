@@ -196,12 +196,20 @@ fn only_the_browser_can_read_what_is_sent_to_it() {
         Some(hello()["web"].clone())
     );
     assert_eq!(Browser::new().decrypt(&received[0].body), None);
+    assert_eq!(received[0].header("ttl"), Some("2419200"));
+
+    let mut urgent = hello();
+    urgent["web_headers"] = json!({"TTL": 60, "urgency": "high"});
+    push_to(&ada, &ada, &urgent);
+    let received = service.await_answers(201, 2);
+    assert_eq!(received[1].header("ttl"), Some("60"));
+    assert_eq!(received[1].header("urgency"), Some("high"));
 
     // As much as fits, and a byte more.
     let filled = |size: usize| json!({"web": {"t": "x".repeat(size - 8)}});
     push_to(&ada, &ada, &filled(3993));
-    let received = service.await_answers(201, 2);
-    assert_eq!(received[1].body.len(), 4096);
+    let received = service.await_answers(201, 3);
+    assert_eq!(received[2].body.len(), 4096);
     let too_big = json!({"device_ids": [device], "notification": filled(3994)});
     let refused = ada.call("push:device", too_big);
     assert_eq!(refused.code(), 108, "{:?}", refused.json());
@@ -213,7 +221,7 @@ fn only_the_browser_can_read_what_is_sent_to_it() {
     server.restart();
     assert_eq!(public_key(&server), *post.key.lock());
     push_to(&ada.at(&server), &ada, &hello());
-    service.await_answers(201, 3);
+    service.await_answers(201, 4);
 }
 
 #[test]

@@ -39,6 +39,9 @@ fn every_public_function_of_the_published_client_works() {
     let server = TestServer::with(&[
         ("PLUGINS", "TEST"),
         ("CUSTOM_TOKEN_SECRET", CUSTOM_TOKEN_SECRET),
+        // A push service, of which nobody here has a device.
+        ("WEBPUSH_ENABLE", "YES"),
+        ("WEBPUSH_SUBJECT", "mailto:ops@example.com"),
     ]);
     let _plugin = plugin::serve(&server);
     let mut restarting = TestServer::with(&[("HOST", &lasting_address())]);

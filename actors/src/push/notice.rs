@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use skytrail_schema::id::DeviceId;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 
 use super::front::Push;
@@ -41,7 +41,8 @@ impl NoticePush {
             subscription: subscription.to_owned(),
             number,
         };
-        if sender.try_send(notice).is_err() {
+        // Nobody takes any when the server stops.
+        if let Err(TrySendError::Full(_)) = sender.try_send(notice) {
             tracing::warn!(%device, "a notice is not pushed: too many wait");
         }
     }

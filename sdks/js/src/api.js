@@ -101,6 +101,18 @@ export class Api {
     await this.request('pubsub:publish', { channels: [channels].flat(), data });
   }
 
+  /** Sends a notification to all devices of users, or to those with a topic. */
+  async pushToUsers(users, notification, { topic } = {}) {
+    await this.request('push:user', { user_ids: [users].flat(), notification, topic });
+  }
+
+  /** As `pushToUsers`, for devices. Returns the ids of those that there are. */
+  async pushToDevices(devices, notification, { topic } = {}) {
+    const payload = { device_ids: [devices].flat(), notification, topic };
+    const slots = await this.#slots('push:device', payload);
+    return slots.filter((slot) => errorOf(slot) === null).map((slot) => slot._id);
+  }
+
   async #slots(action, payload) {
     return list((await this.request(action, payload)).result);
   }

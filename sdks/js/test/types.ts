@@ -40,6 +40,9 @@ plugin.every('@hourly', () => {}, { name: 'tick' });
 plugin.provides('auth', 'x', { login: async ({ auth_data }) => ({ principal_id: auth_data.name }) });
 plugin.provides('auth', 'y', class { login() { return { principal_id: '1' }; } });
 plugin.event('server-ready', () => skygearCloud.api.publish(['a', 'b'], 1));
+plugin.op('reached', ({ args: [id] }, { api }): Promise<string[]> =>
+  api.pushToDevices(id as string, { apns: { aps: {} } }, { topic: 'com.example' })
+);
 plugin.staticAsset('/demo', () => 'assets');
 
 export async function tests() {

@@ -282,6 +282,27 @@ export class Api {
   delete(ids: readonly RecordId[], options?: BatchOptions): Promise<(ApiError | null)[]>;
   /** Publishes to a channel, or to several at once. */
   publish(channels: string | readonly string[], data: unknown): Promise<void>;
+  /** Sends a notification to all devices of users, or to those with a topic. */
+  pushToUsers(
+    users: string | readonly string[],
+    notification: Notification,
+    options?: { topic?: string }
+  ): Promise<void>;
+  /** As `pushToUsers`, for devices. Returns the ids of those that there are. */
+  pushToDevices(
+    devices: string | readonly string[],
+    notification: Notification,
+    options?: { topic?: string }
+  ): Promise<string[]>;
+}
+
+/** What each kind of device gets. */
+export interface Notification {
+  apns?: object;
+  apns_headers?: object;
+  fcm?: object;
+  web?: object;
+  web_headers?: object;
 }
 
 export type Level = 'read' | 'write';

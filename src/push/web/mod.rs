@@ -25,12 +25,15 @@ pub use hosts::Hosts;
 pub use subscription::Subscription;
 pub use vapid::VapidKey;
 
-use super::{OpenError, client, payload_of};
+use super::{OpenError, client, payload_of, with_headers};
 use crate::config::{Secret, WebPushSettings};
 use vapid::Vapid;
 
 /// How long a service keeps what a browser does not fetch: four weeks, as long as any does.
 const TIME_TO_LIVE: u32 = 28 * 24 * 60 * 60;
+
+/// What an app may say of how a notification is to be handled.
+const HEADERS: (&str, &[&str]) = ("web_headers", &["TTL", "Urgency", "Topic"]);
 
 /// See the module's overview.
 pub(super) struct WebPush {
@@ -63,6 +66,11 @@ impl WebPush {
     }
 }
 
+/// Returns how a notification is sent if nothing else is said.
+fn how() -> [(&'static str, String); 1] {
+    [("TTL", TIME_TO_LIVE.to_string())]
+}
+
 #[async_trait]
 impl PushSender for WebPush {
     fn name(&self) -> &'static str {
@@ -79,7 +87,7 @@ impl PushSender for WebPush {
         };
         Ok(Some(Payload {
             content: super::encode("web", object, encrypt::MAX_CONTENT)?,
-            options: Vec::new(),
+            options: with_headers(Vec::from(how()), notification, HEADERS)?,
         }))
     }
 
@@ -87,7 +95,7 @@ impl PushSender for WebPush {
         let notice = json!({"seq-num": number, "subscription-id": subscription});
         Payload {
             content: json!({"_skygear": notice}).to_string().into_bytes(),
-            options: Vec::new(),
+            options: Vec::from(how()),
         }
     }
 
@@ -102,14 +110,16 @@ impl PushSender for WebPush {
         let body = encrypt::encrypt(&payload.content, &subscription).map_err(refused)?;
         let now = self.clock.now();
         let authorization = self.vapid.authorization(&subscription.endpoint, now);
-        let request = self
+        let mut request = self
             .client
             .post(subscription.endpoint.clone())
             .header(AUTHORIZATION, authorization.map_err(refused)?)
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_ENCODING, "aes128gcm")
-            .header("TTL", TIME_TO_LIVE)
             .body(body);
+        for (name, value) in &payload.options {
+            request = request.header(*name, value);
+        }
         // Each browser's service is one of many: none holds back the others.
         let asked = client::ask(request, now).await;
         let answer = asked.map_err(|why| client::unreachable(why, false))?;

@@ -7,9 +7,6 @@ const { application, person, record, skygear, unique } = require('./world');
 
 const group = new Group('devices');
 const { ErrorCodes } = skygear;
-// There is no sender in the tests' server.
-const NO_SENDER = 10003;
-
 const ada = once(() => person('ada'));
 
 group.check('a device is registered and known again', async () => {
@@ -102,13 +99,18 @@ group.check('a change of a record reaches the device that asked for it', async (
   app.pubsub._pubsub.close();
 });
 
-group.check('pushing without a sender is refused', async () => {
+group.check('users and devices are pushed to', async () => {
   const app = await ada();
   const notification = { apns: { aps: { alert: 'hi' } }, gcm: { notification: { title: 'hi' } } };
-  const me = app.auth.currentUser._id;
-  await refused(NO_SENDER, app.push.sendToUser(me, notification));
-  await refused(NO_SENDER, app.push.sendToUser([me], notification, 'topic'));
-  await refused(NO_SENDER, app.push.sendToDevice(app.push.deviceID, notification));
+  const me = app.auth.currentUser;
+  const device = app.push.deviceID;
+  const answer = await app.push.sendToUser(me._id, notification);
+  assert.deepEqual(answer.result ?? answer, [{ _id: me._id }]);
+  await app.push.sendToUser([me], notification, 'topic');
+  const there = await app.push.sendToDevice(device, notification);
+  assert.deepEqual(there.result ?? there, [{ _id: device }]);
+  const forgotten = await app.push.sendToDevice(['forgotten', device], notification);
+  assert.equal((forgotten.result ?? forgotten)[0].code, ErrorCodes.ResourceNotFound);
 });
 
 module.exports = group;

@@ -170,6 +170,24 @@ class Api:
         names = [channels] if isinstance(channels, str) else list(channels)
         await self.request("pubsub:publish", {"channels": names, "data": data})
 
+    async def push_to_users(
+        self, users: Iterable[str], notification: JsonObject, *, topic: str | None = None
+    ) -> None:
+        """Sends a notification to all devices of users, or to those with a topic.
+
+        `{"apns": {"aps": {"alert": "hi"}}, "fcm": {…}, "web": {…}}`: what each kind of device gets.
+        """
+        payload = {"user_ids": list(users), "notification": notification, "topic": topic}
+        await self.request("push:user", payload)
+
+    async def push_to_devices(
+        self, devices: Iterable[str], notification: JsonObject, *, topic: str | None = None
+    ) -> list[str]:
+        """As `push_to_users`, for devices. Returns the ids of those that there are."""
+        payload = {"device_ids": list(devices), "notification": notification, "topic": topic}
+        slots = _slots(await self.request("push:device", payload))
+        return [slot["_id"] for slot in slots if _error(slot) is None]
+
 
 def _slots(answer: JsonObject) -> list[JsonObject]:
     result = answer.get("result")

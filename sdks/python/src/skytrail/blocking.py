@@ -59,6 +59,18 @@ class BlockingApi:
         """Publishes to a channel, or to several at once."""
         self._wait(self._api.publish(channels, data))
 
+    def push_to_users(
+        self, users: Iterable[str], notification: JsonObject, *, topic: str | None = None
+    ) -> None:
+        """Sends a notification to all devices of users, or to those with a topic."""
+        self._wait(self._api.push_to_users(users, notification, topic=topic))
+
+    def push_to_devices(
+        self, devices: Iterable[str], notification: JsonObject, *, topic: str | None = None
+    ) -> list[str]:
+        """As `push_to_users`, for devices. Returns the ids of those that there are."""
+        return self._wait(self._api.push_to_devices(devices, notification, topic=topic))
+
     def _wait(self, call: Coroutine[Any, Any, T]) -> T:
         loop = self._line.loop
         if loop is None or loop.is_closed():
