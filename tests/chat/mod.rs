@@ -1,4 +1,7 @@
-//! The chat example, run as its README says: the published SDK in node, a plugin in Python.
+//! The chat example, run as its README says: the published SDK in node and a page in browsers, with a
+//! plugin in Python.
+
+mod browser;
 
 use std::process::{Command, Stdio};
 
