@@ -123,6 +123,8 @@ actions! {
     "delivery:forget" "delivery" MASTER => delivery::forget;
     "device:register" "device" WRITE => device::register;
     "device:unregister" "device" WRITE => device::unregister;
+    "log:consumer:create" "log" MASTER => log::consumer::create;
+    "log:consumer:delete" "log" MASTER => log::consumer::delete;
     "log:read" "log" MASTER => log::read;
     "me" "" USER => auth::me;
     "plugin:list" "plugin" MASTER => plugin::list;

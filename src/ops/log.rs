@@ -30,6 +30,8 @@ pub enum LogCommand {
         /// A position such as 42, or a stream such as record/note/1, type/note, user/<id>.
         what: String,
     },
+    /// Prints events of a running server as they come, one JSON object per line, until it is ended.
+    Follow(super::log_follow::FollowCommand),
     /// Prints how much there is, and of what.
     Stat,
     /// Checks every frame, position, payload, chain link and seal.
@@ -41,6 +43,9 @@ pub enum LogCommand {
 /// # Errors
 /// A sentence that says what is wrong, with segment and offset for damage.
 pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
+    if let LogCommand::Follow(command) = command {
+        return super::log_follow::run(config, &command);
+    }
     let folder = config.data_dir.join("journal");
     if !folder.is_dir() {
         return Err(format!("no log in {}", config.data_dir.display()));
@@ -51,6 +56,7 @@ pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
     match command {
         LogCommand::Tail { events } => tail(&segments, events),
         LogCommand::Show { what } => show(&segments, &what),
+        LogCommand::Follow(_) => Ok(()),
         LogCommand::Stat => stat(&segments),
         LogCommand::Verify => verify(&segments),
     }

@@ -5,6 +5,7 @@ pub mod dev;
 pub mod history;
 pub mod index;
 pub mod log;
+pub mod log_follow;
 pub mod plugin;
 pub mod rebuild;
 pub mod remote;

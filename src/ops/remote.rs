@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value as Json};
 
 use crate::config::{Config, Keys, Secret};
@@ -89,6 +90,41 @@ impl RunningServer {
             None => Ok(answer.get_mut("result").map(Json::take).unwrap_or_default()),
             Some(error) => Err(sentence(error)),
         }
+    }
+
+    /// Begins to follow the log, behind the event of an id if there is one.
+    ///
+    /// # Errors
+    /// A sentence: no server there, or its refusal.
+    pub async fn follow(
+        &self,
+        query: &[(&str, String)],
+        last_id: Option<&str>,
+    ) -> Result<reqwest::Response, String> {
+        /// There is something to hear every few seconds; it goes on for as long as somebody wants it.
+        const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        let pairs = query.iter();
+        let pairs: Vec<String> = pairs
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+            .collect();
+        let url = format!("{}/log/follow?{}", self.base_url, pairs.join("&"));
+        let mut request = self.client.get(url).timeout(EVER);
+        if let Some(id) = last_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
+        let response = request.send().await;
+        let response =
+            response.map_err(|error| format!("{}: {}", self.base_url, innermost(&error)))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let bytes = response.bytes().await.unwrap_or_default();
+        let said: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+        Err(said.get("error").map_or_else(
+            || format!("{}: not an answer of a Skytrail server", self.base_url),
+            sentence,
+        ))
     }
 
     /// Returns what `/_/health` shows.

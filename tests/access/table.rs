@@ -84,6 +84,8 @@ const ROWS: &[(&str, &str)] = &[
     ("delivery:resend", "K M K M M M . ."),
     ("delivery:drop", "K M K M M M . ."),
     ("delivery:forget", "K M K M M M . ."),
+    ("log:consumer:create", "K M K M M M . ."),
+    ("log:consumer:delete", "K M K M M M . ."),
     ("log:read", "K M K M M M . ."),
     ("plugin:list", "K M K M M M . ."),
     ("plugin:calls", "K M K M M M . ."),

@@ -258,3 +258,64 @@ fn only_the_master_key_follows_and_what_makes_no_sense_is_refused() {
         assert!(matches!(socket.receive(PATIENCE), Incoming::Closed));
     }
 }
+
+#[test]
+fn the_command_line_follows_and_goes_on_after_a_kill() {
+    let address = lasting_address();
+    let mut server = TestServer::with(&[("HOST", &address)]);
+    let master = Client::master(&server);
+    master.save("note/0", json!({}));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().env("DATA_DIR", server.data_dir());
+    command.args([
+        "--host",
+        &address,
+        "--set",
+        &format!("MASTER_KEY={MASTER_KEY}"),
+    ]);
+    command.args([
+        "log",
+        "follow",
+        "--record-types",
+        "note",
+        "--kinds",
+        "record",
+        "--from",
+        "1",
+    ]);
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.stdout.take().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        use std::io::BufRead as _;
+        for line in std::io::BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+        {
+            let _ = sender.send(line);
+        }
+    });
+    for number in 0..3 {
+        let event: Json = serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
+        assert_eq!(event["stream"], format!("record/note/{number}"));
+        if number == 1 {
+            server.restart();
+        }
+        master.save(&format!("note/{}", number + 1), json!({}));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let refused = server.skytrail(&[
+        "--host",
+        &address,
+        "--set",
+        "MASTER_KEY=wrong",
+        "log",
+        "follow",
+    ]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("103"), "{said}");
+}

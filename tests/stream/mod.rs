@@ -1,7 +1,11 @@
 //! The log as an event store for other programs.
 
+mod consumers;
 mod following;
+mod killed;
 mod reading;
+mod search_index;
+mod worker;
 
 use serde_json::{Value as Json, json};
 

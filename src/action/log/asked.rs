@@ -99,11 +99,32 @@ pub(crate) async fn follower(
     reader: &Arc<EventReader>,
     body: &Map<String, Json>,
 ) -> Result<Follower, ApiError> {
-    let position = match start(body)? {
-        Some(start) => start.first(reader).await? - 1,
-        None => reader.head(),
-    };
+    let position = behind(reader, body).await?;
     follower_behind(reader, body, position)
+}
+
+/// Returns the position behind which a body wants to begin, the log's end if it does not say.
+///
+/// # Errors
+/// As [`start`]; 108 for a place beyond the log's end.
+pub(crate) async fn behind(
+    reader: &EventReader,
+    body: &Map<String, Json>,
+) -> Result<u64, ApiError> {
+    match start(body)? {
+        Some(start) => within(reader, start.first(reader).await?.saturating_sub(1)),
+        None => Ok(reader.head()),
+    }
+}
+
+fn within(reader: &EventReader, position: u64) -> Result<u64, ApiError> {
+    let head = reader.head();
+    if position > head {
+        // It was never given, or the log was put back to an earlier state.
+        let message = format!("the log ends at {head}");
+        return Err(ApiError::invalid_argument(message, &["from"]));
+    }
+    Ok(position)
 }
 
 /// As [`follower`], behind a position that is known.
@@ -115,12 +136,7 @@ pub(crate) fn follower_behind(
     body: &Map<String, Json>,
     position: u64,
 ) -> Result<Follower, ApiError> {
-    let head = reader.head();
-    if position > head {
-        // It was never given: the log was put back to an earlier state.
-        let message = format!("the log ends at {head}");
-        return Err(ApiError::invalid_argument(message, &["from"]));
-    }
+    let position = within(reader, position)?;
     Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
 }
 

@@ -1,6 +1,7 @@
-//! `log:read`
+//! `log:read`; `consumer`: those who are told of the log by name.
 
 pub(crate) mod asked;
+pub(super) mod consumer;
 
 use serde_json::json;
 use serde_json::value::RawValue;

@@ -4,6 +4,7 @@
 //! socket is JSON, an object with a `type` each. Whoever breaks these rules hears of it in an
 //! `error`, and the socket ends.
 
+mod consume;
 mod follow;
 mod line;
 
@@ -57,7 +58,8 @@ async fn begin(
 ) -> Result<(), ApiError> {
     match kind_of(message) {
         "follow" => follow::run(services, line, message).await,
-        other => Err(unknown(other, "follow")),
+        "consume" => consume::run(services, line, message).await,
+        other => Err(unknown(other, "follow or consume")),
     }
 }
 

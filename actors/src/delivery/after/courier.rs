@@ -12,9 +12,9 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::errand::Errand;
-use super::ledger::Standing;
+use super::ledger::{LogOptions, Standing};
 use super::messages::{Command, ConsumerState, Order};
-use super::parts::CourierParts;
+use super::parts::{CourierParts, LogSide, Recipient};
 
 /// How many commands may wait.
 const MAILBOX: usize = 256;
@@ -38,7 +38,8 @@ pub(super) struct Shown {
 pub(super) struct CourierHandle {
     address: Addr<Courier>,
     commands: mpsc::Sender<Command>,
-    pub(super) shown: Arc<Shown>,
+    shown: Arc<Shown>,
+    recipient: Recipient,
     /// The hooks that it has promised to bring, as they are remembered.
     promised: watch::Receiver<Arc<BTreeSet<String>>>,
 }
@@ -53,6 +54,7 @@ impl CourierHandle {
         let (commands, orders) = mpsc::channel(MAILBOX);
         let (promises, promised) = watch::channel(Arc::default());
         let shown = Arc::new(Shown::default());
+        let recipient = parts.recipient.clone();
         let errand = Errand::new(parts, standing, orders, (promises, Arc::clone(&shown)));
         let sender = commands.clone();
         let address = Courier::start_in_arbiter(arbiter, |_| Courier {
@@ -63,8 +65,25 @@ impl CourierHandle {
             address,
             commands,
             shown,
+            recipient,
             promised,
         }
+    }
+
+    pub(super) fn state(&self) -> ConsumerState {
+        self.shown.state.lock().clone()
+    }
+
+    /// Returns what there is of a consumer of the log.
+    pub(super) fn log(&self) -> Option<&LogSide> {
+        match &self.recipient {
+            Recipient::Plugin => None,
+            Recipient::Log(side) => Some(side),
+        }
+    }
+
+    pub(super) fn options(&self) -> Option<&LogOptions> {
+        self.log().map(|side| &side.options)
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -3,12 +3,14 @@
 //! Everything it waits for comes together in one place ([`Errand::await_something`]), so nothing
 //! here runs side by side but the attempts themselves. Files: `read` (the registration, and pages
 //! of the log), `attempt` (one delivery, from its content to what follows from its end), `orders`
-//! (what people want), `keep` (what is kept durably).
+//! (what people want), `keep` (what is kept durably), `wanted` (what
+//! events call for).
 
 mod attempt;
 mod keep;
 mod orders;
 mod read;
+mod wanted;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use super::attendance::{Answer, Attendance};
 use super::courier::Shown;
 use super::ledger::Standing;
 use super::messages::{Command, ConsumerState};
-use super::parts::CourierParts;
+use super::parts::{CourierParts, Recipient};
 use super::schedule::{Moment, Schedule};
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::{Points, Presence, WorkerId};
@@ -91,13 +93,16 @@ impl Errand {
         commands: mpsc::Receiver<Command>,
         (promises, shown): (Promises, Arc<Shown>),
     ) -> Self {
-        let changes = parts.env.plugins.changes();
+        let changes = match &parts.recipient {
+            Recipient::Plugin => parts.env.plugins.changes(),
+            Recipient::Log(side) => side.desk.changes(),
+        };
         let is_new = standing.is_none();
         let mut standing = standing.unwrap_or_default();
         let head = parts.env.log.head();
         if standing.cursor.clamp(head) {
-            let (plugin, head) = (&parts.plugin, head);
-            tracing::warn!(%plugin, head, "the log ends before the consumer's cursor");
+            let consumer = &parts.name;
+            tracing::warn!(%consumer, head, "the log ends before the consumer's cursor");
         }
         let cursor = std::mem::take(&mut standing.cursor);
         Self {
@@ -135,7 +140,7 @@ impl Errand {
         // The registration may have come before the courier.
         self.changes.mark_changed();
         loop {
-            self.look_at_plugin().await;
+            self.look_around().await;
             self.read_page().await;
             self.turn_away();
             self.start_attempts();
@@ -219,7 +224,7 @@ impl Errand {
         let guests = self.guests.iter_mut();
         for (_, guest) in guests.filter(|(position, _)| is_idle(**position)) {
             if let Some(answer) = guest.answer.take() {
-                let _ = answer.send(Err(unavailable(&self.parts.plugin, why)));
+                let _ = answer.send(Err(unavailable(&self.parts.name, why)));
             }
         }
     }
@@ -240,8 +245,10 @@ impl Errand {
             "running"
         };
         ConsumerState {
-            name: Arc::clone(&self.parts.plugin),
+            name: Arc::clone(&self.parts.name),
+            kind: self.parts.recipient.kind(),
             state,
+            workers: self.presence.num_workers,
             reason: self.standing.paused.clone(),
             position,
             lag: self.parts.env.log.head().saturating_sub(position),
@@ -272,7 +279,7 @@ impl Errand {
     }
 
     fn unreadable(&mut self, error: &ApiError) {
-        tracing::warn!(plugin = %self.parts.plugin, %error, "deliveries pause");
+        tracing::warn!(consumer = %self.parts.name, %error, "deliveries pause");
         self.not_before = Some(Instant::now() + PAUSE);
     }
 }

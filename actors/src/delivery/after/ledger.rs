@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use skytrail_schema::event::EventFilter;
 use skytrail_schema::time::Timestamp;
 
 use super::cursor::Cursor;
@@ -28,6 +29,34 @@ pub struct Standing {
     /// Deliveries that were skipped by policy, ever.
     #[serde(default)]
     pub num_skipped: u64,
+    /// What a consumer of the log is told; `None` for a plugin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogOptions>,
+}
+
+impl Standing {
+    /// Returns what becomes of a consumer whose cursor is lost: nothing is delivered before somebody
+    /// has said from where on.
+    pub(super) fn lost(head: u64) -> Self {
+        let reason = "its position was lost: rewind it to where it should go on, then resume";
+        Self {
+            cursor: Cursor::at(head),
+            paused: Some(reason.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a consumer of the log is told, and how. Given when it is made, and never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOptions {
+    /// Which events.
+    #[serde(default)]
+    pub filter: EventFilter,
+    /// After so many attempts an event is a dead letter.
+    pub max_attempts: u32,
+    /// How long a worker may take for an event.
+    pub timeout_ms: u64,
 }
 
 /// A delivery that was given up.

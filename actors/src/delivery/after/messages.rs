@@ -46,8 +46,12 @@ pub enum Order {
 /// What a consumer says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConsumerState {
-    /// The plugin.
+    /// The plugin, or `log/` and the name of a consumer of the log.
     pub name: Arc<str>,
+    /// `plugin` or `log`.
+    pub kind: &'static str,
+    /// How many workers serve.
+    pub workers: usize,
     /// `running`, `paused`, `away` (no worker), `unknown` (it has not registered since the start).
     pub state: &'static str,
     /// Why it is paused.

@@ -11,6 +11,10 @@
 //!    becomes a dead letter.
 //! 4. What a plugin has had is its cursor (`cursor`), kept once a second in the ledger, a port.
 //!
+//! Other programs may be consumers, too, of the log itself (`named`): theirs is the same courier,
+//! which gives events to workers at a desk (`desk`; `roster`, pure, says to whom) instead of asking a
+//! plugin.
+//!
 //! Who waits for synchronous hooks is told of their first attempt (`attendance`). An error then is
 //! final; a lost worker is not, and the delivery goes on without him. All hooks are told of every
 //! event: one that fails keeps none of the others from it.
@@ -19,17 +23,22 @@ mod attendance;
 mod content;
 mod courier;
 mod cursor;
+mod desk;
 mod errand;
 mod ledger;
 mod messages;
+mod named;
 mod occasion;
 mod office;
 mod parts;
+mod roster;
 mod schedule;
 
 pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};
-pub use ledger::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, Standing};
+pub use desk::{Answer, HandedOut, LogWorker};
+pub use ledger::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, LogOptions, Standing};
 pub use messages::{ConsumerState, Order, Target};
+pub use named::LOG_PREFIX;
 pub use office::AfterHooks;
 pub use parts::DeliverySettings;

@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use super::attendance::{Attendance, Attendances, Attending, Originals, Place, Row};
 use super::courier::CourierHandle;
-use super::ledger::{DeadLetter, Kept, Ledger, LetterId, Standing};
+use super::ledger::{DeadLetter, Entry, Kept, Ledger, LetterId, Standing};
 use super::messages::{Command, ConsumerState, Order};
+use super::named::LOG_PREFIX;
 use super::occasion;
-use super::parts::{CourierParts, DeliverySettings};
+use super::parts::{CourierParts, DeliverySettings, Recipient};
 use crate::context::RequestContext;
 use crate::log::Recent;
 use crate::plugin::Hook;
@@ -45,6 +46,8 @@ struct Inner {
     couriers: Mutex<HashMap<Arc<str>, CourierHandle>>,
     office: RwLock<Option<Arc<Office>>>,
     ending: CancellationToken,
+    /// Held while a consumer of the log is made or ended.
+    founding: tokio::sync::Mutex<()>,
 }
 
 /// What there is once deliveries have begun.
@@ -82,7 +85,9 @@ impl AfterHooks {
             is_lost,
         } = ledger.load().await?;
         let head = env.log.head();
-        consumers.extend(damaged.into_iter().map(|name| (name, lost(head))));
+        // A consumer of the log is nothing without what it is told: it has to be made anew.
+        let damaged = damaged.into_iter().filter(|it| !it.starts_with(LOG_PREFIX));
+        consumers.extend(damaged.map(|name| (name, Standing::lost(head))));
         let changes = env.plugins.changes();
         let names: Vec<Arc<str>> = consumers.keys().map(|name| name.as_str().into()).collect();
         let office = Office {
@@ -120,25 +125,35 @@ impl AfterHooks {
         }
     }
 
-    /// Returns a plugin's courier; starts it when there is none, or when it was lost.
-    fn courier(&self, plugin: &Arc<str>) -> Option<CourierHandle> {
+    /// Returns a consumer's courier; starts it when there is none, or when it was lost.
+    pub(super) fn courier(&self, name: &Arc<str>) -> Option<CourierHandle> {
         let office = self.office()?;
         let mut couriers = self.inner.couriers.lock();
-        if let Some(courier) = couriers.get(plugin).filter(|courier| courier.is_alive()) {
+        if let Some(courier) = couriers.get(name).filter(|courier| courier.is_alive()) {
             return Some(courier.clone());
         }
-        let standing = office.kept.lock().remove(&**plugin);
-        let standing = standing.or_else(|| office.lost_at.map(lost));
+        let standing = office.kept.lock().remove(&**name);
+        let log = standing.as_ref().and_then(|it| it.log.clone());
+        let is_plugin = log.is_none();
+        if is_plugin && name.starts_with(LOG_PREFIX) {
+            return None;
+        }
+        let standing = standing.or_else(|| office.lost_at.map(Standing::lost));
+        let mut settings = office.settings;
+        settings.max_attempts = log
+            .as_ref()
+            .map_or(settings.max_attempts, |it| it.max_attempts);
         let parts = CourierParts {
-            plugin: Arc::clone(plugin),
+            name: Arc::clone(name),
+            recipient: Recipient::of(log),
             env: office.env.clone(),
             ledger: Arc::clone(&office.ledger),
             attendances: Arc::clone(&self.inner.attendances),
             recent: Arc::clone(&self.inner.recent),
-            settings: office.settings,
+            settings,
         };
         let courier = CourierHandle::start(parts, standing, &office.arbiter);
-        couriers.insert(Arc::clone(plugin), courier.clone());
+        couriers.insert(Arc::clone(name), courier.clone());
         Some(courier)
     }
 
@@ -253,11 +268,13 @@ impl AfterHooks {
 
     /// Returns what all consumers say of themselves, by name.
     pub fn states(&self) -> Vec<ConsumerState> {
+        let head = self.office().map(|office| office.env.log.head());
         let couriers = self.inner.couriers.lock();
-        let mut states: Vec<ConsumerState> = couriers
-            .values()
-            .map(|courier| courier.shown.state.lock().clone())
-            .collect();
+        let mut states: Vec<ConsumerState> = couriers.values().map(CourierHandle::state).collect();
+        for state in &mut states {
+            // What was committed since a courier last said something is news to it.
+            state.lag = head.map_or(state.lag, |head| head.saturating_sub(state.position));
+        }
         states.sort_by(|one, other| one.name.cmp(&other.name));
         states
     }
@@ -280,14 +297,51 @@ impl AfterHooks {
         let Some(office) = self.office() else {
             return Ok(());
         };
-        if office.env.plugins.presence(consumer).is_registered {
-            let message = "the plugin is here; a consumer is forgotten once its plugin is gone";
-            return Err(ApiError::invalid_argument(message, &["consumer"]));
+        let refuse = |message| Err(ApiError::invalid_argument(message, &["consumer"]));
+        if courier
+            .log()
+            .is_some_and(|side| side.desk.presence().num_workers > 0)
+        {
+            return refuse("it has workers; a consumer is forgotten once they are gone");
         }
+        if courier.log().is_some() {
+            return self.end_consumer(consumer, &courier).await;
+        }
+        if office.env.plugins.presence(consumer).is_registered {
+            return refuse("the plugin is here; a consumer is forgotten once its plugin is gone");
+        }
+        self.dismiss(consumer, &courier).await
+    }
+
+    /// Lets a courier end, and forgets what is kept of its consumer.
+    pub(super) async fn dismiss(
+        &self,
+        consumer: &str,
+        courier: &CourierHandle,
+    ) -> Result<(), ApiError> {
         courier.close().await;
         self.inner.couriers.lock().remove(consumer);
+        let Some(office) = self.office() else {
+            return Ok(());
+        };
         let forgotten = office.ledger.forget(consumer).await;
         forgotten.map_err(|error| ApiError::unexpected(error.to_string()))
+    }
+
+    pub(super) async fn founding(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.founding.lock().await
+    }
+
+    /// Keeps a consumer that is to have a courier.
+    pub(super) async fn found(&self, name: &str, entry: &Entry) -> Result<(), ApiError> {
+        let Some(office) = self.office() else {
+            return Ok(());
+        };
+        let kept = office.ledger.save(name, entry).await;
+        kept.map_err(|error| ApiError::unexpected(error.to_string()))?;
+        let standing = entry.standing.clone();
+        office.kept.lock().insert(name.to_owned(), standing);
+        Ok(())
     }
 
     /// Lists a consumer's dead letters in the log's order, those behind `after`.
@@ -309,7 +363,7 @@ impl AfterHooks {
         listed.map_err(|error| ApiError::unexpected(error.to_string()))
     }
 
-    fn find(&self, consumer: &str) -> Result<CourierHandle, ApiError> {
+    pub(super) fn find(&self, consumer: &str) -> Result<CourierHandle, ApiError> {
         let couriers = self.inner.couriers.lock();
         let found = couriers.get(consumer).cloned();
         found.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "no such consumer"))
@@ -329,18 +383,6 @@ impl AfterHooks {
         *self.inner.office.write() = None;
         let couriers: Vec<_> = self.inner.couriers.lock().drain().map(|it| it.1).collect();
         futures_util::future::join_all(couriers.iter().map(CourierHandle::close)).await;
-    }
-}
-
-/// Returns what becomes of a consumer whose cursor is lost: nothing is delivered before somebody has
-/// said from where on.
-fn lost(head: u64) -> Standing {
-    Standing {
-        cursor: super::Cursor::at(head),
-        paused: Some(
-            "its position was lost: rewind it to where it should go on, then resume".to_owned(),
-        ),
-        ..Standing::default()
     }
 }
 

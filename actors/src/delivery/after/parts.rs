@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attendance::Attendances;
-use super::ledger::Ledger;
+use super::desk::Desk;
+use super::ledger::{Ledger, LogOptions};
 use crate::log::Recent;
 use crate::record::env::RecordEnv;
 
@@ -29,11 +30,48 @@ impl Default for DeliverySettings {
 /// What every courier works with.
 #[derive(Clone)]
 pub(super) struct CourierParts {
-    /// The plugin.
-    pub(super) plugin: Arc<str>,
+    /// The consumer's name.
+    pub(super) name: Arc<str>,
+    pub(super) recipient: Recipient,
     pub(super) env: RecordEnv,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) attendances: Arc<Attendances>,
     pub(super) recent: Arc<Recent>,
     pub(super) settings: DeliverySettings,
+}
+
+/// The one task that an event is for a consumer of the log.
+pub(super) const LOG_TASK: &str = "event";
+
+/// Who is told.
+#[derive(Clone)]
+pub(super) enum Recipient {
+    /// A plugin, through its after-hooks.
+    Plugin,
+    /// Workers of another program, of the log itself.
+    Log(Arc<LogSide>),
+}
+
+/// What a consumer of the log is told, and where its workers are.
+pub(super) struct LogSide {
+    pub(super) options: LogOptions,
+    pub(super) desk: Arc<Desk>,
+}
+
+impl Recipient {
+    /// Returns who is told; a plugin without options.
+    pub(super) fn of(log: Option<LogOptions>) -> Self {
+        log.map_or(Self::Plugin, |options| {
+            let desk = Desk::new(Duration::from_millis(options.timeout_ms));
+            let desk = Arc::new(desk);
+            Self::Log(Arc::new(LogSide { options, desk }))
+        })
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Log(_) => "log",
+        }
+    }
 }

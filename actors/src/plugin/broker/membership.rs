@@ -8,6 +8,7 @@ use actix::{AsyncContext, Context, Handler, MessageResult};
 use super::actor::{Phase, Plugins, SCHEMA_CHANGED, notify};
 use super::lifecycle::{self, Herald};
 use super::plugin::{Plugin, Stage, Worker};
+use crate::delivery::after::LOG_PREFIX;
 use crate::plugin::figures::Figures;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{Capacity, Configured, FindSession, Join, Notice, Prepared, Refusal};
@@ -68,7 +69,9 @@ impl Plugins {
         if let Some(index) = self.index_of(name) {
             return Ok(index);
         }
+        // Names of consumers of the log are no plugins'.
         let is_name = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
+        let is_name = is_name && !name.starts_with(LOG_PREFIX);
         if !self.settings.allow_unlisted || !is_name {
             return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
         }

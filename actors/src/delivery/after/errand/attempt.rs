@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use serde_json::value::to_raw_value;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Shown};
 use skytrail_schema::id::RecordId;
 use tokio::time::Instant;
 
@@ -13,9 +15,10 @@ use crate::delivery::after::attendance::{Answer, Attendance};
 use crate::delivery::after::content::{
     Around, context_of, context_of_request, has_later, lineage_of,
 };
+use crate::delivery::after::desk::HandedOut;
 use crate::delivery::after::ledger::DeadLetter;
 use crate::delivery::after::occasion::{self, Occasion};
-use crate::delivery::after::parts::CourierParts;
+use crate::delivery::after::parts::{CourierParts, LogSide, Recipient};
 use crate::delivery::after::schedule::{Start, Verdict};
 use crate::log::seek::load_commit;
 use crate::plugin::{
@@ -49,7 +52,7 @@ struct Attempt {
 pub(super) struct Ended {
     epoch: u64,
     start: Start,
-    record: Option<RecordId>,
+    subject: String,
     is_sync: bool,
     outcome: Outcome,
 }
@@ -118,7 +121,9 @@ impl Errand {
         self.keeping.touch();
         let (task, is_sync) = (ended.start.task, ended.is_sync);
         match ended.outcome {
-            Outcome::Unready(_) => self.hold(),
+            // Who works for the log is there or not: there is nothing to try.
+            Outcome::Unready(_) if matches!(self.parts.recipient, Recipient::Plugin) => self.hold(),
+            Outcome::Unready(_) => {}
             Outcome::Skipped(_) => {}
             _ if self.num_unready > 0 => {
                 self.num_unready = 0;
@@ -201,37 +206,36 @@ impl Errand {
         } else {
             self.schedule.fail(task, self.now(), asked)
         };
-        let (plugin, hook) = (&self.parts.plugin, &ended.start.hook);
+        let (consumer, hook) = (&self.parts.name, &ended.start.hook);
         let (position, attempt) = (task.position, ended.start.attempt);
         if verdict == Verdict::Dead {
-            tracing::warn!(%plugin, %hook, position, attempt, %error, "delivery given up");
+            tracing::warn!(%consumer, %hook, position, attempt, %error, "delivery given up");
             let letter = DeadLetter {
                 position,
                 hook: Arc::clone(hook),
-                record: ended
-                    .record
-                    .as_ref()
-                    .map(ToString::to_string)
-                    .unwrap_or_default(),
+                record: ended.subject.clone(),
                 attempts: attempt,
                 error: error.to_wire(),
                 at: self.parts.env.clock.now(),
             };
             self.keeping.bury(letter);
         } else {
-            tracing::info!(%plugin, %hook, position, attempt, %error, "delivery failed");
+            tracing::info!(%consumer, %hook, position, attempt, %error, "delivery failed");
         }
     }
 }
 
 impl Attempt {
     async fn run(self) -> Ended {
-        let mut record = None;
+        let mut subject = String::new();
         let mut is_sync = true;
-        let tried = self.attempt(&mut record, &mut is_sync).await;
+        let tried = match &self.parts.recipient {
+            Recipient::Plugin => self.attempt(&mut subject, &mut is_sync).await,
+            Recipient::Log(side) => self.hand_out(side, &mut subject).await,
+        };
         Ended {
             epoch: self.epoch,
-            record,
+            subject,
             is_sync,
             // What cannot be read now can be later.
             outcome: tried.unwrap_or_else(Outcome::Unready),
@@ -239,24 +243,17 @@ impl Attempt {
         }
     }
 
-    async fn attempt(
-        &self,
-        record: &mut Option<RecordId>,
-        is_sync: &mut bool,
-    ) -> Result<Outcome, ApiError> {
+    async fn attempt(&self, subject: &mut String, is_sync: &mut bool) -> Result<Outcome, ApiError> {
         let (env, position) = (&self.parts.env, self.start.task.position);
-        let commit = match self.parts.recent.find(position) {
-            Some(commit) => commit,
-            None => load_commit(&*env.log, position).await?,
-        };
+        let commit = self.load().await?;
         let Some(occasion) = occasion::at(&commit, position) else {
             return Ok(Outcome::Skipped("erased"));
         };
         let Occasion {
             event, id, trigger, ..
         } = occasion;
-        *record = Some(id.clone());
-        let mut hooks = occasion::hooks(&self.points, (&id, trigger), &self.parts.plugin);
+        *subject = id.to_string();
+        let mut hooks = occasion::hooks(&self.points, (&id, trigger), &self.parts.name);
         let Some(hook) = hooks.find(|hook| *hook.name == *self.start.hook) else {
             return Ok(Outcome::Skipped("not registered any more"));
         };
@@ -281,7 +278,7 @@ impl Attempt {
         };
         let limit = self.limit_of(hook);
         let request = PluginRequest {
-            plugin: Arc::clone(&self.parts.plugin),
+            plugin: Arc::clone(&self.parts.name),
             kind: "hook",
             name: hook.name.clone(),
             param: around.to_param(),
@@ -303,6 +300,41 @@ impl Attempt {
                 Outcome::Acknowledged(hooks::check_answer(&answer, &around.record))
             }
             Ok(_) => Outcome::Acknowledged(Ok(())),
+            Err(Undelivered::Refused(error)) => Outcome::Refused(error),
+            Err(Undelivered::Lost(error)) => Outcome::Lost(error),
+            Err(Undelivered::Unready(error)) => Outcome::Unready(error),
+        })
+    }
+
+    async fn load(&self) -> Result<Arc<Commit>, ApiError> {
+        let position = self.start.task.position;
+        match self.parts.recent.find(position) {
+            Some(commit) => Ok(commit),
+            None => load_commit(&*self.parts.env.log, position).await,
+        }
+    }
+
+    /// Gives the event to a worker for the log.
+    async fn hand_out(&self, side: &LogSide, subject: &mut String) -> Result<Outcome, ApiError> {
+        let position = self.start.task.position;
+        let commit = self.load().await?;
+        let mut events = commit.events.iter();
+        let Some(event) = events.find(|event| event.position == position) else {
+            return Ok(Outcome::Skipped("not in the log"));
+        };
+        *subject = event.stream.to_string();
+        let shown = Shown {
+            commit: &commit,
+            event,
+        };
+        let json = to_raw_value(&shown).map_err(|error| ApiError::unexpected(error.to_string()))?;
+        let handed = HandedOut {
+            position,
+            attempt: self.start.attempt,
+            json: json.into(),
+        };
+        Ok(match side.desk.deliver(handed).await {
+            Ok(()) => Outcome::Acknowledged(Ok(())),
             Err(Undelivered::Refused(error)) => Outcome::Refused(error),
             Err(Undelivered::Lost(error)) => Outcome::Lost(error),
             Err(Undelivered::Unready(error)) => Outcome::Unready(error),

@@ -94,12 +94,9 @@ impl Errand {
     pub(super) fn keep_if_due(&mut self) {
         if self.keeping.due().is_some_and(|due| due <= Instant::now()) && !self.is_new {
             let entry = self.keeping.take(self.standing_now());
-            let (ledger, plugin) = (
-                Arc::clone(&self.parts.ledger),
-                Arc::clone(&self.parts.plugin),
-            );
+            let (ledger, name) = (Arc::clone(&self.parts.ledger), Arc::clone(&self.parts.name));
             self.keeping.under_way = Some(Box::pin(async move {
-                let kept = ledger.save(&plugin, &entry).await;
+                let kept = ledger.save(&name, &entry).await;
                 (entry, kept)
             }));
         }
@@ -109,7 +106,7 @@ impl Errand {
     pub(super) fn kept(&mut self, (entry, kept): Kept) -> bool {
         if let Err(error) = kept {
             if !self.keeping.is_failing {
-                tracing::error!(plugin = %self.parts.plugin, %error, "deliveries cannot be kept");
+                tracing::error!(consumer = %self.parts.name, %error, "deliveries cannot be kept");
             }
             // With the next, in their order.
             self.keeping.dead.splice(0..0, entry.dead);
@@ -132,16 +129,16 @@ impl Errand {
             return true;
         }
         let entry = self.keeping.take(self.standing_now());
-        let kept = self.parts.ledger.save(&self.parts.plugin, &entry).await;
+        let kept = self.parts.ledger.save(&self.parts.name, &entry).await;
         self.kept((entry, kept))
     }
 
     /// Finds out how many letters there are.
     pub(super) async fn count_letters(&mut self) {
-        match self.parts.ledger.count_letters(&self.parts.plugin).await {
+        match self.parts.ledger.count_letters(&self.parts.name).await {
             Ok(count) => self.keeping.num_letters = count,
             Err(error) => {
-                tracing::error!(plugin = %self.parts.plugin, %error, "dead letters not counted");
+                tracing::error!(consumer = %self.parts.name, %error, "dead letters not counted");
                 self.not_before = Some(Instant::now() + PAUSE);
             }
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use skytrail_schema::code::ApiError;
 
 use super::Errand;
+use super::wanted::Past;
 use crate::delivery::after::ledger::LetterId;
 use crate::delivery::after::messages::{Command, ConsumerState, Order, Target};
-use crate::delivery::after::occasion;
 use crate::log::seek::position_before;
 
 /// So many deliveries may be asked for again at once.
@@ -101,12 +101,12 @@ impl Errand {
             let Some(last) = page.last().map(|commit| commit.last_position()) else {
                 return Err(ApiError::unexpected("the log cannot be read"));
             };
-            let occasions = page.iter().flat_map(|commit| occasion::of_commit(commit));
-            for it in occasions.filter(|it| (from..=until).contains(&it.event.position)) {
-                let occasion = (&it.id, it.trigger);
-                let hooks = occasion::hooks(&self.points, occasion, &self.parts.plugin);
-                let position = it.event.position;
-                wanted.extend(hooks.map(|hook| (position, hook.name.as_str().into())));
+            for commit in &page {
+                let called = self.wanted(commit, Past::Counts).into_iter();
+                for it in called.filter(|it| (from..=until).contains(&it.event.position)) {
+                    let position = it.event.position;
+                    wanted.extend(it.hooks.into_iter().map(|(hook, _)| (position, hook)));
+                }
             }
             if wanted.len() > MAX_AGAIN {
                 return Err(refuse(format!(
@@ -142,9 +142,9 @@ impl Errand {
         let mut found = Vec::new();
         let mut after: Option<LetterId> = None;
         loop {
-            let (ledger, plugin) = (&self.parts.ledger, &self.parts.plugin);
+            let (ledger, name) = (&self.parts.ledger, &self.parts.name);
             let page = ledger
-                .list_letters(plugin, after.as_ref(), PAGE_LETTERS)
+                .list_letters(name, after.as_ref(), PAGE_LETTERS)
                 .await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
             let ids = page.iter().map(|it| (it.position, Arc::clone(&it.hook)));

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Stream};
-use skytrail_schema::id::RecordId;
 use tokio::time::Instant;
 
+use super::wanted::Past;
 use super::{Errand, Guest, PAUSE};
 use crate::delivery::after::attendance::Seat;
 use crate::delivery::after::cursor::Cursor;
 use crate::delivery::after::occasion::{self, Occasion};
+use crate::delivery::after::parts::Recipient;
 use crate::delivery::after::schedule::{Arrival, Schedule};
 use crate::log::seek::load_commit;
-use crate::plugin::Trigger;
 
 /// About how many events are read at once.
 const PAGE_EVENTS: usize = 512;
@@ -29,16 +29,26 @@ const MAX_GUESTS: usize = 1024;
 const MAX_AHEAD: usize = 1000;
 
 impl Errand {
-    /// Takes notice of what the plugin registered and of its workers.
-    pub(super) async fn look_at_plugin(&mut self) {
+    /// Takes notice of who is there, and of what a plugin registered.
+    pub(super) async fn look_around(&mut self) {
         self.not_before = self.not_before.filter(|due| *due > Instant::now());
         if !self.changes.has_changed().unwrap_or(false) {
             return;
         }
         self.changes.mark_unchanged();
+        match &self.parts.recipient {
+            Recipient::Plugin => self.look_at_plugin().await,
+            Recipient::Log(side) => {
+                self.presence = side.desk.presence();
+                self.is_adopted = true;
+            }
+        }
+    }
+
+    async fn look_at_plugin(&mut self) {
         let gate = &self.parts.env.plugins;
         // In this order: a plugin that is registered by then has its points.
-        let (presence, points) = (gate.presence(&self.parts.plugin), gate.points());
+        let (presence, points) = (gate.presence(&self.parts.name), gate.points());
         let was_away = !self.presence.is_ready;
         self.presence = presence;
         if presence.is_registered && !Arc::ptr_eq(&points, &self.points) {
@@ -53,7 +63,7 @@ impl Errand {
     /// Promises to bring the hooks that the plugin registered: those that are new from now on.
     async fn adopt(&mut self) {
         let head = self.parts.env.log.head();
-        let hooks = occasion::after_hooks(&self.points, &self.parts.plugin);
+        let hooks = occasion::after_hooks(&self.points, &self.parts.name);
         let mut names = BTreeSet::new();
         let mut since = BTreeMap::new();
         for hook in hooks {
@@ -93,7 +103,7 @@ impl Errand {
         if let Some((worker, from)) = news {
             self.starter = Some(worker);
             let from = from.min(head);
-            tracing::info!(plugin = %self.parts.plugin, from, "deliveries start where it says");
+            tracing::info!(consumer = %self.parts.name, from, "deliveries start where it says");
             self.go_to(from);
         }
         self.schedule.catch_up_until(head);
@@ -113,7 +123,12 @@ impl Errand {
 
     /// Whether there is room for more, and it is known what of it is wanted.
     pub(super) fn may_read(&self) -> bool {
-        let is_free = self.is_adopted && self.schedule.counts().open < MAX_OPEN;
+        let is_wanted = match &self.parts.recipient {
+            Recipient::Plugin => self.is_adopted,
+            // It is read when somebody wants it; nothing is promised to who is not there.
+            Recipient::Log(_) => self.presence.is_ready,
+        };
+        let is_free = is_wanted && self.schedule.counts().open < MAX_OPEN;
         is_free && !self.is_quiet && self.closing.is_none() && self.not_before.is_none()
     }
 
@@ -138,7 +153,8 @@ impl Errand {
             return;
         }
         self.keeping.touch();
-        if self.standing.since.is_empty() {
+        let is_plugin = matches!(self.parts.recipient, Recipient::Plugin);
+        if is_plugin && self.standing.since.is_empty() {
             // Nothing is wanted of it.
             return self.schedule.advance(until);
         }
@@ -171,22 +187,17 @@ impl Errand {
 
     /// Takes in the events of a commit that are behind `read`.
     fn take(&mut self, commit: &Arc<Commit>, read: u64) {
-        let plugin = Arc::clone(&self.parts.plugin);
-        let attendance = self.parts.attendances.meet(commit.id, &plugin);
-        for occasion in occasion::of_commit(commit) {
-            let Occasion {
-                index,
-                event,
-                id,
-                trigger,
-            } = occasion;
+        let name = Arc::clone(&self.parts.name);
+        let attendance = self.parts.attendances.meet(commit.id, &name);
+        for wanted in self.wanted(commit, Past::Ignored) {
+            let event = wanted.event;
             let seat = attendance
                 .as_ref()
-                .and_then(|attendance| attendance.take_seat(index, &plugin));
+                .and_then(|attendance| attendance.take_seat(wanted.index, &name));
             if event.position <= read || self.schedule.has(event.position) {
                 continue;
             }
-            let mut arrival = self.arrival(commit, event.position, (&id, trigger), true);
+            let mut arrival = wanted.arrival(commit);
             let is_guest = seat.is_some() || self.guests.len() < MAX_GUESTS;
             if let Some(attendance) = attendance.as_ref().filter(|_| is_guest) {
                 let context = &attendance.context;
@@ -232,37 +243,12 @@ impl Errand {
         }
     }
 
-    fn arrival(
-        &self,
-        commit: &Commit,
-        position: u64,
-        occasion: (&RecordId, Trigger),
-        heeds_since: bool,
-    ) -> Arrival {
-        let hooks = occasion::hooks(&self.points, occasion, &self.parts.plugin);
-        let is_meant = |key: &str| {
-            let since = self.standing.since.get(key);
-            since.is_some_and(|since| !heeds_since || *since < position)
-        };
-        let hooks = hooks.filter(|hook| is_meant(&occasion::key_of(hook)));
-        Arrival {
-            position,
-            record: occasion.0.clone(),
-            commit: commit.id,
-            causes: Vec::new(),
-            hooks: hooks
-                .map(|hook| (hook.name.as_str().into(), !hook.is_async))
-                .collect(),
-            is_held: false,
-            is_urgent: false,
-        }
-    }
-
     /// Reads what was open, or is wanted once more.
     async fn read_again(&mut self, position: u64) -> Result<(), ApiError> {
         let commit = load_commit(&*self.parts.env.log, position).await?;
-        if let Some(it) = occasion::at(&commit, position) {
-            let arrival = self.arrival(&commit, position, (&it.id, it.trigger), false);
+        let wanted = self.wanted(&commit, Past::Counts).into_iter();
+        for it in wanted.filter(|it| it.event.position == position) {
+            let arrival = it.arrival(&commit);
             self.schedule.load(arrival);
         }
         if self.schedule.next_unread() == Some(position) {
@@ -296,7 +282,7 @@ impl Errand {
             let before = commit.first_position() - 1;
             let earlier = env.store.list_positions(&stream, read + 1, before);
             let earlier = earlier.await.map_err(ApiError::from)?;
-            if self.schedule.has_open(&id) || !earlier.is_empty() || event.position <= read {
+            if self.schedule.has_open(&stream) || !earlier.is_empty() || event.position <= read {
                 return Ok(());
             }
         }

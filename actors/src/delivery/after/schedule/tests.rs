@@ -1,20 +1,22 @@
 use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;
+use skytrail_schema::id::RecordId;
 
+use super::run::pause_after;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_ATTEMPTS: u32 = 3;
 
-fn record(number: usize) -> RecordId {
-    RecordId::new("t", number.to_string())
+fn stream(number: usize) -> Stream {
+    Stream::Record(RecordId::new("t", number.to_string()))
 }
 
 fn arrival(position: u64, of: usize, hooks: &[(&str, bool)]) -> Arrival {
     Arrival {
         position,
-        record: record(of),
+        stream: stream(of),
         commit: Uuid::from_u128(position.into()),
         causes: Vec::new(),
         hooks: hooks
@@ -316,7 +318,7 @@ impl Game {
             assert!(start.attempt <= MAX_ATTEMPTS);
             let own = &self.log[&start.task.position];
             for (position, earlier) in self.log.range(..start.task.position) {
-                let is_same = earlier.record == own.record;
+                let is_same = earlier.stream == own.stream;
                 for (hook, _) in earlier.hooks.iter().filter(|_| is_same) {
                     let earlier = (*position, Arc::clone(hook));
                     assert!(self.over.contains(&earlier), "{start:?} before {earlier:?}");
@@ -325,7 +327,7 @@ impl Game {
             for other in &self.running {
                 let is_other = other.task.position != start.task.position;
                 let other = &self.log[&other.task.position];
-                assert!(!is_other || other.record != own.record, "two of a record");
+                assert!(!is_other || other.stream != own.stream, "two of a record");
             }
             self.running.push(start);
             assert!(self.running.len() <= window);
@@ -348,11 +350,11 @@ impl Game {
             }
             Step::LoadAhead { of } => {
                 let position = self.commit(of, &[true]);
-                let is_free = !self.schedule.has_open(&record(of))
+                let is_free = !self.schedule.has_open(&stream(of))
                     && self
                         .log
                         .range(self.schedule.read() + 1..position)
-                        .all(|(_, it)| it.record != record(of));
+                        .all(|(_, it)| it.stream != stream(of));
                 if is_free {
                     self.schedule.load(self.log[&position].clone());
                 }
@@ -410,8 +412,8 @@ impl Game {
         let is_last = self
             .log
             .range(position + 1..)
-            .all(|it| it.1.record != arrival.record);
-        if is_last && !self.schedule.has_open(&arrival.record) {
+            .all(|it| it.1.stream != arrival.stream);
+        if is_last && !self.schedule.has_open(&arrival.stream) {
             let hooks = arrival.hooks.iter().map(|(hook, _)| Arc::clone(hook));
             self.schedule.reopen(position, hooks);
             self.over.retain(|(known, _)| *known != position);

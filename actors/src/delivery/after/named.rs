@@ -1,0 +1,105 @@
+//! Consumers of the log: other programs that are told of events by name, like plugins of theirs.
+//!
+//! One is made with what it is told ([`LogOptions`]) and where it begins, and has a courier from then
+//! on. Its workers come and go; what they have not acknowledged is told again.
+
+use std::sync::Arc;
+
+use skytrail_schema::code::{ApiError, Code};
+
+use super::courier::CourierHandle;
+use super::cursor::Cursor;
+use super::desk::LogWorker;
+use super::ledger::{Entry, LogOptions, Standing};
+use super::messages::ConsumerState;
+use super::office::AfterHooks;
+
+/// How the names of consumers of the log begin among all consumers; no plugin's does.
+pub const LOG_PREFIX: &str = "log/";
+
+/// The longest name.
+const MAX_NAME: usize = 64;
+
+impl AfterHooks {
+    /// Makes a consumer of the log that is told what is behind `position`; one that is there with
+    /// the same options stays as it is. Durable when it answers.
+    ///
+    /// # Errors
+    /// 108 for what is no name; 109 for one that is told something else; the ledger is not writable.
+    pub async fn create_consumer(
+        &self,
+        name: &str,
+        options: LogOptions,
+        position: u64,
+    ) -> Result<ConsumerState, ApiError> {
+        let full = full_name(name)?;
+        let _alone = self.founding().await;
+        if let Ok(known) = self.find(&full) {
+            if known.options() != Some(&options) {
+                let message = "there is a consumer of this name that is told something else";
+                return Err(ApiError::new(Code::Duplicated, message));
+            }
+            return Ok(known.state());
+        }
+        let standing = Standing {
+            cursor: Cursor::at(position),
+            log: Some(options),
+            ..Standing::default()
+        };
+        let entry = Entry {
+            standing: standing.clone(),
+            ..Entry::default()
+        };
+        self.found(&full, &entry).await?;
+        let courier = self.courier(&full).ok_or_else(stopping)?;
+        // Its first look around is over then.
+        courier.keep().await;
+        Ok(courier.state())
+    }
+
+    /// Forgets a consumer of the log with everything that is kept of it, and sends its workers away.
+    ///
+    /// # Errors
+    /// 110 for one that is not known; the ledger is not writable.
+    pub async fn delete_consumer(&self, name: &str) -> Result<(), ApiError> {
+        let full = full_name(name)?;
+        let courier = self.find(&full)?;
+        self.end_consumer(&full, &courier).await
+    }
+
+    /// Takes a worker on for a consumer of the log, with room for so many events at once.
+    ///
+    /// # Errors
+    /// 110 for one that is not known.
+    pub fn work_for(&self, name: &str, window: usize) -> Result<LogWorker, ApiError> {
+        let courier = self.find(&full_name(name)?)?;
+        let worker = courier.log().and_then(|side| side.desk.join(window));
+        worker.ok_or_else(stopping)
+    }
+
+    pub(super) async fn end_consumer(
+        &self,
+        full: &str,
+        courier: &CourierHandle,
+    ) -> Result<(), ApiError> {
+        let _alone = self.founding().await;
+        if let Some(side) = courier.log() {
+            side.desk.close();
+        }
+        self.dismiss(full, courier).await
+    }
+}
+
+fn full_name(name: &str) -> Result<Arc<str>, ApiError> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_plain) {
+        let message =
+            format!("consumer should be a name of 1 to {MAX_NAME} letters, digits, dots, - and _");
+        return Err(ApiError::invalid_argument(message, &["consumer"]));
+    }
+    Ok(format!("{LOG_PREFIX}{name}").into())
+}
+
+fn stopping() -> ApiError {
+    ApiError::unexpected("the server is stopping").with_status(503)
+}

@@ -1,0 +1,136 @@
+//! What comes into the schedule.
+
+use std::sync::Arc;
+
+use super::{Arrival, Entry, Schedule, State, Task};
+
+impl Schedule {
+    /// Whether nothing need be done with an event any more: it is over, or here already.
+    pub(in crate::delivery::after) fn has(&self, position: u64) -> bool {
+        self.entries.contains_key(&position) || self.ahead.contains(&position)
+    }
+
+    /// Says that the log has been looked at up to `position`.
+    pub(in crate::delivery::after) fn advance(&mut self, position: u64) {
+        self.read = self.read.max(position);
+        self.ahead = self.ahead.split_off(&(self.read + 1));
+    }
+
+    /// Returns the first of the open positions that have to be read from the log.
+    pub(in crate::delivery::after) fn next_unread(&self) -> Option<u64> {
+        self.unread.keys().next().copied()
+    }
+
+    /// Gives up what was open at a position that cannot be read or calls for nothing any more.
+    pub(in crate::delivery::after) fn forget_unread(&mut self, position: u64) {
+        let forgotten = self.unread.remove(&position).unwrap_or_default();
+        self.num_open -= forgotten.len();
+    }
+
+    /// Opens tasks again that may be over; they have to be read from the log. Without hooks, all
+    /// that the event calls for.
+    pub(in crate::delivery::after) fn reopen(
+        &mut self,
+        position: u64,
+        hooks: impl IntoIterator<Item = Arc<str>>,
+    ) {
+        let loaded = self.entries.get(&position);
+        for hook in hooks {
+            let is_known = |task: &Task| task.hook == hook && task.state != State::Done;
+            if loaded.is_some_and(|entry| entry.tasks.iter().any(is_known)) {
+                continue;
+            }
+            let hooks = self.unread.entry(position).or_default();
+            if hooks.iter().all(|(known, _)| *known != hook) {
+                hooks.push((hook, 0));
+                self.num_open += 1;
+            }
+        }
+    }
+
+    /// Takes an event in. One at an open position brings only the tasks that were open there; one
+    /// that is here or over already brings nothing.
+    pub(in crate::delivery::after) fn load(&mut self, arrival: Arrival) {
+        let position = arrival.position;
+        let reopened = self.unread.remove(&position);
+        if reopened.is_none() && self.has(position) {
+            return;
+        }
+        let known = reopened.as_deref().unwrap_or_default();
+        self.num_open -= known.len();
+        let mut tasks: Vec<Task> = Vec::with_capacity(arrival.hooks.len());
+        for (hook, is_sync) in arrival.hooks {
+            let attempts = match &reopened {
+                None => Some(0),
+                Some(open) => open
+                    .iter()
+                    .find(|(name, _)| *name == hook)
+                    .map(|(_, attempts)| *attempts),
+            };
+            if let Some(attempts) = attempts
+                && tasks.iter().all(|task| task.hook != hook)
+            {
+                tasks.push(Task {
+                    hook,
+                    is_sync,
+                    attempts: attempts.min(self.max_attempts - 1),
+                    state: State::Ready,
+                });
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(&position) {
+            // Reopened while others of its tasks are not over.
+            tasks.retain(|new| {
+                let mut known = entry.tasks.iter();
+                known.all(|task| task.hook != new.hook || task.state == State::Done)
+            });
+            self.num_open += tasks.len();
+            entry.tasks.extend(tasks);
+            return self.enlist(position);
+        }
+        if tasks.is_empty() {
+            return;
+        }
+        self.num_open += tasks.len();
+        let queue = self.queues.entry(arrival.stream.clone()).or_default();
+        queue.positions.insert(position);
+        let entry = Entry {
+            stream: arrival.stream,
+            commit: arrival.commit,
+            causes: arrival.causes,
+            tasks,
+            is_held: arrival.is_held,
+            is_urgent: arrival.is_urgent,
+            hurried_by: None,
+        };
+        let is_urgent = entry.is_urgent;
+        self.entries.insert(position, entry);
+        if is_urgent {
+            self.hurry(position);
+        }
+        self.enlist(position);
+    }
+
+    /// Makes what an urgent event waits for as urgent as itself.
+    fn hurry(&mut self, by: u64) {
+        let record = self.entries.get(&by).map(|entry| &entry.stream);
+        let Some(queue) = record.and_then(|record| self.queues.get(record)) else {
+            return;
+        };
+        let before: Vec<u64> = queue.positions.range(..by).copied().collect();
+        for position in before {
+            if let Some(entry) = self.entries.get_mut(&position) {
+                entry.hurried_by.get_or_insert(by);
+            }
+            self.enlist(position);
+        }
+    }
+
+    /// Lets the synchronous hooks of an event run whose turn it was not yet.
+    pub(in crate::delivery::after) fn release(&mut self, position: u64) {
+        if let Some(entry) = self.entries.get_mut(&position) {
+            entry.is_held = false;
+            self.enlist(position);
+        }
+    }
+}

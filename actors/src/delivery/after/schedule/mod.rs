@@ -1,0 +1,288 @@
+//! What is delivered next: pure, without a clock.
+//!
+//! 1. Events come in the log's order ([`Schedule::load`]), each with the hooks that it calls for.
+//!    A hook on an event is a *task*.
+//! 2. [`Schedule::next`] says which task to start. Events of one stream come one at a time and in
+//!    order; the synchronous hooks of one event in their order, the others as they come. Tasks of
+//!    different streams run side by side, as many as the window takes, and half as many while the
+//!    consumer catches up.
+//! 3. A task ends ([`Schedule::finish`]) or fails ([`Schedule::fail`]). One that failed waits 1, 2,
+//!    4 … 300 s and holds back only its stream; after the last attempt it is given up.
+//! 4. [`Schedule::cursor`] says at any time what is over and what is not.
+//!
+//! What a delivery itself has caused need not wait for it: a hook may save its own record, and be
+//! told of that before it answers. What is before an urgent event of the same record is as urgent.
+
+mod load;
+mod run;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_schema::event::Stream;
+use uuid::Uuid;
+
+use crate::delivery::after::cursor::{Cursor, Open};
+
+/// A point in time, counted from any.
+pub(in crate::delivery::after) type Moment = Duration;
+
+/// An event that calls for hooks.
+#[derive(Clone, Debug)]
+pub(in crate::delivery::after) struct Arrival {
+    /// Its place in the log.
+    pub(in crate::delivery::after) position: u64,
+    /// Its stream.
+    pub(in crate::delivery::after) stream: Stream,
+    /// Its commit.
+    pub(in crate::delivery::after) commit: Uuid,
+    /// The commits whose deliveries caused it, as far as that is known.
+    pub(in crate::delivery::after) causes: Vec<Uuid>,
+    /// The hooks in their order, and whether each is synchronous. A name counts once.
+    pub(in crate::delivery::after) hooks: Vec<(Arc<str>, bool)>,
+    /// Whether synchronous hooks wait for [`Schedule::release`].
+    pub(in crate::delivery::after) is_held: bool,
+    /// Whether somebody whom the consumer waits for waits for it: it does not wait for the window.
+    pub(in crate::delivery::after) is_urgent: bool,
+}
+
+/// Names a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::delivery::after) struct TaskId {
+    /// The event's place in the log.
+    pub(in crate::delivery::after) position: u64,
+    /// The hook, by its number on that event.
+    pub(in crate::delivery::after) hook: usize,
+}
+
+/// A task to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::delivery::after) struct Start {
+    /// The task.
+    pub(in crate::delivery::after) task: TaskId,
+    /// The hook's name.
+    pub(in crate::delivery::after) hook: Arc<str>,
+    /// The number of the attempt, from 1.
+    pub(in crate::delivery::after) attempt: u32,
+    /// Whether the consumer is still catching up with the past.
+    pub(in crate::delivery::after) is_catching_up: bool,
+    /// An urgent event that waits for this one.
+    pub(in crate::delivery::after) hurried_by: Option<u64>,
+}
+
+/// What becomes of a task that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::delivery::after) enum Verdict {
+    /// It is tried again after a pause.
+    Again,
+    /// That was the last attempt.
+    Dead,
+    /// There is no such task.
+    Unknown,
+}
+
+/// How many of what there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::delivery::after) struct Counts {
+    /// Tasks that are not over.
+    pub(in crate::delivery::after) open: usize,
+    /// Tasks under way.
+    pub(in crate::delivery::after) running: usize,
+    /// Tasks that wait to be tried again.
+    pub(in crate::delivery::after) waiting: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stream: Stream,
+    commit: Uuid,
+    causes: Vec<Uuid>,
+    tasks: Vec<Task>,
+    is_held: bool,
+    is_urgent: bool,
+    /// An urgent event of the record that comes after this one.
+    hurried_by: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Task {
+    hook: Arc<str>,
+    is_sync: bool,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It may start when its turn comes.
+    Ready,
+    /// It is under way.
+    Running(Lane),
+    /// It is tried again then.
+    Waiting(Moment),
+    /// It is over.
+    Done,
+}
+
+/// What a task under way counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Nothing: whoever waits for it has a place in the window already.
+    Urgent,
+    /// The window.
+    Present,
+    /// The window, and the half of it that the past may take.
+    Past,
+}
+
+/// The events of one stream that are not over.
+#[derive(Debug, Default)]
+struct Queue {
+    positions: BTreeSet<u64>,
+    /// Those of them that have tasks under way.
+    running: Vec<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::delivery::after) struct Schedule {
+    max_attempts: u32,
+    read: u64,
+    /// Up to here it is the past that the consumer catches up with.
+    catch_up_until: u64,
+    entries: BTreeMap<u64, Entry>,
+    /// What is open and has to be read from the log first.
+    unread: BTreeMap<u64, Vec<(Arc<str>, u32)>>,
+    ahead: BTreeSet<u64>,
+    queues: HashMap<Stream, Queue>,
+    ready: BTreeSet<TaskId>,
+    urgent: BTreeSet<TaskId>,
+    waiting: BTreeSet<(Moment, TaskId)>,
+    num_open: usize,
+    num_running: usize,
+    num_urgent: usize,
+    num_catching_up: usize,
+}
+
+impl Schedule {
+    /// Goes on where a cursor stands. Tasks that were open are to be read again, see
+    /// [`Schedule::next_unread`].
+    pub(in crate::delivery::after) fn new(cursor: Cursor, max_attempts: u32) -> Self {
+        let mut unread: BTreeMap<u64, Vec<(Arc<str>, u32)>> = BTreeMap::new();
+        // What is beyond comes by itself.
+        for open in cursor
+            .open
+            .into_iter()
+            .filter(|it| it.position <= cursor.read)
+        {
+            let hooks = unread.entry(open.position).or_default();
+            hooks.push((open.hook, open.attempts));
+        }
+        Self {
+            max_attempts: max_attempts.max(1),
+            read: cursor.read,
+            catch_up_until: 0,
+            entries: BTreeMap::new(),
+            num_open: unread.values().map(Vec::len).sum(),
+            unread,
+            ahead: cursor.ahead,
+            queues: HashMap::new(),
+            ready: BTreeSet::new(),
+            urgent: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            num_running: 0,
+            num_urgent: 0,
+            num_catching_up: 0,
+        }
+    }
+
+    /// Returns how far the consumer is.
+    pub(in crate::delivery::after) fn cursor(&self) -> Cursor {
+        let is_open = |task: &&Task| task.state != State::Done;
+        let loaded = self.entries.iter().flat_map(|(position, entry)| {
+            let open = entry.tasks.iter().filter(is_open);
+            open.map(|task| (*position, Arc::clone(&task.hook), task.attempts))
+        });
+        let unread = self.unread.iter().flat_map(|(position, hooks)| {
+            hooks
+                .iter()
+                .map(|(hook, attempts)| (*position, Arc::clone(hook), *attempts))
+        });
+        let mut open: Vec<Open> = loaded
+            .chain(unread)
+            .map(|(position, hook, attempts)| Open {
+                position,
+                hook,
+                attempts,
+            })
+            .collect();
+        open.sort();
+        Cursor {
+            read: self.read,
+            open,
+            ahead: self.ahead.clone(),
+        }
+    }
+
+    /// Returns how far the log has been looked at.
+    pub(in crate::delivery::after) fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Returns the first position at which something is not over; `None` when all is.
+    pub(in crate::delivery::after) fn first_open(&self) -> Option<u64> {
+        let loaded = self.entries.keys().next();
+        let unread = self.unread.keys().next();
+        loaded.into_iter().chain(unread).min().copied()
+    }
+
+    /// Returns how many of what there are.
+    pub(in crate::delivery::after) fn counts(&self) -> Counts {
+        Counts {
+            open: self.num_open,
+            running: self.num_running + self.num_urgent,
+            waiting: self.waiting.len(),
+        }
+    }
+
+    /// Says that everything up to `position` is the past: at most half the window is used for it.
+    pub(in crate::delivery::after) fn catch_up_until(&mut self, position: u64) {
+        self.catch_up_until = self.catch_up_until.max(position);
+    }
+
+    /// Returns up to where it is the past.
+    pub(in crate::delivery::after) fn past(&self) -> u64 {
+        self.catch_up_until
+    }
+
+    /// Returns how many events are over beyond what has been read.
+    pub(in crate::delivery::after) fn num_ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// Whether anything of an event is under way.
+    pub(in crate::delivery::after) fn is_under_way(&self, position: u64) -> bool {
+        let is_running = |task: &Task| matches!(task.state, State::Running(_));
+        let entry = self.entries.get(&position);
+        entry.is_some_and(|entry| entry.tasks.iter().any(is_running))
+    }
+
+    /// Whether anything of an event is not over.
+    pub(in crate::delivery::after) fn has_entry(&self, position: u64) -> bool {
+        self.entries.contains_key(&position)
+    }
+
+    /// Whether an event is the past that is being caught up with.
+    fn is_past(&self, position: u64) -> bool {
+        position <= self.catch_up_until
+    }
+
+    /// Whether any event of a stream is not over.
+    pub(in crate::delivery::after) fn has_open(&self, stream: &Stream) -> bool {
+        self.queues.contains_key(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! What is started, how it ends, and whose turn that makes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Lane, Moment, Schedule, Start, State, Task, TaskId, Verdict};
+
+/// The longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+impl Schedule {
+    /// Returns a task to start, if there is one and `window` has room for it.
+    pub(in crate::delivery::after) fn next(&mut self, now: Moment, window: usize) -> Option<Start> {
+        self.wake(now);
+        loop {
+            let (task, lane) = self.pick(window)?;
+            self.ready.remove(&task);
+            self.urgent.remove(&task);
+            // What has come meanwhile may be in its way; it is listed again when that is over.
+            if self.may_run(task.position) {
+                return self.start(task, lane);
+            }
+        }
+    }
+
+    fn pick(&self, window: usize) -> Option<(TaskId, Lane)> {
+        if let Some(task) = self.urgent.first() {
+            return Some((*task, Lane::Urgent));
+        }
+        if self.num_running >= window {
+            return None;
+        }
+        let half = (window / 2).max(1);
+        let first = self.ready.first()?;
+        if !self.is_past(first.position) {
+            return Some((*first, Lane::Present));
+        }
+        if self.num_catching_up < half {
+            return Some((*first, Lane::Past));
+        }
+        let present = TaskId {
+            position: self.catch_up_until + 1,
+            hook: 0,
+        };
+        let mut later = self.ready.range(present..);
+        later.next().map(|task| (*task, Lane::Present))
+    }
+
+    fn start(&mut self, id: TaskId, lane: Lane) -> Option<Start> {
+        let is_catching_up = self.is_past(id.position);
+        let entry = self.entries.get_mut(&id.position)?;
+        let task = entry.tasks.get_mut(id.hook)?;
+        task.state = State::Running(lane);
+        task.attempts += 1;
+        let start = Start {
+            task: id,
+            hook: Arc::clone(&task.hook),
+            attempt: task.attempts,
+            is_catching_up,
+            hurried_by: entry.hurried_by,
+        };
+        if let Some(queue) = self.queues.get_mut(&entry.stream)
+            && !queue.running.contains(&id.position)
+        {
+            queue.running.push(id.position);
+        }
+        self.count_running(lane, 1);
+        Some(start)
+    }
+
+    /// Ends a task for good: acknowledged, skipped, or refused for good.
+    pub(in crate::delivery::after) fn finish(&mut self, id: TaskId) {
+        if self.stop(id, State::Done) {
+            self.num_open -= 1;
+            self.settle(id.position);
+        }
+    }
+
+    /// Ends an attempt that failed. The pause is `pause`, or what follows from the number of
+    /// attempts.
+    pub(in crate::delivery::after) fn fail(
+        &mut self,
+        id: TaskId,
+        now: Moment,
+        pause: Option<Duration>,
+    ) -> Verdict {
+        let Some(attempts) = self.attempts(id) else {
+            return Verdict::Unknown;
+        };
+        if attempts >= self.max_attempts {
+            self.finish(id);
+            return Verdict::Dead;
+        }
+        self.wait(id, now + pause.unwrap_or_else(|| pause_after(attempts)));
+        Verdict::Again
+    }
+
+    /// Ends an attempt that never reached the consumer: it does not count.
+    pub(in crate::delivery::after) fn postpone(
+        &mut self,
+        id: TaskId,
+        now: Moment,
+        pause: Duration,
+    ) {
+        if self.attempts(id).is_some() {
+            self.wait(id, now + pause);
+            if let Some(task) = self.task_mut(id) {
+                task.attempts = task.attempts.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Ends the tasks, other than those under way, of hooks that are not any more.
+    pub(in crate::delivery::after) fn retain(&mut self, mut is_kept: impl FnMut(&str) -> bool) {
+        let mut gone = Vec::new();
+        for (position, entry) in &self.entries {
+            for (hook, task) in entry.tasks.iter().enumerate() {
+                let is_idle = matches!(task.state, State::Ready | State::Waiting(_));
+                if is_idle && !is_kept(&task.hook) {
+                    let position = *position;
+                    gone.push(TaskId { position, hook });
+                }
+            }
+        }
+        for id in gone {
+            self.finish(id);
+        }
+    }
+
+    /// Returns when the next task that waits may be tried again.
+    pub(in crate::delivery::after) fn next_wake(&self) -> Option<Moment> {
+        self.waiting.first().map(|(due, _)| *due)
+    }
+
+    fn attempts(&self, id: TaskId) -> Option<u32> {
+        let task = self.entries.get(&id.position)?.tasks.get(id.hook)?;
+        matches!(task.state, State::Running(_)).then_some(task.attempts)
+    }
+
+    fn task_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.entries.get_mut(&id.position)?.tasks.get_mut(id.hook)
+    }
+
+    fn wait(&mut self, id: TaskId, due: Moment) {
+        if self.stop(id, State::Waiting(due)) {
+            self.waiting.insert((due, id));
+            // Whoever waited for it no longer does.
+            if let Some(entry) = self.entries.get_mut(&id.position) {
+                entry.is_urgent = false;
+            }
+            self.settle(id.position);
+        }
+    }
+
+    /// Takes a task out of where it is; says whether it was not over yet.
+    fn stop(&mut self, id: TaskId, next: State) -> bool {
+        let Some(task) = self.task_mut(id) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut task.state, next);
+        match before {
+            State::Done => {
+                if let Some(task) = self.task_mut(id) {
+                    task.state = State::Done;
+                }
+                return false;
+            }
+            State::Running(lane) => self.count_running(lane, -1),
+            State::Waiting(due) => {
+                self.waiting.remove(&(due, id));
+            }
+            State::Ready => {}
+        }
+        self.ready.remove(&id);
+        self.urgent.remove(&id);
+        true
+    }
+
+    fn count_running(&mut self, lane: Lane, change: isize) {
+        let counted = match lane {
+            Lane::Urgent => &mut self.num_urgent,
+            Lane::Present | Lane::Past => &mut self.num_running,
+        };
+        *counted = counted.saturating_add_signed(change);
+        if lane == Lane::Past {
+            self.num_catching_up = self.num_catching_up.saturating_add_signed(change);
+        }
+    }
+
+    /// After a change of an event's tasks: forgets it when all are over, and lists what may run now.
+    fn settle(&mut self, position: u64) {
+        let Some(entry) = self.entries.get(&position) else {
+            return;
+        };
+        let is_over = entry.tasks.iter().all(|task| task.state == State::Done);
+        let is_running = |task: &Task| matches!(task.state, State::Running(_));
+        let is_running = entry.tasks.iter().any(is_running);
+        let stream = entry.stream.clone();
+        if is_over {
+            self.entries.remove(&position);
+            if position > self.read {
+                self.ahead.insert(position);
+            }
+        }
+        let Some(queue) = self.queues.get_mut(&stream) else {
+            return;
+        };
+        if !is_running {
+            queue.running.retain(|running| *running != position);
+        }
+        if is_over {
+            queue.positions.remove(&position);
+        }
+        let Some(first) = queue.positions.first().copied() else {
+            self.queues.remove(&stream);
+            return;
+        };
+        self.enlist(first);
+        if !is_over && first != position {
+            self.enlist(position);
+        }
+    }
+
+    /// Lists those of an event's tasks that may run.
+    pub(super) fn enlist(&mut self, position: u64) {
+        if !self.may_run(position) {
+            return;
+        }
+        let Some(entry) = self.entries.get(&position) else {
+            return;
+        };
+        let mut is_sync_free = !entry.is_held;
+        for (hook, task) in entry.tasks.iter().enumerate() {
+            if task.state == State::Ready && (is_sync_free || !task.is_sync) {
+                let id = TaskId { position, hook };
+                if entry.hurried_by.is_some() || (entry.is_urgent && task.is_sync) {
+                    self.urgent.insert(id);
+                } else {
+                    self.ready.insert(id);
+                }
+            }
+            is_sync_free &= !task.is_sync || task.state == State::Done;
+        }
+    }
+
+    /// Whether an event's turn has come: nothing of its stream is before it or under way, but for
+    /// what caused it.
+    fn may_run(&self, position: u64) -> bool {
+        let Some(entry) = self.entries.get(&position) else {
+            return false;
+        };
+        let Some(queue) = self.queues.get(&entry.stream) else {
+            return false;
+        };
+        let is_cause = |other: &u64| {
+            let other = self.entries.get(other);
+            other.is_some_and(|other| entry.causes.contains(&other.commit))
+        };
+        let mut running = queue.running.iter().filter(|other| **other != position);
+        running.all(is_cause) && queue.positions.range(..position).all(is_cause)
+    }
+
+    fn wake(&mut self, now: Moment) {
+        while let Some((due, id)) = self.waiting.first().copied() {
+            if due > now {
+                return;
+            }
+            self.waiting.remove(&(due, id));
+            if let Some(task) = self.task_mut(id) {
+                task.state = State::Ready;
+            }
+            self.enlist(id.position);
+        }
+    }
+}
+
+/// Returns the pause after so many attempts: 1, 2, 4 … 300 s.
+pub(super) fn pause_after(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    Duration::from_secs(1 << doublings).min(LONGEST_PAUSE)
+}

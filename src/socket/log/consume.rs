@@ -1,0 +1,111 @@
+//! Working for a consumer of the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::delivery::after::{Answer, HandedOut, LogWorker};
+use skytrail_schema::code::{ApiError, Code};
+
+use super::line::{Heard, Line};
+use super::{kind_of, unknown};
+use crate::services::Services;
+
+/// How many events a worker takes at once when it does not say.
+const WINDOW: u64 = 16;
+
+/// The longest pause that a worker may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// What a worker may say.
+const WORDS: &str = "ack, retry, park or extend";
+
+/// Gives events to a worker and takes its answers, until it is gone.
+pub(super) async fn run(
+    services: &Arc<Services>,
+    line: &mut Line,
+    message: &Map<String, Json>,
+) -> Result<(), ApiError> {
+    let name = message.get("consumer").and_then(Json::as_str);
+    let name = name.ok_or_else(|| missing("consumer"))?;
+    let window = number(message, "window")?.unwrap_or(WINDOW).max(1);
+    let window = usize::try_from(window).unwrap_or(usize::MAX);
+    let mut worker = services.after_hooks.work_for(name, window)?;
+    let greeting = json!({
+        "type": "consuming",
+        "consumer": name,
+        "window": worker.window(),
+        "timeout_ms": u64::try_from(worker.limit().as_millis()).unwrap_or(u64::MAX),
+    });
+    if line.say(greeting.to_string()).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        tokio::select! {
+            event = worker.next() => match event {
+                Some(event) => {
+                    if line.say(text(&event)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                None => return Err(deleted()),
+            },
+            heard = line.heard() => match heard {
+                Heard::Message(message) => take(&mut worker, &message)?,
+                Heard::Unreadable(refused) => return Err(refused),
+                Heard::Ended => return Ok(()),
+            }
+        }
+    }
+}
+
+fn text(event: &HandedOut) -> String {
+    let (attempt, json) = (event.attempt, event.json.get());
+    format!(r#"{{"type":"event","attempt":{attempt},"event":{json}}}"#)
+}
+
+/// Hears a worker's answer. One for an event that it does not have is late, and of no interest.
+fn take(worker: &mut LogWorker, message: &Map<String, Json>) -> Result<(), ApiError> {
+    let kind = kind_of(message);
+    if !["ack", "retry", "park", "extend"].contains(&kind) {
+        return Err(unknown(kind, WORDS));
+    }
+    let position = number(message, "position")?.ok_or_else(|| missing("position"))?;
+    let reason = || {
+        let reason = message.get("message").and_then(Json::as_str);
+        reason.unwrap_or_default().to_owned()
+    };
+    let answer = match kind {
+        "ack" => Answer::Acknowledged,
+        "park" => Answer::Parked { message: reason() },
+        "retry" => {
+            let after = number(message, "after_ms")?.map(Duration::from_millis);
+            Answer::Again {
+                after: after.map(|after| after.min(LONGEST_PAUSE)),
+                message: reason(),
+            }
+        }
+        _ => {
+            worker.extend(position);
+            return Ok(());
+        }
+    };
+    worker.answer(position, answer);
+    Ok(())
+}
+
+fn number(message: &Map<String, Json>, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(value) = message.get(name).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let wrong = || ApiError::invalid_argument(format!("{name} should be a number"), &[name]);
+    value.as_u64().map(Some).ok_or_else(wrong)
+}
+
+fn missing(name: &str) -> ApiError {
+    ApiError::invalid_argument("missing required fields", &[name])
+}
+
+fn deleted() -> ApiError {
+    ApiError::new(Code::ResourceNotFound, "the consumer was deleted")
+}

@@ -1,0 +1,99 @@
+//! Those who work for a consumer of the log, and those who look after it.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::MASTER_KEY;
+use crate::support::socket::{Incoming, Socket};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for something that should not come.
+pub const A_WHILE: Duration = Duration::from_millis(300);
+
+/// Someone who works for a consumer.
+pub struct Worker(pub Socket);
+
+impl Worker {
+    pub fn connect(address: &str, consumer: &str, window: usize) -> Self {
+        let key = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
+        let mut socket = Socket::open(address, "/log", &key).unwrap();
+        let hello = json!({"type": "consume", "consumer": consumer, "window": window});
+        socket.send(&hello.to_string());
+        let mut worker = Self(socket);
+        let greeting = worker.hear(PATIENCE).unwrap();
+        assert_eq!(greeting["type"], "consuming", "{greeting}");
+        assert_eq!(greeting["window"], window);
+        worker
+    }
+
+    /// Waits for a message; `None` when none comes, or at the end.
+    pub fn hear(&mut self, patience: Duration) -> Option<Json> {
+        match self.0.receive(patience) {
+            Incoming::Text(text) => Some(serde_json::from_str(&text).unwrap()),
+            _ => None,
+        }
+    }
+
+    /// Waits for an event.
+    pub fn event(&mut self) -> Json {
+        let message = self.hear(PATIENCE).unwrap();
+        assert_eq!(message["type"], "event", "{message}");
+        message
+    }
+
+    pub fn say(&mut self, kind: &str, position: u64, more: &Json) {
+        let mut message = json!({"type": kind, "position": position});
+        for (name, value) in more.as_object().unwrap() {
+            message[name] = value.clone();
+        }
+        self.0.send(&message.to_string());
+    }
+
+    pub fn ack(&mut self, event: &Json) {
+        self.say("ack", position(event), &json!({}));
+    }
+
+    /// Takes and acknowledges events until none comes for a while.
+    pub fn take_all(&mut self) -> Vec<Json> {
+        let mut taken = Vec::new();
+        while let Some(event) = self.hear(A_WHILE) {
+            self.ack(&event);
+            taken.push(event);
+        }
+        taken
+    }
+}
+
+pub fn position(message: &Json) -> u64 {
+    message["event"]["position"].as_u64().unwrap()
+}
+
+pub fn stream(message: &Json) -> String {
+    message["event"]["stream"].as_str().unwrap().to_owned()
+}
+
+/// Makes a consumer of what happens to notes, with more options.
+pub fn create(master: &Client, name: &str, more: &Json) -> Json {
+    let mut body = json!({"consumer": name, "record_types": ["note"], "kinds": ["record"]});
+    for (member, value) in more.as_object().unwrap() {
+        body[member] = value.clone();
+    }
+    master.call("log:consumer:create", body).result()
+}
+
+pub fn state(master: &Client, name: &str) -> Json {
+    let listed = master.call("delivery:list", json!({})).result();
+    let mut listed = listed.as_array().unwrap().iter();
+    let found = listed.find(|it| it["name"] == format!("log/{name}"));
+    found.cloned().unwrap_or(Json::Null)
+}
+
+/// Waits until a consumer has had everything.
+pub fn await_end(master: &Client, name: &str) {
+    eventually("the consumer has had everything", || {
+        (state(master, name)["lag"] == 0).then_some(())
+    });
+}
