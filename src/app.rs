@@ -280,12 +280,14 @@ impl Application {
             subscriptions
         };
         let senders = push::open(&config.push, &keys.web_push, &clock)?;
-        let settings_of_push = PushSettings {
-            max_queue: config.push.max_queue,
-            max_attempts: config.push.max_attempts,
-        };
         let known = Arc::clone(&devices) as _;
-        let push = Push::start(senders, known, &clock, settings_of_push, &pushing.handle());
+        let push = Push::start(
+            senders,
+            known,
+            &clock,
+            push_settings(config),
+            &pushing.handle(),
+        );
         let told = deliveries.load_position(NOTICES).await;
         let told = told.map_err(|error| StartError::Store(error.to_string()))?;
         let delivery = DeliveryParts {
@@ -609,6 +611,13 @@ fn socket_limits(pubsub: &PubSub) -> SocketLimits {
         seats: Seats::new(pubsub.max_sockets, pubsub.max_sockets_per_address),
         max_channel_bytes: pubsub.max_channel_bytes,
         max_message_bytes: pubsub.max_message_bytes,
+    }
+}
+
+fn push_settings(config: &Config) -> PushSettings {
+    PushSettings {
+        max_queue: config.push.max_queue,
+        max_attempts: config.push.max_attempts,
     }
 }
 

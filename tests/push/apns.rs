@@ -1,120 +1,18 @@
 //! Apple's service.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
+use super::apple::{KEY, TEAM, apple, now, refusal};
 use super::certificates::{self, APP};
-use super::service::{Received, Reply, Service};
+use super::service::{Reply, Service};
 use super::{await_figure, is_known, push_to, register, server};
 use crate::plugin::worker::Worker;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
-
-const TEAM: &str = "TEAM567890";
-const KEY: &str = "KEY4567890";
-
-/// What Apple knows.
-#[derive(Default)]
-pub(super) struct Apple {
-    /// Tokens that lead nowhere, and since when, in milliseconds.
-    gone: Mutex<BTreeMap<String, i64>>,
-    /// Tokens that Apple never gave out.
-    bad: Mutex<BTreeSet<String>>,
-    /// Provider tokens that have expired by Apple's clock.
-    expired: Mutex<BTreeSet<String>>,
-}
-
-fn refusal(status: u16, reason: &str) -> Reply {
-    Reply::json(status, &json!({"reason": reason}))
-}
-
-fn now() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "Apple has a clock of its own")]
-    let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-impl Apple {
-    /// Answers as Apple's reference has it.
-    fn judge(&self, request: &Received) -> Reply {
-        let Some(token) = request.path.strip_prefix("/3/device/") else {
-            return refusal(404, "BadPath");
-        };
-        if request.method != "POST" {
-            return refusal(405, "MethodNotAllowed");
-        }
-        if let Err(reply) = self.check_sender(request) {
-            return reply;
-        }
-        match (
-            request.header("apns-push-type"),
-            request.header("apns-priority"),
-        ) {
-            (Some("alert"), Some("10" | "5")) | (Some("background"), Some("5")) => {}
-            (Some("alert" | "background"), _) => return refusal(400, "BadPriority"),
-            _ => return refusal(400, "InvalidPushType"),
-        }
-        if request.body.len() > 4096 {
-            return refusal(413, "PayloadTooLarge");
-        }
-        if !request.json()["aps"].is_object() {
-            return refusal(400, "PayloadEmpty");
-        }
-        if self.bad.lock().contains(token) {
-            return refusal(400, "BadDeviceToken");
-        }
-        if let Some(since) = self.gone.lock().get(token) {
-            let body = json!({"reason": "Unregistered", "timestamp": since});
-            return Reply::json(410, &body);
-        }
-        Reply::status(200).with("apns-id", "A-B-C")
-    }
-
-    fn check_sender(&self, request: &Received) -> Result<(), Reply> {
-        let topic = request.header("apns-topic");
-        let topic = topic.ok_or_else(|| refusal(400, "MissingTopic"))?;
-        if topic != APP {
-            return Err(refusal(400, "DeviceTokenNotForTopic"));
-        }
-        if request.has_certificate {
-            return Ok(());
-        }
-        let shown = request.header("authorization");
-        let shown = shown.and_then(|it| it.strip_prefix("bearer "));
-        let token = shown.ok_or_else(|| refusal(403, "MissingProviderToken"))?;
-        let invalid = |_| refusal(403, "InvalidProviderToken");
-        let key = certificates::text("team.pub");
-        let key = DecodingKey::from_ec_pem(key.as_bytes()).unwrap();
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_required_spec_claims(&["iss"]);
-        validation.set_issuer(&[TEAM]);
-        validation.validate_exp = false;
-        let claims = decode::<Json>(token, &key, &validation)
-            .map_err(invalid)?
-            .claims;
-        let header = decode_header(token).map_err(invalid)?;
-        let age = now().abs_diff(claims["iat"].as_u64().unwrap_or(0));
-        if header.kid.as_deref() != Some(KEY) {
-            return Err(refusal(403, "InvalidProviderToken"));
-        }
-        if age > 3600 || self.expired.lock().contains(token) {
-            return Err(refusal(403, "ExpiredProviderToken"));
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn apple() -> (Arc<Apple>, Service) {
-    let apple = Arc::<Apple>::default();
-    let judge = Arc::clone(&apple);
-    (apple, Service::start(move |request| judge.judge(request)))
-}
 
 pub(super) fn with_token(service: &Service, more: &[(&str, &str)]) -> TestServer {
     let (url, key) = (service.url(), certificates::setting("team.key"));
@@ -139,13 +37,13 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
     let (_, service) = apple();
     let server = with_token(&service, &[]);
     let ada = Client::signed_up(&server, "ada");
-    register(&ada, "ios", "a1", APP);
+    register(&ada, "ios", "5ec2e7ad", APP);
     register(&ada, "ios", "a2", "com.example.other");
     let anonymous = Client::anonymous(&server);
     push_to(&anonymous, &ada, &hello());
     // The other app's device is refused by Apple, and not tried again.
     let received = service.await_answers(200, 1);
-    assert_eq!(received[0].path, "/3/device/a1");
+    assert_eq!(received[0].path, "/3/device/5ec2e7ad");
     assert_eq!(received[0].json(), hello()["apns"]);
     assert_eq!(received[0].header("apns-push-type"), Some("alert"));
     service.await_answers(400, 1);
@@ -173,7 +71,17 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
         .map(|it| it.header("authorization"))
         .collect();
     assert_eq!(signatures.len(), 1);
-    assert!(!server.output().contains("a1\""), "no address in the log");
+    let output = server.output();
+    let token = received[0].header("authorization").unwrap().to_owned();
+    let secrets = [
+        "5ec2e7ad",
+        token.trim_start_matches("bearer "),
+        "PRIVATE KEY",
+    ];
+    assert!(
+        !secrets.iter().any(|secret| output.contains(secret)),
+        "{output}"
+    );
 }
 
 #[test]

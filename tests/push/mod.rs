@@ -2,6 +2,7 @@
 //! the real ones would.
 
 mod apns;
+mod apple;
 mod certificates;
 mod fcm;
 mod notices;

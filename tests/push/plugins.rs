@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value as Json, json};
 
-use super::apns::{apple, with_token};
+use super::apns::with_token;
+use super::apple::apple;
 use super::certificates::APP;
 use super::register;
 use crate::support::client::Client;
