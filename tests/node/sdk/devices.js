@@ -95,6 +95,15 @@ group.check('a change of a record reaches the device that asked for it', async (
   await app.publicDB.save(watched);
   // The numbers grow, but by less than what a number here can tell apart.
   assert.ok((await notices.next())['seq-num'] >= first['seq-num']);
+  // It leaves the result, and what happens then concerns nobody.
+  watched.mark = 'after';
+  await app.publicDB.save(watched);
+  assert.equal((await notices.next())['subscription-id'], 'mine');
+  await app.publicDB.save(watched);
+  await app.publicDB.delete(await app.publicDB.save(record('watched', { mark })));
+  await notices.next();
+  await notices.next();
+  assert.deepEqual(notices.items, []);
   internal.close();
   app.pubsub._pubsub.close();
 });

@@ -21,6 +21,20 @@ async function connected(app) {
   await opened;
 }
 
+/** Subscribes to changes; returns where the notices come, when one has. */
+async function watch(app) {
+  const device = await app.push.registerDevice(unique('token'), 'ios');
+  const notices = new Inbox();
+  app.pubsub._internalPubsub.on(`_sub_${device}`, (notice) => notices.put(notice));
+  await app.publicDB.save(record('watched_note', { n: 0 }));
+  const subscription = { id: 'all', type: 'query', query: { record_type: 'watched_note' } };
+  const body = { device_id: device, database_id: '_public', subscriptions: [subscription] };
+  await app.makeRequest('subscription:save', body);
+  await app.publicDB.save(record('watched_note', { n: 1 }));
+  assert.equal((await notices.next())['subscription-id'], 'all');
+  return notices;
+}
+
 const scene = once(async () => {
   const room = unique('room');
   const ada = await person('ada', RESTARTING_ENDPOINT);
@@ -31,6 +45,7 @@ const scene = once(async () => {
   ada.pubsub.publish(room, { probe: 1 });
   assert.deepEqual(await inbox.next(), { probe: 1 });
   const note = await ada.publicDB.save(record('kept_note', { text: 'before' }));
+  const notices = await watch(ada);
   const seen = [];
   ada.pubsub.onClose(() => seen.push('close'));
   const adaIsBack = new Promise((resolve) => ada.pubsub.onOpen(resolve));
@@ -40,8 +55,10 @@ const scene = once(async () => {
   await adaIsGone;
   // The SDK keeps this until its socket is open again, and subscribes first.
   ada.pubsub.publish(room, { said: 'while away' });
-  await Promise.all([restarted, adaIsBack, benIsBack]);
-  return { ada, ben, inbox, note, room, seen };
+  // Changed as soon as the server is back, whether the SDK has noticed yet or not.
+  const changed = restarted.then(() => ada.publicDB.save(record('watched_note', { n: 2 })));
+  await Promise.all([restarted, adaIsBack, benIsBack, changed]);
+  return { ada, ben, inbox, note, notices, room, seen };
 });
 
 group.check('both sockets open again by themselves', async () => {
@@ -61,6 +78,11 @@ group.check('the subscription goes on', async () => {
   ben.pubsub.publish(room, { said: 'after' });
   assert.deepEqual(await inbox.next(), { said: 'after' });
   assert.deepEqual(inbox.items, []);
+});
+
+group.check('the device is told of a change', async () => {
+  const { notices } = await scene();
+  assert.equal((await notices.next())['subscription-id'], 'all');
 });
 
 group.check('the session and what was saved are still there', async () => {
