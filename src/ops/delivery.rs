@@ -1,4 +1,5 @@
-//! `skytrail delivery`: how far plugins are with what after-hooks are told, and setting it right.
+//! `skytrail delivery`: how far plugins are with what after-hooks are told, and other programs with
+//! the log, and setting it right.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
@@ -19,21 +20,21 @@ pub struct DeliveryCommand {
 /// See [`DeliveryCommand`].
 #[derive(Clone, Debug, Subcommand)]
 pub enum What {
-    /// Lists the plugins that are told of changes: how far they are, and what went wrong.
+    /// Lists the plugins and other programs that are told of changes: how far they are, and what went wrong.
     List,
     /// Delivers nothing to a plugin any more; the log remembers what waits.
     Pause {
-        /// The plugin.
+        /// The plugin, or `log/` and the name of a consumer of the log.
         consumer: String,
     },
     /// Goes on delivering.
     Resume {
-        /// The plugin.
+        /// The plugin, or `log/` and the name of a consumer of the log.
         consumer: String,
     },
     /// Goes on from another place of the log: what is behind it is delivered again.
     Rewind {
-        /// The plugin.
+        /// The plugin, or `log/` and the name of a consumer of the log.
         consumer: String,
         /// Where to.
         #[command(flatten)]
@@ -41,7 +42,7 @@ pub enum What {
     },
     /// Delivers again what these positions call for.
     Redeliver {
-        /// The plugin.
+        /// The plugin, or `log/` and the name of a consumer of the log.
         consumer: String,
         /// The first position.
         from: u64,
@@ -50,7 +51,7 @@ pub enum What {
     },
     /// Lists deliveries that were given up.
     DeadLetters {
-        /// The plugin.
+        /// The plugin, or `log/` and the name of a consumer of the log.
         consumer: String,
     },
     /// Delivers dead letters again.
@@ -59,7 +60,7 @@ pub enum What {
     Drop(Letters),
     /// Forgets a plugin that does not come any more, with its dead letters.
     Forget {
-        /// The plugin.
+        /// The plugin, or `log/` and the name of a consumer of the log.
         consumer: String,
     },
 }
@@ -82,7 +83,7 @@ pub struct To {
 /// Which dead letters.
 #[derive(Clone, Debug, Args)]
 pub struct Letters {
-    /// The plugin.
+    /// The plugin, or `log/` and the name of a consumer of the log.
     consumer: String,
     /// Their ids, such as `42/note_saved`.
     #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -106,7 +107,9 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
     match action {
         "delivery:forget" => say("forgotten"),
         "delivery:dead_letters" if result.is_empty() => say("no dead letters"),
-        "delivery:list" if result.is_empty() => say("no plugin has after-hooks"),
+        "delivery:list" if result.is_empty() => {
+            say("no plugin has after-hooks, and nobody is told of the log")
+        }
         "delivery:dead_letters" => result
             .iter()
             .for_each(|letter| say(&describe_letter(letter))),

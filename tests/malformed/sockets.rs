@@ -71,6 +71,38 @@ fn pubsub_bears_whatever_is_said() {
     world.assert_well();
 }
 
+#[test]
+fn the_log_bears_whatever_is_said() {
+    let world = World::new();
+    let server = &world.server;
+    let mut frames = strange_frames();
+    let beginnings = [
+        r#"{"type": "follow", "from": -1}"#,
+        r#"{"type": "follow", "kinds": "record"}"#,
+        r#"{"type": "follow", "stream": "\u0000"}"#,
+        r#"{"type": "consume", "consumer": "\u0000", "window": 1e400}"#,
+        r#"{"type": "consume", "consumer": 1}"#,
+        r#"{"type": "ack", "position": 18446744073709551616}"#,
+    ];
+    frames.extend(beginnings.map(str::to_owned));
+    let mut witness = open(server, "/log", MASTER_KEY);
+    witness.send(r#"{"type": "follow", "from": 1}"#);
+    for frame in frames {
+        let mut socket = open(server, "/log", MASTER_KEY);
+        socket.send(&frame);
+        // All of them are refused, and the socket ends.
+        while let Incoming::Text(said) = socket.receive(PATIENCE) {
+            assert!(said.contains("\"error\""), "{frame}: {said}");
+        }
+        assert!(
+            matches!(socket.receive(PATIENCE), Incoming::Closed),
+            "{frame}"
+        );
+    }
+    assert!(matches!(witness.receive(PATIENCE), Incoming::Text(_)));
+    world.assert_well();
+}
+
 fn open(server: &TestServer, path: &str, key: &str) -> Socket {
     let headers = [("X-Skygear-API-Key".to_owned(), key.to_owned())];
     Socket::open(server.address(), path, &headers).unwrap()
