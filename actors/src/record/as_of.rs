@@ -91,9 +91,8 @@ pub(super) async fn query(
             included.insert(id, Arc::new(seen.then));
         }
     }
-    Ok(read::reply(
-        env, &command, definition, records, &included, count,
-    ))
+    let found = (records, count);
+    Ok(read::reply(env, &command, definition, found, &included))
 }
 
 impl Looking<'_> {

@@ -126,8 +126,8 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     let ids = included_ids(&command, &definition, &answer.records);
     let mut included = env.load_heads(&ids).await?.by_id;
     included.retain(|_, head| may_include(&command, &head.record));
-    let (records, count) = (answer.records, answer.count);
-    Ok(reply(env, &command, &definition, records, &included, count))
+    let found = (answer.records, answer.count);
+    Ok(reply(env, &command, &definition, found, &included))
 }
 
 /// Makes the answer: what was included goes along, what the caller must not see is left out.
@@ -135,9 +135,8 @@ pub(super) fn reply(
     env: &RecordEnv,
     command: &QueryRecords,
     definition: &TypeDefinition,
-    records: Vec<Arc<Head>>,
+    (records, count): (Vec<Arc<Head>>, Option<u64>),
     included: &Included,
-    count: Option<u64>,
 ) -> QueryReply {
     let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let desired = command.query.desired_keys.as_deref();
