@@ -9,10 +9,11 @@ use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
-use skytrail_actors::delivery::{Delivery, DeliveryParts, Positions as _};
+use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
 use skytrail_actors::device::{DeviceStore as _, Devices};
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::{Hub, HubSettings};
+use skytrail_actors::live::{Follower, LiveQueries};
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog, Reserve};
@@ -118,7 +119,7 @@ pub struct Application {
     running: TaskTracker,
     audit: Arc<AuditTrail>,
     http: ServerHandle,
-    arbiters: [Arbiter; 4],
+    arbiters: [Arbiter; 5],
     /// Cancelled when the stop begins.
     stopping: CancellationToken,
     ending: CancellationToken,
@@ -188,6 +189,7 @@ impl Application {
         let ledger = Arc::new(Ledger::new(snapshot.checkpoint, stored_tasks));
         let (feed, fed) = projector::feed();
         let (notices_feed, notices_tail) = tail();
+        let (live_feed, live_tail) = tail();
         let after_hooks = AfterHooks::default();
         let deliveries = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
         let deliveries = Arc::new(deliveries);
@@ -207,12 +209,13 @@ impl Application {
                 Arc::clone(&ledger) as _,
                 Arc::new(feed),
                 Arc::new(notices_feed),
+                Arc::new(live_feed),
                 after_hooks.observer(),
             ],
             sequences,
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
-        let arbiters = [(); 4].map(|()| Arbiter::new());
+        let arbiters = [(); 5].map(|()| Arbiter::new());
         let (applied, position) = watch::channel(snapshot.checkpoint);
         let is_applied = fed.applied(position);
         let parts = ProjectorParts {
@@ -222,7 +225,7 @@ impl Application {
             fed,
             applied,
         };
-        let [background, front, couriers, pushing] = &arbiters;
+        let [background, front, couriers, pushing, listeners] = &arbiters;
         store.keep_indexes(Arc::clone(&clock));
         store.keep_checking(config.storage.store_check_period);
         let projector =
@@ -288,11 +291,23 @@ impl Application {
             push_settings(config),
             &pushing.handle(),
         );
+        let live = LiveQueries::new(env.clone(), config.live);
+        let follower = DeliveryParts {
+            place: None,
+            log: Arc::clone(&log) as _,
+            tail: live_tail,
+            applied: env.applied.clone(),
+            consumer: Follower::new(live.clone()),
+        };
+        let follower =
+            Delivery::start_in_arbiter(&listeners.handle(), |_| Delivery::new(follower, None));
         let told = deliveries.load_position(NOTICES).await;
         let told = told.map_err(|error| StartError::Store(error.to_string()))?;
         let delivery = DeliveryParts {
-            name: NOTICES,
-            positions: Arc::clone(&deliveries) as _,
+            place: Some(Place {
+                name: NOTICES,
+                positions: Arc::clone(&deliveries) as _,
+            }),
             log: Arc::clone(&log) as _,
             tail: notices_tail,
             applied: env.applied.clone(),
@@ -331,6 +346,8 @@ impl Application {
             internal_hub: internal_hub.clone(),
             notices,
             push: push.clone(),
+            live: live.clone(),
+            live_follower: follower,
             after_hooks: after_hooks.clone(),
             followers: Arc::clone(&followers),
             broker: broker.clone(),
@@ -358,6 +375,7 @@ impl Application {
             hub,
             internal_hub,
             sockets: socket_limits(&config.pubsub),
+            live,
             keys: keys.clone(),
             throttle,
             custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),

@@ -11,6 +11,7 @@ use skytrail_actors::accounts::{Accounts, AccountsState};
 use skytrail_actors::delivery::after::{AfterHooks, ConsumerState};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
+use skytrail_actors::live::{Follower, LiveQueries, LiveState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
 use skytrail_actors::plugin::{PluginBroker, PluginsState};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
@@ -52,6 +53,10 @@ pub struct Parts {
     pub notices: Addr<Delivery<Notices>>,
     /// Push services.
     pub push: Push,
+    /// Live queries.
+    pub live: LiveQueries,
+    /// What keeps them up to date.
+    pub live_follower: Addr<Delivery<Follower>>,
     /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
     /// Those who follow the log.
@@ -85,6 +90,8 @@ pub struct States {
     pub notices: Option<DeliveryState>,
     /// What is sent to push services; none is configured when it is empty.
     pub push: Option<Vec<PushState>>,
+    /// Live queries, and how far they are.
+    pub live: Option<LiveFigures>,
     /// How far plugins are with what their after-hooks are told.
     pub deliveries: Vec<ConsumerState>,
     /// How many follow the log, or work for a consumer of it.
@@ -107,6 +114,16 @@ pub struct States {
     pub throttle: ThrottleState,
     /// The audit trail.
     pub audit: AuditState,
+}
+
+/// Live queries, and how far they are.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LiveFigures {
+    /// The last position that was told.
+    pub position: u64,
+    /// What they say of themselves.
+    #[serde(flatten)]
+    pub state: LiveState,
 }
 
 /// The record store's own indexes, all together.
@@ -132,6 +149,7 @@ impl States {
             && self.internal_hub.is_some()
             && self.notices.is_some()
             && self.push.is_some()
+            && self.live.is_some()
             && !self.deliveries.iter().any(|consumer| consumer.is_failing)
             && self.plugins.is_some()
             && self.tasks.is_some()
@@ -142,12 +160,13 @@ impl States {
 #[async_trait]
 impl Health for Parts {
     async fn states(&self) -> States {
-        let (projector, hub, internal_hub, notices, push, plugins, tasks, indexes) = tokio::join!(
+        let (projector, hub, internal_hub, notices, push, live, plugins, tasks, indexes) = tokio::join!(
             ask(&self.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
             ask(&self.internal_hub, GetHubState),
             ask(&self.notices, GetDeliveryState),
             self.push.states(),
+            ask(&self.live_follower, GetDeliveryState),
             self.broker.state(),
             ask(&self.tasks, ListTasks),
             self.indexes(),
@@ -159,6 +178,10 @@ impl Health for Parts {
             internal_hub: internal_hub.map(|reported| reported.0),
             notices: notices.flatten(),
             push,
+            live: live.flatten().map(|delivery| LiveFigures {
+                position: delivery.position,
+                state: self.live.state(),
+            }),
             deliveries: self.after_hooks.states(),
             num_followers: self.followers.count(),
             plugins,

@@ -12,6 +12,7 @@ use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
+use skytrail_actors::live::LiveQueries;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::push::Push;
 use skytrail_actors::record::service::RecordService;
@@ -61,6 +62,8 @@ pub struct Services {
     pub internal_hub: Addr<Hub>,
     /// What their sockets may take up.
     pub sockets: SocketLimits,
+    /// Live queries.
+    pub live: LiveQueries,
     /// The keys in use.
     pub keys: Keys,
     /// Reads custom tokens, if logging in with them is configured.

@@ -27,6 +27,7 @@ mod golden;
 mod history;
 mod javascript_sdk;
 mod lifecycle;
+mod live;
 mod malformed;
 mod messages;
 mod plugin;

@@ -12,6 +12,7 @@ pub mod device;
 pub mod events;
 pub mod hub;
 pub mod install;
+pub mod live;
 pub mod log;
 pub mod observe;
 pub mod plugin;

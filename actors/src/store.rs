@@ -173,6 +173,14 @@ pub trait RecordStore: Send + Sync + 'static {
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
 
+    /// As [`RecordStore::query`], as of one moment: also returns the last position that had been
+    /// applied then.
+    async fn query_at(
+        &self,
+        query: &Query,
+        asker: &Asker<'_>,
+    ) -> Result<(u64, QueryAnswer), StoreError>;
+
     /// Finds the last of a stream's events up to `until` that does not build on earlier ones: one
     /// that carries a full state, or a deletion. Another stream's event may be among the candidates.
     async fn find_full_state(&self, stream: &Stream, until: u64)

@@ -80,6 +80,7 @@ async fn try_log_in(
 pub(super) async fn log_out(call: Call) -> Outcome {
     if let Some(token) = &call.token {
         call.services.accounts.forget_token(token).await?;
+        call.services.live.forget_token(token);
     }
     let user = call.context.caller.user.as_ref();
     call.services

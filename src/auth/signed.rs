@@ -61,6 +61,12 @@ impl Times {
         micros.map(Timestamp::from_micros)
     }
 
+    /// Returns when the token expires, to the second.
+    pub(super) fn expires_at(self) -> Option<Timestamp> {
+        let micros = self.exp.given().map(|exp| exp.saturating_mul(1_000_000));
+        micros.map(Timestamp::from_micros)
+    }
+
     /// Whether an expiry is given.
     pub(super) fn has_expiry(self) -> bool {
         self.exp.given().is_some()

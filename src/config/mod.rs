@@ -9,6 +9,7 @@ mod audit;
 mod for_plugins;
 mod http;
 mod keys;
+mod live;
 mod logging;
 mod plugins;
 mod pubsub;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use skytrail_actors::accounts::policy::PasswordPolicy;
+use skytrail_actors::live::LiveSettings;
 use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::id::TypeName;
 
@@ -71,6 +73,8 @@ pub struct Config {
     pub null_database: Option<SocketAddr>,
     /// The push services.
     pub push: Push,
+    /// Live queries.
+    pub live: LiveSettings,
     /// Scheduled tasks.
     pub timers: Timers,
     /// Pub/sub.
@@ -213,6 +217,7 @@ impl Config {
             plugins: plugins::read(&mut reader, plugin.zmq_timeout),
             plugin,
             push: push::read(&mut reader),
+            live: live::read(&mut reader),
             timers: timers::read(&mut reader),
             pubsub: pubsub::read(&mut reader),
             storage: Storage {

@@ -51,6 +51,17 @@ impl Limits {
     /// # Errors
     /// 108 with the argument.
     pub fn bound_query(&self, query: &mut Query) -> Result<(), ApiError> {
+        self.check_predicate(query)?;
+        let most = (self.page_records as u64).saturating_add(1);
+        query.limit = Some(query.limit.unwrap_or(most).min(most));
+        Ok(())
+    }
+
+    /// Refuses a predicate that is too large.
+    ///
+    /// # Errors
+    /// 108 with the argument.
+    pub fn check_predicate(&self, query: &Query) -> Result<(), ApiError> {
         let size = query.predicate.as_ref().map(|predicate| predicate.size());
         let size = size.unwrap_or_default();
         let refuse = |what: &str, name: &str, most: usize| {
@@ -66,8 +77,6 @@ impl Limits {
             let what = "operators within each other";
             return refuse(what, "MAX_PREDICATE_DEPTH", self.predicate_depth);
         }
-        let most = (self.page_records as u64).saturating_add(1);
-        query.limit = Some(query.limit.unwrap_or(most).min(most));
         Ok(())
     }
 

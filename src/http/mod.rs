@@ -17,6 +17,7 @@ pub mod frame;
 mod handler;
 pub mod health;
 mod limits;
+pub mod live;
 mod log;
 pub mod mask;
 mod metrics;

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use skytrail_actors::delivery::after::ConsumerState;
 use skytrail_actors::hub::HubState;
+use skytrail_actors::live::LiveState;
 use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
 use skytrail_actors::push::PushState;
 use skytrail_actors::task::TaskReport;
@@ -41,6 +42,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
         &mut text,
         &[("public", states.hub), ("internal", states.internal_hub)],
     );
+    write_live(&mut text, states);
     write_process(&mut text);
     text.into_text()
 }
@@ -379,6 +381,81 @@ fn write_push(text: &mut Exposition, services: &[PushState]) {
     let name = "skytrail_push_held";
     let help = "1 while a service is not asked, or with one push only, because it failed.";
     write(gauge, name, help, |it| it.is_held.into());
+}
+
+fn write_live(text: &mut Exposition, states: &States) {
+    let live = states.live.as_ref();
+    let lag = live.map(|it| states.log.head.saturating_sub(it.position));
+    text.gauge(
+        "skytrail_live_lag_events",
+        "Events that live queries have not been told yet.",
+    )
+    .maybe(lag);
+    let mut write = |is_counter, name, help, of: fn(&LiveState) -> u64| {
+        let mut family = if is_counter {
+            text.counter(name, help)
+        } else {
+            text.gauge(name, help)
+        };
+        family.maybe(live.map(|it| of(&it.state)));
+    };
+    let (counter, gauge) = (true, false);
+    let name = "skytrail_live_connections";
+    write(gauge, name, "Connections that follow queries.", |it| {
+        it.num_listeners as u64
+    });
+    let name = "skytrail_live_subscriptions";
+    write(gauge, name, "Queries that are followed.", |it| {
+        it.num_subscriptions as u64
+    });
+    let name = "skytrail_live_views";
+    write(
+        gauge,
+        name,
+        "Different ones among them, by what is asked and as whom.",
+        |it| it.num_views as u64,
+    );
+    let name = "skytrail_live_loads_total";
+    write(counter, name, "Results looked up.", |it| it.num_loads);
+    let name = "skytrail_live_replays_total";
+    write(
+        counter,
+        name,
+        "Absences made up for out of the log.",
+        |it| it.num_replays,
+    );
+    let name = "skytrail_live_resets_total";
+    write(
+        counter,
+        name,
+        "Absences that could not be: the result was told anew.",
+        |it| it.num_resets,
+    );
+    let name = "skytrail_live_frames_total";
+    write(counter, name, "What connections were told.", |it| {
+        it.num_frames
+    });
+    let name = "skytrail_live_slow_total";
+    write(
+        counter,
+        name,
+        "Connections ended because they did not read.",
+        |it| it.num_slow,
+    );
+    let name = "skytrail_live_refused_total";
+    write(
+        counter,
+        name,
+        "Connections ended because their users may not listen any more.",
+        |it| it.num_refused,
+    );
+    let name = "skytrail_live_failures_total";
+    write(
+        counter,
+        name,
+        "Changes that could not be read, so that results were looked up again.",
+        |it| it.num_failures,
+    );
 }
 
 fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {

@@ -261,11 +261,16 @@ pub(crate) async fn catalog(conn: &mut SqliteConnection) -> Result<(Catalog, u64
         let layout = decode_type(&row)?;
         catalog.add(layout);
     }
+    let checkpoint = checkpoint(conn).await?;
+    Ok((catalog, checkpoint))
+}
+
+/// Loads the last applied position.
+pub(crate) async fn checkpoint(conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
     let row = Sql::new("SELECT position FROM _checkpoint")
         .fetch_optional(conn)
         .await?;
-    let checkpoint = row.map_or(Ok(0), |row| unsigned(&row, 0))?;
-    Ok((catalog, checkpoint))
+    row.map_or(Ok(0), |row| unsigned(&row, 0))
 }
 
 fn decode_type(row: &SqliteRow) -> Result<TypeLayout, sqlx::Error> {

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
-    Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
+    Asker, HeadSource, NoHeads, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
 };
 use skytrail_schema::event::{AssetState, Commit, EventKind, Service, Stream, UserState};
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
@@ -246,6 +246,25 @@ impl RecordStore for SqlStore {
         let conn = reader.conn().map_err(|error| self.failed(error))?;
         let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
         answer.inspect_err(|error| self.condition.note(error))
+    }
+
+    async fn query_at(
+        &self,
+        query: &Query,
+        asker: &Asker<'_>,
+    ) -> Result<(u64, QueryAnswer), StoreError> {
+        let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
+        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        let mut tx = conn.begin().await.map_err(|error| self.failed(error))?;
+        // The first read: from here on the transaction sees this moment.
+        let position = read::checkpoint(&mut tx).await;
+        let position = position.map_err(|error| self.failed(error))?;
+        let asked = (query, asker);
+        let answer = query::query(&mut tx, (&catalog, &self.stats), asked, &NoHeads).await;
+        let answer = answer.inspect_err(|error| self.condition.note(error))?;
+        tx.rollback().await.map_err(|error| self.failed(error))?;
+        Ok((position, answer))
     }
 
     async fn find_full_state(

@@ -1,7 +1,8 @@
-//! WebSocket doors: pub/sub for clients, the plugins' transport, and the log.
+//! WebSocket doors: pub/sub and live queries for clients, the plugins' transport, and the log.
 
 pub mod followers;
 mod incoming;
+pub mod live;
 pub mod log;
 mod outgoing;
 pub mod plugin;

@@ -150,6 +150,11 @@ const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/log", [200, 200, 200, 200]),
     ("GET", "/log/follow", [401, 401, 401, 200]),
     ("POST", "/log/follow", [401, 401, 401, 200]),
+    // Without an upgrade it is like any address without an action.
+    ("GET", "/live", [200, 200, 200, 200]),
+    // Let in, and then told that a record type is missing.
+    ("GET", "/live/query", [401, 401, 400, 400]),
+    ("POST", "/live/query", [401, 401, 400, 400]),
 ];
 
 /// What an action is called with: enough to get to its own refusals.

@@ -137,6 +137,11 @@ impl Client {
         client
     }
 
+    /// The key that it shows.
+    pub fn key(&self) -> &str {
+        self.key
+    }
+
     /// The same caller at a server that has another address now.
     pub fn at(&self, server: &TestServer) -> Self {
         Self {
@@ -149,6 +154,14 @@ impl Client {
     pub fn with_token(&self, token: &str) -> Self {
         Self {
             token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The same key without a user.
+    pub fn without_token(&self) -> Self {
+        Self {
+            token: None,
             ..self.clone()
         }
     }

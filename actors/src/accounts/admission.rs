@@ -38,7 +38,7 @@ pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), A
 
 /// Refuses a token that was issued more than a second before the password was set. One of which
 /// nobody knows when it was issued is good.
-pub(super) fn refuse_revoked(
+pub(crate) fn refuse_revoked(
     state: &UserState,
     issued_at: Option<Timestamp>,
 ) -> Result<(), ApiError> {

@@ -23,6 +23,8 @@ pub struct TokenClaims {
     pub user: UserId,
     /// When it was issued.
     pub issued_at: Option<Timestamp>,
+    /// When it expires, if it does.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Users, roles and relations.

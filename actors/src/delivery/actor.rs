@@ -22,12 +22,18 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Of what was not delivered before the start, so much is delivered after it.
 const MAX_CATCH_UP: u64 = 100_000;
 
-/// What a delivery works with.
-pub struct DeliveryParts<C> {
-    /// Under which its position is kept.
+/// Where a delivery's position is kept.
+pub struct Place {
+    /// Under which name.
     pub name: &'static str,
     /// Where that is.
     pub positions: Arc<dyn Positions>,
+}
+
+/// What a delivery works with.
+pub struct DeliveryParts<C> {
+    /// Where its position is kept; `None` for one that begins with the present at every start.
+    pub place: Option<Place>,
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// What the committer hands over.
@@ -62,7 +68,8 @@ impl<C: Consumer> Delivery<C> {
         let position = position.unwrap_or(applied).min(applied);
         let earliest = applied.saturating_sub(MAX_CATCH_UP);
         if position < earliest {
-            let (consumer, skipped) = (parts.name, earliest - position);
+            let consumer = parts.place.as_ref().map_or("", |place| place.name);
+            let skipped = earliest - position;
             tracing::warn!(
                 consumer,
                 skipped,
@@ -129,6 +136,7 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<Delivery
                 parts.consumer.take(&commit).await;
                 position = commit.last_position();
             }
+            parts.consumer.settle();
             kept.passed(&parts, position).await;
         }
         was_idle = is_idle;
@@ -139,8 +147,15 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<Delivery
 }
 
 /// Waits until something is applied beyond `position`; meanwhile what is due is kept.
-async fn beyond<C>(parts: &DeliveryParts<C>, kept: &mut Bookmark, position: u64) -> Option<u64> {
+async fn beyond<C: Consumer>(
+    parts: &DeliveryParts<C>,
+    kept: &mut Bookmark,
+    position: u64,
+) -> Option<u64> {
     loop {
+        if parts.consumer.is_urgent() {
+            parts.applied.hurry();
+        }
         let Some(due) = kept.due else {
             return parts.applied.beyond(position).await;
         };
@@ -165,7 +180,7 @@ impl Bookmark {
 
     /// Notes that everything up to `position` is delivered.
     async fn passed<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
-        if position == self.kept {
+        if position == self.kept || parts.place.is_none() {
             return;
         }
         let now = Instant::now();
@@ -176,14 +191,14 @@ impl Bookmark {
 
     async fn keep<C>(&mut self, parts: &DeliveryParts<C>, position: u64) {
         self.due = None;
-        if position == self.kept {
+        let Some(place) = parts.place.as_ref().filter(|_| position != self.kept) else {
             return;
-        }
-        match parts.positions.save_position(parts.name, position).await {
+        };
+        match place.positions.save_position(place.name, position).await {
             Ok(()) => self.kept = position,
             Err(error) => {
                 self.due = Some(Instant::now() + KEEP_EVERY);
-                tracing::warn!(%error, consumer = parts.name, "how far a delivery is is not kept");
+                tracing::warn!(%error, consumer = place.name, "how far a delivery is is not kept");
             }
         }
     }

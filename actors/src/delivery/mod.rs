@@ -5,8 +5,9 @@
 //! order, and hands them to its consumer one after the other. A consumer that has
 //! nothing to look at lets them go by unread, which costs next to nothing.
 //!
-//! How far it is, is kept once a second ([`positions`]): what was committed before a
-//! stop or a crash and not delivered is delivered after the start, some of it again.
+//! How far it is, is kept once a second, for those that have a place for it
+//! ([`positions`]): what was committed before a stop or a crash and not delivered
+//! is delivered after the start, some of it again. The others begin with the present.
 
 mod actor;
 pub mod after;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use serde_json::Value as Json;
 use skytrail_schema::event::Commit;
 
-pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState};
+pub use actor::{Delivery, DeliveryParts, DeliveryState, GetDeliveryState, Place};
 pub use positions::Positions;
 
 /// Somebody who waits for events.
@@ -25,8 +26,17 @@ pub trait Consumer: Send + 'static {
     /// Whether there is nothing that it would look at.
     fn is_idle(&self) -> bool;
 
+    /// Whether somebody waits for every event: then the store is not left to gather some before it
+    /// applies them.
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
     /// Looks at a commit. Failures are its own to handle: it is not given the commit again.
     async fn take(&mut self, commit: &Commit);
+
+    /// Learns that no more commits are at hand for now.
+    fn settle(&mut self) {}
 
     /// Returns what it says of itself.
     fn state(&self) -> Json;

@@ -34,6 +34,12 @@ impl Applied {
         *self.position.borrow()
     }
 
+    /// Tells the projector that someone waits for whatever comes, so that it does not linger after
+    /// what it is applying.
+    pub fn hurry(&self) {
+        self.demand.notify_one();
+    }
+
     /// Waits until the store has applied more than `position`; `None` when it never will.
     pub async fn beyond(&self, position: u64) -> Option<u64> {
         let mut receiver = self.position.clone();

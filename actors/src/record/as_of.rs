@@ -83,16 +83,24 @@ pub(super) async fn query(
     looking.look_at_deleted(&scanned, &mut page).await?;
     let (heads, count) = page.finish();
     let records: Vec<Arc<Head>> = heads.into_iter().map(Arc::new).collect();
+    let look = read::Look {
+        query: &command.query,
+        asker: Asker {
+            scope: &command.scope,
+            caller: &command.context.caller,
+        },
+        rules: &rules,
+    };
     let mut included = read::Included::new();
-    for id in read::included_ids(&command, definition, &records) {
+    for id in look.included_ids(definition, &records) {
         if let Some(seen) = looking.find(&id).await?
-            && read::may_include(&command, &seen.today)
+            && read::may_find(&look.asker, &seen.today)
         {
             included.insert(id, Arc::new(seen.then));
         }
     }
-    let found = (records, count);
-    Ok(read::reply(env, &command, definition, found, &included))
+    let found = look.bring_from(&included, definition, records);
+    Ok(read::reply(env, found, count))
 }
 
 impl Looking<'_> {

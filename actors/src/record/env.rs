@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::id::{RecordId, RecordKey, TypeName};
+use skytrail_schema::event::UserState;
+use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
@@ -90,6 +91,19 @@ impl RecordEnv {
             self.load_missing(&name, keys, &mut heads).await?;
         }
         Ok(heads)
+    }
+
+    /// Loads a user's auth row, from memory if it is there. The store may be behind: who needs what
+    /// holds at a position waits for that first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn load_user(&self, user: &UserId) -> Result<Option<UserState>, ApiError> {
+        if let (_, Some(known)) = self.live.get_user(user) {
+            return Ok(known.map(|known| known.1.clone()));
+        }
+        let loaded = self.store.load_users(std::slice::from_ref(user)).await?;
+        Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
     }
 
     async fn load_missing(

@@ -127,6 +127,13 @@ impl LiveState {
         self.cache.lock().position
     }
 
+    /// Looks at types and rules as of one position, and says which.
+    pub fn at_one_position<T>(&self, look: impl FnOnce(&Self) -> T) -> (u64, T) {
+        // Events are observed with the cache in hand.
+        let cache = self.cache.lock();
+        (cache.position, look(self))
+    }
+
     /// Returns how much is kept in memory.
     pub fn sizes(&self) -> CacheSizes {
         let num_types = self.types.read().len();

@@ -1,5 +1,7 @@
 //! What record actors are asked, and what they answer.
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::field_access::FieldAccess;
@@ -101,12 +103,25 @@ pub struct Found {
 }
 
 /// A value under `_transient`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Transient {
     /// A record, or null when it is missing or may not be read.
     Record(Option<Box<Record>>),
     /// A computed or constant value.
     Value(serde_json::Value),
+}
+
+/// Writes the record, and what was brought along under `_transient`.
+impl Serialize for Found {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        self.head.record.write_members(&mut object)?;
+        if !self.transient.is_empty() {
+            object.serialize_entry("_transient", &self.transient)?;
+        }
+        object.end()
+    }
 }
 
 /// What a query brought.

@@ -10,7 +10,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::field_access::{FieldRules, FieldUse};
 use skytrail_schema::id::{Database, RecordId, TypeName};
 use skytrail_schema::predicate::{KeyPath, Operand};
-use skytrail_schema::query::Scope;
+use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::{Point, Value, number_to_wire};
@@ -122,46 +122,151 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
         .store
         .query(&command.query, &asker, env.live.as_ref())
         .await?;
-    let definition = env.definition(&command.query.record_type);
-    let ids = included_ids(&command, &definition, &answer.records);
-    let mut included = env.load_heads(&ids).await?.by_id;
-    included.retain(|_, head| may_include(&command, &head.record));
-    let found = (answer.records, answer.count);
-    Ok(reply(env, &command, &definition, found, &included))
+    let look = Look {
+        query: &command.query,
+        asker,
+        rules: &rules,
+    };
+    let found = look.bring(env, answer.records).await?;
+    Ok(reply(env, found, answer.count))
 }
 
-/// Makes the answer: what was included goes along, what the caller must not see is left out.
-pub(super) fn reply(
-    env: &RecordEnv,
-    command: &QueryRecords,
-    definition: &TypeDefinition,
-    (records, count): (Vec<Arc<Head>>, Option<u64>),
-    included: &Included,
-) -> QueryReply {
-    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
-    let desired = command.query.desired_keys.as_deref();
-    let found = records.into_iter().map(|head| {
-        let mut transient = transient_of(command, definition, &head.record, included);
-        hide_unreadable(&rules, command, &head.record, &mut transient);
-        let transient = transient.into_iter().map(|(name, value)| match value {
-            Transient::Record(Some(mut record)) => {
-                rules.hide_unreadable(caller, &mut record);
-                env.assets.sign(&mut record);
-                (name, Transient::Record(Some(record)))
-            }
-            other => (name, other),
-        });
-        let transient = transient.collect();
-        Found {
-            head: env
-                .assets
-                .sign_head(select(visible(&rules, caller, head), desired)),
-            transient,
-        }
-    });
+/// Makes the answer; files get their addresses.
+pub(super) fn reply(env: &RecordEnv, found: Vec<Found>, count: Option<u64>) -> QueryReply {
     QueryReply {
-        records: found.collect(),
+        records: found.into_iter().map(|found| found.signed(env)).collect(),
         count,
+    }
+}
+
+/// Somebody's look at what a query found.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'a> {
+    /// What he asked for.
+    pub(crate) query: &'a Query,
+    /// Who he is.
+    pub(crate) asker: Asker<'a>,
+    /// The rules for fields.
+    pub(crate) rules: &'a FieldRules,
+}
+
+impl Look<'_> {
+    /// Brings along what the query includes, as of now, and leaves out what he may not see and did
+    /// not ask for. Files have no addresses yet.
+    pub(crate) async fn bring(
+        &self,
+        env: &RecordEnv,
+        heads: Vec<Arc<Head>>,
+    ) -> Result<Vec<Found>, ApiError> {
+        let definition = env.definition(&self.query.record_type);
+        let ids = self.included_ids(&definition, &heads);
+        let mut included = env.load_heads(&ids).await?.by_id;
+        included.retain(|_, head| may_find(&self.asker, &head.record));
+        Ok(self.bring_from(&included, &definition, heads))
+    }
+
+    /// As [`Look::bring`], with included records that are at hand; he may see them.
+    pub(super) fn bring_from(
+        &self,
+        included: &Included,
+        definition: &TypeDefinition,
+        heads: Vec<Arc<Head>>,
+    ) -> Vec<Found> {
+        let found = heads.into_iter().map(|head| {
+            let mut transient = self.transient_of(definition, &head.record, included);
+            self.hide_unreadable(&head.record, &mut transient);
+            for value in transient.values_mut() {
+                if let Transient::Record(Some(record)) = value {
+                    self.rules.hide_unreadable(self.asker.caller, record);
+                }
+            }
+            let head = self.cut(head);
+            Found { head, transient }
+        });
+        found.collect()
+    }
+
+    /// Leaves out the fields that he may not see, and those that he did not ask for.
+    pub(crate) fn cut(&self, head: Arc<Head>) -> Arc<Head> {
+        let head = visible(self.rules, self.asker.caller, head);
+        select(head, self.query.desired_keys.as_deref())
+    }
+
+    /// Returns every record that some `include` of the query names.
+    pub(super) fn included_ids(
+        &self,
+        definition: &TypeDefinition,
+        records: &[Arc<Head>],
+    ) -> Vec<RecordId> {
+        let paths = self.query.include.values().filter_map(path_of);
+        let paths: Vec<_> = paths.collect();
+        let ids = records.iter().flat_map(|record| {
+            let paths = paths.iter();
+            paths.filter_map(|path| target(definition, &record.record, path))
+        });
+        let mut ids: Vec<RecordId> = ids.collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    fn transient_of(
+        &self,
+        definition: &TypeDefinition,
+        record: &Record,
+        included: &Included,
+    ) -> BTreeMap<String, Transient> {
+        let bring = |operand: &Operand| match operand {
+            Operand::Path(_) => {
+                let id = path_of(operand).and_then(|path| target(definition, record, path));
+                let head = id.and_then(|id| included.get(&id));
+                Some(Transient::Record(
+                    head.map(|head| Box::new(head.record.clone())),
+                ))
+            }
+            Operand::Literal(value) => Some(Transient::Value(value.to_wire())),
+            Operand::Distance { field, from } => distance(&record.fields, field, *from)
+                .map(|metres| Transient::Value(number_to_wire(metres))),
+        };
+        let named = |(name, operand): (&String, &Operand)| Some((name.clone(), bring(operand)?));
+        self.query.include.iter().filter_map(named).collect()
+    }
+
+    /// Takes back what fields brought that the caller must not see in this very record: the query
+    /// was checked for fields in general, while some rules depend on the record.
+    fn hide_unreadable(&self, record: &Record, transient: &mut BTreeMap<String, Transient>) {
+        let record_type = record.id.record_type.as_str();
+        for (name, operand) in &self.query.include {
+            let field = match operand {
+                Operand::Distance { field, .. } => Some(field.as_str()),
+                operand => path_of(operand),
+            };
+            let is_hidden = field.is_some_and(|field| {
+                let (field, caller) = ((record_type, field), self.asker.caller);
+                !self
+                    .rules
+                    .allows(FieldUse::Read, field, caller, Some(record))
+            });
+            if is_hidden {
+                match operand {
+                    Operand::Distance { .. } => drop(transient.remove(name)),
+                    _ => drop(transient.insert(name.clone(), Transient::Record(None))),
+                }
+            }
+        }
+    }
+}
+
+impl Found {
+    /// Gives files their addresses.
+    pub(crate) fn signed(mut self, env: &RecordEnv) -> Self {
+        for value in self.transient.values_mut() {
+            if let Transient::Record(Some(record)) = value {
+                env.assets.sign(record);
+            }
+        }
+        let head = env.assets.sign_head(self.head);
+        Self { head, ..self }
     }
 }
 
@@ -202,30 +307,6 @@ fn select(head: Arc<Head>, desired: Option<&[String]>) -> Arc<Head> {
     Arc::new(head)
 }
 
-/// Returns every record that some `include` of the query names.
-pub(super) fn included_ids(
-    command: &QueryRecords,
-    definition: &TypeDefinition,
-    records: &[Arc<Head>],
-) -> Vec<RecordId> {
-    let paths = command.query.include.values().filter_map(path_of);
-    let paths: Vec<_> = paths.collect();
-    let ids = records.iter().flat_map(|record| {
-        let paths = paths.iter();
-        paths.filter_map(|path| target(definition, &record.record, path))
-    });
-    let mut ids: Vec<RecordId> = ids.collect();
-    ids.sort();
-    ids.dedup();
-    ids
-}
-
-/// Whether the caller may see a record in a query that includes it.
-pub(super) fn may_include(command: &QueryRecords, record: &Record) -> bool {
-    let (scope, caller) = (&command.scope, &command.context.caller);
-    is_in(&record.database, scope) && may_read(caller, scope, record)
-}
-
 fn path_of(operand: &Operand) -> Option<&str> {
     match operand {
         Operand::Path(KeyPath(parts)) => match parts.as_slice() {
@@ -254,58 +335,14 @@ fn target(definition: &TypeDefinition, record: &Record, path: &str) -> Option<Re
     user.map(RecordId::user)
 }
 
-fn transient_of(
-    command: &QueryRecords,
-    definition: &TypeDefinition,
-    record: &Record,
-    included: &Included,
-) -> BTreeMap<String, Transient> {
-    let bring = |operand: &Operand| match operand {
-        Operand::Path(_) => {
-            let id = path_of(operand).and_then(|path| target(definition, record, path));
-            let head = id.and_then(|id| included.get(&id));
-            Some(Transient::Record(
-                head.map(|head| Box::new(head.record.clone())),
-            ))
-        }
-        Operand::Literal(value) => Some(Transient::Value(value.to_wire())),
-        Operand::Distance { field, from } => distance(&record.fields, field, *from)
-            .map(|metres| Transient::Value(number_to_wire(metres))),
-    };
-    let named = |(name, operand): (&String, &Operand)| Some((name.clone(), bring(operand)?));
-    command.query.include.iter().filter_map(named).collect()
-}
-
-/// Takes back what fields brought that the caller must not see in this very record: the query was
-/// checked for fields in general, while some rules depend on the record.
-fn hide_unreadable(
-    rules: &FieldRules,
-    command: &QueryRecords,
-    record: &Record,
-    transient: &mut BTreeMap<String, Transient>,
-) {
-    let caller = &command.context.caller;
-    let record_type = record.id.record_type.as_str();
-    for (name, operand) in &command.query.include {
-        let field = match operand {
-            Operand::Distance { field, .. } => Some(field.as_str()),
-            operand => path_of(operand),
-        };
-        let is_hidden = field.is_some_and(|field| {
-            !rules.allows(FieldUse::Read, (record_type, field), caller, Some(record))
-        });
-        if is_hidden {
-            match operand {
-                Operand::Distance { .. } => drop(transient.remove(name)),
-                _ => drop(transient.insert(name.clone(), Transient::Record(None))),
-            }
-        }
-    }
-}
-
 /// Whether the caller may see a record in a query; a private database has no access lists.
 pub(super) fn may_read(caller: &Caller, scope: &Scope, record: &Record) -> bool {
     matches!(scope, Scope::Private(_)) || caller.may(Level::Read, record)
+}
+
+/// Whether a query may bring a record to whoever asks.
+pub(crate) fn may_find(asker: &Asker<'_>, record: &Record) -> bool {
+    is_in(&record.database, asker.scope) && may_read(asker.caller, asker.scope, record)
 }
 
 fn distance(fields: &Fields, field: &str, from: Point) -> Option<f64> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value as Json, json};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Event, EventBody, Stream, UserState};
+use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::predicate::Context;
 use skytrail_schema::record::Record;
@@ -153,24 +153,12 @@ impl Notices {
         };
         let Some(user) = user else { return Ok(caller) };
         let now = self.env.clock.now();
-        let state = self.load_user(user).await?;
+        let state = self.env.load_user(user).await?;
         if let Some(state) = state.filter(|state| refuse_disabled(state, now).is_ok()) {
             caller.user = Some(user.clone());
             caller.roles = state.roles;
         }
         Ok(caller)
-    }
-
-    async fn load_user(&self, user: &UserId) -> Result<Option<UserState>, ApiError> {
-        if let (_, Some(known)) = self.env.live.get_user(user) {
-            return Ok(known.map(|known| known.1.clone()));
-        }
-        let loaded = self
-            .env
-            .store
-            .load_users(std::slice::from_ref(user))
-            .await?;
-        Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
     }
 
     async fn publish(&mut self, candidate: Candidate, number: u64) -> Result<(), ApiError> {

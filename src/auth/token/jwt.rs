@@ -78,6 +78,7 @@ impl Tokens for JwtTokens {
         Ok(shown.filter(is_good).map(|shown| TokenClaims {
             user: UserId::new(shown.sub),
             issued_at: shown.times.issued_at(),
+            expires_at: shown.times.expires_at(),
         }))
     }
 

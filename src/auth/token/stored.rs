@@ -58,6 +58,8 @@ impl StoredToken {
         is_good.then(|| TokenClaims {
             user: UserId::from(self.user.as_str()),
             issued_at: (self.issued_at > 0).then(|| Timestamp::from_micros(self.issued_at / 1000)),
+            expires_at: (self.expired_at > 0)
+                .then(|| Timestamp::from_micros(self.expired_at / 1000)),
         })
     }
 }

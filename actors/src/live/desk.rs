@@ -1,0 +1,527 @@
+//! Who listens to what: listeners, their subscriptions, and the views.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Event, EventBody, Stream, UserState};
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::time::Timestamp;
+
+use super::frame::Label;
+use super::lens::{Audience, Credential};
+use super::load::{Loaded, Renderer};
+use super::outlet::{Ending, ListenerId, Outlet};
+use super::query::LiveQuery;
+use super::replay::Replayed;
+use super::service::{LiveSettings, Subscribe};
+use super::view::{Change, MemberKey, Missed, Post, View, Work};
+use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked};
+use crate::record::env::RecordEnv;
+
+/// A view's number.
+pub(super) type ViewId = u64;
+
+/// Something that has to be looked up, and for whom.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The view.
+    pub(super) view: ViewId,
+    /// What it asks.
+    pub(super) query: Arc<LiveQuery>,
+    /// As whom.
+    pub(super) audience: Audience,
+    /// What is looked up.
+    pub(super) work: Work,
+}
+
+/// What an event of a record is looked at for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    /// Nobody asks for the record.
+    None,
+    /// Some view wants the record as the event left it, with the names of fields that hold since
+    /// this version of the type.
+    Changes {
+        /// See [`skytrail_schema::types::TypeDefinition::reshaped`].
+        reshaped: u32,
+    },
+}
+
+/// What live queries say of themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LiveState {
+    /// Connections.
+    pub num_listeners: usize,
+    /// Queries that they follow.
+    pub num_subscriptions: usize,
+    /// Different ones among them, by what is asked and as whom.
+    pub num_views: usize,
+    /// Results looked up since the start.
+    pub num_loads: u64,
+    /// Absences made up for out of the log.
+    pub num_replays: u64,
+    /// Absences that could not be, so that the result was told anew.
+    pub num_resets: u64,
+    /// Frames put into queues.
+    pub num_frames: u64,
+    /// Connections ended because they did not take their frames.
+    pub num_slow: u64,
+    /// Connections ended because their users may not listen any more.
+    pub num_refused: u64,
+    /// Changes that could not be read, so that the results were looked up again.
+    pub num_failures: u64,
+}
+
+struct Listener {
+    audience: Audience,
+    credential: Credential,
+    outlet: Outlet,
+    subscriptions: HashMap<Arc<str>, ViewId>,
+    pending: Vec<super::Frame>,
+}
+
+/// See the module's overview.
+pub(super) struct Desk {
+    settings: LiveSettings,
+    /// The last event that the follower has shown.
+    position: u64,
+    last_number: u64,
+    listeners: HashMap<ListenerId, Listener>,
+    views: HashMap<ViewId, View>,
+    by_asked: HashMap<(Arc<str>, Audience), ViewId>,
+    /// Views that events of their records keep up to date.
+    by_type: HashMap<TypeName, BTreeSet<ViewId>>,
+    /// Those that are looked up again.
+    wide: BTreeSet<ViewId>,
+    /// Listeners with frames that are not in their queues yet.
+    dirty: BTreeSet<ListenerId>,
+    figures: LiveState,
+}
+
+impl Desk {
+    pub(super) fn new(settings: LiveSettings) -> Self {
+        Self {
+            settings,
+            position: 0,
+            last_number: 0,
+            listeners: HashMap::new(),
+            views: HashMap::new(),
+            by_asked: HashMap::new(),
+            by_type: HashMap::new(),
+            wide: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            figures: LiveState::default(),
+        }
+    }
+
+    /// Whether events make no difference to anybody.
+    pub(super) fn is_idle(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    pub(super) fn state(&self) -> LiveState {
+        let subscriptions = self.listeners.values().map(|it| it.subscriptions.len());
+        LiveState {
+            num_listeners: self.listeners.len(),
+            num_subscriptions: subscriptions.sum(),
+            num_views: self.views.len(),
+            ..self.figures
+        }
+    }
+
+    /// Adds a listener.
+    pub(super) fn connect(
+        &mut self,
+        audience: Audience,
+        credential: Credential,
+        outlet: Outlet,
+    ) -> ListenerId {
+        self.last_number += 1;
+        let listener = Listener {
+            audience,
+            credential,
+            outlet,
+            subscriptions: HashMap::new(),
+            pending: Vec::new(),
+        };
+        self.listeners.insert(self.last_number, listener);
+        self.last_number
+    }
+
+    /// Lets a listener go.
+    pub(super) fn disconnect(&mut self, id: ListenerId) {
+        drop(self.remove(id));
+    }
+
+    /// Ends a listener's connection.
+    pub(super) fn end(&mut self, id: ListenerId, ending: Ending) {
+        let count = match ending {
+            Ending::TooSlow => &mut self.figures.num_slow,
+            Ending::Refused(_) => &mut self.figures.num_refused,
+            Ending::Stopping => &mut 0,
+        };
+        *count += 1;
+        if let Some(listener) = self.remove(id) {
+            listener.outlet.end(ending);
+        }
+    }
+
+    /// Ends the connections of those who came with a token.
+    pub(super) fn forget_token(&mut self, token: &str) {
+        let is_its = |listener: &Listener| listener.credential.token.as_deref() == Some(token);
+        let its = self.listeners.iter().filter(|(_, it)| is_its(it));
+        let ids: Vec<_> = its.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.end(id, Ending::Refused(bad_token()));
+        }
+    }
+
+    fn remove(&mut self, id: ListenerId) -> Option<Listener> {
+        let listener = self.listeners.remove(&id)?;
+        for (name, view) in &listener.subscriptions {
+            self.leave(*view, &(id, Arc::clone(name)));
+        }
+        self.dirty.remove(&id);
+        Some(listener)
+    }
+
+    fn leave(&mut self, id: ViewId, key: &MemberKey) {
+        let Some(view) = self.views.get_mut(&id) else {
+            return;
+        };
+        view.leave(key);
+        if view.is_empty() {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: ViewId) {
+        let Some(view) = self.views.remove(&id) else {
+            return;
+        };
+        let (text, name) = (&view.query.text, &view.query.query.record_type);
+        self.by_asked.remove(&(Arc::clone(text), view.audience));
+        self.wide.remove(&id);
+        if let Some(ids) = self.by_type.get_mut(name) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_type.remove(name);
+            }
+        }
+    }
+
+    /// Begins a subscription.
+    ///
+    /// # Errors
+    /// The listener has one of that name, or too many.
+    pub(super) fn subscribe(
+        &mut self,
+        id: ListenerId,
+        wanted: Subscribe,
+    ) -> Result<Option<Job>, ApiError> {
+        let Some(listener) = self.listeners.get_mut(&id) else {
+            return Ok(None);
+        };
+        let max = self.settings.max_subscriptions;
+        if listener.subscriptions.contains_key(&wanted.name) {
+            let text = format!("there is a live query {:?} already", &*wanted.name);
+            return Err(ApiError::invalid_argument(text, &["id"]));
+        }
+        if listener.subscriptions.len() >= max {
+            let text = format!("a connection has at most {max} live queries");
+            let limit = serde_json::json!({"name": "LIVE_MAX_SUBSCRIPTIONS", "max": max});
+            return Err(ApiError::invalid_argument(text, &["id"]).with_info("limit", limit));
+        }
+        let asked = (Arc::clone(&wanted.query.text), listener.audience.clone());
+        let number = self.last_number + 1;
+        let view_id = *self.by_asked.entry(asked).or_insert(number);
+        let name = Arc::clone(&wanted.name);
+        listener.subscriptions.insert(Arc::clone(&name), view_id);
+        let label = if listener_is_named(&name) {
+            Label::named(&name)
+        } else {
+            Label::default()
+        };
+        if view_id == number {
+            self.last_number = number;
+            let query = Arc::new(wanted.query);
+            if query.is_wide {
+                self.wide.insert(view_id);
+            } else {
+                let name = query.query.record_type.clone();
+                self.by_type.entry(name).or_default().insert(view_id);
+            }
+            let view = View::new(query, listener.audience.clone());
+            self.views.insert(view_id, view);
+        }
+        let position = self.position;
+        let Some(view) = self.views.get_mut(&view_id) else {
+            return Ok(None);
+        };
+        let work = view.join((id, name), label, wanted.from, position);
+        Ok(work.map(|work| job(view_id, view, work)))
+    }
+
+    /// Ends a subscription; `false` when there is none of that name.
+    pub(super) fn unsubscribe(&mut self, id: ListenerId, name: &str) -> bool {
+        let Some(listener) = self.listeners.get_mut(&id) else {
+            return false;
+        };
+        let Some((name, view)) = listener.subscriptions.remove_entry(name) else {
+            return false;
+        };
+        self.leave(view, &(id, Arc::clone(&name)));
+        self.deliver(vec![(id, Label::named(&name).end())]);
+        self.flush();
+        true
+    }
+
+    /// Sees that a record has an event; those who ask for it want to see the change, too.
+    pub(super) fn interest(&mut self, id: &RecordId, event: &Event) -> (Interest, Vec<Job>) {
+        let jobs = self.notice_of(event, self.wide.clone());
+        let Some(ids) = self.by_type.get(&id.record_type) else {
+            self.position = event.position;
+            return (Interest::None, jobs);
+        };
+        let lenses = ids.iter().filter_map(|id| self.views.get(id)?.lens());
+        let reshaped = lenses.map(super::lens::Lens::reshaped).min().unwrap_or(0);
+        (Interest::Changes { reshaped }, jobs)
+    }
+
+    /// Sees an event that is not about a record.
+    pub(super) fn notice(&mut self, event: &Event, now: Timestamp) -> Vec<Job> {
+        self.position = event.position;
+        let jobs = match (&event.stream, &event.body) {
+            (Stream::Type(_) | Stream::FieldAccess, _) => {
+                let all = self.views.keys().copied().collect();
+                self.notice_of(event, all)
+            }
+            (Stream::User(_), EventBody::UserChanged(patch))
+                if !patch.roles_added.is_empty() || !patch.roles_removed.is_empty() =>
+            {
+                let all = self.views.keys().copied().collect();
+                self.notice_of(event, all)
+            }
+            (Stream::Relation(..), _) => self.notice_of(event, self.wide.clone()),
+            _ => Vec::new(),
+        };
+        self.refuse(event, now);
+        jobs
+    }
+
+    fn notice_of(&mut self, event: &Event, ids: BTreeSet<ViewId>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for id in ids {
+            let Some(view) = self.views.get_mut(&id) else {
+                continue;
+            };
+            let work = view.notice(event);
+            jobs.extend(work.map(|work| job(id, view, work)));
+        }
+        jobs
+    }
+
+    /// Ends the connections of a user who may not act any more.
+    fn refuse(&mut self, event: &Event, now: Timestamp) {
+        let Stream::User(user) = &event.stream else {
+            return;
+        };
+        let mut state = UserState::default();
+        let mut is_removed = false;
+        match &event.body {
+            EventBody::UserDisabled(disabled) => state.disabled = Some(disabled.clone()),
+            EventBody::UserPasswordSet(set) => state.token_valid_since = Some(set.at),
+            EventBody::UserRemoved(_) => is_removed = true,
+            _ => return,
+        }
+        let judge = |issued_at| {
+            if is_removed {
+                return Err(bad_token());
+            }
+            refuse_disabled(&state, now)?;
+            refuse_revoked(&state, issued_at)
+        };
+        let is_his = |listener: &Listener| {
+            !listener.audience.is_master && listener.audience.user.as_ref() == Some(user)
+        };
+        let his = self.listeners.iter().filter(|(_, it)| is_his(it));
+        let refused: Vec<_> = his
+            .filter_map(|(id, listener)| Some((*id, judge(listener.credential.issued_at).err()?)))
+            .collect();
+        for (id, error) in refused {
+            self.end(id, Ending::Refused(error));
+        }
+    }
+
+    /// Looks everything of a type up again: a change could not be read.
+    pub(super) fn disturb(&mut self, name: &TypeName, position: u64) -> Vec<Job> {
+        self.position = position;
+        self.figures.num_failures += 1;
+        let mut jobs = Vec::new();
+        for id in self.by_type.get(name).into_iter().flatten() {
+            if let Some(view) = self.views.get_mut(id) {
+                let work = view.disturb(position);
+                jobs.extend(work.map(|work| job(*id, view, work)));
+            }
+        }
+        jobs
+    }
+
+    /// Sees a change of a record.
+    pub(super) fn see(&mut self, change: &Change, env: &RecordEnv) -> Vec<Job> {
+        self.position = change.position;
+        let (mut post, mut failed, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut renderer = Renderer::new(env);
+        for id in self
+            .by_type
+            .get(&change.id.record_type)
+            .into_iter()
+            .flatten()
+        {
+            let Some(view) = self.views.get_mut(id) else {
+                continue;
+            };
+            let max_records = self.settings.max_records;
+            match view.see(change, &mut renderer, &mut post, max_records) {
+                Ok(work) => jobs.extend(work.map(|work| job(*id, view, work))),
+                Err(error) => failed.push((*id, error)),
+            }
+        }
+        self.deliver(post);
+        for (id, error) in failed {
+            self.fail(id, &error);
+        }
+        jobs
+    }
+
+    /// Takes the outcome of a load.
+    pub(super) fn loaded(
+        &mut self,
+        (id, number): (ViewId, u64),
+        outcome: Result<Loaded, ApiError>,
+        env: &RecordEnv,
+    ) -> Vec<Job> {
+        self.figures.num_loads += 1;
+        let Some(view) = self.views.get_mut(&id) else {
+            return Vec::new();
+        };
+        let valid_since = outcome.as_ref().ok().and_then(|it| it.lens.valid_since);
+        let limits = (self.position, self.settings.max_records);
+        let mut post = Vec::new();
+        let mut renderer = Renderer::new(env);
+        let out = (&mut renderer, &mut post);
+        let work = outcome.and_then(|loaded| view.loaded(number, loaded, out, limits));
+        match work {
+            Ok(work) => {
+                let jobs = work.into_iter().map(|work| job(id, view, work)).collect();
+                self.refuse_revoked(id, valid_since);
+                self.deliver(post);
+                self.flush();
+                jobs
+            }
+            Err(error) => {
+                self.deliver(post);
+                self.fail(id, &error);
+                self.flush();
+                Vec::new()
+            }
+        }
+    }
+
+    /// Ends the connections of a view whose tokens are from before the user's new password: who came
+    /// while nobody followed the log has not been told of that.
+    fn refuse_revoked(&mut self, id: ViewId, valid_since: Option<Timestamp>) {
+        let state = UserState {
+            token_valid_since: valid_since,
+            ..UserState::default()
+        };
+        let Some(view) = self.views.get(&id).filter(|_| valid_since.is_some()) else {
+            return;
+        };
+        let judge = |(id, _): &MemberKey| {
+            let listener = self.listeners.get(id)?;
+            let issued_at = listener.credential.issued_at;
+            let may = listener.audience.is_master || refuse_revoked(&state, issued_at).is_ok();
+            (!may).then_some(*id)
+        };
+        let refused: BTreeSet<_> = view.members().filter_map(judge).collect();
+        for id in refused {
+            self.end(id, Ending::Refused(bad_token()));
+        }
+    }
+
+    /// Takes the outcome of a replay.
+    pub(super) fn replayed(
+        &mut self,
+        id: ViewId,
+        missed: &Missed,
+        replayed: Replayed,
+    ) -> Option<Job> {
+        match &replayed {
+            Replayed::Told(_) => self.figures.num_replays += 1,
+            Replayed::Reset(_) => self.figures.num_resets += 1,
+        }
+        let view = self.views.get_mut(&id)?;
+        let mut post = Vec::new();
+        let work = view.replayed(missed, replayed, &mut post);
+        let job = work.map(|work| job(id, view, work));
+        self.deliver(post);
+        self.flush();
+        job
+    }
+
+    fn fail(&mut self, id: ViewId, error: &ApiError) {
+        let Some(view) = self.views.get_mut(&id) else {
+            return;
+        };
+        let mut post = Vec::new();
+        view.fail(error, &mut post);
+        for (listener, name) in view.members() {
+            if let Some(listener) = self.listeners.get_mut(listener) {
+                listener.subscriptions.remove(name);
+            }
+        }
+        self.forget(id);
+        self.deliver(post);
+    }
+
+    fn deliver(&mut self, post: Post) {
+        for (id, frame) in post {
+            if let Some(listener) = self.listeners.get_mut(&id) {
+                listener.pending.push(frame);
+                self.dirty.insert(id);
+            }
+        }
+    }
+
+    /// Puts what was told into the queues; ends the connections whose queues are full.
+    pub(super) fn flush(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(listener) = self.listeners.get_mut(&id) else {
+                continue;
+            };
+            let frames = std::mem::take(&mut listener.pending);
+            self.figures.num_frames += frames.len() as u64;
+            if let Err(ending) = listener.outlet.put(frames) {
+                tracing::warn!(listener = id, "a live query is not read and is ended");
+                self.end(id, ending);
+            }
+        }
+    }
+}
+
+/// Whether a subscription has a name; the only one of a stream has none.
+fn listener_is_named(name: &str) -> bool {
+    !name.is_empty()
+}
+
+fn job(id: ViewId, view: &View, work: Work) -> Job {
+    Job {
+        view: id,
+        query: Arc::clone(&view.query),
+        audience: view.audience.clone(),
+        work,
+    }
+}

@@ -1,0 +1,172 @@
+//! Following what is committed: records as events left them.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lru::LruCache;
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Event, Stream};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::types::FieldType;
+
+use super::desk::Interest;
+use super::service::LiveQueries;
+use super::view::Change;
+use crate::delivery::Consumer;
+use crate::record::apply::{self, Folded};
+use crate::record::env::RecordEnv;
+use crate::record::past;
+use crate::store::HeadSource as _;
+
+/// How many records are kept, so that the next change of one can be put onto it.
+const MAX_HEADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2047);
+
+/// The consumer that keeps live queries up to date.
+pub struct Follower {
+    service: LiveQueries,
+    /// Records as the last event left them.
+    heads: LruCache<RecordId, Arc<Head>>,
+    /// The next event, if none is left out.
+    next: u64,
+}
+
+impl Follower {
+    /// Builds the consumer.
+    pub fn new(service: LiveQueries) -> Self {
+        Self {
+            service,
+            heads: LruCache::new(MAX_HEADS),
+            next: 0,
+        }
+    }
+
+    async fn look_at(&mut self, event: &Event) {
+        let Stream::Record(id) = &event.stream else {
+            if let Stream::Type(_) = &event.stream {
+                // Their fields may have other names now.
+                self.heads.clear();
+            }
+            self.service.notice(event);
+            return;
+        };
+        let interest = self.service.interest(id, event);
+        let Interest::Changes { reshaped } = interest else {
+            self.heads.pop(id);
+            return;
+        };
+        match self.after(id, event, reshaped).await {
+            Ok(after) => {
+                match &after {
+                    Some(head) => drop(self.heads.put(id.clone(), Arc::clone(head))),
+                    None => drop(self.heads.pop(id)),
+                }
+                let position = event.position;
+                self.service.see(&Change {
+                    position,
+                    id: id.clone(),
+                    after,
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, position = event.position, "a change is looked up again");
+                self.heads.pop(id);
+                self.service.disturb(&id.record_type, event.position);
+            }
+        }
+    }
+
+    /// Returns the record as the event left it.
+    async fn after(
+        &self,
+        id: &RecordId,
+        event: &Event,
+        reshaped: u32,
+    ) -> Result<Option<Arc<Head>>, ApiError> {
+        let env = self.service.env();
+        let known = self.heads.peek(id);
+        let known = known.filter(|head| head.version + 1 == event.version);
+        let folded = apply::record(known.map(|head| &**head), id, event);
+        if let Folded::Known(head) = folded {
+            return Ok(head.map(Arc::new));
+        }
+        let wanted = [(id.key.clone(), event.position)];
+        let at_hand = env.live.get_written(&id.record_type, &wanted);
+        // What memory has may have got other names of fields since.
+        let is_as_then = || env.definition(&id.record_type).reshaped == reshaped;
+        if let Some(head) = at_hand.into_iter().next().flatten()
+            && is_as_then()
+        {
+            return Ok(Some(head));
+        }
+        let Some(mut record) = past::record_at(env, id, event.position).await? else {
+            return Err(ApiError::unexpected(
+                "a change of a record that is not there",
+            ));
+        };
+        full_numbers(env, &mut record).await?;
+        Ok(Some(Arc::new(Head {
+            version: event.version,
+            position: event.position,
+            record,
+        })))
+    }
+}
+
+/// Adds the numbers that a record got when its type got a sequence field: the log has not got them.
+pub(super) async fn full_numbers(env: &RecordEnv, record: &mut Record) -> Result<(), ApiError> {
+    let definition = env.definition(&record.id.record_type);
+    let is_missing = |(name, kind): &(&String, &FieldType)| {
+        matches!(kind, FieldType::Sequence) && !record.fields.contains_key(*name)
+    };
+    let missing: Vec<String> = definition
+        .fields
+        .iter()
+        .filter(is_missing)
+        .map(|(name, _)| name.clone())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let heads = env.load_heads(std::slice::from_ref(&record.id)).await?;
+    let Some(head) = heads.get(&record.id) else {
+        return Ok(());
+    };
+    for name in missing {
+        if let Some(number) = head.record.fields.get(&name) {
+            record.fields.insert(name, number.clone());
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Consumer for Follower {
+    fn is_idle(&self) -> bool {
+        self.service.is_idle()
+    }
+
+    fn is_urgent(&self) -> bool {
+        !self.service.is_idle()
+    }
+
+    async fn take(&mut self, commit: &Commit) {
+        if commit.first_position() != self.next {
+            self.heads.clear();
+        }
+        for event in &commit.events {
+            self.look_at(event).await;
+        }
+        self.next = commit.last_position() + 1;
+    }
+
+    fn settle(&mut self) {
+        self.service.settle();
+    }
+
+    fn state(&self) -> Json {
+        serde_json::to_value(self.service.state()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,129 @@
+//! What listeners are told, ready to be sent.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::RecordId;
+
+/// What a listener is told: a JSON text, written once for all who are told the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The event's name, which is in the text, too.
+    pub event: &'static str,
+    /// Whoever has had this frame has had everything up to this position. What belongs together has
+    /// a position only at its end.
+    pub position: Option<u64>,
+    /// The text.
+    pub text: Arc<str>,
+}
+
+/// How a subscription's frames are marked: with the name that the listener gave it, or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Label(Option<Arc<str>>);
+
+impl Label {
+    /// Marks frames with a name.
+    pub(super) fn named(name: &str) -> Self {
+        Self(Some(json!(name).to_string().into()))
+    }
+
+    /// A record is new in the result, or is not as it was.
+    pub(super) fn record(&self, event: &'static str, position: Option<u64>, body: &str) -> Frame {
+        self.write(event, position, Some(("record", body)))
+    }
+
+    /// A record is no longer in the result.
+    pub(super) fn leave(&self, position: Option<u64>, id: &RecordId) -> Frame {
+        let body = json!({"_id": id.to_string(), "_type": "record"}).to_string();
+        self.write("leave", position, Some(("record", &body)))
+    }
+
+    /// Some records of the result, as a JSON array.
+    pub(super) fn result(&self, page: &str) -> Frame {
+        self.write("result", None, Some(("records", page)))
+    }
+
+    /// Everything up to a position was told.
+    pub(super) fn ready(&self, position: u64) -> Frame {
+        self.write("ready", Some(position), None)
+    }
+
+    /// What was told before is void; a result follows.
+    pub(super) fn reset(&self, reason: &str) -> Frame {
+        self.write("reset", None, Some(("reason", &json!(reason).to_string())))
+    }
+
+    /// The subscription has ended, and why.
+    pub(super) fn error(&self, error: &ApiError) -> Frame {
+        self.write("error", None, Some(("error", &error.to_wire().to_string())))
+    }
+
+    /// The subscription has ended as it was asked to.
+    pub(super) fn end(&self) -> Frame {
+        self.write("end", None, None)
+    }
+
+    fn write(
+        &self,
+        event: &'static str,
+        position: Option<u64>,
+        member: Option<(&str, &str)>,
+    ) -> Frame {
+        let mut text = String::with_capacity(member.map_or(0, |(_, body)| body.len()) + 96);
+        text.push('{');
+        if let Self(Some(name)) = self {
+            text.push_str("\"id\":");
+            text.push_str(name);
+            text.push(',');
+        }
+        text.push_str("\"event\":\"");
+        text.push_str(event);
+        text.push('"');
+        if let Some(position) = position {
+            text.push_str(",\"position\":");
+            text.push_str(&position.to_string());
+        }
+        if let Some((name, body)) = member {
+            text.push_str(",\"");
+            text.push_str(name);
+            text.push_str("\":");
+            text.push_str(body);
+        }
+        text.push('}');
+        Frame {
+            event,
+            position,
+            text: text.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_json_with_the_listeners_own_name() {
+        let label = Label::named("a\"b");
+        let text = |frame: Frame| serde_json::from_str::<serde_json::Value>(&frame.text).unwrap();
+        let id = RecordId::new("note", "x/y");
+        assert_eq!(
+            text(label.leave(Some(7), &id)),
+            json!({"id": "a\"b", "event": "leave", "position": 7,
+                "record": {"_id": "note/x/y", "_type": "record"}})
+        );
+        assert_eq!(
+            text(Label::default().record("enter", None, "{\"n\":1}")),
+            json!({"event": "enter", "record": {"n": 1}})
+        );
+        assert_eq!(
+            text(label.reset("too old")),
+            json!({"id": "a\"b", "event": "reset", "reason": "too old"})
+        );
+        assert_eq!(
+            text(Label::default().ready(9)),
+            json!({"event": "ready", "position": 9})
+        );
+    }
+}

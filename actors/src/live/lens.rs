@@ -1,0 +1,213 @@
+//! How somebody sees records: his roles, the rules for fields, the types' fields.
+
+use std::sync::Arc;
+
+use skytrail_schema::caller::{Caller, KeyKind};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Event, EventBody, Stream};
+use skytrail_schema::field_access::FieldRules;
+use skytrail_schema::id::{TypeName, UserId};
+use skytrail_schema::predicate::column::Types as _;
+use skytrail_schema::predicate::evaluate::Nothing;
+use skytrail_schema::predicate::{Condition, Context};
+use skytrail_schema::record::Record;
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::{FieldType, TypeDefinition};
+
+use super::query::LiveQuery;
+use crate::accounts::admission::{bad_token, refuse_disabled};
+use crate::record::env::RecordEnv;
+use crate::record::read::{Look, involved, may_find};
+use crate::store::Asker;
+
+/// Who listens. Those with the same user see the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Audience {
+    /// Whether access control does not apply.
+    pub is_master: bool,
+    /// The user, if any.
+    pub user: Option<UserId>,
+}
+
+/// The token that somebody came with.
+#[derive(Clone, Debug, Default)]
+pub struct Credential {
+    /// The token, if he showed one.
+    pub token: Option<Arc<str>>,
+    /// When it was issued, if that is known.
+    pub issued_at: Option<Timestamp>,
+}
+
+/// See the module's overview.
+#[derive(Debug)]
+pub(super) struct Lens {
+    /// It is true at this position, and until something [disturbs](disturbs) it.
+    pub(super) position: u64,
+    /// The user's tokens from before are refused.
+    pub(super) valid_since: Option<Timestamp>,
+    /// Whether some rule may hide fields from him.
+    pub(super) may_hide: bool,
+    caller: Caller,
+    rules: Arc<FieldRules>,
+    /// The queried type, then those that its references name.
+    types: Vec<Arc<TypeDefinition>>,
+    /// `None` while there are no records, since the type is not created.
+    condition: Option<Condition>,
+}
+
+impl Lens {
+    /// Takes it as it is at present. The store has applied what it rests on.
+    ///
+    /// # Errors
+    /// The user may not act; the query makes no sense for the type or asks for what he may not
+    /// search; the store failed.
+    pub(super) async fn take(
+        env: &RecordEnv,
+        query: &LiveQuery,
+        audience: &Audience,
+    ) -> Result<Self, ApiError> {
+        let name = &query.query.record_type;
+        let look =
+            |live: &crate::record::live::LiveState| (live.get_field_rules(), involved(env, name));
+        let (position, (rules, types)) = env.live.at_one_position(look);
+        env.applied.wait_for(position).await?;
+        let mut caller = Caller {
+            key: if audience.is_master {
+                KeyKind::Master
+            } else {
+                KeyKind::Client
+            },
+            user: audience.user.clone(),
+            ..Caller::default()
+        };
+        let mut valid_since = None;
+        if let Some(user) = &audience.user {
+            match env.load_user(user).await? {
+                Some(state) => {
+                    refuse_disabled(&state, env.clock.now())?;
+                    valid_since = state.token_valid_since;
+                    caller.roles = state.roles;
+                }
+                None if audience.is_master => {}
+                None => return Err(bad_token()),
+            }
+        }
+        rules.check_query(&query.query, &caller, types.as_slice())?;
+        let definition = types.as_slice().definition(name);
+        let definition = definition.filter(|definition| definition.is_created);
+        let bound = definition.map(|it| query.query.bind(it, types.as_slice()));
+        let condition = bound.transpose()?.map(|bound| {
+            let anything = Condition::Constant(Some(true));
+            bound.condition.unwrap_or(anything)
+        });
+        Ok(Self {
+            position,
+            valid_since,
+            may_hide: rules.may_hide(&caller, name),
+            caller,
+            rules,
+            types,
+            condition,
+        })
+    }
+
+    /// Whether two show the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let versions = |lens: &Self| -> Vec<_> {
+            let all = lens.types.iter();
+            all.map(|it| (it.name.clone(), it.version)).collect()
+        };
+        self.caller == other.caller
+            && self.rules == other.rules
+            && versions(self) == versions(other)
+    }
+
+    /// Returns the look at what the query finds.
+    pub(super) fn look<'a>(&'a self, query: &'a LiveQuery) -> Look<'a> {
+        Look {
+            query: &query.query,
+            asker: Asker {
+                scope: &query.scope,
+                caller: &self.caller,
+            },
+            rules: &self.rules,
+        }
+    }
+
+    /// Whether the query finds a record, if it does not look beyond it.
+    pub(super) fn finds(&self, query: &LiveQuery, record: &Record) -> bool {
+        let context = Context {
+            user: self.caller.user.as_ref(),
+            around: &Nothing,
+        };
+        let condition = self.condition.as_ref();
+        may_find(&self.look(query).asker, record)
+            && condition.is_some_and(|it| it.evaluate(record, context) == Some(true))
+    }
+
+    /// Returns the version at which the queried type's records were last changed by a change of the
+    /// type.
+    pub(super) fn reshaped(&self) -> u32 {
+        self.types
+            .first()
+            .map_or(0, |definition| definition.reshaped)
+    }
+
+    /// Whether a change of one of its types makes it untrue, or changes records without an event.
+    fn depends_on(&self, change: &EventBody) -> bool {
+        match change {
+            EventBody::TypeExtended(extension) => {
+                let mut fields = extension.fields.values();
+                self.condition.is_none() || fields.any(|it| matches!(it, FieldType::Sequence))
+            }
+            EventBody::TypeDefaultAccessSet(_) | EventBody::TypeCreationRolesSet(_) => false,
+            _ => true,
+        }
+    }
+
+    fn involves(&self, name: &TypeName) -> bool {
+        self.types.iter().any(|definition| definition.name == *name)
+    }
+}
+
+/// Whether an event changes how a view's user sees; `lens` is how he saw so far.
+pub(super) fn disturbs(
+    event: &Event,
+    (query, audience): (&LiveQuery, &Audience),
+    lens: Option<&Lens>,
+) -> bool {
+    match (&event.stream, &event.body) {
+        (Stream::Type(name), body) => match lens {
+            None => *name == query.query.record_type,
+            Some(lens) => lens.involves(name) && lens.depends_on(body),
+        },
+        (Stream::FieldAccess, _) => !audience.is_master,
+        (Stream::User(user), EventBody::UserChanged(patch)) => {
+            let has_roles = !patch.roles_added.is_empty() || !patch.roles_removed.is_empty();
+            has_roles && audience.user.as_ref() == Some(user)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an event may change the result of a query that looks beyond its own records.
+pub(super) fn moves(
+    event: &Event,
+    (query, audience): (&LiveQuery, &Audience),
+    lens: Option<&Lens>,
+) -> bool {
+    match (&event.stream, &event.body) {
+        (Stream::Record(id), _) => lens.is_none_or(|lens| {
+            let is_user = id.record_type.as_str() == "user" && !query.query.include.is_empty();
+            is_user || lens.involves(&id.record_type)
+        }),
+        (
+            Stream::Relation(_, from),
+            EventBody::RelationAdded(target) | EventBody::RelationRemoved(target),
+        ) => {
+            let user = audience.user.as_ref();
+            user == Some(from) || user == Some(&target.to)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,200 @@
+//! Looking up a result, and writing records.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::RecordId;
+use skytrail_schema::query::Query;
+use skytrail_schema::record::Head;
+
+use super::frame::{Frame, Label};
+use super::lens::{Audience, Lens};
+use super::query::LiveQuery;
+use super::view::Change;
+use crate::record::env::RecordEnv;
+use crate::record::messages::Found;
+
+/// So many records go into a frame.
+const PAGE_RECORDS: usize = 100;
+
+/// How often a result is looked up again because something changed how the user sees meanwhile.
+const MAX_ATTEMPTS: u32 = 20;
+
+/// Makes hashes that nobody outside can aim at.
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// A record as somebody sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    /// As JSON.
+    pub(super) text: Arc<str>,
+    /// Of what it says; addresses of files, which are always new, do not count.
+    pub(super) hash: u64,
+}
+
+/// A result.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// How the user sees; it was true at `position`.
+    pub(super) lens: Arc<Lens>,
+    /// The position that it is of.
+    pub(super) position: u64,
+    /// The records.
+    pub(super) records: Vec<(RecordId, Body)>,
+    /// The same as JSON arrays; at least one.
+    pub(super) pages: Vec<String>,
+}
+
+/// Looks up a result; of one that is too long, a record more than may be told.
+///
+/// # Errors
+/// As [`Lens::take`]; how the user sees changed all the time.
+pub(super) async fn load(
+    env: &RecordEnv,
+    query: &LiveQuery,
+    audience: &Audience,
+    max_records: usize,
+) -> Result<Loaded, ApiError> {
+    let bounded = Query {
+        limit: Some((max_records as u64).saturating_add(1)),
+        ..query.query.clone()
+    };
+    let mut lens = Lens::take(env, query, audience).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let look = lens.look(query);
+        let (position, answer) = env.store.query_at(&bounded, &look.asker).await?;
+        let found = look.bring(env, answer.records).await?;
+        // The store may have been ahead of the lens: nothing may be shown by rules that did not hold
+        // for it, or for its names of fields.
+        let after = Lens::take(env, query, audience).await?;
+        if lens.is_same(&after) {
+            return Ok(loaded(env, (after, position), found));
+        }
+        lens = after;
+    }
+    Err(ApiError::overloaded("the live query"))
+}
+
+fn loaded(env: &RecordEnv, (lens, position): (Lens, u64), found: Vec<Found>) -> Loaded {
+    let records = found.into_iter().map(|found| {
+        let id = found.head.record.id.clone();
+        (id, write(env, found))
+    });
+    let records: Vec<(RecordId, Body)> = records.collect();
+    let page = |records: &[(RecordId, Body)]| {
+        let texts: Vec<&str> = records.iter().map(|(_, body)| &*body.text).collect();
+        format!("[{}]", texts.join(","))
+    };
+    let mut pages: Vec<String> = records.chunks(PAGE_RECORDS).map(page).collect();
+    if pages.is_empty() {
+        pages.push("[]".to_owned());
+    }
+    Loaded {
+        lens: Arc::new(lens),
+        position,
+        records,
+        pages,
+    }
+}
+
+/// Writes a record.
+fn write(env: &RecordEnv, found: Found) -> Body {
+    // Writing into memory cannot fail.
+    let text = serde_json::to_string(&found).unwrap_or_default();
+    let hash = HASHES.hash_one(&text);
+    let before = Arc::clone(&found.head);
+    let has_more = !found.transient.is_empty();
+    let signed = found.signed(env);
+    let is_as_written = Arc::ptr_eq(&before, &signed.head) && !has_more;
+    let text = if is_as_written {
+        text
+    } else {
+        serde_json::to_string(&signed).unwrap_or_default()
+    };
+    Body {
+        text: text.into(),
+        hash,
+    }
+}
+
+/// Writes what is told of a change, each text once.
+pub(super) struct Renderer<'a> {
+    env: &'a RecordEnv,
+    /// The record as different people see it.
+    bodies: Vec<Body>,
+    /// Which of them those see from whom nothing is hidden, by what they ask.
+    unhidden: HashMap<Arc<str>, usize>,
+    /// By event, label, and which body it is about.
+    frames: HashMap<(&'static str, Label, Option<usize>), Frame>,
+}
+
+impl<'a> Renderer<'a> {
+    pub(super) fn new(env: &'a RecordEnv) -> Self {
+        Self {
+            env,
+            bodies: Vec::new(),
+            unhidden: HashMap::new(),
+            frames: HashMap::new(),
+        }
+    }
+
+    /// Goes on to another change.
+    pub(super) fn begin(&mut self) {
+        self.bodies.clear();
+        self.unhidden.clear();
+        self.frames.clear();
+    }
+
+    /// Writes the record as somebody sees it; returns its place and its hash. Those from whom
+    /// nothing is hidden share it.
+    pub(super) fn render(
+        &mut self,
+        query: &LiveQuery,
+        lens: &Lens,
+        head: &Arc<Head>,
+    ) -> (usize, u64) {
+        let shared = self.unhidden.get(&query.text).filter(|_| !lens.may_hide);
+        if let Some(place) = shared
+            && let Some(body) = self.bodies.get(*place)
+        {
+            return (*place, body.hash);
+        }
+        let head = lens.look(query).cut(Arc::clone(head));
+        let transient = BTreeMap::new();
+        let body = write(self.env, Found { head, transient });
+        let (place, hash) = (self.bodies.len(), body.hash);
+        self.bodies.push(body);
+        if !lens.may_hide {
+            self.unhidden.insert(Arc::clone(&query.text), place);
+        }
+        (place, hash)
+    }
+
+    /// Writes that the record at a place is new or changed.
+    pub(super) fn record(
+        &mut self,
+        label: &Label,
+        event: &'static str,
+        (position, place): (u64, usize),
+    ) -> Frame {
+        let body = self.bodies.get(place).map(|body| Arc::clone(&body.text));
+        let write = || label.record(event, Some(position), &body.unwrap_or_default());
+        self.shared((event, label.clone(), Some(place)), write)
+    }
+
+    /// Writes that the record is no longer there.
+    pub(super) fn leave(&mut self, label: &Label, change: &Change) -> Frame {
+        let write = || label.leave(Some(change.position), &change.id);
+        self.shared(("leave", label.clone(), None), write)
+    }
+
+    fn shared(
+        &mut self,
+        key: (&'static str, Label, Option<usize>),
+        write: impl FnOnce() -> Frame,
+    ) -> Frame {
+        self.frames.entry(key).or_insert_with(write).clone()
+    }
+}

@@ -1,0 +1,39 @@
+//! Live queries: a result, and then everything that happens to it.
+//!
+//! 1. A **listener** is a connection of somebody; it has subscriptions. All that ask
+//!    the same as the same user share a **view** ([`view`]): what is known of the
+//!    result, by record, and how the user sees at present, the *lens*: roles, rules for
+//!    fields, the types' fields ([`lens`]).
+//! 2. A view is **loaded** ([`load`]): the store runs the query as of a position that
+//!    it names. Whoever joins gets that result; what happens behind its position
+//!    meanwhile is kept for him. So there is no gap, and nothing comes twice.
+//! 3. The [`Follower`] is the consumer of a delivery, so it sees what the store has
+//!    applied. It works out the record as each event left it, once for all views of the
+//!    type, and each view tells `enter`, `change` or `leave` from what it knew.
+//! 4. What changes the lens – a role, rules for fields, the type's fields – silences
+//!    the view until it is loaded again; then the difference is told. A view whose
+//!    condition looks beyond its own records is loaded again whenever those change.
+//! 5. Whoever comes back **from** a position is told what he missed out of the log
+//!    ([`replay`]), or that he has to start anew.
+//!
+//! The [`desk`] has all of this under one lock, which is held for one event at a time
+//! and never while something is waited for. With no listener, commits go by unread.
+
+mod desk;
+mod follow;
+mod frame;
+mod lens;
+mod load;
+mod outlet;
+mod query;
+mod replay;
+mod service;
+mod view;
+
+pub use desk::LiveState;
+pub use follow::Follower;
+pub use frame::Frame;
+pub use lens::{Audience, Credential};
+pub use outlet::{Ending, Inbox, ListenerId};
+pub use query::LiveQuery;
+pub use service::{Connected, LiveQueries, LiveSettings, Subscribe};

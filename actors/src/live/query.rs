@@ -1,0 +1,69 @@
+//! What is asked.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::predicate::{Operand, Predicate};
+use skytrail_schema::query::{Query, Scope};
+
+/// A query that can be followed.
+#[derive(Clone, Debug)]
+pub struct LiveQuery {
+    /// What it asks.
+    pub query: Query,
+    /// In which database.
+    pub scope: Scope,
+    /// Tells it from others: those that ask the same share it.
+    pub(super) text: Arc<str>,
+    /// Whether other records or relations have a say in the result: then events of its own records
+    /// do not tell what becomes of it.
+    pub(super) is_wide: bool,
+}
+
+impl LiveQuery {
+    /// Reads the parameters of `record:query`, but for those that make no sense here.
+    ///
+    /// # Errors
+    /// As [`Query::parse`]; 108 for an order, a page or a count.
+    pub fn parse(parameters: &Map<String, Json>, scope: Scope) -> Result<Self, ApiError> {
+        let query = Query::parse(parameters)?;
+        let refused = [
+            ("sort", !query.sort.is_empty()),
+            ("limit", query.limit.is_some()),
+            ("offset", query.offset > 0),
+            ("count", query.count),
+        ];
+        if let Some((name, _)) = refused.iter().find(|(_, is_there)| *is_there) {
+            let text = format!("a live query has no {name}: it is about every record that matches");
+            return Err(ApiError::invalid_argument(text, &[name]));
+        }
+        let member = |name: &str| parameters.get(name).cloned().unwrap_or_default();
+        let database = match &scope {
+            Scope::Public => Json::Null,
+            Scope::Private(user) => user.as_str().into(),
+            Scope::Union => Json::Bool(true),
+        };
+        let asked = ["record_type", "predicate", "include", "desired_keys"].map(member);
+        let predicate = query.predicate.as_ref();
+        Ok(Self {
+            text: json!([asked, database]).to_string().into(),
+            is_wide: !query.include.is_empty() || predicate.is_some_and(looks_beyond),
+            query,
+            scope,
+        })
+    }
+}
+
+/// Whether a predicate looks beyond the record.
+fn looks_beyond(predicate: &Predicate) -> bool {
+    let is_beyond = |operand: &Operand| matches!(operand, Operand::Path(path) if path.0.len() > 1);
+    match predicate {
+        Predicate::And(parts) | Predicate::Or(parts) => parts.iter().any(looks_beyond),
+        Predicate::Not(part) => looks_beyond(part),
+        Predicate::Compare(_, left, right) | Predicate::In(left, right) => {
+            is_beyond(left) || is_beyond(right)
+        }
+        Predicate::UserRelation { .. } => true,
+    }
+}

@@ -1,0 +1,191 @@
+//! The way in for listeners, and the tasks that look things up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Event;
+use skytrail_schema::id::{RecordId, TypeName};
+use tokio::sync::Semaphore;
+
+use super::desk::{Desk, Interest, Job, LiveState};
+use super::lens::{Audience, Credential};
+use super::load::load;
+use super::outlet::{Inbox, ListenerId, outlet};
+use super::query::LiveQuery;
+use super::replay::replay;
+use super::view::{Change, Work};
+use crate::record::env::RecordEnv;
+use crate::spawn::spawn_named;
+
+/// So many results are looked up at once, so that other queries get their turn.
+const MAX_JOBS: usize = 4;
+
+/// The pause before a result is looked up once more because of what it looks at beyond its records:
+/// what comes meanwhile is in it, too.
+const WIDE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveSettings {
+    /// Subscriptions of a connection.
+    pub max_subscriptions: usize,
+    /// Records of a result.
+    pub max_records: usize,
+    /// Frames that may wait for a connection.
+    pub max_queue: usize,
+    /// Events that may lie between a position and the present for what was missed to be told.
+    pub max_missed: u64,
+}
+
+/// A listener's number, and where his frames come.
+#[derive(Debug)]
+pub struct Connected {
+    /// The number.
+    pub id: ListenerId,
+    /// The frames.
+    pub inbox: Inbox,
+}
+
+/// A query that a listener wants to follow.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// What he calls it; empty for frames without a name.
+    pub name: Arc<str>,
+    /// The query.
+    pub query: LiveQuery,
+    /// He has had everything up to here.
+    pub from: Option<u64>,
+}
+
+/// Live queries; see the module's overview. Cheap to clone.
+#[derive(Clone)]
+pub struct LiveQueries(Arc<Shared>);
+
+struct Shared {
+    env: RecordEnv,
+    settings: LiveSettings,
+    desk: Mutex<Desk>,
+    permits: Semaphore,
+}
+
+impl LiveQueries {
+    /// Builds them. Nothing is told before a delivery has a [`Follower`](super::Follower).
+    pub fn new(env: RecordEnv, settings: LiveSettings) -> Self {
+        Self(Arc::new(Shared {
+            env,
+            settings,
+            desk: Mutex::new(Desk::new(settings)),
+            permits: Semaphore::new(MAX_JOBS),
+        }))
+    }
+
+    /// Adds a listener.
+    pub fn connect(&self, audience: Audience, credential: Credential) -> Connected {
+        let (outlet, inbox) = outlet(self.0.settings.max_queue);
+        let id = self.0.desk.lock().connect(audience, credential, outlet);
+        Connected { id, inbox }
+    }
+
+    /// Lets a listener go.
+    pub fn disconnect(&self, id: ListenerId) {
+        self.0.desk.lock().disconnect(id);
+    }
+
+    /// Ends the connections of those who came with a token, which is good no more.
+    pub fn forget_token(&self, token: &str) {
+        self.0.desk.lock().forget_token(token);
+    }
+
+    /// Lets a listener follow a query. What is wrong with the query itself he is told as a frame.
+    ///
+    /// # Errors
+    /// 108: he has one of that name, or too many.
+    pub fn subscribe(&self, id: ListenerId, wanted: Subscribe) -> Result<(), ApiError> {
+        let job = self.0.desk.lock().subscribe(id, wanted)?;
+        self.begin(job);
+        Ok(())
+    }
+
+    /// Ends a subscription; `false` when there is none of that name.
+    pub fn unsubscribe(&self, id: ListenerId, name: &str) -> bool {
+        self.0.desk.lock().unsubscribe(id, name)
+    }
+
+    /// Returns the state.
+    pub fn state(&self) -> LiveState {
+        self.0.desk.lock().state()
+    }
+
+    pub(super) fn env(&self) -> &RecordEnv {
+        &self.0.env
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.desk.lock().is_idle()
+    }
+
+    pub(super) fn interest(&self, id: &RecordId, event: &Event) -> Interest {
+        let (interest, jobs) = self.0.desk.lock().interest(id, event);
+        self.begin(jobs);
+        interest
+    }
+
+    pub(super) fn notice(&self, event: &Event) {
+        let now = self.0.env.clock.now();
+        let jobs = self.0.desk.lock().notice(event, now);
+        self.begin(jobs);
+    }
+
+    pub(super) fn see(&self, change: &Change) {
+        let jobs = self.0.desk.lock().see(change, &self.0.env);
+        self.begin(jobs);
+    }
+
+    pub(super) fn disturb(&self, name: &TypeName, position: u64) {
+        let jobs = self.0.desk.lock().disturb(name, position);
+        self.begin(jobs);
+    }
+
+    pub(super) fn settle(&self) {
+        self.0.desk.lock().flush();
+    }
+
+    fn begin(&self, jobs: impl IntoIterator<Item = Job>) {
+        for job in jobs {
+            let this = self.clone();
+            spawn_named("live query", async move { this.run(job).await });
+        }
+    }
+
+    /// Looks something up, and hands it over.
+    async fn run(self, job: Job) {
+        let whose = (&*job.query, &job.audience);
+        let shared = &self.0;
+        match &job.work {
+            Work::Load(number) => {
+                if *number > 1 && job.query.is_wide {
+                    tokio::time::sleep(WIDE_PAUSE).await;
+                }
+                let Ok(_permit) = shared.permits.acquire().await else {
+                    return;
+                };
+                let max_records = shared.settings.max_records;
+                let outcome = load(&shared.env, whose.0, whose.1, max_records).await;
+                let place = (job.view, *number);
+                let jobs = shared.desk.lock().loaded(place, outcome, &shared.env);
+                self.begin(jobs);
+            }
+            Work::Replay(missed) => {
+                let Ok(_permit) = shared.permits.acquire().await else {
+                    return;
+                };
+                let replayed = replay(&shared.env, whose, missed, shared.settings.max_missed);
+                let replayed = replayed.await;
+                let job = shared.desk.lock().replayed(job.view, missed, replayed);
+                self.begin(job);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Who may follow queries, and how long.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+use skytrail_actors::context::RequestContext;
+use skytrail_actors::live::{Audience, Credential, LiveQuery};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::query::Scope;
+use skytrail_schema::time::Timestamp;
+
+use crate::http::checks::{Asked, Check};
+use crate::services::Services;
+
+const WITH_TOKEN: &[Check] = &[
+    Check::Authenticator,
+    Check::RequireAuth,
+    Check::InjectDb,
+    Check::CheckUser,
+    Check::PluginReady,
+];
+const WITHOUT_TOKEN: &[Check] = &[
+    Check::Authenticator,
+    Check::InjectAuth,
+    Check::InjectDb,
+    Check::CheckUser,
+    Check::PluginReady,
+];
+
+/// The key and the token that a client has shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The key.
+    pub key: Option<String>,
+    /// The token.
+    pub token: Option<String>,
+}
+
+impl Shown {
+    /// Passes a request through the checks. Unlike where a token that is not good makes its user
+    /// nobody, it is refused: the client would take the result of nobody for its user's.
+    ///
+    /// # Errors
+    /// As the checks of a query; a token that is not good, also beside a good key.
+    pub async fn pass<'a>(
+        &self,
+        services: &'a Services,
+        body: &'a Map<String, Json>,
+    ) -> Result<Asked<'a>, ApiError> {
+        let (key, token) = (self.key.clone(), self.token.clone());
+        let mut asked = Asked::new(services, body, key, token, RequestContext::system());
+        let has_token = asked.token.is_some();
+        let checks = if has_token { WITH_TOKEN } else { WITHOUT_TOKEN };
+        asked.pass(checks).await?;
+        Ok(asked)
+    }
+}
+
+/// Somebody who may listen, and how long.
+pub struct Admitted {
+    /// Who.
+    pub audience: Audience,
+    /// With which token.
+    pub credential: Credential,
+    /// When it expires, if it does.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Lets somebody in who has shown a key or a token.
+///
+/// # Errors
+/// As the checks of a query; a token that is not good, also beside a good key.
+pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiError> {
+    let nothing = Map::new();
+    let asked = shown.pass(services, &nothing).await?;
+    let caller = &asked.context.caller;
+    let audience = Audience {
+        is_master: caller.is_master(),
+        user: caller.user.clone(),
+    };
+    let claims = match &asked.token {
+        Some(token) => services.accounts.read_token(token).await?,
+        None => None,
+    };
+    let credential = Credential {
+        token: asked.token.as_deref().map(Arc::from),
+        issued_at: claims.as_ref().and_then(|claims| claims.issued_at),
+    };
+    Ok(Admitted {
+        audience,
+        credential,
+        expires_at: claims.and_then(|claims| claims.expires_at),
+    })
+}
+
+/// Waits until a token has expired; for ever when it does not.
+pub async fn expiry(services: &Services, expires_at: Option<Timestamp>) {
+    let Some(expires_at) = expires_at else {
+        return pending().await;
+    };
+    let left = expires_at.micros() - services.clock.now().micros();
+    let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+    // A timer has bounds; nobody stays connected for a year.
+    tokio::time::sleep(left.min(Duration::from_secs(86_400 * 365))).await;
+}
+
+/// Reads a query within the limits.
+///
+/// # Errors
+/// As [`LiveQuery::parse`]; 108 for one that is too large.
+pub fn read_query(
+    services: &Services,
+    body: &Map<String, Json>,
+    scope: Scope,
+) -> Result<LiveQuery, ApiError> {
+    let limits = &services.settings.limits;
+    limits.check_lists(body)?;
+    let query = LiveQuery::parse(body, scope)?;
+    limits.check_predicate(&query.query)?;
+    Ok(query)
+}
+
+/// Reads the position from which somebody comes back.
+///
+/// # Errors
+/// 108: not a whole number.
+pub fn read_from(body: &Map<String, Json>) -> Result<Option<u64>, ApiError> {
+    match body.get("from") {
+        None | Some(Json::Null) => Ok(None),
+        Some(from) => {
+            let refusal = || ApiError::invalid_argument("from must be a position", &["from"]);
+            from.as_u64().map(Some).ok_or_else(refusal)
+        }
+    }
+}

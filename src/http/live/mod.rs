@@ -1,0 +1,193 @@
+//! `/live` (WebSocket) and `/live/query` (server-sent events): queries that go on.
+
+mod admission;
+
+use std::sync::Arc;
+
+use actix_web::http::header::UPGRADE;
+use actix_web::{HttpRequest, HttpResponse, guard, web};
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::accounts::admission::bad_token;
+use skytrail_actors::live::{Connected, Ending, Inbox, Subscribe};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::time::Timestamp;
+
+use super::server::query_value;
+use super::sse::{self, Feed, Frame, SendError};
+use super::{body, error, router};
+use crate::services::Services;
+use crate::socket::live;
+
+pub use admission::{Admitted, Shown, admit, expiry, read_from, read_query};
+
+/// So many events wait for a client behind those that wait for its connection.
+const QUEUE: usize = 64;
+
+/// The members that a query string holds as JSON; the others are texts.
+const JSON_MEMBERS: [&str; 4] = ["predicate", "include", "desired_keys", "from"];
+
+/// Adds the routes.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    // A plugin may have a handler of that name.
+    let is_upgrade = guard::fn_guard(|asked: &guard::GuardContext<'_>| {
+        asked.head().headers().contains_key(UPGRADE)
+    });
+    let socket = web::resource("/live")
+        .route(web::get().guard(is_upgrade).to(upgrade))
+        .default_service(web::route().to(router::route));
+    let stream = web::resource("/live/query")
+        .route(web::get().to(get))
+        .route(web::post().to(post))
+        .default_service(web::route().to(router::route));
+    config.service(socket).service(stream);
+}
+
+/// Returns what a request shows: in its head, else in the query, else in the body.
+fn shown(request: &HttpRequest, body: &Map<String, Json>) -> Shown {
+    let find = |header: &str, member: &str| {
+        let header = request.headers().get(header);
+        let header = header.and_then(|shown| shown.to_str().ok());
+        let header = header.map(str::to_owned).filter(|shown| !shown.is_empty());
+        let in_body = || body.get(member).and_then(Json::as_str).map(str::to_owned);
+        let in_query = || query_value(request.query_string(), member);
+        header.or_else(in_query).or_else(in_body)
+    };
+    Shown {
+        key: find("x-skygear-api-key", "api_key"),
+        token: find("x-skygear-access-token", "access_token"),
+    }
+}
+
+async fn upgrade(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> actix_web::Result<HttpResponse> {
+    let shown = shown(&request, &Map::new());
+    match admit(&services, &shown).await {
+        Ok(admitted) => live::open(&request, payload, services.into_inner(), (shown, admitted)),
+        Err(refused) => Ok(error::failure(&refused)),
+    }
+}
+
+async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+    let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
+    let limits = &services.settings.limits;
+    let member = |(name, text): (String, String)| {
+        let value = if JSON_MEMBERS.contains(&name.as_str()) {
+            limits.check_depth(text.as_bytes())?;
+            serde_json::from_str(&text).map_err(|error| {
+                ApiError::invalid_argument(format!("{name} must be JSON: {error}"), &[&name])
+            })?
+        } else {
+            Json::from(text)
+        };
+        Ok((name, value))
+    };
+    let body = pairs.into_iter().map(member);
+    answer(&services, &request, body.collect()).await
+}
+
+async fn post(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let settings = &services.settings;
+    let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
+    let body = bytes.and_then(|bytes| body::parse(&bytes, &settings.limits));
+    answer(&services, &request, body).await
+}
+
+async fn answer(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    body: Result<Map<String, Json>, ApiError>,
+) -> HttpResponse {
+    let begun = match body {
+        Ok(body) => begin(services, request, &body).await,
+        Err(refused) => Err(refused),
+    };
+    begun.unwrap_or_else(|refused| error::failure(&refused))
+}
+
+/// Begins to follow. A client that comes again goes on behind the last that it has had.
+async fn begin(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    body: &Map<String, Json>,
+) -> Result<HttpResponse, ApiError> {
+    let shown = shown(request, body);
+    let admitted = admit(services, &shown).await?;
+    let scope = shown.pass(services, body).await?.scope;
+    let query = read_query(services, body, scope)?;
+    let from = match sse::last_event_id(request) {
+        Some(id) => Some(id.parse().map_err(|_| {
+            let text = format!("Last-Event-ID must be a position, not {id:?}");
+            ApiError::invalid_argument(text, &["Last-Event-ID"])
+        })?),
+        None => read_from(body)?,
+    };
+    let Connected { id, inbox } = services
+        .live
+        .connect(admitted.audience, admitted.credential);
+    let wanted = Subscribe {
+        name: "".into(),
+        query,
+        from,
+    };
+    services.live.subscribe(id, wanted)?;
+    let (feed, response) = sse::open(QUEUE, services.stopping.clone());
+    let services = Arc::clone(services);
+    actix_web::rt::spawn(async move {
+        tell(&services, &feed, (inbox, admitted.expires_at)).await;
+        services.live.disconnect(id);
+    });
+    Ok(response)
+}
+
+/// Tells what comes until the client has gone, or may not listen any more.
+async fn tell(
+    services: &Services,
+    feed: &Feed,
+    (mut inbox, expires_at): (Inbox, Option<Timestamp>),
+) {
+    let ending = tokio::select! {
+        ending = pass_on(feed, &mut inbox) => ending,
+        () = expiry(services, expires_at) => Some(Ending::Refused(bad_token())),
+        () = feed.gone() => None,
+    };
+    let error = match ending {
+        Some(Ending::Refused(error)) => error.to_wire(),
+        Some(Ending::TooSlow) => json!({"message": "too slow: too much was waiting"}),
+        Some(Ending::Stopping) | None => return,
+    };
+    let text = json!({"event": "error", "error": error}).to_string();
+    let _ = feed.send(Frame::new(None, "error", &text)).await;
+}
+
+/// Passes on frames; returns why they end, unless the client is gone.
+async fn pass_on(feed: &Feed, inbox: &mut Inbox) -> Option<Ending> {
+    loop {
+        let frames = match inbox.next().await {
+            Ok(frames) => frames,
+            Err(ending) => return Some(ending),
+        };
+        for frame in frames {
+            let id = frame.position.map(|position| position.to_string());
+            let is_last = frame.event == "error";
+            let frame = Frame::new(id.as_deref(), frame.event, &frame.text);
+            let sent = tokio::select! {
+                biased;
+                sent = feed.send(frame) => sent,
+                ending = inbox.ended() => return Some(ending),
+            };
+            match sent {
+                Ok(()) if !is_last => {}
+                Ok(()) | Err(SendError::Gone) => return None,
+                Err(SendError::TooSlow) => return Some(Ending::TooSlow),
+            }
+        }
+    }
+}

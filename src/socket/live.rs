@@ -1,0 +1,242 @@
+//! `/live`: live queries over a WebSocket, many over one.
+//!
+//! Who asks is found out when the socket is opened, and again for each query. What
+//! a client sends wrong is answered with an `error`; the socket stays.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use serde_json::{Value as Json, json};
+use skytrail_actors::accounts::admission::bad_token;
+use skytrail_actors::live::{Connected, Ending, Subscribe};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::time::Timestamp;
+
+use super::incoming::Incoming;
+use crate::http::live::{Admitted, Shown, expiry, read_from, read_query};
+use crate::services::Services;
+
+/// The largest message.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// The longest name of a query.
+const MAX_NAME_BYTES: usize = 256;
+/// How often the server asks whether the client is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How many pings may go unanswered.
+const MAX_SILENT_PINGS: u32 = 2;
+/// How long a client that is let go may take to hear why.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Upgrades a request.
+///
+/// # Errors
+/// Not a WebSocket upgrade.
+pub fn open(
+    request: &HttpRequest,
+    body: web::Payload,
+    services: Arc<Services>,
+    (shown, admitted): (Shown, Admitted),
+) -> actix_web::Result<HttpResponse> {
+    let (response, session, stream) = actix_ws::handle(request, body)?;
+    let stream = stream.max_frame_size(MAX_MESSAGE_BYTES);
+    let stream = stream.aggregate_continuations();
+    let incoming = Incoming::new(stream.max_continuation_size(MAX_MESSAGE_BYTES));
+    let connected = services
+        .live
+        .connect(admitted.audience, admitted.credential);
+    let socket = Socket {
+        services,
+        shown,
+        session,
+        connected,
+    };
+    actix_web::rt::spawn(socket.serve(incoming, admitted.expires_at));
+    Ok(response)
+}
+
+/// A socket that is served.
+struct Socket {
+    services: Arc<Services>,
+    shown: Shown,
+    session: Session,
+    connected: Connected,
+}
+
+/// Why a socket is served no more.
+enum Leaving {
+    /// The client has gone.
+    Gone,
+    /// The client closes.
+    Closed(Option<CloseReason>),
+    /// The server lets it go.
+    Ended(Ending),
+}
+
+impl Socket {
+    async fn serve(mut self, mut incoming: Incoming, expires_at: Option<Timestamp>) {
+        let services = Arc::clone(&self.services);
+        let leaving = {
+            let expired = expiry(&services, expires_at);
+            let served = self.exchange(&mut incoming);
+            tokio::select! {
+                leaving = served => leaving,
+                () = expired => Leaving::Ended(Ending::Refused(bad_token())),
+                () = services.stopping.cancelled() => Leaving::Ended(Ending::Stopping),
+            }
+        };
+        self.services.live.disconnect(self.connected.id);
+        let farewell = async {
+            let reason = match leaving {
+                Leaving::Gone => None,
+                Leaving::Closed(reason) => reason,
+                Leaving::Ended(ending) => {
+                    if let Ending::Refused(error) = &ending {
+                        let frame = json!({"event": "error", "error": error.to_wire()});
+                        let _ = self.session.text(frame.to_string()).await;
+                    }
+                    Some(reason_of(ending))
+                }
+            };
+            let _ = self.session.close(reason).await;
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+
+    async fn exchange(&mut self, incoming: &mut Incoming) -> Leaving {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        pings.reset();
+        let mut silent_pings = 0;
+        loop {
+            tokio::select! {
+                message = incoming.next() => {
+                    silent_pings = 0;
+                    let text = match message {
+                        Some(Ok(AggregatedMessage::Text(text))) => text.to_string(),
+                        Some(Ok(AggregatedMessage::Binary(bytes))) => String::from_utf8_lossy(&bytes).into(),
+                        Some(Ok(AggregatedMessage::Ping(bytes))) => {
+                            if let Some(leaving) = self.send(|mut session| async move { session.pong(&bytes).await }).await {
+                                return leaving;
+                            }
+                            continue;
+                        }
+                        Some(Ok(AggregatedMessage::Pong(_))) => continue,
+                        Some(Ok(AggregatedMessage::Close(reason))) => return Leaving::Closed(reason),
+                        Some(Err(_)) | None => return Leaving::Gone,
+                    };
+                    if let Err(refused) = self.react(&text).await
+                        && let Some(leaving) = self.say(refused).await
+                    {
+                        return leaving;
+                    }
+                }
+                parcel = self.connected.inbox.next() => match parcel {
+                    Ok(frames) => for frame in frames {
+                        if let Some(leaving) = self.say(frame.text.to_string()).await {
+                            return leaving;
+                        }
+                    },
+                    Err(ending) => return Leaving::Ended(ending),
+                },
+                _ = pings.tick() => {
+                    silent_pings += 1;
+                    if silent_pings > MAX_SILENT_PINGS { return Leaving::Gone; }
+                    if let Some(leaving) = self.send(|mut session| async move { session.ping(b"").await }).await {
+                        return leaving;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn say(&mut self, text: String) -> Option<Leaving> {
+        self.send(|mut session| async move { session.text(text).await })
+            .await
+    }
+
+    /// Sends something; a client that does not read holds this up until its connection is ended.
+    async fn send<F>(&mut self, send: impl FnOnce(Session) -> F) -> Option<Leaving>
+    where
+        F: Future<Output = Result<(), actix_ws::Closed>>,
+    {
+        tokio::select! {
+            biased;
+            sent = send(self.session.clone()) => sent.err().map(|_| Leaving::Gone),
+            ending = self.connected.inbox.ended() => Some(Leaving::Ended(ending)),
+        }
+    }
+
+    /// Does what a message says; what is wrong with it comes back as a frame.
+    async fn react(&self, text: &str) -> Result<(), String> {
+        let mut name = None;
+        self.obey(text, &mut name).await.map_err(|error| {
+            let error = error.to_wire();
+            let frame = match name {
+                Some(name) => json!({"id": name, "event": "error", "error": error}),
+                None => json!({"event": "error", "error": error}),
+            };
+            frame.to_string()
+        })
+    }
+
+    async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<(), ApiError> {
+        let services = &self.services;
+        let limits = &services.settings.limits;
+        limits.check_depth(text.as_bytes())?;
+        let bad = |text: &str| ApiError::new(Code::BadRequest, text);
+        let body: Json = serde_json::from_str(text).map_err(|error| bad(&error.to_string()))?;
+        let Json::Object(body) = body else {
+            return Err(bad("expected an object"));
+        };
+        let name = body.get("id").and_then(Json::as_str).unwrap_or_default();
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            let text = format!("id must be a text of 1 to {MAX_NAME_BYTES} bytes");
+            return Err(ApiError::invalid_argument(text, &["id"]));
+        }
+        *named = Some(name.to_owned());
+        match body.get("action").and_then(Json::as_str) {
+            Some("live:subscribe") => {
+                let asked = self.shown.pass(services, &body).await?;
+                let wanted = read_query(services, &body, asked.scope)?;
+                services.live.subscribe(
+                    self.connected.id,
+                    Subscribe {
+                        name: name.into(),
+                        query: wanted,
+                        from: read_from(&body)?,
+                    },
+                )
+            }
+            Some("live:unsubscribe") => {
+                if services.live.unsubscribe(self.connected.id, name) {
+                    return Ok(());
+                }
+                let text = format!("there is no live query {name:?}");
+                Err(ApiError::invalid_argument(text, &["id"]))
+            }
+            _ => {
+                let text = "action must be live:subscribe or live:unsubscribe";
+                Err(ApiError::invalid_argument(text, &["action"]))
+            }
+        }
+    }
+}
+
+fn reason_of(ending: Ending) -> CloseReason {
+    let (code, text) = match ending {
+        Ending::TooSlow => (
+            CloseCode::Policy,
+            "too slow: too much was waiting; resume from the last position".to_owned(),
+        ),
+        Ending::Refused(error) => (CloseCode::Policy, error.message),
+        Ending::Stopping => (CloseCode::Away, "the server is stopping".to_owned()),
+    };
+    // A close frame holds 123 bytes of text.
+    let description = text.chars().take(100).collect();
+    CloseReason {
+        code,
+        description: Some(description),
+    }
+}

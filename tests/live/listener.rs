@@ -1,0 +1,183 @@
+//! A client of live queries that keeps the result up to date from what it is told.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+use crate::support::socket::{Incoming, Socket};
+
+/// Longer than anything here should take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a subscription has come to.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    pub records: BTreeMap<String, Json>,
+    /// What a reset or the beginning leaves behind, until the result is whole.
+    arriving: Option<BTreeMap<String, Json>>,
+    pub position: Option<u64>,
+    pub num_ready: u64,
+    pub num_resets: u64,
+    pub error: Option<Json>,
+    pub has_ended: bool,
+    /// The names of the events, as they came.
+    pub events: Vec<String>,
+}
+
+impl Followed {
+    /// Goes on after a disconnect.
+    pub fn resumed(&self) -> Self {
+        Self {
+            arriving: None,
+            ..self.clone()
+        }
+    }
+
+    pub fn take(&mut self, frame: &Json) {
+        let event = frame["event"].as_str().unwrap();
+        self.events.push(event.to_owned());
+        let record = &frame["record"];
+        let id = || record["_id"].as_str().unwrap().to_owned();
+        match event {
+            "result" => {
+                let arriving = self.arriving.get_or_insert_default();
+                for record in frame["records"].as_array().unwrap() {
+                    arriving.insert(record["_id"].as_str().unwrap().to_owned(), record.clone());
+                }
+            }
+            "ready" => {
+                if let Some(arrived) = self.arriving.take() {
+                    self.records = arrived;
+                }
+                self.num_ready += 1;
+            }
+            "enter" => {
+                let before = self.records.insert(id(), record.clone());
+                assert!(before.is_none(), "entered twice: {frame}");
+            }
+            "change" => {
+                let before = self.records.insert(id(), record.clone());
+                assert!(before.is_some(), "changed and never entered: {frame}");
+            }
+            "leave" => {
+                assert_eq!(record.as_object().unwrap().len(), 2, "{frame}");
+                let before = self.records.remove(&id());
+                assert!(before.is_some(), "left and never entered: {frame}");
+            }
+            "reset" => {
+                self.num_resets += 1;
+                self.arriving = Some(BTreeMap::new());
+                self.position = None;
+            }
+            "error" => self.error = Some(frame["error"].clone()),
+            "end" => self.has_ended = true,
+            other => panic!("unknown event {other}: {frame}"),
+        }
+        if let Some(position) = frame["position"].as_u64() {
+            assert!(
+                self.position.is_none_or(|before| before <= position),
+                "{frame}"
+            );
+            self.position = Some(position);
+        }
+    }
+}
+
+/// A socket with subscriptions.
+pub struct Listener {
+    pub socket: Socket,
+    pub followed: BTreeMap<String, Followed>,
+    pub is_closed: bool,
+}
+
+impl Listener {
+    pub fn open(server: &TestServer, client: &Client) -> Self {
+        Self::try_open(server, client).unwrap_or_else(|refused| panic!("{refused:?}"))
+    }
+
+    pub fn try_open(server: &TestServer, client: &Client) -> Result<Self, (u16, Json)> {
+        let mut headers = vec![("X-Skygear-API-Key".to_owned(), client.key().to_owned())];
+        if let Some(token) = &client.token {
+            headers.push(("X-Skygear-Access-Token".to_owned(), token.clone()));
+        }
+        let opened = Socket::open(server.address(), "/live", &headers);
+        let socket = opened.map_err(|(status, body)| {
+            (status, serde_json::from_slice(&body).unwrap_or_default())
+        })?;
+        Ok(Self {
+            socket,
+            followed: BTreeMap::new(),
+            is_closed: false,
+        })
+    }
+
+    /// Subscribes and waits until everything up to now was told.
+    pub fn subscribe(&mut self, name: &str, query: Json) -> &Followed {
+        self.ask(name, query);
+        let ready = self.followed[name].num_ready;
+        self.until(name, |followed| followed.num_ready > ready);
+        &self.followed[name]
+    }
+
+    /// Sends a subscription; goes on with what is known under that name.
+    pub fn ask(&mut self, name: &str, query: Json) {
+        let mut frame: Map<String, Json> = query.as_object().unwrap().clone();
+        frame.insert("action".into(), "live:subscribe".into());
+        frame.insert("id".into(), name.into());
+        self.followed.entry(name.to_owned()).or_default();
+        self.socket.send(&Json::Object(frame).to_string());
+    }
+
+    pub fn unsubscribe(&mut self, name: &str) {
+        let frame = json!({"action": "live:unsubscribe", "id": name});
+        self.socket.send(&frame.to_string());
+        self.until(name, |followed| followed.has_ended);
+    }
+
+    /// Takes the next frame, if one comes in time; `None` when none does, or the socket is closed.
+    pub fn next(&mut self, patience: Duration) -> Option<Json> {
+        match self.socket.receive(patience) {
+            Incoming::Text(text) => {
+                let frame: Json = serde_json::from_str(&text).unwrap();
+                if let Some(name) = frame["id"].as_str() {
+                    let followed = self.followed.entry(name.to_owned()).or_default();
+                    followed.take(&frame);
+                }
+                Some(frame)
+            }
+            Incoming::Closed => {
+                self.is_closed = true;
+                None
+            }
+            Incoming::Nothing => None,
+        }
+    }
+
+    /// Takes frames until a subscription has come to something.
+    pub fn until(&mut self, name: &str, is_there: impl Fn(&Followed) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_there(&self.followed[name]) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let said = self.next(left);
+            assert!(
+                said.is_some(),
+                "{name}: closed: {}, so far {:?}",
+                self.is_closed,
+                self.followed[name]
+            );
+        }
+    }
+
+    /// Takes frames until the socket is closed.
+    pub fn until_closed(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the socket stays open");
+            self.next(left);
+        }
+    }
+}

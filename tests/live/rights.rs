@@ -1,0 +1,273 @@
+//! Who is told what, and what becomes of it when that changes.
+
+use serde_json::{Value as Json, json};
+
+use super::listener::Listener;
+use super::{ids, path};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+struct World {
+    server: TestServer,
+    ada: Client,
+    bob: Client,
+    master: Client,
+}
+
+impl World {
+    fn new(settings: &[(&str, &str)]) -> Self {
+        let server = TestServer::with(settings);
+        Self {
+            ada: Client::signed_up(&server, "ada"),
+            bob: Client::signed_up(&server, "bob"),
+            master: Client::master(&server),
+            server,
+        }
+    }
+
+    fn assign(&self, action: &str, role: &str) {
+        let body = json!({"users": [self.bob.user], "roles": [role]});
+        self.master.call(action, body).result();
+    }
+}
+
+fn save(client: &Client, id: &str, access: Json) {
+    client.save(
+        id,
+        json!({"_access": access, "text": "of ada", "salary": 7}),
+    );
+}
+
+#[test]
+fn a_change_of_an_access_list_or_a_role_takes_effect_at_once() {
+    let world = World::new(&[]);
+    let (ada, bob) = (&world.ada, &world.bob);
+    let editors = json!([{"role": "editor", "level": "read"}]);
+    save(ada, "note/open", json!(null));
+    save(ada, "note/hers", json!([]));
+    save(ada, "note/editors", editors.clone());
+    let query = json!({"record_type": "note"});
+    let mut listener = Listener::open(&world.server, bob);
+    listener.subscribe("q", query.clone());
+    assert_eq!(ids(&listener.followed["q"]), ["note/open"]);
+    save(
+        ada,
+        "note/hers",
+        json!([{"user_id": bob.user, "level": "read"}]),
+    );
+    listener.until("q", |it| it.records.contains_key("note/hers"));
+    save(ada, "note/hers", json!([]));
+    listener.until("q", |it| !it.records.contains_key("note/hers"));
+    assert_eq!(listener.followed["q"].events[2..], ["enter", "leave"]);
+    world.assign("role:assign", "editor");
+    listener.until("q", |it| it.records.contains_key("note/editors"));
+    // The end of the difference says what it is up to.
+    listener.until("q", |it| it.num_ready == 2);
+    save(ada, "note/more", editors);
+    listener.until("q", |it| it.records.contains_key("note/more"));
+    world.assign("role:revoke", "editor");
+    listener.until("q", |it| ids(it) == ["note/open"] && it.num_ready == 3);
+    // What he missed of another's rights, he is told anew.
+    let before = listener.followed["q"].clone();
+    drop(listener);
+    world.assign("role:assign", "editor");
+    let mut listener = Listener::open(&world.server, bob);
+    listener.followed.insert("q".into(), before.resumed());
+    let mut query = query;
+    query["from"] = before.position.into();
+    let after = listener.subscribe("q", query);
+    assert_eq!(after.num_resets, 1);
+    assert_eq!(ids(after), ["note/editors", "note/more", "note/open"]);
+}
+
+#[test]
+fn fields_that_somebody_may_not_see_are_not_told() {
+    let world = World::new(&[]);
+    let entry = |role: &str, is_readable: bool| {
+        json!({"record_type": "note", "record_field": "salary", "user_role": role,
+            "writable": true, "readable": is_readable, "comparable": is_readable,
+            "discoverable": is_readable})
+    };
+    let rules = |entries: Json| {
+        let body = json!({"access": entries});
+        world
+            .master
+            .call("schema:field_access:update", body)
+            .result();
+    };
+    save(&world.ada, "note/1", json!(null));
+    let mut listeners = [&world.ada, &world.bob, &world.master].map(|client| {
+        let mut listener = Listener::open(&world.server, client);
+        listener.subscribe("q", json!({"record_type": "note"}));
+        listener
+    });
+    let mut sees = |id: &str, expected: [bool; 3]| {
+        for (listener, sees) in listeners.iter_mut().zip(expected) {
+            listener.until("q", |it| {
+                let record = it.records.get(id);
+                record.is_some_and(|record| record.get("salary").is_some() == sees)
+            });
+        }
+    };
+    sees("note/1", [true; 3]);
+    rules(json!([entry("_owner", true), entry("_any_user", false)]));
+    sees("note/1", [true, false, true]);
+    save(&world.ada, "note/2", json!(null));
+    sees("note/2", [true, false, true]);
+    // The rule goes with the field to its new name.
+    let rename = json!({"record_type": "note", "item_name": "salary", "new_name": "pay"});
+    world.master.call("schema:rename", rename).result();
+    save(&world.ada, "note/3", json!(null));
+    world.ada.save("note/1", json!({"pay": 8}));
+    for (listener, sees) in listeners.iter_mut().zip([true, false, true]) {
+        listener.until("q", |it| {
+            let record = &it.records["note/1"];
+            record.get("pay").is_some() == sees
+                && record["_updated_at"] != it.records["note/2"]["_updated_at"]
+        });
+    }
+    // A field that he may not search is no way to find out.
+    let [_, bobs, _] = &mut listeners;
+    bobs.ask(
+        "r",
+        json!({"record_type": "note", "predicate": ["gt", path("pay"), 3]}),
+    );
+    bobs.until("r", |it| it.error.is_some());
+    assert_eq!(bobs.followed["r"].error.clone().unwrap()["code"], 124);
+}
+
+#[test]
+fn a_query_that_makes_no_sense_any_more_ends() {
+    let world = World::new(&[]);
+    save(&world.ada, "note/1", json!(null));
+    let mut listener = Listener::open(&world.server, &world.ada);
+    let query = json!({"record_type": "note", "predicate": ["gt", path("salary"), 3]});
+    listener.subscribe("q", query);
+    listener.subscribe("all", json!({"record_type": "note"}));
+    let delete = json!({"record_type": "note", "item_name": "salary"});
+    world.master.call("schema:delete", delete).result();
+    listener.until("q", |it| it.error.is_some());
+    assert_eq!(listener.followed["q"].error.clone().unwrap()["code"], 120);
+    listener.until("all", |it| it.records["note/1"].get("salary").is_none());
+}
+
+#[test]
+fn who_may_not_act_any_more_hears_no_more() {
+    let world = World::new(&[("TOKEN_STORE", "fs")]);
+    let ask = |client: &Client| {
+        let mut listener = Listener::open(&world.server, client);
+        listener.subscribe("q", json!({"record_type": "note"}));
+        listener
+    };
+    let refusal = |mut listener: Listener| {
+        let mut last = Json::Null;
+        while !listener.is_closed {
+            last = listener.next(super::PATIENCE).unwrap_or(last);
+        }
+        assert_eq!(last["event"], "error", "{last}");
+        last["error"]["code"].as_i64().unwrap()
+    };
+    let bystander = ask(&world.ada);
+    let listener = ask(&world.bob);
+    let lock = |disabled: bool| {
+        let body = json!({"auth_id": world.bob.user, "disabled": disabled, "message": "enough"});
+        world.master.call("auth:disable:set", body).result();
+    };
+    lock(true);
+    assert_eq!(refusal(listener), 127);
+    let refused = Listener::try_open(&world.server, &world.bob).err().unwrap();
+    assert_eq!((refused.0, &refused.1["error"]["code"]), (403, &json!(127)));
+    lock(false);
+    // Logged out.
+    let listener = ask(&world.bob);
+    world.bob.call("auth:logout", json!({})).result();
+    assert_eq!(refusal(listener), 104);
+    // A new password, a second later than the token: those within it may have come after.
+    let login = json!({"auth_data": {"username": "bob"}, "password": "secret-of-the-test"});
+    let session = world.bob.call("auth:login", login).result();
+    let bob = world
+        .bob
+        .with_token(session["access_token"].as_str().unwrap());
+    let listener = ask(&bob);
+    std::thread::park_timeout(std::time::Duration::from_millis(1100));
+    let reset = json!({"auth_id": bob.user, "password": "another-secret"});
+    world.master.call("auth:reset_password", reset).result();
+    assert_eq!(refusal(listener), 104);
+    drop(bystander);
+}
+
+#[test]
+fn a_token_is_good_for_listening_until_it_expires() {
+    let world = World::new(&[("TOKEN_STORE_EXPIRY", "3")]);
+    let mut listener = Listener::open(&world.server, &world.bob);
+    listener.subscribe("q", json!({"record_type": "note"}));
+    let last = listener.next(super::PATIENCE).unwrap();
+    assert_eq!(last["error"]["code"], 104, "{last}");
+    listener.until_closed();
+    let refused = Listener::try_open(&world.server, &world.bob).err().unwrap();
+    assert_eq!((refused.0, &refused.1["error"]["code"]), (401, &json!(104)));
+    let nobody = world.bob.without_token();
+    Listener::open(&world.server, &nobody).subscribe("q", json!({"record_type": "note"}));
+}
+
+#[test]
+fn a_private_database_is_told_to_its_user_alone() {
+    let world = World::new(&[]);
+    let query = json!({"record_type": "note", "database_id": "_private"});
+    let mut hers = Listener::open(&world.server, &world.ada);
+    hers.subscribe("q", query.clone());
+    hers.subscribe("public", json!({"record_type": "note"}));
+    let mut his = Listener::open(&world.server, &world.bob);
+    his.subscribe("q", query);
+    let body = json!({"database_id": "_private", "records": [{"_id": "note/1", "n": 1}]});
+    world.ada.call("record:save", body).result();
+    world.bob.save("note/2", json!({"n": 2}));
+    hers.until("q", |it| ids(it) == ["note/1"]);
+    hers.until("public", |it| ids(it) == ["note/2"]);
+    his.subscribe("public", json!({"record_type": "note"}));
+    assert!(his.followed["q"].records.is_empty());
+    let mut listener = Listener::open(&world.server, &world.bob);
+    let foreign = json!({"record_type": "note", "database_id": world.ada.user});
+    listener.ask("q", foreign);
+    listener.until("q", |it| it.error.is_some());
+    assert_eq!(listener.followed["q"].error.clone().unwrap()["code"], 102);
+}
+
+#[test]
+fn a_query_that_looks_beyond_its_records_is_kept_up_to_date() {
+    let world = World::new(&[]);
+    let (ada, bob) = (&world.ada, &world.bob);
+    let reference = |id: &str| json!({"$type": "ref", "$id": id});
+    ada.save("room/a", json!({"name": "attic", "open": false}));
+    ada.save("note/1", json!({"room": reference("room/a")}));
+    let mut listener = Listener::open(&world.server, bob);
+    let open = json!({"record_type": "note", "predicate": ["eq", path("room.open"), true]});
+    listener.subscribe("open", open);
+    let rooms = json!({"record_type": "note", "include": {"room": path("room")}});
+    listener.subscribe("rooms", rooms);
+    let followed = json!(["func", "userRelation", path("_owner"),
+        {"$type": "relation", "$name": "_follow", "$direction": "outward"}]);
+    listener.subscribe(
+        "followed",
+        json!({"record_type": "note", "predicate": followed}),
+    );
+    assert!(ids(&listener.followed["open"]).is_empty());
+    ada.save("room/a", json!({"open": true}));
+    listener.until("open", |it| ids(it) == ["note/1"]);
+    listener.until("rooms", |it| {
+        it.records["note/1"]["_transient"]["room"]["open"] == true
+    });
+    let body = json!({"name": "_follow", "targets": [ada.user]});
+    bob.call("relation:add", body).result();
+    listener.until("followed", |it| ids(it) == ["note/1"]);
+    ada.save("note/2", json!({"room": reference("room/a")}));
+    for name in ["open", "rooms", "followed"] {
+        listener.until(name, |it| ids(it) == ["note/1", "note/2"]);
+    }
+    // A room that he may not see tells him nothing.
+    ada.save("room/a", json!({"_access": []}));
+    listener.until("open", |it| ids(it).is_empty());
+    listener.until("rooms", |it| {
+        it.records["note/1"]["_transient"]["room"].is_null()
+    });
+}

@@ -1,0 +1,55 @@
+//! Listeners that do not read.
+
+use serde_json::json;
+
+use super::listener::Listener;
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+#[test]
+fn one_who_does_not_read_is_let_go_and_delays_nobody() {
+    let server = TestServer::with(&[("LIVE_QUEUE", "16")]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let query = json!({"record_type": "note"});
+    let mut slow = Listener::open(&server, &ada);
+    let mut quick = Listener::open(&server, &ada);
+    slow.subscribe("q", query.clone());
+    quick.subscribe("q", query.clone());
+    let live = || master.health()["live"].clone();
+    let text = "x".repeat(300_000);
+    let mut saved = 0;
+    eventually("the slow one is let go", || {
+        saved += 1;
+        ada.save(&format!("note/{saved}"), json!({"text": text}));
+        quick.until("q", |it| it.records.len() == saved);
+        (live()["num_slow"] == 1).then_some(())
+    });
+    assert_eq!(live()["num_listeners"], 1);
+    // He finds what was on its way, then the end; and goes on from there.
+    slow.until_closed();
+    let before = slow.followed["q"].clone();
+    assert!(before.records.len() < saved);
+    let mut query = query;
+    query["from"] = before.position.into();
+    let mut back = Listener::open(&server, &ada);
+    back.followed.insert("q".into(), before.resumed());
+    let after = back.subscribe("q", query);
+    assert_eq!(after.num_resets, 0);
+    assert_eq!(after.records, quick.followed["q"].records);
+}
+
+#[test]
+fn many_changes_at_once_are_no_slowness() {
+    let server = TestServer::with(&[("LIVE_QUEUE", "16")]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/0", json!({"n": 0}));
+    let mut listener = Listener::open(&server, &ada);
+    listener.subscribe("q", json!({"record_type": "note"}));
+    let records: Vec<_> = (1..1000)
+        .map(|n| json!({"_id": format!("note/{n}"), "n": n}))
+        .collect();
+    let body = json!({"atomic": true, "records": records});
+    ada.call("record:save", body).result();
+    listener.until("q", |it| it.records.len() == 1000);
+}
