@@ -8,7 +8,9 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::watch;
 
 use super::AssetCatalog;
-use crate::plugin::{DeliveryNote, PluginGate, PluginRequest, Points, Presence, Undelivered};
+use crate::plugin::{
+    DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Presence, Undelivered,
+};
 
 /// A way to the plugins that completes the files in what goes there.
 pub struct AssetGate {
@@ -42,9 +44,10 @@ impl PluginGate for AssetGate {
         &self,
         mut request: PluginRequest,
         note: DeliveryNote,
+        hurry: Hurry,
     ) -> Result<Json, Undelivered> {
         self.assets.sign_json(&mut request.param);
-        self.inner.deliver(request, note).await
+        self.inner.deliver(request, note, hurry).await
     }
 
     fn presence(&self, plugin: &str) -> Presence {

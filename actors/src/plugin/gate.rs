@@ -123,6 +123,10 @@ pub struct DeliveryNote {
     pub catching_up: bool,
 }
 
+/// Changes when a delivery is not to wait for its turn any more, to the calls of those who wait for
+/// what is behind it.
+pub type Hurry = watch::Receiver<Vec<Via>>;
+
 /// Why a delivery did not go well.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Undelivered {
@@ -182,7 +186,12 @@ pub trait PluginGate: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`Undelivered`].
-    async fn deliver(&self, request: PluginRequest, _: DeliveryNote) -> Result<Json, Undelivered> {
+    async fn deliver(
+        &self,
+        request: PluginRequest,
+        _: DeliveryNote,
+        _: Hurry,
+    ) -> Result<Json, Undelivered> {
         self.call(request).await.map_err(Undelivered::Refused)
     }
 

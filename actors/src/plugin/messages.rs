@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::caller::ApiReply;
 use super::connection::PluginConnection;
 use super::figures::Figures;
-use super::gate::{CallContext, DeliveryNote, Lineage, WorkerId};
+use super::gate::{CallContext, DeliveryNote, Lineage, Via, WorkerId};
 use super::protocol::{CancelReason, CloseCode, FrameError, Outcome, Problem, Resume, WorkerFrame};
 use super::settings::TransportKind;
 use super::transport::OutgoingSender;
@@ -170,6 +170,14 @@ pub(super) struct Ask(pub(super) Box<Job>);
 pub(super) struct Abandon {
     pub(super) ticket: u64,
     pub(super) reason: CancelReason,
+}
+
+/// A delivery is not to wait for its turn any more: these calls wait for what is behind it.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Hasten {
+    pub(super) ticket: u64,
+    pub(super) via: Vec<Via>,
 }
 
 /// A worker has said `hello`. Replies with the plugin's figures if it is taken; then its lifecycle

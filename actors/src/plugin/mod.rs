@@ -38,7 +38,7 @@ pub use caller::{ApiCaller, ApiReply, PluginCall};
 pub use connection::PluginConnection;
 pub use figures::{Ending, FiguresState};
 pub use gate::{
-    CallContext, DeliveryNote, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
+    CallContext, DeliveryNote, Hurry, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
     Undelivered, Via, WorkerId,
 };
 pub use points::{

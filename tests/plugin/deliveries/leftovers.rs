@@ -61,3 +61,25 @@ fn what_a_nested_save_waits_for_comes_beyond_the_window() {
     worker.answer(&request, &json!("done"));
     assert_eq!(asked.join().unwrap().result(), "done");
 }
+
+#[test]
+fn what_is_in_its_way_and_waits_for_a_window_comes_beyond_it_too() {
+    let server = server(&[]);
+    let points = json!({"hook": [hook("note", "afterSave")], "op": [{"name": "a"}]});
+    let mut worker = Worker::ready(&server, &json!({"window": 1}), &points);
+    let master = Client::master(&server);
+    let asked = call(&master, "a", json!({}));
+    let request = worker.expect_request("a");
+    // A client's save, whose hook waits for the worker's only place.
+    let records = |n: i64| json!([{"_id": "note/1", "n": n}]);
+    let saving = call(&master, "record:save", json!({"records": records(1)}));
+    await_consumer(&server, "the hook waits", |it| it["in_flight"] == 1);
+    let payload = json!({"action": "record:save", "records": records(2)});
+    let id = request["id"].clone();
+    worker.send(json!({"type": "call", "id": "c1", "parent": id, "payload": payload}));
+    serve_both(&mut worker);
+    assert_eq!(saving.join().unwrap().result()[0]["n"], 1);
+    assert_eq!(worker.expect("reply")["body"]["result"][0]["n"], 2);
+    worker.answer(&request, &json!("done"));
+    assert_eq!(asked.join().unwrap().result(), "done");
+}

@@ -28,9 +28,9 @@ use super::courier::Shown;
 use super::ledger::Standing;
 use super::messages::{Command, ConsumerState};
 use super::parts::{CourierParts, Recipient};
-use super::schedule::{Moment, Schedule};
+use super::schedule::{Moment, Schedule, TaskId};
 use crate::plugin::errors::{Unavailable, unavailable};
-use crate::plugin::{Points, Presence, WorkerId};
+use crate::plugin::{Points, Presence, Via, WorkerId};
 use attempt::Ended;
 use keep::Keeping;
 
@@ -60,6 +60,8 @@ pub(super) struct Errand {
     /// Whether the plugin's registration was looked at, and what it asks for is promised.
     is_adopted: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// Tells attempts that what somebody waits for is behind them.
+    hurries: HashMap<TaskId, watch::Sender<Vec<Via>>>,
     /// Ends when it is the turn of an event's synchronous hooks.
     turns: FuturesUnordered<BoxFuture<'static, u64>>,
     /// Those who attend events that are being delivered, by position.
@@ -120,6 +122,7 @@ impl Errand {
             is_new,
             is_adopted: false,
             attempts: FuturesUnordered::new(),
+            hurries: HashMap::new(),
             turns: FuturesUnordered::new(),
             guests: HashMap::new(),
             epoch: 0,
@@ -143,6 +146,7 @@ impl Errand {
             self.look_around().await;
             self.read_page().await;
             self.turn_away();
+            self.hurry_attempts();
             self.start_attempts();
             self.show();
             if self.is_over() {

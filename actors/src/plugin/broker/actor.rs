@@ -15,7 +15,7 @@ use super::state::{PluginState, PluginsState};
 use crate::plugin::connection::PluginConnection;
 use crate::plugin::gate::WorkerId;
 use crate::plugin::messages::{
-    Abandon, Announce, Ask, FromWorker, GetState, Job, Leave, Notice, Report,
+    Abandon, Announce, Ask, FromWorker, GetState, Hasten, Job, Leave, Notice, Report,
 };
 use crate::plugin::settings::PluginsSettings;
 use crate::spawn::spawn_named;
@@ -255,6 +255,14 @@ impl Handler<Abandon> for Plugins {
 
     fn handle(&mut self, abandon: Abandon, _: &mut Context<Self>) {
         self.abandon(abandon);
+    }
+}
+
+impl Handler<Hasten> for Plugins {
+    type Result = ();
+
+    fn handle(&mut self, hasten: Hasten, ctx: &mut Context<Self>) {
+        Self::hasten(self, hasten, ctx);
     }
 }
 

@@ -5,18 +5,19 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value as Json;
 use skytrail_schema::code::{ApiError, Code};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::gate::PluginBroker;
 use crate::plugin::errors::timed_out;
-use crate::plugin::gate::{DeliveryNote, PluginRequest, Undelivered};
-use crate::plugin::messages::{Job, Lease, Silence};
+use crate::plugin::gate::{DeliveryNote, Hurry, PluginRequest, Undelivered};
+use crate::plugin::messages::{Hasten, Job, Lease, Silence};
 
 impl PluginBroker {
     pub(super) async fn deliver_job(
         &self,
         request: PluginRequest,
         note: DeliveryNote,
+        hurry: Hurry,
     ) -> Result<Json, Undelivered> {
         let plugin = Arc::clone(&request.plugin);
         let own = self.settings().timeout_of(&plugin);
@@ -31,7 +32,7 @@ impl PluginBroker {
             until,
             silence: Arc::clone(&silence),
         }));
-        let answer = self.wait_for_delivery(job, &lease).await;
+        let answer = self.wait_for_delivery(job, &lease, hurry).await;
         answer.map_err(|undelivered| match (undelivered, silence.get()) {
             (Undelivered::Refused(error), Some(Silence::Lost)) => Undelivered::Lost(error),
             (Undelivered::Refused(error), Some(Silence::Unreached)) => Undelivered::Unready(error),
@@ -45,14 +46,24 @@ impl PluginBroker {
         &self,
         job: Box<Job>,
         lease: &watch::Receiver<Instant>,
+        mut hurry: Hurry,
     ) -> Result<Json, Undelivered> {
-        let plugin = Arc::clone(&job.plugin);
+        let (plugin, ticket) = (Arc::clone(&job.plugin), job.ticket);
         let (mut guard, mut answer) = self.send(job).map_err(Undelivered::Unready)?;
         loop {
             let deadline = *lease.borrow();
-            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
-                let answer = guard.take(answer, &plugin);
-                return answer.map_err(Undelivered::Refused);
+            tokio::select! {
+                answer = &mut answer => {
+                    let answer = guard.take(answer, &plugin);
+                    return answer.map_err(Undelivered::Refused);
+                }
+                Ok(()) = hurry.changed() => {
+                    let via = hurry.borrow_and_update().clone();
+                    // When the mailbox is full it goes on waiting for its turn.
+                    let _ = self.plugins.try_send(Hasten { ticket, via });
+                    continue;
+                }
+                () = sleep_until(deadline) => {}
             }
             if *lease.borrow() <= deadline {
                 guard.pass(deadline);

@@ -24,7 +24,7 @@ use crate::plugin::connection::PluginConnection;
 use crate::plugin::errors::{Unavailable, response_timed_out, timed_out, unavailable};
 use crate::plugin::figures::{Ending, Figures};
 use crate::plugin::gate::{
-    DeliveryNote, PluginGate, PluginRequest, Presence, Undelivered, WorkerId,
+    DeliveryNote, Hurry, PluginGate, PluginRequest, Presence, Undelivered, WorkerId,
 };
 use crate::plugin::messages::{Abandon, Announce, Answer, Ask, GetState, Job, Lane, Leave};
 use crate::plugin::points::{Points, Readiness};
@@ -41,7 +41,7 @@ const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 pub struct PluginBroker {
     shared: Arc<Shared>,
     settings: Arc<PluginsSettings>,
-    plugins: Addr<Plugins>,
+    pub(super) plugins: Addr<Plugins>,
 }
 
 /// What the actors publish and number.
@@ -285,10 +285,11 @@ impl PluginGate for PluginBroker {
         &self,
         request: PluginRequest,
         note: DeliveryNote,
+        hurry: Hurry,
     ) -> Result<Json, Undelivered> {
         let (plugin, kind) = (Arc::clone(&request.plugin), request.kind);
         let (name, began) = (request.name.clone(), Instant::now());
-        let answer = self.deliver_job(request, note).await;
+        let answer = self.deliver_job(request, note, hurry).await;
         let error = answer.as_ref().err().map(Undelivered::error);
         let point = (&plugin, kind, name.as_str());
         self.shared.recent.note(point, began, error);

@@ -337,14 +337,11 @@ impl Queue {
     }
 
     /// Takes a request out.
-    pub(super) fn remove(&mut self, ticket: u64) -> bool {
-        let Some(index) = self.jobs.iter().position(|job| job.ticket == ticket) else {
-            return false;
-        };
-        if let Some(job) = self.jobs.remove(index) {
-            self.num_bytes -= job.size();
-        }
-        true
+    pub(super) fn remove(&mut self, ticket: u64) -> Option<Box<Job>> {
+        let index = self.jobs.iter().position(|job| job.ticket == ticket)?;
+        let job = self.jobs.remove(index)?;
+        self.num_bytes -= job.size();
+        Some(job)
     }
 
     pub(super) fn len(&self) -> usize {

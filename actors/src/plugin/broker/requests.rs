@@ -11,7 +11,7 @@ use super::actor::{Phase, Plugins, Running, notify};
 use super::plugin::Stage;
 use crate::plugin::errors::{Unavailable, unavailable};
 use crate::plugin::gate::WorkerId;
-use crate::plugin::messages::{Abandon, Capacity, Dispatch, Job, Lane, Notice};
+use crate::plugin::messages::{Abandon, Capacity, Dispatch, Hasten, Job, Lane, Notice};
 
 impl Plugins {
     pub(super) fn ask(&mut self, mut job: Box<Job>, ctx: &mut Context<Self>) {
@@ -156,11 +156,24 @@ impl Plugins {
         self.watch_homeless(index, ctx);
     }
 
+    /// Sends a request that waits in a queue as a nested one. One that is at a worker already is
+    /// answered without.
+    pub(super) fn hasten(&mut self, hasten: Hasten, ctx: &mut Context<Self>) {
+        for index in 0..self.plugins.len() {
+            let plugin = self.plugins.get_mut(index);
+            if let Some(mut job) = plugin.and_then(|it| it.queue.remove(hasten.ticket)) {
+                job.lane = Lane::Nested;
+                job.lineage.via = hasten.via;
+                return self.ask_nested(index, job, ctx);
+            }
+        }
+    }
+
     pub(super) fn abandon(&mut self, abandon: Abandon) {
         let running = self.running.get(&abandon.ticket).copied();
         let Some(running) = running else {
             let mut queues = self.plugins.iter_mut().map(|plugin| &mut plugin.queue);
-            queues.any(|queue| queue.remove(abandon.ticket));
+            queues.any(|queue| queue.remove(abandon.ticket).is_some());
             return;
         };
         if let Some((_, plugin)) = self.home_of(running.worker)

@@ -8,6 +8,7 @@ use serde_json::value::to_raw_value;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Shown};
 use skytrail_schema::id::RecordId;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Errand, Guest, PAUSE};
@@ -22,7 +23,7 @@ use crate::delivery::after::parts::{CourierParts, LogSide, Recipient};
 use crate::delivery::after::schedule::{Start, Verdict};
 use crate::log::seek::load_commit;
 use crate::plugin::{
-    CatchUp, DeliveryNote, Hook, PluginRequest, Points, Presence, Undelivered, Via,
+    CatchUp, DeliveryNote, Hook, Hurry, PluginRequest, Points, Presence, Undelivered, Via,
 };
 use crate::record::hooks;
 
@@ -42,7 +43,7 @@ struct Attempt {
     attendance: Option<Arc<Attendance>>,
     is_awaited: bool,
     /// The calls of those who wait for what is behind it.
-    hurry: Vec<Via>,
+    hurry: Hurry,
     /// Up to here is the past that is being caught up with.
     past: u64,
     epoch: u64,
@@ -93,14 +94,18 @@ impl Errand {
         let now = self.now();
         while let Some(start) = self.schedule.next(now, window) {
             let guest = self.guests.get(&start.task.position);
-            let hurried = start.hurried_by.and_then(|by| self.guests.get(&by));
+            let via = start
+                .hurried_by
+                .map_or_else(Vec::new, |by| self.calls_of(by));
+            let (sender, hurry) = watch::channel(via);
+            self.hurries.insert(start.task, sender);
             let attempt = Attempt {
                 parts: Arc::clone(&self.parts),
                 points: Arc::clone(&self.points),
                 limit: self.presence.limit,
                 attendance: guest.map(|guest| Arc::clone(&guest.attendance)),
                 is_awaited: guest.is_some_and(|guest| guest.answer.is_some()),
-                hurry: hurried.map_or_else(Vec::new, |guest| guest.attendance.context.via.clone()),
+                hurry,
                 past: if start.is_catching_up {
                     self.schedule.past()
                 } else {
@@ -113,12 +118,28 @@ impl Errand {
         }
     }
 
+    /// Lets attempts go first that are in the way of what somebody waits for.
+    pub(super) fn hurry_attempts(&mut self) {
+        for (task, by) in self.schedule.take_hurried() {
+            if let Some(attempt) = self.hurries.get(&task) {
+                attempt.send_replace(self.calls_of(by));
+            }
+        }
+    }
+
+    /// Returns the calls that somebody makes who waits for an event.
+    fn calls_of(&self, position: u64) -> Vec<Via> {
+        let guest = self.guests.get(&position);
+        guest.map_or_else(Vec::new, |guest| guest.attendance.context.via.clone())
+    }
+
     /// Hears how an attempt went.
     pub(super) fn end(&mut self, ended: Ended) {
         if ended.epoch != self.epoch {
             return;
         }
         self.keeping.touch();
+        self.hurries.remove(&ended.start.task);
         let (task, is_sync) = (ended.start.task, ended.is_sync);
         match ended.outcome {
             // Who works for the log is there or not: there is nothing to try.
@@ -270,7 +291,7 @@ impl Attempt {
         if hook.is_async || !self.is_awaited {
             // Nobody waits for it, so it waits for its turn like everyone else; unless what somebody
             // waits for is behind it.
-            lineage.via.clone_from(&self.hurry);
+            lineage.via.clone_from(&self.hurry.borrow());
         }
         let context = match attendance {
             Some(attendance) => context_of_request(attendance, hook.is_async),
@@ -294,7 +315,7 @@ impl Attempt {
             at: commit.time,
             catching_up: self.start.is_catching_up,
         };
-        let answer = env.plugins.deliver(request, note).await;
+        let answer = env.plugins.deliver(request, note, self.hurry.clone()).await;
         Ok(match answer {
             Ok(answer) if *is_sync => {
                 Outcome::Acknowledged(hooks::check_answer(&answer, &around.record))

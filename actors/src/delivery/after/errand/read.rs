@@ -113,6 +113,7 @@ impl Errand {
     pub(super) fn go_to(&mut self, position: u64) {
         self.epoch += 1;
         self.guests.clear();
+        self.hurries.clear();
         self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
         self.schedule.catch_up_until(self.parts.env.log.head());
         for since in self.standing.since.values_mut() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Arrival, Entry, Schedule, State, Task};
+use super::{Arrival, Entry, Lane, Schedule, State, Task, TaskId};
 
 impl Schedule {
     /// Whether nothing need be done with an event any more: it is over, or here already.
@@ -121,9 +121,19 @@ impl Schedule {
         for position in before {
             if let Some(entry) = self.entries.get_mut(&position) {
                 entry.hurried_by.get_or_insert(by);
+                for (hook, task) in entry.tasks.iter().enumerate() {
+                    if matches!(task.state, State::Running(Lane::Present | Lane::Past)) {
+                        self.hurried.push((TaskId { position, hook }, by));
+                    }
+                }
             }
             self.enlist(position);
         }
+    }
+
+    /// Takes the tasks that became urgent under way, each with an event that waits for it.
+    pub(in crate::delivery::after) fn take_hurried(&mut self) -> Vec<(TaskId, u64)> {
+        std::mem::take(&mut self.hurried)
     }
 
     /// Lets the synchronous hooks of an event run whose turn it was not yet.

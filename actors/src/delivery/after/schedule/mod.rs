@@ -159,6 +159,8 @@ pub(in crate::delivery::after) struct Schedule {
     ready: BTreeSet<TaskId>,
     urgent: BTreeSet<TaskId>,
     waiting: BTreeSet<(Moment, TaskId)>,
+    /// Tasks that were under way when they became urgent, with what waits for them.
+    hurried: Vec<(TaskId, u64)>,
     num_open: usize,
     num_running: usize,
     num_urgent: usize,
@@ -191,6 +193,7 @@ impl Schedule {
             ready: BTreeSet::new(),
             urgent: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            hurried: Vec::new(),
             num_running: 0,
             num_urgent: 0,
             num_catching_up: 0,

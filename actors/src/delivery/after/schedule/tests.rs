@@ -162,6 +162,19 @@ fn what_an_urgent_event_waits_for_is_as_urgent() {
 }
 
 #[test]
+fn what_is_under_way_before_an_urgent_event_is_told_once() {
+    let mut schedule = schedule();
+    schedule.load(arrival(1, 0, &[("s", true)]));
+    assert_eq!(started(&mut schedule, SECOND, 1), [(1, "s".to_owned())]);
+    assert!(schedule.take_hurried().is_empty());
+    let mut urgent = arrival(2, 0, &[("s", true)]);
+    urgent.is_urgent = true;
+    schedule.load(urgent);
+    assert_eq!(schedule.take_hurried(), [(task(1, 0), 2)]);
+    assert!(schedule.take_hurried().is_empty());
+}
+
+#[test]
 fn what_is_held_waits_for_its_turn() {
     let mut schedule = schedule();
     let mut held = arrival(1, 0, &[("s", true), ("a", false)]);
