@@ -92,13 +92,25 @@ fn append_groups(file: &File, appends: &Receiver<Append>) -> io::Result<()> {
     Ok(())
 }
 
-async fn append(appender: Data<SyncSender<Append>>, body: Bytes) -> HttpResponse {
+/// With the query `tell`, everyone who listens is sent what has been appended.
+async fn append(
+    request: HttpRequest,
+    appender: Data<SyncSender<Append>>,
+    sessions: Data<Sessions>,
+    body: Bytes,
+) -> HttpResponse {
+    let told = (request.query_string() == "tell").then(|| body.clone());
     let (done, answer) = oneshot::channel();
     if appender.try_send(Append { body, done }).is_err() {
         return HttpResponse::ServiceUnavailable().finish();
     }
     match answer.await {
-        Ok(()) => HttpResponse::Ok().body("{}"),
+        Ok(()) => {
+            if let Some(text) = told.and_then(|body| String::from_utf8(body.to_vec()).ok()) {
+                tell(&sessions, async |mut ear| ear.text(text.clone()).await).await;
+            }
+            HttpResponse::Ok().body("{}")
+        }
         Err(_) => HttpResponse::InternalServerError().finish(),
     }
 }
@@ -133,13 +145,21 @@ async fn pubsub(
             let actix_ws::Message::Text(text) = message else {
                 continue;
             };
-            let receivers = sessions.lock().clone();
-            for (number, mut receiver) in receivers {
-                if receiver.text(text.clone()).await.is_err() {
-                    sessions.lock().remove(&number);
-                }
-            }
+            tell(&sessions, async |mut ear| ear.text(text.clone()).await).await;
         }
     });
     Ok(response)
+}
+
+/// Sends something to everyone who listens.
+async fn tell(
+    sessions: &Sessions,
+    send: impl AsyncFn(actix_ws::Session) -> Result<(), actix_ws::Closed>,
+) {
+    let receivers = sessions.lock().clone();
+    for (number, receiver) in receivers {
+        if send(receiver).await.is_err() {
+            sessions.lock().remove(&number);
+        }
+    }
 }

@@ -247,10 +247,15 @@ impl View {
     /// records.
     pub(super) fn notice(&mut self, event: &Event) -> Option<Work> {
         let whose = (&*self.query, &self.audience);
-        if disturbs(event, whose, self.lens.as_deref()) {
+        let lens = self.lens.as_deref();
+        // What the last load has seen already is no news: a difference must lie behind every position
+        // that was told, so that who loses his connection within it finds that it happened.
+        let is_news = lens.is_none_or(|lens| event.position > lens.position);
+        if is_news && disturbs(event, whose, lens) {
             return self.disturb(event.position);
         }
-        if self.query.is_wide && moves(event, whose, self.lens.as_deref()) {
+        let is_news = event.position > self.position;
+        if is_news && self.query.is_wide && moves(event, whose, lens) {
             self.moved_at = event.position;
             return self.begin_load();
         }

@@ -47,7 +47,7 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
 }
 
 /// Every subscriber is an open file here, too.
-fn raise_limit() {
+pub(super) fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("a limit may be raised to the hard one");

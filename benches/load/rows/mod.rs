@@ -3,6 +3,7 @@
 mod create;
 mod disk;
 mod fan_out;
+mod live;
 mod plugin;
 mod read;
 mod start;
@@ -40,6 +41,9 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     }
     if rig.options.wants("pubsub") {
         fan_out::run(rig, report).await;
+    }
+    if rig.options.wants("live") {
+        live::run(rig, report).await;
     }
     if rig.options.wants("plugin") {
         plugin::run(rig, report).await;
