@@ -63,6 +63,7 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
     }
     for (subscribers, per_second, aim) in DELAYS {
         let mut ears = on_ours(&loaded, subscribers).await;
+        let mut clients = loaded.connect(1).await;
         let job = save(&loaded.session, &next, false);
         let millis = measure(rig, &mut clients, &mut ears, &job, per_second).await;
         let name = format!("live query, p99 at {subscribers}, {per_second} saves/s");
@@ -76,9 +77,6 @@ async fn run_row(
     (loaded, next): (&Loaded, &Cell<u64>),
     row: &Row,
 ) {
-    let mut our_clients = loaded.connect(CONNECTIONS).await;
-    let bare_clients = Client::connect_many(rig.bare.addr, CONNECTIONS).await;
-    let mut bare_clients = bare_clients.expect("connections");
     let mut ours = on_ours(loaded, row.subscribers).await;
     let mut bare = Vec::new();
     for _ in 0..row.subscribers {
@@ -87,11 +85,15 @@ async fn run_row(
     }
     let mut sums = Sums::default();
     for round in 0..=rig.options.rounds() {
+        // Made anew: the bare server lets go of connections that wait while the other one runs.
+        let mut our_clients = loaded.connect(CONNECTIONS).await;
         let cpu_before = loaded.server.cpu_seconds();
         let job = save(&loaded.session, next, false);
         let outcome = save_for(rig, &mut our_clients, &mut ours, &job, row.burst).await;
         let cpu = loaded.server.cpu_seconds() - cpu_before;
         let settled = outcome.elapsed.as_secs_f64();
+        let bare_clients = Client::connect_many(rig.bare.addr, CONNECTIONS).await;
+        let mut bare_clients = bare_clients.expect("connections");
         let bare_cpu_before = rig.bare.cpu_seconds();
         let job = save(&loaded.session, next, true);
         let bare_outcome = save_for(rig, &mut bare_clients, &mut bare, &job, row.burst).await;
