@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
 use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId};
 use skytrail_schema::time::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Mutex;
 
@@ -124,6 +126,9 @@ async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     let mut connection = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
+        // Nobody else has it open: the write-ahead log's index is in memory, not in a file of its
+        // own for which a full disk has no space at the start.
+        .locking_mode(SqliteLockingMode::Exclusive)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(10))

@@ -1,13 +1,13 @@
 //! Devices and subscriptions: a device hears of the changes that its user may see and find, and of
 //! nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::compare::{Check, refused, same};
-use super::model::{Asker, Gate, Model, Rec, Refusal, Scope};
+use super::model::{Asker, Gate, Model, Rec, Records, Refusal, Scope};
 use super::ops::{DEVICES, Db, Subscribed, Who};
 use super::search::Search;
 use super::world::{Reply, World};
@@ -129,8 +129,8 @@ impl World {
     }
 
     /// Waits until everything that was changed has been looked at, and holds what the devices heard
-    /// of it against what they must hear.
-    pub fn hear(&mut self, changed: &[Rec]) -> Check {
+    /// of it against what they must hear: of what is in their result, and of what was.
+    pub fn hear(&mut self, changed: &[Rec], before: &Records) -> Check {
         let Some(ear) = &mut self.ear else {
             return Ok(());
         };
@@ -146,8 +146,13 @@ impl World {
             let number = self.devices.iter().position(|known| *known == device);
             heard.push((number.ok_or("an unknown device")?, name));
         }
-        let concerned = changed.iter().flat_map(|it| self.model.concerned(it));
-        let mut expected: Vec<_> = concerned.collect();
+        let concerned = |record: &Rec| {
+            let was = before.get(&(record.kind.clone(), record.key.clone()));
+            let states = was.into_iter().chain([record]);
+            let all = states.flat_map(|state| self.model.concerned(state));
+            all.collect::<BTreeSet<_>>()
+        };
+        let mut expected: Vec<_> = changed.iter().flat_map(concerned).collect();
         expected.sort();
         heard.sort();
         same("notices", &json!(expected), &json!(heard))

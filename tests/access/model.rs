@@ -129,6 +129,9 @@ pub enum Use {
     Discover,
 }
 
+/// Records by type and key.
+pub type Records = BTreeMap<(String, String), Rec>;
+
 /// Everything that decides about access.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -137,7 +140,7 @@ pub struct Model {
     pub default_roles: BTreeSet<String>,
     pub kinds: BTreeMap<String, Kind>,
     pub rules: Vec<Rule>,
-    pub records: BTreeMap<(String, String), Rec>,
+    pub records: Records,
     pub relations: BTreeSet<(String, String, String)>,
     pub devices: Vec<Device>,
 }

@@ -1,17 +1,15 @@
 //! Carrying operations out, and holding the server's answers against the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
 
 use super::changes::{Batch, Outcome};
 use super::compare::{Check, batch, refused, same};
-use super::model::{Asker, Gate, Rec, Refusal, Scope};
+use super::model::{Asker, Gate, Rec, Records, Refusal, Scope};
 use super::ops::{Asked, Db, Id, Item, KINDS, Op, TEXTS, USERS, Val, Who};
 use super::people::owned;
 use super::world::{Reply, World};
-
-type Records = BTreeMap<(String, String), Rec>;
 
 impl World {
     /// Signs users up and makes every field, by operations that are checked like any other.
@@ -174,10 +172,11 @@ impl World {
         match self.enter_database(who, Gate::User, db) {
             Err(refusal) => refused(&reply, &refusal),
             Ok((asker, scope)) => {
+                let before = self.model.records.clone();
                 let saved = self.model.save(&asker, &scope, &sent, atomic);
                 let changed = changed(&self.model.records, &saved);
                 batch(&reply, saved)?;
-                self.hear(&changed)
+                self.hear(&changed, &before)
             }
         }
     }
@@ -194,7 +193,7 @@ impl World {
                 let deleted = self.model.delete(&asker, &scope, &ids, atomic);
                 let changed = changed(&before, &deleted);
                 batch(&reply, deleted)?;
-                self.hear(&changed)
+                self.hear(&changed, &before)
             }
         }
     }
