@@ -338,8 +338,15 @@ impl View {
         (followed, max_records): (u64, usize),
     ) -> Result<Vec<Work>, ApiError> {
         self.is_loading = false;
-        if self.disturbed_at > loaded.lens.position {
+        let seen = loaded.position.min(loaded.lens.position);
+        if self.disturbed_at > seen {
             return Ok(self.begin_load().into_iter().collect());
+        }
+        let is_same = |lens: &Arc<Lens>| lens.is_same(&loaded.lens);
+        if self.is_settled && !self.query.is_wide && !self.lens.as_ref().is_some_and(is_same) {
+            // Who waits would see records otherwise than those who listen, and when that changes
+            // back before it is noticed, nobody would tell him.
+            return Ok(self.disturb(seen).into_iter().collect());
         }
         refuse_more(loaded.records.len(), max_records)?;
         if !self.is_settled || self.query.is_wide {
