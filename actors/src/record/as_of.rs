@@ -11,14 +11,14 @@
 //! Rights are today's: who may see a record may see what it was; of what is deleted, who could see
 //! it last. Relations between users count as rights.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventKind, Stream};
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::predicate::column::Via;
-use skytrail_schema::predicate::{Condition, Context, Direction, Relation, Surroundings};
+use skytrail_schema::predicate::{Condition, Context, Direction, LookedUp};
 use skytrail_schema::query::{BoundQuery, Page};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::{FieldType, TypeDefinition};
@@ -205,7 +205,7 @@ impl Looking<'_> {
         self.look_around(&seen).await?;
         let context = Context {
             user: caller.user.as_ref(),
-            around: &self.around,
+            around: &self.around.known,
         };
         let condition = self.bound.condition.as_ref();
         for Seen { then, .. } in seen {
@@ -218,7 +218,7 @@ impl Looking<'_> {
 
     /// Loads what the references of a portion lead to, in the place of what was before.
     async fn look_around(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
-        self.around.records.clear();
+        self.around.known.records.clear();
         let vias = self.around.vias.iter();
         let targets = vias.flat_map(|via| {
             let targets = seen.iter();
@@ -233,7 +233,7 @@ impl Looking<'_> {
             if let Some(seen) = self.find(&id).await?
                 && asker.may_look_into(&seen.today)
             {
-                self.around.records.insert(id, seen.then.record);
+                self.around.known.records.insert(id, seen.then.record);
             }
         }
         Ok(())
@@ -288,10 +288,7 @@ async fn type_at(
 #[derive(Default)]
 struct Around {
     vias: Vec<Via>,
-    records: HashMap<RecordId, Record>,
-    me: Option<UserId>,
-    outward: HashSet<(Relation, UserId)>,
-    inward: HashSet<(Relation, UserId)>,
+    known: LookedUp,
 }
 
 impl Around {
@@ -301,17 +298,17 @@ impl Around {
         command: &QueryRecords,
         condition: Option<&Condition>,
     ) -> Result<Self, ApiError> {
-        let mut around = Self {
-            me: command.context.caller.user.clone(),
-            ..Self::default()
-        };
+        let mut around = Self::default();
+        around.known.me = command.context.caller.user.clone();
         let Some(condition) = condition else {
             return Ok(around);
         };
         let columns = condition.columns().into_iter();
         around.vias = columns.filter_map(|column| column.via.clone()).collect();
         for relation in condition.relations() {
-            let Some(me) = around.me.clone() else { break };
+            let Some(me) = around.known.me.clone() else {
+                break;
+            };
             for direction in [Direction::Outward, Direction::Inward] {
                 let wanted = RelatedPage {
                     relation,
@@ -322,26 +319,12 @@ impl Around {
                 };
                 let (users, _) = env.store.list_related(&wanted).await?;
                 let side = match direction {
-                    Direction::Outward => &mut around.outward,
-                    _ => &mut around.inward,
+                    Direction::Outward => &mut around.known.outward,
+                    _ => &mut around.known.inward,
                 };
                 side.extend(users.into_iter().map(|user| (relation, user)));
             }
         }
         Ok(around)
-    }
-}
-
-impl Surroundings for Around {
-    fn find_record(&self, id: &RecordId) -> Option<&Record> {
-        self.records.get(id)
-    }
-
-    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {
-        if self.me.as_ref() == Some(from) {
-            self.outward.contains(&(relation, to.clone()))
-        } else {
-            self.me.as_ref() == Some(to) && self.inward.contains(&(relation, from.clone()))
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -31,6 +32,33 @@ impl Surroundings for Nothing {
 
     fn is_related(&self, _: Relation, _: &UserId, _: &UserId) -> bool {
         false
+    }
+}
+
+/// Surroundings that were looked up before: records, and the relations of one user.
+#[derive(Clone, Debug, Default)]
+pub struct LookedUp {
+    /// The records that the condition may look into.
+    pub records: HashMap<RecordId, Record>,
+    /// The user whose relations are known.
+    pub me: Option<UserId>,
+    /// To whom he has relations.
+    pub outward: HashSet<(Relation, UserId)>,
+    /// Who has relations to him.
+    pub inward: HashSet<(Relation, UserId)>,
+}
+
+impl Surroundings for LookedUp {
+    fn find_record(&self, id: &RecordId) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {
+        if self.me.as_ref() == Some(from) {
+            self.outward.contains(&(relation, to.clone()))
+        } else {
+            self.me.as_ref() == Some(to) && self.inward.contains(&(relation, from.clone()))
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn run(
         around.load_records(run, &mut tx, &portion).await?;
         let context = Context {
             user: run.asker.caller.user.as_ref(),
-            around: &around,
+            around: around.known(),
         };
         let condition = run.bound.condition.as_ref();
         for head in portion {

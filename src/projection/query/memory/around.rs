@@ -1,11 +1,11 @@
 //! What the evaluation of a condition needs besides the record.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
+use skytrail_schema::id::{RecordKey, TypeName};
 use skytrail_schema::predicate::column::Via;
-use skytrail_schema::predicate::{Direction, Relation, Surroundings};
-use skytrail_schema::record::{Head, Record};
+use skytrail_schema::predicate::{Direction, LookedUp};
+use skytrail_schema::record::Head;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::run::Run;
@@ -15,10 +15,7 @@ use crate::projection::{people, read};
 #[derive(Default)]
 pub(super) struct Around {
     vias: Vec<Via>,
-    records: HashMap<RecordId, Record>,
-    me: Option<UserId>,
-    outward: HashSet<(Relation, UserId)>,
-    inward: HashSet<(Relation, UserId)>,
+    known: LookedUp,
 }
 
 impl Around {
@@ -27,24 +24,27 @@ impl Around {
         run: &Run<'_>,
         conn: &mut SqliteConnection,
     ) -> Result<Self, sqlx::Error> {
-        let mut around = Self {
-            me: run.asker.caller.user.clone(),
-            ..Self::default()
-        };
+        let mut around = Self::default();
+        around.known.me.clone_from(&run.asker.caller.user);
         let Some(condition) = &run.bound.condition else {
             return Ok(around);
         };
         let columns = condition.columns().into_iter();
         around.vias = columns.filter_map(|column| column.via.clone()).collect();
         for relation in condition.relations() {
-            let Some(me) = &around.me else { break };
+            let Some(me) = &around.known.me else { break };
             let outward = people::related(conn, relation, Direction::Outward, me).await?;
             let inward = people::related(conn, relation, Direction::Inward, me).await?;
             let tag = |user| (relation, user);
-            around.outward.extend(outward.into_iter().map(tag));
-            around.inward.extend(inward.into_iter().map(tag));
+            around.known.outward.extend(outward.into_iter().map(tag));
+            around.known.inward.extend(inward.into_iter().map(tag));
         }
         Ok(around)
+    }
+
+    /// Returns what was looked up.
+    pub(super) fn known(&self) -> &LookedUp {
+        &self.known
     }
 
     /// Loads the records that a portion refers to, in the place of those before.
@@ -54,7 +54,7 @@ impl Around {
         conn: &mut SqliteConnection,
         portion: &[Head],
     ) -> Result<(), sqlx::Error> {
-        self.records.clear();
+        self.known.records.clear();
         let mut wanted: BTreeMap<TypeName, BTreeSet<RecordKey>> = BTreeMap::new();
         for via in &self.vias {
             for id in portion
@@ -72,23 +72,10 @@ impl Around {
             let heads = read::heads(conn, layout, &keys).await?;
             let records = heads.into_iter().flatten().map(|head| head.record);
             let records = records.filter(|record| run.asker.may_look_into(record));
-            self.records
+            self.known
+                .records
                 .extend(records.map(|record| (record.id.clone(), record)));
         }
         Ok(())
-    }
-}
-
-impl Surroundings for Around {
-    fn find_record(&self, id: &RecordId) -> Option<&Record> {
-        self.records.get(id)
-    }
-
-    fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {
-        if self.me.as_ref() == Some(from) {
-            self.outward.contains(&(relation, to.clone()))
-        } else {
-            self.me.as_ref() == Some(to) && self.inward.contains(&(relation, from.clone()))
-        }
     }
 }
