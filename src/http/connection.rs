@@ -19,6 +19,7 @@ use actix_web::web::Bytes;
 use parking_lot::Mutex;
 use skytrail_actors::spawn::spawn_named;
 use socket2::{SockRef, Socket};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::counters::{Connected, DoorCounters};
 use super::descriptors::Descriptors;
@@ -48,6 +49,7 @@ pub struct Connections {
     /// How long a connection may be without a whole request.
     quiet_limit: Duration,
     open: Mutex<Vec<Weak<Inner>>>,
+    _ending: DropGuard,
 }
 
 impl Connections {
@@ -57,18 +59,20 @@ impl Connections {
         send_timeout: Duration,
         quiet_limit: Duration,
     ) -> Arc<Self> {
+        let ending = CancellationToken::new();
         let connections = Arc::new(Self {
             counters,
             descriptors: Arc::new(descriptors),
             send_timeout,
             quiet_limit,
             open: Mutex::default(),
+            _ending: ending.clone().drop_guard(),
         });
         let swept = Arc::downgrade(&connections);
         let period = (quiet_limit / 8).clamp(Duration::from_millis(100), Duration::from_secs(5));
         spawn_named("connection sweep", async move {
-            loop {
-                tokio::time::sleep(period).await;
+            let pause = || ending.run_until_cancelled(tokio::time::sleep(period));
+            while pause().await.is_some() {
                 let Some(connections) = swept.upgrade() else {
                     break;
                 };

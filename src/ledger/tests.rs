@@ -52,6 +52,17 @@ async fn open(path: &Path) -> SqlLedger {
     SqlLedger::open(path, now()).await.unwrap()
 }
 
+/// What a killed process would leave behind: the files as they are, in a folder of their own,
+/// because the ledger that wrote them holds them locked.
+fn left_behind(path: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        let file = entry.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
 #[tokio::test]
 async fn what_was_kept_is_there_after_a_loss_of_the_process() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,9 +71,8 @@ async fn what_was_kept_is_there_after_a_loss_of_the_process() {
     ledger.save("A", &entry(5, &[1, 2, 3], &[])).await.unwrap();
     ledger.save("A", &entry(9, &[], &[2])).await.unwrap();
     ledger.save("B", &entry(7, &[4], &[])).await.unwrap();
-    // Not closed: as if it had been killed.
-    std::mem::forget(ledger);
-    let ledger = open(&path).await;
+    let killed = left_behind(&path);
+    let ledger = open(&killed.path().join("ops.sqlite")).await;
     let kept = ledger.load().await.unwrap();
     assert_eq!(kept.consumers["A"], standing(9));
     assert_eq!(kept.consumers["B"], standing(7));
@@ -112,10 +122,12 @@ async fn a_row_that_is_not_what_was_written_is_named() {
     let ledger = open(&path).await;
     ledger.save("A", &entry(5, &[], &[])).await.unwrap();
     ledger.save("B", &entry(5, &[], &[])).await.unwrap();
-    let mut connection = ledger.connection.lock().await;
     let spoilt = "UPDATE consumer SET standing = replace(standing, '5', '6') WHERE name = 'A'";
-    let connection = connection.as_mut().unwrap();
+    let mut held = ledger.connection.lock().await;
+    let connection = held.as_mut().unwrap();
     sqlx::query(spoilt).execute(connection).await.unwrap();
+    drop(held);
+    ledger.close().await;
     let reopened = open(&path).await;
     let kept = reopened.load().await.unwrap();
     assert_eq!(kept.damaged, ["A"]);

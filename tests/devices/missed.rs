@@ -67,6 +67,10 @@ fn who_comes_back_soon_is_told_what_he_missed() {
     for id in ["all", "also"] {
         subscribe(&ada, &device, id, json!({"record_type": "note"}));
     }
+    // Notices are told in the log's order: once this one hears, all before it are told or kept.
+    let watch = register(&ada, "w");
+    subscribe(&ada, &watch, "mark", json!({"record_type": "mark"}));
+    let mut last = 0;
     for round in 0..2 {
         for n in 0..5 {
             ada.save(&format!("note/{n}"), json!({"n": n}));
@@ -78,6 +82,13 @@ fn who_comes_back_soon_is_told_what_he_missed() {
             ada = ada.at(&server);
             ada.save("note/0", json!({"n": -1}));
         }
+        let mut watcher = Listener::new(&server, &watch);
+        ada.save("mark/0", json!({"n": round}));
+        let mut mark = watcher.hears("mark");
+        while mark <= last {
+            mark = watcher.hears("mark");
+        }
+        last = mark;
         let mut listener = Listener::new(&server, &device);
         let first = listener.notice();
         let second = listener.notice();

@@ -199,8 +199,10 @@ impl TestServer {
 
     /// Waits until the process has been ready so many times, and goes on with its latest address.
     pub fn await_start(&mut self, number: usize) {
-        let output = &self.output;
+        let (output, child) = (&self.output, &mut self.child);
         self.base_url = eventually("the server starts again", || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "the process ended: {ended:?}");
             let output = output.lock().unwrap();
             let mut starts = output.lines().filter_map(|line| line.strip_prefix(READY));
             starts

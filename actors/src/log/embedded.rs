@@ -125,7 +125,8 @@ pub struct EmbeddedLog {
     queue_bytes: usize,
     max_commit_bytes: usize,
     reserve: Option<Arc<Reserve>>,
-    _lock: Option<File>,
+    /// Held until the log is closed: from then on another may write.
+    lock: Mutex<Option<File>>,
 }
 
 impl OpenedLog {
@@ -223,7 +224,7 @@ impl OpenedLog {
             queue_bytes: options.queue_bytes,
             max_commit_bytes: options.max_commit_bytes,
             reserve: options.reserve,
-            _lock: self.lock,
+            lock: Mutex::new(self.lock),
         })
     }
 }
@@ -265,6 +266,7 @@ impl EmbeddedLog {
         if let Some(follower) = &self.follower {
             follower.stop(deadline);
         }
+        drop(self.lock.lock().take());
     }
 
     fn is_disk_full(&self) -> bool {
