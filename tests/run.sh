@@ -27,6 +27,10 @@ install_packages() {
     [ -x /usr/sbin/slapd ] && command -v ldapmodify >/dev/null || missing+=(slapd ldap-utils)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v mkfs.ext4 >/dev/null || [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
+    # Likewise; the tests start servers of their own with the programs.
+    [ -x /usr/lib/postgresql/15/bin/initdb ] || missing+=(postgresql-15)
+    ls /usr/share/postgresql/15/extension/postgis.control >/dev/null 2>&1 ||
+        missing+=(postgresql-15-postgis-3)
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing+=(faketime)
     [ ${#missing[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then

@@ -1,0 +1,180 @@
+//! A PostgreSQL of the tests' own, and databases in it.
+//!
+//! All tests of a process share one server, which listens on a socket in a temporary folder only
+//! and forgets what it is told when the machine goes down. It runs below a shell that waits for
+//! the end of its input, which is held by the test process: however that ends, the server is
+//! stopped and its folder removed. Nobody else's PostgreSQL is touched.
+
+use std::io::Write as _;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::eventually;
+use super::machine::run;
+
+/// Where Debian's `postgresql-15` has its programs.
+const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+/// The superuser of the server; nobody is asked for a password.
+const USER: &str = "postgres";
+
+/// Runs the server until the shell's input ends.
+const KEEPER: &str = r#"
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c full_page_writes=off \
+    -c synchronous_commit=off -c shared_buffers=32MB -c max_connections=300 -c timezone=UTC \
+    >"$2/log" 2>&1 &
+server=$!
+cat >/dev/null
+kill -QUIT "$server"
+wait "$server"
+rm -rf "$2"
+"#;
+
+/// A server that ends when it is dropped, or with the test process.
+pub struct Postgres {
+    keeper: Child,
+    folder: PathBuf,
+    databases: AtomicU32,
+}
+
+/// Returns the server that the tests of this process share.
+pub fn shared() -> &'static Postgres {
+    static SHARED: OnceLock<Postgres> = OnceLock::new();
+    SHARED.get_or_init(Postgres::start)
+}
+
+impl Postgres {
+    /// Starts a server with an empty folder of its own.
+    pub fn start() -> Self {
+        let initdb = format!("{PROGRAMS}/initdb");
+        assert!(
+            Path::new(&initdb).exists(),
+            "no {initdb}: run tests/run.sh --setup once"
+        );
+        let folder = tempfile::tempdir().unwrap().keep();
+        let data = folder.join("data");
+        let mut make = Command::new(initdb);
+        make.arg("-D").arg(&data).args(["-U", USER, "-A", "trust"]);
+        make.args(["-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        let mut keep = Command::new("sh");
+        keep.args(["-c", KEEPER, "keeper", PROGRAMS]).arg(&folder);
+        // The server refuses to run as root.
+        if let Some((user, group)) = unprivileged() {
+            chown(&folder, Some(user), Some(group)).unwrap();
+            make.uid(user).gid(group);
+            keep.uid(user).gid(group);
+        }
+        let made = make.current_dir(&folder).output().unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        // In a group of its own, Ctrl-C leaves it the time to clean up.
+        keep.current_dir(&folder).process_group(0);
+        keep.stdin(Stdio::piped()).stdout(Stdio::null());
+        let server = Self {
+            keeper: keep.spawn().unwrap(),
+            folder,
+            databases: AtomicU32::new(0),
+        };
+        eventually("PostgreSQL takes connections", || {
+            server.ask(USER, "SELECT 1").ok()
+        });
+        server
+    }
+
+    /// Makes a database with some extensions; it is dropped with what is returned.
+    pub fn database(&self, extensions: &[&str]) -> Database<'_> {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{number}");
+        self.ask(USER, &format!("CREATE DATABASE {name}")).unwrap();
+        let database = Database { server: self, name };
+        for extension in extensions {
+            database.sql(&format!("CREATE EXTENSION \"{extension}\""));
+        }
+        database
+    }
+
+    /// Runs SQL in a database and returns what it answers, a row per line.
+    fn ask(&self, database: &str, sql: &str) -> Result<String, String> {
+        let folder = self.folder.to_string_lossy();
+        let to = ["-h", &folder, "-U", USER, "-d", database];
+        let how = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql];
+        run(&format!("{PROGRAMS}/psql"), &[&to[..], &how[..]].concat())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A database of a test's own.
+pub struct Database<'a> {
+    server: &'a Postgres,
+    name: String,
+}
+
+impl Database<'_> {
+    /// The address, as in `DATABASE_URL`.
+    pub fn url(&self) -> String {
+        let (folder, name) = (self.server.folder.to_string_lossy(), &self.name);
+        format!("postgres://{USER}@localhost/{name}?host={folder}")
+    }
+
+    /// Runs SQL and returns what it answers, a row per line, its values divided by `|`.
+    pub fn sql(&self, sql: &str) -> String {
+        self.server.ask(&self.name, sql).unwrap()
+    }
+
+    /// Runs what `pg_dump` wrote.
+    pub fn restore(&self, dump: &[u8]) {
+        let mut child = Command::new(format!("{PROGRAMS}/psql"))
+            .arg("-h")
+            .arg(&self.server.folder)
+            .args(["-U", USER, "-d", &self.name])
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(dump).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Database<'_> {
+    fn drop(&mut self) {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        if let Err(error) = self.server.ask(USER, &sql) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// The user and group that Debian's package makes, if the tests themselves run as root.
+fn unprivileged() -> Option<(u32, u32)> {
+    let id = |arguments: &[&str]| -> u32 { run("id", arguments).unwrap().trim().parse().unwrap() };
+    (id(&["-u"]) == 0).then(|| (id(&["-u", USER]), id(&["-g", USER])))
+}
+
+#[test]
+fn databases_are_apart() {
+    let (one, two) = (shared().database(&["citext"]), shared().database(&[]));
+    one.restore(b"CREATE TABLE t (n citext);\nINSERT INTO t VALUES ('A');\n");
+    assert_eq!(one.sql("SELECT n, n = 'a' FROM t"), "A|t\n");
+    assert_eq!(two.sql("SELECT to_regclass('t') IS NULL"), "t\n");
+    assert_ne!(one.url(), two.url());
+}
+
+#[test]
+fn a_server_leaves_nothing() {
+    let server = Postgres::start();
+    let folder = server.folder.clone();
+    server.database(&[]).sql("CREATE TABLE t (n integer)");
+    drop(server);
+    assert!(!folder.exists());
+}
