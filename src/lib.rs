@@ -7,6 +7,7 @@ pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod csv;
 pub mod http;
 pub mod ledger;
 pub mod metrics;

@@ -9,7 +9,7 @@ use crate::id::{RoleName, UserId};
 use crate::record::Record;
 
 /// Which key a request showed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
     /// No key; an access token alone.

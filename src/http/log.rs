@@ -73,7 +73,7 @@ async fn upgrade(
 }
 
 /// Lets in who shows the master key, in the head, the query or the body.
-async fn admit(
+pub(super) async fn admit(
     services: &Services,
     request: &HttpRequest,
     body: &Map<String, Json>,

@@ -19,6 +19,7 @@ pub mod health;
 mod limits;
 pub mod live;
 mod log;
+mod log_search;
 pub mod mask;
 mod metrics;
 mod path;

@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::checks::{Asked, Check};
 use super::connection::{Connection, Connections};
 use super::descriptors::Descriptors;
-use super::{error, files, frame, health, live, log, metrics, router};
+use super::{error, files, frame, health, live, log, log_search, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
 use crate::socket::pubsub::{self, HubDoor};
@@ -67,6 +67,7 @@ pub fn listen(
             .route("/_/metrics", web::get().to(metrics::metrics))
             .configure(files::configure)
             .configure(log::configure)
+            .configure(log_search::configure)
             .configure(live::configure)
             .default_service(web::route().to(router::route))
     };

@@ -32,6 +32,9 @@ pub enum LogCommand {
     },
     /// Prints events of a running server as they come, one JSON object per line, until it is ended.
     Follow(super::log_follow::FollowCommand),
+    /// Searches a running server's log, by who did what to what, through what and when; prints what
+    /// it finds, or writes it to a file as JSON Lines or CSV.
+    Search(Box<super::log_search::SearchCommand>),
     /// Prints how much there is, and of what.
     Stat,
     /// Checks every frame, position, payload, chain link and seal.
@@ -43,8 +46,10 @@ pub enum LogCommand {
 /// # Errors
 /// A sentence that says what is wrong, with segment and offset for damage.
 pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
-    if let LogCommand::Follow(command) = command {
-        return super::log_follow::run(config, &command);
+    match &command {
+        LogCommand::Follow(command) => return super::log_follow::run(config, command),
+        LogCommand::Search(command) => return super::log_search::run(config, command),
+        _ => {}
     }
     let folder = config.data_dir.join("journal");
     if !folder.is_dir() {
@@ -56,7 +61,7 @@ pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
     match command {
         LogCommand::Tail { events } => tail(&segments, events),
         LogCommand::Show { what } => show(&segments, &what),
-        LogCommand::Follow(_) => Ok(()),
+        LogCommand::Follow(_) | LogCommand::Search(_) => Ok(()),
         LogCommand::Stat => stat(&segments),
         LogCommand::Verify => verify(&segments),
     }
@@ -66,16 +71,21 @@ fn tail(segments: &Segments, events: u64) -> Result<(), String> {
     let from = segments.head().saturating_sub(events) + 1;
     for_each(segments, from, |commit, event| {
         if event.position >= from {
-            let kind = event.body.kind().name();
-            let user = commit.actor.user.as_ref().map_or("-", |user| user.as_str());
-            let place = format!("{} v{}", event.stream, event.version);
-            say(&format!(
-                "{:>8}  {}  {kind:<16}  {place}  by {user}",
-                event.position, commit.time
-            ));
+            say(&line(&json!(Shown { commit, event })));
         }
         true
     })
+}
+
+/// Says of an event, as it is shown, what fits a line.
+pub(super) fn line(event: &Json) -> String {
+    let text = |place: &str| event.pointer(place).and_then(Json::as_str).unwrap_or("-");
+    let number = |place: &str| event.pointer(place).and_then(Json::as_u64);
+    let (time, kind, stream) = (text("/time"), text("/kind"), text("/stream"));
+    let (position, version) = (number("/position"), number("/version"));
+    let (position, version) = (position.unwrap_or_default(), version.unwrap_or_default());
+    let user = text("/actor/user");
+    format!("{position:>8}  {time}  {kind:<16}  {stream} v{version}  by {user}")
 }
 
 fn show(segments: &Segments, what: &str) -> Result<(), String> {

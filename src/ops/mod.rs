@@ -6,6 +6,7 @@ pub mod history;
 pub mod index;
 pub mod log;
 pub mod log_follow;
+pub mod log_search;
 pub mod plugin;
 pub mod rebuild;
 pub mod remote;

@@ -3,8 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use actix_web::web::Bytes;
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::StatusCode;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use crate::config::{Config, Keys, Secret};
@@ -92,6 +95,28 @@ impl RunningServer {
         }
     }
 
+    /// As [`RunningServer::call`], for an answer that has more than a `result`, or is long.
+    ///
+    /// # Errors
+    /// As [`RunningServer::call`]; the answer does not have that form.
+    pub async fn call_for<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        mut body: Map<String, Json>,
+    ) -> Result<T, String> {
+        body.insert("action".to_owned(), action.into());
+        let url = format!("{}/", self.base_url);
+        let bytes = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
+        let request = self.client.post(url).body(bytes);
+        let request = request.header("Content-Type", "application/json");
+        let (status, bytes) = self.bytes(request).await?;
+        if status.is_success() {
+            return self.read(status, &bytes);
+        }
+        let refusal: Json = self.read(status, &bytes)?;
+        Err(sentence(refusal.get("error").unwrap_or(&Json::Null)))
+    }
+
     /// Begins to follow the log, behind the event of an id if there is one.
     ///
     /// # Errors
@@ -141,6 +166,11 @@ impl RunningServer {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Json, String> {
+        let (status, bytes) = self.bytes(request).await?;
+        self.read(status, &bytes)
+    }
+
+    async fn bytes(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Bytes), String> {
         let key = self.master_key.reveal();
         let unreachable = |error: reqwest::Error| {
             let why = if error.is_timeout() {
@@ -154,7 +184,11 @@ impl RunningServer {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
-        serde_json::from_slice(&bytes).map_err(|_| {
+        Ok((status, bytes))
+    }
+
+    fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, String> {
+        serde_json::from_slice(bytes).map_err(|_| {
             let base_url = &self.base_url;
             format!("{base_url}: not an answer of a Skytrail server (HTTP {status})")
         })

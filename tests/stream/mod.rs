@@ -5,6 +5,7 @@ mod following;
 mod killed;
 mod reading;
 mod search_index;
+mod searching;
 mod worker;
 
 use serde_json::{Value as Json, json};

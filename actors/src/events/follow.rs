@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::EventFilter;
 
-use super::page::{Asked, Direction, EventReader, Page};
+use super::page::{Asked, Direction, EVERYWHERE, EventReader, Page};
 
 /// So many events come at once at most.
 const PAGE_EVENTS: usize = 128;
@@ -46,6 +46,7 @@ impl Follower {
         let asked = Asked {
             filter: self.filter.clone(),
             from: Some(self.position + 1),
+            range: EVERYWHERE,
             direction: Direction::Forwards,
             limit: PAGE_EVENTS,
         };

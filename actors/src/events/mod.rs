@@ -15,4 +15,4 @@ mod follow;
 mod page;
 
 pub use follow::{Follower, Progress};
-pub use page::{Asked, Direction, EventReader, Found, Page};
+pub use page::{Asked, Direction, EVERYWHERE, EventReader, Found, Page};

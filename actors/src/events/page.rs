@@ -1,5 +1,6 @@
 //! A page of the log.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -36,13 +37,18 @@ pub enum Direction {
     Backwards,
 }
 
+/// The whole log.
+pub const EVERYWHERE: RangeInclusive<u64> = 1..=u64::MAX;
+
 /// What somebody wants to read.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Which events.
     pub filter: EventFilter,
-    /// The first position that is looked at; the log's beginning or end without one.
+    /// The first position that is looked at; the range's beginning or end without one.
     pub from: Option<u64>,
+    /// Nothing else is looked at.
+    pub range: RangeInclusive<u64>,
     /// Which way.
     pub direction: Direction,
     /// How many events at most.
@@ -136,9 +142,10 @@ impl EventReader {
     /// Log or store cannot be read.
     pub async fn page(&self, asked: &Asked) -> Result<Page, ApiError> {
         let head = self.head();
+        let range = (*asked.range.start()).max(1)..=(*asked.range.end()).min(head);
         let mut at = match asked.direction {
-            Direction::Forwards => asked.from.unwrap_or(1).max(1),
-            Direction::Backwards => asked.from.unwrap_or(head).min(head),
+            Direction::Forwards => asked.from.unwrap_or(1).max(*range.start()),
+            Direction::Backwards => asked.from.unwrap_or(head).min(*range.end()),
         };
         let mut filling = Filling {
             asked,
@@ -146,8 +153,8 @@ impl EventReader {
             num_bytes: 0,
             num_left: MAX_LOOKED_AT,
         };
-        while (1..=head).contains(&at) && !filling.is_over() {
-            let window = self.window(asked, at, head).await?;
+        while range.contains(&at) && !filling.is_over() {
+            let window = self.window(asked, at, &range).await?;
             at = match asked.direction {
                 Direction::Forwards => self.forwards(&window, &mut filling).await?,
                 Direction::Backwards => self.backwards(&window, &mut filling).await?,
@@ -155,22 +162,27 @@ impl EventReader {
         }
         Ok(Page {
             events: filling.events,
-            next: Some(at).filter(|at| (1..=head).contains(at)),
+            next: Some(at).filter(|at| range.contains(at)),
             head,
         })
     }
 
     /// Returns what is looked at next, from `at` on: a slice of the store's index, or a piece of the
     /// log.
-    async fn window(&self, asked: &Asked, at: u64, head: u64) -> Result<Window, ApiError> {
-        let applied = self.applied.position().min(head);
+    async fn window(
+        &self,
+        asked: &Asked,
+        at: u64,
+        range: &RangeInclusive<u64>,
+    ) -> Result<Window, ApiError> {
+        let applied = self.applied.position().min(*range.end());
         let is_forwards = asked.direction == Direction::Forwards;
         let stream = asked.filter.stream.as_ref().filter(|_| at <= applied);
         let Some(stream) = stream else {
             let (first, last) = if is_forwards {
-                (at, (at + WINDOW - 1).min(head))
+                (at, (at + WINDOW - 1).min(*range.end()))
             } else {
-                (at.saturating_sub(WINDOW - 1).max(1), at)
+                (at.saturating_sub(WINDOW - 1).max(*range.start()), at)
             };
             return Ok(Window {
                 first,
@@ -182,7 +194,7 @@ impl EventReader {
         let (first, last) = if is_forwards {
             (at, ((slice + 1) * SLICE - 1).min(applied))
         } else {
-            ((slice * SLICE).max(1), at)
+            ((slice * SLICE).max(*range.start()), at)
         };
         let positions = self.store.list_positions(stream, first, last).await?;
         Ok(Window {

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
 
-use super::{Commit, Event, EventKind, Stream};
+use super::{Commit, Event, EventKind, Origin, Stream};
+use crate::caller::KeyKind;
 use crate::id::{TypeName, UserId};
 
 /// What an event must be like. A member that is absent or empty asks for nothing.
@@ -22,6 +24,18 @@ pub struct EventFilter {
     /// Caused by this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
+    /// Caused with one of these keys.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub keys: BTreeSet<KeyKind>,
+    /// Come through one of these.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub origins: BTreeSet<Origin>,
+    /// Caused by this plugin, or changed by one of its hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// Come from this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Uuid>,
 }
 
 impl EventFilter {
@@ -32,6 +46,17 @@ impl EventFilter {
             && self.is_of_type(&event.stream)
             && (self.kinds.is_empty() || self.kinds.0.contains(&event.body.kind()))
             && (self.user.is_none() || self.user == commit.actor.user)
+            && (self.keys.is_empty() || self.keys.contains(&commit.actor.key))
+            && (self.origins.is_empty() || self.origins.contains(&commit.actor.origin))
+            && (self.request_id.is_none() || self.request_id == commit.request_id)
+            && self.is_of_plugin(commit, event)
+    }
+
+    fn is_of_plugin(&self, commit: &Commit, event: &Event) -> bool {
+        self.plugin.as_ref().is_none_or(|plugin| {
+            let mut hooks = event.provenance.iter();
+            commit.actor.plugin.as_ref() == Some(plugin) || hooks.any(|it| it.plugin == *plugin)
+        })
     }
 
     fn is_of_type(&self, stream: &Stream) -> bool {
@@ -97,7 +122,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::{Actor, EventBody, NoDetails, Touch};
+    use crate::event::{Actor, EventBody, NoDetails, Provenance, Touch};
     use crate::time::Timestamp;
 
     fn commit(stream: &str, body: EventBody, user: Option<&str>) -> Commit {
@@ -133,8 +158,24 @@ mod tests {
         use serde_json::json;
 
         let deleted = || EventBody::RecordDeleted(Touch::default());
-        let note = commit("record/note/1", deleted(), Some("ada"));
+        let mut note = commit("record/note/1", deleted(), Some("ada"));
+        note.actor.key = KeyKind::Client;
+        note.request_id = Some(Uuid::from_u128(7));
+        note.events[0].provenance = vec![Provenance {
+            plugin: "tidy".to_owned(),
+            hook: "trim".to_owned(),
+            changed: BTreeSet::new(),
+        }];
+        let (request, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
         let cases = [
+            (json!({"keys": ["none", "client"]}), true),
+            (json!({"keys": ["master"]}), false),
+            (json!({"origins": ["api"]}), true),
+            (json!({"origins": ["plugin", "cli"]}), false),
+            (json!({"plugin": "tidy"}), true),
+            (json!({"plugin": "trim"}), false),
+            (json!({"request_id": request}), true),
+            (json!({"request_id": other}), false),
             (json!({}), true),
             (json!({"stream": "record/note/1"}), true),
             (json!({"stream": "record/note/2"}), false),
@@ -156,6 +197,10 @@ mod tests {
         assert!(!of_type.matches(&user, &user.events[0]));
         let of_user = filter(json!({"user": "ada"}));
         assert!(!of_user.matches(&user, &user.events[0]));
+        let mut called = user;
+        called.actor.plugin = Some("tidy".to_owned());
+        let of_plugin = filter(json!({"plugin": "tidy"}));
+        assert!(of_plugin.matches(&called, &called.events[0]));
     }
 
     #[test]
@@ -173,12 +218,20 @@ mod tests {
             types in prop::collection::btree_set("[a-z]{1,4}", 0..3),
             user in prop::option::of("[a-z]{1,4}"),
             stream in prop::option::of(prop::sample::select(vec!["record/note/1", "field_access"])),
+            keys in prop::collection::btree_set(
+                prop::sample::select(vec![KeyKind::None, KeyKind::Client, KeyKind::Master]), 0..3),
+            plugin in prop::option::of("[a-z]{1,4}"),
+            request in prop::option::of(any::<u128>()),
         ) {
             let filter = EventFilter {
                 stream: stream.and_then(Stream::parse),
                 record_types: types.iter().map(|it| TypeName::from(it.as_str())).collect(),
                 kinds: Kinds(kinds),
                 user: user.as_deref().map(UserId::from),
+                keys,
+                origins: BTreeSet::from([Origin::Cli]),
+                plugin,
+                request_id: request.map(Uuid::from_u128),
             };
             let text = serde_json::to_string(&filter).unwrap();
             prop_assert_eq!(serde_json::from_str::<EventFilter>(&text).unwrap(), filter);

@@ -1,9 +1,13 @@
 //! What of the log somebody asks for, out of a body or a query.
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use skytrail_actors::events::{EventReader, Follower};
+use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventFilter, Kinds, Stream};
 use skytrail_schema::id::{TypeName, UserId};
@@ -12,7 +16,10 @@ use skytrail_schema::time::Timestamp;
 use crate::action::request;
 
 /// Members that hold lists; in a query their items are separated by commas.
-const LISTS: [&str; 2] = ["record_types", "kinds"];
+const LISTS: [&str; 4] = ["record_types", "kinds", "keys", "origins"];
+
+/// Members that hold positions, or, some of them, a time.
+const POSITIONS: [&str; 3] = ["from", "since", "until"];
 
 /// Where somebody begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,32 +70,92 @@ pub(crate) fn start(body: &Map<String, Json>) -> Result<Option<Start>, ApiError>
     }
 }
 
+/// Reads between which positions everything that is wanted lies.
+///
+/// # Errors
+/// 107, 108: neither a position nor a time; the log cannot be read.
+pub(crate) async fn range(
+    reader: &EventReader,
+    body: &Map<String, Json>,
+) -> Result<RangeInclusive<u64>, ApiError> {
+    let first = match request::moment(body, "since")? {
+        Some(Moment::Position(position)) => position,
+        Some(Moment::Time(time)) => reader.position_before(time).await? + 1,
+        None => 1,
+    };
+    let last = match request::moment(body, "until")? {
+        Some(Moment::Position(position)) => position,
+        Some(Moment::Time(time)) => {
+            let next = Timestamp::from_micros(time.micros().saturating_add(1));
+            reader.position_before(next).await?
+        }
+        None => u64::MAX,
+    };
+    Ok(first..=last)
+}
+
 /// Reads which events are wanted.
 ///
 /// # Errors
 /// 107, 108: a member of another type, or what names nothing.
 pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> {
-    let stream = request::text(body, "stream")?;
-    let stream = stream.map(|text| {
-        let unknown = || {
-            let message =
-                format!("{text:?} is no stream, such as record/note/1, type/note, user/<id>");
-            ApiError::invalid_argument(message, &["stream"])
-        };
-        Stream::parse(text).ok_or_else(unknown)
-    });
     let types = request::texts(body, "record_types")?.unwrap_or_default();
     let kinds = request::texts(body, "kinds")?.unwrap_or_default();
     let kinds = Kinds::parse(&kinds).map_err(|name| {
         let message = format!("{name:?} is no kind of event, such as record.created or record");
         ApiError::invalid_argument(message, &["kinds"])
     })?;
+    let request_id = request::text(body, "request_id")?.map(|text| {
+        let unknown = || {
+            let message = format!("{text:?} is no request's id");
+            ApiError::invalid_argument(message, &["request_id"])
+        };
+        text.parse().map_err(|_| unknown())
+    });
     Ok(EventFilter {
-        stream: stream.transpose()?,
+        stream: stream(body)?,
         record_types: types.into_iter().map(TypeName::from).collect(),
         kinds,
         user: request::text(body, "user")?.map(UserId::from),
+        keys: words(body, "keys", "none, client or master")?,
+        origins: words(body, "origins", "api, plugin, system, cli or import")?,
+        plugin: request::text(body, "plugin")?.map(str::to_owned),
+        request_id: request_id.transpose()?,
     })
+}
+
+/// Reads the one stream that is wanted, by its name or as a record's id.
+fn stream(body: &Map<String, Json>) -> Result<Option<Stream>, ApiError> {
+    let stream = request::text(body, "stream")?;
+    let record = request::text(body, "record")?;
+    match (stream, record) {
+        (Some(_), Some(_)) => {
+            let message = "expected either stream or record";
+            Err(ApiError::invalid_argument(message, &["stream", "record"]))
+        }
+        (Some(text), None) => Stream::parse(text).map(Some).ok_or_else(|| {
+            let message =
+                format!("{text:?} is no stream, such as record/note/1, type/note, user/<id>");
+            ApiError::invalid_argument(message, &["stream"])
+        }),
+        (None, Some(id)) => Ok(Some(Stream::Record(request::record_id(id, "record")?))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Reads a list of words that name something.
+fn words<T: DeserializeOwned + Ord>(
+    body: &Map<String, Json>,
+    name: &str,
+    known: &str,
+) -> Result<BTreeSet<T>, ApiError> {
+    let words = request::texts(body, name)?.unwrap_or_default().into_iter();
+    let word = |word: String| {
+        let message = format!("{word:?} is none of {known}");
+        serde_json::from_value(Json::from(word))
+            .map_err(|_| ApiError::invalid_argument(message, &[name]))
+    };
+    words.map(word).collect()
 }
 
 /// Begins to follow what a body asks for, from now on if it does not say where.
@@ -148,7 +215,7 @@ pub(crate) fn body_of_query(query: &str) -> Map<String, Json> {
         let value = if LISTS.contains(&name.as_str()) {
             let items = value.split(',').filter(|item| !item.is_empty());
             items.map(Json::from).collect()
-        } else if name == "from" {
+        } else if POSITIONS.contains(&name.as_str()) {
             value
                 .parse::<u64>()
                 .map_or_else(|_| Json::from(value), Json::from)
@@ -168,9 +235,11 @@ mod tests {
 
     #[test]
     fn a_query_says_what_a_body_says() {
-        let query = "record_types=note,task&kinds=record&user=7&from=12&stream=record%2Fnote%2F1";
+        let query = "record_types=note,task&kinds=record&user=7&from=12&stream=record%2Fnote%2F1\
+            &keys=client&since=3&until=2026-01-01T00:00:00Z";
         let body = json!({"record_types": ["note", "task"], "kinds": ["record"], "user": "7",
-            "from": 12, "stream": "record/note/1"});
+            "from": 12, "stream": "record/note/1", "keys": ["client"], "since": 3,
+            "until": "2026-01-01T00:00:00Z"});
         let read = body_of_query(query);
         assert_eq!(Json::Object(read.clone()), body);
         assert_eq!(start(&read), Ok(Some(Start::From(12))));
@@ -188,6 +257,14 @@ mod tests {
         };
         assert!(refused(json!({"stream": "note/1"})).contains("\"note/1\" is no stream"));
         assert!(refused(json!({"kinds": ["record", "x"]})).contains("\"x\" is no kind"));
+        assert!(
+            refused(json!({"keys": ["clients"]})).contains("\"clients\" is none of none, client")
+        );
+        assert!(refused(json!({"origins": ["x"]})).contains("\"x\" is none of api"));
+        assert!(refused(json!({"request_id": "1"})).contains("\"1\" is no request"));
+        assert!(refused(json!({"record": "note"})).contains("_id"));
+        let both = json!({"record": "note/1", "stream": "type/note"});
+        assert!(refused(both).contains("either"));
         assert!(refused(json!({"from": 0})).contains("from"));
         assert!(refused(json!({"time": "now"})).contains("time"));
         let both = json!({"from": 1, "time": "2024-06-11T09:30:00Z"});

@@ -1,7 +1,8 @@
-//! `log:read`; `consumer`: those who are told of the log by name.
+//! `log:read`; `consumer`: those who are told of the log by name; `table`: events as rows.
 
 pub(crate) mod asked;
 pub(super) mod consumer;
+pub(crate) mod table;
 
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -27,6 +28,7 @@ pub(super) async fn read(call: Call) -> Outcome {
         .page(&Asked {
             filter,
             from,
+            range: asked::range(reader, &call.body).await?,
             direction: if is_backwards {
                 Direction::Backwards
             } else {

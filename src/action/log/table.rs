@@ -1,0 +1,127 @@
+//! Events as lines of a file: JSON Lines, or a table with a column for each thing that every event
+//! says.
+
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use skytrail_schema::code::ApiError;
+
+use crate::csv;
+
+/// The table's columns, and where in an event, as it is shown, they are found.
+const COLUMNS: [(&str, &str); 15] = [
+    ("position", "/position"),
+    ("time", "/time"),
+    ("kind", "/kind"),
+    ("stream", "/stream"),
+    ("version", "/version"),
+    ("user", "/actor/user"),
+    ("key", "/actor/key"),
+    ("origin", "/actor/origin"),
+    ("plugin", "/actor/plugin"),
+    ("request_id", "/request_id"),
+    ("commit", "/commit"),
+    ("causation", "/causation"),
+    ("id", "/id"),
+    ("hooks", "/hooks"),
+    ("payload", "/payload"),
+];
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object per line.
+    Jsonl,
+    /// Comma-separated values, with a line of names.
+    Csv,
+}
+
+impl Format {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// 108: not such a name.
+    pub(crate) fn parse(name: &str) -> Result<Self, ApiError> {
+        match name {
+            "jsonl" => Ok(Self::Jsonl),
+            "csv" => Ok(Self::Csv),
+            _ => {
+                let message = format!("{name:?} is no format: jsonl or csv");
+                Err(ApiError::invalid_argument(message, &["format"]))
+            }
+        }
+    }
+
+    /// Returns the media type.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Jsonl => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+
+    /// Writes what comes before the first event.
+    pub(crate) fn head(self) -> String {
+        match self {
+            Self::Jsonl => String::new(),
+            Self::Csv => csv::row(COLUMNS.map(|(name, _)| name)),
+        }
+    }
+
+    /// Writes an event, as it is shown.
+    pub(crate) fn line(self, event: &RawValue) -> String {
+        match self {
+            Self::Jsonl => format!("{}\n", event.get()),
+            Self::Csv => {
+                let event: Json = serde_json::from_str(event.get()).unwrap_or_default();
+                csv::row(COLUMNS.map(|(_, place)| cell(event.pointer(place))))
+            }
+        }
+    }
+
+    /// Finds the position in a line that was written.
+    pub(crate) fn position(self, line: &str) -> Option<u64> {
+        match self {
+            Self::Jsonl => {
+                let event: Json = serde_json::from_str(line).ok()?;
+                event.get("position")?.as_u64()
+            }
+            // The first column, which is never quoted.
+            Self::Csv => line.split(',').next()?.parse().ok(),
+        }
+    }
+}
+
+fn cell(value: Option<&Json>) -> String {
+    match value {
+        None | Some(Json::Null) => String::new(),
+        // A row is a line, so that who goes on with a file finds its last one.
+        Some(Json::String(text)) if !text.contains(['\r', '\n']) => text.clone(),
+        Some(value) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_line_that_says_where_it_stands() {
+        let event = json!({"position": 7, "time": "t", "kind": "record.created", "version": 1,
+            "stream": "record/note/=1", "actor": {"user": "=cmd", "key": "client",
+            "origin": "api"}, "commit": "c", "id": "c.0", "payload": {"a": "x,\"y\""}});
+        let raw = serde_json::value::to_raw_value(&event).unwrap();
+        let line = Format::Csv.line(&raw);
+        let expected = "7,t,record.created,record/note/=1,1,'=cmd,client,api,,,c,,c.0,,\
+            \"{\"\"a\"\":\"\"x,\\\"\"y\\\"\"\"\"}\"\r\n";
+        assert_eq!(line, expected);
+        assert_eq!(Format::Csv.position(&line), Some(7));
+        let line = Format::Jsonl.line(&raw);
+        assert_eq!(Format::Jsonl.position(&line), Some(7));
+        assert_eq!(serde_json::from_str::<Json>(&line).unwrap(), event);
+        let names = Format::Csv.head();
+        assert_eq!(names.split(',').count(), COLUMNS.len());
+        assert_eq!(Format::Csv.position(&names), None);
+    }
+}

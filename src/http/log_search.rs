@@ -1,0 +1,139 @@
+//! `/log/search`: everything that fits a search, as one answer of JSON Lines or CSV, for the master
+//! key.
+//!
+//! The answer is written page by page as the client takes it, so it takes no more memory than a
+//! page, however long it is. It ends where the log ended when it began. When the log cannot be read
+//! any more, or the server stops, the transfer breaks off: an answer that ends well is whole. Each
+//! line has its position, and who lost the rest asks again from the next.
+
+use std::io;
+use std::sync::Arc;
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::stream;
+use serde_json::{Map, Value as Json};
+use skytrail_actors::events::{Asked, Direction, EventReader};
+use skytrail_schema::code::ApiError;
+use tokio_util::sync::CancellationToken;
+
+use super::{body, error, log, router};
+use crate::action::log::asked;
+use crate::action::log::table::Format;
+use crate::services::Services;
+
+/// So many events are written at once.
+const PAGE_EVENTS: usize = 512;
+
+/// The last position that the answer looks at.
+const UNTIL: HeaderName = HeaderName::from_static("x-skytrail-until");
+
+/// Adds the route.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    let search = web::resource("/log/search")
+        .route(web::get().to(get))
+        .route(web::post().to(post))
+        .default_service(web::route().to(router::route));
+    config.service(search);
+}
+
+async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
+    let body = asked::body_of_query(request.query_string());
+    answer(search(&services, &request, &body).await)
+}
+
+async fn post(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let settings = &services.settings;
+    let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
+    let body = bytes.and_then(|bytes| body::parse(&bytes, &settings.limits));
+    answer(match body {
+        Ok(body) => search(&services, &request, &body).await,
+        Err(refused) => Err(refused),
+    })
+}
+
+fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {
+    begun.unwrap_or_else(|refused| error::failure(&refused))
+}
+
+/// What is left to write of an answer.
+struct Search {
+    reader: Arc<EventReader>,
+    asked: Asked,
+    format: Format,
+    head: String,
+    stopping: CancellationToken,
+    is_over: bool,
+}
+
+async fn search(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    body: &Map<String, Json>,
+) -> Result<HttpResponse, ApiError> {
+    log::admit(services, request, body).await?;
+    let reader = Arc::clone(&services.events);
+    let named = body.get("format").and_then(Json::as_str);
+    let format = named.map_or(Ok(Format::Jsonl), Format::parse)?;
+    let range = asked::range(&reader, body).await?;
+    let until = (*range.end()).min(reader.head());
+    let from = match asked::start(body)? {
+        Some(start) => Some(start.first(&reader).await?),
+        None => None,
+    };
+    let search = Search {
+        asked: Asked {
+            filter: asked::filter(body)?,
+            from,
+            range: *range.start()..=until,
+            direction: Direction::Forwards,
+            limit: PAGE_EVENTS,
+        },
+        reader,
+        format,
+        // Who goes on with what he has of an earlier answer has the names already.
+        head: from.map_or_else(|| format.head(), |_| String::new()),
+        stopping: services.stopping.clone(),
+        is_over: false,
+    };
+    let pieces = stream::unfold(search, |mut search| async {
+        let piece = search.next().await?;
+        Some((piece, search))
+    });
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, format.media_type()))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((UNTIL, until.to_string()))
+        .streaming(pieces))
+}
+
+impl Search {
+    /// Writes the next lines. `None` when there are no more.
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let mut text = std::mem::take(&mut self.head);
+        while text.is_empty() && !self.is_over {
+            let page = tokio::select! {
+                page = self.reader.page(&self.asked) => page,
+                () = self.stopping.cancelled() => Err(ApiError::unexpected("the server stops")),
+            };
+            match page {
+                Ok(page) => {
+                    self.is_over = page.next.is_none();
+                    self.asked.from = page.next;
+                    let lines = page.events.iter();
+                    text.extend(lines.map(|found| self.format.line(&found.json)));
+                }
+                Err(error) => {
+                    self.is_over = true;
+                    return Some(Err(io::Error::other(error.message)));
+                }
+            }
+        }
+        (!text.is_empty()).then(|| Ok(text.into()))
+    }
+}

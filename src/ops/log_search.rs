@@ -1,0 +1,263 @@
+//! `skytrail log search`: what happened, by who did it, to what, through what and when; for people,
+//! or as a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value as Json};
+
+use super::remote::{self, RunningServer, ServerFlag};
+use crate::action::log::table::Format;
+use crate::config::Config;
+
+/// How many events are asked for at once.
+const PAGE: u64 = 1000;
+
+/// What to search for. What is not said asks for nothing.
+#[derive(Clone, Debug, Args)]
+pub struct SearchCommand {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// From this position of the log on, or this time (RFC 3339).
+    #[arg(long, value_name = "MOMENT")]
+    from: Option<String>,
+    /// Up to this position, or this time.
+    #[arg(long, value_name = "MOMENT")]
+    to: Option<String>,
+    /// So many events at most.
+    #[arg(long)]
+    limit: Option<u64>,
+    /// As lines for a program, whole; by default as lines for people.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Into this file.
+    #[arg(long, value_name = "FILE", requires = "format")]
+    output: Option<PathBuf>,
+    /// Goes on behind the last event that the file has.
+    #[arg(long, requires = "output", conflicts_with = "limit")]
+    resume: bool,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, Args)]
+struct Wanted {
+    /// What this user did, by id.
+    #[arg(long)]
+    user: Option<String>,
+    /// What was done with these keys, separated by commas: none, client, master.
+    #[arg(long, value_delimiter = ',')]
+    key: Vec<String>,
+    /// What came through these, separated by commas: api, plugin, system, cli, import.
+    #[arg(long, value_delimiter = ',')]
+    origin: Vec<String>,
+    /// What this plugin did, or changed with its hooks.
+    #[arg(long)]
+    plugin: Option<String>,
+    /// What came of this request.
+    #[arg(long)]
+    request: Option<String>,
+    /// What became of this record, as type/id.
+    #[arg(long, conflicts_with = "stream")]
+    record: Option<String>,
+    /// What became of this stream, such as `type/note` or `user/<id>`.
+    #[arg(long)]
+    stream: Option<String>,
+    /// What became of records of these types and of the types, separated by commas.
+    #[arg(long = "type", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Events of these kinds, separated by commas, such as `record.created` or `user`.
+    #[arg(long, value_delimiter = ',')]
+    kind: Vec<String>,
+}
+
+/// A page of the log.
+#[derive(Deserialize)]
+struct Page {
+    result: Vec<Box<RawValue>>,
+    info: Info,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    next: Option<u64>,
+    head: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: &SearchCommand) -> Result<(), String> {
+    let server = RunningServer::find(config, &command.server)?;
+    let (mut body, format) = (command.wanted.body(), command.format);
+    insert(&mut body, "since", command.from.as_deref().map(moment));
+    insert(&mut body, "until", command.to.as_deref().map(moment));
+    let Some(path) = &command.output else {
+        let mut lines = io::stdout().lock();
+        head(&mut lines, format)?;
+        return remote::block_on(search(&server, body, command.limit, &mut |event| {
+            lines.write_all(line(format, event).as_bytes())
+        }));
+    };
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let format = format.unwrap_or(Format::Jsonl);
+    let (mut file, last) = open(path, format, command.resume).map_err(failed)?;
+    match last {
+        Some(last) => insert(&mut body, "from", Some((last + 1).into())),
+        None => head(&mut file, Some(format))?,
+    }
+    remote::block_on(search(&server, body, command.limit, &mut |event| {
+        file.write_all(format.line(event).as_bytes())
+    }))?;
+    file.flush().map_err(failed)
+}
+
+impl Wanted {
+    fn body(&self) -> Map<String, Json> {
+        let mut body = Map::new();
+        let texts = [
+            ("user", &self.user),
+            ("plugin", &self.plugin),
+            ("request_id", &self.request),
+            ("record", &self.record),
+            ("stream", &self.stream),
+        ];
+        for (name, text) in texts {
+            insert(&mut body, name, text.as_deref().map(Json::from));
+        }
+        let lists = [
+            ("keys", &self.key),
+            ("origins", &self.origin),
+            ("record_types", &self.types),
+            ("kinds", &self.kind),
+        ];
+        for (name, list) in lists {
+            body.insert(name.to_owned(), list.clone().into());
+        }
+        body
+    }
+}
+
+/// Asks page by page, and takes each event as it comes.
+async fn search(
+    server: &RunningServer,
+    mut body: Map<String, Json>,
+    limit: Option<u64>,
+    take: &mut impl FnMut(&RawValue) -> io::Result<()>,
+) -> Result<(), String> {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:40} looked up to {pos}/{len} {per_sec} {eta}");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        body.insert("limit".to_owned(), left.min(PAGE).into());
+        let page: Page = server.call_for("log:read", body.clone()).await?;
+        bar.set_length(page.info.head);
+        for event in &page.result {
+            take(event).map_err(|error| error.to_string())?;
+            left -= 1;
+        }
+        let Some(next) = page.info.next else { break };
+        bar.set_position(next);
+        body.insert("from".to_owned(), next.into());
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn head(out: &mut impl Write, format: Option<Format>) -> Result<(), String> {
+    let head = format.map(Format::head).unwrap_or_default();
+    out.write_all(head.as_bytes())
+        .map_err(|error| error.to_string())
+}
+
+fn line(format: Option<Format>, event: &RawValue) -> String {
+    match format {
+        Some(format) => format.line(event),
+        None => super::log::line(&serde_json::from_str(event.get()).unwrap_or_default()) + "\n",
+    }
+}
+
+/// Opens the file to write into; when it is to be gone on with, behind its last whole line, whose
+/// position is returned.
+fn open(
+    path: &Path,
+    format: Format,
+    is_resumed: bool,
+) -> io::Result<(BufWriter<File>, Option<u64>)> {
+    if !is_resumed || !path.exists() {
+        return Ok((BufWriter::new(File::create_new(path)?), None));
+    }
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let (mut end, mut last, mut line) = (0, None, String::new());
+    let mut lines = BufReader::new(&file);
+    loop {
+        line.clear();
+        let length = lines.read_line(&mut line)?;
+        // What does not end is a line that was begun only.
+        if !line.ends_with('\n') {
+            break;
+        }
+        end += u64::try_from(length).unwrap_or_default();
+        last = format.position(&line).or(last);
+    }
+    if last.is_none() {
+        end = 0;
+    }
+    file.set_len(end)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok((BufWriter::new(file), last))
+}
+
+/// A number is a position, everything else a time.
+pub(super) fn moment(text: &str) -> Json {
+    text.parse::<u64>().map_or_else(|_| text.into(), Json::from)
+}
+
+fn insert(body: &mut Map<String, Json>, name: &str, value: Option<Json>) {
+    if let Some(value) = value {
+        body.insert(name.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_gone_on_with_behind_its_last_whole_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let cases = [
+            (
+                Format::Jsonl,
+                "{\"position\":3}\n{\"position\":9}\n",
+                Some(9),
+                30,
+            ),
+            (
+                Format::Jsonl,
+                "{\"position\":3}\n{\"position\":",
+                Some(3),
+                15,
+            ),
+            (Format::Csv, "position,x\r\n12,\"1\"\r\n13,\"", Some(12), 20),
+            (Format::Csv, "position,x\r\n", None, 0),
+            (Format::Csv, "posi", None, 0),
+        ];
+        for (format, text, last, length) in cases {
+            std::fs::write(&path, text).unwrap();
+            let (_, found) = open(&path, format, true).unwrap();
+            let left = std::fs::metadata(&path).unwrap().len();
+            assert_eq!((found, left), (last, length), "{text:?}");
+        }
+        assert!(open(&path, Format::Csv, false).is_err());
+    }
+}
