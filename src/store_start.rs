@@ -7,7 +7,7 @@ use skytrail_actors::store::{RecordStore as _, Snapshot};
 
 use crate::app::StartError;
 use crate::config::Config;
-use crate::projection::index::carry_over_indexes;
+use crate::projection::carry_over_indexes;
 use crate::projection::{PARTS, SqlStore, StoreOptions, damage_marker, part};
 
 /// How many events are applied at once while the store catches up.

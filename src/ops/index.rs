@@ -5,9 +5,8 @@ use skytrail_schema::id::TypeName;
 
 use super::say;
 use crate::config::Config;
-use crate::projection::index::{
-    IndexColumn, IndexEntry, IndexState, IndexWish, list_indexes, set_index,
-};
+use crate::projection::index::{IndexColumn, IndexEntry, IndexState, IndexWish};
+use crate::projection::{list_indexes, set_index};
 
 /// What to do. The server makes and drops indexes by itself; all of this works while it runs.
 #[derive(Clone, Debug, Subcommand)]

@@ -14,7 +14,7 @@ use skytrail_actors::store::RecordStore as _;
 
 use super::say;
 use crate::config::Config;
-use crate::projection::index::carry_over_indexes;
+use crate::projection::carry_over_indexes;
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove};
 

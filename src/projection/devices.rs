@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::projection::conn::{Conn, Row};
 use async_trait::async_trait;
 use skytrail_actors::device::{DeviceStore, VersionedDevice};
 use skytrail_actors::store::StoreError;
@@ -10,10 +11,8 @@ use skytrail_schema::event::{DeviceKind, DeviceState};
 use skytrail_schema::id::{Database, DeviceId, UserId};
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::read::{MAX_KEYS, unsigned};
+use super::read::MAX_KEYS;
 use super::sql::{Arg, Sql};
 use super::store::SqlStore;
 
@@ -24,8 +23,8 @@ impl DeviceStore for SqlStore {
         ids: &[DeviceId],
     ) -> Result<Vec<Option<VersionedDevice>>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        let loaded = devices(conn, ids).await;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let loaded = devices(&mut conn, ids).await;
         loaded.map_err(|error| self.failed(error))
     }
 
@@ -56,16 +55,15 @@ impl DeviceStore for SqlStore {
     ) -> Result<Vec<DeviceId>, StoreError> {
         let mut sql =
             Sql::new("SELECT id FROM _device WHERE token IS NULL AND last_registered_at<");
-        sql.bind(Arg::Int(before.micros()))
-            .push(" ORDER BY id LIMIT ");
+        sql.bind(Arg::Time(before)).push(" ORDER BY id LIMIT ");
         sql.bind(Arg::Int(limit.into()));
         self.device_ids(sql).await
     }
 
     async fn load_subscriptions(&self) -> Result<Vec<SubscribedDevice>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        let loaded = subscribed(conn).await;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let loaded = subscribed(&mut conn).await;
         loaded.map_err(|error| self.failed(error))
     }
 }
@@ -73,38 +71,38 @@ impl DeviceStore for SqlStore {
 impl SqlStore {
     async fn device_ids(&self, sql: Sql) -> Result<Vec<DeviceId>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        let rows = sql.fetch_all(conn).await;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let rows = sql.fetch_all(&mut conn).await;
         let rows = rows.map_err(|error| self.failed(error))?;
-        let id = |row: &SqliteRow| Ok(DeviceId::from(row.try_get::<&str, _>(0)?));
+        let id = |row: &Row| Ok(DeviceId::from(row.text(0)?));
         let ids: Result<_, sqlx::Error> = rows.iter().map(id).collect();
         ids.map_err(|error| self.failed(error))
     }
 }
 
 async fn devices(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     ids: &[DeviceId],
 ) -> Result<Vec<Option<VersionedDevice>>, sqlx::Error> {
     let mut found: HashMap<String, VersionedDevice> = HashMap::new();
     for chunk in ids.chunks(MAX_KEYS) {
         let mut sql = Sql::new(
             "SELECT id, version, auth_id, type, token, topic, last_registered_at FROM _device \
-             WHERE id IN (",
+             WHERE id",
         );
-        sql.holes(chunk.len()).push(")");
-        let args = chunk.iter().map(|id| Arg::text(id.as_str())).collect();
-        for row in sql.into_text().fetch_all(conn, args).await? {
-            let text = |index: usize| row.try_get_unchecked::<Option<String>, _>(index);
-            let kind = DeviceKind::parse(row.try_get(3)?);
+        sql.within(chunk, |id| id.as_str());
+        for row in sql.fetch_all(conn).await? {
+            let text =
+                |index: usize| Ok::<_, sqlx::Error>(row.maybe_text(index)?.map(str::to_owned));
+            let kind = DeviceKind::parse(row.text(3)?);
             let state = DeviceState {
                 user: text(2)?.map(UserId::from),
                 kind: kind.ok_or_else(|| sqlx::Error::Decode("unknown type of device".into()))?,
                 token: text(4)?,
                 topic: text(5)?,
-                registered_at: Timestamp::from_micros(row.try_get(6)?),
+                registered_at: row.time(6)?,
             };
-            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
+            found.insert(row.text(0)?.to_owned(), (row.unsigned(1)?, state));
         }
     }
     let known = ids.iter().map(|id| found.get(id.as_str()).cloned());
@@ -112,7 +110,7 @@ async fn devices(
 }
 
 /// Loads the devices that subscribe or did, with what they subscribe to.
-async fn subscribed(conn: &mut SqliteConnection) -> Result<Vec<SubscribedDevice>, sqlx::Error> {
+async fn subscribed(conn: &mut Conn<'_>) -> Result<Vec<SubscribedDevice>, sqlx::Error> {
     let sql = Sql::new(
         "SELECT d.id, d.auth_id, d.subscriptions_version, s.auth_id, s.id, s.type, \
          s.notification_info, s.query FROM _device AS d LEFT JOIN _subscription AS s \
@@ -120,13 +118,13 @@ async fn subscribed(conn: &mut SqliteConnection) -> Result<Vec<SubscribedDevice>
     );
     let mut devices: Vec<SubscribedDevice> = Vec::new();
     for row in sql.fetch_all(conn).await? {
-        let id = DeviceId::from(row.try_get::<&str, _>(0)?);
+        let id = DeviceId::from(row.text(0)?);
         if devices.last().is_none_or(|last| last.id != id) {
-            let user: Option<String> = row.try_get_unchecked(1)?;
+            let user = row.maybe_text(1)?;
             devices.push(SubscribedDevice {
                 id,
                 user: user.map(UserId::from),
-                version: unsigned(&row, 2)?,
+                version: row.unsigned(2)?,
                 subscriptions: Vec::new(),
             });
         }
@@ -137,20 +135,17 @@ async fn subscribed(conn: &mut SqliteConnection) -> Result<Vec<SubscribedDevice>
     Ok(devices)
 }
 
-fn subscription(row: &SqliteRow) -> Result<Option<Subscription>, sqlx::Error> {
-    let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
-    let Some(id) = row.try_get_unchecked::<Option<String>, _>(4)? else {
+fn subscription(row: &Row) -> Result<Option<Subscription>, sqlx::Error> {
+    let Some(id) = row.maybe_text(4)? else {
         return Ok(None);
     };
-    let info: Option<String> = row.try_get_unchecked(6)?;
-    let info = info.as_deref().map(serde_json::from_str).transpose();
     Ok(Some(Subscription {
         key: SubscriptionKey {
-            database: Database::from_stored(row.try_get(3)?),
-            id,
+            database: Database::from_stored(row.text(3)?),
+            id: id.to_owned(),
         },
-        kind: row.try_get(5)?,
-        notification_info: info.map_err(decode)?,
-        query: serde_json::from_str(row.try_get(7)?).map_err(decode)?,
+        kind: row.text(5)?.to_owned(),
+        notification_info: row.maybe_json(6)?,
+        query: row.json(7)?,
     }))
 }

@@ -1,11 +1,9 @@
 //! Where in the log a stream's events stand.
 
+use crate::projection::conn::Conn;
 use skytrail_schema::event::{EventKind, Stream};
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 use super::apply::stream_hash;
-use super::read::unsigned;
 use super::sql::{Arg, Sql};
 
 /// The bits of a position within a slice of the index over streams.
@@ -20,7 +18,7 @@ const FULL: [EventKind; 3] = [
 
 /// Finds the last event of a record's stream up to `until` that does not build on earlier ones.
 pub(crate) async fn find_full_state(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     stream: &Stream,
     until: u64,
 ) -> Result<Option<u64>, sqlx::Error> {
@@ -35,7 +33,7 @@ pub(crate) async fn find_full_state(
         }
         sql.push(")");
         let row = sql.fetch_optional(conn).await?;
-        let found: Option<i64> = row.map_or(Ok(None), |row| row.try_get_unchecked(0))?;
+        let found = row.map_or(Ok(None), |row| row.maybe_int(0))?;
         if let Some(position) = found.and_then(|found| u64::try_from(found).ok()) {
             return Ok(Some(position));
         }
@@ -45,7 +43,7 @@ pub(crate) async fn find_full_state(
 
 /// Lists the positions of a stream's events from one position to another.
 pub(crate) async fn list_positions(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     stream: &Stream,
     from: u64,
     until: u64,
@@ -59,7 +57,7 @@ pub(crate) async fn list_positions(
         sql.push(" AND ").bind(Arg::unsigned(until));
         sql.push(" ORDER BY position");
         for row in sql.fetch_all(conn).await? {
-            positions.push(unsigned(&row, 0)?);
+            positions.push(row.unsigned(0)?);
         }
     }
     Ok(positions)
@@ -67,7 +65,7 @@ pub(crate) async fn list_positions(
 
 /// Lists the positions of a stream's last events up to `until`, the newest first.
 pub(crate) async fn list_positions_before(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     stream: &Stream,
     until: u64,
     limit: usize,
@@ -84,7 +82,7 @@ pub(crate) async fn list_positions_before(
         sql.push(" ORDER BY position DESC LIMIT ");
         sql.bind(Arg::unsigned(u64::try_from(left).unwrap_or(u64::MAX)));
         for row in sql.fetch_all(conn).await? {
-            positions.push(unsigned(&row, 0)?);
+            positions.push(row.unsigned(0)?);
         }
     }
     Ok(positions)
@@ -92,7 +90,7 @@ pub(crate) async fn list_positions_before(
 
 /// Lists the positions of events of a kind from one position to another.
 pub(crate) async fn list_positions_of_kind(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     kind: EventKind,
     from: u64,
     until: u64,
@@ -103,5 +101,5 @@ pub(crate) async fn list_positions_of_kind(
     sql.bind(Arg::Int(kind.number().into()));
     sql.push(" ORDER BY position");
     let rows = sql.fetch_all(conn).await?;
-    rows.iter().map(|row| unsigned(row, 0)).collect()
+    rows.iter().map(|row| row.unsigned(0)).collect()
 }

@@ -2,33 +2,29 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::projection::conn::{Conn, Row};
 use skytrail_actors::record::apply::provider_key;
 use skytrail_actors::store::RelatedPage;
 use skytrail_schema::event::{Service, UserState};
 use skytrail_schema::id::UserId;
 use skytrail_schema::predicate::{Direction, Relation};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection as _, Row};
 
 use super::apply::settings::relation_number;
-use super::read::{MAX_KEYS, unsigned};
+use super::read::MAX_KEYS;
 use super::sql::{Arg, Sql};
 
 /// Loads auth rows.
 pub(crate) async fn users(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     ids: &[UserId],
 ) -> Result<Vec<Option<(u32, UserState)>>, sqlx::Error> {
     let mut found: HashMap<String, (u32, UserState)> = HashMap::new();
     for chunk in ids.chunks(MAX_KEYS) {
-        let mut sql = Sql::new("SELECT id, version, state FROM _auth WHERE id IN (");
-        sql.holes(chunk.len()).push(")");
-        let args = chunk.iter().map(|id| Arg::text(id.as_str())).collect();
-        for row in sql.into_text().fetch_all(conn, args).await? {
-            let state: &str = row.try_get(2)?;
-            let state =
-                serde_json::from_str(state).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
+        let mut sql = Sql::new("SELECT id, version, state FROM _auth WHERE id");
+        sql.within(chunk, |id| id.as_str());
+        for row in sql.fetch_all(conn).await? {
+            let user = (row.unsigned(1)?, row.json(2)?);
+            found.insert(row.text(0)?.to_owned(), user);
         }
     }
     Ok(ids
@@ -39,7 +35,7 @@ pub(crate) async fn users(
 
 /// Finds the user whom an account elsewhere is linked to.
 pub(crate) async fn linked(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     service: &Service,
     principal: &str,
 ) -> Result<Option<UserId>, sqlx::Error> {
@@ -62,13 +58,13 @@ pub(crate) async fn linked(
     row.map(|row| user(&row)).transpose()
 }
 
-fn user(row: &SqliteRow) -> Result<UserId, sqlx::Error> {
-    Ok(UserId::from(row.try_get::<&str, _>(0)?))
+fn user(row: &Row) -> Result<UserId, sqlx::Error> {
+    Ok(UserId::from(row.text(0)?))
 }
 
 /// Loads the version of a relation's stream and for which of `others` it holds.
 pub(crate) async fn relations(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     relation: Relation,
     from: &UserId,
     others: &[UserId],
@@ -78,20 +74,15 @@ pub(crate) async fn relations(
     sql.bind(Arg::Int(relation_number(relation)))
         .push(" AND from_user=");
     sql.bind(Arg::text(from.as_str()));
-    let row = sql.fetch_optional(&mut tx).await?;
-    let version = row.map_or(Ok(0), |row| unsigned(&row, 0))?;
+    let row = sql.fetch_optional(&mut tx.conn()).await?;
+    let version = row.map_or(Ok(0), |row| row.unsigned(0))?;
     let mut held = BTreeSet::new();
     for chunk in others.chunks(MAX_KEYS) {
-        let mut sql =
-            Sql::new("SELECT to_user FROM _relation WHERE kind=? AND from_user=? AND to_user IN (");
-        sql.holes(chunk.len()).push(")");
-        let fixed = [
-            Arg::Int(relation_number(relation)),
-            Arg::text(from.as_str()),
-        ];
-        let args = fixed.into_iter();
-        let args = args.chain(chunk.iter().map(|id| Arg::text(id.as_str())));
-        for row in sql.into_text().fetch_all(&mut tx, args.collect()).await? {
+        let mut sql = Sql::new("SELECT to_user FROM _relation WHERE kind=");
+        sql.bind(Arg::Int(relation_number(relation)));
+        sql.push(" AND from_user=").bind(Arg::text(from.as_str()));
+        sql.push(" AND to_user").within(chunk, UserId::as_str);
+        for row in sql.fetch_all(&mut tx.conn()).await? {
             held.insert(user(&row)?);
         }
     }
@@ -101,7 +92,7 @@ pub(crate) async fn relations(
 
 /// Lists related users by id.
 pub(crate) async fn related(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     relation: Relation,
     direction: Direction,
     user_id: &UserId,
@@ -114,7 +105,7 @@ pub(crate) async fn related(
 
 /// Lists a page of related users by id, and counts all of them.
 pub(crate) async fn related_page(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     wanted: &RelatedPage,
 ) -> Result<(Vec<UserId>, u64), sqlx::Error> {
     let RelatedPage {
@@ -126,14 +117,14 @@ pub(crate) async fn related_page(
     let mut tx = conn.begin().await?;
     let mut sql = select_related("SELECT count(*) FROM (SELECT ", *relation, *direction, me);
     sql.push(")");
-    let row = sql.fetch_optional(&mut tx).await?;
-    let count = row.map_or(Ok(0), |row| unsigned(&row, 0))?;
+    let row = sql.fetch_optional(&mut tx.conn()).await?;
+    let count = row.map_or(Ok(0), |row| row.unsigned(0))?;
     let mut sql = select_related("SELECT ", *relation, *direction, me);
     // A negative limit is none.
     let limit = wanted.limit.map_or(-1, clamped);
     sql.push(" ORDER BY 1 LIMIT ").bind(Arg::Int(limit));
     sql.push(" OFFSET ").bind(Arg::Int(clamped(wanted.offset)));
-    let rows = sql.fetch_all(&mut tx).await?;
+    let rows = sql.fetch_all(&mut tx.conn()).await?;
     tx.rollback().await?;
     let users = rows.iter().map(user).collect::<Result<_, _>>()?;
     Ok((users, count))

@@ -3,16 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::projection::conn::{Conn, Row};
 use skytrail_actors::store::Snapshot;
-use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{AssetState, RoleFlags};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head, Record};
-use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::layout::{Catalog, SYSTEM_COLUMNS, Table, TypeLayout};
 use super::sql::{Arg, Sql};
@@ -32,37 +29,27 @@ pub(crate) fn push_head_columns(sql: &mut Sql, table: &Table) {
 }
 
 /// Reads the columns that [`push_head_columns`] selects.
-pub(crate) fn decode_head(
-    name: &TypeName,
-    table: &Table,
-    row: &SqliteRow,
-) -> Result<Head, sqlx::Error> {
-    let text = |index: usize| row.try_get_unchecked::<Option<&str>, _>(index);
-    let user = |index: usize| text(index).map(|text| text.map(UserId::from));
-    let time = |index: usize| {
-        row.try_get_unchecked::<i64, _>(index)
-            .map(Timestamp::from_micros)
-    };
-    let access = text(5)?.map(parse_access).transpose()?;
+pub(crate) fn decode_head(name: &TypeName, table: &Table, row: &Row) -> Result<Head, sqlx::Error> {
+    let user = |index: usize| row.maybe_text(index).map(|text| text.map(UserId::from));
     let record = Record {
-        id: RecordId::new(name.clone(), row.try_get_unchecked::<&str, _>(0)?),
-        database: Database::from_stored(row.try_get_unchecked::<&str, _>(3)?),
+        id: RecordId::new(name.clone(), row.text(0)?),
+        database: Database::from_stored(row.text(3)?),
         owner: user(4)?,
-        access,
-        created_at: time(6)?,
+        access: row.maybe_json(5)?,
+        created_at: row.time(6)?,
         created_by: user(7)?,
-        updated_at: time(8)?,
+        updated_at: row.time(8)?,
         updated_by: user(9)?,
         fields: decode_fields(table, row)?,
     };
     Ok(Head {
-        version: unsigned(row, 2)?,
-        position: unsigned(row, 1)?,
+        version: row.unsigned(2)?,
+        position: row.unsigned(1)?,
         record,
     })
 }
 
-fn decode_fields(table: &Table, row: &SqliteRow) -> Result<Fields, sqlx::Error> {
+fn decode_fields(table: &Table, row: &Row) -> Result<Fields, sqlx::Error> {
     let mut fields = Vec::with_capacity(table.columns.len());
     let mut index = SYSTEM_COLUMNS.len() - 1;
     for column in &table.columns {
@@ -75,18 +62,9 @@ fn decode_fields(table: &Table, row: &SqliteRow) -> Result<Fields, sqlx::Error> 
     Ok(fields.into_iter().collect())
 }
 
-fn parse_access(text: &str) -> Result<Acl, sqlx::Error> {
-    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-pub(super) fn unsigned<T: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
-    let number: i64 = row.try_get_unchecked(index)?;
-    T::try_from(number).map_err(|_| sqlx::Error::Decode("number out of range".into()))
-}
-
 /// Loads heads by key.
 pub(crate) async fn heads(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     layout: &TypeLayout,
     keys: &[RecordKey],
 ) -> Result<Vec<Option<Head>>, sqlx::Error> {
@@ -97,16 +75,10 @@ pub(crate) async fn heads(
     for chunk in keys.chunks(MAX_KEYS) {
         let mut sql = Sql::new("SELECT ");
         push_head_columns(&mut sql, table);
-        sql.push(" FROM ")
-            .name(&table.name)
-            .push(" AS t WHERE t._id IN (");
-        // A few sizes, so that few statements are kept prepared; the rest repeats the last key.
-        let num_holes = chunk.len().next_power_of_two();
-        sql.holes(num_holes).push(")");
-        let last = chunk.last().into_iter().cycle();
-        let args = chunk.iter().chain(last).take(num_holes);
-        let args = args.map(|key| Arg::text(key.as_str())).collect();
-        for row in sql.into_text().fetch_all(conn, args).await? {
+        sql.push(" FROM ").name(&table.name);
+        sql.push(" AS t WHERE t._id")
+            .within(chunk, RecordKey::as_str);
+        for row in sql.fetch_all(conn).await? {
             let head = decode_head(&layout.definition.name, table, &row)?;
             found.insert(head.record.id.key.clone(), head);
         }
@@ -116,7 +88,7 @@ pub(crate) async fn heads(
 
 /// Loads the heads behind a row, in the order of rows; returns the last one's, too.
 pub(crate) async fn scan(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     layout: &TypeLayout,
     after: i64,
     limit: usize,
@@ -133,19 +105,19 @@ pub(crate) async fn scan(
     let (mut heads, mut last) = (Vec::new(), after);
     for row in sql.fetch_all(conn).await? {
         heads.push(decode_head(&layout.definition.name, table, &row)?);
-        last = row.try_get_unchecked(row.len() - 1)?;
+        last = row.int(row.len() - 1)?;
     }
     Ok((heads, last))
 }
 
 /// Finds a record by the values of some fields.
 pub(crate) async fn find_by_fields(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     table: &Table,
     fields: &[(&str, &Value)],
 ) -> Result<Option<RecordKey>, sqlx::Error> {
     let mut sql = Sql::new("SELECT _id FROM ");
-    sql.name(&table.name).push(" AS t WHERE 1");
+    sql.name(&table.name).push(" AS t WHERE 1=1");
     for (field, value) in fields {
         let Some(column) = table.column(field) else {
             return Ok(None);
@@ -165,13 +137,12 @@ pub(crate) async fn find_by_fields(
     }
     sql.push(" LIMIT 1");
     let row = sql.fetch_optional(conn).await?;
-    row.map(|row| Ok(RecordKey::from(row.try_get::<&str, _>(0)?)))
-        .transpose()
+    row.map(|row| Ok(RecordKey::from(row.text(0)?))).transpose()
 }
 
 /// Finds a record of a type that refers to `target`.
 pub(crate) async fn find_referrer(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     table: &Table,
     target: &RecordId,
     besides: &[&str],
@@ -197,13 +168,12 @@ pub(crate) async fn find_referrer(
     }
     sql.push(" LIMIT 1");
     let row = sql.fetch_optional(conn).await?;
-    row.map(|row| Ok(RecordKey::from(row.try_get::<&str, _>(0)?)))
-        .transpose()
+    row.map(|row| Ok(RecordKey::from(row.text(0)?))).transpose()
 }
 
 /// Lists a table's keys in order.
 pub(crate) async fn keys(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     table: &Table,
     after: Option<&RecordKey>,
     limit: u32,
@@ -217,34 +187,33 @@ pub(crate) async fn keys(
     sql.push(" ORDER BY _id LIMIT ")
         .bind(Arg::Int(limit.into()));
     let rows = sql.fetch_all(conn).await?;
-    let key = |row: &SqliteRow| Ok(RecordKey::from(row.try_get::<&str, _>(0)?));
+    let key = |row: &Row| Ok(RecordKey::from(row.text(0)?));
     rows.iter().map(key).collect()
 }
 
 /// Counts a table's rows.
-pub(crate) async fn count(conn: &mut SqliteConnection, table: &Table) -> Result<u64, sqlx::Error> {
+pub(crate) async fn count(conn: &mut Conn<'_>, table: &Table) -> Result<u64, sqlx::Error> {
     let mut sql = Sql::new("SELECT count(*) FROM ");
     sql.name(&table.name);
     let row = sql.fetch_optional(conn).await?;
-    row.map_or(Ok(0), |row| unsigned(&row, 0))
+    row.map_or(Ok(0), |row| row.unsigned(0))
 }
 
 /// Loads what is known of files, with the versions of their streams.
 pub(crate) async fn assets(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     names: &[AssetName],
 ) -> Result<Vec<Option<(u32, AssetState)>>, sqlx::Error> {
     let mut found: HashMap<String, (u32, AssetState)> = HashMap::new();
     for chunk in names.chunks(MAX_KEYS) {
-        let mut sql = Sql::new("SELECT id, version, content_type, size FROM _asset WHERE id IN (");
-        sql.holes(chunk.len()).push(")");
-        let args = chunk.iter().map(|name| Arg::text(name.as_str())).collect();
-        for row in sql.into_text().fetch_all(conn, args).await? {
+        let mut sql = Sql::new("SELECT id, version, content_type, size FROM _asset WHERE id");
+        sql.within(chunk, |name| name.as_str());
+        for row in sql.fetch_all(conn).await? {
             let state = AssetState {
-                content_type: row.try_get(2)?,
-                size: unsigned(&row, 3)?,
+                content_type: row.text(2)?.to_owned(),
+                size: row.unsigned(3)?,
             };
-            found.insert(row.try_get(0)?, (unsigned(&row, 1)?, state));
+            found.insert(row.text(0)?.to_owned(), (row.unsigned(1)?, state));
         }
     }
     Ok(names
@@ -254,7 +223,7 @@ pub(crate) async fn assets(
 }
 
 /// Loads the types and the checkpoint.
-pub(crate) async fn catalog(conn: &mut SqliteConnection) -> Result<(Catalog, u64), sqlx::Error> {
+pub(crate) async fn catalog(conn: &mut Conn<'_>) -> Result<(Catalog, u64), sqlx::Error> {
     let mut catalog = Catalog::default();
     let sql = Sql::new("SELECT id, definition, table_name, columns FROM _type ORDER BY id");
     for row in sql.fetch_all(conn).await? {
@@ -266,31 +235,22 @@ pub(crate) async fn catalog(conn: &mut SqliteConnection) -> Result<(Catalog, u64
 }
 
 /// Loads the last applied position.
-pub(crate) async fn checkpoint(conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+pub(crate) async fn checkpoint(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
     let row = Sql::new("SELECT position FROM _checkpoint")
         .fetch_optional(conn)
         .await?;
-    row.map_or(Ok(0), |row| unsigned(&row, 0))
+    row.map_or(Ok(0), |row| row.unsigned(0))
 }
 
-fn decode_type(row: &SqliteRow) -> Result<TypeLayout, sqlx::Error> {
-    let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
-    let definition = serde_json::from_str(row.try_get(1)?).map_err(decode)?;
-    TypeLayout::from_stored(
-        row.try_get(0)?,
-        definition,
-        row.try_get(2)?,
-        row.try_get(3)?,
-    )
-    .map_err(decode)
+fn decode_type(row: &Row) -> Result<TypeLayout, sqlx::Error> {
+    TypeLayout::from_stored(row.int(0)?, row.json(1)?, row.maybe_text(2)?, row.text(3)?)
+        .map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Loads what the server keeps in memory, as of one moment.
-pub(crate) async fn snapshot(conn: &mut SqliteConnection) -> Result<Snapshot, sqlx::Error> {
-    use sqlx::Connection as _;
-
+pub(crate) async fn snapshot(conn: &mut Conn<'_>) -> Result<Snapshot, sqlx::Error> {
     let mut tx = conn.begin().await?;
-    let (catalog, checkpoint) = catalog(&mut tx).await?;
+    let (catalog, checkpoint) = catalog(&mut tx.conn()).await?;
     let types = catalog.sorted().into_values();
     let types: Vec<Arc<TypeLayout>> = types.cloned().collect();
     let names: HashMap<i64, &TypeName> = types
@@ -299,13 +259,13 @@ pub(crate) async fn snapshot(conn: &mut SqliteConnection) -> Result<Snapshot, sq
         .collect();
     let sql = Sql::new("SELECT type, field, last FROM _sequence");
     let mut sequences = Vec::new();
-    for row in sql.fetch_all(&mut tx).await? {
-        if let Some(name) = names.get(&row.try_get(0)?) {
-            sequences.push(((*name).clone(), row.try_get(1)?, row.try_get(2)?));
+    for row in sql.fetch_all(&mut tx.conn()).await? {
+        if let Some(name) = names.get(&row.int(0)?) {
+            sequences.push(((*name).clone(), row.text(1)?.to_owned(), row.int(2)?));
         }
     }
-    let roles = roles(&mut tx).await?;
-    let field_access = field_access(&mut tx).await?;
+    let roles = roles(&mut tx.conn()).await?;
+    let field_access = field_access(&mut tx.conn()).await?;
     Ok(Snapshot {
         field_access,
         checkpoint,
@@ -318,32 +278,24 @@ pub(crate) async fn snapshot(conn: &mut SqliteConnection) -> Result<Snapshot, sq
     })
 }
 
-async fn field_access(conn: &mut SqliteConnection) -> Result<(u32, FieldAccess), sqlx::Error> {
+async fn field_access(conn: &mut Conn<'_>) -> Result<(u32, FieldAccess), sqlx::Error> {
     let sql = Sql::new("SELECT version, rules FROM _field_access");
     let Some(row) = sql.fetch_optional(conn).await? else {
         return Ok((0, FieldAccess::default()));
     };
-    let rules = serde_json::from_str(row.try_get(1)?);
-    let rules = rules.map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok((unsigned(&row, 0)?, rules))
+    Ok((row.unsigned(0)?, row.json(1)?))
 }
 
-async fn roles(
-    conn: &mut SqliteConnection,
-) -> Result<Vec<(RoleName, u32, RoleFlags)>, sqlx::Error> {
+async fn roles(conn: &mut Conn<'_>) -> Result<Vec<(RoleName, u32, RoleFlags)>, sqlx::Error> {
     let sql = Sql::new("SELECT name, version, by_default, is_admin FROM _role ORDER BY name");
     let rows = sql.fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             let flags = RoleFlags {
-                by_default: row.try_get::<i64, _>(2)? != 0,
-                is_admin: row.try_get::<i64, _>(3)? != 0,
+                by_default: row.flag(2)?,
+                is_admin: row.flag(3)?,
             };
-            Ok((
-                RoleName::from(row.try_get::<&str, _>(0)?),
-                unsigned(row, 1)?,
-                flags,
-            ))
+            Ok((RoleName::from(row.text(0)?), row.unsigned(1)?, flags))
         })
         .collect()
 }

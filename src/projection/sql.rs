@@ -8,9 +8,13 @@
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult, SqliteRow};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::value::Point;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _};
 
+use super::conn::{Conn, Row};
 use super::names::Name;
 
 /// A value to bind.
@@ -18,12 +22,20 @@ use super::names::Name;
 pub(crate) enum Arg {
     /// NULL.
     Null,
-    /// A whole number, a truth value, or a time in microseconds.
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
     Int(i64),
     /// A float.
     Real(f64),
     /// A text.
     Text(String),
+    /// A time.
+    Time(Timestamp),
+    /// JSON, written.
+    Json(String),
+    /// A place on the globe.
+    Point(Point),
 }
 
 impl Arg {
@@ -56,54 +68,75 @@ impl SafeText {
     /// Runs the statement; returns the number of rows that it changed.
     pub(crate) async fn execute(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         args: Vec<Arg>,
     ) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
-        let done: SqliteQueryResult = query.execute(conn).await?;
-        Ok(done.rows_affected())
+        match conn {
+            Conn::Sqlite(conn) => {
+                let done = self.sqlite(args)?.execute(&mut **conn).await?;
+                Ok(done.rows_affected())
+            }
+        }
     }
 
     /// Runs the statement and returns all its rows.
     pub(crate) async fn fetch_all(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         args: Vec<Arg>,
-    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
-        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
-        query.fetch_all(conn).await
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        match conn {
+            Conn::Sqlite(conn) => {
+                let rows = self.sqlite(args)?.fetch_all(&mut **conn).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+        }
     }
 
     /// Runs the statement and returns its first row.
     pub(crate) async fn fetch_optional(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         args: Vec<Arg>,
-    ) -> Result<Option<SqliteRow>, sqlx::Error> {
-        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
-        query.fetch_optional(conn).await
+    ) -> Result<Option<Row>, sqlx::Error> {
+        match conn {
+            Conn::Sqlite(conn) => {
+                let row = self.sqlite(args)?.fetch_optional(&mut **conn).await?;
+                Ok(row.map(Row::Sqlite))
+            }
+        }
     }
 
-    /// Runs the statement and hands out its rows as they come.
-    pub(crate) fn fetch<'a>(
+    /// Runs the statement on a file and hands out its rows as they come.
+    pub(crate) fn stream<'a>(
         &self,
         conn: &'a mut SqliteConnection,
-        args: Vec<Arg>,
     ) -> Result<BoxStream<'a, Result<SqliteRow, sqlx::Error>>, sqlx::Error> {
-        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(&self.0)), arguments(args)?);
-        Ok(conn.fetch(query))
+        Ok(conn.fetch(self.sqlite(Vec::new())?))
+    }
+
+    fn sqlite(&self, args: Vec<Arg>) -> Result<SqliteQuery, sqlx::Error> {
+        let text = AssertSqlSafe(Arc::clone(&self.0));
+        Ok(sqlx::query_with(text, sqlite_arguments(args)?))
     }
 }
 
-fn arguments(args: Vec<Arg>) -> Result<SqliteArguments, sqlx::Error> {
+type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
+
+/// A file knows numbers and texts: a truth value is 0 or 1, a time its microseconds, a place a JSON
+/// array.
+fn sqlite_arguments(args: Vec<Arg>) -> Result<SqliteArguments, sqlx::Error> {
     let mut bound = SqliteArguments::default();
     bound.reserve(args.len(), 0);
     for arg in args {
         match arg {
             Arg::Null => bound.add(None::<i64>),
+            Arg::Bool(value) => bound.add(i64::from(value)),
             Arg::Int(number) => bound.add(number),
             Arg::Real(number) => bound.add(number),
-            Arg::Text(text) => bound.add(text),
+            Arg::Text(text) | Arg::Json(text) => bound.add(text),
+            Arg::Time(time) => bound.add(time.micros()),
+            Arg::Point(point) => bound.add(serde_json::json!([point.lng, point.lat]).to_string()),
         }
         .map_err(sqlx::Error::Encode)?;
     }
@@ -123,6 +156,38 @@ impl Sql {
         let mut sql = Self::default();
         sql.push(text);
         sql
+    }
+
+    /// Makes the statement that puts a row into a table, in the place of one with the same key.
+    pub(crate) fn put<const KEYS: usize, const OTHERS: usize>(
+        table: &'static str,
+        key: [(&'static str, Arg); KEYS],
+        others: [(&'static str, Arg); OTHERS],
+    ) -> Self {
+        let key_names = key.each_ref().map(|(name, _)| *name);
+        let other_names = others.each_ref().map(|(name, _)| *name);
+        let mut sql = Self::new("INSERT INTO ");
+        sql.push(table).push(" (");
+        sql.list(key_names.into_iter().chain(other_names));
+        sql.push(") VALUES (");
+        for (index, (_, value)) in key.into_iter().chain(others).enumerate() {
+            sql.push(if index == 0 { "" } else { "," }).bind(value);
+        }
+        sql.push(") ON CONFLICT (").list(key_names);
+        sql.push(") DO UPDATE SET ");
+        for (index, name) in other_names.into_iter().enumerate() {
+            sql.push(if index == 0 { "" } else { "," });
+            sql.push(name).push("=excluded.").push(name);
+        }
+        sql
+    }
+
+    /// Adds texts of this program, separated by commas.
+    fn list(&mut self, texts: impl IntoIterator<Item = &'static str>) -> &mut Self {
+        for (index, text) in texts.into_iter().enumerate() {
+            self.push(if index == 0 { "" } else { "," }).push(text);
+        }
+        self
     }
 
     /// Adds text of this program.
@@ -158,6 +223,24 @@ impl Sql {
             self.text.push_str(if index == 0 { "?" } else { ",?" });
         }
         self
+    }
+
+    /// Adds that what stands before is one of some texts. Lists have a few sizes only, so that few
+    /// statements are kept prepared; the rest repeats the last text.
+    pub(crate) fn within<T>(&mut self, items: &[T], text: impl Fn(&T) -> &str) -> &mut Self {
+        self.one_of(items, |item| Arg::text(text(item)))
+    }
+
+    /// As [`Sql::within`], for any values.
+    pub(crate) fn one_of<T>(&mut self, items: &[T], value: impl Fn(&T) -> Arg) -> &mut Self {
+        let size = items.len().next_power_of_two();
+        let last = items.last().into_iter().cycle();
+        self.push(" IN (");
+        for (index, item) in items.iter().chain(last).take(size).enumerate() {
+            self.push(if index == 0 { "" } else { "," });
+            self.bind(value(item));
+        }
+        self.push(")")
     }
 
     /// Adds a list of names, each with `before` in front, separated by commas.
@@ -204,16 +287,13 @@ impl Sql {
     }
 
     /// Runs the statement; returns the number of rows that it changed.
-    pub(crate) async fn execute(self, conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn execute(self, conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
         let (text, args) = self.finish();
         text.execute(conn, args).await
     }
 
     /// Runs the statement and returns all its rows.
-    pub(crate) async fn fetch_all(
-        self,
-        conn: &mut SqliteConnection,
-    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    pub(crate) async fn fetch_all(self, conn: &mut Conn<'_>) -> Result<Vec<Row>, sqlx::Error> {
         let (text, args) = self.finish();
         text.fetch_all(conn, args).await
     }
@@ -221,8 +301,8 @@ impl Sql {
     /// Runs the statement and returns its first row.
     pub(crate) async fn fetch_optional(
         self,
-        conn: &mut SqliteConnection,
-    ) -> Result<Option<SqliteRow>, sqlx::Error> {
+        conn: &mut Conn<'_>,
+    ) -> Result<Option<Row>, sqlx::Error> {
         let (text, args) = self.finish();
         text.fetch_optional(conn, args).await
     }

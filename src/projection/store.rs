@@ -23,16 +23,17 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
-use super::condition::{Condition, failed};
+use super::conn::Conn;
 use super::history;
 use super::index::Stats;
 use super::layout::{Catalog, TypeLayout};
 use super::people;
 use super::query;
 use super::read;
-use super::readers::{Reader, Readers};
-use super::sqlite::{MERGE_PAGES, OpenError, StoreOptions, open_writer, reader_options};
-use super::sums;
+use super::sqlite::readers::{Reader, Readers};
+use super::sqlite::{
+    Condition, MERGE_PAGES, OpenError, StoreOptions, failed, open_writer, reader_options, sums,
+};
 
 /// A record store in one SQLite file.
 pub struct SqlStore {
@@ -64,8 +65,8 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    pub(super) fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        self.reader.conn()
+    pub(super) fn conn(&mut self) -> Result<Conn<'_>, sqlx::Error> {
+        self.reader.conn().map(Conn::Sqlite)
     }
 
     fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
@@ -80,7 +81,7 @@ impl SqlStore {
     /// See [`OpenError`].
     pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let mut conn = open_writer(path, options).await?;
-        let (catalog, checkpoint) = read::catalog(&mut conn).await?;
+        let (catalog, checkpoint) = read::catalog(&mut Conn::Sqlite(&mut conn)).await?;
         let catalog = Arc::new(catalog);
         Ok(Self {
             writer: Mutex::new(Some(Writer {
@@ -124,8 +125,8 @@ impl SqlStore {
     pub(crate) async fn explain(&self, query: &Query) -> Result<String, StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        query::explain(conn, &catalog, query).await
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        query::explain(&mut conn, &catalog, query).await
     }
 }
 
@@ -141,8 +142,8 @@ pub(super) fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer,
 impl RecordStore for SqlStore {
     async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::snapshot(conn)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::snapshot(&mut conn)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -156,8 +157,8 @@ impl RecordStore for SqlStore {
         let Some(layout) = reader.layout(definition) else {
             return Ok(vec![None; keys.len()]);
         };
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::heads(conn, &layout, keys)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::heads(&mut conn, &layout, keys)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -172,8 +173,8 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(None);
         };
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::find_by_fields(conn, table, fields)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::find_by_fields(&mut conn, table, fields)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -186,7 +187,7 @@ impl RecordStore for SqlStore {
     ) -> Result<Option<RecordId>, StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         for definition in definitions {
             let layout = catalog.get(&definition.name);
             let Some(table) = layout.and_then(|layout| layout.table.as_ref()) else {
@@ -196,7 +197,7 @@ impl RecordStore for SqlStore {
                 .iter()
                 .filter(|id| id.record_type == definition.name)
                 .map(|id| id.key.as_str());
-            let found = read::find_referrer(conn, table, target, &besides.collect::<Vec<_>>())
+            let found = read::find_referrer(&mut conn, table, target, &besides.collect::<Vec<_>>())
                 .await
                 .map_err(|error| self.failed(error))?;
             if let Some(key) = found {
@@ -217,8 +218,8 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(Vec::new());
         };
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::keys(conn, table, after, limit)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::keys(&mut conn, table, after, limit)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -229,8 +230,8 @@ impl RecordStore for SqlStore {
         let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
             return Ok(0);
         };
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::count(conn, table)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::count(&mut conn, table)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -243,8 +244,8 @@ impl RecordStore for SqlStore {
     ) -> Result<QueryAnswer, StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        let answer = query::query(conn, (&catalog, &self.stats), (query, asker), heads).await;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let answer = query::query(&mut conn, (&catalog, &self.stats), (query, asker), heads).await;
         answer.inspect_err(|error| self.condition.note(error))
     }
 
@@ -255,13 +256,13 @@ impl RecordStore for SqlStore {
     ) -> Result<(u64, QueryAnswer), StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let mut tx = conn.begin().await.map_err(|error| self.failed(error))?;
         // The first read: from here on the transaction sees this moment.
-        let position = read::checkpoint(&mut tx).await;
+        let position = read::checkpoint(&mut tx.conn()).await;
         let position = position.map_err(|error| self.failed(error))?;
         let asked = (query, asker);
-        let answer = query::query(&mut tx, (&catalog, &self.stats), asked, &NoHeads).await;
+        let answer = query::query(&mut tx.conn(), (&catalog, &self.stats), asked, &NoHeads).await;
         let answer = answer.inspect_err(|error| self.condition.note(error))?;
         tx.rollback().await.map_err(|error| self.failed(error))?;
         Ok((position, answer))
@@ -273,8 +274,8 @@ impl RecordStore for SqlStore {
         until: u64,
     ) -> Result<Option<u64>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::find_full_state(conn, stream, until)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::find_full_state(&mut conn, stream, until)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -286,8 +287,8 @@ impl RecordStore for SqlStore {
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions(conn, stream, from, until)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_positions(&mut conn, stream, from, until)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -299,8 +300,8 @@ impl RecordStore for SqlStore {
         limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions_before(conn, stream, until, limit)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_positions_before(&mut conn, stream, until, limit)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -312,8 +313,8 @@ impl RecordStore for SqlStore {
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions_of_kind(conn, kind, from, until)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_positions_of_kind(&mut conn, kind, from, until)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -328,8 +329,8 @@ impl RecordStore for SqlStore {
         let Some(layout) = reader.layout(definition) else {
             return Ok((Vec::new(), after));
         };
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::scan(conn, &layout, after, limit)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::scan(&mut conn, &layout, after, limit)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -339,8 +340,8 @@ impl RecordStore for SqlStore {
         ids: &[UserId],
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::users(conn, ids)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        people::users(&mut conn, ids)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -351,8 +352,8 @@ impl RecordStore for SqlStore {
         principal: &str,
     ) -> Result<Option<UserId>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::linked(conn, service, principal)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        people::linked(&mut conn, service, principal)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -362,8 +363,8 @@ impl RecordStore for SqlStore {
         names: &[AssetName],
     ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::assets(conn, names)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        read::assets(&mut conn, names)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -375,16 +376,16 @@ impl RecordStore for SqlStore {
         others: &[UserId],
     ) -> Result<(u32, BTreeSet<UserId>), StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::relations(conn, relation, from, others)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        people::relations(&mut conn, relation, from, others)
             .await
             .map_err(|error| self.failed(error))
     }
 
     async fn list_related(&self, wanted: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        people::related_page(conn, wanted)
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        people::related_page(&mut conn, wanted)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -401,7 +402,7 @@ impl RecordStore for SqlStore {
             true => Some(self.columns.write().await),
             false => None,
         };
-        if let Err(error) = state.apply(conn, commits).await {
+        if let Err(error) = state.apply(&mut Conn::Sqlite(conn), commits).await {
             self.renew_writer(conn).await;
             return Err(self.failed(error));
         }

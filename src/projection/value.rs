@@ -3,12 +3,10 @@
 use serde_json::Value as Json;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::predicate::like;
-use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::{Asset, Point, Value};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
+use super::conn::Row;
 use super::layout::Column;
 use super::sql::Arg;
 
@@ -48,7 +46,7 @@ pub(crate) fn encode_wire(kind: &FieldType, wire: &Json) -> Option<Cell> {
         (_, Json::Null) => Some(Cell::NULL),
         (FieldType::String, Json::String(text)) => Some(Cell::plain(Arg::text(text.as_str()))),
         (FieldType::Number, Json::Number(number)) => Some(Cell::plain(Arg::Real(number.as_f64()?))),
-        (FieldType::Boolean, Json::Bool(value)) => Some(Cell::plain(Arg::Int((*value).into()))),
+        (FieldType::Boolean, Json::Bool(value)) => Some(Cell::plain(Arg::Bool(*value))),
         _ => encode(kind, &Value::from_wire(wire.clone()).ok()?),
     }
 }
@@ -66,11 +64,11 @@ pub(crate) fn encode(kind: &FieldType, value: &Value) -> Option<Cell> {
         }
         (FieldType::Number, Value::Number(number)) => Arg::Real(*number),
         (FieldType::Integer | FieldType::Sequence, Value::Number(number)) => whole(*number),
-        (FieldType::Boolean, Value::Bool(value)) => Arg::Int((*value).into()),
+        (FieldType::Boolean, Value::Bool(value)) => Arg::Bool(*value),
         (FieldType::Json, Value::Json(json)) | (FieldType::Geometry, Value::Geometry(json)) => {
-            Arg::Text(json.to_string())
+            Arg::Json(json.to_string())
         }
-        (FieldType::DateTime, Value::Date(time)) => Arg::Int(time.micros()),
+        (FieldType::DateTime, Value::Date(time)) => Arg::Time(*time),
         (FieldType::Asset, Value::Asset(asset)) => {
             return Some(Cell {
                 main: Arg::text(asset.name.as_str()),
@@ -80,9 +78,7 @@ pub(crate) fn encode(kind: &FieldType, value: &Value) -> Option<Cell> {
         (FieldType::Reference(target), Value::Reference(id)) if *target == id.record_type => {
             Arg::text(id.key.as_str())
         }
-        (FieldType::Location, Value::Location(point)) => {
-            Arg::Text(serde_json::json!([point.lng, point.lat]).to_string())
-        }
+        (FieldType::Location, Value::Location(point)) => Arg::Point(*point),
         _ => return None,
     };
     Some(Cell::plain(main))
@@ -99,34 +95,34 @@ pub(crate) fn whole(number: f64) -> Arg {
 }
 
 /// Reads a field's value from a row, starting at column `index`; `Null` for NULL.
-pub(crate) fn decode(column: &Column, row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
+pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, sqlx::Error> {
     let kind = &column.kind;
-    if *kind == FieldType::Boolean || *kind == FieldType::DateTime {
-        let number: Option<i64> = row.try_get_unchecked(index)?;
-        return Ok(match number {
-            None => Value::Null,
-            Some(number) if *kind == FieldType::Boolean => Value::Bool(number != 0),
-            Some(micros) => Value::Date(Timestamp::from_micros(micros)),
-        });
+    match kind {
+        FieldType::Boolean => {
+            return Ok(row.maybe_flag(index)?.map_or(Value::Null, Value::Bool));
+        }
+        FieldType::DateTime => {
+            return Ok(row.maybe_time(index)?.map_or(Value::Null, Value::Date));
+        }
+        _ if kind.is_numeric() => {
+            return Ok(row.maybe_real(index)?.map_or(Value::Null, Value::Number));
+        }
+        _ => {}
     }
-    if kind.is_numeric() {
-        let number: Option<f64> = row.try_get_unchecked(index)?;
-        return Ok(number.map_or(Value::Null, Value::Number));
-    }
-    let Some(text) = row.try_get_unchecked::<Option<String>, _>(index)? else {
+    let Some(text) = row.maybe_text(index)? else {
         return Ok(Value::Null);
     };
     Ok(match kind {
         FieldType::Reference(target) => Value::Reference(RecordId::new(target.clone(), text)),
         FieldType::Asset => Value::Asset(Box::new(Asset {
-            name: text,
-            content_type: row.try_get_unchecked(index + 1)?,
+            name: text.into(),
+            content_type: row.maybe_text(index + 1)?.map(str::to_owned),
             url: None,
         })),
-        FieldType::Json => Value::Json(parse_json(&text)?),
-        FieldType::Geometry => Value::Geometry(parse_json(&text)?),
-        FieldType::Location => Value::Location(parse_point(&text)?),
-        _ => Value::String(text),
+        FieldType::Json => Value::Json(parse_json(text)?),
+        FieldType::Geometry => Value::Geometry(parse_json(text)?),
+        FieldType::Location => Value::Location(parse_point(text)?),
+        _ => Value::String(text.to_owned()),
     })
 }
 

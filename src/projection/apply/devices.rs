@@ -1,16 +1,16 @@
 //! Events of devices and of what they subscribe to.
 
+use crate::projection::conn::Conn;
 use skytrail_schema::event::{DeviceState, Event, EventBody};
 use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
-use sqlx::sqlite::SqliteConnection;
 
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
 /// Follows an event of a device.
 pub(super) async fn change_device(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     id: &DeviceId,
     event: &Event,
 ) -> Result<(), ApplyError> {
@@ -35,25 +35,23 @@ pub(super) async fn change_device(
 }
 
 async fn register(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     id: &DeviceId,
     version: u32,
     state: &DeviceState,
 ) -> Result<(), ApplyError> {
-    let mut sql = Sql::new(
-        "INSERT INTO _device (id, version, auth_id, type, token, topic, last_registered_at) VALUES (",
-    );
-    sql.bind(Arg::text(id.as_str())).push(",");
-    sql.bind(Arg::Int(version.into())).push(",");
-    sql.bind(Arg::maybe(state.user.as_ref().map(UserId::as_str)))
-        .push(",");
-    sql.bind(Arg::text(state.kind.name())).push(",");
-    sql.bind(Arg::maybe(state.token.as_deref())).push(",");
-    sql.bind(Arg::maybe(state.topic.as_deref())).push(",");
-    sql.bind(Arg::Int(state.registered_at.micros())).push(
-        ") ON CONFLICT (id) DO UPDATE SET version = excluded.version, auth_id = excluded.auth_id, \
-         type = excluded.type, token = excluded.token, topic = excluded.topic, \
-         last_registered_at = excluded.last_registered_at",
+    let user = state.user.as_ref().map(UserId::as_str);
+    let sql = Sql::put(
+        "_device",
+        [("id", Arg::text(id.as_str()))],
+        [
+            ("version", Arg::Int(version.into())),
+            ("auth_id", Arg::maybe(user)),
+            ("type", Arg::text(state.kind.name())),
+            ("token", Arg::maybe(state.token.as_deref())),
+            ("topic", Arg::maybe(state.topic.as_deref())),
+            ("last_registered_at", Arg::Time(state.registered_at)),
+        ],
     );
     sql.execute(conn).await?;
     Ok(())
@@ -61,7 +59,7 @@ async fn register(
 
 /// Follows an event of what a device subscribes to.
 pub(super) async fn change_subscriptions(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     device: &DeviceId,
     event: &Event,
 ) -> Result<(), ApplyError> {
@@ -85,7 +83,7 @@ pub(super) async fn change_subscriptions(
 }
 
 async fn save(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     device: &DeviceId,
     subscription: &Subscription,
 ) -> Result<(), ApplyError> {
@@ -93,24 +91,27 @@ async fn save(
     let info = subscription.notification_info.as_ref();
     let info = info.map(serde_json::to_string).transpose().map_err(fault)?;
     let query = serde_json::to_string(&subscription.query).map_err(fault)?;
-    let mut sql = Sql::new(
-        "INSERT OR REPLACE INTO _subscription \
-         (device_id, auth_id, id, type, notification_info, query) VALUES (",
-    );
     let SubscriptionKey { database, id } = &subscription.key;
-    sql.bind(Arg::text(device.as_str())).push(",");
-    sql.bind(Arg::text(database.as_stored())).push(",");
-    sql.bind(Arg::text(id.as_str())).push(",");
-    sql.bind(Arg::text(subscription.kind.as_str())).push(",");
-    sql.bind(Arg::maybe(info)).push(",");
-    sql.bind(Arg::Text(query)).push(")");
+    let sql = Sql::put(
+        "_subscription",
+        [
+            ("device_id", Arg::text(device.as_str())),
+            ("auth_id", Arg::text(database.as_stored())),
+            ("id", Arg::text(id.as_str())),
+        ],
+        [
+            ("type", Arg::text(subscription.kind.as_str())),
+            ("notification_info", info.map_or(Arg::Null, Arg::Json)),
+            ("query", Arg::Json(query)),
+        ],
+    );
     sql.execute(conn).await?;
     Ok(())
 }
 
 async fn must_change(
     sql: Sql,
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     otherwise: &'static str,
 ) -> Result<(), ApplyError> {
     match sql.execute(conn).await? {

@@ -1,9 +1,8 @@
 //! Fields that get another name, or go: their columns, the indexes over them, their sequences.
 
+use crate::projection::conn::Conn;
 use skytrail_schema::event::{EventBody, FieldDeletion, FieldRename};
 use skytrail_schema::types::TypeDefinition;
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 use super::ApplyError;
 use super::settings::{Indexing, save_type};
@@ -14,7 +13,7 @@ use crate::projection::sql::{Arg, Sql};
 
 /// Follows an event that changed the fields of a type to `definition`.
 pub(super) async fn change(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     catalog: &mut Catalog,
     indexing: Indexing,
     (definition, event): (TypeDefinition, &EventBody),
@@ -52,7 +51,7 @@ pub(super) async fn change(
 /// Drops every index over a column: the database refuses to drop the column otherwise, and an
 /// index is named by its columns.
 async fn drop_indexes(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     table: &Table,
     column: &Column,
 ) -> Result<(), ApplyError> {
@@ -62,8 +61,9 @@ async fn drop_indexes(
         sql.push(") AS l, pragma_index_info(l.name) AS i WHERE i.name=");
         sql.bind(Arg::text(name.as_str()));
         for row in sql.fetch_all(conn).await? {
-            let name: String = row.try_get(0)?;
-            ddl::drop_index(&name).execute(conn, Vec::new()).await?;
+            ddl::drop_index(row.text(0)?)
+                .execute(conn, Vec::new())
+                .await?;
         }
     }
     Ok(())
@@ -71,21 +71,24 @@ async fn drop_indexes(
 
 /// The last number goes with its field.
 async fn change_sequence(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     type_id: i64,
     field: &str,
     new_name: Option<&str>,
 ) -> Result<(), ApplyError> {
-    let mut sql = match new_name {
-        Some(new_name) => {
-            let mut sql = Sql::new("UPDATE OR REPLACE _sequence SET field=");
-            sql.bind(Arg::text(new_name));
-            sql
-        }
-        None => Sql::new("DELETE FROM _sequence"),
+    let change = |mut sql: Sql, field: &str| {
+        sql.push(" WHERE type=").bind(Arg::Int(type_id));
+        sql.push(" AND field=").bind(Arg::text(field));
+        sql
     };
-    sql.push(" WHERE type=").bind(Arg::Int(type_id));
-    sql.push(" AND field=").bind(Arg::text(field));
-    sql.execute(conn).await?;
+    let delete = || Sql::new("DELETE FROM _sequence");
+    let Some(new_name) = new_name else {
+        change(delete(), field).execute(conn).await?;
+        return Ok(());
+    };
+    change(delete(), new_name).execute(conn).await?;
+    let mut rename = Sql::new("UPDATE _sequence SET field=");
+    rename.bind(Arg::text(new_name));
+    change(rename, field).execute(conn).await?;
     Ok(())
 }

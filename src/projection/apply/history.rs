@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
+use crate::projection::conn::Conn;
 use lru::LruCache;
 use skytrail_schema::event::{Actor, Commit, Event, Stream};
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 use super::ApplyError;
 use super::texts::{in_chunks, push_rows};
@@ -50,7 +49,7 @@ pub(in crate::projection) fn stream_hash(stream: &Stream) -> i64 {
 
 /// Writes the rows of the commits' events.
 pub(super) async fn write(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     actors: &mut Actors,
     commits: &[&Commit],
 ) -> Result<(), ApplyError> {
@@ -81,7 +80,7 @@ fn row(commit: &Commit, event: &Event, actor: i64) -> [Arg; 6] {
         Arg::Int(event.version.into()),
         Arg::Int(event.body.kind().number().into()),
         Arg::Int(actor),
-        Arg::Int(commit.time.micros()),
+        Arg::Time(commit.time),
     ]
 }
 
@@ -93,7 +92,7 @@ fn actor_text(actor: &Actor) -> String {
 /// Makes sure that every actor has a number. New ones get theirs in the order of events, so that
 /// the batches' sizes make no difference.
 async fn number_actors(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     actors: &mut Actors,
     texts: &[String],
 ) -> Result<(), ApplyError> {
@@ -103,17 +102,17 @@ async fn number_actors(
         .filter(|text| actors.0.get(*text).is_none() && seen.insert(*text));
     let unknown: Vec<&String> = unknown.collect();
     for chunk in unknown.chunks(256) {
-        let mut sql = Sql::new("INSERT OR IGNORE INTO _actor (actor) VALUES ");
+        let mut sql = Sql::new("INSERT INTO _actor (actor) VALUES ");
         for (index, text) in chunk.iter().enumerate() {
             sql.push(if index == 0 { "(" } else { ",(" });
             sql.bind(Arg::text(text.as_str())).push(")");
         }
+        sql.push(" ON CONFLICT DO NOTHING");
         sql.execute(conn).await?;
-        let mut sql = Sql::new("SELECT id, actor FROM _actor WHERE actor IN (");
-        sql.holes(chunk.len()).push(")");
-        let args = chunk.iter().map(|text| Arg::text(text.as_str())).collect();
-        for row in sql.into_text().fetch_all(conn, args).await? {
-            actors.0.put(row.try_get(1)?, row.try_get(0)?);
+        let mut sql = Sql::new("SELECT id, actor FROM _actor WHERE actor");
+        sql.within(chunk, |text| text.as_str());
+        for row in sql.fetch_all(conn).await? {
+            actors.0.put(row.text(1)?.to_owned(), row.int(0)?);
         }
     }
     Ok(())

@@ -1,17 +1,16 @@
 //! Which account elsewhere signs which user in: tables made from auth rows.
 
+use crate::projection::conn::Conn;
 use serde_json::Value as Json;
 use skytrail_schema::event::{Link, Service, UserState};
 use skytrail_schema::id::UserId;
-use skytrail_schema::time::Timestamp;
-use sqlx::sqlite::SqliteConnection;
 
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
 /// Writes the accounts that are linked to a user, in place of those that were.
 pub(super) async fn write(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     user: &UserId,
     state: &UserState,
 ) -> Result<(), ApplyError> {
@@ -34,47 +33,47 @@ pub(super) async fn write(
         sql.execute(conn).await?;
     }
     for principal in state.provider_info.keys() {
-        let mut sql =
-            Sql::new("INSERT OR REPLACE INTO _auth_provider (principal, user_id) VALUES (");
-        sql.bind(Arg::text(principal)).push(",");
-        sql.bind(Arg::text(user.as_str())).push(")");
+        let sql = Sql::put(
+            "_auth_provider",
+            [("principal", Arg::text(principal))],
+            [("user_id", Arg::text(user.as_str()))],
+        );
         sql.execute(conn).await?;
     }
     Ok(())
 }
 
 fn oauth(user: &UserId, provider: &str, link: &Link) -> Sql {
-    let mut sql = Sql::new(
-        "INSERT OR REPLACE INTO _sso_oauth \
-         (user_id, provider, principal_id, profile, _created_at, _updated_at) VALUES (",
-    );
-    sql.bind(Arg::text(user.as_str())).push(",");
-    sql.bind(Arg::text(provider)).push(",");
-    sql.bind(Arg::text(&link.principal)).push(",");
-    sql.bind(json(&link.profile)).push(",");
-    sql.bind(time(link.linked_at)).push(",");
-    sql.bind(time(link.updated_at)).push(")");
-    sql
+    Sql::put(
+        "_sso_oauth",
+        [
+            ("provider", Arg::text(provider)),
+            ("principal_id", Arg::text(&link.principal)),
+        ],
+        [
+            ("user_id", Arg::text(user.as_str())),
+            ("profile", json(&link.profile)),
+            ("_created_at", Arg::Time(link.linked_at)),
+            ("_updated_at", Arg::Time(link.updated_at)),
+        ],
+    )
 }
 
 fn custom_token(user: &UserId, link: &Link) -> Sql {
-    let mut sql = Sql::new(
-        "INSERT OR REPLACE INTO _sso_custom_token (user_id, principal_id, _created_at) VALUES (",
-    );
-    sql.bind(Arg::text(user.as_str())).push(",");
-    sql.bind(Arg::text(&link.principal)).push(",");
-    sql.bind(time(link.linked_at)).push(")");
-    sql
+    Sql::put(
+        "_sso_custom_token",
+        [("principal_id", Arg::text(&link.principal))],
+        [
+            ("user_id", Arg::text(user.as_str())),
+            ("_created_at", Arg::Time(link.linked_at)),
+        ],
+    )
 }
 
 fn json(value: &Json) -> Arg {
     if value.is_null() {
         Arg::Null
     } else {
-        Arg::Text(value.to_string())
+        Arg::Json(value.to_string())
     }
-}
-
-fn time(time: Timestamp) -> Arg {
-    Arg::Int(time.micros())
 }

@@ -21,11 +21,10 @@ mod texts;
 
 use std::sync::Arc;
 
+use crate::projection::conn::Conn;
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
 
 use self::history::Actors;
 use self::records::RecordBatch;
@@ -96,7 +95,7 @@ impl WriterState {
     /// Applies the commits behind the checkpoint.
     pub(super) async fn apply(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         commits: &[Arc<Commit>],
     ) -> Result<(), sqlx::Error> {
         let new = commits.iter().map(Arc::as_ref);
@@ -133,39 +132,43 @@ impl WriterState {
 
     async fn apply_as_batch(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = conn.begin_writing().await?;
         let events = || commits.iter().copied().flat_map(timed);
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
             indexing: self.indexing,
             records: RecordBatch::default(),
-            users: UserBatch::load(&mut tx, users_of(events().map(|(_, event)| event))).await?,
+            users: UserBatch::load(&mut tx.conn(), users_of(events().map(|(_, event)| event)))
+                .await?,
             faults: Vec::new(),
         };
         for (time, event) in events() {
-            session.add(&mut tx, event, time).await?;
+            session.add(&mut tx.conn(), event, time).await?;
         }
-        let (catalog, faults) = session.finish(&mut tx).await?;
-        history::write(&mut tx, &mut self.actors, commits).await?;
-        finish(&mut tx, commits, faults).await?;
+        let (catalog, faults) = session.finish(&mut tx.conn()).await?;
+        history::write(&mut tx.conn(), &mut self.actors, commits).await?;
+        finish(&mut tx.conn(), commits, faults).await?;
         tx.commit().await?;
         Ok(catalog)
     }
 
     async fn apply_singly(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = conn.begin_writing().await?;
         let mut catalog = Arc::clone(&self.catalog);
         let mut faults = Vec::new();
         for (time, event) in commits.iter().copied().flat_map(timed) {
-            match self.apply_event(&mut tx, &catalog, (time, event)).await {
+            match self
+                .apply_event(&mut tx.conn(), &catalog, (time, event))
+                .await
+            {
                 Ok((changed, misfits)) => {
                     catalog = changed;
                     faults.extend(misfits);
@@ -177,15 +180,15 @@ impl WriterState {
                 Err(error) => return Err(error),
             }
         }
-        history::write(&mut tx, &mut self.actors, commits).await?;
-        finish(&mut tx, commits, faults).await?;
+        history::write(&mut tx.conn(), &mut self.actors, commits).await?;
+        finish(&mut tx.conn(), commits, faults).await?;
         tx.commit().await?;
         Ok(catalog)
     }
 
     async fn apply_event(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         catalog: &Arc<Catalog>,
         (time, event): (Timestamp, &Event),
     ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
@@ -195,11 +198,11 @@ impl WriterState {
             texts: &mut self.texts,
             indexing: self.indexing,
             records: RecordBatch::default(),
-            users: UserBatch::load(&mut savepoint, users_of(std::iter::once(event))).await?,
+            users: UserBatch::load(&mut savepoint.conn(), users_of(std::iter::once(event))).await?,
             faults: Vec::new(),
         };
-        session.add(&mut savepoint, event, time).await?;
-        let done = session.finish(&mut savepoint).await?;
+        session.add(&mut savepoint.conn(), event, time).await?;
+        let done = session.finish(&mut savepoint.conn()).await?;
         savepoint.commit().await?;
         Ok(done)
     }
@@ -236,7 +239,7 @@ impl Session<'_> {
     /// Takes an event; `time` is its commit's.
     async fn add(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         event: &Event,
         time: Timestamp,
     ) -> Result<(), ApplyError> {
@@ -279,7 +282,7 @@ impl Session<'_> {
 
     async fn finish(
         mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
     ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
         self.records.flush(conn, self.texts).await?;
         self.users.flush(conn).await?;
@@ -306,7 +309,7 @@ fn users_of<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<UserId> {
 
 /// Writes the faults and the checkpoint.
 async fn finish(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     commits: &[&Commit],
     faults: Vec<Fault>,
 ) -> Result<(), ApplyError> {

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::projection::conn::Conn;
 use skytrail_schema::event::{Event, EventBody, RecordPatch, RecordState};
 use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::types::FieldType;
-use sqlx::sqlite::SqliteConnection;
 
 use super::ApplyError;
 use super::row::{self, Misfit, Pending, set_cells};
@@ -62,7 +62,7 @@ impl RecordBatch {
     /// Writes everything and becomes empty.
     pub(super) async fn flush(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         texts: &mut Texts,
     ) -> Result<(), ApplyError> {
         for (_, batch) in std::mem::take(&mut self.types) {
@@ -152,7 +152,7 @@ impl TypeBatch {
         }
     }
 
-    async fn flush(self, conn: &mut SqliteConnection, texts: &mut Texts) -> Result<(), ApplyError> {
+    async fn flush(self, conn: &mut Conn<'_>, texts: &mut Texts) -> Result<(), ApplyError> {
         let Some(table) = &self.layout.table else {
             return Ok(());
         };
@@ -208,7 +208,7 @@ fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Gro
 impl Group {
     async fn write(
         mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         texts: &mut Texts,
         (id, table): (i64, &Table),
     ) -> Result<(), ApplyError> {

@@ -60,9 +60,9 @@ pub(super) fn whole_row(
         Arg::text(state.database.as_ref().map_or("", UserId::as_str)),
         user(state.owner.as_ref()),
         access(state.access.as_ref()),
-        Arg::Int(created.at.micros()),
+        Arg::Time(created.at),
         user_or_owner(created.by.as_ref(), state.owner.as_ref()),
-        Arg::Int(state.updated.at.micros()),
+        Arg::Time(state.updated.at),
         user_or_owner(state.updated.by.as_ref(), state.owner.as_ref()),
     ]);
     debug_assert_eq!(row.len(), STORED_COLUMNS.len());
@@ -87,7 +87,7 @@ pub(super) fn patch_row(
     let mut changes = BTreeMap::from([
         (place::POSITION, Arg::unsigned(event.position)),
         (place::VERSION, Arg::Int(event.version.into())),
-        (place::UPDATED_AT, Arg::Int(at.micros())),
+        (place::UPDATED_AT, Arg::Time(*at)),
         (place::UPDATER, user_or_owner(by.as_ref(), None)),
     ]);
     if let Some(acl) = &patch.access {
@@ -142,5 +142,6 @@ fn user_or_owner(user: Option<&UserId>, owner: Option<&UserId>) -> Arg {
 
 fn access(acl: Option<&Acl>) -> Arg {
     // An access list has no member that cannot be written.
-    Arg::maybe(acl.and_then(|acl| serde_json::to_string(acl).ok()))
+    acl.and_then(|acl| serde_json::to_string(acl).ok())
+        .map_or(Arg::Null, Arg::Json)
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::projection::conn::Conn;
 use skytrail_actors::record::apply as fold;
 use skytrail_schema::event::{Event, EventBody, RelationTarget, RoleFlags, UserState};
 use skytrail_schema::id::{RoleName, TypeName, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
-use sqlx::sqlite::SqliteConnection;
 
 use super::{ApplyError, fields, links};
 use crate::projection::ddl;
@@ -18,7 +18,7 @@ use crate::projection::sql::{Arg, Sql};
 
 /// Changes a type: its definition, table, columns and indexes.
 pub(super) async fn change_type(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     catalog: &mut Catalog,
     indexing: Indexing,
     (name, event): (&TypeName, &Event),
@@ -61,7 +61,7 @@ pub(in crate::projection) enum Indexing {
 }
 
 async fn number_new_sequences(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     layout: &TypeLayout,
     num_old: usize,
 ) -> Result<(), ApplyError> {
@@ -80,23 +80,19 @@ async fn number_new_sequences(
     Ok(())
 }
 
-pub(super) async fn save_type(
-    conn: &mut SqliteConnection,
-    layout: &TypeLayout,
-) -> Result<(), ApplyError> {
+pub(super) async fn save_type(conn: &mut Conn<'_>, layout: &TypeLayout) -> Result<(), ApplyError> {
     let definition = serde_json::to_string(&*layout.definition)
         .map_err(|error| ApplyError::fault(error.to_string()))?;
     let table = layout.table.as_ref().map(|table| table.name.as_str());
-    let mut sql =
-        Sql::new("INSERT INTO _type (id, name, table_name, columns, definition) VALUES (");
-    sql.bind(Arg::Int(layout.id)).push(",");
-    sql.bind(Arg::text(layout.definition.name.as_str()))
-        .push(",");
-    sql.bind(Arg::maybe(table)).push(",");
-    sql.bind(Arg::Text(layout.columns_to_json())).push(",");
-    sql.bind(Arg::Text(definition)).push(
-        ") ON CONFLICT (id) DO UPDATE SET table_name = excluded.table_name, \
-         columns = excluded.columns, definition = excluded.definition",
+    let sql = Sql::put(
+        "_type",
+        [("id", Arg::Int(layout.id))],
+        [
+            ("name", Arg::text(layout.definition.name.as_str())),
+            ("table_name", Arg::maybe(table)),
+            ("columns", Arg::Text(layout.columns_to_json())),
+            ("definition", Arg::Text(definition)),
+        ],
     );
     sql.execute(conn).await?;
     Ok(())
@@ -104,7 +100,7 @@ pub(super) async fn save_type(
 
 /// Moves a sequence's last number to at least `last`.
 pub(super) async fn raise_sequence(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     type_id: i64,
     field: &str,
     last: i64,
@@ -112,49 +108,54 @@ pub(super) async fn raise_sequence(
     let mut sql = Sql::new("INSERT INTO _sequence (type, field, last) VALUES (");
     sql.bind(Arg::Int(type_id)).push(",");
     sql.bind(Arg::text(field)).push(",");
-    sql.bind(Arg::Int(last))
-        .push(") ON CONFLICT (type, field) DO UPDATE SET last = max(last, excluded.last)");
+    sql.bind(Arg::Int(last)).push(
+        ") ON CONFLICT (type, field) DO UPDATE SET last = excluded.last \
+         WHERE excluded.last > _sequence.last",
+    );
     sql.execute(conn).await?;
     Ok(())
 }
 
 /// Sets a role's flags.
 pub(super) async fn define_role(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     name: &RoleName,
     version: u32,
     flags: RoleFlags,
 ) -> Result<(), ApplyError> {
-    let mut sql =
-        Sql::new("INSERT OR REPLACE INTO _role (name, version, by_default, is_admin) VALUES (");
-    sql.bind(Arg::text(name.as_str())).push(",");
-    sql.bind(Arg::Int(version.into())).push(",");
-    sql.bind(Arg::Int(flags.by_default.into())).push(",");
-    sql.bind(Arg::Int(flags.is_admin.into())).push(")");
+    let sql = Sql::put(
+        "_role",
+        [("name", Arg::text(name.as_str()))],
+        [
+            ("version", Arg::Int(version.into())),
+            ("by_default", Arg::Bool(flags.by_default)),
+            ("is_admin", Arg::Bool(flags.is_admin)),
+        ],
+    );
     sql.execute(conn).await?;
     Ok(())
 }
 
 /// Sets the rules of access to fields.
-pub(super) async fn set_field_access(
-    conn: &mut SqliteConnection,
-    event: &Event,
-) -> Result<(), ApplyError> {
+pub(super) async fn set_field_access(conn: &mut Conn<'_>, event: &Event) -> Result<(), ApplyError> {
     let EventBody::FieldAccessSet(rules) = &event.body else {
         return Err(ApplyError::fault("not an event of the field access"));
     };
     let rules =
         serde_json::to_string(rules).map_err(|error| ApplyError::fault(error.to_string()))?;
-    let mut sql = Sql::new("INSERT OR REPLACE INTO _field_access (id, version, rules) VALUES (1,");
-    sql.bind(Arg::Int(event.version.into())).push(",");
-    sql.bind(Arg::Text(rules)).push(")");
+    let version = Arg::Int(event.version.into());
+    let sql = Sql::put(
+        "_field_access",
+        [("id", Arg::Int(1))],
+        [("version", version), ("rules", Arg::Text(rules))],
+    );
     sql.execute(conn).await?;
     Ok(())
 }
 
 /// Adds or ends a relation.
 pub(super) async fn change_relation(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     relation: Relation,
     from: &UserId,
     event: &Event,
@@ -163,10 +164,10 @@ pub(super) async fn change_relation(
     let from_arg = Arg::text(from.as_str());
     let sql = match &event.body {
         EventBody::RelationAdded(RelationTarget { to }) => {
-            let mut sql =
-                Sql::new("INSERT OR IGNORE INTO _relation (kind, from_user, to_user) VALUES (");
+            let mut sql = Sql::new("INSERT INTO _relation (kind, from_user, to_user) VALUES (");
             sql.bind(kind).push(",").bind(from_arg).push(",");
-            sql.bind(Arg::text(to.as_str())).push(")");
+            sql.bind(Arg::text(to.as_str()))
+                .push(") ON CONFLICT DO NOTHING");
             sql
         }
         EventBody::RelationRemoved(RelationTarget { to }) => {
@@ -178,11 +179,14 @@ pub(super) async fn change_relation(
         _ => return Err(ApplyError::fault("not an event of a relation")),
     };
     sql.execute(conn).await?;
-    let mut sql =
-        Sql::new("INSERT OR REPLACE INTO _relation_version (kind, from_user, version) VALUES (");
-    sql.bind(Arg::Int(relation_number(relation))).push(",");
-    sql.bind(Arg::text(from.as_str())).push(",");
-    sql.bind(Arg::Int(event.version.into())).push(")");
+    let sql = Sql::put(
+        "_relation_version",
+        [
+            ("kind", Arg::Int(relation_number(relation))),
+            ("from_user", Arg::text(from.as_str())),
+        ],
+        [("version", Arg::Int(event.version.into()))],
+    );
     sql.execute(conn).await?;
     Ok(())
 }
@@ -196,7 +200,7 @@ pub(crate) fn relation_number(relation: Relation) -> i64 {
 }
 
 /// Removes a user's auth row and what is made from it.
-async fn remove_user(conn: &mut SqliteConnection, id: &UserId) -> Result<(), ApplyError> {
+async fn remove_user(conn: &mut Conn<'_>, id: &UserId) -> Result<(), ApplyError> {
     links::write(conn, id, &UserState::default()).await?;
     let mut sql = Sql::new("DELETE FROM _auth WHERE id=");
     sql.bind(Arg::text(id.as_str()));
@@ -214,10 +218,7 @@ pub(super) struct UserBatch {
 
 impl UserBatch {
     /// Loads the rows that the events change.
-    pub(super) async fn load(
-        conn: &mut SqliteConnection,
-        ids: Vec<UserId>,
-    ) -> Result<Self, ApplyError> {
+    pub(super) async fn load(conn: &mut Conn<'_>, ids: Vec<UserId>) -> Result<Self, ApplyError> {
         if ids.is_empty() {
             return Ok(Self::default());
         }
@@ -245,7 +246,7 @@ impl UserBatch {
     }
 
     /// Writes the changed rows and becomes empty.
-    pub(super) async fn flush(&mut self, conn: &mut SqliteConnection) -> Result<(), ApplyError> {
+    pub(super) async fn flush(&mut self, conn: &mut Conn<'_>) -> Result<(), ApplyError> {
         for (id, has_other_links) in std::mem::take(&mut self.changed) {
             let Some((version, state)) = self.rows.get(&id) else {
                 remove_user(conn, &id).await?;
@@ -256,12 +257,11 @@ impl UserBatch {
             }
             let state = serde_json::to_string(state)
                 .map_err(|error| ApplyError::fault(error.to_string()))?;
-            let mut sql = Sql::new("INSERT INTO _auth (id, version, state) VALUES (");
-            sql.bind(Arg::text(id.as_str())).push(",");
-            sql.bind(Arg::Int((*version).into())).push(",");
-            sql.bind(Arg::Text(state)).push(
-                ") ON CONFLICT (id) DO UPDATE SET version = excluded.version, \
-                 state = excluded.state",
+            let version = Arg::Int((*version).into());
+            let sql = Sql::put(
+                "_auth",
+                [("id", Arg::text(id.as_str()))],
+                [("version", version), ("state", Arg::Json(state))],
             );
             sql.execute(conn).await?;
         }

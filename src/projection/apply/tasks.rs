@@ -1,18 +1,17 @@
 //! Events of scheduled tasks.
 
+use crate::projection::conn::Conn;
 use skytrail_actors::task::TaskState;
 use skytrail_schema::event::Event;
 use skytrail_schema::id::TaskId;
 use skytrail_schema::time::Timestamp;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteConnection;
 
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
 /// Folds an event into the task's row; `time` is its commit's.
 pub(super) async fn change(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     id: &TaskId,
     event: &Event,
     time: Timestamp,
@@ -21,15 +20,16 @@ pub(super) async fn change(
     sql.bind(Arg::text(&*id.plugin)).push(" AND name=");
     sql.bind(Arg::text(&*id.name));
     let mut state = match sql.fetch_all(conn).await?.first() {
-        Some(row) => serde_json::from_str(row.try_get(0)?).map_err(unreadable)?,
+        Some(row) => row.json(0)?,
         None => TaskState::default(),
     };
     state.apply(event, time);
     let text = serde_json::to_string(&state).map_err(unreadable)?;
-    let mut sql = Sql::new("INSERT OR REPLACE INTO _task (plugin, name, state) VALUES (");
-    sql.bind(Arg::text(&*id.plugin)).push(",");
-    sql.bind(Arg::text(&*id.name)).push(",");
-    sql.bind(Arg::Text(text)).push(")");
+    let key = [
+        ("plugin", Arg::text(&*id.plugin)),
+        ("name", Arg::text(&*id.name)),
+    ];
+    let sql = Sql::put("_task", key, [("state", Arg::Text(text))]);
     sql.execute(conn).await?;
     Ok(())
 }

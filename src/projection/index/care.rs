@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::time::sleep;
 
 use super::{IndexEntry, Look, PERIOD, follow, load};
+use crate::projection::conn::Conn;
 use crate::projection::store::{SqlStore, Writer, open_writer_of};
 
 /// After so many looks at the indexes the planner counts anew: about once an hour.
@@ -57,8 +58,8 @@ impl SqlStore {
         let look = {
             let mut reader = self.reader().await?;
             let catalog = Arc::clone(&reader.catalog);
-            let conn = reader.conn().map_err(|error| self.failed(error))?;
-            Look::take(conn, &catalog, &self.stats, &self.options.index_limits)
+            let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+            Look::take(&mut conn, &catalog, &self.stats, &self.options.index_limits)
                 .await
                 .map_err(|error| self.failed(error))?
         };
@@ -66,7 +67,7 @@ impl SqlStore {
         if look.has_uses() {
             let mut writer = self.writer.lock().await;
             let conn = writer_conn(&mut writer)?;
-            look.save_uses(conn, now)
+            look.save_uses(&mut Conn::Sqlite(conn), now)
                 .await
                 .map_err(|error| self.failed(error))?;
         }
@@ -75,7 +76,7 @@ impl SqlStore {
             // One at a time: between two the projector has its turn.
             let mut writer = self.writer.lock().await;
             let Writer { conn, state } = open_writer_of(&mut writer)?;
-            follow(conn, &state.catalog, advice, now)
+            follow(&mut Conn::Sqlite(conn), &state.catalog, advice, now)
                 .await
                 .map_err(|error| self.failed(error))?;
         }
@@ -92,8 +93,8 @@ impl SqlStore {
     /// The database failed.
     pub async fn list_indexes(&self) -> Result<Vec<IndexEntry>, StoreError> {
         let mut reader = self.reader().await?;
-        let conn = reader.conn().map_err(|error| self.failed(error))?;
-        load(conn).await.map_err(|error| self.failed(error))
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        load(&mut conn).await.map_err(|error| self.failed(error))
     }
 }
 

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use crate::projection::conn::Conn;
 use skytrail_schema::time::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 use super::advice::{Advice, IndexLimits, Scanning, advise};
 use super::shape::Shape;
@@ -38,7 +37,7 @@ pub(crate) struct Look {
 impl Look {
     /// Looks at the queries since the last time, without writing.
     pub(crate) async fn take(
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         catalog: &Catalog,
         stats: &Stats,
         limits: &IndexLimits,
@@ -65,7 +64,7 @@ impl Look {
 
     async fn note(
         &mut self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         catalog: &Catalog,
         limits: &IndexLimits,
         (shape, usage, plan): (Shape, &Usage, &Plan),
@@ -104,7 +103,7 @@ impl Look {
     /// Writes down which indexes were used.
     pub(crate) async fn save_uses(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
         for (name, num_uses) in &self.uses {
@@ -122,10 +121,10 @@ impl Look {
     }
 }
 
-async fn explain(conn: &mut SqliteConnection, sample: &SafeText) -> Result<Plan, sqlx::Error> {
+async fn explain(conn: &mut Conn<'_>, sample: &SafeText) -> Result<Plan, sqlx::Error> {
     let mut plan = Plan::default();
     for row in sample.explained().fetch_all(conn, Vec::new()).await? {
-        let detail: &str = row.try_get("detail")?;
+        let detail = row.text(3)?;
         if let Some((_, rest)) = detail.split_once(" INDEX ") {
             // A name may hold anything; what follows it is a space and a bracket, or nothing.
             let name = rest.rsplit_once(" (").map_or(rest, |(name, _)| name);
@@ -146,7 +145,7 @@ async fn explain(conn: &mut SqliteConnection, sample: &SafeText) -> Result<Plan,
 }
 
 async fn has_fitting_size(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     layout: &TypeLayout,
     limits: &IndexLimits,
 ) -> Result<bool, sqlx::Error> {
@@ -165,7 +164,7 @@ async fn has_fitting_size(
 
 /// Does one thing. Writing waits meanwhile.
 pub(crate) async fn follow(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     catalog: &Catalog,
     advice: Advice,
     now: Timestamp,
@@ -177,7 +176,7 @@ pub(crate) async fn follow(
 }
 
 async fn build(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     catalog: &Catalog,
     mut entry: IndexEntry,
     now: Timestamp,
@@ -192,8 +191,8 @@ async fn build(
     text.execute(conn, Vec::new()).await?;
     // Without numbers the planner prefers a narrow index and sorts by hand. Few samples are enough,
     // and with a limit it keeps no histogram, for which it would prepare statements anew per value.
-    sqlx::query("PRAGMA analysis_limit = 400")
-        .execute(&mut *conn)
+    Sql::new("PRAGMA analysis_limit = 400")
+        .execute(conn)
         .await?;
     ddl::analyze(table).execute(conn, Vec::new()).await?;
     entry.state = IndexState::Built;
@@ -210,7 +209,7 @@ async fn build(
     table::save(conn, &entry).await
 }
 
-async fn drop_index(conn: &mut SqliteConnection, mut entry: IndexEntry) -> Result<(), sqlx::Error> {
+async fn drop_index(conn: &mut Conn<'_>, mut entry: IndexEntry) -> Result<(), sqlx::Error> {
     if let Some(name) = entry.name.take() {
         ddl::drop_index(&name).execute(conn, Vec::new()).await?;
         tracing::info!(index = name, why = entry.why, "index dropped");
@@ -220,17 +219,17 @@ async fn drop_index(conn: &mut SqliteConnection, mut entry: IndexEntry) -> Resul
     table::save(conn, &entry).await
 }
 
-async fn size(conn: &mut SqliteConnection, name: &str) -> Result<u64, sqlx::Error> {
+async fn size(conn: &mut Conn<'_>, name: &str) -> Result<u64, sqlx::Error> {
     let mut sql = Sql::new("SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name=");
     sql.bind(Arg::text(name));
     let row = sql.fetch_optional(conn).await?;
-    let bytes: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+    let bytes = row.map_or(Ok(0), |row| row.int(0))?;
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
 /// Says what somebody wants of an index; the store follows soon.
 pub(crate) async fn wish(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     wanted: IndexEntry,
 ) -> Result<IndexEntry, sqlx::Error> {
     let known = table::load(conn).await?;
@@ -257,7 +256,7 @@ pub(crate) async fn wish(
 
 /// Takes over, into a store that was made anew, what is known of the indexes of the one before.
 pub(crate) async fn carry_over(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     entries: Vec<IndexEntry>,
 ) -> Result<(), sqlx::Error> {
     for mut entry in entries {

@@ -13,18 +13,16 @@
 
 mod advice;
 mod care;
-mod file;
 mod keeper;
 mod shape;
 mod stats;
 mod table;
 
 pub use advice::IndexLimits;
-pub use file::{carry_over_indexes, list_indexes, set_index};
 pub use shape::IndexColumn;
 pub use table::{IndexEntry, IndexState, IndexWish};
 
-pub(crate) use keeper::{Look, PERIOD, follow};
+pub(crate) use keeper::{Look, PERIOD, carry_over, follow, wish};
 pub(crate) use shape::shapes_of;
 pub(crate) use stats::Stats;
 pub(crate) use table::{change_field, load};

@@ -1,10 +1,9 @@
 //! The `_index` table: which indexes there are, why, and what somebody wants.
 
+use crate::projection::conn::{Conn, Row};
 use serde::Serialize;
 use skytrail_schema::id::TypeName;
 use skytrail_schema::time::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::shape::IndexColumn;
 use crate::projection::sql::{Arg, Sql};
@@ -104,7 +103,7 @@ const STATES: [(IndexState, &str); 3] = [
 ];
 
 /// Loads all entries, by type and columns.
-pub(crate) async fn load(conn: &mut SqliteConnection) -> Result<Vec<IndexEntry>, sqlx::Error> {
+pub(crate) async fn load(conn: &mut Conn<'_>) -> Result<Vec<IndexEntry>, sqlx::Error> {
     let sql = Sql::new(
         "SELECT type, columns, wish, is_pinned, state, name, why, built_at, last_used_at, \
          num_uses, num_bytes FROM _index ORDER BY type, columns",
@@ -113,73 +112,57 @@ pub(crate) async fn load(conn: &mut SqliteConnection) -> Result<Vec<IndexEntry>,
     rows.iter().map(decode).collect()
 }
 
-fn decode(row: &SqliteRow) -> Result<IndexEntry, sqlx::Error> {
-    let columns = serde_json::from_str(row.try_get(1)?);
-    let (wish, state): (&str, &str) = (row.try_get(2)?, row.try_get(4)?);
-    let time = |index: usize| {
-        let micros: Option<i64> = row.try_get_unchecked(index)?;
-        Ok::<_, sqlx::Error>(micros.map(Timestamp::from_micros))
-    };
-    let count = |index: usize| {
-        let number: i64 = row.try_get(index)?;
-        Ok::<_, sqlx::Error>(u64::try_from(number).unwrap_or_default())
-    };
+fn decode(row: &Row) -> Result<IndexEntry, sqlx::Error> {
     Ok(IndexEntry {
-        record_type: TypeName::from(row.try_get::<&str, _>(0)?),
-        columns: columns.map_err(|error| sqlx::Error::Decode(error.into()))?,
-        wish: find(&WISHES, wish),
-        is_pinned: row.try_get::<i64, _>(3)? != 0,
-        state: find(&STATES, state),
-        name: row.try_get_unchecked(5)?,
-        why: row.try_get(6)?,
-        built_at: time(7)?,
-        last_used_at: time(8)?,
-        num_uses: count(9)?,
-        num_bytes: count(10)?,
+        record_type: TypeName::from(row.text(0)?),
+        columns: row.json(1)?,
+        wish: find(&WISHES, row.text(2)?),
+        is_pinned: row.flag(3)?,
+        state: find(&STATES, row.text(4)?),
+        name: row.maybe_text(5)?.map(str::to_owned),
+        why: row.text(6)?.to_owned(),
+        built_at: row.maybe_time(7)?,
+        last_used_at: row.maybe_time(8)?,
+        num_uses: row.unsigned(9)?,
+        num_bytes: row.unsigned(10)?,
     })
 }
 
 /// Saves an entry, in the place of an earlier one.
-pub(crate) async fn save(
-    conn: &mut SqliteConnection,
-    entry: &IndexEntry,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn save(conn: &mut Conn<'_>, entry: &IndexEntry) -> Result<(), sqlx::Error> {
     let columns = columns_to_json(&entry.columns)?;
-    let time = |time: Option<Timestamp>| time.map_or(Arg::Null, |time| Arg::Int(time.micros()));
-    let values = [
-        Arg::text(entry.record_type.as_str()),
-        Arg::Text(columns),
-        Arg::text(name_of(&WISHES, entry.wish)),
-        Arg::Int(entry.is_pinned.into()),
-        Arg::text(name_of(&STATES, entry.state)),
-        Arg::maybe(entry.name.clone()),
-        Arg::text(entry.why.as_str()),
-        time(entry.built_at),
-        time(entry.last_used_at),
-        Arg::unsigned(entry.num_uses),
-        Arg::unsigned(entry.num_bytes),
-    ];
-    let mut sql = Sql::new(
-        "INSERT OR REPLACE INTO _index (type, columns, wish, is_pinned, state, name, why, \
-         built_at, last_used_at, num_uses, num_bytes) VALUES (",
+    let time = |time: Option<Timestamp>| time.map_or(Arg::Null, Arg::Time);
+    let sql = Sql::put(
+        "_index",
+        [
+            ("type", Arg::text(entry.record_type.as_str())),
+            ("columns", Arg::Text(columns)),
+        ],
+        [
+            ("wish", Arg::text(name_of(&WISHES, entry.wish))),
+            ("is_pinned", Arg::Bool(entry.is_pinned)),
+            ("state", Arg::text(name_of(&STATES, entry.state))),
+            ("name", Arg::maybe(entry.name.clone())),
+            ("why", Arg::text(entry.why.as_str())),
+            ("built_at", time(entry.built_at)),
+            ("last_used_at", time(entry.last_used_at)),
+            ("num_uses", Arg::unsigned(entry.num_uses)),
+            ("num_bytes", Arg::unsigned(entry.num_bytes)),
+        ],
     );
-    for (index, value) in values.into_iter().enumerate() {
-        sql.push(if index == 0 { "" } else { "," }).bind(value);
-    }
-    sql.push(")");
     sql.execute(conn).await.map(drop)
 }
 
 /// Counts uses of an index.
 pub(crate) async fn count_uses(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     name: &str,
     num_uses: u64,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new("UPDATE _index SET num_uses=num_uses+");
     sql.bind(Arg::unsigned(num_uses)).push(",last_used_at=");
-    sql.bind(Arg::Int(now.micros())).push(" WHERE name=");
+    sql.bind(Arg::Time(now)).push(" WHERE name=");
     sql.bind(Arg::text(name));
     sql.execute(conn).await.map(drop)
 }
@@ -187,7 +170,7 @@ pub(crate) async fn count_uses(
 /// A field got another name, or is gone, and so are the indexes over it: what is known of them
 /// follows, and they are made again under the new name.
 pub(crate) async fn change_field(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     record_type: &TypeName,
     field: &str,
     new_name: Option<&str>,

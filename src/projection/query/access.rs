@@ -25,7 +25,7 @@ pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, number: usize) {
 pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>) {
     match asker.scope {
         Scope::Union => {
-            sql.push("1");
+            sql.push("1=1");
         }
         Scope::Private(user) => {
             sql.push("t._database_id=").bind(Arg::text(user.as_str()));
@@ -55,15 +55,10 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, join: Option<usize>) {
         sql.push(" OR a.value->>'user_id'=")
             .bind(Arg::text(user.as_str()));
     }
-    if let Some(last) = caller.roles.len().checked_sub(1) {
-        sql.push(" OR a.value->>'role' IN (");
-        // A few sizes, so that few statements are kept prepared.
-        for index in 0..caller.roles.len().next_power_of_two() {
-            let role = caller.roles.iter().nth(index.min(last));
-            sql.push(if index == 0 { "" } else { "," });
-            sql.bind(Arg::maybe(role.map(ToString::to_string)));
-        }
-        sql.push(")");
+    if !caller.roles.is_empty() {
+        let roles: Vec<_> = caller.roles.iter().collect();
+        sql.push(" OR a.value->>'role'")
+            .within(&roles, |role| role.as_str());
     }
     sql.push("))");
 }

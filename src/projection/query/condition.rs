@@ -108,8 +108,8 @@ impl Translator<'_, '_> {
     fn leaf(&mut self, leaf: &Condition) -> Option<Translated> {
         match leaf {
             Condition::Constant(value) => Some(Translated::exact(Sql::new(match value {
-                Some(true) => "1",
-                Some(false) => "0",
+                Some(true) => "1=1",
+                Some(false) => "1=0",
                 None => "NULL",
             }))),
             Condition::IsNull(column) => {
@@ -211,16 +211,13 @@ impl Translator<'_, '_> {
             return None;
         }
         let mut sql = Sql::default();
-        self.paths.find(column, Some(class))?.push(&mut sql);
-        sql.push(" IN (").push(if has_null { "NULL," } else { "" });
-        // A few sizes, so that few statements are kept prepared; the rest repeats the last item.
-        let last = cells.len().checked_sub(1)?;
-        for index in 0..cells.len().next_power_of_two() {
-            let cell = cells.get(index.min(last))?;
-            sql.push(if index == 0 { "" } else { "," });
-            sql.bind(bind(class, cell)?);
+        let values: Option<Vec<Arg>> = cells.iter().map(|cell| bind(class, cell)).collect();
+        let mut values = values.filter(|values| !values.is_empty())?;
+        if has_null {
+            values.insert(0, Arg::Null);
         }
-        sql.push(")");
+        self.paths.find(column, Some(class))?.push(&mut sql);
+        sql.one_of(&values, Arg::clone);
         Some(Translated::exact(sql))
     }
 
@@ -231,7 +228,7 @@ impl Translator<'_, '_> {
         direction: Direction,
     ) -> Option<Translated> {
         let Some(me) = self.user else {
-            return Some(Translated::exact(Sql::new("0")));
+            return Some(Translated::exact(Sql::new("1=0")));
         };
         let place = self.paths.find(column, Some(CellClass::Text))?;
         let exists = |mine: &'static str, other: &'static str| {
@@ -336,8 +333,8 @@ fn bind(class: CellClass, cell: &Cell<'_>) -> Option<Arg> {
         Cell::Text(text) => Arg::text(text.as_ref()),
         // A whole number finds its like in columns of either kind, a float as well.
         Cell::Number(number) => whole(*number),
-        Cell::Bool(value) => Arg::Int((*value).into()),
-        Cell::Time(time) => Arg::Int(time.micros()),
+        Cell::Bool(value) => Arg::Bool(*value),
+        Cell::Time(time) => Arg::Time(*time),
         Cell::Json(_) | Cell::Point(_) => return None,
     })
 }

@@ -9,13 +9,11 @@ mod around;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::projection::conn::Conn;
 use skytrail_actors::store::QueryAnswer;
 use skytrail_schema::predicate::Context;
 use skytrail_schema::query::Page;
 use skytrail_schema::record::Head;
-use sqlx::Connection as _;
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 use self::around::Around;
 use super::plan::Plan;
@@ -29,15 +27,15 @@ const PORTION: usize = 256;
 /// Runs a query whose condition or order SQL cannot say.
 pub(super) async fn run(
     run: &Run<'_>,
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     plan: &Plan,
 ) -> Result<QueryAnswer, sqlx::Error> {
     let mut tx = conn.begin().await?;
     let mut page = Page::new(run.query, run.bound, plan.is_sorted);
-    let mut around = Around::load(run, &mut tx).await?;
-    for rows in candidates(&mut tx, plan).await?.chunks(PORTION) {
-        let portion = load(run, &mut tx, rows).await?;
-        around.load_records(run, &mut tx, &portion).await?;
+    let mut around = Around::load(run, &mut tx.conn()).await?;
+    for rows in candidates(&mut tx.conn(), plan).await?.chunks(PORTION) {
+        let portion = load(run, &mut tx.conn(), rows).await?;
+        around.load_records(run, &mut tx.conn(), &portion).await?;
         let context = Context {
             user: run.asker.caller.user.as_ref(),
             around: around.known(),
@@ -61,35 +59,26 @@ pub(super) async fn run(
 }
 
 /// Finds the rows that may match.
-async fn candidates(conn: &mut SqliteConnection, plan: &Plan) -> Result<Vec<i64>, sqlx::Error> {
+async fn candidates(conn: &mut Conn<'_>, plan: &Plan) -> Result<Vec<i64>, sqlx::Error> {
     let mut sql = Sql::new("SELECT json_group_array(r) FROM (SELECT t._row AS r");
     sql.append(plan.source.clone()).append(plan.order.clone());
     // A limit keeps the order of the inner query.
     sql.push(" LIMIT -1)");
     let row = sql.fetch_optional(conn).await?;
-    let text: &str = row.as_ref().map_or(Ok("[]"), |row| row.try_get(0))?;
-    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+    row.map_or(Ok(Vec::new()), |row| row.json(0))
 }
 
 /// Loads records by their rows, in that order.
-async fn load(
-    run: &Run<'_>,
-    conn: &mut SqliteConnection,
-    rows: &[i64],
-) -> Result<Vec<Head>, sqlx::Error> {
+async fn load(run: &Run<'_>, conn: &mut Conn<'_>, rows: &[i64]) -> Result<Vec<Head>, sqlx::Error> {
     let mut sql = Sql::new("SELECT ");
     push_head_columns(&mut sql, run.table);
     sql.push(",t._row FROM ").name(&run.table.name);
-    sql.push(" AS t WHERE t._row IN (");
-    let num_holes = rows.len().next_power_of_two();
-    sql.holes(num_holes).push(")");
-    let last = rows.last().into_iter().cycle();
-    let args = rows.iter().chain(last).take(num_holes);
-    let args = args.map(|row| Arg::Int(*row)).collect();
+    sql.push(" AS t WHERE t._row")
+        .one_of(rows, |row| Arg::Int(*row));
     let mut heads: HashMap<i64, Head> = HashMap::new();
-    for row in sql.into_text().fetch_all(conn, args).await? {
+    for row in sql.fetch_all(conn).await? {
         let head = decode_head(&run.layout.definition.name, run.table, &row)?;
-        heads.insert(row.try_get_unchecked(row.len() - 1)?, head);
+        heads.insert(row.int(row.len() - 1)?, head);
     }
     Ok(rows.iter().filter_map(|row| heads.remove(row)).collect())
 }

@@ -8,20 +8,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::projection::conn::Conn;
 use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, StoreError};
 use skytrail_schema::id::RecordKey;
 use skytrail_schema::query::{BoundQuery, Query};
 use skytrail_schema::record::Head;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::memory;
 use super::plan::{Plan, push_page};
-use crate::projection::condition::failed;
 use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
 use crate::projection::sql::Sql;
+use crate::projection::sqlite::failed;
 
 /// The longest page that is looked for in memory.
 const MAX_SHORT_PAGE: u64 = 256;
@@ -44,7 +43,7 @@ pub(super) struct Run<'a> {
 
 /// Runs a query as `asker`, and counts what it cost.
 pub(crate) async fn query(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     (catalog, stats): (&Catalog, &Stats),
     (query, asker): (&Query, &Asker<'_>),
     heads: &dyn HeadSource,
@@ -77,7 +76,7 @@ pub(crate) async fn query(
 /// Returns the database's plan of a query by the master key, one step per line.
 #[cfg(test)]
 pub(crate) async fn explain(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn<'_>,
     catalog: &Catalog,
     query: &Query,
 ) -> Result<String, StoreError> {
@@ -93,14 +92,14 @@ pub(crate) async fn explain(
     let plan = Plan::new(catalog, layout.table.as_ref().unwrap(), &bound, &asker);
     let rows = plan.sample().explained().fetch_all(conn, Vec::new()).await;
     let rows = rows.map_err(failed)?;
-    let steps = rows.iter().map(|row| row.get::<String, _>("detail"));
+    let steps = rows.iter().map(|row| row.text(3).unwrap());
     Ok(steps.collect::<Vec<_>>().join("\n"))
 }
 
 impl Run<'_> {
     async fn answer(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         plan: &Plan,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
@@ -120,7 +119,7 @@ impl Run<'_> {
     /// Fetches a page by keys; `None` when records changed meanwhile.
     async fn short_page(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         plan: &Plan,
         heads: &dyn HeadSource,
     ) -> Result<Option<QueryAnswer>, StoreError> {
@@ -152,7 +151,7 @@ impl Run<'_> {
     /// that the database hands out costs more than finding it.
     async fn keys(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         plan: &Plan,
     ) -> Result<(Vec<(RecordKey, u64)>, Option<u64>), sqlx::Error> {
         let mut sql = Sql::new("SELECT json_group_array(k), json_group_array(p)");
@@ -167,15 +166,15 @@ impl Run<'_> {
         sql.push(")");
         let row = sql.fetch_optional(conn).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
-        let keys: Vec<String> = parse(&row, 0)?;
-        let positions: Vec<u64> = parse(&row, 1)?;
+        let keys: Vec<String> = row.json(0)?;
+        let positions: Vec<u64> = row.json(1)?;
         let keys = keys
             .into_iter()
             .map(RecordKey::from)
             .zip(positions)
             .collect();
         let count = if self.query.count {
-            u64::try_from(row.try_get::<i64, _>(2)?).ok()
+            u64::try_from(row.int(2)?).ok()
         } else {
             None
         };
@@ -185,18 +184,16 @@ impl Run<'_> {
     /// Fetches a page of whole records.
     async fn whole_page(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         plan: &Plan,
     ) -> Result<QueryAnswer, sqlx::Error> {
-        use sqlx::Connection as _;
-
         let mut tx = conn.begin().await?;
         let mut sql = Sql::new("SELECT ");
         push_head_columns(&mut sql, self.table);
         sql.append(plan.source.clone()).append(plan.order.clone());
         push_page(&mut sql, self.query);
         let name = &self.layout.definition.name;
-        let rows = sql.fetch_all(&mut tx).await?;
+        let rows = sql.fetch_all(&mut tx.conn()).await?;
         let records = rows
             .iter()
             .map(|row| Ok(Arc::new(decode_head(name, self.table, row)?)));
@@ -205,16 +202,11 @@ impl Run<'_> {
         if self.query.count {
             let mut sql = Sql::new("SELECT count(*)");
             sql.append(plan.source.clone());
-            let row = sql.fetch_optional(&mut tx).await?;
-            let number: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+            let row = sql.fetch_optional(&mut tx.conn()).await?;
+            let number = row.map_or(Ok(0), |row| row.int(0))?;
             count = u64::try_from(number).ok();
         }
         tx.rollback().await?;
         Ok(QueryAnswer { records, count })
     }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
-    let text: &str = row.try_get(index)?;
-    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }

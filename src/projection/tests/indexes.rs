@@ -12,10 +12,8 @@ use skytrail_schema::types::FieldType;
 use super::query::{by, compare, eq, find};
 use super::world::*;
 use crate::projection::StoreOptions;
-use crate::projection::index::{
-    IndexColumn, IndexEntry, IndexLimits, IndexState, IndexWish, carry_over_indexes, list_indexes,
-    set_index,
-};
+use crate::projection::index::{IndexColumn, IndexEntry, IndexLimits, IndexState, IndexWish};
+use crate::projection::{carry_over_indexes, list_indexes, set_index};
 
 const ROWS: usize = 600;
 

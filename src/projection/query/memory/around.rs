@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::projection::conn::Conn;
 use skytrail_schema::id::{RecordKey, TypeName};
 use skytrail_schema::predicate::column::Via;
 use skytrail_schema::predicate::{Direction, LookedUp};
 use skytrail_schema::record::Head;
-use sqlx::sqlite::SqliteConnection;
 
 use super::super::run::Run;
 use crate::projection::{people, read};
@@ -20,10 +20,7 @@ pub(super) struct Around {
 
 impl Around {
     /// Loads the relations that the query's condition asks for.
-    pub(super) async fn load(
-        run: &Run<'_>,
-        conn: &mut SqliteConnection,
-    ) -> Result<Self, sqlx::Error> {
+    pub(super) async fn load(run: &Run<'_>, conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
         let mut around = Self::default();
         around.known.me.clone_from(&run.asker.caller.user);
         let Some(condition) = &run.bound.condition else {
@@ -51,7 +48,7 @@ impl Around {
     pub(super) async fn load_records(
         &mut self,
         run: &Run<'_>,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn<'_>,
         portion: &[Head],
     ) -> Result<(), sqlx::Error> {
         self.known.records.clear();

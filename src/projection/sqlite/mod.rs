@@ -1,4 +1,17 @@
-//! Opening, closing and migrating the SQLite file.
+//! The store in a file of its own: SQLite.
+//!
+//! - `readers`: one connection that writes, a few that read.
+//! - `sums`: the pages' checksums. `condition`: watching them, and what follows damage.
+//! - `digest`, `rebuild`, `indexes`: what commands do with a file.
+//!
+//! Here: opening, closing and migrating it.
+
+mod condition;
+mod digest;
+mod indexes;
+pub(super) mod readers;
+pub mod rebuild;
+pub(super) mod sums;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,8 +21,12 @@ use sqlx::Connection as _;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 
+pub use self::condition::damage_marker;
+pub(super) use self::condition::{Condition, failed};
+pub use self::digest::{TableDigest, digest};
+pub use self::indexes::{carry_over_indexes, list_indexes, set_index};
+pub(crate) use self::sums::{PARTS, part};
 use super::index::IndexLimits;
-use super::sums;
 
 /// How a store uses its file.
 #[derive(Clone, Copy, Debug)]
@@ -174,8 +191,8 @@ pub(crate) async fn open_beside(path: &Path) -> Result<SqliteConnection, sqlx::E
 
 /// Removes a store's file and its companions, where they are.
 pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
-    for ending in sums::PARTS {
-        let path = sums::part(path, ending);
+    for ending in PARTS {
+        let path = part(path, ending);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(OpenError::Folder { path, source });

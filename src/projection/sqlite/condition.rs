@@ -17,16 +17,15 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::sqlite::{connect_writer, is_damage};
-use super::store::SqlStore;
-use super::sums;
+use super::{connect_writer, is_damage, sums};
+use crate::projection::store::SqlStore;
 
 /// So many pages are read at once; in between the disk belongs to others for a while.
 const PAGES_AT_ONCE: u32 = 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is known of a file's condition.
-pub(super) struct Condition {
+pub(in crate::projection) struct Condition {
     /// Made when the file turns out damaged, so that the next start makes it anew.
     marker: PathBuf,
     is_damaged: watch::Sender<bool>,
@@ -40,7 +39,7 @@ pub fn damage_marker(path: &Path) -> PathBuf {
 }
 
 /// Tells the port what failed.
-pub(super) fn failed(error: sqlx::Error) -> StoreError {
+pub(in crate::projection) fn failed(error: sqlx::Error) -> StoreError {
     let text = error.to_string();
     if is_damage(&error) {
         StoreError::Damaged(text)
@@ -50,7 +49,7 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
 }
 
 impl Condition {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(in crate::projection) fn new(path: &Path) -> Self {
         Self {
             marker: damage_marker(path),
             is_damaged: watch::Sender::new(false),
@@ -59,7 +58,7 @@ impl Condition {
     }
 
     /// Refuses when the file is known to be damaged: its answers could be wrong.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub(in crate::projection) fn check(&self) -> Result<(), StoreError> {
         if *self.is_damaged.borrow() {
             return Err(StoreError::Damaged("it is about to be made anew".into()));
         }
@@ -67,14 +66,14 @@ impl Condition {
     }
 
     /// Tells the port what failed, and the next start if it was damage.
-    pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
+    pub(in crate::projection) fn failed(&self, error: sqlx::Error) -> StoreError {
         let error = failed(error);
         self.note(&error);
         error
     }
 
     /// Notes damage.
-    pub(super) fn note(&self, error: &StoreError) {
+    pub(in crate::projection) fn note(&self, error: &StoreError) {
         let StoreError::Damaged(cause) = error else {
             return;
         };
@@ -92,7 +91,7 @@ impl Condition {
     }
 
     /// Waits until the file is known to be damaged.
-    pub(super) async fn damaged(&self) {
+    pub(in crate::projection) async fn damaged(&self) {
         let _ = self
             .is_damaged
             .subscribe()
@@ -146,7 +145,7 @@ impl SqlStore {
 
     /// Replaces the connection that writes after it failed: on a full disk the database undoes a
     /// transaction by itself, and the connection would go on believing in it.
-    pub(super) async fn renew_writer(&self, conn: &mut SqliteConnection) {
+    pub(in crate::projection) async fn renew_writer(&self, conn: &mut SqliteConnection) {
         match connect_writer(&self.path, &self.options).await {
             // The new one is open before the old one closes, so that the database does not take
             // that for the last close and merge the write-ahead file.

@@ -8,9 +8,9 @@ use futures_util::TryStreamExt as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row, TypeInfo as _, Value as _, ValueRef as _};
 
-use super::names::Name;
-use super::sql::Sql;
-use super::sqlite::{StoreOptions, reader_options};
+use super::{StoreOptions, reader_options};
+use crate::projection::names::Name;
+use crate::projection::sql::Sql;
 
 /// The rows of one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,8 +56,7 @@ pub async fn digest(path: &Path) -> Result<(u64, BTreeMap<String, TableDigest>),
 async fn digest_table(conn: &mut SqliteConnection, name: &str) -> Result<TableDigest, sqlx::Error> {
     let mut sql = Sql::new("SELECT * FROM ");
     sql.name(&Name::new(name));
-    let (text, args) = sql.finish();
-    let mut rows = text.fetch(conn, args)?;
+    let mut rows = sql.into_text().stream(conn)?;
     let mut digest = TableDigest::default();
     while let Some(row) = rows.try_next().await? {
         digest.num_rows += 1;

@@ -5,19 +5,18 @@ use std::path::Path;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::keeper;
-use super::table::{self, IndexEntry};
-use crate::projection::sqlite::{self, StoreOptions};
-use crate::projection::sums;
+use super::{StoreOptions, open_beside, reader_options, sums};
+use crate::projection::conn::Conn;
+use crate::projection::index::{IndexEntry, carry_over, load, wish};
 
 /// Lists the indexes that queries or people asked for.
 ///
 /// # Errors
 /// The file does not open or cannot be read.
 pub async fn list_indexes(path: &Path) -> Result<Vec<IndexEntry>, sqlx::Error> {
-    let options = sqlite::reader_options(path, &StoreOptions::default());
+    let options = reader_options(path, &StoreOptions::default());
     let mut conn = options.connect().await?;
-    let entries = table::load(&mut conn).await;
+    let entries = load(&mut Conn::Sqlite(&mut conn)).await;
     conn.close().await?;
     entries
 }
@@ -28,8 +27,8 @@ pub async fn list_indexes(path: &Path) -> Result<Vec<IndexEntry>, sqlx::Error> {
 /// # Errors
 /// The file does not open or cannot be written.
 pub async fn set_index(path: &Path, wanted: IndexEntry) -> Result<IndexEntry, sqlx::Error> {
-    let mut conn = sqlite::open_beside(path).await?;
-    let entry = keeper::wish(&mut conn, wanted).await;
+    let mut conn = open_beside(path).await?;
+    let entry = wish(&mut Conn::Sqlite(&mut conn), wanted).await;
     close(conn, path).await?;
     entry
 }
@@ -41,8 +40,8 @@ pub async fn set_index(path: &Path, wanted: IndexEntry) -> Result<IndexEntry, sq
 /// A file does not open, or cannot be read or written.
 pub async fn carry_over_indexes(old: &Path, new: &Path) -> Result<(), sqlx::Error> {
     let entries = list_indexes(old).await?;
-    let mut conn: SqliteConnection = sqlite::open_beside(new).await?;
-    let done = keeper::carry_over(&mut conn, entries).await;
+    let mut conn: SqliteConnection = open_beside(new).await?;
+    let done = carry_over(&mut Conn::Sqlite(&mut conn), entries).await;
     close(conn, new).await?;
     done
 }

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use skytrail_schema::event::Commit;
 use sqlx::Connection as _;
 
-use super::apply::{Indexing, WriterState};
-use super::ddl;
-use super::sqlite::{self, OpenError, StoreOptions, open_writer};
-use super::sums;
+use super::{OpenError, StoreOptions, open_writer, remove, sums};
+use crate::projection::apply::{Indexing, WriterState};
+use crate::projection::conn::Conn;
+use crate::projection::ddl;
 
 /// How many events are asked of the log at once; they become one transaction.
 const BATCH_EVENTS: usize = 4096;
@@ -64,7 +64,7 @@ pub async fn rebuild(
     read: &mut ReadLog<'_>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), RebuildError> {
-    sqlite::remove(path)?;
+    remove(path)?;
     let options = StoreOptions {
         writer_cache_kib: CACHE_KIB,
         ..StoreOptions::default()
@@ -90,7 +90,7 @@ pub async fn rebuild(
             let position = state.checkpoint + 1;
             return Err(RebuildError::Log(format!("it has no position {position}")));
         }
-        state.apply(&mut conn, &wanted).await?;
+        state.apply(&mut Conn::Sqlite(&mut conn), &wanted).await?;
         progress(state.checkpoint);
     }
     sqlx::raw_sql(
@@ -101,7 +101,8 @@ pub async fn rebuild(
     .await?;
     for layout in state.catalog.sorted().into_values() {
         for text in ddl::indexes(layout) {
-            text.execute(&mut conn, Vec::new()).await?;
+            text.execute(&mut Conn::Sqlite(&mut conn), Vec::new())
+                .await?;
         }
     }
     sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE);")
@@ -121,7 +122,7 @@ pub async fn rebuild(
 /// A file cannot be renamed.
 pub fn switch(new: &Path, current: &Path) -> Result<(), RebuildError> {
     let previous = current.with_extension("previous");
-    sqlite::remove(&previous)?;
+    remove(&previous)?;
     for (from, to) in [(current, previous.as_path()), (new, current)] {
         for ending in sums::PARTS {
             rename(&sums::part(from, ending), &sums::part(to, ending))?;

@@ -1,0 +1,151 @@
+//! A connection to the store's database, and what it answers: all that the rest of the store knows
+//! of a driver.
+
+use serde::de::DeserializeOwned;
+use skytrail_schema::time::Timestamp;
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
+use sqlx::{Connection as _, Row as _, Transaction};
+
+/// A connection in use.
+pub(crate) enum Conn<'a> {
+    /// To a file.
+    Sqlite(&'a mut SqliteConnection),
+}
+
+impl Conn<'_> {
+    /// Starts to read as of one moment; within a transaction, to do what can be undone alone.
+    pub(crate) async fn begin(&mut self) -> Result<Tx<'_>, sqlx::Error> {
+        match self {
+            Self::Sqlite(conn) => conn.begin().await.map(Tx::Sqlite),
+        }
+    }
+
+    /// Starts to write.
+    pub(crate) async fn begin_writing(&mut self) -> Result<Tx<'_>, sqlx::Error> {
+        match self {
+            Self::Sqlite(conn) => conn.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+        }
+    }
+}
+
+/// What is done or undone as a whole; undone when it is dropped.
+pub(crate) enum Tx<'a> {
+    /// In a file.
+    Sqlite(Transaction<'a, Sqlite>),
+}
+
+impl Tx<'_> {
+    /// Returns the connection.
+    pub(crate) fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Sqlite(tx) => Conn::Sqlite(tx),
+        }
+    }
+
+    /// Does it.
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+        }
+    }
+
+    /// Undoes it, or ends a reading.
+    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await,
+        }
+    }
+}
+
+/// A row of an answer. Columns are read by their places.
+pub(crate) enum Row {
+    /// From a file.
+    Sqlite(SqliteRow),
+}
+
+impl Row {
+    /// Returns the number of columns.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Sqlite(row) => row.len(),
+        }
+    }
+
+    /// Reads a text, or NULL.
+    pub(crate) fn maybe_text(&self, index: usize) -> Result<Option<&str>, sqlx::Error> {
+        match self {
+            Self::Sqlite(row) => row.try_get_unchecked(index),
+        }
+    }
+
+    /// Reads a text.
+    pub(crate) fn text(&self, index: usize) -> Result<&str, sqlx::Error> {
+        self.maybe_text(index)?.ok_or_else(missing)
+    }
+
+    /// Reads a whole number, or NULL.
+    pub(crate) fn maybe_int(&self, index: usize) -> Result<Option<i64>, sqlx::Error> {
+        match self {
+            Self::Sqlite(row) => row.try_get_unchecked(index),
+        }
+    }
+
+    /// Reads a whole number.
+    pub(crate) fn int(&self, index: usize) -> Result<i64, sqlx::Error> {
+        self.maybe_int(index)?.ok_or_else(missing)
+    }
+
+    /// Reads a number, or NULL.
+    pub(crate) fn maybe_real(&self, index: usize) -> Result<Option<f64>, sqlx::Error> {
+        match self {
+            Self::Sqlite(row) => row.try_get_unchecked(index),
+        }
+    }
+
+    /// Reads a truth value, or NULL.
+    pub(crate) fn maybe_flag(&self, index: usize) -> Result<Option<bool>, sqlx::Error> {
+        Ok(self.maybe_int(index)?.map(|number| number != 0))
+    }
+
+    /// Reads a truth value.
+    pub(crate) fn flag(&self, index: usize) -> Result<bool, sqlx::Error> {
+        self.maybe_flag(index)?.ok_or_else(missing)
+    }
+
+    /// Reads a time, or NULL.
+    pub(crate) fn maybe_time(&self, index: usize) -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(self.maybe_int(index)?.map(Timestamp::from_micros))
+    }
+
+    /// Reads a time.
+    pub(crate) fn time(&self, index: usize) -> Result<Timestamp, sqlx::Error> {
+        self.maybe_time(index)?.ok_or_else(missing)
+    }
+
+    /// Reads a number that is not negative.
+    pub(crate) fn unsigned<T: TryFrom<i64>>(&self, index: usize) -> Result<T, sqlx::Error> {
+        let number = T::try_from(self.int(index)?);
+        number.map_err(|_| sqlx::Error::Decode("number out of range".into()))
+    }
+
+    /// Reads JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self, index: usize) -> Result<T, sqlx::Error> {
+        let value = serde_json::from_str(self.text(index)?);
+        value.map_err(|error| sqlx::Error::Decode(error.into()))
+    }
+
+    /// Reads JSON, or NULL.
+    pub(crate) fn maybe_json<T: DeserializeOwned>(
+        &self,
+        index: usize,
+    ) -> Result<Option<T>, sqlx::Error> {
+        let value = self.maybe_text(index)?.map(serde_json::from_str);
+        value
+            .transpose()
+            .map_err(|error| sqlx::Error::Decode(error.into()))
+    }
+}
+
+fn missing() -> sqlx::Error {
+    sqlx::Error::Decode("NULL where a value should be".into())
+}
