@@ -291,7 +291,7 @@ impl Application {
             push_settings(config),
             &pushing.handle(),
         );
-        let live = LiveQueries::new(env.clone(), config.live);
+        let live = LiveQueries::new(env.clone(), config.live.queries);
         let follower = DeliveryParts {
             place: None,
             log: Arc::clone(&log) as _,
@@ -375,6 +375,10 @@ impl Application {
             hub,
             internal_hub,
             sockets: socket_limits(&config.pubsub),
+            live_seats: Seats::new(
+                config.live.max_connections,
+                config.live.max_connections_per_address,
+            ),
             live,
             keys: keys.clone(),
             throttle,
@@ -620,7 +624,7 @@ fn hub_settings(pubsub: &PubSub) -> HubSettings {
         queue_messages: pubsub.queue_messages,
         queue_bytes: pubsub.queue_bytes,
         max_channels: pubsub.max_channels,
-        encode: text_frame::encode,
+        encode: text_frame::of_message,
     }
 }
 

@@ -29,6 +29,7 @@ use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
 use crate::socket::followers::Followers;
 use crate::socket::pubsub::SocketLimits;
+use crate::socket::seats::Seats;
 
 /// The parts that actions talk to.
 pub struct Services {
@@ -64,6 +65,8 @@ pub struct Services {
     pub sockets: SocketLimits,
     /// Live queries.
     pub live: LiveQueries,
+    /// How many connections may follow them.
+    pub live_seats: Arc<Seats>,
     /// The keys in use.
     pub keys: Keys,
     /// Reads custom tokens, if logging in with them is configured.

@@ -96,10 +96,16 @@ check() {
 
 # Runs the tests and adds up what each of their programs says.
 run_tests() {
-    local log status=0 ok bad none
+    local log running status=0 ok bad none
     log=$(mktemp)
     say "cargo test --workspace $*"
-    cargo test --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
+    # Into a file, which is shown as it grows: some programs that tests start make a pipe that they
+    # inherit one that does not wait, and what the tests then say is cut off.
+    cargo test --workspace --no-fail-fast -- "$@" >"$log" 2>&1 &
+    running=$!
+    tail -n +1 -f --pid="$running" "$log" &
+    wait "$running" || status=$?
+    wait
     sum() {
         sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'
     }

@@ -5,15 +5,33 @@ use skytrail_actors::live::LiveSettings;
 use super::size;
 use super::source::Reader;
 
-/// Reads them: `LIVE_MAX_SUBSCRIPTIONS` per connection, default 100; `LIVE_MAX_RECORDS` of a result,
-/// default 5,000; `LIVE_QUEUE`, frames that may wait for a connection, default 8,192;
-/// `LIVE_MAX_MISSED`, events that may lie between a position and the present for what was missed to be
-/// told, default 20,000.
-pub(super) fn read(reader: &mut Reader<'_>) -> LiveSettings {
-    LiveSettings {
-        max_subscriptions: size(reader.number("LIVE_MAX_SUBSCRIPTIONS", 100, 1..=100_000)),
-        max_records: size(reader.number("LIVE_MAX_RECORDS", 5000, 1..=10_000_000)),
-        max_queue: size(reader.number("LIVE_QUEUE", 8192, 16..=1_000_000)),
-        max_missed: reader.number("LIVE_MAX_MISSED", 20_000, 0..=100_000_000),
+/// Live queries.
+#[derive(Clone, Copy, Debug)]
+pub struct Live {
+    /// Connections open at once, sockets and streams together. `LIVE_MAX_CONNECTIONS`, default
+    /// 15,000.
+    pub max_connections: usize,
+    /// Those from one address; `None` without limit. `LIVE_MAX_CONNECTIONS_PER_ADDRESS`, default 0
+    /// for none: behind a proxy all come from its address.
+    pub max_connections_per_address: Option<usize>,
+    /// `LIVE_MAX_SUBSCRIPTIONS` per connection, default 100; `LIVE_MAX_RECORDS` of a result,
+    /// default 5,000; `LIVE_QUEUE`, frames that may wait for a connection, default 8,192;
+    /// `LIVE_MAX_MISSED`, events that may lie between a position and the present for what was missed
+    /// to be told, default 20,000.
+    pub queries: LiveSettings,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Live {
+    let mut number = |name, default, range| size(reader.number(name, default, range));
+    let per_address = number("LIVE_MAX_CONNECTIONS_PER_ADDRESS", 0, 0..=1_000_000);
+    Live {
+        max_connections: number("LIVE_MAX_CONNECTIONS", 15_000, 1..=1_000_000),
+        max_connections_per_address: (per_address > 0).then_some(per_address),
+        queries: LiveSettings {
+            max_subscriptions: number("LIVE_MAX_SUBSCRIPTIONS", 100, 1..=100_000),
+            max_records: number("LIVE_MAX_RECORDS", 5000, 1..=10_000_000),
+            max_queue: number("LIVE_QUEUE", 8192, 16..=1_000_000),
+            max_missed: reader.number("LIVE_MAX_MISSED", 20_000, 0..=100_000_000),
+        },
     }
 }

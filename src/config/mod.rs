@@ -26,7 +26,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use skytrail_actors::accounts::policy::PasswordPolicy;
-use skytrail_actors::live::LiveSettings;
 use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::id::TypeName;
 
@@ -34,6 +33,7 @@ pub use assets::{AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
 pub use http::{Http, Limits};
 pub use keys::{KeyOrigin, Keys};
+pub use live::Live;
 pub use logging::{Log, Logger};
 pub use plugins::PluginTransport;
 pub use pubsub::PubSub;
@@ -74,7 +74,7 @@ pub struct Config {
     /// The push services.
     pub push: Push,
     /// Live queries.
-    pub live: LiveSettings,
+    pub live: Live,
     /// Scheduled tasks.
     pub timers: Timers,
     /// Pub/sub.

@@ -7,16 +7,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use serde_json::{Value as Json, json};
-use skytrail_actors::accounts::admission::bad_token;
-use skytrail_actors::live::{Connected, Ending, Subscribe};
+use skytrail_actors::live::{Connected, Ended, Ending, ListenerId, Subscribe};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::time::Timestamp;
 
 use super::incoming::Incoming;
-use crate::http::live::{Admitted, Shown, expiry, read_from, read_query};
+use super::outgoing::Outgoing;
+use super::seats::Seat;
+use crate::http::live::{Admitted, End, Shown, read_from, read_query};
 use crate::services::Services;
 
 /// The largest message.
@@ -38,23 +39,27 @@ pub fn open(
     request: &HttpRequest,
     body: web::Payload,
     services: Arc<Services>,
-    (shown, admitted): (Shown, Admitted),
+    (shown, admitted, seat): (Shown, Admitted, Seat),
 ) -> actix_web::Result<HttpResponse> {
     let (response, session, stream) = actix_ws::handle(request, body)?;
     let stream = stream.max_frame_size(MAX_MESSAGE_BYTES);
     let stream = stream.aggregate_continuations();
     let incoming = Incoming::new(stream.max_continuation_size(MAX_MESSAGE_BYTES));
-    let connected = services
+    let Connected { id, inbox, ended } = services
         .live
         .connect(admitted.audience, admitted.credential);
     let socket = Socket {
         services,
         shown,
         session,
-        connected,
+        id,
+        ended,
     };
-    actix_web::rt::spawn(socket.serve(incoming, admitted.expires_at));
-    Ok(response)
+    actix_web::rt::spawn(async move {
+        socket.serve(incoming, admitted.end).await;
+        drop(seat);
+    });
+    Ok(response.map_body(|_, said| BoxBody::new(Outgoing::new(inbox, said))))
 }
 
 /// A socket that is served.
@@ -62,7 +67,8 @@ struct Socket {
     services: Arc<Services>,
     shown: Shown,
     session: Session,
-    connected: Connected,
+    id: ListenerId,
+    ended: Ended,
 }
 
 /// Why a socket is served no more.
@@ -76,18 +82,18 @@ enum Leaving {
 }
 
 impl Socket {
-    async fn serve(mut self, mut incoming: Incoming, expires_at: Option<Timestamp>) {
+    async fn serve(mut self, mut incoming: Incoming, end: Option<End>) {
         let services = Arc::clone(&self.services);
         let leaving = {
-            let expired = expiry(&services, expires_at);
+            let ended = End::wait(end, &*services.clock);
             let served = self.exchange(&mut incoming);
             tokio::select! {
                 leaving = served => leaving,
-                () = expired => Leaving::Ended(Ending::Refused(bad_token())),
+                refusal = ended => Leaving::Ended(Ending::Refused(refusal)),
                 () = services.stopping.cancelled() => Leaving::Ended(Ending::Stopping),
             }
         };
-        self.services.live.disconnect(self.connected.id);
+        self.services.live.disconnect(self.id);
         let farewell = async {
             let reason = match leaving {
                 Leaving::Gone => None,
@@ -132,14 +138,7 @@ impl Socket {
                         return leaving;
                     }
                 }
-                parcel = self.connected.inbox.next() => match parcel {
-                    Ok(frames) => for frame in frames {
-                        if let Some(leaving) = self.say(frame.text.to_string()).await {
-                            return leaving;
-                        }
-                    },
-                    Err(ending) => return Leaving::Ended(ending),
-                },
+                ending = self.ended.wait() => return Leaving::Ended(ending),
                 _ = pings.tick() => {
                     silent_pings += 1;
                     if silent_pings > MAX_SILENT_PINGS { return Leaving::Gone; }
@@ -164,7 +163,7 @@ impl Socket {
         tokio::select! {
             biased;
             sent = send(self.session.clone()) => sent.err().map(|_| Leaving::Gone),
-            ending = self.connected.inbox.ended() => Some(Leaving::Ended(ending)),
+            ending = self.ended.wait() => Some(Leaving::Ended(ending)),
         }
     }
 
@@ -201,7 +200,7 @@ impl Socket {
                 let asked = self.shown.pass(services, &body).await?;
                 let wanted = read_query(services, &body, asked.scope)?;
                 services.live.subscribe(
-                    self.connected.id,
+                    self.id,
                     Subscribe {
                         name: name.into(),
                         query: wanted,
@@ -210,7 +209,7 @@ impl Socket {
                 )
             }
             Some("live:unsubscribe") => {
-                if services.live.unsubscribe(self.connected.id, name) {
+                if services.live.unsubscribe(self.id, name) {
                     return Ok(());
                 }
                 let text = format!("there is no live query {name:?}");

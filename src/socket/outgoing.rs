@@ -1,7 +1,7 @@
 //! What goes out on a socket: what it hears, and what its own session says.
 //!
-//! What a hub delivers goes from the queue to the connection as it is, past the
-//! session: the bytes are shared by all who hear a message.
+//! What a hub delivers, or a live query tells, goes from the queue to the
+//! connection as it is, past the session: the bytes are shared by all who hear it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,19 +9,41 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Bytes;
 use skytrail_actors::hub::Frames;
+use skytrail_actors::live::Inbox;
+
+use super::text_frame;
 
 /// After so many frames the session has its turn, so that a busy channel holds up no ping.
 const MAX_RUN: u32 = 64;
 
+/// A queue of whole WebSocket frames.
+pub(super) trait Heard {
+    /// Returns the next frame, when there is one; `None` after the last.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
+}
+
+impl Heard for Frames {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        Self::poll_next(self, cx)
+    }
+}
+
+impl Heard for Inbox {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let frame = Self::poll_next(self, cx);
+        frame.map(|frame| Some(frame?.packed(text_frame::of_text)))
+    }
+}
+
 /// The body of a socket's answer.
-pub(super) struct Outgoing {
-    frames: Frames,
+pub(super) struct Outgoing<H> {
+    frames: H,
     session: BoxBody,
     run: u32,
 }
 
-impl Outgoing {
-    pub(super) fn new(frames: Frames, session: BoxBody) -> Self {
+impl<H: Heard> Outgoing<H> {
+    pub(super) fn new(frames: H, session: BoxBody) -> Self {
         let run = 0;
         Self {
             frames,
@@ -31,7 +53,7 @@ impl Outgoing {
     }
 }
 
-impl MessageBody for Outgoing {
+impl<H: Heard + Unpin> MessageBody for Outgoing<H> {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {

@@ -1,4 +1,4 @@
-//! A published message as the bytes of a WebSocket frame, made once for all who hear it.
+//! A text as the bytes of a WebSocket frame, made once for all who hear it.
 //!
 //! Frames from a server are not masked, so they are the same for everybody.
 
@@ -10,8 +10,16 @@ const TEXT: u8 = 0x81;
 /// The longest head of a frame: its kind, and the payload's length in 9 bytes.
 const MAX_HEAD: usize = 10;
 
-/// Makes the frame of `{"channel", "data"}`.
-pub fn encode(channel: &str, data: &RawValue) -> Bytes {
+/// Makes the frame of a text.
+pub fn of_text(text: &str) -> Bytes {
+    let mut bytes = Vec::with_capacity(MAX_HEAD + text.len());
+    bytes.resize(MAX_HEAD, 0);
+    bytes.extend_from_slice(text.as_bytes());
+    finish(bytes)
+}
+
+/// Makes the frame of a published message, `{"channel", "data"}`.
+pub fn of_message(channel: &str, data: &RawValue) -> Bytes {
     let data = data.get();
     let mut bytes = Vec::with_capacity(MAX_HEAD + channel.len() + data.len() + 32);
     bytes.resize(MAX_HEAD, 0);
@@ -74,7 +82,8 @@ mod tests {
             let data = json!({"text": "x".repeat(len), "ключ": [1, null]});
             let raw = serde_json::value::to_raw_value(&data).unwrap();
             let expected = json!({"channel": channel, "data": data});
-            prop_assert_eq!(read(&encode(&channel, &raw)), expected);
+            prop_assert_eq!(&read(&of_message(&channel, &raw)), &expected);
+            prop_assert_eq!(read(&of_text(&expected.to_string())), expected);
         }
     }
 }

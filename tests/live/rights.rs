@@ -1,5 +1,8 @@
 //! Who is told what, and what becomes of it when that changes.
 
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
 use serde_json::{Value as Json, json};
 
 use super::listener::Listener;
@@ -189,7 +192,7 @@ fn who_may_not_act_any_more_hears_no_more() {
         .bob
         .with_token(session["access_token"].as_str().unwrap());
     let listener = ask(&bob);
-    std::thread::park_timeout(std::time::Duration::from_millis(1100));
+    std::thread::park_timeout(Duration::from_millis(1100));
     let reset = json!({"auth_id": bob.user, "password": "another-secret"});
     world.master.call("auth:reset_password", reset).result();
     assert_eq!(refusal(listener), 104);
@@ -208,6 +211,33 @@ fn a_token_is_good_for_listening_until_it_expires() {
     assert_eq!((refused.0, &refused.1["error"]["code"]), (401, &json!(104)));
     let nobody = world.bob.without_token();
     Listener::open(&world.server, &nobody).subscribe("q", json!({"record_type": "note"}));
+}
+
+#[test]
+fn who_listens_is_let_go_when_his_password_expires() {
+    let world = World::new(&[("USER_AUDIT_PW_EXPIRY_DAYS", "30")]);
+    let hash = bcrypt::hash("soon too old", 4).unwrap();
+    let almost_30_days = Duration::from_secs(30 * 24 * 3600 - 4);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the server has the machine's clock, too"
+    )]
+    let set_at = DateTime::<Utc>::from(SystemTime::now() - almost_30_days);
+    let user = json!({"id": "cat-1", "auth_data": {"username": "cat"}, "password_hash": hash,
+                      "token_valid_since": set_at.to_rfc3339()});
+    let imported = world.master.call("auth:import", json!({"users": [user]}));
+    imported.result();
+    let credentials = json!({"auth_data": {"username": "cat"}, "password": "soon too old"});
+    let mut cat = Client::anonymous(&world.server);
+    let session = cat.call("auth:login", credentials).result();
+    cat.token = session["access_token"].as_str().map(str::to_owned);
+    let mut listener = Listener::open(&world.server, &cat);
+    listener.subscribe("q", json!({"record_type": "note"}));
+    let last = listener.next(super::PATIENCE).unwrap();
+    assert_eq!(last["error"]["info"]["reason"], "PasswordExpired", "{last}");
+    listener.until_closed();
+    let refused = Listener::try_open(&world.server, &cat).err().unwrap();
+    assert_eq!((refused.0, &refused.1["error"]["code"]), (401, &json!(126)));
 }
 
 #[test]

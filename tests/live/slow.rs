@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::listener::Listener;
+use super::stream::Stream;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
@@ -52,4 +53,34 @@ fn many_changes_at_once_are_no_slowness() {
     let body = json!({"atomic": true, "records": records});
     ada.call("record:save", body).result();
     listener.until("q", |it| it.records.len() == 1000);
+}
+
+#[test]
+fn there_are_so_many_connections() {
+    for (setting, status) in [
+        ("LIVE_MAX_CONNECTIONS", 503),
+        ("LIVE_MAX_CONNECTIONS_PER_ADDRESS", 429),
+    ] {
+        let server = TestServer::with(&[(setting, "2")]);
+        let ada = Client::signed_up(&server, "ada");
+        let query = json!({"record_type": "note"});
+        let mut socket = Listener::open(&server, &ada);
+        let stream = Stream::post(&server, &ada, &query);
+        assert_eq!(stream.status, 200);
+        let (refused, body) = Listener::try_open(&server, &ada).err().unwrap();
+        assert_eq!(refused, status, "{body}");
+        assert!(body["error"]["info"]["retry_after_ms"].is_u64(), "{body}");
+        assert_eq!(Stream::post(&server, &ada, &query).status, status);
+        // Who is there is told, and the place of one who goes is free again.
+        socket.subscribe("q", query.clone());
+        drop(stream);
+        let again = || Listener::try_open(&server, &ada).ok();
+        eventually("the place is free", again);
+        // A query that is refused takes no place.
+        let bad = json!({"record_type": "note", "limit": 3});
+        assert_eq!(Stream::post(&server, &ada, &bad).status, 400);
+        eventually("the place is free again", || {
+            (Stream::post(&server, &ada, &query).status == 200).then_some(())
+        });
+    }
 }

@@ -4,6 +4,7 @@ pub mod client;
 pub mod load;
 pub mod machine;
 pub mod postgres;
+pub mod power;
 pub mod program;
 pub mod proxy;
 pub mod raw;

@@ -178,6 +178,10 @@ impl AccountService for Accounts {
             .refuse_expired(user, self.env.clock.now())
     }
 
+    fn password_expiry(&self, user: &UserState) -> Option<Timestamp> {
+        self.settings.policy.expiry(user)
+    }
+
     async fn require_user_record(&self, context: &RequestContext) -> Result<(), ApiError> {
         self.require_record(context).await
     }

@@ -150,17 +150,20 @@ impl PasswordPolicy {
         remembered
     }
 
+    /// Returns when a user's password must be changed, if it ever must.
+    pub fn expiry(&self, user: &UserState) -> Option<Timestamp> {
+        let set_at = user.password_hash.as_ref().and(user.token_valid_since)?;
+        let lifetime = i64::from(self.expiry_days) * MICROS_PER_DAY;
+        (lifetime > 0).then(|| Timestamp::from_micros(set_at.micros() + lifetime))
+    }
+
     /// Refuses a user whose password must be changed.
     ///
     /// # Errors
     /// 126 (401).
     pub fn refuse_expired(&self, user: &UserState, now: Timestamp) -> Result<(), ApiError> {
-        let set_at = user.password_hash.as_ref().and(user.token_valid_since);
-        let lifetime = i64::from(self.expiry_days) * MICROS_PER_DAY;
-        match set_at {
-            Some(set_at) if lifetime > 0 && now.micros() > set_at.micros() + lifetime => {
-                Err(violation("PasswordExpired", "password expired").with_status(401))
-            }
+        match self.expiry(user) {
+            Some(expiry) if now > expiry => Err(password_expired()),
             _ => Ok(()),
         }
     }
@@ -196,6 +199,11 @@ fn text_of(value: &Value) -> Option<&str> {
         Value::String(text) => Some(text),
         _ => None,
     }
+}
+
+/// The error of a user whose password must be changed.
+pub fn password_expired() -> ApiError {
+    violation("PasswordExpired", "password expired").with_status(401)
 }
 
 fn violation(reason: &str, message: &str) -> ApiError {

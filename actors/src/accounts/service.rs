@@ -96,6 +96,9 @@ pub trait AccountService: Send + Sync + 'static {
     /// 126 (401) when it must be changed.
     fn refuse_expired_password(&self, user: &UserState) -> Result<(), ApiError>;
 
+    /// Returns when a user's password must be changed, if it ever must.
+    fn password_expiry(&self, user: &UserState) -> Option<Timestamp>;
+
     /// Makes the caller's user record if it is missing; where users must be verified, he must be.
     ///
     /// # Errors

@@ -1,21 +1,42 @@
 //! What listeners are told, ready to be sent.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use serde_json::json;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
 
 /// What a listener is told: a JSON text, written once for all who are told the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Frame {
     /// The event's name, which is in the text, too.
     pub event: &'static str,
     /// Whoever has had this frame has had everything up to this position. What belongs together has
     /// a position only at its end.
     pub position: Option<u64>,
-    /// The text.
-    pub text: Arc<str>,
+    content: Arc<Content>,
+}
+
+#[derive(Debug)]
+struct Content {
+    text: String,
+    /// The text as it goes over a connection.
+    packed: OnceLock<Bytes>,
+}
+
+impl Frame {
+    /// Returns the text.
+    pub fn text(&self) -> &str {
+        &self.content.text
+    }
+
+    /// Returns the text as `pack` makes it ready for a connection. All connections have the same
+    /// `pack`, so it is called once.
+    pub fn packed(&self, pack: fn(&str) -> Bytes) -> Bytes {
+        let content = &self.content;
+        content.packed.get_or_init(|| pack(&content.text)).clone()
+    }
 }
 
 /// How a subscription's frames are marked: with the name that the listener gave it, or not at all.
@@ -94,7 +115,10 @@ impl Label {
         Frame {
             event,
             position,
-            text: text.into(),
+            content: Arc::new(Content {
+                text,
+                packed: OnceLock::new(),
+            }),
         }
     }
 }
@@ -106,7 +130,7 @@ mod tests {
     #[test]
     fn frames_are_json_with_the_listeners_own_name() {
         let label = Label::named("a\"b");
-        let text = |frame: Frame| serde_json::from_str::<serde_json::Value>(&frame.text).unwrap();
+        let text = |frame: Frame| serde_json::from_str::<serde_json::Value>(frame.text()).unwrap();
         let id = RecordId::new("note", "x/y");
         assert_eq!(
             text(label.leave(Some(7), &id)),

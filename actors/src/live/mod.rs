@@ -34,6 +34,6 @@ pub use desk::LiveState;
 pub use follow::Follower;
 pub use frame::Frame;
 pub use lens::{Audience, Credential};
-pub use outlet::{Ending, Inbox, ListenerId};
+pub use outlet::{Ended, Ending, Inbox, ListenerId};
 pub use query::LiveQuery;
 pub use service::{Connected, LiveQueries, LiveSettings, Subscribe};

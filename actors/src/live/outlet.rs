@@ -1,7 +1,8 @@
 //! A listener's queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use skytrail_schema::code::ApiError;
 use tokio::sync::mpsc::error::TrySendError;
@@ -27,8 +28,8 @@ pub enum Ending {
 #[derive(Debug)]
 pub(super) struct Outlet {
     parcels: mpsc::Sender<Vec<Frame>>,
-    waiting: Arc<AtomicUsize>,
-    ended: oneshot::Sender<Ending>,
+    shared: Arc<Shared>,
+    ended: Option<oneshot::Sender<Ending>>,
     max_waiting: usize,
 }
 
@@ -36,27 +37,39 @@ pub(super) struct Outlet {
 #[derive(Debug)]
 pub struct Inbox {
     parcels: mpsc::Receiver<Vec<Frame>>,
-    waiting: Arc<AtomicUsize>,
-    ended: oneshot::Receiver<Ending>,
+    /// What is left of the parcel that came last.
+    opened: std::vec::IntoIter<Frame>,
+    shared: Arc<Shared>,
+}
+
+/// Where a listener learns why he is told nothing more.
+#[derive(Debug)]
+pub struct Ended(oneshot::Receiver<Ending>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    num_waiting: AtomicUsize,
+    /// What still waits is told no more.
+    is_over: AtomicBool,
 }
 
 /// Makes both ends, for so many frames.
-pub(super) fn outlet(max_waiting: usize) -> (Outlet, Inbox) {
+pub(super) fn outlet(max_waiting: usize) -> (Outlet, Inbox, Ended) {
     let (sender, parcels) = mpsc::channel(max_waiting.max(1));
     let (end, ended) = oneshot::channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
+    let shared = Arc::<Shared>::default();
     let outlet = Outlet {
         parcels: sender,
-        waiting: Arc::clone(&waiting),
-        ended: end,
+        shared: Arc::clone(&shared),
+        ended: Some(end),
         max_waiting,
     };
     let inbox = Inbox {
         parcels,
-        waiting,
-        ended,
+        opened: Vec::new().into_iter(),
+        shared,
     };
-    (outlet, inbox)
+    (outlet, inbox, Ended(ended))
 }
 
 impl Outlet {
@@ -66,7 +79,7 @@ impl Outlet {
     /// They do not fit. Nothing is said when nobody takes them any more: he is about to be let go.
     pub(super) fn put(&self, frames: Vec<Frame>) -> Result<(), Ending> {
         let number = frames.len();
-        let before = self.waiting.fetch_add(number, Ordering::Relaxed);
+        let before = self.shared.num_waiting.fetch_add(number, Ordering::Relaxed);
         if before > 0 && before + number > self.max_waiting {
             return Err(Ending::TooSlow);
         }
@@ -77,31 +90,48 @@ impl Outlet {
     }
 
     /// Ends it; the reason overtakes what is in the queue.
-    pub(super) fn end(self, ending: Ending) {
-        let _ = self.ended.send(ending);
+    pub(super) fn end(mut self, ending: Ending) {
+        self.shared.is_over.store(true, Ordering::Release);
+        if let Some(ended) = self.ended.take() {
+            let _ = ended.send(ending);
+        }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
     }
 }
 
 impl Inbox {
-    /// Waits for the next frames. May be given up and called again.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub async fn next(&mut self) -> Result<Vec<Frame>, Ending> {
-        tokio::select! {
-            biased;
-            ending = &mut self.ended => Err(ending.unwrap_or(Ending::Stopping)),
-            frames = self.parcels.recv() => {
-                let frames = frames.ok_or(Ending::Stopping)?;
-                self.waiting.fetch_sub(frames.len(), Ordering::Relaxed);
-                Ok(frames)
+    /// Returns the next frame, when there is one; `None` when there are no more.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        loop {
+            if self.shared.is_over.load(Ordering::Acquire) {
+                return Poll::Ready(None);
+            }
+            if let Some(frame) = self.opened.next() {
+                self.shared.num_waiting.fetch_sub(1, Ordering::Relaxed);
+                return Poll::Ready(Some(frame));
+            }
+            match ready!(self.parcels.poll_recv(cx)) {
+                Some(parcel) => self.opened = parcel.into_iter(),
+                None => return Poll::Ready(None),
             }
         }
     }
 
-    /// Waits for the end alone.
-    pub async fn ended(&mut self) -> Ending {
-        (&mut self.ended).await.unwrap_or(Ending::Stopping)
+    /// Waits for the next frame; `None` when there are no more. May be given up and called again.
+    pub async fn next(&mut self) -> Option<Frame> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+impl Ended {
+    /// Waits for the end.
+    pub async fn wait(&mut self) -> Ending {
+        (&mut self.0).await.unwrap_or(Ending::Stopping)
     }
 }
 
@@ -113,15 +143,25 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_not_taken_unless_nothing_waits() {
         let frames = |number| vec![Label::default().end(); number];
-        let (outlet, mut inbox) = outlet(3);
+        let (outlet, mut inbox, _ended) = outlet(3);
         assert!(outlet.put(frames(5)).is_ok());
         assert!(matches!(outlet.put(frames(1)), Err(Ending::TooSlow)));
-        let (outlet, mut quick) = super::outlet(3);
+        for _ in 0..5 {
+            assert!(inbox.next().await.is_some());
+        }
+        drop(outlet);
+        assert!(inbox.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_overtakes_what_waits() {
+        let frames = |number| vec![Label::default().end(); number];
+        let (outlet, mut inbox, mut ended) = outlet(3);
         assert!(outlet.put(frames(2)).is_ok() && outlet.put(frames(1)).is_ok());
-        assert_eq!(quick.next().await.map(|it| it.len()).ok(), Some(2));
-        assert!(outlet.put(frames(2)).is_ok());
+        assert!(inbox.next().await.is_some());
+        assert!(outlet.put(frames(1)).is_ok());
         outlet.end(Ending::TooSlow);
-        assert!(matches!(quick.next().await, Err(Ending::TooSlow)));
-        assert_eq!(inbox.next().await.map(|it| it.len()).ok(), Some(5));
+        assert!(matches!(ended.wait().await, Ending::TooSlow));
+        assert!(inbox.next().await.is_none());
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::desk::{Desk, Interest, Job, LiveState};
 use super::lens::{Audience, Credential};
 use super::load::load;
-use super::outlet::{Inbox, ListenerId, outlet};
+use super::outlet::{Ended, Inbox, ListenerId, outlet};
 use super::query::LiveQuery;
 use super::replay::replay;
 use super::view::{Change, Work};
@@ -46,6 +46,8 @@ pub struct Connected {
     pub id: ListenerId,
     /// The frames.
     pub inbox: Inbox,
+    /// Why there are no more.
+    pub ended: Ended,
 }
 
 /// A query that a listener wants to follow.
@@ -83,9 +85,9 @@ impl LiveQueries {
 
     /// Adds a listener.
     pub fn connect(&self, audience: Audience, credential: Credential) -> Connected {
-        let (outlet, inbox) = outlet(self.0.settings.max_queue);
+        let (outlet, inbox, ended) = outlet(self.0.settings.max_queue);
         let id = self.0.desk.lock().connect(audience, credential, outlet);
-        Connected { id, inbox }
+        Connected { id, inbox, ended }
     }
 
     /// Lets a listener go.

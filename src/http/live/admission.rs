@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
+use skytrail_actors::accounts::admission::bad_token;
+use skytrail_actors::accounts::policy::password_expired;
+use skytrail_actors::clock::Clock;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::live::{Audience, Credential, LiveQuery};
 use skytrail_schema::code::ApiError;
@@ -64,8 +67,28 @@ pub struct Admitted {
     pub audience: Audience,
     /// With which token.
     pub credential: Credential,
-    /// When it expires, if it does.
-    pub expires_at: Option<Timestamp>,
+    /// Until when.
+    pub end: Option<End>,
+}
+
+/// When somebody may listen no more, and why.
+pub struct End {
+    at: Timestamp,
+    refusal: ApiError,
+}
+
+impl End {
+    /// Waits for it. Without one, for ever.
+    pub async fn wait(end: Option<Self>, clock: &dyn Clock) -> ApiError {
+        let Some(Self { at, refusal }) = end else {
+            return pending().await;
+        };
+        let left = at.micros() - clock.now().micros();
+        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        // A timer has bounds; nobody stays connected for a year.
+        tokio::time::sleep(left.min(Duration::from_secs(86_400 * 365))).await;
+        refusal
+    }
 }
 
 /// Lets somebody in who has shown a key or a token.
@@ -80,30 +103,30 @@ pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiEr
         is_master: caller.is_master(),
         user: caller.user.clone(),
     };
+    let accounts = &services.accounts;
     let claims = match &asked.token {
-        Some(token) => services.accounts.read_token(token).await?,
+        Some(token) => accounts.read_token(token).await?,
         None => None,
+    };
+    let user = match &caller.user {
+        Some(user) if asked.token.is_some() => accounts.load_user(user).await?,
+        _ => None,
     };
     let credential = Credential {
         token: asked.token.as_deref().map(Arc::from),
         issued_at: claims.as_ref().and_then(|claims| claims.issued_at),
     };
+    let token_ends = claims.and_then(|claims| claims.expires_at);
+    let token_ends = token_ends.map(|at| (at, bad_token()));
+    let password_ends = user.and_then(|user| accounts.password_expiry(&user));
+    let password_ends = password_ends.map(|at| (at, password_expired()));
+    let ends = token_ends.into_iter().chain(password_ends);
+    let first = ends.min_by_key(|(at, _)| *at);
     Ok(Admitted {
         audience,
         credential,
-        expires_at: claims.and_then(|claims| claims.expires_at),
+        end: first.map(|(at, refusal)| End { at, refusal }),
     })
-}
-
-/// Waits until a token has expired; for ever when it does not.
-pub async fn expiry(services: &Services, expires_at: Option<Timestamp>) {
-    let Some(expires_at) = expires_at else {
-        return pending().await;
-    };
-    let left = expires_at.micros() - services.clock.now().micros();
-    let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
-    // A timer has bounds; nobody stays connected for a year.
-    tokio::time::sleep(left.min(Duration::from_secs(86_400 * 365))).await;
 }
 
 /// Reads a query within the limits.

@@ -7,18 +7,17 @@ use std::sync::Arc;
 use actix_web::http::header::UPGRADE;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::accounts::admission::bad_token;
-use skytrail_actors::live::{Connected, Ending, Inbox, Subscribe};
+use skytrail_actors::live::{Connected, Ended, Ending, Inbox, Subscribe};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::time::Timestamp;
 
 use super::server::query_value;
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
 use crate::services::Services;
 use crate::socket::live;
+use crate::socket::seats::Seat;
 
-pub use admission::{Admitted, Shown, admit, expiry, read_from, read_query};
+pub use admission::{Admitted, End, Shown, admit, read_from, read_query};
 
 /// So many events wait for a client behind those that wait for its connection.
 const QUEUE: usize = 64;
@@ -64,10 +63,22 @@ async fn upgrade(
     payload: web::Payload,
 ) -> actix_web::Result<HttpResponse> {
     let shown = shown(&request, &Map::new());
-    match admit(&services, &shown).await {
-        Ok(admitted) => live::open(&request, payload, services.into_inner(), (shown, admitted)),
+    let admitted = admit(&services, &shown).await;
+    let seated = admitted.and_then(|admitted| Ok((admitted, take_seat(&services, &request)?)));
+    match seated {
+        Ok((admitted, seat)) => live::open(
+            &request,
+            payload,
+            services.into_inner(),
+            (shown, admitted, seat),
+        ),
         Err(refused) => Ok(error::failure(&refused)),
     }
+}
+
+fn take_seat(services: &Services, request: &HttpRequest) -> Result<Seat, ApiError> {
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    services.live_seats.take(peer)
 }
 
 async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
@@ -129,7 +140,8 @@ async fn begin(
         })?),
         None => read_from(body)?,
     };
-    let Connected { id, inbox } = services
+    let seat = take_seat(services, request)?;
+    let Connected { id, inbox, ended } = services
         .live
         .connect(admitted.audience, admitted.credential);
     let wanted = Subscribe {
@@ -137,12 +149,16 @@ async fn begin(
         query,
         from,
     };
-    services.live.subscribe(id, wanted)?;
+    if let Err(refused) = services.live.subscribe(id, wanted) {
+        services.live.disconnect(id);
+        return Err(refused);
+    }
     let (feed, response) = sse::open(QUEUE, services.stopping.clone());
     let services = Arc::clone(services);
     actix_web::rt::spawn(async move {
-        tell(&services, &feed, (inbox, admitted.expires_at)).await;
+        tell(&services, &feed, (inbox, ended), admitted.end).await;
         services.live.disconnect(id);
+        drop(seat);
     });
     Ok(response)
 }
@@ -151,12 +167,15 @@ async fn begin(
 async fn tell(
     services: &Services,
     feed: &Feed,
-    (mut inbox, expires_at): (Inbox, Option<Timestamp>),
+    (mut inbox, mut ended): (Inbox, Ended),
+    end: Option<End>,
 ) {
     let ending = tokio::select! {
-        ending = pass_on(feed, &mut inbox) => ending,
-        () = expiry(services, expires_at) => Some(Ending::Refused(bad_token())),
+        biased;
+        ending = ended.wait() => Some(ending),
+        refusal = End::wait(end, &*services.clock) => Some(Ending::Refused(refusal)),
         () = feed.gone() => None,
+        ending = pass_on(feed, &mut inbox) => ending,
     };
     let error = match ending {
         Some(Ending::Refused(error)) => error.to_wire(),
@@ -169,25 +188,16 @@ async fn tell(
 
 /// Passes on frames; returns why they end, unless the client is gone.
 async fn pass_on(feed: &Feed, inbox: &mut Inbox) -> Option<Ending> {
-    loop {
-        let frames = match inbox.next().await {
-            Ok(frames) => frames,
-            Err(ending) => return Some(ending),
-        };
-        for frame in frames {
-            let id = frame.position.map(|position| position.to_string());
-            let is_last = frame.event == "error";
-            let frame = Frame::new(id.as_deref(), frame.event, &frame.text);
-            let sent = tokio::select! {
-                biased;
-                sent = feed.send(frame) => sent,
-                ending = inbox.ended() => return Some(ending),
-            };
-            match sent {
-                Ok(()) if !is_last => {}
-                Ok(()) | Err(SendError::Gone) => return None,
-                Err(SendError::TooSlow) => return Some(Ending::TooSlow),
-            }
+    while let Some(frame) = inbox.next().await {
+        let id = frame.position.map(|position| position.to_string());
+        let is_last = frame.event == "error";
+        let frame = Frame::new(id.as_deref(), frame.event, frame.text());
+        match feed.send(frame).await {
+            Ok(()) if !is_last => {}
+            Ok(()) | Err(SendError::Gone) => return None,
+            Err(SendError::TooSlow) => return Some(Ending::TooSlow),
         }
     }
+    // Whoever ended it says why.
+    std::future::pending().await
 }

@@ -35,6 +35,9 @@ impl Surroundings {
             ("PLUGIN_NAME", plugin.to_owned()),
             // What it prints is to be seen at once.
             ("PYTHONUNBUFFERED", "1".to_owned()),
+            // Compiled files are told from outdated ones by size and second: one that changed
+            // within a second would run as it was.
+            ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
         ])
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::support::machine::number as setting;
+use crate::support::machine::{number as setting, skipped};
+use crate::support::power::Disk;
 
 const WRITERS: i64 = 3;
 const RECORDS: i64 = 4;
@@ -82,14 +83,37 @@ fn react(heard: &Mutex<Heard>, worker: &mut Worker, message: &Json) {
 
 #[test]
 fn killed_again_and_again_the_server_delivers_every_save() {
-    let mut server = server(&[]);
+    let num_cycles = setting("SKYTRAIL_CRASH_CYCLES", 8);
+    delivers_every_save(server(&[]), num_cycles, |_| {});
+}
+
+#[test]
+fn the_server_delivers_every_save_whatever_a_power_cut_takes() {
+    let mut disk = match Disk::new() {
+        Ok(disk) => disk,
+        Err(why) => return skipped("deliveries after a power loss", &why),
+    };
+    let server = server(&[("DATA_DIR", &disk.data())]);
+    let num_cycles = setting("SKYTRAIL_POWER_CYCLES", 5);
+    delivers_every_save(server, num_cycles, |server| {
+        disk.lose_power();
+        server.set("DATA_DIR", &disk.data());
+    });
+}
+
+/// Kills a server under load again and again, with something that happens to what it leaves behind.
+fn delivers_every_save(
+    mut server: TestServer,
+    num_cycles: u64,
+    mut meanwhile: impl FnMut(&mut TestServer),
+) {
     let heard = Arc::new(Mutex::new(Heard::default()));
     let counter = AtomicI64::new(0);
     let mut acknowledged: BTreeMap<i64, String> = BTreeMap::new();
     let hello = json!({"window": 8});
     let mut worker = Some(Worker::ready(&server, &knowing(&hello), &told(&json!({}))));
     let client = Client::signed_up(&server, "writer");
-    for cycle in 0..setting("SKYTRAIL_CRASH_CYCLES", 8) {
+    for cycle in 0..num_cycles {
         let serving = worker.take().map(|worker| {
             let heard = Arc::clone(&heard);
             worker.serve(move |worker, message| react(&heard, worker, message))
@@ -108,6 +132,7 @@ fn killed_again_and_again_the_server_delivers_every_save() {
             acknowledged.extend(writing.join().unwrap());
         });
         drop(serving);
+        meanwhile(&mut server);
         server.restart();
         worker = Some(arrive(&server, &hello, &told(&json!({}))));
         // Every other time the plugin dies, too, as soon as it is back.
@@ -154,6 +179,8 @@ fn killed_again_and_again_the_server_delivers_every_save() {
         heard.num_again
     );
     assert_eq!(consumer(&server)["dead_letters"], 0);
+    // Before the disk it is on.
+    server.kill();
 }
 
 #[test]
