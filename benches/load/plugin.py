@@ -18,3 +18,8 @@ async def count(record, original):
 @plugin.handler("bench:page", method=["GET"])
 async def page(request):
     return "a page of a plugin"
+
+
+@plugin.after_save("told")
+async def hear(record, original):
+    pass

@@ -1,7 +1,7 @@
 //! A plugin for the rows that ask one: in Rust, doing as little as it can, over each transport.
 //!
-//! It has a lambda, a handler, and a before-save hook that adds a field. The driver starts itself as
-//! this plugin, so that its time is its own process's.
+//! It has a lambda, a handler, a before-save hook that adds a field, and an after-save hook. The driver
+//! starts itself as this plugin, so that its time is its own process's.
 
 use std::io::{Read as _, Write as _};
 
@@ -18,6 +18,8 @@ pub(crate) const NAME: &str = "BENCH";
 pub(crate) const LAMBDA: &str = "bench:lambda";
 /// The type whose saves it hooks.
 pub(crate) const HOOKED: &str = "hooked";
+/// The type of whose saves it is told.
+pub(crate) const TOLD: &str = "told";
 /// What the handler answers.
 pub(crate) const PAGE: &str = "a page of a plugin";
 /// The argument with which a program is the plugin over `exec`.
@@ -27,7 +29,10 @@ fn registration() -> Value {
     json!({
         "op": [{"name": LAMBDA}],
         "handler": [{"name": "bench:page", "methods": ["GET"]}],
-        "hook": [{"name": "count", "type": HOOKED, "trigger": "beforeSave"}],
+        "hook": [
+            {"name": "count", "type": HOOKED, "trigger": "beforeSave"},
+            {"name": "hear", "type": TOLD, "trigger": "afterSave", "async": true},
+        ],
     })
 }
 
@@ -42,6 +47,7 @@ pub(crate) fn result(request: &mut Value) -> Value {
             "header": {"Content-Type": ["text/plain"]},
             "body": "YSBwYWdlIG9mIGEgcGx1Z2lu",
         }),
+        Some("hook") if request["name"] == "hear" => Value::Null,
         Some("hook") => {
             let mut record = request["param"]["record"].take();
             record["words"] = json!(5);

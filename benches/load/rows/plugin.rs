@@ -1,15 +1,18 @@
 //! What do plugins cost: lambdas and handlers beside an answer from memory, hooked saves beside
-//! plain ones?
+//! plain ones, and deliveries beside saves that nobody is told of?
 
 use std::cell::Cell;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::compare::{Sums, compare, our_part};
 use crate::drive::Job;
 use crate::http::{Client, Response};
-use crate::plugin::{EXEC_ARG, HOOKED, LAMBDA, NAME, PAGE};
+use crate::plugin::{EXEC_ARG, HOOKED, LAMBDA, NAME, PAGE, TOLD};
 use crate::process::Server;
 use crate::report::{Aim, Report};
 use crate::request::{BareGet, Create, Session};
@@ -83,6 +86,9 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
             run_answers(rig, report, &plugged.loaded, (way, *connections)).await;
             run_hooks(rig, report, &plugged.loaded, (way, *connections)).await;
         }
+        if way != Way::Exec {
+            run_deliveries(rig, report, &plugged.loaded, way).await;
+        }
     }
 }
 
@@ -145,6 +151,56 @@ async fn run_hooks(
         let max = (way == Way::WebSocket).then_some(MAX_ADDED_US);
         let name = format!("a hook ({}) adds, median", way.name());
         report.figure(&name, added, max, "µs");
+    }
+}
+
+/// Saves that an after-hook is told of, until it has had all of them, and plain ones in turns.
+async fn run_deliveries(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, way: Way) {
+    let job = |kind| Create {
+        kind,
+        session: &loaded.session,
+        next: &loaded.next,
+        batch: 1,
+        is_bare: false,
+    };
+    let (told, plain) = (job(TOLD), job("message"));
+    let mut clients = loaded.connect(16).await;
+    let mut sums = Sums::default();
+    for round in 0..=rig.options.rounds() {
+        let begun = Instant::now();
+        let mut told = our_part(rig, loaded, &mut clients, &told).await;
+        await_deliveries(&mut clients[0]).await;
+        told.outcome.elapsed = begun.elapsed();
+        told.settled = begun.elapsed().as_secs_f64();
+        let plain = our_part(rig, loaded, &mut clients, &plain).await;
+        if round > 0 {
+            sums.add(told, plain.outcome, plain.cpu);
+        }
+    }
+    let name = format!(
+        "saved and told to an after-hook ({}) / plain, 16",
+        way.name()
+    );
+    report.rate(&name, DURABLE, Aim::default(), &sums.finish(1));
+}
+
+/// Waits until the plugin has had all that it is to be told of.
+async fn await_deliveries(client: &mut Client) {
+    let body = format!("{{\"action\":\"delivery:list\",\"api_key\":\"{MASTER_KEY}\"}}");
+    let request = format!(
+        "POST /delivery/list HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    loop {
+        let response = client.send(request.as_bytes()).await.expect("an answer");
+        let listed: Value = serde_json::from_slice(response.body).expect("JSON");
+        let consumer = &listed["result"][0];
+        assert_eq!(consumer["dead_letters"], 0, "{listed}");
+        if consumer["lag"] == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -233,7 +289,7 @@ async fn await_ready(client: &mut Client) {
         if client.send(request).await.expect("an answer").status == 200 {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the plugin is not ready");
 }
