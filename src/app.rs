@@ -45,6 +45,7 @@ use crate::auth::custom_token::CustomTokens;
 use crate::auth::password::Argon2Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token;
+use crate::backup::BackupSchedule;
 use crate::config::{Config, KeyOrigin, Keys, PubSub, Secret};
 use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
@@ -197,6 +198,8 @@ impl Application {
         let sequences = sequences
             .map(|(name, field, last)| ((name, field), last))
             .collect();
+        let backups = BackupSchedule::new(config, Arc::clone(&deliveries), Arc::clone(&clock));
+        let backups = Arc::new(backups);
         let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
         let reserve = Arc::new(reserve.map_err(io("the disk's reserve cannot be made"))?);
         let ending = CancellationToken::new();
@@ -356,6 +359,7 @@ impl Application {
             running: running.clone(),
             throttle: Arc::clone(&throttle),
             audit: Arc::clone(&audit),
+            backups: Arc::clone(&backups),
         };
         let custom_tokens = config.custom_token_secret.as_ref();
         let stopping = CancellationToken::new();
@@ -409,6 +413,7 @@ impl Application {
         let server = server.map_err(io(&format!("cannot listen on {address}")))?;
         let http = server.handle();
         actix_web::rt::spawn(server);
+        spawn::spawn_named("backups", backups.run(ending.clone()));
         // Plugins may ask the server as soon as they are asked.
         crate::plugin::reach(config, &broker, &api, (&front.handle(), &ending))?;
         Ok(Self {

@@ -31,6 +31,8 @@ Examples:
   skytrail task list                             what runs when, and how it ended
   skytrail delivery list                         how far plugins are with what happened
   skytrail rebuild --verify                      is the record store what the log says?
+  skytrail backup /mnt/backups                   saves what is new, while the server runs
+  skytrail restore /mnt/backups --to data        puts the newest backup into an empty folder
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
 
@@ -78,6 +80,10 @@ enum Command {
     Dev(ops::dev::DevCommand),
     /// Makes the record store anew from the log, or compares the two.
     Rebuild(ops::rebuild::RebuildCommand),
+    /// Saves the log, keys and files in a folder or a bucket; also while the server runs.
+    Backup(ops::backup::BackupCommand),
+    /// Puts a backup into an empty folder, whole or up to a position or a time.
+    Restore(ops::backup::RestoreCommand),
 }
 
 /// Runs the command that the arguments mean.
@@ -108,6 +114,8 @@ pub fn run() -> ExitCode {
         Command::Plugin(command) => ops::plugin::run(&config, command),
         Command::Dev(command) => ops::dev::run(&config, &command),
         Command::Rebuild(command) => ops::rebuild::run(&config, command),
+        Command::Backup(command) => ops::backup::run(&config, &command),
+        Command::Restore(command) => ops::backup::restore(&config, &command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditState, AuditTrail};
 use crate::auth::throttle::{Throttle, ThrottleState};
+use crate::backup::{BackupSchedule, BackupState};
 use crate::http::counters::{DoorCounters, DoorState};
 use crate::http::health::Health;
 use crate::projection::SqlStore;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub throttle: Arc<Throttle>,
     /// The audit trail.
     pub audit: Arc<AuditTrail>,
+    /// The backups that the server makes.
+    pub backups: Arc<BackupSchedule>,
 }
 
 /// The states of all parts; an actor that does not answer has none.
@@ -114,6 +117,8 @@ pub struct States {
     pub throttle: ThrottleState,
     /// The audit trail.
     pub audit: AuditState,
+    /// The backups that the server makes.
+    pub backups: BackupState,
 }
 
 /// Live queries, and how far they are.
@@ -193,6 +198,7 @@ impl Health for Parts {
             door: self.door.state(self.running.len()),
             throttle: self.throttle.state(),
             audit: self.audit.state(),
+            backups: self.backups.state(),
         }
     }
 }

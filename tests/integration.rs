@@ -13,6 +13,7 @@ mod access;
 mod accounts;
 mod audit;
 mod auth;
+mod backup;
 mod both_sdks;
 mod chat;
 mod crash;

@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 
-const UPLOADS: &str = ".uploads";
+/// Where uploads are until they are finished; no name of a file leads there.
+pub(crate) const UPLOADS: &str = ".uploads";
 /// How much is read or written at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 

@@ -16,6 +16,8 @@ use skytrail_actors::clock::Clock;
 
 pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
 pub use folder::Folder;
+pub(crate) use folder::UPLOADS;
+pub(crate) use s3::bucket;
 pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};
 

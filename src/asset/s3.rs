@@ -44,30 +44,8 @@ impl S3 {
     /// The settings make no sense, or the service says that there is no such bucket. A service
     /// that does not answer, or does not tell, is only warned of.
     pub async fn open(settings: &S3Settings) -> Result<Self, FileError> {
-        // Done once; whoever comes later finds it done.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = ClientOptions::new()
-            .with_timeout_disabled()
-            .with_read_timeout(SILENCE)
-            .with_connect_timeout(SILENCE);
-        let retry = RetryConfig {
-            max_retries: 3,
-            retry_timeout: SILENCE,
-            ..RetryConfig::default()
-        };
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&settings.bucket)
-            .with_region(&settings.region)
-            .with_access_key_id(&settings.access_key)
-            .with_secret_access_key(settings.secret_key.reveal())
-            .with_client_options(client)
-            .with_retry(retry);
-        if let Some(endpoint) = &settings.endpoint {
-            let is_plain = endpoint.starts_with("http://");
-            builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
-        }
         let store = Self {
-            bucket: Arc::new(builder.build().map_err(failed)?),
+            bucket: Arc::new(bucket(settings).map_err(failed)?),
         };
         store.look().await?;
         Ok(store)
@@ -90,6 +68,33 @@ impl S3 {
         tracing::warn!(error = text, "the bucket of files could not be looked at");
         Ok(())
     }
+}
+
+/// Makes a client of a bucket; nothing is asked yet.
+pub(crate) fn bucket(settings: &S3Settings) -> object_store::Result<AmazonS3> {
+    // Done once; whoever comes later finds it done.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_read_timeout(SILENCE)
+        .with_connect_timeout(SILENCE);
+    let retry = RetryConfig {
+        max_retries: 3,
+        retry_timeout: SILENCE,
+        ..RetryConfig::default()
+    };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&settings.bucket)
+        .with_region(&settings.region)
+        .with_access_key_id(&settings.access_key)
+        .with_secret_access_key(settings.secret_key.reveal())
+        .with_client_options(client)
+        .with_retry(retry);
+    if let Some(endpoint) = &settings.endpoint {
+        let is_plain = endpoint.starts_with("http://");
+        builder = builder.with_endpoint(endpoint).with_allow_http(is_plain);
+    }
+    builder.build()
 }
 
 fn path(name: &str) -> Result<Path, FileError> {

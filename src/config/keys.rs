@@ -12,7 +12,7 @@ use super::{Config, Secret};
 use crate::push::web::VapidKey;
 
 /// Where keys are kept in the data folder.
-const FILE: &str = "keys.json";
+pub const KEY_FILE: &str = "keys.json";
 
 /// Where a key came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Keys {
         if let Some(key) = &config.app.master_key {
             return Ok(Some(key.clone()));
         }
-        let kept = read(&config.data_dir.join(FILE))?;
+        let kept = read(&config.data_dir.join(KEY_FILE))?;
         Ok(kept.map(|kept| Secret::new(kept.master_key)))
     }
 
@@ -133,7 +133,7 @@ impl Keys {
     /// # Errors
     /// The file cannot be read or written.
     pub fn load_or_make(config: &Config) -> io::Result<Self> {
-        let path = config.data_dir.join(FILE);
+        let path = config.data_dir.join(KEY_FILE);
         let kept = read(&path)?;
         let origin = if kept.is_some() {
             KeyOrigin::Kept

@@ -6,6 +6,7 @@
 
 mod assets;
 mod audit;
+mod backups;
 mod for_plugins;
 mod http;
 mod keys;
@@ -31,8 +32,9 @@ use skytrail_schema::id::TypeName;
 
 pub use assets::{AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
+pub use backups::{BackupPlace, Backups};
 pub use http::{Http, Limits};
-pub use keys::{KeyOrigin, Keys};
+pub use keys::{KEY_FILE, KeyOrigin, Keys};
 pub use live::Live;
 pub use logging::{Log, Logger};
 pub use plugins::PluginTransport;
@@ -62,6 +64,8 @@ pub struct Config {
     pub audit: Audit,
     /// Files.
     pub assets: Assets,
+    /// Backups.
+    pub backups: Backups,
     /// Plugins, in their order.
     pub plugins: Vec<Plugin>,
     /// What holds for all plugins.
@@ -207,6 +211,7 @@ impl Config {
         let plugin = read_plugin_limits(&mut reader);
         let config = Self {
             assets: assets::read(&mut reader, &data_dir, http.listen),
+            backups: backups::read(&mut reader),
             http,
             app: read_app(&mut reader),
             tokens: tokens::read(&mut reader, &data_dir),

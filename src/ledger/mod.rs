@@ -5,6 +5,7 @@
 //! FULL`). Each row has a checksum. A file that is damaged is set aside and begun anew; consumers
 //! whose positions are lost by that are paused until somebody says where they go on.
 
+mod copy;
 mod rows;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Mutex;
 
 use crate::projection::sqlite::is_damage;
+
+pub use copy::{CopyError, copy_file, cut};
 
 /// For so long after a damage consumers that are not known may be some whose positions were lost.
 const LOSS_MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -183,6 +183,25 @@ pub(super) async fn forget(
     transaction.commit().await
 }
 
+/// Forgets letters of events that the log has not got, and puts positions beyond its end back to it.
+pub(super) async fn cut(connection: &mut SqliteConnection, head: u64) -> Result<(), sqlx::Error> {
+    let forgotten = sqlx::query("DELETE FROM dead_letter WHERE position > ?");
+    forgotten
+        .bind(signed(head))
+        .execute(&mut *connection)
+        .await?;
+    let beyond = sqlx::query("SELECT consumer FROM place WHERE position > ?");
+    let beyond = beyond
+        .bind(signed(head))
+        .fetch_all(&mut *connection)
+        .await?;
+    for row in beyond {
+        let consumer: String = row.get(0);
+        save_position(connection, &consumer, head).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn list_letters(
     connection: &mut SqliteConnection,
     consumer: &str,

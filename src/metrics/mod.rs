@@ -20,6 +20,7 @@ use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
 use skytrail_actors::push::PushState;
 use skytrail_actors::task::TaskReport;
 
+use crate::backup::BackupState;
 use crate::http::counters::ActionFigures;
 use crate::parts::States;
 
@@ -43,8 +44,36 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
         &[("public", states.hub), ("internal", states.internal_hub)],
     );
     write_live(&mut text, states);
+    write_backups(&mut text, &states.backups);
     write_process(&mut text);
     text.into_text()
+}
+
+fn write_backups(text: &mut Exposition, backups: &BackupState) {
+    text.counter(
+        "skytrail_backups_total",
+        "Backups that the server was to make by itself, by what became of them.",
+    )
+    .labelled(&[("outcome", "made")], backups.num_made)
+    .labelled(&[("outcome", "failed")], backups.num_failed);
+    let last = backups
+        .last_time
+        .map_or(0, |time| time.micros() / 1_000_000);
+    text.gauge(
+        "skytrail_backup_last_timestamp_seconds",
+        "When the newest backup was made; 0 for never.",
+    )
+    .value(u64::try_from(last).unwrap_or_default());
+    text.counter(
+        "skytrail_backup_copied_bytes_total",
+        "Bytes that backups have copied.",
+    )
+    .value(backups.copied_bytes);
+    text.gauge(
+        "skytrail_backup_damage",
+        "Places of the log that were damaged when the newest backup was made.",
+    )
+    .value(backups.damage.len() as u64);
 }
 
 fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures]) {

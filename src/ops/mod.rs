@@ -1,5 +1,6 @@
 //! What the command line does besides serving.
 
+pub mod backup;
 pub mod delivery;
 pub mod dev;
 pub mod history;
@@ -16,4 +17,10 @@ pub mod task;
 #[expect(clippy::print_stdout, reason = "what the command is for")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+/// Prints what somebody should know, beside the result.
+#[expect(clippy::print_stderr, reason = "what the command is for")]
+fn complain(line: &str) {
+    eprintln!("skytrail: {line}");
 }

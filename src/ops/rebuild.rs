@@ -12,7 +12,7 @@ use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
 
-use super::say;
+use super::{complain, say};
 use crate::config::Config;
 use crate::projection::carry_over_indexes;
 use crate::projection::rebuild::{rebuild, switch};
@@ -157,9 +157,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-#[expect(clippy::print_stderr, reason = "what the command is for")]
-fn complain(text: &str) {
-    eprintln!("{text}");
 }

@@ -1,99 +1,35 @@
 //! Files in a bucket, at a service that speaks S3's protocol.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value as Json, json};
 
 use super::raw::Raw;
 use super::{announce, ask, form, request, upload};
-use crate::support::client::{Answer, Client, send};
+use crate::support::client::Client;
 use crate::support::eventually;
+use crate::support::s3::{Service, fetch};
 use crate::support::server::TestServer;
 
 const BUCKET: &str = "files-of-the-tests";
 
-/// The service on a port of its own, ended with the test.
-struct Service {
-    child: Child,
-    endpoint: String,
-}
-
-impl Service {
-    fn start() -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv-s3/bin/moto_server");
-        assert!(
-            program.exists(),
-            "no {program:?}: run tests/run.sh --setup once"
-        );
-        let mut child = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let says_where = |line: String| {
-            Some(
-                line.split_once("Running on ")?
-                    .1
-                    .split_whitespace()
-                    .next()?
-                    .to_owned(),
-            )
-        };
-        let endpoint = lines.by_ref().map_while(Result::ok).find_map(says_where);
-        // What it says further must be taken, or it stops.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let service = Self {
-            child,
-            endpoint: endpoint.unwrap(),
-        };
-        let bucket = format!("{}/{BUCKET}", service.endpoint);
-        assert_eq!(fetch("PUT", &bucket, &[]).status, 200);
-        service
-    }
-
-    fn server(&self, settings: &[(&str, &str)]) -> TestServer {
-        let own = [
-            ("ASSET_STORE", "s3"),
-            ("ASSET_STORE_BUCKET", BUCKET),
-            ("ASSET_STORE_ACCESS_KEY", "key-of-the-tests"),
-            ("ASSET_STORE_SECRET_KEY", "hidden-key-of-the-tests"),
-            ("ASSET_STORE_S3_ENDPOINT", self.endpoint.as_str()),
-        ];
-        let all: Vec<_> = own.iter().chain(settings).copied().collect();
-        TestServer::with(&all)
-    }
-
-    /// What the service answers about a bucket.
-    fn look(&self, query: &str) -> String {
-        let answer = fetch("GET", &format!("{}/{BUCKET}?{query}", self.endpoint), &[]);
-        String::from_utf8(answer.bytes).unwrap()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn fetch(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
-    let headers: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    send(method, url, &headers, None).unwrap()
+/// A server whose files are in the service's bucket.
+fn serve(service: &Service, settings: &[(&str, &str)]) -> TestServer {
+    let own = [
+        ("ASSET_STORE", "s3"),
+        ("ASSET_STORE_BUCKET", BUCKET),
+        ("ASSET_STORE_ACCESS_KEY", "key-of-the-tests"),
+        ("ASSET_STORE_SECRET_KEY", "hidden-key-of-the-tests"),
+        ("ASSET_STORE_S3_ENDPOINT", service.endpoint.as_str()),
+    ];
+    let all: Vec<_> = own.iter().chain(settings).copied().collect();
+    TestServer::with(&all)
 }
 
 #[test]
 fn private_files_are_fetched_from_the_bucket_itself() {
-    let service = Service::start();
-    let server = service.server(&[]);
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[]);
     let ada = Client::signed_up(&server, "ada");
     let (asset, action) = announce(&ada, "my photos/Grüße 1.png", "image/png", 7);
     let (content_type, body) = form("text/html", b"picture");
@@ -127,8 +63,8 @@ fn private_files_are_fetched_from_the_bucket_itself() {
 
 #[test]
 fn public_files_are_passed_on_and_have_plain_addresses() {
-    let service = Service::start();
-    let server = service.server(&[("ASSET_STORE_PUBLIC", "YES")]);
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[("ASSET_STORE_PUBLIC", "YES")]);
     let asset = upload(&server, "a.txt", "text/plain", "hello world");
     let name = asset["$name"].as_str().unwrap();
     let own = format!("{}/{BUCKET}/{name}", service.endpoint);
@@ -149,7 +85,7 @@ fn public_files_are_passed_on_and_have_plain_addresses() {
     );
 
     let prefix = ("ASSET_STORE_S3_URL_PREFIX", "https://cdn.example.com/x/");
-    let server = service.server(&[("ASSET_STORE_PUBLIC", "YES"), prefix]);
+    let server = serve(&service, &[("ASSET_STORE_PUBLIC", "YES"), prefix]);
     let asset = upload(&server, "a.txt", "text/plain", "x");
     let name = asset["$name"].as_str().unwrap();
     assert_eq!(asset["$url"], format!("https://cdn.example.com/x/{name}"));
@@ -158,8 +94,8 @@ fn public_files_are_passed_on_and_have_plain_addresses() {
 #[test]
 fn a_large_file_goes_in_parts_and_a_broken_upload_leaves_none() {
     const CHUNKS: usize = 13;
-    let service = Service::start();
-    let server = service.server(&[("ASSET_STORE_PUBLIC", "YES")]);
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[("ASSET_STORE_PUBLIC", "YES")]);
     let chunk = vec![b'x'; 1 << 20];
     let put = |chunks: usize| {
         let mut raw = Raw::connect(&server);
@@ -193,7 +129,7 @@ fn a_large_file_goes_in_parts_and_a_broken_upload_leaves_none() {
 
 #[test]
 fn a_bucket_that_is_not_there_is_named_at_the_start() {
-    let service = Service::start();
+    let service = Service::start(BUCKET);
     let folder = tempfile::tempdir().unwrap();
     let ended = Command::new(env!("CARGO_BIN_EXE_skytrail"))
         .arg("serve")

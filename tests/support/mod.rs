@@ -8,6 +8,7 @@ pub mod power;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod s3;
 pub mod server;
 pub mod socket;
 pub mod sse;

@@ -76,6 +76,9 @@ pub enum LogOpenError {
         /// The device's error.
         source: std::io::Error,
     },
+    /// A restore into the folder was begun and not finished.
+    #[error("a restore into {} was not finished: empty the folder and restore again", .0.display())]
+    HalfRestored(PathBuf),
     /// The journal is damaged or not readable.
     #[error(transparent)]
     Journal(#[from] journal::OpenError),
@@ -105,6 +108,9 @@ pub struct LogState {
     /// The sled store.
     pub sled: Option<FollowerState>,
 }
+
+/// A file in a data folder into which a backup is being restored.
+pub const RESTORE_MARK: &str = "restore.unfinished";
 
 /// A log that is open but not written yet: what recovery found can be looked at, and the state
 /// that observers need can be built, before the first append.
@@ -145,6 +151,9 @@ impl OpenedLog {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LogOpenError::InUse(folder.to_owned())),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        if folder.join(RESTORE_MARK).exists() {
+            return Err(LogOpenError::HalfRestored(folder.to_owned()));
         }
         let disk = RealDisk::new(&folder.join("journal")).map_err(failed)?;
         let mut opened = Self::on_disk(Arc::new(disk), options)?;

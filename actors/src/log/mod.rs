@@ -35,7 +35,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, NewCommit};
 
 pub use committer::{Now, OnFatal, SequenceNumbers};
-pub use embedded::{EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog};
+pub use embedded::{EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use recent::Recent;

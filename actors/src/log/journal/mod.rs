@@ -5,6 +5,7 @@
 //! of the open segment is cut at the start when the last write was torn.
 //! `segment` and `frame` have the layout, `recovery` tells torn from damaged.
 
+pub mod archive;
 mod frame;
 mod recovery;
 mod segment;

@@ -219,7 +219,7 @@ fn walk(
 
 /// Whether some frame behind a broken one at `offset` belongs to a later group, which was only
 /// written after the broken one's group had been made durable.
-fn has_later_group(rest: &[u8], offset: usize, last_position: u64) -> bool {
+pub(super) fn has_later_group(rest: &[u8], offset: usize, last_position: u64) -> bool {
     (1..rest.len()).any(|ahead| {
         let Some(bytes) = rest.get(ahead..) else {
             return false;

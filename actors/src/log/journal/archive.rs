@@ -1,0 +1,572 @@
+//! Segments one by one, as a backup takes them and a restore puts them back.
+//!
+//! Opening a journal refuses one that is damaged; this looks at each segment for itself, so that
+//! whatever is whole can be saved, and says of the rest what is missing. It reads beside a process
+//! that may be writing: only whole frames count, and they are made durable before they are told of.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::codec;
+use skytrail_schema::event::EventBody;
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::frame::Frame;
+use super::{READ_BYTES, frame, recovery, segment};
+use crate::log::disk::{Disk, DiskFile};
+
+/// A place in the journal that is not as it was written, and what is lost by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// The file.
+    pub segment: String,
+    /// Where in it.
+    pub offset: u64,
+    /// The first position that is lost, or not to be trusted.
+    pub first_position: u64,
+    /// The last one; unknown when nothing whole follows.
+    pub last_position: Option<u64>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (segment, offset, reason) = (&self.segment, self.offset, &self.reason);
+        write!(f, "{segment} at offset {offset}: {reason}; ")?;
+        match self.last_position {
+            Some(last) if last < self.first_position => write!(f, "no event is lost by it"),
+            Some(last) => write!(f, "events {} to {last}", self.first_position),
+            None => write!(f, "events from {} on", self.first_position),
+        }
+    }
+}
+
+/// Why a segment cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The device.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Not even its ends are readable.
+    #[error("{0}")]
+    Damaged(Damage),
+}
+
+/// Where a restored log is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// With the last event.
+    End,
+    /// With the last commit that ends at this position or before.
+    Position(u64),
+    /// With the last commit of this time or before.
+    Time(Timestamp),
+}
+
+/// The end of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The last position.
+    pub position: u64,
+    /// The commit's chain hash.
+    pub chain: ChainHash,
+    /// When it was committed; `None` for the end of a segment in which there is none.
+    pub time: Option<Timestamp>,
+    /// Where in the segment it ends.
+    pub end: u64,
+}
+
+/// A segment whose ends are readable. What is between them, [`SegmentFile::check`] knows.
+#[derive(Clone)]
+pub struct SegmentFile {
+    /// The file's name in the journal.
+    pub name: String,
+    /// Which store it is of.
+    pub store_id: Uuid,
+    /// The first position.
+    pub first_position: u64,
+    /// The chain hash before that.
+    pub previous_chain: ChainHash,
+    /// The last position; before the first in a segment without events.
+    pub last_position: u64,
+    /// The chain hash of the last commit.
+    pub chain: ChainHash,
+    /// Where the frames end.
+    pub end: u64,
+    /// What the seal says of the bytes before it; `None` for an open segment.
+    pub digest: Option<[u8; 32]>,
+    file: Arc<dyn DiskFile>,
+    /// Where an open segment is damaged.
+    bad_offset: Option<u64>,
+}
+
+/// What a check of a segment found.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// The digest of its bytes, up to the end of its frames.
+    pub digest: [u8; 32],
+    /// Events whose contents are erased.
+    pub num_erased: u64,
+    /// What is wrong; nothing when it is whole.
+    pub damage: Vec<Damage>,
+}
+
+/// A journal as it is, segment by segment.
+#[derive(Default)]
+pub struct Survey {
+    /// The segments in order.
+    pub segments: Vec<SegmentFile>,
+    /// Segments that cannot be used at all, and positions that no segment has.
+    pub damage: Vec<Damage>,
+}
+
+impl Survey {
+    /// Looks at the ends of every segment in a folder.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn of(disk: &dyn Disk) -> io::Result<Self> {
+        let mut names = disk.list()?;
+        names.retain(|name| segment::position_of(name).is_some());
+        let mut survey = Self::default();
+        for name in names {
+            match SegmentFile::open(disk, &name) {
+                Ok(segment) => survey.add(segment),
+                Err(SegmentError::Damaged(damage)) => survey.damage.push(damage),
+                Err(SegmentError::Io(error)) => return Err(error),
+            }
+        }
+        survey.close_gaps();
+        Ok(survey)
+    }
+
+    /// Adds a segment and notes what is missing before it.
+    fn add(&mut self, segment: SegmentFile) {
+        let (position, chain) = self.end();
+        let is_next = segment.first_position == position + 1 && segment.previous_chain == chain;
+        let is_other = self
+            .segments
+            .last()
+            .is_some_and(|last| last.store_id != segment.store_id);
+        if !is_next || is_other {
+            let reason = if is_other {
+                "it is of another store"
+            } else {
+                "it does not follow the segment before it"
+            };
+            self.damage.push(Damage {
+                segment: segment.name.clone(),
+                offset: 0,
+                first_position: position + 1,
+                last_position: Some(segment.first_position.saturating_sub(1)),
+                reason: reason.to_owned(),
+            });
+        }
+        self.segments.push(segment);
+    }
+
+    /// What a segment without readable ends has lost reaches to where the next one begins, which
+    /// then needs no note of its own.
+    fn close_gaps(&mut self) {
+        let unreadable = |damage: &Damage| damage.last_position.is_none();
+        for number in 0..self.damage.len() {
+            let Some(damage) = self.damage.get(number).filter(|it| unreadable(it)) else {
+                continue;
+            };
+            let first = damage.first_position;
+            let mut following = self.segments.iter().map(|it| it.first_position);
+            let next = following.find(|next| *next > first);
+            if let (Some(damage), Some(next)) = (self.damage.get_mut(number), next) {
+                damage.last_position = Some(next - 1);
+            }
+        }
+        let unreadable: Vec<(u64, Option<u64>)> = self
+            .damage
+            .iter()
+            .filter(|damage| segment::position_of(&damage.segment) == Some(damage.first_position))
+            .map(|damage| (damage.first_position, damage.last_position))
+            .collect();
+        self.damage.retain(|damage| {
+            let range = (damage.first_position, damage.last_position);
+            let is_own = segment::position_of(&damage.segment) == Some(damage.first_position);
+            is_own || !unreadable.contains(&range)
+        });
+    }
+
+    /// Returns the last position and its chain hash.
+    pub fn end(&self) -> (u64, ChainHash) {
+        let last = self.segments.last();
+        last.map_or((0, chain::GENESIS), |last| (last.last_position, last.chain))
+    }
+
+    /// Returns the chain hash of the commit that ends at a position, if there is one.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn chain_at(&self, position: u64) -> io::Result<Option<ChainHash>> {
+        if position == 0 {
+            return Ok(Some(chain::GENESIS));
+        }
+        let holds = |segment: &&SegmentFile| {
+            segment.first_position <= position && position <= segment.last_position
+        };
+        let Some(segment) = self.segments.iter().find(holds) else {
+            return Ok(None);
+        };
+        if segment.last_position == position {
+            return Ok(Some(segment.chain));
+        }
+        let cut = segment.find_cut(Until::Position(position))?;
+        Ok((cut.position == position).then_some(cut.chain))
+    }
+}
+
+impl SegmentFile {
+    /// Opens a segment. Of one that is not sealed, what is whole now is made durable.
+    ///
+    /// # Errors
+    /// The device's; or its ends are not readable.
+    pub fn open(disk: &dyn Disk, name: &str) -> Result<Self, SegmentError> {
+        let file = disk.open(name)?;
+        let header = read_header(&file)?.ok_or_else(|| {
+            SegmentError::Damaged(Damage {
+                segment: name.to_owned(),
+                offset: 0,
+                first_position: segment::position_of(name).unwrap_or_default(),
+                last_position: None,
+                reason: "its header does not hold together".to_owned(),
+            })
+        })?;
+        let mut opened = Self {
+            name: name.to_owned(),
+            store_id: header.store_id,
+            first_position: header.first_position,
+            previous_chain: header.previous_chain,
+            last_position: header.first_position.saturating_sub(1),
+            chain: header.previous_chain,
+            end: segment::HEADER_BYTES as u64,
+            digest: None,
+            file,
+            bad_offset: None,
+        };
+        match segment::read_footer(&opened.file)? {
+            Some(footer) => {
+                opened.last_position = footer.last_position;
+                opened.chain = footer.chain;
+                opened.end = opened.file.size()? - segment::FOOTER_BYTES as u64;
+                opened.digest = Some(footer.digest);
+            }
+            None => opened.find_end()?,
+        }
+        Ok(opened)
+    }
+
+    /// Finds the end of an open segment.
+    fn find_end(&mut self) -> io::Result<()> {
+        let size = self.file.size()?;
+        let (mut position, mut chain, mut end) = (self.last_position, self.chain, self.end);
+        walk(&*self.file, self.end, size, &mut |offset, frame| {
+            if frame.peek.first_position != position + 1 {
+                return false;
+            }
+            position = frame.peek.last_position();
+            chain = frame.peek.chain;
+            end = offset + frame.total_bytes() as u64;
+            true
+        })?;
+        (self.last_position, self.chain, self.end) = (position, chain, end);
+        let rest = read(&*self.file, end, size)?;
+        let used = rest.iter().rposition(|byte| *byte != 0);
+        if used.is_some() && is_damaged(&rest, end, position) {
+            self.bad_offset = Some(end);
+        }
+        self.file.sync_data()
+    }
+
+    /// Returns whether it has no events.
+    pub fn is_empty(&self) -> bool {
+        self.last_position < self.first_position
+    }
+
+    /// Reads all of it: frames, positions, the chain, the seal.
+    ///
+    /// # Errors
+    /// The device's; damage is none.
+    pub fn check(&self) -> io::Result<Checked> {
+        let mut checked = Checked {
+            digest: self.compute_digest()?,
+            ..Checked::default()
+        };
+        let mut pass = Pass {
+            position: self.first_position.saturating_sub(1),
+            chain: Some(self.previous_chain),
+        };
+        let mut offset = segment::HEADER_BYTES as u64;
+        while offset < self.end {
+            let stopped = walk(&*self.file, offset, self.end, &mut |at, frame| {
+                let wrong = pass.take(frame, &mut checked.num_erased);
+                let found =
+                    wrong.map(|(first, last, reason)| self.damage(at, first, Some(last), &reason));
+                checked.damage.extend(found);
+                true
+            })?;
+            if stopped >= self.end {
+                break;
+            }
+            let (next, resumes_at) = self.next_whole(stopped, pass.position)?;
+            let lost = next.or(self.digest.map(|_| self.last_position + 1));
+            let (first, last) = (pass.position + 1, lost.map(|next| next - 1));
+            let reason = "frame does not hold together";
+            checked
+                .damage
+                .push(self.damage(stopped, first, last, reason));
+            pass = Pass {
+                position: next.map_or(pass.position, |next| next - 1),
+                chain: None,
+            };
+            offset = resumes_at;
+        }
+        if let Some(offset) = self.bad_offset {
+            let reason = "frame does not hold together";
+            let first = self.last_position + 1;
+            checked
+                .damage
+                .push(self.damage(offset, first, None, reason));
+        }
+        let is_sealed_wrong = self.digest.is_some_and(|digest| digest != checked.digest);
+        if is_sealed_wrong && checked.damage.is_empty() {
+            let (first, last) = (self.first_position, self.first_position.saturating_sub(1));
+            let damage = self.damage(self.end, first, Some(last), "its seal does not match");
+            checked.damage.push(damage);
+        }
+        Ok(checked)
+    }
+
+    /// Finds the next frame behind a bad one: its position, and where it is.
+    fn next_whole(&self, offset: u64, position: u64) -> io::Result<(Option<u64>, u64)> {
+        let rest = read(&*self.file, offset, self.end)?;
+        let found = (1..rest.len()).find_map(|ahead| {
+            let frame = frame::read(rest.get(ahead..)?)?;
+            let first = frame.peek.first_position;
+            let is_later = first > position && first <= self.last_position.max(position + 1);
+            is_later.then_some((first, ahead as u64))
+        });
+        Ok(match found {
+            Some((first, ahead)) => (Some(first), offset + ahead),
+            None => (None, self.end),
+        })
+    }
+
+    /// Finds the last commit that is wanted; the segment's beginning when none is.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn find_cut(&self, until: Until) -> io::Result<Cut> {
+        let mut cut = Cut {
+            position: self.first_position.saturating_sub(1),
+            chain: self.previous_chain,
+            time: None,
+            end: segment::HEADER_BYTES as u64,
+        };
+        walk(&*self.file, cut.end, self.end, &mut |offset, frame| {
+            let last = frame.peek.last_position();
+            let is_wanted = match until {
+                Until::End => true,
+                Until::Position(position) => last <= position,
+                Until::Time(time) => frame.peek.time <= time,
+            };
+            if is_wanted {
+                cut = Cut {
+                    position: last,
+                    chain: frame.peek.chain,
+                    time: Some(frame.peek.time),
+                    end: offset + frame.total_bytes() as u64,
+                };
+            }
+            is_wanted
+        })?;
+        Ok(cut)
+    }
+
+    /// Returns its beginning, up to a cut.
+    #[must_use]
+    pub fn cut_at(&self, cut: &Cut) -> Self {
+        Self {
+            last_position: cut.position,
+            chain: cut.chain,
+            end: cut.end,
+            digest: None,
+            bad_offset: None,
+            ..self.clone()
+        }
+    }
+
+    /// Makes it the log's open segment, which ends with a commit.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn reopen_at(&self, cut: &Cut) -> io::Result<()> {
+        self.file.set_len(cut.end)?;
+        self.file.sync_data()
+    }
+
+    /// Returns its bytes as those of a sealed segment. `digest` is that of [`SegmentFile::check`].
+    pub fn sealed(&self, digest: [u8; 32]) -> impl Read + Send + use<> {
+        let footer = segment::Footer {
+            last_position: self.last_position,
+            chain: self.chain,
+            digest,
+        };
+        let frames = FileReader {
+            file: Arc::clone(&self.file),
+            offset: 0,
+            end: self.end,
+        };
+        frames.chain(io::Cursor::new(footer.encode()))
+    }
+
+    /// Returns how many bytes [`SegmentFile::sealed`] has.
+    pub fn sealed_bytes(&self) -> u64 {
+        self.end + segment::FOOTER_BYTES as u64
+    }
+
+    fn compute_digest(&self) -> io::Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        while offset < self.end {
+            let part = read(
+                &*self.file,
+                offset,
+                self.end.min(offset + READ_BYTES as u64),
+            )?;
+            hasher.update(&part);
+            offset += part.len() as u64;
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    fn damage(&self, offset: u64, first: u64, last: Option<u64>, reason: &str) -> Damage {
+        Damage {
+            segment: self.name.clone(),
+            offset,
+            first_position: first,
+            last_position: last,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// How far a check is.
+struct Pass {
+    position: u64,
+    /// Behind a gap it is not known, and the next commit's own word has to do.
+    chain: Option<ChainHash>,
+}
+
+impl Pass {
+    /// Holds a frame against what came before; returns which positions are lost, and why.
+    fn take(&mut self, frame: Frame<'_>, num_erased: &mut u64) -> Option<(u64, u64, String)> {
+        let (first, last) = (frame.peek.first_position, frame.peek.last_position());
+        if first <= self.position {
+            return Some((first, last, "it was there before".to_owned()));
+        }
+        let expected = self.position + 1;
+        if first > expected {
+            self.chain = None;
+        }
+        let decoded = match self.chain {
+            Some(chain) => codec::verify_chain(frame.commit, &chain),
+            None => codec::decode_commit(frame.commit),
+        };
+        self.position = last;
+        self.chain = Some(frame.peek.chain);
+        match decoded {
+            Ok(commit) => {
+                let is_erased = |body: &EventBody| matches!(body, EventBody::Erased(_));
+                let erased = commit.events.iter().filter(|event| is_erased(&event.body));
+                *num_erased += erased.count() as u64;
+                (first > expected)
+                    .then(|| (expected, first - 1, "positions are missing".to_owned()))
+            }
+            Err(error) => Some((expected, last, error.to_string())),
+        }
+    }
+}
+
+/// Returns the name of the segment that begins at a position.
+pub fn file_name(first_position: u64) -> String {
+    segment::file_name(first_position)
+}
+
+/// Whether what follows an open segment's last whole frame was durable once.
+fn is_damaged(rest: &[u8], offset: u64, position: u64) -> bool {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    recovery::has_later_group(rest, offset, position)
+}
+
+fn read_header(file: &Arc<dyn DiskFile>) -> io::Result<Option<segment::Header>> {
+    let mut bytes = [0; segment::HEADER_BYTES];
+    if file.size()? < bytes.len() as u64 {
+        return Ok(None);
+    }
+    file.read_at(&mut bytes, 0)?;
+    Ok(segment::Header::decode(&bytes))
+}
+
+fn read(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    file.read_at(&mut bytes, from)?;
+    Ok(bytes)
+}
+
+/// Visits frame after frame, until `visit` wants no more or there is none that holds together.
+/// Returns where the frame after the last one that was visited begins.
+fn walk(
+    file: &dyn DiskFile,
+    from: u64,
+    end: u64,
+    visit: &mut dyn FnMut(u64, Frame<'_>) -> bool,
+) -> io::Result<u64> {
+    let mut offset = from;
+    loop {
+        let mut chunk = read(file, offset, end.min(offset + READ_BYTES as u64))?;
+        let wanted = frame::claimed_bytes(&chunk).unwrap_or(0) as u64;
+        if wanted > chunk.len() as u64 {
+            chunk = read(file, offset, end.min(offset.saturating_add(wanted)))?;
+        }
+        let mut used = 0;
+        while let Some(frame) = chunk.get(used..).and_then(frame::read) {
+            let at = offset + used as u64;
+            used += frame.total_bytes();
+            if !visit(at, frame) {
+                return Ok(offset + used as u64);
+            }
+        }
+        if used == 0 {
+            return Ok(offset);
+        }
+        offset += used as u64;
+    }
+}
+
+struct FileReader {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    end: u64,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let part = buffer.get_mut(..length).unwrap_or_default();
+        self.file.read_at(part, self.offset)?;
+        self.offset += length as u64;
+        Ok(length)
+    }
+}

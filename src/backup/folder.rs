@@ -1,0 +1,109 @@
+//! Backups in a folder. Keys are among them: everything is readable by the owner alone.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::repository::{Object, Objects};
+
+/// What is being written has this ending; what a crash leaves of it goes with the next sweep.
+pub(super) const PART: &str = ".part";
+
+/// See the module.
+pub(super) struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+}
+
+impl Objects for Folder {
+    fn list(&self, prefix: &str) -> io::Result<Vec<Object>> {
+        let entries = match std::fs::read_dir(self.root.join(prefix)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let about = entry.metadata()?;
+            if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
+                found.push(Object {
+                    name: format!("{prefix}{name}"),
+                    size: about.len(),
+                    modified: modified(&about)?,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(File::open(self.root.join(name))?))
+    }
+
+    fn put(&self, name: &str, content: &mut dyn Read) -> io::Result<()> {
+        let path = self.root.join(name);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        make_folders(folder)?;
+        let part = path.with_file_name(format!("{}{PART}", Uuid::new_v4()));
+        let written = write(&part, content).and_then(|()| std::fs::rename(&part, &path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&part);
+        }
+        written?;
+        File::open(folder)?.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.root.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes a folder and those above it that are missing, durably.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().unwrap_or(Path::new("."));
+    make_folders(above)?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let above = if above.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        above
+    };
+    File::open(above)?.sync_all()
+}
+
+/// Writes a file that nobody else may read, durably.
+pub(super) fn write(path: &Path, content: &mut dyn Read) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    io::copy(content, &mut file)?;
+    file.sync_all()
+}
+
+/// Returns when a file was changed last.
+pub(super) fn modified(about: &std::fs::Metadata) -> io::Result<Timestamp> {
+    let since = about.modified()?.duration_since(UNIX_EPOCH);
+    let micros = since.map_or(0, |since| since.as_micros());
+    Ok(Timestamp::from_micros(
+        i64::try_from(micros).unwrap_or(i64::MAX),
+    ))
+}

@@ -1,0 +1,206 @@
+//! What there is to save on this machine.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek as _};
+use std::path::{Path, PathBuf};
+
+use skytrail_actors::log::disk::RealDisk;
+use skytrail_actors::log::journal::archive::Survey;
+
+use super::BackupError;
+use super::folder::modified;
+use crate::asset::UPLOADS;
+use crate::config::{AssetStore, Config, KEY_FILE};
+
+/// Where a backup's parts are.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// The folder of files; `None` when they are in a bucket, which is none of a backup's business.
+    pub assets: Option<PathBuf>,
+    /// A copy of the ledger that nobody writes.
+    pub ledger: Option<PathBuf>,
+}
+
+/// A file to be saved.
+pub(super) struct LocalFile {
+    /// Where it belongs in a restored data folder.
+    pub(super) path: String,
+    pub(super) place: PathBuf,
+    /// Whether it may be taken for unchanged when size and time are those of the last backup.
+    pub(super) is_kept: bool,
+}
+
+/// One backup of a data folder at a time.
+#[derive(Debug)]
+pub struct Turn {
+    _file: File,
+}
+
+impl Local {
+    /// Takes the places from the configuration.
+    pub fn new(config: &Config) -> Self {
+        let assets = match &config.assets.store {
+            AssetStore::Folder { path, .. } => Some(path.clone()),
+            AssetStore::S3(_) => None,
+        };
+        Self {
+            data_dir: config.data_dir.clone(),
+            assets,
+            ledger: None,
+        }
+    }
+
+    /// Begins a backup. What an earlier one that was broken off has left is removed.
+    ///
+    /// # Errors
+    /// Another one is under way.
+    pub fn take_turn(&self) -> Result<Turn, BackupError> {
+        let path = self.data_dir.join("backup.lock");
+        let failed = || BackupError::io(path.display().to_string());
+        let file = File::create(&path).map_err(failed())?;
+        match file.try_lock() {
+            Ok(()) => {
+                let _ = std::fs::remove_file(self.ledger_copy());
+                Ok(Turn { _file: file })
+            }
+            Err(TryLockError::WouldBlock) => Err(BackupError::Refused(format!(
+                "another backup of {} is under way",
+                self.data_dir.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(failed()(error)),
+        }
+    }
+
+    /// Returns where a copy of the ledger is put while it is the turn of a backup.
+    pub fn ledger_copy(&self) -> PathBuf {
+        self.data_dir.join("backup.ops")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.data_dir.join("journal")
+    }
+
+    /// Looks at the log as it is now.
+    pub(super) fn survey(&self) -> Result<Survey, BackupError> {
+        let folder = self.journal();
+        if !folder.is_dir() {
+            let place = self.data_dir.display();
+            return Err(BackupError::Refused(format!("no log in {place}")));
+        }
+        let disk = RealDisk::new(&folder).map_err(BackupError::io("the journal"))?;
+        Survey::of(&disk).map_err(BackupError::io("the journal"))
+    }
+
+    /// Lists what is to be saved besides the log.
+    pub(super) fn files(&self) -> Result<Vec<LocalFile>, BackupError> {
+        let mut files = Vec::new();
+        let keys = self.data_dir.join(KEY_FILE);
+        if keys.exists() {
+            files.push(LocalFile {
+                path: KEY_FILE.to_owned(),
+                place: keys,
+                is_kept: false,
+            });
+        }
+        if let Some(ledger) = &self.ledger {
+            files.push(LocalFile {
+                path: "ops.sqlite".to_owned(),
+                place: ledger.clone(),
+                is_kept: false,
+            });
+        }
+        if let Some(assets) = &self.assets
+            && assets.is_dir()
+        {
+            let failed = BackupError::io(assets.display().to_string());
+            list(assets, "asset", &mut files).map_err(failed)?;
+        }
+        Ok(files)
+    }
+}
+
+/// Lists the files below a folder; uploads that are under way are none.
+fn list(folder: &Path, path: &str, files: &mut Vec<LocalFile>) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let (path, place) = (format!("{path}/{name}"), entry.path());
+        let kind = entry.file_type()?;
+        if kind.is_dir() && name != UPLOADS {
+            list(&place, &path, files)?;
+        } else if kind.is_file() {
+            files.push(LocalFile {
+                path,
+                place,
+                is_kept: true,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A file that is open: what it is called may go meanwhile.
+pub(super) struct OpenFile {
+    file: File,
+    pub(super) size: u64,
+    pub(super) modified: i64,
+}
+
+impl OpenFile {
+    pub(super) fn open(place: &Path) -> io::Result<Self> {
+        let file = File::open(place)?;
+        let about = file.metadata()?;
+        Ok(Self {
+            size: about.len(),
+            modified: modified(&about)?.micros(),
+            file,
+        })
+    }
+
+    pub(super) fn digest(&mut self) -> io::Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        io::copy(&mut self.file, &mut hasher)?;
+        self.file.rewind()?;
+        Ok(hasher.finalize())
+    }
+}
+
+/// Reads, and digests what was read.
+pub(super) struct Digesting<R> {
+    inner: R,
+    hasher: blake3::Hasher,
+    pub(super) size: u64,
+}
+
+impl<R> Digesting<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hasher: blake3::Hasher::new(),
+            size: 0,
+        }
+    }
+
+    pub(super) fn digest(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+}
+
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.hasher.update(buffer.get(..length).unwrap_or_default());
+        self.size += length as u64;
+        Ok(length)
+    }
+}
+
+impl Read for OpenFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}

@@ -1,0 +1,184 @@
+//! What a backup consists of.
+//!
+//! A manifest is written as `{"manifest": …, "blake3": "…"}`: the digest is over the manifest's own
+//! bytes, so that one that is damaged is noticed before anything is believed of it.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use skytrail_actors::log::journal::archive::Damage;
+use skytrail_schema::chain::ChainHash;
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::{BackupError, hex};
+
+/// The format that this program writes.
+pub(super) const FORMAT: u32 = 1;
+
+/// A backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format of the manifest and of the repository.
+    pub format: u32,
+    /// What the backup is called: when it was made.
+    pub name: String,
+    /// When it was made.
+    pub time: Timestamp,
+    /// The version of the program that made it.
+    pub program: String,
+    /// Which store it is of.
+    pub store_id: Uuid,
+    /// The backup before it in its log's history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<String>,
+    /// The last position.
+    pub head: u64,
+    /// The chain hash there.
+    #[serde(with = "hash")]
+    pub chain: ChainHash,
+    /// When the last event was committed.
+    pub head_time: Option<Timestamp>,
+    /// The log.
+    pub segments: Vec<SegmentRef>,
+    /// Segments that were damaged: object names, each with the first position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged_segments: Vec<(u64, String)>,
+    /// What of the log was damaged and is not in the backup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Damage>,
+    /// Everything else.
+    pub files: Vec<SavedFile>,
+}
+
+/// A run of the log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SegmentRef {
+    /// The first position.
+    pub first: u64,
+    /// The last position.
+    pub last: u64,
+    /// The chain hash there.
+    #[serde(with = "hash")]
+    pub chain: ChainHash,
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFile {
+    /// Where it belongs in the data folder.
+    pub path: String,
+    /// How many bytes it has.
+    pub size: u64,
+    /// The digest of its bytes, which is its name in the repository.
+    pub blake3: String,
+    /// When it was changed last, in microseconds: what need not be read again for the next backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    manifest: &'a RawValue,
+    blake3: String,
+}
+
+impl Manifest {
+    pub(super) fn encode(&self) -> Result<Vec<u8>, BackupError> {
+        let failed = |error: serde_json::Error| BackupError::Refused(error.to_string());
+        let text = serde_json::to_string(self).map_err(failed)?;
+        let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
+        let manifest = RawValue::from_string(text).map_err(failed)?;
+        let envelope = Envelope {
+            manifest: &manifest,
+            blake3,
+        };
+        serde_json::to_vec(&envelope).map_err(failed)
+    }
+
+    pub(super) fn decode(object: &str, bytes: &[u8]) -> Result<Self, BackupError> {
+        let damaged = |offset: usize, reason: String| BackupError::Damaged {
+            object: object.to_owned(),
+            offset: offset as u64,
+            reason,
+        };
+        let unreadable = |error: serde_json::Error| damaged(error.column(), error.to_string());
+        let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let text = envelope.manifest.get();
+        if blake3::hash(text.as_bytes()).to_hex().as_str() != envelope.blake3 {
+            return Err(damaged(0, "its checksum does not fit".to_owned()));
+        }
+        let manifest: Self = serde_json::from_str(text).map_err(unreadable)?;
+        if manifest.format > FORMAT {
+            return Err(BackupError::Refused(format!(
+                "{object} has format={}, this program knows up to {FORMAT}",
+                manifest.format
+            )));
+        }
+        Ok(manifest)
+    }
+
+    /// Returns the first position that was damaged when the backup was made.
+    pub fn first_damage(&self) -> Option<&Damage> {
+        self.damage
+            .iter()
+            .min_by_key(|damage| damage.first_position)
+    }
+}
+
+/// Hashes as hexadecimal digits.
+mod hash {
+    use super::{ChainHash, Deserialize, Deserializer, Serializer, hex};
+
+    pub(super) fn serialize<S: Serializer>(hash: &ChainHash, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&hex(hash))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ChainHash, D::Error> {
+        let text = String::deserialize(from)?;
+        let hash = blake3::Hash::from_hex(&text).map_err(serde::de::Error::custom)?;
+        Ok(*hash.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_is_noticed_unless_it_changes_nothing() {
+        let manifest = Manifest {
+            format: FORMAT,
+            name: "20240611T093000Z".to_owned(),
+            time: Timestamp::from_micros(1),
+            program: "0.1.0".to_owned(),
+            store_id: Uuid::nil(),
+            follows: None,
+            head: 9,
+            chain: [3; 32],
+            head_time: None,
+            segments: vec![SegmentRef {
+                first: 1,
+                last: 9,
+                chain: [3; 32],
+            }],
+            damaged_segments: Vec::new(),
+            damage: Vec::new(),
+            files: vec![SavedFile {
+                path: "keys.json".to_owned(),
+                size: 4,
+                blake3: hex(&[1; 32]),
+                modified: None,
+            }],
+        };
+        let bytes = manifest.encode().unwrap();
+        assert_eq!(Manifest::decode("x", &bytes).unwrap(), manifest);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(decoded) = Manifest::decode("x", &flipped) {
+                assert_eq!(decoded, manifest, "bit {bit}");
+            }
+        }
+    }
+}

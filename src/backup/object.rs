@@ -1,0 +1,101 @@
+//! The names of what is in a repository.
+
+use skytrail_actors::log::journal::archive::SegmentFile;
+use skytrail_schema::chain::ChainHash;
+
+use super::hex;
+use super::manifest::SegmentRef;
+
+/// How many digits of a hash are in a name: enough to tell apart what begins at the same position.
+const DIGITS: usize = 16;
+
+pub(super) const ABOUT: &str = "repository.json";
+pub(super) const SEGMENTS: &str = "segments/";
+pub(super) const FILES: &str = "files/";
+pub(super) const DAMAGED: &str = "damaged/";
+pub(super) const BACKUPS: &str = "backups/";
+
+/// What the name of a segment in a repository says of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SegmentName {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// The first digits of the chain hash at its end.
+    pub(super) chain: String,
+    /// The first digits of the digest of its bytes.
+    pub(super) digest: String,
+}
+
+impl SegmentName {
+    pub(super) fn of(segment: &SegmentFile, digest: &[u8; 32]) -> Self {
+        Self {
+            first: segment.first_position,
+            last: segment.last_position,
+            chain: short(&segment.chain),
+            digest: short(digest),
+        }
+    }
+
+    pub(super) fn parse(object: &str) -> Option<Self> {
+        let name = object.strip_prefix(SEGMENTS)?.strip_suffix(".journal")?;
+        let mut parts = name.split('-');
+        let parsed = Self {
+            first: parts.next()?.parse().ok()?,
+            last: parts.next()?.parse().ok()?,
+            chain: parts.next()?.to_owned(),
+            digest: parts.next()?.to_owned(),
+        };
+        parts.next().is_none().then_some(parsed)
+    }
+
+    pub(super) fn object(&self) -> String {
+        let Self {
+            first,
+            last,
+            chain,
+            digest,
+        } = self;
+        format!("{SEGMENTS}{first:020}-{last:020}-{chain}-{digest}.journal")
+    }
+
+    /// Whether the segment ends with a commit of this chain hash.
+    pub(super) fn ends_with(&self, position: u64, chain: &ChainHash) -> bool {
+        self.last == position && self.chain == short(chain)
+    }
+
+    /// Whether it may hold what a manifest names: it does when its chain at the end is the same, and
+    /// has to be looked into when it goes on beyond.
+    pub(super) fn may_hold(&self, wanted: &SegmentRef) -> bool {
+        self.first == wanted.first
+            && (self.last > wanted.last || self.ends_with(wanted.last, &wanted.chain))
+    }
+}
+
+/// Returns the name of a file's content.
+pub(super) fn content(digest: &str) -> String {
+    format!("{FILES}{digest}")
+}
+
+pub(super) fn short(hash: &[u8; 32]) -> String {
+    hex(hash).chars().take(DIGITS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_were_written() {
+        let name = SegmentName {
+            first: 1,
+            last: 4200,
+            chain: short(&[7; 32]),
+            digest: short(&[0xab; 32]),
+        };
+        assert_eq!(SegmentName::parse(&name.object()), Some(name.clone()));
+        assert!(name.ends_with(4200, &[7; 32]) && !name.ends_with(4200, &[8; 32]));
+        for other in ["segments/1-2-3.journal", "segments/1-2-3-4-5.journal", "x"] {
+            assert_eq!(SegmentName::parse(other), None);
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Putting a backup back, and looking whether that could be done.
+//!
+//! 1. The manifest is checked. Then every segment, as it comes: its seal, every frame, every payload's
+//!    hash, the chain on from the segment before.
+//! 2. The log is cut behind the last commit that is wanted.
+//! 3. The files follow, each held against its digest. In the ledger nobody is left who has had more
+//!    than the log has.
+//! 4. A mark says that it is not done, until it is: no server starts on half of it.
+//!
+//! sled and the record store are made from the log by the next start.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use skytrail_actors::log::RESTORE_MARK;
+use skytrail_actors::log::disk::RealDisk;
+use skytrail_actors::log::journal::archive::{
+    Checked, Cut, SegmentError, SegmentFile, Until, file_name,
+};
+use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::time::Timestamp;
+
+use super::folder::write;
+use super::local::Digesting;
+use super::manifest::{Manifest, SavedFile, SegmentRef};
+use super::object::{SegmentName, content};
+use super::repository::{Repository, missing};
+use super::{BackupError, hex};
+use crate::ledger;
+
+/// What is to be put back.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Into which folder; there must be nothing in it.
+    pub to: PathBuf,
+    /// Which backup; the newest when it is not said.
+    pub backup: Option<String>,
+    /// Where the log is to end.
+    pub until: Until,
+}
+
+/// What was put back.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// From which backup.
+    pub manifest: Manifest,
+    /// The last position.
+    pub head: u64,
+    /// The chain hash there.
+    pub chain: ChainHash,
+    /// When the last event was committed.
+    pub time: Option<Timestamp>,
+    /// Files besides the log.
+    pub num_files: usize,
+}
+
+/// Puts a backup back.
+///
+/// # Errors
+/// The folder is not empty; the backup is damaged, with file and offset; it does not reach so far;
+/// the log was damaged when it was saved.
+pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupError> {
+    let manifest = choose(repository, plan.backup.as_deref())?;
+    if let Until::Position(position) = plan.until
+        && position > manifest.head
+    {
+        return Err(BackupError::Refused(format!(
+            "backup {} ends at position {}, before {position}",
+            manifest.name, manifest.head
+        )));
+    }
+    let mark = begin(&plan.to)?;
+    let folder = plan.to.join("journal");
+    let disk = RealDisk::new(&folder).map_err(BackupError::io(folder.display().to_string()))?;
+    let mut reading = Reading {
+        repository,
+        manifest: &manifest,
+        folder: &folder,
+        disk: &disk,
+        known: repository.segments()?,
+    };
+    let cut = reading.log(plan.until)?;
+    for file in &manifest.files {
+        save(repository, file, &plan.to)?;
+    }
+    cut_ledger(&plan.to.join("ops.sqlite"), cut.position)?;
+    sync(&folder)?;
+    std::fs::remove_file(&mark).map_err(BackupError::io(mark.display().to_string()))?;
+    sync(&plan.to)?;
+    Ok(Restored {
+        head: cut.position,
+        chain: cut.chain,
+        time: cut.time,
+        num_files: manifest.files.len(),
+        manifest,
+    })
+}
+
+/// Nobody has had more than the log has now.
+fn cut_ledger(path: &Path, head: u64) -> Result<(), BackupError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let failed = BackupError::io(path.display().to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let cut = runtime.and_then(|runtime| {
+        let cut = runtime.block_on(ledger::cut(path, head));
+        cut.map_err(std::io::Error::other)
+    });
+    cut.map_err(failed)
+}
+
+/// Reads all of a backup as a restore would. `scratch` is a folder that is not there yet; it is gone
+/// afterwards.
+///
+/// # Errors
+/// As [`restore`].
+pub fn verify(
+    repository: &Repository,
+    backup: Option<&str>,
+    scratch: &Path,
+) -> Result<Manifest, BackupError> {
+    let manifest = choose(repository, backup)?;
+    let read = read_all(repository, &manifest, scratch);
+    let removed = std::fs::remove_dir_all(scratch);
+    read?;
+    removed.map_err(BackupError::io(scratch.display().to_string()))?;
+    Ok(manifest)
+}
+
+fn read_all(
+    repository: &Repository,
+    manifest: &Manifest,
+    scratch: &Path,
+) -> Result<(), BackupError> {
+    let failed = BackupError::io(scratch.display().to_string());
+    let disk = RealDisk::new(scratch).map_err(failed)?;
+    let mut reading = Reading {
+        repository,
+        manifest,
+        folder: scratch,
+        disk: &disk,
+        known: repository.segments()?,
+    };
+    let mut end = (0, chain::GENESIS);
+    for wanted in &manifest.segments {
+        // Where the log was damaged when it was saved, the manifest says so.
+        let follows = (end.0 + 1 == wanted.first).then_some(end.1);
+        let fetched = reading.fetch(wanted, follows)?;
+        end = (wanted.last, wanted.chain);
+        remove(&scratch.join(fetched.name))?;
+    }
+    for file in &manifest.files {
+        let mut reading = Digesting::new(repository.open_object(&content(&file.blake3))?);
+        std::io::copy(&mut reading, &mut std::io::sink()).map_err(BackupError::io(&file.path))?;
+        compare(file, &reading)?;
+    }
+    Ok(())
+}
+
+/// Finds the backup that is meant.
+fn choose(repository: &Repository, backup: Option<&str>) -> Result<Manifest, BackupError> {
+    if let Some(name) = backup {
+        return repository.manifest(name);
+    }
+    let names = repository.names()?;
+    let mut manifests = Vec::new();
+    for name in &names {
+        manifests.push(repository.manifest(name)?);
+    }
+    let is_followed = |name: &str| {
+        manifests
+            .iter()
+            .any(|it| it.follows.as_deref() == Some(name))
+    };
+    let ends: Vec<&Manifest> = manifests
+        .iter()
+        .filter(|manifest| !is_followed(&manifest.name))
+        .collect();
+    match ends.as_slice() {
+        [] => Err(BackupError::Refused(format!(
+            "there are no backups at {}",
+            repository.place()
+        ))),
+        [newest] => Ok((*newest).clone()),
+        several => {
+            let describe = |it: &&Manifest| format!("{} (up to {})", it.name, it.head);
+            let ends: Vec<String> = several.iter().map(describe).collect();
+            Err(BackupError::Refused(format!(
+                "{} has backups of several histories of the log, which end with {}: say which with \
+                 --backup",
+                repository.place(),
+                ends.join(", ")
+            )))
+        }
+    }
+}
+
+/// Makes the folder, and marks it as not done.
+fn begin(to: &Path) -> Result<PathBuf, BackupError> {
+    let failed = || BackupError::io(to.display().to_string());
+    match std::fs::read_dir(to) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                let to = to.display();
+                return Err(BackupError::Refused(format!("{to} is not empty")));
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut builder = std::fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(to)
+                .map_err(failed())?;
+        }
+        Err(error) => return Err(failed()(error)),
+    }
+    let mark = to.join(RESTORE_MARK);
+    let mut file = File::create(&mark).map_err(failed())?;
+    file.write_all(b"a restore into this folder was begun\n")
+        .and_then(|()| file.sync_all())
+        .map_err(failed())?;
+    sync(to)?;
+    Ok(mark)
+}
+
+/// A segment that was fetched and is whole.
+struct Fetched {
+    name: String,
+    segment: SegmentFile,
+}
+
+struct Reading<'a> {
+    repository: &'a Repository,
+    manifest: &'a Manifest,
+    folder: &'a Path,
+    disk: &'a RealDisk,
+    known: Vec<SegmentName>,
+}
+
+impl Reading<'_> {
+    /// Fetches the log up to where it is to end, and makes its last segment one that goes on.
+    fn log(&mut self, until: Until) -> Result<Cut, BackupError> {
+        let failed = || BackupError::io(self.folder.display().to_string());
+        let mut end = (0, chain::GENESIS);
+        let mut last: Option<(SegmentFile, Cut)> = None;
+        for wanted in &self.manifest.segments {
+            if wanted.first != end.0 + 1 {
+                break;
+            }
+            let fetched = self.fetch(wanted, Some(end.1))?;
+            let whole = Until::Position(wanted.last);
+            let whole = fetched.segment.find_cut(whole).map_err(failed())?;
+            let mut cut = fetched.segment.find_cut(until).map_err(failed())?;
+            if cut.position > whole.position {
+                cut = whole;
+            }
+            if cut.position < wanted.first {
+                // Nothing of it is wanted.
+                remove(&self.folder.join(fetched.name))?;
+                return finish(last);
+            }
+            // Until it turns out that another one follows.
+            let is_all = cut.position == wanted.last;
+            end = (cut.position, cut.chain);
+            last = Some((fetched.segment, cut));
+            if !is_all {
+                return finish(last);
+            }
+        }
+        let is_wanted = match until {
+            Until::Position(position) => end.0 >= position,
+            Until::End | Until::Time(_) => self.manifest.damage.is_empty(),
+        };
+        let damage = self.manifest.first_damage().filter(|_| !is_wanted);
+        if let Some(damage) = damage {
+            return Err(BackupError::SavedDamaged(damage.clone(), end.0));
+        }
+        finish(last)
+    }
+
+    /// Fetches a segment and checks all of it. `follows` is the chain hash before it.
+    fn fetch(
+        &mut self,
+        wanted: &SegmentRef,
+        follows: Option<ChainHash>,
+    ) -> Result<Fetched, BackupError> {
+        let candidates: Vec<SegmentName> = self
+            .known
+            .iter()
+            .filter(|name| name.may_hold(wanted))
+            .cloned()
+            .collect();
+        let mut best: Option<(u64, &SegmentName)> = None;
+        let mut wrong = None;
+        for name in &candidates {
+            match self.look_at(name, wanted, follows) {
+                // Of several, the one in which more is erased: what was erased must not come back.
+                Ok((_, checked)) if best.is_none_or(|(erased, _)| erased < checked.num_erased) => {
+                    best = Some((checked.num_erased, name));
+                }
+                Ok(_) => {}
+                Err(error) => wrong = Some(error),
+            }
+        }
+        let Some((_, name)) = best else {
+            let SegmentRef { first, last, chain } = wanted;
+            let chain: String = hex(chain).chars().take(16).collect();
+            return Err(wrong.unwrap_or_else(|| {
+                missing(&format!(
+                    "segments/{first:020}-{last:020}-{chain}-….journal"
+                ))
+            }));
+        };
+        // The one that was looked at last is there.
+        let segment = if candidates.len() == 1 {
+            self.open(name)?
+        } else {
+            self.look_at(name, wanted, follows)?.0
+        };
+        Ok(Fetched {
+            name: file_name(wanted.first),
+            segment,
+        })
+    }
+
+    fn look_at(
+        &self,
+        name: &SegmentName,
+        wanted: &SegmentRef,
+        follows: Option<ChainHash>,
+    ) -> Result<(SegmentFile, Checked), BackupError> {
+        let object = name.object();
+        let path = self.folder.join(file_name(name.first));
+        let mut content = self.repository.open_object(&object)?;
+        write(&path, &mut content).map_err(BackupError::io(&object))?;
+        let segment = self.open(name)?;
+        let damaged = |offset: u64, reason: &str| BackupError::Damaged {
+            object: object.clone(),
+            offset,
+            reason: reason.to_owned(),
+        };
+        let checked = segment.check().map_err(BackupError::io(&object))?;
+        if let Some(damage) = checked.damage.first() {
+            return Err(damaged(damage.offset, &damage.reason));
+        }
+        if segment.digest.is_none() {
+            return Err(damaged(segment.end, "its seal is missing"));
+        }
+        let is_next = segment.store_id == self.manifest.store_id
+            && segment.first_position == wanted.first
+            && follows.is_none_or(|follows| follows == segment.previous_chain);
+        if !is_next {
+            return Err(damaged(0, "it does not follow the segment before it"));
+        }
+        let cut = segment.find_cut(Until::Position(wanted.last));
+        let cut = cut.map_err(BackupError::io(&object))?;
+        if (cut.position, cut.chain) != (wanted.last, wanted.chain) {
+            let reason = format!("the chain hash at position {} is another", wanted.last);
+            return Err(damaged(cut.end, &reason));
+        }
+        Ok((segment, checked))
+    }
+
+    fn open(&self, name: &SegmentName) -> Result<SegmentFile, BackupError> {
+        let object = name.object();
+        match SegmentFile::open(self.disk, &file_name(name.first)) {
+            Ok(segment) => Ok(segment),
+            Err(SegmentError::Io(error)) => Err(BackupError::io(object)(error)),
+            Err(SegmentError::Damaged(damage)) => Err(BackupError::Damaged {
+                object,
+                offset: damage.offset,
+                reason: damage.reason,
+            }),
+        }
+    }
+}
+
+/// Makes the last segment one that the server goes on with.
+fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
+    let nothing = || BackupError::Refused("the log has nothing before that".to_owned());
+    let (segment, cut) = last.ok_or_else(nothing)?;
+    let reopened = segment.reopen_at(&cut);
+    reopened.map_err(BackupError::io(segment.name.clone()))?;
+    Ok(cut)
+}
+
+/// Puts a file in its place.
+fn save(repository: &Repository, file: &SavedFile, to: &Path) -> Result<(), BackupError> {
+    let path = Path::new(&file.path);
+    let is_inside = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if !is_inside || file.path.is_empty() {
+        let path = &file.path;
+        return Err(BackupError::Refused(format!(
+            "{path:?} leads out of the data folder"
+        )));
+    }
+    let place = to.join(path);
+    let failed = || BackupError::io(place.display().to_string());
+    let folder = place.parent().unwrap_or(to);
+    std::fs::create_dir_all(folder).map_err(failed())?;
+    let mut reading = Digesting::new(repository.open_object(&content(&file.blake3))?);
+    write(&place, &mut reading).map_err(failed())?;
+    compare(file, &reading)
+}
+
+fn compare<R>(file: &SavedFile, read: &Digesting<R>) -> Result<(), BackupError> {
+    if read.digest() == file.blake3 {
+        return Ok(());
+    }
+    let reason = if read.size == file.size {
+        format!("it is not what {} was", file.path)
+    } else {
+        format!(
+            "{} had {} bytes, it has {}",
+            file.path, file.size, read.size
+        )
+    };
+    Err(BackupError::Damaged {
+        object: content(&file.blake3),
+        offset: read.size.min(file.size),
+        reason,
+    })
+}
+
+fn remove(path: &Path) -> Result<(), BackupError> {
+    std::fs::remove_file(path).map_err(BackupError::io(path.display().to_string()))
+}
+
+fn sync(folder: &Path) -> Result<(), BackupError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(BackupError::io(folder.display().to_string()))
+}

@@ -1,0 +1,187 @@
+//! The backups that a running server makes by itself, one per `BACKUP_PERIOD`.
+//!
+//! When the last one was made, the repository says, so a restart neither skips nor doubles one. A
+//! backup runs on a thread of its own, which a stop does not wait for: what it leaves is what a
+//! crash would leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use skytrail_actors::clock::Clock;
+use skytrail_schema::time::Timestamp;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{BackupError, Local, Repository, Taken, back_up};
+use crate::config::{BackupPlace, Backups, Config};
+use crate::ledger::SqlLedger;
+
+/// After a failure it is tried again this soon, or after the period if that is shorter.
+const RETRY: Duration = Duration::from_secs(300);
+
+/// What is known of the backups that were made by this server.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BackupState {
+    /// Whether any are to be made.
+    pub is_scheduled: bool,
+    /// Those made since the start.
+    pub num_made: u64,
+    /// Attempts that failed since the start.
+    pub num_failed: u64,
+    /// Bytes copied since the start.
+    pub copied_bytes: u64,
+    /// When the newest that is known was made.
+    pub last_time: Option<Timestamp>,
+    /// Up to which position it reaches.
+    pub last_head: u64,
+    /// What was damaged when it was made.
+    pub damage: Vec<String>,
+    /// Why the last attempt failed, if it did.
+    pub last_error: Option<String>,
+}
+
+/// See the module.
+pub struct BackupSchedule {
+    local: Local,
+    settings: Backups,
+    ledger: Arc<SqlLedger>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<BackupState>,
+}
+
+impl BackupSchedule {
+    /// Takes the settings. Without `BACKUP_TARGET` and `BACKUP_PERIOD` nothing is made.
+    pub fn new(config: &Config, ledger: Arc<SqlLedger>, clock: Arc<dyn Clock>) -> Self {
+        let settings = config.backups.clone();
+        let is_scheduled = settings.place.is_some() && settings.period.is_some();
+        Self {
+            local: Local::new(config),
+            settings,
+            ledger,
+            clock,
+            state: Mutex::new(BackupState {
+                is_scheduled,
+                ..BackupState::default()
+            }),
+        }
+    }
+
+    /// Returns what is known.
+    pub fn state(&self) -> BackupState {
+        self.state.lock().clone()
+    }
+
+    /// Makes backups until the server ends.
+    pub async fn run(self: Arc<Self>, ending: CancellationToken) {
+        let (Some(place), Some(period)) = (self.settings.place.clone(), self.settings.period)
+        else {
+            return;
+        };
+        let mut wait = match self.find_last(&place).await {
+            Ok(last) => self.until_due(last, period),
+            Err(error) => self.failed(&error, period),
+        };
+        while ending
+            .run_until_cancelled(tokio::time::sleep(wait))
+            .await
+            .is_some()
+        {
+            wait = match self.make(&place).await {
+                Ok(taken) => {
+                    self.made(&taken);
+                    period
+                }
+                Err(error) => self.failed(&error, period),
+            };
+        }
+    }
+
+    /// Returns how long it is until the next one is due.
+    fn until_due(&self, last: Option<Timestamp>, period: Duration) -> Duration {
+        let Some(last) = last else {
+            return Duration::ZERO;
+        };
+        self.state.lock().last_time = Some(last);
+        let since = self.clock.now().micros() - last.micros();
+        let since = Duration::from_micros(u64::try_from(since).unwrap_or_default());
+        period.saturating_sub(since)
+    }
+
+    async fn find_last(&self, place: &BackupPlace) -> Result<Option<Timestamp>, BackupError> {
+        let (place, settings) = (place.clone(), self.settings.clone());
+        let found = on_thread(move || {
+            let repository = Repository::open(&place, &settings)?;
+            let names = repository.names()?;
+            let last = names.last().map(|name| repository.manifest(name));
+            // One that is not readable is a reason to make another.
+            Ok(last.and_then(Result::ok).map(|manifest| manifest.time))
+        });
+        found.await
+    }
+
+    async fn make(&self, place: &BackupPlace) -> Result<Taken, BackupError> {
+        let mut local = self.local.clone();
+        let turn = local.take_turn()?;
+        let copy = local.ledger_copy();
+        let copied = self.ledger.copy_to(&copy).await;
+        copied.map_err(|error| BackupError::Refused(error.to_string()))?;
+        local.ledger = Some(copy);
+        let (place, settings) = (place.clone(), self.settings.clone());
+        let (now, keep) = (self.clock.now(), self.settings.keep);
+        let made = on_thread(move || {
+            let repository = Repository::open(&place, &settings)?;
+            back_up(&local, turn, &repository, (now, keep), &mut |_| {})
+        });
+        made.await
+    }
+
+    fn made(&self, taken: &Taken) {
+        let manifest = &taken.manifest;
+        for note in &taken.notes {
+            tracing::warn!(note, "backup");
+        }
+        for damage in &manifest.damage {
+            tracing::error!(%damage, "the log is damaged; the backup has not got this");
+        }
+        let (copied_bytes, head) = (taken.copied_bytes, manifest.head);
+        tracing::info!(
+            name = manifest.name,
+            head,
+            copied_bytes,
+            "a backup was made"
+        );
+        let mut state = self.state.lock();
+        state.num_made += 1;
+        state.copied_bytes += copied_bytes;
+        state.last_time = Some(manifest.time);
+        state.last_head = head;
+        state.damage = manifest.damage.iter().map(ToString::to_string).collect();
+        state.last_error = None;
+    }
+
+    fn failed(&self, error: &BackupError, period: Duration) -> Duration {
+        tracing::error!(%error, "no backup was made");
+        let mut state = self.state.lock();
+        state.num_failed += 1;
+        state.last_error = Some(error.to_string());
+        RETRY.min(period)
+    }
+}
+
+/// Runs what blocks for long on a thread that nobody joins.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
+) -> Result<T, BackupError> {
+    let (sender, done) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("backup".to_owned())
+        .spawn(move || {
+            // Nobody waits any more when the server stops.
+            let _ = sender.send(work());
+        })
+        .map_err(BackupError::io("a thread for the backup"))?;
+    let gone = || BackupError::Refused("the backup broke off".to_owned());
+    done.await.map_err(|_| gone())?
+}

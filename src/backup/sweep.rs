@@ -1,0 +1,169 @@
+//! What goes after a backup: older backups, and what nobody refers to.
+
+use std::collections::BTreeSet;
+
+use skytrail_actors::log::journal::archive::Survey;
+use skytrail_schema::time::Timestamp;
+
+use super::BackupError;
+use super::folder::PART;
+use super::manifest::Manifest;
+use super::object::{BACKUPS, DAMAGED, FILES, SEGMENTS, SegmentName, content};
+use super::repository::{Object, Repository, manifest_object};
+
+/// What nobody refers to may be part of a backup that is being made elsewhere, for so long.
+const GRACE_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// What was done.
+#[derive(Default)]
+pub(super) struct Swept {
+    pub(super) removed: Vec<String>,
+    pub(super) foreign: Vec<String>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Removes old backups of this history but for the newest `keep`, then what no backup needs.
+pub(super) fn sweep(
+    repository: &Repository,
+    survey: &Survey,
+    (made, used): (&Manifest, &[SegmentName]),
+    keep: usize,
+    now: Timestamp,
+) -> Result<Swept, BackupError> {
+    let mut backups = Vec::new();
+    let mut swept = Swept::default();
+    for name in repository.names()? {
+        match repository.manifest(&name) {
+            Ok(manifest) => backups.push(manifest),
+            Err(error @ BackupError::Damaged { .. }) => swept.notes.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut own = Vec::new();
+    for backup in &backups {
+        if backup.name == made.name || is_own(backup, survey)? {
+            own.push(backup.name.as_str());
+        } else {
+            swept.foreign.push(backup.name.clone());
+        }
+    }
+    // One of a damaged log is none that could take another one's place.
+    let is_whole = |name: &&str| {
+        backups
+            .iter()
+            .any(|it| it.name == **name && it.damage.is_empty())
+    };
+    let whole: Vec<&str> = own.iter().copied().filter(is_whole).collect();
+    let oldest = whole.len().checked_sub(keep).filter(|_| keep > 0);
+    if let Some(oldest) = oldest.and_then(|number| whole.get(number)) {
+        let removed = own.iter().filter(|name| *name < oldest);
+        swept.removed = removed.map(|name| (*name).to_owned()).collect();
+    }
+    let (gone, left): (Vec<&Manifest>, Vec<&Manifest>) = backups
+        .iter()
+        .partition(|backup| swept.removed.contains(&backup.name));
+    for backup in &gone {
+        repository.remove(&manifest_object(&backup.name))?;
+    }
+    remove_replaced(repository, survey, used)?;
+    let garbage = Garbage {
+        repository,
+        gone: &gone,
+        left: &left,
+        now,
+    };
+    // What a backup that is not readable refers to, nobody knows.
+    if swept.notes.is_empty() {
+        garbage.remove()?;
+    }
+    Ok(swept)
+}
+
+/// Whether a backup is of an earlier state of this log.
+pub(super) fn is_own(backup: &Manifest, survey: &Survey) -> Result<bool, BackupError> {
+    let chain = survey.chain_at(backup.head);
+    let chain = chain.map_err(BackupError::io("the journal"))?;
+    Ok(chain == Some(backup.chain))
+}
+
+/// Removes segments in whose place there is a newer one: it goes on further, or events were erased
+/// in it. Earlier backups find what they need in the newer one.
+fn remove_replaced(
+    repository: &Repository,
+    survey: &Survey,
+    used: &[SegmentName],
+) -> Result<(), BackupError> {
+    let there = repository.segments()?;
+    for newest in used {
+        let is_older = |name: &&SegmentName| {
+            name.first == newest.first && name.last <= newest.last && *name != newest
+        };
+        for name in there.iter().filter(is_older) {
+            if is_of(name, survey)? {
+                repository.remove(&name.object())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a segment in the repository is of this log's history.
+fn is_of(name: &SegmentName, survey: &Survey) -> Result<bool, BackupError> {
+    let chain = survey.chain_at(name.last);
+    let chain = chain.map_err(BackupError::io("the journal"))?;
+    Ok(chain.is_some_and(|chain| name.ends_with(name.last, &chain)))
+}
+
+/// What no backup refers to any more, after some are gone.
+struct Garbage<'a> {
+    repository: &'a Repository,
+    gone: &'a [&'a Manifest],
+    left: &'a [&'a Manifest],
+    now: Timestamp,
+}
+
+impl Garbage<'_> {
+    fn remove(&self) -> Result<(), BackupError> {
+        let (gone, left) = (contents(self.gone), contents(self.left));
+        for prefix in [FILES, DAMAGED] {
+            for object in self.repository.list(prefix)? {
+                let is_needed = left.contains(&object.name);
+                if !is_needed && (gone.contains(&object.name) || self.is_old(&object)) {
+                    self.repository.remove(&object.name)?;
+                }
+            }
+        }
+        for object in self.repository.list(SEGMENTS)? {
+            let Some(name) = SegmentName::parse(&object.name) else {
+                continue;
+            };
+            let needs = |backup: &&Manifest| backup.segments.iter().any(|it| name.may_hold(it));
+            let is_needed = self.left.iter().any(needs);
+            if !is_needed && (self.gone.iter().any(needs) || self.is_old(&object)) {
+                self.repository.remove(&object.name)?;
+            }
+        }
+        for prefix in [FILES, DAMAGED, SEGMENTS, BACKUPS] {
+            for object in self.repository.list(prefix)? {
+                if object.name.ends_with(PART) && self.is_old(&object) {
+                    self.repository.remove(&object.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_old(&self, object: &Object) -> bool {
+        object.modified.micros() < self.now.micros() - GRACE_MICROS
+    }
+}
+
+/// Returns the objects that backups refer to, but for segments.
+fn contents(backups: &[&Manifest]) -> BTreeSet<String> {
+    let files = backups.iter().flat_map(|backup| &backup.files);
+    let damaged = backups.iter().flat_map(|backup| &backup.damaged_segments);
+    let files = files.map(|file| content(&file.blake3));
+    files
+        .chain(damaged.map(|(_, object)| object.clone()))
+        .collect()
+}

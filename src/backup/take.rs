@@ -1,0 +1,443 @@
+//! Making a backup.
+//!
+//! 1. The ledger was copied before: it must not be ahead of the log.
+//! 2. The log is looked at, and what the repository has not got of it is checked and copied.
+//! 3. The files follow: every file that the log names was there before.
+//! 4. The manifest makes it a backup.
+//! 5. What nobody needs any more goes (`sweep`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+
+use skytrail_actors::log::journal::archive::{Damage, SegmentFile, Survey, Until};
+use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::local::{Digesting, Local, LocalFile, OpenFile, Turn};
+use super::manifest::{FORMAT, Manifest, SavedFile, SegmentRef};
+use super::object::{DAMAGED, FILES, SegmentName, content};
+use super::repository::{Repository, manifest_object};
+use super::{BackupError, sweep};
+
+/// What is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Bytes copied so far.
+    pub bytes: u64,
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// What it consists of.
+    pub manifest: Manifest,
+    /// Bytes that were copied for it.
+    pub copied_bytes: u64,
+    /// Segments that were copied.
+    pub num_copied_segments: usize,
+    /// Files that were copied.
+    pub num_copied_files: usize,
+    /// Backups that were removed because there are newer ones.
+    pub removed: Vec<String>,
+    /// Backups of another history.
+    pub foreign: Vec<String>,
+    /// What somebody should know.
+    pub notes: Vec<String>,
+}
+
+/// Makes a backup, and removes what has become too old: of the backups of this log's history the
+/// newest `keep` stay, or all when it is 0. The copy of the ledger goes with it.
+///
+/// # Errors
+/// Something cannot be read or written; the repository is another store's.
+/// Damage of the log is none: the rest is saved, and the manifest says what is missing.
+pub fn back_up(
+    local: &Local,
+    turn: Turn,
+    repository: &Repository,
+    (now, keep): (Timestamp, usize),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Taken, BackupError> {
+    let done = save(local, repository, (now, keep), progress);
+    if let Some(ledger) = &local.ledger {
+        let _ = std::fs::remove_file(ledger);
+    }
+    drop(turn);
+    done
+}
+
+fn save(
+    local: &Local,
+    repository: &Repository,
+    (now, keep): (Timestamp, usize),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Taken, BackupError> {
+    let survey = local.survey()?;
+    let store_id = survey.segments.last().map(|segment| segment.store_id);
+    let store_id = store_id.ok_or_else(|| {
+        let place = local.data_dir.display();
+        BackupError::Refused(format!("no segment of the log in {place} is readable"))
+    })?;
+    repository.claim(store_id)?;
+    let mut work = Work {
+        local,
+        repository,
+        progress,
+        last: newest(repository)?,
+        known: repository.segments()?,
+        used: Vec::new(),
+        copied_bytes: 0,
+        num_copied_segments: 0,
+        num_copied_files: 0,
+        notes: Vec::new(),
+    };
+    let mut log = Log::default();
+    work.save_log(&survey, &mut log)?;
+    let files = work.save_files()?;
+    let manifest = work.manifest((store_id, &survey), log, files, now)?;
+    let bytes = manifest.encode()?;
+    repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
+    let swept = sweep::sweep(repository, &survey, (&manifest, &work.used), keep, now)?;
+    work.notes.extend(swept.notes);
+    Ok(Taken {
+        manifest,
+        copied_bytes: work.copied_bytes,
+        num_copied_segments: work.num_copied_segments,
+        num_copied_files: work.num_copied_files,
+        removed: swept.removed,
+        foreign: swept.foreign,
+        notes: work.notes,
+    })
+}
+
+/// Returns the newest backup that is readable.
+fn newest(repository: &Repository) -> Result<Option<Manifest>, BackupError> {
+    for name in repository.names()?.iter().rev() {
+        match repository.manifest(name) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(BackupError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// What became of the log.
+#[derive(Default)]
+struct Log {
+    segments: Vec<SegmentRef>,
+    damaged_segments: Vec<(u64, String)>,
+    damage: Vec<Damage>,
+}
+
+struct Work<'a> {
+    local: &'a Local,
+    repository: &'a Repository,
+    progress: &'a mut dyn FnMut(Progress),
+    last: Option<Manifest>,
+    known: Vec<SegmentName>,
+    /// Those of them that the log has now.
+    used: Vec<SegmentName>,
+    copied_bytes: u64,
+    num_copied_segments: usize,
+    num_copied_files: usize,
+    notes: Vec<String>,
+}
+
+impl Work<'_> {
+    fn save_log(&mut self, survey: &Survey, log: &mut Log) -> Result<(), BackupError> {
+        for segment in &survey.segments {
+            if !segment.is_empty() {
+                self.save_segment(segment, log)?;
+            }
+        }
+        let names: BTreeSet<&str> = survey.damage.iter().map(|it| it.segment.as_str()).collect();
+        for damage in &survey.damage {
+            match self.kept_pieces(survey, damage) {
+                Some(pieces) => {
+                    self.notes
+                        .push(format!("{damage}: the backup has them from an earlier one"));
+                    log.segments.extend(pieces);
+                }
+                None => log.damage.push(damage.clone()),
+            }
+        }
+        for name in names {
+            let is_readable = survey.segments.iter().any(|segment| segment.name == name);
+            if !is_readable {
+                let first = survey.damage.iter().find(|it| it.segment == name);
+                let first = first.map_or(0, |it| it.first_position);
+                let object = self.save_damaged(name)?;
+                log.damaged_segments.push((first, object));
+            }
+        }
+        log.segments.sort();
+        log.damage.sort_by_key(|damage| damage.first_position);
+        Ok(())
+    }
+
+    fn save_segment(&mut self, segment: &SegmentFile, log: &mut Log) -> Result<(), BackupError> {
+        let reference = SegmentRef {
+            first: segment.first_position,
+            last: segment.last_position,
+            chain: segment.chain,
+        };
+        // A sealed one that is there need not be read.
+        let sealed = segment
+            .digest
+            .map(|digest| SegmentName::of(segment, &digest));
+        if let Some(name) = sealed.filter(|name| self.known.contains(name)) {
+            self.used.push(name);
+            log.segments.push(reference);
+            return Ok(());
+        }
+        let checked = segment
+            .check()
+            .map_err(BackupError::io(segment.name.clone()))?;
+        let (within, behind): (Vec<Damage>, Vec<Damage>) = checked
+            .damage
+            .into_iter()
+            .partition(|damage| damage.first_position <= segment.last_position);
+        if !behind.is_empty() {
+            let object = self.save_damaged(&segment.name)?;
+            log.damaged_segments.push((segment.first_position, object));
+            log.damage.extend(behind);
+        }
+        if within.is_empty() {
+            self.copy_segment(segment, checked.digest)?;
+            log.segments.push(reference);
+            return Ok(());
+        }
+        let is_kept = self.known.iter().any(|known| {
+            known.first == reference.first && known.ends_with(reference.last, &reference.chain)
+        });
+        if is_kept {
+            let found = within.iter().map(|damage| {
+                format!("{damage}: the backup has the segment as it was, from an earlier one")
+            });
+            self.notes.extend(found);
+            log.segments.push(reference);
+            return Ok(());
+        }
+        self.save_beginning(segment, &within, log)?;
+        let object = self.save_damaged(&segment.name)?;
+        log.damaged_segments.push((segment.first_position, object));
+        log.damage.extend(within);
+        Ok(())
+    }
+
+    /// Saves what is whole at the beginning of a damaged segment.
+    fn save_beginning(
+        &mut self,
+        segment: &SegmentFile,
+        damage: &[Damage],
+        log: &mut Log,
+    ) -> Result<(), BackupError> {
+        let failed = || BackupError::io(segment.name.clone());
+        let first = damage.iter().map(|damage| damage.first_position).min();
+        let until = Until::Position(first.unwrap_or_default().saturating_sub(1));
+        let beginning = segment.cut_at(&segment.find_cut(until).map_err(failed())?);
+        if beginning.is_empty() {
+            return Ok(());
+        }
+        let digest = beginning.check().map_err(failed())?.digest;
+        log.segments.push(SegmentRef {
+            first: beginning.first_position,
+            last: beginning.last_position,
+            chain: beginning.chain,
+        });
+        self.copy_segment(&beginning, digest)
+    }
+
+    /// Finds what an earlier backup has of positions that are lost here.
+    fn kept_pieces(&self, survey: &Survey, damage: &Damage) -> Option<Vec<SegmentRef>> {
+        let (first, last) = (damage.first_position, damage.last_position?);
+        let next = survey
+            .segments
+            .iter()
+            .find(|segment| segment.first_position == last + 1)?;
+        let within = |piece: &&SegmentRef| piece.first >= first && piece.last <= last;
+        let pieces = self.last.as_ref()?.segments.iter().filter(within);
+        let pieces: Vec<SegmentRef> = pieces.cloned().collect();
+        let is_dense = pieces
+            .iter()
+            .try_fold(first, |expected, piece| {
+                (piece.first == expected).then_some(piece.last + 1)
+            })
+            .is_some_and(|end| end == last + 1);
+        let ends_well = pieces
+            .last()
+            .is_some_and(|piece| piece.chain == next.previous_chain);
+        (is_dense && ends_well).then_some(pieces)
+    }
+
+    fn copy_segment(&mut self, segment: &SegmentFile, digest: [u8; 32]) -> Result<(), BackupError> {
+        let name = SegmentName::of(segment, &digest);
+        self.used.push(name.clone());
+        if self.known.contains(&name) {
+            return Ok(());
+        }
+        let mut content = segment.sealed(digest);
+        self.repository.put(&name.object(), &mut content)?;
+        self.num_copied_segments += 1;
+        self.copied(segment.sealed_bytes());
+        Ok(())
+    }
+
+    /// Saves a segment that is damaged as it is; what it is good for, somebody has to see.
+    fn save_damaged(&mut self, name: &str) -> Result<String, BackupError> {
+        let place = self.local.journal().join(name);
+        let failed = || BackupError::io(place.display().to_string());
+        let digest = OpenFile::open(&place)
+            .and_then(|mut file| file.digest())
+            .map_err(failed())?;
+        let object = format!("{DAMAGED}{}.journal", digest.to_hex());
+        let mut content = File::open(&place).map_err(failed())?;
+        self.repository.put(&object, &mut content)?;
+        Ok(object)
+    }
+
+    fn save_files(&mut self) -> Result<Vec<SavedFile>, BackupError> {
+        let there = self.repository.list(FILES)?.into_iter();
+        let mut there: BTreeSet<String> = there.map(|object| object.name).collect();
+        let last = self
+            .last
+            .as_mut()
+            .map(|last| std::mem::take(&mut last.files));
+        let last = last.unwrap_or_default().into_iter();
+        let last: BTreeMap<String, SavedFile> =
+            last.map(|file| (file.path.clone(), file)).collect();
+        let mut saved = Vec::new();
+        for file in self.local.files()? {
+            match self.save_file(&file, last.get(&file.path), &mut there) {
+                Ok(file) => saved.push(file),
+                // Listed, and gone.
+                Err(BackupError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(saved)
+    }
+
+    fn save_file(
+        &mut self,
+        file: &LocalFile,
+        last: Option<&SavedFile>,
+        there: &mut BTreeSet<String>,
+    ) -> Result<SavedFile, BackupError> {
+        let failed = || BackupError::io(file.place.display().to_string());
+        let mut open = OpenFile::open(&file.place).map_err(failed())?;
+        let (size, modified) = (open.size, open.modified);
+        if let Some(last) = last
+            && file.is_kept
+            && (last.size, last.modified) == (size, Some(modified))
+            && there.contains(&content(&last.blake3))
+        {
+            return Ok(last.clone());
+        }
+        let blake3 = open.digest().map_err(failed())?.to_hex().to_string();
+        let object = content(&blake3);
+        if !there.contains(&object) {
+            let mut reading = Digesting::new(open);
+            self.repository.put(&object, &mut reading)?;
+            if reading.digest() != blake3 {
+                self.repository.remove(&object)?;
+                let place = file.place.display();
+                return Err(BackupError::Refused(format!("{place} changes meanwhile")));
+            }
+            self.num_copied_files += 1;
+            self.copied(reading.size);
+            there.insert(object);
+        }
+        Ok(SavedFile {
+            path: file.path.clone(),
+            size,
+            blake3,
+            modified: file.is_kept.then_some(modified),
+        })
+    }
+
+    fn manifest(
+        &self,
+        (store_id, survey): (Uuid, &Survey),
+        log: Log,
+        files: Vec<SavedFile>,
+        now: Timestamp,
+    ) -> Result<Manifest, BackupError> {
+        let end = log.segments.last();
+        let (head, chain): (u64, ChainHash) =
+            end.map_or((0, chain::GENESIS), |end| (end.last, end.chain));
+        let last = survey
+            .segments
+            .iter()
+            .find(|segment| !segment.is_empty() && segment.last_position == head);
+        let cut = last.map(|segment| segment.find_cut(Until::End));
+        let cut = cut.transpose().map_err(BackupError::io("the journal"))?;
+        // Names are in the order in which backups were made, whatever the clock does.
+        let earliest = self.last.as_ref().map_or(0, |last| last.time.micros() + 1);
+        let time = Timestamp::from_micros(now.micros().max(earliest));
+        Ok(Manifest {
+            format: FORMAT,
+            name: name_of(time),
+            time,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            store_id,
+            follows: self.follows(survey, head)?,
+            head,
+            chain,
+            head_time: cut.and_then(|cut| cut.time),
+            segments: log.segments,
+            damaged_segments: log.damaged_segments,
+            damage: log.damage,
+            files,
+        })
+    }
+
+    /// Finds the newest backup of an earlier state of this log.
+    fn follows(&self, survey: &Survey, head: u64) -> Result<Option<String>, BackupError> {
+        for name in self.repository.names()?.iter().rev() {
+            let backup = match self.repository.manifest(name) {
+                Ok(backup) => backup,
+                Err(BackupError::Damaged { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            if backup.head <= head && sweep::is_own(&backup, survey)? {
+                return Ok(Some(backup.name));
+            }
+        }
+        Ok(None)
+    }
+
+    fn copied(&mut self, bytes: u64) {
+        self.copied_bytes += bytes;
+        (self.progress)(Progress {
+            bytes: self.copied_bytes,
+        });
+    }
+}
+
+/// Names a backup after a time: such as `20240611T093000.123456Z`.
+fn name_of(time: Timestamp) -> String {
+    let micros = time.micros().rem_euclid(1_000_000);
+    let seconds = Timestamp::from_micros(time.micros() - micros).to_string();
+    let digits: String = seconds
+        .chars()
+        .filter(|char| !matches!(char, '-' | ':' | 'Z'))
+        .collect();
+    format!("{digits}.{micros:06}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_like_times() {
+        let time = Timestamp::parse("2024-06-11T09:30:00Z").unwrap();
+        assert_eq!(name_of(time), "20240611T093000.000000Z");
+        let later = Timestamp::from_micros(time.micros() + 70_000);
+        assert_eq!(name_of(later), "20240611T093000.070000Z");
+    }
+}

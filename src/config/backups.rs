@@ -1,0 +1,69 @@
+//! Settings of backups.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::assets::S3Settings;
+use super::source::Reader;
+use super::{Secret, size};
+
+/// Backups.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// Where they go. `BACKUP_TARGET`; without it the server makes none by itself.
+    pub place: Option<BackupPlace>,
+    /// How often the server makes one. `BACKUP_PERIOD` in seconds, default a day; 0 for never.
+    pub period: Option<Duration>,
+    /// How many are kept. `BACKUP_KEEP`, default 0 for all.
+    pub keep: usize,
+    /// What opens a bucket: `BACKUP_S3_REGION`, `BACKUP_S3_ACCESS_KEY`, `BACKUP_S3_SECRET_KEY`,
+    /// `BACKUP_S3_ENDPOINT`. Its name is in the place.
+    pub s3: S3Settings,
+}
+
+/// Where backups are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupPlace {
+    /// A folder.
+    Folder(PathBuf),
+    /// A part of a bucket: `s3://bucket/prefix`.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What the names of objects begin with.
+        prefix: String,
+    },
+}
+
+/// Reads the settings of backups.
+pub(super) fn read(reader: &mut Reader<'_>) -> Backups {
+    let target = reader.text("BACKUP_TARGET", "");
+    let place = BackupPlace::parse(&target);
+    if place.is_none() && !target.is_empty() {
+        reader.refuse("BACKUP_TARGET", &target, "a folder, or s3://bucket/prefix");
+    }
+    let period = reader.seconds("BACKUP_PERIOD", 24 * 3600);
+    let keep = size(reader.number("BACKUP_KEEP", 0, 0..=1_000_000));
+    let region = reader.text("BACKUP_S3_REGION", "us-east-1");
+    let access_key = reader.text("BACKUP_S3_ACCESS_KEY", "");
+    let secret_key = reader.secret("BACKUP_S3_SECRET_KEY");
+    let endpoint = reader.text("BACKUP_S3_ENDPOINT", "");
+    let is_url = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    if !endpoint.is_empty() && !is_url {
+        let wanted = "an address that begins with http:// or https://";
+        reader.refuse("BACKUP_S3_ENDPOINT", &endpoint, wanted);
+    }
+    Backups {
+        place,
+        period,
+        keep,
+        s3: S3Settings {
+            bucket: String::new(),
+            region,
+            access_key,
+            secret_key: secret_key.unwrap_or_else(|| Secret::new("")),
+            url_prefix: None,
+            endpoint: (!endpoint.is_empty()).then(|| endpoint.trim_end_matches('/').to_owned()),
+        },
+    }
+}

@@ -1,0 +1,141 @@
+//! Copies of the ledger for backups, and bringing one back to an earlier end of the log.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use skytrail_actors::delivery::after::{Entry, LedgerError};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::{SqlLedger, failed, rows};
+
+/// So often a file that changes is read again.
+const MAX_TRIES: usize = 20;
+/// The head of a write-ahead log; it has another salt when the log begins again.
+const WAL_HEAD_BYTES: usize = 32;
+
+/// Why the ledger was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The files.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// It was written so often that no state of it could be read.
+    #[error("it changes too fast to be copied")]
+    Restless,
+}
+
+impl SqlLedger {
+    /// Writes a copy of what is kept now to a file that is not there yet.
+    ///
+    /// # Errors
+    /// It is closed, or cannot be read or written.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), LedgerError> {
+        let mut guard = self.connection.lock().await;
+        match guard.as_mut() {
+            Some(connection) => write_copy(connection, path).await.map_err(failed),
+            None => Err(LedgerError("it is closed".to_owned())),
+        }
+    }
+}
+
+/// Writes a copy of the ledger in a file that another process may have open, for itself alone, to
+/// one that is not there yet. Says whether there is a ledger.
+///
+/// Read are the database and its write-ahead log, as a power loss would leave them: that is a state
+/// SQLite recovers from, unless the log began again while the database was read.
+///
+/// # Errors
+/// See [`CopyError`].
+pub async fn copy_file(from: &Path, to: &Path) -> Result<bool, CopyError> {
+    let raw = to.with_extension("raw");
+    let done = match copy_raw(from, &raw) {
+        Ok(true) => open_copy(&raw, to).await.map(|()| true),
+        other => other,
+    };
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(with_ending(&raw, ending));
+    }
+    done
+}
+
+fn copy_raw(from: &Path, to: &Path) -> Result<bool, CopyError> {
+    let wal = with_ending(from, "-wal");
+    for _ in 0..MAX_TRIES {
+        let before = read_if_there(&wal)?;
+        let Some(database) = read_if_there(from)? else {
+            return Ok(false);
+        };
+        let log = read_if_there(&wal)?;
+        let head = |log: &Option<Vec<u8>>| {
+            let log = log.as_deref().unwrap_or_default();
+            log.get(..WAL_HEAD_BYTES).map(<[u8]>::to_vec)
+        };
+        // Without a log, the database itself has to have stood still.
+        let is_still = head(&log).is_some() || read_if_there(from)?.as_ref() == Some(&database);
+        if head(&before) == head(&log) && is_still {
+            std::fs::write(to, database)?;
+            std::fs::write(with_ending(to, "-wal"), log.unwrap_or_default())?;
+            return Ok(true);
+        }
+    }
+    Err(CopyError::Restless)
+}
+
+async fn open_copy(raw: &Path, to: &Path) -> Result<(), CopyError> {
+    let options = SqliteConnectOptions::new().filename(raw);
+    let mut connection = options.disable_statement_logging().connect().await?;
+    let copied = match rows::check(&mut connection).await {
+        Ok(()) => write_copy(&mut connection, to).await,
+        Err(error) => Err(error),
+    };
+    connection.close().await?;
+    Ok(copied?)
+}
+
+async fn write_copy(connection: &mut SqliteConnection, to: &Path) -> Result<(), sqlx::Error> {
+    let copied = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
+    copied.execute(connection).await.map(drop)
+}
+
+/// Brings what is kept in a file back to a log that ends at `head`: what comes there now was never
+/// delivered to anybody.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub async fn cut(path: &Path, head: u64) -> Result<(), sqlx::Error> {
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut connection = options.disable_statement_logging().connect().await?;
+    let kept = rows::load(&mut connection, i64::MAX).await?;
+    for (name, mut standing) in kept.consumers {
+        standing.cursor.clamp(head);
+        for since in standing.since.values_mut() {
+            *since = (*since).min(head);
+        }
+        let entry = Entry {
+            standing,
+            ..Entry::default()
+        };
+        rows::save(&mut connection, &name, &entry).await?;
+    }
+    rows::cut(&mut connection, head).await?;
+    connection.close().await
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}

@@ -1,0 +1,258 @@
+//! `skytrail backup` and `skytrail restore`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use skytrail_actors::clock::{Clock as _, SystemClock};
+use skytrail_actors::log::journal::archive::Until;
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::{complain, say};
+use crate::backup::{self, BackupError, Local, Manifest, Plan, Repository, Taken};
+use crate::config::{BackupPlace, Config};
+use crate::ledger;
+
+/// Saves the log, the ledger of deliveries, keys and files; also while the server runs.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = BACKUP_HELP)]
+pub struct BackupCommand {
+    /// A folder, or `s3://bucket/prefix`; `BACKUP_TARGET` when it is not said.
+    target: Option<String>,
+    /// How many backups stay, this one included; 0 for all (`BACKUP_KEEP`).
+    #[arg(long)]
+    keep: Option<usize>,
+    /// Lists the backups that there are instead.
+    #[arg(long, conflicts_with_all = ["keep", "verify"])]
+    list: bool,
+    /// Reads all of a backup and checks it instead.
+    #[arg(long, conflicts_with = "keep")]
+    verify: bool,
+    /// Which backup is checked; the newest when it is not said.
+    #[arg(long, requires = "verify")]
+    backup: Option<String>,
+}
+
+const BACKUP_HELP: &str = "\
+A backup holds keys.json, so whoever can read it has the master key. Files in a bucket
+(ASSET_STORE=s3), access tokens and settings are not in it.
+
+Examples:
+  skytrail backup /mnt/backups                   only what is not there yet is copied
+  skytrail backup s3://bucket/chat --keep 30     with BACKUP_S3_ACCESS_KEY and _SECRET_KEY
+  skytrail backup /mnt/backups --list
+  skytrail backup /mnt/backups --verify";
+
+/// Puts a backup into an empty folder, from which a server can then be started.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = RESTORE_HELP)]
+pub struct RestoreCommand {
+    /// Where the backups are: a folder, or `s3://bucket/prefix`.
+    target: String,
+    /// The data folder that is made; there must be nothing in it.
+    #[arg(long, value_name = "FOLDER")]
+    to: PathBuf,
+    /// Which backup; the newest when it is not said.
+    #[arg(long)]
+    backup: Option<String>,
+    /// The last position, or the last time, that is wanted; everything when it is not said.
+    #[arg(long, value_name = "POSITION|TIME")]
+    until: Option<String>,
+}
+
+const RESTORE_HELP: &str = "\
+Examples:
+  skytrail restore /mnt/backups --to data
+  skytrail restore /mnt/backups --to data --until 2024-06-11T09:30:00Z
+  skytrail --data-dir data serve                 the server goes on from there";
+
+/// Runs `skytrail backup`.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
+    let place = match &command.target {
+        Some(target) => parse_place(target)?,
+        None => config.backups.place.clone().ok_or_else(|| {
+            "say where: a folder or s3://bucket/prefix, or set BACKUP_TARGET".to_owned()
+        })?,
+    };
+    let repository = Repository::open(&place, &config.backups).map_err(text)?;
+    if command.list {
+        return list(&repository);
+    }
+    if command.verify {
+        let scratch = std::env::temp_dir().join(format!("skytrail-verify-{}", Uuid::new_v4()));
+        let checked = backup::verify(&repository, command.backup.as_deref(), &scratch);
+        let manifest = checked.map_err(text)?;
+        say(&format!(
+            "backup {} is whole: {}",
+            manifest.name,
+            contents(&manifest)
+        ));
+        return damage_of(&manifest);
+    }
+    take(
+        config,
+        &repository,
+        command.keep.unwrap_or(config.backups.keep),
+    )
+}
+
+fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), String> {
+    let mut local = Local::new(config);
+    let turn = local.take_turn().map_err(text)?;
+    let copy = local.ledger_copy();
+    let copied = block_on(ledger::copy_file(
+        &config.data_dir.join("ops.sqlite"),
+        &copy,
+    ))?;
+    let has_ledger = copied.unwrap_or_else(|error| {
+        complain(&format!("ops.sqlite is not in the backup: {error}"));
+        false
+    });
+    local.ledger = has_ledger.then_some(copy);
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {bytes} copied, {bytes_per_sec}");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    let now = SystemClock.now();
+    let taken = backup::back_up(&local, turn, repository, (now, keep), &mut |progress| {
+        bar.set_position(progress.bytes);
+    });
+    bar.finish_and_clear();
+    report(&taken.map_err(text)?)
+}
+
+fn report(taken: &Taken) -> Result<(), String> {
+    let Taken { manifest, .. } = taken;
+    say(&format!("backup {}: {}", manifest.name, contents(manifest)));
+    say(&format!(
+        "copied {} segments and {} files, {}",
+        taken.num_copied_segments,
+        taken.num_copied_files,
+        HumanBytes(taken.copied_bytes)
+    ));
+    if !taken.removed.is_empty() {
+        say(&format!("removed {}", taken.removed.join(", ")));
+    }
+    if !taken.foreign.is_empty() {
+        complain(&format!(
+            "backups of another history of the log, which are left alone: {}",
+            taken.foreign.join(", ")
+        ));
+    }
+    for note in &taken.notes {
+        complain(note);
+    }
+    damage_of(manifest)
+}
+
+/// A backup of a damaged log is one, and still no reason to be content.
+fn damage_of(manifest: &Manifest) -> Result<(), String> {
+    if manifest.damage.is_empty() {
+        return Ok(());
+    }
+    let lines = manifest.damage.iter().map(|damage| format!("  {damage}"));
+    let lines: Vec<String> = lines.collect();
+    Err(format!(
+        "the log was damaged; this is missing in the backup:\n{}",
+        lines.join("\n")
+    ))
+}
+
+fn contents(manifest: &Manifest) -> String {
+    let time = manifest.head_time.map(|time| format!(" ({time})"));
+    format!(
+        "events up to {}{} in {} segments, {} files, chain {}",
+        manifest.head,
+        time.unwrap_or_default(),
+        manifest.segments.len(),
+        manifest.files.len(),
+        backup::hex(&manifest.chain)
+    )
+}
+
+fn list(repository: &Repository) -> Result<(), String> {
+    for name in repository.names().map_err(text)? {
+        match repository.manifest(&name) {
+            Ok(manifest) => {
+                let damaged = if manifest.damage.is_empty() {
+                    ""
+                } else {
+                    ", of a damaged log"
+                };
+                let follows = manifest.follows.as_deref();
+                let follows = follows.map(|name| format!(", after {name}"));
+                let follows = follows.unwrap_or_default();
+                say(&format!(
+                    "{name}  {}{follows}{damaged}",
+                    contents(&manifest)
+                ));
+            }
+            Err(error @ BackupError::Damaged { .. }) => say(&format!("{name}  {error}")),
+            Err(error) => return Err(text(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Runs `skytrail restore`.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> {
+    let place = parse_place(&command.target)?;
+    let repository = Repository::open(&place, &config.backups).map_err(text)?;
+    let plan = Plan {
+        to: command.to.clone(),
+        backup: command.backup.clone(),
+        until: parse_until(command.until.as_deref())?,
+    };
+    let restored = backup::restore(&repository, &plan).map_err(text)?;
+    let time = restored.time.map(|time| format!(" ({time})"));
+    say(&format!(
+        "restored {} events{} and {} files from backup {}; the chain ends at {}",
+        restored.head,
+        time.unwrap_or_default(),
+        restored.num_files,
+        restored.manifest.name,
+        backup::hex(&restored.chain)
+    ));
+    say(&format!(
+        "start it with: skytrail --data-dir {} serve",
+        command.to.display()
+    ));
+    Ok(())
+}
+
+fn parse_place(text: &str) -> Result<BackupPlace, String> {
+    BackupPlace::parse(text)
+        .ok_or_else(|| format!("{text:?}: expected a folder or s3://bucket/prefix"))
+}
+
+/// Reads where a log is to end.
+pub(super) fn parse_until(text: Option<&str>) -> Result<Until, String> {
+    let Some(text) = text else {
+        return Ok(Until::End);
+    };
+    if let Ok(position) = text.parse() {
+        return Ok(Until::Position(position));
+    }
+    let time = Timestamp::parse(text).map(Until::Time);
+    time.ok_or_else(|| {
+        format!("{text:?} is neither a position nor a time such as 2024-06-11T09:30:00Z")
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    Ok(runtime.block_on(work))
+}
+
+fn text(error: BackupError) -> String {
+    error.to_string()
+}

@@ -1,0 +1,115 @@
+//! What is damaged, in the backup or in the log, is found and named; the rest is saved.
+
+use super::*;
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn every_flipped_byte_of_a_backup_is_found() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    world.fill(&client, "page");
+    let file = world.server.data_dir().join("asset/a.txt");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, b"some text").unwrap();
+    world.back_up(&[]);
+    let mut number = 0;
+    for folder in ["segments", "files", "backups"] {
+        for path in world.objects(folder) {
+            let size = std::fs::metadata(&path).unwrap().len() as usize;
+            let last = size - 1;
+            for at in [0, 9, 100, size / 3, size / 2, size.saturating_sub(90), last]
+                .map(|at| at.min(last))
+            {
+                flip(&path, at);
+                number += 1;
+                let said = refusal(&world.try_restore(&format!("r{number}"), &[]));
+                let name = path.file_name().unwrap().to_str().unwrap();
+                assert!(said.contains(name), "byte {at}: {said}");
+                assert!(said.contains("offset"), "byte {at}: {said}");
+                refusal(&world.try_back_up(&["--verify"]));
+                flip(&path, at);
+            }
+        }
+    }
+    said(&world.try_back_up(&["--verify"]));
+    let segment = world.objects("segments").remove(0);
+    std::fs::rename(&segment, segment.with_extension("gone")).unwrap();
+    let said = refusal(&world.try_restore("missing", &[]));
+    assert!(said.contains("it is not there"), "{said}");
+}
+
+/// Flips a byte in the middle of the server's first segment.
+fn damage_log(world: &World) {
+    let journal = world.server.data_dir().join("journal");
+    let name = "00000000000000000001.journal";
+    let size = std::fs::metadata(journal.join(name)).unwrap().len() as usize;
+    flip(&journal.join(name), size / 2);
+}
+
+#[test]
+fn a_backup_of_a_damaged_log_says_what_is_missing_and_has_the_rest() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    world.fill(&client, "page");
+    damage_log(&world);
+    let said = refusal(&world.try_back_up(&[]));
+    assert!(said.contains("this is missing in the backup"), "{said}");
+    assert!(
+        said.contains("00000000000000000001.journal at offset"),
+        "{said}"
+    );
+    let missing = said.split("events ").nth(1).unwrap();
+    let (first, last) = missing.trim().split_once(" to ").unwrap();
+    let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+    assert!(first > 1 && last == first, "{said}");
+
+    let refused = refusal(&world.try_restore("all", &[]));
+    assert!(
+        refused.contains("was damaged when it was saved"),
+        "{refused}"
+    );
+    let until = first - 1;
+    assert!(refused.contains(&format!("--until {until}")), "{refused}");
+    let restored = world.restore("before", &["--until", &until.to_string()]);
+    assert_eq!(head(&restored), until);
+    said_listed(&world);
+}
+
+fn said_listed(world: &World) {
+    let listed = world.back_up(&["--list"]);
+    assert!(listed.contains("of a damaged log"), "{listed}");
+}
+
+#[test]
+fn what_an_earlier_backup_has_is_not_lost() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    world.fill(&client, "page");
+    world.back_up(&[]);
+    client.save("single/1", json!({"number": 1}));
+    let until = world.head();
+    // A sealed segment that is there already is not read again, so its seal has to be spoilt for a
+    // backup to notice.
+    let journal = world.server.data_dir().join("journal");
+    let segment = journal.join("00000000000000000001.journal");
+    let size = std::fs::metadata(&segment).unwrap().len() as usize;
+    flip(&segment, size / 2);
+    flip(&segment, 20);
+    let said = world.back_up(&[]);
+    assert!(said.contains("from an earlier one"), "{said}");
+    let restored = world.restore("restored", &[]);
+    assert_eq!(head(&restored), until);
+    said_whole(&world, world.names().last().unwrap());
+
+    std::fs::remove_file(&segment).unwrap();
+    client.save("single/2", json!({"number": 2}));
+    let said = world.back_up(&[]);
+    assert!(said.contains("from an earlier one"), "{said}");
+    let restored = world.restore("again", &[]);
+    assert_eq!(head(&restored), until + 1);
+}
