@@ -170,13 +170,8 @@ fn a_backup_under_load_is_a_state_that_the_server_had() {
     assert!(restored.terminate().success());
     restored.restart();
     said(&restored.skytrail(&["log", "verify"]));
-    assert_eq!(
-        master.at(&restored).query("single", json!(null)).len() + 1,
-        {
-            let found = records(&restored, &Json::Null);
-            found[0].as_array().unwrap().len() + 1
-        }
-    );
+    let found = master.at(&restored).query("single", json!(null));
+    assert!(found.iter().any(|record| record["_id"] == "single/new"));
 }
 
 #[test]
