@@ -77,8 +77,7 @@ impl Source {
             .map(|(name, fields)| {
                 let extension = TypeExtension {
                     fields,
-                    unique: Vec::new(),
-                    no_longer_unique: Vec::new(),
+                    ..TypeExtension::default()
                 };
                 let stream = Stream::Type(name.into());
                 self.commit(stream, 1, EventBody::TypeExtended(extension))

@@ -66,7 +66,7 @@ use crate::store_start::ready_store;
 /// How long each step of a shutdown may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// The process's exit code when the log can no longer vouch for what it wrote.
-const EXIT_LOG_IN_DOUBT: i32 = 70;
+pub(crate) const EXIT_LOG_IN_DOUBT: i32 = 70;
 /// Under which it is kept how far the subscriptions' notices are.
 const NOTICES: &str = "notices";
 /// How often the disk's free space is looked at.

@@ -30,6 +30,7 @@ Examples:
   skytrail index list                            which indexes the store made, and why
   skytrail task list                             what runs when, and how it ended
   skytrail delivery list                         how far plugins are with what happened
+  skytrail import skygear --database-url URL     take over a Skygear v1 app
   skytrail rebuild --verify                      is the record store what the log says?
   skytrail backup /mnt/backups                   saves what is new, while the server runs
   skytrail restore /mnt/backups --to data        puts the newest backup into an empty folder
@@ -78,6 +79,9 @@ enum Command {
     /// Serves for someone who writes a plugin: runs it, starts it again when its files change, and
     /// shows each call.
     Dev(ops::dev::DevCommand),
+    /// Takes over what other servers have.
+    #[command(subcommand)]
+    Import(ops::import::ImportCommand),
     /// Makes the record store anew from the log, or compares the two.
     Rebuild(ops::rebuild::RebuildCommand),
     /// Saves the log, keys and files in a folder or a bucket; also while the server runs.
@@ -113,6 +117,7 @@ pub fn run() -> ExitCode {
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),
         Command::Dev(command) => ops::dev::run(&config, &command),
+        Command::Import(command) => ops::import::run(&config, command),
         Command::Rebuild(command) => ops::rebuild::run(&config, command),
         Command::Backup(command) => ops::backup::run(&config, &command),
         Command::Restore(command) => ops::backup::restore(&config, &command),

@@ -26,6 +26,7 @@ mod files;
 mod fuzz;
 mod golden;
 mod history;
+mod import;
 mod javascript_sdk;
 mod lifecycle;
 mod live;

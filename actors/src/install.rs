@@ -94,6 +94,7 @@ fn user_extension(
             .filter(is_left_over)
             .cloned()
             .collect(),
+        counters: BTreeMap::new(),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod device;
 pub mod events;
 pub mod hub;
+pub mod import;
 pub mod install;
 pub mod live;
 pub mod log;

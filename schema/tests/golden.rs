@@ -90,6 +90,7 @@ fn body(kind: EventKind) -> EventBody {
             .into(),
             unique: vec![vec!["name".to_owned()]],
             no_longer_unique: Vec::new(),
+            counters: Default::default(),
         }),
         EventKind::TypeDefaultAccessSet => {
             EventBody::TypeDefaultAccessSet(DefaultAccess { access: acl() })

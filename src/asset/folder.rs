@@ -47,6 +47,11 @@ impl Folder {
         .await?;
         Ok(Self { root })
     }
+
+    /// Reads a folder that is somebody else's: nothing is made there.
+    pub fn of_others(root: PathBuf) -> Self {
+        Self { root: root.into() }
+    }
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod delivery;
 pub mod dev;
 pub mod history;
+pub mod import;
 pub mod index;
 pub mod log;
 pub mod log_follow;

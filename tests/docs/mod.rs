@@ -112,35 +112,6 @@ fn settings_on_the_pages_exist() {
     }
 }
 
-/// What docs/MIGRATING.md says of copying records: with the master key, in the name of their owners.
-#[test]
-fn records_can_be_copied_for_their_owners() {
-    use crate::support::client::Client;
-    use serde_json::json;
-
-    let server = TestServer::start();
-    let master = Client::master(&server);
-    let access = json!([{"public": true, "level": "read"}]);
-    let copied = json!({"_id": "note/1", "_type": "record", "_access": access, "_ownerID": "ada",
-        "_created_at": "2017-01-01T00:00:00Z", "_created_by": "ada", "title": "old"});
-    for database in ["_public", "ada"] {
-        let mut record = copied.clone();
-        record["_id"] = json!(format!("note/{database}"));
-        let body = json!({"_user_id": "ada", "database_id": database, "records": [record]});
-        let saved = master.call("record:save", body).result();
-        let saved = &saved[0];
-        assert_eq!(
-            (&saved["_ownerID"], &saved["title"]),
-            (&json!("ada"), &json!("old")),
-            "{saved}"
-        );
-        assert_eq!(saved["_access"], access);
-        assert_ne!(saved["_created_at"], copied["_created_at"]);
-    }
-    let body = json!({"record_type": "note", "count": true, "limit": 0});
-    assert_eq!(master.call("record:query", body).json()["info"]["count"], 1);
-}
-
 /// The table of failures in docs/PLUGIN-PROTOCOL.md names tests that there are.
 #[test]
 fn every_failure_of_the_plugin_protocol_is_a_test() {

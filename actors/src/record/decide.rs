@@ -203,6 +203,11 @@ impl Plan {
         self.state.insert(id.clone(), None);
     }
 
+    /// Whether a record is there when the plan is done; `None` when the plan has nothing of it.
+    pub fn leaves(&self, id: &RecordId) -> Option<bool> {
+        self.state.get(id).map(Option::is_some)
+    }
+
     fn check_references(
         &self,
         targets: &[RecordId],

@@ -188,7 +188,7 @@ impl Walk {
 ///
 /// # Errors
 /// The log cannot be read, or ends before.
-pub(super) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
+pub(crate) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
     let missing = |cause: &dyn std::fmt::Display| {
         tracing::error!(position, %cause, "the log cannot be read");
         ApiError::unexpected("the log cannot be read")

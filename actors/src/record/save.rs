@@ -33,7 +33,7 @@ use super::{before, types};
 use crate::delivery::after::Attending;
 
 /// A draft, or why there is none.
-type Drafts = Vec<Result<Draft, ItemError>>;
+pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
 
 /// One save's circumstances, the same in every attempt.
 struct Saving<'a> {
@@ -225,7 +225,7 @@ fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts 
 }
 
 /// Looks up what the drafts depend on besides themselves.
-async fn look_around(
+pub(crate) async fn look_around(
     env: &RecordEnv,
     drafts: &Drafts,
     heads: &Heads,

@@ -117,6 +117,7 @@ fn settings() -> impl Strategy<Value = EventBody> {
     let names = || prop::collection::btree_set(name(), 0..3);
     prop_oneof![
         (names(), names()).prop_map(|(fields, unique)| EventBody::TypeExtended(TypeExtension {
+            counters: fields.iter().map(|name| (name.clone(), 7)).collect(),
             fields: fields
                 .into_iter()
                 .map(|name| (name, FieldType::Reference("note".into())))

@@ -20,6 +20,9 @@ pub struct TypeExtension {
     /// Sets of fields that need not be unique any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_longer_unique: Vec<Vec<String>>,
+    /// The last numbers that sequence fields gave elsewhere: the next ones are greater.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, i64>,
 }
 
 /// See [`EventBody::TypeDefaultAccessSet`](super::EventBody::TypeDefaultAccessSet).

@@ -36,6 +36,11 @@ pub(super) async fn change_type(
         text.execute(conn, Vec::new()).await?;
     }
     number_new_sequences(conn, &layout, num_old).await?;
+    if let EventBody::TypeExtended(extension) = &event.body {
+        for (field, last) in &extension.counters {
+            raise_sequence(conn, layout.id, field, *last).await?;
+        }
+    }
     if indexing == Indexing::AtOnce {
         let is_gone = |set: &&Vec<String>| !layout.definition.unique.contains(set);
         for set in old.unique.iter().filter(is_gone) {

@@ -144,7 +144,7 @@ impl World {
                 let body = TypeExtension {
                     fields,
                     unique,
-                    no_longer_unique: Vec::new(),
+                    ..TypeExtension::default()
                 };
                 self.commit(vec![(
                     Stream::Type(TYPES[*kind].into()),

@@ -235,8 +235,7 @@ pub(crate) fn extend(name: &str, fields: &[(&str, FieldType)]) -> (Stream, Event
         .map(|(field, kind)| ((*field).to_owned(), kind.clone()));
     let extension = TypeExtension {
         fields: fields.collect(),
-        unique: Vec::new(),
-        no_longer_unique: Vec::new(),
+        ..TypeExtension::default()
     };
     (
         Stream::Type(name.into()),

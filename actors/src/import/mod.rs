@@ -1,0 +1,140 @@
+//! Taking over what another server had, with its ids, owners, times and authors.
+//!
+//! An [`Importer`] is handed what was there in portions and says what became of each part. What it
+//! brings are events like any others, decided and appended like any others; only nobody is asked
+//! (no access, no hooks), and they say that they are an import's.
+//!
+//! It can be repeated: what is here already stays as it is, so whoever was interrupted begins
+//! again, and finds what he brought before. What was brought once and deleted here since is not
+//! brought again.
+//!
+//! Records may refer to records that come later: see [`Importer::records`].
+
+mod people;
+mod records;
+mod settings;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Origin, Stream};
+use skytrail_schema::id::TypeName;
+use tokio::sync::Mutex;
+
+pub use people::{ImportedSubscriptions, Relations};
+pub use settings::ImportedType;
+
+use crate::context::RequestContext;
+use crate::device::DeviceStore;
+use crate::record::attempt::{Outcome as Attempt, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::env::RecordEnv;
+use crate::record::past;
+
+/// What became of one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not here, and is now.
+    Added,
+    /// It was here as it was there before, and is now as it is there.
+    Updated,
+    /// It is here already.
+    Present,
+    /// It is here already and differs, or was deleted here; why it stays so.
+    Kept(String),
+    /// It cannot be taken over; why.
+    Refused(String),
+}
+
+/// How to import.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Only says what would become of everything.
+    pub is_dry: bool,
+    /// Records that are here already and were changed there later become what they are there.
+    pub updates: bool,
+}
+
+/// See the module's overview.
+pub struct Importer {
+    env: RecordEnv,
+    devices: Arc<dyn DeviceStore>,
+    options: ImportOptions,
+    context: RequestContext,
+    /// The types that were here before: only of theirs something can have been deleted here.
+    earlier: HashSet<TypeName>,
+    /// Whether nothing at all was here before.
+    is_first: bool,
+    /// Types as they would be: nothing else knows of them in a dry run.
+    planned: parking_lot::RwLock<std::collections::HashMap<TypeName, settings::Planned>>,
+}
+
+impl Importer {
+    /// Builds an importer for what is here.
+    pub fn new(env: RecordEnv, devices: Arc<dyn DeviceStore>, options: ImportOptions) -> Self {
+        let types = env.live.get_types();
+        let created = types.iter().filter(|it| it.is_created);
+        Self {
+            earlier: created.map(|it| it.name.clone()).collect(),
+            is_first: env.live.position() == 0,
+            devices,
+            options,
+            context: RequestContext {
+                origin: Origin::Import,
+                ..RequestContext::system()
+            },
+            planned: parking_lot::RwLock::default(),
+            env,
+        }
+    }
+
+    /// Appends what was planned, unless this is a dry run.
+    async fn append(&self, plan: Plan, read_position: u64) -> Result<(), ApiError> {
+        if self.options.is_dry || plan.events.is_empty() {
+            return Ok(());
+        }
+        match commit(&self.env.log, plan, read_position, &self.context).await? {
+            Attempt::Done(_) => Ok(()),
+            // Nobody else writes while an import does.
+            Attempt::Conflict => Err(ApiError::overloaded("the log")),
+        }
+    }
+
+    /// Returns the position as of which the store is read next, once the store has it.
+    async fn read_position(&self) -> Result<u64, ApiError> {
+        let position = self.env.live.position();
+        // The store may be busy with what was brought before.
+        until_settled(&Mutex::new(()), |_| async {
+            match self.env.applied.wait_for(position).await {
+                Ok(()) => Ok(Attempt::Done(position)),
+                Err(_) => Ok(Attempt::Conflict),
+            }
+        })
+        .await
+    }
+
+    /// Whether something that is not here was here once.
+    async fn was_here(&self, stream: &Stream) -> Result<bool, ApiError> {
+        let is_new = match stream.record_type() {
+            Some(name) => !self.earlier.contains(name),
+            None => self.is_first,
+        };
+        if is_new {
+            return Ok(false);
+        }
+        let until = self.env.applied.position();
+        let last = self.env.store.list_positions_before(stream, until, 8);
+        for position in last.await? {
+            if past::read(&self.env, position).await?.1.stream == *stream {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What to say of something that was deleted here.
+fn deleted_here() -> Outcome {
+    Outcome::Kept("it was here and was deleted".to_owned())
+}

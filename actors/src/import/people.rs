@@ -1,0 +1,225 @@
+//! Users, their relations, their devices and what these subscribe to.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{
+    DeviceState, EventBody, RelationTarget, SavedSubscription, Stream, UserState,
+};
+use skytrail_schema::id::{DeviceId, UserId};
+use skytrail_schema::predicate::Relation;
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+
+use super::{Importer, Outcome, deleted_here};
+use crate::record::decide::Plan;
+
+/// Some of a user's relations of one kind.
+#[derive(Clone, Debug)]
+pub struct Relations {
+    /// The kind.
+    pub relation: Relation,
+    /// Whose they are.
+    pub user: UserId,
+    /// To whom.
+    pub others: Vec<UserId>,
+}
+
+/// What a device subscribes to.
+#[derive(Clone, Debug)]
+pub struct ImportedSubscriptions {
+    /// The device.
+    pub device: DeviceId,
+    /// Who uses it.
+    pub subscriber: Option<UserId>,
+    /// The subscriptions.
+    pub subscriptions: Vec<Subscription>,
+}
+
+impl Importer {
+    /// Takes users' auth rows over; their records come with the records.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn users(&self, users: Vec<(UserId, UserState)>) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.read_position().await?;
+        let ids: Vec<UserId> = users.iter().map(|(id, _)| id.clone()).collect();
+        let known = self.env.store.load_users(&ids).await?;
+        let mut plan = Plan::default();
+        plan.define_roles(
+            &self.env,
+            users
+                .iter()
+                .flat_map(|(_, state)| &state.roles)
+                .collect::<BTreeSet<_>>()
+                .into_iter(),
+        );
+        let mut outcomes = Vec::with_capacity(users.len());
+        for ((id, state), known) in users.into_iter().zip(known) {
+            let outcome = match known {
+                Some((_, here)) if here == state => Outcome::Present,
+                Some(_) => Outcome::Kept("the user is here already".to_owned()),
+                None => self.new_user(&mut plan, id, state).await?,
+            };
+            outcomes.push(outcome);
+        }
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+
+    async fn new_user(
+        &self,
+        plan: &mut Plan,
+        id: UserId,
+        state: UserState,
+    ) -> Result<Outcome, ApiError> {
+        if id.as_str().is_empty() {
+            return Ok(Outcome::Refused("the id is empty".to_owned()));
+        }
+        let stream = Stream::User(id);
+        if self.was_here(&stream).await? {
+            return Ok(deleted_here());
+        }
+        for (service, link) in &state.links {
+            let linked = self.env.store.find_linked(service, &link.principal).await?;
+            if let Some(other) = linked {
+                let reason = format!("{service} {} is linked to {other}", link.principal);
+                return Ok(Outcome::Refused(reason));
+            }
+        }
+        plan.push(stream, 1, EventBody::UserCreated(state));
+        Ok(Outcome::Added)
+    }
+
+    /// Takes relations over.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn relations(&self, relations: &[Relations]) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.read_position().await?;
+        let mut plan = Plan::default();
+        let mut versions: HashMap<Stream, u32> = HashMap::new();
+        let mut outcomes = Vec::new();
+        for Relations {
+            relation,
+            user,
+            others,
+        } in relations
+        {
+            let (version, present) = self
+                .env
+                .store
+                .load_relations(*relation, user, others)
+                .await?;
+            let stream = Stream::Relation(*relation, user.clone());
+            let version = versions.entry(stream.clone()).or_insert(version);
+            for to in others {
+                if user.as_str().is_empty() || to.as_str().is_empty() {
+                    let reason = "it is nobody's, or to nobody".to_owned();
+                    outcomes.push(Outcome::Refused(reason));
+                } else if present.contains(to) {
+                    outcomes.push(Outcome::Present);
+                } else {
+                    *version += 1;
+                    let body = EventBody::RelationAdded(RelationTarget { to: to.clone() });
+                    plan.push(stream.clone(), *version, body);
+                    outcomes.push(Outcome::Added);
+                }
+            }
+        }
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+
+    /// Takes devices over. Of several with one address the first one counts.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn devices(
+        &self,
+        devices: Vec<(DeviceId, DeviceState)>,
+    ) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.read_position().await?;
+        let ids: Vec<DeviceId> = devices.iter().map(|(id, _)| id.clone()).collect();
+        let known = self.devices.load_devices(&ids).await?;
+        let mut plan = Plan::default();
+        let mut tokens = HashSet::new();
+        let mut outcomes = Vec::with_capacity(devices.len());
+        for ((id, state), known) in devices.into_iter().zip(known) {
+            if let Some((_, here)) = known {
+                outcomes.push(if here == state {
+                    Outcome::Present
+                } else {
+                    Outcome::Kept("the device is here already".to_owned())
+                });
+                continue;
+            }
+            let stream = Stream::Device(id);
+            if self.was_here(&stream).await? {
+                outcomes.push(deleted_here());
+                continue;
+            }
+            if let Some(token) = &state.token {
+                let is_taken = !tokens.insert(token.clone())
+                    || !self.devices.find_devices(token).await?.is_empty();
+                if is_taken {
+                    let reason = "another device has its address".to_owned();
+                    outcomes.push(Outcome::Refused(reason));
+                    continue;
+                }
+            }
+            plan.push(stream, 1, EventBody::DeviceRegistered(state));
+            outcomes.push(Outcome::Added);
+        }
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+
+    /// Takes subscriptions over, whose devices must be here.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn subscriptions(
+        &self,
+        all: Vec<ImportedSubscriptions>,
+    ) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.read_position().await?;
+        let here = self.devices.load_subscriptions().await?;
+        let here: HashMap<_, _> = here.into_iter().map(|it| (it.id.clone(), it)).collect();
+        let mut plan = Plan::default();
+        let mut outcomes = Vec::new();
+        for ImportedSubscriptions {
+            device,
+            subscriber,
+            subscriptions,
+        } in all
+        {
+            let devices = self.devices.load_devices(std::slice::from_ref(&device));
+            let is_here = self.options.is_dry || devices.await?.iter().any(Option::is_some);
+            let known = here.get(&device);
+            let mut version = known.map_or(0, |known| known.version);
+            let find = |key: &SubscriptionKey| {
+                let mut known = known.iter().flat_map(|known| &known.subscriptions);
+                known.find(|known| known.key == *key)
+            };
+            for subscription in subscriptions {
+                outcomes.push(match find(&subscription.key) {
+                    _ if !is_here => Outcome::Refused("its device is not here".to_owned()),
+                    Some(known) if *known == subscription => Outcome::Present,
+                    Some(_) => Outcome::Kept("there is one of this name here".to_owned()),
+                    None => {
+                        version += 1;
+                        let stream = Stream::Subscriptions(device.clone());
+                        let body = EventBody::SubscriptionSaved(SavedSubscription {
+                            subscriber: subscriber.clone(),
+                            subscription,
+                        });
+                        plan.push(stream, version, body);
+                        Outcome::Added
+                    }
+                });
+            }
+        }
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+}

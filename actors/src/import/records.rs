@@ -1,0 +1,206 @@
+//! Files and records.
+
+use std::sync::Arc;
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{AssetState, EventBody, Stream};
+use skytrail_schema::id::{AssetName, RecordId};
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::value::Value;
+
+use super::{Importer, Outcome, deleted_here};
+use crate::record::decide::{Plan, Surroundings};
+use crate::record::draft::Draft;
+use crate::record::env::Heads;
+use crate::record::messages::ItemError;
+use crate::record::save::{self, Drafts};
+
+impl Importer {
+    /// Takes over what is known of files; their bytes are somebody else's matter.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn assets(
+        &self,
+        assets: Vec<(AssetName, AssetState)>,
+    ) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.read_position().await?;
+        let names: Vec<AssetName> = assets.iter().map(|(name, _)| name.clone()).collect();
+        let known = self.env.assets.load(&names).await?;
+        let mut plan = Plan::default();
+        let mut take = |(name, state): (AssetName, AssetState)| match known.get(&name) {
+            Some((_, here)) if *here == state => Outcome::Present,
+            Some(_) => Outcome::Kept("there is a file of this name here".to_owned()),
+            None => {
+                plan.push(Stream::Asset(name), 1, EventBody::AssetRegistered(state));
+                Outcome::Added
+            }
+        };
+        let outcomes = assets.into_iter().map(&mut take).collect();
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+
+    /// Takes records over, all of one type.
+    ///
+    /// With `postpones`, references to records that are not here yet are left out at first; the same
+    /// records are then to be brought once more, after everything else. That is for types that
+    /// refer to each other, or to themselves. Without, such a record is refused.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn records(
+        &self,
+        mut records: Vec<Record>,
+        postpones: bool,
+    ) -> Result<Vec<Outcome>, ApiError> {
+        self.env
+            .assets
+            .complete(records.iter_mut().map(|record| &mut record.fields))
+            .await?;
+        let mut outcomes = Vec::with_capacity(records.len());
+        let mut waiting = vec![records];
+        while let Some(portion) = waiting.pop() {
+            match self.portion(&portion, postpones).await {
+                Ok(done) => outcomes.extend(done),
+                // Too large for one commit.
+                Err(error) if error.code == Code::InvalidArgument && portion.len() > 1 => {
+                    let (first, second) = portion.split_at(portion.len() / 2);
+                    waiting.extend([second.to_vec(), first.to_vec()]);
+                }
+                Err(error) if error.code == Code::InvalidArgument => {
+                    outcomes.push(Outcome::Refused(error.message.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn portion(&self, records: &[Record], postpones: bool) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.read_position().await?;
+        let ids: Vec<RecordId> = records.iter().map(|record| record.id.clone()).collect();
+        let heads = self.env.load_heads(&ids).await?;
+        let mut drafts: Drafts = Vec::new();
+        let mut outcomes = Vec::with_capacity(records.len());
+        for record in records {
+            let (draft, outcome) = self.draft(record, heads.get(&record.id)).await?;
+            // What makes no draft has its outcome already.
+            drafts.push(draft.ok_or_else(|| ItemError {
+                id: None,
+                error: ApiError::unexpected("no draft"),
+            }));
+            outcomes.push(outcome);
+        }
+        let around = self.look_around(&drafts, &heads).await?;
+        let mut plan = Plan::default();
+        for (slot, outcome) in drafts.iter_mut().zip(&mut outcomes) {
+            let Ok(draft) = slot else { continue };
+            if postpones {
+                leave_out_missing(draft, &plan, &around);
+            }
+            let definition = self.definition(&draft.record.id.record_type);
+            if let Err(error) = plan.save(draft, &definition, &around) {
+                *outcome = Outcome::Refused(error.message.to_string());
+            }
+        }
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+
+    /// Says what is to become of a record; without a draft nothing is to be done.
+    async fn draft(
+        &self,
+        record: &Record,
+        head: Option<&Arc<Head>>,
+    ) -> Result<(Option<Draft>, Outcome), ApiError> {
+        let draft = |outcome| {
+            let draft = Draft {
+                record: with_cleared(record, head),
+                original: head.cloned(),
+                provenance: Vec::new(),
+            };
+            Ok((Some(draft), outcome))
+        };
+        let Some(head) = head else {
+            if self.was_here(&Stream::Record(record.id.clone())).await? {
+                return Ok((None, deleted_here()));
+            }
+            return draft(Outcome::Added);
+        };
+        let here = &head.record;
+        if here.database != record.database {
+            let reason = "a record of this id is in another database here".to_owned();
+            return Ok((None, Outcome::Refused(reason)));
+        }
+        if here == record {
+            return Ok((None, Outcome::Present));
+        }
+        if lacks_references(here, record) {
+            return draft(Outcome::Present);
+        }
+        let is_newer = record.updated_at > here.updated_at;
+        // A list cannot be taken back by a change.
+        let is_opened = record.access.is_none() && here.access.is_some();
+        if self.options.updates && is_newer && !is_opened {
+            return draft(Outcome::Updated);
+        }
+        let reason = if is_newer {
+            "it was changed there later"
+        } else {
+            "it was changed here"
+        };
+        Ok((None, Outcome::Kept(reason.to_owned())))
+    }
+
+    async fn look_around(&self, drafts: &Drafts, heads: &Heads) -> Result<Surroundings, ApiError> {
+        let mut around = save::look_around(&self.env, drafts, heads).await?;
+        if self.options.is_dry {
+            // What would have been brought before is as good as here.
+            for draft in drafts.iter().flatten() {
+                for value in draft.record.fields.values() {
+                    match value {
+                        Value::Reference(id) => drop(around.existing.insert(id.clone())),
+                        Value::Asset(asset) => {
+                            around.files.insert(asset.name.as_str().into());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(around)
+    }
+}
+
+/// Returns the record with nulls for what it has not got and is here.
+fn with_cleared(record: &Record, head: Option<&Arc<Head>>) -> Record {
+    let mut record = record.clone();
+    for name in head.iter().flat_map(|head| head.record.fields.keys()) {
+        if !record.fields.contains_key(name) {
+            record.fields.insert(name.clone(), Value::Null);
+        }
+    }
+    record
+}
+
+/// Whether a record is here as it was there but for references, which were left out.
+fn lacks_references(here: &Record, there: &Record) -> bool {
+    let mut completed = here.clone();
+    for (name, value) in &there.fields {
+        if matches!(value, Value::Reference(_)) && !completed.fields.contains_key(name) {
+            completed.fields.insert(name.clone(), value.clone());
+        }
+    }
+    completed == *there
+}
+
+fn leave_out_missing(draft: &mut Draft, plan: &Plan, around: &Surroundings) {
+    let is_there = |id: &RecordId| plan.leaves(id).unwrap_or(around.existing.contains(id));
+    // A record may refer to itself once it is here.
+    let is_missing = |value: &Value| match value {
+        Value::Reference(id) => !is_there(id),
+        _ => false,
+    };
+    draft.record.fields.retain(|_, value| !is_missing(value));
+}

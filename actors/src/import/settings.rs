@@ -1,0 +1,225 @@
+//! Roles, record types with their settings, and rules of access to fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use skytrail_schema::acl::Acl;
+use skytrail_schema::auth_keys::AuthKeys;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{
+    CreationRoles, DefaultAccess, EventBody, RoleFlags, Stream, TypeExtension,
+};
+use skytrail_schema::field_access::FieldAccess;
+use skytrail_schema::id::{RoleName, TypeName};
+use skytrail_schema::types::{FieldType, TypeDefinition};
+
+use super::{Importer, Outcome};
+use crate::install::install;
+use crate::record::apply;
+use crate::record::decide::Plan;
+
+/// A type as it would be.
+pub(super) type Planned = Arc<TypeDefinition>;
+
+/// A record type as it was.
+#[derive(Clone, Debug)]
+pub struct ImportedType {
+    /// The name.
+    pub name: TypeName,
+    /// Whether there may be records of it; settings can be there before.
+    pub is_created: bool,
+    /// Its fields.
+    pub fields: BTreeMap<String, FieldType>,
+    /// Sets of fields that are unique together.
+    pub unique: Vec<Vec<String>>,
+    /// The last number of each sequence field.
+    pub counters: BTreeMap<String, i64>,
+    /// The access list of records that bring none.
+    pub default_access: Option<Acl>,
+    /// The roles that may create records.
+    pub creation_roles: BTreeSet<RoleName>,
+}
+
+impl Importer {
+    /// Returns a type as it is, or would be.
+    pub fn definition(&self, name: &TypeName) -> Arc<TypeDefinition> {
+        let planned = self.planned.read().get(name).cloned();
+        planned.unwrap_or_else(|| self.env.definition(name))
+    }
+
+    /// Takes roles over.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn roles(&self, roles: &[(RoleName, RoleFlags)]) -> Result<Vec<Outcome>, ApiError> {
+        let position = self.env.live.position();
+        let known = self.env.live.get_roles();
+        let mut plan = Plan::default();
+        let mut define = |(name, flags): &(RoleName, RoleFlags)| match known.get(name) {
+            None => {
+                let body = EventBody::RoleDefined(*flags);
+                plan.push(Stream::Role(name.clone()), 1, body);
+                Outcome::Added
+            }
+            Some((_, here)) if here == flags => Outcome::Present,
+            Some(_) => Outcome::Kept("its flags are others here".to_owned()),
+        };
+        let outcomes = roles.iter().map(&mut define).collect();
+        self.append(plan, position).await?;
+        Ok(outcomes)
+    }
+
+    /// Makes what every app has, where it is missing: after the roles, before all else.
+    ///
+    /// # Errors
+    /// As [`install`].
+    pub async fn install(&self, auth_keys: &AuthKeys) -> Result<(), ApiError> {
+        if self.options.is_dry {
+            return Ok(());
+        }
+        // A server that is there already has been installed with its own settings.
+        if self.env.definition(&TypeName::user()).is_created {
+            return Ok(());
+        }
+        install(&self.env, auth_keys, true).await
+    }
+
+    /// Takes a type over. Fields that are here and are of another type stay; their names are
+    /// returned with what is wrong.
+    ///
+    /// # Errors
+    /// The log or the store failed.
+    pub async fn record_type(
+        &self,
+        wanted: &ImportedType,
+    ) -> Result<(Outcome, BTreeMap<String, String>), ApiError> {
+        let position = self.read_position().await?;
+        let here = self.definition(&wanted.name);
+        let mut clashes = BTreeMap::new();
+        for (field, kind) in &wanted.fields {
+            match here.fields.get(field) {
+                Some(other) if other != kind && !(is_text(other) && is_text(kind)) => {
+                    let reason = format!(
+                        "it is {} there and {} here",
+                        kind.wire_name(),
+                        other.wire_name()
+                    );
+                    clashes.insert(field.clone(), reason);
+                }
+                _ => {}
+            }
+        }
+        let mut plan = Plan::default();
+        let mut bodies = self.extension(wanted, &here).await?;
+        let mut kept = Vec::new();
+        match (&here.default_access, &wanted.default_access) {
+            (None, Some(access)) => {
+                let access = access.clone();
+                bodies.push(EventBody::TypeDefaultAccessSet(DefaultAccess { access }));
+            }
+            (here, wanted) if here != wanted => kept.push("default access"),
+            _ => {}
+        }
+        if here.creation_roles.is_empty() && !wanted.creation_roles.is_empty() {
+            let roles = wanted.creation_roles.clone();
+            bodies.push(EventBody::TypeCreationRolesSet(CreationRoles { roles }));
+        } else if here.creation_roles != wanted.creation_roles {
+            kept.push("roles that may create");
+        }
+        let mut definition = TypeDefinition::clone(&here);
+        for body in bodies {
+            self.plan_type(&mut plan, &mut definition, body);
+        }
+        let is_changed = !plan.events.is_empty();
+        self.append(plan, position).await?;
+        if self.options.is_dry {
+            let planned = Arc::new(definition);
+            self.planned.write().insert(wanted.name.clone(), planned);
+        }
+        let outcome = match (is_changed, kept.as_slice()) {
+            (_, [_, ..]) => Outcome::Kept(format!("other settings here: {}", kept.join(", "))),
+            (true, []) => Outcome::Added,
+            (false, []) => Outcome::Present,
+        };
+        Ok((outcome, clashes))
+    }
+
+    /// Returns the event that gives a type what it has not got: nothing, or one.
+    async fn extension(
+        &self,
+        wanted: &ImportedType,
+        here: &TypeDefinition,
+    ) -> Result<Vec<EventBody>, ApiError> {
+        if !wanted.is_created {
+            return Ok(Vec::new());
+        }
+        let fields = wanted.fields.iter();
+        let fields = fields.filter(|(name, _)| !here.fields.contains_key(*name));
+        let unique = wanted
+            .unique
+            .iter()
+            .filter(|set| !here.unique.contains(set));
+        let last = self.env.store.load_snapshot().await?.sequences;
+        let gave = |field: &str, number: i64| {
+            let mut last = last.iter();
+            last.any(|it| it.0 == wanted.name && it.1 == field && it.2 >= number)
+        };
+        let counters = wanted.counters.iter();
+        let counters = counters.filter(|(field, number)| !gave(field, **number));
+        let extension = TypeExtension {
+            fields: fields
+                .map(|(name, kind)| (name.clone(), kind.clone()))
+                .collect(),
+            unique: unique.cloned().collect(),
+            no_longer_unique: Vec::new(),
+            counters: counters.map(|(name, last)| (name.clone(), *last)).collect(),
+        };
+        let is_idle = here.is_created && extension == TypeExtension::default();
+        Ok(if is_idle {
+            Vec::new()
+        } else {
+            vec![EventBody::TypeExtended(extension)]
+        })
+    }
+
+    /// Adds an event of a type to a plan, and to what the type is.
+    fn plan_type(&self, plan: &mut Plan, definition: &mut TypeDefinition, body: EventBody) {
+        if let EventBody::TypeExtended(extension) = &body {
+            for (field, last) in &extension.counters {
+                plan.number(field, Some(*last));
+            }
+            apply::extend(definition, extension);
+        }
+        plan.change_type(definition, body);
+        definition.version += 1;
+    }
+
+    /// Takes the rules of access to fields over, if there are none here.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub async fn field_access(&self, wanted: FieldAccess) -> Result<Outcome, ApiError> {
+        let position = self.env.live.position();
+        let (version, here) = self.env.live.get_field_access();
+        let wire = wanted.to_wire();
+        if here.to_wire() == wire {
+            return Ok(Outcome::Present);
+        }
+        if version > 0 {
+            let reason = "there are other rules here".to_owned();
+            return Ok(Outcome::Kept(reason));
+        }
+        let mut plan = Plan::default();
+        plan.push(
+            Stream::FieldAccess,
+            version + 1,
+            EventBody::FieldAccessSet(wanted),
+        );
+        self.append(plan, position).await?;
+        Ok(Outcome::Added)
+    }
+}
+
+fn is_text(kind: &FieldType) -> bool {
+    matches!(kind, FieldType::String | FieldType::CaselessString)
+}

@@ -1,0 +1,143 @@
+//! Rows that become records.
+
+use serde_json::{Map, Value as Json};
+use skytrail_schema::acl::Acl;
+use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::FieldType;
+use skytrail_schema::value::{Asset, Point, Value};
+
+use super::layout::{Table, text};
+use super::source::Row;
+
+/// Reads a record; an error says what is wrong with the row.
+pub(super) fn record(table: &Table, row: &mut Row) -> Result<Record, String> {
+    if table.name.is_reserved() {
+        return Err("record types that start with _ are reserved".to_owned());
+    }
+    let id = RecordId::new(table.name.clone(), text(row, "_id"));
+    if id.key.as_str().is_empty() {
+        return Err("the id is empty".to_owned());
+    }
+    let access = row.get("_access").unwrap_or(&Json::Null);
+    let access = Acl::from_wire(access).map_err(|error| error.to_string())?;
+    let mut fields = Fields::default();
+    for (name, kind) in &table.fields {
+        let value = row.remove(name).unwrap_or_default();
+        if !value.is_null() {
+            let value = value_of(kind, value).map_err(|reason| format!("{name}: {reason}"))?;
+            fields.insert(name.clone(), value);
+        }
+    }
+    let database = match text(row, "_database_id") {
+        "" => Database::Public,
+        user => Database::Private(user.into()),
+    };
+    Ok(Record {
+        id,
+        database,
+        owner: user(row, "_owner_id"),
+        access,
+        created_at: time(row, "_created_at")?,
+        created_by: user(row, "_created_by"),
+        updated_at: time(row, "_updated_at")?,
+        updated_by: user(row, "_updated_by"),
+        fields,
+    })
+}
+
+/// Reads a user's id; none when it is empty.
+pub(super) fn user(row: &Row, name: &str) -> Option<UserId> {
+    let id = text(row, name);
+    (!id.is_empty()).then(|| id.into())
+}
+
+/// Reads a point in time.
+pub(super) fn time(row: &Row, name: &str) -> Result<Timestamp, String> {
+    let text = text(row, name);
+    moment(text).map_err(|reason| format!("{name}: {reason}"))
+}
+
+/// Reads a point in time that need not be there.
+pub(super) fn maybe_time(row: &Row, name: &str) -> Result<Option<Timestamp>, String> {
+    match row.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(_) => time(row, name).map(Some),
+    }
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let micros = text.parse().map(Timestamp::from_micros);
+    micros.map_err(|_| format!("{text:?} is no point in time"))
+}
+
+fn value_of(kind: &FieldType, value: Json) -> Result<Value, String> {
+    let unexpected = |value: &Json| format!("{value} is no {}", kind.wire_name());
+    Ok(match (kind, value) {
+        (FieldType::String | FieldType::CaselessString, Json::String(text)) => Value::String(text),
+        (FieldType::Number | FieldType::Integer | FieldType::Sequence, Json::Number(number)) => {
+            let number = number.as_f64().filter(|number| number.is_finite());
+            Value::Number(number.ok_or_else(|| "the number is out of range".to_owned())?)
+        }
+        (FieldType::Boolean, Json::Bool(value)) => Value::Bool(value),
+        (FieldType::Json, value @ Json::Array(_)) => Value::Json(value),
+        (FieldType::Json, Json::Object(object)) => Value::Json(plain(object)?),
+        (FieldType::DateTime, Json::String(text)) => Value::Date(moment(&text)?),
+        (FieldType::Asset, Json::String(name)) => Value::Asset(Box::new(Asset {
+            name,
+            content_type: None,
+            url: None,
+        })),
+        (FieldType::Reference(target), Json::String(key)) => {
+            Value::Reference(RecordId::new(target.clone(), key))
+        }
+        (FieldType::Location, Json::Array(point)) => match point.as_slice() {
+            [Json::Number(lng), Json::Number(lat)] => Value::Location(Point {
+                lng: lng.as_f64().unwrap_or_default(),
+                lat: lat.as_f64().unwrap_or_default(),
+            }),
+            _ => return Err("the point is empty".to_owned()),
+        },
+        (FieldType::Geometry, value @ Json::Object(_)) => Value::Geometry(value),
+        (_, value) => return Err(unexpected(&value)),
+    })
+}
+
+/// An object that would be taken for a value of another type cannot be told from one.
+fn plain(object: Map<String, Json>) -> Result<Json, String> {
+    if object.contains_key("$type") {
+        return Err("a JSON object with $type is taken for a value of another type".to_owned());
+    }
+    Ok(object.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_has_no_value_is_named() {
+        let cases = [
+            (FieldType::Number, json!("NaN"), "\"NaN\" is no number"),
+            (
+                FieldType::DateTime,
+                json!("infinity"),
+                "\"infinity\" is no point in time",
+            ),
+            (FieldType::Json, json!("text"), "\"text\" is no json"),
+            (
+                FieldType::Location,
+                json!([null, null]),
+                "the point is empty",
+            ),
+        ];
+        for (kind, value, expected) in cases {
+            assert_eq!(value_of(&kind, value), Err(expected.to_owned()));
+        }
+        let typed = value_of(&FieldType::Json, json!({"$type": "x"}));
+        assert!(typed.is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! The log and the record store without a server: for commands that write while none runs.
+//!
+//! The log's lock is held meanwhile, so no server starts; and one that runs keeps the command out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor as _, Addr};
+use skytrail_actors::asset::AssetCatalog;
+use skytrail_actors::clock::{Clock, SystemClock};
+use skytrail_actors::delivery::after::AfterHooks;
+use skytrail_actors::device::DeviceStore;
+use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::{EmbeddedLog, LogOptions, OpenedLog};
+use skytrail_actors::plugin::NoPlugins;
+use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
+use skytrail_actors::record::env::RecordEnv;
+use skytrail_actors::record::live::LiveState;
+use skytrail_actors::store::RecordStore;
+use tokio::sync::watch;
+
+use crate::app::EXIT_LOG_IN_DOUBT;
+use crate::asset::Files;
+use crate::config::{Config, Keys};
+use crate::store_start::ready_store;
+
+/// How long the log may take to write what is left of it.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// See the module's overview.
+pub(crate) struct Offline {
+    /// What writing and reading need; there are no plugins.
+    pub(crate) env: RecordEnv,
+    /// The store's part for devices.
+    pub(crate) devices: Arc<dyn DeviceStore>,
+    /// The files' store.
+    pub(crate) files: Files,
+    log: Arc<EmbeddedLog>,
+    projector: Addr<Projector>,
+}
+
+impl Offline {
+    /// Opens what is in the data folder, or makes it. Needs an actor system.
+    ///
+    /// # Errors
+    /// A sentence: a server runs, or something cannot be used.
+    pub(crate) async fn open(config: &Config) -> Result<Self, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = JournalOptions {
+            segment_bytes: config.storage.segment_bytes,
+            ..JournalOptions::default()
+        };
+        let opened = OpenedLog::open(&config.data_dir, journal).map_err(|error| text(&error))?;
+        let keys = Keys::load_or_make(config).map_err(|error| text(&error))?;
+        let ready = ready_store(config, &opened).await;
+        let (store, snapshot) = ready.map_err(|error| text(&error))?;
+        let store = Arc::new(store);
+        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
+        let (feed, fed) = projector::feed();
+        let sequences = snapshot.sequences.into_iter();
+        let sequences = sequences.map(|(name, field, last)| ((name, field), last));
+        let now = Arc::clone(&clock);
+        let options = LogOptions {
+            sled_cache_bytes: config.storage.sled_cache_bytes,
+            ..LogOptions::new(Arc::new(move || now.now()), Arc::new(in_doubt))
+        };
+        let observers = vec![Arc::clone(&live) as _, Arc::new(feed) as _];
+        let log = opened.start(options, observers, sequences.collect());
+        let log = Arc::new(log.map_err(|error| text(&error))?);
+        let (applied, position) = watch::channel(snapshot.checkpoint);
+        let is_applied = fed.applied(position);
+        let projector = Projector::new(ProjectorParts {
+            log: Arc::clone(&log) as _,
+            store: Arc::clone(&store) as _,
+            live: Arc::clone(&live),
+            fed,
+            applied,
+        });
+        let files = Files::open(config, &keys.asset_secret, Arc::clone(&clock)).await;
+        let files = files.map_err(|error| text(&error))?;
+        let assets = AssetCatalog {
+            store: Arc::clone(&store) as _,
+            live: Arc::clone(&live),
+            applied: is_applied.clone(),
+            urls: Arc::clone(&files.urls),
+        };
+        Ok(Self {
+            env: RecordEnv {
+                log: Arc::clone(&log) as _,
+                store: Arc::clone(&store) as _,
+                live,
+                applied: is_applied,
+                assets,
+                plugins: Arc::new(NoPlugins::default()),
+                after_hooks: AfterHooks::default(),
+                clock,
+            },
+            devices: store,
+            files,
+            log,
+            projector: projector.start(),
+        })
+    }
+
+    /// Brings the store up to the log, and closes both.
+    ///
+    /// # Errors
+    /// A sentence: the store did not close well.
+    pub(crate) async fn close(self) -> Result<(), String> {
+        // As at the server's stop; what is not done is in the log, and done at the next start.
+        let _ = self.projector.send(StopProjector).await;
+        let log = self.log;
+        let closed = tokio::task::spawn_blocking(move || log.close(CLOSE_DEADLINE));
+        let _ = closed.await;
+        let closed = RecordStore::close(self.env.store.as_ref()).await;
+        closed.map_err(|error| error.to_string())
+    }
+}
+
+fn in_doubt(doubt: &str) {
+    tracing::error!(
+        doubt,
+        "the log can no longer vouch for what it wrote; ending"
+    );
+    std::process::exit(EXIT_LOG_IN_DOUBT);
+}

@@ -1,0 +1,118 @@
+//! `skytrail import`: taking over what other servers and files have.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use skytrail_actors::import::ImportOptions;
+
+use super::say;
+use crate::config::{Config, S3Settings, Secret};
+use crate::import::Report;
+use crate::import::skygear::{self, AssetSource, Options};
+use crate::telemetry;
+
+/// What to import.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Takes over the PostgreSQL database of a Skygear v1 app, while no server runs here. What is
+    /// here already stays, so it can be interrupted and begun again.
+    Skygear(Box<Skygear>),
+}
+
+/// See [`ImportCommand::Skygear`].
+#[derive(Clone, Debug, Args)]
+pub struct Skygear {
+    /// The database's address, such as `postgres://user:password@host/database`.
+    #[arg(
+        long,
+        env = "SKYGEAR_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    database_url: String,
+    /// The app's name there; by default the one here (`APP_NAME`).
+    #[arg(long, value_name = "NAME")]
+    app: Option<String>,
+    /// Only says what would become of everything.
+    #[arg(long)]
+    dry_run: bool,
+    /// Records that are here already, and were changed there later than here, become what they are
+    /// there.
+    #[arg(long)]
+    update: bool,
+    /// Writes every row that is not taken over, and why, to a file: a JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Copies the files from this folder (v1's `ASSET_STORE_PATH`).
+    #[arg(long, value_name = "FOLDER", conflicts_with = "assets_bucket")]
+    assets_from: Option<PathBuf>,
+    /// Copies the files from this bucket of S3.
+    #[arg(long, value_name = "BUCKET", requires = "assets_access_key")]
+    assets_bucket: Option<String>,
+    /// The bucket's region.
+    #[arg(long, value_name = "REGION", default_value = "us-east-1")]
+    assets_region: String,
+    /// What speaks S3's protocol, if it is not Amazon's.
+    #[arg(long, value_name = "URL")]
+    assets_endpoint: Option<String>,
+    /// The key that opens the bucket.
+    #[arg(long, env = "SKYGEAR_ASSET_ACCESS_KEY", requires = "assets_secret_key")]
+    assets_access_key: Option<String>,
+    /// The secret that goes with it.
+    #[arg(long, env = "SKYGEAR_ASSET_SECRET_KEY", hide_env_values = true)]
+    assets_secret_key: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: ImportCommand) -> Result<(), String> {
+    match command {
+        ImportCommand::Skygear(skygear) => skygear.run(config),
+    }
+}
+
+impl Skygear {
+    fn run(&self, config: &Config) -> Result<(), String> {
+        telemetry::start(&config.log);
+        let mut report = Report::begin(self.report.as_deref())
+            .map_err(|error| format!("the report cannot be written: {error}"))?;
+        let options = Options {
+            url: self.database_url.clone(),
+            app: self.app.clone().unwrap_or_else(|| config.app.name.clone()),
+            assets: self.assets(),
+            import: ImportOptions {
+                is_dry: self.dry_run,
+                updates: self.update,
+            },
+        };
+        let system = actix_web::rt::System::new();
+        let done = system.block_on(skygear::run(config, &options, &mut report));
+        let lines = report
+            .finish()
+            .map_err(|error| format!("the report cannot be written: {error}"))?;
+        for line in lines {
+            say(&line);
+        }
+        if self.dry_run {
+            say("a dry run: nothing was taken over");
+        }
+        done
+    }
+
+    fn assets(&self) -> Option<AssetSource> {
+        if let Some(folder) = &self.assets_from {
+            return Some(AssetSource::Folder(folder.clone()));
+        }
+        let bucket = self.assets_bucket.clone()?;
+        Some(AssetSource::Bucket(S3Settings {
+            bucket,
+            region: self.assets_region.clone(),
+            access_key: self.assets_access_key.clone().unwrap_or_default(),
+            secret_key: Secret::new(self.assets_secret_key.clone().unwrap_or_default()),
+            url_prefix: None,
+            endpoint: self.assets_endpoint.clone(),
+        }))
+    }
+}
