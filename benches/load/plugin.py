@@ -20,6 +20,6 @@ async def page(request):
     return "a page of a plugin"
 
 
-@plugin.after_save("told")
+@plugin.after_save("told", async_=True)
 async def hear(record, original):
     pass
