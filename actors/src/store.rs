@@ -181,6 +181,16 @@ pub trait RecordStore: Send + Sync + 'static {
         asker: &Asker<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError>;
 
+    /// As [`RecordStore::query`], over the records as they were at a position, when their type was as
+    /// that definition says, judged by the access lists of today. The condition must not look into
+    /// other records. `None` when the store has not kept what the records were then.
+    async fn query_as_of(
+        &self,
+        query: &Query,
+        asker: &Asker<'_>,
+        moment: (u64, &TypeDefinition),
+    ) -> Result<Option<QueryAnswer>, StoreError>;
+
     /// Finds the last of a stream's events up to `until` that does not build on earlier ones: one
     /// that carries a full state, or a deletion. Another stream's event may be among the candidates.
     async fn find_full_state(&self, stream: &Stream, until: u64)

@@ -171,6 +171,10 @@ pub struct TypeDefinition {
     /// was read of its records before fits no more.
     #[serde(default)]
     pub reshaped: u32,
+    /// The position from which on the store keeps what its records were, with when it held; `None`
+    /// when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals_since: Option<u64>,
 }
 
 impl TypeDefinition {
@@ -185,6 +189,7 @@ impl TypeDefinition {
             creation_roles: BTreeSet::new(),
             version: 0,
             reshaped: 0,
+            intervals_since: None,
         }
     }
 

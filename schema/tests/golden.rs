@@ -105,6 +105,7 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::TypeFieldDeleted => EventBody::TypeFieldDeleted(FieldDeletion {
             field: "text".to_owned(),
         }),
+        EventKind::TypeIntervalsSet => EventBody::TypeIntervalsSet(Intervals { are_kept: true }),
         EventKind::UserCreated => EventBody::UserCreated(UserState {
             password_hash: Some("$argon2id$x".into()),
             provider_info: [("com.example:a".to_owned(), json!({"a": 1}))].into(),

@@ -160,6 +160,7 @@ actions! {
     "schema:field_access:update" "schema" ADMIN => schema::set_field_access;
     "schema:access" "schema" SCHEMA => schema::access;
     "schema:default_access" "schema" SCHEMA => schema::default_access;
+    "schema:temporal" "schema" SCHEMA => schema::temporal;
     "sso:custom_token:login" "sso" KEY => sso::custom_token_login;
     "sso:oauth:link" "sso" MASTER_READY => sso::oauth_link;
     "sso:oauth:login" "sso" MASTER_READY => sso::oauth_login;

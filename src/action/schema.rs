@@ -1,5 +1,6 @@
 //! `schema:create`, `schema:fetch`, `schema:rename`, `schema:delete`, `schema:access`,
-//! `schema:default_access`, `schema:field_access:get`, `schema:field_access:update`
+//! `schema:default_access`, `schema:temporal`, `schema:field_access:get`,
+//! `schema:field_access:update`
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -168,6 +169,19 @@ pub(super) async fn default_access(call: Call) -> Outcome {
     let written = access.to_wire();
     change(&call, &name, TypeChange::DefaultAccess(access)).await?;
     Reply::new(&answer(&name, "default_access", written))
+}
+
+pub(super) async fn temporal(call: Call) -> Outcome {
+    let name = type_name(&call)?;
+    let is_temporal = match call.body.get("temporal") {
+        Some(Json::Bool(is_temporal)) => *is_temporal,
+        _ => {
+            let message = "temporal must be true or false";
+            return Err(ApiError::invalid_argument(message, &["temporal"]));
+        }
+    };
+    change(&call, &name, TypeChange::Intervals(is_temporal)).await?;
+    Reply::new(&answer(&name, "temporal", is_temporal.into()))
 }
 
 async fn change(call: &Call, name: &TypeName, change: TypeChange) -> Result<(), ApiError> {

@@ -3,7 +3,7 @@
 use skytrail_schema::types::FieldType;
 
 use super::index::IndexColumn;
-use super::layout::{Column, SYSTEM_COLUMNS, Table, TypeLayout};
+use super::layout::{Column, SYSTEM_COLUMNS, Table, TypeLayout, past_name};
 use super::names::Name;
 use super::sql::{SafeText, Sql};
 
@@ -59,11 +59,53 @@ pub(crate) fn drop_column(table: &Table, old: &Column) -> Vec<SafeText> {
     old.names().map(drop).collect()
 }
 
+/// Returns the statements that make the table of what a type's records were, or drop it, or give it
+/// the columns behind the first `num_old`; `had_past` says whether it is there.
+pub(crate) fn past(layout: &TypeLayout, num_old: usize, had_past: bool) -> Vec<SafeText> {
+    match layout.past() {
+        None if had_past => {
+            let mut sql = Sql::new("DROP TABLE ");
+            sql.name(&past_name(layout.id));
+            vec![sql.into_text()]
+        }
+        None => Vec::new(),
+        Some(past) if had_past => {
+            let new_columns = past.columns.iter().skip(num_old);
+            new_columns
+                .flat_map(|column| add_column(&past.name, column))
+                .collect()
+        }
+        Some(past) => {
+            let index = |suffix: &str, columns: [&str; 2]| {
+                let name = Name::new(&format!("{}.{suffix}", past.name.as_str()));
+                let columns = columns.map(Name::new);
+                create_index(&name, &past, &columns.each_ref())
+            };
+            vec![
+                create(
+                    &past,
+                    " (_row INTEGER NOT NULL, _id TEXT NOT NULL, _position INTEGER PRIMARY KEY, \
+                     _until INTEGER NOT NULL, ",
+                ),
+                index("until", ["_until", "_position"]),
+                index("id", ["_id", "_until"]),
+            ]
+        }
+    }
+}
+
 fn create_table(table: &Table) -> SafeText {
+    create(
+        table,
+        " (_row INTEGER PRIMARY KEY, _id TEXT NOT NULL UNIQUE, _position INTEGER NOT NULL, ",
+    )
+}
+
+/// Makes a table of records; `keys` are its first columns.
+fn create(table: &Table, keys: &'static str) -> SafeText {
     let mut sql = Sql::new("CREATE TABLE ");
-    sql.name(&table.name).push(
-        " (_row INTEGER PRIMARY KEY, _id TEXT NOT NULL UNIQUE, _position INTEGER NOT NULL, \
-         _version INTEGER NOT NULL, _database_id TEXT NOT NULL, _owner_id TEXT, _access TEXT, \
+    sql.name(&table.name).push(keys).push(
+        "_version INTEGER NOT NULL, _database_id TEXT NOT NULL, _owner_id TEXT, _access TEXT, \
          _created_at INTEGER NOT NULL, _creator TEXT, _updated_at INTEGER NOT NULL, \
          _updater TEXT, \
          _created_by TEXT AS (nullif(coalesce(_creator, _owner_id), '')), \

@@ -160,6 +160,24 @@ pub(crate) struct TypeLayout {
     pub(crate) table: Option<Table>,
 }
 
+impl TypeLayout {
+    /// Returns the table of what the type's records were, if the store keeps that: the same columns,
+    /// and `_until`, the position at which the next version took the place of this one.
+    pub(crate) fn past(&self) -> Option<Table> {
+        let table = self.table.as_ref()?;
+        self.definition.intervals_since?;
+        Some(Table {
+            name: past_name(self.id),
+            ..table.clone()
+        })
+    }
+}
+
+/// Names the table of what the records of the type with this number were.
+pub(crate) fn past_name(id: i64) -> Name {
+    Name::new(&format!("_past_{id}"))
+}
+
 /// A column as `_type.columns` remembers it.
 #[derive(Serialize, Deserialize)]
 struct StoredColumn {

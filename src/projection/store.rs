@@ -268,6 +268,19 @@ impl RecordStore for SqlStore {
         Ok((position, answer))
     }
 
+    async fn query_as_of(
+        &self,
+        query: &Query,
+        asker: &Asker<'_>,
+        moment: (u64, &TypeDefinition),
+    ) -> Result<Option<QueryAnswer>, StoreError> {
+        let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let answer = query::query_as_of(&mut conn, &catalog, (query, asker), moment).await;
+        answer.inspect_err(|error| self.condition.note(error))
+    }
+
     async fn find_full_state(
         &self,
         stream: &Stream,

@@ -77,8 +77,16 @@ fn references_and_what_is_included_are_of_the_same_moment() {
 
 #[test]
 fn whoever_may_see_it_today_sees_what_it_was() {
+    for is_temporal in [false, true] {
+        sees_what_it_was_who_may_see_it_today(is_temporal);
+    }
+}
+
+fn sees_what_it_was_who_may_see_it_today(is_temporal: bool) {
     let server = TestServer::start();
     let master = Client::master(&server);
+    let set = json!({"type": "note", "temporal": is_temporal});
+    assert_eq!(master.call("schema:temporal", set.clone()).result(), set);
     let (ada, bob) = (
         Client::signed_up(&server, "ada"),
         Client::signed_up(&server, "bob"),

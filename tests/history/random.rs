@@ -95,9 +95,17 @@ impl World {
         self.now.insert(key, back);
     }
 
+    /// Whether the store keeps what the records were makes no difference but in time.
+    fn set_temporal(&mut self) {
+        let is_temporal = self.rng.random_range(0..3) > 0;
+        let body = json!({"type": "note", "temporal": is_temporal});
+        self.master.call("schema:temporal", body).result();
+    }
+
     fn step(&mut self) {
         let key = self.pick(&KEYS);
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..21) {
+            20 => self.set_temporal(),
             0..13 => self.save(key),
             13..16 if self.now.remove(key).is_some() => {
                 delete(&self.master, &format!("note/{key}"));

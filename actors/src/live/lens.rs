@@ -160,7 +160,9 @@ impl Lens {
                 let mut fields = extension.fields.values();
                 self.condition.is_none() || fields.any(|it| matches!(it, FieldType::Sequence))
             }
-            EventBody::TypeDefaultAccessSet(_) | EventBody::TypeCreationRolesSet(_) => false,
+            EventBody::TypeDefaultAccessSet(_)
+            | EventBody::TypeCreationRolesSet(_)
+            | EventBody::TypeIntervalsSet(_) => false,
             _ => true,
         }
     }

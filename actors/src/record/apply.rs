@@ -124,6 +124,10 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
         EventBody::TypeCreationRolesSet(change) => {
             definition.creation_roles = change.roles.clone();
         }
+        EventBody::TypeIntervalsSet(change) => {
+            let since = definition.intervals_since.unwrap_or(event.position);
+            definition.intervals_since = change.are_kept.then_some(since);
+        }
         EventBody::TypeFieldRenamed(change) => {
             definition.reshaped = event.version;
             definition.rename_field(&change.from, &change.to);

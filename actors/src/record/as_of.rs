@@ -1,5 +1,7 @@
 //! Queries over records and types as they were at a moment.
 //!
+//! Where the store keeps what a type's records were, with when it held, it answers. Otherwise:
+//!
 //! 1. A record that was not written since then is what it was: the store has it. One that was is
 //!    folded from the log ([`super::past`]); so are those that were deleted since, which the log
 //!    names. The more recent the moment, the less there is to fold.
@@ -27,7 +29,7 @@ use super::env::RecordEnv;
 use super::messages::{QueryRecords, QueryReply};
 use super::past::{self, Moment, Walk};
 use super::{apply, read};
-use crate::store::{Asker, RelatedPage};
+use crate::store::{Asker, QueryAnswer, RelatedPage};
 
 /// How many records are looked at together.
 const PORTION: usize = 512;
@@ -78,17 +80,10 @@ pub(super) async fn query(
         around: Around::load(env, &command, bound.condition.as_ref()).await?,
         bound: &bound,
     };
-    let mut page = Page::new(&command.query, &bound, false);
-    let scanned = looking.scan(definition, &mut page).await?;
-    looking.look_at_deleted(&scanned, &mut page).await?;
-    let (heads, count) = page.finish();
-    let records: Vec<Arc<Head>> = heads.into_iter().map(Arc::new).collect();
+    let QueryAnswer { records, count } = looking.find_all(definition).await?;
     let look = read::Look {
         query: &command.query,
-        asker: Asker {
-            scope: &command.scope,
-            caller: &command.context.caller,
-        },
+        asker: looking.asker(),
         rules: &rules,
     };
     let mut included = read::Included::new();
@@ -104,6 +99,31 @@ pub(super) async fn query(
 }
 
 impl Looking<'_> {
+    /// Finds the records of the page, and counts all if that is asked for.
+    async fn find_all(&mut self, definition: &TypeDefinition) -> Result<QueryAnswer, ApiError> {
+        let query = &self.command.query;
+        if self.around.vias.is_empty() {
+            let (asker, moment) = (self.asker(), (self.position, definition));
+            let kept = self.env.store.query_as_of(query, &asker, moment);
+            if let Some(answer) = kept.await? {
+                return Ok(answer);
+            }
+        }
+        let mut page = Page::new(query, self.bound, false);
+        let scanned = self.scan(definition, &mut page).await?;
+        self.look_at_deleted(&scanned, &mut page).await?;
+        let (heads, count) = page.finish();
+        let records = heads.into_iter().map(Arc::new).collect();
+        Ok(QueryAnswer { records, count })
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker {
+            scope: &self.command.scope,
+            caller: &self.command.context.caller,
+        }
+    }
+
     /// Looks at what is there today; returns which records that were.
     async fn scan(
         &mut self,
@@ -225,13 +245,9 @@ impl Looking<'_> {
             targets.filter_map(|seen| via.target_of(&seen.then.record))
         });
         let targets: BTreeSet<RecordId> = targets.collect();
-        let asker = Asker {
-            scope: &self.command.scope,
-            caller: &self.command.context.caller,
-        };
         for id in targets {
             if let Some(seen) = self.find(&id).await?
-                && asker.may_look_into(&seen.today)
+                && self.asker().may_look_into(&seen.today)
             {
                 self.around.known.records.insert(id, seen.then.record);
             }

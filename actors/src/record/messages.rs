@@ -149,6 +149,8 @@ pub struct ChangeType {
 pub enum TypeChange {
     /// The access list of records that bring none.
     DefaultAccess(Acl),
+    /// Whether the store keeps what its records were, with when it held.
+    Intervals(bool),
     /// The roles that may create records; none lets every signed-in user.
     CreationRoles(BTreeSet<RoleName>),
     /// A field gets another name; rules of access to it follow.

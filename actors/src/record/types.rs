@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
-    CreationRoles, DefaultAccess, EventBody, FieldDeletion, FieldRename, NewEvent, RoleFlags,
-    Stream, TypeExtension,
+    CreationRoles, DefaultAccess, EventBody, FieldDeletion, FieldRename, Intervals, NewEvent,
+    RoleFlags, Stream, TypeExtension,
 };
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, RoleName, TypeName};
@@ -207,6 +207,10 @@ impl Plan {
             TypeChange::DefaultAccess(access) => EventBody::TypeDefaultAccessSet(DefaultAccess {
                 access: access.clone(),
             }),
+            TypeChange::Intervals(are_kept) => {
+                let are_kept = *are_kept;
+                EventBody::TypeIntervalsSet(Intervals { are_kept })
+            }
             TypeChange::CreationRoles(roles) => {
                 self.define_roles(env, roles.iter());
                 EventBody::TypeCreationRolesSet(CreationRoles {

@@ -125,6 +125,7 @@ fn settings() -> impl Strategy<Value = EventBody> {
             no_longer_unique: vec![unique.iter().cloned().collect()],
             unique: vec![unique.into_iter().collect()],
         })),
+        any::<bool>().prop_map(|are_kept| EventBody::TypeIntervalsSet(Intervals { are_kept })),
         acl().prop_map(|access| EventBody::TypeDefaultAccessSet(DefaultAccess { access })),
         names().prop_map(|roles| EventBody::TypeCreationRolesSet(CreationRoles {
             roles: roles.into_iter().map(Into::into).collect(),

@@ -2,9 +2,9 @@
 
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, CreationRoles, DefaultAccess,
-    DeviceState, Disabled, FieldDeletion, FieldRename, NoDetails, PasswordRehashed, PasswordSet,
-    RecordPatch, RecordState, RelationTarget, RoleFlags, SavedSubscription, TaskClaim, TaskEnd,
-    TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
+    DeviceState, Disabled, FieldDeletion, FieldRename, Intervals, NoDetails, PasswordRehashed,
+    PasswordSet, RecordPatch, RecordState, RelationTarget, RoleFlags, SavedSubscription, TaskClaim,
+    TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -31,6 +31,8 @@ pub enum EventBody {
     TypeFieldRenamed(FieldRename),
     /// A type lost a field, and all records its values.
     TypeFieldDeleted(FieldDeletion),
+    /// Whether the store keeps what a type's records were, each version with when it held.
+    TypeIntervalsSet(Intervals),
     /// A user's auth row came into being.
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
@@ -154,6 +156,7 @@ kinds! {
     TypeCreationRolesSet = 18, "type.creation_roles_set", 1;
     TypeFieldRenamed = 19, "type.field_renamed", 1;
     TypeFieldDeleted = 20, "type.field_deleted", 1;
+    TypeIntervalsSet = 21, "type.intervals_set", 1;
     FieldAccessSet = 24, "field_access.set", 1;
     UserCreated = 32, "user.created", 1;
     UserChanged = 33, "user.changed", 1;

@@ -26,7 +26,9 @@ pub use device::{DeviceKind, DeviceState, SavedSubscription};
 pub use filter::{EventFilter, Kinds};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use record::{RecordPatch, RecordState, Touch};
-pub use settings::{CreationRoles, DefaultAccess, FieldDeletion, FieldRename, TypeExtension};
+pub use settings::{
+    CreationRoles, DefaultAccess, FieldDeletion, FieldRename, Intervals, TypeExtension,
+};
 pub use shown::Shown;
 pub use stream::Stream;
 pub use task::{TaskClaim, TaskEnd, TaskSchedule, TaskTrigger};

@@ -39,6 +39,13 @@ pub struct CreationRoles {
     pub roles: BTreeSet<RoleName>,
 }
 
+/// See [`EventBody::TypeIntervalsSet`](super::EventBody::TypeIntervalsSet).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Whether the store keeps them from here on.
+    pub are_kept: bool,
+}
+
 /// See [`EventBody::TypeFieldRenamed`](super::EventBody::TypeFieldRenamed).
 ///
 /// Events from before keep the old name: whoever folds records across this one renames the field

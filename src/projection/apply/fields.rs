@@ -31,12 +31,14 @@ pub(super) async fn change(
         return Err(ApplyError::fault("the type has no table"));
     };
     drop_indexes(conn, table, &old).await?;
-    let texts = match &new {
-        Some(new) => ddl::rename_column(table, &old, new),
-        None => ddl::drop_column(table, &old),
-    };
-    for text in texts {
-        text.execute(conn, Vec::new()).await?;
+    for table in layout.past().iter().chain([table]) {
+        let texts = match &new {
+            Some(new) => ddl::rename_column(table, &old, new),
+            None => ddl::drop_column(table, &old),
+        };
+        for text in texts {
+            text.execute(conn, Vec::new()).await?;
+        }
     }
     if indexing == Indexing::AtOnce {
         for text in ddl::indexes(&layout) {

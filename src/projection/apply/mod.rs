@@ -13,6 +13,7 @@ mod devices;
 mod fields;
 mod history;
 mod links;
+mod past;
 mod records;
 mod row;
 pub(super) mod settings;
@@ -250,6 +251,9 @@ impl Session<'_> {
             Stream::Record(id) => {
                 let layout = self.catalog.get(&id.record_type);
                 let layout = layout.ok_or_else(|| ApplyError::fault("no such type"))?;
+                if self.records.must_flush(layout, id) {
+                    self.records.flush(conn, self.texts).await?;
+                }
                 let misfits = self.records.add(layout, id, event)?;
                 let misfits = misfits.into_iter();
                 self.faults

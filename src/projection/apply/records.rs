@@ -1,7 +1,8 @@
 //! The record events of a batch, folded per record and written in few statements.
 //!
 //! Nobody sees the states between two batches, so several events of one
-//! record become one row change.
+//! record become one row change; unless the store keeps what the type's records
+//! were: then what a row change replaces is written to another table before.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use skytrail_schema::event::{Event, EventBody, RecordPatch, RecordState};
 use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::types::FieldType;
 
-use super::ApplyError;
 use super::row::{self, Misfit, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
+use super::{ApplyError, past};
 use crate::projection::layout::{Table, TypeLayout};
 use crate::projection::sql::Arg;
 
@@ -35,6 +36,12 @@ pub(super) struct RecordBatch {
 }
 
 impl RecordBatch {
+    /// Whether an event of the record waits whose state has to be written before the next one's.
+    pub(super) fn must_flush(&self, layout: &TypeLayout, id: &RecordId) -> bool {
+        layout.definition.intervals_since.is_some()
+            && (self.types.get(&layout.id)).is_some_and(|it| it.records.contains_key(&id.key))
+    }
+
     /// Takes an event in; returns what of it does not fit.
     pub(super) fn add(
         &mut self,
@@ -54,7 +61,7 @@ impl RecordBatch {
             EventBody::RecordCreated(state) => Ok(batch.put(table, id, event, (state, true))),
             EventBody::RecordReplaced(state) => Ok(batch.put(table, id, event, (state, false))),
             EventBody::RecordChanged(patch) => batch.patch(table, id, event, patch),
-            EventBody::RecordDeleted(_) => batch.delete(id),
+            EventBody::RecordDeleted(_) => batch.delete(id, event.position),
             _ => Err(ApplyError::fault("not an event of a record")),
         }
     }
@@ -126,15 +133,18 @@ impl TypeBatch {
         Ok(misfits)
     }
 
-    fn delete(&mut self, id: &RecordId) -> Result<Vec<Misfit>, ApplyError> {
+    fn delete(&mut self, id: &RecordId, position: u64) -> Result<Vec<Misfit>, ApplyError> {
         // A record that came within the batch may have had a row before that.
         let is_counted = match self.records.get(&id.key) {
             Some(Pending::Gone { .. }) => return Err(ApplyError::fault("the record is deleted")),
             Some(Pending::Whole { .. }) => false,
             Some(Pending::Patch(_)) | None => true,
         };
-        self.records
-            .insert(id.key.clone(), Pending::Gone { is_counted });
+        let gone = Pending::Gone {
+            is_counted,
+            position,
+        };
+        self.records.insert(id.key.clone(), gone);
         Ok(Vec::new())
     }
 
@@ -157,6 +167,9 @@ impl TypeBatch {
             return Ok(());
         };
         let id = self.layout.id;
+        if let Some(past) = self.layout.past() {
+            past::keep(conn, (table, &past), &self.records).await?;
+        }
         for group in into_groups(self.records) {
             group.write(conn, texts, (id, table)).await?;
         }
@@ -187,7 +200,7 @@ fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Gro
     for (key, pending) in records {
         let key_arg = Arg::text(key.as_str());
         let (shape, must_exist, row) = match pending {
-            Pending::Gone { is_counted } => (Shape::Delete, is_counted, vec![key_arg]),
+            Pending::Gone { is_counted, .. } => (Shape::Delete, is_counted, vec![key_arg]),
             Pending::Whole { row, is_new: true } => (Shape::Insert, false, row),
             Pending::Whole { row, is_new: false } => (Shape::Replace, false, row),
             Pending::Patch(changes) => {

@@ -36,6 +36,8 @@ pub(super) enum Pending {
     Gone {
         /// Whether its row must have been there before the batch.
         is_counted: bool,
+        /// The position of the event that deleted it.
+        position: u64,
     },
 }
 

@@ -31,8 +31,12 @@ pub(super) async fn change_type(
         return fields::change(conn, catalog, indexing, (definition, &event.body)).await;
     }
     let (layout, num_old) = catalog.change(definition);
+    let had_past = before
+        .as_ref()
+        .is_some_and(|before| before.past().is_some());
     let had_table = before.is_some_and(|before| before.table.is_some());
-    for text in ddl::table(&layout, num_old, !had_table) {
+    let texts = ddl::table(&layout, num_old, !had_table).into_iter();
+    for text in texts.chain(ddl::past(&layout, num_old, had_past)) {
         text.execute(conn, Vec::new()).await?;
     }
     number_new_sequences(conn, &layout, num_old).await?;

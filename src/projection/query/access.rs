@@ -17,12 +17,24 @@ pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, number: usize) {
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
     sql.alias('j', number).push("._database_id=''");
-    push_lists(sql, asker, Some(number));
+    push_lists(sql, asker, Whose::Joined(number));
     sql.push(")");
 }
 
-/// Adds the database and, in the public one, the access lists to a condition on `t`.
-pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>) {
+/// Whose access lists count.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// Those of the queried table.
+    Queried,
+    /// Those of today, of what records were.
+    Today,
+    /// Those of a joined table.
+    Joined(usize),
+}
+
+/// Adds the database and, in the public one, the access lists to a condition on `t`; those of today
+/// if it is about the past.
+pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, is_past: bool) {
     match asker.scope {
         Scope::Union => {
             sql.push("1=1");
@@ -33,23 +45,33 @@ pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>) {
         Scope::Public => {
             sql.push("t._database_id=''");
             if !asker.caller.is_master() {
-                push_lists(sql, asker, None);
+                let whose = if is_past {
+                    Whose::Today
+                } else {
+                    Whose::Queried
+                };
+                push_lists(sql, asker, whose);
             }
         }
     }
 }
 
 /// No list lets everyone in, an entry of any level those whom it names, and the owner may always.
-fn push_lists(sql: &mut Sql, asker: &Asker<'_>, join: Option<usize>) {
+fn push_lists(sql: &mut Sql, asker: &Asker<'_>, whose: Whose) {
     let caller = asker.caller;
     sql.push(" AND (");
-    push_column(sql, join, "._access IS NULL OR ");
+    push_access(sql, whose);
+    sql.push(" IS NULL OR ");
     if let Some(user) = &caller.user {
-        push_column(sql, join, "._owner_id=");
+        match whose {
+            Whose::Queried => sql.push("t._owner_id="),
+            Whose::Today => sql.push("t._owner_now="),
+            Whose::Joined(number) => sql.alias('j', number).push("._owner_id="),
+        };
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
     sql.push("EXISTS (SELECT 1 FROM json_each(");
-    push_column(sql, join, "._access");
+    push_access(sql, whose);
     sql.push(") AS a WHERE a.value->>'public'");
     if let Some(user) = &caller.user {
         sql.push(" OR a.value->>'user_id'=")
@@ -63,11 +85,10 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, join: Option<usize>) {
     sql.push("))");
 }
 
-/// Adds a column of the queried table, or of one that is joined.
-fn push_column(sql: &mut Sql, join: Option<usize>, column: &'static str) {
-    match join {
-        None => sql.push("t"),
-        Some(number) => sql.alias('j', number),
+fn push_access(sql: &mut Sql, whose: Whose) {
+    match whose {
+        Whose::Queried => sql.push("t._access"),
+        Whose::Today => sql.push("t._access_now"),
+        Whose::Joined(number) => sql.alias('j', number).push("._access"),
     };
-    sql.push(column);
 }

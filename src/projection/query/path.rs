@@ -4,6 +4,7 @@ use skytrail_actors::store::Asker;
 use skytrail_schema::predicate::{CellClass, Column};
 
 use super::access;
+use super::past::AsOf;
 use crate::projection::layout::{Catalog, SYSTEM_COLUMNS, Table};
 use crate::projection::names::Name;
 use crate::projection::sql::Sql;
@@ -56,15 +57,17 @@ struct Join {
 pub(super) struct Paths<'a> {
     catalog: &'a Catalog,
     table: &'a Table,
+    as_of: Option<AsOf<'a>>,
     joins: Vec<Join>,
 }
 
 impl<'a> Paths<'a> {
     /// Starts for queries of `table`.
-    pub(super) fn new(catalog: &'a Catalog, table: &'a Table) -> Self {
+    pub(super) fn new(catalog: &'a Catalog, table: &'a Table, as_of: Option<AsOf<'a>>) -> Self {
         Self {
             catalog,
             table,
+            as_of,
             joins: Vec::new(),
         }
     }
@@ -110,7 +113,14 @@ impl<'a> Paths<'a> {
 
     /// Adds the tables to a statement; of those behind references, what `asker` may see.
     pub(super) fn push_from(&self, sql: &mut Sql, asker: &Asker<'_>) {
-        sql.push(" FROM ").name(&self.table.name).push(" AS t");
+        sql.push(" FROM ");
+        match &self.as_of {
+            None => {
+                sql.name(&self.table.name);
+            }
+            Some(as_of) => as_of.push(sql, self.table),
+        }
+        sql.push(" AS t");
         for (number, join) in self.joins.iter().enumerate() {
             sql.push(" LEFT JOIN ").name(&join.target).push(" AS ");
             sql.alias('j', number).push(" ON ").alias('j', number);

@@ -6,6 +6,7 @@ use skytrail_schema::query::{BoundQuery, BoundSort, Query};
 
 use super::access;
 use super::condition::Translator;
+use super::past::AsOf;
 use super::path::Paths;
 use crate::projection::layout::{Catalog, Table};
 use crate::projection::sql::{Arg, SafeText, Sql};
@@ -30,11 +31,11 @@ impl Plan {
     /// Translates a query of `table`.
     pub(super) fn new(
         catalog: &Catalog,
-        table: &Table,
+        (table, as_of): (&Table, Option<AsOf<'_>>),
         bound: &BoundQuery,
         asker: &Asker<'_>,
     ) -> Self {
-        let mut paths = Paths::new(catalog, table);
+        let mut paths = Paths::new(catalog, table, as_of);
         let mut condition = Sql::default();
         let mut is_exact = true;
         if let Some(bound) = &bound.condition {
@@ -52,7 +53,7 @@ impl Plan {
         let mut source = Sql::default();
         paths.push_from(&mut source, asker);
         source.push(" WHERE ");
-        access::push(&mut source, asker);
+        access::push(&mut source, asker, as_of.is_some());
         if !condition.is_empty() {
             source.push(" AND ").append(condition);
         }

@@ -13,8 +13,10 @@ use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, StoreError};
 use skytrail_schema::id::RecordKey;
 use skytrail_schema::query::{BoundQuery, Query};
 use skytrail_schema::record::Head;
+use skytrail_schema::types::TypeDefinition;
 
 use super::memory;
+use super::past::AsOf;
 use super::plan::{Plan, push_page};
 use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
@@ -57,7 +59,7 @@ pub(crate) async fn query(
         });
     };
     let bound = query.bind(&layout.definition, catalog)?;
-    let plan = Plan::new(catalog, table, &bound, asker);
+    let plan = Plan::new(catalog, (table, None), &bound, asker);
     let run = Run {
         query,
         bound: &bound,
@@ -71,6 +73,45 @@ pub(crate) async fn query(
     let shapes = shapes_of(&query.record_type, &bound, asker.scope);
     stats.note(shapes, begun.elapsed(), || plan.sample());
     answer
+}
+
+/// Runs a query over the records as they were at a position, when their type was as `then` says.
+/// `None` when the store does not keep that, or when SQL alone cannot answer.
+pub(crate) async fn query_as_of(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    (query, asker): (&Query, &Asker<'_>),
+    (position, then): (u64, &TypeDefinition),
+) -> Result<Option<QueryAnswer>, StoreError> {
+    let layout = catalog.get(&query.record_type);
+    let Some((layout, table, past)) =
+        layout.and_then(|it| Some((it, it.table.as_ref()?, it.past()?)))
+    else {
+        return Ok(None);
+    };
+    let now = &layout.definition;
+    let is_kept = now.intervals_since.is_some_and(|since| since <= position);
+    if !is_kept || now.reshaped != then.reshaped {
+        return Ok(None);
+    }
+    let bound = query.bind(now, catalog)?;
+    let as_of = AsOf {
+        past: &past,
+        position,
+    };
+    let plan = Plan::new(catalog, (table, Some(as_of)), &bound, asker);
+    if !plan.is_exact || !plan.is_sorted {
+        return Ok(None);
+    }
+    let run = Run {
+        query,
+        bound: &bound,
+        asker,
+        catalog,
+        layout,
+        table,
+    };
+    run.whole_page(conn, &plan).await.map(Some).map_err(failed)
 }
 
 /// Returns the database's plan of a query by the master key, one step per line.
@@ -89,7 +130,8 @@ pub(crate) async fn explain(
         scope: &Scope::Public,
         caller: &Caller::default(),
     };
-    let plan = Plan::new(catalog, layout.table.as_ref().unwrap(), &bound, &asker);
+    let table = layout.table.as_ref().unwrap();
+    let plan = Plan::new(catalog, (table, None), &bound, &asker);
     let rows = plan.sample().explained().fetch_all(conn, Vec::new()).await;
     let rows = rows.map_err(failed)?;
     let steps = rows.iter().map(|row| row.text(3).unwrap());

@@ -6,7 +6,7 @@ use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
     CreationRoles, DefaultAccess, DeviceKind, DeviceState, EventBody, FieldDeletion, FieldRename,
-    NoDetails, RelationTarget, RoleFlags, SavedSubscription, Stream, TaskClaim, TaskEnd,
+    Intervals, NoDetails, RelationTarget, RoleFlags, SavedSubscription, Stream, TaskClaim, TaskEnd,
     TaskSchedule, TaskTrigger, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, DeviceId, RecordId, TaskId};
@@ -79,7 +79,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (kind.clone(), key.clone(), values())
             .prop_map(|(kind, key, values)| Step::Replace(kind, key, values)),
         4 => (kind.clone(), key.clone()).prop_map(|(kind, key)| Step::Delete(kind, key)),
-        1 => (kind, any::<u8>()).prop_map(|(kind, what)| Step::Setting(kind, what)),
+        3 => (kind, any::<u8>()).prop_map(|(kind, what)| Step::Setting(kind, what)),
         1 => (0..3_u8, any::<u8>()).prop_map(|(user, what)| Step::User(user, what)),
         1 => (0..3_u8, 0..3_u8, any::<bool>()).prop_map(|(from, to, add)| Step::Relate(from, to, add)),
         1 => (0..3_u8, any::<u8>()).prop_map(|(device, what)| Step::Device(device, what)),
@@ -320,7 +320,10 @@ impl World {
         let roles = CreationRoles {
             roles: [format!("r{what}").into()].into(),
         };
-        let (stream, body) = match what % 3 {
+        let intervals = Intervals {
+            are_kept: what % 8 < 6,
+        };
+        let (stream, body) = match what % 4 {
             0 => (
                 stream,
                 EventBody::TypeDefaultAccessSet(DefaultAccess {
@@ -328,6 +331,7 @@ impl World {
                 }),
             ),
             1 => (stream, EventBody::TypeCreationRolesSet(roles)),
+            2 => (stream, EventBody::TypeIntervalsSet(intervals)),
             _ => {
                 let flags = RoleFlags {
                     by_default: what.is_multiple_of(2),

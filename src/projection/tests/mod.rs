@@ -5,6 +5,7 @@ mod apply;
 mod history;
 mod indexes;
 mod pages;
+mod past;
 mod people;
 mod query;
 mod world;

@@ -1,0 +1,60 @@
+//! What a batch replaces, kept with when it held.
+
+use std::collections::HashMap;
+
+use skytrail_schema::id::RecordKey;
+
+use super::ApplyError;
+use super::row::{Pending, place};
+use super::texts::{in_chunks, push_rows};
+use crate::projection::conn::Conn;
+use crate::projection::layout::{STORED_COLUMNS, Table};
+use crate::projection::sql::{Arg, Sql};
+
+/// How many records one statement copies.
+const SIZES: &[usize] = &[64, 16, 4, 1];
+
+/// Copies the rows that are about to be replaced or deleted to the table of the past.
+pub(super) async fn keep(
+    conn: &mut Conn<'_>,
+    (table, past): (&Table, &Table),
+    pending: &HashMap<RecordKey, Pending>,
+) -> Result<(), ApplyError> {
+    let ends = pending.iter().filter_map(|(key, pending)| {
+        let until = match pending {
+            // A row that is new may still be in the place of one that was deleted.
+            Pending::Whole { row, .. } => row.get(place::POSITION)?.clone(),
+            Pending::Patch(changes) => changes.get(&place::POSITION)?.clone(),
+            Pending::Gone { position, .. } => Arg::unsigned(*position),
+        };
+        Some([Arg::text(key.as_str()), until])
+    });
+    for chunk in in_chunks(ends.collect(), SIZES, 2) {
+        let text = copy(table, past, chunk.len()).into_text();
+        text.execute(conn, chunk.into_iter().flatten().collect())
+            .await?;
+    }
+    Ok(())
+}
+
+/// Values per row: its key, and the position at which it ends.
+fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
+    let mut sql = Sql::new("WITH v(k, p) AS (VALUES ");
+    push_rows(&mut sql, 2, num_rows);
+    sql.push(") INSERT INTO ").name(&past.name).push(" (_until");
+    push_columns(&mut sql, table, ",");
+    sql.push(") SELECT v.p");
+    push_columns(&mut sql, table, ",t.");
+    sql.push(" FROM v JOIN ").name(&table.name);
+    sql.push(" AS t ON t._id=v.k");
+    sql
+}
+
+fn push_columns(sql: &mut Sql, table: &Table, before: &'static str) {
+    for name in STORED_COLUMNS {
+        sql.push(before).push(name);
+    }
+    for name in table.field_names() {
+        sql.push(before).name(name);
+    }
+}
