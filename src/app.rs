@@ -11,12 +11,13 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
 use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
 use skytrail_actors::device::{DeviceStore as _, Devices};
+use skytrail_actors::erasure::{Eraser, Holder};
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::{Hub, HubSettings};
 use skytrail_actors::live::{Follower, LiveQueries};
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::tail::tail;
-use skytrail_actors::log::{EmbeddedLog, EventLog, LogOptions, OpenedLog, Reserve};
+use skytrail_actors::log::{EmbeddedLog, Erasures, EventLog, LogOptions, OpenedLog, Reserve};
 use skytrail_actors::plugin::{
     PluginBroker, PluginEntry, PluginGate, PluginsSettings, RecentCalls,
 };
@@ -32,6 +33,7 @@ use skytrail_actors::task::{
 };
 use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
+use skytrail_schema::event::EventKind;
 use skytrail_schema::id::RecordId;
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,6 +53,7 @@ use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
 use crate::http::server;
 use crate::ledger::{self, SqlLedger};
+use crate::leftovers::Leftovers;
 use crate::parts::Parts;
 use crate::plugin::TransportError;
 use crate::projection::SqlStore;
@@ -204,8 +207,14 @@ impl Application {
         let reserve = Arc::new(reserve.map_err(io("the disk's reserve cannot be made"))?);
         let ending = CancellationToken::new();
         spawn::spawn_named("disk reserve", tend(Arc::clone(&reserve), ending.clone()));
+        let erasures = erasures_of(&store, &opened).await?;
+        let spare = Arc::clone(&reserve);
+        let options = LogOptions {
+            erasures: Arc::clone(&erasures),
+            ..log_options(config, &clock, reserve)
+        };
         let log = opened.start(
-            log_options(config, &clock, reserve),
+            options,
             vec![
                 Arc::clone(&live) as _,
                 Arc::clone(&subscriptions) as _,
@@ -336,6 +345,16 @@ impl Application {
             Arc::clone(&store) as _,
             is_applied,
         );
+        let holders: Vec<Arc<dyn Holder>> = vec![
+            Arc::clone(&log) as _,
+            Arc::clone(&store) as _,
+            Arc::clone(&deliveries) as _,
+            Arc::new(Leftovers::new(&config.data_dir)),
+        ];
+        let known = Arc::clone(&records) as _;
+        let eraser = Eraser::new(records.env().clone(), known, erasures, holders);
+        let eraser = Arc::new(eraser.giving_up(spare));
+        spawn::spawn_named("eraser", erase(Arc::clone(&eraser), ending.clone()));
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
         let followers = Arc::<Followers>::default();
@@ -352,6 +371,7 @@ impl Application {
             live: live.clone(),
             live_follower: follower,
             after_hooks: after_hooks.clone(),
+            eraser: Arc::clone(&eraser),
             followers: Arc::clone(&followers),
             broker: broker.clone(),
             tasks: tasks.clone(),
@@ -374,6 +394,7 @@ impl Application {
             tasks: tasks.clone(),
             broker: broker.clone(),
             after_hooks: after_hooks.clone(),
+            eraser,
             events: Arc::new(events),
             followers,
             hub,
@@ -537,6 +558,32 @@ async fn learn_keys(env: RecordEnv) {
         }
     }
     env.live.known_keys().complete();
+}
+
+/// Finds the erasures that the log has, finished or not.
+async fn erasures_of(store: &SqlStore, log: &OpenedLog) -> Result<Arc<Erasures>, StartError> {
+    let erasures = Erasures::default();
+    let head = log.report().head;
+    for kind in [EventKind::ErasureRequested, EventKind::ErasureFinished] {
+        let positions = store.list_positions_of_kind(kind, 1, head).await;
+        let positions = positions.map_err(|error| StartError::Store(error.to_string()))?;
+        for position in positions {
+            let commits = log.segments().read(position, 1);
+            let commits = commits.map_err(|error| StartError::Store(error.to_string()))?;
+            for commit in commits {
+                let mut events = commit.events.iter();
+                if let Some(event) = events.find(|event| event.position == position) {
+                    erasures.learn(&commit, event);
+                }
+            }
+        }
+    }
+    Ok(Arc::new(erasures))
+}
+
+/// Sees erasures to their end.
+async fn erase(eraser: Arc<Eraser>, ending: CancellationToken) {
+    ending.run_until_cancelled(eraser.work()).await;
 }
 
 /// Keeps an eye on the disk's free space.

@@ -67,6 +67,9 @@ enum Command {
     /// Shows what a record was and who changed it, or brings it back.
     #[command(subcommand)]
     History(ops::history::HistoryCommand),
+    /// Erases what is to be forgotten for good, from the log and everything that was made from it.
+    #[command(subcommand)]
+    Erase(ops::erase::EraseCommand),
     /// Shows the record store's indexes and what they are for, or says which to have.
     #[command(subcommand)]
     Index(ops::index::IndexCommand),
@@ -113,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Log(command) => ops::log::run(&config, command),
         Command::Delivery(command) => ops::delivery::run(&config, command),
         Command::History(command) => ops::history::run(&config, command),
+        Command::Erase(command) => ops::erase::run(&config, command),
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),

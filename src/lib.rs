@@ -12,6 +12,7 @@ pub mod csv;
 pub mod http;
 pub mod import;
 pub mod ledger;
+pub mod leftovers;
 pub mod metrics;
 mod offline;
 pub mod ops;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
 use skytrail_actors::delivery::after::{AfterHooks, ConsumerState};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
+use skytrail_actors::erasure::{Eraser, EraserState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
 use skytrail_actors::live::{Follower, LiveQueries, LiveState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
@@ -60,6 +61,8 @@ pub struct Parts {
     pub live_follower: Addr<Delivery<Follower>>,
     /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
+    /// Erases for good.
+    pub eraser: Arc<Eraser>,
     /// Those who follow the log.
     pub followers: Arc<Followers>,
     /// Plugins.
@@ -97,6 +100,8 @@ pub struct States {
     pub live: Option<LiveFigures>,
     /// How far plugins are with what their after-hooks are told.
     pub deliveries: Vec<ConsumerState>,
+    /// Erasures, and whether they get on.
+    pub erasures: EraserState,
     /// How many follow the log, or work for a consumer of it.
     pub num_followers: usize,
     /// Plugins, and their workers' connections.
@@ -188,6 +193,7 @@ impl Health for Parts {
                 state: self.live.state(),
             }),
             deliveries: self.after_hooks.states(),
+            erasures: self.eraser.state(),
             num_followers: self.followers.count(),
             plugins,
             tasks,

@@ -10,6 +10,7 @@ use skytrail_actors::asset::Assets;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::service::DeviceService;
+use skytrail_actors::erasure::Eraser;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
 use skytrail_actors::live::LiveQueries;
@@ -53,6 +54,8 @@ pub struct Services {
     pub broker: PluginBroker,
     /// What takes after-hooks to them.
     pub after_hooks: AfterHooks,
+    /// Erases for good.
+    pub eraser: Arc<Eraser>,
     /// Reads the log.
     pub events: Arc<EventReader>,
     /// Those who follow it.

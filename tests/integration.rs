@@ -22,6 +22,7 @@ mod devices;
 mod docs;
 mod door;
 mod durability;
+mod erasure;
 mod files;
 mod fuzz;
 mod golden;

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod context;
 pub mod delivery;
 pub mod device;
+pub mod erasure;
 pub mod events;
 pub mod hub;
 pub mod import;

@@ -10,6 +10,7 @@
 
 mod log {
     mod damage;
+    mod erasures;
     mod faults;
     mod histories;
     mod sled;

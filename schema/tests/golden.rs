@@ -215,6 +215,12 @@ fn body(kind: EventKind) -> EventBody {
         }),
         EventKind::TaskPaused => EventBody::TaskPaused(NoDetails {}),
         EventKind::TaskResumed => EventBody::TaskResumed(NoDetails {}),
+        EventKind::ErasureRequested => EventBody::ErasureRequested(ErasureRequest {
+            scope: ErasureScope::Record(Stream::Record(RecordId::new("note", USER))),
+            why: "asked for on paper".to_owned(),
+            positions: [3, 7, 8, 9].into_iter().collect(),
+        }),
+        EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd { request: 12 }),
     }
 }
 
@@ -229,6 +235,7 @@ fn stream(kind: EventKind) -> Stream {
         65 => Stream::Relation(Relation::Follow, USER.into()),
         80..84 => Stream::Device("d1".into()),
         84..88 => Stream::Subscriptions("d1".into()),
+        128..132 => Stream::Erasure(Uuid::from_u128(0x0190)),
         112..120 => Stream::Task(TaskId::new("chat", "mod/tick")),
         _ => Stream::Asset("folder/a.png".into()),
     }

@@ -109,7 +109,7 @@ fn to_wire(version: &Version) -> Json {
             .filter_map(|(side, value)| Some((side, value.clone()?)));
         (name.clone(), sides.collect::<BTreeMap<_, _>>())
     };
-    json!({
+    let mut shown = json!({
         "position": event.position,
         "version": event.version,
         "kind": event.body.kind().name(),
@@ -121,5 +121,9 @@ fn to_wire(version: &Version) -> Json {
         "hooks": event.provenance,
         "record": record,
         "changes": changes.iter().map(change).collect::<BTreeMap<_, _>>(),
-    })
+    });
+    if let (Some(by), Some(members)) = (event.body.erased(), shown.as_object_mut()) {
+        members.insert("erased".to_owned(), json!(by));
+    }
+    shown
 }

@@ -8,6 +8,7 @@ mod auth_disable;
 mod auth_import;
 mod delivery;
 mod device;
+mod erase;
 mod history;
 pub mod lambda;
 pub(crate) mod log;
@@ -123,6 +124,8 @@ actions! {
     "delivery:forget" "delivery" MASTER => delivery::forget;
     "device:register" "device" WRITE => device::register;
     "device:unregister" "device" WRITE => device::unregister;
+    "erase:record" "erase" ADMIN => erase::record;
+    "erase:list" "erase" ADMIN => erase::list;
     "log:consumer:create" "log" MASTER => log::consumer::create;
     "log:consumer:delete" "log" MASTER => log::consumer::delete;
     "log:read" "log" MASTER => log::read;

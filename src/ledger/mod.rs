@@ -6,6 +6,7 @@
 //! whose positions are lost by that are paused until somebody says where they go on.
 
 mod copy;
+mod erase;
 mod rows;
 
 use std::path::{Path, PathBuf};

@@ -234,7 +234,7 @@ pub(super) async fn count_letters(
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-fn signed(position: u64) -> i64 {
+pub(super) fn signed(position: u64) -> i64 {
     i64::try_from(position).unwrap_or(i64::MAX)
 }
 

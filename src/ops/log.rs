@@ -163,6 +163,12 @@ fn verify(segments: &Segments) -> Result<(), String> {
     let report = segments.verify(|progress| bar.set_position(progress.bytes));
     bar.finish_and_clear();
     let report = report.map_err(|error| error.to_string())?;
+    if report.num_erased > 0 {
+        say(&format!(
+            "{} events are erased, and an erasure accounts for each",
+            report.num_erased
+        ));
+    }
     say(&format!(
         "{} events in {} commits are as they were written; the chain ends at {}",
         report.num_events,

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod delivery;
 pub mod dev;
+pub mod erase;
 pub mod history;
 pub mod import;
 pub mod index;

@@ -9,6 +9,9 @@ use super::sql::{Arg, Sql};
 /// The bits of a position within a slice of the index over streams.
 const SLICE_BITS: u32 = 16;
 
+/// Added to the kind of an event whose payload was erased.
+pub(crate) const ERASED: i64 = 1 << 15;
+
 /// Kinds of events that do not build on earlier ones of their record.
 const FULL: [EventKind; 3] = [
     EventKind::RecordCreated,

@@ -84,6 +84,8 @@ const ROWS: &[(&str, &str)] = &[
     ("delivery:resend", "K M K M M M . ."),
     ("delivery:drop", "K M K M M M . ."),
     ("delivery:forget", "K M K M M M . ."),
+    ("erase:record", "B U A A U . . ."),
+    ("erase:list", "B U A A U . . ."),
     ("log:consumer:create", "K M K M M M . ."),
     ("log:consumer:delete", "K M K M M M . ."),
     ("log:read", "K M K M M M . ."),

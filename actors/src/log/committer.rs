@@ -36,6 +36,14 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// The last numbers given to sequence fields.
 pub type SequenceNumbers = HashMap<(TypeName, String), i64>;
 
+/// What the committer is told.
+pub(super) enum Order {
+    /// Append a decision.
+    Append(Request),
+    /// Seal the open segment, so that everything written so far is in sealed ones.
+    Seal(oneshot::Sender<io::Result<()>>),
+}
+
 /// One decision on its way.
 pub(super) struct Request {
     pub(super) encoded: EncodedEvents,
@@ -102,19 +110,31 @@ struct Group {
 
 impl Committer {
     /// Runs until all senders are gone and the queue is empty, or the log is in doubt.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Order>) {
         while let Some(first) = queue.blocking_recv() {
             let mut group = Group::default();
-            self.admit(first, &mut group);
-            while group.commits.len() < MAX_GROUP_COMMITS && group.bytes < MAX_GROUP_BYTES {
-                let Ok(request) = queue.try_recv() else { break };
-                self.admit(request, &mut group);
+            let mut seal = None;
+            let mut next = Some(first);
+            while let Some(order) = next {
+                match order {
+                    Order::Append(request) => self.admit(request, &mut group),
+                    Order::Seal(reply) => {
+                        seal = Some(reply);
+                        break;
+                    }
+                }
+                let is_full =
+                    group.commits.len() >= MAX_GROUP_COMMITS || group.bytes >= MAX_GROUP_BYTES;
+                next = if is_full { None } else { queue.try_recv().ok() };
             }
-            if let Err(doubt) = self.commit(group) {
+            let done = self.commit(group).and_then(|()| self.seal(seal));
+            if let Err(doubt) = done {
                 queue.close();
                 (self.on_fatal)(&doubt);
-                while let Some(request) = queue.blocking_recv() {
-                    let _ = request.reply.send(Err(AppendError::Closed));
+                while let Some(order) = queue.blocking_recv() {
+                    if let Order::Append(request) = order {
+                        let _ = request.reply.send(Err(AppendError::Closed));
+                    }
                 }
                 return;
             }
@@ -268,6 +288,20 @@ impl Committer {
             let _ = waiting.reply.send(Ok(commit));
         }
         Ok(())
+    }
+
+    /// Seals the open segment if somebody wants it; an error says why the log is in doubt.
+    fn seal(&mut self, wanted: Option<oneshot::Sender<io::Result<()>>>) -> Result<(), String> {
+        let Some(reply) = wanted else { return Ok(()) };
+        let sealed = self.journal.seal();
+        let doubt = match &sealed {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+                Err(format!("sealing a segment of the journal failed: {error}"))
+            }
+            _ => Ok(()),
+        };
+        let _ = reply.send(sealed);
+        doubt
     }
 
     /// Takes back positions and numbers of a group that is not in the log.

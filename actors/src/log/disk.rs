@@ -66,6 +66,12 @@ pub trait Disk: Send + Sync + 'static {
     /// The device's.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Not found, or the device's.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
     /// Makes creations and renames durable.
     ///
     /// # Errors
@@ -122,6 +128,10 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         std::fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.folder.join(name))
     }
 
     fn sync_folder(&self) -> io::Result<()> {

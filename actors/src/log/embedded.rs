@@ -10,13 +10,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use skytrail_schema::codec;
-use skytrail_schema::event::Commit;
+use skytrail_schema::event::{Commit, Stream};
+use skytrail_schema::positions::Positions;
 use tokio::sync::{mpsc, oneshot};
 
-use super::committer::{Committer, Counters, Now, OnFatal, Request, SequenceNumbers};
+use super::committer::{Committer, Counters, Now, OnFatal, Order, Request, SequenceNumbers};
 use super::disk::{Disk, RealDisk};
+use super::erasures::Erasures;
 use super::follower::{Follower, FollowerState};
-use super::journal::{self, Journal, JournalOptions, RecoveryReport, Segments};
+use super::journal::{
+    self, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten, Segments,
+};
 use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
@@ -39,6 +43,8 @@ pub struct LogOptions {
     pub sled_cache_bytes: u64,
     /// The space that is kept back; writes are refused while it is not held. Default none.
     pub reserve: Option<Arc<Reserve>>,
+    /// The erasures that the log has so far. Default none.
+    pub erasures: Arc<Erasures>,
     /// Tells the time.
     pub now: Now,
     /// Called when the log is in doubt.
@@ -56,6 +62,7 @@ impl LogOptions {
             max_commit_bytes: 8 << 20,
             sled_cache_bytes: 16 << 20,
             reserve: None,
+            erasures: Arc::default(),
             now,
             on_fatal,
         }
@@ -82,6 +89,35 @@ pub enum LogOpenError {
     /// The journal is damaged or not readable.
     #[error(transparent)]
     Journal(#[from] journal::OpenError),
+}
+
+/// Why payloads are not out of the log's files yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlankError {
+    /// There is no space for a segment that is written again.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Closed, damaged, or the device failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for BlankError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Self::DiskFull;
+        }
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<RewriteError> for BlankError {
+    fn from(error: RewriteError) -> Self {
+        match error {
+            RewriteError::Write(error) => error.into(),
+            RewriteError::Read(error) => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// What the log says of itself.
@@ -123,9 +159,11 @@ pub struct OpenedLog {
 
 /// The embedded log; see [`EventLog`] for what it promises.
 pub struct EmbeddedLog {
-    queue: Mutex<Option<mpsc::Sender<Request>>>,
+    queue: Mutex<Option<mpsc::Sender<Order>>>,
     counters: Arc<Counters>,
     segments: Arc<Segments>,
+    disk: Arc<dyn Disk>,
+    erasures: Arc<Erasures>,
     follower: Option<Arc<Follower>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     queue_bytes: usize,
@@ -207,9 +245,11 @@ impl OpenedLog {
         };
         let follower = self.sled_folder.map(follow).transpose()?;
         let mut observers = observers;
+        observers.insert(0, Arc::clone(&options.erasures) as _);
         if let Some(follower) = &follower {
             observers.push(Arc::new(Wake(Arc::clone(follower))));
         }
+        let disk = self.journal.disk();
         let committer = Committer {
             journal: self.journal,
             resolver: Resolver::new(head, options.resolver_keys),
@@ -228,6 +268,8 @@ impl OpenedLog {
             queue: Mutex::new(Some(sender)),
             counters,
             segments,
+            disk,
+            erasures: options.erasures,
             follower,
             committer: Mutex::new(Some(thread)),
             queue_bytes: options.queue_bytes,
@@ -278,6 +320,38 @@ impl EmbeddedLog {
         drop(self.lock.lock().take());
     }
 
+    /// Takes the payloads of events out of the log's files: first what was written so far is sealed,
+    /// then every segment that has one of them is written again, then sled's folder goes, to be filled
+    /// again from the journal. May be done again after whatever has interrupted it.
+    ///
+    /// # Errors
+    /// See [`BlankError`].
+    pub async fn blank(&self, positions: &Positions) -> Result<Rewritten, BlankError> {
+        let closed = || BlankError::Failed("the log is closed".to_owned());
+        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        let (reply, sealed) = oneshot::channel();
+        let sent = queue.send(Order::Seal(reply)).await;
+        sent.map_err(|_| closed())?;
+        // It would keep the committer from ending.
+        drop(queue);
+        sealed.await.map_err(|_| closed())??;
+        let (segments, disk) = (Arc::clone(&self.segments), Arc::clone(&self.disk));
+        let wanted = positions.clone();
+        let rewritten = tokio::task::spawn_blocking(move || segments.blank(&disk, &wanted)).await;
+        let rewritten = rewritten.map_err(|error| BlankError::Failed(error.to_string()))??;
+        if let Some(follower) = &self.follower {
+            follower.renew().await;
+        }
+        Ok(rewritten)
+    }
+
+    fn shown(&self, commits: Vec<Arc<Commit>>) -> Vec<Arc<Commit>> {
+        let shown = commits
+            .into_iter()
+            .map(|commit| self.erasures.shown(commit));
+        shown.collect()
+    }
+
     fn is_disk_full(&self) -> bool {
         let reserve = self.reserve.as_ref();
         reserve.is_some_and(|reserve| !reserve.is_held())
@@ -287,7 +361,7 @@ impl EmbeddedLog {
         &self,
         decision: Decision,
     ) -> Result<oneshot::Receiver<Result<Arc<Commit>, AppendError>>, AppendError> {
-        if self.is_disk_full() {
+        if self.is_disk_full() && !is_of_erasure(&decision) {
             return Err(AppendError::DiskFull);
         }
         let encoded = codec::encode_events(Arc::new(decision.commit), random_salt);
@@ -318,16 +392,22 @@ impl EmbeddedLog {
             return Err(AppendError::Overloaded);
         }
         let (reply, receiver) = oneshot::channel();
-        permit.send(Request {
+        permit.send(Order::Append(Request {
             encoded,
             read_position: decision.read_position,
             reads: decision.reads,
             writes: decision.writes,
             sequences: decision.sequences,
             reply,
-        });
+        }));
         Ok(receiver)
     }
+}
+
+/// Erasures are taken on a full disk, too: they make space, and what is kept back is enough for them.
+fn is_of_erasure(decision: &Decision) -> bool {
+    let mut events = decision.commit.events.iter();
+    events.all(|event| matches!(event.stream, Stream::Erasure(_)))
 }
 
 #[async_trait]
@@ -348,11 +428,12 @@ impl EventLog for EmbeddedLog {
         if let Some(follower) = &self.follower
             && let Some(commits) = follower.read(from, max_events).await
         {
-            return Ok(commits);
+            return Ok(self.shown(commits));
         }
         let segments = Arc::clone(&self.segments);
         let read = tokio::task::spawn_blocking(move || segments.read(from, max_events));
-        read.await
-            .map_err(|error| ReadError::Io(error.to_string()))?
+        let read = read.await;
+        let read = read.map_err(|error| ReadError::Io(error.to_string()))?;
+        read.map(|commits| self.shown(commits))
     }
 }

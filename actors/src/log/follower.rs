@@ -58,6 +58,8 @@ struct Shared {
     num_rebuilds: AtomicU64,
     is_degraded: AtomicBool,
     is_stopping: AtomicBool,
+    /// Told when sled has been thrown away.
+    renewal: Mutex<Vec<oneshot::Sender<()>>>,
     wake: Condvar,
     stop: Condvar,
     wake_lock: Mutex<()>,
@@ -81,6 +83,7 @@ impl Follower {
             num_rebuilds: AtomicU64::new(0),
             is_degraded: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            renewal: Mutex::default(),
             wake: Condvar::new(),
             stop: Condvar::new(),
             wake_lock: Mutex::new(()),
@@ -98,6 +101,17 @@ impl Follower {
     /// Says that the journal has grown.
     pub(super) fn wake(&self) {
         self.shared.wake.notify_one();
+    }
+
+    /// Throws sled away and fills it again from the journal: what was erased there is in sled still,
+    /// also in what sled itself has given up. Answers when the old folder is gone.
+    pub(super) async fn renew(&self) {
+        let (sender, gone) = oneshot::channel();
+        self.shared.renewal.lock().push(sender);
+        self.shared.wake.notify_one();
+        self.shared.stop.notify_one();
+        // It ends without an answer when the log closes; the next start does it again.
+        let _ = gone.await;
     }
 
     /// Returns the follower's state.
@@ -185,7 +199,9 @@ fn is_answer(commits: &[Arc<Commit>], from: u64) -> bool {
 impl Shared {
     fn run(&self) {
         while !self.is_stopping.load(Ordering::Acquire) {
-            match self.follow() {
+            let followed = self.follow();
+            self.throw_away_if_wanted();
+            match followed {
                 Ok(()) => {}
                 Err(error) if error.is_disk_full() => {
                     tracing::warn!("no space for sled; trying again later");
@@ -199,6 +215,8 @@ impl Shared {
                 }
             }
         }
+        // Who waits hears that it ended.
+        self.renewal.lock().clear();
     }
 
     /// Opens sled and copies until told to stop.
@@ -208,7 +226,7 @@ impl Shared {
         *self.store.write() = Some(Arc::clone(&store));
         self.position.store(position, Ordering::Release);
         self.is_degraded.store(false, Ordering::Relaxed);
-        while !self.is_stopping.load(Ordering::Acquire) {
+        while !self.is_stopping.load(Ordering::Acquire) && self.renewal.lock().is_empty() {
             if self.is_degraded.load(Ordering::Relaxed) {
                 return Err(SledError::NotOpened("readers found it damaged"));
             }
@@ -282,6 +300,24 @@ impl Shared {
         });
         if closing.is_ok() && receiver.recv_timeout(CLOSE_DEADLINE).is_err() {
             tracing::warn!("sled does not close; it is left alone");
+        }
+    }
+
+    /// Removes sled's folder, and one that was set aside, if somebody waits for that.
+    fn throw_away_if_wanted(&self) {
+        let waiting = std::mem::take(&mut *self.renewal.lock());
+        if waiting.is_empty() {
+            return;
+        }
+        self.let_go();
+        if let Err(error) = sled_store::throw_away(&self.folder) {
+            tracing::error!(%error, "sled's folder cannot be removed");
+            self.renewal.lock().extend(waiting);
+            self.pause(PAUSE_AFTER_FAILURE);
+            return;
+        }
+        for waiting in waiting {
+            let _ = waiting.send(());
         }
     }
 

@@ -16,6 +16,7 @@
 mod committer;
 pub mod disk;
 mod embedded;
+mod erasures;
 mod follower;
 pub mod journal;
 mod key;
@@ -35,7 +36,10 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, NewCommit};
 
 pub use committer::{Now, OnFatal, SequenceNumbers};
-pub use embedded::{EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK};
+pub use embedded::{
+    BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
+};
+pub use erasures::{Erasure, Erasures};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use recent::Recent;

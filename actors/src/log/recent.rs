@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use skytrail_schema::event::Commit;
+use skytrail_schema::event::{Commit, EventBody};
 use tokio::sync::watch;
 
 use super::CommitObserver;
+use super::erasures::{mark, without};
 use super::tail::run_length;
 
 /// About how many events are kept.
@@ -82,10 +83,28 @@ impl Recent {
     }
 }
 
+impl Kept {
+    /// Forgets what a commit erases.
+    fn erase(&mut self, by: &Commit) {
+        for event in &by.events {
+            let EventBody::ErasureRequested(request) = &event.body else {
+                continue;
+            };
+            let mark = mark(by, event.position, request);
+            for commit in &mut self.commits {
+                if let Some(taken) = without(commit, &request.positions, &mark) {
+                    *commit = taken;
+                }
+            }
+        }
+    }
+}
+
 impl CommitObserver for Recent {
     fn committed(&self, commits: &[Arc<Commit>]) {
         let mut kept = self.kept.lock();
         for commit in commits {
+            kept.erase(commit);
             kept.num_events += commit.events.len();
             kept.commits.push_back(Arc::clone(commit));
         }

@@ -126,3 +126,14 @@ pub(super) fn quarantine(folder: &Path) -> std::io::Result<Option<PathBuf>> {
     std::fs::rename(folder, &aside)?;
     Ok(Some(aside))
 }
+
+/// Removes a store, and one that was moved out of the way.
+pub(super) fn throw_away(folder: &Path) -> std::io::Result<()> {
+    for folder in [folder, &folder.with_extension("damaged")] {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

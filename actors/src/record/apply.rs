@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use skytrail_schema::event::{
-    AccountLinked, Event, EventBody, Link, PasswordSet, PastPassword, RecordPatch, RecordState,
-    Service, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, Blank, Event, EventBody, EventKind, Link, PasswordSet, PastPassword,
+    RecordPatch, RecordState, Service, Touch, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -30,6 +30,7 @@ pub fn record(before: Option<&Head>, id: &RecordId, event: &Event) -> Folded {
             None => return Folded::Unknown,
         },
         EventBody::RecordDeleted(_) => return Folded::Known(None),
+        EventBody::Erased(blank) => return erased(before, blank, event),
         _ => return before.map_or(Folded::Unknown, |head| Folded::Known(Some(head.clone()))),
     };
     Folded::Known(Some(Head {
@@ -37,6 +38,19 @@ pub fn record(before: Option<&Head>, id: &RecordId, event: &Event) -> Folded {
         position: event.position,
         record,
     }))
+}
+
+/// Folds what is left of an erased event: a change is as if it had changed nothing; behind a full
+/// state the record is not known until the next one.
+fn erased(before: Option<&Head>, blank: &Blank, event: &Event) -> Folded {
+    match before {
+        Some(before) if blank.kind == EventKind::RecordChanged => Folded::Known(Some(Head {
+            version: event.version,
+            position: event.position,
+            record: before.record.clone(),
+        })),
+        _ => Folded::Unknown,
+    }
 }
 
 /// Builds a record from a full state.

@@ -299,7 +299,8 @@ impl LiveState {
             | Stream::Asset(_)
             | Stream::Device(_)
             | Stream::Subscriptions(_)
-            | Stream::Task(_) => {}
+            | Stream::Task(_)
+            | Stream::Erasure(_) => {}
         }
     }
 }

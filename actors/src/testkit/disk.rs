@@ -228,6 +228,13 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let removed = self.shared.lock().files.remove(name);
+        removed
+            .map(drop)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         Ok(())
     }

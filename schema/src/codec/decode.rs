@@ -8,7 +8,7 @@ use super::bytes::Reader;
 use super::{CodecError, FORMAT, Peek, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
-use crate::event::{Actor, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
+use crate::event::{Actor, Blank, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
 use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::time::Timestamp;
@@ -32,6 +32,32 @@ pub fn verify_chain(bytes: &[u8], previous: &ChainHash) -> Result<Commit, CodecE
         return Err(CodecError::ChainMismatch);
     }
     frame.decode()
+}
+
+/// Writes a commit again without the payloads and salts of some of its events: their hashes take
+/// their place, so the chain hash stays what it was. `None` when there was nothing to take.
+///
+/// # Errors
+/// As [`decode_commit`]; what is written was read before.
+pub fn blank_payloads(
+    bytes: &[u8],
+    is_wanted: impl Fn(u64) -> bool,
+) -> Result<Option<Vec<u8>>, CodecError> {
+    let frame = Frame::read(bytes)?;
+    let mut out = frame.header_bytes.to_vec();
+    let mut has_taken = false;
+    for (section, position) in frame.sections.iter().zip(frame.fixed.first_position..) {
+        if section.payload.is_none() || !is_wanted(position) {
+            out.extend_from_slice(section.bytes);
+            continue;
+        }
+        has_taken = true;
+        out.extend_from_slice(section.head);
+        out.push(section_flag::ERASED);
+        out.extend_from_slice(&section.hash);
+    }
+    out.extend_from_slice(&frame.chain);
+    Ok(has_taken.then_some(out))
 }
 
 /// Reads what a recovery needs to know of a commit, without looking at its events.
@@ -154,6 +180,7 @@ impl<'a> Frame<'a> {
 
 /// One event, its payload still as stored.
 struct Section<'a> {
+    bytes: &'a [u8],
     head: &'a [u8],
     stream: Stream,
     version: u32,
@@ -186,6 +213,7 @@ impl<'a> Section<'a> {
             _ => return Err(CodecError::Malformed("section flags")),
         };
         Ok(Self {
+            bytes: reader.since(start),
             head,
             stream,
             version,
@@ -209,7 +237,7 @@ impl<'a> Section<'a> {
         };
         let kind = EventKind::from_number(self.kind).ok_or(unknown)?;
         let body = match self.payload {
-            None => EventBody::Erased(kind),
+            None => EventBody::Erased(Blank { kind, by: None }),
             Some(bytes) => payload::decode(kind, self.schema_version, bytes, user)?,
         };
         Ok(Event {
@@ -256,6 +284,7 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
         10 => Stream::Device(reader.text()?.into()),
         11 => Stream::Subscriptions(reader.text()?.into()),
         14 => Stream::Task(TaskId::new(reader.text()?, reader.text()?)),
+        16 => Stream::Erasure(reader.uuid()?),
         _ => return Err(CodecError::Malformed("stream")),
     })
 }

@@ -230,6 +230,11 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
         Stream::Device(id) => (10, vec![id.as_str()]),
         Stream::Subscriptions(id) => (11, vec![id.as_str()]),
         Stream::Task(id) => (14, vec![&*id.plugin, &*id.name]),
+        Stream::Erasure(id) => {
+            out.push(16);
+            out.extend_from_slice(id.as_bytes());
+            return Ok(());
+        }
     };
     out.push(number);
     names.into_iter().try_for_each(|name| put_text(out, name))

@@ -9,7 +9,9 @@
 //!         | head  1 u8  payload hash(32)
 //! head    = stream | version: varint | kind: varint | schema version: varint | provenance
 //! stream  = 1 type: text key: text | 2 type: text | 3 user: text | 4 role: text
-//!           | 5 friend of: text | 6 follower: text | 7 (field access)
+//!           | 5 friend of: text | 6 follower: text | 7 (field access) | 10 device: text
+//!           | 11 subscriptions of: text | 12 file: text | 14 plugin: text task: text
+//!           | 16 erasure(16)
 //! provenance = count: varint (plugin: text  hook: text  count: varint  field: text*)*
 //! text    = 0 uuid(16), for a lower-case hyphenated UUID | length + 1: varint  UTF-8
 //! ```
@@ -35,7 +37,7 @@ mod payload;
 use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
-pub use decode::{decode_commit, peek, verify_chain};
+pub use decode::{blank_payloads, decode_commit, peek, verify_chain};
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;
 

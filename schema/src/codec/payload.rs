@@ -64,6 +64,8 @@ pub(super) fn encode(body: &EventBody, user: Option<&UserId>) -> Result<Vec<u8>,
         EventBody::TaskClaimed(body) => to_json(body),
         EventBody::TaskEnded(body) => to_json(body),
         EventBody::TaskPaused(body) | EventBody::TaskResumed(body) => to_json(body),
+        EventBody::ErasureRequested(body) => to_json(body),
+        EventBody::ErasureFinished(body) => to_json(body),
         EventBody::Erased(_) => Err(CodecError::Malformed("payload")),
     }
 }
@@ -118,6 +120,8 @@ pub(super) fn decode(
         EventKind::TaskEnded => EventBody::TaskEnded(stored.parse()?),
         EventKind::TaskPaused => EventBody::TaskPaused(stored.parse()?),
         EventKind::TaskResumed => EventBody::TaskResumed(stored.parse()?),
+        EventKind::ErasureRequested => EventBody::ErasureRequested(stored.parse()?),
+        EventKind::ErasureFinished => EventBody::ErasureFinished(stored.parse()?),
     })
 }
 

@@ -212,6 +212,14 @@ fn task() -> impl Strategy<Value = EventBody> {
             .prop_map(|(due, at, error)| EventBody::TaskEnded(TaskEnd { due, at, error })),
         Just(EventBody::TaskPaused(NoDetails {})),
         Just(EventBody::TaskResumed(NoDetails {})),
+        (name(), prop::collection::vec(1_u64..99, 0..9)).prop_map(|(why, positions)| {
+            EventBody::ErasureRequested(ErasureRequest {
+                scope: ErasureScope::Events,
+                why,
+                positions: positions.into_iter().collect(),
+            })
+        }),
+        any::<u64>().prop_map(|request| EventBody::ErasureFinished(ErasureEnd { request })),
     ]
 }
 
@@ -228,6 +236,7 @@ fn stream() -> impl Strategy<Value = Stream> {
         name().prop_map(|id| Stream::Device(id.into())),
         name().prop_map(|id| Stream::Subscriptions(id.into())),
         (name(), name()).prop_map(|(plugin, name)| Stream::Task(TaskId::new(plugin, name))),
+        any::<u128>().prop_map(|id| Stream::Erasure(Uuid::from_u128(id))),
     ]
 }
 
@@ -418,14 +427,23 @@ fn an_erased_payload_leaves_a_chain_that_verifies() {
     assert_eq!(read.chain, commit.chain);
     assert_eq!(
         read.events[0].body,
-        EventBody::Erased(EventKind::RecordCreated)
+        EventBody::Erased(Blank {
+            kind: EventKind::RecordCreated,
+            by: None
+        })
     );
+    assert_eq!(blank_payloads(&bytes, |_| true), Ok(Some(erased.clone())));
+    assert_eq!(blank_payloads(&bytes, |_| false), Ok(None));
+    assert_eq!(blank_payloads(&erased, |_| true), Ok(None));
 }
 
 #[test]
 fn commits_without_events_and_erased_bodies_are_not_written() {
     let mut commit = small_create();
-    commit.events[0].body = EventBody::Erased(EventKind::RecordCreated);
+    commit.events[0].body = EventBody::Erased(Blank {
+        kind: EventKind::RecordCreated,
+        by: None,
+    });
     assert!(encode_events(Arc::new(commit.clone()), || [3; 16]).is_err());
     commit.events.clear();
     assert!(encode_events(Arc::new(commit), || [3; 16]).is_err());

@@ -1,10 +1,11 @@
 //! What can happen, and the numbers it is stored under.
 
 use super::{
-    AccountLinked, AccountUnlinked, AssetState, AssetUpload, CreationRoles, DefaultAccess,
-    DeviceState, Disabled, FieldDeletion, FieldRename, Intervals, NoDetails, PasswordRehashed,
-    PasswordSet, RecordPatch, RecordState, RelationTarget, RoleFlags, SavedSubscription, TaskClaim,
-    TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
+    DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
+    Intervals, NoDetails, PasswordRehashed, PasswordSet, RecordPatch, RecordState, RelationTarget, RoleFlags,
+    SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch,
+    UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -83,8 +84,12 @@ pub enum EventBody {
     TaskPaused(NoDetails),
     /// A task runs again.
     TaskResumed(NoDetails),
+    /// Payloads are to be gone from the log.
+    ErasureRequested(ErasureRequest),
+    /// Payloads that were to be gone are, everywhere.
+    ErasureFinished(ErasureEnd),
     /// An event whose payload was erased from the log; only its kind and place are left.
-    Erased(EventKind),
+    Erased(Blank),
 }
 
 /// Every this many versions a change is stored with the full state.
@@ -135,11 +140,19 @@ macro_rules! kinds {
         }
 
         impl EventBody {
+            /// Returns by what the event was erased, if it was: none where that was not looked up.
+            pub fn erased(&self) -> Option<Option<&ErasureMark>> {
+                match self {
+                    Self::Erased(blank) => Some(blank.by.as_deref()),
+                    _ => None,
+                }
+            }
+
             /// Returns the kind; that of the original for an erased event.
             pub fn kind(&self) -> EventKind {
                 match self {
                     $(Self::$variant(_) => EventKind::$variant,)*
-                    Self::Erased(kind) => *kind,
+                    Self::Erased(blank) => blank.kind,
                 }
             }
         }
@@ -182,4 +195,6 @@ kinds! {
     TaskEnded = 114, "task.ended", 1;
     TaskPaused = 115, "task.paused", 1;
     TaskResumed = 116, "task.resumed", 1;
+    ErasureRequested = 128, "erasure.requested", 1;
+    ErasureFinished = 129, "erasure.finished", 1;
 }

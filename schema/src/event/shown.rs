@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::{Commit, Event, EventBody, PasswordRehashed, PasswordSet, UserState};
 use crate::codec;
@@ -35,6 +35,8 @@ struct Form<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     hooks: &'a [super::Provenance],
     payload: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased: Option<Json>,
 }
 
 impl Serialize for Shown<'_> {
@@ -55,6 +57,7 @@ impl Serialize for Shown<'_> {
             hooks: &event.provenance,
             // Erased events have none.
             payload: codec::payload_json(&open(&event.body), commit.actor.user.as_ref()).ok(),
+            erased: event.body.erased().map(|by| json!(by)),
         };
         form.serialize(out)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
 
 use crate::id::{AssetName, DeviceId, RecordId, RoleName, TaskId, TypeName, UserId};
 use crate::predicate::Relation;
@@ -32,6 +33,8 @@ pub enum Stream {
     Subscriptions(DeviceId),
     /// One scheduled task.
     Task(TaskId),
+    /// One erasure, by its own id.
+    Erasure(Uuid),
 }
 
 impl fmt::Display for Stream {
@@ -47,6 +50,7 @@ impl fmt::Display for Stream {
             Self::Device(id) => write!(f, "device/{id}"),
             Self::Subscriptions(id) => write!(f, "subscriptions/{id}"),
             Self::Task(id) => write!(f, "task/{id}"),
+            Self::Erasure(id) => write!(f, "erasure/{id}"),
         }
     }
 }
@@ -89,6 +93,7 @@ impl Stream {
             "device" => Self::Device(rest.into()),
             "subscriptions" => Self::Subscriptions(rest.into()),
             "task" => Self::Task(TaskId::parse(rest)?),
+            "erasure" => Self::Erasure(Uuid::try_parse(rest).ok()?),
             _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
         })
     }
@@ -131,6 +136,7 @@ mod tests {
             "device/d1",
             "subscriptions/d1",
             "task/chat/mod.tick",
+            "erasure/67e55044-10b1-426f-9247-bb680e5fe0c8",
         ];
         for text in streams {
             assert_eq!(Stream::parse(text).unwrap().to_string(), text);

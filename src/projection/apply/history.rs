@@ -9,6 +9,7 @@ use skytrail_schema::event::{Actor, Commit, Event, Stream};
 
 use super::ApplyError;
 use super::texts::{in_chunks, push_rows};
+use crate::projection::history::ERASED;
 use crate::projection::sql::{Arg, Sql};
 
 /// How many rows one statement writes.
@@ -78,10 +79,20 @@ fn row(commit: &Commit, event: &Event, actor: i64) -> [Arg; 6] {
         Arg::unsigned(event.position),
         Arg::Int(stream_hash(&event.stream)),
         Arg::Int(event.version.into()),
-        Arg::Int(event.body.kind().number().into()),
+        Arg::Int(kind_of(event)),
         Arg::Int(actor),
         Arg::Time(commit.time),
     ]
+}
+
+/// Returns the number of an event's kind, with a mark when the event was erased: its state cannot be
+/// read any more.
+fn kind_of(event: &Event) -> i64 {
+    let number = i64::from(event.body.kind().number());
+    match event.body.erased() {
+        Some(_) => number | ERASED,
+        None => number,
+    }
 }
 
 fn actor_text(actor: &Actor) -> String {

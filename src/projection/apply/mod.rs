@@ -13,6 +13,7 @@ mod devices;
 mod fields;
 mod history;
 mod links;
+mod lost;
 mod past;
 mod records;
 mod row;
@@ -28,6 +29,7 @@ use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 
 use self::history::Actors;
+use self::lost::{Lost, Meaning};
 use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;
@@ -79,6 +81,7 @@ pub(super) struct WriterState {
     pub(super) indexing: Indexing,
     texts: Texts,
     actors: Actors,
+    lost: Lost,
 }
 
 impl WriterState {
@@ -90,6 +93,7 @@ impl WriterState {
             indexing: Indexing::default(),
             texts: Texts::default(),
             actors: Actors::default(),
+            lost: Lost::default(),
         }
     }
 
@@ -141,6 +145,7 @@ impl WriterState {
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
             texts: &mut self.texts,
+            lost: self.lost.clone(),
             indexing: self.indexing,
             records: RecordBatch::default(),
             users: UserBatch::load(&mut tx.conn(), users_of(events().map(|(_, event)| event)))
@@ -150,10 +155,11 @@ impl WriterState {
         for (time, event) in events() {
             session.add(&mut tx.conn(), event, time).await?;
         }
-        let (catalog, faults) = session.finish(&mut tx.conn()).await?;
+        let (catalog, faults, lost) = session.finish(&mut tx.conn()).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         finish(&mut tx.conn(), commits, faults).await?;
         tx.commit().await?;
+        self.lost = lost;
         Ok(catalog)
     }
 
@@ -165,13 +171,16 @@ impl WriterState {
         let mut tx = conn.begin_writing().await?;
         let mut catalog = Arc::clone(&self.catalog);
         let mut faults = Vec::new();
+        let mut lost = self.lost.clone();
         for (time, event) in commits.iter().copied().flat_map(timed) {
+            let known = (&catalog, &lost);
             match self
-                .apply_event(&mut tx.conn(), &catalog, (time, event))
+                .apply_event(&mut tx.conn(), known, (time, event))
                 .await
             {
-                Ok((changed, misfits)) => {
+                Ok((changed, misfits, unknown)) => {
                     catalog = changed;
+                    lost = unknown;
                     faults.extend(misfits);
                 }
                 Err(error) if error.is_about_the_event() => {
@@ -184,19 +193,21 @@ impl WriterState {
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         finish(&mut tx.conn(), commits, faults).await?;
         tx.commit().await?;
+        self.lost = lost;
         Ok(catalog)
     }
 
     async fn apply_event(
         &mut self,
         conn: &mut Conn<'_>,
-        catalog: &Arc<Catalog>,
+        (catalog, lost): (&Arc<Catalog>, &Lost),
         (time, event): (Timestamp, &Event),
-    ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
+    ) -> Result<Applied, ApplyError> {
         let mut savepoint = conn.begin().await?;
         let mut session = Session {
             catalog: Arc::clone(catalog),
             texts: &mut self.texts,
+            lost: lost.clone(),
             indexing: self.indexing,
             records: RecordBatch::default(),
             users: UserBatch::load(&mut savepoint.conn(), users_of(std::iter::once(event))).await?,
@@ -208,6 +219,9 @@ impl WriterState {
         Ok(done)
     }
 }
+
+/// What was applied leaves: the types, what did not fit, the records that are not known.
+type Applied = (Arc<Catalog>, Vec<Fault>, Lost);
 
 /// An event, or a part of one, that could not be applied.
 struct Fault {
@@ -230,6 +244,7 @@ impl Fault {
 struct Session<'a> {
     catalog: Arc<Catalog>,
     texts: &'a mut Texts,
+    lost: Lost,
     indexing: Indexing,
     records: RecordBatch,
     users: UserBatch,
@@ -244,22 +259,24 @@ impl Session<'_> {
         event: &Event,
         time: Timestamp,
     ) -> Result<(), ApplyError> {
-        if let EventBody::Erased(_) = event.body {
-            return Ok(());
-        }
+        let is_erased = event.body.erased().is_some();
         match &event.stream {
             Stream::Record(id) => {
+                let Meaning::Apply(place) = self.lost.learn(id, event) else {
+                    return Ok(());
+                };
                 let layout = self.catalog.get(&id.record_type);
                 let layout = layout.ok_or_else(|| ApplyError::fault("no such type"))?;
                 if self.records.must_flush(layout, id) {
                     self.records.flush(conn, self.texts).await?;
                 }
-                let misfits = self.records.add(layout, id, event)?;
+                let misfits = self.records.add(layout, id, (event, place))?;
                 let misfits = misfits.into_iter();
                 self.faults
                     .extend(misfits.map(|misfit| Fault::new(event, misfit.0)));
                 Ok(())
             }
+            _ if is_erased => Ok(()),
             Stream::Type(name) => {
                 self.records.flush(conn, self.texts).await?;
                 self.texts.clear();
@@ -281,16 +298,15 @@ impl Session<'_> {
             Stream::Device(id) => devices::change_device(conn, id, event).await,
             Stream::Subscriptions(id) => devices::change_subscriptions(conn, id, event).await,
             Stream::Task(id) => tasks::change(conn, id, event, time).await,
+            // The log alone knows of erasures, and those who look at it.
+            Stream::Erasure(_) => Ok(()),
         }
     }
 
-    async fn finish(
-        mut self,
-        conn: &mut Conn<'_>,
-    ) -> Result<(Arc<Catalog>, Vec<Fault>), ApplyError> {
+    async fn finish(mut self, conn: &mut Conn<'_>) -> Result<Applied, ApplyError> {
         self.records.flush(conn, self.texts).await?;
         self.users.flush(conn).await?;
-        Ok((self.catalog, self.faults))
+        Ok((self.catalog, self.faults, self.lost))
     }
 }
 

@@ -42,12 +42,13 @@ impl RecordBatch {
             && (self.types.get(&layout.id)).is_some_and(|it| it.records.contains_key(&id.key))
     }
 
-    /// Takes an event in; returns what of it does not fit.
+    /// Takes an event in; returns what of it does not fit. A row that it makes gets the place, if
+    /// there is one.
     pub(super) fn add(
         &mut self,
         layout: &Arc<TypeLayout>,
         id: &RecordId,
-        event: &Event,
+        (event, place): (&Event, Option<u64>),
     ) -> Result<Vec<Misfit>, ApplyError> {
         let Some(table) = &layout.table else {
             return Err(ApplyError::fault(format!("no type {}", id.record_type)));
@@ -59,7 +60,12 @@ impl RecordBatch {
         });
         match &event.body {
             EventBody::RecordCreated(state) => Ok(batch.put(table, id, event, (state, true))),
-            EventBody::RecordReplaced(state) => Ok(batch.put(table, id, event, (state, false))),
+            EventBody::RecordReplaced(state) => {
+                let is_new = place.is_some();
+                let misfits = batch.put(table, id, event, (state, is_new));
+                batch.put_at(id, place);
+                Ok(misfits)
+            }
             EventBody::RecordChanged(patch) => batch.patch(table, id, event, patch),
             EventBody::RecordDeleted(_) => batch.delete(id, event.position),
             _ => Err(ApplyError::fault("not an event of a record")),
@@ -109,6 +115,15 @@ impl TypeBatch {
             .insert(id.key.clone(), Pending::Whole { row, is_new });
         self.note_sequences(&state.fields);
         misfits
+    }
+
+    /// Gives a row that was just put another place, if there is one.
+    fn put_at(&mut self, id: &RecordId, place: Option<u64>) {
+        if let Some(place) = place
+            && let Some(Pending::Whole { row, .. }) = self.records.get_mut(&id.key)
+        {
+            set_cells(row, [(0, Arg::unsigned(place))]);
+        }
     }
 
     fn patch(

@@ -2,12 +2,14 @@
 //!
 //! - `readers`: one connection that writes, a few that read.
 //! - `sums`: the pages' checksums. `condition`: watching them, and what follows damage.
+//! - `erase`: forgetting for good.
 //! - `digest`, `rebuild`, `indexes`: what commands do with a file.
 //!
 //! Here: opening, closing and migrating it.
 
 mod condition;
 mod digest;
+pub(crate) mod erase;
 mod indexes;
 pub(super) mod readers;
 pub mod rebuild;

@@ -2,12 +2,15 @@
 //!
 //! Segments of commit frames, written by one thread and flushed once per group
 //! before anything is acknowledged. Nothing here is ever overwritten; the tail
-//! of the open segment is cut at the start when the last write was torn.
+//! of the open segment is cut at the start when the last write was torn. Erasures
+//! alone write a sealed segment again (`rewrite`).
 //! `segment` and `frame` have the layout, `recovery` tells torn from damaged.
 
 pub mod archive;
+mod blanks;
 mod frame;
 mod recovery;
+mod rewrite;
 mod segment;
 mod verify;
 
@@ -24,6 +27,8 @@ use uuid::Uuid;
 use super::ReadError;
 use super::disk::{Disk, DiskFile};
 
+pub(super) use rewrite::RewriteError;
+pub use rewrite::Rewritten;
 pub use verify::{VerifyProgress, VerifyReport};
 
 /// Every this many commits a segment's index has an entry.
@@ -135,6 +140,7 @@ impl Journal {
         disk: Arc<dyn Disk>,
         options: JournalOptions,
     ) -> Result<(Self, RecoveryReport), OpenError> {
+        rewrite::remove_unfinished(&disk)?;
         let recovered = recovery::recover(&disk, recovery::Access::Write)?;
         let (entries, end, store_id, torn_bytes) = match recovered {
             Some(found) => (found.entries, found.end, found.store_id, found.torn_bytes),
@@ -177,6 +183,19 @@ impl Journal {
     /// Returns where the log ends.
     pub(super) fn end(&self) -> End {
         self.end
+    }
+
+    /// Returns where it is kept.
+    pub(super) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// Seals what was written so far, if anything was since the last time.
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        if self.open.commits == 0 {
+            return Ok(());
+        }
+        self.roll()
     }
 
     /// Returns the reading side.

@@ -3,6 +3,7 @@
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::codec;
 
+use super::blanks::Blanks;
 use super::{READ_BYTES, SegmentEntry, Segments, frame, segment};
 use crate::log::ReadError;
 
@@ -22,6 +23,8 @@ pub struct VerifyReport {
     pub num_commits: u64,
     /// Events checked.
     pub num_events: u64,
+    /// Those of them whose payloads were erased; an erasure accounts for each.
+    pub num_erased: u64,
     /// The last position.
     pub head: u64,
     /// The chain hash of the last commit.
@@ -41,6 +44,7 @@ impl Segments {
         let total_bytes = entries.iter().map(|entry| entry.end).sum();
         let mut report = VerifyReport::default();
         let mut bytes = 0;
+        let mut blanks = Blanks::default();
         for (number, entry) in entries.iter().enumerate() {
             let chain = if number == 0 {
                 entry.previous_chain
@@ -51,7 +55,7 @@ impl Segments {
             if chain != entry.previous_chain {
                 return Err(entry.broken(0, report.head + 1, "chain does not follow"));
             }
-            entry.verify(&mut report, |done| {
+            entry.verify((&mut report, &mut blanks), |done| {
                 progress(VerifyProgress {
                     bytes: bytes + done,
                     total_bytes,
@@ -62,6 +66,16 @@ impl Segments {
                 entry.verify_seal(&report)?;
             }
         }
+        report.num_erased = blanks.account().map_err(|position| {
+            let entry = entries
+                .iter()
+                .rfind(|entry| entry.first_position <= position);
+            let reason = format!(
+                "segment={}: a payload is gone, and no erasure names it",
+                entry.map_or("-", |entry| entry.name.as_str())
+            );
+            ReadError::Damaged { position, reason }
+        })?;
         Ok(report)
     }
 }
@@ -69,7 +83,7 @@ impl Segments {
 impl SegmentEntry {
     fn verify(
         &self,
-        report: &mut VerifyReport,
+        (report, blanks): (&mut VerifyReport, &mut Blanks),
         mut progress: impl FnMut(u64),
     ) -> Result<(), ReadError> {
         let mut offset = segment::HEADER_BYTES as u64;
@@ -79,7 +93,7 @@ impl SegmentEntry {
             let mut used = 0;
             while let Some(frame) = chunk.get(used..).and_then(frame::read) {
                 let at = offset + used as u64;
-                self.verify_frame(report, frame, at)?;
+                self.verify_frame((report, blanks), frame, at)?;
                 used += frame.total_bytes();
             }
             if used == 0 {
@@ -96,7 +110,7 @@ impl SegmentEntry {
 
     fn verify_frame(
         &self,
-        report: &mut VerifyReport,
+        (report, blanks): (&mut VerifyReport, &mut Blanks),
         frame: frame::Frame<'_>,
         offset: u64,
     ) -> Result<(), ReadError> {
@@ -106,6 +120,7 @@ impl SegmentEntry {
         }
         let commit = codec::verify_chain(frame.commit, &report.chain)
             .map_err(|error| self.broken(offset, position, &error.to_string()))?;
+        blanks.look_at(&commit);
         report.chain = commit.chain;
         report.head = commit.last_position();
         report.num_commits += 1;

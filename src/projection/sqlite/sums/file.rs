@@ -110,6 +110,8 @@ impl SumFile {
             let bytes: Vec<u8> = run.iter().flat_map(|(_, sum)| sum.to_le_bytes()).collect();
             self.0.write_all_at(&bytes, place_of(first))?;
         }
+        // A store that was written anew may have become shorter.
+        self.0.set_len(place_of(wal.num_pages.saturating_add(1)))?;
         self.put_header(wal.salts, wal.num_frames)?;
         self.0.sync_data()
     }

@@ -28,6 +28,8 @@ pub(super) struct Wal {
     pub(super) salts: [u32; 2],
     /// Frames up to the last that commits.
     pub(super) num_frames: u32,
+    /// How many pages the store has after the last commit.
+    pub(super) num_pages: u32,
     /// The pages in them, each with the checksum of its last version.
     pub(super) sums: HashMap<u32, u32>,
 }
@@ -83,6 +85,7 @@ pub(super) fn walk(path: &Path) -> io::Result<Option<Wal>> {
         if number(head, 4) != 0 {
             wal.sums.extend(uncommitted.drain());
             wal.num_frames = num_frames;
+            wal.num_pages = number(head, 4);
         }
     }
     Ok(Some(wal))

@@ -1,0 +1,191 @@
+//! Asking for an erasure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, EventKind, Stream};
+use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::positions::Positions;
+use skytrail_schema::record::Record;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Eraser;
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::draft::no_permission;
+use crate::record::messages::DeleteRecords;
+use crate::record::past;
+
+/// How long who asks waits for the end; what is not done by then goes on all the same.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How much earlier than the request's own deadline he is answered.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Erases a record with everything that it ever was. One that is there is deleted first.
+#[derive(Clone, Debug)]
+pub struct EraseRecord {
+    /// Who asks: with the master key, or an administrator.
+    pub context: RequestContext,
+    /// The record.
+    pub id: RecordId,
+    /// Why, in the log from then on.
+    pub why: String,
+}
+
+/// An erasure that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Erased {
+    /// Its stream in the log.
+    pub erasure: Stream,
+    /// Where it was asked for in the log.
+    pub position: u64,
+    /// How many events lose what they hold.
+    pub num_events: u64,
+    /// Whether it has reached everything already.
+    pub finished: bool,
+}
+
+impl Eraser {
+    /// Erases a record; answers when it is gone, or when that takes too long.
+    ///
+    /// # Errors
+    /// Those of a deletion; 110 when there is nothing of it; 102 for a private record of another.
+    pub async fn record(&self, command: EraseRecord) -> Result<Erased, ApiError> {
+        let turn = Mutex::new(());
+        let asked = until_settled(&turn, |_| self.ask_for_record(&command)).await?;
+        self.await_end(asked, &command.context).await
+    }
+
+    async fn ask_for_record(&self, command: &EraseRecord) -> Result<Outcome<Erased>, ApiError> {
+        let EraseRecord { context, id, why } = command;
+        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
+        if let Some(head) = heads.get(id) {
+            check(context, Some(&head.record))?;
+            let database = head.record.database.clone();
+            self.delete(context, id, database).await?;
+            return Ok(Outcome::Conflict);
+        }
+        self.env.applied.wait_for(heads.position).await?;
+        let last = past::last_state(&self.env, id).await?;
+        check(context, last.as_ref())?;
+        let stream = Stream::Record(id.clone());
+        let positions = self.with_payloads(&stream, heads.position).await?;
+        if positions.is_empty() {
+            let message = format!("nothing of {id} is in the log");
+            return Err(ApiError::new(Code::ResourceNotFound, message));
+        }
+        let request = ErasureRequest {
+            scope: ErasureScope::Record(stream),
+            why: why.clone(),
+            positions,
+        };
+        let read = (heads.position, vec![ConflictKey::record(id)]);
+        self.ask(request, read, context).await
+    }
+
+    async fn delete(
+        &self,
+        context: &RequestContext,
+        id: &RecordId,
+        database: Database,
+    ) -> Result<(), ApiError> {
+        let command = DeleteRecords {
+            context: context.clone(),
+            database,
+            ids: vec![id.clone()],
+            is_atomic: false,
+        };
+        let results = self.records.delete(command).await?;
+        for result in results {
+            match result {
+                // Somebody else was quicker.
+                Err(item) if item.error.code == Code::ResourceNotFound => {}
+                Err(item) => return Err(item.error),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the events of a record's stream that hold something of it.
+    async fn with_payloads(&self, stream: &Stream, until: u64) -> Result<Positions, ApiError> {
+        const HOLDING: [EventKind; 3] = [
+            EventKind::RecordCreated,
+            EventKind::RecordChanged,
+            EventKind::RecordReplaced,
+        ];
+        let mut found = Vec::new();
+        for position in self.env.store.list_positions(stream, 1, until).await? {
+            let (_, event) = past::read(&self.env, position).await?;
+            let is_blank = matches!(event.body, EventBody::Erased(_));
+            if event.stream == *stream && !is_blank && HOLDING.contains(&event.body.kind()) {
+                found.push(position);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Commits the intent, unless something of what it rests on has changed.
+    async fn ask(
+        &self,
+        request: ErasureRequest,
+        (position, reads): (u64, Vec<ConflictKey>),
+        context: &RequestContext,
+    ) -> Result<Outcome<Erased>, ApiError> {
+        let erasure = Stream::Erasure(Uuid::now_v7());
+        let num_events = request.positions.len();
+        let mut plan = Plan::default();
+        plan.push(erasure.clone(), 1, EventBody::ErasureRequested(request));
+        plan.reads.extend(reads);
+        let done = commit(&self.env.log, plan, position, context).await?;
+        Ok(done.map(|commit| Erased {
+            erasure,
+            position: commit.first_position(),
+            num_events,
+            finished: false,
+        }))
+    }
+
+    /// Waits until an erasure has reached everything, as long as somebody waits for the answer.
+    async fn await_end(&self, asked: Erased, context: &RequestContext) -> Result<Erased, ApiError> {
+        let patience = Instant::now() + PATIENCE;
+        let patience = context.deadline.map_or(patience, |deadline| {
+            patience.min(deadline.checked_sub(MARGIN).unwrap_or(deadline))
+        });
+        let is_finished = || {
+            let erasure = self.erasures.get(asked.position);
+            erasure.is_some_and(|erasure| erasure.is_finished)
+        };
+        let mut num_open = self.erasures.watch();
+        while !is_finished() {
+            match tokio::time::timeout_at(patience, num_open.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Ok(asked),
+            }
+        }
+        Ok(Erased {
+            finished: true,
+            ..asked
+        })
+    }
+}
+
+/// Refuses an administrator what only the master key may touch: private records of others, and those
+/// of which nothing is known any more.
+fn check(context: &RequestContext, record: Option<&Record>) -> Result<(), ApiError> {
+    let caller = &context.caller;
+    let is_his = |record: &Record| match &record.database {
+        Database::Public => true,
+        Database::Private(owner) => caller.user.as_ref() == Some(owner),
+    };
+    if caller.is_master() || record.is_none_or(is_his) {
+        Ok(())
+    } else {
+        Err(no_permission())
+    }
+}

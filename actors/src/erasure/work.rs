@@ -1,0 +1,112 @@
+//! Seeing erasures to their end.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{ErasureEnd, EventBody};
+use skytrail_schema::positions::Positions;
+
+use super::{Eraser, HolderError};
+use crate::context::RequestContext;
+use crate::log::Erasure;
+use crate::record::attempt::commit;
+use crate::record::decide::Plan;
+
+/// How long to wait before a holder that failed is asked again, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the eraser says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EraserState {
+    /// Erasures that have not reached everything yet.
+    pub num_open: usize,
+    /// Erasures finished since the start.
+    pub num_finished: u64,
+    /// Whether a holder could not do what it was asked.
+    pub is_failing: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    num_finished: AtomicU64,
+    is_failing: AtomicBool,
+}
+
+impl Eraser {
+    /// Returns the eraser's state.
+    pub fn state(&self) -> EraserState {
+        EraserState {
+            num_open: *self.erasures.watch().borrow(),
+            num_finished: self.state.num_finished.load(Ordering::Relaxed),
+            is_failing: self.state.is_failing.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Finishes whatever erasures are open and come, without end.
+    pub async fn work(&self) {
+        let mut num_open = self.erasures.watch();
+        let mut pause = PAUSES.0;
+        while num_open.wait_for(|num_open| *num_open > 0).await.is_ok() {
+            let open = self.erasures.open();
+            let is_done = self.finish(&open).await;
+            self.state.is_failing.store(!is_done, Ordering::Relaxed);
+            if is_done {
+                pause = PAUSES.0;
+                continue;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Goes through all holders for some erasures together; says whether it is done.
+    async fn finish(&self, open: &[Erasure]) -> bool {
+        let positions = open.iter().map(|erasure| &erasure.request.positions);
+        let positions = positions.fold(Positions::default(), |all, more| all.union(more));
+        let last = open.last().map_or(0, |erasure| erasure.mark.position);
+        if let Err(error) = self.env.applied.wait_for(last).await {
+            tracing::warn!(%error, "an erasure waits for the record store");
+            return false;
+        }
+        for holder in &self.holders {
+            let forgotten = holder.forget(&positions).await;
+            if let Err(error) = forgotten {
+                let holder = holder.name();
+                tracing::error!(holder, %error, "an erasure is not done yet; trying again");
+                if error == HolderError::DiskFull
+                    && let Some(reserve) = &self.reserve
+                {
+                    reserve.give_up();
+                }
+                return false;
+            }
+        }
+        for erasure in open {
+            if let Err(error) = self.note_end(erasure).await {
+                tracing::error!(%error, "the end of an erasure could not be noted");
+                return false;
+            }
+            self.state.num_finished.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                erasure = %erasure.stream,
+                events = erasure.request.positions.len(),
+                "erased"
+            );
+        }
+        true
+    }
+
+    async fn note_end(&self, erasure: &Erasure) -> Result<(), ApiError> {
+        let mut plan = Plan::default();
+        let request = erasure.mark.position;
+        let body = EventBody::ErasureFinished(ErasureEnd { request });
+        plan.push(erasure.stream.clone(), 2, body);
+        let context = RequestContext::system();
+        // Nothing is read, so nothing can have changed.
+        commit(&self.env.log, plan, self.env.log.head(), &context)
+            .await
+            .map(drop)
+    }
+}

@@ -1,0 +1,179 @@
+//! Erasures as they are known in memory: what they take, and whether they are done.
+//!
+//! The log's first observer. From the moment at which an erasure is committed readers of the log get
+//! blanks in the place of what it names, long before the payloads are gone from the disk; and every
+//! blank is shown with who wanted it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use skytrail_schema::event::{
+    Blank, Commit, ErasureMark, ErasureRequest, Event, EventBody, Stream,
+};
+use skytrail_schema::positions::Positions;
+use tokio::sync::watch;
+
+use super::CommitObserver;
+
+/// An erasure.
+#[derive(Clone, Debug)]
+pub struct Erasure {
+    /// Its stream.
+    pub stream: Stream,
+    /// Who wanted it, when and why.
+    pub mark: Arc<ErasureMark>,
+    /// What it is about.
+    pub request: Arc<ErasureRequest>,
+    /// Whether it has reached everything.
+    pub is_finished: bool,
+}
+
+/// All erasures of a log.
+#[derive(Debug)]
+pub struct Erasures {
+    /// By the position at which each was asked for.
+    known: RwLock<BTreeMap<u64, Erasure>>,
+    /// How many are to be finished.
+    num_open: watch::Sender<usize>,
+}
+
+impl Default for Erasures {
+    fn default() -> Self {
+        Self {
+            known: RwLock::default(),
+            num_open: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Erasures {
+    /// Learns of an event of the log.
+    pub fn learn(&self, commit: &Commit, event: &Event) {
+        let mut known = self.known.write();
+        match &event.body {
+            EventBody::ErasureRequested(request) => {
+                let erasure = Erasure {
+                    stream: event.stream.clone(),
+                    mark: mark(commit, event.position, request),
+                    request: Arc::new(request.clone()),
+                    is_finished: false,
+                };
+                known.insert(event.position, erasure);
+            }
+            EventBody::ErasureFinished(end) => {
+                if let Some(erasure) = known.get_mut(&end.request) {
+                    erasure.is_finished = true;
+                }
+            }
+            _ => return,
+        }
+        let num_open = known.values().filter(|erasure| !erasure.is_finished);
+        let num_open = num_open.count();
+        // Whoever is told looks.
+        drop(known);
+        self.num_open.send_replace(num_open);
+    }
+
+    /// Returns the erasures that are to be finished, in order.
+    pub fn open(&self) -> Vec<Erasure> {
+        let known = self.known.read();
+        let open = known.values().filter(|erasure| !erasure.is_finished);
+        open.cloned().collect()
+    }
+
+    /// Returns the last erasures, the newest first.
+    pub fn last(&self, limit: usize) -> Vec<Erasure> {
+        let known = self.known.read();
+        known.values().rev().take(limit).cloned().collect()
+    }
+
+    /// Returns an erasure by the position at which it was asked for.
+    pub fn get(&self, position: u64) -> Option<Erasure> {
+        self.known.read().get(&position).cloned()
+    }
+
+    /// Tells how many erasures are to be finished, whenever that changes.
+    pub fn watch(&self) -> watch::Receiver<usize> {
+        self.num_open.subscribe()
+    }
+
+    /// Returns a commit as readers get it: what is to be erased is blank already, and blanks say
+    /// whose they are.
+    pub fn shown(&self, commit: Arc<Commit>) -> Arc<Commit> {
+        let known = self.known.read();
+        if known.is_empty() {
+            return commit;
+        }
+        let has_open = known.values().any(|erasure| !erasure.is_finished);
+        let taker = |event: &Event| {
+            let is_blank = matches!(event.body, EventBody::Erased(_));
+            if !is_blank && !has_open {
+                return None;
+            }
+            let mut behind = known.range(event.position..).map(|(_, erasure)| erasure);
+            behind.find(|erasure| {
+                (is_blank || !erasure.is_finished)
+                    && erasure.request.positions.contains(event.position)
+            })
+        };
+        let takers: Vec<_> = commit.events.iter().map(taker).collect();
+        if takers.iter().all(Option::is_none) {
+            return Arc::clone(&commit);
+        }
+        let mut shown = Commit::clone(&commit);
+        for (event, taker) in shown.events.iter_mut().zip(takers) {
+            if let Some(erasure) = taker {
+                blank(event, &erasure.mark);
+            }
+        }
+        Arc::new(shown)
+    }
+}
+
+/// Tells how an erasure is shown at what it took.
+pub(super) fn mark(commit: &Commit, position: u64, request: &ErasureRequest) -> Arc<ErasureMark> {
+    Arc::new(ErasureMark {
+        position,
+        at: commit.time,
+        by: commit.actor.clone(),
+        why: request.why.clone(),
+    })
+}
+
+fn blank(event: &mut Event, mark: &Arc<ErasureMark>) {
+    event.body = EventBody::Erased(Blank {
+        kind: event.body.kind(),
+        by: Some(Arc::clone(mark)),
+    });
+}
+
+/// Takes what some positions hold out of a commit that is in memory.
+pub(super) fn without(
+    commit: &Arc<Commit>,
+    positions: &Positions,
+    mark: &Arc<ErasureMark>,
+) -> Option<Arc<Commit>> {
+    if !positions.meets(commit.first_position(), commit.last_position()) {
+        return None;
+    }
+    let mut taken = Commit::clone(commit);
+    for event in &mut taken.events {
+        if positions.contains(event.position) {
+            blank(event, mark);
+        }
+    }
+    Some(Arc::new(taken))
+}
+
+impl CommitObserver for Erasures {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        for commit in commits {
+            for event in &commit.events {
+                if let Stream::Erasure(_) = event.stream {
+                    self.learn(commit, event);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Blanks and what accounts for them: an event without payload is in order only if an erasure
+//! behind it names it.
+
+use skytrail_schema::event::{Commit, EventBody};
+use skytrail_schema::positions::Positions;
+
+/// The blanks of a log and the erasures, as they are met from its beginning on.
+#[derive(Debug, Default)]
+pub(super) struct Blanks {
+    found: Vec<u64>,
+    named: Vec<Positions>,
+}
+
+impl Blanks {
+    pub(super) fn look_at(&mut self, commit: &Commit) {
+        for event in &commit.events {
+            match &event.body {
+                EventBody::Erased(_) => self.found.push(event.position),
+                EventBody::ErasureRequested(request) => self.named.push(request.positions.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns how many blanks there are; the first that nothing accounts for, if there is one.
+    pub(super) fn account(self) -> Result<u64, u64> {
+        let named = self.named.into_iter();
+        let named = named.fold(Positions::default(), |all, more| all.union(&more));
+        let mut found = self.found.iter();
+        match found.find(|position| !named.contains(**position)) {
+            Some(position) => Err(*position),
+            None => Ok(self.found.len() as u64),
+        }
+    }
+}

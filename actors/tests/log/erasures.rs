@@ -1,0 +1,185 @@
+//! Payloads that are taken out of the log's files.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use skytrail_actors::log::disk::Disk;
+use skytrail_actors::log::journal::Segments;
+use skytrail_actors::log::{Decision, EmbeddedLog, EventLog, OpenedLog};
+use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
+use skytrail_schema::event::{
+    Actor, Commit, ErasureRequest, ErasureScope, EventBody, NewCommit, NewEvent, Stream,
+};
+use skytrail_schema::positions::Positions;
+use uuid::Uuid;
+
+use super::world::{SMALL, blind, close, fill, open, options, read_all};
+
+fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
+fn request(positions: &Positions) -> Decision {
+    let body = EventBody::ErasureRequested(ErasureRequest {
+        scope: ErasureScope::Events,
+        why: "a test".to_owned(),
+        positions: positions.clone(),
+    });
+    Decision {
+        commit: NewCommit {
+            id: Uuid::now_v7(),
+            actor: Actor::default(),
+            request_id: None,
+            causation: None,
+            events: vec![NewEvent {
+                stream: Stream::Erasure(Uuid::now_v7()),
+                version: 1,
+                body,
+                provenance: Vec::new(),
+            }],
+        },
+        read_position: 0,
+        reads: Vec::new(),
+        writes: Vec::new(),
+        sequences: Vec::new(),
+    }
+}
+
+fn blank_positions(commits: &[Arc<Commit>]) -> BTreeSet<u64> {
+    let events = commits.iter().flat_map(|commit| &commit.events);
+    let blank = events.filter(|event| event.body.erased().is_some());
+    blank.map(|event| event.position).collect()
+}
+
+async fn erase(log: &EmbeddedLog, positions: &Positions) {
+    log.append(request(positions)).await.unwrap();
+    log.blank(positions).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blank_that_no_erasure_names_is_found() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    fill(&log, 200).await;
+    let positions: Positions = [7, 8, 120].into_iter().collect();
+    log.blank(&positions).await.unwrap();
+    let refused = Segments::open(&shared(&disk)).unwrap().verify(|_| {});
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains("position=7") && said.contains("no erasure names it"),
+        "{said}"
+    );
+    log.append(request(&[7, 120].into_iter().collect()))
+        .await
+        .unwrap();
+    let refused = Segments::open(&shared(&disk)).unwrap().verify(|_| {});
+    assert!(refused.unwrap_err().to_string().contains("position=8"));
+    log.append(request(&[8].into_iter().collect()))
+        .await
+        .unwrap();
+    let report = Segments::open(&shared(&disk))
+        .unwrap()
+        .verify(|_| {})
+        .unwrap();
+    assert_eq!(report.num_erased, 3);
+    close(&log);
+}
+
+#[tokio::test]
+async fn what_is_to_be_erased_is_shown_blank_before_it_is_gone() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    fill(&log, 20).await;
+    log.append(request(&[3, 4].into_iter().collect()))
+        .await
+        .unwrap();
+    let shown = read_all(&log).await;
+    assert_eq!(blank_positions(&shown), [3, 4].into());
+    let mark = shown[2].events[0].body.erased().unwrap().unwrap();
+    assert_eq!((mark.position, mark.why.as_str()), (21, "a test"));
+    close(&log);
+}
+
+/// A rewrite that finds no space leaves everything as it is, and is done when there is some.
+#[tokio::test]
+async fn a_full_disk_holds_an_erasure_up_and_harms_nothing() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    let acknowledged = fill(&log, 200).await;
+    let positions: Positions = (20..30).collect();
+    log.append(request(&positions)).await.unwrap();
+    disk.set_faults(Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    });
+    assert!(log.blank(&positions).await.is_err());
+    let names = disk.list().unwrap();
+    let report = Segments::open(&shared(&disk))
+        .unwrap()
+        .verify(|_| {})
+        .unwrap();
+    assert_eq!((report.num_erased, report.num_events), (0, 201));
+    disk.set_faults(Faults::default());
+    log.blank(&positions).await.unwrap();
+    let report = Segments::open(&shared(&disk))
+        .unwrap()
+        .verify(|_| {})
+        .unwrap();
+    assert_eq!((report.num_erased, report.num_events), (10, 201));
+    assert!(disk.list().unwrap().len() >= names.len());
+    let next = log.append(blind(1, 1)).await.unwrap();
+    assert!(next.first_position() > acknowledged.len() as u64);
+    close(&log);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever is erased, in how many goes, and wherever the power goes in between: what was named
+    /// is blank, the rest is what was acknowledged, positions and chain are what they were, and the
+    /// log is written on.
+    #[test]
+    fn what_is_left_is_what_was_there(
+        first in prop::collection::btree_set(1_u64..=300, 1..40),
+        second in prop::collection::btree_set(1_u64..=300, 1..40),
+        loses_power in any::<bool>(),
+        unflushed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut disk = MemoryDisk::default();
+            let mut log = open(&shared(&disk)).unwrap();
+            let mut acknowledged = fill(&log, 300).await;
+            for positions in [&first, &second] {
+                erase(&log, &positions.iter().copied().collect()).await;
+                if loses_power {
+                    close(&log);
+                    disk = disk.lose_power(|number| unflushed >> (number % 64) & 1 == 1);
+                    log = open(&shared(&disk)).unwrap();
+                }
+                acknowledged.push(log.append(blind(900, 1)).await.unwrap());
+            }
+            close(&log);
+            let segments = Segments::open(&shared(&disk)).unwrap();
+            let report = segments.verify(|_| {}).unwrap();
+            let named = &first | &second;
+            prop_assert_eq!(report.num_erased, named.len() as u64);
+            let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();
+            let log = opened.start(options().0, Vec::new(), Default::default()).unwrap();
+            let found = read_all(&log).await;
+            prop_assert_eq!(blank_positions(&found), named.clone());
+            for commit in &acknowledged {
+                let mut same = found.iter().filter(|it| it.id == commit.id);
+                let same = same.next().unwrap();
+                prop_assert_eq!((same.chain, same.time), (commit.chain, commit.time));
+                for (left, was) in same.events.iter().zip(&commit.events) {
+                    prop_assert_eq!(left.payload_hash, was.payload_hash);
+                    prop_assert!(named.contains(&was.position) || left == was);
+                }
+            }
+            close(&log);
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,59 @@
+//! `erase:record`, `erase:list`
+
+use serde_json::{Value as Json, json};
+use skytrail_actors::erasure::EraseRecord;
+use skytrail_actors::log::Erasure;
+use skytrail_schema::code::ApiError;
+
+use super::{Call, Outcome, Reply, request};
+
+/// How many erasures are listed when nobody says, and at most.
+const LISTED: (u64, u64) = (50, 1000);
+/// How long a reason may be.
+const MAX_WHY: usize = 1000;
+
+pub(super) async fn record(call: Call) -> Outcome {
+    let raw = required(&call, "record")?;
+    let command = EraseRecord {
+        id: request::record_id(&raw, "record")?,
+        why: why(&call)?,
+        context: call.context,
+    };
+    Reply::new(&call.services.eraser.record(command).await?)
+}
+
+pub(super) async fn list(call: Call) -> Outcome {
+    let limit = request::whole_number(&call.body, "limit")?.unwrap_or(LISTED.0);
+    let limit = usize::try_from(limit.clamp(1, LISTED.1)).unwrap_or(usize::MAX);
+    let erasures = call.services.eraser.erasures().last(limit);
+    let erasures: Json = erasures.iter().map(to_wire).collect();
+    Reply::new(&json!({"erasures": erasures}))
+}
+
+fn to_wire(erasure: &Erasure) -> Json {
+    json!({
+        "erasure": erasure.stream,
+        "position": erasure.mark.position,
+        "at": erasure.mark.at,
+        "by": erasure.mark.by,
+        "why": erasure.mark.why,
+        "scope": erasure.request.scope,
+        "num_events": erasure.request.positions.len(),
+        "finished": erasure.is_finished,
+    })
+}
+
+fn why(call: &Call) -> Result<String, ApiError> {
+    let why = required(call, "why")?;
+    if why.len() > MAX_WHY {
+        let message = format!("a reason has {MAX_WHY} bytes at most");
+        return Err(ApiError::invalid_argument(message, &["why"]));
+    }
+    Ok(why)
+}
+
+fn required(call: &Call, name: &str) -> Result<String, ApiError> {
+    let text = request::text(&call.body, name)?.filter(|text| !text.is_empty());
+    let missing = || ApiError::invalid_argument("missing required fields", &[name]);
+    text.map(str::to_owned).ok_or_else(missing)
+}

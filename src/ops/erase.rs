@@ -1,0 +1,94 @@
+//! `skytrail erase`: having things forgotten for good.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value as Json, json};
+
+use super::remote::{RunningServer, ServerFlag, block_on};
+use super::say;
+use crate::config::Config;
+
+/// What to erase. All of it talks to the running server, and none of it can be taken back.
+#[derive(Clone, Debug, Subcommand)]
+pub enum EraseCommand {
+    /// Erases a record: what it is, and everything that it ever was.
+    Record(Record),
+    /// Lists the last erasures: what, when, by whom and why.
+    List(List),
+}
+
+/// See [`EraseCommand::Record`].
+#[derive(Clone, Debug, Args)]
+pub struct Record {
+    /// The record, as type/id.
+    record: String,
+    #[command(flatten)]
+    order: Order,
+}
+
+/// What every erasure needs.
+#[derive(Clone, Debug, Args)]
+struct Order {
+    /// Why; the log says so from then on.
+    #[arg(long)]
+    why: String,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// See [`EraseCommand::List`].
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    /// How many.
+    #[arg(long, default_value_t = 50)]
+    limit: u64,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong; also when an erasure is not finished yet.
+pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
+    match command {
+        EraseCommand::Record(Record { record, order }) => {
+            erase(config, ("erase:record", json!({"record": record})), &order)
+        }
+        EraseCommand::List(list) => {
+            let server = RunningServer::find(config, &list.server)?;
+            let body = members(json!({"limit": list.limit}));
+            let listed = block_on(server.call("erase:list", body))?;
+            let erasures = listed.get("erasures").and_then(Json::as_array);
+            for erasure in erasures.into_iter().flatten() {
+                say(&erasure.to_string());
+            }
+            Ok(())
+        }
+    }
+}
+
+fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result<(), String> {
+    let server = RunningServer::find(config, &order.server)?;
+    let mut body = members(body);
+    body.insert("why".to_owned(), order.why.as_str().into());
+    let erased = block_on(server.call(action, body))?;
+    let member = |name: &str| erased.get(name).cloned().unwrap_or_default();
+    let (events, position) = (member("num_events"), member("position"));
+    if member("finished") == json!(true) {
+        say(&format!(
+            "{events} events are erased; the log says so at {position}"
+        ));
+        return Ok(());
+    }
+    Err(format!(
+        "not finished yet: {events} events are being erased, see {position} in the log and \
+         `skytrail erase list`; the server goes on with it, also after a restart"
+    ))
+}
+
+fn members(body: Json) -> Map<String, Json> {
+    match body {
+        Json::Object(members) => members,
+        _ => Map::new(),
+    }
+}
