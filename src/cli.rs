@@ -28,6 +28,7 @@ Examples:
   skytrail dev --plugin \"python plugin.py\"       serve, and run a plugin that you write
   skytrail plugin calls --follow                 what plugins are asked, and how they answer
   skytrail index list                            which indexes the store made, and why
+  skytrail erase record note/1 --why law       forget a record for good
   skytrail task list                             what runs when, and how it ended
   skytrail delivery list                         how far plugins are with what happened
   skytrail import skygear --database-url URL     take over a Skygear v1 app

@@ -1,6 +1,6 @@
 //! Old event payloads, brought up to date when they are read.
 //!
-//! The log is never rewritten. Each step is a pure function from version `n` of
+//! What is stored is never changed, only erased. Each step is a pure function from version `n` of
 //! a kind to `n + 1`; reading applies the steps that are missing. Every kind is
 //! at version 1 today, so the table is empty.
 

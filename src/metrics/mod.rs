@@ -14,6 +14,7 @@ pub use text::{CONTENT_TYPE, Exposition};
 use std::collections::BTreeSet;
 
 use skytrail_actors::delivery::after::ConsumerState;
+use skytrail_actors::erasure::EraserState;
 use skytrail_actors::hub::HubState;
 use skytrail_actors::live::LiveState;
 use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
@@ -33,6 +34,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_plugins(&mut text, states.plugins.as_ref());
     write_tasks(&mut text, states.tasks.as_deref().unwrap_or_default());
     write_deliveries(&mut text, &states.deliveries);
+    write_erasures(&mut text, states.erasures);
     text.gauge(
         "skytrail_log_followers",
         "Clients that follow the log, or work for a consumer of it.",
@@ -124,6 +126,24 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
     )
     .labelled(&[("outcome", "written")], audit.num_written)
     .labelled(&[("outcome", "dropped")], audit.num_dropped);
+}
+
+fn write_erasures(text: &mut Exposition, erasures: EraserState) {
+    text.gauge(
+        "skytrail_erasures_open",
+        "Erasures that have not reached everything yet.",
+    )
+    .value(erasures.num_open as u64);
+    text.gauge(
+        "skytrail_erasures_failing",
+        "1 while something cannot forget what it should.",
+    )
+    .value(u64::from(erasures.is_failing));
+    text.counter(
+        "skytrail_erasures_finished_total",
+        "Erasures that were finished.",
+    )
+    .value(erasures.num_finished);
 }
 
 fn write_log(text: &mut Exposition, states: &States) {

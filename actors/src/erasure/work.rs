@@ -18,7 +18,7 @@ use crate::record::decide::Plan;
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What the eraser says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EraserState {
     /// Erasures that have not reached everything yet.
     pub num_open: usize,

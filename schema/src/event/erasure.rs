@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// An erasure that was asked for. It is the intent: whatever interrupts it, it is finished at the
 /// next start, and a blank in the log is in order only if one of these names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErasureRequest {
     /// What was to be erased.
     pub scope: ErasureScope,
@@ -27,12 +27,6 @@ pub enum ErasureScope {
     Record(Stream),
     /// The events at the positions, and nothing else.
     Events,
-}
-
-impl Default for ErasureScope {
-    fn default() -> Self {
-        Self::Events
-    }
 }
 
 /// That an erasure has reached everything that this server keeps.
