@@ -174,10 +174,7 @@ impl WriterState {
         let mut lost = self.lost.clone();
         for (time, event) in commits.iter().copied().flat_map(timed) {
             let known = (&catalog, &lost);
-            match self
-                .apply_event(&mut tx.conn(), known, (time, event))
-                .await
-            {
+            match self.apply_event(&mut tx.conn(), known, (time, event)).await {
                 Ok((changed, misfits, unknown)) => {
                     catalog = changed;
                     lost = unknown;
