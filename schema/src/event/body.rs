@@ -3,9 +3,9 @@
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
     DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
-    Intervals, NoDetails, PasswordRehashed, PasswordSet, RecordPatch, RecordState, RelationTarget, RoleFlags,
-    SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch,
-    UserState,
+    Intervals, NoDetails, PasswordRehashed, PasswordSet, RecordPatch, RecordState, RelationTarget,
+    RoleFlags, SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, Touch, TypeExtension,
+    UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
