@@ -129,6 +129,26 @@ impl Report {
         });
     }
 
+    /// Adds a figure that should reach its aim.
+    pub(crate) fn at_least(&mut self, name: &str, seen: f64, min: Option<f64>, unit: &str) {
+        let missed = match min {
+            Some(min) if seen < min => vec!["missed"],
+            _ => vec![],
+        };
+        self.push(Row {
+            name: name.to_owned(),
+            ours: format!("{} {unit}", round(seen)),
+            aim: min
+                .map(|min| format!("≥ {} {unit}", round(min)))
+                .unwrap_or_default(),
+            verdict: match min {
+                Some(_) => self.verdict(&missed),
+                None => String::new(),
+            },
+            ..Row::default()
+        });
+    }
+
     /// Adds something that went wrong; the run ends with 1.
     pub(crate) fn fail(&mut self, what: String) {
         self.failures.push(what);

@@ -3,6 +3,7 @@
 mod create;
 mod disk;
 mod fan_out;
+mod history;
 mod live;
 mod plugin;
 mod read;
@@ -35,6 +36,9 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
         if rig.options.wants("start") {
             start::run_filled(rig, report, filled).await;
         }
+    }
+    if rig.options.wants("history") {
+        history::run(rig, report).await;
     }
     if rig.options.wants("disk") {
         disk::run(rig, report).await;

@@ -104,7 +104,7 @@ async fn run_row(
 }
 
 /// Asks again and again until the answer comes quickly, or for long enough.
-async fn wait_for_index(loaded: &Loaded, job: &Newest<'_>) {
+pub(crate) async fn wait_for_index(loaded: &Loaded, job: &impl Job) {
     let mut clients = loaded.connect(1).await;
     let begun = Instant::now();
     while begun.elapsed() < INDEX_DEADLINE {
