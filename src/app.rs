@@ -19,7 +19,7 @@ use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{EmbeddedLog, Erasures, EventLog, LogOptions, OpenedLog, Reserve};
 use skytrail_actors::plugin::{
-    PluginBroker, PluginEntry, PluginGate, PluginsSettings, RecentCalls,
+    PluginBroker, PluginEntry, PluginGate, PluginsSettings, RecentCalls, note_registrations,
 };
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::push::{Push, PushSettings};
@@ -45,6 +45,7 @@ use crate::asset::{Files, OpenError};
 use crate::audit::AuditTrail;
 use crate::auth::custom_token::CustomTokens;
 use crate::auth::password::Argon2Hasher;
+use crate::auth::refusals::Refusals;
 use crate::auth::throttle::Throttle;
 use crate::auth::token;
 use crate::backup::BackupSchedule;
@@ -323,10 +324,15 @@ impl Application {
             log: Arc::clone(&log) as _,
             tail: notices_tail,
             applied: env.applied.clone(),
-            consumer: Notices::new(env, noticed, internal_hub.clone(), push.notices()),
+            consumer: Notices::new(env.clone(), noticed, internal_hub.clone(), push.notices()),
         };
         let notices = Delivery::start_in_arbiter(&background.handle(), move |_| {
             Delivery::new(delivery, told)
+        });
+        let noting = note_registrations(env.clone(), Arc::clone(&plugins), broker.changes());
+        let ended = ending.clone();
+        spawn::spawn_named("note registrations", async move {
+            ended.run_until_cancelled(noting).await;
         });
         let task_parts = TaskParts {
             log: Arc::clone(&log) as _,
@@ -381,6 +387,11 @@ impl Application {
             audit: Arc::clone(&audit),
             backups: Arc::clone(&backups),
         };
+        let days = config.http.refusals_days;
+        let refusals = Refusals::new(Arc::clone(&clock), Arc::clone(&deliveries), days);
+        let refusals = Arc::new(refusals);
+        let writing = Arc::clone(&refusals).keep_writing(ending.clone());
+        spawn::spawn_named("refusals", writing);
         let custom_tokens = config.custom_token_secret.as_ref();
         let stopping = CancellationToken::new();
         let services = Arc::new(Services {
@@ -409,6 +420,7 @@ impl Application {
             throttle,
             custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),
             audit: Arc::clone(&audit),
+            refusals,
             clock,
             settings: settings(config, &keys),
             health: Arc::new(health),

@@ -63,6 +63,9 @@ enum Command {
     /// Looks into the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
+    /// Answers questions about who did what, and who was not let in.
+    #[command(subcommand)]
+    Audit(ops::audit::AuditCommand),
     /// Shows how far plugins are with what their after-hooks are told, and sets it right.
     Delivery(ops::delivery::DeliveryCommand),
     /// Shows what a record was and who changed it, or brings it back.
@@ -115,6 +118,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }
         Command::Log(command) => ops::log::run(&config, command),
+        Command::Audit(command) => ops::audit::run(&config, command),
         Command::Delivery(command) => ops::delivery::run(&config, command),
         Command::History(command) => ops::history::run(&config, command),
         Command::Erase(command) => ops::erase::run(&config, command),

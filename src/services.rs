@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::asset::Files;
 use crate::audit::AuditTrail;
 use crate::auth::custom_token::CustomTokens;
+use crate::auth::refusals::Refusals;
 use crate::auth::throttle::Throttle;
 use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
@@ -76,6 +77,8 @@ pub struct Services {
     pub custom_tokens: Option<CustomTokens>,
     /// The audit trail.
     pub audit: Arc<AuditTrail>,
+    /// Who was not let in.
+    pub refusals: Arc<Refusals>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Throttles sign-up and login.

@@ -61,6 +61,14 @@ impl AuthKeys {
         self.0.iter().flatten().map(String::as_str).collect()
     }
 
+    /// Returns the keys that identify a user by themselves, in configured order.
+    pub fn single(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|keys| match &keys[..] {
+            [key] => Some(key.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns the first alternative whose keys are all given; `None` when there is none, or when
     /// something is given that belongs to no alternative. Null and an empty text are not given.
     pub fn effective(&self, data: &AuthData) -> Option<&[String]> {

@@ -75,6 +75,10 @@ text_id! {
     DeviceId
 }
 text_id! {
+    /// The name of a plugin.
+    PluginName
+}
+text_id! {
     /// The name of a role.
     RoleName
 }

@@ -213,6 +213,15 @@ fn body(kind: EventKind) -> EventBody {
             at: Timestamp::from_micros(1_700_000_100_250_000),
             error: Some(119),
         }),
+        EventKind::UserLoggedIn => EventBody::UserLoggedIn(LoggedIn {
+            at: Timestamp::from_micros(3_000_000),
+            keys: ["email".to_owned()].into(),
+            service: Some(Service::Provider("com.example".to_owned())),
+        }),
+        EventKind::UserLoggedOut => EventBody::UserLoggedOut(NoDetails {}),
+        EventKind::PluginRegistered => EventBody::PluginRegistered(PluginRegistration {
+            points: [("op".to_owned(), ["greet".to_owned()].into())].into(),
+        }),
         EventKind::TaskPaused => EventBody::TaskPaused(NoDetails {}),
         EventKind::TaskResumed => EventBody::TaskResumed(NoDetails {}),
         EventKind::ErasureRequested => EventBody::ErasureRequested(ErasureRequest {
@@ -237,6 +246,7 @@ fn stream(kind: EventKind) -> Stream {
         84..88 => Stream::Subscriptions("d1".into()),
         128..132 => Stream::Erasure(Uuid::from_u128(0x0190)),
         112..120 => Stream::Task(TaskId::new("chat", "mod/tick")),
+        144..148 => Stream::Plugin("chat".into()),
         _ => Stream::Asset("folder/a.png".into()),
     }
 }

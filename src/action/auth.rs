@@ -50,13 +50,15 @@ pub(super) async fn log_in(mut call: Call) -> Outcome {
             write(session)
         }
         Err(refused) => {
-            let is_password_wrong = refused.code == Code::InvalidCredentials;
-            let user = match services.audit.is_enabled() && is_password_wrong {
+            let is_told = services.audit.is_enabled() || services.refusals.is_refusal(&refused);
+            let user = match is_told && refused.code != Code::ResourceNotFound {
                 true => services.accounts.find_user(&known).await.ok().flatten(),
                 false => None,
             };
-            let (event, user) = (AuditEvent::LoginFailure, user.as_ref());
-            services.audit.note(event, user, &remote);
+            services.refusals.note(user.as_ref(), "password", &refused);
+            let is_password_wrong = refused.code == Code::InvalidCredentials;
+            let user = user.as_ref().filter(|_| is_password_wrong);
+            services.audit.note(AuditEvent::LoginFailure, user, &remote);
             Err(refused)
         }
     }
@@ -78,8 +80,9 @@ async fn try_log_in(
 }
 
 pub(super) async fn log_out(call: Call) -> Outcome {
-    if let Some(token) = &call.token {
-        call.services.accounts.forget_token(token).await?;
+    let (accounts, token) = (&call.services.accounts, call.token.as_deref());
+    accounts.log_out(token, &call.context).await?;
+    if let Some(token) = token {
         call.services.live.forget_token(token);
     }
     let user = call.context.caller.user.as_ref();
@@ -96,18 +99,24 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     );
     let old = old.ok_or_else(|| empty("old password", "old_password"))?;
     let new = new.ok_or_else(|| empty("password", "password"))?;
-    throttle(&call, call.context.caller.user.iter().map(account))?;
-    let command = ChangePassword {
-        context: call.context,
-        old,
-        new,
+    let user = call.context.caller.user.clone();
+    let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
+    let changed = match throttle(&call, user.iter().map(account)) {
+        Ok(()) => {
+            let command = ChangePassword {
+                context: call.context,
+                old,
+                new,
+            };
+            services.accounts.change_password(command).await
+        }
+        Err(refused) => Err(refused),
     };
-    let session = call.services.accounts.change_password(command).await?;
-    call.services.audit.note(
-        AuditEvent::ChangePassword,
-        Some(&session.user),
-        &call.remote,
-    );
+    let refusals = &services.refusals;
+    let session =
+        changed.inspect_err(|refused| refusals.note(user.as_ref(), "change_password", refused))?;
+    let (event, user) = (AuditEvent::ChangePassword, Some(&session.user));
+    services.audit.note(event, user, &remote);
     write(session)
 }
 

@@ -3,6 +3,7 @@
 //! [`ACTIONS`] names every action with its checks, in v1's order.
 
 pub mod asset_put;
+mod audit;
 mod auth;
 mod auth_disable;
 mod auth_import;
@@ -113,6 +114,9 @@ actions! {
     "auth:reset_password" "auth" RESET => auth::reset_password;
     "auth:disable:set" "auth" ADMIN => auth_disable::run;
     "auth:import" "auth" RESET => auth_import::run;
+    "audit:changes" "audit" MASTER => audit::changes;
+    "audit:readers" "audit" MASTER => audit::readers;
+    "audit:refusals" "audit" MASTER => audit::refusals;
     "delivery:list" "delivery" MASTER => delivery::list;
     "delivery:pause" "delivery" MASTER => delivery::pause;
     "delivery:resume" "delivery" MASTER => delivery::resume;

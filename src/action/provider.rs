@@ -31,9 +31,18 @@ pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
 pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     let refusal = "invalid authentication information";
     let service = Service::Provider(provider.clone());
+    // Names that nobody registered are strangers' words.
+    let is_known = call
+        .services
+        .plugins
+        .points()
+        .providers
+        .contains_key(&provider);
     let vouched = vouched_for(&mut call, provider, refusal).await;
-    let account =
-        vouched.inspect_err(|_| sso::note_failure(&call.services, &service, &call.remote))?;
+    let account = vouched.inspect_err(|refused| {
+        let (services, known) = (&call.services, is_known.then_some(refused));
+        sso::note_failure(services, &service, &call.remote, known);
+    })?;
     let command = LogInWithAccount {
         context: call.context,
         account,

@@ -77,7 +77,8 @@ pub(super) async fn custom_token_login(call: Call) -> Outcome {
     let service = Service::CustomToken;
     let text = request::text(&call.body, "token")?.unwrap_or_default();
     let read = tokens.read(text, services.clock.now());
-    let token = read.inspect_err(|_| note_failure(services, &service, &call.remote))?;
+    let failed = |refused: &ApiError| note_failure(services, &service, &call.remote, Some(refused));
+    let token = read.inspect_err(failed)?;
     let account = Account {
         service: service.clone(),
         principal: token.principal,
@@ -112,7 +113,8 @@ pub(super) async fn log_in(
     remote: &Remote,
 ) -> Outcome {
     let arrived = services.accounts.log_in_with_account(command).await;
-    let arrival = arrived.inspect_err(|_| note_failure(services, service, remote))?;
+    let failed = |refused: &ApiError| note_failure(services, service, remote, Some(refused));
+    let arrival = arrived.inspect_err(failed)?;
     let event = if arrival.is_new {
         AuditEvent::Signup
     } else {
@@ -125,7 +127,17 @@ pub(super) async fn log_in(
     auth::write(arrival.session)
 }
 
-pub(super) fn note_failure(services: &Services, service: &Service, remote: &Remote) {
+/// Notes that somebody whom a service should vouch for was not let in, and why if that counts.
+pub(super) fn note_failure(
+    services: &Services,
+    service: &Service,
+    remote: &Remote,
+    refused: Option<&ApiError>,
+) {
+    if let Some(refused) = refused {
+        let way = service.to_string();
+        services.refusals.note(None, &way, refused);
+    }
     let (event, data) = (AuditEvent::LoginFailure, details(service));
     services.audit.note_with(event, None, remote, data);
 }

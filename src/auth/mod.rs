@@ -2,6 +2,7 @@
 
 pub mod custom_token;
 pub mod password;
+pub mod refusals;
 mod signed;
 pub mod strength;
 pub mod throttle;

@@ -35,6 +35,9 @@ pub struct Http {
     pub metrics_key: Option<Secret>,
     /// Whether sign-up and login are throttled. `AUTH_THROTTLE`, default on.
     pub auth_throttle: bool,
+    /// For how many days it is remembered who was not let in. `AUTH_REFUSALS_DAYS`, default 90; 0
+    /// for not at all.
+    pub refusals_days: u32,
 }
 
 /// What a request may hold at most. Above a limit it is refused with an error that names it.
@@ -71,6 +74,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         keep_alive: some_seconds(reader, "HTTP_KEEP_ALIVE", 75),
         metrics_key: reader.secret("METRICS_KEY"),
         auth_throttle: reader.boolean("AUTH_THROTTLE", true),
+        refusals_days: days(reader, "AUTH_REFUSALS_DAYS", 90),
     }
 }
 
@@ -91,6 +95,10 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
 /// Reads seconds that cannot be without limit.
 fn some_seconds(reader: &mut Reader<'_>, name: &str, default: u64) -> Duration {
     Duration::from_secs(reader.number(name, default, 1..=86_400))
+}
+
+fn days(reader: &mut Reader<'_>, name: &str, default: u64) -> u32 {
+    u32::try_from(reader.number(name, default, 0..=36_500)).unwrap_or(u32::MAX)
 }
 
 fn read_address(reader: &mut Reader<'_>, host: &str) -> SocketAddr {

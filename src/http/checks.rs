@@ -209,7 +209,10 @@ impl<'a> Asked<'a> {
     /// Whether a user may not act at present, and why.
     fn refuse(&self, user: &UserState, password_age: PasswordAge) -> Result<(), ApiError> {
         let accounts = &self.services.accounts;
-        accounts.admit(user, self.issued_at)?;
+        let (refusals, id) = (&self.services.refusals, self.context.caller.user.as_ref());
+        accounts
+            .admit(user, self.issued_at)
+            .inspect_err(|refused| refusals.note(id, "token", refused))?;
         match password_age {
             PasswordAge::Counts => accounts.refuse_expired_password(user),
             PasswordAge::Ignored => Ok(()),

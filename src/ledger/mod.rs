@@ -7,8 +7,10 @@
 
 mod copy;
 mod erase;
+mod refusals;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,9 +24,21 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Mutex;
 
+use crate::auth::refusals::{Kind, Refused, Wanted};
 use crate::projection::sqlite::is_damage;
 
 pub use copy::{CopyError, copy_file, cut};
+
+/// Runs something with the connection.
+macro_rules! with {
+    ($ledger:expr, $connection:ident => $work:expr) => {{
+        let mut guard = $ledger.connection.lock().await;
+        match guard.as_mut() {
+            Some($connection) => $work.await.map_err(failed),
+            None => Err(LedgerError("it is closed".to_owned())),
+        }
+    }};
+}
 
 /// For so long after a damage consumers that are not known may be some whose positions were lost.
 const LOSS_MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -115,6 +129,30 @@ impl SqlLedger {
         })
     }
 
+    /// Adds to what is known of who was not let in.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn add_refusals(&self, counted: &BTreeMap<Kind, u32>) -> Result<(), LedgerError> {
+        with!(self, connection => refusals::add(connection, counted))
+    }
+
+    /// Lists who was not let in.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn list_refusals(&self, wanted: &Wanted) -> Result<Vec<Refused>, LedgerError> {
+        with!(self, connection => refusals::list(connection, wanted))
+    }
+
+    /// Forgets refusals that are old, and the oldest of too many.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn trim_refusals(&self, oldest: Timestamp, most: u32) -> Result<(), LedgerError> {
+        with!(self, connection => refusals::trim(connection, oldest, most))
+    }
+
     /// Closes the file; nothing can be kept afterwards.
     pub async fn close(&self) {
         if let Some(connection) = self.connection.lock().await.take()
@@ -161,17 +199,6 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
         }
     }
     Ok(aside)
-}
-
-/// Runs something with the connection.
-macro_rules! with {
-    ($ledger:expr, $connection:ident => $work:expr) => {{
-        let mut guard = $ledger.connection.lock().await;
-        match guard.as_mut() {
-            Some($connection) => $work.await.map_err(failed),
-            None => Err(LedgerError("it is closed".to_owned())),
-        }
-    }};
 }
 
 #[async_trait]

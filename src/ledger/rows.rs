@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Row as _};
 /// The format that this program writes.
 pub(super) const FORMAT: i64 = 1;
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS place (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL, \
      checksum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, standing TEXT NOT NULL, \
@@ -19,6 +19,7 @@ const TABLES: [&str; 4] = [
      hook TEXT NOT NULL, letter TEXT NOT NULL, PRIMARY KEY (consumer, position, hook)) \
      WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS loss (at INTEGER NOT NULL)",
+    super::refusals::TABLE,
 ];
 
 /// Fails when the file is not what was written.

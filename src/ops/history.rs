@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
+use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::say;
 use crate::config::Config;
@@ -116,11 +117,6 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
     Ok(())
 }
 
-/// A number is a position, everything else a time.
-fn moment(text: &str) -> Json {
-    text.parse::<u64>().map_or_else(|_| text.into(), Json::from)
-}
-
 /// Writes a version as a line, and a line per change.
 fn describe(version: &Json) -> Vec<String> {
     let position = version.get("position").unwrap_or(&Json::Null);
@@ -137,16 +133,18 @@ fn describe(version: &Json) -> Vec<String> {
         let changed = hook.get("changed").unwrap_or(&Json::Null);
         lines.push(format!("    hook {plugin}/{name} changed {changed}"));
     }
-    let changes = version.get("changes").and_then(Json::as_object);
-    for (name, change) in changes.into_iter().flatten() {
-        let side = |side| change.get(side).map_or("-".to_owned(), Json::to_string);
-        lines.push(format!(
-            "    {name}: {} -> {}",
-            side("before"),
-            side("after")
-        ));
-    }
+    lines.extend(changes(version));
     lines
+}
+
+/// Writes what became different, a line per field.
+pub(super) fn changes(version: &Json) -> Vec<String> {
+    let changes = version.get("changes").and_then(Json::as_object);
+    let changes = changes.into_iter().flatten().map(|(name, change)| {
+        let side = |side| change.get(side).map_or("-".to_owned(), Json::to_string);
+        format!("    {name}: {} -> {}", side("before"), side("after"))
+    });
+    changes.collect()
 }
 
 fn who(actor: &Json) -> String {

@@ -1,5 +1,6 @@
 //! What the command line does besides serving.
 
+pub mod audit;
 pub mod backup;
 pub mod delivery;
 pub mod dev;

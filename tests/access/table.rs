@@ -74,6 +74,10 @@ const ROWS: &[(&str, &str)] = &[
     ("push:user", "K . K . . . . ."),
     // Not v1's: for browsers.
     ("push:web_key", "K . K . . . . ."),
+    // Not v1's: who could read what, who changed what, who was not let in.
+    ("audit:changes", "K M K M M M . ."),
+    ("audit:readers", "K M K M M M . ."),
+    ("audit:refusals", "K M K M M M . ."),
     // Not v1's: for plugins.
     ("delivery:list", "K M K M M M . ."),
     ("delivery:pause", "K M K M M M . ."),
@@ -153,6 +157,8 @@ const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/log", [200, 200, 200, 200]),
     ("GET", "/log/follow", [401, 401, 401, 200]),
     ("POST", "/log/follow", [401, 401, 401, 200]),
+    ("GET", "/log/search", [401, 401, 401, 200]),
+    ("POST", "/log/search", [401, 401, 401, 200]),
     // Without an upgrade it is like any address without an action.
     ("GET", "/live", [200, 200, 200, 200]),
     // Let in, and then told that a record type is missing.

@@ -1,5 +1,7 @@
 //! The audit trail: what is in it, and that it holds nobody up.
 
+mod sessions;
+
 use std::net::TcpListener;
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The documentation, held against the server.
 
+mod history;
 pub mod page;
 pub mod play;
 mod plugins;

@@ -2,6 +2,7 @@
 
 mod as_of;
 mod random;
+mod readers;
 mod rights;
 
 use std::process::Command;

@@ -14,6 +14,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::time::Timestamp;
+use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -129,8 +130,8 @@ impl AccountService for Accounts {
         self.tokens.read(token, self.env.clock.now()).await
     }
 
-    async fn forget_token(&self, token: &str) -> Result<(), ApiError> {
-        self.tokens.forget(token).await
+    async fn log_out(&self, token: Option<&str>, context: &RequestContext) -> Result<(), ApiError> {
+        self.end_session(token, context).await
     }
 
     async fn find_user(&self, auth_data: &AuthData) -> Result<Option<UserId>, ApiError> {
@@ -138,6 +139,17 @@ impl AccountService for Accounts {
             Some(alternative) => self.find(alternative, auth_data).await,
             None => Ok(None),
         }
+    }
+
+    async fn find_named(&self, name: &str) -> Result<Option<UserId>, ApiError> {
+        for key in self.settings.auth_keys.single() {
+            let value = Value::String(name.to_owned());
+            let auth_data = AuthData::from([(key.to_owned(), value)]);
+            if let Some(found) = self.find_user(&auth_data).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     async fn load_user(&self, id: &UserId) -> Result<Option<UserState>, ApiError> {

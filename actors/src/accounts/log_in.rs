@@ -7,6 +7,7 @@ use skytrail_schema::id::{TypeName, UserId};
 use super::actor::Accounts;
 use super::admission::refuse_disabled;
 use super::messages::{LogIn, Session};
+use super::session::Login;
 use super::sign_up;
 
 impl Accounts {
@@ -37,7 +38,9 @@ impl Accounts {
         self.renew_hash(&id, hash, password, context).await;
         let profile = self.profile(&id, context).await?;
         let session = self.session(&id, &state, profile, context).await?;
-        self.note_seen(&id, context, true).await?;
+        let keys = alternative.iter().cloned().collect();
+        let login = Some(Login::Password(keys));
+        self.note_seen(&id, context, login).await?;
         Ok(session)
     }
 

@@ -55,17 +55,23 @@ pub trait AccountService: Send + Sync + 'static {
     /// The tokens cannot be asked for at present.
     async fn read_token(&self, token: &str) -> Result<Option<TokenClaims>, ApiError>;
 
-    /// Forgets a token, where tokens are stored.
+    /// Signs the caller out: his token is forgotten, where tokens are stored, and the log told.
     ///
     /// # Errors
     /// As [`AccountService::read_token`].
-    async fn forget_token(&self, token: &str) -> Result<(), ApiError>;
+    async fn log_out(&self, token: Option<&str>, context: &RequestContext) -> Result<(), ApiError>;
 
     /// Finds the user whom auth data names.
     ///
     /// # Errors
     /// The store failed.
     async fn find_user(&self, auth_data: &AuthData) -> Result<Option<UserId>, ApiError>;
+
+    /// Finds the user whom one value names, whichever kind of auth data it is, such as `username`.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn find_named(&self, name: &str) -> Result<Option<UserId>, ApiError>;
 
     /// Loads a user's auth row.
     ///

@@ -1,10 +1,15 @@
 //! What a user who is signed in is told, and what is noted of him.
 
+use std::collections::BTreeSet;
+
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{EventBody, Stream, UserPatch, UserState};
+use skytrail_schema::event::{
+    EventBody, LoggedIn, NoDetails, Service, Stream, UserPatch, UserState,
+};
 use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
 use super::actor::Accounts;
@@ -14,6 +19,25 @@ use crate::context::RequestContext;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::save;
+
+/// How somebody signs in.
+#[derive(Clone, Debug)]
+pub(super) enum Login {
+    /// With a password and auth data, which have these names.
+    Password(BTreeSet<String>),
+    /// This service vouches for him.
+    Service(Service),
+}
+
+impl Login {
+    fn at(&self, at: Timestamp) -> LoggedIn {
+        let (keys, service) = match self {
+            Self::Password(keys) => (keys.clone(), None),
+            Self::Service(service) => (BTreeSet::new(), Some(service.clone())),
+        };
+        LoggedIn { at, keys, service }
+    }
+}
 
 impl Accounts {
     /// Returns the caller's session, as the service says.
@@ -27,8 +51,40 @@ impl Accounts {
         let (_, state) = user.ok_or_else(missing)?;
         let profile = self.profile(&id, &context).await?;
         let session = self.session(&id, &state, profile, &context).await?;
-        self.note_seen(&id, &context, false).await?;
+        self.note_seen(&id, &context, None).await?;
         Ok(session)
+    }
+
+    /// Ends a session: its token is forgotten, then it is noted that its user left. Who cannot be
+    /// noted has left all the same.
+    pub(super) async fn end_session(
+        &self,
+        token: Option<&str>,
+        context: &RequestContext,
+    ) -> Result<(), ApiError> {
+        let Some(token) = token else { return Ok(()) };
+        self.tokens.forget(token).await?;
+        if let Some(id) = &context.caller.user
+            && let Err(error) = self.note_left(id, context).await
+        {
+            tracing::warn!(user_id = %id, %error, "a log-out is not in the log");
+        }
+        Ok(())
+    }
+
+    async fn note_left(&self, id: &UserId, context: &RequestContext) -> Result<(), ApiError> {
+        until_settled(&self.turn, |_| async {
+            let (position, user) = self.load(id).await?;
+            let Some((version, _)) = user else {
+                return Ok(Outcome::Done(()));
+            };
+            let mut plan = Plan::default();
+            let body = EventBody::UserLoggedOut(NoDetails {});
+            plan.push(Stream::User(id.clone()), version + 1, body);
+            let done = commit(&self.env.log, plan, position, context).await?;
+            Ok(done.discard())
+        })
+        .await
     }
 
     /// Builds the answer of sign-up, login and `me`, with a fresh token. The profile is shown as its
@@ -69,13 +125,18 @@ impl Accounts {
         })
     }
 
-    /// Notes that a user was seen, and at a login when it was, without hooks.
+    /// Notes that a user was seen, and at a login how it was and when, without hooks. A login is his
+    /// own doing.
     pub(super) async fn note_seen(
         &self,
         id: &UserId,
         context: &RequestContext,
-        is_login: bool,
+        login: Option<Login>,
     ) -> Result<(), ApiError> {
+        let mut context = context.clone();
+        if login.is_some() {
+            context.caller.user = Some(id.clone());
+        }
         let now = self.env.clock.now();
         until_settled(&self.turn, |_| async {
             let (position, user) = self.load(id).await?;
@@ -83,17 +144,16 @@ impl Accounts {
                 return Ok(Outcome::Done(()));
             };
             let mut plan = Plan::default();
-            let patch = UserPatch {
-                last_seen_at: Some(now),
-                ..UserPatch::default()
+            let body = match &login {
+                Some(login) => EventBody::UserLoggedIn(login.at(now)),
+                None => EventBody::UserChanged(UserPatch {
+                    last_seen_at: Some(now),
+                    ..UserPatch::default()
+                }),
             };
-            plan.push(
-                Stream::User(id.clone()),
-                version + 1,
-                EventBody::UserChanged(patch),
-            );
+            plan.push(Stream::User(id.clone()), version + 1, body);
             let mut read_position = position;
-            if is_login {
+            if login.is_some() {
                 let record = RecordId::user(id);
                 let heads = self.env.load_heads(std::slice::from_ref(&record)).await?;
                 read_position = read_position.min(heads.position);
@@ -106,7 +166,7 @@ impl Accounts {
                     )?;
                 }
             }
-            let done = commit(&self.env.log, plan, read_position, context).await?;
+            let done = commit(&self.env.log, plan, read_position, &context).await?;
             Ok(done.discard())
         })
         .await

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::actor::Accounts;
 use super::messages::{Account, Session, SignUp};
+use super::session::Login;
 use super::{sso, undo};
 use crate::context::RequestContext;
 use crate::delivery::after::{Attending, Originals};
@@ -163,8 +164,17 @@ impl Newcomer {
             undo::undo(env, &head.record.id, asked).await;
         }
         let session = session?;
-        accounts.note_seen(id, context, true).await?;
+        let login = creation.newcomer.login();
+        accounts.note_seen(id, context, Some(login)).await?;
         Ok(Some(session))
+    }
+
+    /// How he signs in, now that he is there.
+    fn login(&self) -> Login {
+        match &self.account {
+            Some(account) => Login::Service(account.service.clone()),
+            None => Login::Password(self.auth_data.keys().cloned().collect()),
+        }
     }
 
     fn fields(&self) -> Fields {

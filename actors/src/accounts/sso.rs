@@ -22,6 +22,7 @@ use super::messages::{
     Account, Arrival, LinkAccount, LogInWithAccount, Session, SignUpWithAccount, UnlinkAccount,
 };
 use super::service::AccountService;
+use super::session::Login;
 use super::sign_up::{self, Newcomer};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
@@ -158,7 +159,8 @@ async fn enter(
     refresh(accounts, user, &context, account).await?;
     let profile = accounts.profile(user, &context).await?;
     let session = accounts.session(user, &state, profile, &context).await?;
-    accounts.note_seen(user, &context, true).await?;
+    let login = Some(Login::Service(account.service.clone()));
+    accounts.note_seen(user, &context, login).await?;
     Ok(session)
 }
 

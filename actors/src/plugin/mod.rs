@@ -24,6 +24,7 @@ pub(crate) mod errors;
 mod figures;
 mod gate;
 pub mod messages;
+mod noted;
 mod points;
 pub mod protocol;
 mod recent;
@@ -41,6 +42,7 @@ pub use gate::{
     CallContext, DeliveryNote, Hurry, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
     Undelivered, Via, WorkerId,
 };
+pub use noted::note_registrations;
 pub use points::{
     CatchUp, Handler, Hook, Lambda, Overlap, Points, Provider, Readiness, Timer, Trigger,
 };

@@ -30,6 +30,18 @@ pub enum Trigger {
     AfterDelete,
 }
 
+impl Trigger {
+    /// Returns the name that plugins know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BeforeSave => "beforeSave",
+            Self::AfterSave => "afterSave",
+            Self::BeforeDelete => "beforeDelete",
+            Self::AfterDelete => "afterDelete",
+        }
+    }
+}
+
 /// What an after-hook is told of what happened while its plugin was away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -187,6 +199,8 @@ pub struct Points {
     pub attended: HashSet<Arc<str>>,
     /// How far the plugins are.
     pub readiness: Readiness,
+    /// What each plugin has registered, as it did.
+    pub registrations: Vec<(Arc<str>, Arc<Registration>)>,
 }
 
 impl Points {

@@ -6,7 +6,7 @@
 
 mod read;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono_tz::Tz;
@@ -146,6 +146,31 @@ impl Registration {
             "timer": self.timers.len(),
             "provider": self.providers.len(),
         })
+    }
+
+    /// Says of each point in a line what it is, by kind: for the log.
+    pub fn lines(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let hook = |point: &HookPoint| {
+            let trigger = point.trigger.name();
+            format!("{trigger} {} {}", point.record_type, point.name)
+        };
+        let ops = self.ops.iter().map(|point| point.name.clone());
+        let handlers = self.handlers.iter();
+        let handlers = handlers.map(|point| format!("{} {}", point.method, point.path));
+        let timers = self.timers.iter();
+        let timers = timers.map(|point| format!("{} {}", point.name, point.spec_text));
+        let providers = self.providers.iter().map(|point| point.id.clone());
+        let kinds: [(&str, BTreeSet<String>); 5] = [
+            ("op", ops.collect()),
+            ("handler", handlers.collect()),
+            ("hook", self.hooks.iter().map(hook).collect()),
+            ("timer", timers.collect()),
+            ("provider", providers.collect()),
+        ];
+        let kinds = kinds.into_iter().filter(|(_, lines)| !lines.is_empty());
+        kinds
+            .map(|(kind, lines)| (kind.to_owned(), lines))
+            .collect()
     }
 
     /// Returns the handlers whose paths another plugin's registration has, too.

@@ -4,7 +4,7 @@
 //! slow hook of one save holds back no other. What it owns is the type's turn
 //! (who has lost too many races goes through one at a time) and its counters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,11 +19,13 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Record;
 
 use super::env::RecordEnv;
-use super::history::{self, ListVersions, RestoreRecord, VersionPage};
+use super::history::{self, Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
     ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
     SaveRecords, SetFieldAccess,
 };
+use super::past::Moment;
+use super::readers::{self, Readers};
 use super::service::RecordService;
 use super::{delete, read, save, types};
 
@@ -238,6 +240,18 @@ impl RecordService for Records {
 
     async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
         history::list(&self.env, command).await
+    }
+
+    async fn changes_at(
+        &self,
+        id: &RecordId,
+        position: u64,
+    ) -> Result<BTreeMap<String, Change>, ApiError> {
+        history::changes_at(&self.env, id, position).await
+    }
+
+    async fn readers(&self, id: &RecordId, at: Moment) -> Result<Readers, ApiError> {
+        readers::find(&self.env, id, at).await
     }
 
     async fn restore(&self, command: RestoreRecord) -> Result<Record, ApiError> {

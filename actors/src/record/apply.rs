@@ -215,6 +215,7 @@ pub fn user(before: Option<&VersionedUser>, event: &Event) -> Folded<VersionedUs
     let mut state = before.clone();
     match &event.body {
         EventBody::UserChanged(patch) => patch_user(&mut state, patch),
+        EventBody::UserLoggedIn(login) => state.last_seen_at = Some(login.at),
         EventBody::UserPasswordSet(set) => set_password(&mut state, set),
         EventBody::UserPasswordRehashed(new) => {
             let old = state.password_hash.replace(new.hash.clone());

@@ -277,7 +277,11 @@ async fn types_at(
     Ok(types)
 }
 
-async fn type_at(
+/// Returns a type as it was at a position.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(super) async fn type_at(
     env: &RecordEnv,
     name: &TypeName,
     position: u64,

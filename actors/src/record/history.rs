@@ -143,6 +143,28 @@ pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage,
     Ok(page)
 }
 
+/// Compares a record before and after the event at a position, whoever may see it.
+///
+/// # Errors
+/// 108 for a position where nothing happened to the record; the log cannot be read.
+pub async fn changes_at(
+    env: &RecordEnv,
+    id: &RecordId,
+    position: u64,
+) -> Result<BTreeMap<String, Change>, ApiError> {
+    env.applied.wait_for(position).await?;
+    let mut walk = Walk::begin(env, id, position.saturating_sub(1)).await?;
+    let before = walk.record().cloned();
+    for (_, event) in walk.ahead(env, position).await? {
+        walk.take(&event);
+        if event.position == position && event.stream == *walk.stream() {
+            return Ok(changes(before.as_ref(), walk.record()));
+        }
+    }
+    let message = format!("nothing happened to {id} at position {position}");
+    Err(ApiError::invalid_argument(message, &["position"]))
+}
+
 /// Loads the versions between two positions that are asked for, in order.
 async fn load(
     env: &RecordEnv,

@@ -300,7 +300,8 @@ impl LiveState {
             | Stream::Device(_)
             | Stream::Subscriptions(_)
             | Stream::Task(_)
-            | Stream::Erasure(_) => {}
+            | Stream::Erasure(_)
+            | Stream::Plugin(_) => {}
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod messages;
 pub mod migrate;
 pub mod past;
 pub mod read;
+pub mod readers;
 pub mod save;
 pub mod service;
 pub mod types;

@@ -1,5 +1,7 @@
 //! The port through which actions reach the records.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
@@ -7,11 +9,13 @@ use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Record;
 
-use super::history::{ListVersions, RestoreRecord, VersionPage};
+use super::history::{Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
     ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
     SaveRecords, SetFieldAccess,
 };
+use super::past::Moment;
+use super::readers::Readers;
 
 /// Saving, deleting and reading records; their types.
 #[async_trait]
@@ -45,6 +49,22 @@ pub trait RecordService: Send + Sync + 'static {
     /// # Errors
     /// 110 for a record that never was, 102 for a history that the caller may not see.
     async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError>;
+
+    /// Says what the event at a position changed of a record, whoever may see it.
+    ///
+    /// # Errors
+    /// 108 for a position where nothing happened to the record.
+    async fn changes_at(
+        &self,
+        id: &RecordId,
+        position: u64,
+    ) -> Result<BTreeMap<String, Change>, ApiError>;
+
+    /// Finds out who could read a record at a moment.
+    ///
+    /// # Errors
+    /// 108 for a moment that is not yet.
+    async fn readers(&self, id: &RecordId, at: Moment) -> Result<Readers, ApiError>;
 
     /// Brings a record back to what it was.
     ///

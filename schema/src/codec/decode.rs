@@ -285,6 +285,7 @@ fn read_stream(reader: &mut Reader<'_>) -> Result<Stream, CodecError> {
         11 => Stream::Subscriptions(reader.text()?.into()),
         14 => Stream::Task(TaskId::new(reader.text()?, reader.text()?)),
         16 => Stream::Erasure(reader.uuid()?),
+        17 => Stream::Plugin(reader.text()?.into()),
         _ => return Err(CodecError::Malformed("stream")),
     })
 }

@@ -235,6 +235,7 @@ fn put_stream(out: &mut Vec<u8>, stream: &Stream) -> Result<(), CodecError> {
             out.extend_from_slice(id.as_bytes());
             return Ok(());
         }
+        Stream::Plugin(name) => (17, vec![name.as_str()]),
     };
     out.push(number);
     names.into_iter().try_for_each(|name| put_text(out, name))

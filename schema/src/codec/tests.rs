@@ -178,6 +178,15 @@ fn body() -> impl Strategy<Value = EventBody> {
             })
         }),
         Just(EventBody::UserEnabled(NoDetails {})),
+        Just(EventBody::UserLoggedOut(NoDetails {})),
+        "[a-z]{0,4}".prop_map(|key| EventBody::UserLoggedIn(LoggedIn {
+            at: Timestamp::from_micros(7),
+            keys: [key].into(),
+            service: None,
+        })),
+        "[a-z]{0,4}".prop_map(|line| EventBody::PluginRegistered(PluginRegistration {
+            points: [("hook".to_owned(), [line].into())].into(),
+        })),
         Just(EventBody::UserRemoved(NoDetails {})),
         any::<[bool; 2]>().prop_map(|[by_default, is_admin]| EventBody::RoleDefined(RoleFlags {
             by_default,
@@ -235,6 +244,7 @@ fn stream() -> impl Strategy<Value = Stream> {
         name().prop_map(|name| Stream::Asset(name.into())),
         name().prop_map(|id| Stream::Device(id.into())),
         name().prop_map(|id| Stream::Subscriptions(id.into())),
+        name().prop_map(|name| Stream::Plugin(name.into())),
         (name(), name()).prop_map(|(plugin, name)| Stream::Task(TaskId::new(plugin, name))),
         any::<u128>().prop_map(|id| Stream::Erasure(Uuid::from_u128(id))),
     ]

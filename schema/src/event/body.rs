@@ -3,9 +3,9 @@
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
     DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
-    Intervals, NoDetails, PasswordRehashed, PasswordSet, RecordPatch, RecordState, RelationTarget,
-    RoleFlags, SavedSubscription, TaskClaim, TaskEnd, TaskSchedule, Touch, TypeExtension,
-    UserPatch, UserState,
+    Intervals, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, PluginRegistration, RecordPatch,
+    RecordState, RelationTarget, RoleFlags, SavedSubscription, TaskClaim, TaskEnd, TaskSchedule,
+    Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -48,6 +48,10 @@ pub enum EventBody {
     UserEnabled(NoDetails),
     /// A user's auth row was taken back: the sign-up did not go through.
     UserRemoved(NoDetails),
+    /// A user signed in.
+    UserLoggedIn(LoggedIn),
+    /// A user signed out.
+    UserLoggedOut(NoDetails),
     /// An account elsewhere was linked to a user.
     AccountLinked(AccountLinked),
     /// An account elsewhere was unlinked from a user.
@@ -88,6 +92,8 @@ pub enum EventBody {
     ErasureRequested(ErasureRequest),
     /// Payloads that were to be gone are, everywhere.
     ErasureFinished(ErasureEnd),
+    /// A plugin registered something else than before.
+    PluginRegistered(PluginRegistration),
     /// An event whose payload was erased from the log; only its kind and place are left.
     Erased(Blank),
 }
@@ -180,6 +186,8 @@ kinds! {
     UserRemoved = 38, "user.removed", 1;
     AccountLinked = 40, "account.linked", 1;
     AccountUnlinked = 41, "account.unlinked", 1;
+    UserLoggedIn = 42, "user.logged_in", 1;
+    UserLoggedOut = 43, "user.logged_out", 1;
     RoleDefined = 48, "role.defined", 1;
     RelationAdded = 64, "relation.added", 1;
     RelationRemoved = 65, "relation.removed", 1;
@@ -197,4 +205,5 @@ kinds! {
     TaskResumed = 116, "task.resumed", 1;
     ErasureRequested = 128, "erasure.requested", 1;
     ErasureFinished = 129, "erasure.finished", 1;
+    PluginRegistered = 144, "plugin.registered", 1;
 }

@@ -13,6 +13,7 @@ mod device;
 mod erasure;
 mod filter;
 mod link;
+mod plugin;
 mod record;
 mod settings;
 mod shown;
@@ -27,6 +28,7 @@ pub use device::{DeviceKind, DeviceState, SavedSubscription};
 pub use erasure::{Blank, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope};
 pub use filter::{EventFilter, Kinds};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
+pub use plugin::PluginRegistration;
 pub use record::{RecordPatch, RecordState, Touch};
 pub use settings::{
     CreationRoles, DefaultAccess, FieldDeletion, FieldRename, Intervals, TypeExtension,
@@ -35,6 +37,6 @@ pub use shown::Shown;
 pub use stream::Stream;
 pub use task::{TaskClaim, TaskEnd, TaskSchedule, TaskTrigger};
 pub use user::{
-    Disabled, NoDetails, PasswordRehashed, PasswordSet, PastPassword, RelationTarget, RoleFlags,
-    UserPatch, UserState,
+    Disabled, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, PastPassword, RelationTarget,
+    RoleFlags, UserPatch, UserState,
 };

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::id::{AssetName, DeviceId, RecordId, RoleName, TaskId, TypeName, UserId};
+use crate::id::{AssetName, DeviceId, PluginName, RecordId, RoleName, TaskId, TypeName, UserId};
 use crate::predicate::Relation;
 
 const FIELD_ACCESS: &str = "field_access";
@@ -35,6 +35,8 @@ pub enum Stream {
     Task(TaskId),
     /// One erasure, by its own id.
     Erasure(Uuid),
+    /// One plugin.
+    Plugin(PluginName),
 }
 
 impl fmt::Display for Stream {
@@ -51,6 +53,7 @@ impl fmt::Display for Stream {
             Self::Subscriptions(id) => write!(f, "subscriptions/{id}"),
             Self::Task(id) => write!(f, "task/{id}"),
             Self::Erasure(id) => write!(f, "erasure/{id}"),
+            Self::Plugin(name) => write!(f, "plugin/{name}"),
         }
     }
 }
@@ -94,6 +97,7 @@ impl Stream {
             "subscriptions" => Self::Subscriptions(rest.into()),
             "task" => Self::Task(TaskId::parse(rest)?),
             "erasure" => Self::Erasure(Uuid::try_parse(rest).ok()?),
+            "plugin" => Self::Plugin(rest.into()),
             _ => Self::Relation(Relation::from_name(kind)?, rest.into()),
         })
     }
@@ -137,6 +141,7 @@ mod tests {
             "subscriptions/d1",
             "task/chat/mod.tick",
             "erasure/67e55044-10b1-426f-9247-bb680e5fe0c8",
+            "plugin/chat",
         ];
         for text in streams {
             assert_eq!(Stream::parse(text).unwrap().to_string(), text);

@@ -96,6 +96,19 @@ pub struct UserPatch {
     pub roles_removed: BTreeSet<RoleName>,
 }
 
+/// How a user signed in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedIn {
+    /// When.
+    pub at: Timestamp,
+    /// The auth data that were shown with a password, by name, such as `email`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub keys: BTreeSet<String>,
+    /// Who vouched for the user, when it was not a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+}
+
 /// A role's flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleFlags {

@@ -297,6 +297,8 @@ impl Session<'_> {
             Stream::Task(id) => tasks::change(conn, id, event, time).await,
             // The log alone knows of erasures, and those who look at it.
             Stream::Erasure(_) => Ok(()),
+            // Only history.
+            Stream::Plugin(_) => Ok(()),
         }
     }
 

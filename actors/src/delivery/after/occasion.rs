@@ -66,7 +66,12 @@ pub(super) fn of_planned(events: &[NewEvent]) -> Vec<(usize, RecordId, Trigger)>
 }
 
 fn notes_login(event: &Event) -> bool {
-    matches!(&event.body, EventBody::UserChanged(patch) if patch.last_seen_at.is_some())
+    match &event.body {
+        EventBody::UserLoggedIn(_) => true,
+        // So it was said before logins had a kind of their own.
+        EventBody::UserChanged(patch) => patch.last_seen_at.is_some(),
+        _ => false,
+    }
 }
 
 /// Returns a plugin's hooks for an event.
@@ -81,12 +86,7 @@ pub(super) fn hooks<'a>(
 
 /// Returns the name under which a hook is remembered.
 pub(super) fn key_of(hook: &Hook) -> String {
-    let trigger = match hook.trigger {
-        Trigger::BeforeSave => "beforeSave",
-        Trigger::AfterSave => "afterSave",
-        Trigger::BeforeDelete => "beforeDelete",
-        Trigger::AfterDelete => "afterDelete",
-    };
+    let trigger = hook.trigger.name();
     format!("{trigger} {} {}", hook.record_type, hook.name)
 }
 

@@ -32,9 +32,11 @@ impl Plugins {
         let points = registrations
             .iter()
             .map(|(name, registration)| (name, &**registration));
+        let points = Points::build(self.readiness(), points);
         self.shared.publish(Points {
             attended: self.attended(),
-            ..Points::build(self.readiness(), points)
+            registrations,
+            ..points
         });
         // Afterwards: who sees that a plugin is registered finds its points.
         for index in 0..self.plugins.len() {

@@ -1,0 +1,120 @@
+//! The log learns what plugins register: once, and again whenever it is something else.
+//!
+//! Nobody waits for it. A registration counts at once; what cannot be noted is tried again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, PluginRegistration, Stream};
+use tokio::sync::watch;
+
+use super::gate::PluginGate;
+use crate::context::RequestContext;
+use crate::log::seek::load_commit;
+use crate::record::attempt::{Outcome, commit};
+use crate::record::decide::Plan;
+use crate::record::env::RecordEnv;
+
+/// How soon is tried again what could not be noted.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The version of a plugin's stream, and what it says last.
+type Noted = (u32, Option<PluginRegistration>);
+
+/// Notes what plugins register, for as long as there are plugins; `changes` tells when something may
+/// have changed.
+pub async fn note_registrations(
+    env: RecordEnv,
+    plugins: Arc<dyn PluginGate>,
+    mut changes: watch::Receiver<()>,
+) {
+    let mut noted = HashMap::new();
+    loop {
+        let done = note_all(&env, &*plugins, &mut noted).await;
+        let is_over = match done {
+            Ok(()) => changes.changed().await.is_err(),
+            Err(error) => {
+                tracing::warn!(%error, "what a plugin registered is not in the log yet");
+                tokio::time::sleep(PAUSE).await;
+                false
+            }
+        };
+        if is_over {
+            return;
+        }
+    }
+}
+
+async fn note_all(
+    env: &RecordEnv,
+    plugins: &dyn PluginGate,
+    noted: &mut HashMap<Arc<str>, Noted>,
+) -> Result<(), ApiError> {
+    let points = plugins.points();
+    for (plugin, registration) in &points.registrations {
+        let registered = PluginRegistration {
+            points: registration.lines(),
+        };
+        let stream = Stream::Plugin(plugin.as_ref().into());
+        let (version, last) = match noted.remove(plugin) {
+            Some(known) => known,
+            None => find(env, &stream).await?,
+        };
+        let version = if last.as_ref() == Some(&registered) {
+            version
+        } else {
+            append(env, stream, version + 1, registered.clone()).await?;
+            version + 1
+        };
+        noted.insert(Arc::clone(plugin), (version, Some(registered)));
+    }
+    Ok(())
+}
+
+/// Finds what the log says last.
+async fn find(env: &RecordEnv, stream: &Stream) -> Result<Noted, ApiError> {
+    let head = env.log.head();
+    env.applied.wait_for(head).await?;
+    let mut until = head;
+    loop {
+        let positions = env.store.list_positions_before(stream, until, 8).await?;
+        for position in &positions {
+            let commit = load_commit(&*env.log, *position).await?;
+            let mut events = commit.events.iter();
+            let event = events.find(|event| event.position == *position);
+            // The store's places are those of hashes: another stream may have the same.
+            if let Some(event) = event.filter(|event| event.stream == *stream) {
+                let last = match &event.body {
+                    EventBody::PluginRegistered(last) => Some(last.clone()),
+                    _ => None,
+                };
+                return Ok((event.version, last));
+            }
+        }
+        match positions.last() {
+            Some(oldest) if *oldest > 1 => until = oldest - 1,
+            _ => return Ok((0, None)),
+        }
+    }
+}
+
+async fn append(
+    env: &RecordEnv,
+    stream: Stream,
+    version: u32,
+    registered: PluginRegistration,
+) -> Result<(), ApiError> {
+    let mut plan = Plan::default();
+    let mut context = RequestContext::system();
+    if let Stream::Plugin(name) = &stream {
+        context.plugin = Some(name.to_string());
+    }
+    plan.push(stream, version, EventBody::PluginRegistered(registered));
+    let position = env.live.position();
+    match commit(&env.log, plan, position, &context).await? {
+        Outcome::Done(_) => Ok(()),
+        Outcome::Conflict => Err(ApiError::overloaded("the plugin's stream")),
+    }
+}

@@ -1,0 +1,371 @@
+//! Who could read a record at a moment, and why: judged by what was true then, all of it folded from
+//! the log.
+//!
+//! 1. The record as it was, with its access list; its type, for whether that list was the type's
+//!    default.
+//! 2. Who may come into question: its owner, users whom the list names, and those who had a role
+//!    that it names. Members of a role are found by walking all that happened to users' roles up to
+//!    then.
+//! 3. Each of them as he was: whether he was there, locked out, which roles he had. The answer is
+//!    what access control answers for him, with the fields that the rules of then hid from him.
+//!
+//! Besides, administrators see old versions of records in the public database ([`super::history`]),
+//! and the master key sees everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use skytrail_schema::acl::{Acl, Level};
+use skytrail_schema::caller::{Caller, KeyKind};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, EventKind, RoleFlags, Stream, UserState};
+use skytrail_schema::field_access::FieldRules;
+use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
+use skytrail_schema::record::Record;
+use skytrail_schema::time::Timestamp;
+
+use super::env::RecordEnv;
+use super::past::{self, Moment};
+use super::{apply, as_of};
+use crate::accounts::admission::refuse_disabled;
+
+/// So many users are named at most.
+const MAX_USERS: usize = 1000;
+/// So many events of users are looked at for members of roles.
+const MAX_LOOKED_AT: usize = 200_000;
+
+/// Events that change which roles somebody has.
+const OF_ROLES: [EventKind; 3] = [
+    EventKind::UserCreated,
+    EventKind::UserChanged,
+    EventKind::UserRemoved,
+];
+
+/// Who could read a record.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Readers {
+    /// The record.
+    pub record: String,
+    /// The moment's position in the log.
+    pub position: u64,
+    /// Whether there was such a record. If not, nobody could read it.
+    pub exists: bool,
+    /// The user in whose private database it was; none for the public one.
+    pub private_of: Option<UserId>,
+    /// Its access list; none when everybody might do everything.
+    pub access: Option<serde_json::Value>,
+    /// Whether that is the type's default of then.
+    pub is_default_access: bool,
+    /// Whether everybody could, and which fields he did not see who was not signed in.
+    pub everyone: Option<Everyone>,
+    /// Users with a right of their own.
+    pub users: Vec<Reader>,
+    /// Users who had a right, but were locked out.
+    pub locked_out: Vec<Reader>,
+    /// Administrators, who could read it as a version (`history:list`).
+    pub administrators: Vec<UserId>,
+    /// Whether nobody is missing: there are bounds to how many are named and looked at.
+    pub is_complete: bool,
+}
+
+/// See [`Readers::everyone`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Everyone {
+    /// Why.
+    pub reason: String,
+    /// Fields that were hidden from who was not signed in.
+    pub hidden: Vec<String>,
+    /// Fields that were hidden from a user without any right of his own.
+    pub hidden_from_users: Vec<String>,
+}
+
+/// A user who could read the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reader {
+    /// The user.
+    pub user: UserId,
+    /// Why: `owner`, `user`, `role editor`, `private database`.
+    pub reasons: Vec<String>,
+    /// Fields that were hidden from him.
+    pub hidden: Vec<String>,
+}
+
+/// Finds out who could read a record.
+///
+/// # Errors
+/// 108 for a moment that is not yet; the log cannot be read.
+pub async fn find(env: &RecordEnv, id: &RecordId, at: Moment) -> Result<Readers, ApiError> {
+    let position = at.find(env, "at").await?;
+    let mut found = Readers {
+        record: id.to_string(),
+        position,
+        exists: false,
+        private_of: None,
+        access: None,
+        is_default_access: false,
+        everyone: None,
+        users: Vec::new(),
+        locked_out: Vec::new(),
+        administrators: Vec::new(),
+        is_complete: true,
+    };
+    let Some(record) = past::record_at(env, id, position).await? else {
+        return Ok(found);
+    };
+    found.exists = true;
+    found.access = record.access.as_ref().map(Acl::to_wire);
+    let definition = as_of::type_at(env, &id.record_type, position).await?;
+    found.is_default_access = record.access == definition.default_access;
+    let then = Then {
+        env,
+        position,
+        time: time_of(env, at, position).await?,
+        rules: rules_at(env, position).await?,
+        record: &record,
+    };
+    let admin_roles = then.admin_roles().await?;
+    let mut candidates: BTreeSet<UserId> = record.owner.iter().cloned().collect();
+    let mut roles = BTreeSet::new();
+    match &record.database {
+        Database::Private(user) => {
+            found.private_of = Some(user.clone());
+            candidates = BTreeSet::from([user.clone()]);
+        }
+        Database::Public => {
+            found.everyone = then.everyone();
+            for entry in record.access.iter().flat_map(|acl| &acl.0) {
+                candidates.extend(entry.user_id.clone());
+                roles.extend(entry.role.clone());
+            }
+            roles.extend(admin_roles.iter().cloned());
+        }
+    }
+    let (members, is_complete) = then.members(&roles).await?;
+    found.is_complete = is_complete;
+    candidates.extend(members);
+    for user in candidates {
+        if found.users.len() + found.locked_out.len() >= MAX_USERS {
+            found.is_complete = false;
+            break;
+        }
+        let Some(state) = then.user(&user).await? else {
+            continue;
+        };
+        let is_out = refuse_disabled(&state, then.time).is_err();
+        if !is_out && found.private_of.is_none() && !state.roles.is_disjoint(&admin_roles) {
+            found.administrators.push(user.clone());
+        }
+        if let Some(reader) = then.reader(user, &state) {
+            let list = if is_out {
+                &mut found.locked_out
+            } else {
+                &mut found.users
+            };
+            list.push(reader);
+        }
+    }
+    Ok(found)
+}
+
+/// What was true at the moment.
+struct Then<'a> {
+    env: &'a RecordEnv,
+    position: u64,
+    time: Timestamp,
+    rules: FieldRules,
+    record: &'a Record,
+}
+
+impl Then<'_> {
+    /// Says whether everybody could read the record.
+    fn everyone(&self) -> Option<Everyone> {
+        let reason = match &self.record.access {
+            None => "no access list",
+            Some(acl) if acl.0.iter().any(|entry| entry.public) => "public",
+            Some(_) => return None,
+        };
+        let nobody = Caller {
+            key: KeyKind::Client,
+            ..Caller::default()
+        };
+        let somebody = Caller {
+            user: Some(UserId::from("\0")),
+            ..nobody.clone()
+        };
+        Some(Everyone {
+            reason: reason.to_owned(),
+            hidden: self.hidden(&nobody),
+            hidden_from_users: self.hidden(&somebody),
+        })
+    }
+
+    /// Says whether and why a user could read the record by a right of his own.
+    fn reader(&self, user: UserId, state: &UserState) -> Option<Reader> {
+        let caller = Caller {
+            key: KeyKind::Client,
+            user: Some(user.clone()),
+            roles: state.roles.clone(),
+        };
+        let mut reasons = Vec::new();
+        if let Database::Private(_) = &self.record.database {
+            reasons.push("private database".to_owned());
+        } else {
+            if caller.owns(self.record) {
+                reasons.push("owner".to_owned());
+            }
+            for entry in self.record.access.iter().flat_map(|acl| &acl.0) {
+                if entry.user_id.as_ref() == Some(&user) {
+                    reasons.push("user".to_owned());
+                }
+                let role = entry.role.as_ref();
+                if let Some(role) = role.filter(|role| state.roles.contains(*role)) {
+                    reasons.push(format!("role {role}"));
+                }
+            }
+        }
+        reasons.dedup();
+        let is_private = self.record.database != Database::Public;
+        let may_read = is_private || caller.may(Level::Read, self.record);
+        (may_read && !reasons.is_empty()).then(|| Reader {
+            hidden: self.hidden(&caller),
+            user,
+            reasons,
+        })
+    }
+
+    /// Lists the fields that the rules hide from somebody.
+    fn hidden(&self, caller: &Caller) -> Vec<String> {
+        let mut seen = self.record.clone();
+        self.rules.hide_unreadable(caller, &mut seen);
+        let names = self.record.fields.keys();
+        let hidden = names.filter(|name| !seen.fields.contains_key(*name));
+        hidden.cloned().collect()
+    }
+
+    /// Folds a user; `None` when he was not there.
+    async fn user(&self, id: &UserId) -> Result<Option<UserState>, ApiError> {
+        let stream = Stream::User(id.clone());
+        let mut state = None;
+        let store = &self.env.store;
+        for position in store.list_positions(&stream, 1, self.position).await? {
+            let (_, event) = past::read(self.env, position).await?;
+            if event.stream == stream
+                && let apply::Folded::Known(folded) = apply::user(state.as_ref(), &event)
+            {
+                state = folded;
+            }
+        }
+        Ok(state.map(|(_, state)| state))
+    }
+
+    /// Finds the users who had one of the roles; says whether all that happened was looked at.
+    async fn members(
+        &self,
+        roles: &BTreeSet<RoleName>,
+    ) -> Result<(BTreeSet<UserId>, bool), ApiError> {
+        let mut held: BTreeMap<UserId, BTreeSet<RoleName>> = BTreeMap::new();
+        if roles.is_empty() {
+            return Ok((BTreeSet::new(), true));
+        }
+        let mut positions = Vec::new();
+        for kind in OF_ROLES {
+            let store = &self.env.store;
+            let listed = store.list_positions_of_kind(kind, 1, self.position);
+            positions.extend(listed.await?);
+        }
+        positions.sort_unstable();
+        let is_complete = positions.len() <= MAX_LOOKED_AT;
+        for position in positions.into_iter().take(MAX_LOOKED_AT) {
+            let (_, event) = past::read(self.env, position).await?;
+            let Stream::User(user) = &event.stream else {
+                continue;
+            };
+            match &event.body {
+                EventBody::UserCreated(state) => {
+                    let of_interest = state.roles.intersection(roles).cloned();
+                    let of_interest: BTreeSet<_> = of_interest.collect();
+                    if !of_interest.is_empty() {
+                        held.insert(user.clone(), of_interest);
+                    }
+                }
+                EventBody::UserChanged(patch) => {
+                    let added = patch.roles_added.intersection(roles).cloned();
+                    let added: BTreeSet<_> = added.collect();
+                    if !added.is_empty() {
+                        held.entry(user.clone()).or_default().extend(added);
+                    }
+                    if let Some(held) = held.get_mut(user) {
+                        held.retain(|role| !patch.roles_removed.contains(role));
+                    }
+                }
+                EventBody::UserRemoved(_) => {
+                    held.remove(user);
+                }
+                _ => {}
+            }
+        }
+        let members = held.into_iter().filter(|(_, roles)| !roles.is_empty());
+        Ok((members.map(|(user, _)| user).collect(), is_complete))
+    }
+
+    /// Returns the roles that opened the administrators' actions.
+    async fn admin_roles(&self) -> Result<BTreeSet<RoleName>, ApiError> {
+        let mut admin_roles = BTreeSet::new();
+        for role in self.env.live.get_roles().into_keys() {
+            let stream = Stream::Role(role.clone());
+            let flags = last(self.env, &stream, self.position, |body| match body {
+                EventBody::RoleDefined(flags) => Some(*flags),
+                _ => None,
+            });
+            if flags.await?.is_some_and(|flags: RoleFlags| flags.is_admin) {
+                admin_roles.insert(role);
+            }
+        }
+        Ok(admin_roles)
+    }
+}
+
+/// Returns when the moment was.
+async fn time_of(env: &RecordEnv, at: Moment, position: u64) -> Result<Timestamp, ApiError> {
+    match at {
+        Moment::Time(time) => Ok(time),
+        Moment::Position(_) if position == 0 => Ok(Timestamp::default()),
+        Moment::Position(_) => Ok(past::read(env, position).await?.0.time),
+    }
+}
+
+/// Returns the rules of access to fields.
+async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRules, ApiError> {
+    let access = last(env, &Stream::FieldAccess, position, |body| match body {
+        EventBody::FieldAccessSet(access) => Some(access.clone()),
+        _ => None,
+    });
+    Ok(FieldRules::new(&access.await?.unwrap_or_default()))
+}
+
+/// Finds what a stream's last event up to a position says.
+async fn last<T>(
+    env: &RecordEnv,
+    stream: &Stream,
+    mut until: u64,
+    say: impl Fn(&EventBody) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
+    while until > 0 {
+        let listed = env.store.list_positions_before(stream, until, 4);
+        let positions = listed.await?;
+        for position in &positions {
+            let (_, event) = past::read(env, *position).await?;
+            // The store's places are those of hashes: another stream may have the same.
+            if event.stream == *stream
+                && let Some(said) = say(&event.body)
+            {
+                return Ok(Some(said));
+            }
+        }
+        until = match positions.last() {
+            Some(oldest) => oldest - 1,
+            None => 0,
+        };
+    }
+    Ok(None)
+}

@@ -1,0 +1,115 @@
+//! `audit:changes`, `audit:readers`, `audit:refusals`
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::events::{Asked, Direction, Found};
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventFilter, Stream};
+use skytrail_schema::id::UserId;
+
+use super::log::asked;
+use super::{Call, Outcome, Reply, request};
+use crate::auth::refusals::Wanted;
+
+/// How many rows a page has when nobody says, and at most.
+const ROWS: (u64, u64) = (100, 1000);
+
+/// As [`ROWS`], of changes: each record is folded.
+const CHANGES: (u64, u64) = (50, 200);
+
+/// Answers who could read a record at a moment.
+pub(super) async fn readers(call: Call) -> Outcome {
+    let missing = |name| ApiError::invalid_argument("missing required fields", &[name]);
+    let record = request::text(&call.body, "record")?.filter(|raw| !raw.is_empty());
+    let id = request::record_id(record.ok_or_else(|| missing("record"))?, "record")?;
+    let at = request::moment(&call.body, "at")?.ok_or_else(|| missing("at"))?;
+    Reply::new(&call.services.records.readers(&id, at).await?)
+}
+
+/// Answers what a user did, with what it changed of records, the earliest first.
+pub(super) async fn changes(call: Call) -> Outcome {
+    let (reader, records) = (&call.services.events, &call.services.records);
+    let user = user(&call).await?;
+    let range = asked::range(reader, &call.body).await?;
+    let asked = Asked {
+        filter: EventFilter {
+            user: Some(user.clone()),
+            ..EventFilter::default()
+        },
+        from: request::whole_number(&call.body, "from")?,
+        range,
+        direction: Direction::Forwards,
+        limit: usize::try_from(limit(&call.body, CHANGES)?).unwrap_or(usize::MAX),
+    };
+    let page = reader.page(&asked).await?;
+    let mut acts = Vec::new();
+    for found in &page.events {
+        let mut act = shown(found);
+        let stream = act.get("stream").and_then(Json::as_str);
+        if let Some(Stream::Record(id)) = stream.and_then(Stream::parse) {
+            let changes = records.changes_at(&id, found.position).await?;
+            let changes = changes.iter().map(|(name, change)| {
+                let sides = [("before", &change.before), ("after", &change.after)];
+                let sides = sides
+                    .into_iter()
+                    .filter_map(|(side, it)| Some((side, it.clone()?)));
+                (name.clone(), json!(sides.collect::<BTreeMap<_, _>>()))
+            });
+            act.insert("changes".to_owned(), Json::Object(changes.collect()));
+            act.insert("record".to_owned(), id.to_string().into());
+            act.remove("payload");
+        }
+        acts.push(act);
+    }
+    let mut info = json!({"user": user, "head": page.head});
+    if let (Some(next), Some(info)) = (page.next, info.as_object_mut()) {
+        info.insert("next".to_owned(), next.into());
+    }
+    Reply::with_info(&acts, Some(&info))
+}
+
+/// Finds the user who is named, by id, by name or by mail address, whatever there is.
+async fn user(call: &Call) -> Result<UserId, ApiError> {
+    let text = request::text(&call.body, "user")?.filter(|text| !text.is_empty());
+    let missing = || ApiError::invalid_argument("missing required fields", &["user"]);
+    let id = UserId::from(text.ok_or_else(missing)?);
+    let accounts = &call.services.accounts;
+    if accounts.load_user(&id).await?.is_some() {
+        return Ok(id);
+    }
+    let message = || format!("no user {:?}, by id or by name", id.as_str());
+    let named = accounts.find_named(id.as_str()).await?;
+    named.ok_or_else(|| ApiError::new(Code::ResourceNotFound, message()))
+}
+
+fn shown(found: &Found) -> Map<String, Json> {
+    serde_json::from_str(found.json.get()).unwrap_or_default()
+}
+
+fn limit(body: &Map<String, Json>, (default, most): (u64, u64)) -> Result<u64, ApiError> {
+    let limit = request::whole_number(body, "limit")?.unwrap_or(default);
+    if (1..=most).contains(&limit) {
+        return Ok(limit);
+    }
+    let message = format!("limit should be from 1 to {most}");
+    Err(ApiError::invalid_argument(message, &["limit"]))
+}
+
+pub(super) async fn refusals(call: Call) -> Outcome {
+    let body = &call.body;
+    let limit = limit(body, ROWS)?;
+    let before = request::whole_number(body, "before")?;
+    let before = before.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    let wanted = Wanted {
+        user: request::text(body, "user")?.map(Into::into),
+        since: request::time(body, "since")?,
+        until: request::time(body, "until")?,
+        before,
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+    };
+    let rows = call.services.refusals.list(&wanted).await?;
+    let is_full = rows.len() as u64 == limit;
+    let next = rows.last().filter(|_| is_full).map(|last| last.number);
+    Reply::with_info(&rows, next.map(|next| json!({"next": next})).as_ref())
+}

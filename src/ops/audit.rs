@@ -1,0 +1,246 @@
+//! `skytrail audit`: questions about who did what, and who was not let in.
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::log_search::moment;
+use super::remote::{RunningServer, ServerFlag, block_on};
+use super::say;
+use crate::config::Config;
+
+/// A question to the running server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Who could read a record at a moment, and why.
+    WhoCouldRead(WhoCouldRead),
+    /// What a user did, and what it changed of records.
+    Changes(Changes),
+    /// Who was not let in, how often and why; the latest first.
+    Refusals(Refusals),
+}
+
+/// See [`AuditCommand::WhoCouldRead`].
+#[derive(Clone, Debug, Args)]
+pub struct WhoCouldRead {
+    /// The record, as type/id.
+    record: String,
+    /// Right after this position of the log, or this time (RFC 3339).
+    #[arg(long, value_name = "MOMENT")]
+    at: String,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// See [`AuditCommand::Changes`].
+#[derive(Clone, Debug, Args)]
+pub struct Changes {
+    /// The user, by id, user name or mail address.
+    #[arg(long)]
+    user: String,
+    /// From this position of the log on, or this time (RFC 3339).
+    #[arg(long, value_name = "MOMENT")]
+    from: Option<String>,
+    /// Up to this position, or this time.
+    #[arg(long, value_name = "MOMENT")]
+    to: Option<String>,
+    /// One JSON object per act.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// See [`AuditCommand::Refusals`].
+#[derive(Clone, Debug, Args)]
+pub struct Refusals {
+    /// Only of this account, by id.
+    #[arg(long)]
+    user: Option<String>,
+    /// From this time on (RFC 3339).
+    #[arg(long)]
+    from: Option<String>,
+    /// Up to this time.
+    #[arg(long)]
+    to: Option<String>,
+    /// One JSON object per row.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    result: Vec<Json>,
+    info: Option<Info>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    next: Option<u64>,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: AuditCommand) -> Result<(), String> {
+    match command {
+        AuditCommand::WhoCouldRead(wanted) => {
+            let server = RunningServer::find(config, &wanted.server)?;
+            block_on(who_could_read(&server, &wanted))
+        }
+        AuditCommand::Changes(wanted) => {
+            let server = RunningServer::find(config, &wanted.server)?;
+            block_on(changes(&server, &wanted))
+        }
+        AuditCommand::Refusals(wanted) => {
+            let server = RunningServer::find(config, &wanted.server)?;
+            block_on(refusals(&server, &wanted))
+        }
+    }
+}
+
+async fn who_could_read(server: &RunningServer, wanted: &WhoCouldRead) -> Result<(), String> {
+    let mut body = Map::new();
+    body.insert("record".to_owned(), wanted.record.as_str().into());
+    body.insert("at".to_owned(), moment(&wanted.at));
+    let found = server.call("audit:readers", body).await?;
+    if wanted.json {
+        say(&found.to_string());
+    } else {
+        readers(&found).iter().for_each(|line| say(line));
+    }
+    Ok(())
+}
+
+/// Says who could read a record, a line each.
+fn readers(found: &Json) -> Vec<String> {
+    let list = |name: &str| {
+        found
+            .get(name)
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let is_true = |name: &str| found.get(name) == Some(&Json::Bool(true));
+    let record = text(found, "/record");
+    let position = found.get("position").unwrap_or(&Json::Null);
+    if !is_true("exists") {
+        return vec![format!(
+            "{record} was not there at position {position}: nobody"
+        )];
+    }
+    let mut lines = vec![format!("{record} at position {position} could be read by")];
+    if let Some(everyone) = found.get("everyone").filter(|it| !it.is_null()) {
+        let hidden = hidden(everyone);
+        lines.push(format!("  everyone: {}{hidden}", text(everyone, "/reason")));
+    }
+    for (name, how) in [
+        ("users", ""),
+        ("locked_out", ", if he had not been locked out"),
+    ] {
+        for reader in list(name) {
+            let reasons = reader.get("reasons").and_then(Json::as_array);
+            let reasons = reasons.into_iter().flatten().filter_map(Json::as_str);
+            let reasons: Vec<&str> = reasons.collect();
+            let (user, reasons) = (text(reader, "/user"), reasons.join(", "));
+            lines.push(format!("  user {user}: {reasons}{how}{}", hidden(reader)));
+        }
+    }
+    for user in list("administrators") {
+        let user = user.as_str().unwrap_or_default();
+        lines.push(format!("  user {user}: administrator, as a version"));
+    }
+    lines.push("  whoever had the master key".to_owned());
+    if !is_true("is_complete") {
+        lines.push("  and more: not all users were looked at".to_owned());
+    }
+    lines
+}
+
+fn hidden(reader: &Json) -> String {
+    let fields = reader.get("hidden").and_then(Json::as_array);
+    let fields = fields.into_iter().flatten().filter_map(Json::as_str);
+    let fields: Vec<&str> = fields.collect();
+    if fields.is_empty() {
+        String::new()
+    } else {
+        format!(" (without {})", fields.join(", "))
+    }
+}
+
+async fn changes(server: &RunningServer, wanted: &Changes) -> Result<(), String> {
+    let mut body = Map::new();
+    body.insert("user".to_owned(), wanted.user.as_str().into());
+    for (name, value) in [("since", &wanted.from), ("until", &wanted.to)] {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), moment(value));
+        }
+    }
+    loop {
+        let page: Page = server.call_for("audit:changes", body.clone()).await?;
+        for act in &page.result {
+            if wanted.json {
+                say(&act.to_string());
+                continue;
+            }
+            say(&super::log::line(act));
+            super::history::changes(act)
+                .iter()
+                .for_each(|line| say(line));
+        }
+        let Some(next) = page.info.and_then(|info| info.next) else {
+            return Ok(());
+        };
+        body.insert("from".to_owned(), next.into());
+    }
+}
+
+fn text<'a>(value: &'a Json, pointer: &str) -> &'a str {
+    let found = value.pointer(pointer).and_then(Json::as_str);
+    found.unwrap_or_default()
+}
+
+async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), String> {
+    let mut body = Map::new();
+    let given = [
+        ("user", &wanted.user),
+        ("since", &wanted.from),
+        ("until", &wanted.to),
+    ];
+    for (name, value) in given {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value.as_str().into());
+        }
+    }
+    loop {
+        let page: Page = server.call_for("audit:refusals", body.clone()).await?;
+        for row in &page.result {
+            say(&if wanted.json {
+                row.to_string()
+            } else {
+                line(row)
+            });
+        }
+        let Some(next) = page.info.and_then(|info| info.next) else {
+            return Ok(());
+        };
+        body.insert("before".to_owned(), next.into());
+    }
+}
+
+fn line(row: &Json) -> String {
+    let text = |name: &str| row.get(name).and_then(Json::as_str).unwrap_or("-");
+    let count = row.get("count").and_then(Json::as_u64).unwrap_or_default();
+    let (minute, user) = (text("minute"), text("user"));
+    format!(
+        "{minute}  {count:>6}  {}  {}  {user}",
+        text("reason"),
+        text("way")
+    )
+}
