@@ -58,6 +58,7 @@ use crate::leftovers::Leftovers;
 use crate::parts::Parts;
 use crate::plugin::TransportError;
 use crate::projection::SqlStore;
+use crate::proof::{Checkpoints, LogKey};
 use crate::push;
 use crate::services::{Services, Settings};
 use crate::socket::followers::Followers;
@@ -123,6 +124,7 @@ pub struct Application {
     deliveries: Arc<SqlLedger>,
     running: TaskTracker,
     audit: Arc<AuditTrail>,
+    checkpoints: Arc<Checkpoints>,
     http: ServerHandle,
     arbiters: [Arbiter; 5],
     /// Cancelled when the stop begins.
@@ -202,8 +204,6 @@ impl Application {
         let sequences = sequences
             .map(|(name, field, last)| ((name, field), last))
             .collect();
-        let backups = BackupSchedule::new(config, Arc::clone(&deliveries), Arc::clone(&clock));
-        let backups = Arc::new(backups);
         let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
         let reserve = Arc::new(reserve.map_err(io("the disk's reserve cannot be made"))?);
         let ending = CancellationToken::new();
@@ -214,6 +214,9 @@ impl Application {
             erasures: Arc::clone(&erasures),
             ..log_options(config, &clock, reserve)
         };
+        let store_id = opened.store_id();
+        let log_key = LogKey::load_or_make(&config.data_dir);
+        let log_key = log_key.map_err(io("the log's key cannot be used"))?;
         let log = opened.start(
             options,
             vec![
@@ -228,6 +231,20 @@ impl Application {
             sequences,
         );
         let log = Arc::new(log.map_err(io("the log's threads cannot be started"))?);
+        let checkpoints = Checkpoints::new(
+            (Arc::clone(&log) as _, store_id),
+            log_key,
+            &config.data_dir,
+            Arc::clone(&clock),
+        );
+        let checkpoints = Arc::new(checkpoints);
+        let backups = BackupSchedule::new(
+            config,
+            Arc::clone(&deliveries),
+            Arc::clone(&checkpoints),
+            Arc::clone(&clock),
+        );
+        let backups = Arc::new(backups);
         let arbiters = [(); 5].map(|()| Arbiter::new());
         let (applied, position) = watch::channel(snapshot.checkpoint);
         let is_applied = fed.applied(position);
@@ -386,6 +403,7 @@ impl Application {
             throttle: Arc::clone(&throttle),
             audit: Arc::clone(&audit),
             backups: Arc::clone(&backups),
+            checkpoints: Arc::clone(&checkpoints),
         };
         let days = config.http.refusals_days;
         let refusals = Refusals::new(Arc::clone(&clock), Arc::clone(&deliveries), days);
@@ -447,6 +465,8 @@ impl Application {
         let http = server.handle();
         actix_web::rt::spawn(server);
         spawn::spawn_named("backups", backups.run(ending.clone()));
+        let signing = Arc::clone(&checkpoints).run(ending.clone());
+        spawn::spawn_named("checkpoints", signing);
         // Plugins may ask the server as soon as they are asked.
         crate::plugin::reach(config, &broker, &api, (&front.handle(), &ending))?;
         Ok(Self {
@@ -461,6 +481,7 @@ impl Application {
             deliveries,
             running,
             audit,
+            checkpoints,
             http,
             arbiters,
             stopping,
@@ -515,6 +536,8 @@ impl Application {
             let _ = projector.send(StopProjector).await;
         })
         .await;
+        let checkpoints = self.checkpoints;
+        step("the log is signed", async move { checkpoints.sign().await }).await;
         let log = self.log;
         let closed = tokio::task::spawn_blocking(move || log.close(STEP_DEADLINE));
         step("the log is flushed", async move {

@@ -127,7 +127,7 @@ pub fn run() -> ExitCode {
         Command::Plugin(command) => ops::plugin::run(&config, command),
         Command::Dev(command) => ops::dev::run(&config, &command),
         Command::Import(command) => ops::import::run(&config, command),
-        Command::Rebuild(command) => ops::rebuild::run(&config, command),
+        Command::Rebuild(command) => ops::rebuild::run(&config, &command),
         Command::Backup(command) => ops::backup::run(&config, &command),
         Command::Restore(command) => ops::backup::restore(&config, &command),
     };

@@ -30,6 +30,7 @@ use crate::http::counters::{DoorCounters, DoorState};
 use crate::http::health::Health;
 use crate::projection::SqlStore;
 use crate::projection::index::IndexState;
+use crate::proof::{CheckpointState, Checkpoints};
 use crate::socket::followers::Followers;
 
 /// How long an actor may take to tell its state before it counts as gone.
@@ -79,6 +80,8 @@ pub struct Parts {
     pub audit: Arc<AuditTrail>,
     /// The backups that the server makes.
     pub backups: Arc<BackupSchedule>,
+    /// What signs the log.
+    pub checkpoints: Arc<Checkpoints>,
 }
 
 /// The states of all parts; an actor that does not answer has none.
@@ -124,6 +127,8 @@ pub struct States {
     pub audit: AuditState,
     /// The backups that the server makes.
     pub backups: BackupState,
+    /// What signs the log.
+    pub checkpoints: CheckpointState,
 }
 
 /// Live queries, and how far they are.
@@ -205,6 +210,7 @@ impl Health for Parts {
             throttle: self.throttle.state(),
             audit: self.audit.state(),
             backups: self.backups.state(),
+            checkpoints: self.checkpoints.state(),
         }
     }
 }

@@ -34,6 +34,7 @@ mod live;
 mod malformed;
 mod messages;
 mod plugin;
+mod proof;
 mod push;
 mod python_sdk;
 mod records;

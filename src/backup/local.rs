@@ -11,6 +11,7 @@ use super::BackupError;
 use super::folder::modified;
 use crate::asset::UPLOADS;
 use crate::config::{AssetStore, Config, KEY_FILE};
+use crate::proof;
 
 /// Where a backup's parts are.
 #[derive(Clone, Debug)]
@@ -96,13 +97,15 @@ impl Local {
     /// Lists what is to be saved besides the log.
     pub(super) fn files(&self) -> Result<Vec<LocalFile>, BackupError> {
         let mut files = Vec::new();
-        let keys = self.data_dir.join(KEY_FILE);
-        if keys.exists() {
-            files.push(LocalFile {
-                path: KEY_FILE.to_owned(),
-                place: keys,
-                is_kept: false,
-            });
+        for name in [KEY_FILE, proof::KEY_FILE, proof::NOTES_FILE] {
+            let place = self.data_dir.join(name);
+            if place.exists() {
+                files.push(LocalFile {
+                    path: name.to_owned(),
+                    place,
+                    is_kept: false,
+                });
+            }
         }
         if let Some(ledger) = &self.ledger {
             files.push(LocalFile {

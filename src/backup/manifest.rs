@@ -3,14 +3,15 @@
 //! A manifest is written as `{"manifest": …, "blake3": "…"}`: the digest is over the manifest's own
 //! bytes, so that one that is damaged is noticed before anything is believed of it.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use skytrail_actors::log::journal::archive::Damage;
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::{BackupError, hex};
+use super::BackupError;
+use crate::proof::Checkpoint;
 
 /// The format that this program writes.
 pub(super) const FORMAT: u32 = 1;
@@ -34,10 +35,13 @@ pub struct Manifest {
     /// The last position.
     pub head: u64,
     /// The chain hash there.
-    #[serde(with = "hash")]
+    #[serde(with = "crate::hex")]
     pub chain: ChainHash,
     /// When the last event was committed.
     pub head_time: Option<Timestamp>,
+    /// The log's end, signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// The log.
     pub segments: Vec<SegmentRef>,
     /// Segments that were damaged: object names, each with the first position.
@@ -58,7 +62,7 @@ pub struct SegmentRef {
     /// The last position.
     pub last: u64,
     /// The chain hash there.
-    #[serde(with = "hash")]
+    #[serde(with = "crate::hex")]
     pub chain: ChainHash,
 }
 
@@ -126,21 +130,6 @@ impl Manifest {
     }
 }
 
-/// Hashes as hexadecimal digits.
-mod hash {
-    use super::{ChainHash, Deserialize, Deserializer, Serializer, hex};
-
-    pub(super) fn serialize<S: Serializer>(hash: &ChainHash, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&hex(hash))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ChainHash, D::Error> {
-        let text = String::deserialize(from)?;
-        let hash = blake3::Hash::from_hex(&text).map_err(serde::de::Error::custom)?;
-        Ok(*hash.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +146,7 @@ mod tests {
             head: 9,
             chain: [3; 32],
             head_time: None,
+            checkpoint: None,
             segments: vec![SegmentRef {
                 first: 1,
                 last: 9,
@@ -167,7 +157,7 @@ mod tests {
             files: vec![SavedFile {
                 path: "keys.json".to_owned(),
                 size: 4,
-                blake3: hex(&[1; 32]),
+                blake3: crate::hex::encode(&[1; 32]),
                 modified: None,
             }],
         };

@@ -90,8 +90,3 @@ impl BackupError {
         move |source| Self::Io { what, source }
     }
 }
-
-/// Writes bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

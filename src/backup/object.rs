@@ -3,8 +3,8 @@
 use skytrail_actors::log::journal::archive::SegmentFile;
 use skytrail_schema::chain::ChainHash;
 
-use super::hex;
 use super::manifest::SegmentRef;
+use crate::hex;
 
 /// How many digits of a hash are in a name: enough to tell apart what begins at the same position.
 const DIGITS: usize = 16;
@@ -77,7 +77,7 @@ pub(super) fn content(digest: &str) -> String {
 }
 
 pub(super) fn short(hash: &[u8; 32]) -> String {
-    hex(hash).chars().take(DIGITS).collect()
+    hex::encode(hash).chars().take(DIGITS).collect()
 }
 
 #[cfg(test)]

@@ -22,13 +22,14 @@ use skytrail_actors::log::journal::archive::{
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 
+use super::BackupError;
 use super::folder::write;
 use super::local::Digesting;
 use super::manifest::{Manifest, SavedFile, SegmentRef};
 use super::object::{SegmentName, content};
 use super::repository::{Repository, missing};
-use super::{BackupError, hex};
-use crate::ledger;
+use crate::proof::{NOTES_FILE, Notes};
+use crate::{hex, ledger};
 
 /// What is to be put back.
 #[derive(Clone, Debug)]
@@ -85,6 +86,8 @@ pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupE
     for file in &manifest.files {
         save(repository, file, &plan.to)?;
     }
+    let notes = Notes::of(&plan.to).cut(cut.position);
+    notes.map_err(BackupError::io(NOTES_FILE))?;
     cut_ledger(&plan.to.join("ops.sqlite"), cut.position)?;
     sync(&folder)?;
     std::fs::remove_file(&mark).map_err(BackupError::io(mark.display().to_string()))?;
@@ -310,7 +313,7 @@ impl Reading<'_> {
         }
         let Some((_, name)) = best else {
             let SegmentRef { first, last, chain } = wanted;
-            let chain: String = hex(chain).chars().take(16).collect();
+            let chain: String = hex::encode(chain).chars().take(16).collect();
             return Err(wrong.unwrap_or_else(|| {
                 missing(&format!(
                     "segments/{first:020}-{last:020}-{chain}-….journal"

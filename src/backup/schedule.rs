@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BackupError, Local, Repository, Taken, back_up};
 use crate::config::{BackupPlace, Backups, Config};
 use crate::ledger::SqlLedger;
+use crate::proof::Checkpoints;
 
 /// After a failure it is tried again this soon, or after the period if that is shorter.
 const RETRY: Duration = Duration::from_secs(300);
@@ -47,19 +48,26 @@ pub struct BackupSchedule {
     local: Local,
     settings: Backups,
     ledger: Arc<SqlLedger>,
+    checkpoints: Arc<Checkpoints>,
     clock: Arc<dyn Clock>,
     state: Mutex<BackupState>,
 }
 
 impl BackupSchedule {
     /// Takes the settings. Without `BACKUP_TARGET` and `BACKUP_PERIOD` nothing is made.
-    pub fn new(config: &Config, ledger: Arc<SqlLedger>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        config: &Config,
+        ledger: Arc<SqlLedger>,
+        checkpoints: Arc<Checkpoints>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let settings = config.backups.clone();
         let is_scheduled = settings.place.is_some() && settings.period.is_some();
         Self {
             local: Local::new(config),
             settings,
             ledger,
+            checkpoints,
             clock,
             state: Mutex::new(BackupState {
                 is_scheduled,
@@ -128,6 +136,7 @@ impl BackupSchedule {
         let copied = self.ledger.copy_to(&copy).await;
         copied.map_err(|error| BackupError::Refused(error.to_string()))?;
         local.ledger = Some(copy);
+        self.checkpoints.sign().await;
         let (place, settings) = (place.clone(), self.settings.clone());
         let (now, keep) = (self.clock.now(), self.settings.keep);
         let made = on_thread(move || {

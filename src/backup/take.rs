@@ -19,6 +19,7 @@ use super::manifest::{FORMAT, Manifest, SavedFile, SegmentRef};
 use super::object::{DAMAGED, FILES, SegmentName, content};
 use super::repository::{Repository, manifest_object};
 use super::{BackupError, sweep};
+use crate::proof::{KEY_FILE, LogKey};
 
 /// What is under way.
 #[derive(Clone, Copy, Debug)]
@@ -375,6 +376,8 @@ impl Work<'_> {
             .find(|segment| !segment.is_empty() && segment.last_position == head);
         let cut = last.map(|segment| segment.find_cut(Until::End));
         let cut = cut.transpose().map_err(BackupError::io("the journal"))?;
+        let key = LogKey::load(&self.local.data_dir);
+        let key = key.map_err(BackupError::io(KEY_FILE))?;
         // Names are in the order in which backups were made, whatever the clock does.
         let earliest = self.last.as_ref().map_or(0, |last| last.time.micros() + 1);
         let time = Timestamp::from_micros(now.micros().max(earliest));
@@ -388,6 +391,7 @@ impl Work<'_> {
             head,
             chain,
             head_time: cut.and_then(|cut| cut.time),
+            checkpoint: key.map(|key| key.sign(store_id, (head, chain), time)),
             segments: log.segments,
             damaged_segments: log.damaged_segments,
             damage: log.damage,

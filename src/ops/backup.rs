@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{complain, say};
 use crate::backup::{self, BackupError, Local, Manifest, Plan, Repository, Taken};
 use crate::config::{BackupPlace, Config};
-use crate::ledger;
+use crate::{hex, ledger};
 
 /// Saves the log, the ledger of deliveries, keys and files; also while the server runs.
 #[derive(Clone, Debug, Args)]
@@ -169,7 +169,7 @@ fn contents(manifest: &Manifest) -> String {
         time.unwrap_or_default(),
         manifest.segments.len(),
         manifest.files.len(),
-        backup::hex(&manifest.chain)
+        hex::encode(&manifest.chain)
     )
 }
 
@@ -217,7 +217,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         time.unwrap_or_default(),
         restored.num_files,
         restored.manifest.name,
-        backup::hex(&restored.chain)
+        hex::encode(&restored.chain)
     ));
     say(&format!(
         "start it with: skytrail --data-dir {} serve",

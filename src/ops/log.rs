@@ -1,17 +1,17 @@
 //! `skytrail log`: looking into the event log, also while a server writes it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
-use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::Segments;
 use skytrail_schema::event::{Commit, Event, Shown, Stream};
 
-use super::say;
+use super::log_proof::{self, ExportCommand, VerifyCommand};
+use super::{open_log, say};
 use crate::config::Config;
+use crate::hex;
 
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
@@ -37,8 +37,13 @@ pub enum LogCommand {
     Search(Box<super::log_search::SearchCommand>),
     /// Prints how much there is, and of what.
     Stat,
-    /// Checks every frame, position, payload, chain link and seal.
-    Verify,
+    /// Checks every frame, position, payload, chain link, seal and signed checkpoint.
+    Verify(VerifyCommand),
+    /// Prints the public key that checks the signatures of checkpoints. Keep it elsewhere.
+    Key,
+    /// Prints a part of the log with all that is needed to check it without this program, one JSON
+    /// object per line; examples/verify-log does.
+    Export(ExportCommand),
 }
 
 /// Runs a command.
@@ -51,19 +56,18 @@ pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
         LogCommand::Search(command) => return super::log_search::run(config, command),
         _ => {}
     }
-    let folder = config.data_dir.join("journal");
-    if !folder.is_dir() {
-        return Err(format!("no log in {}", config.data_dir.display()));
-    }
-    let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let segments = Segments::open(&disk).map_err(|error| error.to_string())?;
+    let segments = open_log(config)?;
     match command {
         LogCommand::Tail { events } => tail(&segments, events),
         LogCommand::Show { what } => show(&segments, &what),
         LogCommand::Follow(_) | LogCommand::Search(_) => Ok(()),
         LogCommand::Stat => stat(&segments),
-        LogCommand::Verify => verify(&segments),
+        LogCommand::Verify(command) => verify(config, &segments, &command),
+        LogCommand::Key => {
+            say(&log_proof::key(config)?.public_text());
+            Ok(())
+        }
+        LogCommand::Export(command) => log_proof::export(config, &segments, &command),
     }
 }
 
@@ -155,12 +159,19 @@ fn stat(segments: &Segments) -> Result<(), String> {
     Ok(())
 }
 
-fn verify(segments: &Segments) -> Result<(), String> {
+fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Result<(), String> {
+    let marks = log_proof::marks(config, segments, command)?;
+    // The server may have gone on and signed that since.
+    let newer = marks
+        .last_key_value()
+        .is_some_and(|(signed, _)| *signed > segments.head());
+    let reopened = newer.then(|| open_log(config)).transpose()?;
+    let segments = reopened.as_ref().unwrap_or(segments);
     let bar = ProgressBar::new(segments.size().1);
     let style =
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
-    let report = segments.verify(|progress| bar.set_position(progress.bytes));
+    let report = segments.verify(&marks, |progress| bar.set_position(progress.bytes));
     bar.finish_and_clear();
     let report = report.map_err(|error| error.to_string())?;
     if report.num_erased > 0 {
@@ -173,12 +184,15 @@ fn verify(segments: &Segments) -> Result<(), String> {
         "{} events in {} commits are as they were written; the chain ends at {}",
         report.num_events,
         report.num_commits,
-        report
-            .chain
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>(),
+        hex::encode(&report.chain)
     ));
+    match marks.last_key_value() {
+        Some((position, _)) => say(&format!(
+            "it goes through {} signed checkpoints, the last one at {position}",
+            report.num_marks
+        )),
+        None => say("there are no signed checkpoints"),
+    }
     Ok(())
 }
 

@@ -10,11 +10,30 @@ pub mod import;
 pub mod index;
 pub mod log;
 pub mod log_follow;
+pub mod log_proof;
 pub mod log_search;
 pub mod plugin;
 pub mod rebuild;
 pub mod remote;
 pub mod task;
+
+use std::sync::Arc;
+
+use skytrail_actors::log::disk::{Disk, RealDisk};
+use skytrail_actors::log::journal::Segments;
+
+use crate::config::Config;
+
+/// Opens the log of the data folder to be read, beside a server that may be writing it.
+fn open_log(config: &Config) -> Result<Segments, String> {
+    let folder = config.data_dir.join("journal");
+    if !folder.is_dir() {
+        return Err(format!("no log in {}", config.data_dir.display()));
+    }
+    let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    Segments::open(&disk).map_err(|error| error.to_string())
+}
 
 /// Prints a line of a command's result.
 #[expect(clippy::print_stdout, reason = "what the command is for")]

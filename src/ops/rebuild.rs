@@ -1,41 +1,65 @@
 //! `skytrail rebuild`: making the record store anew from the log, or checking it against the log.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use skytrail_actors::clock::{Clock as _, SystemClock};
 use skytrail_actors::log::OpenedLog;
-use skytrail_actors::log::disk::{Disk, RealDisk};
+use skytrail_actors::log::journal::archive::Until;
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
+use skytrail_schema::event::Commit;
 
-use super::{complain, say};
+use super::backup::parse_until;
+use super::{complain, open_log, say};
 use crate::config::Config;
 use crate::projection::carry_over_indexes;
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove};
 
 /// What to do.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RebuildCommand {
     /// Only compares the store with one made from the log, row by row; also while the server runs.
     #[arg(long)]
     verify: bool,
+    /// Makes a store as it was at a position or a time instead, in a file of its own; also while the
+    /// server runs.
+    #[arg(
+        long,
+        value_name = "POSITION|TIME",
+        requires = "to",
+        conflicts_with = "verify"
+    )]
+    until: Option<String>,
+    /// The file that is made; there must be none.
+    #[arg(long, value_name = "FILE", requires = "until")]
+    to: Option<PathBuf>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  skytrail rebuild                               the server must not run
+  skytrail rebuild --verify
+  skytrail rebuild --until 2024-06-11T09:30:00Z --to past.sqlite
+  sqlite3 past.sqlite 'SELECT * FROM note'       a table per record type, as it was then";
 
 /// Runs the command.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub fn run(config: &Config, command: RebuildCommand) -> Result<(), String> {
+pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    if command.verify {
+    if let (Some(until), Some(to)) = (&command.until, &command.to) {
+        runtime.block_on(past(config, parse_until(Some(until))?, to))
+    } else if command.verify {
         runtime.block_on(verify(config))
     } else {
         runtime.block_on(replace(config))
@@ -82,12 +106,58 @@ async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
     store.close().await.map_err(|error| text(&error))
 }
 
+/// Makes a store as it was.
+async fn past(config: &Config, until: Until, to: &Path) -> Result<(), String> {
+    if to.exists() {
+        return Err(format!("{} is there already", to.display()));
+    }
+    let segments = open_log(config)?;
+    let commit = last_commit(&segments, until)?;
+    fill(to, &segments, commit.last_position()).await?;
+    say(&format!(
+        "{} has the records as they were at position {}, {}",
+        to.display(),
+        commit.last_position(),
+        commit.time
+    ));
+    Ok(())
+}
+
+/// Finds the last commit that is not later than a moment.
+fn last_commit(segments: &Segments, until: Until) -> Result<Arc<Commit>, String> {
+    let head = segments.head();
+    if let Until::Position(position) = until
+        && position > head
+    {
+        return Err(format!("the log ends at {head}, before {position}"));
+    }
+    // Everything up to `low` is wanted; what is behind `high` is not.
+    let (mut low, mut high, mut last) = (0, head, None);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let read = segments
+            .read(middle, 1)
+            .map_err(|error| error.to_string())?;
+        let commit = read.into_iter().next();
+        let commit = commit.ok_or_else(|| format!("the log has no position {middle}"))?;
+        let is_wanted = match until {
+            Until::End => true,
+            Until::Position(position) => commit.last_position() <= position,
+            Until::Time(time) => commit.time <= time,
+        };
+        if is_wanted {
+            low = commit.last_position();
+            last = Some(commit);
+        } else {
+            high = commit.first_position() - 1;
+        }
+    }
+    last.ok_or_else(|| "the log has nothing before that".to_owned())
+}
+
 /// Compares the store with one that is made for the purpose.
 async fn verify(config: &Config) -> Result<(), String> {
-    let folder = config.data_dir.join("journal");
-    let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let segments = Segments::open(&disk).map_err(|error| error.to_string())?;
+    let segments = open_log(config)?;
     let current = config.store_path();
     let failed = |error: sqlx::Error| format!("{}: {error}", current.display());
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;

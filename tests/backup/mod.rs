@@ -245,6 +245,23 @@ fn a_position_and_a_time_are_what_a_query_as_of_them_says() {
     let time = shown["time"].as_str().unwrap();
     let restored = world.restore("time", &["--until", time]);
     compare(&restored, &world.server, moments[1]);
+    // The same in a file of its own, for looking at it with SQL.
+    for (until, number) in [(moments[0].to_string(), 0), (time.to_owned(), 1)] {
+        let file = world.server.folder().join(format!("past-{number}.sqlite"));
+        let rebuild = ["rebuild", "--until", &until, "--to", text(&file)];
+        let made = said(&world.server.skytrail(&rebuild));
+        assert!(
+            made.contains(&format!("at position {}", moments[number])),
+            "{made}"
+        );
+        let script = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(\
+                      'SELECT number, (SELECT count(*) FROM page) FROM single').fetchall())";
+        let mut python = Command::new("python3");
+        let shown = said(&python.args(["-c", script, text(&file)]).output().unwrap());
+        assert_eq!(shown.trim(), format!("({number}, {})", 30 * (number + 1)));
+        let again = refusal(&world.server.skytrail(&rebuild));
+        assert!(again.contains("is there already"), "{again}");
+    }
     let beyond = world.try_restore("beyond", &["--until", "1000000"]);
     assert!(refusal(&beyond).contains("ends at position"), "{beyond:?}");
     let before = world.try_restore("before", &["--until", "2001-01-01T00:00:00Z"]);

@@ -13,6 +13,7 @@ use skytrail_schema::codec;
 use skytrail_schema::event::{Commit, Stream};
 use skytrail_schema::positions::Positions;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::committer::{Committer, Counters, Now, OnFatal, Order, Request, SequenceNumbers};
 use super::disk::{Disk, RealDisk};
@@ -222,6 +223,11 @@ impl OpenedLog {
     /// Returns the reading side.
     pub fn segments(&self) -> Arc<Segments> {
         self.journal.segments()
+    }
+
+    /// Returns what the store is known by.
+    pub fn store_id(&self) -> Uuid {
+        self.journal.store_id()
     }
 
     /// Starts to take decisions. `observers` see every commit from here on, in order;

@@ -1,5 +1,6 @@
 //! Torn tails, flipped bits and zeroed pages of the journal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -45,7 +46,10 @@ async fn what_was_acknowledged_is_read_again_after_reopening() {
     );
     close(&log);
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    Segments::open(&disk).unwrap().verify(|_| {}).unwrap();
+    Segments::open(&disk)
+        .unwrap()
+        .verify(&BTreeMap::new(), |_| {})
+        .unwrap();
 }
 
 #[tokio::test]
@@ -84,7 +88,7 @@ async fn examine(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: &str) {
             return;
         }
     };
-    match segments.verify(|_| {}) {
+    match segments.verify(&BTreeMap::new(), |_| {}) {
         Err(error) => {
             let text = error.to_string();
             assert!(
@@ -152,7 +156,7 @@ async fn examine_zeroed(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: 
     let Ok(segments) = Segments::open(&disk) else {
         return;
     };
-    if segments.verify(|_| {}).is_ok() {
+    if segments.verify(&BTreeMap::new(), |_| {}).is_ok() {
         let log = open(&disk).unwrap();
         let found = read_all(&log).await;
         assert_eq!(found, acknowledged[..found.len()], "{damage}");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::bytes::Reader;
-use super::{CodecError, FORMAT, Peek, flag, payload, section_flag};
+use super::{CodecError, CommitParts, EventParts, FORMAT, Peek, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
 use crate::event::{Actor, Blank, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
@@ -58,6 +58,25 @@ pub fn blank_payloads(
     }
     out.extend_from_slice(&frame.chain);
     Ok(has_taken.then_some(out))
+}
+
+/// Takes a commit apart into what the chain covers and what its hashes are made of, for those who
+/// want to check them without this program.
+///
+/// # Errors
+/// As [`decode_commit`].
+pub fn take_apart(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
+    let frame = Frame::read(bytes)?;
+    let events = frame.sections.iter().map(|section| EventParts {
+        head: section.head,
+        hash: section.hash,
+        content: section.salt.zip(section.payload),
+    });
+    Ok(CommitParts {
+        header: frame.header_bytes,
+        events: events.collect(),
+        chain: frame.chain,
+    })
 }
 
 /// Reads what a recovery needs to know of a commit, without looking at its events.
@@ -188,6 +207,7 @@ struct Section<'a> {
     schema_version: u16,
     provenance: Vec<Provenance>,
     hash: [u8; 32],
+    salt: Option<[u8; 16]>,
     /// `None` when it is erased.
     payload: Option<&'a [u8]>,
 }
@@ -201,14 +221,15 @@ impl<'a> Section<'a> {
         let schema_version = reader.number()?;
         let provenance = read_provenance(reader)?;
         let head = reader.since(start);
-        let (payload, hash) = match reader.u8()? {
+        let (salt, payload, hash) = match reader.u8()? {
             0 => {
                 let salt = reader.array()?;
                 let length = reader.number()?;
                 let payload = reader.bytes(length)?;
-                (Some(payload), chain::payload_hash(&salt, payload))
+                let hash = chain::payload_hash(&salt, payload);
+                (Some(salt), Some(payload), hash)
             }
-            section_flag::ERASED => (None, reader.array()?),
+            section_flag::ERASED => (None, None, reader.array()?),
             section_flag::COMPRESSED => return Err(CodecError::Malformed("compressed payload")),
             _ => return Err(CodecError::Malformed("section flags")),
         };
@@ -221,6 +242,7 @@ impl<'a> Section<'a> {
             schema_version,
             provenance,
             hash,
+            salt,
             payload,
         })
     }

@@ -37,7 +37,7 @@ mod payload;
 use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
-pub use decode::{blank_payloads, decode_commit, peek, verify_chain};
+pub use decode::{blank_payloads, decode_commit, peek, take_apart, verify_chain};
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;
 
@@ -98,6 +98,29 @@ pub struct Seal {
     pub time: Timestamp,
     /// Which writer writes it.
     pub epoch: u32,
+}
+
+/// A commit in its parts, as they are stored: its chain hash is BLAKE3 over the previous one, the
+/// header, and in turn the head and the hash of each event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitParts<'a> {
+    /// The encoded header.
+    pub header: &'a [u8],
+    /// The events in order.
+    pub events: Vec<EventParts<'a>>,
+    /// The chain hash.
+    pub chain: ChainHash,
+}
+
+/// An event in its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventParts<'a> {
+    /// The encoded head.
+    pub head: &'a [u8],
+    /// BLAKE3 over salt and payload.
+    pub hash: [u8; 32],
+    /// Salt and payload; `None` when they are erased.
+    pub content: Option<([u8; 16], &'a [u8])>,
 }
 
 /// What can be read from a commit without reading its events.

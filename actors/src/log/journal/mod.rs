@@ -120,6 +120,7 @@ pub struct Segments {
 #[derive(Clone)]
 struct SegmentEntry {
     name: String,
+    store_id: Uuid,
     first_position: u64,
     previous_chain: ChainHash,
     file: Arc<dyn DiskFile>,
@@ -132,7 +133,7 @@ struct SegmentEntry {
 }
 
 /// A stored commit: its first position and its bytes.
-pub(super) type RawCommit = (u64, Vec<u8>);
+pub type RawCommit = (u64, Vec<u8>);
 
 impl Journal {
     /// Opens the journal in a folder, or makes a new one. A torn tail is cut.
@@ -196,6 +197,11 @@ impl Journal {
             return Ok(());
         }
         self.roll()
+    }
+
+    /// Returns what the store is known by.
+    pub(super) fn store_id(&self) -> Uuid {
+        self.store_id
     }
 
     /// Returns the reading side.
@@ -325,6 +331,7 @@ fn start_segment(
     let offset = segment::HEADER_BYTES as u64;
     shared.list.write().push(SegmentEntry {
         name,
+        store_id,
         first_position,
         previous_chain: end.chain,
         file: Arc::clone(&file),
@@ -379,6 +386,11 @@ impl Segments {
         })
     }
 
+    /// Returns what the store is known by; `None` for a journal without segments.
+    pub fn store_id(&self) -> Option<Uuid> {
+        self.list.read().first().map(|entry| entry.store_id)
+    }
+
     /// Returns the last durable position.
     pub fn head(&self) -> u64 {
         self.list
@@ -398,11 +410,7 @@ impl Segments {
     ///
     /// # Errors
     /// The device; or frames that do not hold together.
-    pub(super) fn read_raw(
-        &self,
-        from: u64,
-        max_events: usize,
-    ) -> Result<Vec<RawCommit>, ReadError> {
+    pub fn read_raw(&self, from: u64, max_events: usize) -> Result<Vec<RawCommit>, ReadError> {
         let Some(entry) = self.entry_for(from) else {
             return Ok(Vec::new());
         };

@@ -72,6 +72,7 @@ pub(super) fn recover(
         found.torn_bytes += walked.torn_bytes;
         found.entries.push(SegmentEntry {
             name,
+            store_id: header.store_id,
             first_position: header.first_position,
             previous_chain: header.previous_chain,
             file,

@@ -1,4 +1,7 @@
-//! Checking everything: frames, positions, payload hashes, the chain, seals.
+//! Checking everything: frames, positions, payload hashes, the chain, seals, and whether the chain
+//! goes through where it was signed.
+
+use std::collections::BTreeMap;
 
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::codec;
@@ -25,6 +28,8 @@ pub struct VerifyReport {
     pub num_events: u64,
     /// Those of them whose payloads were erased; an erasure accounts for each.
     pub num_erased: u64,
+    /// Signed positions checked.
+    pub num_marks: u64,
     /// The last position.
     pub head: u64,
     /// The chain hash of the last commit.
@@ -32,12 +37,14 @@ pub struct VerifyReport {
 }
 
 impl Segments {
-    /// Checks the whole journal as it is now.
+    /// Checks the whole journal as it is now. `marks` are the chain hashes that it has to have at
+    /// some positions.
     ///
     /// # Errors
     /// The first place that is not as it was written: segment, offset, and what is wrong.
     pub fn verify(
         &self,
+        marks: &BTreeMap<u64, ChainHash>,
         mut progress: impl FnMut(VerifyProgress),
     ) -> Result<VerifyReport, ReadError> {
         let entries = self.list.read().clone();
@@ -55,7 +62,12 @@ impl Segments {
             if chain != entry.previous_chain {
                 return Err(entry.broken(0, report.head + 1, "chain does not follow"));
             }
-            entry.verify((&mut report, &mut blanks), |done| {
+            let pass = Pass {
+                report: &mut report,
+                blanks: &mut blanks,
+                marks,
+            };
+            entry.verify(pass, |done| {
                 progress(VerifyProgress {
                     bytes: bytes + done,
                     total_bytes,
@@ -76,55 +88,81 @@ impl Segments {
             );
             ReadError::Damaged { position, reason }
         })?;
+        if let Some((signed, _)) = marks.range(report.head + 1..).next() {
+            let position = report.head + 1;
+            let reason = format!(
+                "the log ends at {}, and was signed at {signed}",
+                report.head
+            );
+            return Err(ReadError::Damaged { position, reason });
+        }
         Ok(report)
     }
 }
 
+/// What a verification carries from frame to frame.
+struct Pass<'a> {
+    report: &'a mut VerifyReport,
+    blanks: &'a mut Blanks,
+    marks: &'a BTreeMap<u64, ChainHash>,
+}
+
 impl SegmentEntry {
-    fn verify(
-        &self,
-        (report, blanks): (&mut VerifyReport, &mut Blanks),
-        mut progress: impl FnMut(u64),
-    ) -> Result<(), ReadError> {
+    fn verify(&self, mut pass: Pass<'_>, mut progress: impl FnMut(u64)) -> Result<(), ReadError> {
         let mut offset = segment::HEADER_BYTES as u64;
-        report.head = self.first_position - 1;
+        pass.report.head = self.first_position - 1;
         while offset < self.end {
             let chunk = self.read_chunk(offset)?;
             let mut used = 0;
             while let Some(frame) = chunk.get(used..).and_then(frame::read) {
                 let at = offset + used as u64;
-                self.verify_frame((report, blanks), frame, at)?;
+                self.verify_frame(&mut pass, frame, at)?;
                 used += frame.total_bytes();
             }
             if used == 0 {
-                return Err(self.broken(offset, report.head + 1, "frame does not hold together"));
+                return Err(self.broken(
+                    offset,
+                    pass.report.head + 1,
+                    "frame does not hold together",
+                ));
             }
             offset += used as u64;
             progress(offset);
         }
-        if report.head == self.last_position {
+        if pass.report.head == self.last_position {
             return Ok(());
         }
-        Err(self.broken(offset, report.head + 1, "ends before its last position"))
+        Err(self.broken(
+            offset,
+            pass.report.head + 1,
+            "ends before its last position",
+        ))
     }
 
     fn verify_frame(
         &self,
-        (report, blanks): (&mut VerifyReport, &mut Blanks),
+        pass: &mut Pass<'_>,
         frame: frame::Frame<'_>,
         offset: u64,
     ) -> Result<(), ReadError> {
-        let position = report.head + 1;
+        let position = pass.report.head + 1;
         if frame.peek.first_position != position {
             return Err(self.broken(offset, position, "positions are not dense"));
         }
-        let commit = codec::verify_chain(frame.commit, &report.chain)
+        let commit = codec::verify_chain(frame.commit, &pass.report.chain)
             .map_err(|error| self.broken(offset, position, &error.to_string()))?;
-        blanks.look_at(&commit);
-        report.chain = commit.chain;
-        report.head = commit.last_position();
-        report.num_commits += 1;
-        report.num_events += commit.events.len() as u64;
+        pass.blanks.look_at(&commit);
+        for (signed, chain) in pass.marks.range(position..=commit.last_position()) {
+            if (*signed, *chain) != (commit.last_position(), commit.chain) {
+                let reason = "the chain hash is another than the one that was signed";
+                return Err(self.broken(offset, *signed, reason));
+            }
+            pass.report.num_marks += 1;
+        }
+        pass.report.chain = commit.chain;
+        pass.report.head = commit.last_position();
+        pass.report.num_commits += 1;
+        pass.report.num_events += commit.events.len() as u64;
         Ok(())
     }
 

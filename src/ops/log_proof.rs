@@ -1,0 +1,175 @@
+//! What proves that the log's past was not rewritten: its key, its checkpoints, and parts of it that
+//! can be checked elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+use skytrail_actors::log::journal::Segments;
+use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::codec::{CommitParts, take_apart};
+
+use super::say;
+use crate::config::Config;
+use crate::hex;
+use crate::proof::{LogKey, Notes, parse_public};
+
+/// How many events are read at once.
+const READ_EVENTS: usize = 4096;
+/// The form of an export.
+const FORMAT: u32 = 1;
+
+/// How the log is checked.
+#[derive(Clone, Debug, Default, Args)]
+pub struct VerifyCommand {
+    /// The public key, as `skytrail log key` has printed it; that of the data folder when it is not
+    /// said, which whoever could rewrite the log could have replaced.
+    #[arg(long)]
+    key: Option<String>,
+    /// A file of checkpoints that was kept elsewhere; looked at as well as those of the data folder.
+    #[arg(long, value_name = "FILE")]
+    checkpoints: Option<PathBuf>,
+}
+
+/// Which part is exported.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ExportCommand {
+    /// The first position; its whole commit is exported.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// The last position; its whole commit is exported. The log's end when it is not said.
+    #[arg(long)]
+    to: Option<u64>,
+}
+
+/// Reads the log's key.
+pub(super) fn key(config: &Config) -> Result<LogKey, String> {
+    let key = LogKey::load(&config.data_dir).map_err(|error| error.to_string())?;
+    let folder = config.data_dir.display();
+    key.ok_or_else(|| format!("no key in {folder}: a server makes one at its first start"))
+}
+
+/// Checks the signatures of all checkpoints, and returns which chain hash has to be where.
+pub(super) fn marks(
+    config: &Config,
+    segments: &Segments,
+    command: &VerifyCommand,
+) -> Result<BTreeMap<u64, ChainHash>, String> {
+    let mut files = vec![Notes::of(&config.data_dir)];
+    files.extend(command.checkpoints.clone().map(Notes::at));
+    let has_none = |file: &Notes| file.read().is_ok_and(|notes| notes.is_empty());
+    if command.key.is_none() && files.iter().all(has_none) {
+        return Ok(BTreeMap::new());
+    }
+    let public = match &command.key {
+        Some(text) => parse_public(text).ok_or_else(|| format!("{text:?} is no public key"))?,
+        None => key(config)?.public(),
+    };
+    let mut marks = BTreeMap::new();
+    for file in &files {
+        for (position, chain) in file.check(&public, segments.store_id())? {
+            let known = marks.insert(position, chain);
+            if known.is_some_and(|known| known != chain) {
+                return Err(format!(
+                    "two checkpoints at position {position} contradict each other"
+                ));
+            }
+        }
+    }
+    Ok(marks)
+}
+
+/// Prints a part of the log: a head, the commits, and the checkpoints among them.
+pub(super) fn export(
+    config: &Config,
+    segments: &Segments,
+    command: &ExportCommand,
+) -> Result<(), String> {
+    let to = command.to.unwrap_or(segments.head());
+    let from = command.from.max(1);
+    if from > to || to > segments.head() {
+        let head = segments.head();
+        return Err(format!(
+            "from {from} to {to} is no part of a log that ends at {head}"
+        ));
+    }
+    let (first, previous) = before(segments, from)?;
+    say(&json!({
+        "skytrail_log": FORMAT,
+        "store_id": segments.store_id(),
+        "previous_chain": hex::encode(&previous),
+    })
+    .to_string());
+    let last = for_each_raw(segments, first, to, &mut |parts| {
+        say(&to_json(&parts).to_string())
+    })?;
+    let notes = Notes::of(&config.data_dir).read();
+    for note in notes.map_err(|error| error.to_string())? {
+        if note.position >= first.saturating_sub(1) && note.position <= last {
+            say(&json!({"checkpoint": note}).to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Finds the beginning of the commit that holds a position, and the chain hash before it.
+fn before(segments: &Segments, position: u64) -> Result<(u64, ChainHash), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let own = segments
+        .read_raw(position, 1)
+        .map_err(|error| text(&error))?;
+    let (first, _) = own.first().ok_or("the log ends before")?;
+    if *first == 1 {
+        return Ok((1, chain::GENESIS));
+    }
+    let before = segments
+        .read_raw(first - 1, 1)
+        .map_err(|error| text(&error))?;
+    let (_, bytes) = before.first().ok_or("the log ends before")?;
+    let parts = take_apart(bytes).map_err(|error| text(&error))?;
+    Ok((*first, parts.chain))
+}
+
+/// Visits the commits from a position on; returns the last position.
+fn for_each_raw(
+    segments: &Segments,
+    from: u64,
+    to: u64,
+    visit: &mut dyn FnMut(CommitParts<'_>),
+) -> Result<u64, String> {
+    let mut next = from;
+    while next <= to {
+        let commits = segments.read_raw(next, READ_EVENTS);
+        let commits = commits.map_err(|error| error.to_string())?;
+        if commits.is_empty() {
+            return Err(format!("the log has no position {next}"));
+        }
+        for (first, bytes) in commits.iter().filter(|(first, _)| *first <= to) {
+            let parts = take_apart(bytes).map_err(|error| format!("position {first}: {error}"))?;
+            next = first + parts.events.len() as u64;
+            visit(parts);
+        }
+    }
+    Ok(next - 1)
+}
+
+/// Writes a commit: bytes as hexadecimal digits, payloads as the text that they are.
+fn to_json(parts: &CommitParts<'_>) -> Json {
+    let events = parts.events.iter().map(|event| match event.content {
+        Some((salt, payload)) => json!({
+            "head": hex::encode(event.head),
+            "salt": hex::encode(&salt),
+            "payload": String::from_utf8_lossy(payload),
+        }),
+        None => json!({
+            "head": hex::encode(event.head),
+            "payload_hash": hex::encode(&event.hash),
+        }),
+    });
+    json!({
+        "header": hex::encode(parts.header),
+        "events": events.collect::<Vec<Json>>(),
+        "chain": hex::encode(&parts.chain),
+    })
+}

@@ -1,0 +1,135 @@
+//! Checkpoints in a file, one JSON object per line.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::VerifyingKey;
+use skytrail_schema::chain::ChainHash;
+use uuid::Uuid;
+
+use super::Checkpoint;
+
+/// Where checkpoints are in the data folder.
+pub const NOTES_FILE: &str = "checkpoints.jsonl";
+
+/// A file of checkpoints.
+#[derive(Clone, Debug)]
+pub struct Notes {
+    path: PathBuf,
+}
+
+impl Notes {
+    /// Those of a data folder.
+    pub fn of(data_dir: &Path) -> Self {
+        Self {
+            path: data_dir.join(NOTES_FILE),
+        }
+    }
+
+    /// Those in any file.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Adds one, durably.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        // A line that a crash has cut off gets its end, so that it spoils no other.
+        let is_cut = std::fs::read(&self.path)
+            .is_ok_and(|bytes| !bytes.is_empty() && !bytes.ends_with(b"\n"));
+        let mut line = if is_cut {
+            "\n".to_owned()
+        } else {
+            String::new()
+        };
+        line.push_str(&serde_json::to_string(checkpoint).map_err(io::Error::other)?);
+        line.push('\n');
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.path)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// Reads all; the line that a crash has cut off at the end of an addition is no checkpoint.
+    ///
+    /// # Errors
+    /// The file cannot be read; a line that is none, named by its number.
+    pub fn read(&self) -> io::Result<Vec<Checkpoint>> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text?,
+        };
+        let mut found = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            match serde_json::from_str(line) {
+                Ok(checkpoint) => found.push(checkpoint),
+                Err(error) if error.is_eof() => {}
+                Err(error) => {
+                    let (path, line) = (self.path.display(), number + 1);
+                    let message = format!("{path} line {line} is no checkpoint: {error}");
+                    return Err(io::Error::other(message));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Leaves those up to a position, for a log that was put back to there.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn cut(&self, head: u64) -> io::Result<()> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        let left = self.read()?;
+        let left = left.iter().filter(|it| it.position <= head);
+        let lines: Result<Vec<String>, _> = left.map(serde_json::to_string).collect();
+        let lines = lines.map_err(io::Error::other)?;
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(&self.path, text)
+    }
+
+    /// Checks every signature, and returns which chain hash the log has to have where.
+    ///
+    /// # Errors
+    /// A sentence that names the first line that is not signed by the key, is about another store, or
+    /// contradicts another one.
+    pub fn check(
+        &self,
+        key: &VerifyingKey,
+        store_id: Option<Uuid>,
+    ) -> Result<BTreeMap<u64, ChainHash>, String> {
+        let mut marks = BTreeMap::new();
+        let path = self.path.display();
+        let checkpoints = self.read().map_err(|error| error.to_string())?;
+        for (number, checkpoint) in checkpoints.iter().enumerate() {
+            let (line, position) = (number + 1, checkpoint.position);
+            if !checkpoint.is_signed_by(key) {
+                return Err(format!(
+                    "{path} line {line}: the checkpoint at position {position} is not signed by \
+                     the log's key"
+                ));
+            }
+            if store_id.is_some_and(|store_id| store_id != checkpoint.store_id) {
+                return Err(format!(
+                    "{path} line {line}: the checkpoint is of another store ({})",
+                    checkpoint.store_id
+                ));
+            }
+            let known = marks.insert(position, checkpoint.chain);
+            if known.is_some_and(|known| known != checkpoint.chain) {
+                return Err(format!(
+                    "{path} line {line}: two checkpoints at position {position} contradict each other"
+                ));
+            }
+        }
+        Ok(marks)
+    }
+}

@@ -1,0 +1,301 @@
+//! Whoever changes the log's past is found out: by the server's own command, and by a program that
+//! shares no code with it.
+
+mod forger;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::Client;
+use crate::support::program::repository;
+use crate::support::server::TestServer;
+use forger::Forger;
+
+const NOTES: u32 = 24;
+
+/// A server with a past that was signed when it ended.
+fn signed() -> TestServer {
+    let mut server = TestServer::start();
+    let client = Client::signed_up(&server, "writer");
+    for number in 0..NOTES {
+        client.save(
+            &format!("note/{number}"),
+            json!({"text": format!("honest {number}")}),
+        );
+    }
+    assert!(server.terminate().success());
+    server
+}
+
+fn verify(server: &TestServer, more: &[&str]) -> Result<String, String> {
+    let mut arguments = vec!["log", "verify"];
+    arguments.extend(more);
+    outcome(&server.skytrail(&arguments))
+}
+
+fn outcome(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
+}
+
+/// Checks an export without the server's code.
+fn verify_elsewhere(export: &Path, more: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("python3");
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(repository("examples/verify-log/verify_log.py"));
+    outcome(&command.arg(export).args(more).output().unwrap())
+}
+
+fn export(server: &TestServer, name: &str, more: &[&str]) -> std::path::PathBuf {
+    let mut arguments = vec!["log", "export"];
+    arguments.extend(more);
+    let exported = outcome(&server.skytrail(&arguments)).unwrap();
+    let path = server.folder().join(name);
+    std::fs::write(&path, exported).unwrap();
+    path
+}
+
+fn key(server: &TestServer) -> String {
+    let key = outcome(&server.skytrail(&["log", "key"])).unwrap();
+    key.trim().to_owned()
+}
+
+/// The commits that saved a note.
+fn places(forger: &Forger) -> Vec<usize> {
+    let has = |number: &usize| {
+        let (.., payload) = &forger.commits[*number].events[0];
+        String::from_utf8_lossy(payload).contains("honest")
+    };
+    let found: Vec<usize> = (0..forger.commits.len()).filter(has).collect();
+    assert_eq!(found.len(), NOTES as usize);
+    found
+}
+
+#[test]
+fn an_honest_past_is_vouched_for() {
+    let server = signed();
+    let said = verify(&server, &[]).unwrap();
+    assert!(said.contains("1 signed checkpoints"), "{said}");
+    let export = export(&server, "all.jsonl", &[]);
+    let said = verify_elsewhere(&export, &["--key", &key(&server)]).unwrap();
+    assert!(
+        said.contains("1 signed checkpoints vouch for everything"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_careful_forger_is_found_every_time() {
+    let server = signed();
+    let honest = Forger::of(&server);
+    let places = places(&honest);
+    type Attack = fn(&mut Forger, usize);
+    let attacks: [(&str, Attack); 7] = [
+        ("edit", |log, at| log.edit(at)),
+        ("insert", |log, at| {
+            log.commits.insert(at, log.commits[at].clone())
+        }),
+        ("insert and renumber", |log, at| {
+            log.commits.insert(at, log.commits[at].clone());
+            log.renumber();
+        }),
+        ("delete", |log, at| drop(log.commits.remove(at))),
+        ("delete and renumber", |log, at| {
+            log.commits.remove(at);
+            log.renumber();
+        }),
+        ("reorder", |log, at| log.commits.swap(at, at - 1)),
+        ("reorder and renumber", |log, at| {
+            log.commits.swap(at, at - 1);
+            log.renumber();
+        }),
+    ];
+    for (name, attack) in attacks {
+        // The last one is a place like any other, since the end is signed.
+        for at in places.iter().skip(1).step_by(4).chain(places.last()) {
+            let mut forged = honest.clone();
+            attack(&mut forged, *at);
+            forged.write();
+            let said = verify(&server, &[]).expect_err(name);
+            let is_named = said.contains("segment=00000000000000000001.journal offset=");
+            assert!(
+                is_named || said.contains("was signed at"),
+                "{name} {at}: {said}"
+            );
+        }
+    }
+    honest.write();
+    verify(&server, &[]).unwrap();
+}
+
+#[test]
+fn a_rewritten_past_is_found_by_what_was_signed() {
+    let server = signed();
+    let key = key(&server);
+    let honest = Forger::of(&server);
+    let notes = server.data_dir().join("checkpoints.jsonl");
+    let kept = server.folder().join("kept.jsonl");
+    std::fs::copy(&notes, &kept).unwrap();
+    for at in places(&honest).into_iter().step_by(5) {
+        let mut forged = honest.clone();
+        forged.edit(at);
+        forged.link();
+        forged.write();
+        let said = verify(&server, &[]).unwrap_err();
+        assert!(said.contains("than the one that was signed"), "{said}");
+        let export = export(&server, "forged.jsonl", &[]);
+        let said = verify_elsewhere(&export, &["--key", &key]).unwrap_err();
+        assert!(said.contains("than the one that was signed"), "{said}");
+    }
+    // Whoever takes the checkpoints away, too, has not got those that others keep.
+    std::fs::remove_file(&notes).unwrap();
+    let said = verify(&server, &[]).unwrap();
+    assert!(said.contains("no signed checkpoints"), "{said}");
+    let kept = kept.to_str().unwrap();
+    let said = verify(&server, &["--checkpoints", kept, "--key", &key]).unwrap_err();
+    assert!(said.contains("than the one that was signed"), "{said}");
+    let export = export(&server, "forged.jsonl", &[]);
+    let said = verify_elsewhere(&export, &["--key", &key]).unwrap();
+    assert!(
+        said.contains("nothing says that it was not made up"),
+        "{said}"
+    );
+    let elsewhere = ["--key", &key, "--checkpoints", kept];
+    let said = verify_elsewhere(&export, &elsewhere).unwrap_err();
+    assert!(said.contains("than the one that was signed"), "{said}");
+    // Nor has he the key.
+    honest.write();
+    let text = std::fs::read_to_string(kept).unwrap();
+    for (old, new) in [
+        ("\"position\":", "\"position\":1"),
+        ("\"chain\":\"", "\"chain\":\"00"),
+    ] {
+        let forged = match old {
+            "\"chain\":\"" => {
+                let at = text.find(old).unwrap() + old.len();
+                format!("{}{}{}", &text[..at], "00", &text[at + 2..])
+            }
+            _ => text.replace(old, new),
+        };
+        std::fs::write(&notes, forged).unwrap();
+        let said = verify(&server, &["--key", &key]).unwrap_err();
+        assert!(said.contains("is not signed by the log's key"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_taken_off_the_end_is_missed() {
+    let server = signed();
+    let mut forged = Forger::of(&server);
+    forged.commits.pop();
+    forged.write();
+    let said = verify(&server, &[]).unwrap_err();
+    assert!(said.contains("was signed at"), "{said}");
+}
+
+#[test]
+fn an_export_is_checked_line_by_line() {
+    let server = signed();
+    let key = key(&server);
+    let part = export(&server, "part.jsonl", &["--from", "10", "--to", "20"]);
+    let said = verify_elsewhere(&part, &["--key", &key]).unwrap();
+    assert!(
+        said.contains("nothing says that it was not made up"),
+        "{said}"
+    );
+    let all = export(&server, "all.jsonl", &["--from", "10"]);
+    let text = std::fs::read_to_string(&all).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = verify_elsewhere(&all, &["--key", &key, "--show"]).unwrap();
+    assert!(shown.contains("honest 23"), "{shown}");
+    let without = |number: usize| {
+        let mut lines = lines.clone();
+        lines.remove(number);
+        lines.join("\n")
+    };
+    let mut swapped = lines.clone();
+    swapped.swap(3, 4);
+    let forged = [
+        text.replacen("honest 20", "forged 20", 1),
+        text.replacen("\"salt\":\"", "\"salt\":\"00", 1),
+        without(1),
+        without(5),
+        swapped.join("\n"),
+        without(0),
+        String::new(),
+    ];
+    for (number, forged) in forged.iter().enumerate() {
+        assert_ne!(forged, &text);
+        let path = server.folder().join("forged.jsonl");
+        std::fs::write(&path, forged).unwrap();
+        let said = verify_elsewhere(&path, &["--key", &key]).expect_err("forged");
+        assert!(said.starts_with("WRONG: "), "{number}: {said}");
+    }
+    let refused = outcome(&server.skytrail(&["log", "export", "--from", "9", "--to", "5"]));
+    assert!(refused.unwrap_err().contains("is no part of a log"));
+}
+
+#[test]
+fn a_log_that_is_written_meanwhile_is_checked_as_it_is() {
+    let mut server = signed();
+    server.restart();
+    let client = Client::signed_up(&server, "other");
+    client.save("note/new", json!({"text": "later"}));
+    let said = verify(&server, &[]).unwrap();
+    assert!(
+        said.contains("1 signed checkpoints, the last one at"),
+        "{said}"
+    );
+    let health = Client::master(&server).health();
+    assert_eq!(health["checkpoints"]["public_key"], key(&server));
+    // A backup is signed, and the key comes back with it.
+    let target = server.folder().join("backups");
+    outcome(&server.skytrail(&["backup", target.to_str().unwrap()])).unwrap();
+    let manifest = std::fs::read_dir(target.join("backups")).unwrap().next();
+    let manifest = std::fs::read(manifest.unwrap().unwrap().path()).unwrap();
+    let manifest: Json = serde_json::from_slice(&manifest).unwrap();
+    let note = &manifest["manifest"]["checkpoint"];
+    let kept = server.folder().join("kept.jsonl");
+    std::fs::write(&kept, format!("{note}\n")).unwrap();
+    let kept = [
+        "--checkpoints",
+        kept.to_str().unwrap(),
+        "--key",
+        &key(&server),
+    ];
+    let said = verify(&server, &kept).unwrap();
+    assert!(said.contains("2 signed checkpoints"), "{said}");
+    let to = server.folder().join("restored");
+    let restore = [
+        "restore",
+        target.to_str().unwrap(),
+        "--to",
+        to.to_str().unwrap(),
+    ];
+    outcome(&server.skytrail(&restore)).unwrap();
+    let restored = TestServer::with(&[("DATA_DIR", to.to_str().unwrap())]);
+    assert_eq!(key(&restored), key(&server));
+    verify(&restored, &kept).unwrap();
+    // Restored to before the checkpoint, it has none that it could not stand by.
+    let to = server.folder().join("before");
+    let to = to.to_str().unwrap();
+    let restore = [
+        "restore",
+        target.to_str().unwrap(),
+        "--to",
+        to,
+        "--until",
+        "20",
+    ];
+    outcome(&server.skytrail(&restore)).unwrap();
+    let restored = TestServer::with(&[("DATA_DIR", to)]);
+    verify(&restored, &[]).unwrap();
+    assert!(server.terminate().success());
+    assert!(server.output().contains("the log is signed"));
+}
