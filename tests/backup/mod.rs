@@ -258,7 +258,7 @@ fn a_position_and_a_time_are_what_a_query_as_of_them_says() {
                       'SELECT number, (SELECT count(*) FROM page) FROM single').fetchall())";
         let mut python = Command::new("python3");
         let shown = said(&python.args(["-c", script, text(&file)]).output().unwrap());
-        assert_eq!(shown.trim(), format!("({number}, {})", 30 * (number + 1)));
+        assert_eq!(shown.trim(), format!("({number}.0, {})", 30 * (number + 1)));
         let again = refusal(&world.server.skytrail(&rebuild));
         assert!(again.contains("is there already"), "{again}");
     }
