@@ -24,6 +24,7 @@
 //! 5. **Whatever happens.** A backup exists when its manifest does. One that is broken off leaves
 //!    objects that nobody refers to; they go a day later.
 
+mod carry;
 mod folder;
 mod local;
 mod manifest;

@@ -23,6 +23,7 @@ use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 
 use super::BackupError;
+use super::carry::carry_over;
 use super::folder::write;
 use super::local::Digesting;
 use super::manifest::{Manifest, SavedFile, SegmentRef};
@@ -55,6 +56,9 @@ pub struct Restored {
     pub time: Option<Timestamp>,
     /// Files besides the log.
     pub num_files: usize,
+    /// Events that are blank because they were erased behind where the log ends now. The restored log
+    /// has an event that says so.
+    pub num_erased_later: u64,
 }
 
 /// Puts a backup back.
@@ -81,11 +85,14 @@ pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupE
         folder: &folder,
         disk: &disk,
         known: repository.segments()?,
+        num_erased: 0,
     };
     let cut = reading.log(plan.until)?;
     for file in &manifest.files {
         save(repository, file, &plan.to)?;
     }
+    let is_blank = reading.num_erased > 0;
+    let num_erased_later = if is_blank { carry_over(&folder)? } else { 0 };
     let notes = Notes::of(&plan.to).cut(cut.position);
     notes.map_err(BackupError::io(NOTES_FILE))?;
     cut_ledger(&plan.to.join("ops.sqlite"), cut.position)?;
@@ -97,6 +104,7 @@ pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupE
         chain: cut.chain,
         time: cut.time,
         num_files: manifest.files.len(),
+        num_erased_later,
         manifest,
     })
 }
@@ -148,6 +156,7 @@ fn read_all(
         folder: scratch,
         disk: &disk,
         known: repository.segments()?,
+        num_erased: 0,
     };
     let mut end = (0, chain::GENESIS);
     for wanted in &manifest.segments {
@@ -244,6 +253,8 @@ struct Reading<'a> {
     folder: &'a Path,
     disk: &'a RealDisk,
     known: Vec<SegmentName>,
+    /// Events without their payloads, in what was fetched.
+    num_erased: u64,
 }
 
 impl Reading<'_> {
@@ -311,7 +322,7 @@ impl Reading<'_> {
                 Err(error) => wrong = Some(error),
             }
         }
-        let Some((_, name)) = best else {
+        let Some((num_erased, name)) = best else {
             let SegmentRef { first, last, chain } = wanted;
             let chain: String = hex::encode(chain).chars().take(16).collect();
             return Err(wrong.unwrap_or_else(|| {
@@ -320,6 +331,7 @@ impl Reading<'_> {
                 ))
             }));
         };
+        self.num_erased += num_erased;
         // The one that was looked at last is there.
         let segment = if candidates.len() == 1 {
             self.open(name)?

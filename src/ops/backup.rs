@@ -219,6 +219,12 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         restored.manifest.name,
         hex::encode(&restored.chain)
     ));
+    if restored.num_erased_later > 0 {
+        say(&format!(
+            "{} events in it were erased later, and stay so; its last event says that",
+            restored.num_erased_later
+        ));
+    }
     say(&format!(
         "start it with: skytrail --data-dir {} serve",
         command.to.display()

@@ -3,6 +3,7 @@
 
 mod bucket;
 mod damage;
+mod erased;
 mod histories;
 mod killed;
 

@@ -1,5 +1,6 @@
 //! Payloads that are taken out of the log's files.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -64,7 +65,9 @@ async fn a_blank_that_no_erasure_names_is_found() {
     fill(&log, 200).await;
     let positions: Positions = [7, 8, 120].into_iter().collect();
     log.blank(&positions).await.unwrap();
-    let refused = Segments::open(&shared(&disk)).unwrap().verify(|_| {});
+    let refused = Segments::open(&shared(&disk))
+        .unwrap()
+        .verify(&BTreeMap::new(), |_| {});
     let said = refused.unwrap_err().to_string();
     assert!(
         said.contains("position=7") && said.contains("no erasure names it"),
@@ -73,14 +76,16 @@ async fn a_blank_that_no_erasure_names_is_found() {
     log.append(request(&[7, 120].into_iter().collect()))
         .await
         .unwrap();
-    let refused = Segments::open(&shared(&disk)).unwrap().verify(|_| {});
+    let refused = Segments::open(&shared(&disk))
+        .unwrap()
+        .verify(&BTreeMap::new(), |_| {});
     assert!(refused.unwrap_err().to_string().contains("position=8"));
     log.append(request(&[8].into_iter().collect()))
         .await
         .unwrap();
     let report = Segments::open(&shared(&disk))
         .unwrap()
-        .verify(|_| {})
+        .verify(&BTreeMap::new(), |_| {})
         .unwrap();
     assert_eq!(report.num_erased, 3);
     close(&log);
@@ -117,14 +122,14 @@ async fn a_full_disk_holds_an_erasure_up_and_harms_nothing() {
     let names = disk.list().unwrap();
     let report = Segments::open(&shared(&disk))
         .unwrap()
-        .verify(|_| {})
+        .verify(&BTreeMap::new(), |_| {})
         .unwrap();
     assert_eq!((report.num_erased, report.num_events), (0, 201));
     disk.set_faults(Faults::default());
     log.blank(&positions).await.unwrap();
     let report = Segments::open(&shared(&disk))
         .unwrap()
-        .verify(|_| {})
+        .verify(&BTreeMap::new(), |_| {})
         .unwrap();
     assert_eq!((report.num_erased, report.num_events), (10, 201));
     assert!(disk.list().unwrap().len() >= names.len());
@@ -162,7 +167,7 @@ proptest! {
             }
             close(&log);
             let segments = Segments::open(&shared(&disk)).unwrap();
-            let report = segments.verify(|_| {}).unwrap();
+            let report = segments.verify(&BTreeMap::new(), |_| {}).unwrap();
             let named = &first | &second;
             prop_assert_eq!(report.num_erased, named.len() as u64);
             let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();

@@ -22,6 +22,16 @@ impl Blanks {
         }
     }
 
+    /// Returns the blanks that nothing accounts for.
+    pub(super) fn unnamed(self) -> Positions {
+        let named = self.named.into_iter();
+        let named = named.fold(Positions::default(), |all, more| all.union(&more));
+        let found = self.found.into_iter();
+        found
+            .filter(|position| !named.contains(*position))
+            .collect()
+    }
+
     /// Returns how many blanks there are; the first that nothing accounts for, if there is one.
     pub(super) fn account(self) -> Result<u64, u64> {
         let named = self.named.into_iter();

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::codec;
+use skytrail_schema::positions::Positions;
 
 use super::blanks::Blanks;
 use super::{READ_BYTES, SegmentEntry, Segments, frame, segment};
 use crate::log::ReadError;
+
+/// How many events are read at once.
+const READ_EVENTS: usize = 4096;
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +101,23 @@ impl Segments {
             return Err(ReadError::Damaged { position, reason });
         }
         Ok(report)
+    }
+
+    /// Finds events whose payloads are gone though no erasure names them: in a log that was put back
+    /// to before its erasures.
+    ///
+    /// # Errors
+    /// The device; or damage.
+    pub fn unnamed_blanks(&self) -> Result<Positions, ReadError> {
+        let mut blanks = Blanks::default();
+        let mut next = 1;
+        while next <= self.head() {
+            let commits = self.read(next, READ_EVENTS)?;
+            let Some(last) = commits.last() else { break };
+            next = last.last_position() + 1;
+            commits.iter().for_each(|commit| blanks.look_at(commit));
+        }
+        Ok(blanks.unnamed())
     }
 }
 
