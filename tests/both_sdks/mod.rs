@@ -185,6 +185,57 @@ fn catch_up(language: Language) {
     assert_eq!(told(&seen, "catching_up", json!(true)), [2, 3, 4]);
 }
 
+/// Every version of a record, what it was, and bringing it back.
+fn look_back(language: Language) {
+    let world = World::new(language);
+    let _plugin = world.start(&[]);
+    let ada = Client::signed_up(&world.server, "ada");
+    ada.save("page/1", json!({"n": 1}));
+    // So that a clock of milliseconds tells the two apart.
+    std::thread::park_timeout(std::time::Duration::from_millis(20));
+    for n in 2..5 {
+        ada.save("page/1", json!({"n": n}));
+    }
+    ada.call("record:delete", json!({"ids": ["page/1"]}))
+        .result();
+    let asked = json!({"args": ["page/1"]});
+    let found = world.client().call("both:history", asked).result();
+    let changed = "record.changed";
+    let kinds = json!([
+        "record.deleted",
+        changed,
+        changed,
+        changed,
+        "record.created"
+    ]);
+    assert_eq!(found["kinds"], kinds, "{found}");
+    let changes = json!([[4, null], [3, 4], [2, 3], [1, 2], [null, 1]]);
+    assert_eq!(found["changes"], changes);
+    assert_eq!(found["records"], json!([null, 4, 3, 2, 1]));
+    assert_eq!(found["users"], json!(vec![ada.user; 5]));
+    assert_eq!(
+        (&found["old"], &found["then"]),
+        (&json!(1), &json!([1])),
+        "{found}"
+    );
+    assert_eq!(found["restored"], 1);
+    assert_eq!(found["latest"], json!(["BOTH"]));
+    let now = world
+        .master()
+        .call("record:fetch", json!({"ids": ["page/1"]}));
+    assert_eq!(now.result()[0]["n"], 1);
+}
+
+#[test]
+fn looking_back_in_python() {
+    look_back(Language::Python);
+}
+
+#[test]
+fn looking_back_in_javascript() {
+    look_back(Language::JavaScript);
+}
+
 #[test]
 fn a_deployment_in_python() {
     deploy(Language::Python);

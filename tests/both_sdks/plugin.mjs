@@ -19,6 +19,32 @@ plugin.op('both:slow', async ({ args: [seconds] }) => {
   return generation;
 });
 
+plugin.op('both:history', async ({ args: [id] }, { api }) => {
+  const all = async (options) => {
+    const versions = [];
+    for await (const version of api.history(id, options)) versions.push(version);
+    return versions;
+  };
+  const versions = await all({ page: 2 });
+  const first = versions.at(-1);
+  const old = await api.fetch(id, { asOf: first.position });
+  // A `Date` has milliseconds, the log microseconds: what was committed in the same one counts.
+  const time = new Date(first.time.getTime() + 1);
+  const then = await api.query(id.split('/')[0], { asOf: time });
+  const restored = await api.restore(id, first);
+  const latest = await all({ after: versions[0].position });
+  return {
+    kinds: versions.map(({ kind }) => kind),
+    changes: versions.map(({ changes: { n } }) => [n.before, n.after]),
+    records: versions.map(({ record }) => record?.n ?? null),
+    users: versions.map(({ actor }) => actor.user ?? null),
+    old: old.n,
+    then: then.map(({ n }) => n),
+    restored: restored.n,
+    latest: latest.map(({ actor }) => actor.plugin ?? null)
+  };
+});
+
 if (generation < 2) plugin.op('both:old', () => 'old');
 else plugin.op('both:new', () => 'new');
 

@@ -27,6 +27,26 @@ async def slow(seconds):
     return GENERATION
 
 
+@plugin.op("both:history")
+async def history(id):
+    versions = [version async for version in plugin.api.history(id, page=2)]
+    first = versions[-1]
+    old = await plugin.api.fetch(id, as_of=first.position)
+    then = [it["n"] for it in await plugin.api.query(old.id.type, as_of=first.time)]
+    restored = await plugin.api.restore(id, first)
+    latest = [version async for version in plugin.api.history(id, after=versions[0].position)]
+    return {
+        "kinds": [version.kind for version in versions],
+        "changes": [[it.changes["n"].before, it.changes["n"].after] for it in versions],
+        "records": [None if it.record is None else it.record["n"] for it in versions],
+        "users": [version.actor.get("user") for version in versions],
+        "old": old["n"],
+        "then": then,
+        "restored": restored["n"],
+        "latest": [version.actor.get("plugin") for version in latest],
+    }
+
+
 if GENERATION < 2:
 
     @plugin.op("both:old")

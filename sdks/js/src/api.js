@@ -6,6 +6,7 @@
  */
 
 import { ApiError, ConnectionLost } from './errors.js';
+import { Version, writeMoment } from './history.js';
 import { Query } from './query.js';
 import { Record } from './record.js';
 import { decode, encode, Reference } from './values.js';
@@ -68,23 +69,47 @@ export class Api {
     return Array.isArray(records) ? slots.map(recordOrError) : only(slots.map(recordOrError));
   }
 
-  /** Fetches a record by its id; or several, whose slots have the errors of those that failed. */
-  async fetch(ids, { database = PUBLIC } = {}) {
-    const payload = { ids: [ids].flat().map(idOf), database_id: database };
+  /**
+   * Fetches a record by its id; or several, whose slots have the errors of those that failed. With
+   * `asOf` as they were at a moment: a position of the log, or a `Date`.
+   */
+  async fetch(ids, { database = PUBLIC, asOf } = {}) {
+    const payload = { ids: [ids].flat().map(idOf), database_id: database, ...past(asOf) };
     const slots = await this.#slots('record:fetch', payload);
     return Array.isArray(ids) ? slots.map(recordOrError) : only(slots.map(recordOrError));
   }
 
   /**
    * Finds records: of a `Query`, or of a type with `predicate`, `sort`, … as they travel. The list
-   * has an `overallCount` if the query asked for it.
+   * has an `overallCount` if the query asked for it. With `asOf` what it would have found then.
    */
-  async query(query, { database = PUBLIC, ...members } = {}) {
+  async query(query, { database = PUBLIC, asOf, ...members } = {}) {
     const wire = query instanceof Query ? query.toWire() : { record_type: query };
-    const payload = { ...wire, ...members, database_id: database };
+    const payload = { ...wire, ...members, database_id: database, ...past(asOf) };
     const { result, info } = await this.request('record:query', payload);
     const records = list(result).map((slot) => Record.fromWire(slot));
     return Object.assign(records, { overallCount: info?.count ?? null });
+  }
+
+  /**
+   * Goes through a record's versions, the newest first, a page at a time. `until` and `after` are
+   * moments, `user` and `kinds` choose.
+   */
+  async *history(id, { until, after, user, kinds, page = 50 } = {}) {
+    const wanted = { record: idOf(id), after: writeMoment(after), user, kinds, limit: page };
+    let cursor = writeMoment(until);
+    do {
+      const { result } = await this.request('history:list', { ...wanted, until: cursor });
+      for (const version of result.versions) yield Version.fromWire(version);
+      cursor = result.next ?? null;
+    } while (cursor !== null);
+  }
+
+  /** Saves a record as it was at a moment or in a version, as a new version. */
+  async restore(id, asOf) {
+    const moment = asOf instanceof Version ? asOf.position : writeMoment(asOf);
+    const payload = { record: idOf(id), as_of: moment };
+    return Record.fromWire((await this.request('history:restore', payload)).result);
   }
 
   /** Deletes a record; or several, and returns a slot for each: null, or an error. */
@@ -122,6 +147,8 @@ function list(result) {
   if (Array.isArray(result)) return result;
   throw new ApiError(`the server answered ${JSON.stringify(result)} for a list`);
 }
+
+const past = (asOf) => (asOf === undefined ? {} : { as_of: writeMoment(asOf) });
 
 const errorOf = (slot) => (slot._type === 'error' ? ApiError.fromWire(slot) : null);
 

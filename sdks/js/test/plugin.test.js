@@ -274,6 +274,52 @@ test('the API reads what the server answers', async () => {
   await assert.rejects(tester.lambda('unknown'), { code: 117 });
 });
 
+test('a history is read page by page, and the past asked for by moment', async () => {
+  const noon = new Date('2024-01-01T12:00:00Z');
+  const tester = tested((plugin) => {
+    plugin.op('walk', async (_, { api }) => {
+      const found = [];
+      for await (const version of api.history('note/1', { after: noon, page: 1 })) {
+        const { record, changes, time } = version;
+        found.push([version.version, record?.n ?? null, changes.n.after, time.getTime()]);
+        if (version.version === 2) await api.restore('note/1', version);
+      }
+      await api.fetch('note/1', { asOf: 7 });
+      await api.query('note', { asOf: noon });
+      return found;
+    });
+  });
+  tester.onAction('history:list', ({ until = 3 }) => ({
+    versions: [
+      {
+        position: until * 10,
+        version: until,
+        kind: 'record.changed',
+        time: '2024-01-01T00:00:00Z',
+        actor: { user: 'u1', key: 'client', origin: 'api' },
+        request_id: null,
+        hooks: [],
+        record: until === 3 ? null : { _id: 'note/1', n: until },
+        changes: { n: { after: until } }
+      }
+    ],
+    next: until > 1 ? until - 1 : null
+  }));
+  tester.onAction('history:restore', { _id: 'note/1', n: 2 });
+  tester.onAction('record:fetch', [new Record('note/1')]);
+  tester.onAction('record:query', []);
+  const at = Date.parse('2024-01-01T00:00:00Z');
+  const expected = [
+    [3, null, 3, at],
+    [2, 2, 2, at],
+    [1, 1, 1, at]
+  ];
+  assert.deepEqual(await tester.lambda('walk'), expected);
+  const moments = tester.calls.map((call) => call.as_of ?? call.after);
+  const iso = noon.toISOString();
+  assert.deepEqual(moments, [iso, iso, 20, iso, 7, iso]);
+});
+
 test('a request that is over its time aborts its signal', async () => {
   const tester = tested((plugin) => {
     plugin.op('wait', (_, { signal }) => {

@@ -249,6 +249,57 @@ export interface BatchOptions extends DatabaseOptions {
   atomic?: boolean;
 }
 
+/** A position of the log, or a time. */
+export type Moment = number | Date;
+
+export interface PastOptions extends DatabaseOptions {
+  /** As of a moment; the present without it. */
+  asOf?: Moment;
+}
+
+export interface HistoryOptions {
+  /** The newest moment that counts. */
+  until?: Moment;
+  /** Versions up to this moment do not count. */
+  after?: Moment;
+  /** Only what this user did. */
+  user?: string;
+  /** Only these kinds. */
+  kinds?: readonly VersionKind[];
+  /** How many versions are asked for at once. */
+  page?: number;
+}
+
+export type VersionKind =
+  | 'record.created'
+  | 'record.changed'
+  | 'record.replaced'
+  | 'record.deleted';
+
+/** A version of a record. */
+export class Version {
+  private constructor();
+  /** The position in the log of the event that made it; a moment. */
+  readonly position: number;
+  /** The version's number, from 1. */
+  readonly version: number;
+  readonly kind: VersionKind;
+  readonly time: Date;
+  readonly actor: {
+    readonly user?: string;
+    readonly key: 'none' | 'client' | 'master';
+    readonly origin: string;
+    readonly plugin?: string;
+  };
+  readonly requestId: string | null;
+  /** Hooks that had a say. */
+  readonly hooks: readonly { plugin: string; hook: string; changed: string[] }[];
+  /** The record since then; null when it was deleted. */
+  readonly record: Record | null;
+  /** What became different, by field; access list and owner are `_access` and `_ownerID`. */
+  readonly changes: { readonly [field: string]: { readonly before: any; readonly after: any } };
+}
+
 export type RecordId = string | Reference | Record;
 
 /** The server's actions, with the rights of the master key. */
@@ -265,11 +316,11 @@ export class Api {
   lambda(name: string, args?: readonly unknown[] | object, options?: RequestOptions): Promise<any>;
   save(record: Record, options?: BatchOptions): Promise<Record>;
   save(records: readonly Record[], options?: BatchOptions): Promise<(Record | ApiError)[]>;
-  fetch(id: RecordId, options?: DatabaseOptions): Promise<Record>;
-  fetch(ids: readonly RecordId[], options?: DatabaseOptions): Promise<(Record | ApiError)[]>;
+  fetch(id: RecordId, options?: PastOptions): Promise<Record>;
+  fetch(ids: readonly RecordId[], options?: PastOptions): Promise<(Record | ApiError)[]>;
   query(
     query: Query | string,
-    options?: DatabaseOptions & {
+    options?: PastOptions & {
       predicate?: readonly unknown[];
       sort?: readonly unknown[];
       limit?: number;
@@ -278,6 +329,10 @@ export class Api {
       include?: object;
     }
   ): Promise<Record[] & { overallCount: number | null }>;
+  /** Goes through a record's versions, the newest first, a page at a time. */
+  history(id: RecordId, options?: HistoryOptions): AsyncGenerator<Version, void, undefined>;
+  /** Saves a record as it was, as a new version; one that was deleted is there again. */
+  restore(id: RecordId, asOf: Moment | Version): Promise<Record>;
   delete(id: RecordId, options?: BatchOptions): Promise<null>;
   delete(ids: readonly RecordId[], options?: BatchOptions): Promise<(ApiError | null)[]>;
   /** Publishes to a channel, or to several at once. */

@@ -7,6 +7,7 @@ from typing import Any
 from skytrail import (
     ApiError,
     AuthProvider,
+    Change,
     Delivery,
     Drop,
     InvalidArgument,
@@ -334,6 +335,44 @@ class ApiCalls(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((call["record_type"], call["limit"], call["count"]), ("note", 5, True))
         self.assertEqual(call["predicate"][0], "and")
         self.assertEqual(call["predicate"][1][2], Reference.to("room/1"))
+
+    async def test_a_history_is_read_page_by_page(self) -> None:
+        def page(payload: dict[str, Any]) -> dict[str, Any]:
+            number = 3 if "until" not in payload else payload["until"]
+            version = {
+                "position": number * 10,
+                "version": number,
+                "kind": "record.changed",
+                "time": "2024-01-01T00:00:00Z",
+                "actor": {"user": "u1", "key": "client", "origin": "api"},
+                "request_id": None,
+                "hooks": [],
+                "record": None if number == 3 else {"_id": "note/1", "n": number},
+                "changes": {"n": {"after": number}},
+            }
+            return {"versions": [version], "next": number - 1 if number > 1 else None}
+
+        self.tester.on_action("history:list", page)
+        versions = [version async for version in self.api.history("note/1", after=NOON, page=1)]
+        self.assertEqual([version.version for version in versions], [3, 2, 1])
+        self.assertIsNone(versions[0].record)
+        self.assertEqual((versions[1].record or {})["n"], 2)
+        self.assertEqual(versions[1].changes["n"], Change(None, 2))
+        self.assertEqual([call["limit"] for call in self.tester.calls], [1, 1, 1])
+        self.assertTrue(all(isinstance(call["after"], str) for call in self.tester.calls))
+        self.tester.on_action("history:restore", {"_id": "note/1", "n": 2})
+        restored = await self.api.restore("note/1", versions[1])
+        self.assertEqual((restored["n"], self.tester.calls[-1]["as_of"]), (2, 20))
+
+    async def test_the_past_is_asked_for_by_moment(self) -> None:
+        self.tester.on_action("record:fetch", [Record("note/1", n=1)])
+        self.tester.on_action("record:query", [Record("note/1", n=1)])
+        await self.api.fetch("note/1", as_of=7)
+        await self.api.query("note", as_of=NOON)
+        await self.api.query("note")
+        moments = [call.get("as_of") for call in self.tester.calls]
+        self.assertEqual((moments[0], moments[2]), (7, None))
+        self.assertTrue(str(moments[1]).endswith("Z"))
 
     async def test_conditions_are_not_taken_for_truths(self) -> None:
         with self.assertRaisesRegex(TypeError, "&"):

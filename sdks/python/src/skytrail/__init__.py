@@ -45,6 +45,7 @@ from .errors import (
 from .messages import Delivery
 from .plugin import Plugin
 from .providers import AuthProvider, BaseAuthProvider
+from .history import Change, Moment, Version
 from .query import field
 from .record import Record
 from .values import Asset, GeoJSON, Location, RecordID, Reference, Sequence, UnknownValue
@@ -78,6 +79,7 @@ __all__ = [
     "BaseAuthProvider",
     "BlockingApi",
     "CallTimeout",
+    "Change",
     "Code",
     "ConnectionLost",
     "Delivery",
@@ -87,6 +89,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidCredentials",
     "Location",
+    "Moment",
     "PermissionDenied",
     "Plugin",
     "PublicAccessControlEntry",
@@ -105,6 +108,7 @@ __all__ = [
     "SkygearException",
     "UnexpectedError",
     "UnknownValue",
+    "Version",
     "after_delete",
     "after_save",
     "api",

@@ -6,13 +6,14 @@ belong to it: they end with it, and what they cause comes back to the same worke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
 from ._json import JsonObject
 from .blocking import BlockingApi
 from .calls import Reply
 from .errors import ApiError, ConnectionLost
+from .history import Moment, Version, write_moment
 from .query import Condition
 from .record import Record
 from .values import RecordID, Reference, decode, encode
@@ -105,15 +106,27 @@ class Api:
         payload = {"records": wire, "atomic": atomic, "database_id": database}
         return [_record(slot) for slot in _slots(await self.request("record:save", payload))]
 
-    async def fetch(self, id: RecordID | Reference | str, *, database: str = PUBLIC) -> Record:
-        """Fetches a record by its id."""
-        return _only(await self.fetch_many([id], database=database))
+    async def fetch(
+        self,
+        id: RecordID | Reference | str,
+        *,
+        database: str = PUBLIC,
+        as_of: Moment | None = None,
+    ) -> Record:
+        """Fetches a record by its id; with `as_of` as it was at a moment."""
+        return _only(await self.fetch_many([id], database=database, as_of=as_of))
 
     async def fetch_many(
-        self, ids: Iterable[RecordID | Reference | str], *, database: str = PUBLIC
+        self,
+        ids: Iterable[RecordID | Reference | str],
+        *,
+        database: str = PUBLIC,
+        as_of: Moment | None = None,
     ) -> list[Record | ApiError]:
         """Fetches several records; the slots of those that failed have their errors."""
-        payload = {"ids": _ids(ids), "database_id": database}
+        payload: JsonObject = {"ids": _ids(ids), "database_id": database}
+        if as_of is not None:
+            payload["as_of"] = write_moment(as_of)
         return [_record(slot) for slot in _slots(await self.request("record:fetch", payload))]
 
     async def query(
@@ -127,10 +140,12 @@ class Api:
         include: dict[str, Any] | None = None,
         count: bool = False,
         database: str = PUBLIC,
+        as_of: Moment | None = None,
     ) -> Records:
         """Finds records: `query("note", field("stars") > 3, sort=[field("title").ascending])`.
 
         `where` and `sort` are conditions (`skytrail.query`) or what travels, as in the API's page.
+        With `as_of` it finds what it would have found at a moment.
         """
         payload: JsonObject = {"record_type": record_type, "database_id": database, "count": count}
         if where is not None:
@@ -138,6 +153,7 @@ class Api:
         if sort:
             payload["sort"] = list(sort)
         optional = {"limit": limit, "offset": offset, "include": include}
+        optional["as_of"] = write_moment(as_of)
         payload.update((name, value) for name, value in optional.items() if value is not None)
         answer = await self.request("record:query", payload)
         records = Records(Record.from_wire(slot) for slot in _slots(answer))
@@ -162,6 +178,63 @@ class Api:
         """Deletes several records; the slots of those that failed have their errors."""
         payload = {"ids": _ids(ids), "atomic": atomic, "database_id": database}
         return [_error(slot) for slot in _slots(await self.request("record:delete", payload))]
+
+    # -- history -------------------------------------------------------------
+
+    async def history(
+        self,
+        id: Record | RecordID | Reference | str,
+        *,
+        until: Moment | None = None,
+        after: Moment | None = None,
+        user: str | None = None,
+        kinds: Sequence[str] | None = None,
+        page: int = 50,
+    ) -> AsyncIterator[Version]:
+        """Goes through a record's versions, the newest first, a page at a time.
+
+        `until` and `after` are moments, `user` and `kinds` (`record.changed`, …) choose.
+        """
+        cursor: Moment | None = until
+        while True:
+            versions, following = await self.history_page(
+                id, until=cursor, after=after, user=user, kinds=kinds, limit=page
+            )
+            for version in versions:
+                yield version
+            if following is None:
+                return
+            cursor = following
+
+    async def history_page(
+        self,
+        id: Record | RecordID | Reference | str,
+        *,
+        until: Moment | None = None,
+        after: Moment | None = None,
+        user: str | None = None,
+        kinds: Sequence[str] | None = None,
+        limit: int = 50,
+    ) -> tuple[list[Version], int | None]:
+        """One page of `history`, and the `until` of the next one; `None` at the end."""
+        optional = {
+            "until": write_moment(until),
+            "after": write_moment(after),
+            "user": user,
+            "kinds": None if kinds is None else list(kinds),
+        }
+        payload: JsonObject = {"record": _ids([id])[0], "limit": limit}
+        payload.update((name, value) for name, value in optional.items() if value is not None)
+        result = (await self.request("history:list", payload)).get("result") or {}
+        return [Version.from_wire(it) for it in result.get("versions", [])], result.get("next")
+
+    async def restore(
+        self, id: Record | RecordID | Reference | str, as_of: Moment | Version
+    ) -> Record:
+        """Saves a record as it was, as a new version; one that was deleted is there again."""
+        moment = as_of.position if isinstance(as_of, Version) else write_moment(as_of)
+        payload = {"record": _ids([id])[0], "as_of": moment}
+        return Record.from_wire((await self.request("history:restore", payload))["result"])
 
     # -- messages ------------------------------------------------------------
 

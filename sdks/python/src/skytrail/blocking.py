@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._json import JsonObject
@@ -13,6 +13,7 @@ from .errors import LOST, CallTimeout, ConnectionLost
 
 if TYPE_CHECKING:
     from .api import Api, Line, Records
+    from .history import Moment, Version
     from .record import Record
     from .values import RecordID, Reference
 
@@ -50,6 +51,24 @@ class BlockingApi:
     def query(self, record_type: str, where: Any = None, **options: Any) -> Records:
         """Finds records."""
         return self._wait(self._api.query(record_type, where, **options))
+
+    def history(
+        self, id: Record | RecordID | Reference | str, *, page: int = 50, **options: Any
+    ) -> Iterator[Version]:
+        """Goes through a record's versions, the newest first, a page at a time."""
+        while True:
+            call = self._api.history_page(id, limit=page, **options)
+            versions, following = self._wait(call)
+            yield from versions
+            if following is None:
+                return
+            options["until"] = following
+
+    def restore(
+        self, id: Record | RecordID | Reference | str, as_of: Moment | Version
+    ) -> Record:
+        """Saves a record as it was, as a new version."""
+        return self._wait(self._api.restore(id, as_of))
 
     def delete(self, id: Record | RecordID | Reference | str, **options: Any) -> None:
         """Deletes a record."""

@@ -1,0 +1,25 @@
+// What records were: their versions, and moments in the past.
+
+import { Record } from './record.js';
+import { decode } from './values.js';
+
+/** Writes a moment as it travels: a position of the log, or a time. */
+export const writeMoment = (moment) => (moment instanceof Date ? moment.toISOString() : moment);
+
+/** A version of a record: who made it and when, and what it changed. */
+export class Version {
+  /** Reads a version as it travels. */
+  static fromWire({ time, request_id, record, changes = {}, ...rest }) {
+    const version = Object.assign(new Version(), {
+      ...rest,
+      time: new Date(time),
+      requestId: request_id ?? null,
+      record: record == null ? null : Record.fromWire(record),
+      changes: {}
+    });
+    for (const [name, { before = null, after = null }] of Object.entries(changes)) {
+      version.changes[name] = { before: decode(before), after: decode(after) };
+    }
+    return version;
+  }
+}
