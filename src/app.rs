@@ -11,7 +11,7 @@ use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::{AfterHooks, DeliverySettings};
 use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
 use skytrail_actors::device::{DeviceStore as _, Devices};
-use skytrail_actors::erasure::{Eraser, Holder};
+use skytrail_actors::erasure::{Eraser, Holder, compact_daily};
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::{Hub, HubSettings};
 use skytrail_actors::live::{Follower, LiveQueries};
@@ -35,6 +35,7 @@ use skytrail_actors::{install, spawn};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::EventKind;
 use skytrail_schema::id::RecordId;
+use skytrail_schema::time::Timestamp;
 use socket2::Socket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -374,10 +375,15 @@ impl Application {
             Arc::clone(&deliveries) as _,
             Arc::new(Leftovers::new(&config.data_dir)),
         ];
-        let known = Arc::clone(&records) as _;
-        let eraser = Eraser::new(records.env().clone(), known, erasures, holders);
+        let known = (Arc::clone(&records) as _, Arc::clone(&store) as _);
+        let kept = (Arc::clone(&log), erasures);
+        let eraser = Eraser::new(records.env().clone(), known, kept, holders);
         let eraser = Arc::new(eraser.giving_up(spare));
         spawn::spawn_named("eraser", erase(Arc::clone(&eraser), ending.clone()));
+        if let Some(at) = config.storage.compact_at {
+            let daily = compact(Arc::clone(&eraser), at, ending.clone());
+            spawn::spawn_named("compaction", daily);
+        }
         let (door, running) = (Arc::<DoorCounters>::default(), TaskTracker::new());
         let throttle = Arc::new(Throttle::new(config.http.auth_throttle));
         let followers = Arc::<Followers>::default();
@@ -619,6 +625,12 @@ async fn erasures_of(store: &SqlStore, log: &OpenedLog) -> Result<Arc<Erasures>,
 /// Sees erasures to their end.
 async fn erase(eraser: Arc<Eraser>, ending: CancellationToken) {
     ending.run_until_cancelled(eraser.work()).await;
+}
+
+/// Compacts the log every day, so many microseconds after midnight.
+async fn compact(eraser: Arc<Eraser>, at: i64, ending: CancellationToken) {
+    let daily = compact_daily(eraser, Timestamp::from_micros(at));
+    ending.run_until_cancelled(daily).await;
 }
 
 /// Keeps an eye on the disk's free space.

@@ -74,6 +74,8 @@ enum Command {
     /// Erases what is to be forgotten for good, from the log and everything that was made from it.
     #[command(subcommand)]
     Erase(ops::erase::EraseCommand),
+    /// Erases the versions that the types' retention lets go, and says by how much the journal shrank.
+    Compact(ops::remote::ServerFlag),
     /// Shows the record store's indexes and what they are for, or says which to have.
     #[command(subcommand)]
     Index(ops::index::IndexCommand),
@@ -121,6 +123,7 @@ pub fn run() -> ExitCode {
         Command::Audit(command) => ops::audit::run(&config, command),
         Command::Delivery(command) => ops::delivery::run(&config, command),
         Command::History(command) => ops::history::run(&config, command),
+        Command::Compact(server) => ops::erase::compact(&config, &server),
         Command::Erase(command) => ops::erase::run(&config, command),
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::acl::Acl;
+use crate::event::Retention;
 use crate::id::{RoleName, TypeName};
 use crate::value::Value;
 
@@ -175,6 +176,9 @@ pub struct TypeDefinition {
     /// when it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intervals_since: Option<u64>,
+    /// How much of its records' past is kept; `None` for all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 impl TypeDefinition {
@@ -190,6 +194,7 @@ impl TypeDefinition {
             version: 0,
             reshaped: 0,
             intervals_since: None,
+            retention: None,
         }
     }
 

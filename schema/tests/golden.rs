@@ -105,6 +105,10 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::TypeFieldDeleted => EventBody::TypeFieldDeleted(FieldDeletion {
             field: "text".to_owned(),
         }),
+        EventKind::TypeRetentionSet => EventBody::TypeRetentionSet(Retention {
+            versions: Some(10),
+            days: Some(30),
+        }),
         EventKind::TypeIntervalsSet => EventBody::TypeIntervalsSet(Intervals { are_kept: true }),
         EventKind::UserCreated => EventBody::UserCreated(UserState {
             password_hash: Some("$argon2id$x".into()),

@@ -1,7 +1,7 @@
-//! `erase:record`, `erase:list`
+//! `erase:record`, `erase:field`, `erase:user`, `erase:list`; `log:compact`
 
 use serde_json::{Value as Json, json};
-use skytrail_actors::erasure::EraseRecord;
+use skytrail_actors::erasure::{EraseField, EraseRecord, EraseUser};
 use skytrail_actors::log::Erasure;
 use skytrail_schema::code::ApiError;
 
@@ -20,6 +20,31 @@ pub(super) async fn record(call: Call) -> Outcome {
         context: call.context,
     };
     Reply::new(&call.services.eraser.record(command).await?)
+}
+
+pub(super) async fn field(call: Call) -> Outcome {
+    let raw = required(&call, "record")?;
+    let command = EraseField {
+        id: request::record_id(&raw, "record")?,
+        field: required(&call, "field")?,
+        why: why(&call)?,
+        context: call.context,
+    };
+    Reply::new(&call.services.eraser.field(command).await?)
+}
+
+pub(super) async fn user(call: Call) -> Outcome {
+    let command = EraseUser {
+        user: required(&call, "user")?.into(),
+        with_records: request::flag(&call.body, "records")?,
+        why: why(&call)?,
+        context: call.context,
+    };
+    Reply::new(&call.services.eraser.user(command).await?)
+}
+
+pub(super) async fn compact(call: Call) -> Outcome {
+    Reply::new(&call.services.eraser.compact(&call.context).await?)
 }
 
 pub(super) async fn list(call: Call) -> Outcome {

@@ -129,7 +129,10 @@ actions! {
     "device:register" "device" WRITE => device::register;
     "device:unregister" "device" WRITE => device::unregister;
     "erase:record" "erase" ADMIN => erase::record;
+    "erase:field" "erase" ADMIN => erase::field;
+    "erase:user" "erase" ADMIN => erase::user;
     "erase:list" "erase" ADMIN => erase::list;
+    "log:compact" "log" MASTER => erase::compact;
     "log:consumer:create" "log" MASTER => log::consumer::create;
     "log:consumer:delete" "log" MASTER => log::consumer::delete;
     "log:read" "log" MASTER => log::read;
@@ -168,6 +171,7 @@ actions! {
     "schema:access" "schema" SCHEMA => schema::access;
     "schema:default_access" "schema" SCHEMA => schema::default_access;
     "schema:temporal" "schema" SCHEMA => schema::temporal;
+    "schema:retention" "schema" SCHEMA => schema::retention;
     "sso:custom_token:login" "sso" KEY => sso::custom_token_login;
     "sso:oauth:link" "sso" MASTER_READY => sso::oauth_link;
     "sso:oauth:login" "sso" MASTER_READY => sso::oauth_login;

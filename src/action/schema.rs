@@ -1,5 +1,5 @@
 //! `schema:create`, `schema:fetch`, `schema:rename`, `schema:delete`, `schema:access`,
-//! `schema:default_access`, `schema:temporal`, `schema:field_access:get`,
+//! `schema:default_access`, `schema:temporal`, `schema:retention`, `schema:field_access:get`,
 //! `schema:field_access:update`
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::record::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RoleName, TypeName};
 use skytrail_schema::types::FieldType;
@@ -169,6 +170,25 @@ pub(super) async fn default_access(call: Call) -> Outcome {
     let written = access.to_wire();
     change(&call, &name, TypeChange::DefaultAccess(access)).await?;
     Reply::new(&answer(&name, "default_access", written))
+}
+
+pub(super) async fn retention(call: Call) -> Outcome {
+    let name = type_name(&call)?;
+    let number = |member: &str| {
+        let number = request::whole_number(&call.body, member)?;
+        let fits = |number: u64| u32::try_from(number).ok().filter(|number| *number > 0);
+        let wrong = || {
+            let message = format!("{member} should be a number above 0");
+            ApiError::invalid_argument(message, &[member])
+        };
+        number.map(|it| fits(it).ok_or_else(wrong)).transpose()
+    };
+    let retention = Retention {
+        versions: number("versions")?,
+        days: number("days")?,
+    };
+    change(&call, &name, TypeChange::Retention(retention)).await?;
+    Reply::new(&answer(&name, "retention", json!(retention)))
 }
 
 pub(super) async fn temporal(call: Call) -> Outcome {

@@ -158,6 +158,9 @@ pub struct PluginLimits {
 /// The log and the record store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
+    /// `COMPACT_AT`: when the log is compacted every day, in microseconds after midnight (UTC); never by
+    /// default.
+    pub compact_at: Option<i64>,
     /// `JOURNAL_SEGMENT_BYTES`, default 64 MiB.
     pub segment_bytes: u64,
     /// Decisions that may wait for the journal; more are turned away. `LOG_QUEUE`, default 4096.
@@ -226,6 +229,7 @@ impl Config {
             timers: timers::read(&mut reader),
             pubsub: pubsub::read(&mut reader),
             storage: Storage {
+                compact_at: read_time(&mut reader, "COMPACT_AT"),
                 segment_bytes: reader.number("JOURNAL_SEGMENT_BYTES", 64 << 20, 1 << 20..=4 << 30),
                 log_queue: size(reader.number("LOG_QUEUE", 4096, 1..=1_000_000)),
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
@@ -239,6 +243,23 @@ impl Config {
         refuse_unsupported(&mut reader);
         reader.finish().map(|settings| (config, settings))
     }
+}
+
+/// Reads a time of the day (UTC), as microseconds after midnight; nothing is none.
+fn read_time(reader: &mut Reader<'_>, name: &str) -> Option<i64> {
+    let text = reader.text(name, "");
+    if text.is_empty() {
+        return None;
+    }
+    let parsed = text.split_once(':').and_then(|(hour, minute)| {
+        let (hour, minute): (i64, i64) = (hour.parse().ok()?, minute.parse().ok()?);
+        let fits = (0..24).contains(&hour) && (0..60).contains(&minute);
+        fits.then_some((hour * 60 + minute) * 60_000_000)
+    });
+    if parsed.is_none() {
+        reader.refuse(name, &text, "a time such as 03:30");
+    }
+    parsed
 }
 
 fn read_app(reader: &mut Reader<'_>) -> App {

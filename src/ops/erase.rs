@@ -12,6 +12,11 @@ use crate::config::Config;
 pub enum EraseCommand {
     /// Erases a record: what it is, and everything that it ever was.
     Record(Record),
+    /// Erases a field of a record: its value, and every one that it ever had. The versions that had one
+    /// lose the other fields, too; what the record is now stays.
+    Field(Field),
+    /// Erases a user: how he signs in, his user record, his devices and what they subscribed to.
+    User(User),
     /// Lists the last erasures: what, when, by whom and why.
     List(List),
 }
@@ -21,6 +26,29 @@ pub enum EraseCommand {
 pub struct Record {
     /// The record, as type/id.
     record: String,
+    #[command(flatten)]
+    order: Order,
+}
+
+/// See [`EraseCommand::Field`].
+#[derive(Clone, Debug, Args)]
+pub struct Field {
+    /// The record, as type/id.
+    record: String,
+    /// The field.
+    field: String,
+    #[command(flatten)]
+    order: Order,
+}
+
+/// See [`EraseCommand::User`].
+#[derive(Clone, Debug, Args)]
+pub struct User {
+    /// The user's id.
+    user: String,
+    /// The records that he owns, too.
+    #[arg(long)]
+    records: bool,
     #[command(flatten)]
     order: Order,
 }
@@ -54,6 +82,22 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
         EraseCommand::Record(Record { record, order }) => {
             erase(config, ("erase:record", json!({"record": record})), &order)
         }
+        EraseCommand::Field(Field {
+            record,
+            field,
+            order,
+        }) => {
+            let body = json!({"record": record, "field": field});
+            erase(config, ("erase:field", body), &order)
+        }
+        EraseCommand::User(User {
+            user,
+            records,
+            order,
+        }) => {
+            let body = json!({"user": user, "records": records});
+            erase(config, ("erase:user", body), &order)
+        }
         EraseCommand::List(list) => {
             let server = RunningServer::find(config, &list.server)?;
             let body = members(json!({"limit": list.limit}));
@@ -73,6 +117,9 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     body.insert("why".to_owned(), order.why.as_str().into());
     let erased = block_on(server.call(action, body))?;
     let member = |name: &str| erased.get(name).cloned().unwrap_or_default();
+    for refused in member("refused").as_array().into_iter().flatten() {
+        say(&format!("not erased: {refused}"));
+    }
     let (events, position) = (member("num_events"), member("position"));
     if member("finished") == json!(true) {
         say(&format!(
@@ -84,6 +131,26 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
         "not finished yet: {events} events are being erased, see {position} in the log and \
          `skytrail erase list`; the server goes on with it, also after a restart"
     ))
+}
+
+/// `skytrail compact`: has the running server erase what the types' retention lets go.
+///
+/// # Errors
+/// A sentence that says what is wrong; also when it is not finished yet.
+pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
+    let server = RunningServer::find(config, flag)?;
+    let done = block_on(server.call("log:compact", Map::new()))?;
+    let member = |name: &str| done.get(name).cloned().unwrap_or_default();
+    say(&format!(
+        "{} events let go; the journal had {} bytes and has {}",
+        member("num_events"),
+        member("bytes_before"),
+        member("bytes_after")
+    ));
+    if member("finished") == json!(true) {
+        return Ok(());
+    }
+    Err("not finished yet; the server goes on with it, also after a restart".to_owned())
 }
 
 fn members(body: Json) -> Map<String, Json> {

@@ -1,6 +1,8 @@
 //! Erasure: what is erased is nowhere any more, and everything else is as it was.
 
 mod killed;
+mod people;
+mod retention;
 mod search;
 
 use std::process::Output;

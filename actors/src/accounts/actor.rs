@@ -96,7 +96,7 @@ impl Accounts {
 }
 
 /// Loads a user's auth row as of the present, and as of which position that is.
-pub(super) async fn load(
+pub(crate) async fn load(
     env: &RecordEnv,
     id: &UserId,
 ) -> Result<(u64, Option<VersionedUser>), ApiError> {

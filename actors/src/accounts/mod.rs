@@ -17,3 +17,6 @@ mod sso;
 mod undo;
 
 pub use actor::{AccountSettings, Accounts, AccountsState};
+
+pub(crate) use actor::load as load_user;
+pub(crate) use sso::plan_release;

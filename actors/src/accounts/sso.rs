@@ -292,7 +292,7 @@ pub(super) async fn unlink(accounts: &Accounts, command: UnlinkAccount) -> Resul
 }
 
 /// Adds to a plan that all accounts elsewhere of a user are free.
-pub(super) fn plan_release(plan: &mut Plan, state: &UserState) {
+pub(crate) fn plan_release(plan: &mut Plan, state: &UserState) {
     let linked = state.links.iter();
     let linked = linked.map(|(service, link)| (service.clone(), link.principal.clone()));
     let provided = state.provider_info.keys().filter_map(|key| {

@@ -11,7 +11,10 @@
 //! 4. **The end.** `erasure.finished`. What has none at a start is gone through again, so neither a
 //!    crash nor a full disk leaves anything.
 
+mod compact;
+mod field;
 mod request;
+mod user;
 mod work;
 
 use std::sync::Arc;
@@ -19,12 +22,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use skytrail_schema::positions::Positions;
 
+use crate::device::DeviceStore;
 use crate::log::{BlankError, EmbeddedLog, Erasures, Reserve};
 use crate::record::env::RecordEnv;
 use crate::record::service::RecordService;
 use crate::store::StoreError;
 
+pub use compact::{Compacted, compact_daily};
+pub use field::EraseField;
 pub use request::{EraseRecord, Erased};
+pub use user::{EraseUser, Refused, UserErased};
 pub use work::EraserState;
 
 /// Why a holder still has what is to be gone.
@@ -88,6 +95,8 @@ impl From<StoreError> for HolderError {
 pub struct Eraser {
     env: RecordEnv,
     records: Arc<dyn RecordService>,
+    devices: Arc<dyn DeviceStore>,
+    log: Arc<EmbeddedLog>,
     erasures: Arc<Erasures>,
     holders: Vec<Arc<dyn Holder>>,
     reserve: Option<Arc<Reserve>>,
@@ -98,13 +107,15 @@ impl Eraser {
     /// Builds it; `holders` are gone through in this order.
     pub fn new(
         env: RecordEnv,
-        records: Arc<dyn RecordService>,
-        erasures: Arc<Erasures>,
+        (records, devices): (Arc<dyn RecordService>, Arc<dyn DeviceStore>),
+        (log, erasures): (Arc<EmbeddedLog>, Arc<Erasures>),
         holders: Vec<Arc<dyn Holder>>,
     ) -> Self {
         Self {
             env,
             records,
+            devices,
+            log,
             erasures,
             holders,
             reserve: None,

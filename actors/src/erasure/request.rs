@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, EventKind, Stream};
+use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventBody, EventKind, Stream};
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Record;
@@ -56,9 +56,17 @@ impl Eraser {
     /// # Errors
     /// Those of a deletion; 110 when there is nothing of it; 102 for a private record of another.
     pub async fn record(&self, command: EraseRecord) -> Result<Erased, ApiError> {
-        let turn = Mutex::new(());
-        let asked = until_settled(&turn, |_| self.ask_for_record(&command)).await?;
+        let asked = self.ask_until_settled(&command).await?;
         self.await_end(asked, &command.context).await
+    }
+
+    /// As [`Eraser::record`], but does not wait for the end.
+    pub(super) async fn ask_until_settled(
+        &self,
+        command: &EraseRecord,
+    ) -> Result<Erased, ApiError> {
+        let turn = Mutex::new(());
+        until_settled(&turn, |_| self.ask_for_record(command)).await
     }
 
     async fn ask_for_record(&self, command: &EraseRecord) -> Result<Outcome<Erased>, ApiError> {
@@ -76,8 +84,7 @@ impl Eraser {
         let stream = Stream::Record(id.clone());
         let positions = self.with_payloads(&stream, heads.position).await?;
         if positions.is_empty() {
-            let message = format!("nothing of {id} is in the log");
-            return Err(ApiError::new(Code::ResourceNotFound, message));
+            return Err(nothing(id));
         }
         let request = ErasureRequest {
             scope: ErasureScope::Record(stream),
@@ -85,7 +92,7 @@ impl Eraser {
             positions,
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
-        self.ask(request, read, context).await
+        self.ask(Plan::default(), request, read, context).await
     }
 
     async fn delete(
@@ -113,46 +120,49 @@ impl Eraser {
     }
 
     /// Finds the events of a record's stream that hold something of it.
-    async fn with_payloads(&self, stream: &Stream, until: u64) -> Result<Positions, ApiError> {
+    pub(super) async fn with_payloads(
+        &self,
+        stream: &Stream,
+        until: u64,
+    ) -> Result<Positions, ApiError> {
         const HOLDING: [EventKind; 3] = [
             EventKind::RecordCreated,
             EventKind::RecordChanged,
             EventKind::RecordReplaced,
         ];
-        let mut found = Vec::new();
-        for position in self.env.store.list_positions(stream, 1, until).await? {
-            let (_, event) = past::read(&self.env, position).await?;
-            let is_blank = matches!(event.body, EventBody::Erased(_));
-            if event.stream == *stream && !is_blank && HOLDING.contains(&event.body.kind()) {
-                found.push(position);
-            }
-        }
+        let is_holding = |event: &Event| HOLDING.contains(&event.body.kind());
+        let found = self.in_stream(stream, until, is_holding).await?;
         Ok(found.into_iter().collect())
     }
 
-    /// Commits the intent, unless something of what it rests on has changed.
-    async fn ask(
+    /// Commits the intent, behind what the plan has already, unless something of what it rests on has
+    /// changed.
+    pub(super) async fn ask(
         &self,
+        mut plan: Plan,
         request: ErasureRequest,
         (position, reads): (u64, Vec<ConflictKey>),
         context: &RequestContext,
     ) -> Result<Outcome<Erased>, ApiError> {
         let erasure = Stream::Erasure(Uuid::now_v7());
         let num_events = request.positions.len();
-        let mut plan = Plan::default();
         plan.push(erasure.clone(), 1, EventBody::ErasureRequested(request));
         plan.reads.extend(reads);
         let done = commit(&self.env.log, plan, position, context).await?;
         Ok(done.map(|commit| Erased {
             erasure,
-            position: commit.first_position(),
+            position: commit.last_position(),
             num_events,
             finished: false,
         }))
     }
 
     /// Waits until an erasure has reached everything, as long as somebody waits for the answer.
-    async fn await_end(&self, asked: Erased, context: &RequestContext) -> Result<Erased, ApiError> {
+    pub(super) async fn await_end(
+        &self,
+        asked: Erased,
+        context: &RequestContext,
+    ) -> Result<Erased, ApiError> {
         let patience = Instant::now() + PATIENCE;
         let patience = context.deadline.map_or(patience, |deadline| {
             patience.min(deadline.checked_sub(MARGIN).unwrap_or(deadline))
@@ -177,7 +187,7 @@ impl Eraser {
 
 /// Refuses an administrator what only the master key may touch: private records of others, and those
 /// of which nothing is known any more.
-fn check(context: &RequestContext, record: Option<&Record>) -> Result<(), ApiError> {
+pub(super) fn check(context: &RequestContext, record: Option<&Record>) -> Result<(), ApiError> {
     let caller = &context.caller;
     let is_his = |record: &Record| match &record.database {
         Database::Public => true,
@@ -188,4 +198,10 @@ fn check(context: &RequestContext, record: Option<&Record>) -> Result<(), ApiErr
     } else {
         Err(no_permission())
     }
+}
+
+/// Tells that there is nothing to be erased.
+pub(super) fn nothing(what: &dyn std::fmt::Display) -> ApiError {
+    let message = format!("nothing of {what} is in the log");
+    ApiError::new(Code::ResourceNotFound, message)
 }

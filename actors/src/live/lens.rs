@@ -162,7 +162,8 @@ impl Lens {
             }
             EventBody::TypeDefaultAccessSet(_)
             | EventBody::TypeCreationRolesSet(_)
-            | EventBody::TypeIntervalsSet(_) => false,
+            | EventBody::TypeIntervalsSet(_)
+            | EventBody::TypeRetentionSet(_) => false,
             _ => true,
         }
     }

@@ -138,6 +138,9 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
         EventBody::TypeCreationRolesSet(change) => {
             definition.creation_roles = change.roles.clone();
         }
+        EventBody::TypeRetentionSet(retention) => {
+            definition.retention = (!retention.is_endless()).then_some(*retention);
+        }
         EventBody::TypeIntervalsSet(change) => {
             let since = definition.intervals_since.unwrap_or(event.position);
             definition.intervals_since = change.are_kept.then_some(since);

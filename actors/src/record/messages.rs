@@ -4,6 +4,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{Database, RecordId, RoleName, TypeName};
 use skytrail_schema::query::{Query, Scope};
@@ -151,6 +152,8 @@ pub enum TypeChange {
     DefaultAccess(Acl),
     /// Whether the store keeps what its records were, with when it held.
     Intervals(bool),
+    /// How much of its records' past is kept.
+    Retention(Retention),
     /// The roles that may create records; none lets every signed-in user.
     CreationRoles(BTreeSet<RoleName>),
     /// A field gets another name; rules of access to it follow.

@@ -207,6 +207,7 @@ impl Plan {
             TypeChange::DefaultAccess(access) => EventBody::TypeDefaultAccessSet(DefaultAccess {
                 access: access.clone(),
             }),
+            TypeChange::Retention(retention) => EventBody::TypeRetentionSet(*retention),
             TypeChange::Intervals(are_kept) => {
                 let are_kept = *are_kept;
                 EventBody::TypeIntervalsSet(Intervals { are_kept })

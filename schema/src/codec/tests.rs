@@ -126,6 +126,9 @@ fn settings() -> impl Strategy<Value = EventBody> {
             unique: vec![unique.into_iter().collect()],
         })),
         any::<bool>().prop_map(|are_kept| EventBody::TypeIntervalsSet(Intervals { are_kept })),
+        any::<(Option<u32>, Option<u32>)>().prop_map(|(versions, days)| {
+            EventBody::TypeRetentionSet(Retention { versions, days })
+        }),
         acl().prop_map(|access| EventBody::TypeDefaultAccessSet(DefaultAccess { access })),
         names().prop_map(|roles| EventBody::TypeCreationRolesSet(CreationRoles {
             roles: roles.into_iter().map(Into::into).collect(),

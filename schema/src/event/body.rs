@@ -4,7 +4,7 @@ use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
     DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
     Intervals, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, PluginRegistration, RecordPatch,
-    RecordState, RelationTarget, RoleFlags, SavedSubscription, TaskClaim, TaskEnd, TaskSchedule,
+    RecordState, RelationTarget, Retention, RoleFlags, SavedSubscription, TaskClaim, TaskEnd, TaskSchedule,
     Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
@@ -34,6 +34,8 @@ pub enum EventBody {
     TypeFieldDeleted(FieldDeletion),
     /// Whether the store keeps what a type's records were, each version with when it held.
     TypeIntervalsSet(Intervals),
+    /// How much of the past of a type's records is kept was set.
+    TypeRetentionSet(Retention),
     /// A user's auth row came into being.
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
@@ -176,6 +178,7 @@ kinds! {
     TypeFieldRenamed = 19, "type.field_renamed", 1;
     TypeFieldDeleted = 20, "type.field_deleted", 1;
     TypeIntervalsSet = 21, "type.intervals_set", 1;
+    TypeRetentionSet = 22, "type.retention_set", 1;
     FieldAccessSet = 24, "field_access.set", 1;
     UserCreated = 32, "user.created", 1;
     UserChanged = 33, "user.changed", 1;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Actor, EventKind, Stream};
+use crate::id::UserId;
 use crate::positions::Positions;
 use crate::time::Timestamp;
 
@@ -25,6 +26,17 @@ pub struct ErasureRequest {
 pub enum ErasureScope {
     /// Everything that a record ever was.
     Record(Stream),
+    /// A field of a record.
+    Field {
+        /// The record.
+        record: Stream,
+        /// The field.
+        field: String,
+    },
+    /// A user: how he signs in, his user record, his devices and what they subscribed to.
+    User(UserId),
+    /// What records of a type were before what is kept.
+    Retention(Stream),
     /// The events at the positions, and nothing else.
     Events,
 }

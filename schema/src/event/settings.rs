@@ -39,6 +39,36 @@ pub struct CreationRoles {
     pub roles: BTreeSet<RoleName>,
 }
 
+/// How much of the past of a type's records is kept: whatever is more of what is said, all of it when
+/// nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// So many versions of each record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<u32>,
+    /// What records were within so many days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
+}
+
+impl Retention {
+    /// Whether everything is kept.
+    pub fn is_endless(self) -> bool {
+        self.versions.is_none() && self.days.is_none()
+    }
+}
+
+impl std::fmt::Display for Retention {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.versions, self.days) {
+            (None, None) => out.write_str("everything"),
+            (Some(versions), None) => write!(out, "{versions} versions"),
+            (None, Some(days)) => write!(out, "{days} days"),
+            (Some(versions), Some(days)) => write!(out, "{versions} versions and {days} days"),
+        }
+    }
+}
+
 /// See [`EventBody::TypeIntervalsSet`](super::EventBody::TypeIntervalsSet).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intervals {

@@ -1,46 +1,75 @@
-//! Records whose beginning was erased: what they were is not known until an event carries a full state.
+//! Things whose beginning was erased: what they were is not known until an event carries a full state.
 //!
-//! Changes and the deletion of such a record have nothing to work on, and that is no fault. When it is
-//! known again its row gets the place that its creation would have given it, so that a store made
+//! Changes and the end of such a thing may have nothing to work on, and that is no fault. When a record
+//! is known again its row gets the place that its creation would have given it, so that a store made
 //! from what is left equals the one that saw everything.
 
 use std::collections::HashMap;
 
-use skytrail_schema::event::{Event, EventBody, EventKind};
-use skytrail_schema::id::RecordId;
+use skytrail_schema::event::{Event, EventBody, EventKind, Stream};
 
-/// The records that are not known at present, with the positions of their creations.
+/// The things that are not known at present, with the positions at which they began.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lost(HashMap<RecordId, u64>);
+pub(super) struct Lost(HashMap<Stream, u64>);
 
-/// What is to be done with an event of a record.
+/// What is to be done with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// Nothing: it is erased, or has nothing to work on.
     Nothing,
     /// It is applied; a row that is made anew gets this place, if there is one.
     Apply(Option<u64>),
+    /// It is applied as far as it can be.
+    Try,
 }
 
 impl Lost {
-    /// Learns of the next event of a record, and says what it means.
-    pub(super) fn learn(&mut self, id: &RecordId, event: &Event) -> Meaning {
+    /// Learns of the next event, and says what it means.
+    pub(super) fn learn(&mut self, event: &Event) -> Meaning {
+        use EventBody as Body;
+
+        let stream = &event.stream;
         match &event.body {
-            EventBody::Erased(blank) => {
-                if blank.kind == EventKind::RecordCreated {
-                    self.0.insert(id.clone(), event.position);
+            Body::Erased(blank) => {
+                if begins(blank.kind) {
+                    self.0.insert(stream.clone(), event.position);
                 }
                 Meaning::Nothing
             }
             _ if self.0.is_empty() => Meaning::Apply(None),
-            EventBody::RecordChanged(_) if self.0.contains_key(id) => Meaning::Nothing,
-            EventBody::RecordDeleted(_) if self.0.remove(id).is_some() => Meaning::Nothing,
-            EventBody::RecordReplaced(_) => Meaning::Apply(self.0.remove(id)),
-            EventBody::RecordCreated(_) => {
-                self.0.remove(id);
+            Body::RecordReplaced(_) => Meaning::Apply(self.0.remove(stream)),
+            Body::RecordCreated(_) | Body::UserCreated(_) | Body::DeviceRegistered(_) => {
+                self.0.remove(stream);
                 Meaning::Apply(None)
             }
+            Body::RecordChanged(_) if self.0.contains_key(stream) => Meaning::Nothing,
+            Body::RecordDeleted(_) if self.0.remove(stream).is_some() => Meaning::Nothing,
+            Body::UserRemoved(_) | Body::DeviceDeleted(_) if self.0.remove(stream).is_some() => {
+                Meaning::Try
+            }
+            _ if self.0.contains_key(stream) => Meaning::Try,
+            // What a device subscribes to goes with the device.
+            _ if self.0.contains_key(&device_of(stream)) => Meaning::Try,
             _ => Meaning::Apply(None),
         }
+    }
+}
+
+/// Whether without an event of this kind those behind it have nothing to work on.
+fn begins(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::RecordCreated
+            | EventKind::UserCreated
+            | EventKind::DeviceRegistered
+            | EventKind::SubscriptionSaved
+    )
+}
+
+/// Returns the stream of the device that subscriptions belong to; that of anything else is its own.
+fn device_of(stream: &Stream) -> Stream {
+    match stream {
+        Stream::Subscriptions(id) => Stream::Device(id.clone()),
+        other => other.clone(),
     }
 }

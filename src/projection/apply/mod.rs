@@ -256,12 +256,28 @@ impl Session<'_> {
         event: &Event,
         time: Timestamp,
     ) -> Result<(), ApplyError> {
-        let is_erased = event.body.erased().is_some();
+        let place = match self.lost.learn(event) {
+            Meaning::Nothing => return Ok(()),
+            Meaning::Apply(place) => place,
+            Meaning::Try => {
+                return match self.change(conn, (event, None), time).await {
+                    Err(ApplyError::Fault(_)) => Ok(()),
+                    other => other,
+                };
+            }
+        };
+        self.change(conn, (event, place), time).await
+    }
+
+    /// Follows an event; a row of a record that is made anew gets the place, if there is one.
+    async fn change(
+        &mut self,
+        conn: &mut Conn<'_>,
+        (event, place): (&Event, Option<u64>),
+        time: Timestamp,
+    ) -> Result<(), ApplyError> {
         match &event.stream {
             Stream::Record(id) => {
-                let Meaning::Apply(place) = self.lost.learn(id, event) else {
-                    return Ok(());
-                };
                 let layout = self.catalog.get(&id.record_type);
                 let layout = layout.ok_or_else(|| ApplyError::fault("no such type"))?;
                 if self.records.must_flush(layout, id) {
@@ -273,7 +289,6 @@ impl Session<'_> {
                     .extend(misfits.map(|misfit| Fault::new(event, misfit.0)));
                 Ok(())
             }
-            _ if is_erased => Ok(()),
             Stream::Type(name) => {
                 self.records.flush(conn, self.texts).await?;
                 self.texts.clear();

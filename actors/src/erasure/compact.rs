@@ -1,0 +1,252 @@
+//! Retention: a type may keep so many versions of each record, or those of so many days; what is older
+//! is erased when the log is compacted.
+//!
+//! The newest version is always kept, and a deletion stays one. What is kept can be folded exactly: it
+//! begins with a full state, so up to 31 versions more than asked for are kept. Like every erasure it
+//! is an event that names positions, and no position moves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventKind, Retention, Stream};
+use skytrail_schema::id::{RecordKey, TypeName};
+use skytrail_schema::positions::Positions;
+use skytrail_schema::time::Timestamp;
+
+use super::{Erased, Eraser};
+use crate::context::RequestContext;
+use crate::log::seek::unreadable;
+use crate::record::attempt::Outcome;
+use crate::record::decide::Plan;
+
+/// How many events are read at once.
+const READ_EVENTS: usize = 4096;
+/// How many positions one erasure names.
+const NAMED_AT_ONCE: usize = 100_000;
+const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// What compacting the log came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    /// Events that lost what they held.
+    pub num_events: u64,
+    /// Bytes of the journal before.
+    pub bytes_before: u64,
+    /// Bytes of the journal after; of what is not finished yet, still as before.
+    pub bytes_after: u64,
+    /// Whether it is finished.
+    pub finished: bool,
+}
+
+/// A version of a record.
+struct Version {
+    position: u64,
+    at: Timestamp,
+    /// Whether it does not build on earlier ones.
+    is_full: bool,
+    /// Whether it holds anything.
+    is_payload: bool,
+}
+
+type Histories = HashMap<TypeName, HashMap<RecordKey, Vec<Version>>>;
+
+impl Eraser {
+    /// Erases what the types' retention lets go; answers when it is gone, or when that takes too long.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    pub async fn compact(&self, context: &RequestContext) -> Result<Compacted, ApiError> {
+        let mut compacted = Compacted {
+            bytes_before: self.log.state().journal_bytes,
+            finished: true,
+            ..Compacted::default()
+        };
+        let types = self.env.live.get_types().into_iter();
+        let kept: HashMap<TypeName, Retention> = types
+            .filter_map(|definition| Some((definition.name.clone(), definition.retention?)))
+            .collect();
+        let mut asked = Vec::new();
+        if !kept.is_empty() {
+            let now = self.env.clock.now();
+            for (name, records) in self.histories(&kept).await? {
+                let Some(retention) = kept.get(&name) else {
+                    continue;
+                };
+                let old = records.values().flat_map(|it| beyond(it, *retention, now));
+                let old: Vec<u64> = old.collect();
+                for positions in in_portions(old) {
+                    asked.push(self.let_go((&name, *retention), positions, context).await?);
+                }
+            }
+        }
+        for one in asked {
+            compacted.num_events += one.num_events;
+            compacted.finished &= self.await_end(one, context).await?.finished;
+        }
+        compacted.bytes_after = self.log.state().journal_bytes;
+        Ok(compacted)
+    }
+
+    /// Reads the log for the versions of records of some types.
+    async fn histories(&self, types: &HashMap<TypeName, Retention>) -> Result<Histories, ApiError> {
+        let mut histories = Histories::new();
+        let (mut position, head) = (0, self.env.log.head());
+        while position < head {
+            let read = self.env.log.read(position + 1, READ_EVENTS).await;
+            let commits = read.map_err(|error| unreadable(position + 1, &error))?;
+            let Some(last) = commits.last() else { break };
+            position = last.last_position();
+            for (commit, event) in commits
+                .iter()
+                .flat_map(|commit| commit.events.iter().map(move |event| (commit, event)))
+            {
+                let Stream::Record(id) = &event.stream else {
+                    continue;
+                };
+                if types.contains_key(&id.record_type) {
+                    let records = histories.entry(id.record_type.clone()).or_default();
+                    let versions = records.entry(id.key.clone()).or_default();
+                    versions.push(Version::of(event, commit.time));
+                }
+            }
+        }
+        Ok(histories)
+    }
+
+    async fn let_go(
+        &self,
+        (name, retention): (&TypeName, Retention),
+        positions: Positions,
+        context: &RequestContext,
+    ) -> Result<Erased, ApiError> {
+        let request = ErasureRequest {
+            scope: ErasureScope::Retention(Stream::Type(name.clone())),
+            why: format!("{name} keeps {retention}"),
+            positions,
+        };
+        // What is behind a later full state can be missed, whatever happens meanwhile.
+        let read = (self.env.log.head(), Vec::new());
+        match self.ask(Plan::default(), request, read, context).await? {
+            Outcome::Done(asked) => Ok(asked),
+            Outcome::Conflict => Err(ApiError::overloaded("the log")),
+        }
+    }
+}
+
+impl Version {
+    fn of(event: &Event, at: Timestamp) -> Self {
+        let (kind, is_blank) = (event.body.kind(), event.body.erased().is_some());
+        let is_deletion = kind == EventKind::RecordDeleted;
+        let is_state = matches!(kind, EventKind::RecordCreated | EventKind::RecordReplaced);
+        Self {
+            position: event.position,
+            at,
+            is_full: is_deletion || (is_state && !is_blank),
+            is_payload: !is_deletion && !is_blank,
+        }
+    }
+}
+
+/// Returns the positions of a record's versions that need not be kept.
+fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterator<Item = u64> {
+    let since = kept.days.map(|days| {
+        let span = i64::from(days).saturating_mul(DAY_MICROS);
+        Timestamp::from_micros(now.micros().saturating_sub(span))
+    });
+    let by_number = kept.versions.map(|number| {
+        let number = usize::try_from(number.max(1)).unwrap_or(usize::MAX);
+        versions.len().saturating_sub(number)
+    });
+    // What held when the time began is kept as well.
+    let by_time = since.map(|since| {
+        let later = versions.partition_point(|version| version.at <= since);
+        later.saturating_sub(1)
+    });
+    let first = [by_number, by_time].into_iter().flatten().min();
+    let first = first.unwrap_or(0);
+    let kept = versions.get(..=first).unwrap_or_default();
+    let begin = kept.iter().rposition(|version| version.is_full);
+    let gone = versions.get(..begin.unwrap_or(0)).unwrap_or_default();
+    let gone = gone.iter().filter(|version| version.is_payload);
+    gone.map(|version| version.position)
+}
+
+/// Divides positions into sets that fit an event.
+fn in_portions(mut positions: Vec<u64>) -> Vec<Positions> {
+    positions.sort_unstable();
+    let portions = positions.chunks(NAMED_AT_ONCE);
+    portions
+        .map(|portion| portion.iter().copied().collect())
+        .collect()
+}
+
+/// Compacts the log at the same time of every day, without end.
+pub async fn compact_daily(eraser: Arc<Eraser>, at: Timestamp) {
+    loop {
+        let now = eraser.env.clock.now().micros();
+        let wait = (at.micros() - now).rem_euclid(DAY_MICROS);
+        let wait = u64::try_from(wait).unwrap_or_default();
+        tokio::time::sleep(std::time::Duration::from_micros(wait.max(1))).await;
+        match eraser.compact(&RequestContext::system()).await {
+            Ok(done) => tracing::info!(
+                events = done.num_events,
+                bytes_before = done.bytes_before,
+                bytes_after = done.bytes_after,
+                "the log is compacted"
+            ),
+            Err(error) => tracing::error!(%error, "the log could not be compacted"),
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn versions(kinds: &[u8]) -> Vec<Version> {
+        let version = |(index, kind): (usize, &u8)| Version {
+            position: index as u64 + 1,
+            at: Timestamp::from_micros(index as i64 * DAY_MICROS),
+            is_full: index == 0 || *kind == 0,
+            is_payload: *kind != 1,
+        };
+        kinds.iter().enumerate().map(version).collect()
+    }
+
+    proptest! {
+        /// What goes is behind a full state, and what was asked for is kept.
+        #[test]
+        fn what_is_kept_can_be_folded(
+            kinds in prop::collection::vec(0_u8..8, 1..80),
+            number in prop::option::of(0_u32..60),
+            days in prop::option::of(0_u32..60),
+        ) {
+            let all = versions(&kinds);
+            let now = Timestamp::from_micros(all.len() as i64 * DAY_MICROS);
+            let kept = Retention { versions: number, days };
+            let gone: Vec<u64> = beyond(&all, kept, now).collect();
+            if number.is_none() && days.is_none() {
+                prop_assert!(gone.is_empty());
+            }
+            let Some(last) = gone.last().copied() else { return Ok(()) };
+            let rest: Vec<&Version> = all.iter().filter(|it| it.position > last).collect();
+            let begin = rest.iter().position(|it| it.is_full);
+            prop_assert!(begin.is_some());
+            prop_assert!(rest[..begin.unwrap()].iter().all(|it| !it.is_payload));
+            if let Some(number) = number {
+                let wanted = (number.max(1) as usize).min(all.len());
+                prop_assert!(rest.len() - begin.unwrap() >= wanted);
+            }
+            if let Some(days) = days {
+                let since = now.micros() - i64::from(days) * DAY_MICROS;
+                let held = all.iter().rfind(|it| it.at.micros() <= since);
+                prop_assert!(held.is_none_or(|it| it.position >= rest[begin.unwrap()].position));
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Erasing one field of a record, with the events that carried it.
+
+use std::collections::BTreeSet;
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::record::Fields;
+use skytrail_schema::value::Value;
+use tokio::sync::Mutex;
+
+use super::request::{check, nothing};
+use super::{Erased, Eraser};
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::apply::state_of;
+use crate::record::attempt::{Outcome, until_settled};
+use crate::record::decide::Plan;
+use crate::record::messages::{SaveItem, SaveRecords};
+use crate::record::past;
+
+/// Erases a field of a record: its value, and every one that it ever had. The events that carried one
+/// lose all that they held; the record goes on from what it is now.
+#[derive(Clone, Debug)]
+pub struct EraseField {
+    /// Who asks: with the master key, or an administrator.
+    pub context: RequestContext,
+    /// The record.
+    pub id: RecordId,
+    /// The field.
+    pub field: String,
+    /// Why, in the log from then on.
+    pub why: String,
+}
+
+impl Eraser {
+    /// Erases a field; answers when it is gone, or when that takes too long. A field that has a value
+    /// loses it first, by a save like any other.
+    ///
+    /// # Errors
+    /// Those of a save; 110 when there is nothing of it; 102 for a private record of another.
+    pub async fn field(&self, command: EraseField) -> Result<Erased, ApiError> {
+        let turn = Mutex::new(());
+        let asked = until_settled(&turn, |_| self.ask_for_field(&command)).await?;
+        self.await_end(asked, &command.context).await
+    }
+
+    async fn ask_for_field(&self, command: &EraseField) -> Result<Outcome<Erased>, ApiError> {
+        let EraseField {
+            context,
+            id,
+            field,
+            why,
+        } = command;
+        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
+        self.env.applied.wait_for(heads.position).await?;
+        let head = heads.get(id);
+        let last = match head {
+            Some(head) => Some(head.record.clone()),
+            None => past::last_state(&self.env, id).await?,
+        };
+        check(context, last.as_ref())?;
+        let has_value = |head: &&std::sync::Arc<skytrail_schema::record::Head>| {
+            let value = head.record.fields.get(field);
+            value.is_some_and(|value| !value.is_null())
+        };
+        if let Some(head) = head.filter(has_value) {
+            let fields = Fields::from_iter([(field.clone(), Value::Null)]);
+            let item = SaveItem {
+                id: id.clone(),
+                access: None,
+                fields,
+                restored: None,
+            };
+            self.save(context, item, head.record.database.clone())
+                .await?;
+            return Ok(Outcome::Conflict);
+        }
+        if self
+            .env
+            .definition(&id.record_type)
+            .intervals_since
+            .is_some()
+        {
+            // What the store keeps of the past cannot be told apart by field.
+            let message = format!(
+                "{} is temporal: end that (schema:temporal), erase, then begin it again",
+                id.record_type
+            );
+            return Err(ApiError::new(Code::NotSupported, message));
+        }
+        let stream = Stream::Record(id.clone());
+        let names = self.names_of(&id.record_type, field).await?;
+        let carries = |body: &EventBody| match body {
+            EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
+                names.iter().any(|name| state.fields.contains_key(name))
+            }
+            EventBody::RecordChanged(patch) => {
+                names.iter().any(|name| patch.set.contains_key(name))
+            }
+            _ => false,
+        };
+        let found = self.in_stream(&stream, heads.position, |event| carries(&event.body));
+        let positions = found.await?.into_iter().collect();
+        let request = ErasureRequest {
+            scope: ErasureScope::Field {
+                record: stream.clone(),
+                field: field.clone(),
+            },
+            why: why.clone(),
+            positions,
+        };
+        if request.positions.is_empty() {
+            return Err(nothing(&format!("{field} of {id}")));
+        }
+        let mut plan = Plan::default();
+        if let Some(head) = head {
+            // From here on nothing builds on what came before.
+            let body = EventBody::RecordReplaced(state_of(&head.record));
+            plan.push(stream, head.version + 1, body);
+        }
+        let reads = vec![ConflictKey::record(id)];
+        self.ask(plan, request, (heads.position, reads), context)
+            .await
+    }
+
+    async fn save(
+        &self,
+        context: &RequestContext,
+        item: SaveItem,
+        database: skytrail_schema::id::Database,
+    ) -> Result<(), ApiError> {
+        let (id, field) = (item.id.clone(), item.fields.iter().next());
+        let field = field.map(|(name, _)| name.clone()).unwrap_or_default();
+        let saved = self.records.save(SaveRecords {
+            context: context.clone(),
+            database,
+            items: vec![Ok(item)],
+            is_atomic: false,
+        });
+        for result in saved.await? {
+            let record = result.map_err(|item| item.error)?;
+            if record.fields.get(&field).is_some_and(|it| !it.is_null()) {
+                let message = format!("a hook keeps {field} of {id} from losing its value");
+                return Err(ApiError::new(Code::PermissionDenied, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns all names that a field had, the present one among them.
+    async fn names_of(&self, name: &TypeName, field: &str) -> Result<BTreeSet<String>, ApiError> {
+        let mut names = BTreeSet::from([field.to_owned()]);
+        let stream = Stream::Type(name.clone());
+        let until = self.env.applied.position();
+        let positions = self.env.store.list_positions(&stream, 1, until).await?;
+        for position in positions.into_iter().rev() {
+            let (_, event) = past::read(&self.env, position).await?;
+            if let EventBody::TypeFieldRenamed(change) = &event.body
+                && event.stream == stream
+                && names.contains(&change.to)
+            {
+                names.insert(change.from.clone());
+            }
+        }
+        Ok(names)
+    }
+}

@@ -1,0 +1,301 @@
+//! Erasing a user: auth row, user record, devices, and his own records if that is wanted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{
+    ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream, Touch,
+};
+use skytrail_schema::id::{DeviceId, RecordId, UserId};
+use skytrail_schema::record::Head;
+use tokio::sync::Mutex;
+
+use super::{EraseRecord, Erased, Eraser};
+use crate::accounts::{load_user, plan_release};
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::apply::state_of;
+use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::decide::Plan;
+use crate::record::delete::find_referrer;
+use crate::record::past;
+
+/// Erases a user: who he is, how he signs in, where his devices are reached, what he subscribed to.
+#[derive(Clone, Debug)]
+pub struct EraseUser {
+    /// Who asks: with the master key, or an administrator.
+    pub context: RequestContext,
+    /// The user.
+    pub user: UserId,
+    /// Why, in the log from then on.
+    pub why: String,
+    /// Whether the records that he owns are erased, too.
+    pub with_records: bool,
+}
+
+/// What erasing a user came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UserErased {
+    /// The erasure of the user himself.
+    #[serde(flatten)]
+    pub erased: Erased,
+    /// How many of his records are erased.
+    pub num_records: u64,
+    /// Those that could not be, with the reasons.
+    pub refused: Vec<Refused>,
+}
+
+/// A record that could not be erased.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Refused {
+    /// The record.
+    pub record: String,
+    /// Why.
+    pub message: String,
+}
+
+impl Eraser {
+    /// Erases a user; answers when he is gone, or when that takes too long. His records go first.
+    ///
+    /// # Errors
+    /// 110 when there is nothing of him; the store or the log failed.
+    pub async fn user(&self, command: EraseUser) -> Result<UserErased, ApiError> {
+        let context = &command.context;
+        let (mut num_records, mut refused, mut asked) = (0, Vec::new(), Vec::new());
+        if command.with_records {
+            for id in self.records_of(&command.user).await? {
+                let wanted = EraseRecord {
+                    context: context.clone(),
+                    id: id.clone(),
+                    why: command.why.clone(),
+                };
+                match self.ask_until_settled(&wanted).await {
+                    Ok(one) => {
+                        num_records += 1;
+                        asked.push(one);
+                    }
+                    Err(error) => refused.push(Refused {
+                        record: id.to_string(),
+                        message: error.message,
+                    }),
+                }
+            }
+        }
+        let turn = Mutex::new(());
+        let erased = until_settled(&turn, |_| self.ask_for_user(&command)).await?;
+        let mut erased = self.await_end(erased, context).await?;
+        for one in asked {
+            erased.finished &= self.await_end(one, context).await?.finished;
+        }
+        Ok(UserErased {
+            erased,
+            num_records,
+            refused,
+        })
+    }
+
+    async fn ask_for_user(&self, command: &EraseUser) -> Result<Outcome<Erased>, ApiError> {
+        let EraseUser {
+            context, user, why, ..
+        } = command;
+        let (position, row) = load_user(&self.env, user).await?;
+        let id = RecordId::new("user", user.as_str());
+        let heads = self.env.load_heads(std::slice::from_ref(&id)).await?;
+        let position = position.min(heads.position);
+        self.env.applied.wait_for(position).await?;
+        let mut plan = Plan::default();
+        if let Some((version, state)) = row {
+            plan_release(&mut plan, &state);
+            let body = EventBody::UserRemoved(NoDetails {});
+            plan.push(Stream::User(user.clone()), version + 1, body);
+        }
+        let head = heads.get(&id).filter(|head| !is_empty(head));
+        if let Some(head) = head {
+            self.plan_without_record(&mut plan, head, context, position)
+                .await?;
+        }
+        let devices = self
+            .devices
+            .list_devices_of(std::slice::from_ref(user))
+            .await?;
+        for (device, known) in devices
+            .iter()
+            .zip(self.devices.load_devices(&devices).await?)
+        {
+            if let Some((version, _)) = known {
+                let body = EventBody::DeviceDeleted(self.touch(context));
+                plan.push(Stream::Device(device.clone()), version + 1, body);
+            }
+        }
+        if !plan.events.is_empty() {
+            // With this he is gone; what is left of him is looked for afresh.
+            commit(&self.env.log, plan, position, context).await?;
+            return Ok(Outcome::Conflict);
+        }
+        let positions = self.of_user(user, &id, position).await?;
+        let positions = positions.into_iter().collect();
+        let request = ErasureRequest {
+            scope: ErasureScope::User(user.clone()),
+            why: why.clone(),
+            positions,
+        };
+        if request.positions.is_empty() {
+            return Err(super::request::nothing(user));
+        }
+        let stream = Stream::User(user.clone());
+        let reads = vec![ConflictKey::stream(&stream), ConflictKey::record(&id)];
+        self.ask(Plan::default(), request, (position, reads), context)
+            .await
+    }
+
+    /// Plans that the user record goes, or that it is empty if others refer to it.
+    async fn plan_without_record(
+        &self,
+        plan: &mut Plan,
+        head: &Arc<Head>,
+        context: &RequestContext,
+        position: u64,
+    ) -> Result<(), ApiError> {
+        let id = &head.record.id;
+        let itself = std::slice::from_ref(id);
+        let definition = self.env.definition(&id.record_type);
+        let by = context.caller.user.clone();
+        if find_referrer(&self.env, id, itself, position)
+            .await?
+            .is_none()
+        {
+            plan.delete(head, &definition, self.env.clock.now(), by);
+            return Ok(());
+        }
+        let mut record = head.record.clone();
+        record.fields = Default::default();
+        record.updated_at = self.env.clock.now();
+        record.updated_by = by;
+        let body = EventBody::RecordReplaced(state_of(&record));
+        plan.push(Stream::Record(id.clone()), head.version + 1, body);
+        Ok(())
+    }
+
+    fn touch(&self, context: &RequestContext) -> Touch {
+        Touch {
+            at: self.env.clock.now(),
+            by: context.caller.user.clone(),
+        }
+    }
+
+    /// Finds the events that hold something of a user.
+    async fn of_user(
+        &self,
+        user: &UserId,
+        id: &RecordId,
+        until: u64,
+    ) -> Result<Vec<u64>, ApiError> {
+        let stream = Stream::User(user.clone());
+        let is_held = |event: &Event| !matches!(event.body, EventBody::UserRemoved(_));
+        let mut found = self.in_stream(&stream, until, is_held).await?;
+        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
+        let last = heads.get(id).map(|head| head.position);
+        let stream = Stream::Record(id.clone());
+        let of_record = self.with_payloads(&stream, until).await?;
+        found.extend(of_record.iter().filter(|it| Some(*it) != last));
+        let mut devices = BTreeSet::new();
+        let kind = EventKind::DeviceRegistered;
+        let listed = self.env.store.list_positions_of_kind(kind, 1, until);
+        for position in listed.await? {
+            let (_, event) = past::read(&self.env, position).await?;
+            if let (Stream::Device(device), EventBody::DeviceRegistered(state)) =
+                (&event.stream, &event.body)
+                && state.user.as_ref() == Some(user)
+            {
+                found.push(position);
+                devices.insert(device.clone());
+            }
+        }
+        for device in devices {
+            found.extend(self.subscriptions_of(user, device, until).await?);
+        }
+        Ok(found)
+    }
+
+    /// Finds what a user had a device subscribe to.
+    async fn subscriptions_of(
+        &self,
+        user: &UserId,
+        device: DeviceId,
+        until: u64,
+    ) -> Result<Vec<u64>, ApiError> {
+        let stream = Stream::Subscriptions(device);
+        let mut found = Vec::new();
+        for position in self.env.store.list_positions(&stream, 1, until).await? {
+            let (commit, event) = past::read(&self.env, position).await?;
+            let is_his = commit.actor.user.as_ref() == Some(user);
+            if is_his && matches!(event.body, EventBody::SubscriptionSaved(_)) {
+                found.push(position);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds the events of a stream that still hold something and are wanted.
+    pub(super) async fn in_stream(
+        &self,
+        stream: &Stream,
+        until: u64,
+        is_wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Vec<u64>, ApiError> {
+        let mut found = Vec::new();
+        for position in self.env.store.list_positions(stream, 1, until).await? {
+            let (_, event) = past::read(&self.env, position).await?;
+            let is_blank = event.body.erased().is_some();
+            if event.stream == *stream && !is_blank && is_wanted(&event) {
+                found.push(position);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lists the records that a user owns, and those that he owned when they were deleted.
+    async fn records_of(&self, user: &UserId) -> Result<Vec<RecordId>, ApiError> {
+        const AT_ONCE: usize = 1000;
+        let mut found = BTreeSet::new();
+        self.env.applied.wait_for(self.env.log.head()).await?;
+        for definition in self.env.live.get_types() {
+            if definition.name.is_user() {
+                continue;
+            }
+            let mut after = 0;
+            loop {
+                let (heads, last) = self.env.store.scan(&definition, after, AT_ONCE).await?;
+                if heads.is_empty() {
+                    break;
+                }
+                after = last;
+                let records = heads.into_iter().map(|head| head.record);
+                let his = records.filter(|record| record.owner.as_ref() == Some(user));
+                found.extend(his.map(|record| record.id));
+            }
+        }
+        let (kind, head) = (EventKind::RecordDeleted, self.env.applied.position());
+        for position in self.env.store.list_positions_of_kind(kind, 1, head).await? {
+            let (_, event) = past::read(&self.env, position).await?;
+            let Stream::Record(id) = event.stream else {
+                continue;
+            };
+            if id.record_type.is_user() || found.contains(&id) {
+                continue;
+            }
+            let last = past::last_state(&self.env, &id).await?;
+            if last.is_some_and(|record| record.owner.as_ref() == Some(user)) {
+                found.insert(id);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+/// Whether a user record has nothing of its user any more.
+fn is_empty(head: &Head) -> bool {
+    head.record.fields.iter().next().is_none()
+}

@@ -1,0 +1,97 @@
+//! Users, and single fields.
+
+use serde_json::json;
+
+use super::search::{await_copies, places_of};
+use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+#[test]
+fn a_user_is_gone_with_his_devices_and_records() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, &format!("{CANARY}-ada"));
+    let user = ada.user.clone().unwrap();
+    let device = json!({"type": "ios", "device_token": format!("{CANARY}-device")});
+    ada.call("device:register", device).result();
+    ada.save("note/hers", json!({"text": format!("{CANARY} one")}));
+    ada.save("note/old", json!({"text": format!("{CANARY} two")}));
+    ada.call("record:delete", json!({"ids": ["note/old"]}))
+        .result();
+    let bob = Client::signed_up(&server, &format!("{CONTROL}-bob"));
+    let refers = json!({"of": {"$type": "ref", "$id": format!("user/{user}")}, "text": CONTROL});
+    bob.save("note/bobs", refers);
+    await_copies(&server, &master, CANARY);
+    let before = versions(&master, &format!("user/{user}"));
+
+    let erased = erase(&server, &["user", &user, "--records"]);
+    assert!(erased.status.success(), "{}", said(&erased));
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    assert_ne!(ada.call("me", json!({})).status, 200);
+    let body = json!({"auth_data": {"username": format!("{CANARY}-ada")}, "password": "x"});
+    assert_ne!(
+        Client::anonymous(&server).call("auth:login", body).status,
+        200
+    );
+    // Bob's record refers to the user's, which stays, empty.
+    let ids = json!({"ids": [format!("user/{user}"), "note/bobs", "note/hers"]});
+    let found = master.call("record:fetch", ids.clone()).result();
+    assert_eq!(found[0].get("username"), None, "{found}");
+    assert_eq!(
+        (&found[1]["text"], &found[2]["code"]),
+        (&json!(CONTROL), &json!(110))
+    );
+    assert_eq!(
+        versions(&master, &format!("user/{user}")).len(),
+        before.len() + 1
+    );
+
+    assert_store_is_the_logs(&mut server);
+    let (master, bob) = (master.at(&server), bob.at(&server));
+    assert_eq!(master.call("record:fetch", ids).result(), found);
+    assert_eq!(bob.call("me", json!({})).status, 200);
+    assert!(!places_of(&server, CONTROL).is_empty());
+    let again = master.call("erase:user", json!({"user": user, "why": "again"}));
+    assert_eq!(again.code(), 110);
+}
+
+#[test]
+fn a_field_is_gone_and_the_record_goes_on() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    master.save("note/1", json!({"text": CONTROL, "n": 0}));
+    for number in 1..=3 {
+        master.save("note/1", json!({"secret": format!("{CANARY} {number}")}));
+    }
+    master.save("note/1", json!({"n": 4}));
+    await_copies(&server, &master, CANARY);
+    let erased = erase(&server, &["field", "note/1", "secret"]);
+    assert!(erased.status.success(), "{}", said(&erased));
+    assert!(
+        said(&erased).contains("3 events are erased"),
+        "{}",
+        said(&erased)
+    );
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    let ids = json!({"ids": ["note/1"]});
+    let now = master.call("record:fetch", ids.clone()).result();
+    assert_eq!(
+        (&now[0]["text"], &now[0]["n"]),
+        (&json!(CONTROL), &json!(4))
+    );
+    assert_eq!(now[0].get("secret"), None);
+    let listed = versions(&master, "note/1");
+    // Created, three with the secret, one more, unset, saved once more as a whole.
+    assert_eq!(listed.len(), 7);
+    let blank: Vec<bool> = listed.iter().map(|it| it.get("erased").is_some()).collect();
+    assert_eq!(blank, [false, false, false, true, true, true, false]);
+    assert_store_is_the_logs(&mut server);
+    let master = master.at(&server);
+    assert_eq!(master.call("record:fetch", ids).result(), now);
+    master.save("note/1", json!({"n": 5}));
+    let body = json!({"record": "note/1", "field": "none", "why": "x"});
+    assert_eq!(master.call("erase:field", body).code(), 110);
+}
