@@ -4,8 +4,8 @@ use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
     DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
     Intervals, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, PluginRegistration, RecordPatch,
-    RecordState, RelationTarget, Retention, RoleFlags, SavedSubscription, TaskClaim, TaskEnd, TaskSchedule,
-    Touch, TypeExtension, UserPatch, UserState,
+    RecordState, RelationTarget, Retention, RoleFlags, SavedSubscription, TaskClaim, TaskEnd,
+    TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
