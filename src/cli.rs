@@ -31,6 +31,7 @@ Examples:
   skytrail erase record note/1 --why law       forget a record for good
   skytrail task list                             what runs when, and how it ended
   skytrail delivery list                         how far plugins are with what happened
+  skytrail export note --output notes.jsonl      all records of a type, as of one moment
   skytrail import skygear --database-url URL     take over a Skygear v1 app
   skytrail rebuild --verify                      is the record store what the log says?
   skytrail backup /mnt/backups                   saves what is new, while the server runs
@@ -88,7 +89,9 @@ enum Command {
     /// Serves for someone who writes a plugin: runs it, starts it again when its files change, and
     /// shows each call.
     Dev(ops::dev::DevCommand),
-    /// Takes over what other servers have.
+    /// Writes a running server's records as JSON lines, or as a table, all as of one moment.
+    Export(ops::export::ExportCommand),
+    /// Takes over what other servers have, or what was exported.
     #[command(subcommand)]
     Import(ops::import::ImportCommand),
     /// Makes the record store anew from the log, or compares the two.
@@ -129,6 +132,7 @@ pub fn run() -> ExitCode {
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),
         Command::Dev(command) => ops::dev::run(&config, &command),
+        Command::Export(command) => ops::export::run(&config, &command),
         Command::Import(command) => ops::import::run(&config, command),
         Command::Rebuild(command) => ops::rebuild::run(&config, &command),
         Command::Backup(command) => ops::backup::run(&config, &command),

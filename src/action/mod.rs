@@ -18,7 +18,9 @@ mod provider;
 mod pubsub_publish;
 mod push;
 mod record_delete;
+mod record_export;
 mod record_fetch;
+mod record_import;
 mod record_query;
 mod record_save;
 mod relation;
@@ -148,6 +150,8 @@ actions! {
     "record:delete" "record" WRITE => record_delete::run;
     "history:list" "history" USER => history::list;
     "history:restore" "history" USER => history::restore;
+    "record:export" "record" MASTER => record_export::run;
+    "record:import" "record" MASTER => record_import::run;
     "record:fetch" "record" READ => record_fetch::run;
     "record:query" "record" READ => record_query::run;
     "relation:query" "relation" WRITE => relation::query;

@@ -62,7 +62,7 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
 }
 
 /// Refuses ids that have the form of one and cannot be a record's.
-fn refuse_id(id: &RecordId) -> Option<ApiError> {
+pub(super) fn refuse_id(id: &RecordId) -> Option<ApiError> {
     if id.record_type.is_reserved() {
         let message = format!(
             "record types that start with _ are reserved: {}",

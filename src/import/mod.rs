@@ -5,5 +5,6 @@
 
 mod report;
 pub mod skygear;
+pub mod table;
 
 pub use report::{Counts, Report};

@@ -68,7 +68,7 @@ impl Report {
         let counts = self.counts(table);
         counts.found += 1;
         let (what, why) = match outcome {
-            Outcome::Added => {
+            Outcome::Added | Outcome::Incomplete => {
                 counts.added += 1;
                 return Ok(());
             }

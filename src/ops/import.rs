@@ -17,6 +17,9 @@ pub enum ImportCommand {
     /// Takes over the PostgreSQL database of a Skygear v1 app, while no server runs here. What is
     /// here already stays, so it can be interrupted and begun again.
     Skygear(Box<Skygear>),
+    /// Takes records out of a file that `skytrail export` wrote, or any of that form, into a running
+    /// server. What is here already stays, so it can be interrupted and begun again.
+    Records(Box<super::import_records::Records>),
 }
 
 /// See [`ImportCommand::Skygear`].
@@ -70,6 +73,7 @@ pub struct Skygear {
 pub fn run(config: &Config, command: ImportCommand) -> Result<(), String> {
     match command {
         ImportCommand::Skygear(skygear) => skygear.run(config),
+        ImportCommand::Records(records) => super::import_records::run(config, &records),
     }
 }
 
@@ -85,6 +89,7 @@ impl Skygear {
             import: ImportOptions {
                 is_dry: self.dry_run,
                 updates: self.update,
+                revives: false,
             },
         };
         let system = actix_web::rt::System::new();

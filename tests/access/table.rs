@@ -104,6 +104,8 @@ const ROWS: &[(&str, &str)] = &[
     ("task:run", "K M K M M M . ."),
     ("task:pause", "K M K M M M . ."),
     ("task:resume", "K M K M M M . ."),
+    ("record:export", "K M K M M M . ."),
+    ("record:import", "K M K M M M . ."),
     ("history:list", "B L A A D . . ."),
     ("history:restore", "B L A A D . . ."),
     ("record:save", "B L . . D . . ."),

@@ -1,6 +1,7 @@
 //! Taking over what other servers have.
 
 mod compare;
+mod records;
 mod skygear;
 
 use std::io::Read as _;

@@ -15,7 +15,6 @@ mod records;
 mod settings;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Origin, Stream};
@@ -23,10 +22,10 @@ use skytrail_schema::id::TypeName;
 use tokio::sync::Mutex;
 
 pub use people::{ImportedSubscriptions, Relations};
+pub use records::{ImportedRecord, Said};
 pub use settings::ImportedType;
 
 use crate::context::RequestContext;
-use crate::device::DeviceStore;
 use crate::record::attempt::{Outcome as Attempt, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
@@ -37,6 +36,8 @@ use crate::record::past;
 pub enum Outcome {
     /// It was not here, and is now.
     Added,
+    /// It was not here, and is now, without references to what is not here yet.
+    Incomplete,
     /// It was here as it was there before, and is now as it is there.
     Updated,
     /// It is here already.
@@ -54,12 +55,13 @@ pub struct ImportOptions {
     pub is_dry: bool,
     /// Records that are here already and were changed there later become what they are there.
     pub updates: bool,
+    /// What was deleted here is brought again.
+    pub revives: bool,
 }
 
 /// See the module's overview.
 pub struct Importer {
     env: RecordEnv,
-    devices: Arc<dyn DeviceStore>,
     options: ImportOptions,
     context: RequestContext,
     /// The types that were here before: only of theirs something can have been deleted here.
@@ -72,13 +74,12 @@ pub struct Importer {
 
 impl Importer {
     /// Builds an importer for what is here.
-    pub fn new(env: RecordEnv, devices: Arc<dyn DeviceStore>, options: ImportOptions) -> Self {
+    pub fn new(env: RecordEnv, options: ImportOptions) -> Self {
         let types = env.live.get_types();
         let created = types.iter().filter(|it| it.is_created);
         Self {
             earlier: created.map(|it| it.name.clone()).collect(),
             is_first: env.live.position() == 0,
-            devices,
             options,
             context: RequestContext {
                 origin: Origin::Import,
@@ -89,16 +90,33 @@ impl Importer {
         }
     }
 
+    /// Imports for somebody: commits say so.
+    pub fn on_behalf(self, context: RequestContext) -> Self {
+        Self {
+            context: RequestContext {
+                origin: Origin::Import,
+                ..context
+            },
+            ..self
+        }
+    }
+
     /// Appends what was planned, unless this is a dry run.
     async fn append(&self, plan: Plan, read_position: u64) -> Result<(), ApiError> {
-        if self.options.is_dry || plan.events.is_empty() {
-            return Ok(());
-        }
-        match commit(&self.env.log, plan, read_position, &self.context).await? {
-            Attempt::Done(_) => Ok(()),
-            // Nobody else writes while an import does.
+        match self.try_append(plan, read_position).await? {
+            Attempt::Done(()) => Ok(()),
+            // Nobody else writes while an import of more than records does.
             Attempt::Conflict => Err(ApiError::overloaded("the log")),
         }
+    }
+
+    /// As [`Importer::append`], where others may write meanwhile.
+    async fn try_append(&self, plan: Plan, read_position: u64) -> Result<Attempt<()>, ApiError> {
+        if self.options.is_dry || plan.events.is_empty() {
+            return Ok(Attempt::Done(()));
+        }
+        let done = commit(&self.env.log, plan, read_position, &self.context).await?;
+        Ok(done.discard())
     }
 
     /// Returns the position as of which the store is read next, once the store has it.
@@ -120,7 +138,7 @@ impl Importer {
             Some(name) => !self.earlier.contains(name),
             None => self.is_first,
         };
-        if is_new {
+        if is_new || self.options.revives {
             return Ok(false);
         }
         let until = self.env.applied.position();

@@ -11,6 +11,7 @@ use skytrail_schema::predicate::Relation;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
 use super::{Importer, Outcome, deleted_here};
+use crate::device::DeviceStore;
 use crate::record::decide::Plan;
 
 /// Some of a user's relations of one kind.
@@ -136,11 +137,12 @@ impl Importer {
     /// The log or the store failed.
     pub async fn devices(
         &self,
+        store: &dyn DeviceStore,
         devices: Vec<(DeviceId, DeviceState)>,
     ) -> Result<Vec<Outcome>, ApiError> {
         let position = self.read_position().await?;
         let ids: Vec<DeviceId> = devices.iter().map(|(id, _)| id.clone()).collect();
-        let known = self.devices.load_devices(&ids).await?;
+        let known = store.load_devices(&ids).await?;
         let mut plan = Plan::default();
         let mut tokens = HashSet::new();
         let mut outcomes = Vec::with_capacity(devices.len());
@@ -159,8 +161,8 @@ impl Importer {
                 continue;
             }
             if let Some(token) = &state.token {
-                let is_taken = !tokens.insert(token.clone())
-                    || !self.devices.find_devices(token).await?.is_empty();
+                let is_taken =
+                    !tokens.insert(token.clone()) || !store.find_devices(token).await?.is_empty();
                 if is_taken {
                     let reason = "another device has its address".to_owned();
                     outcomes.push(Outcome::Refused(reason));
@@ -180,10 +182,11 @@ impl Importer {
     /// The log or the store failed.
     pub async fn subscriptions(
         &self,
+        store: &dyn DeviceStore,
         all: Vec<ImportedSubscriptions>,
     ) -> Result<Vec<Outcome>, ApiError> {
         let position = self.read_position().await?;
-        let here = self.devices.load_subscriptions().await?;
+        let here = store.load_subscriptions().await?;
         let here: HashMap<_, _> = here.into_iter().map(|it| (it.id.clone(), it)).collect();
         let mut plan = Plan::default();
         let mut outcomes = Vec::new();
@@ -193,7 +196,7 @@ impl Importer {
             subscriptions,
         } in all
         {
-            let devices = self.devices.load_devices(std::slice::from_ref(&device));
+            let devices = store.load_devices(std::slice::from_ref(&device));
             let is_here = self.options.is_dry || devices.await?.iter().any(Option::is_some);
             let known = here.get(&device);
             let mut version = known.map_or(0, |known| known.version);

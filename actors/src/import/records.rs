@@ -1,21 +1,158 @@
 //! Files and records.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use skytrail_schema::acl::Acl;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{AssetState, EventBody, Stream};
-use skytrail_schema::id::{AssetName, RecordId};
-use skytrail_schema::record::{Head, Record};
+use skytrail_schema::event::{AssetState, EventBody, Stream, Touch};
+use skytrail_schema::id::{AssetName, Database, RecordId, TypeName, UserId};
+use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
+use tokio::sync::Mutex;
 
 use super::{Importer, Outcome, deleted_here};
+use crate::record::attempt::{Outcome as Attempt, until_settled};
 use crate::record::decide::{Plan, Surroundings};
 use crate::record::draft::Draft;
 use crate::record::env::Heads;
 use crate::record::messages::ItemError;
 use crate::record::save::{self, Drafts};
+use crate::record::{migrate, types};
+
+/// A record of which some may not be said.
+#[derive(Clone, Debug)]
+pub struct ImportedRecord {
+    /// The record.
+    pub id: RecordId,
+    /// Where it belongs.
+    pub database: Database,
+    /// Its fields; those that are not named stay as they are, `Null` clears one.
+    pub fields: Fields,
+    /// Its owner; by default whoever imports.
+    pub owner: Option<UserId>,
+    /// Its access list; by default the type's.
+    pub access: Option<Option<Acl>>,
+    /// When and by whom it was made; by default now, by whoever imports.
+    pub created: Touch,
+    /// When and by whom it was changed; likewise.
+    pub updated: Touch,
+    /// Whether the members before are as they were said; else what is here counts.
+    pub is_said: Said,
+}
+
+/// What was said of a record besides its fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Its owner.
+    pub owner: bool,
+    /// Its creation.
+    pub created: bool,
+    /// Its last change.
+    pub updated: bool,
+}
+
+impl ImportedRecord {
+    /// Returns the whole record: what was not said is as it is here.
+    fn complete(self, head: Option<&Record>, default_access: Option<Acl>) -> Record {
+        let mut record = Record {
+            id: self.id,
+            database: self.database,
+            owner: self.owner,
+            access: self.access.clone().unwrap_or(default_access),
+            created_at: self.created.at,
+            created_by: self.created.by,
+            updated_at: self.updated.at,
+            updated_by: self.updated.by,
+            fields: self.fields,
+        };
+        if let Some(here) = head {
+            for (name, value) in &here.fields {
+                if !record.fields.contains_key(name) {
+                    record.fields.insert(name.clone(), value.clone());
+                }
+            }
+            if self.access.is_none() {
+                record.access.clone_from(&here.access);
+            }
+            if !self.is_said.owner {
+                record.owner.clone_from(&here.owner);
+            }
+            if !self.is_said.created {
+                record.created_at = here.created_at;
+                record.created_by.clone_from(&here.created_by);
+            }
+        }
+        record.fields.retain(|_, value| !value.is_null());
+        if let Some(here) = head.filter(|_| !self.is_said.updated) {
+            let (at, by) = (record.updated_at, record.updated_by.clone());
+            record.updated_at = here.updated_at;
+            record.updated_by.clone_from(&here.updated_by);
+            if record != *here {
+                record.updated_at = at;
+                record.updated_by = by;
+            }
+        }
+        record
+    }
+}
 
 impl Importer {
+    /// Takes records over of which some may not be said, of whatever types; types get the fields
+    /// that are missing.
+    ///
+    /// # Errors
+    /// 114 when a value does not fit its field; the log or the store failed.
+    pub async fn partial_records(
+        &self,
+        records: Vec<ImportedRecord>,
+        postpones: bool,
+    ) -> Result<Vec<Outcome>, ApiError> {
+        let brought = records.iter().map(|it| (&it.id, &it.fields));
+        if self.options.is_dry {
+            // What is referred to may have come with an earlier portion.
+            let definition_of = |name: &TypeName| TypeDefinition {
+                is_created: true,
+                ..TypeDefinition::clone(&self.definition(name))
+            };
+            for (name, extension) in migrate::extensions(brought, definition_of, true)? {
+                self.plan_extension(&name, &extension);
+            }
+        } else {
+            types::extend_by(&self.env, brought, &self.context).await?;
+        }
+        let ids: Vec<RecordId> = records.iter().map(|it| it.id.clone()).collect();
+        let heads = self.env.load_heads(&ids).await?;
+        // Media types are those of the files, in what is here as well.
+        let whole = records.into_iter().map(|record| {
+            let head = heads.get(&record.id).map(|head| &head.record);
+            let default = self
+                .definition(&record.id.record_type)
+                .default_access
+                .clone();
+            record.complete(head, default)
+        });
+        // Of several with one id the last counts, once those before are here.
+        let mut portions: Vec<Vec<Record>> = vec![Vec::new()];
+        let mut seen: HashMap<RecordId, ()> = HashMap::new();
+        for record in whole {
+            if seen.insert(record.id.clone(), ()).is_some() {
+                seen.clear();
+                seen.insert(record.id.clone(), ());
+                portions.push(Vec::new());
+            }
+            if let Some(last) = portions.last_mut() {
+                last.push(record);
+            }
+        }
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for portion in portions {
+            outcomes.extend(self.records(portion, postpones).await?);
+        }
+        Ok(outcomes)
+    }
+
     /// Takes over what is known of files; their bytes are somebody else's matter.
     ///
     /// # Errors
@@ -61,7 +198,9 @@ impl Importer {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut waiting = vec![records];
         while let Some(portion) = waiting.pop() {
-            match self.portion(&portion, postpones).await {
+            let turn = Mutex::new(());
+            let settled = until_settled(&turn, |_| self.portion(&portion, postpones));
+            match settled.await {
                 Ok(done) => outcomes.extend(done),
                 // Too large for one commit.
                 Err(error) if error.code == Code::InvalidArgument && portion.len() > 1 => {
@@ -77,7 +216,11 @@ impl Importer {
         Ok(outcomes)
     }
 
-    async fn portion(&self, records: &[Record], postpones: bool) -> Result<Vec<Outcome>, ApiError> {
+    async fn portion(
+        &self,
+        records: &[Record],
+        postpones: bool,
+    ) -> Result<Attempt<Vec<Outcome>>, ApiError> {
         let position = self.read_position().await?;
         let ids: Vec<RecordId> = records.iter().map(|record| record.id.clone()).collect();
         let heads = self.env.load_heads(&ids).await?;
@@ -96,16 +239,16 @@ impl Importer {
         let mut plan = Plan::default();
         for (slot, outcome) in drafts.iter_mut().zip(&mut outcomes) {
             let Ok(draft) = slot else { continue };
-            if postpones {
-                leave_out_missing(draft, &plan, &around);
+            if postpones && leave_out_missing(draft, &plan, &around) && *outcome == Outcome::Added {
+                *outcome = Outcome::Incomplete;
             }
             let definition = self.definition(&draft.record.id.record_type);
             if let Err(error) = plan.save(draft, &definition, &around) {
                 *outcome = Outcome::Refused(error.message.to_string());
             }
         }
-        self.append(plan, position).await?;
-        Ok(outcomes)
+        let done = self.try_append(plan, position).await?;
+        Ok(done.map(|()| outcomes))
     }
 
     /// Says what is to become of a record; without a draft nothing is to be done.
@@ -195,12 +338,15 @@ fn lacks_references(here: &Record, there: &Record) -> bool {
     completed == *there
 }
 
-fn leave_out_missing(draft: &mut Draft, plan: &Plan, around: &Surroundings) {
+/// Takes references to what is not there out of a draft; says whether there were any.
+fn leave_out_missing(draft: &mut Draft, plan: &Plan, around: &Surroundings) -> bool {
     let is_there = |id: &RecordId| plan.leaves(id).unwrap_or(around.existing.contains(id));
     // A record may refer to itself once it is here.
     let is_missing = |value: &Value| match value {
         Value::Reference(id) => !is_there(id),
         _ => false,
     };
+    let before = draft.record.fields.len();
     draft.record.fields.retain(|_, value| !is_missing(value));
+    draft.record.fields.len() < before
 }

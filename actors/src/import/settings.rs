@@ -182,6 +182,15 @@ impl Importer {
         })
     }
 
+    /// Notes what a type would become.
+    pub(super) fn plan_extension(&self, name: &TypeName, extension: &TypeExtension) {
+        let mut definition = TypeDefinition::clone(&self.definition(name));
+        apply::extend(&mut definition, extension);
+        self.planned
+            .write()
+            .insert(name.clone(), Arc::new(definition));
+    }
+
     /// Adds an event of a type to a plan, and to what the type is.
     fn plan_type(&self, plan: &mut Plan, definition: &mut TypeDefinition, body: EventBody) {
         if let EventBody::TypeExtended(extension) = &body {

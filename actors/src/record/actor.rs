@@ -21,13 +21,14 @@ use skytrail_schema::record::Record;
 use super::env::RecordEnv;
 use super::history::{self, Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
-    ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
-    SaveRecords, SetFieldAccess,
+    ChangeType, CreateTypes, DeleteRecords, ExportPage, ExportRecords, FetchRecords, ImportRecords,
+    ItemResults, QueryRecords, QueryReply, SaveRecords, SetFieldAccess,
 };
 use super::past::Moment;
 use super::readers::{self, Readers};
 use super::service::RecordService;
-use super::{delete, read, save, types};
+use super::{delete, export, read, save, types};
+use crate::import::{Importer, Outcome};
 
 /// How many messages may wait for one record type.
 const MAILBOX: usize = 1024;
@@ -236,6 +237,17 @@ impl RecordService for Records {
 
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
         read::query(&self.env, command).await
+    }
+
+    async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError> {
+        export::page(&self.env, command).await
+    }
+
+    async fn import(&self, command: ImportRecords) -> Result<Vec<Outcome>, ApiError> {
+        let importer = Importer::new(self.env.clone(), command.options).on_behalf(command.context);
+        importer
+            .partial_records(command.records, command.postpones)
+            .await
     }
 
     async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {

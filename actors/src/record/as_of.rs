@@ -35,20 +35,20 @@ use crate::store::{Asker, QueryAnswer, RelatedPage};
 const PORTION: usize = 512;
 
 /// A record then, and the same record now or as it was last.
-struct Seen {
-    then: Head,
+pub(super) struct Seen {
+    pub(super) then: Head,
     today: Arc<Record>,
 }
 
 /// A query on its way through the past.
-struct Looking<'a> {
-    env: &'a RecordEnv,
-    command: &'a QueryRecords,
-    position: u64,
+pub(super) struct Looking<'a> {
+    pub(super) env: &'a RecordEnv,
+    pub(super) command: &'a QueryRecords,
+    pub(super) position: u64,
     /// The type, and those that its records refer to, as they were.
-    types: &'a [Arc<TypeDefinition>],
-    bound: &'a BoundQuery,
-    around: Around,
+    pub(super) types: &'a [Arc<TypeDefinition>],
+    pub(super) bound: &'a BoundQuery,
+    pub(super) around: Around,
 }
 
 /// Runs a query as of a moment.
@@ -177,7 +177,7 @@ impl Looking<'_> {
     }
 
     /// Goes back from what a record is today.
-    async fn back_from(&self, today: Head) -> Result<Option<Seen>, ApiError> {
+    pub(super) async fn back_from(&self, today: Head) -> Result<Option<Seen>, ApiError> {
         if today.position <= self.position && !self.is_reshaped(&today.record.id.record_type) {
             let record = Arc::new(today.record.clone());
             return Ok(Some(Seen {
@@ -191,7 +191,7 @@ impl Looking<'_> {
     }
 
     /// Finds a record by its id, whether or not it is there today.
-    async fn find(&self, id: &RecordId) -> Result<Option<Seen>, ApiError> {
+    pub(super) async fn find(&self, id: &RecordId) -> Result<Option<Seen>, ApiError> {
         let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
         if let Some(head) = heads.get(id) {
             return self.back_from(Head::clone(head)).await;
@@ -236,6 +236,21 @@ impl Looking<'_> {
         Ok(())
     }
 
+    /// Keeps what fulfils the condition, whoever may see it.
+    pub(super) async fn keep_matches(&mut self, seen: Vec<Seen>) -> Result<Vec<Head>, ApiError> {
+        self.look_around(&seen).await?;
+        let context = Context {
+            user: self.command.context.caller.user.as_ref(),
+            around: &self.around.known,
+        };
+        let condition = self.bound.condition.as_ref();
+        let is_match = |seen: &Seen| {
+            condition.is_none_or(|it| it.evaluate(&seen.then.record, context) == Some(true))
+        };
+        let kept = seen.into_iter().filter(is_match);
+        Ok(kept.map(|seen| seen.then).collect())
+    }
+
     /// Loads what the references of a portion lead to, in the place of what was before.
     async fn look_around(&mut self, seen: &[Seen]) -> Result<(), ApiError> {
         self.around.known.records.clear();
@@ -257,7 +272,7 @@ impl Looking<'_> {
 }
 
 /// Folds a type and those that its references name, as they were.
-async fn types_at(
+pub(super) async fn types_at(
     env: &RecordEnv,
     name: &TypeName,
     position: u64,
@@ -306,14 +321,14 @@ pub(super) async fn type_at(
 
 /// What the condition depends on besides the record.
 #[derive(Default)]
-struct Around {
+pub(super) struct Around {
     vias: Vec<Via>,
     known: LookedUp,
 }
 
 impl Around {
     /// Loads the caller's relations that the condition asks for.
-    async fn load(
+    pub(super) async fn load(
         env: &RecordEnv,
         command: &QueryRecords,
         condition: Option<&Condition>,

@@ -6,7 +6,7 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
-use skytrail_schema::id::{Database, RecordId, RoleName, TypeName};
+use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName};
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::types::FieldType;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::past::Moment;
 use crate::context::RequestContext;
+use crate::import::{ImportOptions, ImportedRecord};
 
 /// One well-formed item of a save.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +93,45 @@ pub struct QueryRecords {
     pub query: Query,
     /// When; none for now.
     pub as_of: Option<Moment>,
+}
+
+/// Reads a page of all records of a type, of all databases, whoever may see them.
+#[derive(Clone, Debug)]
+pub struct ExportRecords {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The type, and the condition.
+    pub query: Query,
+    /// When; none for now.
+    pub as_of: Option<Moment>,
+    /// The key behind which the page begins.
+    pub after: Option<RecordKey>,
+    /// How many records are looked at.
+    pub limit: u32,
+}
+
+/// A page of records as they were at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportPage {
+    /// The records, by key.
+    pub records: Vec<Record>,
+    /// The position of the moment.
+    pub position: u64,
+    /// Where the next page begins; none after the last.
+    pub next: Option<RecordKey>,
+}
+
+/// Takes records over as they are said to be.
+#[derive(Clone, Debug)]
+pub struct ImportRecords {
+    /// Who asks.
+    pub context: RequestContext,
+    /// The records.
+    pub records: Vec<ImportedRecord>,
+    /// How.
+    pub options: ImportOptions,
+    /// Whether references to what is not here yet are left out.
+    pub postpones: bool,
 }
 
 /// A record in an answer, with the values that were eagerly loaded.

@@ -9,6 +9,7 @@ pub mod decide;
 pub mod delete;
 pub mod draft;
 pub mod env;
+mod export;
 pub mod history;
 pub mod hooks;
 pub mod known_keys;

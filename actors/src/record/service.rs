@@ -9,10 +9,12 @@ use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Record;
 
+use crate::import::Outcome;
+
 use super::history::{Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
-    ChangeType, CreateTypes, DeleteRecords, FetchRecords, ItemResults, QueryRecords, QueryReply,
-    SaveRecords, SetFieldAccess,
+    ChangeType, CreateTypes, DeleteRecords, ExportPage, ExportRecords, FetchRecords, ImportRecords,
+    ItemResults, QueryRecords, QueryReply, SaveRecords, SetFieldAccess,
 };
 use super::past::Moment;
 use super::readers::Readers;
@@ -43,6 +45,18 @@ pub trait RecordService: Send + Sync + 'static {
     /// # Errors
     /// 120 and 124 for a query that the type's fields or the caller's rights do not allow.
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError>;
+
+    /// Reads a page of all records of a type.
+    ///
+    /// # Errors
+    /// As [`RecordService::query`].
+    async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError>;
+
+    /// Takes records over; one outcome per record, in request order. No hook is asked or told.
+    ///
+    /// # Errors
+    /// 114 when a value does not fit its field; overload.
+    async fn import(&self, command: ImportRecords) -> Result<Vec<Outcome>, ApiError>;
 
     /// Lists the versions of a record.
     ///

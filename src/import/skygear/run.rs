@@ -62,14 +62,14 @@ pub async fn run(config: &Config, options: &Options, report: &mut Report) -> Res
         None => None,
     };
     let offline = Offline::open(config).await?;
-    let (env, devices) = (offline.env.clone(), offline.devices.clone());
+    let env = offline.env.clone();
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {msg}: {pos} rows, {elapsed}");
     bar.set_style(style.map_err(|error| error.to_string())?);
     let done = Run {
         config,
         offline: &offline,
-        importer: Importer::new(env, devices, options.import),
+        importer: Importer::new(env, options.import),
         source,
         report,
         copier,
@@ -353,7 +353,11 @@ impl Run<'_> {
         while let Some(portion) = portion(&mut rows).await? {
             let devices = parsed(self.report, TABLE, "id", portion, |row| people::device(row))?;
             let ids: Vec<_> = devices.iter().map(|(id, _)| id.clone()).collect();
-            let outcomes = self.importer.devices(devices).await.map_err(told)?;
+            let outcomes = self
+                .importer
+                .devices(self.offline.devices.as_ref(), devices)
+                .await
+                .map_err(told)?;
             for (id, outcome) in ids.iter().zip(&outcomes) {
                 note(self.report, TABLE, id.as_str(), outcome)?;
             }
@@ -379,7 +383,11 @@ impl Run<'_> {
             });
             let subscriptions = all.iter().flat_map(|it| &it.subscriptions);
             let ids: Vec<_> = subscriptions.map(|it| it.key.id.clone()).collect();
-            let outcomes = self.importer.subscriptions(all).await.map_err(told)?;
+            let outcomes = self
+                .importer
+                .subscriptions(self.offline.devices.as_ref(), all)
+                .await
+                .map_err(told)?;
             for (id, outcome) in ids.iter().zip(&outcomes) {
                 note(self.report, TABLE, id, outcome)?;
             }

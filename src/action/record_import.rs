@@ -1,0 +1,121 @@
+//! `record:import`: records as they were elsewhere, with owner, times and authors.
+
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::import::{ImportOptions, ImportedRecord, Outcome as Became, Said};
+use skytrail_actors::record::messages::ImportRecords;
+use skytrail_schema::acl::Acl;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Touch;
+use skytrail_schema::id::{Database, UserId};
+use skytrail_schema::time::Timestamp;
+
+use super::{Call, Outcome, Reply, record_save, request};
+
+pub(super) async fn run(mut call: Call) -> Outcome {
+    let options = ImportOptions {
+        is_dry: request::flag(&call.body, "dry_run")?,
+        updates: request::flag(&call.body, "update")?,
+        revives: true,
+    };
+    let postpones = request::flag(&call.body, "postpone")?;
+    let records = request::take_list(&mut call.body, "records")?;
+    if records.is_empty() {
+        return Err(ApiError::invalid_argument("no records", &["records"]));
+    }
+    let by = call.context.caller.user.clone().unwrap_or_else(UserId::god);
+    let now = Touch {
+        at: call.services.clock.now(),
+        by: Some(by),
+    };
+    let mut results = Vec::with_capacity(records.len());
+    let mut parsed = Vec::with_capacity(records.len());
+    for record in records {
+        let id = record.get("_id").cloned().unwrap_or_default();
+        let record = parse(record, &now);
+        results.push((id, record.as_ref().err().cloned()));
+        parsed.extend(record.ok());
+    }
+    let command = ImportRecords {
+        context: call.context,
+        records: parsed,
+        options,
+        postpones,
+    };
+    let mut outcomes = call.services.records.import(command).await?.into_iter();
+    let mut item = |(id, refused): (Json, Option<ApiError>)| {
+        let (outcome, reason) = match refused {
+            Some(error) => ("refused", Some(error.message)),
+            None => outcomes.next().map_or(("refused", None), told),
+        };
+        let mut item = Map::new();
+        item.insert("_id".to_owned(), id);
+        item.insert("outcome".to_owned(), outcome.into());
+        if let Some(reason) = reason {
+            item.insert("reason".to_owned(), reason.into());
+        }
+        Json::from(item)
+    };
+    let items: Vec<Json> = results.into_iter().map(&mut item).collect();
+    Reply::with_info(&items, Some(&json!({"dry_run": options.is_dry})))
+}
+
+fn told(outcome: Became) -> (&'static str, Option<String>) {
+    match outcome {
+        Became::Added => ("added", None),
+        Became::Incomplete => ("incomplete", None),
+        Became::Updated => ("updated", None),
+        Became::Present => ("present", None),
+        Became::Kept(reason) => ("kept", Some(reason)),
+        Became::Refused(reason) => ("refused", Some(reason)),
+    }
+}
+
+fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
+    let Json::Object(record) = record else {
+        return Err(request::undecodable());
+    };
+    let missing = || ApiError::invalid_argument("missing required fields", &["id"]);
+    let id = request::text(&record, "_id")?.ok_or_else(missing)?;
+    let id = request::record_id(id, "id")?;
+    if let Some(refusal) = record_save::refuse_id(&id) {
+        return Err(refusal);
+    }
+    let invalid = |name: &str, why: String| ApiError::invalid_argument(why, &[name]);
+    let user = |name: &str| Ok::<_, ApiError>(request::text(&record, name)?.map(UserId::from));
+    let time = |name: &str| {
+        let parse = |text| {
+            let why = || invalid(name, format!("{name} is no time (RFC 3339)"));
+            Timestamp::parse(text).ok_or_else(why)
+        };
+        request::text(&record, name)?.map(parse).transpose()
+    };
+    let (created, updated) = (time("_created_at")?, time("_updated_at")?);
+    let owner = user("_ownerID")?;
+    let is_said = Said {
+        // What has a creation is a whole record: one without an owner has none.
+        owner: owner.is_some() || created.is_some(),
+        created: created.is_some(),
+        updated: updated.is_some(),
+    };
+    let touch = |at: Option<Timestamp>, by: Option<UserId>| match at {
+        Some(at) => Touch { at, by },
+        None => now.clone(),
+    };
+    let access = record.get("_access").map(Acl::from_wire).transpose();
+    Ok(ImportedRecord {
+        database: match user("_database_id")? {
+            Some(user) => Database::Private(user),
+            None => Database::Public,
+        },
+        owner: match (is_said.owner, owner) {
+            (true, owner) => owner,
+            (false, _) => now.by.clone(),
+        },
+        access: access.map_err(|error| invalid("_access", error.to_string()))?,
+        created: touch(created, user("_created_by")?),
+        updated: touch(updated, user("_updated_by")?),
+        is_said,
+        id,
+        fields: request::fields(record)?,
+    })
+}

@@ -1,0 +1,161 @@
+//! Cells of a table and values of records, one into the other.
+//!
+//! | field | cell |
+//! | --- | --- |
+//! | text | as it is; an empty one is `""`, since an empty cell is no value |
+//! | number, integer, sequence | `1.5` |
+//! | boolean | `true` or `false` |
+//! | datetime | RFC 3339 |
+//! | ref | `type/id` |
+//! | asset | its name |
+//! | location | `longitude latitude` |
+//! | json, geometry, access lists | JSON |
+//!
+//! The apostrophe in front of what a spreadsheet would calculate ([`crate::csv`]) is taken away.
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::types::FieldType;
+
+/// What stands for an empty text.
+const EMPTY: &str = "\"\"";
+/// What a spreadsheet takes for the beginning of a formula.
+const FORMULA: [char; 11] = [
+    '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+];
+
+/// Returns the cell of a wire value.
+pub fn cell(value: &Json) -> String {
+    match value {
+        Json::Null => String::new(),
+        Json::String(text) if text.is_empty() => EMPTY.to_owned(),
+        Json::String(text) => text.clone(),
+        Json::Object(object) => {
+            let text = |name: &str| object.get(name).and_then(Json::as_str).map(str::to_owned);
+            let typed = match object.get("$type").and_then(Json::as_str) {
+                Some("date") => text("$date"),
+                Some("ref") => text("$id"),
+                Some("asset") => text("$name"),
+                Some("geojson") => object.get("$val").map(ToString::to_string),
+                Some("geo") => object
+                    .get("$lng")
+                    .zip(object.get("$lat"))
+                    .map(|(lng, lat)| format!("{lng} {lat}")),
+                _ => None,
+            };
+            typed.unwrap_or_else(|| value.to_string())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Returns the wire value of a cell; null for an empty one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
+    let cell = match cell.strip_prefix('\'') {
+        Some(rest) if rest.starts_with(FORMULA) => rest,
+        _ => cell,
+    };
+    if cell.is_empty() {
+        return Ok(Json::Null);
+    }
+    let wrong = |what: &str| format!("{cell:?} is no {what}");
+    Ok(match kind {
+        FieldType::String | FieldType::CaselessString => match cell {
+            EMPTY => "".into(),
+            text => text.into(),
+        },
+        FieldType::Number | FieldType::Integer | FieldType::Sequence => {
+            let number: f64 = cell.trim().parse().map_err(|_| wrong("number"))?;
+            let number = Some(number).filter(|number| number.is_finite());
+            skytrail_schema::value::number_to_wire(number.ok_or_else(|| wrong("number"))?)
+        }
+        FieldType::Boolean => match cell.trim().to_ascii_lowercase().as_str() {
+            "true" => true.into(),
+            "false" => false.into(),
+            _ => return Err(wrong("boolean: true or false")),
+        },
+        FieldType::DateTime => json!({"$type": "date", "$date": cell.trim()}),
+        FieldType::Asset => json!({"$type": "asset", "$name": cell}),
+        FieldType::Reference(target) => {
+            let id = match cell.split_once('/') {
+                Some((name, _)) if name == target.as_str() => cell.to_owned(),
+                _ => format!("{target}/{cell}"),
+            };
+            json!({"$type": "ref", "$id": id})
+        }
+        FieldType::Location => {
+            let mut parts = cell.split_whitespace().map(str::parse::<f64>);
+            let (Some(Ok(lng)), Some(Ok(lat)), None) = (parts.next(), parts.next(), parts.next())
+            else {
+                return Err(wrong("location: longitude and latitude"));
+            };
+            json!({"$type": "geo", "$lng": lng, "$lat": lat})
+        }
+        FieldType::Json => serde_json::from_str(cell).map_err(|_| wrong("JSON"))?,
+        FieldType::Geometry => {
+            let shape: Json = serde_json::from_str(cell).map_err(|_| wrong("GeoJSON"))?;
+            json!({"$type": "geojson", "$val": shape})
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn values_come_back() {
+        let cases = [
+            (FieldType::String, json!("")),
+            (FieldType::String, json!("a \"b\", c\n")),
+            (FieldType::Number, json!(-1.5)),
+            (FieldType::Integer, json!(7)),
+            (FieldType::Boolean, json!(false)),
+            (
+                FieldType::DateTime,
+                json!({"$type": "date", "$date": "2017-01-01T00:00:00Z"}),
+            ),
+            (
+                FieldType::Asset,
+                json!({"$type": "asset", "$name": "a/b.png"}),
+            ),
+            (
+                FieldType::Reference("note".into()),
+                json!({"$type": "ref", "$id": "note/a/b"}),
+            ),
+            (
+                FieldType::Location,
+                json!({"$type": "geo", "$lng": 1.25, "$lat": -2.0}),
+            ),
+            (FieldType::Json, json!({"a": [1, null]})),
+            (
+                FieldType::Geometry,
+                json!({"$type": "geojson", "$val": {"type": "Point"}}),
+            ),
+        ];
+        for (kind, wire) in cases {
+            assert_eq!(value(&kind, &cell(&wire)), Ok(wire));
+        }
+        assert_eq!(value(&FieldType::String, ""), Ok(Json::Null));
+        assert_eq!(value(&FieldType::Number, "'-1"), Ok(json!(-1)));
+        let wrong = value(&FieldType::Boolean, "yes");
+        assert_eq!(
+            wrong,
+            Err("\"yes\" is no boolean: true or false".to_owned())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn texts_and_numbers_come_back(text in "[^']{1,8}", number in any::<f64>()) {
+            prop_assume!(number.is_finite() && text != EMPTY);
+            prop_assert_eq!(value(&FieldType::String, &cell(&json!(text))), Ok(json!(text)));
+            let wire = skytrail_schema::value::number_to_wire(number);
+            prop_assert_eq!(value(&FieldType::Number, &cell(&wire)), Ok(wire));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `skytrail export`: records of a running server as JSON lines or as a table.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::log_search::moment as at;
+use super::remote::{RunningServer, ServerFlag, block_on};
+use crate::config::Config;
+use crate::csv;
+use crate::import::table;
+
+/// What to write.
+#[derive(Clone, Debug, Args)]
+pub struct ExportCommand {
+    /// The types; all of them when none is named. A table has one.
+    types: Vec<String>,
+    /// As they were right after this position of the log, or at this time (RFC 3339); by default
+    /// as they are when it begins.
+    #[arg(long)]
+    as_of: Option<String>,
+    /// Only records that fulfil this condition, as `record:query` takes it (JSON).
+    #[arg(long, value_name = "JSON")]
+    predicate: Option<String>,
+    /// How to write them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Where to; by default the standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A JSON object per line.
+    #[default]
+    Jsonl,
+    /// A table of comma-separated values (RFC 4180), with the fields' names in its first row.
+    Csv,
+}
+
+/// The members of a record besides its fields, as a table has them.
+pub(super) const SYSTEM: [&str; 8] = [
+    "_id",
+    "_database_id",
+    "_ownerID",
+    "_access",
+    "_created_at",
+    "_created_by",
+    "_updated_at",
+    "_updated_by",
+];
+
+/// The fields of types, by type and name.
+pub(super) type Schema = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What `record:export` answers.
+#[derive(Debug, Deserialize)]
+struct Page {
+    result: Vec<Json>,
+    info: PageInfo,
+}
+
+#[derive(Debug, Deserialize)]
+struct PageInfo {
+    position: u64,
+    next: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: &ExportCommand) -> Result<(), String> {
+    let server = RunningServer::find(config, &command.server)?;
+    block_on(export(&server, command))
+}
+
+async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), String> {
+    let schema = schema(server).await?;
+    let types = match command.types.as_slice() {
+        [] => schema.keys().cloned().collect(),
+        named => named.to_vec(),
+    };
+    if command.format == Format::Csv && types.len() != 1 {
+        return Err("a table has records of one type: name it".to_owned());
+    }
+    let out: Box<dyn Write> = match &command.output {
+        Some(path) => {
+            let file =
+                File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Box::new(file)
+        }
+        None => Box::new(io::stdout()),
+    };
+    let mut out = BufWriter::new(out);
+    let mut moment = command.as_of.as_deref().map(at);
+    let mut exported = Schema::new();
+    for name in &types {
+        let unknown = || format!("there is no type {name:?}");
+        let fields = schema.get(name).ok_or_else(unknown)?;
+        exported.insert(name.clone(), fields.clone());
+    }
+    if command.format == Format::Jsonl {
+        let line = json!({"_type": "types", "types": exported});
+        writeln!(out, "{line}").map_err(|error| error.to_string())?;
+    }
+    for (name, fields) in &exported {
+        let writer = Writer {
+            format: command.format,
+            fields,
+        };
+        writer.begin(&mut out).map_err(|error| error.to_string())?;
+        let mut after = Json::Null;
+        loop {
+            let mut body = Map::new();
+            body.insert("record_type".to_owned(), name.as_str().into());
+            body.insert("after".to_owned(), after);
+            if let Some(moment) = &moment {
+                body.insert("as_of".to_owned(), moment.clone());
+            }
+            if let Some(predicate) = &command.predicate {
+                let predicate: Json = serde_json::from_str(predicate)
+                    .map_err(|error| format!("--predicate: {error}"))?;
+                body.insert("predicate".to_owned(), predicate);
+            }
+            let page: Page = server.call_for("record:export", body).await?;
+            // All that follows is of the same moment.
+            moment = Some(page.info.position.into());
+            for record in &page.result {
+                let written = writer.write(&mut out, record);
+                written.map_err(|error| error.to_string())?;
+            }
+            let Some(next) = page.info.next else { break };
+            after = next.into();
+        }
+    }
+    out.flush().map_err(|error| error.to_string())
+}
+
+/// Asks for the fields of all types.
+pub(super) async fn schema(server: &RunningServer) -> Result<Schema, String> {
+    let answer = server.call("schema:fetch", Map::new()).await?;
+    let types = answer.get("record_types").and_then(Json::as_object);
+    let fields = |about: &Json| {
+        let fields = about.get("fields").and_then(Json::as_array);
+        let fields = fields.into_iter().flatten().filter_map(|field| {
+            let text = |name: &str| field.get(name).and_then(Json::as_str).map(str::to_owned);
+            Some((text("name")?, text("type")?))
+        });
+        fields.collect()
+    };
+    let types = types.into_iter().flatten();
+    Ok(types
+        .map(|(name, about)| (name.clone(), fields(about)))
+        .collect())
+}
+
+struct Writer<'a> {
+    format: Format,
+    fields: &'a BTreeMap<String, String>,
+}
+
+impl Writer<'_> {
+    fn begin(&self, out: &mut impl Write) -> io::Result<()> {
+        match self.format {
+            Format::Jsonl => Ok(()),
+            Format::Csv => out.write_all(csv::row(self.names()).as_bytes()),
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let fields = self.fields.keys().map(String::as_str);
+        SYSTEM.into_iter().chain(fields)
+    }
+
+    fn write(&self, out: &mut impl Write, record: &Json) -> io::Result<()> {
+        match self.format {
+            Format::Jsonl => writeln!(out, "{record}"),
+            Format::Csv => {
+                let cell = |name| record.get(name).map(table::cell).unwrap_or_default();
+                out.write_all(csv::row(self.names().map(cell)).as_bytes())
+            }
+        }
+    }
+}

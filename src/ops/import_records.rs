@@ -1,0 +1,424 @@
+//! `skytrail import records`: records out of a file, as JSON lines or as a table, into a running
+//! server.
+//!
+//! A file is read a portion at a time. References to records that come later are left out at first;
+//! if there were any, the file is gone through once more. What is here already is found, so who was
+//! interrupted begins again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::import::Outcome;
+use skytrail_schema::types::FieldType;
+
+use super::export::{Format, SYSTEM, Schema, schema};
+use super::remote::{RunningServer, ServerFlag, block_on};
+use super::say;
+use crate::config::Config;
+use crate::import::{Report, table};
+
+/// So many records go into one request,
+const PORTION: usize = 200;
+/// or fewer that are this large together.
+const PORTION_BYTES: usize = 1 << 20;
+
+/// What to import.
+#[derive(Clone, Debug, Args)]
+pub struct Records {
+    /// The file.
+    file: PathBuf,
+    /// How it is written; by default as its name ends.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// The type of the records of a table, and of ids without one.
+    #[arg(long = "type", value_name = "TYPE")]
+    record_type: Option<String>,
+    /// Takes a column for another field, and for what it is: `age=years`, `age=years:integer`; `age=`
+    /// leaves it out. May be given again and again.
+    #[arg(long, value_name = "COLUMN=FIELD[:TYPE]")]
+    map: Vec<String>,
+    /// Only says what would become of everything.
+    #[arg(long)]
+    dry_run: bool,
+    /// Records that are here already become what the file says, unless they were changed here later.
+    #[arg(long)]
+    update: bool,
+    /// Saves the records as clients do, through the hooks; change times are those of the import.
+    #[arg(long)]
+    hooks: bool,
+    /// Writes every record that is not taken over, and why, to a file: a JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// A record of the file, and the line where it begins.
+struct Line {
+    number: u64,
+    record: Result<Json, String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: &Records) -> Result<(), String> {
+    let server = RunningServer::find(config, &command.server)?;
+    let mut report = Report::begin(command.report.as_deref())
+        .map_err(|error| format!("the report cannot be written: {error}"))?;
+    let done = block_on(async {
+        let schema = schema(&server).await?;
+        let mut import = Import {
+            server: &server,
+            command,
+            report: &mut report,
+            mapping: Mapping::read(command, &schema)?,
+            schema,
+            num_incomplete: 0,
+        };
+        import.go_through(false).await?;
+        if import.num_incomplete > 0 {
+            import.go_through(true).await?;
+        }
+        Ok(())
+    });
+    let lines = report
+        .finish()
+        .map_err(|error| format!("the report cannot be written: {error}"))?;
+    for line in lines {
+        say(&line);
+    }
+    if command.dry_run {
+        say("a dry run: nothing was taken over");
+    }
+    done
+}
+
+struct Import<'a> {
+    server: &'a RunningServer,
+    command: &'a Records,
+    report: &'a mut Report,
+    mapping: Mapping,
+    schema: Schema,
+    num_incomplete: u64,
+}
+
+impl Import<'_> {
+    async fn go_through(&mut self, again: bool) -> Result<(), String> {
+        let path = self.command.file.display().to_string();
+        let by_name = match self.command.file.extension().and_then(|it| it.to_str()) {
+            Some("csv") => Format::Csv,
+            _ => Format::Jsonl,
+        };
+        let file = File::open(&self.command.file).map_err(|error| format!("{path}: {error}"))?;
+        let mapping = self.mapping.clone();
+        let lines: Box<dyn Iterator<Item = Result<Line, String>>> =
+            match self.command.format.unwrap_or(by_name) {
+                Format::Jsonl => Box::new(json_lines(file)),
+                Format::Csv => Box::new(rows(file, mapping)?),
+            };
+        let (mut portion, mut bytes) = (Vec::new(), 0);
+        for line in lines {
+            let line = line.map_err(|error| format!("{path}: {error}"))?;
+            match line.record {
+                Ok(record) if record.get("_type").and_then(Json::as_str) == Some("types") => {
+                    self.make_types(&record).await?;
+                }
+                Ok(record) => {
+                    bytes += record.to_string().len();
+                    portion.push((line.number, self.mapping.complete(record)));
+                }
+                Err(why) if !again => self.note(line.number, "", &Outcome::Refused(why))?,
+                Err(_) => {}
+            }
+            if portion.len() >= PORTION || bytes >= PORTION_BYTES {
+                self.bring(std::mem::take(&mut portion), again).await?;
+                bytes = 0;
+            }
+        }
+        self.bring(portion, again).await
+    }
+
+    /// Makes the types that the file's records have. Fields that refer to types which are neither
+    /// here nor in the file come with the first record that has them, if one does.
+    async fn make_types(&self, line: &Json) -> Result<(), String> {
+        let types = line.get("types").and_then(Json::as_object);
+        let Some(types) = types.filter(|_| !self.command.dry_run) else {
+            return Ok(());
+        };
+        let is_there = |kind: &str| match FieldType::from_wire_name(kind) {
+            Some(FieldType::Reference(target)) => {
+                types.contains_key(target.as_str()) || self.schema.contains_key(target.as_str())
+            }
+            Some(_) => true,
+            None => false,
+        };
+        let wanted = types.iter().map(|(name, fields)| {
+            let fields = fields.as_object().into_iter().flatten();
+            let fields = fields.filter(|(_, kind)| kind.as_str().is_some_and(is_there));
+            let fields: Vec<Json> = fields
+                .map(|(name, kind)| json!({"name": name, "type": kind}))
+                .collect();
+            (name.clone(), json!({"fields": fields}))
+        });
+        let wanted: Map<String, Json> = wanted.collect();
+        let mut body = Map::new();
+        body.insert("record_types".to_owned(), wanted.into());
+        self.server.call("schema:create", body).await.map(drop)
+    }
+
+    /// Brings a portion; one that fails as a whole is taken apart, to find what is wrong.
+    async fn bring(&mut self, portion: Vec<(u64, Json)>, again: bool) -> Result<(), String> {
+        let mut waiting = vec![portion];
+        while let Some(portion) = waiting.pop() {
+            let Some((number, _)) = portion.first() else {
+                continue;
+            };
+            match self.ask(&portion, again).await {
+                Ok(outcomes) => {
+                    for ((number, record), outcome) in portion.iter().zip(outcomes) {
+                        let is_known = again && !matches!(outcome, Outcome::Refused(_));
+                        if !is_known {
+                            let id = record.get("_id").and_then(Json::as_str).unwrap_or_default();
+                            self.note(*number, id, &outcome)?;
+                        }
+                    }
+                }
+                Err(why) if portion.len() == 1 && !why.is_final => {
+                    self.note(*number, "", &Outcome::Refused(why.text))?;
+                }
+                Err(why) if !why.is_final => {
+                    let (first, second) = portion.split_at(portion.len() / 2);
+                    waiting.extend([second.to_vec(), first.to_vec()]);
+                }
+                Err(why) => return Err(why.text),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, portion: &[(u64, Json)], again: bool) -> Result<Vec<Outcome>, Failure> {
+        let records: Vec<&Json> = portion.iter().map(|(_, record)| record).collect();
+        let is_dry = self.command.dry_run || self.command.hooks;
+        let mut body = Map::new();
+        body.insert("records".to_owned(), json!(records));
+        body.insert("update".to_owned(), self.command.update.into());
+        body.insert("dry_run".to_owned(), is_dry.into());
+        body.insert("postpone".to_owned(), (!again).into());
+        let answer = self.server.call("record:import", body).await;
+        let answer = answer.map_err(Failure::of)?;
+        let mut outcomes = Vec::with_capacity(portion.len());
+        for (item, (_, record)) in answer.as_array().into_iter().flatten().zip(portion) {
+            let mut outcome = outcome_of(item);
+            if self.command.hooks && !self.command.dry_run {
+                let is_wanted = matches!(
+                    outcome,
+                    Outcome::Added | Outcome::Incomplete | Outcome::Updated
+                );
+                if is_wanted && let Err(why) = self.save(record).await? {
+                    outcome = Outcome::Refused(why);
+                }
+            }
+            self.num_incomplete += u64::from(outcome == Outcome::Incomplete);
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    /// Saves a record for its owner; the inner error is the record's own.
+    async fn save(&self, record: &Json) -> Result<Result<(), String>, Failure> {
+        let mut body = Map::new();
+        if let Some(owner) = record.get("_ownerID").filter(|owner| !owner.is_null()) {
+            body.insert("_user_id".to_owned(), owner.clone());
+        }
+        let database = record.get("_database_id").filter(|it| !it.is_null());
+        let database = database.cloned().unwrap_or_else(|| "_public".into());
+        body.insert("database_id".to_owned(), database);
+        body.insert("records".to_owned(), json!([record]));
+        let saved = self.server.call("record:save", body).await;
+        let saved = saved.map_err(Failure::of)?;
+        let item = saved.get(0).cloned().unwrap_or_default();
+        if item.get("_type").and_then(Json::as_str) == Some("error") {
+            let message = item.get("message").and_then(Json::as_str);
+            return Ok(Err(message.unwrap_or("refused").to_owned()));
+        }
+        Ok(Ok(()))
+    }
+
+    fn note(&mut self, number: u64, id: &str, outcome: &Outcome) -> Result<(), String> {
+        let name = id.split_once('/').map_or("?", |(name, _)| name);
+        let place = format!("line {number} {id}");
+        let noted = self.report.note(name, place.trim_end(), outcome);
+        noted.map_err(|error| format!("the report cannot be written: {error}"))
+    }
+}
+
+/// Why a request failed as a whole.
+struct Failure {
+    text: String,
+    /// Whether fewer records would fail as well.
+    is_final: bool,
+}
+
+impl Failure {
+    fn of(text: String) -> Self {
+        // What is wrong with a record has its code behind the message.
+        let codes = [
+            "InvalidArgument 108)",
+            "IncompatibleSchema 114)",
+            "BadRequest 107)",
+        ];
+        let is_final = !codes.iter().any(|code| text.ends_with(code));
+        Self { text, is_final }
+    }
+}
+
+fn outcome_of(item: &Json) -> Outcome {
+    let text = |name: &str| item.get(name).and_then(Json::as_str).unwrap_or_default();
+    let reason = text("reason").to_owned();
+    match text("outcome") {
+        "added" => Outcome::Added,
+        "incomplete" => Outcome::Incomplete,
+        "updated" => Outcome::Updated,
+        "present" => Outcome::Present,
+        "kept" => Outcome::Kept(reason),
+        _ => Outcome::Refused(reason),
+    }
+}
+
+fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String>> {
+    let lines = BufReader::new(file).lines().zip(1..);
+    let lines = lines.map(|(line, number)| Ok((line.map_err(|error| error.to_string())?, number)));
+    let is_full = |line: &Result<(String, u64), String>| {
+        line.as_ref()
+            .map_or(true, |(line, _)| !line.trim().is_empty())
+    };
+    lines.filter(is_full).map(|line| {
+        let (line, number) = line?;
+        let record = serde_json::from_str(&line).map_err(|error| format!("no JSON: {error}"));
+        let is_object = |record: Json| match record {
+            Json::Object(_) => Ok(record),
+            _ => Err("no JSON object".to_owned()),
+        };
+        Ok(Line {
+            number,
+            record: record.and_then(is_object),
+        })
+    })
+}
+
+fn rows(
+    file: File,
+    mapping: Mapping,
+) -> Result<impl Iterator<Item = Result<Line, String>>, String> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+    let head = reader.headers().map_err(|error| error.to_string())?;
+    let head: Vec<String> = head
+        .iter()
+        .map(|name| name.trim_start_matches('\u{feff}').to_owned())
+        .collect();
+    if !head
+        .iter()
+        .any(|name| mapping.field_of(name) == Some("_id"))
+    {
+        return Err("the table has no column for _id; name one with --map COLUMN=_id".to_owned());
+    }
+    Ok(reader.into_records().map(move |row| {
+        let row = row.map_err(|error| error.to_string())?;
+        let number = row.position().map_or(0, csv::Position::line);
+        let record = if row.len() == head.len() {
+            mapping.record(&head, &row)
+        } else {
+            Err(format!("{} cells, and {} columns", row.len(), head.len()))
+        };
+        Ok(Line { number, record })
+    }))
+}
+
+/// Which column is which field, and of which type.
+#[derive(Clone, Debug, Default)]
+struct Mapping {
+    record_type: Option<String>,
+    /// By column; none for one that is left out.
+    fields: HashMap<String, Option<String>>,
+    kinds: BTreeMap<String, FieldType>,
+}
+
+impl Mapping {
+    fn read(command: &Records, schema: &Schema) -> Result<Self, String> {
+        let mut mapping = Self {
+            record_type: command.record_type.clone(),
+            ..Self::default()
+        };
+        let known = command
+            .record_type
+            .as_ref()
+            .and_then(|name| schema.get(name));
+        for (field, kind) in known.into_iter().flatten() {
+            mapping
+                .kinds
+                .extend(FieldType::from_wire_name(kind).map(|kind| (field.clone(), kind)));
+        }
+        for map in &command.map {
+            let wrong = || format!("--map {map:?}: expected COLUMN=FIELD or COLUMN=FIELD:TYPE");
+            let (column, field) = map.split_once('=').ok_or_else(wrong)?;
+            let (field, kind) = match field.split_once(':') {
+                Some((field, kind)) => (field, Some(kind)),
+                None => (field, None),
+            };
+            if let Some(kind) = kind {
+                let kind = FieldType::from_wire_name(kind).ok_or_else(wrong)?;
+                mapping.kinds.insert(field.to_owned(), kind);
+            }
+            let field = (!field.is_empty()).then(|| field.to_owned());
+            mapping.fields.insert(column.to_owned(), field);
+        }
+        Ok(mapping)
+    }
+
+    fn field_of<'a>(&'a self, column: &'a str) -> Option<&'a str> {
+        match self.fields.get(column) {
+            Some(field) => field.as_deref(),
+            None => Some(column),
+        }
+    }
+
+    fn record(&self, head: &[String], row: &csv::StringRecord) -> Result<Json, String> {
+        let mut record = Map::new();
+        for (column, cell) in head.iter().zip(row) {
+            let Some(field) = self.field_of(column) else {
+                continue;
+            };
+            let kind = match field {
+                "_access" => &FieldType::Json,
+                name if SYSTEM.contains(&name) => &FieldType::String,
+                name => self.kinds.get(name).unwrap_or(&FieldType::String),
+            };
+            let value = table::value(kind, cell).map_err(|why| format!("{column}: {why}"))?;
+            // An empty cell of these says nothing.
+            if !value.is_null() || field == "_access" || !field.starts_with('_') {
+                record.insert(field.to_owned(), value);
+            }
+        }
+        Ok(record.into())
+    }
+
+    /// Gives an id its type.
+    fn complete(&self, mut record: Json) -> Json {
+        let id = record.get("_id").and_then(Json::as_str);
+        if let (Some(id), Some(name)) = (id, &self.record_type)
+            && !id.starts_with(&format!("{name}/"))
+        {
+            let id = format!("{name}/{id}");
+            if let Some(object) = record.as_object_mut() {
+                object.insert("_id".to_owned(), id.into());
+            }
+        }
+        record
+    }
+}

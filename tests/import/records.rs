@@ -1,0 +1,275 @@
+//! Records out of files, and into them.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value as Json, json};
+
+use super::{Move, Table, compare, journal, said};
+use crate::support::client::Client;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// Runs a command against a running server.
+fn run(server: &TestServer, arguments: &[&str]) -> Output {
+    let address = ["--server", server.base_url.as_str()];
+    let key = format!("MASTER_KEY={MASTER_KEY}");
+    server.skytrail(&[&["--set", &key], arguments, &address].concat())
+}
+
+fn export(server: &TestServer, arguments: &[&str]) -> String {
+    let done = run(server, &[&["export"], arguments].concat());
+    assert!(done.status.success(), "{}", said(&done));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+fn import(server: &TestServer, file: &Path, arguments: &[&str]) -> Table {
+    let file = file.to_string_lossy().into_owned();
+    let done = run(server, &[&["import", "records", &file], arguments].concat());
+    assert!(done.status.success(), "{}", said(&done));
+    Table(String::from_utf8(done.stdout).unwrap())
+}
+
+fn file(server: &TestServer, name: &str, text: &str) -> PathBuf {
+    let path = server.folder().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn head(master: &Client) -> u64 {
+    let newest = master.call("log:read", json!({"limit": 1, "backwards": true}));
+    newest.result()[0]["position"].as_u64().unwrap()
+}
+
+#[test]
+fn what_was_exported_comes_back_in_a_fresh_server() {
+    let moved = Move::with("");
+    moved.import(&[]);
+    let first = moved.serve(&[]);
+    // What refers to each other, lies in private databases, and has no list or an empty one.
+    let master = Client::master(&first);
+    let reference = |id: &str| json!({"$type": "ref", "$id": id});
+    master.save("egg/1", json!({"_access": []}));
+    master.save("hen/1", json!({"egg": reference("egg/1")}));
+    master.save(
+        "egg/1",
+        json!({"hen": reference("hen/1"), "self": reference("egg/1")}),
+    );
+    let exported = export(&first, &[]);
+
+    let mut second = TestServer::start();
+    let path = file(&second, "all.jsonl", &exported);
+    let dry = import(&second, &path, &["--dry-run"]);
+    assert_eq!(dry.of("total")[5], 0, "{}", dry.0);
+    let table = import(&second, &path, &[]);
+    let total = table.of("total");
+    assert_eq!((total[0], total[1], total[5]), (594, 594, 0), "{}", table.0);
+    let again = export(&second, &[]);
+    assert!(again == exported, "another export");
+    compare::records(&moved.database, &Client::master(&second));
+    second.terminate();
+    let before = journal(&second.data_dir());
+    second.restart();
+    let table = import(&second, &path, &[]);
+    assert_eq!(table.of("total"), [594, 0, 0, 594, 0, 0]);
+    second.terminate();
+    assert!(
+        journal(&second.data_dir()) == before,
+        "the journal has grown"
+    );
+}
+
+#[test]
+fn an_export_is_of_one_moment() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let notes: Vec<Json> = (0..2500)
+        .map(|n| json!({"_id": format!("note/{n:04}"), "n": n}))
+        .collect();
+    for notes in notes.chunks(500) {
+        master
+            .call("record:save", json!({"records": notes}))
+            .result();
+    }
+    let then = head(&master);
+    let exported = export(&server, &["note"]);
+    assert_eq!(exported.lines().count(), 2501);
+    // Deleted, changed, deleted and made anew, new; and the field gets another name.
+    let gone: Vec<String> = (0..2500)
+        .step_by(100)
+        .map(|n| format!("note/{n:04}"))
+        .collect();
+    master.call("record:delete", json!({"ids": gone})).result();
+    for id in ["note/0001", "note/0100", "note/2499", "note/0000x"] {
+        master.save(id, json!({"n": -1}));
+    }
+    let as_of = then.to_string();
+    assert!(
+        export(&server, &["note", "--as-of", &as_of]) == exported,
+        "another past"
+    );
+    let now = export(&server, &["note"]);
+    assert_eq!(now.lines().count(), 2501 - 25 + 2);
+    let condition = json!(["lt", {"$type": "keypath", "$val": "n"}, 3]).to_string();
+    let few = export(
+        &server,
+        &["note", "--as-of", &as_of, "--predicate", &condition],
+    );
+    let few: Vec<Json> = few
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let few: Vec<&Json> = few.iter().skip(1).map(|record| &record["n"]).collect();
+    assert_eq!(few, [&json!(0), &json!(1), &json!(2)]);
+    master
+        .call(
+            "schema:rename",
+            json!({"record_type": "note", "item_name": "n", "new_name": "m"}),
+        )
+        .result();
+    let renamed = export(&server, &["note", "--as-of", &as_of]);
+    let without_type = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    assert!(
+        without_type(&renamed) == without_type(&exported),
+        "another name"
+    );
+}
+
+#[test]
+fn a_table_comes_back_and_names_its_mistakes_by_line() {
+    let first = TestServer::start();
+    let master = Client::master(&first);
+    master.save("city/a/b", json!({"name": "=1+1"}));
+    master.save(
+        "place/1",
+        json!({"text": "a, \"b\"\nc", "empty": "", "n": -1.5, "yes": true,
+            "at": {"$type": "date", "$date": "2017-01-02T03:04:05.5Z"},
+            "where": {"$type": "geo", "$lng": 1.25, "$lat": -2},
+            "city": {"$type": "ref", "$id": "city/a/b"}, "more": {"a": [1, null]},
+            "shape": {"$type": "geojson", "$val": {"type": "Point", "coordinates": [1, 2]}}}),
+    );
+    master.save("place/2", json!({"text": null, "_access": []}));
+    let cities = export(&first, &["city"]);
+    let places = export(&first, &["place", "--format", "csv"]);
+    let second = TestServer::start();
+    import(&second, &file(&second, "city.jsonl", &cities), &[]);
+    let schema = export(&first, &["place"]);
+    let only_the_type = schema.lines().next().unwrap();
+    import(&second, &file(&second, "type.jsonl", only_the_type), &[]);
+    let path = file(&second, "place.csv", &places);
+    let table = import(&second, &path, &["--type", "place"]);
+    assert_eq!(table.of("place"), [2, 2, 0, 0, 0, 0], "{}", table.0);
+    assert_eq!(export(&second, &["place", "--format", "csv"]), places);
+    assert_eq!(export(&second, &["place"]), export(&first, &["place"]));
+    let table = import(&second, &path, &["--type", "place"]);
+    assert_eq!(table.of("place"), [2, 0, 0, 2, 0, 0], "{}", table.0);
+
+    // Other columns, of other types; and what is wrong is told by line.
+    let people = "id,Full name,age,joined,note\n\
+                  ada,Ada,36,2017-01-02T03:04:05Z,x\n\
+                  bob,\"Bob,\nthe second\",old,,x\n\
+                  eve,Eve,40,yesterday,x\n\
+                  short,row\n\
+                  dan,,7,,x\n";
+    let path = file(&second, "people.csv", people);
+    let report = second.folder().join("report.jsonl");
+    let report_to = report.to_string_lossy().into_owned();
+    let maps = [
+        "id=_id",
+        "Full name=name",
+        "age=age:integer",
+        "joined=joined:datetime",
+        "note=",
+    ];
+    let maps: Vec<&str> = maps.iter().flat_map(|map| ["--map", map]).collect();
+    let how = [
+        &["--type", "person", "--report", &report_to],
+        maps.as_slice(),
+    ]
+    .concat();
+    let table = import(&second, &path, &how);
+    assert_eq!(table.of("total"), [5, 2, 0, 0, 0, 3], "{}", table.0);
+    let told = std::fs::read_to_string(report).unwrap();
+    let mut told: Vec<(String, String)> = told
+        .lines()
+        .map(|line| {
+            let line: Json = serde_json::from_str(line).unwrap();
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            (text("id"), text("reason"))
+        })
+        .collect();
+    told.sort();
+    let begins = ["line 3", "line 5", "line 6"];
+    let reasons = [
+        "age: \"old\" is no number",
+        "failed to parse $date",
+        "2 cells, and 5 columns",
+    ];
+    for ((told, begin), reason) in told.iter().zip(begins).zip(reasons) {
+        assert!(
+            told.0.starts_with(begin) && told.1.contains(reason),
+            "{told:?}"
+        );
+    }
+    let master = Client::master(&second);
+    let mut found = master.query("person", json!([]));
+    found.sort_by_key(|person| person["_id"].to_string());
+    let names: Vec<(&Json, &Json, &Json)> = found
+        .iter()
+        .map(|person| (&person["_id"], &person["name"], &person["age"]))
+        .collect();
+    let expected = [
+        (&json!("person/ada"), &json!("Ada"), &json!(36)),
+        (&json!("person/dan"), &json!(null), &json!(7)),
+    ];
+    assert_eq!(names, expected);
+    // A changed cell counts with --update only.
+    let path = file(&second, "people.csv", &people.replace("Ada,36", "Ada,37"));
+    let how: Vec<&str> = [&["--type", "person"], maps.as_slice()].concat();
+    assert_eq!(
+        import(&second, &path, &how).of("person")[..5],
+        [3, 0, 0, 1, 1]
+    );
+    let how = [how.as_slice(), &["--update"]].concat();
+    assert_eq!(
+        import(&second, &path, &how).of("person")[..5],
+        [3, 0, 1, 1, 0]
+    );
+    let ada = master.call("record:fetch", json!({"ids": ["person/ada"]}));
+    assert_eq!(ada.result()[0]["age"], 37);
+}
+
+#[test]
+fn hooks_are_asked_when_they_shall_be() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let lines = "{\"_id\": \"note/1\", \"n\": 1, \"_ownerID\": \"ada\", \
+                 \"_created_at\": \"2017-01-01T00:00:00Z\", \"_updated_at\": \"2017-01-02T00:00:00Z\"}\n";
+    let path = file(&server, "a.jsonl", lines);
+    let origin = |id: &str| {
+        let stream = format!("record/{id}");
+        let read = master.call("log:read", json!({"stream": stream})).result();
+        read[0]["actor"]["origin"].clone()
+    };
+    assert_eq!(import(&server, &path, &[]).of("note"), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(origin("note/1"), "import");
+    let found = master.query("note", json!([]))[0].clone();
+    assert_eq!(found["_created_at"], "2017-01-01T00:00:00Z");
+    assert_eq!(found["_updated_at"], "2017-01-02T00:00:00Z");
+    assert_eq!(found["_ownerID"], "ada");
+
+    let path = file(&server, "b.jsonl", &lines.replace("note/1", "note/2"));
+    assert_eq!(
+        import(&server, &path, &["--hooks", "--dry-run"]).of("note")[1],
+        1
+    );
+    assert_eq!(master.query("note", json!([])).len(), 1);
+    assert_eq!(
+        import(&server, &path, &["--hooks"]).of("note"),
+        [1, 1, 0, 0, 0, 0]
+    );
+    assert_eq!(origin("note/2"), "api");
+    let body = json!({"ids": ["note/2"]});
+    let found = master.call("record:fetch", body).result()[0].clone();
+    assert_eq!(found["_ownerID"], "ada");
+    assert_ne!(found["_created_at"], "2017-01-01T00:00:00Z");
+}
