@@ -802,7 +802,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
         if is_told {
             return Ok(());
         }
-        tracing::warn!("starting again, to make the record store anew");
+        tracing::warn!("starting again, to bring the record store up to the log");
     }
 }
 

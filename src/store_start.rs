@@ -1,14 +1,22 @@
 //! The record store at a start: opened, made anew if it has to be, and brought up to the log.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use skytrail_actors::log::OpenedLog;
 use skytrail_actors::store::{RecordStore as _, Snapshot};
+use tokio::time::{Instant, sleep};
 
 use crate::app::StartError;
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::projection::carry_over_indexes;
-use crate::projection::{PARTS, SqlStore, StoreOptions, damage_marker, part};
+use crate::projection::{
+    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, is_passing, part,
+};
+
+/// How long a start waits for a database that cannot be reached, and how long between two tries.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How many events are applied at once while the store catches up.
 const CATCH_UP_EVENTS: usize = 4096;
@@ -19,6 +27,11 @@ pub(crate) async fn ready_store(
     config: &Config,
     log: &OpenedLog,
 ) -> Result<(SqlStore, Snapshot), StartError> {
+    if let Some(database) = &config.database {
+        let store = open_server(&config.app.name, database, log).await?;
+        let snapshot = catch_up(&store, log).await?;
+        return Ok((store, snapshot));
+    }
     let store = open_store(config, log).await?;
     match catch_up(&store, log).await {
         Ok(snapshot) => return Ok((store, snapshot)),
@@ -30,6 +43,65 @@ pub(crate) async fn ready_store(
     let store = open_store(config, log).await?;
     let snapshot = catch_up(&store, log).await?;
     Ok((store, snapshot))
+}
+
+/// Opens the record store in PostgreSQL. One of another log is left alone, and the start refused: it may
+/// be in use.
+async fn open_server(
+    app: &str,
+    database: &Database,
+    log: &OpenedLog,
+) -> Result<SqlStore, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
+    let options = ServerOptions {
+        app: app.to_owned(),
+        max_readers: database.connections,
+        patience: database.wait,
+        statement_timeout: database.statement_timeout,
+    };
+    let store = connect(database, &options).await?;
+    let snapshot = store.load_snapshot().await;
+    let checkpoint = snapshot.map_err(|error| failed(&error))?.checkpoint;
+    let filled_from = store.log_of().await.map_err(|error| failed(&error))?;
+    let first = log.segments().read(1, 1).map_err(|error| failed(&error))?;
+    let own = first.first().map(|commit| commit.id.to_string());
+    let head = log.report().head;
+    let is_foreign = filled_from.is_some() && filled_from != own;
+    if is_foreign || checkpoint > head {
+        return Err(StartError::Store(format!(
+            "the schema app_{app} in the database is a store of another log (it is at {checkpoint}, \
+             the log below DATA_DIR ends at {head}); drop it, or set another APP_NAME or DATABASE_URL"
+        )));
+    }
+    Ok(store)
+}
+
+/// Waits a while for a database that cannot be reached: it may be starting, too.
+async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStore, StartError> {
+    let deadline = Instant::now() + START_PATIENCE;
+    let mut is_told = false;
+    loop {
+        match SqlStore::open_server(database.url.reveal(), options).await {
+            Ok(store) => return Ok(store),
+            Err(OpenError::Database(error)) if Instant::now() < deadline && is_passing(&error) => {
+                if !is_told {
+                    tracing::warn!(%error, "the database cannot be reached yet");
+                    is_told = true;
+                }
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                return Err(StartError::Store(format!("{error} (see DATABASE_URL)")));
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 /// Opens the record store; one that is damaged or not of this log is set aside and made anew.

@@ -34,6 +34,7 @@ mod live;
 mod malformed;
 mod messages;
 mod plugin;
+mod postgres;
 mod proof;
 mod push;
 mod python_sdk;

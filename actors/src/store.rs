@@ -27,6 +27,10 @@ pub enum StoreError {
     /// A query that makes no sense for the type's fields; code and message are for the client.
     #[error(transparent)]
     Refused(#[from] ApiError),
+    /// The database is away, or too slow. Nothing is lost: the log has everything, and the store follows
+    /// when the database is back. The text is for the log only.
+    #[error("record store not available: {0}")]
+    Unavailable(String),
     /// What is stored is not what was written. The store must be made anew from the log.
     #[error("record store damaged: {0}")]
     Damaged(String),
@@ -39,6 +43,14 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(error) => error,
+            StoreError::Unavailable(cause) => {
+                tracing::warn!(cause, "record store not available");
+                Self::new(
+                    Code::UnexpectedUnableToOpenDatabase,
+                    "the database cannot be reached, try again",
+                )
+                .with_info("retry_after_ms", serde_json::json!(1000))
+            }
             StoreError::Failed(cause) | StoreError::Damaged(cause) => {
                 tracing::error!(cause, "record store failed");
                 Self::new(Code::UnexpectedError, "the record store failed")

@@ -7,6 +7,7 @@
 mod assets;
 mod audit;
 mod backups;
+mod database;
 mod for_plugins;
 mod http;
 mod keys;
@@ -33,6 +34,7 @@ use skytrail_schema::id::TypeName;
 pub use assets::{AssetStore, Assets, S3Settings};
 pub use audit::{Audit, AuditTarget};
 pub use backups::{BackupPlace, Backups};
+pub use database::Database;
 pub use http::{Http, Limits};
 pub use keys::{KEY_FILE, KeyOrigin, Keys};
 pub use live::Live;
@@ -85,6 +87,8 @@ pub struct Config {
     pub pubsub: PubSub,
     /// The log and the record store.
     pub storage: Storage,
+    /// PostgreSQL, when the record store is there; else it is a file below `DATA_DIR`.
+    pub database: Option<Database>,
     /// Logging.
     pub log: Log,
 }
@@ -237,10 +241,10 @@ impl Config {
                 store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),
                 disk_reserve_bytes: reader.number("DISK_RESERVE_BYTES", 64 << 20, 0..=1 << 40),
             },
+            database: database::read(&mut reader),
             log: logging::read(&mut reader),
             data_dir: PathBuf::from(data_dir),
         };
-        refuse_unsupported(&mut reader);
         reader.finish().map(|settings| (config, settings))
     }
 }
@@ -322,19 +326,6 @@ fn read_plugin_limits(reader: &mut Reader<'_>) -> PluginLimits {
         allow_unlisted: reader.boolean("PLUGIN_ALLOW_UNLISTED", false),
         zmq_timeout: Duration::from_secs(reader.number("ZMQ_TIMEOUT", 30, 1..=86_400)),
         zmq_max_bounce: u32::try_from(reader.number("ZMQ_MAX_BOUNCE", 10, 0..=1000)).unwrap_or(10),
-    }
-}
-
-/// v1 settings whose meaning this version has not got: silently ignoring them would lose data or
-/// open what should be closed.
-fn refuse_unsupported(reader: &mut Reader<'_>) {
-    if let Some(url) = reader.optional("DATABASE_URL") {
-        let wanted = "nothing: this version keeps records in SQLite below DATA_DIR";
-        reader.refuse(
-            "DATABASE_URL",
-            url.split(':').next().unwrap_or_default(),
-            wanted,
-        );
     }
 }
 

@@ -58,6 +58,11 @@ impl On {
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
+    if config.database.is_some() {
+        return Err(
+            "the records are in PostgreSQL (DATABASE_URL): make its indexes with SQL".into(),
+        );
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -59,6 +59,12 @@ pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     if let (Some(until), Some(to)) = (&command.until, &command.to) {
         runtime.block_on(past(config, parse_until(Some(until))?, to))
+    } else if config.database.is_some() {
+        let schema = format!("app_{}", config.app.name);
+        Err(format!(
+            "the records are in PostgreSQL (DATABASE_URL): to make them anew, stop the server, drop \
+             the schema {schema}, and start it again"
+        ))
     } else if command.verify {
         runtime.block_on(verify(config))
     } else {

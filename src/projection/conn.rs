@@ -1,22 +1,48 @@
 //! A connection to the store's database, and what it answers: all that the rest of the store knows
 //! of a driver.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use skytrail_schema::time::Timestamp;
+use skytrail_schema::value::Point;
+use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _, Transaction};
+
+use super::dialect::{Dialect, Extensions};
+use super::postgres;
 
 /// A connection in use.
 pub(crate) enum Conn<'a> {
     /// To a file.
     Sqlite(&'a mut SqliteConnection),
+    /// To a server.
+    Postgres(&'a mut PgConnection, Extensions),
 }
 
 impl Conn<'_> {
+    /// Returns the database's way of speaking.
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_, extensions) => Dialect::Postgres(*extensions),
+        }
+    }
+
     /// Starts to read as of one moment; within a transaction, to do what can be undone alone.
     pub(crate) async fn begin(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn) => conn.begin().await.map(Tx::Sqlite),
+            Self::Postgres(conn, extensions) => {
+                let begun = if conn.is_in_transaction() {
+                    conn.begin().await
+                } else {
+                    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                    conn.begin_with(begin).await
+                };
+                begun.map(|tx| Tx::Postgres(tx, *extensions))
+            }
         }
     }
 
@@ -24,6 +50,10 @@ impl Conn<'_> {
     pub(crate) async fn begin_writing(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn) => conn.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+            Self::Postgres(conn, extensions) => {
+                let begun = conn.begin().await;
+                begun.map(|tx| Tx::Postgres(tx, *extensions))
+            }
         }
     }
 }
@@ -32,6 +62,8 @@ impl Conn<'_> {
 pub(crate) enum Tx<'a> {
     /// In a file.
     Sqlite(Transaction<'a, Sqlite>),
+    /// In a server.
+    Postgres(Transaction<'a, Postgres>, Extensions),
 }
 
 impl Tx<'_> {
@@ -39,6 +71,7 @@ impl Tx<'_> {
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
             Self::Sqlite(tx) => Conn::Sqlite(tx),
+            Self::Postgres(tx, extensions) => Conn::Postgres(tx, *extensions),
         }
     }
 
@@ -46,6 +79,7 @@ impl Tx<'_> {
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx, _) => tx.commit().await,
         }
     }
 
@@ -53,6 +87,7 @@ impl Tx<'_> {
     pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.rollback().await,
+            Self::Postgres(tx, _) => tx.rollback().await,
         }
     }
 }
@@ -61,6 +96,8 @@ impl Tx<'_> {
 pub(crate) enum Row {
     /// From a file.
     Sqlite(SqliteRow),
+    /// From a server.
+    Postgres(PgRow),
 }
 
 impl Row {
@@ -68,18 +105,23 @@ impl Row {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Sqlite(row) => row.len(),
+            Self::Postgres(row) => row.len(),
         }
     }
 
     /// Reads a text, or NULL.
-    pub(crate) fn maybe_text(&self, index: usize) -> Result<Option<&str>, sqlx::Error> {
+    pub(crate) fn maybe_text(&self, index: usize) -> Result<Option<Cow<'_, str>>, sqlx::Error> {
         match self {
-            Self::Sqlite(row) => row.try_get_unchecked(index),
+            Self::Sqlite(row) => {
+                let text: Option<&str> = row.try_get_unchecked(index)?;
+                Ok(text.map(Cow::Borrowed))
+            }
+            Self::Postgres(row) => postgres::text(row, index),
         }
     }
 
     /// Reads a text.
-    pub(crate) fn text(&self, index: usize) -> Result<&str, sqlx::Error> {
+    pub(crate) fn text(&self, index: usize) -> Result<Cow<'_, str>, sqlx::Error> {
         self.maybe_text(index)?.ok_or_else(missing)
     }
 
@@ -87,6 +129,7 @@ impl Row {
     pub(crate) fn maybe_int(&self, index: usize) -> Result<Option<i64>, sqlx::Error> {
         match self {
             Self::Sqlite(row) => row.try_get_unchecked(index),
+            Self::Postgres(row) => postgres::int(row, index),
         }
     }
 
@@ -99,6 +142,7 @@ impl Row {
     pub(crate) fn maybe_real(&self, index: usize) -> Result<Option<f64>, sqlx::Error> {
         match self {
             Self::Sqlite(row) => row.try_get_unchecked(index),
+            Self::Postgres(row) => postgres::real(row, index),
         }
     }
 
@@ -122,6 +166,17 @@ impl Row {
         self.maybe_time(index)?.ok_or_else(missing)
     }
 
+    /// Reads a place, or NULL.
+    pub(crate) fn maybe_point(&self, index: usize) -> Result<Option<Point>, sqlx::Error> {
+        match self {
+            Self::Sqlite(_) => {
+                let place: Option<(f64, f64)> = self.maybe_json(index)?;
+                Ok(place.map(|(lng, lat)| Point { lng, lat }))
+            }
+            Self::Postgres(row) => postgres::point(row, index),
+        }
+    }
+
     /// Reads a number that is not negative.
     pub(crate) fn unsigned<T: TryFrom<i64>>(&self, index: usize) -> Result<T, sqlx::Error> {
         let number = T::try_from(self.int(index)?);
@@ -130,7 +185,7 @@ impl Row {
 
     /// Reads JSON.
     pub(crate) fn json<T: DeserializeOwned>(&self, index: usize) -> Result<T, sqlx::Error> {
-        let value = serde_json::from_str(self.text(index)?);
+        let value = serde_json::from_str(&self.text(index)?);
         value.map_err(|error| sqlx::Error::Decode(error.into()))
     }
 
@@ -139,7 +194,8 @@ impl Row {
         &self,
         index: usize,
     ) -> Result<Option<T>, sqlx::Error> {
-        let value = self.maybe_text(index)?.map(serde_json::from_str);
+        let value = self.maybe_text(index)?;
+        let value = value.map(|text| serde_json::from_str(&text));
         value
             .transpose()
             .map_err(|error| sqlx::Error::Decode(error.into()))

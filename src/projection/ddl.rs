@@ -1,24 +1,62 @@
 //! Tables, columns and indexes of record types.
 
+use skytrail_schema::id::TypeName;
 use skytrail_schema::types::FieldType;
 
+use super::dialect::{Dialect, Extensions};
 use super::index::IndexColumn;
 use super::layout::{Column, SYSTEM_COLUMNS, Table, TypeLayout, past_name};
 use super::names::Name;
-use super::sql::{SafeText, Sql};
+use super::sql::{Arg, SafeText, Sql};
 
 /// Returns the statements that make a type's table, or add the columns behind the first `num_old`.
 pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<SafeText> {
     let Some(table) = &layout.table else {
         return Vec::new();
     };
-    if is_new {
-        return vec![create_table(table)];
+    let mut texts = if is_new {
+        vec![create_table(layout.id, table)]
+    } else {
+        let new_columns = table.columns.iter().skip(num_old);
+        let added = new_columns.flat_map(|column| add_column(table, column));
+        added.collect()
+    };
+    texts.extend(user_view(layout));
+    texts
+}
+
+/// Returns the table of users' records where v1's view of users is made over it.
+fn table_of_users(layout: &TypeLayout) -> Option<&Table> {
+    let table = layout.table.as_ref()?;
+    let has_users = layout.definition.name == TypeName::user();
+    (has_users && !table.dialect.is_sqlite()).then_some(table)
+}
+
+/// Puts v1's view of users out of the way of a change of columns; it comes back if it can.
+pub(crate) fn around_user_view(layout: &TypeLayout, change: Vec<SafeText>) -> Vec<SafeText> {
+    if table_of_users(layout).is_none() {
+        return change;
     }
-    let new_columns = table.columns.iter().skip(num_old);
-    new_columns
-        .flat_map(|column| add_column(&table.name, column))
-        .collect()
+    let mut texts = vec![Sql::new("DROP VIEW IF EXISTS _user").into_text()];
+    texts.extend(change);
+    texts.extend(user_view(layout));
+    texts
+}
+
+/// Returns the statement that makes v1's view of users: what is known of a user's login beside the
+/// fields of his record, as soon as there are these.
+fn user_view(layout: &TypeLayout) -> Option<SafeText> {
+    let table = table_of_users(layout)?;
+    let column = |field: &str| Some(&table.column(field)?.name);
+    let mut sql = Sql::new("CREATE OR REPLACE VIEW _user AS SELECT a.id, a.password, u.");
+    sql.name(column("username")?).push(" AS username, u.");
+    sql.name(column("email")?)
+        .push(" AS email, a.provider_info AS auth, ");
+    sql.push("a.token_valid_since, u.")
+        .name(column("last_login_at")?);
+    sql.push(" AS last_login_at, a.last_seen_at FROM _auth AS a JOIN ");
+    sql.name(&table.name).push(" AS u ON u._id=a.id");
+    Some(sql.into_text())
 }
 
 /// Returns the statements that make the indexes that a type needs of itself, where they are missing.
@@ -72,7 +110,7 @@ pub(crate) fn past(layout: &TypeLayout, num_old: usize, had_past: bool) -> Vec<S
         Some(past) if had_past => {
             let new_columns = past.columns.iter().skip(num_old);
             new_columns
-                .flat_map(|column| add_column(&past.name, column))
+                .flat_map(|column| add_column(&past, column))
                 .collect()
         }
         Some(past) => {
@@ -82,11 +120,7 @@ pub(crate) fn past(layout: &TypeLayout, num_old: usize, had_past: bool) -> Vec<S
                 create_index(&name, &past, &columns.each_ref())
             };
             vec![
-                create(
-                    &past,
-                    " (_row INTEGER NOT NULL, _id TEXT NOT NULL, _position INTEGER PRIMARY KEY, \
-                     _until INTEGER NOT NULL, ",
-                ),
+                create_past_table(&past),
                 index("until", ["_until", "_position"]),
                 index("id", ["_id", "_until"]),
             ]
@@ -94,15 +128,49 @@ pub(crate) fn past(layout: &TypeLayout, num_old: usize, had_past: bool) -> Vec<S
     }
 }
 
-fn create_table(table: &Table) -> SafeText {
-    create(
-        table,
-        " (_row INTEGER PRIMARY KEY, _id TEXT NOT NULL UNIQUE, _position INTEGER NOT NULL, ",
-    )
+fn create_table(id: i64, table: &Table) -> SafeText {
+    let constraint = |prefix: &str| Name::new(&format!("{prefix}_{id}"));
+    if table.dialect.is_sqlite() {
+        let keys =
+            " (_row INTEGER PRIMARY KEY, _id TEXT NOT NULL UNIQUE, _position INTEGER NOT NULL, ";
+        return create_in_sqlite(table, keys);
+    }
+    let mut keys = Sql::new(", _position bigint NOT NULL, CONSTRAINT ");
+    keys.name(&constraint("_key"));
+    keys.push(" PRIMARY KEY (_id, _database_id, _owner_id), CONSTRAINT ");
+    keys.name(&constraint("_id"));
+    keys.push(" UNIQUE (_id), CONSTRAINT ");
+    keys.name(&constraint("_row")).push(" UNIQUE (_row)");
+    create_in_postgres(table, keys)
+}
+
+fn create_past_table(past: &Table) -> SafeText {
+    if past.dialect.is_sqlite() {
+        let keys = " (_row INTEGER NOT NULL, _id TEXT NOT NULL, _position INTEGER PRIMARY KEY, \
+                    _until INTEGER NOT NULL, ";
+        return create_in_sqlite(past, keys);
+    }
+    let keys = ", _position bigint PRIMARY KEY, _until bigint NOT NULL";
+    create_in_postgres(past, Sql::new(keys))
+}
+
+/// Makes a table of records, in v1's layout, and behind it what is ours; `keys` come last.
+fn create_in_postgres(table: &Table, keys: Sql) -> SafeText {
+    let mut sql = Sql::new("CREATE TABLE ");
+    sql.name(&table.name).push(
+        " (_id text COLLATE \"C\" NOT NULL, _database_id text COLLATE \"C\" NOT NULL, \
+         _owner_id text COLLATE \"C\" NOT NULL, _access jsonb, \
+         _created_at timestamp NOT NULL, _created_by text COLLATE \"C\", \
+         _updated_at timestamp NOT NULL, _updated_by text COLLATE \"C\"",
+    );
+    push_columns(&mut sql, table);
+    sql.push(", _row bigint NOT NULL, _version bigint NOT NULL");
+    sql.append(keys).push(")");
+    sql.into_text()
 }
 
 /// Makes a table of records; `keys` are its first columns.
-fn create(table: &Table, keys: &'static str) -> SafeText {
+fn create_in_sqlite(table: &Table, keys: &'static str) -> SafeText {
     let mut sql = Sql::new("CREATE TABLE ");
     sql.name(&table.name).push(keys).push(
         "_version INTEGER NOT NULL, _database_id TEXT NOT NULL, _owner_id TEXT, _access TEXT, \
@@ -111,30 +179,59 @@ fn create(table: &Table, keys: &'static str) -> SafeText {
          _created_by TEXT AS (nullif(coalesce(_creator, _owner_id), '')), \
          _updated_by TEXT AS (nullif(coalesce(_updater, _owner_id), ''))",
     );
-    for column in &table.columns {
-        sql.push(", ")
-            .name(&column.name)
-            .push(column_type(&column.kind));
-        if let Some(companion) = &column.companion {
-            sql.push(", ").name(companion).push(" TEXT");
-        }
-    }
+    push_columns(&mut sql, table);
     sql.push(")");
     sql.into_text()
 }
 
-fn add_column(table: &Name, column: &Column) -> Vec<SafeText> {
-    let add = |name: &Name, kind: &'static str| {
-        let mut sql = Sql::new("ALTER TABLE ");
-        sql.name(table).push(" ADD COLUMN ").name(name).push(kind);
-        sql.into_text()
-    };
-    let main = add(&column.name, column_type(&column.kind));
-    let companion = column.companion.iter().map(|name| add(name, " TEXT"));
-    std::iter::once(main).chain(companion).collect()
+fn push_columns(sql: &mut Sql, table: &Table) {
+    for column in &table.columns {
+        for (name, kind) in typed(column, table.dialect) {
+            sql.push(", ").name(name).push(kind);
+        }
+    }
 }
 
-fn column_type(kind: &FieldType) -> &'static str {
+fn add_column(table: &Table, column: &Column) -> Vec<SafeText> {
+    let add = |(name, kind): (&Name, &'static str)| {
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.name(&table.name).push(" ADD COLUMN ").name(name);
+        sql.push(kind);
+        sql.into_text()
+    };
+    typed(column, table.dialect).map(add).collect()
+}
+
+/// Returns a field's column and its companion, with their types.
+fn typed(column: &Column, dialect: Dialect) -> impl Iterator<Item = (&Name, &'static str)> {
+    let of_text = dialect.choose(" TEXT", " text COLLATE \"C\"");
+    let of_field = match dialect {
+        Dialect::Sqlite => sqlite_type(&column.kind),
+        Dialect::Postgres(extensions) => postgres_type(&column.kind, extensions),
+    };
+    let companion = column.companion.iter().map(move |name| (name, of_text));
+    std::iter::once((&column.name, of_field)).chain(companion)
+}
+
+/// Texts are ordered and compared by their bytes, everywhere.
+fn postgres_type(kind: &FieldType, extensions: Extensions) -> &'static str {
+    match kind {
+        FieldType::CaselessString if extensions.has_citext => " citext COLLATE \"C\"",
+        FieldType::String
+        | FieldType::CaselessString
+        | FieldType::Asset
+        | FieldType::Reference(_) => " text COLLATE \"C\"",
+        FieldType::Number => " double precision",
+        FieldType::Integer | FieldType::Sequence => " bigint",
+        FieldType::Boolean => " boolean",
+        FieldType::Json | FieldType::Geometry => " jsonb",
+        FieldType::DateTime => " timestamp",
+        FieldType::Location if extensions.has_postgis => " geometry(Point)",
+        FieldType::Location => " point",
+    }
+}
+
+fn sqlite_type(kind: &FieldType) -> &'static str {
     match kind {
         FieldType::Number => " REAL",
         FieldType::Integer | FieldType::Sequence | FieldType::Boolean | FieldType::DateTime => {
@@ -151,24 +248,31 @@ fn column_index(id: i64, table: &Table, column: &Column) -> Option<SafeText> {
         FieldType::Sequence => "_sequence",
         _ => return None,
     };
-    let name = Name::new(&format!("{prefix}_{id}.{}", column.name.as_str()));
+    let name = format!("{prefix}_{id}.{}", column.name.as_str());
+    let name = Name::of_index(&name, table.dialect);
     Some(create_index(&name, table, &[&column.name]))
 }
 
-/// Returns the index that finds a unique set's values; `None` when a field has no column.
+/// Returns the index that finds a unique set's values; `None` when a field has no column, or one that
+/// no index can lie over.
 ///
 /// It is not UNIQUE: the log has decided already, and within a batch rows are written in
 /// another order than the events.
 fn unique_index(id: i64, table: &Table, fields: &[String]) -> Option<SafeText> {
+    let mut kinds = fields.iter().filter_map(|field| table.column(field));
+    if !kinds.all(|column| table.dialect.indexes(&column.kind)) {
+        return None;
+    }
     let columns = compared(table, fields)?;
-    let name = unique_index_name(id, &columns)?;
+    let name = unique_index_name(id, table, &columns)?;
     Some(create_index(&name, table, &columns))
 }
 
 /// Returns the statement that drops the index of a set that is not unique any more, if it has one.
 pub(crate) fn drop_unique_index(layout: &TypeLayout, fields: &[String]) -> Option<SafeText> {
-    let columns = compared(layout.table.as_ref()?, fields)?;
-    let name = unique_index_name(layout.id, &columns)?;
+    let table = layout.table.as_ref()?;
+    let columns = compared(table, fields)?;
+    let name = unique_index_name(layout.id, table, &columns)?;
     Some(drop_index(name.as_str()))
 }
 
@@ -177,10 +281,11 @@ fn compared<'a>(table: &'a Table, fields: &[String]) -> Option<Vec<&'a Name>> {
     columns.map(|column| Some(column?.compared())).collect()
 }
 
-fn unique_index_name(id: i64, columns: &[&Name]) -> Option<Name> {
+fn unique_index_name(id: i64, table: &Table, columns: &[&Name]) -> Option<Name> {
     let names: Vec<&str> = columns.iter().map(|name| name.as_str()).collect();
     let names = serde_json::to_string(&names).ok()?;
-    Some(Name::new(&format!("_unique_{id}.{names}")))
+    let name = format!("_unique_{id}.{names}");
+    Some(Name::of_index(&name, table.dialect))
 }
 
 /// An index is named by its columns, so that one of the same name is the same index. It has to go
@@ -188,6 +293,9 @@ fn unique_index_name(id: i64, columns: &[&Name]) -> Option<Name> {
 fn create_index(name: &Name, table: &Table, columns: &[&Name]) -> SafeText {
     let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
     sql.name(name).push(" ON ").name(&table.name);
+    // Values are looked up whole, and PostgreSQL takes long ones into no other kind of index.
+    let is_hashed = columns.len() == 1 && !table.dialect.is_sqlite();
+    sql.push(if is_hashed { " USING hash" } else { "" });
     sql.push(" (").names("", columns.iter().copied()).push(")");
     sql.into_text()
 }
@@ -219,7 +327,8 @@ pub(crate) fn query_index(
         parts.push((plain, column.is_descending));
     }
     let parts = serde_json::to_string(&parts).ok()?;
-    let name = Name::new(&format!("_query_{}_{parts}", layout.id));
+    let name = format!("_query_{}_{parts}", layout.id);
+    let name = Name::of_index(&name, table.dialect);
     let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
     sql.name(&name)
         .push(" ON ")
@@ -251,12 +360,37 @@ pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
         .push(" SET ")
         .name(&column.name)
         .push(
-            " = n.number FROM (SELECT _row AS row, row_number() OVER \
+            " = n.number FROM (SELECT _row AS place, row_number() OVER \
              (ORDER BY _created_at, _id) AS number FROM ",
         )
         .name(&table.name)
         .push(") AS n WHERE ")
         .name(&table.name)
-        .push("._row = n.row");
+        .push("._row = n.place");
     sql.into_text()
+}
+
+/// Returns the statement that lists the names of all indexes over a column.
+pub(crate) fn list_indexes_over(table: &Table, column: &Name) -> Sql {
+    let (table_name, column_name) = (&table.name, Arg::text(column.as_str()));
+    let mut sql = Sql::default();
+    match table.dialect {
+        Dialect::Sqlite => {
+            sql.push("SELECT l.name FROM pragma_index_list(");
+            sql.bind(Arg::text(table_name.as_str()));
+            sql.push(") AS l, pragma_index_info(l.name) AS i WHERE i.name=");
+        }
+        Dialect::Postgres(_) => {
+            sql.push(
+                "SELECT c.relname::text FROM pg_index AS i JOIN pg_class AS c \
+                 ON c.oid=i.indexrelid JOIN pg_attribute AS a \
+                 ON a.attrelid=i.indrelid AND a.attnum=ANY(i.indkey) \
+                 WHERE i.indrelid=to_regclass(",
+            );
+            sql.bind(Arg::text(table_name.quoted()));
+            sql.push(") AND a.attname=");
+        }
+    }
+    sql.bind(column_name);
+    sql
 }

@@ -1,5 +1,6 @@
 //! Reading devices and what they subscribe to.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::projection::conn::{Conn, Row};
@@ -74,7 +75,7 @@ impl SqlStore {
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let rows = sql.fetch_all(&mut conn).await;
         let rows = rows.map_err(|error| self.failed(error))?;
-        let id = |row: &Row| Ok(DeviceId::from(row.text(0)?));
+        let id = |row: &Row| Ok(DeviceId::from(&*row.text(0)?));
         let ids: Result<_, sqlx::Error> = rows.iter().map(id).collect();
         ids.map_err(|error| self.failed(error))
     }
@@ -93,8 +94,8 @@ async fn devices(
         sql.within(chunk, |id| id.as_str());
         for row in sql.fetch_all(conn).await? {
             let text =
-                |index: usize| Ok::<_, sqlx::Error>(row.maybe_text(index)?.map(str::to_owned));
-            let kind = DeviceKind::parse(row.text(3)?);
+                |index: usize| Ok::<_, sqlx::Error>(row.maybe_text(index)?.map(Cow::into_owned));
+            let kind = DeviceKind::parse(&row.text(3)?);
             let state = DeviceState {
                 user: text(2)?.map(UserId::from),
                 kind: kind.ok_or_else(|| sqlx::Error::Decode("unknown type of device".into()))?,
@@ -102,7 +103,7 @@ async fn devices(
                 topic: text(5)?,
                 registered_at: row.time(6)?,
             };
-            found.insert(row.text(0)?.to_owned(), (row.unsigned(1)?, state));
+            found.insert(row.text(0)?.into_owned(), (row.unsigned(1)?, state));
         }
     }
     let known = ids.iter().map(|id| found.get(id.as_str()).cloned());
@@ -118,12 +119,12 @@ async fn subscribed(conn: &mut Conn<'_>) -> Result<Vec<SubscribedDevice>, sqlx::
     );
     let mut devices: Vec<SubscribedDevice> = Vec::new();
     for row in sql.fetch_all(conn).await? {
-        let id = DeviceId::from(row.text(0)?);
+        let id = DeviceId::from(&*row.text(0)?);
         if devices.last().is_none_or(|last| last.id != id) {
             let user = row.maybe_text(1)?;
             devices.push(SubscribedDevice {
                 id,
-                user: user.map(UserId::from),
+                user: user.map(|user| UserId::from(&*user)),
                 version: row.unsigned(2)?,
                 subscriptions: Vec::new(),
             });
@@ -141,10 +142,10 @@ fn subscription(row: &Row) -> Result<Option<Subscription>, sqlx::Error> {
     };
     Ok(Some(Subscription {
         key: SubscriptionKey {
-            database: Database::from_stored(row.text(3)?),
-            id: id.to_owned(),
+            database: Database::from_stored(&row.text(3)?),
+            id: id.into_owned(),
         },
-        kind: row.text(5)?.to_owned(),
+        kind: row.text(5)?.into_owned(),
         notification_info: row.maybe_json(6)?,
         query: row.json(7)?,
     }))

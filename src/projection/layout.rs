@@ -8,7 +8,10 @@ use skytrail_schema::id::TypeName;
 use skytrail_schema::predicate::column::Types;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
+use super::dialect::Dialect;
 use super::names::{Name, NameSet};
+use super::sql::Kind;
+use super::value::kind_of;
 
 /// The columns that every record table has, without those of fields, in the table's order.
 ///
@@ -27,11 +30,11 @@ pub(crate) const SYSTEM_COLUMNS: [&str; 11] = [
     "_updated_by",
 ];
 
-/// The columns that the table really stores in their places.
+/// The columns that a table of SQLite really stores in their places.
 ///
 /// Most records are created and changed by their owner, so those two users are stored only when
 /// they are others (empty for nobody): `_created_by` and `_updated_by` are computed from them.
-pub(crate) const STORED_COLUMNS: [&str; SYSTEM_COLUMNS.len()] = [
+const STORED_COLUMNS: [&str; SYSTEM_COLUMNS.len()] = [
     "_row",
     "_id",
     "_position",
@@ -44,6 +47,26 @@ pub(crate) const STORED_COLUMNS: [&str; SYSTEM_COLUMNS.len()] = [
     "_updated_at",
     "_updater",
 ];
+
+/// What the system columns hold, in their places.
+const SYSTEM_KINDS: [Kind; SYSTEM_COLUMNS.len()] = [
+    Kind::Int,
+    Kind::Text,
+    Kind::Int,
+    Kind::Int,
+    Kind::Text,
+    Kind::Text,
+    Kind::Json,
+    Kind::Time,
+    Kind::Text,
+    Kind::Time,
+    Kind::Text,
+];
+
+/// Returns the columns that a table stores in the places of [`SYSTEM_COLUMNS`].
+pub(crate) fn stored_columns(dialect: Dialect) -> &'static [&'static str; SYSTEM_COLUMNS.len()] {
+    dialect.choose(&STORED_COLUMNS, &SYSTEM_COLUMNS)
+}
 
 /// A field's place in its type's table.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,12 +119,14 @@ pub(crate) struct Table {
     pub(crate) name: Name,
     /// The columns of fields, in the table's order.
     pub(crate) columns: Vec<Column>,
+    /// How its database speaks.
+    pub(crate) dialect: Dialect,
     by_field: HashMap<String, usize>,
     places: Vec<usize>,
 }
 
 impl Table {
-    fn new(name: Name, columns: Vec<Column>) -> Self {
+    fn new(name: Name, columns: Vec<Column>, dialect: Dialect) -> Self {
         let by_field = columns
             .iter()
             .enumerate()
@@ -117,6 +142,7 @@ impl Table {
             name,
             places: columns.iter().map(&mut take_place).collect(),
             columns,
+            dialect,
             by_field,
         }
     }
@@ -141,6 +167,16 @@ impl Table {
     /// Returns all columns of fields, companions included, in the table's order.
     pub(crate) fn field_names(&self) -> impl Iterator<Item = &Name> {
         self.columns.iter().flat_map(Column::names)
+    }
+
+    /// Returns what a whole row holds, in its places.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let of_column = |column: &Column| {
+            let companion = column.companion.as_ref().map(|_| Kind::Text);
+            std::iter::once(kind_of(&column.kind)).chain(companion)
+        };
+        let of_fields = self.columns.iter().flat_map(of_column);
+        SYSTEM_KINDS.into_iter().chain(of_fields)
     }
 
     /// Returns the number of columns, those of the system included.
@@ -212,6 +248,7 @@ impl TypeLayout {
         definition: TypeDefinition,
         table: Option<&str>,
         columns: &str,
+        dialect: Dialect,
     ) -> Result<Self, serde_json::Error> {
         let stored: Vec<StoredColumn> = serde_json::from_str(columns)?;
         let columns = stored.into_iter().filter_map(|stored| {
@@ -224,7 +261,7 @@ impl TypeLayout {
         });
         Ok(Self {
             id,
-            table: table.map(|table| Table::new(Name::new(table), columns.collect())),
+            table: table.map(|table| Table::new(Name::new(table), columns.collect(), dialect)),
             definition: Arc::new(definition),
         })
     }
@@ -242,9 +279,20 @@ pub(crate) struct Catalog {
     types: HashMap<TypeName, Arc<TypeLayout>>,
     tables: NameSet,
     last_id: i64,
+    dialect: Dialect,
 }
 
 impl Catalog {
+    /// Begins without types.
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self {
+            types: HashMap::new(),
+            tables: NameSet::new(dialect),
+            last_id: 0,
+            dialect,
+        }
+    }
+
     /// Finds a type.
     pub(crate) fn get(&self, name: &TypeName) -> Option<&Arc<TypeLayout>> {
         self.types.get(name)
@@ -279,7 +327,8 @@ impl Catalog {
             let name = old_table.map(|table| table.name.clone());
             let name = name.unwrap_or_else(|| self.tables.take(definition.name.as_str()));
             let old = old_table.map(|table| table.columns.clone());
-            Table::new(name, columns_of(&definition, old.unwrap_or_default()))
+            let columns = columns_of(&definition, old.unwrap_or_default(), self.dialect);
+            Table::new(name, columns, self.dialect)
         });
         (self.put(definition, table), num_old)
     }
@@ -297,11 +346,11 @@ impl Catalog {
         let index = *table.by_field.get(field)?;
         let old = columns.remove(index);
         let new = new_name.map(|new_name| {
-            let new = Column::new(new_name, &old.kind, &mut names_of(&columns));
+            let new = Column::new(new_name, &old.kind, &mut names_of(&columns, self.dialect));
             columns.insert(index, new.clone());
             new
         });
-        let layout = self.put(definition, Some(Table::new(name, columns)));
+        let layout = self.put(definition, Some(Table::new(name, columns, self.dialect)));
         Some(ChangedColumn { layout, old, new })
     }
 
@@ -331,8 +380,12 @@ pub(crate) struct ChangedColumn {
 }
 
 /// Adds columns for the fields that have none yet.
-fn columns_of(definition: &TypeDefinition, mut columns: Vec<Column>) -> Vec<Column> {
-    let mut names = names_of(&columns);
+fn columns_of(
+    definition: &TypeDefinition,
+    mut columns: Vec<Column>,
+    dialect: Dialect,
+) -> Vec<Column> {
+    let mut names = names_of(&columns, dialect);
     for (field, kind) in &definition.fields {
         if columns.iter().all(|column| column.field != *field) {
             columns.push(Column::new(field, kind, &mut names));
@@ -342,8 +395,8 @@ fn columns_of(definition: &TypeDefinition, mut columns: Vec<Column>) -> Vec<Colu
 }
 
 /// Returns the names that columns of a table have.
-fn names_of(columns: &[Column]) -> NameSet {
-    let mut names = NameSet::default();
+fn names_of(columns: &[Column], dialect: Dialect) -> NameSet {
+    let mut names = NameSet::new(dialect);
     for name in columns.iter().flat_map(Column::names) {
         names.reserve(name.as_str());
     }

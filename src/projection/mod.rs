@@ -5,7 +5,8 @@
 //! - `read`: reading by key. `query`: reading by predicate.
 //! - `index`: indexes that queries need, made and dropped by themselves.
 //! - `sql`: the only way to make SQL text; values are always bound. `conn`: what runs it.
-//! - `sqlite`: the file that all this is in.
+//! - `dialect`: what databases say differently. `sqlite`, `postgres`: the file or the server that all
+//!   this is in.
 //!
 //! The store is disposable: everything in it comes from the log, in an order and
 //! form that depend on the log alone, so that a rebuilt store equals the live one.
@@ -14,11 +15,14 @@ mod apply;
 mod conn;
 mod ddl;
 mod devices;
+mod dialect;
+mod erase;
 mod history;
 pub mod index;
 mod layout;
 mod names;
 mod people;
+mod postgres;
 mod query;
 mod read;
 mod sql;
@@ -30,6 +34,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use postgres::ServerOptions;
+pub(crate) use postgres::is_passing;
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};
 pub(crate) use sqlite::{PARTS, part, remove};

@@ -8,6 +8,8 @@
 
 use std::collections::HashSet;
 
+use super::dialect::Dialect;
+
 /// An identifier of the database, quoted. Can only be made here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Name {
@@ -23,6 +25,16 @@ impl Name {
         Self { plain, quoted }
     }
 
+    /// Makes the name of an index. One that the database would cut gets a hash instead of its end.
+    pub(crate) fn of_index(plain: &str, dialect: Dialect) -> Self {
+        let limit = dialect.max_name_bytes();
+        if plain.len() <= limit {
+            return Self::new(plain);
+        }
+        let ending = format!("~{:016x}", fnv(plain));
+        Self::new(&format!("{}{ending}", cut(plain, limit - ending.len())))
+    }
+
     /// Returns the name as the database's catalog has it.
     pub(crate) fn as_str(&self) -> &str {
         &self.plain
@@ -34,32 +46,76 @@ impl Name {
     }
 }
 
+/// Hashes a text by FNV-1a. Results are in stores, so it must never change.
+pub(crate) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Returns the beginning of a text, at most so many bytes.
+fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit))
+        .unwrap_or_default()
+}
+
+/// Columns that every table of PostgreSQL has already.
+const HIDDEN_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
 /// The names in use in one namespace: the tables, or the columns of one table.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NameSet(HashSet<String>);
+pub(crate) struct NameSet {
+    taken: HashSet<String>,
+    dialect: Dialect,
+}
 
 impl NameSet {
+    /// Begins a namespace.
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self {
+            taken: HashSet::new(),
+            dialect,
+        }
+    }
+
     /// Marks a name as used.
     pub(crate) fn reserve(&mut self, name: &str) {
-        self.0.insert(name.to_ascii_lowercase());
+        self.taken.insert(self.folded(name));
+    }
+
+    /// Returns the form in which names must differ.
+    fn folded(&self, name: &str) -> String {
+        self.dialect
+            .choose(name.to_ascii_lowercase(), name.to_owned())
+    }
+
+    fn is_reserved(&self, wanted: &str) -> bool {
+        let lower = wanted.to_ascii_lowercase();
+        let by_database = self.dialect.choose(
+            lower.starts_with("sqlite"),
+            HIDDEN_COLUMNS.contains(&wanted),
+        );
+        wanted.is_empty() || wanted.starts_with('_') || by_database
     }
 
     /// Finds the free name nearest to `wanted` and marks it as used.
     ///
-    /// Names that start with `_` or `sqlite_` belong to the system and get a `~` in front; of names
-    /// that differ only in case the later ones get a number behind.
+    /// Names that start with `_`, or that belong to the database, get a `~` in front; of names that it
+    /// does not tell apart the later ones get a number behind.
     pub(crate) fn take(&mut self, wanted: &str) -> Name {
-        let lower = wanted.to_ascii_lowercase();
-        let is_reserved = lower.is_empty() || lower.starts_with('_') || lower.starts_with("sqlite");
-        let base = if is_reserved {
+        let limit = self.dialect.max_name_bytes();
+        let base = if self.is_reserved(wanted) {
             format!("~{wanted}")
         } else {
             wanted.to_owned()
         };
-        let mut name = Name::new(&base);
+        // NUL becomes longer.
+        let base = Name::new(&base).plain;
+        let mut name = Name::new(cut(&base, limit));
         let mut number = 2_u32;
-        while !self.0.insert(name.as_str().to_ascii_lowercase()) {
-            name = Name::new(&format!("{base}~{number}"));
+        while !self.taken.insert(self.folded(name.as_str())) {
+            let ending = format!("~{number}");
+            name = Name::new(&format!("{}{ending}", cut(&base, limit - ending.len())));
             number += 1;
         }
         name
@@ -69,6 +125,7 @@ impl NameSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::projection::dialect::Extensions;
 
     #[test]
     fn ordinary_names_stay_as_they_are() {
@@ -100,6 +157,22 @@ mod tests {
                 "~~2"
             ]
         );
+    }
+
+    #[test]
+    fn postgres_tells_case_apart_and_cuts_long_names() {
+        let mut set = NameSet::new(Dialect::Postgres(Extensions::default()));
+        let long = "ö".repeat(40);
+        let taken: Vec<String> = ["note", "Note", "sqlite_x", "xmin", "_a", &long, &long]
+            .iter()
+            .map(|name| set.take(name).as_str().to_owned())
+            .collect();
+        let (first, second) = ("ö".repeat(31), format!("{}~2", "ö".repeat(30)));
+        let wanted = ["note", "Note", "sqlite_x", "~xmin", "~_a", &first, &second];
+        assert_eq!(taken, wanted);
+        let index = Name::of_index(&long, set.dialect);
+        assert!(index.as_str().len() <= 63, "{index:?}");
+        assert_ne!(index, Name::of_index(&long.repeat(2), set.dialect));
     }
 
     #[test]

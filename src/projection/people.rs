@@ -24,7 +24,7 @@ pub(crate) async fn users(
         sql.within(chunk, |id| id.as_str());
         for row in sql.fetch_all(conn).await? {
             let user = (row.unsigned(1)?, row.json(2)?);
-            found.insert(row.text(0)?.to_owned(), user);
+            found.insert(row.text(0)?.into_owned(), user);
         }
     }
     Ok(ids
@@ -59,7 +59,7 @@ pub(crate) async fn linked(
 }
 
 fn user(row: &Row) -> Result<UserId, sqlx::Error> {
-    Ok(UserId::from(row.text(0)?))
+    Ok(UserId::from(&*row.text(0)?))
 }
 
 /// Loads the version of a relation's stream and for which of `others` it holds.
@@ -114,24 +114,20 @@ pub(crate) async fn related_page(
         user: me,
         ..
     } = wanted;
+    let dialect = conn.dialect();
     let mut tx = conn.begin().await?;
     let mut sql = select_related("SELECT count(*) FROM (SELECT ", *relation, *direction, me);
-    sql.push(")");
+    sql.push(") AS related");
     let row = sql.fetch_optional(&mut tx.conn()).await?;
     let count = row.map_or(Ok(0), |row| row.unsigned(0))?;
     let mut sql = select_related("SELECT ", *relation, *direction, me);
-    // A negative limit is none.
-    let limit = wanted.limit.map_or(-1, clamped);
-    sql.push(" ORDER BY 1 LIMIT ").bind(Arg::Int(limit));
-    sql.push(" OFFSET ").bind(Arg::Int(clamped(wanted.offset)));
+    sql.push(" ORDER BY 1");
+    dialect.push_limit(&mut sql, wanted.limit);
+    sql.push(" OFFSET ").bind(Arg::unsigned(wanted.offset));
     let rows = sql.fetch_all(&mut tx.conn()).await?;
     tx.rollback().await?;
     let users = rows.iter().map(user).collect::<Result<_, _>>()?;
     Ok((users, count))
-}
-
-fn clamped(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Begins a statement with the ids of the users whom a relation names.

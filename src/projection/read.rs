@@ -11,6 +11,7 @@ use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, Ty
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::Value;
 
+use super::dialect::Dialect;
 use super::layout::{Catalog, SYSTEM_COLUMNS, Table, TypeLayout};
 use super::sql::{Arg, Sql};
 use super::value::{decode, encode};
@@ -30,10 +31,14 @@ pub(crate) fn push_head_columns(sql: &mut Sql, table: &Table) {
 
 /// Reads the columns that [`push_head_columns`] selects.
 pub(crate) fn decode_head(name: &TypeName, table: &Table, row: &Row) -> Result<Head, sqlx::Error> {
-    let user = |index: usize| row.maybe_text(index).map(|text| text.map(UserId::from));
+    let user = |index: usize| {
+        // Nobody may be written as an empty text.
+        let text = row.maybe_text(index)?.filter(|text| !text.is_empty());
+        Ok::<_, sqlx::Error>(text.map(|text| UserId::from(&*text)))
+    };
     let record = Record {
-        id: RecordId::new(name.clone(), row.text(0)?),
-        database: Database::from_stored(row.text(3)?),
+        id: RecordId::new(name.clone(), &*row.text(0)?),
+        database: Database::from_stored(&row.text(3)?),
         owner: user(4)?,
         access: row.maybe_json(5)?,
         created_at: row.time(6)?,
@@ -132,12 +137,13 @@ pub(crate) async fn find_by_fields(
         }
         sql.push(" AND t.")
             .name(column.compared())
-            .push("=")
+            .push(table.dialect.equals(&column.kind))
             .bind(arg);
     }
     sql.push(" LIMIT 1");
     let row = sql.fetch_optional(conn).await?;
-    row.map(|row| Ok(RecordKey::from(row.text(0)?))).transpose()
+    row.map(|row| Ok(RecordKey::from(&*row.text(0)?)))
+        .transpose()
 }
 
 /// Finds a record of a type that refers to `target`.
@@ -147,7 +153,6 @@ pub(crate) async fn find_referrer(
     target: &RecordId,
     besides: &[&str],
 ) -> Result<Option<RecordKey>, sqlx::Error> {
-    let besides = serde_json::json!(besides).to_string();
     let mut sql = Sql::default();
     for column in &table.columns {
         let refers = matches!(
@@ -159,8 +164,8 @@ pub(crate) async fn find_referrer(
             sql.push("SELECT t._id FROM ").name(&table.name);
             sql.push(" AS t WHERE t.").name(&column.name);
             sql.push("=").bind(Arg::text(target.key.as_str()));
-            sql.push(" AND t._id NOT IN (SELECT value FROM json_each(");
-            sql.bind(Arg::text(&*besides)).push("))");
+            sql.push(" AND NOT t._id");
+            table.dialect.push_among(&mut sql, besides);
         }
     }
     if sql.is_empty() {
@@ -168,7 +173,8 @@ pub(crate) async fn find_referrer(
     }
     sql.push(" LIMIT 1");
     let row = sql.fetch_optional(conn).await?;
-    row.map(|row| Ok(RecordKey::from(row.text(0)?))).transpose()
+    row.map(|row| Ok(RecordKey::from(&*row.text(0)?)))
+        .transpose()
 }
 
 /// Lists a table's keys in order.
@@ -187,7 +193,7 @@ pub(crate) async fn keys(
     sql.push(" ORDER BY _id LIMIT ")
         .bind(Arg::Int(limit.into()));
     let rows = sql.fetch_all(conn).await?;
-    let key = |row: &Row| Ok(RecordKey::from(row.text(0)?));
+    let key = |row: &Row| Ok(RecordKey::from(&*row.text(0)?));
     rows.iter().map(key).collect()
 }
 
@@ -210,10 +216,10 @@ pub(crate) async fn assets(
         sql.within(chunk, |name| name.as_str());
         for row in sql.fetch_all(conn).await? {
             let state = AssetState {
-                content_type: row.text(2)?.to_owned(),
+                content_type: row.text(2)?.into_owned(),
                 size: row.unsigned(3)?,
             };
-            found.insert(row.text(0)?.to_owned(), (row.unsigned(1)?, state));
+            found.insert(row.text(0)?.into_owned(), (row.unsigned(1)?, state));
         }
     }
     Ok(names
@@ -224,10 +230,11 @@ pub(crate) async fn assets(
 
 /// Loads the types and the checkpoint.
 pub(crate) async fn catalog(conn: &mut Conn<'_>) -> Result<(Catalog, u64), sqlx::Error> {
-    let mut catalog = Catalog::default();
+    let dialect = conn.dialect();
+    let mut catalog = Catalog::new(dialect);
     let sql = Sql::new("SELECT id, definition, table_name, columns FROM _type ORDER BY id");
     for row in sql.fetch_all(conn).await? {
-        let layout = decode_type(&row)?;
+        let layout = decode_type(&row, dialect)?;
         catalog.add(layout);
     }
     let checkpoint = checkpoint(conn).await?;
@@ -242,9 +249,16 @@ pub(crate) async fn checkpoint(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> 
     row.map_or(Ok(0), |row| row.unsigned(0))
 }
 
-fn decode_type(row: &Row) -> Result<TypeLayout, sqlx::Error> {
-    TypeLayout::from_stored(row.int(0)?, row.json(1)?, row.maybe_text(2)?, row.text(3)?)
-        .map_err(|error| sqlx::Error::Decode(error.into()))
+fn decode_type(row: &Row, dialect: Dialect) -> Result<TypeLayout, sqlx::Error> {
+    let (table, columns) = (row.maybe_text(2)?, row.text(3)?);
+    TypeLayout::from_stored(
+        row.int(0)?,
+        row.json(1)?,
+        table.as_deref(),
+        &columns,
+        dialect,
+    )
+    .map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Loads what the server keeps in memory, as of one moment.
@@ -261,7 +275,7 @@ pub(crate) async fn snapshot(conn: &mut Conn<'_>) -> Result<Snapshot, sqlx::Erro
     let mut sequences = Vec::new();
     for row in sql.fetch_all(&mut tx.conn()).await? {
         if let Some(name) = names.get(&row.int(0)?) {
-            sequences.push(((*name).clone(), row.text(1)?.to_owned(), row.int(2)?));
+            sequences.push(((*name).clone(), row.text(1)?.into_owned(), row.int(2)?));
         }
     }
     let roles = roles(&mut tx.conn()).await?;
@@ -295,7 +309,7 @@ async fn roles(conn: &mut Conn<'_>) -> Result<Vec<(RoleName, u32, RoleFlags)>, s
                 by_default: row.flag(2)?,
                 is_admin: row.flag(3)?,
             };
-            Ok((RoleName::from(row.text(0)?), row.unsigned(1)?, flags))
+            Ok((RoleName::from(&*row.text(0)?), row.unsigned(1)?, flags))
         })
         .collect()
 }

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Point;
+use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{Arguments as _, AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::conn::{Conn, Row};
+use super::dialect::Dialect;
 use super::names::Name;
+use super::{postgres, sqlite};
 
 /// A value to bind.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +42,19 @@ pub(crate) enum Arg {
 }
 
 impl Arg {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Null => Kind::Null,
+            Self::Bool(_) => Kind::Bool,
+            Self::Int(_) => Kind::Int,
+            Self::Real(_) => Kind::Real,
+            Self::Text(_) => Kind::Text,
+            Self::Time(_) => Kind::Time,
+            Self::Json(_) => Kind::Json,
+            Self::Point(_) => Kind::Point,
+        }
+    }
+
     /// Binds a text.
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
@@ -55,26 +71,57 @@ impl Arg {
     }
 }
 
+/// What kind of value a hole takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// NULL only.
+    Null,
+    /// A truth value.
+    Bool,
+    /// A whole number.
+    Int,
+    /// A float.
+    Real,
+    /// A text.
+    Text,
+    /// A time.
+    Time,
+    /// JSON.
+    Json,
+    /// A place on the globe.
+    Point,
+}
+
+/// Where in a text a value is bound: behind so many bytes stands a `?` for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Hole {
+    at: usize,
+    kind: Kind,
+}
+
 /// SQL text that was made by [`Sql`]. Cheap to clone, so that often used texts are made once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SafeText(Arc<str>);
+pub(crate) struct SafeText {
+    text: Arc<str>,
+    holes: Arc<[Hole]>,
+}
 
 impl SafeText {
-    /// Returns the statement that asks for the plan of this one.
-    pub(crate) fn explained(&self) -> Self {
-        Self(format!("EXPLAIN QUERY PLAN {}", self.0).into())
-    }
-
     /// Runs the statement; returns the number of rows that it changed.
     pub(crate) async fn execute(
         &self,
         conn: &mut Conn<'_>,
         args: Vec<Arg>,
     ) -> Result<u64, sqlx::Error> {
+        let dialect = conn.dialect();
         match conn {
             Conn::Sqlite(conn) => {
-                let done = self.sqlite(args)?.execute(&mut **conn).await?;
+                let done = self.for_sqlite(args)?.execute(&mut **conn).await?;
                 Ok(done.rows_affected())
+            }
+            Conn::Postgres(conn, _) => {
+                let query = self.for_postgres(dialect, args)?;
+                Ok(query.execute(&mut **conn).await?.rows_affected())
             }
         }
     }
@@ -85,10 +132,16 @@ impl SafeText {
         conn: &mut Conn<'_>,
         args: Vec<Arg>,
     ) -> Result<Vec<Row>, sqlx::Error> {
+        let dialect = conn.dialect();
         match conn {
             Conn::Sqlite(conn) => {
-                let rows = self.sqlite(args)?.fetch_all(&mut **conn).await?;
+                let rows = self.for_sqlite(args)?.fetch_all(&mut **conn).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+            Conn::Postgres(conn, _) => {
+                let query = self.for_postgres(dialect, args)?;
+                let rows = query.fetch_all(&mut **conn).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
             }
         }
     }
@@ -99,11 +152,30 @@ impl SafeText {
         conn: &mut Conn<'_>,
         args: Vec<Arg>,
     ) -> Result<Option<Row>, sqlx::Error> {
+        let dialect = conn.dialect();
         match conn {
             Conn::Sqlite(conn) => {
-                let row = self.sqlite(args)?.fetch_optional(&mut **conn).await?;
+                let row = self.for_sqlite(args)?.fetch_optional(&mut **conn).await?;
                 Ok(row.map(Row::Sqlite))
             }
+            Conn::Postgres(conn, _) => {
+                let query = self.for_postgres(dialect, args)?;
+                let row = query.fetch_optional(&mut **conn).await?;
+                Ok(row.map(Row::Postgres))
+            }
+        }
+    }
+
+    /// Returns the statement that asks for the plan of this one.
+    pub(crate) fn explained(&self) -> Self {
+        const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
+        let holes = self.holes.iter().map(|hole| Hole {
+            at: hole.at + EXPLAIN.len(),
+            kind: hole.kind,
+        });
+        Self {
+            text: format!("{EXPLAIN}{}", self.text).into(),
+            holes: holes.collect(),
         }
     }
 
@@ -112,41 +184,57 @@ impl SafeText {
         &self,
         conn: &'a mut SqliteConnection,
     ) -> Result<BoxStream<'a, Result<SqliteRow, sqlx::Error>>, sqlx::Error> {
-        Ok(conn.fetch(self.sqlite(Vec::new())?))
+        Ok(conn.fetch(self.for_sqlite(Vec::new())?))
     }
 
-    fn sqlite(&self, args: Vec<Arg>) -> Result<SqliteQuery, sqlx::Error> {
-        let text = AssertSqlSafe(Arc::clone(&self.0));
-        Ok(sqlx::query_with(text, sqlite_arguments(args)?))
+    fn for_sqlite(
+        &self,
+        args: Vec<Arg>,
+    ) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+        let text = AssertSqlSafe(Arc::clone(&self.text));
+        Ok(sqlx::query_with(text, sqlite::arguments(args)?))
     }
-}
 
-type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
+    fn for_postgres(
+        &self,
+        dialect: Dialect,
+        args: Vec<Arg>,
+    ) -> Result<Query<'static, Postgres, PgArguments>, sqlx::Error> {
+        let kinds = self.holes.iter().map(|hole| hole.kind);
+        let args = postgres::arguments(dialect, kinds.zip(args))?;
+        Ok(sqlx::query_with(
+            AssertSqlSafe(self.numbered(dialect)),
+            args,
+        ))
+    }
 
-/// A file knows numbers and texts: a truth value is 0 or 1, a time its microseconds, a place a JSON
-/// array.
-fn sqlite_arguments(args: Vec<Arg>) -> Result<SqliteArguments, sqlx::Error> {
-    let mut bound = SqliteArguments::default();
-    bound.reserve(args.len(), 0);
-    for arg in args {
-        match arg {
-            Arg::Null => bound.add(None::<i64>),
-            Arg::Bool(value) => bound.add(i64::from(value)),
-            Arg::Int(number) => bound.add(number),
-            Arg::Real(number) => bound.add(number),
-            Arg::Text(text) | Arg::Json(text) => bound.add(text),
-            Arg::Time(time) => bound.add(time.micros()),
-            Arg::Point(point) => bound.add(serde_json::json!([point.lng, point.lat]).to_string()),
+    /// Writes the text as PostgreSQL wants it: its holes have numbers, and the kinds of their values
+    /// with them, so that a statement that is kept prepared never gets one of another kind.
+    fn numbered(&self, dialect: Dialect) -> String {
+        let mut text = String::with_capacity(self.text.len() + self.holes.len() * 8);
+        let (mut from, mut number) = (0, 0);
+        for hole in &*self.holes {
+            text.push_str(self.text.get(from..hole.at).unwrap_or_default());
+            from = hole.at + 1;
+            if hole.kind == Kind::Null {
+                text.push_str("NULL");
+                continue;
+            }
+            number += 1;
+            text.push('$');
+            text.push_str(&number.to_string());
+            text.push_str(dialect.cast(hole.kind));
         }
-        .map_err(sqlx::Error::Encode)?;
+        text.push_str(self.text.get(from..).unwrap_or_default());
+        text
     }
-    Ok(bound)
 }
 
 /// A statement in the making.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sql {
     text: String,
+    holes: Vec<Hole>,
     args: Vec<Arg>,
 }
 
@@ -212,15 +300,23 @@ impl Sql {
 
     /// Adds a bound value.
     pub(crate) fn bind(&mut self, arg: Arg) -> &mut Self {
-        self.text.push('?');
+        self.hole(arg.kind());
         self.args.push(arg);
         self
     }
 
-    /// Adds `count` holes for values that come later, separated by commas.
-    pub(crate) fn holes(&mut self, count: usize) -> &mut Self {
-        for index in 0..count {
-            self.text.push_str(if index == 0 { "?" } else { ",?" });
+    /// Adds a hole for a value that comes later.
+    pub(crate) fn hole(&mut self, kind: Kind) -> &mut Self {
+        let at = self.text.len();
+        self.holes.push(Hole { at, kind });
+        self.text.push('?');
+        self
+    }
+
+    /// Adds holes for values that come later, separated by commas.
+    pub(crate) fn holes(&mut self, kinds: impl IntoIterator<Item = Kind>) -> &mut Self {
+        for (index, kind) in kinds.into_iter().enumerate() {
+            self.push(if index == 0 { "" } else { "," }).hole(kind);
         }
         self
     }
@@ -260,6 +356,11 @@ impl Sql {
 
     /// Adds another statement's text and values.
     pub(crate) fn append(&mut self, other: Self) -> &mut Self {
+        let length = self.text.len();
+        self.holes.extend(other.holes.iter().map(|hole| Hole {
+            at: hole.at + length,
+            kind: hole.kind,
+        }));
         self.text.push_str(&other.text);
         self.args.extend(other.args);
         self
@@ -277,13 +378,17 @@ impl Sql {
 
     /// Returns the text and the values.
     pub(crate) fn finish(self) -> (SafeText, Vec<Arg>) {
-        (SafeText(self.text.into()), self.args)
+        let text = SafeText {
+            text: self.text.into(),
+            holes: self.holes.into(),
+        };
+        (text, self.args)
     }
 
     /// Returns the text of a statement whose values come later.
     pub(crate) fn into_text(self) -> SafeText {
         debug_assert!(self.args.is_empty(), "values would be lost");
-        SafeText(self.text.into())
+        self.finish().0
     }
 
     /// Runs the statement; returns the number of rows that it changed.

@@ -1,7 +1,7 @@
-//! The store's port, on SQLite.
+//! The store's port, on a database.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -18,55 +18,91 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use sqlx::Connection as _;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
 use super::conn::Conn;
+use super::dialect::Extensions;
 use super::history;
-use super::index::Stats;
+use super::index::{IndexLimits, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::people;
-use super::query;
+use super::postgres::{self, ServerOptions};
+use super::query::{self, QueryError};
 use super::read;
-use super::sqlite::readers::{Reader, Readers};
-use super::sqlite::{
-    Condition, MERGE_PAGES, OpenError, StoreOptions, failed, open_writer, reader_options, sums,
-};
+use super::sqlite::{self, OpenError, StoreOptions};
 
-/// A record store in one SQLite file.
+/// A record store in a database.
 pub struct SqlStore {
+    pub(super) home: Home,
+    /// `None` when the store is closed.
     pub(super) writer: Mutex<Option<Writer>>,
-    pub(super) readers: Readers,
     catalog: ArcSwap<Catalog>,
     /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
     /// or go, so that nobody reads a table as it was by a catalog as it is.
     columns: RwLock<()>,
     pub(super) stats: Stats,
-    pub(super) options: StoreOptions,
-    pub(super) condition: Condition,
-    pub(super) path: PathBuf,
+    pub(super) index_limits: IndexLimits,
     /// Told when those who look after indexes and pages shall end.
     pub(super) ending: CancellationToken,
 }
 
+/// Where a store is.
+pub(super) enum Home {
+    /// In a file.
+    File(Box<sqlite::File>),
+    /// In a server.
+    Server(Box<postgres::Server>),
+}
+
 /// The one connection that writes, and what belongs to it.
 pub(super) struct Writer {
-    pub(super) conn: SqliteConnection,
+    conn: WriterConn,
     pub(super) state: WriterState,
+}
+
+enum WriterConn {
+    File(SqliteConnection),
+    /// `None` when it was lost.
+    Server(Option<PgConnection>, Extensions),
+}
+
+impl Writer {
+    /// Returns the connection, unless it was lost.
+    pub(super) fn conn(&mut self) -> Result<(Conn<'_>, &mut WriterState), sqlx::Error> {
+        let conn = match &mut self.conn {
+            WriterConn::File(conn) => Conn::Sqlite(conn),
+            WriterConn::Server(conn, extensions) => {
+                let conn = conn.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+                Conn::Postgres(conn, *extensions)
+            }
+        };
+        Ok((conn, &mut self.state))
+    }
 }
 
 /// A connection that reads, and the catalog that fits what it sees.
 pub(super) struct Reading<'a> {
-    reader: Reader<'a>,
+    conn: ReaderConn<'a>,
     pub(super) catalog: Arc<Catalog>,
     _columns: RwLockReadGuard<'a, ()>,
 }
 
+enum ReaderConn<'a> {
+    File(sqlite::Reader<'a>),
+    Server(PoolConnection<Postgres>, Extensions),
+}
+
 impl Reading<'_> {
     pub(super) fn conn(&mut self) -> Result<Conn<'_>, sqlx::Error> {
-        self.reader.conn().map(Conn::Sqlite)
+        match &mut self.conn {
+            ReaderConn::File(reader) => reader.conn().map(Conn::Sqlite),
+            ReaderConn::Server(conn, extensions) => Ok(Conn::Postgres(conn, *extensions)),
+        }
     }
 
     fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
@@ -80,39 +116,131 @@ impl SqlStore {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
-        let mut conn = open_writer(path, options).await?;
-        let (catalog, checkpoint) = read::catalog(&mut Conn::Sqlite(&mut conn)).await?;
+        let (file, mut conn) = sqlite::File::open(path, options).await?;
+        let stored = read::catalog(&mut Conn::Sqlite(&mut conn)).await?;
+        let conn = WriterConn::File(conn);
+        Ok(Self::new(
+            Home::File(Box::new(file)),
+            conn,
+            stored,
+            options.index_limits,
+        ))
+    }
+
+    /// Opens the store in the server that `url` leads to, making it if there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_server(url: &str, options: &ServerOptions) -> Result<Self, OpenError> {
+        let (server, mut conn) = postgres::Server::open(url, options).await?;
+        let extensions = server.extensions();
+        let stored = read::catalog(&mut Conn::Postgres(&mut conn, extensions)).await?;
+        let conn = WriterConn::Server(Some(conn), extensions);
+        let limits = IndexLimits::default();
+        Ok(Self::new(
+            Home::Server(Box::new(server)),
+            conn,
+            stored,
+            limits,
+        ))
+    }
+
+    fn new(
+        home: Home,
+        conn: WriterConn,
+        (catalog, checkpoint): (Catalog, u64),
+        index_limits: IndexLimits,
+    ) -> Self {
         let catalog = Arc::new(catalog);
-        Ok(Self {
-            writer: Mutex::new(Some(Writer {
-                conn,
-                state: WriterState::new(Arc::clone(&catalog), checkpoint),
-            })),
-            readers: Readers::new(reader_options(path, options), options.num_readers),
+        let state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        Self {
+            home,
+            writer: Mutex::new(Some(Writer { conn, state })),
             catalog: ArcSwap::new(catalog),
             columns: RwLock::new(()),
             stats: Stats::default(),
-            options: *options,
-            condition: Condition::new(path),
-            path: path.to_owned(),
+            index_limits,
             ending: CancellationToken::new(),
-        })
+        }
     }
 
     /// Waits for a connection that reads.
     pub(super) async fn reader(&self) -> Result<Reading<'_>, StoreError> {
-        self.condition.check()?;
+        match &self.home {
+            Home::File(file) => file.condition.check()?,
+            Home::Server(server) => server.check()?,
+        }
         let columns = self.columns.read().await;
-        let reader = self.readers.acquire().await;
+        let conn = match &self.home {
+            Home::File(file) => file.readers.acquire().await.map(ReaderConn::File),
+            Home::Server(server) => {
+                let conn = server.reader().await;
+                conn.map(|conn| ReaderConn::Server(conn, server.extensions()))
+            }
+        };
         Ok(Reading {
-            reader: reader.map_err(|error| self.failed(error))?,
+            conn: conn.map_err(|error| self.failed(error))?,
             catalog: self.catalog.load_full(),
             _columns: columns,
         })
     }
 
+    /// Tells the port what failed.
     pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
-        self.condition.failed(error)
+        match &self.home {
+            Home::File(file) => file.condition.failed(error),
+            Home::Server(_) => postgres::failed(&error),
+        }
+    }
+
+    /// Takes note of what a query met.
+    fn note(&self, error: QueryError) -> StoreError {
+        match error {
+            QueryError::Refused(error) => StoreError::Refused(error),
+            QueryError::Sql(error) => self.failed(error),
+        }
+    }
+
+    /// Connects anew if the connection that writes was lost; the store may be elsewhere than where it
+    /// seemed to be left.
+    async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
+        let (Home::Server(server), WriterConn::Server(conn @ None, extensions)) =
+            (&self.home, &mut writer.conn)
+        else {
+            return Ok(());
+        };
+        let mut fresh = server.connect().await?;
+        let stored = read::catalog(&mut Conn::Postgres(&mut fresh, *extensions)).await?;
+        let (catalog, checkpoint) = stored;
+        tracing::info!(position = checkpoint, "connected to the database again");
+        let catalog = Arc::new(catalog);
+        writer.state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        self.catalog.store(catalog);
+        *conn = Some(fresh);
+        Ok(())
+    }
+
+    /// Gives up a connection that failed.
+    async fn renew(&self, writer: &mut Writer) {
+        match (&self.home, &mut writer.conn) {
+            (Home::File(file), WriterConn::File(conn)) => file.renew(conn).await,
+            (_, WriterConn::Server(conn, _)) => *conn = None,
+            _ => {}
+        }
+    }
+
+    /// Returns the id of the first commit of the log that the store was filled from, if it knows.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn log_of(&self) -> Result<Option<String>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        if conn.dialect().is_sqlite() {
+            return Ok(None);
+        }
+        let log = postgres::log_of(&mut conn).await;
+        log.map_err(|error| self.failed(error))
     }
 
     /// Stops looking after indexes and pages.
@@ -126,16 +254,15 @@ impl SqlStore {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        query::explain(&mut conn, &catalog, query).await
+        query::explain(&mut conn, &catalog, query)
+            .await
+            .map_err(|error| self.note(error))
     }
 }
 
 /// Returns the writer, unless the store is closed.
-pub(super) fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer, StoreError> {
-    writer
-        .as_mut()
-        .ok_or(sqlx::Error::PoolClosed)
-        .map_err(failed)
+pub(super) fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer, sqlx::Error> {
+    writer.as_mut().ok_or(sqlx::Error::PoolClosed)
 }
 
 #[async_trait]
@@ -246,7 +373,7 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let answer = query::query(&mut conn, (&catalog, &self.stats), (query, asker), heads).await;
-        answer.inspect_err(|error| self.condition.note(error))
+        answer.map_err(|error| self.note(error))
     }
 
     async fn query_at(
@@ -263,7 +390,7 @@ impl RecordStore for SqlStore {
         let position = position.map_err(|error| self.failed(error))?;
         let asked = (query, asker);
         let answer = query::query(&mut tx.conn(), (&catalog, &self.stats), asked, &NoHeads).await;
-        let answer = answer.inspect_err(|error| self.condition.note(error))?;
+        let answer = answer.map_err(|error| self.note(error))?;
         tx.rollback().await.map_err(|error| self.failed(error))?;
         Ok((position, answer))
     }
@@ -278,7 +405,7 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let answer = query::query_as_of(&mut conn, &catalog, (query, asker), moment).await;
-        answer.inspect_err(|error| self.condition.note(error))
+        answer.map_err(|error| self.note(error))
     }
 
     async fn find_full_state(
@@ -405,47 +532,52 @@ impl RecordStore for SqlStore {
 
     async fn apply(&self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        let writer = writer
-            .as_mut()
-            .ok_or(sqlx::Error::PoolClosed)
-            .map_err(|error| self.failed(error))?;
-        let Writer { conn, state } = writer;
+        let writer = open_writer_of(&mut writer).map_err(|error| self.failed(error))?;
+        let connected = self.reconnect(writer).await;
+        connected.map_err(|error| self.failed(error))?;
+        if let Home::Server(server) = &self.home {
+            server.check_gap(writer.state.checkpoint, commits)?;
+        }
         let mut events = commits.iter().flat_map(|commit| &commit.events);
         let alone = match events.any(|event| fold::reshapes(&event.body)) {
             true => Some(self.columns.write().await),
             false => None,
         };
-        if let Err(error) = state.apply(&mut Conn::Sqlite(conn), commits).await {
-            self.renew_writer(conn).await;
+        let applied = match writer.conn() {
+            Ok((mut conn, state)) => state.apply(&mut conn, commits).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = applied {
+            self.renew(writer).await;
             return Err(self.failed(error));
         }
-        if !Arc::ptr_eq(&state.catalog, &self.catalog.load()) {
-            self.catalog.store(Arc::clone(&state.catalog));
+        if !Arc::ptr_eq(&writer.state.catalog, &self.catalog.load()) {
+            self.catalog.store(Arc::clone(&writer.state.catalog));
         }
         if alone.is_some() {
             self.stats.clear();
         }
         drop(alone);
-        if let Err(error) = sums::merge_beyond(conn, &self.path, MERGE_PAGES).await {
-            tracing::warn!(%error, "the record store's write-ahead file could not be merged");
+        if let (Home::File(file), WriterConn::File(conn)) = (&self.home, &mut writer.conn) {
+            file.tidy(conn).await;
         }
         Ok(())
     }
 
     async fn close(&self) -> Result<(), StoreError> {
         self.stop_keeping();
-        self.readers.close().await;
+        match &self.home {
+            Home::File(file) => file.readers.close().await,
+            Home::Server(server) => server.close().await,
+        }
         let Some(writer) = self.writer.lock().await.take() else {
             return Ok(());
         };
-        let mut conn = writer.conn;
-        sums::merge(&mut conn, &self.path)
-            .await
-            .map_err(|error| self.failed(error))?;
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut conn)
-            .await
-            .map_err(|error| self.failed(error))?;
-        conn.close().await.map_err(|error| self.failed(error))
+        let closed = match (&self.home, writer.conn) {
+            (Home::File(file), WriterConn::File(conn)) => file.close(conn).await,
+            (_, WriterConn::Server(Some(conn), _)) => conn.close().await,
+            _ => Ok(()),
+        };
+        closed.map_err(|error| self.failed(error))
     }
 }

@@ -21,7 +21,7 @@ impl TaskStore for SqlStore {
 
 async fn tasks(conn: &mut Conn<'_>) -> Result<Vec<(TaskId, TaskState)>, sqlx::Error> {
     let task = |row: &Row| {
-        let id = TaskId::new(row.text(0)?, row.text(1)?);
+        let id = TaskId::new(&*row.text(0)?, &*row.text(1)?);
         Ok((id, row.json(2)?))
     };
     let sql = Sql::new("SELECT plugin, name, state FROM _task ORDER BY plugin, name");

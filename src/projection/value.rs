@@ -4,11 +4,12 @@ use serde_json::Value as Json;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::predicate::like;
 use skytrail_schema::types::FieldType;
-use skytrail_schema::value::{Asset, Point, Value};
+use skytrail_schema::value::{Asset, Value};
+use std::borrow::Cow;
 
 use super::conn::Row;
 use super::layout::Column;
-use super::sql::Arg;
+use super::sql::{Arg, Kind};
 
 /// What one field puts into its column, and into the second column where it has one.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +105,10 @@ pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, 
         FieldType::DateTime => {
             return Ok(row.maybe_time(index)?.map_or(Value::Null, Value::Date));
         }
+        FieldType::Location => {
+            let place = row.maybe_point(index)?;
+            return Ok(place.map_or(Value::Null, Value::Location));
+        }
         _ if kind.is_numeric() => {
             return Ok(row.maybe_real(index)?.map_or(Value::Null, Value::Number));
         }
@@ -113,16 +118,15 @@ pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, 
         return Ok(Value::Null);
     };
     Ok(match kind {
-        FieldType::Reference(target) => Value::Reference(RecordId::new(target.clone(), text)),
+        FieldType::Reference(target) => Value::Reference(RecordId::new(target.clone(), &*text)),
         FieldType::Asset => Value::Asset(Box::new(Asset {
             name: text.into(),
-            content_type: row.maybe_text(index + 1)?.map(str::to_owned),
+            content_type: row.maybe_text(index + 1)?.map(Cow::into_owned),
             url: None,
         })),
-        FieldType::Json => Value::Json(parse_json(text)?),
-        FieldType::Geometry => Value::Geometry(parse_json(text)?),
-        FieldType::Location => Value::Location(parse_point(text)?),
-        _ => Value::String(text.to_owned()),
+        FieldType::Json => Value::Json(parse_json(&text)?),
+        FieldType::Geometry => Value::Geometry(parse_json(&text)?),
+        _ => Value::String(text.into_owned()),
     })
 }
 
@@ -130,8 +134,18 @@ fn parse_json(text: &str) -> Result<Json, sqlx::Error> {
     serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-fn parse_point(text: &str) -> Result<Point, sqlx::Error> {
-    let (lng, lat): (f64, f64) =
-        serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Point { lng, lat })
+/// Returns what kind of value a field's column holds.
+pub(crate) fn kind_of(kind: &FieldType) -> Kind {
+    match kind {
+        FieldType::Number => Kind::Real,
+        FieldType::Integer | FieldType::Sequence => Kind::Int,
+        FieldType::Boolean => Kind::Bool,
+        FieldType::DateTime => Kind::Time,
+        FieldType::Json | FieldType::Geometry => Kind::Json,
+        FieldType::Location => Kind::Point,
+        FieldType::String
+        | FieldType::CaselessString
+        | FieldType::Asset
+        | FieldType::Reference(_) => Kind::Text,
+    }
 }

@@ -9,11 +9,25 @@ pub mod runner;
 
 use std::collections::BTreeMap;
 
+use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
 use runner::Scenario;
 
+/// Where the records are.
+#[derive(Clone, Copy)]
+enum Place {
+    File,
+    Postgres,
+}
+
+/// A server, and the database that it may use.
+struct Started {
+    server: TestServer,
+    _database: Option<Database<'static>>,
+}
+
 /// Starts a fresh server with a profile's settings.
-fn start(profile: &str) -> TestServer {
+fn start(profile: &str, place: Place) -> Started {
     let settings: &[(&str, &str)] = match profile {
         "default" | "nondev" => &[],
         "policy" => &[
@@ -38,20 +52,30 @@ fn start(profile: &str) -> TestServer {
     let custom_token = ("CUSTOM_TOKEN_SECRET", "ssosecret");
     let custom_token = (profile != "variant").then_some(custom_token);
     let settings: Vec<_> = settings.iter().copied().chain(custom_token).collect();
+    let database = match place {
+        Place::File => None,
+        Place::Postgres => Some(shared().database(&["postgis"])),
+    };
+    let url = database.as_ref().map(Database::url);
+    let url = url.iter().map(|url| ("DATABASE_URL", url.as_str()));
+    let settings: Vec<_> = settings.into_iter().chain(url).collect();
     let mut server = TestServer::with(&settings);
     if profile == "nondev" {
         // Set up before, when clients could still change types.
         server.restart_with(&[("DEV_MODE", "NO")]);
     }
-    server
+    Started {
+        server,
+        _database: database,
+    }
 }
 
 /// Runs a file's scenarios, one after the other, against a fresh server per profile.
-fn replay(file: &str, text: &str) {
+fn replay(file: &str, text: &str, place: Place) {
     let scenarios: Vec<Scenario> = serde_json::from_str(text).unwrap();
     let differences: Vec<runner::Difference> =
         serde_json::from_str(include_str!("differences.json")).unwrap();
-    let mut servers: BTreeMap<String, TestServer> = BTreeMap::new();
+    let mut servers: BTreeMap<String, Started> = BTreeMap::new();
     let mut failures = Vec::new();
     let (mut passed, total) = (0, scenarios.len());
     for scenario in scenarios {
@@ -62,8 +86,8 @@ fn replay(file: &str, text: &str) {
         let profile = scenario.profile.clone();
         let server = servers
             .entry(profile)
-            .or_insert_with_key(|name| start(name));
-        let outcome = runner::run(&scenario, difference, server);
+            .or_insert_with_key(|name| start(name, place));
+        let outcome = runner::run(&scenario, difference, &server.server);
         match outcome {
             Ok(()) => passed += 1,
             Err(why) => failures.push(format!("{name}: {why}")),
@@ -81,8 +105,20 @@ macro_rules! golden {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            replay(stringify!($name), include_str!(concat!(stringify!($name), ".json")));
+            let text = include_str!(concat!(stringify!($name), ".json"));
+            replay(stringify!($name), text, Place::File);
         })*
+
+        /// The same with the records in PostgreSQL.
+        mod postgres {
+            use super::*;
+
+            $(#[test]
+            fn $name() {
+                let text = include_str!(concat!(stringify!($name), ".json"));
+                replay(stringify!($name), text, Place::Postgres);
+            })*
+        }
     };
 }
 

@@ -10,8 +10,8 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use super::eventually;
 use super::machine::run;
@@ -35,7 +35,8 @@ rm -rf "$2"
 
 /// A server that ends when it is dropped, or with the test process.
 pub struct Postgres {
-    keeper: Child,
+    /// The last one runs the server.
+    keepers: Mutex<Vec<Child>>,
     folder: PathBuf,
     databases: AtomicU32,
 }
@@ -59,29 +60,47 @@ impl Postgres {
         let mut make = Command::new(initdb);
         make.arg("-D").arg(&data).args(["-U", USER, "-A", "trust"]);
         make.args(["-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
-        let mut keep = Command::new("sh");
-        keep.args(["-c", KEEPER, "keeper", PROGRAMS]).arg(&folder);
         // The server refuses to run as root.
         if let Some((user, group)) = unprivileged() {
             chown(&folder, Some(user), Some(group)).unwrap();
             make.uid(user).gid(group);
-            keep.uid(user).gid(group);
         }
         let made = make.current_dir(&folder).output().unwrap();
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
-        // In a group of its own, Ctrl-C leaves it the time to clean up.
-        keep.current_dir(&folder).process_group(0);
-        keep.stdin(Stdio::piped()).stdout(Stdio::null());
         let server = Self {
-            keeper: keep.spawn().unwrap(),
+            keepers: Mutex::default(),
             folder,
             databases: AtomicU32::new(0),
         };
-        eventually("PostgreSQL takes connections", || {
-            server.ask(USER, "SELECT 1").ok()
-        });
+        server.start_again();
         server
+    }
+
+    /// Starts the server and waits until it takes connections.
+    pub fn start_again(&self) {
+        let mut keep = Command::new("sh");
+        keep.args(["-c", KEEPER, "keeper", PROGRAMS])
+            .arg(&self.folder);
+        if let Some((user, group)) = unprivileged() {
+            keep.uid(user).gid(group);
+        }
+        // In a group of its own, Ctrl-C leaves it the time to clean up.
+        keep.current_dir(&self.folder).process_group(0);
+        keep.stdin(Stdio::piped()).stdout(Stdio::null());
+        self.keepers.lock().unwrap().push(keep.spawn().unwrap());
+        eventually("PostgreSQL takes connections", || {
+            self.ask(USER, "SELECT 1").ok()
+        });
+    }
+
+    /// Ends the server as a crash does: at once, whatever it is doing, and nothing is written any more.
+    pub fn crash(&self) {
+        let file = self.folder.join("data/postmaster.pid");
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let pid = pid.lines().next().unwrap();
+        run("kill", &["-QUIT", pid]).unwrap();
+        eventually("PostgreSQL is gone", || (!file.exists()).then_some(()));
     }
 
     /// Makes a database with some extensions; it is dropped with what is returned.
@@ -107,8 +126,10 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
+        for keeper in self.keepers.get_mut().unwrap() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
     }
 }
 

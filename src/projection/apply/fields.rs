@@ -31,14 +31,15 @@ pub(super) async fn change(
         return Err(ApplyError::fault("the type has no table"));
     };
     drop_indexes(conn, table, &old).await?;
+    let mut texts = Vec::new();
     for table in layout.past().iter().chain([table]) {
-        let texts = match &new {
+        texts.extend(match &new {
             Some(new) => ddl::rename_column(table, &old, new),
             None => ddl::drop_column(table, &old),
-        };
-        for text in texts {
-            text.execute(conn, Vec::new()).await?;
-        }
+        });
+    }
+    for text in ddl::around_user_view(&layout, texts) {
+        text.execute(conn, Vec::new()).await?;
     }
     if indexing == Indexing::AtOnce {
         for text in ddl::indexes(&layout) {
@@ -58,12 +59,8 @@ async fn drop_indexes(
     column: &Column,
 ) -> Result<(), ApplyError> {
     for name in column.names() {
-        let mut sql = Sql::new("SELECT l.name FROM pragma_index_list(");
-        sql.bind(Arg::text(table.name.as_str()));
-        sql.push(") AS l, pragma_index_info(l.name) AS i WHERE i.name=");
-        sql.bind(Arg::text(name.as_str()));
-        for row in sql.fetch_all(conn).await? {
-            ddl::drop_index(row.text(0)?)
+        for row in ddl::list_indexes_over(table, name).fetch_all(conn).await? {
+            ddl::drop_index(&row.text(0)?)
                 .execute(conn, Vec::new())
                 .await?;
         }

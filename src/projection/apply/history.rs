@@ -10,10 +10,21 @@ use skytrail_schema::event::{Actor, Commit, Event, Stream};
 use super::ApplyError;
 use super::texts::{in_chunks, push_rows};
 use crate::projection::history::ERASED;
-use crate::projection::sql::{Arg, Sql};
+use crate::projection::names::fnv;
+use crate::projection::sql::{Arg, Kind, Sql};
 
 /// How many rows one statement writes.
 const SIZES: &[usize] = &[64, 16, 4, 1];
+
+/// What a row holds.
+const KINDS: [Kind; 6] = [
+    Kind::Int,
+    Kind::Int,
+    Kind::Int,
+    Kind::Int,
+    Kind::Int,
+    Kind::Time,
+];
 
 /// How many actors' numbers are kept.
 const MAX_ACTORS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -36,16 +47,9 @@ impl Actors {
 
 /// Hashes a stream's name to 47 bits, which the database stores in six bytes.
 ///
-/// FNV-1a: its result is in the store, so it must never change. Two streams with one hash are told
-/// apart by their events.
+/// Two streams with one hash are told apart by their events.
 pub(in crate::projection) fn stream_hash(stream: &Stream) -> i64 {
-    let hash = stream
-        .to_string()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    i64::try_from(hash >> 17).unwrap_or_default()
+    i64::try_from(fnv(&stream.to_string()) >> 17).unwrap_or_default()
 }
 
 /// Writes the rows of the commits' events.
@@ -67,7 +71,7 @@ pub(super) async fn write(
     for chunk in in_chunks(rows, SIZES, 6) {
         let mut sql =
             Sql::new("INSERT INTO _history (position, stream, version, kind, actor, time) VALUES ");
-        push_rows(&mut sql, 6, chunk.len());
+        push_rows(&mut sql, &KINDS, chunk.len());
         let args = chunk.into_iter().flatten().collect();
         sql.into_text().execute(conn, args).await?;
     }
@@ -123,7 +127,7 @@ async fn number_actors(
         let mut sql = Sql::new("SELECT id, actor FROM _actor WHERE actor");
         sql.within(chunk, |text| text.as_str());
         for row in sql.fetch_all(conn).await? {
-            actors.0.put(row.text(1)?.to_owned(), row.int(0)?);
+            actors.0.put(row.text(1)?.into_owned(), row.int(0)?);
         }
     }
     Ok(())

@@ -27,6 +27,7 @@ use crate::projection::conn::Conn;
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
+use sqlx::postgres::PgDatabaseError;
 
 use self::history::Actors;
 use self::lost::{Lost, Meaning};
@@ -35,6 +36,7 @@ use self::settings::UserBatch;
 use self::texts::Texts;
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
+use super::{postgres, sqlite};
 
 pub(super) use self::history::stream_hash;
 pub(super) use self::settings::Indexing;
@@ -57,14 +59,14 @@ impl ApplyError {
 
     /// Whether the event is at fault, not the database's disk, memory or file.
     fn is_about_the_event(&self) -> bool {
-        /// Busy, locked, out of memory, read-only, interrupted, I/O, corrupt, full, cannot open,
-        /// protocol, not a database.
-        const FAILURES: [i64; 11] = [5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26];
         match self {
-            Self::Fault(_) => true,
+            Self::Fault(_) | Self::Sql(sqlx::Error::Encode(_)) => true,
             Self::Sql(sqlx::Error::Database(error)) => {
-                let code = error.code().and_then(|code| code.parse::<i64>().ok());
-                code.is_some_and(|code| !FAILURES.contains(&(code & 0xff)))
+                let code = error.code().unwrap_or_default();
+                match error.try_downcast_ref::<PgDatabaseError>() {
+                    Some(_) => postgres::is_about_data(&code),
+                    None => sqlite::is_about_data(&code),
+                }
             }
             Self::Sql(_) => false,
         }
@@ -157,7 +159,7 @@ impl WriterState {
         }
         let (catalog, faults, lost) = session.finish(&mut tx.conn()).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
-        finish(&mut tx.conn(), commits, faults).await?;
+        finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
         tx.commit().await?;
         self.lost = lost;
         Ok(catalog)
@@ -188,7 +190,7 @@ impl WriterState {
             }
         }
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
-        finish(&mut tx.conn(), commits, faults).await?;
+        finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
         tx.commit().await?;
         self.lost = lost;
         Ok(catalog)
@@ -344,6 +346,7 @@ fn users_of<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<UserId> {
 /// Writes the faults and the checkpoint.
 async fn finish(
     conn: &mut Conn<'_>,
+    checkpoint: u64,
     commits: &[&Commit],
     faults: Vec<Fault>,
 ) -> Result<(), ApplyError> {
@@ -363,8 +366,22 @@ async fn finish(
     let position = commits.last().map_or(0, |commit| commit.last_position());
     let mut sql = Sql::new("UPDATE _checkpoint SET position=");
     sql.bind(Arg::unsigned(position));
-    sql.execute(conn).await?;
-    Ok(())
+    if checkpoint == 0 && !conn.dialect().is_sqlite() {
+        // Several may use one server: a store says whose log it was filled from.
+        let first = commits.first().map(|commit| commit.id.to_string());
+        sql.push(",log=").bind(Arg::maybe(first));
+    }
+    sql.push(" WHERE position=").bind(Arg::unsigned(checkpoint));
+    match sql.execute(conn).await? {
+        0 => Err(ApplyError::Sql(moved())),
+        _ => Ok(()),
+    }
+}
+
+/// Somebody else applies to the same store, or a commit of ours came through although the connection
+/// failed.
+fn moved() -> sqlx::Error {
+    sqlx::Error::Protocol("the store is not at the position where it was left".into())
 }
 
 fn into_sql(error: ApplyError) -> sqlx::Error {

@@ -8,8 +8,8 @@ use super::ApplyError;
 use super::row::{Pending, place};
 use super::texts::{in_chunks, push_rows};
 use crate::projection::conn::Conn;
-use crate::projection::layout::{STORED_COLUMNS, Table};
-use crate::projection::sql::{Arg, Sql};
+use crate::projection::layout::{Table, stored_columns};
+use crate::projection::sql::{Arg, Kind, Sql};
 
 /// How many records one statement copies.
 const SIZES: &[usize] = &[64, 16, 4, 1];
@@ -40,7 +40,7 @@ pub(super) async fn keep(
 /// Values per row: its key, and the position at which it ends.
 fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
     let mut sql = Sql::new("WITH v(k, p) AS (VALUES ");
-    push_rows(&mut sql, 2, num_rows);
+    push_rows(&mut sql, &[Kind::Text, Kind::Int], num_rows);
     sql.push(") INSERT INTO ").name(&past.name).push(" (_until");
     push_columns(&mut sql, table, ",");
     sql.push(") SELECT v.p");
@@ -51,7 +51,7 @@ fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
 }
 
 fn push_columns(sql: &mut Sql, table: &Table, before: &'static str) {
-    for name in STORED_COLUMNS {
+    for name in stored_columns(table.dialect) {
         sql.push(before).push(name);
     }
     for name in table.field_names() {

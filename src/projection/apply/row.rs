@@ -7,11 +7,12 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{Event, RecordPatch, RecordState, Touch};
 use skytrail_schema::id::{RecordKey, UserId};
 
-use crate::projection::layout::{STORED_COLUMNS, Table};
+use crate::projection::dialect::Dialect;
+use crate::projection::layout::{SYSTEM_COLUMNS, Table};
 use crate::projection::sql::Arg;
 use crate::projection::value::{Cell, encode_wire};
 
-/// Places of a whole row's system columns, as [`STORED_COLUMNS`] orders them.
+/// Places of a whole row's system columns, as [`SYSTEM_COLUMNS`] orders them.
 pub(super) mod place {
     pub(crate) const POSITION: usize = 2;
     pub(crate) const VERSION: usize = 3;
@@ -60,14 +61,21 @@ pub(super) fn whole_row(
         Arg::unsigned(event.position),
         Arg::Int(event.version.into()),
         Arg::text(state.database.as_ref().map_or("", UserId::as_str)),
-        user(state.owner.as_ref()),
+        match &state.owner {
+            Some(owner) => Arg::text(owner.as_str()),
+            None => table.dialect.nobody(),
+        },
         access(state.access.as_ref()),
         Arg::Time(created.at),
-        user_or_owner(created.by.as_ref(), state.owner.as_ref()),
+        user(table.dialect, created.by.as_ref(), state.owner.as_ref()),
         Arg::Time(state.updated.at),
-        user_or_owner(state.updated.by.as_ref(), state.owner.as_ref()),
+        user(
+            table.dialect,
+            state.updated.by.as_ref(),
+            state.owner.as_ref(),
+        ),
     ]);
-    debug_assert_eq!(row.len(), STORED_COLUMNS.len());
+    debug_assert_eq!(row.len(), SYSTEM_COLUMNS.len());
     row.resize(table.width(), Arg::Null);
     let mut misfits = Vec::new();
     for (field, wire) in &state.fields {
@@ -90,7 +98,7 @@ pub(super) fn patch_row(
         (place::POSITION, Arg::unsigned(event.position)),
         (place::VERSION, Arg::Int(event.version.into())),
         (place::UPDATED_AT, Arg::Time(*at)),
-        (place::UPDATER, user_or_owner(by.as_ref(), None)),
+        (place::UPDATER, user(table.dialect, by.as_ref(), None)),
     ]);
     if let Some(acl) = &patch.access {
         changes.insert(place::ACCESS, access(Some(acl)));
@@ -130,16 +138,14 @@ fn cells(table: &Table, field: &str, wire: &Json) -> Result<Cells, Misfit> {
     Ok(Some((place, main)).into_iter().chain(companion))
 }
 
-fn user(user: Option<&UserId>) -> Arg {
-    Arg::maybe(user.map(UserId::as_str))
-}
-
-/// Writes a user in the form of [`STORED_COLUMNS`]: nothing when it is the owner.
-fn user_or_owner(user: Option<&UserId>, owner: Option<&UserId>) -> Arg {
-    if user.is_some() && user == owner {
-        return Arg::Null;
+/// Writes who created or changed a record, as its table stores it: in SQLite nothing when that is the
+/// owner.
+fn user(dialect: Dialect, user: Option<&UserId>, owner: Option<&UserId>) -> Arg {
+    match dialect {
+        Dialect::Postgres(_) => Arg::maybe(user.map(UserId::as_str)),
+        Dialect::Sqlite if user.is_some() && user == owner => Arg::Null,
+        Dialect::Sqlite => Arg::text(user.map_or("", UserId::as_str)),
     }
-    Arg::text(user.map_or("", UserId::as_str))
 }
 
 fn access(acl: Option<&Acl>) -> Arg {

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-use crate::projection::layout::{STORED_COLUMNS, Table};
+use crate::projection::layout::{Table, stored_columns};
 use crate::projection::names::Name;
-use crate::projection::sql::{SafeText, Sql};
+use crate::projection::sql::{Kind, SafeText, Sql};
 
 /// What a statement does to how many records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,8 +56,11 @@ impl Texts {
 
 fn make(table: &Table, shape: &Shape, num_rows: usize) -> Sql {
     match shape {
-        Shape::Insert => insert("INSERT OR REPLACE INTO ", table, num_rows),
-        Shape::Replace => replace(table, num_rows),
+        Shape::Insert if table.dialect.is_sqlite() => {
+            insert("INSERT OR REPLACE INTO ", table, num_rows)
+        }
+        Shape::Insert => replace(table, num_rows, 0),
+        Shape::Replace => replace(table, num_rows, 2),
         Shape::Patch(places) if num_rows == 1 => patch_one(table, places),
         Shape::Patch(places) => patch_many(table, places, num_rows),
         Shape::Delete => delete(table, num_rows),
@@ -67,20 +70,24 @@ fn make(table: &Table, shape: &Shape, num_rows: usize) -> Sql {
 fn insert(verb: &'static str, table: &Table, num_rows: usize) -> Sql {
     let mut sql = Sql::new(verb);
     sql.name(&table.name).push(" (");
-    push_system_names(&mut sql);
+    push_system_names(&mut sql, table);
     for name in table.field_names() {
         sql.push(",").name(name);
     }
     sql.push(") VALUES ");
-    push_rows(&mut sql, table.width(), num_rows);
+    let kinds: Vec<Kind> = table.kinds().collect();
+    push_rows(&mut sql, &kinds, num_rows);
     sql
 }
 
-fn replace(table: &Table, num_rows: usize) -> Sql {
+/// Rows that are there keep their first columns, so many of them.
+fn replace(table: &Table, num_rows: usize, num_kept: usize) -> Sql {
     let mut sql = insert("INSERT INTO ", table, num_rows);
-    sql.push(" ON CONFLICT (_id) DO UPDATE SET _position=excluded._position");
-    for name in STORED_COLUMNS.iter().skip(3) {
-        sql.push(",").push(name).push("=excluded.").push(name);
+    sql.push(" ON CONFLICT (_id) DO UPDATE SET ");
+    let replaced = stored_columns(table.dialect).iter().skip(num_kept);
+    for (index, name) in replaced.enumerate() {
+        sql.push(if index == 0 { "" } else { "," });
+        sql.push(name).push("=excluded.").push(name);
     }
     for name in table.field_names() {
         sql.push(",").name(name).push("=excluded.").name(name);
@@ -95,9 +102,9 @@ fn patch_one(table: &Table, places: &[usize]) -> Sql {
     for (index, place) in places.iter().enumerate() {
         sql.push(if index == 0 { "" } else { "," });
         push_column(&mut sql, table, *place);
-        sql.push("=?");
+        sql.push("=").hole(kind_at(table, *place));
     }
-    sql.push(" WHERE _id=?");
+    sql.push(" WHERE _id=").hole(Kind::Text);
     sql
 }
 
@@ -108,7 +115,9 @@ fn patch_many(table: &Table, places: &[usize], num_rows: usize) -> Sql {
         sql.alias('c', index).push(",");
     }
     sql.push("k) AS (VALUES ");
-    push_rows(&mut sql, places.len() + 1, num_rows);
+    let kinds = places.iter().map(|place| kind_at(table, *place));
+    let kinds: Vec<Kind> = kinds.chain([Kind::Text]).collect();
+    push_rows(&mut sql, &kinds, num_rows);
     sql.push(") UPDATE ").name(&table.name).push(" SET ");
     for (index, place) in places.iter().enumerate() {
         sql.push(if index == 0 { "" } else { "," });
@@ -125,19 +134,26 @@ fn delete(table: &Table, num_rows: usize) -> Sql {
     let mut sql = Sql::new("DELETE FROM ");
     sql.name(&table.name)
         .push(" WHERE _id IN (")
-        .holes(num_rows)
+        .holes(std::iter::repeat_n(Kind::Text, num_rows))
         .push(")");
     sql
 }
 
-fn push_system_names(sql: &mut Sql) {
-    for (index, name) in STORED_COLUMNS.iter().enumerate() {
+fn kind_at(table: &Table, place: usize) -> Kind {
+    table.kinds().nth(place).unwrap_or(Kind::Null)
+}
+
+fn push_system_names(sql: &mut Sql, table: &Table) {
+    for (index, name) in stored_columns(table.dialect).iter().enumerate() {
         sql.push(if index == 0 { "" } else { "," }).push(name);
     }
 }
 
 fn push_column(sql: &mut Sql, table: &Table, place: usize) {
-    match (STORED_COLUMNS.get(place), table.field_name_at(place)) {
+    match (
+        stored_columns(table.dialect).get(place),
+        table.field_name_at(place),
+    ) {
         (Some(name), _) => sql.push(name),
         (None, Some(name)) => sql.name(name),
         // Places come from this table; a foreign one makes a statement that the database refuses.
@@ -146,10 +162,10 @@ fn push_column(sql: &mut Sql, table: &Table, place: usize) {
 }
 
 /// Adds `num_rows` groups of holes.
-pub(super) fn push_rows(sql: &mut Sql, width: usize, num_rows: usize) {
+pub(super) fn push_rows(sql: &mut Sql, kinds: &[Kind], num_rows: usize) {
     for index in 0..num_rows {
         sql.push(if index == 0 { "(" } else { ",(" })
-            .holes(width)
+            .holes(kinds.iter().copied())
             .push(")");
     }
 }

@@ -6,19 +6,23 @@ use skytrail_actors::clock::Clock;
 use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::StoreError;
 use skytrail_schema::time::Timestamp;
-use sqlx::sqlite::SqliteConnection;
 use tokio::time::sleep;
 
+use super::advice::Advice;
 use super::{IndexEntry, Look, PERIOD, follow, load};
-use crate::projection::conn::Conn;
-use crate::projection::store::{SqlStore, Writer, open_writer_of};
+use crate::projection::sql::Sql;
+use crate::projection::store::{Home, SqlStore, Writer, open_writer_of};
 
 /// After so many looks at the indexes the planner counts anew: about once an hour.
 const LOOKS_PER_COUNT: u32 = 720;
 
 impl SqlStore {
-    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`].
+    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`]. Those in a server are
+    /// looked after by the people who look after it.
     pub fn keep_indexes(self: &Arc<Self>, clock: Arc<dyn Clock>) {
+        if let Home::Server(_) = &self.home {
+            return;
+        }
         let store = Arc::clone(self);
         spawn_named("index keeper", async move {
             let mut num_looks: u32 = 0;
@@ -40,13 +44,10 @@ impl SqlStore {
     async fn count_anew(&self) -> Result<(), StoreError> {
         {
             let mut writer = self.writer.lock().await;
-            let conn = writer_conn(&mut writer)?;
-            sqlx::raw_sql("PRAGMA analysis_limit = 400; PRAGMA optimize(0x10002);")
-                .execute(conn)
-                .await
-                .map_err(|error| self.failed(error))?;
+            let done = count_anew(&mut writer).await;
+            done.map_err(|error| self.failed(error))?;
         }
-        self.readers.renew().await;
+        self.renew_readers().await;
         Ok(())
     }
 
@@ -59,32 +60,34 @@ impl SqlStore {
             let mut reader = self.reader().await?;
             let catalog = Arc::clone(&reader.catalog);
             let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-            Look::take(&mut conn, &catalog, &self.stats, &self.options.index_limits)
+            Look::take(&mut conn, &catalog, &self.stats, &self.index_limits)
                 .await
                 .map_err(|error| self.failed(error))?
         };
-        let advice = look.advise(&self.options.index_limits, now);
+        let advice = look.advise(&self.index_limits, now);
         if look.has_uses() {
             let mut writer = self.writer.lock().await;
-            let conn = writer_conn(&mut writer)?;
-            look.save_uses(&mut Conn::Sqlite(conn), now)
-                .await
-                .map_err(|error| self.failed(error))?;
+            let saved = save_uses(&look, &mut writer, now).await;
+            saved.map_err(|error| self.failed(error))?;
         }
         let has_advice = !advice.is_empty();
         for advice in advice {
             // One at a time: between two the projector has its turn.
             let mut writer = self.writer.lock().await;
-            let Writer { conn, state } = open_writer_of(&mut writer)?;
-            follow(&mut Conn::Sqlite(conn), &state.catalog, advice, now)
-                .await
-                .map_err(|error| self.failed(error))?;
+            let done = do_one(&mut writer, advice, now).await;
+            done.map_err(|error| self.failed(error))?;
         }
         if has_advice {
-            // Open connections do not see the planner's new numbers.
-            self.readers.renew().await;
+            self.renew_readers().await;
         }
         Ok(())
+    }
+
+    /// Open connections do not see the planner's new numbers.
+    async fn renew_readers(&self) {
+        if let Home::File(file) = &self.home {
+            file.readers.renew().await;
+        }
     }
 
     /// Lists the indexes that queries or people asked for.
@@ -98,6 +101,28 @@ impl SqlStore {
     }
 }
 
-fn writer_conn(writer: &mut Option<Writer>) -> Result<&mut SqliteConnection, StoreError> {
-    open_writer_of(writer).map(|writer| &mut writer.conn)
+async fn save_uses(
+    look: &Look,
+    writer: &mut Option<Writer>,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let (mut conn, _) = open_writer_of(writer)?.conn()?;
+    look.save_uses(&mut conn, now).await
+}
+
+async fn do_one(
+    writer: &mut Option<Writer>,
+    advice: Advice,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let (mut conn, state) = open_writer_of(writer)?.conn()?;
+    follow(&mut conn, &state.catalog, advice, now).await
+}
+
+async fn count_anew(writer: &mut Option<Writer>) -> Result<(), sqlx::Error> {
+    let (mut conn, _) = open_writer_of(writer)?.conn()?;
+    for pragma in ["PRAGMA analysis_limit = 400", "PRAGMA optimize(0x10002)"] {
+        Sql::new(pragma).execute(&mut conn).await?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use crate::projection::conn::{Conn, Row};
 use serde::Serialize;
 use skytrail_schema::id::TypeName;
 use skytrail_schema::time::Timestamp;
+use std::borrow::Cow;
 
 use super::shape::IndexColumn;
 use crate::projection::sql::{Arg, Sql};
@@ -114,13 +115,13 @@ pub(crate) async fn load(conn: &mut Conn<'_>) -> Result<Vec<IndexEntry>, sqlx::E
 
 fn decode(row: &Row) -> Result<IndexEntry, sqlx::Error> {
     Ok(IndexEntry {
-        record_type: TypeName::from(row.text(0)?),
+        record_type: TypeName::from(&*row.text(0)?),
         columns: row.json(1)?,
-        wish: find(&WISHES, row.text(2)?),
+        wish: find(&WISHES, &row.text(2)?),
         is_pinned: row.flag(3)?,
-        state: find(&STATES, row.text(4)?),
-        name: row.maybe_text(5)?.map(str::to_owned),
-        why: row.text(6)?.to_owned(),
+        state: find(&STATES, &row.text(4)?),
+        name: row.maybe_text(5)?.map(Cow::into_owned),
+        why: row.text(6)?.into_owned(),
         built_at: row.maybe_time(7)?,
         last_used_at: row.maybe_time(8)?,
         num_uses: row.unsigned(9)?,

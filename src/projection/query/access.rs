@@ -3,11 +3,12 @@
 use skytrail_actors::store::Asker;
 use skytrail_schema::query::Scope;
 
+use crate::projection::dialect::Dialect;
 use crate::projection::sql::{Arg, Sql};
 
 /// Adds what a condition may look into behind a reference: nothing that the caller must not see
 /// himself. The public database and, in a private one, that one.
-pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, number: usize) {
+pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, number: usize) {
     if asker.caller.is_master() {
         return;
     }
@@ -17,7 +18,7 @@ pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, number: usize) {
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
     sql.alias('j', number).push("._database_id=''");
-    push_lists(sql, asker, Whose::Joined(number));
+    push_lists(sql, asker, dialect, Whose::Joined(number));
     sql.push(")");
 }
 
@@ -34,7 +35,7 @@ enum Whose {
 
 /// Adds the database and, in the public one, the access lists to a condition on `t`; those of today
 /// if it is about the past.
-pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, is_past: bool) {
+pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: bool) {
     match asker.scope {
         Scope::Union => {
             sql.push("1=1");
@@ -50,14 +51,14 @@ pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, is_past: bool) {
                 } else {
                     Whose::Queried
                 };
-                push_lists(sql, asker, whose);
+                push_lists(sql, asker, dialect, whose);
             }
         }
     }
 }
 
 /// No list lets everyone in, an entry of any level those whom it names, and the owner may always.
-fn push_lists(sql: &mut Sql, asker: &Asker<'_>, whose: Whose) {
+fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) {
     let caller = asker.caller;
     sql.push(" AND (");
     push_access(sql, whose);
@@ -70,9 +71,15 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, whose: Whose) {
         };
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
-    sql.push("EXISTS (SELECT 1 FROM json_each(");
+    sql.push(dialect.choose(
+        "EXISTS (SELECT 1 FROM json_each(",
+        "EXISTS (SELECT 1 FROM jsonb_array_elements(",
+    ));
     push_access(sql, whose);
-    sql.push(") AS a WHERE a.value->>'public'");
+    sql.push(dialect.choose(
+        ") AS a WHERE a.value->>'public'",
+        ") AS a(value) WHERE a.value->>'public'='true'",
+    ));
     if let Some(user) = &caller.user {
         sql.push(" OR a.value->>'user_id'=")
             .bind(Arg::text(user.as_str()));

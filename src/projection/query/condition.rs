@@ -341,6 +341,12 @@ fn bind(class: CellClass, cell: &Cell<'_>) -> Option<Arg> {
 
 /// Whether a text is an element of a JSON array, a key of a JSON object, or the text itself.
 fn json_contains(place: &Place, text: &str) -> Sql {
+    if !place.dialect.is_sqlite() {
+        let mut sql = Sql::new("jsonb_exists(");
+        place.push(&mut sql);
+        sql.push(",").bind(Arg::text(text)).push(")");
+        return sql;
+    }
     let mut sql = Sql::new("CASE WHEN ");
     place.push(&mut sql);
     sql.push(" IS NOT NULL THEN EXISTS (SELECT 1 FROM json_each(");

@@ -1,7 +1,8 @@
 //! LIKE patterns as SQL conditions.
 //!
-//! The database's own LIKE ignores the case of ASCII letters. Its GLOB does not,
-//! and has the same two wildcards.
+//! SQLite's own LIKE ignores the case of ASCII letters; its GLOB does not, and has the same two
+//! wildcards. PostgreSQL has LIKE and ILIKE, which in the collation of our columns knows the case of
+//! ASCII letters only.
 
 use skytrail_schema::predicate::like::{Token, parse};
 
@@ -33,10 +34,14 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
         sql.push("=").bind(Arg::Text(prefix)).push(")");
         return Some(Translated::exact(sql));
     }
-    // The database would prepare a statement anew for every pattern that it gets as it is.
-    sql.push(" GLOB (")
-        .bind(Arg::Text(to_glob(&tokens)))
-        .push("||'')");
+    if place.dialect.is_sqlite() {
+        // The database would prepare a statement anew for every pattern that it gets as it is.
+        sql.push(" GLOB (").bind(Arg::Text(to_glob(&tokens)));
+        sql.push("||'')");
+    } else {
+        let (like, _) = to_like(tokens, |_| true);
+        sql.push(" LIKE ").bind(Arg::Text(like));
+    }
     if let Some(end) = behind(&prefix) {
         sql.push(" AND ");
         place.push(&mut sql);
@@ -86,9 +91,23 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
     if !is_sayable(pattern) {
         return None;
     }
+    let (like, is_exact) = to_like(parse(pattern), |char| char.is_ascii());
+    let mut sql = Sql::new("(");
+    place.push(&mut sql);
+    if place.dialect.is_sqlite() {
+        sql.push(" LIKE (").bind(Arg::Text(like));
+        sql.push("||'') ESCAPE '\\')");
+    } else {
+        sql.push(" ILIKE ").bind(Arg::Text(like)).push(")");
+    }
+    Some(Translated { sql, is_exact })
+}
+
+/// Writes a pattern anew; any character stands for one that is not known. Returns whether all were.
+fn to_like(tokens: Vec<Token>, is_known: impl Fn(char) -> bool) -> (String, bool) {
     let mut like = String::new();
     let mut is_exact = true;
-    for token in parse(pattern) {
+    for token in tokens {
         match token {
             Token::AnyRun => like.push('%'),
             Token::AnyChar => like.push('_'),
@@ -96,19 +115,14 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
                 like.push('\\');
                 like.push(char);
             }
-            Token::Char(char) if char.is_ascii() => like.push(char),
+            Token::Char(char) if is_known(char) => like.push(char),
             Token::Char(_) => {
                 is_exact = false;
                 like.push('_');
             }
         }
     }
-    let mut sql = Sql::new("(");
-    place.push(&mut sql);
-    sql.push(" LIKE (")
-        .bind(Arg::Text(like))
-        .push("||'') ESCAPE '\\')");
-    Some(Translated { sql, is_exact })
+    (like, is_exact)
 }
 
 #[cfg(test)]

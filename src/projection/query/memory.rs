@@ -60,10 +60,15 @@ pub(super) async fn run(
 
 /// Finds the rows that may match.
 async fn candidates(conn: &mut Conn<'_>, plan: &Plan) -> Result<Vec<i64>, sqlx::Error> {
-    let mut sql = Sql::new("SELECT json_group_array(r) FROM (SELECT t._row AS r");
+    let dialect = conn.dialect();
+    let (open, close) = dialect.collected();
+    let mut sql = Sql::new("SELECT ");
+    sql.push(open).push("r").push(close);
+    sql.push(" FROM (SELECT t._row AS r");
     sql.append(plan.source.clone()).append(plan.order.clone());
     // A limit keeps the order of the inner query.
-    sql.push(" LIMIT -1)");
+    dialect.push_limit(&mut sql, None);
+    sql.push(") AS candidates");
     let row = sql.fetch_optional(conn).await?;
     row.map_or(Ok(Vec::new()), |row| row.json(0))
 }

@@ -16,4 +16,4 @@ mod run;
 
 #[cfg(test)]
 pub(crate) use run::explain;
-pub(crate) use run::{query, query_as_of};
+pub(crate) use run::{QueryError, query, query_as_of};

@@ -3,6 +3,7 @@
 use skytrail_schema::value::Point;
 
 use super::path::Place;
+use crate::projection::dialect::Dialect;
 use crate::projection::sql::{Arg, Sql};
 
 /// Metres of a degree of latitude, taken a little short so that the box is a little wide.
@@ -43,9 +44,17 @@ pub(super) fn within(place: &Place, from: Point, metres: f64) -> Option<Sql> {
 }
 
 fn push_member(place: &Place, index: i64, sql: &mut Sql) {
-    sql.push("json_extract(");
+    let (before, behind) = match (place.dialect, index) {
+        (Dialect::Sqlite, 0) => ("json_extract(", ",'$[0]')"),
+        (Dialect::Sqlite, _) => ("json_extract(", ",'$[1]')"),
+        (Dialect::Postgres(extensions), 0) if extensions.has_postgis => ("ST_X(", ")"),
+        (Dialect::Postgres(extensions), _) if extensions.has_postgis => ("ST_Y(", ")"),
+        (Dialect::Postgres(_), 0) => ("(", ")[0]"),
+        (Dialect::Postgres(_), _) => ("(", ")[1]"),
+    };
+    sql.push(before);
     place.push(sql);
-    sql.push(if index == 0 { ",'$[0]')" } else { ",'$[1]')" });
+    sql.push(behind);
 }
 
 fn push_between(low: f64, high: f64, sql: &mut Sql) {

@@ -5,6 +5,7 @@ use skytrail_schema::predicate::{CellClass, Column};
 
 use super::access;
 use super::past::AsOf;
+use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Catalog, SYSTEM_COLUMNS, Table};
 use crate::projection::names::Name;
 use crate::projection::sql::Sql;
@@ -15,6 +16,7 @@ pub(super) struct Place {
     /// Which joined table; `None` for the queried one.
     join: Option<usize>,
     name: ColumnName,
+    pub(super) dialect: Dialect,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,14 @@ enum ColumnName {
 impl Place {
     /// Adds the column to a statement.
     pub(super) fn push(&self, sql: &mut Sql) {
+        // Nobody is written as an empty text there.
+        let is_emptied = self.name == ColumnName::System("_owner_id") && !self.dialect.is_sqlite();
+        sql.push(if is_emptied { "nullif(" } else { "" });
+        self.push_column(sql);
+        sql.push(if is_emptied { ",'')" } else { "" });
+    }
+
+    fn push_column(&self, sql: &mut Sql) {
         match self.join {
             None => sql.push("t."),
             Some(number) => sql.alias('j', number).push("."),
@@ -96,7 +106,11 @@ impl<'a> Paths<'a> {
                 ColumnName::Field(name.clone())
             }
         };
-        Some(Place { join, name })
+        Some(Place {
+            join,
+            name,
+            dialect: self.table.dialect,
+        })
     }
 
     fn join(&mut self, field: &str, target: &Table) -> Option<usize> {
@@ -125,7 +139,7 @@ impl<'a> Paths<'a> {
             sql.push(" LEFT JOIN ").name(&join.target).push(" AS ");
             sql.alias('j', number).push(" ON ").alias('j', number);
             sql.push("._id=t.").name(&join.reference);
-            access::push_joined(sql, asker, number);
+            access::push_joined(sql, asker, self.table.dialect, number);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::access;
 use super::condition::Translator;
 use super::past::AsOf;
 use super::path::Paths;
+use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Catalog, Table};
 use crate::projection::sql::{Arg, SafeText, Sql};
 
@@ -53,7 +54,7 @@ impl Plan {
         let mut source = Sql::default();
         paths.push_from(&mut source, asker);
         source.push(" WHERE ");
-        access::push(&mut source, asker, as_of.is_some());
+        access::push(&mut source, asker, table.dialect, as_of.is_some());
         if !condition.is_empty() {
             source.push(" AND ").append(condition);
         }
@@ -106,8 +107,7 @@ fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Sql> {
 }
 
 /// Adds the page to a statement; without a limit every record behind the offset.
-pub(super) fn push_page(sql: &mut Sql, query: &Query) {
-    sql.push(" LIMIT ")
-        .bind(query.limit.map_or(Arg::Int(-1), Arg::unsigned));
+pub(super) fn push_page(sql: &mut Sql, query: &Query, dialect: Dialect) {
+    dialect.push_limit(sql, query.limit);
     sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
 }

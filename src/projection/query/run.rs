@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::projection::conn::Conn;
-use skytrail_actors::store::{Asker, HeadSource, QueryAnswer, StoreError};
+use skytrail_actors::store::{Asker, HeadSource, QueryAnswer};
+use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordKey;
 use skytrail_schema::query::{BoundQuery, Query};
 use skytrail_schema::record::Head;
@@ -22,7 +23,17 @@ use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
 use crate::projection::sql::Sql;
-use crate::projection::sqlite::failed;
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// It makes no sense for the type's fields.
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+    /// The database failed.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+}
 
 /// The longest page that is looked for in memory.
 const MAX_SHORT_PAGE: u64 = 256;
@@ -49,7 +60,7 @@ pub(crate) async fn query(
     (catalog, stats): (&Catalog, &Stats),
     (query, asker): (&Query, &Asker<'_>),
     heads: &dyn HeadSource,
-) -> Result<QueryAnswer, StoreError> {
+) -> Result<QueryAnswer, QueryError> {
     let layout = catalog.get(&query.record_type);
     let Some((layout, table)) = layout.and_then(|layout| Some((layout, layout.table.as_ref()?)))
     else {
@@ -82,7 +93,7 @@ pub(crate) async fn query_as_of(
     catalog: &Catalog,
     (query, asker): (&Query, &Asker<'_>),
     (position, then): (u64, &TypeDefinition),
-) -> Result<Option<QueryAnswer>, StoreError> {
+) -> Result<Option<QueryAnswer>, QueryError> {
     let layout = catalog.get(&query.record_type);
     let Some((layout, table, past)) =
         layout.and_then(|it| Some((it, it.table.as_ref()?, it.past()?)))
@@ -111,7 +122,7 @@ pub(crate) async fn query_as_of(
         layout,
         table,
     };
-    run.whole_page(conn, &plan).await.map(Some).map_err(failed)
+    Ok(Some(run.whole_page(conn, &plan).await?))
 }
 
 /// Returns the database's plan of a query by the master key, one step per line.
@@ -120,7 +131,7 @@ pub(crate) async fn explain(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
     query: &Query,
-) -> Result<String, StoreError> {
+) -> Result<String, QueryError> {
     use skytrail_schema::caller::Caller;
     use skytrail_schema::query::Scope;
 
@@ -133,7 +144,7 @@ pub(crate) async fn explain(
     let table = layout.table.as_ref().unwrap();
     let plan = Plan::new(catalog, (table, None), &bound, &asker);
     let rows = plan.sample().explained().fetch_all(conn, Vec::new()).await;
-    let rows = rows.map_err(failed)?;
+    let rows = rows?;
     let steps = rows.iter().map(|row| row.text(3).unwrap());
     Ok(steps.collect::<Vec<_>>().join("\n"))
 }
@@ -144,9 +155,9 @@ impl Run<'_> {
         conn: &mut Conn<'_>,
         plan: &Plan,
         heads: &dyn HeadSource,
-    ) -> Result<QueryAnswer, StoreError> {
+    ) -> Result<QueryAnswer, QueryError> {
         if !plan.is_exact || !plan.is_sorted {
-            return memory::run(self, conn, plan).await.map_err(failed);
+            return Ok(memory::run(self, conn, plan).await?);
         }
         let is_short = self
             .query
@@ -155,7 +166,7 @@ impl Run<'_> {
         if is_short && let Some(answer) = self.short_page(conn, plan, heads).await? {
             return Ok(answer);
         }
-        self.whole_page(conn, plan).await.map_err(failed)
+        Ok(self.whole_page(conn, plan).await?)
     }
 
     /// Fetches a page by keys; `None` when records changed meanwhile.
@@ -164,8 +175,8 @@ impl Run<'_> {
         conn: &mut Conn<'_>,
         plan: &Plan,
         heads: &dyn HeadSource,
-    ) -> Result<Option<QueryAnswer>, StoreError> {
-        let (keys, count) = self.keys(conn, plan).await.map_err(failed)?;
+    ) -> Result<Option<QueryAnswer>, QueryError> {
+        let (keys, count) = self.keys(conn, plan).await?;
         let mut found = heads.get_written(&self.layout.definition.name, &keys);
         let missing: Vec<RecordKey> = keys
             .iter()
@@ -174,9 +185,7 @@ impl Run<'_> {
             .map(|((key, _), _)| key.clone())
             .collect();
         if !missing.is_empty() {
-            let loaded = load_heads(conn, self.layout, &missing)
-                .await
-                .map_err(failed)?;
+            let loaded = load_heads(conn, self.layout, &missing).await?;
             let mut loaded = loaded.into_iter();
             for ((_, position), slot) in keys.iter().zip(&mut found) {
                 if slot.is_none() {
@@ -196,7 +205,10 @@ impl Run<'_> {
         conn: &mut Conn<'_>,
         plan: &Plan,
     ) -> Result<(Vec<(RecordKey, u64)>, Option<u64>), sqlx::Error> {
-        let mut sql = Sql::new("SELECT json_group_array(k), json_group_array(p)");
+        let (open, close) = self.table.dialect.collected();
+        let mut sql = Sql::new("SELECT ");
+        sql.push(open).push("k").push(close).push(",");
+        sql.push(open).push("p").push(close);
         if self.query.count {
             sql.push(", (SELECT count(*)")
                 .append(plan.source.clone())
@@ -204,8 +216,8 @@ impl Run<'_> {
         }
         sql.push(" FROM (SELECT t._id AS k, t._position AS p");
         sql.append(plan.source.clone()).append(plan.order.clone());
-        push_page(&mut sql, self.query);
-        sql.push(")");
+        push_page(&mut sql, self.query, self.table.dialect);
+        sql.push(") AS page");
         let row = sql.fetch_optional(conn).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
         let keys: Vec<String> = row.json(0)?;
@@ -233,7 +245,7 @@ impl Run<'_> {
         let mut sql = Sql::new("SELECT ");
         push_head_columns(&mut sql, self.table);
         sql.append(plan.source.clone()).append(plan.order.clone());
-        push_page(&mut sql, self.query);
+        push_page(&mut sql, self.query, self.table.dialect);
         let name = &self.layout.definition.name;
         let rows = sql.fetch_all(&mut tx.conn()).await?;
         let records = rows

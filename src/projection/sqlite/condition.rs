@@ -12,13 +12,11 @@ use std::time::Duration;
 
 use skytrail_actors::spawn::spawn_named;
 use skytrail_actors::store::StoreError;
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{connect_writer, is_damage, sums};
-use crate::projection::store::SqlStore;
+use super::{File, is_damage, sums};
+use crate::projection::store::{Home, SqlStore};
 
 /// So many pages are read at once; in between the disk belongs to others for a while.
 const PAGES_AT_ONCE: u32 = 1024;
@@ -39,7 +37,7 @@ pub fn damage_marker(path: &Path) -> PathBuf {
 }
 
 /// Tells the port what failed.
-pub(in crate::projection) fn failed(error: sqlx::Error) -> StoreError {
+fn failed(error: sqlx::Error) -> StoreError {
     let text = error.to_string();
     if is_damage(&error) {
         StoreError::Damaged(text)
@@ -101,7 +99,7 @@ impl Condition {
 }
 
 impl SqlStore {
-    /// Watches the file from now on until the store closes: all of it once a period, or without one
+    /// Watches the store's file, if it has one, from now on until the store closes: all of it once a period, or without one
     /// when a query met something odd.
     pub fn keep_checking(self: &Arc<Self>, period: Option<Duration>) {
         const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -109,9 +107,9 @@ impl SqlStore {
         let store = Arc::clone(self);
         spawn_named("store checker", async move {
             let passes = async {
-                loop {
-                    let _ = timeout(period, store.condition.suspicion.notified()).await;
-                    match store.look_over().await {
+                while let Home::File(file) = &store.home {
+                    let _ = timeout(period, file.condition.suspicion.notified()).await;
+                    match store.look_over(file).await {
                         Ok(true) => {}
                         Ok(false) => break,
                         Err(error) => {
@@ -125,15 +123,15 @@ impl SqlStore {
     }
 
     /// Goes over all pages; returns whether they are what was written.
-    async fn look_over(&self) -> Result<bool, sqlx::Error> {
+    async fn look_over(&self, file: &File) -> Result<bool, sqlx::Error> {
         let mut first = 1;
-        while let Some(seeming) = sums::look_over(&self.path, first, PAGES_AT_ONCE).await? {
+        while let Some(seeming) = sums::look_over(&file.path, first, PAGES_AT_ONCE).await? {
             if !seeming.is_empty() {
                 let _nobody_merges = self.writer.lock().await;
-                if let Some(damage) = sums::find_damage(&self.path, Some(seeming)).await? {
-                    self.condition
+                if let Some(damage) = sums::find_damage(&file.path, Some(seeming)).await? {
+                    file.condition
                         .note(&StoreError::Damaged(damage.to_string()));
-                    self.condition.is_damaged.send_replace(true);
+                    file.condition.is_damaged.send_replace(true);
                     return Ok(false);
                 }
             }
@@ -143,24 +141,11 @@ impl SqlStore {
         Ok(true)
     }
 
-    /// Replaces the connection that writes after it failed: on a full disk the database undoes a
-    /// transaction by itself, and the connection would go on believing in it.
-    pub(in crate::projection) async fn renew_writer(&self, conn: &mut SqliteConnection) {
-        match connect_writer(&self.path, &self.options).await {
-            // The new one is open before the old one closes, so that the database does not take
-            // that for the last close and merge the write-ahead file.
-            Ok(fresh) => {
-                let failed = std::mem::replace(conn, fresh);
-                if let Err(error) = failed.close().await {
-                    tracing::debug!(%error, "the connection that failed did not close well");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "no new connection to the record store"),
-        }
-    }
-
-    /// Waits until the file is known to be damaged.
+    /// Waits until the store is known to be damaged, or to have lost what was in it.
     pub async fn damaged(&self) {
-        self.condition.damaged().await;
+        match &self.home {
+            Home::File(file) => file.condition.damaged().await,
+            Home::Server(server) => server.behind().await,
+        }
     }
 }

@@ -11,9 +11,10 @@ mod condition;
 mod digest;
 pub(crate) mod erase;
 mod indexes;
-pub(super) mod readers;
+mod readers;
 pub mod rebuild;
 pub(super) mod sums;
+mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,11 +24,14 @@ use sqlx::Connection as _;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 
+pub(super) use self::condition::Condition;
 pub use self::condition::damage_marker;
-pub(super) use self::condition::{Condition, failed};
 pub use self::digest::{TableDigest, digest};
+pub(super) use self::erase::scrub;
 pub use self::indexes::{carry_over_indexes, list_indexes, set_index};
+pub(super) use self::readers::{Reader, Readers};
 pub(crate) use self::sums::{PARTS, part};
+pub(super) use self::values::arguments;
 use super::index::IndexLimits;
 
 /// How a store uses its file.
@@ -75,6 +79,9 @@ pub enum OpenError {
         /// The newest format that this program knows.
         known: i64,
     },
+    /// The database holds something else than a store of ours.
+    #[error("the database cannot be used: {0}")]
+    Foreign(String),
     /// The file is not what was written.
     #[error("record store damaged: {0}")]
     Damaged(String),
@@ -107,6 +114,15 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether an error is about what was to be written, not about the disk, the memory or the file.
+pub(super) fn is_about_data(code: &str) -> bool {
+    /// Busy, locked, out of memory, read-only, interrupted, I/O, corrupt, full, cannot open,
+    /// protocol, not a database.
+    const FAILURES: [i64; 11] = [5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26];
+    code.parse::<i64>()
+        .is_ok_and(|code| !FAILURES.contains(&(code & 0xff)))
+}
+
 /// The scripts that bring a file from one format to the next.
 const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_fixed.sql"),
@@ -117,7 +133,64 @@ const MIGRATIONS: [&str; 5] = [
 ];
 
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.
-pub(crate) const MERGE_PAGES: i64 = 8000;
+const MERGE_PAGES: i64 = 8000;
+
+/// A store's file: who reads it, and what is known of its condition.
+pub(super) struct File {
+    pub(super) readers: Readers,
+    pub(super) condition: Condition,
+    pub(super) path: PathBuf,
+    options: StoreOptions,
+}
+
+impl File {
+    /// Opens the file, making it if there is none; returns the connection that writes, too.
+    pub(super) async fn open(
+        path: &Path,
+        options: &StoreOptions,
+    ) -> Result<(Self, SqliteConnection), OpenError> {
+        let conn = open_writer(path, options).await?;
+        let file = Self {
+            readers: Readers::new(reader_options(path, options), options.num_readers),
+            condition: Condition::new(path),
+            path: path.to_owned(),
+            options: *options,
+        };
+        Ok((file, conn))
+    }
+
+    /// Merges what was written when it has become much.
+    pub(super) async fn tidy(&self, conn: &mut SqliteConnection) {
+        if let Err(error) = sums::merge_beyond(conn, &self.path, MERGE_PAGES).await {
+            tracing::warn!(%error, "the record store's write-ahead file could not be merged");
+        }
+    }
+
+    /// Merges everything that was written, and closes.
+    pub(super) async fn close(&self, mut conn: SqliteConnection) -> Result<(), sqlx::Error> {
+        sums::merge(&mut conn, &self.path).await?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut conn)
+            .await?;
+        conn.close().await
+    }
+
+    /// Replaces the connection that writes after it failed: on a full disk the database undoes a
+    /// transaction by itself, and the connection would go on believing in it.
+    pub(super) async fn renew(&self, conn: &mut SqliteConnection) {
+        match connect_writer(&self.path, &self.options).await {
+            // The new one is open before the old one closes, so that the database does not take
+            // that for the last close and merge the write-ahead file.
+            Ok(fresh) => {
+                let failed = std::mem::replace(conn, fresh);
+                if let Err(error) = failed.close().await {
+                    tracing::debug!(%error, "the connection that failed did not close well");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no new connection to the record store"),
+        }
+    }
+}
 
 /// Returns the options that all connections share.
 fn base(path: &Path) -> SqliteConnectOptions {

@@ -19,6 +19,8 @@ use super::{OpenError, StoreOptions, open_writer, remove, sums};
 use crate::projection::apply::{Indexing, WriterState};
 use crate::projection::conn::Conn;
 use crate::projection::ddl;
+use crate::projection::dialect::Dialect;
+use crate::projection::layout::Catalog;
 
 /// How many events are asked of the log at once; they become one transaction.
 const BATCH_EVENTS: usize = 4096;
@@ -78,7 +80,7 @@ pub async fn rebuild(
     )
     .execute(&mut conn)
     .await?;
-    let mut state = WriterState::new(Arc::default(), 0);
+    let mut state = WriterState::new(Arc::new(Catalog::new(Dialect::Sqlite)), 0);
     state.indexing = Indexing::Later;
     while state.checkpoint < until {
         let commits = read(state.checkpoint + 1, BATCH_EVENTS).map_err(RebuildError::Log)?;

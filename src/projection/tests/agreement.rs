@@ -296,7 +296,7 @@ async fn check(world: &World, wire: &Json) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(32), ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_and_the_evaluator_agree(

@@ -14,9 +14,8 @@ use skytrail_schema::predicate::Relation;
 use skytrail_schema::subscription::Subscription;
 use skytrail_schema::types::FieldType;
 
+use super::check_rebuilt;
 use super::world::*;
-use crate::projection::digest;
-use crate::projection::rebuild::{rebuild, switch};
 
 const TYPES: [&str; 4] = ["note", "Note", "a\"b\0'; DROP TABLE _type; --", "_auth"];
 
@@ -361,29 +360,12 @@ async fn run(steps: Vec<Step>, batches: Vec<usize>) {
     }
     world.assert_equal().await;
     assert_eq!(world.faults().await, [""; 0]);
-    world.store.close().await.unwrap();
-
-    let (current, new) = (world.path(), world.path().with_extension("new"));
-    let mut read = |from: u64, _: usize| {
-        Ok(world
-            .log
-            .iter()
-            .filter(|commit| commit.last_position() >= from)
-            .take(7)
-            .cloned()
-            .collect())
-    };
-    let until = world.log.last().map_or(0, |commit| commit.last_position());
-    rebuild(&new, until, &mut read, &mut |_| {}).await.unwrap();
-    let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
-    assert_eq!(live, rebuilt);
-    switch(&new, &current).unwrap();
-    world.reopen().await;
+    check_rebuilt(&mut world).await;
     world.assert_equal().await;
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(48), ..ProptestConfig::default() })]
 
     #[test]
     fn live_rebuilt_and_folded_are_the_same(

@@ -196,17 +196,19 @@ async fn forbidden_indexes_are_not_built_and_dropped() {
         wish: IndexWish::Forbidden,
         ..on(&["room", "_created_at"])
     };
-    set_index(&world.path(), forbidden.clone()).await.unwrap();
+    set_index(&world.place.path(), forbidden.clone())
+        .await
+        .unwrap();
     world.run_query(&of_room()).await;
     world.tend(day(1)).await;
     assert!(world.built().await.is_empty());
-    set_index(&world.path(), on(&["room", "_created_at"]))
+    set_index(&world.place.path(), on(&["room", "_created_at"]))
         .await
         .unwrap();
     world.run_query(&of_room()).await;
     world.tend(day(1)).await;
     assert_eq!(world.built().await, ["message room,_created_at"]);
-    set_index(&world.path(), forbidden).await.unwrap();
+    set_index(&world.place.path(), forbidden).await.unwrap();
     world.tend(day(1)).await;
     assert!(world.built().await.is_empty());
     assert!(!world.plan(&of_room()).await.contains("_query_"));
@@ -237,9 +239,9 @@ async fn unused_ones_are_dropped_unless_pinned_or_declared() {
         wish: IndexWish::Declared,
         ..on(&["n", "title"])
     };
-    set_index(&world.path(), declared).await.unwrap();
+    set_index(&world.place.path(), declared).await.unwrap();
     set_index(
-        &world.path(),
+        &world.place.path(),
         IndexEntry {
             is_pinned: true,
             state: IndexState::Wanted,
@@ -259,7 +261,7 @@ async fn unused_ones_are_dropped_unless_pinned_or_declared() {
     assert_eq!(world.built().await.len(), 3);
     world.tend(day(13)).await;
     assert_eq!(world.built().await, ["message n,title", "message nick"]);
-    let entries = list_indexes(&world.path()).await.unwrap();
+    let entries = list_indexes(&world.place.path()).await.unwrap();
     let dropped = entries
         .iter()
         .find(|entry| entry.state == IndexState::None)
@@ -277,11 +279,11 @@ async fn a_new_store_gets_the_indexes_of_the_old_one() {
         wish: IndexWish::Forbidden,
         ..on(&["title"])
     };
-    set_index(&first.path(), forbidden).await.unwrap();
+    set_index(&first.place.path(), forbidden).await.unwrap();
     first.run_query(&of_room()).await;
     first.tend(day(1)).await;
     let second = world(limits()).await;
-    carry_over_indexes(&first.path(), &second.path())
+    carry_over_indexes(&first.place.path(), &second.place.path())
         .await
         .unwrap();
     second

@@ -237,7 +237,7 @@ fn alone() -> skytrail_schema::predicate::Context<'static> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(24), ..ProptestConfig::default() })]
 
     #[test]
     fn answers_are_all_that_may_be_seen_in_order_page_by_page(

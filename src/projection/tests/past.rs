@@ -143,7 +143,7 @@ async fn run(steps: Vec<(Step, bool)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(32), ..ProptestConfig::default() })]
 
     /// Whatever happens, in batches of whatever size: what was asked before is answered again.
     #[test]

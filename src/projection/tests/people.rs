@@ -12,9 +12,8 @@ use skytrail_schema::event::{
 use skytrail_schema::id::UserId;
 use skytrail_schema::predicate::{Direction, Relation};
 
+use super::check_rebuilt;
 use super::world::*;
-use crate::projection::digest;
-use crate::projection::rebuild::rebuild;
 
 const NUM_USERS: u8 = 4;
 const RELATIONS: [Relation; 2] = [Relation::Friend, Relation::Follow];
@@ -175,19 +174,12 @@ async fn check(steps: Vec<Step>, batch: usize) {
     world.apply_all(batch).await;
     compare(&world, &model).await;
 
-    let path = world.folder.path().join("again.db");
-    let mut log = std::mem::take(&mut world.log).into_iter();
-    let mut read = |_: u64, num: usize| Ok(log.by_ref().take(num).collect());
-    let until = world.store.load_snapshot().await.unwrap().checkpoint;
-    rebuild(&path, until, &mut read, &mut |_| {}).await.unwrap();
-    let (_, live) = digest(&world.path()).await.unwrap();
-    let (_, rebuilt) = digest(&path).await.unwrap();
-    assert_eq!(live, rebuilt);
-    assert!(live.contains_key("_sso_oauth") && live.contains_key("_auth_provider"));
+    check_rebuilt(&mut world).await;
+    compare(&world, &model).await;
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(super::cases(24)))]
 
     #[test]
     fn the_store_knows_who_is_who(

@@ -1,7 +1,6 @@
 //! A store in a folder of its own, and commits to feed it with.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -19,16 +18,14 @@ use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Row as _};
-use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::Place;
 use crate::projection::{SqlStore, StoreOptions};
 
 /// A store, the log that fed it, and the fold of that log.
 pub(crate) struct World {
-    pub(crate) folder: TempDir,
+    pub(super) place: Place,
     pub(crate) store: SqlStore,
     pub(crate) log: Vec<Arc<Commit>>,
     pub(crate) heads: BTreeMap<RecordId, Head>,
@@ -46,11 +43,10 @@ impl World {
     }
 
     pub(crate) async fn with(options: StoreOptions) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("records.db");
-        let store = SqlStore::open_file(&path, &options).await.unwrap();
+        let place = Place::new();
+        let store = place.open(&options).await;
         Self {
-            folder,
+            place,
             store,
             log: Vec::new(),
             heads: BTreeMap::new(),
@@ -62,17 +58,9 @@ impl World {
         }
     }
 
-    /// Returns the store's file.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("records.db")
-    }
-
-    /// Opens the store's file again.
+    /// Opens the store again.
     pub(crate) async fn reopen(&mut self) {
-        let path = self.path();
-        self.store = SqlStore::open_file(&path, &StoreOptions::default())
-            .await
-            .unwrap();
+        self.store = self.place.open(&StoreOptions::default()).await;
     }
 
     /// Appends a commit of these events and folds it; it is not applied yet.
@@ -170,11 +158,8 @@ impl World {
 
     /// Returns what the store could not apply of types and records.
     pub(crate) async fn faults(&self) -> Vec<String> {
-        let options = SqliteConnectOptions::new().filename(self.path());
-        let mut conn = options.read_only(true).connect().await.unwrap();
-        let rows = sqlx::query("SELECT reason FROM _faults WHERE stream NOT LIKE 'user/%'");
-        let rows = rows.fetch_all(&mut conn).await.unwrap();
-        rows.iter().map(|row| row.try_get(0).unwrap()).collect()
+        let sql = "SELECT reason FROM _faults WHERE stream NOT LIKE 'user/%'";
+        self.place.ask(sql).await
     }
 
     /// Asserts that the store holds exactly the fold.

@@ -1,0 +1,42 @@
+//! The database of the record store, when that is not in a file.
+
+use std::time::Duration;
+
+use super::Secret;
+use super::source::Reader;
+
+/// Where and how the record store uses PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its address. `DATABASE_URL`.
+    pub url: Secret,
+    /// Connections that read; one more writes. `DATABASE_CONNECTIONS`, default 16.
+    pub connections: u32,
+    /// How long a request waits for a connection. `DATABASE_WAIT` in seconds, default 5.
+    pub wait: Duration,
+    /// How long a statement that reads may take. `DATABASE_STATEMENT_TIMEOUT` in seconds, default 30.
+    pub statement_timeout: Duration,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
+    let url = reader.secret("DATABASE_URL");
+    let connections = reader.number("DATABASE_CONNECTIONS", 16, 1..=1000);
+    let wait = reader.number("DATABASE_WAIT", 5, 1..=300);
+    let timeout = reader.number("DATABASE_STATEMENT_TIMEOUT", 30, 1..=86_400);
+    let url = url.filter(|url| !url.reveal().is_empty())?;
+    let scheme = url.reveal().split(':').next().unwrap_or_default();
+    if !matches!(scheme, "postgres" | "postgresql") {
+        reader.refuse(
+            "DATABASE_URL",
+            scheme,
+            "postgres://USER:PASSWORD@HOST/DATABASE",
+        );
+        return None;
+    }
+    Some(Database {
+        url,
+        connections: u32::try_from(connections).unwrap_or(u32::MAX),
+        wait: Duration::from_secs(wait),
+        statement_timeout: Duration::from_secs(timeout),
+    })
+}

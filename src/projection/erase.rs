@@ -1,0 +1,69 @@
+//! Forgetting what events held, wherever the store has it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_actors::erasure::{Holder, HolderError};
+use skytrail_schema::positions::Positions;
+
+use super::conn::Conn;
+use super::history::ERASED;
+use super::layout::Catalog;
+use super::sql::{Arg, Sql};
+use super::sqlite::erase::failed;
+use super::store::{Home, SqlStore, open_writer_of};
+use super::{postgres, sqlite};
+
+#[async_trait]
+impl Holder for SqlStore {
+    fn name(&self) -> &'static str {
+        "record store"
+    }
+
+    async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {
+        let mut writer = self.writer.lock().await;
+        let writer = open_writer_of(&mut writer).map_err(failed)?;
+        let (mut conn, state) = writer.conn().map_err(failed)?;
+        let catalog = Arc::clone(&state.catalog);
+        mark(&mut conn, &catalog, positions).await.map_err(failed)?;
+        // Nothing is applied meanwhile; reading goes on.
+        let scrubbed = match &self.home {
+            Home::File(file) => sqlite::scrub(&file.path).await,
+            Home::Server(_) => postgres::scrub(&mut conn).await,
+        };
+        scrubbed.map_err(failed)
+    }
+}
+
+/// Says in the history that the events' payloads are gone, as a store that is made from the log has
+/// it, and forgets what could not be applied of them, and what records were because of them.
+async fn mark(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    positions: &Positions,
+) -> Result<(), sqlx::Error> {
+    let pasts = catalog.sorted().into_values();
+    let pasts: Vec<_> = pasts.filter_map(|layout| layout.past()).collect();
+    let mut tx = conn.begin_writing().await?;
+    for (first, last) in positions.runs() {
+        let mut sql = Sql::new("UPDATE _history SET kind = kind | ");
+        sql.bind(Arg::Int(ERASED));
+        sql.push(" WHERE position BETWEEN ");
+        sql.bind(Arg::unsigned(*first)).push(" AND ");
+        sql.bind(Arg::unsigned(*last));
+        sql.execute(&mut tx.conn()).await?;
+        let mut sql = Sql::new("DELETE FROM _faults WHERE position BETWEEN ");
+        sql.bind(Arg::unsigned(*first)).push(" AND ");
+        sql.bind(Arg::unsigned(*last));
+        sql.execute(&mut tx.conn()).await?;
+        for past in &pasts {
+            let mut sql = Sql::new("DELETE FROM ");
+            sql.name(&past.name);
+            sql.push(" WHERE _position BETWEEN ")
+                .bind(Arg::unsigned(*first));
+            sql.push(" AND ").bind(Arg::unsigned(*last));
+            sql.execute(&mut tx.conn()).await?;
+        }
+    }
+    tx.commit().await
+}

@@ -1,0 +1,264 @@
+//! The store in a server: PostgreSQL 15 or newer.
+//!
+//! - `values`: how values are sent and come back. `escape`: texts that it does not take.
+//! - `errors`: what a failure means.
+//!
+//! Here: connections, and the schema that everything is in. It has v1's layout, which plugins read:
+//! a table per record type, with v1's columns first. What v1 has not got comes behind them, or has a
+//! name that begins with `_` and is not one of v1's.
+//!
+//! A store belongs to one log, whose first commit it remembers. One of another log, or of v1 itself,
+//! is not touched.
+
+mod errors;
+mod escape;
+mod values;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_actors::store::StoreError;
+use skytrail_schema::event::Commit;
+use sqlx::ConnectOptions as _;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
+use tokio::sync::watch;
+
+pub(crate) use self::errors::is_passing;
+pub(super) use self::errors::{failed, is_about_data};
+pub(super) use self::values::{arguments, int, point, real, text};
+use super::OpenError;
+use super::conn::Conn;
+use super::dialect::Extensions;
+use super::names::{Name, fnv};
+use super::sql::{Arg, Sql};
+
+/// How a store uses its server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The app's name: the schema is `app_` and that.
+    pub app: String,
+    /// Connections that read; one more writes.
+    pub max_readers: u32,
+    /// How long to wait for a connection.
+    pub patience: Duration,
+    /// How long a statement may take; writing ones may take as long as they need.
+    pub statement_timeout: Duration,
+}
+
+/// The format that this program makes and knows.
+const FORMAT: i64 = 1;
+
+/// A store's server.
+pub(super) struct Server {
+    options: PgConnectOptions,
+    pool: PgPool,
+    patience: Duration,
+    extensions: Extensions,
+    /// It has lost what was applied.
+    is_behind: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Connects, and makes the schema if there is none; returns the connection that writes, too.
+    pub(super) async fn open(
+        url: &str,
+        wanted: &ServerOptions,
+    ) -> Result<(Self, PgConnection), OpenError> {
+        let schema = Name::new(&format!("app_{}", wanted.app));
+        let options: PgConnectOptions = url.parse().map_err(OpenError::Database)?;
+        let options = options
+            .application_name("skytrail")
+            .disable_statement_logging()
+            .statement_cache_capacity(128)
+            .options([
+                ("search_path", format!("{},public", schema.quoted())),
+                ("timezone", "UTC".to_owned()),
+                // What is applied is not kept in memory any more: it must not be taken back.
+                ("synchronous_commit", "on".to_owned()),
+            ]);
+        let mut conn = options.connect().await?;
+        let extensions = prepare(&mut conn, &schema).await?;
+        let timeout = wanted.statement_timeout.as_millis().to_string();
+        let reading = options.clone().options([("statement_timeout", timeout)]);
+        let pool = PgPoolOptions::new()
+            .max_connections(wanted.max_readers)
+            .acquire_timeout(wanted.patience)
+            .connect_lazy_with(reading);
+        let server = Self {
+            options,
+            pool,
+            patience: wanted.patience,
+            extensions,
+            is_behind: watch::Sender::new(false),
+        };
+        Ok((server, conn))
+    }
+
+    /// Returns which extensions the store uses.
+    pub(super) fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Makes sure that the commits follow what is applied. A database that a failover put back has lost
+    /// some that others were told are there: from then on nothing is read from it.
+    pub(super) fn check_gap(
+        &self,
+        checkpoint: u64,
+        commits: &[Arc<Commit>],
+    ) -> Result<(), StoreError> {
+        let first = commits.first().and_then(|commit| commit.events.first());
+        let is_gap = first.is_some_and(|event| event.position > checkpoint + 1);
+        if is_gap && !self.is_behind.send_replace(true) {
+            tracing::error!(checkpoint, "the database has lost what was applied");
+        }
+        self.check()
+    }
+
+    /// Refuses when the database is known to have lost something.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if *self.is_behind.borrow() {
+            let why = "it has lost what was applied, and is about to be brought up to the log";
+            return Err(StoreError::Unavailable(why.into()));
+        }
+        Ok(())
+    }
+
+    /// Waits until the database is known to have lost something.
+    pub(super) async fn behind(&self) {
+        let mut is_behind = self.is_behind.subscribe();
+        let _ = is_behind.wait_for(|is_behind| *is_behind).await;
+    }
+
+    /// Waits for a connection that reads.
+    pub(super) async fn reader(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        self.pool.acquire().await
+    }
+
+    /// Opens a connection that writes, in the place of one that was lost.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let connected = tokio::time::timeout(self.patience, self.options.connect()).await;
+        connected.map_err(|_late| sqlx::Error::PoolTimedOut)?
+    }
+
+    /// Closes the connections that read.
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Brings the schema to the present format; returns which extensions its tables use.
+async fn prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, OpenError> {
+    let mut conn = Conn::Postgres(conn, Extensions::default());
+    let mut tx = conn.begin_writing().await?;
+    let mut lock = Sql::new("SELECT pg_advisory_xact_lock(");
+    let key = i64::from_ne_bytes(fnv(schema.as_str()).to_ne_bytes());
+    lock.bind(Arg::Int(key)).push(")");
+    lock.execute(&mut tx.conn()).await?;
+    let mut sql = Sql::new("SELECT to_regclass(");
+    sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
+        .push(") IS NOT NULL, current_setting('server_encoding')='UTF8', EXISTS (SELECT 1 FROM pg_class WHERE relnamespace=to_regnamespace(")
+        .bind(Arg::text(schema.quoted()))
+        .push("))");
+    let row = sql.fetch_optional(&mut tx.conn()).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    if !row.flag(1)? {
+        return Err(OpenError::Foreign("its encoding is not UTF8".into()));
+    }
+    let extensions = match (row.flag(0)?, row.flag(2)?) {
+        (true, _) => known(&mut tx.conn()).await?,
+        (false, true) => {
+            let what = format!(
+                "the schema {} holds tables that are not ours",
+                schema.as_str()
+            );
+            return Err(OpenError::Foreign(what));
+        }
+        (false, false) => create(&mut tx.conn(), schema).await?,
+    };
+    tx.commit().await?;
+    Ok(extensions)
+}
+
+/// Reads what the schema was made with.
+async fn known(conn: &mut Conn<'_>) -> Result<Extensions, OpenError> {
+    let sql = Sql::new("SELECT format, has_citext, has_postgis FROM _checkpoint");
+    let row = sql.fetch_optional(conn).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    let found = row.int(0)?;
+    if found > FORMAT {
+        return Err(OpenError::Newer {
+            found,
+            known: FORMAT,
+        });
+    }
+    Ok(Extensions {
+        has_citext: row.flag(1)?,
+        has_postgis: row.flag(2)?,
+    })
+}
+
+async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenError> {
+    let mut sql = Sql::new("CREATE SCHEMA IF NOT EXISTS ");
+    sql.name(schema);
+    sql.execute(conn).await?;
+    // Who may not make it, and has nobody who did, does without.
+    let mut attempt = conn.begin().await?;
+    let made = Sql::new("CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public")
+        .execute(&mut attempt.conn())
+        .await;
+    match made {
+        Ok(_) => attempt.commit().await?,
+        Err(error) => {
+            tracing::debug!(%error, "no citext");
+            attempt.rollback().await?;
+        }
+    }
+    let sql =
+        Sql::new("SELECT to_regtype('citext') IS NOT NULL, to_regtype('geometry') IS NOT NULL");
+    let row = sql.fetch_optional(conn).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    let extensions = Extensions {
+        has_citext: row.flag(0)?,
+        has_postgis: row.flag(1)?,
+    };
+    if let Conn::Postgres(conn, _) = conn {
+        let script = include_str!("migrations/0001_fixed.sql");
+        sqlx::raw_sql(script).execute(&mut **conn).await?;
+    }
+    let sql = Sql::put(
+        "_checkpoint",
+        [("id", Arg::Int(1))],
+        [
+            ("position", Arg::Int(0)),
+            ("format", Arg::Int(FORMAT)),
+            ("has_citext", Arg::Bool(extensions.has_citext)),
+            ("has_postgis", Arg::Bool(extensions.has_postgis)),
+        ],
+    );
+    sql.execute(conn).await?;
+    Ok(extensions)
+}
+
+/// Writes all tables anew, so that what rows held is not left in their files. What the database keeps
+/// elsewhere, its write-ahead log and backups, is its own.
+pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT relname::text FROM pg_class WHERE relkind='r' \
+         AND relnamespace=current_schema::regnamespace ORDER BY 1",
+    );
+    for row in sql.fetch_all(conn).await? {
+        let mut vacuum = Sql::new("VACUUM FULL ");
+        vacuum.name(&Name::new(&row.text(0)?));
+        vacuum.execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Returns the id of the first commit of the log that a store was filled from, if it has any.
+pub(super) async fn log_of(conn: &mut Conn<'_>) -> Result<Option<String>, sqlx::Error> {
+    let sql = Sql::new("SELECT log FROM _checkpoint");
+    let row = sql.fetch_optional(conn).await?;
+    row.map_or(Ok(None), |row| Ok(row.maybe_text(0)?.map(Cow::into_owned)))
+}

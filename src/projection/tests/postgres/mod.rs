@@ -1,0 +1,83 @@
+//! In a server.
+
+#[path = "../agreement.rs"]
+mod agreement;
+#[path = "../apply.rs"]
+mod apply;
+#[path = "../history.rs"]
+mod history;
+mod layout;
+#[path = "../pages.rs"]
+mod pages;
+#[path = "../past.rs"]
+mod past;
+#[path = "../people.rs"]
+mod people;
+#[path = "../query.rs"]
+mod query;
+#[path = "../world.rs"]
+mod world;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use skytrail_actors::store::RecordStore as _;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use self::world::World;
+use super::support::server::{Database, shared};
+use crate::projection::{ServerOptions, SqlStore, StoreOptions};
+
+/// How many of a test's cases are tried: to make a schema for each takes longer than the case.
+pub(super) fn cases(number: u32) -> u32 {
+    number / 4
+}
+
+/// Where a store is: in a schema of its own.
+pub(super) struct Place {
+    url: String,
+    app: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        static DATABASE: OnceLock<Database<'_>> = OnceLock::new();
+        Self::within(DATABASE.get_or_init(|| shared().database(&[])))
+    }
+
+    pub(super) fn within(database: &Database<'_>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self {
+            url: database.url(),
+            app: format!("world_{number}"),
+        }
+    }
+
+    pub(super) async fn open(&self, _: &StoreOptions) -> SqlStore {
+        let options = ServerOptions {
+            app: self.app.clone(),
+            max_readers: 4,
+            patience: Duration::from_secs(30),
+            statement_timeout: Duration::from_secs(60),
+        };
+        SqlStore::open_server(&self.url, &options).await.unwrap()
+    }
+
+    pub(super) async fn ask(&self, sql: &'static str) -> Vec<String> {
+        let mut conn = PgConnection::connect(&self.url).await.unwrap();
+        let schema = format!("SET search_path TO \"app_{}\", public", self.app);
+        let schema = sqlx::raw_sql(AssertSqlSafe(schema));
+        schema.execute(&mut conn).await.unwrap();
+        let rows = sqlx::query(sql).fetch_all(&mut conn).await.unwrap();
+        rows.iter().map(|row| row.try_get(0).unwrap()).collect()
+    }
+}
+
+/// Opens the store again, which must not have forgotten anything.
+async fn check_rebuilt(world: &mut World) {
+    world.store.close().await.unwrap();
+    world.reopen().await;
+}

@@ -1,0 +1,84 @@
+//! In a file.
+
+#[path = "../agreement.rs"]
+mod agreement;
+#[path = "../apply.rs"]
+mod apply;
+#[path = "../history.rs"]
+mod history;
+#[path = "../indexes.rs"]
+mod indexes;
+#[path = "../pages.rs"]
+mod pages;
+#[path = "../past.rs"]
+mod past;
+#[path = "../people.rs"]
+mod people;
+#[path = "../query.rs"]
+mod query;
+#[path = "../world.rs"]
+mod world;
+
+use std::path::PathBuf;
+
+use skytrail_actors::store::RecordStore as _;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _};
+use tempfile::TempDir;
+
+use self::world::World;
+use crate::projection::rebuild::{rebuild, switch};
+use crate::projection::{SqlStore, StoreOptions, digest};
+
+/// How many of a test's cases are tried.
+fn cases(number: u32) -> u32 {
+    number
+}
+
+/// Where a store is.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("records.db")
+    }
+
+    async fn open(&self, options: &StoreOptions) -> SqlStore {
+        SqlStore::open_file(&self.path(), options).await.unwrap()
+    }
+
+    async fn ask(&self, sql: &'static str) -> Vec<String> {
+        let options = SqliteConnectOptions::new().filename(self.path());
+        let mut conn = options.read_only(true).connect().await.unwrap();
+        let rows = sqlx::query(sql).fetch_all(&mut conn).await.unwrap();
+        rows.iter().map(|row| row.try_get(0).unwrap()).collect()
+    }
+}
+
+/// Asserts that a store that is made anew from the log is the same, row by row, and takes its place.
+async fn check_rebuilt(world: &mut World) {
+    world.store.close().await.unwrap();
+    let (current, new) = (world.place.path(), world.place.path().with_extension("new"));
+    let mut read = |from: u64, _: usize| {
+        Ok(world
+            .log
+            .iter()
+            .filter(|commit| commit.last_position() >= from)
+            .take(7)
+            .cloned()
+            .collect())
+    };
+    let until = world.log.last().map_or(0, |commit| commit.last_position());
+    rebuild(&new, until, &mut read, &mut |_| {}).await.unwrap();
+    let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
+    assert_eq!(live, rebuilt);
+    switch(&new, &current).unwrap();
+    world.reopen().await;
+}
