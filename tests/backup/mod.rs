@@ -85,7 +85,10 @@ impl World {
 
     fn names(&self) -> Vec<String> {
         let stem = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
-        self.objects("backups").into_iter().map(stem).collect()
+        // What a kill leaves of a manifest that was being written is none.
+        let is_manifest = |path: &PathBuf| path.extension().is_some_and(|it| it == "json");
+        let objects = self.objects("backups").into_iter();
+        objects.filter(is_manifest).map(stem).collect()
     }
 }
 
