@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::eventually;
 use super::server::{MASTER_KEY, TestServer};
@@ -74,6 +74,19 @@ impl Program {
     pub fn ask_to_end(&self) {
         let pid = self.pid().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    }
+
+    /// Whether the program ends within a time.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            if self.0.try_wait().unwrap().is_some() {
+                return true;
+            } else if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Waits until the program has ended.
