@@ -224,10 +224,11 @@ impl Application {
                 Arc::clone(&live) as _,
                 Arc::clone(&subscriptions) as _,
                 Arc::clone(&ledger) as _,
-                Arc::new(feed),
                 Arc::new(notices_feed),
                 Arc::new(live_feed),
                 after_hooks.observer(),
+                // The last: those who deliver what is applied have it at hand by then.
+                Arc::new(feed),
             ],
             sequences,
         );
