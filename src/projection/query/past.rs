@@ -14,6 +14,8 @@ pub(super) struct AsOf<'a> {
     pub(super) past: &'a Table,
     /// The position.
     pub(super) position: u64,
+    /// Whether less was replaced since then than before.
+    pub(super) is_recent: bool,
 }
 
 impl AsOf<'_> {
@@ -36,8 +38,16 @@ impl AsOf<'_> {
         }
         sql.push(" FROM ").name(&self.past.name);
         sql.push(" AS p LEFT JOIN ").name(&table.name);
-        sql.push(" AS n ON n._id=p._id WHERE p._position<=");
-        sql.bind(position()).push(" AND p._until>").bind(position());
+        // Two ranges, and the database knows of neither how long it is: the shorter one is looked up.
+        let (began, ends) = match self.is_recent {
+            true => ("+p._position<=", "p._until>"),
+            false => ("p._position<=", "+p._until>"),
+        };
+        sql.push(" AS n ON n._id=p._id WHERE ").push(began);
+        sql.bind(position())
+            .push(" AND ")
+            .push(ends)
+            .bind(position());
         sql.push(")");
     }
 }

@@ -21,7 +21,7 @@ use super::past::AsOf;
 use super::plan::{Plan, push_page};
 use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
-use crate::projection::read::{decode_head, heads as load_heads, push_head_columns};
+use crate::projection::read::{checkpoint, decode_head, heads as load_heads, push_head_columns};
 use crate::projection::sql::Sql;
 
 /// Why a query has no answer.
@@ -101,14 +101,16 @@ pub(crate) async fn query_as_of(
         return Ok(None);
     };
     let now = &layout.definition;
-    let is_kept = now.intervals_since.is_some_and(|since| since <= position);
-    if !is_kept || now.reshaped != then.reshaped {
+    let since = now.intervals_since.filter(|since| *since <= position);
+    let Some(since) = since.filter(|_| now.reshaped == then.reshaped) else {
         return Ok(None);
-    }
+    };
+    let middle = since.midpoint(checkpoint(conn).await?);
     let bound = query.bind(now, catalog)?;
     let as_of = AsOf {
         past: &past,
         position,
+        is_recent: position >= middle,
     };
     let plan = Plan::new(catalog, (table, Some(as_of)), &bound, asker);
     if !plan.is_exact || !plan.is_sorted {
