@@ -11,6 +11,7 @@ use skytrail_schema::code::{ApiError, Code};
 use tokio::time::timeout;
 
 use crate::config::Limits;
+use crate::services::Settings;
 
 /// Collects a body.
 ///
@@ -49,6 +50,20 @@ fn announced(request: &HttpRequest) -> Option<usize> {
 fn is_websocket(upgrade: &HeaderValue) -> bool {
     let upgrade = upgrade.to_str().unwrap_or_default();
     upgrade.to_ascii_lowercase().contains("websocket")
+}
+
+/// Takes a body and reads it as a JSON object, within the limits.
+///
+/// # Errors
+/// As [`collect`] and [`parse`].
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    settings: &Settings,
+) -> Result<Map<String, Json>, ApiError> {
+    let limits = &settings.limits;
+    let bytes = collect(request, payload, limits, settings.body_timeout).await?;
+    parse(&bytes, limits)
 }
 
 /// Parses the first JSON value of a body; an empty body is an empty object.

@@ -48,13 +48,12 @@ async fn post(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    let settings = &services.settings;
-    let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
-    let body = bytes.and_then(|bytes| body::parse(&bytes, &settings.limits));
-    answer(match body {
-        Ok(body) => search(&services, &request, &body).await,
-        Err(refused) => Err(refused),
-    })
+    answer(
+        match body::read(&request, payload, &services.settings).await {
+            Ok(body) => search(&services, &request, &body).await,
+            Err(refused) => Err(refused),
+        },
+    )
 }
 
 fn answer(begun: Result<HttpResponse, ApiError>) -> HttpResponse {

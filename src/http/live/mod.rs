@@ -105,9 +105,7 @@ async fn post(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    let settings = &services.settings;
-    let bytes = body::collect(&request, payload, &settings.limits, settings.body_timeout).await;
-    let body = bytes.and_then(|bytes| body::parse(&bytes, &settings.limits));
+    let body = body::read(&request, payload, &services.settings).await;
     answer(&services, &request, body).await
 }
 
