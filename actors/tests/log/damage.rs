@@ -1,11 +1,12 @@
 //! Torn tails, flipped bits and zeroed pages of the journal.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use skytrail_actors::log::EventLog;
-use skytrail_actors::log::disk::Disk;
+use skytrail_actors::log::disk::{Disk, DiskFile};
 use skytrail_actors::log::journal::Segments;
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::event::Commit;
@@ -50,6 +51,89 @@ async fn what_was_acknowledged_is_read_again_after_reopening() {
         .unwrap()
         .verify(&BTreeMap::new(), |_| {})
         .unwrap();
+}
+
+/// A file that is cut by whoever writes it in the moment in which its unused rest is read.
+struct CutMeanwhile {
+    file: Arc<dyn DiskFile>,
+    end: u64,
+}
+
+impl DiskFile for CutMeanwhile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset + buffer.len() as u64 > self.end {
+            self.file.set_len(self.end)?;
+        }
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+}
+
+/// A disk whose last segment is sealed while it is looked at.
+struct SealedMeanwhile {
+    disk: MemoryDisk,
+    last: String,
+    end: u64,
+}
+
+impl Disk for SealedMeanwhile {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(name)?;
+        if name != self.last {
+            return Ok(file);
+        }
+        Ok(Arc::new(CutMeanwhile {
+            file,
+            end: self.end,
+        }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.disk.sync_folder()
+    }
+}
+
+#[tokio::test]
+async fn a_log_can_be_read_while_its_last_segment_is_sealed() {
+    let (disk, acknowledged) = written().await;
+    let last = last_segment(&disk);
+    let end = used_bytes(&disk.bytes(&last)) as u64;
+    assert!(end < disk.bytes(&last).len() as u64);
+    let disk: Arc<dyn Disk> = Arc::new(SealedMeanwhile { disk, last, end });
+    let segments = Segments::open(&disk).unwrap();
+    let report = segments.verify(&BTreeMap::new(), |_| {}).unwrap();
+    assert_eq!(report.head, acknowledged.last().unwrap().last_position());
 }
 
 #[tokio::test]

@@ -379,11 +379,26 @@ impl Segments {
     /// # Errors
     /// Not accessible, or damaged.
     pub fn open(disk: &Arc<dyn Disk>) -> Result<Self, OpenError> {
-        let found = recovery::recover(disk, recovery::Access::Read)?;
-        let entries = found.map(|found| found.entries).unwrap_or_default();
-        Ok(Self {
-            list: RwLock::new(entries),
-        })
+        let mut last_failure = None;
+        // A segment may be sealed or written on between a look at its size and a look at its bytes:
+        // what does not hold together is looked at anew, and is damage when it stays as it is.
+        loop {
+            match recovery::recover(disk, recovery::Access::Read) {
+                Ok(found) => {
+                    let entries = found.map(|found| found.entries).unwrap_or_default();
+                    return Ok(Self {
+                        list: RwLock::new(entries),
+                    });
+                }
+                Err(error) => {
+                    let failure = error.to_string();
+                    if last_failure.as_ref() == Some(&failure) {
+                        return Err(error);
+                    }
+                    last_failure = Some(failure);
+                }
+            }
+        }
     }
 
     /// Returns what the store is known by; `None` for a journal without segments.
