@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::eventually;
 use super::server::{MASTER_KEY, TestServer};
@@ -26,7 +26,10 @@ pub fn set_up(path: &str) -> PathBuf {
 
 /// Returns a command that runs Python, with the packages of the tests.
 pub fn python() -> Command {
-    let mut command = Command::new(set_up(".venv/bin/python"));
+    // Whoever runs the tests in the background hands down that interrupts are ignored.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT");
+    command.arg(set_up(".venv/bin/python"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.stdin(Stdio::null());
     command
@@ -74,19 +77,6 @@ impl Program {
     pub fn ask_to_end(&self) {
         let pid = self.pid().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-    }
-
-    /// Whether the program ends within a time.
-    pub fn ends_within(&mut self, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        loop {
-            if self.0.try_wait().unwrap().is_some() {
-                return true;
-            } else if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
     }
 
     /// Waits until the program has ended.
