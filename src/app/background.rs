@@ -1,0 +1,75 @@
+//! Small tasks that run beside the server until it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_actors::device::Devices;
+use skytrail_actors::erasure::{Eraser, compact_daily};
+use skytrail_actors::log::Reserve;
+use skytrail_actors::record::env::RecordEnv;
+use skytrail_schema::id::RecordId;
+use skytrail_schema::time::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+/// How often the disk's free space is looked at.
+const RESERVE_PERIOD: Duration = Duration::from_millis(250);
+
+/// Tells the live state which records there are, so that most creations need not ask the store.
+pub(super) async fn learn_keys(env: RecordEnv) {
+    const KEYS_AT_ONCE: u32 = 10_000;
+    for definition in env.live.get_types() {
+        let mut after = None;
+        loop {
+            let keys = env
+                .store
+                .list_keys(&definition, after.as_ref(), KEYS_AT_ONCE)
+                .await;
+            let keys = match keys {
+                Ok(keys) if keys.is_empty() => break,
+                Ok(keys) => keys,
+                Err(error) => {
+                    tracing::warn!(%error, "keys could not be learnt; creations ask the store");
+                    return;
+                }
+            };
+            after = keys.last().cloned();
+            let id = |key| RecordId {
+                record_type: definition.name.clone(),
+                key,
+            };
+            let ids: Vec<_> = keys.into_iter().map(id).collect();
+            env.live.known_keys().learn(ids.iter());
+        }
+    }
+    env.live.known_keys().complete();
+}
+
+/// Sees erasures to their end.
+pub(super) async fn erase(eraser: Arc<Eraser>, ending: CancellationToken) {
+    ending.run_until_cancelled(eraser.work()).await;
+}
+
+/// Compacts the log every day, so many microseconds after midnight.
+pub(super) async fn compact(eraser: Arc<Eraser>, at: i64, ending: CancellationToken) {
+    let daily = compact_daily(eraser, Timestamp::from_micros(at));
+    ending.run_until_cancelled(daily).await;
+}
+
+/// Keeps an eye on the disk's free space.
+pub(super) async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
+    let pause = || ending.run_until_cancelled(tokio::time::sleep(RESERVE_PERIOD));
+    while pause().await.is_some() {
+        if let Err(error) = reserve.tend() {
+            tracing::warn!(%error, "the disk's free space is not known");
+        }
+    }
+}
+
+/// Forgets devices that cannot be reached, once at the start.
+pub(super) async fn forget_devices(devices: Arc<Devices>) {
+    match devices.forget_unreachable().await {
+        Ok(0) => {}
+        Ok(num_devices) => tracing::info!(num_devices, "devices without an address are forgotten"),
+        Err(error) => tracing::warn!(%error, "devices without an address are kept"),
+    }
+}

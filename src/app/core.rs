@@ -1,0 +1,177 @@
+//! The log and what is kept up by it, before anybody is served.
+
+use std::sync::Arc;
+
+use skytrail_actors::clock::{Clock, SystemClock};
+use skytrail_actors::delivery::after::AfterHooks;
+use skytrail_actors::device::DeviceStore as _;
+use skytrail_actors::erasure::{Eraser, Holder};
+use skytrail_actors::log::tail::{Tail, tail};
+use skytrail_actors::log::{EmbeddedLog, Erasures, LogOptions, OpenedLog, Reserve};
+use skytrail_actors::projector::{self, Fed};
+use skytrail_actors::record::actor::Records;
+use skytrail_actors::record::live::LiveState;
+use skytrail_actors::spawn;
+use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
+use skytrail_actors::subscription::Subscriptions;
+use skytrail_actors::task::{Ledger, TaskStore as _};
+use skytrail_schema::event::EventKind;
+use tokio_util::sync::CancellationToken;
+
+use super::{StartError, background, settings};
+use crate::config::Config;
+use crate::ledger::SqlLedger;
+use crate::leftovers::Leftovers;
+use crate::projection::SqlStore;
+use crate::proof::{Checkpoints, LogKey};
+
+/// What all others are built on.
+pub(super) struct Core {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) log: Arc<EmbeddedLog>,
+    pub(super) store: Arc<SqlStore>,
+    /// How far the store was when the log was started.
+    pub(super) checkpoint: u64,
+    pub(super) live: Arc<LiveState>,
+    pub(super) subscriptions: Arc<Subscriptions>,
+    pub(super) tasks: Arc<Ledger>,
+    pub(super) after_hooks: AfterHooks,
+    pub(super) deliveries: Arc<SqlLedger>,
+    pub(super) checkpoints: Arc<Checkpoints>,
+    pub(super) ending: CancellationToken,
+    erasures: Arc<Erasures>,
+    reserve: Arc<Reserve>,
+}
+
+/// What is committed, for each of those who go on with it.
+pub(super) struct Tails {
+    pub(super) projector: Fed,
+    pub(super) notices: Tail,
+    pub(super) live: Tail,
+}
+
+impl Core {
+    /// Starts the log; everything that is decided by what was written is as of its head.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(super) async fn open(
+        config: &Config,
+        opened: OpenedLog,
+        (store, snapshot): (Arc<SqlStore>, Snapshot),
+    ) -> Result<(Self, Tails), StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
+        let failed = |error: StoreError| StartError::Store(error.to_string());
+        let subscriptions = store.load_subscriptions().await.map_err(failed)?;
+        let subscriptions = Arc::new(Subscriptions::new(subscriptions));
+        let stored_tasks = store.load_tasks().await.map_err(failed)?;
+        let tasks = Arc::new(Ledger::new(snapshot.checkpoint, stored_tasks));
+        let after_hooks = AfterHooks::default();
+        let deliveries = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
+        let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
+        let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
+        let reserve = Arc::new(reserve);
+        let ending = CancellationToken::new();
+        let tended = background::tend(Arc::clone(&reserve), ending.clone());
+        spawn::spawn_named("disk reserve", tended);
+        let erasures = erasures_of(&store, &opened).await?;
+        let options = LogOptions {
+            erasures: Arc::clone(&erasures),
+            ..settings::log(config, &clock, Arc::clone(&reserve))
+        };
+        let store_id = opened.store_id();
+        let log_key = LogKey::load_or_make(&config.data_dir);
+        let log_key = log_key.map_err(StartError::io("the log's key cannot be used"))?;
+        let (feed, fed) = projector::feed();
+        let (notices_feed, notices) = tail();
+        let (live_feed, live_tail) = tail();
+        let sequences = snapshot.sequences.into_iter();
+        let log = opened.start(
+            options,
+            vec![
+                Arc::clone(&live) as _,
+                Arc::clone(&subscriptions) as _,
+                Arc::clone(&tasks) as _,
+                Arc::new(notices_feed),
+                Arc::new(live_feed),
+                after_hooks.observer(),
+                // The last: those who deliver what is applied have it at hand by then.
+                Arc::new(feed),
+            ],
+            sequences
+                .map(|(name, field, last)| ((name, field), last))
+                .collect(),
+        );
+        let log = log.map_err(StartError::io("the log's threads cannot be started"))?;
+        let log = Arc::new(log);
+        let checkpoints = Checkpoints::new(
+            (Arc::clone(&log) as _, store_id),
+            log_key,
+            &config.data_dir,
+            Arc::clone(&clock),
+        );
+        let core = Self {
+            clock,
+            log,
+            store,
+            checkpoint: snapshot.checkpoint,
+            live,
+            subscriptions,
+            tasks,
+            after_hooks,
+            deliveries: Arc::new(deliveries),
+            checkpoints: Arc::new(checkpoints),
+            ending,
+            erasures,
+            reserve,
+        };
+        let tails = Tails {
+            projector: fed,
+            notices,
+            live: live_tail,
+        };
+        Ok((core, tails))
+    }
+
+    /// Starts what erases, and compacts.
+    pub(super) fn start_eraser(&self, config: &Config, records: &Arc<Records>) -> Arc<Eraser> {
+        let holders: Vec<Arc<dyn Holder>> = vec![
+            Arc::clone(&self.log) as _,
+            Arc::clone(&self.store) as _,
+            Arc::clone(&self.deliveries) as _,
+            Arc::new(Leftovers::new(&config.data_dir)),
+        ];
+        let known = (Arc::clone(records) as _, Arc::clone(&self.store) as _);
+        let kept = (Arc::clone(&self.log), Arc::clone(&self.erasures));
+        let eraser = Eraser::new(records.env().clone(), known, kept, holders);
+        let eraser = Arc::new(eraser.giving_up(Arc::clone(&self.reserve)));
+        let erased = background::erase(Arc::clone(&eraser), self.ending.clone());
+        spawn::spawn_named("eraser", erased);
+        if let Some(at) = config.storage.compact_at {
+            let daily = background::compact(Arc::clone(&eraser), at, self.ending.clone());
+            spawn::spawn_named("compaction", daily);
+        }
+        eraser
+    }
+}
+
+/// Finds the erasures that the log has, finished or not.
+async fn erasures_of(store: &SqlStore, log: &OpenedLog) -> Result<Arc<Erasures>, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
+    let erasures = Erasures::default();
+    let head = log.report().head;
+    for kind in [EventKind::ErasureRequested, EventKind::ErasureFinished] {
+        let positions = store.list_positions_of_kind(kind, 1, head).await;
+        for position in positions.map_err(|error| failed(&error))? {
+            let commits = log.segments().read(position, 1);
+            for commit in commits.map_err(|error| failed(&error))? {
+                let mut events = commit.events.iter();
+                if let Some(event) = events.find(|event| event.position == position) {
+                    erasures.learn(&commit, event);
+                }
+            }
+        }
+    }
+    Ok(Arc::new(erasures))
+}

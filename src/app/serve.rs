@@ -1,0 +1,92 @@
+//! A server from its start until the process is told to end.
+
+use std::sync::Arc;
+
+use skytrail_actors::log::EventLog as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Application, StartError};
+use crate::config::{Config, KeyOrigin, Secret};
+
+/// Runs a server until the process is told to end. When the record store turns out damaged the server
+/// stops and starts again, in the same process: the start makes the store anew.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn serve(config: &Config) -> Result<(), StartError> {
+    serve_with(config, |_| std::future::pending()).await
+}
+
+/// As [`serve`], with something that runs beside each start of the server, and ends with it.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with<F: Future<Output = ()>>(
+    config: &Config,
+    mut beside: impl FnMut(&Application) -> F,
+) -> Result<(), StartError> {
+    // Whoever reads that the server is ready may tell it to end at once.
+    let mut signals = Signals::listen();
+    loop {
+        let application = Application::start(config).await?;
+        let log_head = application.core.log.head();
+        tracing::info!(address = %application.address, log_head, "serving");
+        announce(&application);
+        let store = Arc::clone(&application.core.store);
+        let running = beside(&application);
+        let is_told = tokio::select! {
+            () = signals.wait() => true,
+            () = running => true,
+            () = store.damaged() => false,
+        };
+        drop(store);
+        application.stop().await;
+        if is_told {
+            return Ok(());
+        }
+        tracing::warn!("starting again, to bring the record store up to the log");
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "what a person who starts the server needs to see"
+)]
+fn announce(application: &Application) {
+    let show = |key: &Secret, origin| match origin {
+        KeyOrigin::Configured => "(from the configuration)".to_owned(),
+        KeyOrigin::Kept => format!("{} (kept in the data folder)", key.reveal()),
+        KeyOrigin::Made => format!("{} (made just now, kept in the data folder)", key.reveal()),
+    };
+    let keys = &application.keys;
+    println!("skytrail: client key {}", show(&keys.api, keys.api_origin));
+    println!(
+        "skytrail: master key {}",
+        show(&keys.master, keys.master_origin)
+    );
+    println!("skytrail: ready on http://{}", application.address);
+}
+
+/// What tells the process to end.
+struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    /// From here on the signals no longer kill the process.
+    fn listen() -> Self {
+        let terminate = signal(SignalKind::terminate());
+        let interrupt = signal(SignalKind::interrupt());
+        Self(terminate.ok().zip(interrupt.ok()))
+    }
+
+    /// Waits for one of them.
+    async fn wait(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else {
+            tracing::error!("signals cannot be listened to");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("told to end"),
+            _ = interrupt.recv() => tracing::info!("interrupted"),
+        }
+    }
+}
