@@ -27,6 +27,7 @@ Examples:
   skytrail log show record/note/1                everything that happened to a record
   skytrail dev --plugin \"python plugin.py\"       serve, and run a plugin that you write
   skytrail plugin calls --follow                 what plugins are asked, and how they answer
+  skytrail replay --exec \"python plugin.py\"      would a new version do what the old one did?
   skytrail index list                            which indexes the store made, and why
   skytrail erase record note/1 --why law       forget a record for good
   skytrail task list                             what runs when, and how it ended
@@ -37,7 +38,10 @@ Examples:
   skytrail backup /mnt/backups                   saves what is new, while the server runs
   skytrail restore /mnt/backups --to data        puts the newest backup into an empty folder
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 70 the log is in doubt.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 a replay found differences, 70 the log is in doubt.";
+
+/// The exit code of a replay that would not have gone as things went.
+const DIFFERENT: u8 = 3;
 
 #[derive(Debug, Args)]
 struct SettingFlags {
@@ -86,6 +90,8 @@ enum Command {
     /// Looks at the plugins of a running server, and tries them.
     #[command(subcommand)]
     Plugin(ops::plugin::PluginCommand),
+    /// Tries a plugin on writes that happened, and says what would be different; nothing is stored.
+    Replay(ops::replay::ReplayCommand),
     /// Serves for someone who writes a plugin: runs it, starts it again when its files change, and
     /// shows each call.
     Dev(ops::dev::DevCommand),
@@ -131,6 +137,11 @@ pub fn run() -> ExitCode {
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),
+        Command::Replay(command) => match ops::replay::run(&config, &command) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(DIFFERENT),
+            Err(error) => Err(error),
+        },
         Command::Dev(command) => ops::dev::run(&config, &command),
         Command::Export(command) => ops::export::run(&config, &command),
         Command::Import(command) => ops::import::run(&config, command),

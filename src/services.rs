@@ -17,6 +17,7 @@ use skytrail_actors::live::LiveQueries;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::push::Push;
 use skytrail_actors::record::service::RecordService;
+use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::task::Tasks;
 use skytrail_schema::id::TypeName;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,8 @@ pub struct Services {
     pub tasks: Addr<Tasks>,
     /// What can be seen of them.
     pub broker: PluginBroker,
+    /// Where plugins are tried on what happened.
+    pub sandbox: Arc<Sandbox>,
     /// What takes after-hooks to them.
     pub after_hooks: AfterHooks,
     /// Erases for good.

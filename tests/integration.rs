@@ -40,6 +40,7 @@ mod push;
 mod python_sdk;
 mod records;
 mod relations;
+mod replay;
 mod schema;
 mod sdk;
 mod sso;

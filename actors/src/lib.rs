@@ -21,6 +21,7 @@ pub mod plugin;
 pub mod projector;
 pub mod push;
 pub mod record;
+pub mod sandbox;
 pub mod spawn;
 pub mod store;
 pub mod subscription;

@@ -24,7 +24,8 @@ mod record_import;
 mod record_query;
 mod record_save;
 mod relation;
-mod request;
+mod replay;
+pub(crate) mod request;
 mod role;
 mod schema;
 mod sso;
@@ -142,6 +143,7 @@ actions! {
     "plugin:list" "plugin" MASTER => plugin::list;
     "plugin:calls" "plugin" MASTER => plugin::calls;
     "plugin:test" "plugin" MASTER => plugin::test;
+    "plugin:replay" "plugin" MASTER => replay::run;
     "push:device" "push" PUSH => push::to_devices;
     "push:user" "push" PUSH => push::to_users;
     "push:web_key" "push" KEY => push::web_key;

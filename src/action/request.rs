@@ -57,7 +57,7 @@ pub(super) fn whole_number(body: &Map<String, Json>, name: &str) -> Result<Optio
 }
 
 /// Reads a place in the past: a position of the log, or a time (RFC 3339).
-pub(super) fn moment(body: &Map<String, Json>, name: &str) -> Result<Option<Moment>, ApiError> {
+pub(crate) fn moment(body: &Map<String, Json>, name: &str) -> Result<Option<Moment>, ApiError> {
     let Some(value) = member(body, name) else {
         return Ok(None);
     };

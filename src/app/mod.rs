@@ -23,6 +23,7 @@ use skytrail_actors::projector::{Projector, StopProjector};
 use skytrail_actors::push::Push;
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
+use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::store::RecordStore as _;
 use skytrail_actors::subscription::{Notices, Subscriptions};
 use skytrail_actors::task::{Stop, Tasks};
@@ -43,6 +44,7 @@ use crate::backup::BackupSchedule;
 use crate::config::{Config, Keys};
 use crate::http::counters::DoorCounters;
 use crate::http::router::PluginCaller;
+use crate::http::sandbox::SandboxCaller;
 use crate::http::server;
 use crate::ledger;
 use crate::parts::Parts;
@@ -107,6 +109,8 @@ pub struct Application {
     records: Arc<Records>,
     projector: Addr<Projector>,
     broker: PluginBroker,
+    /// The plugins that are only tried.
+    tried: PluginBroker,
     tasks: Addr<Tasks>,
     push: Push,
     running: TaskTracker,
@@ -186,6 +190,11 @@ impl Application {
             inner: Arc::new(broker.clone()),
             assets: assets.clone(),
         });
+        let tried = PluginBroker::start(settings::sandbox(config, &keys), &front.handle());
+        let stage: Arc<dyn PluginGate> = Arc::new(AssetGate {
+            inner: Arc::new(tried.clone()),
+            assets: assets.clone(),
+        });
         let env = RecordEnv {
             log: Arc::clone(&core.log) as _,
             store: Arc::clone(&core.store) as _,
@@ -207,6 +216,7 @@ impl Application {
         begun
             .await
             .map_err(|error| StartError::Store(error.to_string()))?;
+        let sandbox = Arc::new(Sandbox::new(tried.clone(), stage, env.clone()));
         let records = Arc::new(Records::new(env.clone(), config.http.workers));
         let accounts = Arc::new(settings::accounts(config, &keys, env.clone())?);
         let audit = AuditTrail::start(&config.audit, Arc::clone(&clock));
@@ -304,6 +314,7 @@ impl Application {
             plugins,
             tasks: tasks.clone(),
             broker: broker.clone(),
+            sandbox,
             after_hooks: core.after_hooks.clone(),
             eraser,
             events: Arc::new(events),
@@ -329,13 +340,21 @@ impl Application {
             stopping: stopping.clone(),
         });
         let door = PluginDoor {
+            path: plugin::PATH,
             broker: broker.clone(),
             api: Arc::new(PluginCaller(Arc::clone(&services))),
+            keys: keys.clone(),
+        };
+        let sandbox_door = PluginDoor {
+            path: plugin::SANDBOX_PATH,
+            broker: tried.clone(),
+            api: Arc::new(SandboxCaller(Arc::clone(&services))),
             keys: keys.clone(),
         };
         let api = Arc::clone(&door.api);
         let routes: server::Routes = Arc::new(move |config| {
             plugin::configure(&door, config);
+            plugin::configure(&sandbox_door, config);
             if !is_slave {
                 server::hubs(config);
             }
@@ -356,6 +375,7 @@ impl Application {
             records,
             projector,
             broker,
+            tried,
             tasks,
             push,
             running,
@@ -379,7 +399,8 @@ impl Application {
     /// next start.
     pub async fn stop(self) {
         self.stopping.cancel();
-        let (broker, running, http) = (self.broker, self.running, self.http);
+        let (broker, tried) = (self.broker, self.tried);
+        let (running, http) = (self.running, self.http);
         let after_hooks = self.core.after_hooks;
         let quiet = after_hooks.clone();
         // Requests that run may need their plugins, so those leave after them; and the door would
@@ -388,7 +409,7 @@ impl Application {
             running.close();
             running.wait().await;
             quiet.quiet();
-            broker.leave().await;
+            tokio::join!(broker.leave(), tried.leave());
         };
         let tasks = self.tasks;
         step("requests end", async move {

@@ -26,6 +26,7 @@ mod path;
 pub mod remote;
 pub mod reply;
 pub mod router;
+pub mod sandbox;
 pub mod server;
 pub mod sse;
 pub mod trace;

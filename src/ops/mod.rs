@@ -17,6 +17,7 @@ pub mod log_search;
 pub mod plugin;
 pub mod rebuild;
 pub mod remote;
+pub mod replay;
 pub mod task;
 
 use std::sync::Arc;

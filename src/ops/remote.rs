@@ -77,6 +77,11 @@ impl RunningServer {
         &self.base_url
     }
 
+    /// Returns its master key.
+    pub fn master_key(&self) -> &Secret {
+        &self.master_key
+    }
+
     /// Runs an action with the master key and returns its `result`.
     ///
     /// # Errors

@@ -99,6 +99,7 @@ const ROWS: &[(&str, &str)] = &[
     ("plugin:list", "K M K M M M . ."),
     ("plugin:calls", "K M K M M M . ."),
     ("plugin:test", "K M K M M M . ."),
+    ("plugin:replay", "K M K M M M . ."),
     ("pubsub:publish", "K M K M M M . ."),
     ("task:list", "K M K M M M . ."),
     ("task:run", "K M K M M M . ."),
@@ -159,6 +160,7 @@ const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/plugin", [401, 401, 403, 426]),
+    ("GET", "/_/sandbox/_/plugin", [401, 401, 403, 426]),
     // Not an upgrade: as if there were no such address, and so the server's greeting.
     ("GET", "/log", [200, 200, 200, 200]),
     ("GET", "/log/follow", [401, 401, 401, 200]),

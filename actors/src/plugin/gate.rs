@@ -32,6 +32,9 @@ pub struct CallContext {
     /// The kind of action.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub request_tag: &'static str,
+    /// Whether the plugin is only tried: nothing of it will be stored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sandbox: bool,
 }
 
 impl CallContext {
@@ -44,6 +47,7 @@ impl CallContext {
             access_key_type: is_known.then_some(caller.key),
             request_id: Some(context.request_id),
             request_tag: context.tag,
+            sandbox: false,
         }
     }
 }

@@ -73,6 +73,27 @@ pub async fn before_delete(
     Ok(())
 }
 
+/// Asks all after-hooks about a record, here and now, and takes no delivery for it. For trying them.
+///
+/// # Errors
+/// The first that fails, or answers what is not this record.
+pub async fn after(
+    plugins: &Arc<dyn PluginGate>,
+    trigger: Trigger,
+    (record, original): (&Record, Option<&Record>),
+    context: &RequestContext,
+) -> Result<(), ApiError> {
+    let points = plugins.points();
+    for hook in points.hooks(&record.id.record_type, trigger) {
+        let request = request(hook, record, original, context, Uuid::now_v7());
+        let answer = plugins.call(request).await?;
+        if !hook.is_async {
+            check_answer(&answer, record)?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks the answer of a hook that changes nothing: it should be its record all the same.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ async fn a_request_carries_v1s_envelope() {
         access_key_type: Some(KeyKind::Client),
         request_id: None,
         request_tag: "plugin",
+        sandbox: false,
     });
     let asked = world.ask(asking);
     let sent = worker.expect("request").await;

@@ -7,7 +7,8 @@ use tokio::process::{self, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::Application;
-use crate::config::Config;
+use crate::config::{Config, Secret};
+use crate::ops::remote::RunningServer;
 use crate::process::ProcessGroup;
 
 /// How long a plugin may take to finish what it has, when it is to start again.
@@ -19,34 +20,50 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const LONG_RUN: Duration = Duration::from_secs(30);
 
 /// What the plugin finds in its environment.
-pub(super) struct Surroundings(Vec<(&'static str, String)>);
+pub(in crate::ops) struct Surroundings(Vec<(&'static str, String)>);
 
 impl Surroundings {
-    pub(super) fn of(config: &Config, application: &Application, plugin: &str) -> Self {
+    pub(in crate::ops) fn of(config: &Config, application: &Application, plugin: &str) -> Self {
         let keys = &application.keys;
-        Self(vec![
-            (
-                "SKYGEAR_ENDPOINT",
-                format!("http://{}", application.address),
-            ),
-            ("API_KEY", keys.api.reveal().to_owned()),
-            ("MASTER_KEY", keys.master.reveal().to_owned()),
-            ("APP_NAME", config.app.name.clone()),
-            ("PLUGIN_NAME", plugin.to_owned()),
-            // What it prints is to be seen at once.
-            ("PYTHONUNBUFFERED", "1".to_owned()),
-            // Compiled files are told from outdated ones by size and second: one that changed
-            // within a second would run as it was.
-            ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
-        ])
+        let endpoint = format!("http://{}", application.address);
+        let mut all = common(config, endpoint, &keys.master);
+        all.push(("API_KEY", keys.api.reveal().to_owned()));
+        all.push(("PLUGIN_NAME", plugin.to_owned()));
+        Self(all)
     }
+
+    /// Those of a plugin that is only tried, by a server that runs elsewhere.
+    pub(in crate::ops) fn sandbox(
+        config: &Config,
+        server: &RunningServer,
+        (plugin, generation): (Option<&str>, u64),
+    ) -> Self {
+        let endpoint = format!("{}/_/sandbox", server.base_url());
+        let mut all = common(config, endpoint, server.master_key());
+        all.push(("PLUGIN_GENERATION", generation.to_string()));
+        all.extend(plugin.map(|name| ("PLUGIN_NAME", name.to_owned())));
+        Self(all)
+    }
+}
+
+fn common(config: &Config, endpoint: String, master_key: &Secret) -> Vec<(&'static str, String)> {
+    vec![
+        ("SKYGEAR_ENDPOINT", endpoint),
+        ("MASTER_KEY", master_key.reveal().to_owned()),
+        ("APP_NAME", config.app.name.clone()),
+        // What it prints is to be seen at once.
+        ("PYTHONUNBUFFERED", "1".to_owned()),
+        // Compiled files are told from outdated ones by size and second: one that changed
+        // within a second would run as it was.
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+    ]
 }
 
 /// Splits a command into its words.
 ///
 /// # Errors
 /// A quote that does not end, or no word.
-pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
+pub(in crate::ops) fn words(flag: &str, command: &str) -> Result<Vec<String>, String> {
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -63,14 +80,14 @@ pub(super) fn words(command: &str) -> Result<Vec<String>, String> {
     }
     words.extend(word);
     match (quote, words.is_empty()) {
-        (Some(quote), _) => Err(format!("--plugin {command:?}: {quote} is not closed")),
-        (None, true) => Err("--plugin: no command".to_owned()),
+        (Some(quote), _) => Err(format!("{flag} {command:?}: {quote} is not closed")),
+        (None, true) => Err(format!("{flag}: no command")),
         (None, false) => Ok(words),
     }
 }
 
 /// The running plugin, with all that it started; ends with this.
-pub(super) struct Child {
+pub(in crate::ops) struct Child {
     process: process::Child,
     group: ProcessGroup,
 }
@@ -80,7 +97,10 @@ impl Child {
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn start(words: &[String], surroundings: &Surroundings) -> Result<Self, String> {
+    pub(in crate::ops) fn start(
+        words: &[String],
+        surroundings: &Surroundings,
+    ) -> Result<Self, String> {
         let (program, args) = words.split_first().ok_or("no command")?;
         let mut command = Command::new(program);
         command
@@ -94,7 +114,7 @@ impl Child {
     }
 
     /// Waits for its end.
-    pub(super) async fn ended(&mut self) -> String {
+    pub(in crate::ops) async fn ended(&mut self) -> String {
         let ended = self.process.wait().await;
         ended.map_or_else(
             |error| error.to_string(),
@@ -103,14 +123,14 @@ impl Child {
     }
 
     /// Tells it to end, and ends it when it does not.
-    pub(super) async fn end(mut self) {
+    pub(in crate::ops) async fn end(mut self) {
         self.group.ask_to_end();
         let _ = timeout(END_TIMEOUT, self.process.wait()).await;
     }
 }
 
 /// Pauses that grow while the plugin ends soon after its start.
-pub(super) struct Pauses {
+pub(in crate::ops) struct Pauses {
     next: Duration,
     since: Instant,
 }
@@ -125,7 +145,7 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    pub(super) async fn wait(&mut self) {
+    pub(in crate::ops) async fn wait(&mut self) {
         if self.since.elapsed() > LONG_RUN {
             self.next = FIRST_PAUSE;
         }
@@ -149,9 +169,13 @@ mod tests {
             ),
         ];
         for (command, expected) in cases {
-            assert_eq!(words(command).unwrap(), expected);
+            assert_eq!(words("--plugin", command).unwrap(), expected);
         }
-        assert!(words(" ").is_err());
-        assert!(words("a 'b").unwrap_err().contains("' is not closed"));
+        assert!(words("--exec", " ").is_err());
+        assert!(
+            words("--exec", "a 'b")
+                .unwrap_err()
+                .contains("' is not closed")
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! when a file beside it changes ([`watch`]). Each call that the server makes to a plugin becomes a
 //! line on the terminal, and what the plugin writes comes between them.
 
-mod child;
+pub(super) mod child;
 mod watch;
 
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ impl DevCommand {
 /// The server does not start, the plugin's command is none, or a folder cannot be watched.
 pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
     telemetry::start(&config.log);
-    let words = child::words(&command.plugin)?;
+    let words = child::words("--plugin", &command.plugin)?;
     let here = [PathBuf::from(".")];
     let watched = if command.watch.is_empty() {
         &here[..]

@@ -1,4 +1,5 @@
-//! `/_/plugin`: where workers of plugins connect.
+//! `/_/plugin`: where workers of plugins connect; `/_/sandbox/_/plugin`: where those connect that are
+//! only tried.
 //!
 //! `refusal` decides who may, `link` moves messages between the socket and the connection's
 //! actor. From the upgrade on the actor decides everything.
@@ -16,8 +17,11 @@ use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind, transport}
 use crate::config::Keys;
 use crate::http::error;
 
-/// The path.
-const PATH: &str = "/_/plugin";
+/// Where plugins connect.
+pub const PATH: &str = "/_/plugin";
+/// Where plugins connect that are only tried: a worker whose server's address ends with
+/// `/_/sandbox` comes here.
+pub const SANDBOX_PATH: &str = "/_/sandbox/_/plugin";
 /// How many seconds a worker should stay away when there is no place for it.
 const COME_BACK_AFTER: &str = "5";
 const API_KEY: HeaderName = HeaderName::from_static("x-skygear-api-key");
@@ -25,6 +29,8 @@ const API_KEY: HeaderName = HeaderName::from_static("x-skygear-api-key");
 /// What the endpoint needs.
 #[derive(Clone)]
 pub struct PluginDoor {
+    /// Where it is.
+    pub path: &'static str,
     /// Where connections go.
     pub broker: PluginBroker,
     /// Runs the actions that workers ask for.
@@ -35,9 +41,10 @@ pub struct PluginDoor {
 
 /// Adds the endpoint.
 pub fn configure(door: &PluginDoor, config: &mut web::ServiceConfig) {
+    let path = door.path;
     let door = web::Data::new(door.clone());
     config.service(
-        web::resource(PATH)
+        web::resource(path)
             .app_data(door)
             .route(web::get().to(connect)),
     );

@@ -1,0 +1,63 @@
+//! The way to a plugin that is tried: its hooks alone, each told that it is only tried.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
+
+use crate::plugin::{PluginGate, PluginRequest, Points, Readiness, Trigger};
+
+/// How long a hook may take at most: a page of writes is answered in time.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// See the module's overview.
+pub(super) struct Stage {
+    inner: Arc<dyn PluginGate>,
+    points: Arc<Points>,
+}
+
+impl Stage {
+    /// Takes of what is registered the plugin's hooks whose answers count. Answers of asynchronous
+    /// before-hooks are nobody's, so those are not asked.
+    pub(super) fn of(inner: &Arc<dyn PluginGate>, plugin: &Arc<str>) -> Self {
+        let all = inner.points();
+        let mut points = Points {
+            readiness: Readiness::Ready,
+            ..Points::default()
+        };
+        for (key, hooks) in &all.hooks {
+            let is_before = matches!(key.1, Trigger::BeforeSave | Trigger::BeforeDelete);
+            let own = hooks.iter().filter(|hook| hook.plugin == *plugin);
+            let own: Vec<_> = own
+                .filter(|hook| !(is_before && hook.is_async))
+                .cloned()
+                .collect();
+            if !own.is_empty() {
+                points.hooks.insert(key.clone(), own);
+            }
+        }
+        Self {
+            inner: Arc::clone(inner),
+            points: Arc::new(points),
+        }
+    }
+}
+
+#[async_trait]
+impl PluginGate for Stage {
+    fn points(&self) -> Arc<Points> {
+        Arc::clone(&self.points)
+    }
+
+    async fn call(&self, mut request: PluginRequest) -> Result<Json, ApiError> {
+        request.timeout = Some(request.timeout.map_or(LIMIT, |own| own.min(LIMIT)));
+        if let Some(context) = &mut request.context {
+            context.sandbox = true;
+        }
+        self.inner.call(request).await
+    }
+
+    fn announce(&self, _: &'static str, _: Json) {}
+}

@@ -1,0 +1,186 @@
+//! A page of the log, gone through with a plugin.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Origin, Stream};
+use skytrail_schema::id::TypeName;
+use tokio::time::Instant;
+
+use super::gate::Stage;
+use super::{Ending, Finding, Sandbox, Tally};
+use crate::log::seek::unreadable;
+use crate::plugin::PluginGate;
+
+/// So many events are looked at for a page.
+const MAX_LOOKED_AT: u64 = 5000;
+/// So many events are read at once.
+const WINDOW: usize = 256;
+/// A page begins no further write after this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is to be gone through.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The plugin; the only one that there is without a name.
+    pub plugin: Option<String>,
+    /// The generation that has to serve, if it matters.
+    pub generation: Option<u64>,
+    /// The positions.
+    pub range: RangeInclusive<u64>,
+    /// The types whose records count; none for all.
+    pub types: BTreeSet<TypeName>,
+    /// How many writes at most.
+    pub limit: u64,
+    /// Whether after-hooks are asked, too.
+    pub has_after_hooks: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The plugin.
+    pub plugin: Arc<str>,
+    /// The writes that would not go as they went, in the log's order.
+    pub findings: Vec<Finding>,
+    /// How many went how.
+    pub tally: Tally,
+    /// Where the next page begins; `None` at the end of the range.
+    pub next: Option<u64>,
+    /// The last position of the range, within the log.
+    pub until: u64,
+}
+
+/// What an event is to a replay.
+enum Part {
+    /// None of it.
+    Nothing,
+    /// A write that no hook saw.
+    Unhooked,
+    /// A write whose content is gone.
+    Erased,
+    /// A write that hooks saw.
+    Write,
+}
+
+impl Sandbox {
+    /// Goes through a page of writes, one after the other.
+    ///
+    /// # Errors
+    /// 118 when the plugin is not there or is lost; the log cannot be read.
+    pub async fn replay(&self, asked: &Asked) -> Result<Page, ApiError> {
+        let plugin = self.find(asked.plugin.as_deref(), asked.generation).await?;
+        let stage: Arc<dyn PluginGate> = Arc::new(Stage::of(&self.gate, &plugin));
+        let until = (*asked.range.end()).min(self.env.log.head());
+        self.env.applied.wait_for(until).await?;
+        let mut page = Page {
+            plugin,
+            findings: Vec::new(),
+            tally: Tally::default(),
+            next: None,
+            until,
+        };
+        let (mut at, end) = ((*asked.range.start()).max(1), Instant::now() + PATIENCE);
+        let last_looked_at = at.saturating_add(MAX_LOOKED_AT - 1).min(until);
+        let mut num_left = asked.limit;
+        while at <= last_looked_at {
+            let read = self.env.log.read(at, WINDOW).await;
+            let commits = read.map_err(|error| unreadable(at, &error))?;
+            if commits.is_empty() {
+                return Err(unreadable(at, &"it ends before"));
+            }
+            for (commit, event) in events_of(&commits, at, last_looked_at) {
+                if num_left == 0 || Instant::now() >= end {
+                    page.next = Some(event.position);
+                    return Ok(page);
+                }
+                if self
+                    .look_at(&stage, commit, event, (asked, &mut page))
+                    .await?
+                {
+                    num_left -= 1;
+                }
+                at = event.position + 1;
+            }
+        }
+        page.next = Some(at).filter(|at| *at <= until);
+        Ok(page)
+    }
+
+    /// Looks at an event; says whether it was a write that hooks were asked about.
+    async fn look_at(
+        &self,
+        stage: &Arc<dyn PluginGate>,
+        commit: &Commit,
+        event: &Event,
+        (asked, page): (&Asked, &mut Page),
+    ) -> Result<bool, ApiError> {
+        match part_of(commit, event, &asked.types) {
+            Part::Nothing => return Ok(false),
+            Part::Unhooked => page.tally.unhooked += 1,
+            Part::Erased => page.tally.erased += 1,
+            Part::Write => {
+                let (plugin, with_after) = (&page.plugin, asked.has_after_hooks);
+                let done = self.rehearse(stage, (plugin, with_after), commit, event);
+                match done.await? {
+                    Some(finding) if finding.outcome == Ending::Same => page.tally.same += 1,
+                    Some(finding) => {
+                        page.tally.count(finding.outcome);
+                        page.findings.push(finding);
+                    }
+                    None => {
+                        page.tally.erased += 1;
+                        return Ok(false);
+                    }
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn events_of(
+    commits: &[Arc<Commit>],
+    from: u64,
+    until: u64,
+) -> impl Iterator<Item = (&Commit, &Event)> {
+    let all = commits.iter().flat_map(|commit| {
+        let events = commit.events.iter();
+        events.map(move |event| (&**commit, event))
+    });
+    all.filter(move |(_, event)| (from..=until).contains(&event.position))
+}
+
+/// Says what an event is. Imports go past the hooks, and so does what accounts do to user records,
+/// but for the creation at a sign-up.
+fn part_of(commit: &Commit, event: &Event, types: &BTreeSet<TypeName>) -> Part {
+    let Stream::Record(id) = &event.stream else {
+        return Part::Nothing;
+    };
+    if !types.is_empty() && !types.contains(&id.record_type) {
+        return Part::Nothing;
+    }
+    if matches!(event.body, EventBody::Erased(_)) {
+        return Part::Erased;
+    }
+    let is_about_users = |event: &Event| matches!(event.stream, Stream::User(_));
+    let is_creation = event.body.kind() == EventKind::RecordCreated;
+    let is_accounts = !is_creation && commit.events.iter().any(is_about_users);
+    match event.body {
+        EventBody::RecordCreated(_)
+        | EventBody::RecordChanged(_)
+        | EventBody::RecordReplaced(_)
+        | EventBody::RecordDeleted(_) => {
+            if commit.actor.origin == Origin::Import || is_accounts {
+                Part::Unhooked
+            } else {
+                Part::Write
+            }
+        }
+        _ => Part::Nothing,
+    }
+}

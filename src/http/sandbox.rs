@@ -1,0 +1,69 @@
+//! What a plugin that is only tried may ask the server: reading, as of the write that it is tried on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::plugin::{ApiCaller, ApiReply, PluginCall};
+use skytrail_actors::record::past::Moment;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::time::Timestamp;
+
+use super::router::PluginCaller;
+use crate::action::request;
+use crate::services::Services;
+
+/// Answered as of the write.
+const OF_THE_PAST: [&str; 2] = ["record:fetch", "record:query"];
+/// Answered as it is today: the log does not give them as of a moment.
+const OF_TODAY: [&str; 3] = ["schema:fetch", "role:get", "relation:query"];
+
+/// Runs the actions that only read, and refuses the others.
+pub struct SandboxCaller(pub Arc<Services>);
+
+#[async_trait]
+impl ApiCaller for SandboxCaller {
+    async fn call(&self, mut call: PluginCall) -> ApiReply {
+        let action = call.payload.get("action").and_then(Json::as_str);
+        let action = action.unwrap_or_default().to_owned();
+        let sandbox = &self.0.sandbox;
+        let request = call.lineage.request_id;
+        if OF_THE_PAST.contains(&action.as_str()) {
+            let around = request.and_then(|request| sandbox.around(request));
+            if let Some(around) = around
+                && let Err(error) = self.look_back(&mut call.payload, around).await
+            {
+                return refusal(&error);
+            }
+        } else if !OF_TODAY.contains(&action.as_str()) {
+            sandbox.note_refusal(request, &action);
+            let message = format!("{action} is not run in a sandbox, where plugins only read");
+            return refusal(&ApiError::new(Code::NotSupported, message));
+        }
+        PluginCaller(Arc::clone(&self.0)).call(call).await
+    }
+}
+
+impl SandboxCaller {
+    /// Makes a read one of the past: as of `around`, or of what was before if it asks for that.
+    async fn look_back(&self, body: &mut Map<String, Json>, around: u64) -> Result<(), ApiError> {
+        let position = match request::moment(body, "as_of")? {
+            None => around,
+            Some(Moment::Position(position)) => position.min(around),
+            Some(Moment::Time(time)) => {
+                let next = Timestamp::from_micros(time.micros().saturating_add(1));
+                let position = self.0.events.position_before(next).await?;
+                position.min(around)
+            }
+        };
+        body.insert("as_of".to_owned(), position.into());
+        Ok(())
+    }
+}
+
+fn refusal(error: &ApiError) -> ApiReply {
+    ApiReply {
+        status: error.status(),
+        body: json!({"error": error.to_wire()}),
+    }
+}

@@ -1,0 +1,72 @@
+//! What people are told.
+
+use serde_json::Value as Json;
+
+use super::place::Place;
+
+/// Describes a write that would not go as it went.
+pub(super) fn of(finding: &Json) -> String {
+    let text = |name: &str| finding.get(name).and_then(Json::as_str).unwrap_or_default();
+    let position = finding.get("position").and_then(Json::as_u64);
+    let mut lines = format!(
+        "{:>8}  {}  {:<8}  {}  {}",
+        position.unwrap_or_default(),
+        text("at"),
+        text("outcome"),
+        text("record"),
+        text("kind"),
+    );
+    let fields = finding.get("fields").and_then(Json::as_object);
+    for (name, field) in fields.into_iter().flatten() {
+        let shown = |which: &str| match field.get(which) {
+            None | Some(Json::Null) => "-".to_owned(),
+            Some(value) => value.to_string(),
+        };
+        lines += &format!("\n    {name}: {} -> {}", shown("then"), shown("now"));
+    }
+    if let Some(error) = finding.get("error") {
+        let message = error.get("message").and_then(Json::as_str);
+        let code = error.get("code").and_then(Json::as_i64);
+        lines += &format!(
+            "\n    says: {} ({})",
+            message.unwrap_or_default(),
+            code.unwrap_or_default()
+        );
+    }
+    for (name, told) in [
+        ("unknown", "not known as they were sent"),
+        ("refused_calls", "asked for, and not run in a sandbox"),
+    ] {
+        let names = finding.get(name).and_then(Json::as_array);
+        let names: Vec<&str> = names.into_iter().flatten().flat_map(Json::as_str).collect();
+        if !names.is_empty() {
+            lines += &format!("\n    {told}: {}", names.join(", "));
+        }
+    }
+    lines
+}
+
+/// Sums up.
+pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
+    let writes = place.writes();
+    let (first, last) = place.range();
+    let left_out = if certain { " (left out)" } else { "" };
+    let mut lines = vec![format!(
+        "{}, positions {first} to {last}: {} writes; {} as they went, {} changed, {} refused, \
+         {} depend on what was sent{left_out}, {} with a failed after-hook",
+        place.plugin(),
+        writes.num_asked(),
+        writes.same,
+        writes.changed,
+        writes.refused,
+        writes.depends,
+        writes.failed,
+    )];
+    if writes.unhooked + writes.erased > 0 {
+        lines.push(format!(
+            "not asked about: {} writes that no hook saw, {} that were erased in part",
+            writes.unhooked, writes.erased
+        ));
+    }
+    lines
+}

@@ -1,0 +1,192 @@
+//! `skytrail replay`: trying a plugin on writes that happened.
+//!
+//! The server goes through the log page by page and keeps nothing; where this command is, is in its
+//! cursor file, so that it can be killed and go on. The plugin is one that is connected to the
+//! sandbox already, or a program that is run for as long as it takes.
+
+mod lines;
+mod place;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::clock::{Clock as _, SystemClock};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::dev::child::{self, Child, Surroundings};
+use super::log_search::moment;
+use super::remote::{RunningServer, ServerFlag, block_on};
+use super::say;
+use crate::config::Config;
+use place::{Page, Place};
+
+/// How many writes are asked for at once, at most.
+const PAGE: u64 = 100;
+/// How long the plugin may take to connect and register.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause before it is looked for again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How the error of a plugin that is not there ends.
+const NOT_THERE: &str = "(PluginUnavailable 118)";
+
+const HELP: &str = "\
+The plugin answers as if it served, and nothing is stored: what it asks the server is answered as of
+the write that it is tried on, and what would write is refused. A program (--exec) finds
+SKYGEAR_ENDPOINT, MASTER_KEY, APP_NAME and PLUGIN_GENERATION in its environment, and PLUGIN_NAME with
+--plugin. A plugin that is started elsewhere needs http://HOST:PORT/_/sandbox as SKYGEAR_ENDPOINT.
+
+Examples:
+  skytrail replay --exec \"python plugin.py\" --from 2026-10-01T00:00:00Z --to 2026-11-01T00:00:00Z
+  skytrail replay --plugin CHAT --type note --report differences.jsonl --cursor replay.cursor
+
+Exit codes: 0 everything would go as it went, 3 something would not, 1 failed, 2 wrong arguments.";
+
+/// What is tried, and on what.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = HELP)]
+pub struct ReplayCommand {
+    /// The plugin's name; not needed while it is alone in the sandbox.
+    #[arg(long)]
+    plugin: Option<String>,
+    /// Runs this program as the plugin, with its arguments, as a shell would take it.
+    #[arg(long, value_name = "COMMAND")]
+    exec: Option<String>,
+    /// From this position of the log on, or this time (RFC 3339).
+    #[arg(long, value_name = "MOMENT")]
+    from: Option<String>,
+    /// Up to this position, or this time; by default up to the log's end as it is now.
+    #[arg(long, value_name = "MOMENT")]
+    to: Option<String>,
+    /// Only records of these types, separated by commas.
+    #[arg(long = "type", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Asks after-hooks, too. What they do elsewhere, such as sending mail, they do.
+    #[arg(long)]
+    after_hooks: bool,
+    /// Leaves out what depends on values that are not known.
+    #[arg(long)]
+    certain: bool,
+    /// So many writes a second at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Writes what would be different to this file, a JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Notes in this file how far it is, and goes on from there when the file is there.
+    #[arg(long, value_name = "FILE")]
+    cursor: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerFlag,
+}
+
+/// Runs the command; says whether everything would go as it went.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
+    let server = RunningServer::find(config, &command.server)?;
+    let asked = command.body();
+    let place = Place::open(command.cursor.as_deref(), command.report.as_deref(), &asked)?;
+    block_on(async {
+        let Some(program) = command.exec.as_deref().filter(|_| !place.is_at_end()) else {
+            return replay(&server, command, (asked, None), place).await;
+        };
+        let words = child::words("--exec", program)?;
+        let generation = u64::try_from(SystemClock.now().micros()).unwrap_or_default();
+        let plugin = command.plugin.as_deref();
+        let surroundings = Surroundings::sandbox(config, &server, (plugin, generation));
+        let mut child = Child::start(&words, &surroundings)?;
+        let done = tokio::select! {
+            done = replay(&server, command, (asked, Some(generation)), place) => done,
+            ended = child.ended() => Err(format!("{program}: the plugin ended: {ended}")),
+        };
+        child.end().await;
+        done
+    })
+}
+
+impl ReplayCommand {
+    /// Returns what is asked of every page.
+    fn body(&self) -> Map<String, Json> {
+        let mut body = Map::new();
+        let mut insert = |name: &str, value: Option<Json>| {
+            if let Some(value) = value {
+                body.insert(name.to_owned(), value);
+            }
+        };
+        insert("plugin", self.plugin.as_deref().map(Json::from));
+        insert("since", self.from.as_deref().map(moment));
+        insert("until", self.to.as_deref().map(moment));
+        insert("record_types", Some(json!(self.types)));
+        insert("after_hooks", Some(self.after_hooks.into()));
+        body
+    }
+}
+
+/// Goes through the range, from where the place is.
+async fn replay(
+    server: &RunningServer,
+    command: &ReplayCommand,
+    (mut body, generation): (Map<String, Json>, Option<u64>),
+    mut place: Place,
+) -> Result<bool, String> {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:40} replayed up to {pos}/{len} {per_sec} {eta}");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    body.insert("generation".to_owned(), generation.into());
+    let mut is_begun = false;
+    while !place.is_at_end() {
+        let limit = command.rate.map_or(PAGE, |rate| rate.min(PAGE));
+        body.insert("limit".to_owned(), limit.into());
+        place.put_into(&mut body);
+        let began = Instant::now();
+        // Once it has answered it is there: if it goes later, that is the end.
+        let page = if is_begun {
+            server.call_for("plugin:replay", body.clone()).await?
+        } else {
+            first_page(server, &body, command.exec.is_some()).await?
+        };
+        is_begun = true;
+        let page: Page = page;
+        bar.set_length(page.info.until);
+        bar.set_position(page.info.next.unwrap_or(page.info.until));
+        let num_writes = page.info.num_asked();
+        let findings = place.take(page, command.certain)?;
+        bar.suspend(|| findings.iter().for_each(|it| say(&lines::of(it))));
+        if let Some(rate) = command.rate {
+            let due = Duration::from_secs(num_writes) / u32::try_from(rate).unwrap_or(u32::MAX);
+            sleep(due.saturating_sub(began.elapsed())).await;
+        }
+    }
+    bar.finish_and_clear();
+    for line in lines::summary(&place, command.certain) {
+        say(&line);
+    }
+    Ok(!place.has_differences(command.certain))
+}
+
+/// Asks for the first page; of a program that was just started until it has registered.
+async fn first_page(
+    server: &RunningServer,
+    body: &Map<String, Json>,
+    is_patient: bool,
+) -> Result<Page, String> {
+    let ask = async {
+        loop {
+            match server.call_for("plugin:replay", body.clone()).await {
+                Err(error) if is_patient && error.ends_with(NOT_THERE) => sleep(PAUSE).await,
+                answer => return answer,
+            }
+        }
+    };
+    let answer = timeout(START_TIMEOUT, ask).await;
+    answer.unwrap_or_else(|_| {
+        let time = START_TIMEOUT.as_secs();
+        Err(format!(
+            "the plugin did not register within {time} s; does it connect to SKYGEAR_ENDPOINT?"
+        ))
+    })
+}

@@ -1,0 +1,273 @@
+//! Where a replay is: in the range, and in its report.
+//!
+//! The report is written first, then the cursor, which names the report's length. So after a kill
+//! the report is cut to what the cursor knows of, and nothing is in it twice.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+/// What `plugin:replay` answers.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    result: Vec<Json>,
+    pub(super) info: PageInfo,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PageInfo {
+    plugin: String,
+    from: u64,
+    pub(super) until: u64,
+    pub(super) next: Option<u64>,
+    writes: Writes,
+}
+
+/// How many writes went how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Writes {
+    pub(super) same: u64,
+    pub(super) changed: u64,
+    pub(super) refused: u64,
+    pub(super) depends: u64,
+    pub(super) failed: u64,
+    pub(super) unhooked: u64,
+    pub(super) erased: u64,
+}
+
+/// What the cursor file holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Cursor {
+    /// What was asked for.
+    asked: Map<String, Json>,
+    /// The plugin that answered.
+    plugin: String,
+    /// The first position and the last.
+    range: Option<(u64, u64)>,
+    /// Where it goes on; none at the end, and before the beginning.
+    next: Option<u64>,
+    /// How many went how until there.
+    writes: Writes,
+    /// How much of the report belongs to that.
+    report_bytes: u64,
+}
+
+/// See the module's overview.
+pub(super) struct Place {
+    cursor: Cursor,
+    path: Option<PathBuf>,
+    report: Option<(File, PathBuf)>,
+}
+
+impl PageInfo {
+    /// Returns how many writes the plugin was asked about.
+    pub(super) fn num_asked(&self) -> u64 {
+        self.writes.num_asked()
+    }
+}
+
+impl Writes {
+    pub(super) fn num_asked(&self) -> u64 {
+        self.same + self.changed + self.refused + self.depends + self.failed
+    }
+
+    fn add(&mut self, other: Self) {
+        self.same += other.same;
+        self.changed += other.changed;
+        self.refused += other.refused;
+        self.depends += other.depends;
+        self.failed += other.failed;
+        self.unhooked += other.unhooked;
+        self.erased += other.erased;
+    }
+}
+
+impl Place {
+    /// Begins, or goes on where the cursor file says.
+    ///
+    /// # Errors
+    /// A file cannot be read or written; the cursor is of a replay of something else.
+    pub(super) fn open(
+        path: Option<&Path>,
+        report: Option<&Path>,
+        asked: &Map<String, Json>,
+    ) -> Result<Self, String> {
+        let known = match path {
+            Some(path) => read(path)?,
+            None => None,
+        };
+        if let (Some(known), Some(path)) = (&known, path)
+            && known.asked != *asked
+        {
+            let path = path.display();
+            return Err(format!(
+                "{path} is of a replay of something else: {}; take another file or remove it",
+                Json::Object(known.asked.clone())
+            ));
+        }
+        let cursor = known.unwrap_or_else(|| Cursor {
+            asked: asked.clone(),
+            ..Cursor::default()
+        });
+        let report = report.map(|path| {
+            let file = open_report(path, cursor.report_bytes);
+            let file = file.map_err(|error| failed(path, &error))?;
+            Ok::<_, String>((file, path.to_owned()))
+        });
+        Ok(Self {
+            cursor,
+            path: path.map(Path::to_owned),
+            report: report.transpose()?,
+        })
+    }
+
+    /// Whether there is nothing left.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.cursor.range.is_some() && self.cursor.next.is_none()
+    }
+
+    /// Says where the next page begins. What is written meanwhile is not in the range.
+    pub(super) fn put_into(&self, body: &mut Map<String, Json>) {
+        if let (Some((_, until)), Some(next)) = (self.cursor.range, self.cursor.next) {
+            body.insert("from".to_owned(), next.into());
+            body.insert("until".to_owned(), until.into());
+        }
+    }
+
+    /// Takes a page, notes it in the report and the cursor; returns what would be different.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(super) fn take(&mut self, page: Page, certain: bool) -> Result<Vec<Json>, String> {
+        let mut findings = page.result;
+        findings.retain(|finding| !certain || finding["outcome"] != "depends");
+        let mut text = String::new();
+        for finding in &findings {
+            text += &finding.to_string();
+            text.push('\n');
+        }
+        if let Some((file, path)) = &mut self.report {
+            let written = file
+                .write_all(text.as_bytes())
+                .and_then(|()| file.sync_data());
+            written.map_err(|error| failed(path, &error))?;
+            self.cursor.report_bytes += u64::try_from(text.len()).unwrap_or_default();
+        }
+        let info = page.info;
+        let first = self.cursor.range.map_or(info.from, |(first, _)| first);
+        self.cursor.range = Some((first, info.until));
+        self.cursor.next = info.next;
+        self.cursor.plugin = info.plugin;
+        self.cursor.writes.add(info.writes);
+        match &self.path {
+            Some(path) => write(path, &self.cursor).map_err(|error| failed(path, &error))?,
+            None => {}
+        }
+        Ok(findings)
+    }
+
+    /// Whether something would not go as it went.
+    pub(super) fn has_differences(&self, certain: bool) -> bool {
+        let writes = self.cursor.writes;
+        let depends = if certain { 0 } else { writes.depends };
+        writes.changed + writes.refused + writes.failed + depends > 0
+    }
+
+    pub(super) fn writes(&self) -> Writes {
+        self.cursor.writes
+    }
+
+    pub(super) fn plugin(&self) -> &str {
+        &self.cursor.plugin
+    }
+
+    /// Returns the first position and the last.
+    pub(super) fn range(&self) -> (u64, u64) {
+        self.cursor.range.unwrap_or_default()
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Cursor>, String> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| format!("{} is no cursor: {error}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+/// Writes the cursor beside the old one and renames it: whenever it is killed, one of them is there.
+fn write(path: &Path, cursor: &Cursor) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let mut file = File::create(&beside)?;
+    file.write_all(&serde_json::to_vec(cursor)?)?;
+    file.sync_data()?;
+    fs::rename(beside, path)
+}
+
+/// Opens the report behind what of it is known.
+fn open_report(path: &Path, length: u64) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(path)?;
+    file.set_len(length)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file)
+}
+
+fn failed(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn page(from: u64, next: Option<u64>, findings: &[Json]) -> Page {
+        let info = json!({"plugin": "P", "from": from, "until": 9, "next": next, "writes":
+            {"same": 1, "changed": findings.len(), "refused": 0, "depends": 0, "failed": 0,
+             "unhooked": 0, "erased": 0}});
+        serde_json::from_value(json!({"result": findings, "info": info})).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_behind_the_cursor_is_not_in_the_report_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cursor, report) = (folder.path().join("cursor"), folder.path().join("report"));
+        let asked = json!({"plugin": "P"}).as_object().unwrap().clone();
+        let open = || Place::open(Some(&cursor), Some(&report), &asked).unwrap();
+        let mut place = open();
+        place
+            .take(page(1, Some(5), &[json!({"position": 2})]), false)
+            .unwrap();
+        let kept = fs::read(&cursor).unwrap();
+        place
+            .take(page(5, None, &[json!({"position": 7})]), false)
+            .unwrap();
+        // Killed between the report and the cursor.
+        fs::write(&cursor, kept).unwrap();
+        let mut place = open();
+        assert_eq!(place.cursor.next, Some(5));
+        place
+            .take(page(5, None, &[json!({"position": 7})]), false)
+            .unwrap();
+        assert_eq!(
+            fs::read_to_string(&report).unwrap(),
+            "{\"position\":2}\n{\"position\":7}\n"
+        );
+        assert!(place.is_at_end());
+        assert_eq!((place.range(), place.writes().changed), ((1, 9), 2));
+        let other = Place::open(Some(&cursor), None, &Map::new()).err();
+        assert!(other.unwrap().contains("of a replay of something else"));
+    }
+}

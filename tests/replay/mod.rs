@@ -1,0 +1,243 @@
+//! Trying a new version of a plugin on what an old one made.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::program::{Program, python_plugin, repository, set_up};
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// A server with the first version of the plugin.
+struct World {
+    server: TestServer,
+    _plugin: Program,
+    master: Client,
+    ada: Client,
+}
+
+impl World {
+    fn new() -> Self {
+        let server = TestServer::with(&[("PLUGINS", "TRIED")]);
+        let plugin = Program::start(&mut python_plugin(&server, "tests/replay/plugin.py"));
+        eventually("the plugin is ready", || {
+            let healthy = Client::anonymous(&server).call("_status:healthz", json!({}));
+            (healthy.status == 200).then_some(())
+        });
+        Self {
+            master: Client::master(&server),
+            ada: Client::signed_up(&server, "ada"),
+            _plugin: plugin,
+            server,
+        }
+    }
+
+    fn head(&self) -> u64 {
+        let page = self.master.call("log:read", json!({"limit": 1})).json();
+        page["info"]["head"].as_u64().unwrap()
+    }
+
+    fn notes(&self) -> Json {
+        let body = json!({"record_type": "note", "limit": 1000});
+        self.master.call("record:export", body).result()
+    }
+
+    /// Returns the command that tries a version of the plugin.
+    fn replay(&self, version: u32, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        let program = format!(
+            "env --default-signal=INT VERSION={version} {} {}",
+            set_up(".venv/bin/python").display(),
+            repository("tests/replay/plugin.py").display(),
+        );
+        command
+            .env("DATA_DIR", self.server.data_dir())
+            .args(["replay", "--server", &self.server.base_url])
+            .args(["--exec", &program])
+            .args(more)
+            .env("MASTER_KEY", MASTER_KEY)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+fn lines(path: &Path) -> Vec<Json> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+fn said(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
+}
+
+#[test]
+fn the_writes_that_a_new_version_would_make_differently_are_named_and_nothing_is_stored() {
+    let world = World::new();
+    let (ada, master) = (&world.ada, &world.master);
+    ada.save("note/same", json!({"title": "Same"}));
+    ada.save("note/words", json!({"title": "Two Words"}));
+    ada.save("note/banned", json!({"title": "Banned"}));
+    ada.save("note/stamped", json!({"title": "Stamped"}));
+    ada.save("note/asked", json!({"title": "Asked"}));
+    ada.save("note/noted", json!({"title": "Noted", "pinned": true}));
+    ada.save("note/words", json!({"title": "One"}));
+    ada.save("note/same", json!({"title": "Not Same", "extra": 1}));
+    ada.save("note/same", json!({"extra": null}));
+    ada.save("note/untold", json!({"title": "Untold"}));
+    ada.save("other/1", json!({"title": "Two Words"}));
+    let body = json!({"ids": ["note/noted", "note/asked"]});
+    assert_eq!(master.call("record:delete", body).status, 200);
+    let body = json!({"username": "ada", "password": "secret"});
+    ada.call("auth:login", body);
+    let (head, notes) = (world.head(), world.notes());
+
+    let report = world.server.folder().join("report");
+    let report = report.to_str().unwrap();
+    let arguments = ["--after-hooks", "--report", report];
+    let output = world.replay(2, &arguments).output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    let found = lines(Path::new(report));
+    let of = |record: &str| -> Vec<&Json> {
+        let of = found.iter().filter(|it| it["record"] == record);
+        of.collect()
+    };
+    let outcomes: BTreeMap<&str, Vec<&str>> = found
+        .iter()
+        .map(|it| it["record"].as_str().unwrap())
+        .map(|record| {
+            let all = of(record).into_iter();
+            (
+                record,
+                all.map(|it| it["outcome"].as_str().unwrap()).collect(),
+            )
+        })
+        .collect();
+    let expected: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
+        ("note/words", vec!["changed"]),
+        ("note/banned", vec!["refused"]),
+        ("note/stamped", vec!["depends"]),
+        ("note/asked", vec!["changed"]),
+        ("note/noted", vec!["refused", "refused"]),
+        ("note/same", vec!["changed", "changed"]),
+        ("note/untold", vec!["failed"]),
+    ]);
+    assert_eq!(outcomes, expected, "{text}");
+    let slug = json!({"slug": {"then": "two words", "now": "two-words"}});
+    assert_eq!(of("note/words")[0]["fields"], slug);
+    assert_eq!(
+        of("note/words")[0]["unknown"],
+        json!(["before", "revision", "slug"])
+    );
+    assert_eq!(of("note/banned")[0]["error"]["message"], "not that title");
+    assert_eq!(
+        of("note/stamped")[0]["fields"],
+        json!({"stamp": {"then": "old", "now": null}})
+    );
+    let is_told = json!({"sandbox": {"then": false, "now": true}});
+    assert_eq!(of("note/asked")[0]["fields"], is_told);
+    let (saved, deleted) = (of("note/noted")[0], of("note/noted")[1]);
+    assert_eq!(saved["refused_calls"], json!(["record:save"]));
+    assert_eq!(deleted["kind"], "record.deleted");
+    assert_eq!(deleted["error"]["message"], "it is pinned");
+    let range = format!("TRIED, positions 1 to {head}: 14 writes; 5 as they went");
+    assert!(text.contains(&range), "{text}");
+    assert!(text.contains("not asked about: 1 writes"), "{text}");
+    assert!(
+        text.contains("    slug: \"two words\" -> \"two-words\""),
+        "{text}"
+    );
+
+    // The old version would do what it did, whatever it asks the server about.
+    let output = world.replay(1, &["--certain"]).output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains(" 1 changed, 0 refused, 0 depend"), "{text}");
+    let output = world
+        .replay(1, &["--type", "other", "--to", "5"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+
+    assert_eq!((world.head(), world.notes()), (head, notes));
+    let saved = ada.save("note/live", json!({"title": "Two Words"}));
+    assert_eq!(
+        saved["slug"], "two words",
+        "clients are served by the old version"
+    );
+}
+
+#[test]
+fn a_replay_that_was_killed_goes_on_and_reports_the_same() {
+    let world = World::new();
+    for number in 0..60 {
+        let title = if number % 3 == 0 { "Two Words" } else { "One" };
+        world
+            .ada
+            .save(&format!("note/{number}"), json!({"title": title}));
+    }
+    let folder = world.server.folder();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (report, cursor) = (path("report"), path("cursor"));
+    let arguments = ["--report", &report, "--cursor", &cursor];
+    let mut command = world.replay(2, &[&arguments[..], &["--rate", "10"]].concat());
+    let mut killed = command.stdout(Stdio::null()).spawn().unwrap();
+    eventually("it is in the middle", || {
+        let known: Json = serde_json::from_slice(&std::fs::read(&cursor).ok()?).ok()?;
+        let num_seen = known["writes"]["changed"].as_u64()?;
+        (num_seen >= 5 && known["next"].is_u64()).then_some(())
+    });
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(lines(Path::new(&report)).len() < 20);
+    // What is written meanwhile is not in the range.
+    world.ada.save("note/later", json!({"title": "Two Words"}));
+
+    let output = world.replay(2, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let whole = path("whole");
+    let last = world.head() - 1;
+    let until = last.to_string();
+    let uninterrupted = ["--report", &whole, "--to", &until];
+    let output = world.replay(2, &uninterrupted).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let found = lines(Path::new(&report));
+    assert_eq!(found.len(), 20);
+    assert_eq!(found, lines(Path::new(&whole)));
+
+    // At the end there is nothing left to ask; another replay takes another cursor.
+    let output = world.replay(2, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(lines(Path::new(&report)), found);
+    let other = [&arguments[..], &["--type", "note"]].concat();
+    let output = world.replay(2, &other).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("of a replay of something else"));
+}
+
+#[test]
+fn a_replay_without_a_plugin_says_so() {
+    let server = TestServer::start();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.args(["replay", "--server", &server.base_url]);
+        command.env("MASTER_KEY", MASTER_KEY).args(more);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        said(&output)
+    };
+    let text = run(&["--plugin", "X"]);
+    let expected = "no plugin X is connected to the sandbox";
+    assert!(text.contains(expected), "{text}");
+    let text = run(&["--exec", "sh -c \"exit 7\""]);
+    assert!(text.contains("exit status: 7"), "{text}");
+}

@@ -1,0 +1,43 @@
+"""A plugin in two versions, of which the second is tried on what the first one made."""
+
+import os
+
+import skytrail
+from skytrail import InvalidArgument, Plugin, Record, SkygearException, current_context
+
+IS_NEW = os.environ.get("VERSION") == "2"
+
+plugin = Plugin("TRIED")
+
+
+@plugin.before_save("note")
+async def prepare(note, original):
+    title = note["title"]
+    if IS_NEW and title == "Banned":
+        raise SkygearException("not that title", InvalidArgument)
+    slug = title.lower()
+    note["slug"] = slug.replace(" ", "-") if IS_NEW else slug
+    note["revision"] = 1 if original is None else original["revision"] + 1
+    if original is None:
+        note["before"] = len(await plugin.api.query("note", limit=1000))
+    if title == "Stamped" and not IS_NEW:
+        note["stamp"] = "old"
+    if title == "Asked":
+        note["sandbox"] = bool(current_context().get("sandbox"))
+    if title == "Noted" and IS_NEW:
+        await plugin.api.save(Record("entry", of=title))
+
+
+@plugin.before_delete("note")
+async def keep(note):
+    if IS_NEW and note.get("pinned"):
+        raise SkygearException("it is pinned", InvalidArgument)
+
+
+@plugin.after_save("note")
+async def told(note, original):
+    if IS_NEW and note["title"] == "Untold":
+        raise SkygearException("nobody to tell", InvalidArgument)
+
+
+plugin.run()
