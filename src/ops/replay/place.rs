@@ -162,9 +162,8 @@ impl Place {
         self.cursor.next = info.next;
         self.cursor.plugin = info.plugin;
         self.cursor.writes.add(info.writes);
-        match &self.path {
-            Some(path) => write(path, &self.cursor).map_err(|error| failed(path, &error))?,
-            None => {}
+        if let Some(path) = &self.path {
+            write(path, &self.cursor).map_err(|error| failed(path, &error))?;
         }
         Ok(findings)
     }
