@@ -200,6 +200,7 @@ pub trait RecordStore: Send + Sync + 'static {
         &self,
         query: &Query,
         asker: &Asker<'_>,
+        heads: &dyn HeadSource,
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError>;
 

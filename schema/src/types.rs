@@ -168,6 +168,9 @@ pub struct TypeDefinition {
     pub creation_roles: BTreeSet<RoleName>,
     /// The version of the type's stream, 0 before the first event.
     pub version: u32,
+    /// The position of its last event; the largest there is when that is not known.
+    #[serde(default = "unknown_position")]
+    pub position: u64,
     /// The version at which a field got another name or went last, 0 before the first time: what
     /// was read of its records before fits no more.
     #[serde(default)]
@@ -179,6 +182,10 @@ pub struct TypeDefinition {
     /// How much of its records' past is kept; `None` for all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+}
+
+fn unknown_position() -> u64 {
+    u64::MAX
 }
 
 impl TypeDefinition {
@@ -193,6 +200,7 @@ impl TypeDefinition {
             creation_roles: BTreeSet::new(),
             version: 0,
             reshaped: 0,
+            position: 0,
             intervals_since: None,
             retention: None,
         }

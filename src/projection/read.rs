@@ -91,6 +91,32 @@ pub(crate) async fn heads(
     Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }
 
+/// Loads what records were, by the positions at which that was written.
+pub(crate) async fn past_heads(
+    conn: &mut Conn<'_>,
+    layout: &TypeLayout,
+    past: &Table,
+    positions: &[u64],
+) -> Result<HashMap<u64, Head>, sqlx::Error> {
+    let mut found = HashMap::new();
+    for chunk in positions.chunks(MAX_KEYS) {
+        let mut sql = Sql::new("SELECT ");
+        push_head_columns(&mut sql, past);
+        sql.push(" FROM ").name(&past.name);
+        sql.push(" AS t WHERE t._position IN (");
+        for (index, position) in chunk.iter().enumerate() {
+            sql.push(if index == 0 { "" } else { "," });
+            sql.bind(Arg::unsigned(*position));
+        }
+        sql.push(")");
+        for row in sql.fetch_all(conn).await? {
+            let head = decode_head(&layout.definition.name, past, &row)?;
+            found.insert(head.position, head);
+        }
+    }
+    Ok(found)
+}
+
 /// Loads the heads behind a row, in the order of rows; returns the last one's, too.
 pub(crate) async fn scan(
     conn: &mut Conn<'_>,

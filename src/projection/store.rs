@@ -399,12 +399,14 @@ impl RecordStore for SqlStore {
         &self,
         query: &Query,
         asker: &Asker<'_>,
+        heads: &dyn HeadSource,
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let answer = query::query_as_of(&mut conn, &catalog, (query, asker), moment).await;
+        let asked = (query, asker);
+        let answer = query::query_as_of(&mut conn, (&catalog, heads), asked, moment).await;
         answer.map_err(|error| self.note(error))
     }
 

@@ -130,6 +130,7 @@ fn fields_from_wire(fields: &BTreeMap<String, Json>) -> Fields {
 pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
     let mut definition = before.clone();
     definition.version = event.version;
+    definition.position = event.position;
     match &event.body {
         EventBody::TypeExtended(extension) => extend(&mut definition, extension),
         EventBody::TypeDefaultAccessSet(change) => {

@@ -104,7 +104,8 @@ impl Looking<'_> {
         let query = &self.command.query;
         if self.around.vias.is_empty() {
             let (asker, moment) = (self.asker(), (self.position, definition));
-            let kept = self.env.store.query_as_of(query, &asker, moment);
+            let heads = self.env.live.as_ref();
+            let kept = self.env.store.query_as_of(query, &asker, heads, moment);
             if let Some(answer) = kept.await? {
                 return Ok(answer);
             }
@@ -302,6 +303,9 @@ pub(super) async fn type_at(
     position: u64,
 ) -> Result<TypeDefinition, ApiError> {
     let present = env.definition(name);
+    if present.position <= position {
+        return Ok(TypeDefinition::clone(&present));
+    }
     let stream = Stream::Type(name.clone());
     let newer = env
         .store

@@ -2,8 +2,9 @@
 //!
 //! A short page is fetched in two steps: one row with the keys and positions of
 //! its records, then those records that are not in memory already. When a
-//! record changed between the two steps, the page is read again whole. What SQL
-//! cannot say is left to `memory`.
+//! record changed between the two steps, the page is read again whole. A page of
+//! the past has records that are as they were then, and others. What SQL cannot
+//! say is left to `memory`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +22,9 @@ use super::past::AsOf;
 use super::plan::{Plan, push_page};
 use crate::projection::index::{Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
-use crate::projection::read::{checkpoint, decode_head, heads as load_heads, push_head_columns};
+use crate::projection::read::{
+    checkpoint, decode_head, heads as load_heads, past_heads as load_past_heads, push_head_columns,
+};
 use crate::projection::sql::Sql;
 
 /// Why a query has no answer.
@@ -52,6 +55,8 @@ pub(super) struct Run<'a> {
     pub(super) layout: &'a TypeLayout,
     /// The type's table.
     pub(super) table: &'a Table,
+    /// The table of what its records were, when that is asked for.
+    past: Option<&'a Table>,
 }
 
 /// Runs a query as `asker`, and counts what it cost.
@@ -78,6 +83,7 @@ pub(crate) async fn query(
         catalog,
         layout,
         table,
+        past: None,
     };
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
@@ -90,7 +96,7 @@ pub(crate) async fn query(
 /// `None` when the store does not keep that, or when SQL alone cannot answer.
 pub(crate) async fn query_as_of(
     conn: &mut Conn<'_>,
-    catalog: &Catalog,
+    (catalog, heads): (&Catalog, &dyn HeadSource),
     (query, asker): (&Query, &Asker<'_>),
     (position, then): (u64, &TypeDefinition),
 ) -> Result<Option<QueryAnswer>, QueryError> {
@@ -123,8 +129,9 @@ pub(crate) async fn query_as_of(
         catalog,
         layout,
         table,
+        past: Some(&past),
     };
-    Ok(Some(run.whole_page(conn, &plan).await?))
+    Ok(Some(run.answer(conn, &plan, heads).await?))
 }
 
 /// Returns the database's plan of a query by the master key, one step per line.
@@ -196,8 +203,33 @@ impl Run<'_> {
                 }
             }
         }
+        if let Some(past) = self.past {
+            self.find_past(conn, past, (&keys, &mut found)).await?;
+        }
         let records: Option<Vec<Arc<Head>>> = found.into_iter().collect();
         Ok(records.map(|records| QueryAnswer { records, count }))
+    }
+
+    /// Finds those that are no longer what they were.
+    async fn find_past(
+        &self,
+        conn: &mut Conn<'_>,
+        past: &Table,
+        (keys, found): (&[(RecordKey, u64)], &mut [Option<Arc<Head>>]),
+    ) -> Result<(), sqlx::Error> {
+        let slots = || {
+            keys.iter()
+                .zip(found.iter())
+                .filter(|(_, slot)| slot.is_none())
+        };
+        let missing: Vec<u64> = slots().map(|((_, position), _)| *position).collect();
+        let mut loaded = load_past_heads(conn, self.layout, past, &missing).await?;
+        for ((_, position), slot) in keys.iter().zip(found) {
+            if slot.is_none() {
+                *slot = loaded.remove(position).map(Arc::new);
+            }
+        }
+        Ok(())
     }
 
     /// Finds the keys and positions of a page, and the count if it is asked for, in one row: each row

@@ -48,7 +48,7 @@ impl World {
             answers.push(match position {
                 None => self.store.query(&query, &asker, &NoHeads).await.unwrap(),
                 Some(at) => {
-                    let kept = self.store.query_as_of(&query, &asker, (at, then));
+                    let kept = self.store.query_as_of(&query, &asker, &NoHeads, (at, then));
                     kept.await.unwrap()?
                 }
             });
