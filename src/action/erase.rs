@@ -64,6 +64,7 @@ fn to_wire(erasure: &Erasure) -> Json {
         "why": erasure.mark.why,
         "scope": erasure.request.scope,
         "num_events": erasure.request.positions.len(),
+        "num_keys": erasure.request.keys.len(),
         "finished": erasure.is_finished,
     })
 }

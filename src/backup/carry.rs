@@ -26,10 +26,12 @@ const WHY: &str = "erased later in the log that this one was restored from";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names what is blank in a restored journal; returns how many events that is.
-pub(super) fn carry_over(journal: &Path) -> Result<u64, BackupError> {
+pub(super) fn carry_over(data_dir: &Path) -> Result<u64, BackupError> {
     let refused = |error: &dyn std::fmt::Display| BackupError::Refused(error.to_string());
-    let disk = RealDisk::new(journal).map_err(BackupError::io(journal.display().to_string()))?;
-    let opened = OpenedLog::on_disk(Arc::new(disk), JournalOptions::default());
+    let journal = data_dir.join("journal");
+    let disk = RealDisk::new(&journal).map_err(BackupError::io(journal.display().to_string()))?;
+    let options = JournalOptions::default();
+    let opened = OpenedLog::on_disk_with_keys(Arc::new(disk), options, data_dir);
     let opened = opened.map_err(|error| refused(&error))?;
     let blanks = opened.segments().unnamed_blanks();
     let blanks = blanks.map_err(|error| refused(&error))?;
@@ -57,6 +59,7 @@ fn decision(positions: Positions, head: u64) -> Decision {
         scope: ErasureScope::Events,
         why: WHY.to_owned(),
         positions,
+        keys: Vec::new(),
     };
     let event = NewEvent {
         stream: Stream::Erasure(id),

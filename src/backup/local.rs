@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
+use skytrail_actors::log::KEYRING_FILE;
 use skytrail_actors::log::disk::RealDisk;
 use skytrail_actors::log::journal::archive::Survey;
 
@@ -81,6 +82,10 @@ impl Local {
 
     pub(super) fn journal(&self) -> PathBuf {
         self.data_dir.join("journal")
+    }
+
+    pub(super) fn keyring(&self) -> PathBuf {
+        self.data_dir.join(KEYRING_FILE)
     }
 
     /// Looks at the log as it is now.

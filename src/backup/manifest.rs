@@ -50,8 +50,11 @@ pub struct Manifest {
     /// What of the log was damaged and is not in the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Damage>,
-    /// Everything else.
+    /// Everything else, but for the keys of subjects.
     pub files: Vec<SavedFile>,
+    /// The keys of subjects as they were; only those of the newest backup are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<SavedFile>,
 }
 
 /// A run of the log.
@@ -160,6 +163,7 @@ mod tests {
                 blake3: crate::hex::encode(&[1; 32]),
                 modified: None,
             }],
+            keys: None,
         };
         let bytes = manifest.encode().unwrap();
         assert_eq!(Manifest::decode("x", &bytes).unwrap(), manifest);

@@ -6,6 +6,7 @@
 //! repository.json                                         format, store id
 //! segments/<first>-<last>-<chain>-<digest>.journal        runs of the log, each like a sealed segment
 //! files/<blake3>                                          keys, ledger, files: by their content
+//! keys/<blake3>                                           the keys of subjects: the newest state only
 //! damaged/<blake3>.journal                                segments that were damaged when they were saved
 //! backups/<time>.json                                     a manifest per backup, written last
 //! ```
@@ -21,11 +22,15 @@
 //!    each looks after its own backups.
 //! 4. **Online.** The log is read beside the server that writes it. What is taken is made durable
 //!    first, and ends with a whole commit. Writers wait for nothing.
-//! 5. **Whatever happens.** A backup exists when its manifest does. One that is broken off leaves
+//! 5. **Keys go.** The log has what is about people sealed. Their keys are saved after it, so none is
+//!    missing, and only as they are now: earlier backups use those of the backups that follow them, so
+//!    whoever was erased since does not come back with an earlier one.
+//! 6. **Whatever happens.** A backup exists when its manifest does. One that is broken off leaves
 //!    objects that nobody refers to; they go a day later.
 
 mod carry;
 mod folder;
+mod keys;
 mod local;
 mod manifest;
 mod object;

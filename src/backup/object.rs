@@ -13,6 +13,7 @@ pub(super) const ABOUT: &str = "repository.json";
 pub(super) const SEGMENTS: &str = "segments/";
 pub(super) const FILES: &str = "files/";
 pub(super) const DAMAGED: &str = "damaged/";
+pub(super) const KEYS: &str = "keys/";
 pub(super) const BACKUPS: &str = "backups/";
 
 /// What the name of a segment in a repository says of it.

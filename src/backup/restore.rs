@@ -3,7 +3,8 @@
 //! 1. The manifest is checked. Then every segment, as it comes: its seal, every frame, every payload's
 //!    hash, the chain on from the segment before.
 //! 2. The log is cut behind the last commit that is wanted.
-//! 3. The files follow, each held against its digest. In the ledger nobody is left who has had more
+//! 3. The files follow, each held against its digest, and the keys of subjects as the newest backup has
+//!    them: who was erased stays erased. In the ledger nobody is left who has had more
 //!    than the log has.
 //! 4. A mark says that it is not done, until it is: no server starts on half of it.
 //!
@@ -22,13 +23,13 @@ use skytrail_actors::log::journal::archive::{
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 
-use super::BackupError;
 use super::carry::carry_over;
 use super::folder::write;
 use super::local::Digesting;
 use super::manifest::{Manifest, SavedFile, SegmentRef};
 use super::object::{SegmentName, content};
 use super::repository::{Repository, missing};
+use super::{BackupError, keys};
 use crate::proof::{NOTES_FILE, Notes};
 use crate::{hex, ledger};
 
@@ -86,13 +87,17 @@ pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupE
         disk: &disk,
         known: repository.segments()?,
         num_erased: 0,
+        num_sealed: 0,
     };
     let cut = reading.log(plan.until)?;
     for file in &manifest.files {
         save(repository, file, &plan.to)?;
     }
-    let is_blank = reading.num_erased > 0;
-    let num_erased_later = if is_blank { carry_over(&folder)? } else { 0 };
+    if let Some(saved) = keys::find(repository, &manifest)? {
+        save_as(repository, (&keys::object(&saved), &saved), &plan.to)?;
+    }
+    let has_less = reading.num_erased + reading.num_sealed > 0;
+    let num_erased_later = if has_less { carry_over(&plan.to)? } else { 0 };
     let notes = Notes::of(&plan.to).cut(cut.position);
     notes.map_err(BackupError::io(NOTES_FILE))?;
     cut_ledger(&plan.to.join("ops.sqlite"), cut.position)?;
@@ -157,6 +162,7 @@ fn read_all(
         disk: &disk,
         known: repository.segments()?,
         num_erased: 0,
+        num_sealed: 0,
     };
     let mut end = (0, chain::GENESIS);
     for wanted in &manifest.segments {
@@ -166,8 +172,13 @@ fn read_all(
         end = (wanted.last, wanted.chain);
         remove(&scratch.join(fetched.name))?;
     }
-    for file in &manifest.files {
-        let mut reading = Digesting::new(repository.open_object(&content(&file.blake3))?);
+    let files = manifest.files.iter();
+    let files = files.map(|file| (content(&file.blake3), file.clone()));
+    let keys = keys::find(repository, manifest)?;
+    let keys = keys.map(|keys| (keys::object(&keys), keys));
+    for (object, file) in files.chain(keys) {
+        let file = &file;
+        let mut reading = Digesting::new(repository.open_object(&object)?);
         std::io::copy(&mut reading, &mut std::io::sink()).map_err(BackupError::io(&file.path))?;
         compare(file, &reading)?;
     }
@@ -255,6 +266,8 @@ struct Reading<'a> {
     known: Vec<SegmentName>,
     /// Events without their payloads, in what was fetched.
     num_erased: u64,
+    /// Events that are sealed with their subjects' keys.
+    num_sealed: u64,
 }
 
 impl Reading<'_> {
@@ -310,19 +323,19 @@ impl Reading<'_> {
             .filter(|name| name.may_hold(wanted))
             .cloned()
             .collect();
-        let mut best: Option<(u64, &SegmentName)> = None;
+        let mut best: Option<(u64, u64, &SegmentName)> = None;
         let mut wrong = None;
         for name in &candidates {
             match self.look_at(name, wanted, follows) {
                 // Of several, the one in which more is erased: what was erased must not come back.
-                Ok((_, checked)) if best.is_none_or(|(erased, _)| erased < checked.num_erased) => {
-                    best = Some((checked.num_erased, name));
+                Ok((_, it)) if best.is_none_or(|(erased, ..)| erased < it.num_erased) => {
+                    best = Some((it.num_erased, it.num_sealed, name));
                 }
                 Ok(_) => {}
                 Err(error) => wrong = Some(error),
             }
         }
-        let Some((num_erased, name)) = best else {
+        let Some((num_erased, num_sealed, name)) = best else {
             let SegmentRef { first, last, chain } = wanted;
             let chain: String = hex::encode(chain).chars().take(16).collect();
             return Err(wrong.unwrap_or_else(|| {
@@ -332,6 +345,7 @@ impl Reading<'_> {
             }));
         };
         self.num_erased += num_erased;
+        self.num_sealed += num_sealed;
         // The one that was looked at last is there.
         let segment = if candidates.len() == 1 {
             self.open(name)?
@@ -407,6 +421,14 @@ fn finish(last: Option<(SegmentFile, Cut)>) -> Result<Cut, BackupError> {
 
 /// Puts a file in its place.
 fn save(repository: &Repository, file: &SavedFile, to: &Path) -> Result<(), BackupError> {
+    save_as(repository, (&content(&file.blake3), file), to)
+}
+
+fn save_as(
+    repository: &Repository,
+    (object, file): (&str, &SavedFile),
+    to: &Path,
+) -> Result<(), BackupError> {
     let path = Path::new(&file.path);
     let is_inside = path
         .components()
@@ -421,7 +443,7 @@ fn save(repository: &Repository, file: &SavedFile, to: &Path) -> Result<(), Back
     let failed = || BackupError::io(place.display().to_string());
     let folder = place.parent().unwrap_or(to);
     std::fs::create_dir_all(folder).map_err(failed())?;
-    let mut reading = Digesting::new(repository.open_object(&content(&file.blake3))?);
+    let mut reading = Digesting::new(repository.open_object(object)?);
     write(&place, &mut reading).map_err(failed())?;
     compare(file, &reading)
 }

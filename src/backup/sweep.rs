@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use skytrail_actors::log::journal::archive::Survey;
 use skytrail_schema::time::Timestamp;
 
-use super::BackupError;
 use super::folder::PART;
 use super::manifest::Manifest;
-use super::object::{BACKUPS, DAMAGED, FILES, SEGMENTS, SegmentName, content};
+use super::object::{BACKUPS, DAMAGED, FILES, KEYS, SEGMENTS, SegmentName, content};
 use super::repository::{Object, Repository, manifest_object};
+use super::{BackupError, keys};
 
 /// What nobody refers to may be part of a backup that is being made elsewhere, for so long.
 const GRACE_MICROS: i64 = 24 * 3600 * 1_000_000;
@@ -66,6 +66,9 @@ pub(super) fn sweep(
         repository.remove(&manifest_object(&backup.name))?;
     }
     remove_replaced(repository, survey, used)?;
+    let is_foreign = |backup: &&Manifest| swept.foreign.contains(&backup.name);
+    let (foreign, own): (Vec<&Manifest>, Vec<&Manifest>) = backups.iter().partition(is_foreign);
+    keys::remove_earlier(repository, made, &own, &foreign)?;
     let garbage = Garbage {
         repository,
         gone: &gone,
@@ -125,7 +128,7 @@ struct Garbage<'a> {
 impl Garbage<'_> {
     fn remove(&self) -> Result<(), BackupError> {
         let (gone, left) = (contents(self.gone), contents(self.left));
-        for prefix in [FILES, DAMAGED] {
+        for prefix in [FILES, DAMAGED, KEYS] {
             for object in self.repository.list(prefix)? {
                 let is_needed = left.contains(&object.name);
                 if !is_needed && (gone.contains(&object.name) || self.is_old(&object)) {
@@ -143,7 +146,7 @@ impl Garbage<'_> {
                 self.repository.remove(&object.name)?;
             }
         }
-        for prefix in [FILES, DAMAGED, SEGMENTS, BACKUPS] {
+        for prefix in [FILES, DAMAGED, KEYS, SEGMENTS, BACKUPS] {
             for object in self.repository.list(prefix)? {
                 if object.name.ends_with(PART) && self.is_old(&object) {
                     self.repository.remove(&object.name)?;
@@ -163,7 +166,9 @@ fn contents(backups: &[&Manifest]) -> BTreeSet<String> {
     let files = backups.iter().flat_map(|backup| &backup.files);
     let damaged = backups.iter().flat_map(|backup| &backup.damaged_segments);
     let files = files.map(|file| content(&file.blake3));
+    let keys = backups.iter().filter_map(|backup| backup.keys.as_ref());
     files
+        .chain(keys.map(keys::object))
         .chain(damaged.map(|(_, object)| object.clone()))
         .collect()
 }

@@ -3,8 +3,9 @@
 //! 1. The ledger was copied before: it must not be ahead of the log.
 //! 2. The log is looked at, and what the repository has not got of it is checked and copied.
 //! 3. The files follow: every file that the log names was there before.
-//! 4. The manifest makes it a backup.
-//! 5. What nobody needs any more goes (`sweep`).
+//! 4. So do the keys of subjects, as they are then.
+//! 5. The manifest makes it a backup.
+//! 6. What nobody needs any more goes (`sweep`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,7 +19,7 @@ use super::local::{Digesting, Local, LocalFile, OpenFile, Turn};
 use super::manifest::{FORMAT, Manifest, SavedFile, SegmentRef};
 use super::object::{DAMAGED, FILES, SegmentName, content};
 use super::repository::{Repository, manifest_object};
-use super::{BackupError, sweep};
+use super::{BackupError, keys, sweep};
 use crate::proof::{KEY_FILE, LogKey};
 
 /// What is under way.
@@ -96,7 +97,9 @@ fn save(
     let mut log = Log::default();
     work.save_log(&survey, &mut log)?;
     let files = work.save_files()?;
-    let manifest = work.manifest((store_id, &survey), log, files, now)?;
+    let keys = keys::save(local, repository)?;
+    work.copied(keys.as_ref().map_or(0, |keys| keys.size));
+    let manifest = work.manifest((store_id, &survey), log, (files, keys), now)?;
     let bytes = manifest.encode()?;
     repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
     let swept = sweep::sweep(repository, &survey, (&manifest, &work.used), keep, now)?;
@@ -364,7 +367,7 @@ impl Work<'_> {
         &self,
         (store_id, survey): (Uuid, &Survey),
         log: Log,
-        files: Vec<SavedFile>,
+        (files, keys): (Vec<SavedFile>, Option<SavedFile>),
         now: Timestamp,
     ) -> Result<Manifest, BackupError> {
         let end = log.segments.last();
@@ -396,6 +399,7 @@ impl Work<'_> {
             damaged_segments: log.damaged_segments,
             damage: log.damage,
             files,
+            keys,
         })
     }
 

@@ -22,6 +22,7 @@ pub mod task;
 
 use std::sync::Arc;
 
+use skytrail_actors::log::KeyringCopy;
 use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::Segments;
 
@@ -35,7 +36,12 @@ fn open_log(config: &Config) -> Result<Segments, String> {
     }
     let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    Segments::open(&disk).map_err(|error| error.to_string())
+    // Of a key that is destroyed between the two looks, the log that was read does not know yet.
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let earlier = KeyringCopy::read(&config.data_dir).map_err(|error| text(&error))?;
+    let segments = Segments::open(&disk).map_err(|error| text(&error))?;
+    let keys = KeyringCopy::read(&config.data_dir).map_err(|error| text(&error))?;
+    Ok(segments.with_keys(Arc::new(keys.with(earlier))))
 }
 
 /// Prints a line of a command's result.

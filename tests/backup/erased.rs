@@ -83,3 +83,73 @@ fn an_erasure_reaches_all_backups_and_no_restore_brings_it_back() {
         Vec::<PathBuf>::new()
     );
 }
+
+/// What is about a user is sealed with a key of his own. A copy of the backups that somebody keeps
+/// elsewhere, without their keys, opens nothing of him once he is erased.
+#[test]
+fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
+    let world = World::start();
+    let name = format!("{CANARY}-ada");
+    let ada = Client::signed_up(&world.server, &name);
+    let device = json!({"type": "ios", "device_token": format!("{CANARY}-device")});
+    ada.call("device:register", device).result();
+    Client::signed_up(&world.server, "bob");
+    world.fill(&world.master(), "sealed");
+    world.back_up(&[]);
+    // Not in the open, there as well as here.
+    assert_eq!(has_canary(&world.repository), Vec::<PathBuf>::new());
+    assert_eq!(
+        has_canary(&world.server.data_dir().join("journal")),
+        Vec::<PathBuf>::new()
+    );
+    let tape = world.server.folder().join("tape");
+    copy(&world.repository, &tape);
+    assert_eq!(world.objects("keys").len(), 1, "the backup has the keys");
+
+    // With its keys the copy has everything.
+    let restored = world.restore("before", &[]);
+    let login = json!({"auth_data": {"username": name}, "password": "secret-of-the-test"});
+    let session = Client::anonymous(&restored).call("auth:login", login.clone());
+    assert_eq!(session.status, 200);
+    drop(restored);
+
+    let body = json!({"user": ada.user, "why": "asked for"});
+    let erased = world.master().call("erase:user", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    world.back_up(&[]);
+    let keys = world.objects("keys");
+    assert_eq!(keys.len(), 1, "only the newest keys are kept");
+
+    // The old copy without keys is no use, and with the newest ones it has everybody but her.
+    for entry in std::fs::read_dir(tape.join("keys")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let restore = |to: &str| {
+        let to = world.server.folder().join(to);
+        let arguments = ["restore", text(&tape), "--to", text(&to)];
+        (world.server.skytrail(&arguments), to)
+    };
+    assert!(refusal(&restore("keyless").0).contains("keys/"));
+    std::fs::copy(
+        &keys[0],
+        tape.join("keys").join(keys[0].file_name().unwrap()),
+    )
+    .unwrap();
+    let (output, to) = restore("after");
+    assert!(said(&output).contains("were erased later"), "{output:?}");
+    let mut restored = TestServer::with(&[("DATA_DIR", text(&to))]);
+    said(&restored.skytrail(&["log", "verify"]));
+    let session = Client::anonymous(&restored).call("auth:login", login);
+    assert_ne!(session.status, 200);
+    let bob = json!({"auth_data": {"username": "bob"}, "password": "secret-of-the-test"});
+    let session = Client::anonymous(&restored).call("auth:login", bob);
+    assert_eq!(session.status, 200);
+    assert!(restored.terminate().success());
+    said(&restored.skytrail(&["rebuild", "--verify"]));
+    assert_eq!(has_canary(&to), Vec::<PathBuf>::new());
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").args([from, to]).status();
+    assert!(copied.unwrap().success());
+}

@@ -57,6 +57,53 @@ fn a_user_is_gone_with_his_devices_and_records() {
     assert_eq!(again.code(), 110);
 }
 
+/// What is about a user is in the log only under his key; with it, history shows everything.
+#[test]
+fn who_a_user_is_stands_nowhere_in_the_log_in_the_open() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let name = format!("{CANARY}-ada");
+    let ada = Client::signed_up(&server, &name);
+    let user = ada.user.clone().unwrap();
+    let record = format!("user/{user}");
+    ada.save(&record, json!({"street": format!("{CANARY} street")}));
+    master.save("note/1", json!({"text": CONTROL}));
+    await_copies(&server, &master, CONTROL);
+    let in_the_log = |server: &TestServer| {
+        let places = places_of(server, CANARY).into_iter();
+        let of_log = places.filter(|it| it.contains("/journal/") || it.contains("/sled/"));
+        of_log.collect::<Vec<_>>()
+    };
+    assert_eq!(in_the_log(&server), Vec::<String>::new());
+    server.kill();
+    server.restart();
+    let (master, ada) = (master.at(&server), ada.at(&server));
+    assert_eq!(
+        ada.call("me", json!({})).result()["profile"]["username"],
+        name.as_str()
+    );
+    let shown = versions(&master, &record);
+    assert_eq!(shown[0]["record"]["street"], format!("{CANARY} street"));
+    let said = server.skytrail(&["log", "show", &format!("record/{record}")]);
+    assert!(super::said(&said).contains(&name), "{}", super::said(&said));
+    assert_store_is_the_logs(&mut server);
+    assert_eq!(in_the_log(&server), Vec::<String>::new());
+
+    let master = master.at(&server);
+    let erased = master.call("erase:user", json!({"user": user, "why": "a test"}));
+    assert_eq!(erased.result()["finished"], true);
+    let listed = master.call("erase:list", json!({})).result();
+    assert_eq!(listed["erasures"][0]["num_keys"], 1, "{listed}");
+    assert!(
+        versions(&master, &record)
+            .iter()
+            .all(|it| it["record"].is_null() || it["deleted"] == true)
+    );
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
+}
+
 #[test]
 fn a_field_is_gone_and_the_record_goes_on() {
     let mut server = TestServer::start();

@@ -23,7 +23,7 @@ use skytrail_actors::plugin::protocol;
 use skytrail_actors::plugin::registration::Registration;
 use skytrail_actors::plugin::timer_spec::TimerSpec;
 use skytrail_schema::acl::Acl;
-use skytrail_schema::codec;
+use skytrail_schema::codec::{self, NoKeys};
 use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::predicate::Context;
 use skytrail_schema::predicate::evaluate::Nothing;
@@ -196,7 +196,7 @@ fn records() {
 fn commits() {
     fuzz("commits", seeds::commits(), |input| {
         let peeked = codec::peek(input);
-        let Ok(commit) = codec::decode_commit(input) else {
+        let Ok(commit) = codec::decode_commit(input, &NoKeys) else {
             return false;
         };
         let peeked = peeked.unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
+use skytrail_actors::log::KeyringCopy;
 use skytrail_actors::log::disk::{Disk, RealDisk};
 use skytrail_actors::log::journal::Segments;
 use skytrail_schema::event::{Event, EventBody, Stream};
@@ -183,7 +184,9 @@ fn auth_rows(moved: &Move) {
 /// Reads users' auth rows as they came into being out of the journal: no door shows hashes.
 fn created(data: &Path) -> BTreeMap<String, Json> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&data.join("journal")).unwrap());
-    let commits = Segments::open(&disk).unwrap().read(1, usize::MAX).unwrap();
+    let keys = Arc::new(KeyringCopy::read(data).unwrap());
+    let segments = Segments::open(&disk).unwrap().with_keys(keys);
+    let commits = segments.read(1, usize::MAX).unwrap();
     let events = commits.iter().flat_map(|commit| &commit.events);
     let row = |event: &Event| match (&event.stream, &event.body) {
         (Stream::User(user), EventBody::UserCreated(state)) => {

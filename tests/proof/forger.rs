@@ -117,7 +117,9 @@ impl Forged {
         let mut bytes = self.header.clone();
         for (head, salt, payload) in &self.events {
             bytes.extend(head);
-            bytes.push(0);
+            // What is about a user is sealed, and says so.
+            let is_sealed = payload.starts_with(br#"{"key":"#);
+            bytes.push(if is_sealed { 4 } else { 0 });
             bytes.extend(salt);
             put_varint(&mut bytes, payload.len() as u64);
             bytes.extend(payload);

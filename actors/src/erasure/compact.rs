@@ -125,6 +125,7 @@ impl Eraser {
             scope: ErasureScope::Retention(Stream::Type(name.clone())),
             why: format!("{name} keeps {retention}"),
             positions,
+            keys: Vec::new(),
         };
         // What is behind a later full state can be missed, whatever happens meanwhile.
         let read = (self.env.log.head(), Vec::new());

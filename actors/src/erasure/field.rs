@@ -109,6 +109,7 @@ impl Eraser {
             },
             why: why.clone(),
             positions,
+            keys: Vec::new(),
         };
         if request.positions.is_empty() {
             return Err(nothing(&format!("{field} of {id}")));

@@ -90,6 +90,7 @@ impl Eraser {
             scope: ErasureScope::Record(stream),
             why: why.clone(),
             positions,
+            keys: Vec::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
         self.ask(Plan::default(), request, read, context).await

@@ -140,6 +140,7 @@ impl Eraser {
             scope: ErasureScope::User(user.clone()),
             why: why.clone(),
             positions,
+            keys: self.log.key_of(user).into_iter().collect(),
         };
         if request.positions.is_empty() {
             return Err(super::request::nothing(user));

@@ -46,6 +46,7 @@ impl Eraser {
 
     /// Finishes whatever erasures are open and come, without end.
     pub async fn work(&self) {
+        self.forget_old_keys().await;
         let mut num_open = self.erasures.watch();
         let mut pause = PAUSES.0;
         while num_open.wait_for(|num_open| *num_open > 0).await.is_ok() {
@@ -61,11 +62,26 @@ impl Eraser {
         }
     }
 
+    /// Destroys keys that were destroyed once: when the log was put back, they may have been, too.
+    async fn forget_old_keys(&self) {
+        let all = self.erasures.last(usize::MAX);
+        let keys = all.iter().flat_map(|erasure| erasure.request.keys.clone());
+        if let Err(error) = self.log.destroy_keys(keys.collect()).await {
+            tracing::error!(%error, "keys of erased users are not looked after");
+        }
+    }
+
     /// Goes through all holders for some erasures together; says whether it is done.
     async fn finish(&self, open: &[Erasure]) -> bool {
         let positions = open.iter().map(|erasure| &erasure.request.positions);
         let positions = positions.fold(Positions::default(), |all, more| all.union(more));
         let last = open.last().map_or(0, |erasure| erasure.mark.position);
+        // Before anything else: it is quick, and reaches every copy of the log there is.
+        let keys = open.iter().flat_map(|erasure| erasure.request.keys.clone());
+        if let Err(error) = self.log.destroy_keys(keys.collect()).await {
+            tracing::error!(%error, "keys of an erasure are not destroyed yet; trying again");
+            return false;
+        }
         if let Err(error) = self.env.applied.wait_for(last).await {
             tracing::warn!(%error, "an erasure waits for the record store");
             return false;

@@ -17,6 +17,7 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::journal::Journal;
+use super::keyring::Keyring;
 use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, ConflictKey, SequenceRequest};
@@ -86,6 +87,7 @@ pub(super) struct Committer {
     pub(super) sequences: SequenceNumbers,
     pub(super) observers: Vec<Arc<dyn CommitObserver>>,
     pub(super) counters: Arc<Counters>,
+    pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) epoch: u32,
     pub(super) now: Now,
     pub(super) reserve: Option<Arc<Reserve>>,
@@ -146,7 +148,8 @@ impl Committer {
         self.counters
             .queued_bytes
             .fetch_sub(request.encoded.size_bytes(), Ordering::Relaxed);
-        if !self.resolver.permits(request.read_position, &request.reads) {
+        let is_permitted = self.resolver.permits(request.read_position, &request.reads);
+        if !is_permitted || !self.are_in_use(&request.encoded) {
             self.counters.num_conflicts.fetch_add(1, Ordering::Relaxed);
             let conflict = AppendError::Conflict {
                 read_position: request.read_position,
@@ -166,6 +169,7 @@ impl Committer {
             time,
             epoch: self.epoch,
         };
+        self.retire_keys(&encoded);
         self.follow_fields(&encoded, group);
         let sealed = self
             .number(&mut encoded, &request.sequences, group)
@@ -186,6 +190,23 @@ impl Committer {
             writes: request.writes,
             reply: request.reply,
         });
+    }
+
+    /// Whether all keys that events are sealed with are good still: who was erased meanwhile gets
+    /// another one, and the decision is made again with that.
+    fn are_in_use(&self, encoded: &EncodedEvents) -> bool {
+        let keyring = self.keyring.as_ref();
+        keyring.is_none_or(|keyring| !encoded.keys().any(|key| keyring.is_retired(key)))
+    }
+
+    /// From an erasure on nothing is sealed with the keys that it takes.
+    fn retire_keys(&self, encoded: &EncodedEvents) {
+        let Some(keyring) = &self.keyring else { return };
+        for event in &encoded.commit().events {
+            if let EventBody::ErasureRequested(request) = &event.body {
+                keyring.retire(&request.keys);
+            }
+        }
     }
 
     /// Numbers go with a sequence field that is renamed, and are forgotten with one that is deleted.

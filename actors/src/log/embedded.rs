@@ -1,5 +1,7 @@
 //! The embedded log: journal, committer, and sled behind.
 
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use skytrail_schema::codec;
-use skytrail_schema::event::{Commit, Stream};
+use skytrail_schema::codec::{self, NoKeys, Sealing, SubjectKeys};
+use skytrail_schema::event::{Commit, NewCommit, Stream};
+use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -22,6 +25,7 @@ use super::follower::{Follower, FollowerState};
 use super::journal::{
     self, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten, Segments,
 };
+use super::keyring::Keyring;
 use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
@@ -154,6 +158,7 @@ pub const RESTORE_MARK: &str = "restore.unfinished";
 pub struct OpenedLog {
     journal: Journal,
     report: RecoveryReport,
+    keyring: Option<Arc<Keyring>>,
     lock: Option<File>,
     sled_folder: Option<PathBuf>,
 }
@@ -164,6 +169,7 @@ pub struct EmbeddedLog {
     counters: Arc<Counters>,
     segments: Arc<Segments>,
     disk: Arc<dyn Disk>,
+    keyring: Option<Arc<Keyring>>,
     erasures: Arc<Erasures>,
     follower: Option<Arc<Follower>>,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -195,21 +201,48 @@ impl OpenedLog {
             return Err(LogOpenError::HalfRestored(folder.to_owned()));
         }
         let disk = RealDisk::new(&folder.join("journal")).map_err(failed)?;
-        let mut opened = Self::on_disk(Arc::new(disk), options)?;
+        let mut opened = Self::on_disk_with_keys(Arc::new(disk), options, folder)?;
         opened.lock = Some(lock);
         opened.sled_folder = Some(folder.join("sled"));
         Ok(opened)
     }
 
-    /// Opens a log on any disk, without sled.
+    /// Opens a log on any disk, without sled and keys: nothing in it is sealed.
     ///
     /// # Errors
     /// Not accessible, or damaged.
     pub fn on_disk(disk: Arc<dyn Disk>, options: JournalOptions) -> Result<Self, LogOpenError> {
-        let (journal, report) = Journal::open(disk, options)?;
+        let keys = |_: Uuid| Ok(Arc::new(NoKeys) as Arc<dyn SubjectKeys>);
+        let (journal, report) = Journal::open(disk, options, &keys)?;
         Ok(Self {
             journal,
             report,
+            keyring: None,
+            lock: None,
+            sled_folder: None,
+        })
+    }
+
+    /// Opens a log on any disk, without sled; the keys of what is sealed are in a folder.
+    ///
+    /// # Errors
+    /// Not accessible, or damaged.
+    pub fn on_disk_with_keys(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        folder: &Path,
+    ) -> Result<Self, LogOpenError> {
+        let keyring = OnceCell::new();
+        let keys = |store_id: Uuid| {
+            let opened = Arc::new(Keyring::open(folder, store_id)?);
+            let keys = Arc::clone(keyring.get_or_init(|| opened));
+            Ok(keys as Arc<dyn SubjectKeys>)
+        };
+        let (journal, report) = Journal::open(disk, options, &keys)?;
+        Ok(Self {
+            journal,
+            report,
+            keyring: keyring.into_inner(),
             lock: None,
             sled_folder: None,
         })
@@ -262,6 +295,7 @@ impl OpenedLog {
             sequences,
             observers,
             counters: Arc::clone(&counters),
+            keyring: self.keyring.clone(),
             epoch: 1,
             now: options.now,
             reserve: options.reserve.clone(),
@@ -275,6 +309,7 @@ impl OpenedLog {
             counters,
             segments,
             disk,
+            keyring: self.keyring,
             erasures: options.erasures,
             follower,
             committer: Mutex::new(Some(thread)),
@@ -351,6 +386,45 @@ impl EmbeddedLog {
         Ok(rewritten)
     }
 
+    /// Returns the number of the key that what is about a user is sealed with, if there is one.
+    pub fn key_of(&self, user: &UserId) -> Option<u64> {
+        self.keyring.as_ref()?.number_of(user)
+    }
+
+    /// Destroys keys: whatever is sealed with them, in whatever copy of the log, is gone when this
+    /// returns. May be done again.
+    ///
+    /// # Errors
+    /// See [`BlankError`].
+    pub async fn destroy_keys(&self, numbers: Vec<u64>) -> Result<(), BlankError> {
+        let Some(keyring) = self.keyring.clone().filter(|_| !numbers.is_empty()) else {
+            return Ok(());
+        };
+        let destroyed = tokio::task::spawn_blocking(move || keyring.destroy(&numbers)).await;
+        destroyed.map_err(|error| BlankError::Failed(error.to_string()))??;
+        Ok(())
+    }
+
+    /// Returns the keys to seal a commit's events with; subjects that have none get one.
+    async fn sealing(&self, commit: &NewCommit) -> Result<Sealing, AppendError> {
+        let events = commit.events.iter();
+        let subjects = events.filter_map(|event| codec::subject(event, &commit.actor));
+        let subjects: BTreeSet<UserId> = subjects.collect();
+        let keyring = match &self.keyring {
+            Some(keyring) if !subjects.is_empty() => Arc::clone(keyring),
+            _ => return Ok(Sealing::new()),
+        };
+        loop {
+            if let Some(found) = keyring.find(&subjects).map_err(|error| no_key(&error))? {
+                return Ok(found);
+            }
+            let (keyring, subjects) = (Arc::clone(&keyring), subjects.clone());
+            let made = tokio::task::spawn_blocking(move || keyring.make(&subjects)).await;
+            let made = made.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            made.map_err(|error| no_key(&error))?;
+        }
+    }
+
     fn shown(&self, commits: Vec<Arc<Commit>>) -> Vec<Arc<Commit>> {
         let shown = commits
             .into_iter()
@@ -366,11 +440,9 @@ impl EmbeddedLog {
     fn enqueue(
         &self,
         decision: Decision,
+        keys: &Sealing,
     ) -> Result<oneshot::Receiver<Result<Arc<Commit>, AppendError>>, AppendError> {
-        if self.is_disk_full() && !is_of_erasure(&decision) {
-            return Err(AppendError::DiskFull);
-        }
-        let encoded = codec::encode_events(Arc::new(decision.commit), random_salt);
+        let encoded = codec::encode_events(Arc::new(decision.commit), keys, random_salt);
         let encoded = encoded.map_err(|error| {
             tracing::error!(%error, "a decision could not be encoded");
             AppendError::Malformed
@@ -410,6 +482,15 @@ impl EmbeddedLog {
     }
 }
 
+/// Tells why something about somebody cannot be sealed.
+fn no_key(error: &std::io::Error) -> AppendError {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return AppendError::DiskFull;
+    }
+    tracing::error!(%error, "the keys of subjects cannot be used");
+    AppendError::Closed
+}
+
 /// Erasures are taken on a full disk, too: they make space, and what is kept back is enough for them.
 fn is_of_erasure(decision: &Decision) -> bool {
     let mut events = decision.commit.events.iter();
@@ -419,7 +500,11 @@ fn is_of_erasure(decision: &Decision) -> bool {
 #[async_trait]
 impl EventLog for EmbeddedLog {
     async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError> {
-        let receiver = self.enqueue(decision)?;
+        if self.is_disk_full() && !is_of_erasure(&decision) {
+            return Err(AppendError::DiskFull);
+        }
+        let keys = self.sealing(&decision.commit).await?;
+        let receiver = self.enqueue(decision, &keys)?;
         receiver.await.unwrap_or(Err(AppendError::Closed))
     }
 

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use skytrail_schema::event::Commit;
 use tokio::sync::oneshot;
 
-use super::journal::{Segments, decode_all};
+use super::journal::Segments;
 use super::reserve::Reserve;
 use super::sled_store::{self, SledError, SledStore};
 
@@ -145,7 +145,10 @@ impl Follower {
             self.shared.degrade("a read failed or took too long");
             return None;
         };
-        let commits = decode_all(raw)
+        let commits = self
+            .shared
+            .segments
+            .decode_all(raw)
             .ok()
             .filter(|commits| is_answer(commits, from));
         if commits.is_none() {

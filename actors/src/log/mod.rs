@@ -20,6 +20,7 @@ mod erasures;
 mod follower;
 pub mod journal;
 mod key;
+mod keyring;
 mod recent;
 mod reserve;
 pub mod resolver;
@@ -42,6 +43,7 @@ pub use embedded::{
 pub use erasures::{Erasure, Erasures};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
+pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};
 pub use recent::Recent;
 pub use reserve::Reserve;
 

@@ -11,7 +11,7 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::chain;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::codec::{self, Seal};
+use skytrail_schema::codec::{self, NoKeys, Seal, Sealing};
 use skytrail_schema::event::{
     Actor, Commit, DefaultAccess, Event, EventBody, FieldDeletion, FieldRename, NewCommit,
     SNAPSHOT_EVERY, Stream,
@@ -326,7 +326,7 @@ impl World {
             causation: None,
             events,
         };
-        let encoded = codec::encode_events(Arc::new(new), || [9; 16]).unwrap();
+        let encoded = codec::encode_events(Arc::new(new), &Sealing::new(), || [9; 16]).unwrap();
         let seal = Seal {
             first_position: self.position + 1,
             time: Timestamp::from_micros(self.now),
@@ -412,7 +412,7 @@ proptest! {
         prop_assert_eq!(&world.live_state(&world.live), acknowledged);
 
         // The log's bytes give back the commits that observers saw, and from them the state.
-        let read = world.bytes.iter().map(|bytes| codec::decode_commit(bytes).map(Arc::new));
+        let read = world.bytes.iter().map(|bytes| codec::decode_commit(bytes, &NoKeys).map(Arc::new));
         let read: Vec<_> = read.collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(&read, &world.commits);
         prop_assert_eq!(&State::default().replay(&read), acknowledged);

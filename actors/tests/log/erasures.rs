@@ -26,6 +26,7 @@ fn request(positions: &Positions) -> Decision {
         scope: ErasureScope::Events,
         why: "a test".to_owned(),
         positions: positions.clone(),
+        keys: Vec::new(),
     });
     Decision {
         commit: NewCommit {

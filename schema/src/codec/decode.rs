@@ -1,10 +1,12 @@
 //! Bytes to commits. Whatever the bytes, nothing here panics.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
 use super::bytes::Reader;
+use super::sealed::{self, SubjectKeys, Withheld};
 use super::{CodecError, CommitParts, EventParts, FORMAT, Peek, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
@@ -13,25 +15,56 @@ use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::time::Timestamp;
 
-/// Decodes a commit. Whether it is what was written, [`verify_chain`] and the frame's checksum know.
+/// Decodes a commit; what is sealed with a key that was destroyed is [erased](EventBody::Erased).
+/// Whether it is what was written, [`verify_chain`] and the frame's checksum know.
 ///
 /// # Errors
 /// See [`CodecError`]; never panics, whatever the bytes.
-pub fn decode_commit(bytes: &[u8]) -> Result<Commit, CodecError> {
-    Frame::read(bytes)?.decode()
+pub fn decode_commit(bytes: &[u8], keys: &dyn SubjectKeys) -> Result<Commit, CodecError> {
+    Frame::read(bytes)?.decode(keys)
 }
 
 /// Decodes a commit as [`decode_commit`] does, and checks that its chain hash follows `previous`.
 ///
 /// # Errors
 /// [`CodecError::ChainMismatch`], or what [`decode_commit`] finds.
-pub fn verify_chain(bytes: &[u8], previous: &ChainHash) -> Result<Commit, CodecError> {
+pub fn verify_chain(
+    bytes: &[u8],
+    previous: &ChainHash,
+    keys: &dyn SubjectKeys,
+) -> Result<Commit, CodecError> {
     let frame = Frame::read(bytes)?;
-    let covered = frame.sections.iter().flat_map(Section::covered);
-    if chain::link(previous, frame.header_bytes, covered) != frame.chain {
-        return Err(CodecError::ChainMismatch);
+    frame.verify(previous)?;
+    frame.decode(keys)
+}
+
+/// What is not in the open in a commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Events without payload.
+    pub num_erased: u64,
+    /// Events that are sealed.
+    pub num_sealed: u64,
+}
+
+/// Checks a commit as [`verify_chain`] does, or as [`decode_commit`] does without a `previous`, but
+/// for what is sealed in it: no key is needed.
+///
+/// # Errors
+/// As theirs.
+pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Contents, CodecError> {
+    let frame = Frame::read(bytes)?;
+    if let Some(previous) = previous {
+        frame.verify(previous)?;
     }
-    frame.decode()
+    let erased = frame.sections.iter().filter(|it| it.payload.is_none());
+    let sealed = frame.sections.iter().filter(|it| it.is_sealed);
+    let contents = Contents {
+        num_erased: erased.count() as u64,
+        num_sealed: sealed.count() as u64,
+    };
+    frame.decode(&Withheld)?;
+    Ok(contents)
 }
 
 /// Writes a commit again without the payloads and salts of some of its events: their hashes take
@@ -178,11 +211,20 @@ impl<'a> Frame<'a> {
         })
     }
 
-    fn decode(self) -> Result<Commit, CodecError> {
+    fn verify(&self, previous: &ChainHash) -> Result<(), CodecError> {
+        let covered = self.sections.iter().flat_map(Section::covered);
+        if chain::link(previous, self.header_bytes, covered) == self.chain {
+            Ok(())
+        } else {
+            Err(CodecError::ChainMismatch)
+        }
+    }
+
+    fn decode(self, keys: &dyn SubjectKeys) -> Result<Commit, CodecError> {
         let user = self.actor.user.as_ref();
         let events = self.sections.into_iter().zip(self.fixed.first_position..);
         let events = events
-            .map(|(section, position)| section.decode(position, user))
+            .map(|(section, position)| section.decode(position, user, keys))
             .collect::<Result<_, _>>()?;
         Ok(Commit {
             id: self.fixed.id,
@@ -210,6 +252,7 @@ struct Section<'a> {
     salt: Option<[u8; 16]>,
     /// `None` when it is erased.
     payload: Option<&'a [u8]>,
+    is_sealed: bool,
 }
 
 impl<'a> Section<'a> {
@@ -221,8 +264,9 @@ impl<'a> Section<'a> {
         let schema_version = reader.number()?;
         let provenance = read_provenance(reader)?;
         let head = reader.since(start);
-        let (salt, payload, hash) = match reader.u8()? {
-            0 => {
+        let flag = reader.u8()?;
+        let (salt, payload, hash) = match flag {
+            0 | section_flag::SEALED => {
                 let salt = reader.array()?;
                 let length = reader.number()?;
                 let payload = reader.bytes(length)?;
@@ -244,6 +288,7 @@ impl<'a> Section<'a> {
             hash,
             salt,
             payload,
+            is_sealed: flag == section_flag::SEALED,
         })
     }
 
@@ -252,15 +297,27 @@ impl<'a> Section<'a> {
         [self.head, &self.hash]
     }
 
-    fn decode(self, position: u64, user: Option<&UserId>) -> Result<Event, CodecError> {
+    fn decode(
+        self,
+        position: u64,
+        user: Option<&UserId>,
+        keys: &dyn SubjectKeys,
+    ) -> Result<Event, CodecError> {
         let unknown = CodecError::UnknownEvent {
             kind: self.kind,
             version: self.schema_version,
         };
         let kind = EventKind::from_number(self.kind).ok_or(unknown)?;
-        let body = match self.payload {
+        let version = self.schema_version;
+        let opened = match (self.payload, self.salt) {
+            (Some(bytes), Some(salt)) if self.is_sealed => {
+                sealed::open(bytes, keys, (self.head, &salt))?.map(Cow::Owned)
+            }
+            (payload, _) => payload.map(Cow::Borrowed),
+        };
+        let body = match opened {
             None => EventBody::Erased(Blank { kind, by: None }),
-            Some(bytes) => payload::decode(kind, self.schema_version, bytes, user)?,
+            Some(bytes) => payload::decode(kind, version, &bytes, user)?,
         };
         Ok(Event {
             position,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::bytes::{put_length, put_text, put_varint};
-use super::{CodecError, FORMAT, Seal, flag, payload};
+use super::sealed::{self, Sealing, SubjectKey};
+use super::{CodecError, FORMAT, Seal, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
 use crate::event::{
@@ -29,6 +30,8 @@ struct Section {
     /// How many of them are the head.
     head_length: usize,
     hash: [u8; 32],
+    /// What it is sealed with.
+    key: Option<(u64, SubjectKey)>,
 }
 
 impl Section {
@@ -39,12 +42,14 @@ impl Section {
     }
 }
 
-/// Encodes the events of a commit; `salt` gives 16 fresh random bytes each time.
+/// Encodes the events of a commit, sealing what is about one of the subjects whose keys are given;
+/// `salt` gives 16 fresh random bytes each time.
 ///
 /// # Errors
 /// No events or more than 65,535; an [`EventBody::Erased`], which only reading brings about.
 pub fn encode_events(
     commit: Arc<NewCommit>,
+    keys: &Sealing,
     mut salt: impl FnMut() -> [u8; 16],
 ) -> Result<EncodedEvents, CodecError> {
     if commit.events.is_empty() || commit.events.len() > usize::from(u16::MAX) {
@@ -54,7 +59,11 @@ pub fn encode_events(
     let sections = commit
         .events
         .iter()
-        .map(|event| encode_event(event, user, salt()))
+        .map(|event| {
+            let subject = sealed::subject(event, &commit.actor);
+            let key = subject.and_then(|subject| keys.get(&subject).cloned());
+            encode_event(event, user, key, salt())
+        })
         .collect::<Result<_, _>>()?;
     Ok(EncodedEvents { commit, sections })
 }
@@ -69,6 +78,12 @@ impl EncodedEvents {
     /// Returns the commit as it was decided.
     pub fn commit(&self) -> &Arc<NewCommit> {
         &self.commit
+    }
+
+    /// Returns the numbers of the keys that events are sealed with.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        let keys = self.sections.iter().filter_map(|it| it.key.as_ref());
+        keys.map(|(number, _)| *number)
     }
 
     /// Replaces the body of one event, for numbers that only the log can give.
@@ -86,7 +101,8 @@ impl EncodedEvents {
         let event = commit.events.get_mut(index).ok_or(missing.clone())?;
         let section = self.sections.get_mut(index).ok_or(missing)?;
         event.body = body;
-        *section = encode_event(event, commit.actor.user.as_ref(), salt)?;
+        let key = section.key.take();
+        *section = encode_event(event, commit.actor.user.as_ref(), key, salt)?;
         Ok(())
     }
 }
@@ -194,11 +210,11 @@ fn origin_number(origin: Origin) -> u8 {
 fn encode_event(
     event: &NewEvent,
     user: Option<&UserId>,
+    key: Option<(u64, SubjectKey)>,
     salt: [u8; 16],
 ) -> Result<Section, CodecError> {
-    let payload = payload::encode(&event.body, user)?;
+    let mut payload = payload::encode(&event.body, user)?;
     let kind = event.body.kind();
-    let hash = chain::payload_hash(&salt, &payload);
     let mut bytes = Vec::with_capacity(payload.len() + 128);
     put_stream(&mut bytes, &event.stream)?;
     put_varint(&mut bytes, event.version.into());
@@ -206,7 +222,15 @@ fn encode_event(
     put_varint(&mut bytes, kind.schema_version().into());
     put_provenance(&mut bytes, &event.provenance)?;
     let head_length = bytes.len();
-    bytes.push(0);
+    if let Some(key) = &key {
+        payload = sealed::seal(&payload, key, (&bytes, &salt))?;
+    }
+    let hash = chain::payload_hash(&salt, &payload);
+    bytes.push(if key.is_some() {
+        section_flag::SEALED
+    } else {
+        0
+    });
     bytes.extend_from_slice(&salt);
     put_length(&mut bytes, payload.len())?;
     bytes.extend_from_slice(&payload);
@@ -214,6 +238,7 @@ fn encode_event(
         bytes,
         head_length,
         hash,
+        key,
     })
 }
 

@@ -7,6 +7,7 @@
 //!           | [causation(16)]
 //! section = head  0 u8  salt(16)  length: varint  payload
 //!         | head  1 u8  payload hash(32)
+//!         | head  4 u8  salt(16)  length: varint  payload sealed with its subject's key
 //! head    = stream | version: varint | kind: varint | schema version: varint | provenance
 //! stream  = 1 type: text key: text | 2 type: text | 3 user: text | 4 role: text
 //!           | 5 friend of: text | 6 follower: text | 7 (field access) | 10 device: text
@@ -33,13 +34,17 @@ mod bytes;
 mod decode;
 mod encode;
 mod payload;
+mod sealed;
 
 use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
-pub use decode::{blank_payloads, decode_commit, peek, take_apart, verify_chain};
+pub use decode::{
+    Contents, blank_payloads, check_commit, decode_commit, peek, take_apart, verify_chain,
+};
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;
+pub use sealed::{KeyState, NoKeys, Sealing, SubjectKey, SubjectKeys, subject};
 
 /// The format of the commit frame written by this version.
 const FORMAT: u8 = 1;
@@ -59,6 +64,8 @@ mod section_flag {
     pub(super) const ERASED: u8 = 1;
     /// The payload is compressed with zstd. Reserved: this version neither writes nor reads it.
     pub(super) const COMPRESSED: u8 = 2;
+    /// The payload is sealed with its subject's key.
+    pub(super) const SEALED: u8 = 4;
 }
 
 /// Why bytes are not a commit, or a commit cannot be written.
@@ -84,6 +91,9 @@ pub enum CodecError {
     /// The chain hash is not that of this content after the given previous one.
     #[error("chain hash does not match")]
     ChainMismatch,
+    /// The key of what an event is about should be there, and is not.
+    #[error("the key {0} of an event's subject is missing")]
+    KeyMissing(u64),
     /// Something too long to be written.
     #[error("{0} is too long")]
     TooLong(&'static str),

@@ -18,7 +18,7 @@ use crate::predicate::Relation;
 use crate::types::FieldType;
 
 fn sealed(commit: NewCommit) -> (Vec<u8>, Commit) {
-    let encoded = encode_events(Arc::new(commit), || [3; 16]).unwrap();
+    let encoded = encode_events(Arc::new(commit), &Sealing::new(), || [3; 16]).unwrap();
     let at = Seal {
         first_position: 11,
         time: Timestamp::from_micros(1_000),
@@ -228,6 +228,7 @@ fn task() -> impl Strategy<Value = EventBody> {
             EventBody::ErasureRequested(ErasureRequest {
                 scope: ErasureScope::Events,
                 why,
+                keys: positions.iter().copied().take(2).collect(),
                 positions: positions.into_iter().collect(),
             })
         }),
@@ -305,8 +306,8 @@ proptest! {
     #[test]
     fn a_commit_comes_back_as_it_was_sealed(commit in commit()) {
         let (bytes, commit) = sealed(commit);
-        prop_assert_eq!(decode_commit(&bytes).unwrap(), commit.clone());
-        prop_assert_eq!(verify_chain(&bytes, &chain::GENESIS).unwrap(), commit.clone());
+        prop_assert_eq!(decode_commit(&bytes, &NoKeys).unwrap(), commit.clone());
+        prop_assert_eq!(verify_chain(&bytes, &chain::GENESIS, &NoKeys).unwrap(), commit.clone());
         let peek = peek(&bytes).unwrap();
         prop_assert_eq!(peek.first_position, commit.first_position());
         prop_assert_eq!(peek.last_position(), commit.last_position());
@@ -319,20 +320,20 @@ proptest! {
         let (mut bytes, _) = sealed(commit);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        prop_assert!(verify_chain(&bytes, &chain::GENESIS).is_err());
+        prop_assert!(verify_chain(&bytes, &chain::GENESIS, &NoKeys).is_err());
     }
 
     #[test]
     fn truncated_bytes_are_refused(commit in commit(), at in any::<Index>()) {
         let (bytes, _) = sealed(commit);
         let cut = at.index(bytes.len());
-        prop_assert!(decode_commit(&bytes[..cut]).is_err());
+        prop_assert!(decode_commit(&bytes[..cut], &NoKeys).is_err());
     }
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = decode_commit(&bytes);
-        let _ = verify_chain(&bytes, &chain::GENESIS);
+        let _ = decode_commit(&bytes, &NoKeys);
+        let _ = verify_chain(&bytes, &chain::GENESIS, &NoKeys);
         let _ = peek(&bytes);
     }
 
@@ -346,7 +347,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        let _ = decode_commit(&bytes);
+        let _ = decode_commit(&bytes, &NoKeys);
         let _ = peek(&bytes);
     }
 }
@@ -405,7 +406,7 @@ fn replacing_a_body_is_as_if_it_had_been_there_from_the_start() {
         state.fields.insert("number".into(), json!(42));
     }
     let body = numbered.events[0].body.clone();
-    let mut encoded = encode_events(Arc::new(small_create()), || [3; 16]).unwrap();
+    let mut encoded = encode_events(Arc::new(small_create()), &Sealing::new(), || [3; 16]).unwrap();
     encoded.replace_body(0, body.clone(), [3; 16]).unwrap();
     assert!(encoded.replace_body(1, body, [3; 16]).is_err());
     let at = Seal {
@@ -423,7 +424,7 @@ fn replacing_a_body_is_as_if_it_had_been_there_from_the_start() {
 fn the_chain_depends_on_the_previous_link() {
     let (bytes, _) = sealed(small_create());
     assert_eq!(
-        verify_chain(&bytes, &[1; 32]),
+        verify_chain(&bytes, &[1; 32], &NoKeys),
         Err(CodecError::ChainMismatch)
     );
 }
@@ -436,7 +437,7 @@ fn an_erased_payload_leaves_a_chain_that_verifies() {
     erased.push(1);
     erased.extend_from_slice(&commit.events[0].payload_hash);
     erased.extend_from_slice(&commit.chain);
-    let read = verify_chain(&erased, &chain::GENESIS).unwrap();
+    let read = verify_chain(&erased, &chain::GENESIS, &NoKeys).unwrap();
     assert_eq!(read.chain, commit.chain);
     assert_eq!(
         read.events[0].body,
@@ -457,7 +458,7 @@ fn commits_without_events_and_erased_bodies_are_not_written() {
         kind: EventKind::RecordCreated,
         by: None,
     });
-    assert!(encode_events(Arc::new(commit.clone()), || [3; 16]).is_err());
+    assert!(encode_events(Arc::new(commit.clone()), &Sealing::new(), || [3; 16]).is_err());
     commit.events.clear();
-    assert!(encode_events(Arc::new(commit), || [3; 16]).is_err());
+    assert!(encode_events(Arc::new(commit), &Sealing::new(), || [3; 16]).is_err());
 }

@@ -18,6 +18,9 @@ pub struct ErasureRequest {
     pub why: String,
     /// The events whose payloads are gone.
     pub positions: Positions,
+    /// The numbers of the keys that are destroyed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<u64>,
 }
 
 /// What an erasure is about.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::codec;
-use skytrail_schema::event::EventBody;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -111,6 +110,8 @@ pub struct Checked {
     pub digest: [u8; 32],
     /// Events whose contents are erased.
     pub num_erased: u64,
+    /// Events that are sealed with their subject's key.
+    pub num_sealed: u64,
     /// What is wrong; nothing when it is whole.
     pub damage: Vec<Damage>,
 }
@@ -308,7 +309,7 @@ impl SegmentFile {
         let mut offset = segment::HEADER_BYTES as u64;
         while offset < self.end {
             let stopped = walk(&*self.file, offset, self.end, &mut |at, frame| {
-                let wrong = pass.take(frame, &mut checked.num_erased);
+                let wrong = pass.take(frame, &mut checked);
                 let found =
                     wrong.map(|(first, last, reason)| self.damage(at, first, Some(last), &reason));
                 checked.damage.extend(found);
@@ -469,7 +470,7 @@ struct Pass {
 
 impl Pass {
     /// Holds a frame against what came before; returns which positions are lost, and why.
-    fn take(&mut self, frame: Frame<'_>, num_erased: &mut u64) -> Option<(u64, u64, String)> {
+    fn take(&mut self, frame: Frame<'_>, checked: &mut Checked) -> Option<(u64, u64, String)> {
         let (first, last) = (frame.peek.first_position, frame.peek.last_position());
         if first <= self.position {
             return Some((first, last, "it was there before".to_owned()));
@@ -478,17 +479,13 @@ impl Pass {
         if first > expected {
             self.chain = None;
         }
-        let decoded = match self.chain {
-            Some(chain) => codec::verify_chain(frame.commit, &chain),
-            None => codec::decode_commit(frame.commit),
-        };
+        let found = codec::check_commit(frame.commit, self.chain.as_ref());
         self.position = last;
         self.chain = Some(frame.peek.chain);
-        match decoded {
-            Ok(commit) => {
-                let is_erased = |body: &EventBody| matches!(body, EventBody::Erased(_));
-                let erased = commit.events.iter().filter(|event| is_erased(&event.body));
-                *num_erased += erased.count() as u64;
+        match found {
+            Ok(contents) => {
+                checked.num_erased += contents.num_erased;
+                checked.num_sealed += contents.num_sealed;
                 (first > expected)
                     .then(|| (expected, first - 1, "positions are missing".to_owned()))
             }

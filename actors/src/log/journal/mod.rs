@@ -19,13 +19,14 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use skytrail_schema::chain::{self, ChainHash};
-use skytrail_schema::codec;
+use skytrail_schema::codec::{self, NoKeys, SubjectKeys};
 use skytrail_schema::event::Commit;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::ReadError;
 use super::disk::{Disk, DiskFile};
+use super::keyring::KeyringError;
 
 pub(super) use rewrite::RewriteError;
 pub use rewrite::Rewritten;
@@ -71,6 +72,9 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// The keys of what is sealed.
+    #[error(transparent)]
+    Keys(#[from] KeyringError),
 }
 
 /// What opening found.
@@ -112,9 +116,10 @@ struct OpenSegment {
 }
 
 /// The reading side: may be used by any thread while the journal grows.
-#[derive(Default)]
 pub struct Segments {
     list: RwLock<Vec<SegmentEntry>>,
+    /// What is about somebody is sealed with these.
+    keys: Arc<dyn SubjectKeys>,
 }
 
 #[derive(Clone)]
@@ -132,6 +137,9 @@ struct SegmentEntry {
     index: Vec<(u64, u64)>,
 }
 
+/// Opens the keys of a store.
+pub(super) type KeysOf<'a> = &'a dyn Fn(Uuid) -> Result<Arc<dyn SubjectKeys>, OpenError>;
+
 /// A stored commit: its first position and its bytes.
 pub type RawCommit = (u64, Vec<u8>);
 
@@ -140,6 +148,7 @@ impl Journal {
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         options: JournalOptions,
+        keys: KeysOf<'_>,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         rewrite::remove_unfinished(&disk)?;
         let recovered = recovery::recover(&disk, recovery::Access::Write)?;
@@ -154,9 +163,11 @@ impl Journal {
                 (Vec::new(), end, Uuid::new_v4(), 0)
             }
         };
+        let keys = keys(store_id)?;
         let reopened = recovery::reopen_last(&entries)?;
         let shared = Arc::new(Segments {
             list: RwLock::new(entries),
+            keys,
         });
         let open = match reopened {
             Some(open) => open,
@@ -388,6 +399,7 @@ impl Segments {
                     let entries = found.map(|found| found.entries).unwrap_or_default();
                     return Ok(Self {
                         list: RwLock::new(entries),
+                        keys: Arc::new(NoKeys),
                     });
                 }
                 Err(error) => {
@@ -399,6 +411,12 @@ impl Segments {
                 }
             }
         }
+    }
+
+    /// Opens with these what is sealed.
+    #[must_use]
+    pub fn with_keys(self, keys: Arc<dyn SubjectKeys>) -> Self {
+        Self { keys, ..self }
     }
 
     /// Returns what the store is known by; `None` for a journal without segments.
@@ -459,7 +477,20 @@ impl Segments {
     /// # Errors
     /// As there; or payloads that are not what their hashes say.
     pub fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
-        decode_all(self.read_raw(from, max_events)?)
+        self.decode_all(self.read_raw(from, max_events)?)
+    }
+
+    /// Decodes stored commits.
+    pub(super) fn decode_all(&self, raw: Vec<RawCommit>) -> Result<Vec<Arc<Commit>>, ReadError> {
+        let decode = |(position, bytes): RawCommit| {
+            let commit = codec::decode_commit(&bytes, &*self.keys);
+            let reason = |error: codec::CodecError| error.to_string();
+            commit.map(Arc::new).map_err(|error| ReadError::Damaged {
+                position,
+                reason: reason(error),
+            })
+        };
+        raw.into_iter().map(decode).collect()
     }
 
     fn entry_for(&self, position: u64) -> Option<SegmentEntry> {
@@ -468,19 +499,6 @@ impl Segments {
         let entry = list.get(number.checked_sub(1)?)?;
         (position <= entry.last_position).then(|| entry.clone())
     }
-}
-
-/// Decodes stored commits.
-pub(super) fn decode_all(raw: Vec<RawCommit>) -> Result<Vec<Arc<Commit>>, ReadError> {
-    let decode = |(position, bytes): RawCommit| {
-        let commit = codec::decode_commit(&bytes);
-        let reason = |error: codec::CodecError| error.to_string();
-        commit.map(Arc::new).map_err(|error| ReadError::Damaged {
-            position,
-            reason: reason(error),
-        })
-    };
-    raw.into_iter().map(decode).collect()
 }
 
 impl SegmentEntry {

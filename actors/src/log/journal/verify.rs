@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use skytrail_schema::chain::ChainHash;
-use skytrail_schema::codec;
+use skytrail_schema::codec::{self, SubjectKeys};
 use skytrail_schema::positions::Positions;
 
 use super::blanks::Blanks;
@@ -67,6 +67,7 @@ impl Segments {
                 return Err(entry.broken(0, report.head + 1, "chain does not follow"));
             }
             let pass = Pass {
+                keys: &*self.keys,
                 report: &mut report,
                 blanks: &mut blanks,
                 marks,
@@ -123,6 +124,7 @@ impl Segments {
 
 /// What a verification carries from frame to frame.
 struct Pass<'a> {
+    keys: &'a dyn SubjectKeys,
     report: &'a mut VerifyReport,
     blanks: &'a mut Blanks,
     marks: &'a BTreeMap<u64, ChainHash>,
@@ -170,7 +172,7 @@ impl SegmentEntry {
         if frame.peek.first_position != position {
             return Err(self.broken(offset, position, "positions are not dense"));
         }
-        let commit = codec::verify_chain(frame.commit, &pass.report.chain)
+        let commit = codec::verify_chain(frame.commit, &pass.report.chain, pass.keys)
             .map_err(|error| self.broken(offset, position, &error.to_string()))?;
         pass.blanks.look_at(&commit);
         for (signed, chain) in pass.marks.range(position..=commit.last_position()) {
