@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::app::StartError;
 use crate::config::{Config, Database};
-use crate::projection::carry_over_indexes;
+use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, is_passing, part,
 };
@@ -58,6 +58,7 @@ async fn open_server(
         max_readers: database.connections,
         patience: database.wait,
         statement_timeout: database.statement_timeout,
+        index_limits: IndexLimits::default(),
     };
     let store = connect(database, &options).await?;
     let snapshot = store.load_snapshot().await;
@@ -98,7 +99,8 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// Writes an error and what caused it.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let causes: Vec<String> = causes.map(ToString::to_string).collect();
     causes.join(": ")
@@ -135,7 +137,8 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
         source,
     })?;
     let opened = SqlStore::open_file(&path, &options).await;
-    if let Err(error) = carry_over_indexes(&aside, &path).await {
+    let carried = carry_over_indexes(StorePlace::File(&aside), StorePlace::File(&path)).await;
+    if let Err(error) = carried {
         tracing::warn!(%error, "what was said about indexes is not readable any more");
     }
     opened.map_err(|error| StartError::Store(error.to_string()))

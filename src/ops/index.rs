@@ -5,8 +5,10 @@ use skytrail_schema::id::TypeName;
 
 use super::say;
 use crate::config::Config;
-use crate::projection::index::{IndexColumn, IndexEntry, IndexState, IndexWish};
-use crate::projection::{list_indexes, set_index};
+use crate::projection::index::{
+    IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_indexes, set_index,
+};
+use crate::store_start::with_causes;
 
 /// What to do. The server makes and drops indexes by itself; all of this works while it runs.
 #[derive(Clone, Debug, Subcommand)]
@@ -58,26 +60,26 @@ impl On {
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
-    if config.database.is_some() {
-        return Err(
-            "the records are in PostgreSQL (DATABASE_URL): make its indexes with SQL".into(),
-        );
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
     let path = config.store_path();
-    if !path.exists() {
-        return Err(format!("no record store in {}", config.data_dir.display()));
-    }
+    let (place, called) = match &config.database {
+        Some(database) => {
+            let (url, app) = (database.url.reveal(), config.app.name.as_str());
+            (StorePlace::Server { url, app }, "DATABASE_URL".to_owned())
+        }
+        None if path.exists() => (StorePlace::File(&path), path.display().to_string()),
+        None => return Err(format!("no record store in {}", config.data_dir.display())),
+    };
     let done = runtime.block_on(async {
         let Some(wanted) = wanted(&command) else {
-            return list_indexes(&path).await;
+            return list_indexes(place).await;
         };
-        Ok(vec![set_index(&path, wanted).await?])
+        Ok(vec![set_index(place, wanted).await?])
     });
-    let entries = done.map_err(|error| format!("{}: {error}", path.display()))?;
+    let entries = done.map_err(|error| format!("{called}: {}", with_causes(&error)))?;
     if entries.is_empty() {
         say("no query needed an index yet, and nobody asked for one");
     }

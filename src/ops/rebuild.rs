@@ -16,9 +16,10 @@ use skytrail_schema::event::Commit;
 use super::backup::parse_until;
 use super::{complain, open_log, say};
 use crate::config::Config;
-use crate::projection::carry_over_indexes;
+use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove};
+use crate::store_start::with_causes;
 
 /// What to do.
 #[derive(Clone, Debug, Args)]
@@ -102,7 +103,7 @@ async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
         return Ok(());
     }
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let carried = carry_over_indexes(current, new).await;
+    let carried = carry_over_indexes(StorePlace::File(current), StorePlace::File(new)).await;
     carried.map_err(|error| text(&error))?;
     let options = StoreOptions::default();
     let store = SqlStore::open_file(new, &options).await;
@@ -222,15 +223,4 @@ async fn fill(path: &Path, segments: &Segments, until: u64) -> Result<(), String
     .await;
     bar.finish_and_clear();
     done.map_err(|error| with_causes(&error))
-}
-
-/// Writes an error and what caused it.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

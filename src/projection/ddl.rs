@@ -329,7 +329,11 @@ pub(crate) fn query_index(
     let parts = serde_json::to_string(&parts).ok()?;
     let name = format!("_query_{}_{parts}", layout.id);
     let name = Name::of_index(&name, table.dialect);
-    let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
+    let mut sql = Sql::new(table.dialect.choose(
+        "CREATE INDEX IF NOT EXISTS ",
+        // Writing goes on meanwhile.
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS ",
+    ));
     sql.name(&name)
         .push(" ON ")
         .name(&table.name)
@@ -337,6 +341,25 @@ pub(crate) fn query_index(
         .append(list)
         .push(")");
     Some((sql.into_text(), name))
+}
+
+/// Whether an index for queries on these columns can be made and is none that is there of itself.
+pub(crate) fn can_index(layout: &TypeLayout, columns: &[IndexColumn]) -> bool {
+    let Some(table) = &layout.table else {
+        return false;
+    };
+    let is_there = match columns {
+        [only] => {
+            let column = table.column(&only.field);
+            column.is_some_and(|column| column_index(layout.id, table, column).is_some())
+        }
+        _ => false,
+    };
+    let sorted = |column: &IndexColumn| {
+        let column = table.column(&column.field);
+        column.is_none_or(|column| table.dialect.sorts(&column.kind))
+    };
+    !is_there && columns.iter().all(sorted)
 }
 
 /// Returns the statement that makes the planner know how many rows a table's indexes hold for a value.
@@ -349,6 +372,16 @@ pub(crate) fn analyze(table: &Table) -> SafeText {
 /// Returns the statement that drops an index.
 pub(crate) fn drop_index(name: &str) -> SafeText {
     let mut sql = Sql::new("DROP INDEX IF EXISTS ");
+    sql.name(&Name::new(name));
+    sql.into_text()
+}
+
+/// Returns the statement that drops an index for queries; where it can, while others write.
+pub(crate) fn drop_query_index(name: &str, dialect: Dialect) -> SafeText {
+    if dialect.is_sqlite() {
+        return drop_index(name);
+    }
+    let mut sql = Sql::new("DROP INDEX CONCURRENTLY IF EXISTS ");
     sql.name(&Name::new(name));
     sql.into_text()
 }

@@ -65,6 +65,12 @@ impl Dialect {
         self.is_sqlite() || !matches!(kind, FieldType::Location)
     }
 
+    /// Whether an index can lie over a field's values in their order.
+    pub(crate) fn sorts(self, kind: &FieldType) -> bool {
+        let is_large = matches!(kind, FieldType::Json | FieldType::Geometry);
+        self.is_sqlite() || self.indexes(kind) && !is_large
+    }
+
     /// Returns what begins to collect a column's values as a JSON array, and what ends it. Of no rows
     /// it makes an empty array.
     pub(crate) fn collected(self) -> (&'static str, &'static str) {

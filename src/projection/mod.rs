@@ -39,5 +39,4 @@ pub(crate) use postgres::is_passing;
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};
 pub(crate) use sqlite::{PARTS, part, remove};
-pub use sqlite::{carry_over_indexes, list_indexes, set_index};
 pub use store::SqlStore;

@@ -65,6 +65,15 @@ impl Arg {
         text.map_or(Self::Null, |text| Self::Text(text.into()))
     }
 
+    /// Returns about how many bytes it keeps in memory.
+    pub(crate) fn weight(&self) -> usize {
+        let of_text = match self {
+            Self::Text(text) | Self::Json(text) => text.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + of_text
+    }
+
     /// Binds an unsigned number; positions stay below 2^63.
     pub(crate) fn unsigned(number: u64) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
@@ -167,14 +176,14 @@ impl SafeText {
     }
 
     /// Returns the statement that asks for the plan of this one.
-    pub(crate) fn explained(&self) -> Self {
-        const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
+    pub(crate) fn explained(&self, dialect: Dialect) -> Self {
+        let explain = dialect.choose("EXPLAIN QUERY PLAN ", "EXPLAIN (FORMAT JSON) ");
         let holes = self.holes.iter().map(|hole| Hole {
-            at: hole.at + EXPLAIN.len(),
+            at: hole.at + explain.len(),
             kind: hole.kind,
         });
         Self {
-            text: format!("{EXPLAIN}{}", self.text).into(),
+            text: format!("{explain}{}", self.text).into(),
             holes: holes.collect(),
         }
     }

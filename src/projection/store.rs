@@ -41,7 +41,7 @@ pub struct SqlStore {
     pub(super) home: Home,
     /// `None` when the store is closed.
     pub(super) writer: Mutex<Option<Writer>>,
-    catalog: ArcSwap<Catalog>,
+    pub(super) catalog: ArcSwap<Catalog>,
     /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
     /// or go, so that nobody reads a table as it was by a catalog as it is.
     columns: RwLock<()>,
@@ -136,12 +136,11 @@ impl SqlStore {
         let extensions = server.extensions();
         let stored = read::catalog(&mut Conn::Postgres(&mut conn, extensions)).await?;
         let conn = WriterConn::Server(Some(conn), extensions);
-        let limits = IndexLimits::default();
         Ok(Self::new(
             Home::Server(Box::new(server)),
             conn,
             stored,
-            limits,
+            options.index_limits,
         ))
     }
 
@@ -248,9 +247,9 @@ impl SqlStore {
         self.ending.cancel();
     }
 
-    /// Returns the database's plan of a query for everyone, one step per line.
+    /// Returns the database's plan of a query for everyone.
     #[cfg(test)]
-    pub(crate) async fn explain(&self, query: &Query) -> Result<String, StoreError> {
+    pub(crate) async fn explain(&self, query: &Query) -> Result<super::index::Access, StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
@@ -539,6 +538,9 @@ impl RecordStore for SqlStore {
         connected.map_err(|error| self.failed(error))?;
         if let Home::Server(server) = &self.home {
             server.check_gap(writer.state.checkpoint, commits)?;
+            if let Ok((mut conn, _)) = writer.conn() {
+                server.make_way(&mut conn, commits).await;
+            }
         }
         let mut events = commits.iter().flat_map(|commit| &commit.events);
         let alone = match events.any(|event| fold::reshapes(&event.body)) {

@@ -1,5 +1,6 @@
 //! The server with its records in PostgreSQL.
 
+mod indexes;
 mod outage;
 
 use serde_json::json;

@@ -117,18 +117,38 @@ async fn number_actors(
         .filter(|text| actors.0.get(*text).is_none() && seen.insert(*text));
     let unknown: Vec<&String> = unknown.collect();
     for chunk in unknown.chunks(256) {
-        let mut sql = Sql::new("INSERT INTO _actor (actor) VALUES ");
-        for (index, text) in chunk.iter().enumerate() {
-            sql.push(if index == 0 { "(" } else { ",(" });
-            sql.bind(Arg::text(text.as_str())).push(")");
-        }
-        sql.push(" ON CONFLICT DO NOTHING");
-        sql.execute(conn).await?;
         let mut sql = Sql::new("SELECT id, actor FROM _actor WHERE actor");
         sql.within(chunk, |text| text.as_str());
         for row in sql.fetch_all(conn).await? {
             actors.0.put(row.text(1)?.into_owned(), row.int(0)?);
         }
+        let new = chunk.iter().filter(|text| actors.0.get(**text).is_none());
+        let new: Vec<&String> = new.copied().collect();
+        add_actors(conn, actors, &new).await?;
     }
+    Ok(())
+}
+
+/// Adds actors. Their numbers have no gaps: those that a database counts by itself would have some
+/// after every batch that was undone, and stores would differ.
+async fn add_actors(
+    conn: &mut Conn<'_>,
+    actors: &mut Actors,
+    texts: &[&String],
+) -> Result<(), ApplyError> {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let sql = Sql::new("SELECT coalesce(max(id), 0) FROM _actor");
+    let row = sql.fetch_optional(conn).await?;
+    let last = row.map_or(Ok(0), |row| row.int(0))?;
+    let mut sql = Sql::new("INSERT INTO _actor (id, actor) VALUES ");
+    for (index, (id, text)) in (last + 1..).zip(texts).enumerate() {
+        sql.push(if index == 0 { "(" } else { ",(" });
+        sql.bind(Arg::Int(id)).push(",");
+        sql.bind(Arg::text(text.as_str())).push(")");
+        actors.0.put((*text).clone(), id);
+    }
+    sql.execute(conn).await?;
     Ok(())
 }

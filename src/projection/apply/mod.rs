@@ -111,7 +111,16 @@ impl WriterState {
         let Some(last) = new.last() else {
             return Ok(());
         };
-        let result = match self.apply_as_batch(conn, &new).await {
+        let mut done = self.apply_as_batch(conn, &new).await;
+        // One at a time; those that are dropped do not come again, so it ends.
+        while let Err(ApplyError::Sql(error)) = &done
+            && let Some(index) = postgres::too_narrow(error)
+        {
+            self.forget();
+            postgres::drop_narrow(conn, &index).await?;
+            done = self.apply_as_batch(conn, &new).await;
+        }
+        let result = match done {
             Err(error) if error.is_about_the_event() => {
                 self.forget();
                 self.apply_singly(conn, &new).await

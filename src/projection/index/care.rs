@@ -10,6 +10,8 @@ use tokio::time::sleep;
 
 use super::advice::Advice;
 use super::{IndexEntry, Look, PERIOD, follow, load};
+use crate::projection::conn::Conn;
+use crate::projection::postgres;
 use crate::projection::sql::Sql;
 use crate::projection::store::{Home, SqlStore, Writer, open_writer_of};
 
@@ -17,12 +19,8 @@ use crate::projection::store::{Home, SqlStore, Writer, open_writer_of};
 const LOOKS_PER_COUNT: u32 = 720;
 
 impl SqlStore {
-    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`]. Those in a server are
-    /// looked after by the people who look after it.
+    /// Looks after the indexes from now on, until [`SqlStore::stop_keeping`].
     pub fn keep_indexes(self: &Arc<Self>, clock: Arc<dyn Clock>) {
-        if let Home::Server(_) = &self.home {
-            return;
-        }
         let store = Arc::clone(self);
         spawn_named("index keeper", async move {
             let mut num_looks: u32 = 0;
@@ -40,8 +38,11 @@ impl SqlStore {
         });
     }
 
-    /// Lets the planner count again where tables have grown much since it did.
+    /// Lets the planner count again where tables have grown much since it did. PostgreSQL does by itself.
     async fn count_anew(&self) -> Result<(), StoreError> {
+        if let Home::Server(_) = &self.home {
+            return Ok(());
+        }
         {
             let mut writer = self.writer.lock().await;
             let done = count_anew(&mut writer).await;
@@ -60,6 +61,10 @@ impl SqlStore {
             let mut reader = self.reader().await?;
             let catalog = Arc::clone(&reader.catalog);
             let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+            if let Home::Server(server) = &self.home {
+                let cleared = clear(server, &mut conn).await;
+                cleared.map_err(|error| self.failed(error))?;
+            }
             Look::take(&mut conn, &catalog, &self.stats, &self.index_limits)
                 .await
                 .map_err(|error| self.failed(error))?
@@ -72,9 +77,11 @@ impl SqlStore {
         }
         let has_advice = !advice.is_empty();
         for advice in advice {
-            // One at a time: between two the projector has its turn.
-            let mut writer = self.writer.lock().await;
-            let done = do_one(&mut writer, advice, now).await;
+            let done = match &self.home {
+                // One at a time: between two the projector has its turn.
+                Home::File(_) => do_one(&mut *self.writer.lock().await, advice, now).await,
+                Home::Server(server) => server.follow(&self.catalog.load(), advice, now).await,
+            };
             done.map_err(|error| self.failed(error))?;
         }
         if has_advice {
@@ -99,6 +106,15 @@ impl SqlStore {
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         load(&mut conn).await.map_err(|error| self.failed(error))
     }
+}
+
+/// Drops what a crash left half made.
+async fn clear(server: &postgres::Server, conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let strays = postgres::strays(conn).await?;
+    if strays.is_empty() {
+        return Ok(());
+    }
+    server.drop_indexes(&strays).await
 }
 
 async fn save_uses(

@@ -1,30 +1,24 @@
 //! Looking after the indexes: seeing which queries scan, and doing what `advice` says.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::projection::conn::Conn;
 use skytrail_schema::time::Timestamp;
 
+use super::access::{Access, explain};
 use super::advice::{Advice, IndexLimits, Scanning, advise};
 use super::shape::Shape;
 use super::stats::{Stats, Usage};
 use super::table::{self, IndexEntry, IndexState, IndexWish};
 use crate::projection::ddl;
 use crate::projection::layout::{Catalog, TypeLayout};
+use crate::projection::names::Name;
 use crate::projection::sql::{Arg, SafeText, Sql};
 
 /// How often the keeper looks.
 pub(crate) const PERIOD: Duration = Duration::from_secs(5);
-
-/// What the database would do for a query.
-#[derive(Clone, Debug, Default)]
-struct Plan {
-    /// It reads a whole table, or sorts what an index could have sorted.
-    is_scanning: bool,
-    /// The indexes that it uses.
-    uses: HashSet<String>,
-}
 
 /// What the keeper saw.
 #[derive(Default)]
@@ -46,18 +40,18 @@ impl Look {
             entries: table::load(conn).await?,
             ..Self::default()
         };
-        let mut plans: HashMap<SafeText, Plan> = HashMap::new();
+        let mut plans: HashMap<SafeText, Access> = HashMap::new();
         for (shape, usage) in stats.take_look() {
             if usage.num_new == 0 {
                 continue;
             }
-            let plan = match plans.get(&usage.sample) {
+            let plan = match plans.get(&usage.sample.0) {
                 Some(plan) => plan.clone(),
                 None => explain(conn, &usage.sample).await?,
             };
             look.note(conn, catalog, limits, (shape, &usage, &plan))
                 .await?;
-            plans.insert(usage.sample, plan);
+            plans.insert(usage.sample.0, plan);
         }
         Ok(look)
     }
@@ -67,13 +61,14 @@ impl Look {
         conn: &mut Conn<'_>,
         catalog: &Catalog,
         limits: &IndexLimits,
-        (shape, usage, plan): (Shape, &Usage, &Plan),
+        (shape, usage, plan): (Shape, &Usage, &Access),
     ) -> Result<(), sqlx::Error> {
         for name in &plan.uses {
             *self.uses.entry(name.clone()).or_default() += usage.num_new;
         }
         let layout = catalog.get(&shape.record_type);
-        if let Some(layout) = layout.filter(|_| plan.is_scanning)
+        let has_index = |layout: &&Arc<TypeLayout>| ddl::can_index(layout, &shape.best_index());
+        if let Some(layout) = layout.filter(|_| plan.is_scanning).filter(has_index)
             && has_fitting_size(conn, layout, limits).await?
         {
             self.scanning.push(Scanning {
@@ -121,29 +116,6 @@ impl Look {
     }
 }
 
-async fn explain(conn: &mut Conn<'_>, sample: &SafeText) -> Result<Plan, sqlx::Error> {
-    let mut plan = Plan::default();
-    for row in sample.explained().fetch_all(conn, Vec::new()).await? {
-        let detail = row.text(3)?;
-        if let Some((_, rest)) = detail.split_once(" INDEX ") {
-            // A name may hold anything; what follows it is a space and a bracket, or nothing.
-            let name = rest.rsplit_once(" (").map_or(rest, |(name, _)| name);
-            plan.uses.insert(name.to_owned());
-        }
-        let is_record_table = |rest: &str| {
-            let alias = rest.split(' ').next().unwrap_or_default();
-            let number = alias.strip_prefix('j').unwrap_or("-");
-            alias == "t" || number.parse::<u32>().is_ok()
-        };
-        let scans = detail.strip_prefix("SCAN ").is_some_and(is_record_table);
-        plan.is_scanning |= scans && !detail.contains(" INDEX ");
-        // One that the database makes for a single query and throws away.
-        plan.is_scanning |= detail.contains(" USING AUTOMATIC ");
-        plan.is_scanning |= detail.starts_with("USE TEMP B-TREE FOR");
-    }
-    Ok(plan)
-}
-
 async fn has_fitting_size(
     conn: &mut Conn<'_>,
     layout: &TypeLayout,
@@ -159,10 +131,12 @@ async fn has_fitting_size(
         sql
     };
     let is_large = has(limits.min_rows).fetch_optional(conn).await?.is_some();
-    Ok(is_large && has(limits.max_rows).fetch_optional(conn).await?.is_none())
+    // Where writing goes on meanwhile, no table is too large.
+    let is_any = !conn.dialect().is_sqlite();
+    Ok(is_large && (is_any || has(limits.max_rows).fetch_optional(conn).await?.is_none()))
 }
 
-/// Does one thing. Writing waits meanwhile.
+/// Does one thing. In a file, writing waits meanwhile.
 pub(crate) async fn follow(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
@@ -191,14 +165,15 @@ async fn build(
     text.execute(conn, Vec::new()).await?;
     // Without numbers the planner prefers a narrow index and sorts by hand. Few samples are enough,
     // and with a limit it keeps no histogram, for which it would prepare statements anew per value.
-    Sql::new("PRAGMA analysis_limit = 400")
-        .execute(conn)
-        .await?;
+    if conn.dialect().is_sqlite() {
+        let few = Sql::new("PRAGMA analysis_limit = 400");
+        few.execute(conn).await?;
+    }
     ddl::analyze(table).execute(conn, Vec::new()).await?;
     entry.state = IndexState::Built;
     entry.name = Some(name.as_str().to_owned());
     entry.built_at = Some(now);
-    entry.num_bytes = size(conn, name.as_str()).await?;
+    entry.num_bytes = size(conn, &name).await?;
     tracing::info!(
         record_type = %entry.record_type,
         index = name.as_str(),
@@ -209,9 +184,27 @@ async fn build(
     table::save(conn, &entry).await
 }
 
+/// Takes note that an index cannot be, and why.
+pub(crate) async fn save_forbidden(
+    conn: &mut Conn<'_>,
+    entry: IndexEntry,
+    why: &'static str,
+) -> Result<(), sqlx::Error> {
+    let entry = IndexEntry {
+        wish: IndexWish::Forbidden,
+        state: IndexState::None,
+        name: None,
+        num_bytes: 0,
+        why: why.to_owned(),
+        ..entry
+    };
+    table::save(conn, &entry).await
+}
+
 async fn drop_index(conn: &mut Conn<'_>, mut entry: IndexEntry) -> Result<(), sqlx::Error> {
     if let Some(name) = entry.name.take() {
-        ddl::drop_index(&name).execute(conn, Vec::new()).await?;
+        let text = ddl::drop_query_index(&name, conn.dialect());
+        text.execute(conn, Vec::new()).await?;
         tracing::info!(index = name, why = entry.why, "index dropped");
     }
     entry.state = IndexState::None;
@@ -219,9 +212,14 @@ async fn drop_index(conn: &mut Conn<'_>, mut entry: IndexEntry) -> Result<(), sq
     table::save(conn, &entry).await
 }
 
-async fn size(conn: &mut Conn<'_>, name: &str) -> Result<u64, sqlx::Error> {
-    let mut sql = Sql::new("SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name=");
-    sql.bind(Arg::text(name));
+async fn size(conn: &mut Conn<'_>, name: &Name) -> Result<u64, sqlx::Error> {
+    let dialect = conn.dialect();
+    let mut sql = Sql::new(dialect.choose(
+        "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name=",
+        "SELECT pg_relation_size(to_regclass(",
+    ));
+    sql.bind(Arg::text(dialect.choose(name.as_str(), name.quoted())));
+    sql.push(dialect.choose("", "))"));
     let row = sql.fetch_optional(conn).await?;
     let bytes = row.map_or(Ok(0), |row| row.int(0))?;
     Ok(u64::try_from(bytes).unwrap_or_default())

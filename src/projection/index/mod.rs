@@ -11,7 +11,9 @@
 //!    may be declared, pinned or forbidden (`table`). Another process may write
 //!    wishes while the server runs.
 
+mod access;
 mod advice;
+mod beside;
 mod care;
 mod keeper;
 mod shape;
@@ -19,10 +21,15 @@ mod stats;
 mod table;
 
 pub use advice::IndexLimits;
+pub use beside::{StorePlace, carry_over_indexes, list_indexes, set_index};
 pub use shape::IndexColumn;
 pub use table::{IndexEntry, IndexState, IndexWish};
 
-pub(crate) use keeper::{Look, PERIOD, carry_over, follow, wish};
+#[cfg(test)]
+pub(crate) use access::explain;
+pub(crate) use access::{Access, is_record_table};
+pub(crate) use advice::Advice;
+pub(crate) use keeper::{Look, PERIOD, follow, save_forbidden};
 pub(crate) use shape::shapes_of;
 pub(crate) use stats::Stats;
-pub(crate) use table::{change_field, load};
+pub(crate) use table::{change_field, forbid, load};

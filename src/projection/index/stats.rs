@@ -1,12 +1,13 @@
 //! What queries cost, by their shapes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::shape::Shape;
-use crate::projection::sql::SafeText;
+use crate::projection::sql::{Arg, SafeText};
 
 /// How many shapes are watched; the ones that cost least make room.
 const MAX_SHAPES: usize = 256;
@@ -15,11 +16,17 @@ const MAX_SHAPES: usize = 256;
 /// minute or two count.
 const KEPT: f64 = 0.95;
 
+/// Queries with more values than this, in bytes, are not watched: they would be kept in memory.
+const MAX_SAMPLE: usize = 64 << 10;
+
+/// A statement and its values, to ask the database for its plan.
+pub(crate) type Sample = (SafeText, Vec<Arg>);
+
 /// What the queries of one shape cost lately.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
-    /// A statement of that shape, to ask the database for its plan.
-    pub(crate) sample: SafeText,
+    /// The first of that shape.
+    pub(crate) sample: Sample,
     /// How many since the last look.
     pub(crate) num_new: u64,
     /// How many; fades.
@@ -34,19 +41,28 @@ pub(crate) struct Stats(Mutex<HashMap<Shape, Usage>>);
 
 impl Stats {
     /// Counts a query with these shapes; `sample` is asked for when one of them is new.
-    pub(crate) fn note(&self, shapes: Vec<Shape>, spent: Duration, sample: impl Fn() -> SafeText) {
+    pub(crate) fn note(&self, shapes: Vec<Shape>, spent: Duration, sample: impl Fn() -> Sample) {
         let micros = spent.as_secs_f64() * 1e6;
         let mut usages = self.0.lock();
         for shape in shapes {
             if usages.len() >= MAX_SHAPES && !usages.contains_key(&shape) {
                 forget_cheapest(&mut usages);
             }
-            let usage = usages.entry(shape).or_insert_with(|| Usage {
-                sample: sample(),
-                num_new: 0,
-                num_queries: 0.0,
-                micros: 0.0,
-            });
+            let usage = match usages.entry(shape) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let sample = sample();
+                    if sample.1.iter().map(Arg::weight).sum::<usize>() > MAX_SAMPLE {
+                        continue;
+                    }
+                    new.insert(Usage {
+                        sample,
+                        num_new: 0,
+                        num_queries: 0.0,
+                        micros: 0.0,
+                    })
+                }
+            };
             usage.num_new += 1;
             usage.num_queries += 1.0;
             usage.micros += micros;

@@ -204,6 +204,18 @@ pub(crate) async fn change_field(
     Ok(())
 }
 
+/// Takes note that the index of this name is gone and shall not come again, and why.
+pub(crate) async fn forbid(
+    conn: &mut Conn<'_>,
+    name: &str,
+    why: &'static str,
+) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE _index SET wish='forbidden',state='none',num_bytes=0,why=");
+    sql.bind(Arg::text(why)).push(" WHERE name=");
+    sql.bind(Arg::text(name));
+    sql.execute(conn).await.map(drop)
+}
+
 fn columns_to_json(columns: &[IndexColumn]) -> Result<String, sqlx::Error> {
     serde_json::to_string(columns).map_err(|error| sqlx::Error::Encode(error.into()))
 }

@@ -2,6 +2,7 @@
 //!
 //! - `values`: how values are sent and come back. `escape`: texts that it does not take.
 //! - `errors`: what a failure means.
+//! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
 //!
 //! Here: connections, and the schema that everything is in. It has v1's layout, which plugins read:
 //! a table per record type, with v1's columns first. What v1 has not got comes behind them, or has a
@@ -12,6 +13,8 @@
 
 mod errors;
 mod escape;
+mod indexes;
+mod plan;
 mod values;
 
 use std::borrow::Cow;
@@ -27,10 +30,13 @@ use tokio::sync::watch;
 
 pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{failed, is_about_data};
+pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
+pub(super) use self::plan::access;
 pub(super) use self::values::{arguments, int, point, real, text};
 use super::OpenError;
 use super::conn::Conn;
 use super::dialect::Extensions;
+use super::index::IndexLimits;
 use super::names::{Name, fnv};
 use super::sql::{Arg, Sql};
 
@@ -45,6 +51,8 @@ pub struct ServerOptions {
     pub patience: Duration,
     /// How long a statement may take; writing ones may take as long as they need.
     pub statement_timeout: Duration,
+    /// How many indexes the store makes of its own accord.
+    pub index_limits: IndexLimits,
 }
 
 /// The format that this program makes and knows.
@@ -58,6 +66,7 @@ pub(super) struct Server {
     extensions: Extensions,
     /// It has lost what was applied.
     is_behind: watch::Sender<bool>,
+    building: indexes::Building,
 }
 
 impl Server {
@@ -66,18 +75,8 @@ impl Server {
         url: &str,
         wanted: &ServerOptions,
     ) -> Result<(Self, PgConnection), OpenError> {
-        let schema = Name::new(&format!("app_{}", wanted.app));
-        let options: PgConnectOptions = url.parse().map_err(OpenError::Database)?;
-        let options = options
-            .application_name("skytrail")
-            .disable_statement_logging()
-            .statement_cache_capacity(128)
-            .options([
-                ("search_path", format!("{},public", schema.quoted())),
-                ("timezone", "UTC".to_owned()),
-                // What is applied is not kept in memory any more: it must not be taken back.
-                ("synchronous_commit", "on".to_owned()),
-            ]);
+        let schema = schema_of(&wanted.app);
+        let options = options_of(url, &schema)?;
         let mut conn = options.connect().await?;
         let extensions = prepare(&mut conn, &schema).await?;
         let timeout = wanted.statement_timeout.as_millis().to_string();
@@ -92,6 +91,7 @@ impl Server {
             patience: wanted.patience,
             extensions,
             is_behind: watch::Sender::new(false),
+            building: indexes::Building::default(),
         };
         Ok((server, conn))
     }
@@ -146,6 +146,46 @@ impl Server {
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Names the schema of an app's store.
+fn schema_of(app: &str) -> Name {
+    Name::new(&format!("app_{app}"))
+}
+
+/// Returns what all connections to a schema share.
+fn options_of(url: &str, schema: &Name) -> Result<PgConnectOptions, OpenError> {
+    let options: PgConnectOptions = url.parse().map_err(OpenError::Database)?;
+    Ok(options
+        .application_name("skytrail")
+        .disable_statement_logging()
+        .statement_cache_capacity(128)
+        .options([
+            ("search_path", format!("{},public", schema.quoted())),
+            ("timezone", "UTC".to_owned()),
+            // What is applied is not kept in memory any more: it must not be taken back.
+            ("synchronous_commit", "on".to_owned()),
+        ]))
+}
+
+/// Opens a store beside the server that may be using it.
+pub(super) async fn open_beside(
+    url: &str,
+    app: &str,
+) -> Result<(PgConnection, Extensions), OpenError> {
+    let schema = schema_of(app);
+    let mut conn = options_of(url, &schema)?.connect().await?;
+    let mut sql = Sql::new("SELECT to_regclass(");
+    sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
+        .push(") IS NOT NULL");
+    let known_conn = &mut Conn::Postgres(&mut conn, Extensions::default());
+    let row = sql.fetch_optional(known_conn).await?;
+    if !row.map_or(Ok(false), |row| row.flag(0))? {
+        let what = format!("it has no record store in the schema {}", schema.as_str());
+        return Err(OpenError::Foreign(what));
+    }
+    let extensions = known(known_conn).await?;
+    Ok((conn, extensions))
 }
 
 /// Brings the schema to the present format; returns which extensions its tables use.
@@ -246,7 +286,7 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
 pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
-         AND relnamespace=current_schema::regnamespace ORDER BY 1",
+         AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",
     );
     for row in sql.fetch_all(conn).await? {
         let mut vacuum = Sql::new("VACUUM FULL ");

@@ -67,10 +67,13 @@ impl Plan {
     }
 
     /// Returns a statement that finds the same records, to ask the database for its plan.
-    pub(super) fn sample(&self) -> SafeText {
+    pub(super) fn sample(&self, query: &Query, dialect: Dialect) -> (SafeText, Vec<Arg>) {
         let mut sql = Sql::new("SELECT t._id");
         sql.append(self.source.clone()).append(self.order.clone());
-        sql.finish().0
+        if self.is_exact && self.is_sorted {
+            push_page(&mut sql, query, dialect);
+        }
+        sql.finish()
     }
 }
 

@@ -88,7 +88,8 @@ pub(crate) async fn query(
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
     let shapes = shapes_of(&query.record_type, &bound, asker.scope);
-    stats.note(shapes, begun.elapsed(), || plan.sample());
+    let sample = || plan.sample(query, table.dialect);
+    stats.note(shapes, begun.elapsed(), sample);
     answer
 }
 
@@ -134,13 +135,13 @@ pub(crate) async fn query_as_of(
     Ok(Some(run.answer(conn, &plan, heads).await?))
 }
 
-/// Returns the database's plan of a query by the master key, one step per line.
+/// Returns the database's plan of a query by the master key.
 #[cfg(test)]
 pub(crate) async fn explain(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
     query: &Query,
-) -> Result<String, QueryError> {
+) -> Result<crate::projection::index::Access, QueryError> {
     use skytrail_schema::caller::Caller;
     use skytrail_schema::query::Scope;
 
@@ -152,10 +153,8 @@ pub(crate) async fn explain(
     };
     let table = layout.table.as_ref().unwrap();
     let plan = Plan::new(catalog, (table, None), &bound, &asker);
-    let rows = plan.sample().explained().fetch_all(conn, Vec::new()).await;
-    let rows = rows?;
-    let steps = rows.iter().map(|row| row.text(3).unwrap());
-    Ok(steps.collect::<Vec<_>>().join("\n"))
+    let sample = plan.sample(query, table.dialect);
+    Ok(crate::projection::index::explain(conn, &sample).await?)
 }
 
 impl Run<'_> {

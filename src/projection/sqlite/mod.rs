@@ -3,14 +3,13 @@
 //! - `readers`: one connection that writes, a few that read.
 //! - `sums`: the pages' checksums. `condition`: watching them, and what follows damage.
 //! - `erase`: forgetting for good.
-//! - `digest`, `rebuild`, `indexes`: what commands do with a file.
+//! - `digest`, `rebuild`: what commands do with a file.
 //!
 //! Here: opening, closing and migrating it.
 
 mod condition;
 mod digest;
 pub(crate) mod erase;
-mod indexes;
 mod readers;
 pub mod rebuild;
 pub(super) mod sums;
@@ -28,7 +27,6 @@ pub(super) use self::condition::Condition;
 pub use self::condition::damage_marker;
 pub use self::digest::{TableDigest, digest};
 pub(super) use self::erase::scrub;
-pub use self::indexes::{carry_over_indexes, list_indexes, set_index};
 pub(super) use self::readers::{Reader, Readers};
 pub(crate) use self::sums::{PARTS, part};
 pub(super) use self::values::arguments;

@@ -6,7 +6,10 @@ mod agreement;
 mod apply;
 #[path = "../history.rs"]
 mod history;
+mod indexes;
 mod layout;
+#[path = "../indexes.rs"]
+mod own_indexes;
 #[path = "../pages.rs"]
 mod pages;
 #[path = "../past.rs"]
@@ -28,6 +31,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use self::world::World;
 use super::support::server::{Database, shared};
+use crate::projection::index::{
+    IndexEntry, StorePlace, carry_over_indexes, list_indexes, set_index,
+};
 use crate::projection::{ServerOptions, SqlStore, StoreOptions};
 
 /// How many of a test's cases are tried: to make a schema for each takes longer than the case.
@@ -56,12 +62,39 @@ impl Place {
         }
     }
 
-    pub(super) async fn open(&self, _: &StoreOptions) -> SqlStore {
+    fn place(&self) -> StorePlace<'_> {
+        StorePlace::Server {
+            url: &self.url,
+            app: &self.app,
+        }
+    }
+
+    /// Does what the server does by itself, sooner or later.
+    async fn analyze(&self) {
+        let mut conn = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::raw_sql("ANALYZE").execute(&mut conn).await.unwrap();
+    }
+
+    async fn list_indexes(&self) -> Vec<IndexEntry> {
+        list_indexes(self.place()).await.unwrap()
+    }
+
+    async fn set_index(&self, wanted: IndexEntry) {
+        set_index(self.place(), wanted).await.unwrap();
+    }
+
+    async fn carry_over_indexes(&self, to: &Self) {
+        let carried = carry_over_indexes(self.place(), to.place());
+        carried.await.unwrap();
+    }
+
+    pub(super) async fn open(&self, options: &StoreOptions) -> SqlStore {
         let options = ServerOptions {
             app: self.app.clone(),
             max_readers: 4,
             patience: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(60),
+            index_limits: options.index_limits,
         };
         SqlStore::open_server(&self.url, &options).await.unwrap()
     }

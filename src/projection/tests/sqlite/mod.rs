@@ -27,6 +27,9 @@ use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
 
 use self::world::World;
+use crate::projection::index::{
+    IndexEntry, StorePlace, carry_over_indexes, list_indexes, set_index,
+};
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::{SqlStore, StoreOptions, digest};
 
@@ -48,6 +51,25 @@ impl Place {
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("records.db")
+    }
+
+    /// What the planner does not know of a file it does without.
+    async fn analyze(&self) {}
+
+    async fn list_indexes(&self) -> Vec<IndexEntry> {
+        let path = self.path();
+        list_indexes(StorePlace::File(&path)).await.unwrap()
+    }
+
+    async fn set_index(&self, wanted: IndexEntry) {
+        let path = self.path();
+        set_index(StorePlace::File(&path), wanted).await.unwrap();
+    }
+
+    async fn carry_over_indexes(&self, to: &Self) {
+        let (from, to) = (self.path(), to.path());
+        let (from, to) = (StorePlace::File(&from), StorePlace::File(&to));
+        carry_over_indexes(from, to).await.unwrap();
     }
 
     async fn open(&self, options: &StoreOptions) -> SqlStore {

@@ -1,0 +1,94 @@
+//! The indexes of a store, seen from another process or with the server at rest.
+
+use std::path::Path;
+
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::keeper::{carry_over, wish};
+use super::table::{IndexEntry, load};
+use crate::projection::conn::Conn;
+use crate::projection::postgres;
+use crate::projection::sqlite::{OpenError, StoreOptions, open_beside, reader_options, sums};
+
+/// Where a store is.
+#[derive(Clone, Copy, Debug)]
+pub enum StorePlace<'a> {
+    /// In a file.
+    File(&'a Path),
+    /// In a server.
+    Server {
+        /// Its address.
+        url: &'a str,
+        /// The app's name.
+        app: &'a str,
+    },
+}
+
+/// Lists the indexes that queries or people asked for.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub async fn list_indexes(place: StorePlace<'_>) -> Result<Vec<IndexEntry>, OpenError> {
+    match place {
+        StorePlace::File(path) => {
+            let options = reader_options(path, &StoreOptions::default());
+            let mut conn = options.connect().await?;
+            let entries = load(&mut Conn::Sqlite(&mut conn)).await;
+            conn.close().await?;
+            Ok(entries?)
+        }
+        StorePlace::Server { url, app } => {
+            let (mut conn, extensions) = postgres::open_beside(url, app).await?;
+            let entries = load(&mut Conn::Postgres(&mut conn, extensions)).await;
+            conn.close().await?;
+            Ok(entries?)
+        }
+    }
+}
+
+/// Says what is wanted of an index: its wish, whether it is pinned, and why. The server follows
+/// within seconds, or at its next start. Returns the entry as it is now.
+///
+/// # Errors
+/// The store does not open or cannot be written.
+pub async fn set_index(place: StorePlace<'_>, wanted: IndexEntry) -> Result<IndexEntry, OpenError> {
+    match place {
+        StorePlace::File(path) => {
+            let mut conn = open_beside(path).await?;
+            let entry = wish(&mut Conn::Sqlite(&mut conn), wanted).await;
+            sums::merge(&mut conn, path).await?;
+            conn.close().await?;
+            Ok(entry?)
+        }
+        StorePlace::Server { url, app } => {
+            let (mut conn, extensions) = postgres::open_beside(url, app).await?;
+            let entry = wish(&mut Conn::Postgres(&mut conn, extensions), wanted).await;
+            conn.close().await?;
+            Ok(entry?)
+        }
+    }
+}
+
+/// Takes over what is known of the indexes of the store at `old` into the one at `new`, which makes
+/// them when it is looked after next.
+///
+/// # Errors
+/// A store does not open, or cannot be read or written.
+pub async fn carry_over_indexes(old: StorePlace<'_>, new: StorePlace<'_>) -> Result<(), OpenError> {
+    let entries = list_indexes(old).await?;
+    match new {
+        StorePlace::File(path) => {
+            let mut conn = open_beside(path).await?;
+            let done = carry_over(&mut Conn::Sqlite(&mut conn), entries).await;
+            sums::merge(&mut conn, path).await?;
+            conn.close().await?;
+            Ok(done?)
+        }
+        StorePlace::Server { url, app } => {
+            let (mut conn, extensions) = postgres::open_beside(url, app).await?;
+            let done = carry_over(&mut Conn::Postgres(&mut conn, extensions), entries).await;
+            conn.close().await?;
+            Ok(done?)
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What PostgreSQL asks of who looks after indexes.
+//!
+//! 1. They are made `CONCURRENTLY`, over a connection of their own: everybody reads and writes meanwhile.
+//!    What is broken off leaves an index that is not valid; such ones, and those that `_index` does not
+//!    know, are dropped at the next look.
+//! 2. While one is made its table's columns cannot change, and who waits for that keeps all others from
+//!    the table. So the change comes first: what is being made for the type is broken off.
+//! 3. Values of a sorted index are at most some 2,700 bytes long. An index that is in the way of a
+//!    longer one is dropped and does not come again: it is the store's own, and the record is not.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use skytrail_schema::event::{Commit, Stream};
+use skytrail_schema::id::TypeName;
+use skytrail_schema::time::Timestamp;
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnection, PgDatabaseError};
+
+use super::Server;
+use crate::projection::conn::Conn;
+use crate::projection::ddl;
+use crate::projection::index::{Advice, IndexEntry, follow, forbid};
+use crate::projection::layout::Catalog;
+use crate::projection::sql::{Arg, Sql};
+
+/// Why an index was given up.
+const TOO_LONG: &str = "some values are too long for it";
+
+/// PostgreSQL's codes for a statement that somebody broke off, and for a limit.
+const CANCELED: &str = "57014";
+const LIMIT: &str = "54000";
+
+/// The index that is being made: for which type, by which process of the server.
+pub(super) type Building = Mutex<Option<(TypeName, i64)>>;
+
+impl Server {
+    /// Does one thing.
+    pub(in crate::projection) async fn follow(
+        &self,
+        catalog: &Catalog,
+        advice: Advice,
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        let mut conn = self.connect_to_tend().await?;
+        let done = self.follow_over(&mut conn, (catalog, advice), now).await;
+        *self.building.lock() = None;
+        let closed = conn.close().await;
+        done.and(closed)
+    }
+
+    async fn follow_over(
+        &self,
+        conn: &mut PgConnection,
+        (catalog, advice): (&Catalog, Advice),
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        let mut conn = Conn::Postgres(conn, self.extensions());
+        let Advice::Build(entry) = &advice else {
+            return follow(&mut conn, catalog, advice, now).await;
+        };
+        let (entry, record_type) = (entry.clone(), entry.record_type.clone());
+        let row = Sql::new("SELECT pg_backend_pid()");
+        let row = row.fetch_optional(&mut conn).await?;
+        let process = row.map_or(Ok(0), |row| row.int(0))?;
+        *self.building.lock() = Some((record_type.clone(), process));
+        match follow(&mut conn, catalog, advice, now).await {
+            Err(error) if has_code(&error, CANCELED) => {
+                tracing::info!(%record_type, "an index is put off: its type changes");
+                Ok(())
+            }
+            Err(error) if has_code(&error, LIMIT) => give_up(&mut conn, entry).await,
+            other => other,
+        }
+    }
+
+    /// Opens a connection on which a statement may take as long as it needs, but does not outlive this
+    /// process for long.
+    async fn connect_to_tend(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = self.options.clone();
+        let options = options.options([("client_connection_check_interval", "5s")]);
+        let connected = tokio::time::timeout(self.patience, options.connect()).await;
+        connected.map_err(|_late| sqlx::Error::PoolTimedOut)?
+    }
+
+    /// Drops indexes.
+    pub(in crate::projection) async fn drop_indexes(
+        &self,
+        names: &[String],
+    ) -> Result<(), sqlx::Error> {
+        let mut conn = self.connect_to_tend().await?;
+        for name in names {
+            tracing::info!(index = name, "an index that was left half made is dropped");
+            let mut conn = Conn::Postgres(&mut conn, self.extensions());
+            let text = ddl::drop_query_index(name, conn.dialect());
+            text.execute(&mut conn, Vec::new()).await?;
+        }
+        conn.close().await
+    }
+
+    /// Breaks off the making of an index that is in the way of what the commits change.
+    pub(in crate::projection) async fn make_way(
+        &self,
+        conn: &mut Conn<'_>,
+        commits: &[Arc<Commit>],
+    ) {
+        let Some((record_type, process)) = self.building.lock().clone() else {
+            return;
+        };
+        let mut events = commits.iter().flat_map(|commit| &commit.events);
+        if events.any(|event| event.stream == Stream::Type(record_type.clone())) {
+            let mut sql = Sql::new("SELECT pg_cancel_backend(");
+            sql.bind(Arg::Int(process)).push("::integer)");
+            if let Err(error) = sql.fetch_optional(conn).await {
+                tracing::warn!(%error, "the making of an index could not be broken off");
+            }
+        }
+    }
+}
+
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    let error = error.as_database_error();
+    error.and_then(|error| error.code()).as_deref() == Some(code)
+}
+
+/// Takes note that an index cannot be made, so that it is not tried again and again.
+async fn give_up(conn: &mut Conn<'_>, entry: IndexEntry) -> Result<(), sqlx::Error> {
+    tracing::warn!(record_type = %entry.record_type, why = TOO_LONG, "an index cannot be made");
+    crate::projection::index::save_forbidden(conn, entry, TOO_LONG).await
+}
+
+/// Returns the names of indexes for queries that were left half made, or that `_index` does not know.
+pub(in crate::projection) async fn strays(conn: &mut Conn<'_>) -> Result<Vec<String>, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT c.relname::text FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid=c.oid \
+         LEFT JOIN _index AS e ON e.name=c.relname::text \
+         WHERE c.relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) \
+         AND c.relname LIKE '\\_query\\_%' AND (e.name IS NULL OR NOT i.indisvalid)",
+    );
+    let rows = sql.fetch_all(conn).await?;
+    let names = rows.iter().map(|row| Ok(row.text(0)?.into_owned()));
+    names.collect()
+}
+
+/// Returns the index that refused a value because it is too long, if the store can do without it.
+pub(in crate::projection) fn too_narrow(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let error = error.try_downcast_ref::<PgDatabaseError>()?;
+    let index = error.constraint().filter(|_| error.code() == LIMIT)?;
+    let is_ours = index.starts_with("_query_") || index.starts_with("_unique_");
+    is_ours.then(|| index.to_owned())
+}
+
+/// Drops an index that is too narrow.
+pub(in crate::projection) async fn drop_narrow(
+    conn: &mut Conn<'_>,
+    index: &str,
+) -> Result<(), sqlx::Error> {
+    tracing::warn!(index, why = TOO_LONG, "an index is dropped");
+    let mut tx = conn.begin_writing().await?;
+    ddl::drop_index(index)
+        .execute(&mut tx.conn(), Vec::new())
+        .await?;
+    forbid(&mut tx.conn(), index, TOO_LONG).await?;
+    tx.commit().await
+}
