@@ -1,5 +1,6 @@
 //! What all parts say of themselves, gathered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use skytrail_actors::task::{ListTasks, TaskReport, Tasks};
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{AuditState, AuditTrail};
+use crate::auth::refusals::{Reason, Refusals};
 use crate::auth::throttle::{Throttle, ThrottleState};
 use crate::backup::{BackupSchedule, BackupState};
 use crate::http::counters::{DoorCounters, DoorState};
@@ -76,6 +78,8 @@ pub struct Parts {
     pub running: TaskTracker,
     /// Throttles sign-up and login.
     pub throttle: Arc<Throttle>,
+    /// Who was not let in.
+    pub refusals: Arc<Refusals>,
     /// The audit trail.
     pub audit: Arc<AuditTrail>,
     /// The backups that the server makes.
@@ -123,6 +127,8 @@ pub struct States {
     pub door: DoorState,
     /// Throttling.
     pub throttle: ThrottleState,
+    /// How many were not let in, by reason.
+    pub refusals: BTreeMap<Reason, u64>,
     /// The audit trail.
     pub audit: AuditState,
     /// The backups that the server makes.
@@ -208,6 +214,7 @@ impl Health for Parts {
             indexes,
             door: self.door.state(self.running.len()),
             throttle: self.throttle.state(),
+            refusals: self.refusals.totals(),
             audit: self.audit.state(),
             backups: self.backups.state(),
             checkpoints: self.checkpoints.state(),

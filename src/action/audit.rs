@@ -11,6 +11,7 @@ use skytrail_schema::id::UserId;
 use super::log::asked;
 use super::{Call, Outcome, Reply, request};
 use crate::auth::refusals::Wanted;
+use crate::services::Services;
 
 /// How many rows a page has when nobody says, and at most.
 const ROWS: (u64, u64) = (100, 1000);
@@ -73,14 +74,19 @@ pub(super) async fn changes(call: Call) -> Outcome {
 async fn user(call: &Call) -> Result<UserId, ApiError> {
     let text = request::text(&call.body, "user")?.filter(|text| !text.is_empty());
     let missing = || ApiError::invalid_argument("missing required fields", &["user"]);
-    let id = UserId::from(text.ok_or_else(missing)?);
-    let accounts = &call.services.accounts;
-    if accounts.load_user(&id).await?.is_some() {
-        return Ok(id);
+    let text = text.ok_or_else(missing)?;
+    let message = || format!("no user {text:?}, by id or by name");
+    let found = find_user(&call.services, text).await?;
+    found.ok_or_else(|| ApiError::new(Code::ResourceNotFound, message()))
+}
+
+/// Finds a user by id, by name or by mail address.
+pub(crate) async fn find_user(services: &Services, text: &str) -> Result<Option<UserId>, ApiError> {
+    let id = UserId::from(text);
+    if services.accounts.load_user(&id).await?.is_some() {
+        return Ok(Some(id));
     }
-    let message = || format!("no user {:?}, by id or by name", id.as_str());
-    let named = accounts.find_named(id.as_str()).await?;
-    named.ok_or_else(|| ApiError::new(Code::ResourceNotFound, message()))
+    services.accounts.find_named(text).await
 }
 
 fn shown(found: &Found) -> Map<String, Json> {

@@ -299,6 +299,7 @@ impl Application {
             door: Arc::clone(&door),
             running: running.clone(),
             throttle: Arc::clone(&throttle),
+            refusals: Arc::clone(&refusals),
             audit: Arc::clone(&audit),
             backups: Arc::clone(&backups),
             checkpoints: Arc::clone(&core.checkpoints),

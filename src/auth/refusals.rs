@@ -52,6 +52,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All that there are.
+    pub const ALL: [Self; 4] = [
+        Self::WrongCredentials,
+        Self::UnknownAccount,
+        Self::Disabled,
+        Self::Throttled,
+    ];
+
     /// Finds out whether an error refuses somebody, and why.
     fn of(error: &ApiError) -> Option<Self> {
         match error.code {
@@ -126,6 +134,8 @@ pub struct Refusals {
     ledger: Arc<SqlLedger>,
     keep_days: u32,
     waiting: Mutex<BTreeMap<Kind, u32>>,
+    /// All since the start, also when none is kept.
+    totals: Mutex<BTreeMap<Reason, u64>>,
 }
 
 impl Refusals {
@@ -136,14 +146,24 @@ impl Refusals {
             ledger,
             keep_days,
             waiting: Mutex::default(),
+            totals: Mutex::default(),
         }
+    }
+
+    /// Returns how many were refused since the start, by reason.
+    pub fn totals(&self) -> BTreeMap<Reason, u64> {
+        self.totals.lock().clone()
     }
 
     /// Counts an error, if it refuses somebody. Never waits.
     pub fn note(&self, user: Option<&UserId>, way: &str, error: &ApiError) {
-        let Some(reason) = Reason::of(error).filter(|_| self.keep_days > 0) else {
+        let Some(reason) = Reason::of(error) else {
             return;
         };
+        *self.totals.lock().entry(reason).or_default() += 1;
+        if self.keep_days == 0 {
+            return;
+        }
         let now = self.clock.now().micros();
         let kind = Kind {
             minute: Timestamp::from_micros(now - now.rem_euclid(MINUTE)),

@@ -48,7 +48,7 @@ use skytrail_actors::log::journal::archive::Damage;
 pub use local::{Local, Turn};
 pub use manifest::{Manifest, SavedFile, SegmentRef};
 pub use repository::Repository;
-pub use restore::{Plan, Restored, restore, verify};
+pub use restore::{Plan, Restored, Stage, restore, verify};
 pub use schedule::{BackupSchedule, BackupState};
 pub use take::{Progress, Taken, back_up};
 

@@ -62,12 +62,35 @@ pub struct Restored {
     pub num_erased_later: u64,
 }
 
-/// Puts a backup back.
+/// How far a restore is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The log is fetched and checked.
+    Log {
+        /// Up to this position.
+        position: u64,
+        /// The backup's last.
+        head: u64,
+    },
+    /// The files are fetched.
+    Files {
+        /// So many are there.
+        done: usize,
+        /// Of so many.
+        all: usize,
+    },
+}
+
+/// Puts a backup back, and tells how far it is.
 ///
 /// # Errors
 /// The folder is not empty; the backup is damaged, with file and offset; it does not reach so far;
 /// the log was damaged when it was saved.
-pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupError> {
+pub fn restore(
+    repository: &Repository,
+    plan: &Plan,
+    tell: &mut dyn FnMut(Stage),
+) -> Result<Restored, BackupError> {
     let manifest = choose(repository, plan.backup.as_deref())?;
     if let Until::Position(position) = plan.until
         && position > manifest.head
@@ -89,8 +112,10 @@ pub fn restore(repository: &Repository, plan: &Plan) -> Result<Restored, BackupE
         num_erased: 0,
         num_sealed: 0,
     };
-    let cut = reading.log(plan.until)?;
-    for file in &manifest.files {
+    let cut = reading.log(plan.until, tell)?;
+    let all = manifest.files.len();
+    for (done, file) in manifest.files.iter().enumerate() {
+        tell(Stage::Files { done, all });
         save(repository, file, &plan.to)?;
     }
     if let Some(saved) = keys::find(repository, &manifest)? {
@@ -272,7 +297,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Fetches the log up to where it is to end, and makes its last segment one that goes on.
-    fn log(&mut self, until: Until) -> Result<Cut, BackupError> {
+    fn log(&mut self, until: Until, tell: &mut dyn FnMut(Stage)) -> Result<Cut, BackupError> {
         let failed = || BackupError::io(self.folder.display().to_string());
         let mut end = (0, chain::GENESIS);
         let mut last: Option<(SegmentFile, Cut)> = None;
@@ -280,6 +305,11 @@ impl Reading<'_> {
             if wanted.first != end.0 + 1 {
                 break;
             }
+            let head = self.manifest.head;
+            tell(Stage::Log {
+                position: end.0,
+                head,
+            });
             let fetched = self.fetch(wanted, Some(end.1))?;
             let whole = Until::Position(wanted.last);
             let whole = fetched.segment.find_cut(whole).map_err(failed())?;

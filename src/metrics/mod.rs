@@ -21,6 +21,7 @@ use skytrail_actors::plugin::{PluginState, PluginsState, Readiness};
 use skytrail_actors::push::PushState;
 use skytrail_actors::task::TaskReport;
 
+use crate::auth::refusals::Reason;
 use crate::backup::BackupState;
 use crate::http::counters::ActionFigures;
 use crate::parts::States;
@@ -114,6 +115,14 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
         "Sign-ups and logins refused as too many.",
     )
     .value(throttle.num_refused);
+    let mut family = text.counter(
+        "skytrail_auth_refused_total",
+        "Logins, changes of passwords and sessions that were refused, by reason.",
+    );
+    for reason in Reason::ALL {
+        let number = states.refusals.get(&reason).copied().unwrap_or_default();
+        family.labelled(&[("reason", reason.name())], number);
+    }
     text.gauge(
         "skytrail_throttle_buckets",
         "Addresses and accounts that were tried lately.",

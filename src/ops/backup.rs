@@ -10,7 +10,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::{complain, say};
-use crate::backup::{self, BackupError, Local, Manifest, Plan, Repository, Taken};
+use crate::backup::{self, BackupError, Local, Manifest, Plan, Repository, Stage, Taken};
 use crate::config::{BackupPlace, Config};
 use crate::{hex, ledger};
 
@@ -209,7 +209,20 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         backup: command.backup.clone(),
         until: parse_until(command.until.as_deref())?,
     };
-    let restored = backup::restore(&repository, &plan).map_err(text)?;
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}, {eta} left");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    let restored = backup::restore(&repository, &plan, &mut |stage| {
+        let (done, all, what) = match stage {
+            Stage::Log { position, head } => (position, head, "events"),
+            Stage::Files { done, all } => (done as u64, all as u64, "files"),
+        };
+        bar.set_length(all);
+        bar.set_message(what);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let restored = restored.map_err(text)?;
     let time = restored.time.map(|time| format!(" ({time})"));
     say(&format!(
         "restored {} events{} and {} files from backup {}; the chain ends at {}",

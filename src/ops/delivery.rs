@@ -4,6 +4,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
+use super::delivery_follow;
 use super::remote::{self, RunningServer, ServerFlag};
 use super::say;
 use crate::config::Config;
@@ -39,6 +40,9 @@ pub enum What {
         /// Where to.
         #[command(flatten)]
         to: To,
+        /// Whether to wait.
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Delivers again what these positions call for.
     Redeliver {
@@ -48,6 +52,9 @@ pub enum What {
         from: u64,
         /// The last.
         until: u64,
+        /// Whether to wait.
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Lists deliveries that were given up.
     DeadLetters {
@@ -80,6 +87,14 @@ pub struct To {
     end: bool,
 }
 
+/// Whether to wait for what was ordered.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Watch {
+    /// Waits until it is delivered, and shows how far it is. Ending this ends no delivery.
+    #[arg(long)]
+    follow: bool,
+}
+
 /// Which dead letters.
 #[derive(Clone, Debug, Args)]
 pub struct Letters {
@@ -99,11 +114,25 @@ pub struct Letters {
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
     let server = RunningServer::find(config, &command.server)?;
+    let watched = matches!(
+        command.what,
+        What::Rewind {
+            watch: Watch { follow: true },
+            ..
+        } | What::Redeliver {
+            watch: Watch { follow: true },
+            ..
+        }
+    );
     let (action, body) = request(command.what);
     let Json::Object(body) = body else {
         return Err("not a request".to_owned());
     };
-    let result = remote::block_on(all_of(&server, action, body))?;
+    let mut result = remote::block_on(all_of(&server, action, body))?;
+    if watched && let Some(begun) = result.first() {
+        let ended = remote::block_on(delivery_follow::until_done(&server, begun))?;
+        result = vec![ended];
+    }
     match action {
         "delivery:forget" => say("forgotten"),
         "delivery:dead_letters" if result.is_empty() => say("no dead letters"),
@@ -144,7 +173,7 @@ fn request(what: What) -> (&'static str, Json) {
         What::List => ("delivery:list", json!({})),
         What::Pause { consumer } => ("delivery:pause", json!({"consumer": consumer})),
         What::Resume { consumer } => ("delivery:resume", json!({"consumer": consumer})),
-        What::Rewind { consumer, to } => {
+        What::Rewind { consumer, to, .. } => {
             let To {
                 position,
                 time,
@@ -158,6 +187,7 @@ fn request(what: What) -> (&'static str, Json) {
             consumer,
             from,
             until,
+            ..
         } => {
             let body = json!({"consumer": consumer, "from": from, "until": until});
             ("delivery:redeliver", body)

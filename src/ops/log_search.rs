@@ -48,7 +48,7 @@ pub struct SearchCommand {
 /// Which events.
 #[derive(Clone, Debug, Default, Args)]
 struct Wanted {
-    /// What this user did, by id.
+    /// What this user did, by id, user name or mail address.
     #[arg(long)]
     user: Option<String>,
     /// What was done with these keys, separated by commas: none, client, master.

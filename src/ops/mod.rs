@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backup;
 pub mod delivery;
+mod delivery_follow;
 pub mod dev;
 pub mod erase;
 pub mod export;

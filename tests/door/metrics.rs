@@ -130,6 +130,10 @@ fn figures_parse_and_move() {
     }
     assert!(moved("skytrail_log_position") >= 5.0);
     assert_eq!(moved("skytrail_throttle_refused_total"), refused);
+    let reason = |reason: &str| format!("skytrail_auth_refused_total{{reason=\"{reason}\"}}");
+    assert_eq!(moved(&reason("throttled")), refused);
+    assert_eq!(moved(&reason("unknown_account")), 20.0 - refused);
+    assert_eq!(moved(&reason("disabled")), 0.0);
     assert_eq!(
         moved("skytrail_record_commands_total{kind=\"delete\"}"),
         1.0

@@ -184,6 +184,24 @@ fn an_answer_in_csv_has_a_row_per_event_and_calculates_nothing() {
 }
 
 #[test]
+fn a_user_is_named_by_what_he_signs_in_with() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    Client::signed_up(&server, "bob").save("note/bobs", json!({"n": 1}));
+    ada.save("note/1", json!({"n": 1}));
+    ada.save("note/1", json!({"n": 2}));
+    let by_id = json!({"user": ada.user});
+    let expected = read_all(&master, &by_id);
+    assert!(expected.len() > 2, "{expected:?}");
+    let by_name = json!({"user": "ada"});
+    assert_eq!(read_all(&master, &by_name), expected);
+    assert_eq!(lines(&search(&server, &by_name)), expected);
+    // Who is no user is meant by what is said.
+    let master_only = read_all(&master, &json!({"user": "nobody"}));
+    assert_eq!(master_only, Vec::<Json>::new());
+}
+
+#[test]
 fn the_command_finds_prints_and_goes_on_with_a_file() {
     let server = TestServer::with(&[("HOST", &lasting_address())]);
     write_some(&server, 30);

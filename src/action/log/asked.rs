@@ -13,7 +13,9 @@ use skytrail_schema::event::{EventFilter, Kinds, Stream};
 use skytrail_schema::id::{TypeName, UserId};
 use skytrail_schema::time::Timestamp;
 
+use crate::action::audit::find_user;
 use crate::action::request;
+use crate::services::Services;
 
 /// Members that hold lists; in a query their items are separated by commas.
 const LISTS: [&str; 4] = ["record_types", "kinds", "keys", "origins"];
@@ -122,6 +124,24 @@ pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> 
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         request_id: request_id.transpose()?,
     })
+}
+
+/// As [`filter`], where the user may also be named by what he signs in with. Somebody who is no user,
+/// or not any more, is meant by his id.
+///
+/// # Errors
+/// As [`filter`]; the store cannot be read.
+pub(crate) async fn filter_by_name(
+    services: &Services,
+    body: &Map<String, Json>,
+) -> Result<EventFilter, ApiError> {
+    let mut filter = filter(body)?;
+    if let Some(user) = &filter.user
+        && let Some(named) = find_user(services, user.as_str()).await?
+    {
+        filter.user = Some(named);
+    }
+    Ok(filter)
 }
 
 /// Reads the one stream that is wanted, by its name or as a record's id.

@@ -1,5 +1,8 @@
 //! What people may want, by action and on the command line.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::support::server::MASTER_KEY;
 
@@ -68,6 +71,33 @@ fn people_pause_rewind_and_deliver_again() {
     assert_eq!(numbers(&mut worker, 4), [1, 2, 3, 4]);
     delivery(&server, &["rewind", "TEST", "--end"]);
     expect_none(&mut worker);
+}
+
+#[test]
+fn who_follows_an_order_hears_when_it_is_carried_out() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    let positions = deliver_some(&ada, &mut worker);
+    let told = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&told);
+    let _serving = worker.serve(move |worker, message| {
+        if message["kind"] == "hook" {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        if message["type"] == "request" {
+            worker.answer(message, &Json::Null);
+        }
+    });
+    let ended = delivery(&server, &["rewind", "TEST", "--position", "0", "--follow"]);
+    assert!(ended.contains(", 0 events behind; 0 under way"), "{ended}");
+    assert_eq!(told.load(Ordering::SeqCst), 3);
+    let (first, last) = (positions[0].to_string(), positions[1].to_string());
+    delivery(&server, &["redeliver", "TEST", &first, &last, "--follow"]);
+    assert_eq!(told.load(Ordering::SeqCst), 5);
+    delivery(&server, &["pause", "TEST"]);
+    let ended = delivery(&server, &["rewind", "TEST", "--position", "0", "--follow"]);
+    assert!(ended.contains("paused"), "{ended}");
 }
 
 #[test]

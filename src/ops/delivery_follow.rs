@@ -1,0 +1,95 @@
+//! Watching what a consumer has to be told, until it has been.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value as Json};
+use tokio::time::sleep;
+
+use super::remote::RunningServer;
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How far a consumer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    position: u64,
+    lag: u64,
+    open: u64,
+    /// Deliveries that are over, however they ended.
+    over: u64,
+}
+
+impl Look {
+    fn at(state: &Json) -> Self {
+        let number = |name: &str| state.get(name).and_then(Json::as_u64).unwrap_or_default();
+        Self {
+            position: number("position"),
+            lag: number("lag"),
+            open: number("open"),
+            over: number("delivered") + number("dead_letters") + number("skipped"),
+        }
+    }
+
+    /// Whether what was to be told then has been told. While new things happen there is always
+    /// something open, so what was open then counts.
+    fn is_done_since(self, begun: Self) -> bool {
+        let is_there = self.position >= begun.position + begun.lag;
+        let is_told = self.open == 0 || self.over >= begun.over + begun.open;
+        is_there && is_told
+    }
+}
+
+/// Waits until a consumer has had what it was behind with, or does not run; returns its state.
+///
+/// # Errors
+/// A sentence: the server is gone, or the consumer.
+pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<Json, String> {
+    let name = begun.get("name").cloned().unwrap_or_default();
+    let first = Look::at(begun);
+    let bar = ProgressBar::new(first.lag + first.open);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} told {per_sec} {eta}");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    loop {
+        let listed = server.call("delivery:list", Map::new()).await?;
+        let listed = listed.as_array().cloned().unwrap_or_default();
+        let mut states = listed.into_iter();
+        let state = states.find(|state| state.get("name") == Some(&name));
+        let state = state.ok_or_else(|| format!("{name} is not known any more"))?;
+        let look = Look::at(&state);
+        let events = look.position.saturating_sub(first.position).min(first.lag);
+        let again = look.over.saturating_sub(first.over).min(first.open);
+        bar.set_position(events + again);
+        let is_running = state.get("state").and_then(Json::as_str) == Some("running");
+        if look.is_done_since(first) || !is_running {
+            bar.finish_and_clear();
+            return Ok(state);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_done_when_what_was_open_then_is_over() {
+        let look = |position, lag, open, over| Look {
+            position,
+            lag,
+            open,
+            over,
+        };
+        let begun = look(10, 5, 3, 100);
+        assert!(!look(10, 5, 3, 100).is_done_since(begun));
+        assert!(!look(15, 0, 1, 102).is_done_since(begun));
+        assert!(!look(14, 1, 0, 103).is_done_since(begun));
+        assert!(look(15, 9, 4, 103).is_done_since(begun), "others came");
+        assert!(
+            look(15, 0, 0, 100).is_done_since(begun),
+            "nothing of it was wanted"
+        );
+    }
+}
