@@ -43,9 +43,10 @@ impl<'a> Crew<'a> {
     fn hire(&mut self) {
         let command = python_plugin(self.server, "tests/plugin/at_work.py");
         // The file has no `run` of its own.
-        let file = command.get_args().last().unwrap().to_owned();
+        let words: Vec<_> = command.get_args().collect();
+        let (file, python) = words.split_last().unwrap();
         let mut worker = Command::new(command.get_program());
-        worker.args(["-m".into(), "skytrail".into(), file]);
+        worker.args(python).args(["-m", "skytrail"]).arg(file);
         for (name, value) in command.get_envs() {
             worker.env(name, value.unwrap());
         }
