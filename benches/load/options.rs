@@ -27,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long)]
     smoke: bool,
     /// Only rows of these groups: start, create, batch, read, history, disk,
-    /// pubsub, live, plugin.
+    /// growth, pubsub, live, plugin.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Write the table as markdown to this file.

@@ -1,7 +1,7 @@
-//! `erase:record`, `erase:field`, `erase:user`, `erase:list`; `log:compact`
+//! `erase:record`, `erase:event`, `erase:field`, `erase:user`, `erase:list`; `log:compact`
 
 use serde_json::{Value as Json, json};
-use skytrail_actors::erasure::{EraseField, EraseRecord, EraseUser};
+use skytrail_actors::erasure::{EraseEvent, EraseField, EraseRecord, EraseTypeField, EraseUser};
 use skytrail_actors::log::Erasure;
 use skytrail_schema::code::ApiError;
 
@@ -22,7 +22,27 @@ pub(super) async fn record(call: Call) -> Outcome {
     Reply::new(&call.services.eraser.record(command).await?)
 }
 
+pub(super) async fn event(call: Call) -> Outcome {
+    let position = request::whole_number(&call.body, "position")?;
+    let missing = || ApiError::invalid_argument("missing required fields", &["position"]);
+    let command = EraseEvent {
+        position: position.ok_or_else(missing)?,
+        why: why(&call)?,
+        context: call.context,
+    };
+    Reply::new(&call.services.eraser.event(command).await?)
+}
+
 pub(super) async fn field(call: Call) -> Outcome {
+    if let Some(name) = request::text(&call.body, "type")? {
+        let command = EraseTypeField {
+            record_type: name.into(),
+            field: required(&call, "field")?,
+            why: why(&call)?,
+            context: call.context,
+        };
+        return Reply::new(&call.services.eraser.field_of_type(command).await?);
+    }
     let raw = required(&call, "record")?;
     let command = EraseField {
         id: request::record_id(&raw, "record")?,

@@ -132,6 +132,7 @@ actions! {
     "device:register" "device" WRITE => device::register;
     "device:unregister" "device" WRITE => device::unregister;
     "erase:record" "erase" ADMIN => erase::record;
+    "erase:event" "erase" ADMIN => erase::event;
     "erase:field" "erase" ADMIN => erase::field;
     "erase:user" "erase" ADMIN => erase::user;
     "erase:list" "erase" ADMIN => erase::list;

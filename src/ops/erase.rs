@@ -12,8 +12,10 @@ use crate::config::Config;
 pub enum EraseCommand {
     /// Erases a record: what it is, and everything that it ever was.
     Record(Record),
-    /// Erases a field of a record: its value, and every one that it ever had. The versions that had one
-    /// lose the other fields, too; what the record is now stays.
+    /// Erases one event, a version of a record: what it held. What the record is now stays.
+    Event(Event),
+    /// Erases a field of a record, or of all records of a type: its value, and every one that it ever
+    /// had. The versions that had one lose the other fields, too; what the record is now stays.
     Field(Field),
     /// Erases a user: how he signs in, his user record, his devices and what they subscribed to.
     User(User),
@@ -30,10 +32,19 @@ pub struct Record {
     order: Order,
 }
 
+/// See [`EraseCommand::Event`].
+#[derive(Clone, Debug, Args)]
+pub struct Event {
+    /// Its position in the log.
+    position: u64,
+    #[command(flatten)]
+    order: Order,
+}
+
 /// See [`EraseCommand::Field`].
 #[derive(Clone, Debug, Args)]
 pub struct Field {
-    /// The record, as type/id.
+    /// The record, as type/id; or a type.
     record: String,
     /// The field.
     field: String,
@@ -82,12 +93,22 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
         EraseCommand::Record(Record { record, order }) => {
             erase(config, ("erase:record", json!({"record": record})), &order)
         }
+        EraseCommand::Event(Event { position, order }) => erase(
+            config,
+            ("erase:event", json!({"position": position})),
+            &order,
+        ),
         EraseCommand::Field(Field {
             record,
             field,
             order,
         }) => {
-            let body = json!({"record": record, "field": field});
+            let what = if record.contains('/') {
+                "record"
+            } else {
+                "type"
+            };
+            let body = json!({what: record, "field": field});
             erase(config, ("erase:field", body), &order)
         }
         EraseCommand::User(User {
@@ -122,14 +143,19 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     }
     let (events, position) = (member("num_events"), member("position"));
     if member("finished") == json!(true) {
+        let place = match position {
+            // Several erasures; the list has them.
+            Json::Null => String::new(),
+            position => format!(" at {position}"),
+        };
         say(&format!(
-            "{events} events are erased; the log says so at {position}"
+            "{events} events are erased; the log says so{place}"
         ));
         return Ok(());
     }
     Err(format!(
-        "not finished yet: {events} events are being erased, see {position} in the log and \
-         `skytrail erase list`; the server goes on with it, also after a restart"
+        "not finished yet: {events} events are being erased, see `skytrail erase list`; the server \
+         goes on with it, also after a restart"
     ))
 }
 

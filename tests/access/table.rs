@@ -89,6 +89,7 @@ const ROWS: &[(&str, &str)] = &[
     ("delivery:drop", "K M K M M M . ."),
     ("delivery:forget", "K M K M M M . ."),
     ("erase:record", "B U A A U . . ."),
+    ("erase:event", "B U A A U . . ."),
     ("erase:field", "B U A A U . . ."),
     ("erase:user", "B U A A U . . ."),
     ("erase:list", "B U A A U . . ."),

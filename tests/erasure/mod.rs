@@ -3,7 +3,9 @@
 mod killed;
 mod people;
 mod retention;
+mod retention_random;
 mod search;
+mod single;
 
 use std::process::Output;
 

@@ -40,9 +40,27 @@ impl Eraser {
     /// # Errors
     /// Those of a save; 110 when there is nothing of it; 102 for a private record of another.
     pub async fn field(&self, command: EraseField) -> Result<Erased, ApiError> {
-        let turn = Mutex::new(());
-        let asked = until_settled(&turn, |_| self.ask_for_field(&command)).await?;
+        let asked = self.ask_for_field_until_settled(&command).await?;
         self.await_end(asked, &command.context).await
+    }
+
+    /// As [`Eraser::field`], but does not wait for the end.
+    pub(super) async fn ask_for_field_until_settled(
+        &self,
+        command: &EraseField,
+    ) -> Result<Erased, ApiError> {
+        let turn = Mutex::new(());
+        until_settled(&turn, |_| self.ask_for_field(command)).await
+    }
+
+    /// Refuses what a temporal type has: what the store keeps of its past cannot be told apart.
+    pub(super) fn refuse_temporal(&self, name: &TypeName) -> Result<(), ApiError> {
+        if self.env.definition(name).intervals_since.is_none() {
+            return Ok(());
+        }
+        let message =
+            format!("{name} is temporal: end that (schema:temporal), erase, then begin it again");
+        Err(ApiError::new(Code::NotSupported, message))
     }
 
     async fn ask_for_field(&self, command: &EraseField) -> Result<Outcome<Erased>, ApiError> {
@@ -76,19 +94,7 @@ impl Eraser {
                 .await?;
             return Ok(Outcome::Conflict);
         }
-        if self
-            .env
-            .definition(&id.record_type)
-            .intervals_since
-            .is_some()
-        {
-            // What the store keeps of the past cannot be told apart by field.
-            let message = format!(
-                "{} is temporal: end that (schema:temporal), erase, then begin it again",
-                id.record_type
-            );
-            return Err(ApiError::new(Code::NotSupported, message));
-        }
+        self.refuse_temporal(&id.record_type)?;
         let stream = Stream::Record(id.clone());
         let names = self.names_of(&id.record_type, field).await?;
         let carries = |body: &EventBody| match body {

@@ -12,8 +12,10 @@
 //!    crash nor a full disk leaves anything.
 
 mod compact;
+mod event;
 mod field;
 mod request;
+mod type_field;
 mod user;
 mod work;
 
@@ -29,8 +31,10 @@ use crate::record::service::RecordService;
 use crate::store::StoreError;
 
 pub use compact::{Compacted, compact_daily};
+pub use event::EraseEvent;
 pub use field::EraseField;
 pub use request::{EraseRecord, Erased};
+pub use type_field::{EraseTypeField, TypeErased};
 pub use user::{EraseUser, Refused, UserErased};
 pub use work::EraserState;
 

@@ -3,6 +3,7 @@
 mod create;
 mod disk;
 mod fan_out;
+mod growth;
 mod history;
 mod live;
 mod plugin;
@@ -42,6 +43,9 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     }
     if rig.options.wants("disk") {
         disk::run(rig, report).await;
+    }
+    if rig.options.wants("growth") {
+        growth::run(rig, report).await;
     }
     if rig.options.wants("pubsub") {
         fan_out::run(rig, report).await;

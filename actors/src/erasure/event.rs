@@ -1,0 +1,85 @@
+//! Erasing what one event holds.
+
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
+use tokio::sync::Mutex;
+
+use super::request::{check, nothing};
+use super::{Erased, Eraser};
+use crate::context::RequestContext;
+use crate::log::ConflictKey;
+use crate::record::apply::state_of;
+use crate::record::attempt::{Outcome, until_settled};
+use crate::record::decide::Plan;
+use crate::record::past;
+
+/// Erases what one version of a record held. What the record is now stays, and so does what later
+/// versions have of it.
+#[derive(Clone, Debug)]
+pub struct EraseEvent {
+    /// Who asks: with the master key, or an administrator.
+    pub context: RequestContext,
+    /// Where it is in the log.
+    pub position: u64,
+    /// Why, in the log from then on.
+    pub why: String,
+}
+
+impl Eraser {
+    /// Erases an event; answers when it is gone, or when that takes too long.
+    ///
+    /// # Errors
+    /// 110 when there is nothing of it; 103 when it is no version of a record, or one of a temporal
+    /// type; 102 for a private record of another.
+    pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
+        let turn = Mutex::new(());
+        let asked = until_settled(&turn, |_| self.ask_for_event(&command)).await?;
+        self.await_end(asked, &command.context).await
+    }
+
+    async fn ask_for_event(&self, command: &EraseEvent) -> Result<Outcome<Erased>, ApiError> {
+        let position = command.position;
+        let named = format!("position {position}");
+        if position == 0 || position > self.env.log.head() {
+            return Err(nothing(&named));
+        }
+        let (_, event) = past::read(&self.env, position).await?;
+        let Stream::Record(id) = &event.stream else {
+            let message = format!("{named} is no version of a record");
+            return Err(ApiError::new(Code::NotSupported, message));
+        };
+        let is_held = matches!(
+            event.body,
+            EventBody::RecordCreated(_)
+                | EventBody::RecordChanged(_)
+                | EventBody::RecordReplaced(_)
+        );
+        if !is_held {
+            return Err(nothing(&named));
+        }
+        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
+        self.env.applied.wait_for(heads.position).await?;
+        let head = heads.get(id);
+        let last = match head {
+            Some(head) => Some(head.record.clone()),
+            None => past::last_state(&self.env, id).await?,
+        };
+        check(&command.context, last.as_ref())?;
+        self.refuse_temporal(&id.record_type)?;
+        let mut plan = Plan::default();
+        if let Some(head) = head {
+            // From here on nothing builds on what came before.
+            let body = EventBody::RecordReplaced(state_of(&head.record));
+            plan.push(event.stream.clone(), head.version + 1, body);
+        }
+        let request = ErasureRequest {
+            scope: ErasureScope::Events,
+            why: command.why.clone(),
+            positions: [position].into_iter().collect(),
+            keys: Vec::new(),
+        };
+        let reads = vec![ConflictKey::record(id)];
+        let read = (heads.position, reads);
+        self.ask(plan, request, read, &command.context).await
+    }
+}

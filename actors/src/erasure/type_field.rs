@@ -1,0 +1,115 @@
+//! Erasing a field of all records of a type.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{EventKind, Stream};
+use skytrail_schema::id::{RecordId, TypeName};
+
+use super::request::nothing;
+use super::{EraseField, Eraser, Refused};
+use crate::context::RequestContext;
+use crate::record::past;
+
+/// Erases a field of every record that a type has or had, each as by [`EraseField`].
+#[derive(Clone, Debug)]
+pub struct EraseTypeField {
+    /// Who asks: with the master key, or an administrator.
+    pub context: RequestContext,
+    /// The type.
+    pub record_type: TypeName,
+    /// The field.
+    pub field: String,
+    /// Why, in the log from then on.
+    pub why: String,
+}
+
+/// What that came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TypeErased {
+    /// How many records had a value.
+    pub num_records: u64,
+    /// How many events lose what they hold.
+    pub num_events: u64,
+    /// Records of which it could not be erased, with the reasons.
+    pub refused: Vec<Refused>,
+    /// Whether it has reached everything already.
+    pub finished: bool,
+}
+
+impl Eraser {
+    /// Erases a field of all records of a type; answers when it is gone, or when that takes too long.
+    /// One that is broken off goes on when it is asked for again.
+    ///
+    /// # Errors
+    /// 110 when no record has or had it; 103 for a temporal type.
+    pub async fn field_of_type(&self, command: EraseTypeField) -> Result<TypeErased, ApiError> {
+        let EraseTypeField {
+            context,
+            record_type,
+            field,
+            why,
+        } = command;
+        self.refuse_temporal(&record_type)?;
+        let (mut done, mut asked) = (TypeErased::default(), Vec::new());
+        for id in self.records_of_type(&record_type).await? {
+            let one = EraseField {
+                context: context.clone(),
+                id: id.clone(),
+                field: field.clone(),
+                why: why.clone(),
+            };
+            match self.ask_for_field_until_settled(&one).await {
+                Ok(erased) => asked.push(erased),
+                Err(error) if error.code == Code::ResourceNotFound => {}
+                Err(error) => done.refused.push(Refused {
+                    record: id.to_string(),
+                    message: error.message,
+                }),
+            }
+        }
+        if asked.is_empty() && done.refused.is_empty() {
+            return Err(nothing(&format!("{field} of {record_type}")));
+        }
+        done.finished = true;
+        for one in asked {
+            done.num_records += 1;
+            done.num_events += one.num_events;
+            done.finished &= self.await_end(one, &context).await?.finished;
+        }
+        Ok(done)
+    }
+
+    /// Lists the records that a type has, and those that were deleted.
+    async fn records_of_type(&self, name: &TypeName) -> Result<BTreeSet<RecordId>, ApiError> {
+        const AT_ONCE: usize = 1000;
+        let head = self.env.log.head();
+        self.env.applied.wait_for(head).await?;
+        let types = self.env.live.get_types();
+        let mut found = BTreeSet::new();
+        let Some(definition) = types.iter().find(|it| it.name == *name) else {
+            return Ok(found);
+        };
+        let mut after = 0;
+        loop {
+            let (heads, last) = self.env.store.scan(definition, after, AT_ONCE).await?;
+            if heads.is_empty() {
+                break;
+            }
+            after = last;
+            found.extend(heads.into_iter().map(|head| head.record.id));
+        }
+        let kind = EventKind::RecordDeleted;
+        let deleted = self.env.store.list_positions_of_kind(kind, 1, head).await?;
+        for position in deleted {
+            let (_, event) = past::read(&self.env, position).await?;
+            if let Stream::Record(id) = event.stream
+                && id.record_type == *name
+            {
+                found.insert(id);
+            }
+        }
+        Ok(found)
+    }
+}

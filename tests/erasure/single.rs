@@ -1,0 +1,105 @@
+//! One event, and a field of a whole type.
+
+use serde_json::{Value as Json, json};
+
+use super::search::{await_copies, places_of};
+use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+#[test]
+fn one_event_loses_what_it_held_and_the_record_goes_on() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    master.save("note/1", json!({"text": CONTROL, "n": 0}));
+    master.save("note/1", json!({"text": CANARY}));
+    master.save(
+        "note/1",
+        json!({"text": format!("{CONTROL} again"), "n": 2}),
+    );
+    await_copies(&server, &master, CANARY);
+    let listed = versions(&master, "note/1");
+    let position = listed[1]["position"].to_string();
+    let erased = erase(&server, &["event", &position]);
+    assert!(
+        said(&erased).contains("1 events are erased"),
+        "{}",
+        said(&erased)
+    );
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    let ids = json!({"ids": ["note/1"]});
+    let now = master.call("record:fetch", ids.clone()).result();
+    assert_eq!(now[0]["text"], format!("{CONTROL} again"));
+    let listed = versions(&master, "note/1");
+    let blank: Vec<bool> = listed.iter().map(|it| it.get("erased").is_some()).collect();
+    assert_eq!(blank, [false, false, true, false]);
+    assert_store_is_the_logs(&mut server);
+    let master = master.at(&server);
+    assert_eq!(master.call("record:fetch", ids).result(), now);
+
+    let code = |position: Json| {
+        let body = json!({"position": position, "why": "x"});
+        master.call("erase:event", body).code()
+    };
+    assert_eq!(code(listed[2]["position"].clone()), 110, "it is gone");
+    assert_eq!(code(json!(1_000_000)), 110, "not there yet");
+    assert_eq!(code(json!(0)), 110);
+    let ada = Client::signed_up(&server, "ada");
+    let row = server.skytrail(&["log", "show", &format!("user/{}", ada.user.unwrap())]);
+    let row: Json = serde_json::from_slice(row.stdout.split(|it| *it == b'\n').next().unwrap())
+        .unwrap_or_default();
+    if let Some(position) = row.get("position") {
+        assert_eq!(code(position.clone()), 103, "no version of a record");
+    }
+    assert_eq!(master.call("erase:event", json!({"why": "x"})).code(), 108);
+}
+
+#[test]
+fn a_field_of_a_type_is_gone_from_all_records() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    for number in 1..=3 {
+        let id = format!("note/{number}");
+        master.save(&id, json!({"n": number}));
+        master.save(&id, json!({"secret": format!("{CANARY} {number}")}));
+    }
+    master.save("note/4", json!({"n": 4, "text": CONTROL}));
+    master.save("note/5", json!({"secret": format!("{CANARY} 5")}));
+    master
+        .call("record:delete", json!({"ids": ["note/5"]}))
+        .result();
+    await_copies(&server, &master, CANARY);
+    let erased = erase(&server, &["field", "note", "secret"]);
+    assert!(
+        said(&erased).contains("4 events are erased"),
+        "{}",
+        said(&erased)
+    );
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    assert_eq!(versions(&master, "note/4").len(), 1, "it never had one");
+    let by_id = json!([[{"$type": "keypath", "$val": "_id"}, "asc"]]);
+    let query = json!({"record_type": "note", "sort": by_id});
+    let found = master.call("record:query", query.clone()).result();
+    let numbers: Vec<&Json> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["n"])
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert_store_is_the_logs(&mut server);
+    let master = master.at(&server);
+    assert_eq!(master.call("record:query", query).result(), found);
+    let code = |body: Json| master.call("erase:field", body).code();
+    assert_eq!(
+        code(json!({"type": "note", "field": "secret", "why": "x"})),
+        110
+    );
+    assert_eq!(
+        code(json!({"type": "none", "field": "secret", "why": "x"})),
+        110
+    );
+    assert_eq!(code(json!({"field": "secret", "why": "x"})), 108);
+}
