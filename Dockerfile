@@ -1,11 +1,25 @@
+# syntax=docker/dockerfile:1
 # Skytrail in a small image; its data is in /data.
 
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
+# Dependencies are built once: what was compiled and downloaded is kept from build to build.
 RUN --mount=type=cache,target=/source/target \
     --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin skytrail && cp target/release/skytrail /skytrail
+
+# A plugin in Python, for docker-compose.yml: the chat's.
+FROM python:3.11-slim-bookworm AS plugin
+WORKDIR /plugin
+COPY sdks/python sdks/python
+RUN --mount=type=cache,target=/root/.cache/pip pip install ./sdks/python
+COPY examples/chat examples/chat
+COPY examples/compose examples/compose
+RUN useradd --system --uid 10002 plugin
+USER plugin
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+CMD ["python", "examples/chat/plugin.py"]
 
 FROM debian:bookworm-slim
 # Authorities to trust: files may be in a bucket.

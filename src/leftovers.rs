@@ -20,13 +20,16 @@ const COPIES: [&str; 5] = [
 /// The copies in one data folder.
 pub struct Leftovers {
     folder: PathBuf,
+    /// The store is in a server: a file that it was in is a copy, too.
+    is_elsewhere: bool,
 }
 
 impl Leftovers {
-    /// Looks after the copies in `folder`.
-    pub fn new(folder: &Path) -> Self {
+    /// Looks after the copies in `folder`; `is_elsewhere` says that the store in use is not there.
+    pub fn new(folder: &Path, is_elsewhere: bool) -> Self {
         Self {
             folder: folder.to_owned(),
+            is_elsewhere,
         }
     }
 
@@ -35,7 +38,8 @@ impl Leftovers {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if COPIES.iter().any(|copy| name.starts_with(copy)) {
+            let is_old_store = self.is_elsewhere && name.starts_with("records.sqlite");
+            if is_old_store || COPIES.iter().any(|copy| name.starts_with(copy)) {
                 std::fs::remove_file(entry.path())?;
                 tracing::warn!(%name, "a copy that was set aside is removed: it may hold what was erased");
             }

@@ -15,6 +15,7 @@ pub mod import;
 pub mod ledger;
 pub mod leftovers;
 pub mod metrics;
+mod moved;
 mod offline;
 pub mod ops;
 pub mod parts;

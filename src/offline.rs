@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::app::EXIT_LOG_IN_DOUBT;
 use crate::asset::Files;
 use crate::config::{Config, Keys};
+use crate::moved;
 use crate::store_start::ready_store;
 
 /// How long the log may take to write what is left of it.
@@ -46,6 +47,7 @@ impl Offline {
     /// A sentence: a server runs, or something cannot be used.
     pub(crate) async fn open(config: &Config) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
+        let config = &moved::with_moved_store(config).map_err(|error| text(&error))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = JournalOptions {
             segment_bytes: config.storage.segment_bytes,

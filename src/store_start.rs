@@ -1,10 +1,15 @@
 //! The record store at a start: opened, made anew if it has to be, and brought up to the log.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
+use skytrail_actors::log::journal::Segments;
 use skytrail_actors::store::{RecordStore as _, Snapshot};
+use skytrail_schema::event::{Commit, EventBody};
+use skytrail_schema::positions::Positions;
 use tokio::time::{Instant, sleep};
 
 use crate::app::StartError;
@@ -61,20 +66,33 @@ async fn open_server(
         index_limits: IndexLimits::default(),
     };
     let store = connect(database, &options).await?;
+    let head = log.report().head;
+    let checked = check_owner(&store, app, (&log.segments(), head)).await;
+    checked.map_err(|error| failed(&error))?;
+    Ok(store)
+}
+
+/// Makes sure that a store was filled from this log, which ends at `head`, if it was from any; returns
+/// its checkpoint.
+pub(crate) async fn check_owner(
+    store: &SqlStore,
+    app: &str,
+    (segments, head): (&Segments, u64),
+) -> Result<u64, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
     let snapshot = store.load_snapshot().await;
     let checkpoint = snapshot.map_err(|error| failed(&error))?.checkpoint;
     let filled_from = store.log_of().await.map_err(|error| failed(&error))?;
-    let first = log.segments().read(1, 1).map_err(|error| failed(&error))?;
+    let first = segments.read(1, 1).map_err(|error| failed(&error))?;
     let own = first.first().map(|commit| commit.id.to_string());
-    let head = log.report().head;
     let is_foreign = filled_from.is_some() && filled_from != own;
     if is_foreign || checkpoint > head {
-        return Err(StartError::Store(format!(
+        return Err(format!(
             "the schema app_{app} in the database is a store of another log (it is at {checkpoint}, \
              the log below DATA_DIR ends at {head}); drop it, or set another APP_NAME or DATABASE_URL"
-        )));
+        ));
     }
-    Ok(store)
+    Ok(checkpoint)
 }
 
 /// Waits a while for a database that cannot be reached: it may be starting, too.
@@ -173,6 +191,7 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
     }
     let mut position = snapshot.checkpoint;
     tracing::info!(position, head, "the record store catches up with the log");
+    let mut erased = Positions::default();
     while position < head {
         let read = log.segments().read(position + 1, CATCH_UP_EVENTS);
         let commits = read.map_err(|error| failed(&error))?;
@@ -182,10 +201,32 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
             .apply(&commits)
             .await
             .map_err(|error| failed(&error))?;
+        erased = erased.union(&erased_by(&commits));
     }
+    forget(store, &erased)
+        .await
+        .map_err(|error| failed(&error))?;
     snapshot = store
         .load_snapshot()
         .await
         .map_err(|error| failed(&error))?;
     Ok(snapshot)
+}
+
+/// Returns what is erased by these commits.
+pub(crate) fn erased_by(commits: &[Arc<Commit>]) -> Positions {
+    let events = commits.iter().flat_map(|commit| &commit.events);
+    let requests = events.filter_map(|event| match &event.body {
+        EventBody::ErasureRequested(request) => Some(&request.positions),
+        _ => None,
+    });
+    requests.fold(Positions::default(), |all, positions| all.union(positions))
+}
+
+/// Forgets what was erased while nobody fed the store: it may have been applied before.
+pub(crate) async fn forget(store: &SqlStore, erased: &Positions) -> Result<(), HolderError> {
+    match erased.is_empty() {
+        true => Ok(()),
+        false => store.forget(erased).await,
+    }
 }

@@ -25,6 +25,9 @@ install_packages() {
     command -v chromium >/dev/null || missing+=(chromium)
     # Debian starts a directory of its own when this one is installed; the tests need the program.
     [ -x /usr/sbin/slapd ] && command -v ldapmodify >/dev/null || missing+=(slapd ldap-utils)
+    # Reads docker-compose.yml; no container is ever started.
+    command -v docker-compose >/dev/null && /usr/bin/python3 -c 'import yaml' 2>/dev/null ||
+        missing+=(docker-compose)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v mkfs.ext4 >/dev/null || [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
     # Likewise; the tests start servers of their own with the programs.

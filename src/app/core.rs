@@ -140,7 +140,7 @@ impl Core {
             Arc::clone(&self.log) as _,
             Arc::clone(&self.store) as _,
             Arc::clone(&self.deliveries) as _,
-            Arc::new(Leftovers::new(&config.data_dir)),
+            Arc::new(Leftovers::new(&config.data_dir, config.database.is_some())),
         ];
         let known = (Arc::clone(records) as _, Arc::clone(&self.store) as _);
         let kept = (Arc::clone(&self.log), Arc::clone(&self.erasures));

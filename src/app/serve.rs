@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Application, StartError};
 use crate::config::{Config, KeyOrigin, Secret};
+use crate::moved;
 
 /// Runs a server until the process is told to end. When the record store turns out damaged the server
 /// stops and starts again, in the same process: the start makes the store anew.
@@ -15,6 +16,11 @@ use crate::config::{Config, KeyOrigin, Secret};
 /// See [`StartError`].
 pub async fn serve(config: &Config) -> Result<(), StartError> {
     serve_with(config, |_| std::future::pending()).await
+}
+
+fn noted(source: std::io::Error) -> StartError {
+    let what = "where the record store was moved to cannot be noted or read".to_owned();
+    StartError::Io { what, source }
 }
 
 /// As [`serve`], with something that runs beside each start of the server, and ends with it.
@@ -28,7 +34,15 @@ pub async fn serve_with<F: Future<Output = ()>>(
     // Whoever reads that the server is ready may tell it to end at once.
     let mut signals = Signals::listen();
     loop {
-        let application = Application::start(config).await?;
+        let in_use = moved::with_moved_store(config).map_err(noted)?;
+        let application = match Application::start(&in_use).await {
+            Err(error) if moved::give_up(config).map_err(noted)? => {
+                tracing::error!(%error, "the record store cannot be used where it was moved to");
+                continue;
+            }
+            started => started?,
+        };
+        moved::settle(config).map_err(noted)?;
         let log_head = application.core.log.head();
         tracing::info!(address = %application.address, log_head, "serving");
         announce(&application);
@@ -38,13 +52,14 @@ pub async fn serve_with<F: Future<Output = ()>>(
             () = signals.wait() => true,
             () = running => true,
             () = store.damaged() => false,
+            () = moved::moved(config) => false,
         };
         drop(store);
         application.stop().await;
         if is_told {
             return Ok(());
         }
-        tracing::warn!("starting again, to bring the record store up to the log");
+        tracing::warn!("starting again, with a record store that is brought up to the log");
     }
 }
 

@@ -18,6 +18,22 @@ pub struct Database {
     pub statement_timeout: Duration,
 }
 
+impl Database {
+    /// Returns the settings for another address; those of `like`, or the defaults.
+    pub(crate) fn at(url: String, like: Option<Self>) -> Self {
+        let url = Secret::new(url);
+        match like {
+            Some(like) => Self { url, ..like },
+            None => Self {
+                url,
+                connections: 16,
+                wait: Duration::from_secs(5),
+                statement_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+}
+
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
     let url = reader.secret("DATABASE_URL");
     let connections = reader.number("DATABASE_CONNECTIONS", 16, 1..=1000);

@@ -214,8 +214,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a secret; with `_FILE` behind its name, from the file of that path.
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
+        let in_file = self.secret_in_file(name);
         let found = self.sources.get(name);
+        let found = match &in_file {
+            Some((origin, text)) if found.is_none_or(|(_, text)| text.is_empty()) => {
+                Some((*origin, text.as_str()))
+            }
+            _ => found,
+        };
         let (origin, value) = found.unwrap_or((Origin::Default, ""));
         let shown = if value.is_empty() { "" } else { "***" };
         self.settings.push(Setting {
@@ -224,6 +232,20 @@ impl<'a> Reader<'a> {
             origin,
         });
         found.map(|(_, value)| Secret::new(value))
+    }
+
+    fn secret_in_file(&mut self, name: &str) -> Option<(Origin, String)> {
+        let name = format!("{name}_FILE");
+        let (origin, path) = self.sources.get(&name)?;
+        let path = path.to_owned();
+        match std::fs::read_to_string(&path) {
+            _ if path.is_empty() => None,
+            Ok(text) => Some((origin, text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) => {
+                self.refuse(&name, &path, &format!("a file that can be read ({error})"));
+                None
+            }
+        }
     }
 
     /// As [`Reader::text`], for an address: who may sign in there is not shown.

@@ -54,6 +54,20 @@ fn all_mistakes_are_reported_at_once_and_secrets_are_not_shown() {
 }
 
 #[test]
+fn secrets_may_be_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "hush\n").unwrap();
+    let path = path.to_str().unwrap();
+    let config = read(&[("MASTER_KEY_FILE", path), ("API_KEY", "")]).unwrap();
+    assert_eq!(config.app.master_key.unwrap().reveal(), "hush");
+    let both = read(&[("MASTER_KEY_FILE", path), ("MASTER_KEY", "own")]).unwrap();
+    assert_eq!(both.app.master_key.unwrap().reveal(), "own");
+    let mistakes = read(&[("DATABASE_URL_FILE", "/nowhere")]).unwrap_err();
+    assert_eq!(mistakes.first().unwrap().name, "DATABASE_URL_FILE");
+}
+
+#[test]
 fn later_origins_win_and_empty_values_count_as_unset() {
     let sources = Sources::default()
         .with(

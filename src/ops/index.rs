@@ -5,6 +5,7 @@ use skytrail_schema::id::TypeName;
 
 use super::say;
 use crate::config::Config;
+use crate::moved;
 use crate::projection::index::{
     IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_indexes, set_index,
 };
@@ -60,6 +61,7 @@ impl On {
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
+    let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

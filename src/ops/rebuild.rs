@@ -1,7 +1,7 @@
 //! `skytrail rebuild`: making the record store anew from the log, or checking it against the log.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
@@ -14,8 +14,9 @@ use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::event::Commit;
 
 use super::backup::parse_until;
-use super::{complain, open_log, say};
+use super::{complain, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
+use crate::moved;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove};
@@ -37,15 +38,19 @@ pub struct RebuildCommand {
         conflicts_with = "verify"
     )]
     until: Option<String>,
-    /// The file that is made; there must be none.
-    #[arg(long, value_name = "FILE", requires = "until")]
-    to: Option<PathBuf>,
+    /// Moves the store: to the database at this address, or with `file` back into the data folder.
+    /// A running server goes on serving, and uses it from then on. With `--until`, the file that is
+    /// made; there must be none.
+    #[arg(long, value_name = "URL|file|FILE", conflicts_with = "verify")]
+    to: Option<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   skytrail rebuild                               the server must not run
   skytrail rebuild --verify
+  skytrail rebuild --to postgres://me:secret@db/app
+  skytrail rebuild --to file
   skytrail rebuild --until 2024-06-11T09:30:00Z --to past.sqlite
   sqlite3 past.sqlite 'SELECT * FROM note'       a table per record type, as it was then";
 
@@ -58,19 +63,21 @@ pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    if let (Some(until), Some(to)) = (&command.until, &command.to) {
-        runtime.block_on(past(config, parse_until(Some(until))?, to))
-    } else if config.database.is_some() {
-        let schema = format!("app_{}", config.app.name);
-        Err(format!(
-            "the records are in PostgreSQL (DATABASE_URL): to make them anew, stop the server, drop \
-             the schema {schema}, and start it again"
-        ))
-    } else if command.verify {
-        runtime.block_on(verify(config))
-    } else {
-        runtime.block_on(replace(config))
-    }
+    let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        match (&command.until, &command.to, &config.database) {
+            (Some(until), Some(to), _) => {
+                past(config, parse_until(Some(until))?, Path::new(to)).await
+            }
+            (_, Some(to), _) => move_store::run(config, to).await,
+            (_, None, Some(database)) if command.verify => {
+                rebuild_server::verify(config, database).await
+            }
+            (_, None, Some(database)) => rebuild_server::replace(config, database).await,
+            (_, None, None) if command.verify => verify(config).await,
+            (_, None, None) => replace(config).await,
+        }
+    })
 }
 
 /// Makes the store anew and puts it into the place of the old one.
@@ -172,7 +179,16 @@ async fn verify(config: &Config) -> Result<(), String> {
     fill(&shadow, &segments, checkpoint).await?;
     let (_, wanted) = digest(&shadow).await.map_err(failed)?;
     remove(&shadow).map_err(|error| with_causes(&error))?;
-    let differences = compare(&found, &wanted);
+    report(checkpoint, &found, &wanted)
+}
+
+/// Says whether a store is what the log makes.
+pub(super) fn report(
+    checkpoint: u64,
+    found: &BTreeMap<String, TableDigest>,
+    wanted: &BTreeMap<String, TableDigest>,
+) -> Result<(), String> {
+    let differences = compare(found, wanted);
     if differences.is_empty() {
         let rows: u64 = found.values().map(|table| table.num_rows).sum();
         say(&format!(
@@ -210,9 +226,7 @@ fn compare(
 }
 
 async fn fill(path: &Path, segments: &Segments, until: u64) -> Result<(), String> {
-    let bar = ProgressBar::new(until);
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events, {per_sec}, {eta} left");
-    bar.set_style(style.map_err(|error| error.to_string())?);
+    let bar = progress_bar(until)?;
     let mut read = |from: u64, max_events: usize| {
         let commits = segments.read(from, max_events);
         commits.map_err(|error| error.to_string())
@@ -223,4 +237,12 @@ async fn fill(path: &Path, segments: &Segments, until: u64) -> Result<(), String
     .await;
     bar.finish_and_clear();
     done.map_err(|error| with_causes(&error))
+}
+
+/// Shows how far a store is filled.
+pub(super) fn progress_bar(until: u64) -> Result<ProgressBar, String> {
+    let bar = ProgressBar::new(until);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} events, {per_sec}, {eta} left");
+    bar.set_style(style.map_err(|error| error.to_string())?);
+    Ok(bar)
 }

@@ -34,8 +34,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use postgres::ServerOptions;
 pub(crate) use postgres::is_passing;
+pub use postgres::{ServerOptions, beside, digest_server, drop_store, switch_schemas};
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};
 pub(crate) use sqlite::{PARTS, part, remove};

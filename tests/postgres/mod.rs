@@ -1,6 +1,8 @@
 //! The server with its records in PostgreSQL.
 
+mod compose;
 mod indexes;
+mod moving;
 mod outage;
 
 use serde_json::json;

@@ -2,6 +2,7 @@
 //!
 //! - `values`: how values are sent and come back. `escape`: texts that it does not take.
 //! - `errors`: what a failure means.
+//! - `rebuild`: stores beside the one in use.
 //! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
 //!
 //! Here: connections, and the schema that everything is in. It has v1's layout, which plugins read:
@@ -15,6 +16,7 @@ mod errors;
 mod escape;
 mod indexes;
 mod plan;
+mod rebuild;
 mod values;
 
 use std::borrow::Cow;
@@ -32,6 +34,7 @@ pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{failed, is_about_data};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
+pub use self::rebuild::{beside, digest_server, drop_store, switch_schemas};
 pub(super) use self::values::{arguments, int, point, real, text};
 use super::OpenError;
 use super::conn::Conn;
@@ -284,6 +287,7 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
 /// Writes all tables anew, so that what rows held is not left in their files. What the database keeps
 /// elsewhere, its write-ahead log and backups, is its own.
 pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    rebuild::drop_old(conn).await?;
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",

@@ -1,0 +1,19 @@
+"""Says by its exit code whether a plugin serves: is_ready.py NAME FILE-OF-MASTER-KEY"""
+
+import json
+import os
+import sys
+import urllib.request
+
+name, key_file = sys.argv[1:]
+with open(key_file, encoding="utf-8") as file:
+    key = file.read().strip()
+request = urllib.request.Request(
+    os.environ["SKYGEAR_ENDPOINT"] + "/plugin/list",
+    data=b"{}",
+    headers={"X-Skygear-API-Key": key, "Content-Type": "application/json"},
+)
+with urllib.request.urlopen(request, timeout=4) as answer:
+    plugins = json.load(answer)["result"]["plugins"]
+workers = [worker for plugin in plugins if plugin["name"] == name for worker in plugin["workers"]]
+sys.exit(0 if workers else f"no worker of {name} is connected")

@@ -1,0 +1,150 @@
+//! Where the record store was moved to, by `skytrail rebuild --to`.
+//!
+//! The settings say where the store is. A move that is done while the server runs is noted in a file in
+//! the data folder, which counts more than they do, until they say the same: so a restart goes on with
+//! the store that the server moved to, whatever the settings still are.
+//!
+//! 1. The command fills the new store beside the server, and writes the note.
+//! 2. The server sees it, stops, starts again in the same process with the new store, applies what is
+//!    missing, and says in the note that it has taken it. A store that cannot be used is not taken: the
+//!    note goes, and the server is back at the old one.
+//!
+//! All of this is about a projection of the log, which knows how far it is: whichever is chosen, nothing
+//! is lost or applied twice.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Database};
+
+/// How often a server looks for a note.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Where a store was moved to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// The server's address; none is the file in the data folder.
+    pub(crate) database_url: Option<String>,
+    /// Whether a server uses it.
+    #[serde(default)]
+    pub(crate) is_taken: bool,
+}
+
+impl Note {
+    /// Notes a move that no server knows of yet.
+    pub(crate) fn new(database_url: Option<String>) -> Self {
+        Self {
+            database_url,
+            is_taken: false,
+        }
+    }
+}
+
+fn path(config: &Config) -> PathBuf {
+    config.data_dir.join("record-store.json")
+}
+
+/// Reads the note, if there is one.
+pub(crate) fn read(config: &Config) -> io::Result<Option<Note>> {
+    match fs::read(path(config)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the note: whole or not at all, and for the owner's eyes only.
+pub(crate) fn write(config: &Config, note: &Note) -> io::Result<()> {
+    let path = path(config);
+    let new = path.with_extension("new");
+    let options = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new);
+    let mut file = options?;
+    file.write_all(&serde_json::to_vec(note)?)?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    File::open(&config.data_dir)?.sync_all()
+}
+
+/// Removes the note.
+pub(crate) fn remove(config: &Config) -> io::Result<()> {
+    match fs::remove_file(path(config)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(&config.data_dir)?.sync_all(),
+    }
+}
+
+fn url_of(config: &Config) -> Option<&str> {
+    let database = config.database.as_ref();
+    database.map(|database| database.url.reveal())
+}
+
+/// Returns the settings with the store where it was moved to.
+pub(crate) fn with_moved_store(config: &Config) -> io::Result<Config> {
+    let mut moved = config.clone();
+    if let Some(note) = read(config)?
+        && note.database_url.as_deref() != url_of(config)
+    {
+        let options = config.database.clone();
+        moved.database = note.database_url.map(|url| Database::at(url, options));
+    }
+    Ok(moved)
+}
+
+/// Takes note, at a start that succeeded, that the store that was moved to is in use; what the settings
+/// say as well need not be noted.
+pub(crate) fn settle(config: &Config) -> io::Result<()> {
+    match read(config)? {
+        None => Ok(()),
+        Some(note) if note.database_url.as_deref() == url_of(config) && note.is_taken => {
+            remove(config)
+        }
+        Some(note) => {
+            if note.is_taken {
+                tracing::warn!(
+                    "the record store was moved, and DATABASE_URL is not what it was moved to: {} counts",
+                    path(config).display()
+                );
+            }
+            write(
+                config,
+                &Note {
+                    is_taken: true,
+                    ..note
+                },
+            )
+        }
+    }
+}
+
+/// Gives a move up whose store cannot be used; returns whether there was one.
+pub(crate) fn give_up(config: &Config) -> io::Result<bool> {
+    let is_new = read(config)?.is_some_and(|note| !note.is_taken);
+    if is_new {
+        remove(config)?;
+    }
+    Ok(is_new)
+}
+
+/// Waits until the store was moved.
+pub(crate) async fn moved(config: &Config) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        match read(config) {
+            Ok(Some(note)) if !note.is_taken => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "where the record store was moved is not readable")
+            }
+        }
+    }
+}

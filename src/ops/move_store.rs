@@ -1,0 +1,158 @@
+//! `skytrail rebuild --to`: moving the record store, while the server goes on serving.
+//!
+//! 1. The new store is filled from the log, beside the server, until it is a few events behind. It knows
+//!    how far it is, so a move that was broken off goes on there.
+//! 2. A note in the data folder says where the store is now ([`crate::moved`]). The server starts again
+//!    with it, in the same process, and applies what came last.
+
+use std::path::Path;
+use std::time::Duration;
+
+use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::{LogOpenError, OpenedLog};
+use skytrail_actors::store::RecordStore as _;
+use tokio::time::{Instant, sleep};
+
+use super::rebuild::progress_bar;
+use super::rebuild_server::{fill, open};
+use super::{complain, open_log, say};
+use crate::config::{Config, Database};
+use crate::moved::{self, Note};
+use crate::projection::index::{StorePlace, carry_over_indexes};
+use crate::projection::{SqlStore, StoreOptions, remove};
+use crate::store_start::{check_owner, with_causes};
+
+/// The server applies so many events in no time.
+const FEW_EVENTS: u64 = 512;
+
+/// How often it is tried to come so near: a log that grows faster than a store can be filled is never
+/// caught up with, and the server's start does the rest.
+const MAX_ROUNDS: usize = 20;
+
+/// How long the server may take to use the new store.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Moves the store to the database at an address, or with `file` into the data folder.
+pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
+    let database = target(config, to)?;
+    let url = database.as_ref().map(|it| it.url.reveal().to_owned());
+    let current = config.database.as_ref().map(|it| it.url.reveal());
+    if url.as_deref() == current {
+        return Err("the record store is there already".into());
+    }
+    // Open until the end: no server may start meanwhile, if none runs.
+    let held = match OpenedLog::open(&config.data_dir, JournalOptions::default()) {
+        Err(LogOpenError::InUse(_)) => None,
+        opened => Some(opened.map_err(|error| error.to_string())?),
+    };
+    let store = match &database {
+        Some(database) => open(&config.app.name, database).await?,
+        None => open_file(config).await?,
+    };
+    let filled = catch_up(config, &store).await;
+    let closed = store.close().await.map_err(|error| error.to_string());
+    let position = filled.and_then(|position| closed.map(|()| position))?;
+    keep_indexes(config, database.as_ref()).await;
+    let noted = moved::write(config, &Note::new(url));
+    noted.map_err(|error| format!("the move cannot be noted: {error}"))?;
+    let who = match held {
+        Some(_) => "the next start uses it",
+        None => {
+            await_server(config).await?;
+            "the server uses it now"
+        }
+    };
+    let setting = match database {
+        Some(_) => "set DATABASE_URL to the address",
+        None => "take DATABASE_URL away",
+    };
+    say(&format!(
+        "moved up to event {position}; {who}. Now {setting}: until then, record-store.json in {} says \
+         so in its place. The old store is kept; drop it when you do not need it any more",
+        config.data_dir.display()
+    ));
+    Ok(())
+}
+
+fn target(config: &Config, to: &str) -> Result<Option<Database>, String> {
+    if to == "file" {
+        return Ok(None);
+    }
+    let is_known = to.starts_with("postgres://") || to.starts_with("postgresql://");
+    if !is_known {
+        return Err("--to wants postgres://USER:PASSWORD@HOST/DATABASE, or file".into());
+    }
+    Ok(Some(Database::at(to.to_owned(), config.database.clone())))
+}
+
+/// Opens the file in the data folder; one that is of no use any more is made anew.
+async fn open_file(config: &Config) -> Result<SqlStore, String> {
+    let (path, options) = (config.store_path(), StoreOptions::default());
+    let failed = |error: &dyn std::error::Error| with_causes(error);
+    match SqlStore::open_file(&path, &options).await {
+        Err(error) if error.is_damage() => {
+            remove(&path).map_err(|error| failed(&error))?;
+            let opened = SqlStore::open_file(&path, &options).await;
+            opened.map_err(|error| failed(&error))
+        }
+        opened => opened.map_err(|error| failed(&error)),
+    }
+}
+
+/// Applies what the log has, until the store is as good as up to it; returns its checkpoint.
+async fn catch_up(config: &Config, store: &SqlStore) -> Result<u64, String> {
+    let segments = open_log(config)?;
+    let mut head = segments.head();
+    let mut position = check_owner(store, &config.app.name, (&segments, head)).await?;
+    let bar = progress_bar(head)?;
+    for _ in 0..MAX_ROUNDS {
+        bar.set_length(head);
+        fill(store, &open_log(config)?, (position, head), &bar).await?;
+        position = head;
+        head = open_log(config)?.head();
+        if head - position <= FEW_EVENTS {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(position)
+}
+
+/// Takes over which indexes queries needed and what people want of them.
+async fn keep_indexes(config: &Config, to: Option<&Database>) {
+    let path = config.store_path();
+    let from = place(config, config.database.as_ref(), &path);
+    let to = place(config, to, &path);
+    if let Err(error) = carry_over_indexes(from, to).await {
+        complain(&format!(
+            "the old store's indexes are not known any more: {}",
+            with_causes(&error)
+        ));
+    }
+}
+
+fn place<'a>(config: &'a Config, database: Option<&'a Database>, path: &'a Path) -> StorePlace<'a> {
+    match database {
+        Some(database) => StorePlace::Server {
+            url: database.url.reveal(),
+            app: &config.app.name,
+        },
+        None => StorePlace::File(path),
+    }
+}
+
+/// Waits until the server that runs uses the new store.
+async fn await_server(config: &Config) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match moved::read(config).map_err(|error| error.to_string())? {
+            None => return Err("the server cannot use the new store: see its log".into()),
+            Some(note) if note.is_taken => return Ok(()),
+            Some(_) if Instant::now() >= deadline => {
+                return Err("the server has not taken the new store yet: see its log".into());
+            }
+            Some(_) => sleep(PAUSE).await,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A store in a server that is made beside the one in use, in a schema of its own, and put into its
+//! place; and what a store holds, in a few numbers.
+
+use std::collections::BTreeMap;
+
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+
+use super::{open_beside, options_of, schema_of};
+use crate::projection::conn::Conn;
+use crate::projection::dialect::Extensions;
+use crate::projection::names::Name;
+use crate::projection::sql::{Arg, Sql};
+use crate::projection::sqlite::{OpenError, TableDigest};
+
+/// The ending of the schema of a store that was replaced.
+const OLD: &str = "~old";
+
+/// Names a store beside the one of `app`: no app's name has this character.
+pub fn beside(app: &str, purpose: &str) -> String {
+    format!("{app}~{purpose}")
+}
+
+/// Puts the store of `new` into the place of the one of `app`, which is kept with the ending `~old`.
+///
+/// # Errors
+/// The database failed; everything is as it was.
+pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenError> {
+    let (current, new) = (schema_of(app), schema_of(new));
+    let old = schema_of(&format!("{app}{OLD}"));
+    let mut conn = options_of(url, &current)?.connect().await?;
+    {
+        let mut conn = Conn::Postgres(&mut conn, Extensions::default());
+        let mut tx = conn.begin_writing().await?;
+        drop_in(&mut tx.conn(), &old).await?;
+        if exists(&mut tx.conn(), &current).await? {
+            rename(&mut tx.conn(), &current, &old).await?;
+        }
+        rename(&mut tx.conn(), &new, &current).await?;
+        tx.commit().await?;
+    }
+    conn.close().await?;
+    Ok(())
+}
+
+/// Drops the store of `app`, if there is one.
+///
+/// # Errors
+/// The database failed.
+pub async fn drop_store(url: &str, app: &str) -> Result<(), OpenError> {
+    let schema = schema_of(app);
+    let mut conn = options_of(url, &schema)?.connect().await?;
+    let known = &mut Conn::Postgres(&mut conn, Extensions::default());
+    drop_in(known, &schema).await?;
+    conn.close().await?;
+    Ok(())
+}
+
+/// Drops what was set aside of the store that a connection is to.
+pub(super) async fn drop_old(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let row = Sql::new("SELECT current_schema::text");
+    let row = row.fetch_optional(conn).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    let old = Name::new(&format!("{}{OLD}", row.text(0)?));
+    drop_in(conn, &old).await
+}
+
+async fn drop_in(conn: &mut Conn<'_>, schema: &Name) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("DROP SCHEMA IF EXISTS ");
+    sql.name(schema).push(" CASCADE");
+    sql.execute(conn).await.map(drop)
+}
+
+async fn rename(conn: &mut Conn<'_>, from: &Name, to: &Name) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("ALTER SCHEMA ");
+    sql.name(from).push(" RENAME TO ").name(to);
+    sql.execute(conn).await.map(drop)
+}
+
+async fn exists(conn: &mut Conn<'_>, schema: &Name) -> Result<bool, sqlx::Error> {
+    let mut sql = Sql::new("SELECT 1 FROM pg_namespace WHERE nspname=");
+    sql.bind(Arg::text(schema.as_str()));
+    Ok(sql.fetch_optional(conn).await?.is_some())
+}
+
+/// Digests every table of a store, as of one moment; returns the checkpoint as well.
+///
+/// Tables that say how the store serves its queries, not what it holds, are left out.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub async fn digest_server(
+    url: &str,
+    app: &str,
+) -> Result<(u64, BTreeMap<String, TableDigest>), OpenError> {
+    let (mut conn, extensions) = open_beside(url, app).await?;
+    let digests = digest_tables(&mut conn, extensions).await?;
+    conn.close().await?;
+    Ok(digests)
+}
+
+async fn digest_tables(
+    conn: &mut PgConnection,
+    extensions: Extensions,
+) -> Result<(u64, BTreeMap<String, TableDigest>), sqlx::Error> {
+    let mut conn = Conn::Postgres(conn, extensions);
+    let mut tx = conn.begin().await?;
+    let row = Sql::new("SELECT position FROM _checkpoint");
+    let row = row.fetch_optional(&mut tx.conn()).await?;
+    let checkpoint = row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)?;
+    let tables = Sql::new(
+        "SELECT relname::text FROM pg_class WHERE relkind='r' AND relname<>'_index' \
+         AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema)",
+    );
+    let mut digests = BTreeMap::new();
+    for row in tables.fetch_all(&mut tx.conn()).await? {
+        let name = row.text(0)?;
+        let mut sql = Sql::new(
+            "SELECT count(*), \
+             (coalesce(sum(hashtextextended(t::text, 0)), 0) % 9223372036854775807)::bigint FROM ",
+        );
+        sql.name(&Name::new(&name)).push(" AS t");
+        let row = sql.fetch_optional(&mut tx.conn()).await?;
+        let row = row.ok_or(sqlx::Error::RowNotFound)?;
+        let digest = TableDigest {
+            num_rows: row.unsigned(0)?,
+            sum: row.int(1)?.cast_unsigned(),
+        };
+        digests.insert(name.into_owned(), digest);
+    }
+    tx.rollback().await?;
+    Ok((checkpoint, digests))
+}
