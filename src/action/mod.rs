@@ -6,6 +6,7 @@ pub mod asset_put;
 mod audit;
 mod auth;
 mod auth_disable;
+mod auth_export;
 mod auth_import;
 mod delivery;
 mod device;
@@ -117,6 +118,7 @@ actions! {
     "auth:reset_password" "auth" RESET => auth::reset_password;
     "auth:disable:set" "auth" ADMIN => auth_disable::run;
     "auth:import" "auth" RESET => auth_import::run;
+    "auth:export" "auth" MASTER => auth_export::run;
     "audit:changes" "audit" MASTER => audit::changes;
     "audit:readers" "audit" MASTER => audit::readers;
     "audit:refusals" "audit" MASTER => audit::refusals;

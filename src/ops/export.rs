@@ -27,6 +27,13 @@ pub struct ExportCommand {
     /// Only records that fulfil this condition, as `record:query` takes it (JSON).
     #[arg(long, value_name = "JSON")]
     predicate: Option<String>,
+    /// Writes the users of records of type user, too: roles, accounts elsewhere, locks; as they are
+    /// now, so not with --as-of. JSON lines only.
+    #[arg(long, conflicts_with = "as_of")]
+    users: bool,
+    /// With the hashes of their passwords. Such a file is a secret: passwords can be guessed from it.
+    #[arg(long, requires = "users")]
+    password_hashes: bool,
     /// How to write them.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -46,6 +53,11 @@ pub enum Format {
     /// A table of comma-separated values (RFC 4180), with the fields' names in its first row.
     Csv,
 }
+
+/// The type of users' records.
+const USER: &str = "user";
+/// What tells a user's line from a record's.
+pub(super) const AUTH_LINE: &str = "auth";
 
 /// The members of a record besides its fields, as a table has them.
 pub(super) const SYSTEM: [&str; 8] = [
@@ -93,6 +105,12 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     if command.format == Format::Csv && types.len() != 1 {
         return Err("a table has records of one type: name it".to_owned());
     }
+    if command.users && command.format == Format::Csv {
+        return Err("a table has no users: --users goes with JSON lines".to_owned());
+    }
+    if command.users && !types.iter().any(|name| name == USER) {
+        return Err("users come with records of type user: name it, too".to_owned());
+    }
     let out: Box<dyn Write> = match &command.output {
         Some(path) => {
             let file =
@@ -139,11 +157,45 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
                 let written = writer.write(&mut out, record);
                 written.map_err(|error| error.to_string())?;
             }
+            if command.users && name == USER {
+                for user in users_of(server, &page.result, command.password_hashes).await? {
+                    writeln!(out, "{user}").map_err(|error| error.to_string())?;
+                }
+            }
             let Some(next) = page.info.next else { break };
             after = next.into();
         }
     }
     out.flush().map_err(|error| error.to_string())
+}
+
+/// Asks for the users whose records these are, as lines of their own.
+async fn users_of(
+    server: &RunningServer,
+    records: &[Json],
+    has_hashes: bool,
+) -> Result<Vec<Json>, String> {
+    // A record of the type in a private database is nobody's profile.
+    let public = records.iter();
+    let public = public.filter(|record| record.get("_database_id").is_none());
+    let id = |record: &Json| {
+        let id = record.get("_id").and_then(Json::as_str);
+        id.and_then(|id| id.strip_prefix("user/")).map(Json::from)
+    };
+    let ids: Vec<Json> = public.filter_map(id).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut body = Map::new();
+    body.insert("ids".to_owned(), ids.into());
+    body.insert("password_hashes".to_owned(), has_hashes.into());
+    let users = server.call("auth:export", body).await?;
+    let users = users.as_array().into_iter().flatten().cloned();
+    let as_line = |mut user: Json| {
+        user["_type"] = AUTH_LINE.into();
+        user
+    };
+    Ok(users.map(as_line).collect())
 }
 
 /// Asks for the fields of all types.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::import::Outcome;
 use skytrail_schema::types::FieldType;
 
-use super::export::{Format, SYSTEM, Schema, schema};
+use super::export::{AUTH_LINE, Format, SYSTEM, Schema, schema};
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::say;
 use crate::config::Config;
@@ -57,6 +57,9 @@ pub struct Records {
     server: ServerFlag,
 }
 
+/// The code of a user who is here already.
+const DUPLICATED: i64 = 109;
+
 /// A record of the file, and the line where it begins.
 struct Line {
     number: u64,
@@ -80,6 +83,7 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
             mapping: Mapping::read(command, &schema)?,
             schema,
             num_incomplete: 0,
+            users: Vec::new(),
         };
         import.go_through(false).await?;
         if import.num_incomplete > 0 {
@@ -106,6 +110,8 @@ struct Import<'a> {
     mapping: Mapping,
     schema: Schema,
     num_incomplete: u64,
+    /// Users who follow their records.
+    users: Vec<(u64, Json)>,
 }
 
 impl Import<'_> {
@@ -129,6 +135,11 @@ impl Import<'_> {
                 Ok(record) if record.get("_type").and_then(Json::as_str) == Some("types") => {
                     self.make_types(&record).await?;
                 }
+                Ok(user) if user.get("_type").and_then(Json::as_str) == Some(AUTH_LINE) => {
+                    if !again && !self.command.dry_run {
+                        self.users.push((line.number, user));
+                    }
+                }
                 Ok(record) => {
                     bytes += record.to_string().len();
                     portion.push((line.number, self.mapping.complete(record)));
@@ -140,8 +151,45 @@ impl Import<'_> {
                 self.bring(std::mem::take(&mut portion), again).await?;
                 bytes = 0;
             }
+            if self.users.len() >= PORTION {
+                // Their records are here before them, and stay as they are.
+                self.bring(std::mem::take(&mut portion), again).await?;
+                bytes = 0;
+                self.bring_users().await?;
+            }
         }
-        self.bring(portion, again).await
+        self.bring(portion, again).await?;
+        self.bring_users().await
+    }
+
+    /// Brings the users that wait; those that are here already stay as they are.
+    async fn bring_users(&mut self) -> Result<(), String> {
+        let mut users = std::mem::take(&mut self.users);
+        if users.is_empty() {
+            return Ok(());
+        }
+        for (_, user) in &mut users {
+            if let Some(user) = user.as_object_mut() {
+                user.remove("_type");
+            }
+        }
+        let lines: Vec<&Json> = users.iter().map(|(_, user)| user).collect();
+        let mut body = Map::new();
+        body.insert("users".to_owned(), json!(lines));
+        let answer = self.server.call("auth:import", body).await?;
+        for (item, (number, user)) in answer.as_array().into_iter().flatten().zip(&users) {
+            let id = user.get("id").and_then(Json::as_str).unwrap_or_default();
+            let outcome = match item.get("code").and_then(Json::as_i64) {
+                None => Outcome::Added,
+                Some(DUPLICATED) => Outcome::Present,
+                Some(_) => {
+                    let message = item.get("message").and_then(Json::as_str);
+                    Outcome::Refused(message.unwrap_or("refused").to_owned())
+                }
+            };
+            self.note(*number, &format!("{AUTH_LINE}/{id}"), &outcome)?;
+        }
+        Ok(())
     }
 
     /// Makes the types that the file's records have. Fields that refer to types which are neither

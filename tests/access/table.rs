@@ -61,6 +61,7 @@ const ROWS: &[(&str, &str)] = &[
     ("auth:reset_password", "K M K M M M . ."),
     // Not v1's: users of another server.
     ("auth:import", "K M K M M M . ."),
+    ("auth:export", "K M K M M M . ."),
     ("auth:disable:set", "B U A A U . . ."),
     ("sso:oauth:login", "K M K M M M . ."),
     ("sso:oauth:signup", "K M K M M M . ."),

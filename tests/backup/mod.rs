@@ -6,6 +6,7 @@ mod damage;
 mod erased;
 mod histories;
 mod killed;
+mod postgres;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -25,7 +26,12 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let server = TestServer::with(&[("JOURNAL_SEGMENT_BYTES", "1048576")]);
+        Self::with(&[])
+    }
+
+    fn with(settings: &[(&str, &str)]) -> Self {
+        let small = ("JOURNAL_SEGMENT_BYTES", "1048576");
+        let server = TestServer::with(&[&[small], settings].concat());
         let repository = server.folder().join("backups");
         Self { server, repository }
     }

@@ -41,6 +41,64 @@ fn head(master: &Client) -> u64 {
 }
 
 #[test]
+fn users_come_with_their_roles_and_hashes_only_when_they_are_asked_for() {
+    let first = TestServer::start();
+    let master = Client::master(&first);
+    let ada = Client::signed_up(&first, "ada");
+    let bob = Client::signed_up(&first, "bob");
+    let roles = json!({"roles": ["editor"], "users": [ada.user]});
+    assert_eq!(master.call("role:assign", roles).status, 200);
+    let lock = json!({"auth_id": bob.user, "disabled": true, "message": "gone"});
+    assert_eq!(master.call("auth:disable:set", lock).status, 200);
+    ada.save("note/1", json!({"title": "hers"}));
+    let plain = export(&first, &["--users"]);
+    let whole = export(&first, &["--users", "--password-hashes"]);
+    let of_users = |text: &str| -> Vec<Json> {
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &Json| line["_type"] == "auth")
+            .collect()
+    };
+    assert!(!plain.contains("password_hash") && !plain.contains("$argon2"));
+    assert_eq!((of_users(&plain).len(), of_users(&whole).len()), (2, 2));
+
+    let second = TestServer::start();
+    let path = file(&second, "all.jsonl", &whole);
+    let table = import(&second, &path, &["--dry-run"]);
+    assert_eq!(table.of("total")[5], 0, "{}", table.0);
+    let table = import(&second, &path, &[]);
+    assert_eq!(table.of("auth")[..2], [2, 2], "{}", table.0);
+    assert_eq!(table.of("total")[5], 0, "{}", table.0);
+    let log_in = |name: &str| {
+        let body = json!({"auth_data": {"username": name}, "password": "secret-of-the-test"});
+        Client::anonymous(&second).call("auth:login", body)
+    };
+    let session = log_in("ada").result();
+    assert_eq!(session["user_id"].as_str(), ada.user.as_deref());
+    assert_eq!(session["roles"], json!(["editor"]));
+    assert_eq!(log_in("bob").code(), 127);
+    // Again: who is here stays as he is.
+    let table = import(&second, &path, &[]);
+    assert_eq!(
+        (table.of("total")[1], table.of("total")[5]),
+        (0, 0),
+        "{}",
+        table.0
+    );
+    let third = TestServer::start();
+    let path = file(&third, "plain.jsonl", &plain);
+    import(&third, &path, &[]);
+    let body = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
+    assert_eq!(
+        Client::anonymous(&third).call("auth:login", body).code(),
+        105
+    );
+    let refused = run(&first, &["export", "note", "--users"]);
+    assert!(!refused.status.success());
+    assert!(said(&refused).contains("type user"), "{}", said(&refused));
+}
+
+#[test]
 fn what_was_exported_comes_back_in_a_fresh_server() {
     let moved = Move::with("");
     moved.import(&[]);
