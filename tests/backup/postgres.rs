@@ -69,26 +69,3 @@ fn a_backup_is_restored_into_an_empty_database() {
         "the other is as it was"
     );
 }
-
-#[test]
-fn a_database_that_is_ahead_of_what_was_restored_is_made_anew() {
-    let database = shared().database(&[]);
-    let mut world = World::with(&[("DATABASE_URL", &database.url())]);
-    let ada = Client::signed_up(&world.server, "ada");
-    ada.save("note/1", json!({"title": "kept"}));
-    let until = world.head();
-    ada.save("note/1", json!({"title": "regretted"}));
-    ada.save("note/2", json!({"title": "regretted"}));
-    world.back_up(&[]);
-    assert!(world.server.terminate().success());
-    assert_eq!(titles(&database), "1|regretted\n2|regretted\n");
-
-    said(&world.try_restore("then", &["--until", &until.to_string()]));
-    let restored = start(&world, "then", &database);
-    let ada = ada.at(&restored);
-    assert_eq!(ada.query("note", json!(null)).len(), 1);
-    assert_eq!(titles(&database), "1|kept\n");
-    ada.save("note/3", json!({"title": "another way"}));
-    assert_eq!(ada.query("note", json!(null)).len(), 2);
-    assert_eq!(titles(&database), "1|kept\n3|another way\n");
-}
