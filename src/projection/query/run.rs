@@ -203,32 +203,18 @@ impl Run<'_> {
             }
         }
         if let Some(past) = self.past {
-            self.find_past(conn, past, (&keys, &mut found)).await?;
+            // Those that are no longer what they were.
+            let slots = keys.iter().zip(&found).filter(|(_, slot)| slot.is_none());
+            let missing: Vec<u64> = slots.map(|((_, position), _)| *position).collect();
+            let mut loaded = load_past_heads(conn, self.layout, past, &missing).await?;
+            for ((_, position), slot) in keys.iter().zip(&mut found) {
+                if slot.is_none() {
+                    *slot = loaded.remove(position).map(Arc::new);
+                }
+            }
         }
         let records: Option<Vec<Arc<Head>>> = found.into_iter().collect();
         Ok(records.map(|records| QueryAnswer { records, count }))
-    }
-
-    /// Finds those that are no longer what they were.
-    async fn find_past(
-        &self,
-        conn: &mut Conn<'_>,
-        past: &Table,
-        (keys, found): (&[(RecordKey, u64)], &mut [Option<Arc<Head>>]),
-    ) -> Result<(), sqlx::Error> {
-        let slots = || {
-            keys.iter()
-                .zip(found.iter())
-                .filter(|(_, slot)| slot.is_none())
-        };
-        let missing: Vec<u64> = slots().map(|((_, position), _)| *position).collect();
-        let mut loaded = load_past_heads(conn, self.layout, past, &missing).await?;
-        for ((_, position), slot) in keys.iter().zip(found) {
-            if slot.is_none() {
-                *slot = loaded.remove(position).map(Arc::new);
-            }
-        }
-        Ok(())
     }
 
     /// Finds the keys and positions of a page, and the count if it is asked for, in one row: each row
