@@ -192,7 +192,9 @@ async fn users_of(
     let users = server.call("auth:export", body).await?;
     let users = users.as_array().into_iter().flatten().cloned();
     let as_line = |mut user: Json| {
-        user["_type"] = AUTH_LINE.into();
+        if let Some(user) = user.as_object_mut() {
+            user.insert("_type".to_owned(), AUTH_LINE.into());
+        }
         user
     };
     Ok(users.map(as_line).collect())
