@@ -147,7 +147,13 @@ impl Worker {
     ) -> (Option<Ticket>, Vec<Ticket>) {
         let outer = bounce.checked_sub(1);
         let Some(index) = outer.and_then(|outer| self.find_request(id, outer)) else {
-            return (None, Vec::new());
+            // That one is given up, and forgotten; what was within it is over all the same.
+            let is_within = |entry: &Entry| {
+                entry.id == *id && entry.bounce > bounce && matches!(entry.work, Work::Request(_))
+            };
+            let within = self.stack.iter().position(is_within);
+            let unfinished = within.map(|index| self.drop_from(index));
+            return (None, unfinished.unwrap_or_default());
         };
         let unfinished = self.drop_from(index + 1);
         let parent = self.stack.get(index).and_then(Entry::ticket).cloned();
