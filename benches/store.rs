@@ -61,6 +61,7 @@ impl Source {
             },
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![event],
             chain: [0; 32],
         })

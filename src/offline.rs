@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr};
 use skytrail_actors::asset::AssetCatalog;
+use skytrail_actors::capture::CaptureGate;
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::DeviceStore;
@@ -96,6 +97,7 @@ impl Offline {
                 assets,
                 plugins: Arc::new(NoPlugins::default()),
                 after_hooks: AfterHooks::default(),
+                captured: CaptureGate::default(),
                 clock,
             },
             devices: store,

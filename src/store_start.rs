@@ -37,6 +37,10 @@ pub(crate) async fn ready_store(
         let snapshot = catch_up(&store, log).await?;
         return Ok((store, snapshot));
     }
+    tracing::info!(
+        file = %config.store_path().display(),
+        "others may read the record store; what they write there is not noticed"
+    );
     let store = open_store(config, log).await?;
     match catch_up(&store, log).await {
         Ok(snapshot) => return Ok((store, snapshot)),

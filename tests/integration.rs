@@ -15,6 +15,7 @@ mod audit;
 mod auth;
 mod backup;
 mod both_sdks;
+mod captured_sql;
 mod chat;
 mod crash;
 mod dev;

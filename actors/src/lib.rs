@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod asset;
+pub mod capture;
 pub mod clock;
 pub mod context;
 pub mod delivery;

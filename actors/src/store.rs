@@ -3,7 +3,7 @@
 //! The store is disposable: everything in it can be made again from the log.
 //! It is written by the projector alone, through [`RecordStore::apply`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -148,6 +148,24 @@ pub trait RecordStore: Send + Sync + 'static {
         definition: &TypeDefinition,
         keys: &[RecordKey],
     ) -> Result<Vec<Option<Head>>, StoreError>;
+
+    /// Finds out which of these records' rows somebody else than the projector has changed, in what is not
+    /// in the log yet. What a row says of such a record is not what the log says.
+    async fn find_captured(
+        &self,
+        _definition: &TypeDefinition,
+        _keys: &[RecordKey],
+    ) -> Result<HashSet<RecordKey>, StoreError> {
+        Ok(HashSet::new())
+    }
+
+    /// Lists some records whose fields have exactly these values, besides one.
+    async fn list_by_fields(
+        &self,
+        definition: &TypeDefinition,
+        fields: &[(&str, &Value)],
+        besides: &RecordKey,
+    ) -> Result<Vec<RecordKey>, StoreError>;
 
     /// Finds the record whose fields have exactly these values (text as the field compares it).
     async fn find_by_fields(

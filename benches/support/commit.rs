@@ -17,6 +17,7 @@ pub(crate) fn commit(num_records: usize) -> NewCommit {
         },
         request_id: Some(Uuid::new_v4()),
         causation: None,
+        sql: None,
         events: (0..num_records).map(|_| message(&user)).collect(),
     }
 }

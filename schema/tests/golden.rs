@@ -278,6 +278,7 @@ fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
         },
         request_id: is_odd.then(|| Uuid::from_u128(7)),
         causation: (!is_odd).then(|| Uuid::from_u128(8)),
+        sql: None,
         events: vec![NewEvent {
             stream: stream(kind),
             version: 300,

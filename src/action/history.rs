@@ -122,6 +122,9 @@ fn to_wire(version: &Version) -> Json {
         "record": record,
         "changes": changes.iter().map(change).collect::<BTreeMap<_, _>>(),
     });
+    if let (Some(source), Some(members)) = (&commit.sql, shown.as_object_mut()) {
+        members.insert("sql".to_owned(), json!(source));
+    }
     if let (Some(by), Some(members)) = (event.body.erased(), shown.as_object_mut()) {
         members.insert("erased".to_owned(), json!(by));
     }

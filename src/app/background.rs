@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use skytrail_actors::capture::Captures;
 use skytrail_actors::device::Devices;
 use skytrail_actors::erasure::{Eraser, compact_daily};
 use skytrail_actors::log::Reserve;
@@ -47,6 +48,11 @@ pub(super) async fn learn_keys(env: RecordEnv) {
 /// Sees erasures to their end.
 pub(super) async fn erase(eraser: Arc<Eraser>, ending: CancellationToken) {
     ending.run_until_cancelled(eraser.work()).await;
+}
+
+/// Takes in what others change by SQL.
+pub(super) async fn take_in(captures: Captures, ending: CancellationToken) {
+    ending.run_until_cancelled(captures.run()).await;
 }
 
 /// Compacts the log every day, so many microseconds after midnight.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix::{Addr, Arbiter};
 use actix_web::dev::ServerHandle;
 use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
+use skytrail_actors::capture::{CaptureGate, Captures};
 use skytrail_actors::device::Devices;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
@@ -203,10 +204,16 @@ impl Application {
             assets,
             plugins: Arc::clone(&plugins),
             after_hooks: core.after_hooks.clone(),
+            captured: CaptureGate::default(),
             clock: Arc::clone(&clock),
         };
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", background::learn_keys(env.clone()));
+        if config.database.is_some() {
+            let captures = Captures::new(env.clone(), Arc::clone(&core.store) as _);
+            let taken_in = background::take_in(captures, ending.clone());
+            spawn::spawn_named("captured SQL", taken_in);
+        }
         let begun = core.after_hooks.begin(
             env.clone(),
             Arc::clone(&core.deliveries) as _,

@@ -77,6 +77,7 @@ fn decision(positions: Positions, head: u64) -> Decision {
             },
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![event],
         },
         read_position: head,

@@ -22,6 +22,14 @@ pub(crate) enum Conn<'a> {
 }
 
 impl Conn<'_> {
+    /// Learns which extensions are used.
+    pub(crate) fn knowing(self, extensions: Extensions) -> Self {
+        match self {
+            Self::Postgres(conn, _) => Self::Postgres(conn, extensions),
+            file @ Self::Sqlite(_) => file,
+        }
+    }
+
     /// Returns the database's way of speaking.
     pub(crate) fn dialect(&self) -> Dialect {
         match self {

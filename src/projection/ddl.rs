@@ -15,7 +15,9 @@ pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<Sa
         return Vec::new();
     };
     let mut texts = if is_new {
-        vec![create_table(layout.id, table)]
+        let mut texts = vec![create_table(layout.id, table)];
+        texts.extend(capture(table));
+        texts
     } else {
         let new_columns = table.columns.iter().skip(num_old);
         let added = new_columns.flat_map(|column| add_column(table, column));
@@ -23,6 +25,41 @@ pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<Sa
     };
     texts.extend(user_view(layout));
     texts
+}
+
+/// Returns the statements that make a table of records one that others may write, where the database
+/// tells of it: a place for their rows, and triggers that note what they do.
+pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
+    if table.dialect.is_sqlite() {
+        return Vec::new();
+    }
+    let altered = |what: &'static str| {
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.name(&table.name).push(what);
+        sql.into_text()
+    };
+    let trigger = |when: &'static str, then: &'static str| {
+        let mut sql = Sql::new(when);
+        sql.name(&table.name).push(then);
+        sql.into_text()
+    };
+    vec![
+        altered(
+            " ALTER _row SET DEFAULT _next_row(), ALTER _version SET DEFAULT 0, \
+             ALTER _position SET DEFAULT 0",
+        ),
+        trigger(
+            "CREATE TRIGGER _capture AFTER INSERT OR UPDATE OR DELETE ON ",
+            " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
+             EXECUTE FUNCTION _capture()",
+        ),
+        trigger(
+            "CREATE TRIGGER _refuse BEFORE TRUNCATE ON ",
+            " FOR EACH STATEMENT \
+             WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
+             EXECUTE FUNCTION _refuse()",
+        ),
+    ]
 }
 
 /// Returns the table of users' records where v1's view of users is made over it.

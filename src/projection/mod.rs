@@ -3,6 +3,7 @@
 //! - `layout`, `names`, `ddl`: each record type has a real table, with a column per field.
 //! - `apply`: commits become rows, a batch per transaction, the checkpoint with it.
 //! - `read`: reading by key. `query`: reading by predicate.
+//! - `captured`: what others change by SQL, where the database is a server.
 //! - `index`: indexes that queries need, made and dropped by themselves.
 //! - `sql`: the only way to make SQL text; values are always bound. `conn`: what runs it.
 //! - `dialect`: what databases say differently. `sqlite`, `postgres`: the file or the server that all
@@ -12,6 +13,7 @@
 //! form that depend on the log alone, so that a rebuilt store equals the live one.
 
 mod apply;
+mod captured;
 mod conn;
 mod ddl;
 mod devices;

@@ -141,35 +141,45 @@ pub(crate) async fn scan(
     Ok((heads, last))
 }
 
-/// Finds a record by the values of some fields.
-pub(crate) async fn find_by_fields(
+/// Finds records by the values of some fields, or of columns with a text of their own; at most so many.
+pub(crate) async fn list_by_fields(
     conn: &mut Conn<'_>,
     table: &Table,
     fields: &[(&str, &Value)],
-) -> Result<Option<RecordKey>, sqlx::Error> {
+    (besides, limit): (Option<&RecordKey>, u64),
+) -> Result<Vec<RecordKey>, sqlx::Error> {
     let mut sql = Sql::new("SELECT _id FROM ");
     sql.name(&table.name).push(" AS t WHERE 1=1");
+    if let Some(key) = besides {
+        sql.push(" AND t._id<>").bind(Arg::text(key.as_str()));
+    }
     for (field, value) in fields {
+        let system = SYSTEM_COLUMNS.iter().find(|name| *name == field);
+        if let (Some(name), Value::String(text)) = (system, value) {
+            sql.push(" AND t.").push(name).push("=");
+            sql.bind(Arg::text(text.as_str()));
+            continue;
+        }
         let Some(column) = table.column(field) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let Some(cell) = encode(&column.kind, value) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let is_folded = column.compared() != &column.name;
         let arg = if is_folded { cell.companion } else { cell.main };
         if arg == Arg::Null {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         sql.push(" AND t.")
             .name(column.compared())
             .push(table.dialect.equals(&column.kind))
             .bind(arg);
     }
-    sql.push(" LIMIT 1");
-    let row = sql.fetch_optional(conn).await?;
-    row.map(|row| Ok(RecordKey::from(&*row.text(0)?)))
-        .transpose()
+    sql.push(" LIMIT ").bind(Arg::unsigned(limit));
+    let rows = sql.fetch_all(conn).await?;
+    let key = |row: &Row| Ok(RecordKey::from(&*row.text(0)?));
+    rows.iter().map(key).collect()
 }
 
 /// Finds a record of a type that refers to `target`.

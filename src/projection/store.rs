@@ -1,6 +1,6 @@
 //! The store's port, on a database.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
+use super::captured;
 use super::conn::Conn;
 use super::dialect::Extensions;
 use super::history;
@@ -300,9 +301,44 @@ impl RecordStore for SqlStore {
             return Ok(None);
         };
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::find_by_fields(&mut conn, table, fields)
-            .await
-            .map_err(|error| self.failed(error))
+        let found = read::list_by_fields(&mut conn, table, fields, (None, 1)).await;
+        let found = found.map_err(|error| self.failed(error))?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn list_by_fields(
+        &self,
+        definition: &TypeDefinition,
+        fields: &[(&str, &Value)],
+        besides: &RecordKey,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        const MANY: u64 = 16;
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let found = read::list_by_fields(&mut conn, table, fields, (Some(besides), MANY)).await;
+        found.map_err(|error| self.failed(error))
+    }
+
+    async fn find_captured(
+        &self,
+        definition: &TypeDefinition,
+        keys: &[RecordKey],
+    ) -> Result<HashSet<RecordKey>, StoreError> {
+        if let Home::File(_) = self.home {
+            return Ok(HashSet::new());
+        }
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(HashSet::new());
+        };
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let found = captured::find(&mut conn, &table.name, keys).await;
+        found.map_err(|error| self.failed(error))
     }
 
     async fn find_referrer(

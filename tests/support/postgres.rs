@@ -148,7 +148,12 @@ impl Database<'_> {
 
     /// Runs SQL and returns what it answers, a row per line, its values divided by `|`.
     pub fn sql(&self, sql: &str) -> String {
-        self.server.ask(&self.name, sql).unwrap()
+        self.try_sql(sql).unwrap()
+    }
+
+    /// As [`Database::sql`]; what it fails with is told.
+    pub fn try_sql(&self, sql: &str) -> Result<String, String> {
+        self.server.ask(&self.name, sql)
     }
 
     /// Runs what `pg_dump` wrote.

@@ -50,6 +50,7 @@ pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
         actor: Actor::default(),
         request_id: None,
         causation: None,
+        sql: None,
         events: (first..first + num_events).map(event).collect(),
         chain: [0; 32],
     })

@@ -211,6 +211,7 @@ impl<T> From<ApiErrorReply> for Result<T, ApiError> {
 #[async_trait]
 impl RecordService for Records {
     async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
+        self.env.captured.settle().await?;
         // A batch across types is sequenced by the first one's actor; the log makes it atomic.
         let first = command
             .items
@@ -225,6 +226,7 @@ impl RecordService for Records {
     }
 
     async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
+        self.env.captured.settle().await?;
         let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
             return Ok(Vec::new());
         };
@@ -232,14 +234,17 @@ impl RecordService for Records {
     }
 
     async fn fetch(&self, command: FetchRecords) -> Result<ItemResults<Record>, ApiError> {
+        self.env.captured.settle().await?;
         read::fetch(&self.env, command).await
     }
 
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
+        self.env.captured.settle().await?;
         read::query(&self.env, command).await
     }
 
     async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError> {
+        self.env.captured.settle().await?;
         export::page(&self.env, command).await
     }
 
@@ -251,6 +256,7 @@ impl RecordService for Records {
     }
 
     async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
+        self.env.captured.settle().await?;
         history::list(&self.env, command).await
     }
 

@@ -129,6 +129,7 @@ async fn commit_as(
             actor: context.actor(),
             request_id: Some(context.request_id),
             causation: context.ancestors.last().copied(),
+            sql: None,
             events: plan.events,
         },
         read_position,

@@ -65,7 +65,7 @@ impl UniqueValue {
         let value_of = |set: Vec<&'a str>| {
             let mut parts = Vec::new();
             for field in &set {
-                let value = record.fields.get(*field).filter(|value| !value.is_null())?;
+                let value = Self::part(record, field)?;
                 let is_caseless = definition.fields.get(*field) == Some(&FieldType::CaselessString);
                 let text = value.to_wire().to_string();
                 parts.push((*field).to_owned());
@@ -84,6 +84,24 @@ impl UniqueValue {
             ))
         };
         sets.into_iter().filter_map(value_of).collect()
+    }
+
+    /// Returns what a record has in a field of a set, or in one of the columns that texts of its own
+    /// are in; nothing is unlike everything.
+    pub fn part(record: &Record, field: &str) -> Option<Value> {
+        let user = |user: &Option<UserId>| {
+            let user = user.as_ref().map_or("", UserId::as_str);
+            Some(Value::String(user.to_owned()))
+        };
+        match field {
+            "_database_id" => Some(Value::String(record.database.as_stored().to_owned())),
+            "_owner_id" => user(&record.owner),
+            _ => record
+                .fields
+                .get(field)
+                .filter(|value| !value.is_null())
+                .cloned(),
+        }
     }
 
     fn key(&self) -> ConflictKey {
@@ -167,6 +185,31 @@ impl Plan {
         }
         self.give_up_values(draft, definition);
         self.push_save(draft, definition);
+        Ok(())
+    }
+
+    /// As [`Plan::save`], but what is left of the record is said in full.
+    ///
+    /// # Errors
+    /// As [`Plan::save`].
+    pub fn save_whole(
+        &mut self,
+        draft: &Draft,
+        definition: &TypeDefinition,
+        around: &Surroundings,
+    ) -> Result<(), ApiError> {
+        self.save(draft, definition, around)?;
+        let Some(event) = self.events.last_mut() else {
+            return Ok(());
+        };
+        if let EventBody::RecordChanged(_) | EventBody::RecordReplaced(_) = event.body {
+            let mut record = draft.record.clone();
+            record.fields.retain(|_, value| !value.is_null());
+            event.body = EventBody::RecordReplaced(apply::state_of(&record));
+            if let Some(Some(head)) = self.state.get_mut(&draft.record.id) {
+                head.record = record;
+            }
+        }
         Ok(())
     }
 

@@ -10,7 +10,9 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
 use super::live::LiveState;
+use super::past::Walk;
 use crate::asset::AssetCatalog;
+use crate::capture::CaptureGate;
 use crate::clock::Clock;
 use crate::delivery::after::AfterHooks;
 use crate::log::EventLog;
@@ -35,6 +37,8 @@ pub struct RecordEnv {
     pub plugins: Arc<dyn PluginGate>,
     /// What takes after-hooks to the plugins.
     pub after_hooks: AfterHooks,
+    /// What SQL has changed.
+    pub captured: CaptureGate,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -106,6 +110,19 @@ impl RecordEnv {
         Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
     }
 
+    /// Folds a record's version as of a position out of the log.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub async fn load_from_log(
+        &self,
+        id: &RecordId,
+        position: u64,
+    ) -> Result<Option<Head>, ApiError> {
+        self.applied.wait_for(position).await?;
+        Ok(Walk::begin(self, id, position).await?.into_head())
+    }
+
     async fn load_missing(
         &self,
         name: &TypeName,
@@ -117,10 +134,18 @@ impl RecordEnv {
             return Ok(());
         }
         let loaded = self.store.load_heads(&definition, &keys).await?;
+        // Asked for after the rows: what is captured in between is told of as well.
+        let captured = self.store.find_captured(&definition, &keys).await?;
         for (key, head) in keys.into_iter().zip(loaded) {
+            let is_captured = captured.contains(&key);
             let id = RecordId {
                 record_type: name.clone(),
                 key,
+            };
+            let head = if is_captured {
+                self.load_from_log(&id, heads.position).await?
+            } else {
+                head
             };
             let head = head.map(Arc::new);
             self.live

@@ -25,7 +25,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_attended, until_settled};
-use super::decide::{self, Plan, Surroundings};
+use super::decide::{self, Plan, Surroundings, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
@@ -252,8 +252,9 @@ pub(crate) async fn look_around(
             env.applied.wait_for(heads.position).await?;
             let pairs = fields
                 .iter()
-                .filter_map(|field| draft.record.fields.get(*field).map(|value| (*field, value)));
+                .filter_map(|field| Some((*field, UniqueValue::part(&draft.record, field)?)));
             let pairs: Vec<_> = pairs.collect();
+            let pairs: Vec<_> = pairs.iter().map(|(field, value)| (*field, value)).collect();
             if let Some(key) = env.store.find_by_fields(&definition, &pairs).await? {
                 let owner = RecordId {
                     record_type: definition.name.clone(),

@@ -324,6 +324,7 @@ impl World {
             },
             request_id: None,
             causation: None,
+            sql: None,
             events,
         };
         let encoded = codec::encode_events(Arc::new(new), &Sealing::new(), || [9; 16]).unwrap();

@@ -34,6 +34,7 @@ fn request(positions: &Positions) -> Decision {
             actor: Actor::default(),
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![NewEvent {
                 stream: Stream::Erasure(Uuid::now_v7()),
                 version: 1,

@@ -79,6 +79,7 @@ fn commit_of(events: Vec<NewEvent>, read_position: u64, keys: Vec<ConflictKey>) 
             actor: Actor::default(),
             request_id: None,
             causation: None,
+            sql: None,
             events,
         },
         read_position,

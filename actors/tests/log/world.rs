@@ -83,6 +83,7 @@ pub fn decision(
             actor: Actor::default(),
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![event],
         },
         read_position,

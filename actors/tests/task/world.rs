@@ -127,6 +127,7 @@ impl EventLog for MemoryLog {
             actor: commit.actor,
             request_id: commit.request_id,
             causation: commit.causation,
+            sql: None,
             events,
             chain: [0; 32],
         });

@@ -10,7 +10,9 @@ use super::sealed::{self, SubjectKeys, Withheld};
 use super::{CodecError, CommitParts, EventParts, FORMAT, Peek, flag, payload, section_flag};
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
-use crate::event::{Actor, Blank, Commit, Event, EventBody, EventKind, Origin, Provenance, Stream};
+use crate::event::{
+    Actor, Blank, Commit, Event, EventBody, EventKind, Origin, Provenance, SqlSource, Stream,
+};
 use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::time::Timestamp;
@@ -177,6 +179,7 @@ struct Frame<'a> {
     actor: Actor,
     request_id: Option<Uuid>,
     causation: Option<Uuid>,
+    sql: Option<Box<SqlSource>>,
     sections: Vec<Section<'a>>,
     chain: ChainHash,
 }
@@ -190,6 +193,7 @@ impl<'a> Frame<'a> {
         let plugin = has(flag::PLUGIN).then(|| reader.text()).transpose()?;
         let request_id = has(flag::REQUEST).then(|| reader.uuid()).transpose()?;
         let causation = has(flag::CAUSATION).then(|| reader.uuid()).transpose()?;
+        let sql = has(flag::SQL).then(|| read_sql(&mut reader)).transpose()?;
         let header_bytes = reader.since(0);
         let sections = (0..fixed.num_events).map(|_| Section::read(&mut reader));
         let sections = sections.collect::<Result<_, _>>()?;
@@ -206,6 +210,7 @@ impl<'a> Frame<'a> {
             fixed,
             request_id,
             causation,
+            sql: sql.map(Box::new),
             sections,
             chain,
         })
@@ -233,6 +238,7 @@ impl<'a> Frame<'a> {
             actor: self.actor,
             request_id: self.request_id,
             causation: self.causation,
+            sql: self.sql,
             events,
             chain: self.chain,
         })
@@ -346,7 +352,18 @@ fn origin(number: u8) -> Result<Origin, CodecError> {
         2 => Origin::System,
         3 => Origin::Cli,
         4 => Origin::Import,
+        5 => Origin::Sql,
         _ => return Err(CodecError::Malformed("origin")),
+    })
+}
+
+fn read_sql(reader: &mut Reader<'_>) -> Result<SqlSource, CodecError> {
+    Ok(SqlSource {
+        role: reader.text()?,
+        transaction: reader.number()?,
+        at: Timestamp::from_micros(i64::from_le_bytes(reader.array()?)),
+        outbox: reader.uuid()?,
+        until: reader.number()?,
     })
 }
 

@@ -138,6 +138,7 @@ fn committed(commit: Arc<NewCommit>, sections: &[Section], seal: Seal, chain: Ch
         actor: commit.actor,
         request_id: commit.request_id,
         causation: commit.causation,
+        sql: commit.sql,
         events: events
             .map(|(event, (section, position))| Event {
                 position,
@@ -166,6 +167,7 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
         (plugin.is_some(), flag::PLUGIN),
         (commit.request_id.is_some(), flag::REQUEST),
         (commit.causation.is_some(), flag::CAUSATION),
+        (commit.sql.is_some(), flag::SQL),
     ];
     let flags = flags.iter().filter(|(is_set, _)| *is_set);
     let flags = flags.fold(0, |all, (_, flag)| all | flag);
@@ -186,6 +188,13 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
     for id in [commit.request_id, commit.causation].into_iter().flatten() {
         out.extend_from_slice(id.as_bytes());
     }
+    if let Some(source) = &commit.sql {
+        put_text(out, &source.role)?;
+        put_varint(out, source.transaction);
+        out.extend_from_slice(&source.at.micros().to_le_bytes());
+        out.extend_from_slice(source.outbox.as_bytes());
+        put_varint(out, source.until);
+    }
     Ok(())
 }
 
@@ -204,6 +213,7 @@ fn origin_number(origin: Origin) -> u8 {
         Origin::System => 2,
         Origin::Cli => 3,
         Origin::Import => 4,
+        Origin::Sql => 5,
     }
 }
 

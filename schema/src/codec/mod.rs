@@ -4,7 +4,8 @@
 //! commit  = header  section*  chain(32)
 //! header  = format u8 | flags u8 | actor u8 | id(16) | first position: varint | count: varint
 //!           | epoch: varint | time i64 | [user: text] | [plugin: text] | [request id(16)]
-//!           | [causation(16)]
+//!           | [causation(16)] | [sql]
+//! sql     = role: text  transaction: varint  time i64  outbox(16)  until: varint
 //! section = head  0 u8  salt(16)  length: varint  payload
 //!         | head  1 u8  payload hash(32)
 //!         | head  4 u8  salt(16)  length: varint  payload sealed with its subject's key
@@ -55,7 +56,8 @@ mod flag {
     pub(super) const PLUGIN: u8 = 2;
     pub(super) const REQUEST: u8 = 4;
     pub(super) const CAUSATION: u8 = 8;
-    pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION;
+    pub(super) const SQL: u8 = 16;
+    pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION | SQL;
 }
 
 /// Flags of a section.

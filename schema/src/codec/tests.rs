@@ -283,22 +283,34 @@ fn commit() -> impl Strategy<Value = NewCommit> {
         Just(Origin::Plugin),
         Just(Origin::System),
         Just(Origin::Cli),
-        Just(Origin::Import)
+        Just(Origin::Import),
+        Just(Origin::Sql)
     ];
+    let sql = (name(), any::<(u64, i32, u128, u64)>()).prop_map(|(role, numbers)| SqlSource {
+        role,
+        transaction: numbers.0,
+        at: Timestamp::from_micros(numbers.1.into()),
+        outbox: Uuid::from_u128(numbers.2),
+        until: numbers.3,
+    });
+    let sql = prop::option::of(sql.prop_map(Box::new));
     let actor = (users(), key, origin, prop::option::of(name()));
     let ids = any::<(u128, Option<u128>, Option<u128>)>();
     let events = prop::collection::vec(event(), 1..5);
-    (actor, ids, events).prop_map(|((user, key, origin, plugin), ids, events)| NewCommit {
-        id: Uuid::from_u128(ids.0),
-        actor: Actor {
-            user,
-            key,
-            origin,
-            plugin,
-        },
-        request_id: ids.1.map(Uuid::from_u128),
-        causation: ids.2.map(Uuid::from_u128),
-        events,
+    (actor, ids, sql, events).prop_map(|((user, key, origin, plugin), ids, sql, events)| {
+        NewCommit {
+            id: Uuid::from_u128(ids.0),
+            actor: Actor {
+                user,
+                key,
+                origin,
+                plugin,
+            },
+            request_id: ids.1.map(Uuid::from_u128),
+            causation: ids.2.map(Uuid::from_u128),
+            sql,
+            events,
+        }
     })
 }
 
@@ -381,6 +393,7 @@ fn small_create() -> NewCommit {
         },
         request_id: Some(Uuid::from_u128(9)),
         causation: None,
+        sql: None,
         events: vec![NewEvent {
             stream: Stream::Record(RecordId::new(
                 "message",

@@ -38,6 +38,8 @@ pub enum Origin {
     Cli,
     /// Users who are taken over from another server: hooks are not told.
     Import,
+    /// SQL that somebody else ran in the record store's database: hooks are not told.
+    Sql,
 }
 
 /// Who did it, and in the course of what.
@@ -53,6 +55,22 @@ pub struct Actor {
     /// The plugin that called, when one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
+}
+
+/// The SQL transaction that a commit was captured from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlSource {
+    /// The database role that ran it.
+    pub role: String,
+    /// Its number in the database.
+    pub transaction: u64,
+    /// When its last statement began.
+    pub at: Timestamp,
+    /// The outbox that it was read from; a store that is made anew has another.
+    pub outbox: Uuid,
+    /// The last of its rows in the outbox that the commit holds: who reads the outbox again knows
+    /// that it has been there.
+    pub until: u64,
 }
 
 /// An event that is decided but not committed.
@@ -79,6 +97,8 @@ pub struct NewCommit {
     pub request_id: Option<Uuid>,
     /// The commit that a hook was answering when it caused this one.
     pub causation: Option<Uuid>,
+    /// The SQL that it was captured from.
+    pub sql: Option<Box<SqlSource>>,
     /// The events, in order; at least one.
     pub events: Vec<NewEvent>,
 }
@@ -115,6 +135,8 @@ pub struct Commit {
     pub request_id: Option<Uuid>,
     /// The commit that caused this one.
     pub causation: Option<Uuid>,
+    /// The SQL that it was captured from.
+    pub sql: Option<Box<SqlSource>>,
     /// The events; never empty.
     pub events: Vec<Event>,
     /// BLAKE3 over the previous commit's chain hash, this commit's header fields and payload hashes.

@@ -144,6 +144,7 @@ mod tests {
             },
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![event],
             chain: [0; 32],
         }

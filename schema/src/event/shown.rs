@@ -32,6 +32,8 @@ struct Form<'a> {
     commit: uuid::Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
     causation: Option<uuid::Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sql: Option<&'a super::SqlSource>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     hooks: &'a [super::Provenance],
     payload: Option<Json>,
@@ -54,6 +56,7 @@ impl Serialize for Shown<'_> {
             request_id: commit.request_id,
             commit: commit.id,
             causation: commit.causation,
+            sql: commit.sql.as_deref(),
             hooks: &event.provenance,
             // Erased events have none.
             payload: codec::payload_json(&open(&event.body), commit.actor.user.as_ref()).ok(),
@@ -108,6 +111,7 @@ mod tests {
             actor: Actor::default(),
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![event(7), event(8)],
             chain: [0; 32],
         };

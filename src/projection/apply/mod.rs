@@ -34,6 +34,7 @@ use self::lost::{Lost, Meaning};
 use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;
+use super::captured;
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 use super::{postgres, sqlite};
@@ -168,6 +169,7 @@ impl WriterState {
         }
         let (catalog, faults, lost) = session.finish(&mut tx.conn()).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
+        captured::take_out_all(&mut tx.conn(), commits).await?;
         finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
         tx.commit().await?;
         self.lost = lost;
@@ -185,7 +187,16 @@ impl WriterState {
         let mut lost = self.lost.clone();
         for (time, event) in commits.iter().copied().flat_map(timed) {
             let known = (&catalog, &lost);
-            match self.apply_event(&mut tx.conn(), known, (time, event)).await {
+            let mut applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
+            // What the log has goes before what others want of its tables.
+            while let Err(ApplyError::Sql(error)) = &applied {
+                if !captured::lift(&mut tx.conn(), error).await? {
+                    break;
+                }
+                self.texts.clear();
+                applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
+            }
+            match applied {
                 Ok((changed, misfits, unknown)) => {
                     catalog = changed;
                     lost = unknown;
@@ -199,6 +210,7 @@ impl WriterState {
             }
         }
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
+        captured::take_out_all(&mut tx.conn(), commits).await?;
         finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
         tx.commit().await?;
         self.lost = lost;

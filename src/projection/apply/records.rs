@@ -15,6 +15,7 @@ use skytrail_schema::types::FieldType;
 use super::row::{self, Misfit, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
 use super::{ApplyError, past};
+use crate::projection::captured;
 use crate::projection::layout::{Table, TypeLayout};
 use crate::projection::sql::Arg;
 
@@ -209,6 +210,21 @@ struct Group {
     rows: Vec<Vec<Arg>>,
 }
 
+/// Whether as many rows as are missing were touched by others' SQL, which may have deleted them: their
+/// own events follow, or this is one.
+async fn are_captured(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    keys: &[RecordKey],
+    num_changed: u64,
+) -> Result<bool, ApplyError> {
+    if conn.dialect().is_sqlite() {
+        return Ok(false);
+    }
+    let found = captured::find(conn, &table.name, keys).await?.len() as u64;
+    Ok(num_changed + found >= keys.len() as u64)
+}
+
 /// Sorts what happens to the records by statement.
 fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Group> {
     let mut groups: BTreeMap<(Shape, bool), Vec<Vec<Arg>>> = BTreeMap::new();
@@ -251,9 +267,16 @@ impl Group {
         for chunk in in_chunks(self.rows, SIZES, width) {
             let num_rows = chunk.len();
             let text = texts.get(id, table, &self.shape, num_rows);
+            // The key is the last value where a row must be there.
+            let keys = chunk.iter().filter_map(|row| match row.last() {
+                Some(Arg::Text(key)) if self.must_exist => Some(RecordKey::from(key.as_str())),
+                _ => None,
+            });
+            let keys: Vec<RecordKey> = keys.collect();
             let args: Vec<Arg> = chunk.into_iter().flatten().collect();
             let changed = text.execute(conn, args).await?;
-            if self.must_exist && changed != u64::try_from(num_rows).unwrap_or(u64::MAX) {
+            let is_short = changed != u64::try_from(num_rows).unwrap_or(u64::MAX);
+            if self.must_exist && is_short && !are_captured(conn, table, &keys, changed).await? {
                 return Err(ApplyError::fault("the record is not there"));
             }
         }

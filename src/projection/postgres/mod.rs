@@ -27,8 +27,8 @@ use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Commit;
 use sqlx::ConnectOptions as _;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
-use tokio::sync::watch;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, Postgres};
+use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{failed, is_about_data};
@@ -42,6 +42,7 @@ use super::dialect::Extensions;
 use super::index::IndexLimits;
 use super::names::{Name, fnv};
 use super::sql::{Arg, Sql};
+use super::{ddl, read};
 
 /// How a store uses its server.
 #[derive(Clone, Debug)]
@@ -59,7 +60,10 @@ pub struct ServerOptions {
 }
 
 /// The format that this program makes and knows.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+
+const FIXED: &str = include_str!("migrations/0001_fixed.sql");
+const CAPTURED: &str = include_str!("migrations/0002_captured.sql");
 
 /// A store's server.
 pub(super) struct Server {
@@ -67,6 +71,9 @@ pub(super) struct Server {
     pool: PgPool,
     patience: Duration,
     extensions: Extensions,
+    /// Hears of what others write.
+    listener: Mutex<Option<PgListener>>,
+    channel: String,
     /// It has lost what was applied.
     is_behind: watch::Sender<bool>,
     building: indexes::Building,
@@ -93,6 +100,8 @@ impl Server {
             pool,
             patience: wanted.patience,
             extensions,
+            listener: Mutex::new(None),
+            channel: format!("skytrail.{}", schema.as_str()),
             is_behind: watch::Sender::new(false),
             building: indexes::Building::default(),
         };
@@ -145,6 +154,31 @@ impl Server {
         connected.map_err(|_late| sqlx::Error::PoolTimedOut)?
     }
 
+    /// Waits until somebody else writes something; returns when that cannot be told any more.
+    pub(super) async fn announced(&self) {
+        let mut listener = self.listener.lock().await;
+        if listener.is_none() {
+            *listener = self.listen().await.ok();
+        }
+        let told = match &mut *listener {
+            Some(listener) => listener.recv().await.map(drop),
+            None => return std::future::pending().await,
+        };
+        if told.is_err() {
+            *listener = None;
+        }
+    }
+
+    async fn listen(&self) -> Result<PgListener, sqlx::Error> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(self.patience)
+            .connect_lazy_with(self.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(&self.channel).await?;
+        Ok(listener)
+    }
+
     /// Closes the connections that read.
     pub(super) async fn close(&self) {
         self.pool.close().await;
@@ -166,6 +200,8 @@ fn options_of(url: &str, schema: &Name) -> Result<PgConnectOptions, OpenError> {
         .options([
             ("search_path", format!("{},public", schema.quoted())),
             ("timezone", "UTC".to_owned()),
+            // Others' writes are captured; see `captured`.
+            ("skytrail.own", "yes".to_owned()),
             // What is applied is not kept in memory any more: it must not be taken back.
             ("synchronous_commit", "on".to_owned()),
         ]))
@@ -210,7 +246,13 @@ async fn prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, O
         return Err(OpenError::Foreign("its encoding is not UTF8".into()));
     }
     let extensions = match (row.flag(0)?, row.flag(2)?) {
-        (true, _) => known(&mut tx.conn()).await?,
+        (true, _) => {
+            let (found, extensions) = known(&mut tx.conn()).await?;
+            if found < FORMAT {
+                upgrade(&mut tx.conn().knowing(extensions)).await?;
+            }
+            extensions
+        }
         (false, true) => {
             let what = format!(
                 "the schema {} holds tables that are not ours",
@@ -225,7 +267,7 @@ async fn prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, O
 }
 
 /// Reads what the schema was made with.
-async fn known(conn: &mut Conn<'_>) -> Result<Extensions, OpenError> {
+async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
     let sql = Sql::new("SELECT format, has_citext, has_postgis FROM _checkpoint");
     let row = sql.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
@@ -236,10 +278,33 @@ async fn known(conn: &mut Conn<'_>) -> Result<Extensions, OpenError> {
             known: FORMAT,
         });
     }
-    Ok(Extensions {
+    let extensions = Extensions {
         has_citext: row.flag(1)?,
         has_postgis: row.flag(2)?,
-    })
+    };
+    Ok((found, extensions))
+}
+
+/// Brings a store of an earlier format up to the present one.
+async fn upgrade(conn: &mut Conn<'_>) -> Result<(), OpenError> {
+    run_script(conn, CAPTURED).await?;
+    let (catalog, _) = read::catalog(conn).await?;
+    for layout in catalog.sorted().into_values() {
+        for text in layout.table.iter().flat_map(ddl::capture) {
+            text.execute(conn, Vec::new()).await?;
+        }
+    }
+    let mut sql = Sql::new("UPDATE _checkpoint SET format=");
+    sql.bind(Arg::Int(FORMAT));
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+async fn run_script(conn: &mut Conn<'_>, script: &'static str) -> Result<(), sqlx::Error> {
+    if let Conn::Postgres(conn, _) = conn {
+        sqlx::raw_sql(script).execute(&mut **conn).await?;
+    }
+    Ok(())
 }
 
 async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenError> {
@@ -266,9 +331,8 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
         has_citext: row.flag(0)?,
         has_postgis: row.flag(1)?,
     };
-    if let Conn::Postgres(conn, _) = conn {
-        let script = include_str!("migrations/0001_fixed.sql");
-        sqlx::raw_sql(script).execute(&mut **conn).await?;
+    for script in [FIXED, CAPTURED] {
+        run_script(conn, script).await?;
     }
     let sql = Sql::put(
         "_checkpoint",

@@ -87,6 +87,7 @@ impl World {
             actor: Actor::default(),
             request_id: None,
             causation: None,
+            sql: None,
             chain: [0; 32],
         });
         for event in &commit.events {

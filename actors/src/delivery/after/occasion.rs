@@ -33,10 +33,11 @@ pub(super) struct Occasion<'a> {
 }
 
 /// Returns the events of a commit that hooks may be told of. Those of users who are taken over from
-/// elsewhere, and the notes of a login, are none.
+/// elsewhere, what plugins changed by SQL, and the notes of a login, are none.
 pub(super) fn of_commit(commit: &Commit) -> impl Iterator<Item = Occasion<'_>> {
     let mut events = commit.events.iter();
-    let is_quiet = commit.actor.origin == Origin::Import || events.any(notes_login);
+    let is_quiet_origin = matches!(commit.actor.origin, Origin::Import | Origin::Sql);
+    let is_quiet = is_quiet_origin || events.any(notes_login);
     let events = commit.events.iter().enumerate();
     let events = events.filter(move |_| !is_quiet);
     events.filter_map(|(index, event)| {

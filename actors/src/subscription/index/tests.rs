@@ -134,6 +134,7 @@ fn commit(position: u64, (stream, body): (Stream, EventBody)) -> Arc<Commit> {
         actor: Actor::default(),
         request_id: None,
         causation: None,
+        sql: None,
         events: vec![Event {
             position,
             stream,

@@ -1,0 +1,87 @@
+//! What a captured row makes of the record that the log has. Pure.
+
+use std::sync::Arc;
+
+use skytrail_schema::record::{Head, Record};
+use skytrail_schema::value::Value;
+
+use crate::record::draft::Draft;
+
+/// A draft, and whether only a full state can say what it changes.
+pub(super) struct Outcome {
+    pub(super) draft: Draft,
+    pub(super) is_whole: bool,
+}
+
+/// Makes the draft of a row that was made. If the log has such a record by now, what the row says comes
+/// after it.
+pub(super) fn made(row: &Record, head: Option<Arc<Head>>) -> Outcome {
+    let mut record = row.clone();
+    let Some(head) = head else {
+        return outcome(record, None, false);
+    };
+    for name in head.record.fields.keys() {
+        if !record.fields.contains_key(name) {
+            record.fields.insert(name.clone(), Value::Null);
+        }
+    }
+    outcome(record, Some(head), true)
+}
+
+/// Makes the draft of a row whose columns of these names were changed.
+pub(super) fn changed<'a>(
+    row: &Record,
+    columns: impl IntoIterator<Item = &'a String>,
+    head: Arc<Head>,
+) -> Outcome {
+    let mut record = head.record.clone();
+    let mut is_whole = false;
+    for column in columns {
+        match column.as_str() {
+            "_access" => {
+                record.access.clone_from(&row.access);
+                // A change cannot say that there is no list any more.
+                is_whole |= row.access.is_none();
+            }
+            "_updated_at" => record.updated_at = row.updated_at,
+            "_updated_by" => record.updated_by.clone_from(&row.updated_by),
+            "_owner_id" => {
+                record.owner.clone_from(&row.owner);
+                is_whole = true;
+            }
+            "_database_id" => {
+                record.database.clone_from(&row.database);
+                is_whole = true;
+            }
+            "_created_at" => {
+                record.created_at = row.created_at;
+                is_whole = true;
+            }
+            "_created_by" => {
+                record.created_by.clone_from(&row.created_by);
+                is_whole = true;
+            }
+            field => {
+                let value = row.fields.get(field).cloned();
+                record
+                    .fields
+                    .insert(field.to_owned(), value.unwrap_or(Value::Null));
+            }
+        }
+    }
+    outcome(record, Some(head), is_whole)
+}
+
+/// Makes the draft that stores a record once more as it is.
+pub(super) fn restored(head: Arc<Head>) -> Outcome {
+    outcome(head.record.clone(), Some(head), true)
+}
+
+fn outcome(record: Record, original: Option<Arc<Head>>, is_whole: bool) -> Outcome {
+    let draft = Draft {
+        record,
+        original,
+        provenance: Vec::new(),
+    };
+    Outcome { draft, is_whole }
+}

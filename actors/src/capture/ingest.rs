@@ -1,0 +1,435 @@
+//! Reading the outbox, round after round.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skytrail_schema::caller::KeyKind;
+use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{Actor, EventBody, NewCommit, Origin, SqlSource, TypeExtension};
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::record::Head;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use super::decide::{self, Outcome};
+use super::{CaptureSource, CapturedRow, CapturedTransaction, Parked, RowChange};
+use crate::log::{AppendError, Decision};
+use crate::record::attempt::{Outcome as Attempt, until_settled};
+use crate::record::decide::{Plan, Surroundings, UniqueValue, new_unique_values};
+use crate::record::delete::find_referrer;
+use crate::record::draft::Draft;
+use crate::record::env::RecordEnv;
+use crate::record::save::look_around;
+
+/// How many rows one commit holds at most; a transaction that changed more becomes several.
+const MAX_ROWS: usize = 4096;
+/// How often it is looked though nothing was announced.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often constraints are looked for.
+const CONSTRAINTS_PERIOD: Duration = Duration::from_secs(1);
+/// The pause after a failed round.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// See the module's overview.
+pub struct Captures {
+    env: RecordEnv,
+    source: Arc<dyn CaptureSource>,
+    /// What is in the log, and at which position; the store may still have it in the outbox.
+    taken: HashMap<(u64, u64), u64>,
+    /// How many rows are read at once.
+    max_rows: usize,
+}
+
+impl Captures {
+    /// Builds what takes `source`'s outbox into the log.
+    pub fn new(env: RecordEnv, source: Arc<dyn CaptureSource>) -> Self {
+        Self {
+            env,
+            source,
+            taken: HashMap::new(),
+            max_rows: MAX_ROWS,
+        }
+    }
+
+    /// Takes in what comes, without end.
+    pub async fn run(mut self) {
+        let gate = self.env.captured.clone();
+        let mut next_look = Instant::now();
+        loop {
+            let round = gate.begin();
+            let mut done = self.round().await;
+            if done.is_ok() && (Instant::now() >= next_look || gate.is_active()) {
+                next_look = Instant::now() + CONSTRAINTS_PERIOD;
+                done = self.learn_unique_sets().await;
+            }
+            if done.is_ok() && !gate.is_active() {
+                let is_in_use = self.source.is_in_use().await.unwrap_or_default();
+                if is_in_use {
+                    gate.set_active(true);
+                }
+            }
+            if let Err(error) = &done {
+                tracing::warn!(code = error.code.number(), error = %error.message, "captured SQL is not taken in yet");
+            }
+            gate.end(round, done.is_err());
+            if done.is_err() {
+                sleep(PAUSE).await;
+            }
+            let announced = async {
+                tokio::select! {
+                    () = self.source.announced() => {}
+                    () = gate.wanted() => {}
+                }
+            };
+            let _ = timeout(PERIOD, announced).await;
+        }
+    }
+
+    /// Takes in everything that is there.
+    async fn round(&mut self) -> Result<(), ApiError> {
+        loop {
+            let applied = self.env.applied.position();
+            self.taken.retain(|_, position| *position > applied);
+            let mut transactions = self.source.load(self.max_rows).await?;
+            transactions.retain(|it| {
+                let key = (it.source.transaction, it.source.until);
+                !self.taken.contains_key(&key)
+            });
+            if transactions.is_empty() {
+                self.max_rows = MAX_ROWS;
+                return Ok(());
+            }
+            for transaction in &transactions {
+                if !self.take(transaction).await? {
+                    break;
+                }
+            }
+            // With the events the store takes the rows out of the outbox.
+            let last = self.taken.values().max().copied().unwrap_or_default();
+            self.env.applied.wait_for(last).await?;
+        }
+    }
+
+    /// Takes a transaction into the log; says whether the next one may follow.
+    async fn take(&mut self, transaction: &CapturedTransaction) -> Result<bool, ApiError> {
+        let source = &transaction.source;
+        let turn = Mutex::new(());
+        let taken = until_settled(&turn, |_| self.attempt(transaction)).await;
+        match taken {
+            Ok(Taken::Committed(position, num_parked)) => {
+                self.taken
+                    .insert((source.transaction, source.until), position);
+                self.env.captured.count(1, num_parked);
+                Ok(true)
+            }
+            Ok(Taken::Nothing(num_parked)) => {
+                self.source.discard(source).await?;
+                self.env.captured.count(1, num_parked);
+                Ok(true)
+            }
+            Err(error) if error.code == Code::InvalidArgument && self.max_rows > 1 => {
+                // Too large for one commit: less at once.
+                self.max_rows /= 2;
+                Ok(false)
+            }
+            Err(error) if error.code == Code::InvalidArgument => {
+                let rows = transaction.rows.iter();
+                let rows: Vec<Parked> = rows
+                    .map(|row| parked(row, error.message.to_string()))
+                    .collect();
+                self.park(source, &rows).await?;
+                self.source.discard(source).await?;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn attempt(&self, transaction: &CapturedTransaction) -> Result<Attempt<Taken>, ApiError> {
+        let source = &transaction.source;
+        let ids: Vec<RecordId> = transaction
+            .rows
+            .iter()
+            .filter_map(|row| row.id.clone())
+            .collect();
+        let (position, heads) = self.load_heads(&ids, &transaction.rows).await?;
+        let mut deciding = Deciding {
+            env: &self.env,
+            position,
+            heads,
+            plan: Plan::default(),
+            parked: Vec::new(),
+        };
+        for row in &transaction.rows {
+            deciding.row(row).await?;
+        }
+        let Deciding { plan, parked, .. } = deciding;
+        if !parked.is_empty() {
+            // Before the commit, with which the rows leave the outbox.
+            self.park(source, &parked).await?;
+        }
+        if plan.events.is_empty() {
+            return Ok(Attempt::Done(Taken::Nothing(parked.len())));
+        }
+        let committed = self.append(plan, position, Some(source)).await?;
+        Ok(committed.map(|position| Taken::Committed(position, parked.len())))
+    }
+
+    /// Loads the log's versions of records whose rows cannot be trusted.
+    async fn load_heads(
+        &self,
+        ids: &[RecordId],
+        rows: &[CapturedRow],
+    ) -> Result<(u64, HashMap<RecordId, Arc<Head>>), ApiError> {
+        let known = self.env.live.get_heads(ids);
+        let mut heads = HashMap::new();
+        for (id, head) in ids.iter().zip(known.heads) {
+            let head = match head {
+                Some(head) => head,
+                None => {
+                    let head = self.env.load_from_log(id, known.position).await?;
+                    head.map(|head| Arc::new(with_numbers(head, id, rows)))
+                }
+            };
+            if let Some(head) = head {
+                heads.insert(id.clone(), head);
+            }
+        }
+        Ok((known.position, heads))
+    }
+
+    async fn append(
+        &self,
+        plan: Plan,
+        read_position: u64,
+        source: Option<&SqlSource>,
+    ) -> Result<Attempt<u64>, ApiError> {
+        let decision = Decision {
+            commit: NewCommit {
+                id: Uuid::now_v7(),
+                actor: Actor {
+                    user: None,
+                    key: KeyKind::None,
+                    origin: Origin::Sql,
+                    plugin: None,
+                },
+                request_id: None,
+                causation: None,
+                sql: source.cloned().map(Box::new),
+                events: plan.events,
+            },
+            read_position,
+            reads: plan.reads.into_iter().collect(),
+            writes: plan.writes.into_iter().collect(),
+            sequences: plan.sequences,
+        };
+        match self.env.log.append(decision).await {
+            Ok(commit) => Ok(Attempt::Done(commit.last_position())),
+            Err(AppendError::Conflict { .. }) => Ok(Attempt::Conflict),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), ApiError> {
+        for row in rows {
+            tracing::warn!(
+                role = source.role,
+                transaction = source.transaction,
+                number = row.number,
+                reason = row.reason,
+                "a row that was changed by SQL is parked"
+            );
+        }
+        Ok(self.source.park(source, rows).await?)
+    }
+
+    /// Makes unique what is unique in the database, so that later saves are refused before they are
+    /// in the log.
+    async fn learn_unique_sets(&self) -> Result<(), ApiError> {
+        for (name, fields) in self.source.unique_sets().await? {
+            let turn = Mutex::new(());
+            until_settled(&turn, |_| self.learn_unique(&name, &fields)).await?;
+        }
+        Ok(())
+    }
+
+    async fn learn_unique(
+        &self,
+        name: &TypeName,
+        fields: &[String],
+    ) -> Result<Attempt<()>, ApiError> {
+        let position = self.env.live.position();
+        let definition = self.env.definition(name);
+        if !definition.is_created || definition.unique.iter().any(|set| set == fields) {
+            return Ok(Attempt::Done(()));
+        }
+        let extension = TypeExtension {
+            unique: vec![fields.to_vec()],
+            ..TypeExtension::default()
+        };
+        let mut plan = Plan::default();
+        plan.change_type(&definition, EventBody::TypeExtended(extension));
+        tracing::info!(record_type = %name, ?fields, "a constraint in the database makes fields unique");
+        let done = self.append(plan, position, None).await?;
+        Ok(done.discard())
+    }
+}
+
+/// What became of a transaction.
+enum Taken {
+    /// It is in the log, at this position, but for so many rows.
+    Committed(u64, usize),
+    /// Nothing of it changes a record; so many rows are parked.
+    Nothing(usize),
+}
+
+/// A transaction that is being decided.
+struct Deciding<'a> {
+    env: &'a RecordEnv,
+    position: u64,
+    heads: HashMap<RecordId, Arc<Head>>,
+    plan: Plan,
+    parked: Vec<Parked>,
+}
+
+impl Deciding<'_> {
+    async fn row(&mut self, row: &CapturedRow) -> Result<(), ApiError> {
+        let id = row.id.as_ref();
+        let head = id.and_then(|id| self.heads.get(id)).cloned();
+        let refused = match &row.change {
+            Err(reason) => Some(reason.clone()),
+            Ok(change) => self.change(id, change, head.clone()).await?,
+        };
+        match (refused, &row.excess) {
+            (Some(reason), _) => {
+                self.parked.push(Parked {
+                    stray: id.cloned().filter(|_| head.is_none()),
+                    ..parked(row, reason)
+                });
+                if let Some(head) = head {
+                    self.restore(head).await?;
+                }
+            }
+            (None, Some(excess)) => self.parked.push(parked(row, excess.clone())),
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Plans a change; returns why it cannot be.
+    async fn change(
+        &mut self,
+        id: Option<&RecordId>,
+        change: &RowChange,
+        head: Option<Arc<Head>>,
+    ) -> Result<Option<String>, ApiError> {
+        let outcome = match (change, head) {
+            (RowChange::Made(row), head) => decide::made(row, head),
+            (RowChange::Changed(row, columns), Some(head)) => decide::changed(row, columns, head),
+            (RowChange::Changed(..), None) => {
+                return Ok(Some("the record is not there: it was deleted".to_owned()));
+            }
+            (RowChange::Deleted, Some(head)) => return self.delete(&head).await,
+            (RowChange::Deleted, None) => return Ok(None),
+        };
+        debug_assert!(id.is_some(), "a change is that of a record");
+        self.save(outcome).await
+    }
+
+    async fn save(&mut self, outcome: Outcome) -> Result<Option<String>, ApiError> {
+        let Outcome {
+            mut draft,
+            is_whole,
+        } = outcome;
+        let fields = std::iter::once(&mut draft.record.fields);
+        self.env.assets.complete(fields).await?;
+        let definition = self.env.definition(&draft.record.id.record_type);
+        let around = self.look_around(&draft).await?;
+        let planned = if is_whole {
+            self.plan.save_whole(&draft, &definition, &around)
+        } else {
+            self.plan.save(&draft, &definition, &around)
+        };
+        Ok(planned.err().map(|error| error.message.to_string()))
+    }
+
+    /// As for a save, but what rows say that are captured themselves does not count for who has a
+    /// unique value.
+    async fn look_around(&self, draft: &Draft) -> Result<Surroundings, ApiError> {
+        let heads = crate::record::env::Heads {
+            position: self.position,
+            by_id: HashMap::new(),
+        };
+        let drafts = vec![Ok(draft.clone())];
+        let mut around = look_around(self.env, &drafts, &heads).await?;
+        around.owners.clear();
+        let id = &draft.record.id;
+        let definition = self.env.definition(&id.record_type);
+        for (value, fields) in new_unique_values(draft, &definition) {
+            let values: Vec<_> = fields
+                .iter()
+                .filter_map(|field| Some((*field, UniqueValue::part(&draft.record, field)?)))
+                .collect();
+            let values: Vec<_> = values.iter().map(|(field, it)| (*field, it)).collect();
+            self.env.applied.wait_for(self.position).await?;
+            let found = self.env.store.list_by_fields(&definition, &values, &id.key);
+            let others = found.await?.into_iter().map(|key| RecordId {
+                record_type: id.record_type.clone(),
+                key,
+            });
+            let others: Vec<RecordId> = others.collect();
+            for (other, head) in self.env.load_heads(&others).await?.by_id {
+                let mut had = UniqueValue::of(&head.record, &definition).into_iter();
+                if had.any(|(theirs, _)| theirs == value) {
+                    around.owners.insert(value.clone(), other);
+                }
+            }
+        }
+        Ok(around)
+    }
+
+    async fn delete(&mut self, head: &Head) -> Result<Option<String>, ApiError> {
+        let id = &head.record.id;
+        if id.record_type.is_user() {
+            return Ok(Some("users cannot be deleted by SQL".to_owned()));
+        }
+        let besides = std::slice::from_ref(id);
+        if let Some(other) = find_referrer(self.env, id, besides, self.position).await? {
+            return Ok(Some(format!("{other} refers to it")));
+        }
+        let definition = self.env.definition(&id.record_type);
+        self.plan
+            .delete(head, &definition, self.env.clock.now(), None);
+        Ok(None)
+    }
+
+    /// Stores a record once more, whose row says something else.
+    async fn restore(&mut self, head: Arc<Head>) -> Result<(), ApiError> {
+        let id = head.record.id.clone();
+        if let Some(reason) = self.save(decide::restored(head)).await? {
+            tracing::warn!(%id, reason, "a record cannot be stored again as it is");
+        }
+        Ok(())
+    }
+}
+
+fn parked(row: &CapturedRow, reason: String) -> Parked {
+    Parked {
+        number: row.number,
+        reason,
+        stray: None,
+    }
+}
+
+/// Numbers that old records got when their type got a sequence field are not in the log.
+fn with_numbers(mut head: Head, id: &RecordId, rows: &[CapturedRow]) -> Head {
+    let row = rows.iter().find(|row| row.id.as_ref() == Some(id));
+    for (field, number) in row.iter().flat_map(|row| &row.numbered) {
+        if !head.record.fields.contains_key(field) {
+            head.record.fields.insert(field.clone(), number.clone());
+        }
+    }
+    head
+}

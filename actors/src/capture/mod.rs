@@ -1,0 +1,107 @@
+//! SQL that others run in the record store's database becomes events.
+//!
+//! Plugins of v1 write record tables themselves. A store that can be written so keeps what was changed
+//! in an *outbox*, in the same transaction; here it is taken from there into the log:
+//!
+//! 1. [`Captures`] reads the outbox whenever something is announced, a transaction at a time, in an
+//!    order in which each sees what it has seen when it ran.
+//! 2. What a transaction left of each record is decided like a save of the log's present record
+//!    (`decide`): types, references, unique values. No access, no hooks, as in v1. Columns that
+//!    it did not change are left alone, so a save that came between keeps its own.
+//! 3. It is one commit, which names the transaction and how far in the outbox it reaches. The projector
+//!    takes these rows out of the outbox with the checkpoint, so what is there is what the log has
+//!    not got: nothing is lost or taken twice, whoever is killed when.
+//! 4. What cannot be an event is *parked*, with a reason; the record is stored once more as the log has
+//!    it, so that the tables stay what the log says.
+//!
+//! Until a change is taken in, its row says more than the log: such rows are no base for decisions
+//! ([`RecordStore::find_captured`](crate::store::RecordStore::find_captured)). Readers and savers
+//! wait for what was there before they came ([`CaptureGate::settle`]).
+
+mod decide;
+mod gate;
+mod ingest;
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use skytrail_schema::event::SqlSource;
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::record::{Fields, Record};
+
+pub use gate::{CaptureGate, CaptureState};
+pub use ingest::Captures;
+
+use crate::store::StoreError;
+
+/// What a transaction did, or a part of it when it did very much.
+#[derive(Clone, Debug)]
+pub struct CapturedTransaction {
+    /// Where it comes from, and how far in the outbox this reaches.
+    pub source: SqlSource,
+    /// What it left of each row, in the order in which it came to them.
+    pub rows: Vec<CapturedRow>,
+}
+
+/// What a transaction left of a row.
+#[derive(Clone, Debug)]
+pub struct CapturedRow {
+    /// Its last number in the outbox.
+    pub number: u64,
+    /// The record, if the row says so much.
+    pub id: Option<RecordId>,
+    /// What is to become of the record, or why the row says nothing that a record can hold.
+    pub change: Result<RowChange, String>,
+    /// Something in the row that no record can hold, beside what it can.
+    pub excess: Option<String>,
+    /// What the row had in sequence fields before: old records' numbers are not in the log.
+    pub numbered: Fields,
+}
+
+/// What is to become of a record.
+#[derive(Clone, Debug)]
+pub enum RowChange {
+    /// The row was made.
+    Made(Box<Record>),
+    /// Some columns were changed; the record as the row has it.
+    Changed(Box<Record>, BTreeSet<String>),
+    /// The row was deleted.
+    Deleted,
+}
+
+/// A row that cannot be taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Its number in the outbox.
+    pub number: u64,
+    /// Why.
+    pub reason: String,
+    /// The record, if its row is to go: the log has none.
+    pub stray: Option<RecordId>,
+}
+
+/// Fields of a type that somebody declared unique in the database.
+pub type UniqueSets = Vec<(TypeName, Vec<String>)>;
+
+/// The database's side.
+#[async_trait]
+pub trait CaptureSource: Send + Sync + 'static {
+    /// Whether anything was ever captured, or may be at any time.
+    async fn is_in_use(&self) -> Result<bool, StoreError>;
+
+    /// Waits until something is announced; returns when that cannot be told any more.
+    async fn announced(&self);
+
+    /// Reads the oldest transactions in the outbox; of one that did more only `max_rows` rows.
+    async fn load(&self, max_rows: usize) -> Result<Vec<CapturedTransaction>, StoreError>;
+
+    /// Keeps rows that cannot be taken in, with why, where an operator finds them. Again, it changes
+    /// nothing.
+    async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError>;
+
+    /// Takes a transaction out of the outbox of which nothing comes into the log.
+    async fn discard(&self, source: &SqlSource) -> Result<(), StoreError>;
+
+    /// Lists the fields that are unique in the database, by somebody else's constraints.
+    async fn unique_sets(&self) -> Result<UniqueSets, StoreError>;
+}

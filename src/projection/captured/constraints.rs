@@ -1,0 +1,158 @@
+//! Constraints that plugins add to record tables.
+//!
+//! Unique ones become unique sets of the type, in the log, so that later saves are refused with 109 like
+//! any others. The log is what counts all the same: an event that a constraint is in the way of lifts
+//! it ([`lift`]), and it is put back when the rows allow it.
+
+use std::sync::Arc;
+
+use skytrail_actors::capture::UniqueSets;
+use sqlx::postgres::PgDatabaseError;
+
+use super::Tables;
+use crate::projection::conn::Conn;
+use crate::projection::layout::TypeLayout;
+use crate::projection::names::Name;
+use crate::projection::sql::{Arg, Sql};
+
+/// Columns besides fields' that can be in a unique set.
+const TEXTS: [&str; 2] = ["_database_id", "_owner_id"];
+
+/// Whether somebody else has unique indexes over record tables, or had.
+pub(super) async fn are_there(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT EXISTS (SELECT 1 FROM pg_index AS i JOIN pg_class AS c ON c.oid=i.indexrelid \
+         JOIN pg_class AS t ON t.oid=i.indrelid WHERE i.indisunique \
+         AND t.relnamespace=current_schema::regnamespace AND t.relkind='r' \
+         AND NOT starts_with(c.relname,'_') AND NOT starts_with(t.relname,'_')) \
+         OR EXISTS (SELECT 1 FROM _lifted)",
+    );
+    let row = sql.fetch_optional(conn).await?;
+    row.map_or(Ok(false), |row| row.flag(0))
+}
+
+/// Lists the sets of fields that are unique by others' indexes: whole ones, over columns.
+pub(super) async fn unique_sets(
+    conn: &mut Conn<'_>,
+    tables: &Tables,
+) -> Result<UniqueSets, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT t.relname::text, (SELECT jsonb_agg(a.attname::text ORDER BY k.n) \
+         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n) \
+         JOIN pg_attribute AS a ON a.attrelid=i.indrelid AND a.attnum=k.attnum) \
+         FROM pg_index AS i JOIN pg_class AS c ON c.oid=i.indexrelid \
+         JOIN pg_class AS t ON t.oid=i.indrelid WHERE i.indisunique AND i.indisvalid \
+         AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnatts=i.indnkeyatts \
+         AND t.relnamespace=current_schema::regnamespace AND t.relkind='r' \
+         AND NOT starts_with(c.relname,'_') AND NOT starts_with(t.relname,'_')",
+    );
+    let mut sets = UniqueSets::new();
+    for row in sql.fetch_all(conn).await? {
+        let Some(layout) = tables.get(&*row.text(0)?) else {
+            continue;
+        };
+        let columns: Vec<String> = row.json(1)?;
+        match fields_of(layout, &columns) {
+            Some(fields) => sets.push((layout.definition.name.clone(), fields)),
+            None => tracing::debug!(?columns, "a unique index is not over fields"),
+        }
+    }
+    Ok(sets)
+}
+
+fn fields_of(layout: &Arc<TypeLayout>, columns: &[String]) -> Option<Vec<String>> {
+    let table = layout.table.as_ref()?;
+    let field = |column: &String| {
+        if TEXTS.contains(&column.as_str()) {
+            return Some(column.clone());
+        }
+        let mut columns = table.columns.iter();
+        let found = columns.find(|it| it.name.as_str() == column);
+        found.map(|it| it.field.clone())
+    };
+    columns.iter().map(field).collect()
+}
+
+/// Lifts the constraint that an error is about, if it is somebody else's; says whether it did.
+pub(in crate::projection) async fn lift(
+    conn: &mut Conn<'_>,
+    error: &sqlx::Error,
+) -> Result<bool, sqlx::Error> {
+    let error = error.as_database_error();
+    let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    let named = error.and_then(|error| Some((error.table()?, error.constraint()?)));
+    let Some((table, name)) = named.filter(|(_, name)| !name.starts_with('_')) else {
+        return Ok(false);
+    };
+    let mut sql = Sql::new(
+        "INSERT INTO _lifted (table_name, name, definition, is_index) \
+         SELECT t.relname, o.conname, pg_get_constraintdef(o.oid), false FROM pg_constraint AS o \
+         JOIN pg_class AS t ON t.oid=o.conrelid WHERE t.relnamespace=current_schema::regnamespace \
+         AND t.relname=",
+    );
+    sql.bind(Arg::text(table)).push("::name AND o.conname=");
+    sql.bind(Arg::text(name))
+        .push("::name ON CONFLICT (table_name, name) DO UPDATE SET definition=excluded.definition");
+    let is_constraint = sql.execute(conn).await? > 0;
+    if !is_constraint {
+        let mut sql = Sql::new(
+            "INSERT INTO _lifted (table_name, name, definition, is_index) \
+             SELECT tablename, indexname, indexdef, true FROM pg_indexes \
+             WHERE schemaname=current_schema AND tablename=",
+        );
+        sql.bind(Arg::text(table)).push("::name AND indexname=");
+        sql.bind(Arg::text(name)).push(
+            "::name ON CONFLICT (table_name, name) DO UPDATE SET definition=excluded.definition",
+        );
+        if sql.execute(conn).await? == 0 {
+            return Ok(false);
+        }
+    }
+    let mut sql = Sql::new("ALTER TABLE ");
+    if is_constraint {
+        sql.name(&Name::new(table)).push(" DROP CONSTRAINT ");
+    } else {
+        sql = Sql::new("DROP INDEX ");
+    }
+    sql.name(&Name::new(name));
+    sql.execute(conn).await?;
+    tracing::warn!(
+        table,
+        name,
+        "a constraint is lifted: what the log has does not fit it yet"
+    );
+    Ok(true)
+}
+
+/// Puts lifted constraints back, as far as the rows allow it.
+pub(super) async fn restore(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let sql = Sql::new("SELECT table_name, name FROM _lifted");
+    for row in sql.fetch_all(conn).await? {
+        let (table, name) = (row.text(0)?, row.text(1)?);
+        let mut tx = conn.begin_writing().await?;
+        match put_back(&mut tx.conn(), &table, &name).await {
+            Ok(()) => {
+                tx.commit().await?;
+                tracing::info!(%table, %name, "a lifted constraint is back");
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                tracing::debug!(%error, %table, %name, "a lifted constraint does not fit yet");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn put_back(conn: &mut Conn<'_>, table: &str, name: &str) -> Result<(), sqlx::Error> {
+    // It needs the table alone; whoever has it now does not wait for us behind.
+    let sql = Sql::new("SET LOCAL lock_timeout='1s'");
+    sql.execute(conn).await?;
+    let mut sql = Sql::new("SELECT _put_back(");
+    sql.bind(Arg::text(table))
+        .push(",")
+        .bind(Arg::text(name))
+        .push(")");
+    sql.fetch_optional(conn).await?;
+    Ok(())
+}

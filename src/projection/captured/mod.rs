@@ -1,0 +1,359 @@
+//! The outbox: what others changed by SQL, on its way into the log.
+//!
+//! Transactions are read in the order of the last row that each put into the outbox. Rows get their
+//! numbers while they are locked: who saw what another transaction did, or waited for it, has a later
+//! last number. So this order is one in which they could have run one after the other.
+
+mod constraints;
+mod row;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value as Json};
+use skytrail_actors::capture::{
+    CaptureSource, CapturedRow, CapturedTransaction, Parked, RowChange, UniqueSets,
+};
+use skytrail_actors::store::StoreError;
+use skytrail_schema::event::{Commit, SqlSource};
+use skytrail_schema::id::{RecordId, RecordKey};
+use skytrail_schema::record::Fields;
+use skytrail_schema::types::FieldType;
+use uuid::Uuid;
+
+pub(super) use self::constraints::lift;
+use super::conn::{Conn, Row};
+use super::layout::{Catalog, TypeLayout};
+use super::names::Name;
+use super::read;
+use super::sql::{Arg, Sql};
+use super::store::{Home, SqlStore};
+
+/// How many transactions are read at once.
+const MAX_TRANSACTIONS: i64 = 64;
+
+/// A table's name, and the type whose records it has.
+type Tables = HashMap<String, Arc<TypeLayout>>;
+
+/// A row of the outbox.
+struct Captured {
+    number: u64,
+    table: String,
+    key: String,
+    before: Option<Map<String, Json>>,
+    after: Option<Map<String, Json>>,
+}
+
+/// What a transaction did to one row, from its first look at it to its last.
+struct Net {
+    number: u64,
+    table: String,
+    key: String,
+    before: Option<Map<String, Json>>,
+    after: Option<Map<String, Json>>,
+}
+
+#[async_trait]
+impl CaptureSource for SqlStore {
+    async fn is_in_use(&self) -> Result<bool, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let found = is_in_use(&mut conn).await;
+        found.map_err(|error| self.failed(error))
+    }
+
+    async fn announced(&self) {
+        match &self.home {
+            Home::Server(server) => server.announced().await,
+            Home::File(_) => std::future::pending().await,
+        }
+    }
+
+    async fn load(&self, max_rows: usize) -> Result<Vec<CapturedTransaction>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let loaded = load(&mut conn, max_rows).await;
+        loaded.map_err(|error| self.failed(error))
+    }
+
+    async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError> {
+        let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let parked = park(&mut conn, &catalog, source, rows).await;
+        parked.map_err(|error| self.failed(error))
+    }
+
+    async fn discard(&self, source: &SqlSource) -> Result<(), StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let gone = take_out(&mut conn, source).await;
+        gone.map_err(|error| self.failed(error))
+    }
+
+    async fn unique_sets(&self) -> Result<UniqueSets, StoreError> {
+        let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let sets = async {
+            constraints::restore(&mut conn).await?;
+            constraints::unique_sets(&mut conn, &tables_of(&catalog)).await
+        };
+        sets.await.map_err(|error| self.failed(error))
+    }
+}
+
+/// Whether something was captured here at any time, or somebody else has constraints here.
+async fn is_in_use(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('_outbox','id')::regclass),0) > 0",
+    );
+    let row = sql.fetch_optional(conn).await?;
+    let was_captured = row.map_or(Ok(false), |row| row.flag(0))?;
+    Ok(was_captured || constraints::are_there(conn).await?)
+}
+
+/// Finds out which rows of a table are in the outbox.
+pub(super) async fn find(
+    conn: &mut Conn<'_>,
+    table: &Name,
+    keys: &[RecordKey],
+) -> Result<HashSet<RecordKey>, sqlx::Error> {
+    let mut found = HashSet::new();
+    for chunk in keys.chunks(read::MAX_KEYS) {
+        let mut sql = Sql::new("SELECT DISTINCT key FROM _outbox WHERE table_name=");
+        sql.bind(Arg::text(table.as_str())).push(" AND key");
+        sql.within(chunk, RecordKey::as_str);
+        for row in sql.fetch_all(conn).await? {
+            found.insert(RecordKey::from(&*row.text(0)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Takes out what a batch of commits brings into the store: it was captured from here.
+pub(super) async fn take_out_all(
+    conn: &mut Conn<'_>,
+    commits: &[&Commit],
+) -> Result<(), sqlx::Error> {
+    for source in commits.iter().filter_map(|commit| commit.sql.as_deref()) {
+        take_out(conn, source).await?;
+    }
+    Ok(())
+}
+
+async fn take_out(conn: &mut Conn<'_>, source: &SqlSource) -> Result<(), sqlx::Error> {
+    if conn.dialect().is_sqlite() {
+        return Ok(());
+    }
+    let mut sql = Sql::new("DELETE FROM _outbox WHERE transaction=");
+    sql.bind(Arg::unsigned(source.transaction))
+        .push(" AND id<=");
+    sql.bind(Arg::unsigned(source.until))
+        .push(" AND EXISTS (SELECT 1 FROM _checkpoint WHERE outbox::text=");
+    sql.bind(Arg::Text(source.outbox.to_string())).push(")");
+    sql.execute(conn).await?;
+    Ok(())
+}
+
+fn tables_of(catalog: &Catalog) -> Tables {
+    let layouts = catalog.sorted().into_values();
+    let named = layouts.filter_map(|layout| {
+        let table = layout.table.as_ref()?;
+        Some((table.name.as_str().to_owned(), Arc::clone(layout)))
+    });
+    named.collect()
+}
+
+async fn load(
+    conn: &mut Conn<'_>,
+    max_rows: usize,
+) -> Result<Vec<CapturedTransaction>, sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    let mut sql =
+        Sql::new("SELECT transaction FROM _outbox GROUP BY transaction ORDER BY max(id) LIMIT ");
+    sql.bind(Arg::Int(MAX_TRANSACTIONS));
+    let numbers = sql.fetch_all(&mut tx.conn()).await?;
+    let mut transactions = Vec::new();
+    if numbers.is_empty() {
+        tx.rollback().await?;
+        return Ok(transactions);
+    }
+    // As of the same moment as the rows: it knows all their columns.
+    let (catalog, _) = read::catalog(&mut tx.conn()).await?;
+    let tables = tables_of(&catalog);
+    let outbox = outbox_of(&mut tx.conn()).await?;
+    let mut left = max_rows;
+    for number in numbers {
+        let rows = rows_of(&mut tx.conn(), number.int(0)?, left).await?;
+        left = left.saturating_sub(rows.len());
+        if let Some(transaction) = transaction(&tables, outbox, &rows)? {
+            transactions.push(transaction);
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    tx.rollback().await?;
+    Ok(transactions)
+}
+
+async fn outbox_of(conn: &mut Conn<'_>) -> Result<Uuid, sqlx::Error> {
+    let sql = Sql::new("SELECT outbox::text FROM _checkpoint");
+    let row = sql.fetch_optional(conn).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    Uuid::parse_str(&row.text(0)?).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+async fn rows_of(
+    conn: &mut Conn<'_>,
+    transaction: i64,
+    limit: usize,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut sql = Sql::new(
+        "SELECT id, transaction, role, at, table_name, key, before, after FROM _outbox \
+         WHERE transaction=",
+    );
+    sql.bind(Arg::Int(transaction))
+        .push(" ORDER BY id LIMIT ")
+        .bind(Arg::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
+    sql.fetch_all(conn).await
+}
+
+fn transaction(
+    tables: &Tables,
+    outbox: Uuid,
+    rows: &[Row],
+) -> Result<Option<CapturedTransaction>, sqlx::Error> {
+    let Some(last) = rows.last() else {
+        return Ok(None);
+    };
+    let source = SqlSource {
+        role: last.text(2)?.into_owned(),
+        transaction: last.unsigned(1)?,
+        at: last.time(3)?,
+        outbox,
+        until: last.unsigned(0)?,
+    };
+    let rows = rows.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+    let rows = net(rows).into_iter();
+    Ok(Some(CapturedTransaction {
+        source,
+        rows: rows.map(|net| captured(tables, net)).collect(),
+    }))
+}
+
+fn decode(row: &Row) -> Result<Captured, sqlx::Error> {
+    Ok(Captured {
+        number: row.unsigned(0)?,
+        table: row.text(4)?.into_owned(),
+        key: row.text(5)?.into_owned(),
+        before: row.maybe_json(6)?,
+        after: row.maybe_json(7)?,
+    })
+}
+
+/// Folds what was done to each row. What was made comes first and what was deleted last, each in the
+/// order of the first time: what a row refers to may have been made by the same transaction.
+fn net(rows: Vec<Captured>) -> Vec<Net> {
+    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    let mut nets: Vec<Net> = Vec::new();
+    for row in rows {
+        let place = places.entry((row.table.clone(), row.key.clone()));
+        let place = *place.or_insert(nets.len());
+        match nets.get_mut(place) {
+            Some(net) => {
+                net.number = row.number;
+                net.after = row.after;
+            }
+            None => nets.push(Net {
+                number: row.number,
+                table: row.table,
+                key: row.key,
+                before: row.before,
+                after: row.after,
+            }),
+        }
+    }
+    nets.retain(|net| net.before != net.after);
+    nets.sort_by_key(|net| (net.before.is_some(), net.after.is_none()));
+    nets
+}
+
+fn captured(tables: &Tables, net: Net) -> CapturedRow {
+    let mut row = CapturedRow {
+        number: net.number,
+        id: None,
+        change: Err(format!("no record type has the table {:?}", net.table)),
+        excess: None,
+        numbered: Fields::new(),
+    };
+    let Some(layout) = tables.get(&net.table) else {
+        return row;
+    };
+    if net.key.is_empty() {
+        row.change = Err("its _id is empty".to_owned());
+        return row;
+    }
+    let id = RecordId::new(layout.definition.name.clone(), net.key.as_str());
+    row.id = Some(id.clone());
+    if let Some(before) = &net.before {
+        row.numbered = row::numbers(layout, before);
+    }
+    row.change = match (&net.before, &net.after) {
+        (_, None) => Ok(RowChange::Deleted),
+        (None, Some(after)) => {
+            let columns: BTreeSet<String> = after.keys().cloned().collect();
+            let made = row::parse(layout, id, after, &columns);
+            row.excess = row::excess(layout, &columns, after);
+            made.map(|(record, _)| RowChange::Made(Box::new(record)))
+        }
+        (Some(before), Some(after)) => {
+            let columns = after.iter();
+            let columns = columns.filter(|(name, value)| before.get(*name) != Some(value));
+            let columns: BTreeSet<String> = columns.map(|(name, _)| name.clone()).collect();
+            row.excess = row::excess(layout, &columns, after);
+            row::parse(layout, id, after, &columns)
+                .map(|(record, names)| RowChange::Changed(Box::new(record), names))
+        }
+    };
+    row
+}
+
+/// Copies rows to where operators look for them; rows of records that the log has not got go.
+async fn park(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    source: &SqlSource,
+    rows: &[Parked],
+) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin_writing().await?;
+    for row in rows {
+        let mut sql = Sql::new(
+            "INSERT INTO _parked (id, transaction, role, at, table_name, key, before, after, reason) \
+             SELECT id, transaction, role, at, table_name, key, before, after, ",
+        );
+        sql.bind(Arg::text(row.reason.as_str()))
+            .push(" FROM _outbox WHERE transaction=");
+        sql.bind(Arg::unsigned(source.transaction)).push(" AND id=");
+        sql.bind(Arg::unsigned(row.number))
+            .push(" ON CONFLICT DO NOTHING");
+        sql.execute(&mut tx.conn()).await?;
+        let stray = row.stray.as_ref();
+        let stray = stray.and_then(|id| Some((id, catalog.table(&id.record_type)?)));
+        if let Some((id, table)) = stray {
+            // One that the log has made meanwhile has a position.
+            let mut sql = Sql::new("DELETE FROM ");
+            sql.name(&table.name).push(" WHERE _position=0 AND _id=");
+            sql.bind(Arg::text(id.key.as_str()));
+            sql.execute(&mut tx.conn()).await?;
+        }
+    }
+    tx.commit().await
+}
+
+/// Whether a field numbers its records.
+fn is_sequence(kind: &FieldType) -> bool {
+    *kind == FieldType::Sequence
+}

@@ -1,0 +1,180 @@
+//! A row as the outbox has it, as a record.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json};
+use skytrail_schema::acl::Acl;
+use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::FieldType;
+use skytrail_schema::value::{Asset, Point, Value};
+
+use super::is_sequence;
+use crate::projection::layout::{Column, Table, TypeLayout};
+
+/// Columns that plugins of v1 know.
+const SYSTEM: [&str; 8] = [
+    "_id",
+    "_database_id",
+    "_owner_id",
+    "_access",
+    "_created_at",
+    "_created_by",
+    "_updated_at",
+    "_updated_by",
+];
+/// Columns that are the server's own.
+const OWN: [&str; 3] = ["_row", "_version", "_position"];
+
+/// Reads a record out of a row, as far as these columns go; returns the names of its fields and system
+/// columns among them, too.
+pub(super) fn parse(
+    layout: &TypeLayout,
+    id: RecordId,
+    row: &Map<String, Json>,
+    columns: &BTreeSet<String>,
+) -> Result<(Record, BTreeSet<String>), String> {
+    let table = layout.table.as_ref().ok_or("the type has no table")?;
+    let mut record = blank(id, row)?;
+    let mut names = BTreeSet::new();
+    for name in columns {
+        let value = row.get(name).unwrap_or(&Json::Null);
+        if SYSTEM.contains(&name.as_str()) {
+            names.insert(name.clone());
+        } else if let Some(column) = column_named(table, name) {
+            let read = value_of(column, value);
+            let read =
+                read.ok_or_else(|| format!("column {name:?} holds no {}: {value}", column.kind))?;
+            if read != Value::Null {
+                record.fields.insert(column.field.clone(), read);
+            }
+            names.insert(column.field.clone());
+        }
+    }
+    if names.is_empty() {
+        let others: Vec<&str> = columns.iter().map(String::as_str).collect();
+        return Err(format!("no field is in the columns {}", others.join(", ")));
+    }
+    Ok((record, names))
+}
+
+/// Returns what the row says in columns that no field has.
+pub(super) fn excess(
+    layout: &TypeLayout,
+    columns: &BTreeSet<String>,
+    row: &Map<String, Json>,
+) -> Option<String> {
+    let table = layout.table.as_ref()?;
+    let is_ours = |name: &str| {
+        SYSTEM.contains(&name)
+            || OWN.contains(&name)
+            || table.field_names().any(|ours| ours.as_str() == name)
+    };
+    let others = columns.iter().filter(|name| !is_ours(name));
+    let others = others.filter(|name| row.get(*name).is_some_and(|value| !value.is_null()));
+    let others: Vec<&str> = others.map(String::as_str).collect();
+    (!others.is_empty()).then(|| format!("no field has the columns {}", others.join(", ")))
+}
+
+/// Returns what a row has in sequence fields.
+pub(super) fn numbers(layout: &TypeLayout, row: &Map<String, Json>) -> Fields {
+    let columns = layout.table.iter().flat_map(|table| &table.columns);
+    let sequences = columns.filter(|column| is_sequence(&column.kind));
+    let numbers = sequences.filter_map(|column| {
+        let value = value_of(column, row.get(column.name.as_str())?)?;
+        (value != Value::Null).then(|| (column.field.clone(), value))
+    });
+    numbers.collect()
+}
+
+fn column_named<'a>(table: &'a Table, name: &str) -> Option<&'a Column> {
+    let mut columns = table.columns.iter();
+    columns.find(|column| column.name.as_str() == name)
+}
+
+fn blank(id: RecordId, row: &Map<String, Json>) -> Result<Record, String> {
+    let text = |name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default();
+    let user = |name: &str| {
+        Some(text(name))
+            .filter(|id| !id.is_empty())
+            .map(UserId::from)
+    };
+    let at = |name: &str| {
+        let time = time(text(name));
+        time.ok_or_else(|| format!("{name} holds no time: {:?}", text(name)))
+    };
+    let access = match row.get("_access") {
+        None | Some(Json::Null) => None,
+        Some(list) => {
+            let list: Result<Acl, _> = serde_json::from_value(list.clone());
+            Some(list.map_err(|error| format!("_access holds no access list: {error}"))?)
+        }
+    };
+    Ok(Record {
+        id,
+        database: Database::from_stored(text("_database_id")),
+        owner: user("_owner_id"),
+        access,
+        created_at: at("_created_at")?,
+        created_by: user("_created_by"),
+        updated_at: at("_updated_at")?,
+        updated_by: user("_updated_by"),
+        fields: Fields::new(),
+    })
+}
+
+/// Reads a time as JSON of the database has it: UTC, without a zone.
+fn time(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(&format!("{text}Z"))
+}
+
+fn value_of(column: &Column, value: &Json) -> Option<Value> {
+    Some(match (&column.kind, value) {
+        (_, Json::Null) => Value::Null,
+        (FieldType::String | FieldType::CaselessString, Json::String(text)) => {
+            Value::String(text.clone())
+        }
+        (FieldType::Number | FieldType::Integer | FieldType::Sequence, Json::Number(number)) => {
+            Value::Number(number.as_f64()?)
+        }
+        (FieldType::Boolean, Json::Bool(value)) => Value::Bool(*value),
+        (FieldType::Json, json) => Value::Json(json.clone()),
+        (FieldType::Geometry, json) => Value::Geometry(json.clone()),
+        (FieldType::DateTime, Json::String(text)) => Value::Date(time(text)?),
+        (FieldType::Reference(target), Json::String(key)) => {
+            Value::Reference(RecordId::new(target.clone(), key.as_str()))
+        }
+        (FieldType::Asset, Json::String(name)) => Value::Asset(Box::new(Asset {
+            name: name.clone(),
+            content_type: None,
+            url: None,
+        })),
+        (FieldType::Location, Json::String(text)) => Value::Location(point(text)?),
+        (FieldType::Location, Json::Object(geo)) => {
+            let places = geo.get("coordinates")?.as_array()?;
+            let [lng, lat] = places.as_slice() else {
+                return None;
+            };
+            Value::Location(Point {
+                lng: lng.as_f64()?,
+                lat: lat.as_f64()?,
+            })
+        }
+        _ => return None,
+    })
+}
+
+/// Reads a point as the database writes it: `(lng,lat)`.
+fn point(text: &str) -> Option<Point> {
+    let inner = text.strip_prefix('(')?.strip_suffix(')')?;
+    let (lng, lat) = inner.split_once(',')?;
+    let read = |text: &str| {
+        let number: f64 = text.parse().ok()?;
+        number.is_finite().then_some(number)
+    };
+    Some(Point {
+        lng: read(lng)?,
+        lat: read(lat)?,
+    })
+}

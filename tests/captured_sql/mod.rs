@@ -1,0 +1,300 @@
+//! Rows that others write by SQL, in a server with its records in PostgreSQL, are in the log like any
+//! other write.
+
+use serde_json::{Value as Json, json};
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::{Database, shared};
+use crate::support::server::TestServer;
+
+/// A server with a database, and one who has the master key.
+struct World {
+    database: Database<'static>,
+    server: TestServer,
+    ada: Client,
+    master: Client,
+}
+
+impl World {
+    fn new() -> Self {
+        let database = shared().database(&[]);
+        let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+        Self {
+            ada: Client::signed_up(&server, "ada"),
+            master: Client::master(&server),
+            database,
+            server,
+        }
+    }
+
+    /// Runs SQL as somebody else than the server, in the app's schema.
+    fn sql(&self, sql: &str) -> String {
+        let path = "SET search_path TO app_myapp, public;";
+        self.database.sql(&format!("{path} {sql}"))
+    }
+
+    /// As [`World::sql`], and what it fails with.
+    fn try_sql(&self, sql: &str) -> Result<String, String> {
+        let path = "SET search_path TO app_myapp, public;";
+        self.database.try_sql(&format!("{path} {sql}"))
+    }
+
+    /// Waits until what was saved is in its table.
+    fn applied(&self) {
+        self.ada
+            .call("record:query", json!({"record_type": "user"}));
+    }
+
+    fn versions(&self, record: &str) -> Vec<Json> {
+        let listed = self
+            .master
+            .call("history:list", json!({"record": record, "limit": 1000}));
+        listed.result()["versions"].as_array().unwrap().clone()
+    }
+
+    fn fetch(&self, record: &str) -> Json {
+        let found = self.ada.call("record:fetch", json!({"ids": [record]}));
+        found.result()[0].clone()
+    }
+
+    /// Waits until nothing is left to be taken in.
+    fn settled(&self) {
+        eventually("the outbox is empty", || {
+            (self.sql("SELECT count(*) FROM _outbox") == "0\n").then_some(())
+        });
+        self.applied();
+    }
+}
+
+#[test]
+fn rows_that_are_written_by_sql_are_versions_of_their_records() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"text": "saved", "n": 1}));
+    world.applied();
+    world.sql("UPDATE note SET n = n + 1, _updated_at = now() WHERE _id = '1'");
+    world.settled();
+    assert_eq!(world.fetch("note/1")["n"], 2);
+    assert_eq!(
+        world
+            .ada
+            .query("note", json!(["eq", {"$type": "keypath", "$val": "n"}, 2]))
+            .len(),
+        1
+    );
+    let columns = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
+    world.sql(&format!(
+        "INSERT INTO note ({columns}) VALUES ('2', '', 'ada', now(), now(), 'inserted')"
+    ));
+    world.settled();
+    assert_eq!(world.fetch("note/2")["text"], "inserted");
+    world.sql("DELETE FROM note WHERE _id = '1'");
+    world.settled();
+    assert_eq!(world.fetch("note/1")["code"], 110);
+
+    let versions = world.versions("note/1");
+    let kinds: Vec<&str> = versions
+        .iter()
+        .map(|it| it["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["record.deleted", "record.changed", "record.created"]
+    );
+    let changed = &versions[1];
+    assert_eq!(changed["actor"]["origin"], "sql");
+    assert_eq!(changed["sql"]["role"], "postgres");
+    assert!(changed["sql"]["transaction"].as_u64().unwrap() > 0);
+    let earlier = json!({"ids": ["note/1"], "as_of": changed["position"]});
+    let earlier = world.master.call("record:fetch", earlier).result();
+    assert_eq!(earlier[0]["n"], 2);
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+    assert_eq!(world.sql("SELECT count(*) FROM _parked"), "0\n");
+}
+
+#[test]
+fn a_transaction_is_a_commit_whatever_role_ran_it() {
+    let world = World::new();
+    world.ada.save("room/1", json!({"n": 0}));
+    world.ada.save(
+        "note/1",
+        json!({"n": 0, "room": {"$type": "ref", "$id": "room/1"}}),
+    );
+    world.applied();
+    world.sql(
+        "DROP ROLE IF EXISTS chat; CREATE ROLE chat; GRANT USAGE ON SCHEMA app_myapp TO chat; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON note, room TO chat",
+    );
+    // The login role counts, not the one that it acts as.
+    world.sql(
+        "SET ROLE chat; BEGIN; UPDATE note SET n = 1; UPDATE note SET n = n + 1; \
+         INSERT INTO room (_id, _database_id, _owner_id, _created_at, _updated_at, n) \
+         VALUES ('2', '', 'ada', now(), now(), 7); \
+         UPDATE note SET room = '2'; COMMIT",
+    );
+    world.sql("BEGIN; UPDATE note SET n = 50; ROLLBACK");
+    world.settled();
+    let note = &world.versions("note/1")[0];
+    let room = &world.versions("room/2")[0];
+    assert_eq!(note["commit"], room["commit"]);
+    assert_eq!(note["sql"], room["sql"]);
+    assert_eq!(note["record"]["n"], 2);
+    assert_eq!(note["record"]["room"]["$id"], "room/2");
+    assert_eq!(world.versions("note/1").len(), 2);
+    world.sql("REASSIGN OWNED BY chat TO postgres; DROP OWNED BY chat; DROP ROLE chat");
+}
+
+#[test]
+fn whoever_asks_behind_sql_is_told_what_it_did() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"n": 0}));
+    world.applied();
+    // From the first time on the server knows that there are others.
+    world.sql("UPDATE note SET n = 1");
+    world.settled();
+    for n in 2..30 {
+        world.sql(&format!("UPDATE note SET n = {n}"));
+        assert_eq!(world.fetch("note/1")["n"], n);
+        let saved = world.ada.save("note/1", json!({"m": n}));
+        assert_eq!(saved["n"], n);
+    }
+    assert_eq!(world.versions("note/1").len(), 1 + 29 + 28);
+}
+
+#[test]
+fn what_cannot_be_an_event_is_parked_and_the_record_stays_what_it_was() {
+    let world = World::new();
+    world.ada.save("room/1", json!({"n": 1}));
+    world.ada.save(
+        "note/1",
+        json!({"n": 1, "room": {"$type": "ref", "$id": "room/1"}}),
+    );
+    world.ada.save(
+        "note/2",
+        json!({"n": 1, "room": {"$type": "ref", "$id": "room/1"}}),
+    );
+    world.applied();
+    world.sql("ALTER TABLE note ADD COLUMN extra text");
+    world.sql(
+        "UPDATE note SET room = 'nowhere' WHERE _id = '1'; UPDATE note SET n = 5 WHERE _id = '2'",
+    );
+    world.sql("UPDATE note SET n = 6, extra = 'x' WHERE _id = '2'");
+    world.sql("UPDATE note SET _access = '5' WHERE _id = '1'");
+    world.sql("DELETE FROM room");
+    world.sql("DELETE FROM \"user\"");
+    let system = "_id, _database_id, _owner_id, _created_at, _updated_at, room";
+    world.sql(&format!(
+        "INSERT INTO note ({system}) VALUES ('3', '', 'ada', now(), now(), 'nowhere')"
+    ));
+    world.settled();
+    assert_eq!(world.fetch("note/1")["room"]["$id"], "room/1");
+    assert_eq!(world.fetch("note/2")["n"], 6);
+    assert_eq!(world.fetch("room/1")["n"], 1);
+    assert_eq!(world.fetch("note/3")["code"], 110);
+    let rows = "SELECT _id, n, room, _access IS NULL FROM note ORDER BY _id";
+    assert_eq!(world.sql(rows), "1|1|1|t\n2|6|1|t\n");
+    assert_eq!(world.sql("SELECT _id FROM room"), "1\n");
+    assert_eq!(world.sql("SELECT count(*) FROM \"user\""), "1\n");
+    let parked = world.sql("SELECT table_name, reason FROM _parked ORDER BY id");
+    let parked: Vec<&str> = parked.lines().collect();
+    let wanted = [
+        "note|the referenced record room/nowhere does not exist",
+        "note|no field has the columns extra",
+        "note|_access holds no access list",
+        "room|note/",
+        "user|users cannot be deleted by SQL",
+        "note|the referenced record room/nowhere does not exist",
+    ];
+    assert_eq!(parked.len(), wanted.len(), "{parked:?}");
+    for (parked, wanted) in parked.iter().zip(wanted) {
+        assert!(parked.starts_with(wanted), "{parked} is not {wanted}");
+    }
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+    // It is told once more what the record is.
+    assert_eq!(world.versions("note/1")[0]["kind"], "record.replaced");
+}
+
+#[test]
+fn the_servers_own_tables_are_closed_and_nothing_goes_uncaptured() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"n": 1}));
+    world.applied();
+    for (sql, what) in [
+        ("UPDATE _auth SET version = 0", "UPDATE of \"_auth\""),
+        ("DELETE FROM _history", "DELETE of \"_history\""),
+        (
+            "INSERT INTO _relation VALUES (1, 'a', 'b')",
+            "INSERT of \"_relation\"",
+        ),
+        ("TRUNCATE note", "TRUNCATE of \"note\""),
+    ] {
+        let said = world.try_sql(sql).unwrap_err();
+        assert!(said.contains(&format!("does not take {what}")), "{said}");
+    }
+    assert_eq!(world.fetch("note/1")["n"], 1);
+}
+
+#[test]
+fn what_a_plugin_makes_unique_is_so_for_saves() {
+    let world = World::new();
+    let channel = |id: &str, client: &Client| {
+        let record = json!({"_id": format!("user_channel/{id}"), "name": id});
+        let body = json!({"database_id": "_private", "records": [record]});
+        client.call("record:save", body).result()[0].clone()
+    };
+    assert_eq!(channel("one", &world.ada)["name"], "one");
+    world.applied();
+    world.sql("ALTER TABLE user_channel ADD CONSTRAINT user_channel_database_id_key UNIQUE (_database_id)");
+    eventually("the server knows of it", || {
+        let schema = world.sql("SELECT definition FROM _type WHERE name = 'user_channel'");
+        schema.contains("_database_id").then_some(())
+    });
+    assert_eq!(channel("two", &world.ada)["code"], 109);
+    let bob = Client::signed_up(&world.server, "bob");
+    assert_eq!(channel("three", &bob)["name"], "three");
+    assert_eq!(channel("three", &bob)["name"], "three");
+    assert_eq!(channel("four", &bob)["code"], 109);
+    world.applied();
+    assert_eq!(world.sql("SELECT count(*) FROM user_channel"), "2\n");
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+}
+
+#[test]
+fn a_constraint_that_does_not_fit_the_log_is_lifted_until_it_does() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"text": "a", "n": 1}));
+    world.ada.save("note/2", json!({"text": "b", "n": 2}));
+    world.applied();
+    world.sql("ALTER TABLE note ADD CONSTRAINT small CHECK (n < 10)");
+    assert_eq!(world.ada.save("note/2", json!({"n": 20}))["n"], 20);
+    world.applied();
+    assert_eq!(world.sql("SELECT n FROM note WHERE _id = '2'"), "20\n");
+    assert_eq!(world.sql("SELECT name FROM _lifted"), "small\n");
+    world.ada.save("note/2", json!({"n": 3}));
+    eventually("the constraint is back", || {
+        let there = "SELECT count(*) FROM pg_constraint WHERE conname = 'small'";
+        (world.sql(there) == "1\n").then_some(())
+    });
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+}
+
+#[test]
+fn a_store_from_before_takes_sql_in_from_now_on() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"n": 1}));
+    world.applied();
+    assert!(world.server.terminate().success());
+    world.sql(
+        "SET skytrail.own TO 'yes'; ALTER TABLE note ALTER _row DROP DEFAULT; \
+         ALTER TABLE \"user\" ALTER _row DROP DEFAULT; \
+         DROP FUNCTION _capture, _refuse, _put_back, _next_row CASCADE; \
+         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted; \
+         ALTER TABLE _checkpoint DROP COLUMN outbox; UPDATE _checkpoint SET format = 1",
+    );
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    world.master = Client::master(&world.server);
+    world.sql("UPDATE note SET n = 2");
+    world.settled();
+    assert_eq!(world.fetch("note/1")["n"], 2);
+}
