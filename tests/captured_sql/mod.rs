@@ -1,6 +1,9 @@
 //! Rows that others write by SQL, in a server with its records in PostgreSQL, are in the log like any
 //! other write.
 
+mod plugins;
+mod races;
+
 use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;

@@ -27,7 +27,7 @@ fn server_at(url: &str, settings: &[(&str, &str)]) -> TestServer {
 }
 
 /// Waits until clients are served.
-pub(super) fn ready(server: &TestServer) -> Client {
+pub fn ready(server: &TestServer) -> Client {
     let master = Client::master(server);
     eventually("clients are served", || {
         let answer = master.call("schema:fetch", json!({}));

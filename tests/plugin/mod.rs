@@ -10,7 +10,7 @@ mod failures;
 mod golden;
 mod handlers;
 mod hooks;
-mod http;
+pub mod http;
 pub mod http_plugin;
 mod lambdas;
 mod look;

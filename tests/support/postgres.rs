@@ -146,6 +146,16 @@ impl Database<'_> {
         format!("postgres://{USER}@localhost/{name}?host={folder}")
     }
 
+    /// The folder where the server's socket is.
+    pub fn folder(&self) -> &Path {
+        &self.server.folder
+    }
+
+    /// Its name in the server.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs SQL and returns what it answers, a row per line, its values divided by `|`.
     pub fn sql(&self, sql: &str) -> String {
         self.try_sql(sql).unwrap()

@@ -89,12 +89,9 @@ impl CaptureGate {
         self.0.is_active.load(Ordering::Relaxed)
     }
 
-    /// From here on somebody serves, or nobody does.
-    pub(super) fn set_active(&self, is_active: bool) {
-        self.0.is_active.store(is_active, Ordering::Release);
-        if !is_active {
-            self.0.done.send_replace(u64::MAX);
-        }
+    /// From here on there is something to wait for.
+    pub(super) fn set_active(&self) {
+        self.0.is_active.store(true, Ordering::Release);
     }
 
     /// Waits until somebody wants a round.

@@ -60,14 +60,14 @@ impl Captures {
         loop {
             let round = gate.begin();
             let mut done = self.round().await;
-            if done.is_ok() && (Instant::now() >= next_look || gate.is_active()) {
+            if done.is_ok() && Instant::now() >= next_look {
                 next_look = Instant::now() + CONSTRAINTS_PERIOD;
                 done = self.learn_unique_sets().await;
             }
             if done.is_ok() && !gate.is_active() {
                 let is_in_use = self.source.is_in_use().await.unwrap_or_default();
                 if is_in_use {
-                    gate.set_active(true);
+                    gate.set_active();
                 }
             }
             if let Err(error) = &done {
@@ -101,6 +101,8 @@ impl Captures {
                 self.max_rows = MAX_ROWS;
                 return Ok(());
             }
+            // Before the first of it can be seen: who sees it waits for the rest.
+            self.env.captured.set_active();
             for transaction in &transactions {
                 if !self.take(transaction).await? {
                     break;

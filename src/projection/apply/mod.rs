@@ -34,7 +34,7 @@ use self::lost::{Lost, Meaning};
 use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;
-use super::captured;
+use super::captured::{self, Touched};
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 use super::{postgres, sqlite};
@@ -167,9 +167,10 @@ impl WriterState {
         for (time, event) in events() {
             session.add(&mut tx.conn(), event, time).await?;
         }
-        let (catalog, faults, lost) = session.finish(&mut tx.conn()).await?;
+        let (catalog, faults, lost, touched) = session.finish(&mut tx.conn()).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         captured::take_out_all(&mut tx.conn(), commits).await?;
+        captured::overlay(&mut tx.conn(), touched).await?;
         finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
         tx.commit().await?;
         self.lost = lost;
@@ -185,6 +186,7 @@ impl WriterState {
         let mut catalog = Arc::clone(&self.catalog);
         let mut faults = Vec::new();
         let mut lost = self.lost.clone();
+        let mut touched = Touched::new();
         for (time, event) in commits.iter().copied().flat_map(timed) {
             let known = (&catalog, &lost);
             let mut applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
@@ -197,7 +199,10 @@ impl WriterState {
                 applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
             }
             match applied {
-                Ok((changed, misfits, unknown)) => {
+                Ok((changed, misfits, unknown, rows)) => {
+                    for (table, keys) in rows {
+                        touched.entry(table).or_default().extend(keys);
+                    }
                     catalog = changed;
                     lost = unknown;
                     faults.extend(misfits);
@@ -211,6 +216,7 @@ impl WriterState {
         }
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         captured::take_out_all(&mut tx.conn(), commits).await?;
+        captured::overlay(&mut tx.conn(), touched).await?;
         finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
         tx.commit().await?;
         self.lost = lost;
@@ -240,8 +246,9 @@ impl WriterState {
     }
 }
 
-/// What was applied leaves: the types, what did not fit, the records that are not known.
-type Applied = (Arc<Catalog>, Vec<Fault>, Lost);
+/// What was applied leaves: the types, what did not fit, the records that are not known, the rows that
+/// were written.
+type Applied = (Arc<Catalog>, Vec<Fault>, Lost, Touched);
 
 /// An event, or a part of one, that could not be applied.
 struct Fault {
@@ -343,7 +350,7 @@ impl Session<'_> {
     async fn finish(mut self, conn: &mut Conn<'_>) -> Result<Applied, ApplyError> {
         self.records.flush(conn, self.texts).await?;
         self.users.flush(conn).await?;
-        Ok((self.catalog, self.faults, self.lost))
+        Ok((self.catalog, self.faults, self.lost, self.records.touched))
     }
 }
 

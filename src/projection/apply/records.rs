@@ -15,7 +15,7 @@ use skytrail_schema::types::FieldType;
 use super::row::{self, Misfit, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
 use super::{ApplyError, past};
-use crate::projection::captured;
+use crate::projection::captured::{self, Touched};
 use crate::projection::layout::{Table, TypeLayout};
 use crate::projection::sql::Arg;
 
@@ -34,6 +34,8 @@ struct TypeBatch {
 #[derive(Default)]
 pub(super) struct RecordBatch {
     types: BTreeMap<i64, TypeBatch>,
+    /// Rows that were written, where others may have written them, too.
+    pub(super) touched: Touched,
 }
 
 impl RecordBatch {
@@ -80,6 +82,11 @@ impl RecordBatch {
         texts: &mut Texts,
     ) -> Result<(), ApplyError> {
         for (_, batch) in std::mem::take(&mut self.types) {
+            let table = batch.layout.table.as_ref();
+            if let Some(table) = table.filter(|table| !table.dialect.is_sqlite()) {
+                let touched = self.touched.entry(table.name.clone()).or_default();
+                touched.extend(batch.records.keys().cloned());
+            }
             batch.flush(conn, texts).await?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! last number. So this order is one in which they could have run one after the other.
 
 mod constraints;
+mod overlay;
 mod row;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -23,6 +24,7 @@ use skytrail_schema::types::FieldType;
 use uuid::Uuid;
 
 pub(super) use self::constraints::lift;
+pub(super) use self::overlay::{Touched, overlay};
 use super::conn::{Conn, Row};
 use super::layout::{Catalog, TypeLayout};
 use super::names::Name;

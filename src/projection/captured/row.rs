@@ -25,7 +25,7 @@ const SYSTEM: [&str; 8] = [
     "_updated_by",
 ];
 /// Columns that are the server's own.
-const OWN: [&str; 3] = ["_row", "_version", "_position"];
+pub(super) const OWN: [&str; 3] = ["_row", "_version", "_position"];
 
 /// Reads a record out of a row, as far as these columns go; returns the names of its fields and system
 /// columns among them, too.

@@ -1,0 +1,105 @@
+//! What is still in the outbox, once more on the rows.
+//!
+//! The projector writes a row as the log has it, and so for a moment takes back what others have changed
+//! in it since: the next `n = n + 1` would count from an old number. So in the same transaction, when
+//! it has the row for itself, what is in the outbox is put on it again. The events that follow say the
+//! same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value as Json};
+use skytrail_schema::id::RecordKey;
+
+use super::row::OWN;
+use crate::projection::conn::Conn;
+use crate::projection::names::Name;
+use crate::projection::read::MAX_KEYS;
+use crate::projection::sql::{Arg, Sql};
+
+/// Rows that a batch wrote, by table.
+pub(in crate::projection) type Touched = BTreeMap<Name, BTreeSet<RecordKey>>;
+
+/// What the outbox says of a row.
+#[derive(Default)]
+struct Pending {
+    columns: BTreeSet<String>,
+    after: Option<Map<String, Json>>,
+}
+
+/// Puts what is in the outbox on rows that were just written.
+pub(in crate::projection) async fn overlay(
+    conn: &mut Conn<'_>,
+    touched: Touched,
+) -> Result<(), sqlx::Error> {
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let sql = Sql::new("SELECT 1 FROM _outbox LIMIT 1");
+    if sql.fetch_optional(conn).await?.is_none() {
+        return Ok(());
+    }
+    for (table, keys) in touched {
+        let keys: Vec<RecordKey> = keys.into_iter().collect();
+        for chunk in keys.chunks(MAX_KEYS) {
+            for (key, pending) in load(conn, &table, chunk).await? {
+                pending.put_on(conn, &table, &key).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn load(
+    conn: &mut Conn<'_>,
+    table: &Name,
+    keys: &[RecordKey],
+) -> Result<BTreeMap<String, Pending>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT key, before, after FROM _outbox WHERE table_name=");
+    sql.bind(Arg::text(table.as_str())).push(" AND key");
+    sql.within(keys, RecordKey::as_str).push(" ORDER BY id");
+    let mut found: BTreeMap<String, Pending> = BTreeMap::new();
+    for row in sql.fetch_all(conn).await? {
+        let before: Option<Map<String, Json>> = row.maybe_json(1)?;
+        let after: Option<Map<String, Json>> = row.maybe_json(2)?;
+        let pending = found.entry(row.text(0)?.into_owned()).or_default();
+        let before = before.unwrap_or_default();
+        let columns = after.iter().flatten();
+        let columns = columns.filter(|(name, value)| before.get(*name) != Some(value));
+        pending
+            .columns
+            .extend(columns.map(|(name, _)| name.clone()));
+        pending.after = after;
+    }
+    Ok(found)
+}
+
+impl Pending {
+    async fn put_on(self, conn: &mut Conn<'_>, table: &Name, key: &str) -> Result<(), sqlx::Error> {
+        let Some(after) = self.after else {
+            // One that was made by somebody else again has no position.
+            let mut sql = Sql::new("DELETE FROM ");
+            sql.name(table).push(" WHERE _position<>0 AND _id=");
+            sql.bind(Arg::text(key));
+            sql.execute(conn).await?;
+            return Ok(());
+        };
+        let is_theirs = |name: &&String| !OWN.contains(&name.as_str());
+        let columns = self.columns.iter().filter(is_theirs);
+        let columns: Vec<Name> = columns.map(|name| Name::new(name)).collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let mut sql = Sql::new("UPDATE ");
+        sql.name(table).push(" AS t SET ");
+        for (index, column) in columns.iter().enumerate() {
+            sql.push(if index == 0 { "" } else { "," });
+            sql.name(column).push("=o.").name(column);
+        }
+        sql.push(" FROM jsonb_populate_record(NULL::").name(table);
+        sql.push(",")
+            .bind(Arg::Json(Json::Object(after).to_string()));
+        sql.push(") AS o WHERE t._id=").bind(Arg::text(key));
+        sql.execute(conn).await?;
+        Ok(())
+    }
+}

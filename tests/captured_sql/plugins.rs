@@ -1,0 +1,169 @@
+//! Plugins on v1's published runtimes, as they are, that write records by SQL.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value as Json, json};
+
+use crate::plugin::http::ready;
+use crate::support::client::Client;
+use crate::support::postgres::{Database, shared};
+use crate::support::program::{Program, python, repository, set_up};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
+
+/// Starts a server with a database, and its plugin, which is told of both.
+fn world(
+    plugin: impl FnOnce(&str, &str, &Database<'_>) -> Command,
+) -> (Database<'static>, TestServer, Program) {
+    let database = shared().database(&[]);
+    let (here, place) = (lasting_address(), lasting_address());
+    let mut command = plugin(&here, &place, &database);
+    command
+        .stdin(Stdio::null())
+        .env("APP_NAME", "myapp")
+        .env("API_KEY", API_KEY)
+        .env("MASTER_KEY", MASTER_KEY)
+        .env("SKYGEAR_ENDPOINT", format!("http://{here}"));
+    let program = Program::start(&mut command);
+    let server = TestServer::with(&[
+        ("HOST", &here),
+        ("DATABASE_URL", &database.url()),
+        ("PLUGINS", "SQL"),
+        ("SQL_TRANSPORT", "http"),
+        ("SQL_PATH", &format!("http://{place}")),
+    ]);
+    (database, server, program)
+}
+
+fn call(client: &Client, name: &str, args: Json) -> Json {
+    client.call(name, json!({"args": args})).result()
+}
+
+fn fetch(client: &Client, record: &str) -> Json {
+    client
+        .call("record:fetch", json!({"ids": [record]}))
+        .result()[0]
+        .clone()
+}
+
+fn reference(id: &str) -> Json {
+    json!({"$type": "ref", "$id": id})
+}
+
+#[test]
+fn a_plugin_in_python_keeps_counts_by_sql() {
+    let (database, server, _plugin) = world(|_, place, database| {
+        let url = database.url().replace("postgres://", "postgresql://");
+        let mut command = python();
+        command
+            .arg(set_up(".venv/bin/py-skygear"))
+            .args(["--http", "--http-addr", place, "sql_plugin.py"])
+            .current_dir(repository("tests/captured_sql"))
+            .env("DATABASE_URL", url);
+        command
+    });
+    ready(&server);
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let ids = ["ada", "bob"].map(|name| {
+        let sql = format!("SELECT _id FROM app_myapp.\"user\" WHERE username = '{name}'");
+        database.sql(&sql).trim().to_owned()
+    });
+    master.save("conversation/c", json!({"title": "talk"}));
+    for (name, id) in ["ada", "bob"].iter().zip(&ids) {
+        let fields = json!({
+            "user": reference(&format!("user/{id}")),
+            "conversation": reference("conversation/c"),
+            "unread_count": 0,
+        });
+        master.save(&format!("user_conversation/{name}"), fields);
+    }
+    for n in 1..=2 {
+        let message = json!({"body": "hello", "conversation": reference("conversation/c")});
+        let saved = ada.save(&format!("message/{n}"), message);
+        assert_eq!(saved["seq"], n);
+        assert_eq!(fetch(&bob, "user_conversation/bob")["unread_count"], n);
+    }
+    assert_eq!(fetch(&ada, "user_conversation/ada")["unread_count"], 0);
+    let last = &fetch(&bob, "conversation/c")["last_message"];
+    assert_eq!(last["$id"], "message/2");
+
+    let fields = json!({
+        "user": reference(&format!("user/{}", ids[1])),
+        "message": reference("message/2"),
+    });
+    master.save("receipt/r", fields);
+    let told = call(&bob, "sql:read", json!([ids[1], "2"]));
+    let wanted = json!({"status": "some_read", "unread": 1.0, "told": "some_read"});
+    assert_eq!(told, wanted);
+    assert!(fetch(&bob, "receipt/r")["read_at"]["$date"].is_string());
+    assert_eq!(
+        fetch(&bob, "user_conversation/bob")["last_read_message"]["$id"],
+        "message/2"
+    );
+    assert_eq!(
+        call(&ada, "sql:withdraw", json!(["2"])),
+        json!({"last": "1"})
+    );
+    assert_eq!(
+        fetch(&bob, "conversation/c")["last_message"]["$id"],
+        "message/1"
+    );
+    assert_eq!(fetch(&bob, "message/2")["deleted"], true);
+
+    let versions = master.call("history:list", json!({"record": "conversation/c"}));
+    let versions = versions.result()["versions"].clone();
+    let origins: Vec<&Json> = versions.as_array().unwrap().iter().collect();
+    let by_sql = origins.iter().filter(|it| it["actor"]["origin"] == "sql");
+    assert_eq!(by_sql.count(), 3);
+
+    let channel = |client: &Client, id: &str| {
+        let record = json!({"_id": format!("user_channel/{id}"), "name": id});
+        let body = json!({"database_id": "_private", "records": [record]});
+        client.call("record:save", body).result()[0]["code"].clone()
+    };
+    assert_eq!(channel(&ada, "one"), Json::Null);
+    assert_eq!(channel(&ada, "two"), 109);
+    assert_eq!(channel(&bob, "three"), Json::Null);
+    for table in ["_parked", "_faults", "_lifted"] {
+        let left = database.sql(&format!("SELECT * FROM app_myapp.{table}"));
+        assert_eq!(left, "", "{table}");
+    }
+}
+
+#[test]
+fn a_plugin_in_javascript_counts_by_sql() {
+    let (database, server, _plugin) = world(|_, place, database| {
+        let (folder, name) = (database.folder(), database.name());
+        let mut command = Command::new("node");
+        command
+            .arg(set_up("tests/node/node_modules/.bin/skygear-node"))
+            .arg("index.js")
+            .current_dir(repository("tests/node/sql_plugin"))
+            .env("HTTP", "true")
+            .env("HTTP_ADDR", place)
+            // The runtime hands no place of a socket on.
+            .env("PGHOST", folder)
+            .env(
+                "DATABASE_URL",
+                format!("postgres://postgres:none@/{name}?sslmode=disable"),
+            );
+        command
+    });
+    ready(&server);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    assert_eq!(call(&ada, "sql:count", json!(["1", 4])), json!([{"n": 5}]));
+    crate::support::eventually("the first is heard of", || {
+        (fetch(&ada, "note/1")["n"] == 5).then_some(())
+    });
+    assert_eq!(call(&ada, "sql:count", json!(["1", 2])), json!([{"n": 7}]));
+    assert_eq!(fetch(&ada, "note/1")["n"], 7);
+    assert_eq!(
+        database.sql("SELECT count(*) FROM app_myapp._parked"),
+        "0\n"
+    );
+}
