@@ -31,6 +31,7 @@ pub struct CaptureGate(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     is_active: AtomicBool,
+    is_served: AtomicBool,
     begun: AtomicU64,
     done: watch::Sender<u64>,
     wanted: Notify,
@@ -43,6 +44,7 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             is_active: AtomicBool::new(false),
+            is_served: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             done: watch::Sender::new(0),
             wanted: Notify::new(),
@@ -72,6 +74,15 @@ impl CaptureGate {
             Ok(Ok(_)) => Ok(()),
             _ => Err(ApiError::overloaded("what SQL has changed")),
         }
+    }
+
+    /// Whether others may write by SQL at all.
+    pub fn is_served(&self) -> bool {
+        self.0.is_served.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn serve(&self) {
+        self.0.is_served.store(true, Ordering::Relaxed);
     }
 
     /// Returns what is told of it.

@@ -45,6 +45,7 @@ pub struct Captures {
 impl Captures {
     /// Builds what takes `source`'s outbox into the log.
     pub fn new(env: RecordEnv, source: Arc<dyn CaptureSource>) -> Self {
+        env.captured.serve();
         Self {
             env,
             source,

@@ -108,6 +108,9 @@ impl Handler<ChangeType> for RecordActor {
     }
 }
 
+/// How long a plugin's write waits until the tables have it.
+const SHOWN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The record actors by type, started on demand. One whose mailbox has closed is started again:
 /// nothing lives in an actor that the log cannot give back.
 pub struct Records {
@@ -181,6 +184,15 @@ impl Records {
         Some(addr)
     }
 
+    /// Waits a while until what was just written is in the tables that others read and write: a plugin
+    /// goes on there with what it has saved. It is stored all the same.
+    async fn show(&self, is_for_plugin: bool) {
+        if is_for_plugin && self.env.captured.is_served() {
+            let shown = self.env.applied.wait_for(self.env.live.position());
+            let _ = tokio::time::timeout(SHOWN_DEADLINE, shown).await;
+        }
+    }
+
     async fn ask<M>(&self, name: &TypeName, message: M) -> M::Result
     where
         M: Message + Send + 'static,
@@ -219,10 +231,13 @@ impl RecordService for Records {
             .flatten()
             .next()
             .map(|item| item.id.record_type.clone());
-        match first {
+        let is_privileged = command.context.caller.is_master();
+        let saved = match first {
             Some(name) => self.ask(&name, command).await,
             None => save::save(&self.env, &tokio::sync::Mutex::new(()), command).await,
-        }
+        };
+        self.show(is_privileged).await;
+        saved
     }
 
     async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
@@ -230,7 +245,10 @@ impl RecordService for Records {
         let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
             return Ok(Vec::new());
         };
-        self.ask(&first, command).await
+        let is_privileged = command.context.caller.is_master();
+        let deleted = self.ask(&first, command).await;
+        self.show(is_privileged).await;
+        deleted
     }
 
     async fn fetch(&self, command: FetchRecords) -> Result<ItemResults<Record>, ApiError> {
@@ -291,7 +309,9 @@ impl RecordService for Records {
     }
 
     async fn create_types(&self, command: CreateTypes) -> Result<(), ApiError> {
-        types::create(&self.env, command).await
+        types::create(&self.env, command).await?;
+        self.show(true).await;
+        Ok(())
     }
 
     fn schema(&self) -> Json {

@@ -223,7 +223,7 @@ pub(super) async fn open_beside(
         let what = format!("it has no record store in the schema {}", schema.as_str());
         return Err(OpenError::Foreign(what));
     }
-    let extensions = known(known_conn).await?;
+    let (_, extensions) = known(known_conn).await?;
     Ok((conn, extensions))
 }
 
