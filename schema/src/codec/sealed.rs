@@ -194,6 +194,7 @@ mod tests {
             actor: Actor::default(),
             request_id: None,
             causation: None,
+            sql: None,
             events: vec![
                 event("ada", changed("canary-ada")),
                 event("bob", changed("canary-bob")),
