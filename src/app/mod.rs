@@ -210,7 +210,11 @@ impl Application {
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", background::learn_keys(env.clone()));
         if config.database.is_some() {
-            let captures = Captures::new(env.clone(), Arc::clone(&core.store) as _);
+            let captures = Captures::new(
+                env.clone(),
+                Arc::clone(&core.store) as _,
+                !config.plugins.is_empty(),
+            );
             let taken_in = background::take_in(captures, ending.clone());
             spawn::spawn_named("captured SQL", taken_in);
         }

@@ -291,8 +291,8 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
         "SET skytrail.own TO 'yes'; ALTER TABLE note ALTER _row DROP DEFAULT; \
          ALTER TABLE \"user\" ALTER _row DROP DEFAULT; \
          DROP FUNCTION _capture, _refuse, _put_back, _next_row CASCADE; \
-         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted; \
-         ALTER TABLE _checkpoint DROP COLUMN outbox; UPDATE _checkpoint SET format = 1",
+         DROP SEQUENCE _captured_row; DROP TABLE _captured, _outbox, _parked, _lifted; \
+         UPDATE _checkpoint SET format = 1",
     );
     world.server.restart();
     world.ada = world.ada.at(&world.server);

@@ -62,6 +62,10 @@ fn a_plugin_in_python_keeps_counts_by_sql() {
         command
     });
     ready(&server);
+    crate::support::eventually("the plugin's constraint is known", || {
+        let types = "SELECT definition FROM app_myapp._type WHERE name = 'user_channel'";
+        database.sql(types).contains("_database_id").then_some(())
+    });
     let master = Client::master(&server);
     let (ada, bob) = (
         Client::signed_up(&server, "ada"),

@@ -43,9 +43,13 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// Builds what takes `source`'s outbox into the log.
-    pub fn new(env: RecordEnv, source: Arc<dyn CaptureSource>) -> Self {
+    /// Builds what takes `source`'s outbox into the log. When it `is_expected` that somebody writes by
+    /// SQL, everybody waits for that from the beginning, else from the first time on.
+    pub fn new(env: RecordEnv, source: Arc<dyn CaptureSource>, is_expected: bool) -> Self {
         env.captured.serve();
+        if is_expected {
+            env.captured.set_active();
+        }
         Self {
             env,
             source,

@@ -153,7 +153,7 @@ async fn take_out(conn: &mut Conn<'_>, source: &SqlSource) -> Result<(), sqlx::E
     sql.bind(Arg::unsigned(source.transaction))
         .push(" AND id<=");
     sql.bind(Arg::unsigned(source.until))
-        .push(" AND EXISTS (SELECT 1 FROM _checkpoint WHERE outbox::text=");
+        .push(" AND EXISTS (SELECT 1 FROM _captured WHERE outbox::text=");
     sql.bind(Arg::Text(source.outbox.to_string())).push(")");
     sql.execute(conn).await?;
     Ok(())
@@ -202,7 +202,7 @@ async fn load(
 }
 
 async fn outbox_of(conn: &mut Conn<'_>) -> Result<Uuid, sqlx::Error> {
-    let sql = Sql::new("SELECT outbox::text FROM _checkpoint");
+    let sql = Sql::new("SELECT outbox::text FROM _captured");
     let row = sql.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
     Uuid::parse_str(&row.text(0)?).map_err(|error| sqlx::Error::Decode(error.into()))

@@ -181,6 +181,9 @@ impl Server {
 
     /// Closes the connections that read.
     pub(super) async fn close(&self) {
+        // It says goodbye with a task of its own, which only now finds a runtime.
+        let listener = tokio::time::timeout(self.patience, self.listener.lock()).await;
+        drop(listener.map(|mut listener| listener.take()));
         self.pool.close().await;
     }
 }

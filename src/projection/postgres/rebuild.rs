@@ -86,7 +86,8 @@ async fn exists(conn: &mut Conn<'_>, schema: &Name) -> Result<bool, sqlx::Error>
 
 /// Digests every table of a store, as of one moment; returns the checkpoint as well.
 ///
-/// Tables that say how the store serves its queries, not what it holds, are left out.
+/// Tables that say how the store serves its queries, not what it holds, are left out; so are those of
+/// what others change by SQL, which the log has not got.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
@@ -110,7 +111,8 @@ async fn digest_tables(
     let row = row.fetch_optional(&mut tx.conn()).await?;
     let checkpoint = row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)?;
     let tables = Sql::new(
-        "SELECT relname::text FROM pg_class WHERE relkind='r' AND relname<>'_index' \
+        "SELECT relname::text FROM pg_class WHERE relkind='r' \
+         AND relname NOT IN ('_index','_captured','_outbox','_parked','_lifted') \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema)",
     );
     let mut digests = BTreeMap::new();

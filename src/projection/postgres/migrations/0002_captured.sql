@@ -2,7 +2,8 @@
 -- own connections say so with the setting skytrail.own; everybody else's writes are captured.
 
 -- Tells outboxes apart: commits say which one they are from.
-ALTER TABLE _checkpoint ADD COLUMN outbox uuid NOT NULL DEFAULT gen_random_uuid();
+CREATE TABLE _captured (outbox uuid NOT NULL);
+INSERT INTO _captured VALUES (gen_random_uuid());
 
 CREATE TABLE _outbox (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -94,7 +95,7 @@ DO $$
 DECLARE
     own text;
 BEGIN
-    FOREACH own IN ARRAY ARRAY['_checkpoint', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
+    FOREACH own IN ARRAY ARRAY['_checkpoint', '_captured', '_type', '_role', '_field_access', '_auth', '_sso_oauth',
         '_sso_custom_token', '_auth_provider', '_relation', '_relation_version', '_sequence', '_actor',
         '_history', '_faults', '_asset', '_device', '_subscription', '_task'] LOOP
         EXECUTE format('CREATE TRIGGER _refuse BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I '
