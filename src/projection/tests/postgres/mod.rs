@@ -69,10 +69,15 @@ impl Place {
         }
     }
 
-    /// Does what the server does by itself, sooner or later.
+    /// Does what the server does by itself, sooner or later. To the tables of others nothing is done:
+    /// a statement for all would wait for their indexes, and those for it.
     async fn analyze(&self) {
+        let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
+                      WHERE schemaname = current_schema()";
+        let tables = self.ask(tables).await.join(",");
         let mut conn = PgConnection::connect(&self.url).await.unwrap();
-        sqlx::raw_sql("ANALYZE").execute(&mut conn).await.unwrap();
+        let sql = sqlx::raw_sql(AssertSqlSafe(format!("ANALYZE {tables}")));
+        sql.execute(&mut conn).await.unwrap();
     }
 
     async fn list_indexes(&self) -> Vec<IndexEntry> {
