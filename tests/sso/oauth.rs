@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::{everything_in, server};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 fn account(principal: &str) -> Json {
@@ -178,8 +179,11 @@ fn what_a_provider_says_is_kept_and_its_tokens_are_not() {
         shown.contains("first-name") && shown.contains("second-name"),
         "{shown}"
     );
-    let kept = everything_in(&server.data_dir());
-    assert!(kept.contains("second-name"));
+    // The log has it sealed, so it can be read once the store has it.
+    let kept = eventually("what was said last is kept", || {
+        let kept = everything_in(&server.data_dir());
+        kept.contains("second-name").then_some(kept)
+    });
     assert!(!kept.contains("token-of-the-provider"));
     assert!(!server.output().contains("token-of-the-provider"));
 }
