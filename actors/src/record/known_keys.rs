@@ -4,8 +4,8 @@
 //! each exists would cost more than all the rest of such a save. The set learns
 //! every key from the log as it is created, and those from before the start from
 //! the store, in the background; until it has them, and above its bound, it
-//! knows nothing. Two keys with one hash, and keys of deleted records, only cost
-//! a question to the store.
+//! knows nothing. Two keys with one hash (one in a thousand at the bound), and keys of deleted records,
+//! only cost a question to the store.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use parking_lot::Mutex;
 use skytrail_schema::id::RecordId;
 
-/// Above this many keys (about 64 MiB) the set is given up.
+/// Above this many keys (about 40 MiB) the set is given up.
 const MAX_KEYS: usize = 4_000_000;
 
 /// See the module's overview.
@@ -25,7 +25,7 @@ pub struct KnownKeys {
 
 #[derive(Debug, Default)]
 struct State {
-    hashes: HashSet<u64>,
+    hashes: HashSet<u32>,
     is_complete: bool,
     is_given_up: bool,
 }
@@ -74,8 +74,9 @@ impl KnownKeys {
         self.state.lock().hashes.len()
     }
 
-    fn hash(&self, id: &RecordId) -> u64 {
-        self.hasher.hash_one(id)
+    fn hash(&self, id: &RecordId) -> u32 {
+        let [_, _, _, _, high @ ..] = self.hasher.hash_one(id).to_le_bytes();
+        u32::from_le_bytes(high)
     }
 }
 

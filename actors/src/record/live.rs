@@ -20,6 +20,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::TypeDefinition;
 
 use super::apply;
+use super::kept_heads::KeptHeads;
 use super::known_keys::KnownKeys;
 use super::weighed::WeighedCache;
 use crate::log::CommitObserver;
@@ -73,7 +74,7 @@ struct Cache {
     position: u64,
     /// The last position that the projector has applied.
     projected: u64,
-    records: WeighedCache<RecordId, KnownHead>,
+    records: KeptHeads,
     users: WeighedCache<UserId, KnownUser>,
     /// What was written at which position and is not projected yet, oldest first.
     pinned: VecDeque<(u64, Stream)>,
@@ -81,11 +82,13 @@ struct Cache {
     reshaped: HashMap<TypeName, u64>,
     /// How many entries of the caches are pinned, by stream.
     pins: HashMap<Stream, u32>,
+    /// The bytes of the users.
     max_bytes: usize,
 }
 
 impl LiveState {
-    /// Builds the state as of a store's checkpoint; `max_bytes` bounds the unpinned heads kept.
+    /// Builds the state as of a store's checkpoint; `max_bytes` bounds the unpinned heads kept. Auth
+    /// rows get a quarter of that besides.
     pub fn new(snapshot: &Snapshot, max_bytes: usize) -> Self {
         let types = snapshot
             .types
@@ -112,12 +115,12 @@ impl LiveState {
             cache: Mutex::new(Cache {
                 position: snapshot.checkpoint,
                 projected: snapshot.checkpoint,
-                records: WeighedCache::new(),
+                records: KeptHeads::new(max_bytes),
                 users: WeighedCache::new(),
                 pinned: VecDeque::new(),
                 reshaped: HashMap::new(),
                 pins: HashMap::new(),
-                max_bytes,
+                max_bytes: max_bytes / 4,
             }),
         }
     }
@@ -152,10 +155,11 @@ impl LiveState {
     pub fn get_heads(&self, ids: &[RecordId]) -> KnownHeads {
         let mut cache = self.cache.lock();
         let known = |id: &RecordId| {
-            let head = cache.records.get(id).cloned();
+            let head = cache.records.get(id);
             head.or_else(|| self.keys.is_absent(id).then_some(None))
         };
         let heads: Vec<_> = ids.iter().map(known).collect();
+        cache.evict();
         let is_behind = |(id, head): (&RecordId, &Option<KnownHead>)| {
             let is_pinned = || cache.pins.contains_key(&Stream::Record(id.clone()));
             head.is_none() && (is_pinned() || cache.reshaped.contains_key(&id.record_type))
@@ -249,7 +253,7 @@ impl LiveState {
     fn observe(&self, event: &Event, cache: &mut Cache) {
         match &event.stream {
             Stream::Record(id) => {
-                let before = cache.records.peek(id).cloned().flatten();
+                let before = cache.records.peek(id).flatten();
                 match apply::record(before.as_deref(), id, event) {
                     apply::Folded::Known(head) => {
                         cache.records.put(id.clone(), head.map(Arc::new));
@@ -267,7 +271,9 @@ impl LiveState {
                 let before = cache.users.peek(id).cloned().flatten();
                 match apply::user(before.as_deref(), event) {
                     apply::Folded::Known(user) => cache.users.put(id.clone(), user.map(Arc::new)),
-                    apply::Folded::Unknown => cache.users.pop(id),
+                    apply::Folded::Unknown => {
+                        cache.users.pop(id);
+                    }
                 }
                 cache.pin(event);
             }
@@ -320,14 +326,13 @@ fn compiled(version: u32, access: &FieldAccess) -> (u32, FieldAccess, Arc<FieldR
 impl HeadSource for LiveState {
     fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
         let mut cache = self.cache.lock();
-        wanted
-            .iter()
-            .map(|(key, position)| {
-                let id = RecordId::new(name.clone(), key.clone());
-                let head = cache.records.get(&id).cloned().flatten();
-                head.filter(|head| head.position == *position)
-            })
-            .collect()
+        let written = wanted.iter().map(|(key, position)| {
+            let id = RecordId::new(name.clone(), key.clone());
+            cache.records.get_written(&id, *position)
+        });
+        let written = written.collect();
+        cache.evict();
+        written
     }
 }
 
@@ -363,13 +368,7 @@ impl Cache {
             return;
         }
         self.reshaped.insert(name.clone(), position);
-        let is_changed =
-            |(id, head): &(&RecordId, &KnownHead)| id.record_type == *name && head.is_some();
-        let ids = self.records.iter().filter(is_changed);
-        let ids: Vec<RecordId> = ids.map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            self.records.pop(&id);
-        }
+        self.records.pop_type(name);
     }
 
     fn unpin(&mut self, stream: &Stream) {
@@ -381,20 +380,13 @@ impl Cache {
         }
     }
 
-    /// Drops the least recently used entries above the bound, pinned ones excepted: those go
-    /// back to the front, and the walk ends as soon as one is met. Auth rows get a quarter of what
-    /// records get.
+    /// Drops what was used longest ago above the bounds, but for what is pinned: that goes back to the
+    /// front, and the walk ends as soon as one is met.
     fn evict(&mut self) {
-        while self.records.bytes() > self.max_bytes {
-            let Some((id, head)) = self.records.pop_lru() else {
-                break;
-            };
-            if self.pins.contains_key(&Stream::Record(id.clone())) {
-                self.records.put(id, head);
-                break;
-            }
-        }
-        while self.users.bytes() > self.max_bytes / 4 {
+        let pins = &self.pins;
+        self.records
+            .trim(|id| pins.contains_key(&Stream::Record(id.clone())));
+        while self.users.bytes() > self.max_bytes {
             let Some((id, user)) = self.users.pop_lru() else {
                 break;
             };

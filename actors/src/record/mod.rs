@@ -12,6 +12,7 @@ pub mod env;
 mod export;
 pub mod history;
 pub mod hooks;
+mod kept_heads;
 pub mod known_keys;
 pub mod live;
 pub mod messages;

@@ -10,11 +10,14 @@ use lru::LruCache;
 use serde_json::Value as Json;
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::packed::PackedHead;
 use skytrail_schema::record::{Fields, Head};
 use skytrail_schema::value::{Asset, Value};
 
-/// What an entry takes besides its contents: the list and map nodes, reference counts.
-const ENTRY_BYTES: usize = 160;
+/// What an entry takes besides key and value: its place in the map, the links of its node.
+const ENTRY_BYTES: usize = 64;
+/// What a shared value takes besides itself: the counts, and what the allocator rounds up.
+const SHARED_BYTES: usize = 56;
 /// What a text takes besides its characters.
 const TEXT_BYTES: usize = 16;
 /// A field's place in a record.
@@ -77,10 +80,16 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
     }
 
     /// Takes an entry out.
-    pub(super) fn pop(&mut self, key: &K) {
-        if let Some((key, value)) = self.entries.pop_entry(key) {
-            self.bytes -= entry_weight(&key, &value);
-        }
+    pub(super) fn pop(&mut self, key: &K) -> Option<V> {
+        let (key, value) = self.entries.pop_entry(key)?;
+        self.bytes -= entry_weight(&key, &value);
+        Some(value)
+    }
+
+    /// Takes all entries out.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Takes the least recently used entry out.
@@ -97,7 +106,7 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
 }
 
 fn entry_weight<K: Weigh, V: Weigh>(key: &K, value: &V) -> usize {
-    ENTRY_BYTES + key.weight() + value.weight()
+    ENTRY_BYTES + size_of::<(K, V)>() + key.weight() + value.weight()
 }
 
 fn text_weight(text: &str) -> usize {
@@ -116,9 +125,22 @@ impl Weigh for UserId {
     }
 }
 
+/// A hash.
+impl Weigh for u128 {
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+impl Weigh for PackedHead {
+    fn weight(&self) -> usize {
+        self.size_bytes()
+    }
+}
+
 impl<T: Weigh> Weigh for Option<Arc<T>> {
     fn weight(&self) -> usize {
-        self.as_ref().map_or(0, |held| held.weight())
+        self.as_ref().map_or(0, |held| SHARED_BYTES + held.weight())
     }
 }
 
@@ -252,7 +274,9 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Put(key, text) => cache.put(key, text),
-                    Step::Pop(key) => cache.pop(&key),
+                    Step::Pop(key) => {
+                        cache.pop(&key);
+                    }
                     Step::PopLru => {
                         cache.pop_lru();
                     }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::CodecError;
 
 /// Appends a number, seven bits a byte, the lowest first.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
         number >>= 7;
@@ -18,14 +18,14 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends a length or count.
-pub(super) fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), CodecError> {
+pub(crate) fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), CodecError> {
     let length = u32::try_from(length).map_err(|_| CodecError::TooLong("part"))?;
     put_varint(out, length.into());
     Ok(())
 }
 
 /// Appends a text; a canonical UUID takes 17 bytes.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), CodecError> {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), CodecError> {
     if let Some(id) = canonical_uuid(text) {
         out.push(0);
         out.extend_from_slice(id.as_bytes());
@@ -46,26 +46,26 @@ fn canonical_uuid(text: &str) -> Option<Uuid> {
 }
 
 /// A cursor over bytes.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, offset: 0 }
     }
 
-    pub(super) fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
     /// Returns what was read since `start`.
-    pub(super) fn since(&self, start: usize) -> &'a [u8] {
+    pub(crate) fn since(&self, start: usize) -> &'a [u8] {
         self.bytes.get(start..self.offset).unwrap_or_default()
     }
 
-    pub(super) fn bytes(&mut self, length: usize) -> Result<&'a [u8], CodecError> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Result<&'a [u8], CodecError> {
         let truncated = CodecError::Truncated(self.offset);
         let end = self.offset.checked_add(length).ok_or(truncated.clone())?;
         let part = self.bytes.get(self.offset..end).ok_or(truncated)?;
@@ -73,23 +73,23 @@ impl<'a> Reader<'a> {
         Ok(part)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let offset = self.offset;
         let part = self.bytes(N)?;
         part.try_into().map_err(|_| CodecError::Truncated(offset))
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, CodecError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {
         let [byte] = self.array()?;
         Ok(byte)
     }
 
-    pub(super) fn uuid(&mut self) -> Result<Uuid, CodecError> {
+    pub(crate) fn uuid(&mut self) -> Result<Uuid, CodecError> {
         Ok(Uuid::from_bytes(self.array()?))
     }
 
     /// Reads a varint. Only its shortest form is taken, so that one value has one form.
-    pub(super) fn varint(&mut self) -> Result<u64, CodecError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, CodecError> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -108,21 +108,27 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a varint that must fit.
-    pub(super) fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CodecError> {
+    pub(crate) fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CodecError> {
         T::try_from(self.varint()?).map_err(|_| CodecError::Malformed("number"))
     }
 
-    pub(super) fn text(&mut self) -> Result<String, CodecError> {
+    pub(crate) fn text(&mut self) -> Result<String, CodecError> {
+        self.with_text(str::to_owned)
+    }
+
+    /// Reads a text into the caller's own form.
+    pub(crate) fn with_text<T>(&mut self, take: impl FnOnce(&str) -> T) -> Result<T, CodecError> {
         let length: usize = self.number()?;
         let Some(length) = length.checked_sub(1) else {
-            return Ok(self.uuid()?.to_string());
+            let mut written = Uuid::encode_buffer();
+            return Ok(take(self.uuid()?.hyphenated().encode_lower(&mut written)));
         };
         let bytes = self.bytes(length)?;
         let text = std::str::from_utf8(bytes).map_err(|_| CodecError::Malformed("text"))?;
-        Ok(text.to_owned())
+        Ok(take(text))
     }
 
-    pub(super) fn finish(self) -> Result<(), CodecError> {
+    pub(crate) fn finish(self) -> Result<(), CodecError> {
         if self.offset == self.bytes.len() {
             Ok(())
         } else {

@@ -31,7 +31,7 @@
 //! thread: [`encode_events`] makes the sections, [`seal`] puts header and chain
 //! around them once the position is known.
 
-mod bytes;
+pub(crate) mod bytes;
 mod decode;
 mod encode;
 mod payload;
