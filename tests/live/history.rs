@@ -218,11 +218,11 @@ fn await_state(
         }
         assert!(
             Instant::now() < deadline,
-            "{name} of {:?}:\n{:#?}\ninstead of\n{found:#?}\nevents {:?} error {:?}",
+            "{name} of {:?}:\n{:#?}\ninstead of\n{found:#?}\nerror {:?}, it was told\n{}",
             client.user,
             followed.records,
-            followed.events,
-            followed.error
+            followed.error,
+            followed.heard.join("\n")
         );
     }
 }

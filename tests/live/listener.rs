@@ -25,20 +25,30 @@ pub struct Followed {
     pub has_ended: bool,
     /// The names of the events, as they came.
     pub events: Vec<String>,
+    /// Everything that was told, over all connections: what a check that fails has to show.
+    pub heard: Vec<String>,
 }
 
 impl Followed {
     /// Goes on after a disconnect.
     pub fn resumed(&self) -> Self {
-        Self {
+        let mut resumed = Self {
             arriving: None,
             ..self.clone()
-        }
+        };
+        resumed.heard.push(format!("back from {:?}", self.position));
+        resumed
+    }
+
+    /// Fails with all that led to it.
+    fn expect(&self, is_so: bool, what: &str) {
+        assert!(is_so, "{what}; it was told\n{}", self.heard.join("\n"));
     }
 
     pub fn take(&mut self, frame: &Json) {
         let event = frame["event"].as_str().unwrap();
         self.events.push(event.to_owned());
+        self.heard.push(frame.to_string());
         let record = &frame["record"];
         let id = || record["_id"].as_str().unwrap().to_owned();
         match event {
@@ -56,16 +66,16 @@ impl Followed {
             }
             "enter" => {
                 let before = self.records.insert(id(), record.clone());
-                assert!(before.is_none(), "entered twice: {frame}");
+                self.expect(before.is_none(), "entered twice");
             }
             "change" => {
                 let before = self.records.insert(id(), record.clone());
-                assert!(before.is_some(), "changed and never entered: {frame}");
+                self.expect(before.is_some(), "changed and never entered");
             }
             "leave" => {
                 assert_eq!(record.as_object().unwrap().len(), 2, "{frame}");
                 let before = self.records.remove(&id());
-                assert!(before.is_some(), "left and never entered: {frame}");
+                self.expect(before.is_some(), "left and never entered");
             }
             "reset" => {
                 self.num_resets += 1;
@@ -77,10 +87,8 @@ impl Followed {
             other => panic!("unknown event {other}: {frame}"),
         }
         if let Some(position) = frame["position"].as_u64() {
-            assert!(
-                self.position.is_none_or(|before| before <= position),
-                "{frame}"
-            );
+            let is_later = self.position.is_none_or(|before| before <= position);
+            self.expect(is_later, "backwards");
             self.position = Some(position);
         }
     }

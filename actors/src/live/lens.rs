@@ -56,7 +56,7 @@ pub(super) struct Lens {
 }
 
 impl Lens {
-    /// Takes it as it is at present. The store has applied what it rests on.
+    /// Takes it as it is at present. The store has applied all that it rests on.
     ///
     /// # Errors
     /// The user may not act; the query makes no sense for the type or asks for what he may not
@@ -82,7 +82,11 @@ impl Lens {
         };
         let mut valid_since = None;
         if let Some(user) = &audience.user {
-            match env.load_user(user).await? {
+            let loaded = env.load_user(user).await?;
+            // Memory may have him as he is since: a result by that must not be of a position before,
+            // or whoever comes back from there would not meet what changed.
+            env.applied.wait_for(env.live.position()).await?;
+            match loaded {
                 Some(state) => {
                     refuse_disabled(&state, env.clock.now())?;
                     valid_since = state.token_valid_since;

@@ -28,6 +28,8 @@ mod outlet;
 mod query;
 mod replay;
 mod service;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use desk::LiveState;

@@ -1,13 +1,14 @@
 //! Who listens to what: listeners, their subscriptions, and the views.
 
+mod events;
+mod refusal;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Event, EventBody, Stream, UserState};
-use skytrail_schema::id::{RecordId, TypeName};
-use skytrail_schema::time::Timestamp;
+use skytrail_schema::id::TypeName;
 
 use super::frame::Label;
 use super::lens::{Audience, Credential};
@@ -16,8 +17,7 @@ use super::outlet::{Ending, ListenerId, Outlet};
 use super::query::LiveQuery;
 use super::replay::Replayed;
 use super::service::{LiveSettings, Subscribe};
-use super::view::{Change, MemberKey, Missed, Post, View, Work};
-use crate::accounts::admission::{bad_token, refuse_disabled, refuse_revoked};
+use super::view::{MemberKey, Missed, Post, View, Work};
 use crate::record::env::RecordEnv;
 
 /// A view's number.
@@ -168,16 +168,6 @@ impl Desk {
         }
     }
 
-    /// Ends the connections of those who came with a token.
-    pub(super) fn forget_token(&mut self, token: &str) {
-        let is_its = |listener: &Listener| listener.credential.token.as_deref() == Some(token);
-        let its = self.listeners.iter().filter(|(_, it)| is_its(it));
-        let ids: Vec<_> = its.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.end(id, Ending::Refused(bad_token()));
-        }
-    }
-
     fn remove(&mut self, id: ListenerId) -> Option<Listener> {
         let listener = self.listeners.remove(&id)?;
         for (name, view) in &listener.subscriptions {
@@ -278,124 +268,6 @@ impl Desk {
         true
     }
 
-    /// Sees that a record has an event; those who ask for it want to see the change, too.
-    pub(super) fn interest(&mut self, id: &RecordId, event: &Event) -> (Interest, Vec<Job>) {
-        let jobs = self.notice_of(event, self.wide.clone());
-        let Some(ids) = self.by_type.get(&id.record_type) else {
-            self.position = event.position;
-            return (Interest::None, jobs);
-        };
-        let lenses = ids.iter().filter_map(|id| self.views.get(id)?.lens());
-        let reshaped = lenses.map(super::lens::Lens::reshaped).min().unwrap_or(0);
-        (Interest::Changes { reshaped }, jobs)
-    }
-
-    /// Sees an event that is not about a record.
-    pub(super) fn notice(&mut self, event: &Event, now: Timestamp) -> Vec<Job> {
-        self.position = event.position;
-        let jobs = match (&event.stream, &event.body) {
-            (Stream::Type(_) | Stream::FieldAccess, _) => {
-                let all = self.views.keys().copied().collect();
-                self.notice_of(event, all)
-            }
-            (Stream::User(_), EventBody::UserChanged(patch))
-                if !patch.roles_added.is_empty() || !patch.roles_removed.is_empty() =>
-            {
-                let all = self.views.keys().copied().collect();
-                self.notice_of(event, all)
-            }
-            (Stream::Relation(..), _) => self.notice_of(event, self.wide.clone()),
-            _ => Vec::new(),
-        };
-        self.refuse(event, now);
-        jobs
-    }
-
-    fn notice_of(&mut self, event: &Event, ids: BTreeSet<ViewId>) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        for id in ids {
-            let Some(view) = self.views.get_mut(&id) else {
-                continue;
-            };
-            let work = view.notice(event);
-            jobs.extend(work.map(|work| job(id, view, work)));
-        }
-        jobs
-    }
-
-    /// Ends the connections of a user who may not act any more.
-    fn refuse(&mut self, event: &Event, now: Timestamp) {
-        let Stream::User(user) = &event.stream else {
-            return;
-        };
-        let mut state = UserState::default();
-        let mut is_removed = false;
-        match &event.body {
-            EventBody::UserDisabled(disabled) => state.disabled = Some(disabled.clone()),
-            EventBody::UserPasswordSet(set) => state.token_valid_since = Some(set.at),
-            EventBody::UserRemoved(_) => is_removed = true,
-            _ => return,
-        }
-        let judge = |issued_at| {
-            if is_removed {
-                return Err(bad_token());
-            }
-            refuse_disabled(&state, now)?;
-            refuse_revoked(&state, issued_at)
-        };
-        let is_his = |listener: &Listener| {
-            !listener.audience.is_master && listener.audience.user.as_ref() == Some(user)
-        };
-        let his = self.listeners.iter().filter(|(_, it)| is_his(it));
-        let refused: Vec<_> = his
-            .filter_map(|(id, listener)| Some((*id, judge(listener.credential.issued_at).err()?)))
-            .collect();
-        for (id, error) in refused {
-            self.end(id, Ending::Refused(error));
-        }
-    }
-
-    /// Looks everything of a type up again: a change could not be read.
-    pub(super) fn disturb(&mut self, name: &TypeName, position: u64) -> Vec<Job> {
-        self.position = position;
-        self.figures.num_failures += 1;
-        let mut jobs = Vec::new();
-        for id in self.by_type.get(name).into_iter().flatten() {
-            if let Some(view) = self.views.get_mut(id) {
-                let work = view.disturb(position);
-                jobs.extend(work.map(|work| job(*id, view, work)));
-            }
-        }
-        jobs
-    }
-
-    /// Sees a change of a record.
-    pub(super) fn see(&mut self, change: &Change, env: &RecordEnv) -> Vec<Job> {
-        self.position = change.position;
-        let (mut post, mut failed, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut renderer = Renderer::new(env);
-        for id in self
-            .by_type
-            .get(&change.id.record_type)
-            .into_iter()
-            .flatten()
-        {
-            let Some(view) = self.views.get_mut(id) else {
-                continue;
-            };
-            let max_records = self.settings.max_records;
-            match view.see(change, &mut renderer, &mut post, max_records) {
-                Ok(work) => jobs.extend(work.map(|work| job(*id, view, work))),
-                Err(error) => failed.push((*id, error)),
-            }
-        }
-        self.deliver(post);
-        for (id, error) in failed {
-            self.fail(id, &error);
-        }
-        jobs
-    }
-
     /// Takes the outcome of a load.
     pub(super) fn loaded(
         &mut self,
@@ -427,28 +299,6 @@ impl Desk {
                 self.flush();
                 Vec::new()
             }
-        }
-    }
-
-    /// Ends the connections of a view whose tokens are from before the user's new password: who came
-    /// while nobody followed the log has not been told of that.
-    fn refuse_revoked(&mut self, id: ViewId, valid_since: Option<Timestamp>) {
-        let state = UserState {
-            token_valid_since: valid_since,
-            ..UserState::default()
-        };
-        let Some(view) = self.views.get(&id).filter(|_| valid_since.is_some()) else {
-            return;
-        };
-        let judge = |(id, _): &MemberKey| {
-            let listener = self.listeners.get(id)?;
-            let issued_at = listener.credential.issued_at;
-            let may = listener.audience.is_master || refuse_revoked(&state, issued_at).is_ok();
-            (!may).then_some(*id)
-        };
-        let refused: BTreeSet<_> = view.members().filter_map(judge).collect();
-        for id in refused {
-            self.end(id, Ending::Refused(bad_token()));
         }
     }
 

@@ -1,0 +1,105 @@
+//! What the follower shows.
+
+use std::collections::BTreeSet;
+
+use skytrail_schema::event::{Event, EventBody, Stream};
+use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::time::Timestamp;
+
+use super::super::lens::Lens;
+use super::super::load::Renderer;
+use super::super::view::Change;
+use super::{Desk, Interest, Job, ViewId, job};
+use crate::record::env::RecordEnv;
+
+impl Desk {
+    /// Sees that a record has an event; those who ask for it want to see the change, too.
+    pub(in super::super) fn interest(
+        &mut self,
+        id: &RecordId,
+        event: &Event,
+    ) -> (Interest, Vec<Job>) {
+        let jobs = self.notice_of(event, self.wide.clone());
+        let Some(ids) = self.by_type.get(&id.record_type) else {
+            self.position = event.position;
+            return (Interest::None, jobs);
+        };
+        let lenses = ids.iter().filter_map(|id| self.views.get(id)?.lens());
+        let reshaped = lenses.map(Lens::reshaped).min().unwrap_or(0);
+        (Interest::Changes { reshaped }, jobs)
+    }
+
+    /// Sees an event that is not about a record.
+    pub(in super::super) fn notice(&mut self, event: &Event, now: Timestamp) -> Vec<Job> {
+        self.position = event.position;
+        let jobs = match (&event.stream, &event.body) {
+            (Stream::Type(_) | Stream::FieldAccess, _) => {
+                let all = self.views.keys().copied().collect();
+                self.notice_of(event, all)
+            }
+            (Stream::User(_), EventBody::UserChanged(patch))
+                if !patch.roles_added.is_empty() || !patch.roles_removed.is_empty() =>
+            {
+                let all = self.views.keys().copied().collect();
+                self.notice_of(event, all)
+            }
+            (Stream::Relation(..), _) => self.notice_of(event, self.wide.clone()),
+            _ => Vec::new(),
+        };
+        self.refuse(event, now);
+        jobs
+    }
+
+    fn notice_of(&mut self, event: &Event, ids: BTreeSet<ViewId>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for id in ids {
+            let Some(view) = self.views.get_mut(&id) else {
+                continue;
+            };
+            let work = view.notice(event);
+            jobs.extend(work.map(|work| job(id, view, work)));
+        }
+        jobs
+    }
+
+    /// Looks everything of a type up again: a change could not be read.
+    pub(in super::super) fn disturb(&mut self, name: &TypeName, position: u64) -> Vec<Job> {
+        self.position = position;
+        self.figures.num_failures += 1;
+        let mut jobs = Vec::new();
+        for id in self.by_type.get(name).into_iter().flatten() {
+            if let Some(view) = self.views.get_mut(id) {
+                let work = view.disturb(position, position.saturating_sub(1));
+                jobs.extend(work.map(|work| job(*id, view, work)));
+            }
+        }
+        jobs
+    }
+
+    /// Sees a change of a record.
+    pub(in super::super) fn see(&mut self, change: &Change, env: &RecordEnv) -> Vec<Job> {
+        self.position = change.position;
+        let (mut post, mut failed, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut renderer = Renderer::new(env);
+        for id in self
+            .by_type
+            .get(&change.id.record_type)
+            .into_iter()
+            .flatten()
+        {
+            let Some(view) = self.views.get_mut(id) else {
+                continue;
+            };
+            let max_records = self.settings.max_records;
+            match view.see(change, &mut renderer, &mut post, max_records) {
+                Ok(work) => jobs.extend(work.map(|work| job(*id, view, work))),
+                Err(error) => failed.push((*id, error)),
+            }
+        }
+        self.deliver(post);
+        for (id, error) in failed {
+            self.fail(id, &error);
+        }
+        jobs
+    }
+}

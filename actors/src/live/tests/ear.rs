@@ -1,0 +1,175 @@
+//! Somebody who listens, and what he has put together from what he was told.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt as _;
+use serde_json::{Value as Json, json};
+use skytrail_schema::query::Scope;
+
+use super::super::{Audience, Connected, Credential, LiveQueries, LiveQuery, Subscribe};
+
+/// What he calls his query.
+const NAME: &str = "q";
+
+#[derive(Debug)]
+pub(super) struct Ear {
+    pub(super) name: String,
+    pub(super) audience: Audience,
+    pub(super) query: Json,
+    connected: Option<Connected>,
+    /// The result as it was told.
+    pub(super) records: BTreeMap<String, Json>,
+    /// What a reset or the beginning leaves behind, until the result is whole.
+    arriving: Option<BTreeMap<String, Json>>,
+    position: Option<u64>,
+    /// He has ended his query and waits to hear so.
+    is_ending: bool,
+    /// Everything that he was told, to be shown when something is wrong.
+    pub(super) heard: Vec<String>,
+}
+
+impl Ear {
+    pub(super) fn new(name: String, audience: Audience, query: Json) -> Self {
+        Self {
+            name,
+            audience,
+            query,
+            connected: None,
+            records: BTreeMap::new(),
+            arriving: None,
+            position: None,
+            is_ending: false,
+            heard: Vec::new(),
+        }
+    }
+
+    pub(super) fn parsed(&self) -> LiveQuery {
+        LiveQuery::parse(self.query.as_object().unwrap(), Scope::Public).unwrap()
+    }
+
+    fn subscribe(&mut self, service: &LiveQueries) {
+        let id = self.connected.as_ref().unwrap().id;
+        self.arriving = None;
+        if self.position.is_none() {
+            self.records.clear();
+        }
+        self.heard.push(format!("from {:?}", self.position));
+        let wanted = Subscribe {
+            name: NAME.into(),
+            query: self.parsed(),
+            from: self.position,
+        };
+        service.subscribe(id, wanted).unwrap();
+    }
+
+    pub(super) fn connect(&mut self, service: &LiveQueries) {
+        if self.connected.is_none() {
+            let connected = service.connect(self.audience.clone(), Credential::default());
+            self.connected = Some(connected);
+            self.subscribe(service);
+        }
+    }
+
+    /// Loses his connection; what is in his queue he has not had.
+    pub(super) fn disconnect(&mut self, service: &LiveQueries) {
+        if let Some(connected) = self.connected.take() {
+            service.disconnect(connected.id);
+            self.is_ending = false;
+            self.heard.push("lost".to_owned());
+        }
+    }
+
+    /// Ends his query and begins it again over the same connection.
+    pub(super) fn ask_again(&mut self, service: &LiveQueries) {
+        if self.connected.is_some() && !self.is_ending {
+            let id = self.connected.as_ref().unwrap().id;
+            assert!(service.unsubscribe(id, NAME));
+            self.is_ending = true;
+            self.subscribe(service);
+        }
+    }
+
+    /// Takes a frame, if there is one.
+    pub(super) fn hear(&mut self) -> bool {
+        let Some(connected) = &mut self.connected else {
+            return false;
+        };
+        let Some(Some(frame)) = connected.inbox.next().now_or_never() else {
+            return false;
+        };
+        self.heard.push(frame.text().to_owned());
+        let frame: Json = serde_json::from_str(frame.text()).unwrap();
+        if self.is_ending {
+            self.is_ending = frame["event"] != "end";
+        } else {
+            self.take(&frame);
+        }
+        true
+    }
+
+    fn take(&mut self, frame: &Json) {
+        let record = &frame["record"];
+        let id = || record["_id"].as_str().unwrap().to_owned();
+        let expect = |is_so: bool, what: &str| {
+            assert!(is_so, "{what}: {}\n{}", self.name, self.heard.join("\n"));
+        };
+        match frame["event"].as_str().unwrap() {
+            "result" => {
+                let arriving = self.arriving.get_or_insert_default();
+                let records = frame["records"].as_array().unwrap().iter().cloned();
+                arriving.extend(
+                    records.map(|record| (record["_id"].as_str().unwrap().to_owned(), record)),
+                );
+            }
+            "ready" => {
+                if let Some(arrived) = self.arriving.take() {
+                    self.records = arrived;
+                }
+            }
+            "reset" => {
+                self.arriving = Some(BTreeMap::new());
+                self.position = None;
+            }
+            "enter" => {
+                let before = self.records.insert(id(), record.clone());
+                expect(before.is_none(), "entered twice");
+            }
+            "change" => {
+                let before = self.records.insert(id(), record.clone());
+                expect(before.is_some(), "changed and never entered");
+            }
+            "leave" => {
+                let before = self.records.remove(&id());
+                expect(before.is_some(), "left and never entered");
+            }
+            other => expect(false, other),
+        }
+        if let Some(position) = frame["position"].as_u64() {
+            let is_later = self.position.is_none_or(|before| before <= position);
+            assert!(
+                is_later,
+                "backwards: {}\n{}",
+                self.name,
+                self.heard.join("\n")
+            );
+            self.position = Some(position);
+        }
+    }
+
+    /// Checks that he knows exactly what a fresh result says.
+    pub(super) fn check(&self, pages: &[String]) {
+        let pages = pages.iter().map(|page| serde_json::from_str::<Json>(page));
+        let records = pages.flat_map(|page| page.unwrap().as_array().unwrap().clone());
+        let fresh: BTreeMap<String, Json> = records
+            .map(|record| (record["_id"].as_str().unwrap().to_owned(), record))
+            .collect();
+        assert!(
+            self.records == fresh && self.position.is_some(),
+            "{}: {}\ninstead of {}\n{}",
+            self.name,
+            json!(self.records),
+            json!(fresh),
+            self.heard.join("\n")
+        );
+    }
+}

@@ -1,0 +1,356 @@
+//! A log and a record store that are a few lines long: the store folds the log up to where it has
+//! "applied" it, and every read waits for the schedule to let it through.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use skytrail_schema::event::{
+    AssetState, Commit, Event, EventBody, EventKind, Service, Stream, UserState,
+};
+use skytrail_schema::id::{AssetName, RecordId, RecordKey, TypeName, UserId};
+use skytrail_schema::predicate::evaluate::Nothing;
+use skytrail_schema::predicate::{Context, Relation};
+use skytrail_schema::query::Query;
+use skytrail_schema::record::Head;
+use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::value::Value;
+use tokio::sync::{oneshot, watch};
+
+use crate::log::{AppendError, Decision, EventLog, ReadError};
+use crate::record::apply::{self, Folded};
+use crate::record::read::may_find;
+use crate::store::{
+    Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
+};
+
+/// What was committed.
+#[derive(Default)]
+pub(super) struct ModelLog(pub(super) Mutex<Vec<Arc<Commit>>>);
+
+impl ModelLog {
+    fn events(&self, from: u64, until: u64) -> Vec<Event> {
+        let commits = self.0.lock();
+        let events = commits.iter().flat_map(|commit| &commit.events);
+        let wanted = events.filter(|event| (from..=until).contains(&event.position));
+        wanted.cloned().collect()
+    }
+}
+
+#[async_trait]
+impl EventLog for ModelLog {
+    async fn append(&self, _: Decision) -> Result<Arc<Commit>, AppendError> {
+        Err(AppendError::Closed)
+    }
+
+    fn head(&self) -> u64 {
+        let commits = self.0.lock();
+        commits.last().map_or(0, |commit| commit.last_position())
+    }
+
+    async fn read(&self, from: u64, _: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
+        let commits = self.0.lock();
+        let wanted = commits.iter().filter(|it| it.last_position() >= from);
+        Ok(wanted.take(3).cloned().collect())
+    }
+}
+
+/// Where reads wait until the schedule lets them through.
+#[derive(Default)]
+pub(super) struct Gate(Mutex<Vec<oneshot::Sender<()>>>);
+
+impl Gate {
+    async fn pass(&self) {
+        let (open, opened) = oneshot::channel();
+        self.0.lock().push(open);
+        let _ = opened.await;
+    }
+
+    pub(super) fn num_waiting(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub(super) fn release(&self, place: usize) {
+        let _ = self.0.lock().remove(place).send(());
+    }
+}
+
+/// The state as of a position.
+struct Past {
+    heads: HashMap<RecordId, Head>,
+    types: HashMap<TypeName, TypeDefinition>,
+    users: HashMap<UserId, (u32, UserState)>,
+}
+
+pub(super) struct ModelStore {
+    pub(super) log: Arc<ModelLog>,
+    pub(super) applied: watch::Sender<u64>,
+    pub(super) gate: Gate,
+}
+
+impl ModelStore {
+    fn position(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    fn past(&self) -> Past {
+        let mut past = Past {
+            heads: HashMap::new(),
+            types: HashMap::new(),
+            users: HashMap::new(),
+        };
+        for event in self.log.events(1, self.position()) {
+            past.take(&event);
+        }
+        past
+    }
+}
+
+impl Past {
+    fn definition(&self, name: &TypeName) -> TypeDefinition {
+        let known = self.types.get(name).cloned();
+        known.unwrap_or_else(|| TypeDefinition::empty(name.clone()))
+    }
+
+    fn take(&mut self, event: &Event) {
+        match &event.stream {
+            Stream::Record(id) => match apply::record(self.heads.get(id), id, event) {
+                Folded::Known(Some(head)) => drop(self.heads.insert(id.clone(), head)),
+                Folded::Known(None) => drop(self.heads.remove(id)),
+                Folded::Unknown => panic!("a change of a record that is not there"),
+            },
+            Stream::Type(name) => {
+                let definition = apply::record_type(&self.definition(name), event);
+                self.types.insert(name.clone(), definition);
+                let its = self.heads.values_mut();
+                for head in its.filter(|head| head.record.id.record_type == *name) {
+                    apply::reshape(&mut head.record, &event.body);
+                }
+            }
+            Stream::User(id) => {
+                if let Folded::Known(Some(user)) = apply::user(self.users.get(id), event) {
+                    self.users.insert(id.clone(), user);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn not_modelled<T>() -> Result<T, StoreError> {
+    Err(StoreError::Failed("not modelled".to_owned()))
+}
+
+#[async_trait]
+impl RecordStore for ModelStore {
+    async fn load_snapshot(&self) -> Result<Snapshot, StoreError> {
+        not_modelled()
+    }
+
+    async fn load_heads(
+        &self,
+        definition: &TypeDefinition,
+        keys: &[RecordKey],
+    ) -> Result<Vec<Option<Head>>, StoreError> {
+        self.gate.pass().await;
+        let past = self.past();
+        let id = |key: &RecordKey| RecordId::new(definition.name.clone(), key.clone());
+        Ok(keys
+            .iter()
+            .map(|key| past.heads.get(&id(key)).cloned())
+            .collect())
+    }
+
+    async fn query_at(
+        &self,
+        query: &Query,
+        asker: &Asker<'_>,
+    ) -> Result<(u64, QueryAnswer), StoreError> {
+        self.gate.pass().await;
+        let past = self.past();
+        let definition = past.definition(&query.record_type);
+        let types: Vec<_> = past.types.values().cloned().map(Arc::new).collect();
+        let condition = query.bind(&definition, types.as_slice())?.condition;
+        let context = Context {
+            user: asker.caller.user.as_ref(),
+            around: &Nothing,
+        };
+        let finds = |head: &&Head| {
+            let record = &head.record;
+            let is_so = |condition: &skytrail_schema::predicate::Condition| {
+                condition.evaluate(record, context) == Some(true)
+            };
+            record.id.record_type == query.record_type
+                && may_find(asker, record)
+                && condition.as_ref().is_none_or(is_so)
+        };
+        let found = past.heads.values().filter(finds);
+        let mut records: Vec<_> = found.cloned().map(Arc::new).collect();
+        records.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        let answer = QueryAnswer {
+            records,
+            count: None,
+        };
+        Ok((self.position(), answer))
+    }
+
+    async fn find_full_state(
+        &self,
+        stream: &Stream,
+        until: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        self.gate.pass().await;
+        assert!(until <= self.position(), "asked for what is not applied");
+        let is_full = |event: &Event| {
+            use EventBody::{RecordCreated, RecordDeleted, RecordReplaced};
+            let body = &event.body;
+            event.stream == *stream
+                && matches!(
+                    body,
+                    RecordCreated(_) | RecordReplaced(_) | RecordDeleted(_)
+                )
+        };
+        let events = self.log.events(1, until);
+        let last = events.iter().rfind(|event| is_full(event));
+        Ok(last.map(|event| event.position))
+    }
+
+    async fn list_positions(
+        &self,
+        stream: &Stream,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        self.gate.pass().await;
+        let events = self.log.events(from, until).into_iter();
+        let its = events.filter(|event| event.stream == *stream);
+        Ok(its.map(|event| event.position).collect())
+    }
+
+    async fn load_users(
+        &self,
+        ids: &[UserId],
+    ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
+        self.gate.pass().await;
+        let past = self.past();
+        Ok(ids.iter().map(|id| past.users.get(id).cloned()).collect())
+    }
+
+    async fn list_by_fields(
+        &self,
+        _: &TypeDefinition,
+        _: &[(&str, &Value)],
+        _: &RecordKey,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        not_modelled()
+    }
+
+    async fn find_by_fields(
+        &self,
+        _: &TypeDefinition,
+        _: &[(&str, &Value)],
+    ) -> Result<Option<RecordKey>, StoreError> {
+        not_modelled()
+    }
+
+    async fn find_referrer(
+        &self,
+        _: &RecordId,
+        _: &[RecordId],
+        _: &[Arc<TypeDefinition>],
+    ) -> Result<Option<RecordId>, StoreError> {
+        not_modelled()
+    }
+
+    async fn list_keys(
+        &self,
+        _: &TypeDefinition,
+        _: Option<&RecordKey>,
+        _: u32,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        not_modelled()
+    }
+
+    async fn count_records(&self, _: &TypeDefinition) -> Result<u64, StoreError> {
+        not_modelled()
+    }
+
+    async fn query(
+        &self,
+        _: &Query,
+        _: &Asker<'_>,
+        _: &dyn HeadSource,
+    ) -> Result<QueryAnswer, StoreError> {
+        not_modelled()
+    }
+
+    async fn query_as_of(
+        &self,
+        _: &Query,
+        _: &Asker<'_>,
+        _: &dyn HeadSource,
+        _: (u64, &TypeDefinition),
+    ) -> Result<Option<QueryAnswer>, StoreError> {
+        not_modelled()
+    }
+
+    async fn list_positions_before(
+        &self,
+        _: &Stream,
+        _: u64,
+        _: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        not_modelled()
+    }
+
+    async fn list_positions_of_kind(
+        &self,
+        _: EventKind,
+        _: u64,
+        _: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        not_modelled()
+    }
+
+    async fn scan(
+        &self,
+        _: &TypeDefinition,
+        _: i64,
+        _: usize,
+    ) -> Result<(Vec<Head>, i64), StoreError> {
+        not_modelled()
+    }
+
+    async fn find_linked(&self, _: &Service, _: &str) -> Result<Option<UserId>, StoreError> {
+        not_modelled()
+    }
+
+    async fn load_assets(
+        &self,
+        _: &[AssetName],
+    ) -> Result<Vec<Option<(u32, AssetState)>>, StoreError> {
+        not_modelled()
+    }
+
+    async fn load_relations(
+        &self,
+        _: Relation,
+        _: &UserId,
+        _: &[UserId],
+    ) -> Result<(u32, BTreeSet<UserId>), StoreError> {
+        not_modelled()
+    }
+
+    async fn list_related(&self, _: &RelatedPage) -> Result<(Vec<UserId>, u64), StoreError> {
+        not_modelled()
+    }
+
+    async fn apply(&self, _: &[Arc<Commit>]) -> Result<(), StoreError> {
+        not_modelled()
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,338 @@
+//! Everything that live queries meet, each part of which moves only when the schedule says so: what is
+//! committed, what the store has applied, what the follower has seen, which read comes back first.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::acl::Acl;
+use skytrail_schema::event::{
+    Actor, Commit, Event, EventBody, FieldRename, RecordPatch, RecordState, Stream, Touch,
+    TypeExtension, UserPatch, UserState,
+};
+use skytrail_schema::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::time::Timestamp;
+use skytrail_schema::types::FieldType;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::super::load::load;
+use super::super::{Audience, Follower, LiveQueries, LiveSettings};
+use super::ear::Ear;
+use super::store::{Gate, ModelLog, ModelStore};
+use crate::asset::{AssetCatalog, AssetUrls};
+use crate::capture::CaptureGate;
+use crate::clock::ManualClock;
+use crate::delivery::Consumer as _;
+use crate::delivery::after::AfterHooks;
+use crate::log::CommitObserver as _;
+use crate::plugin::NoPlugins;
+use crate::projector::feed;
+use crate::record::env::RecordEnv;
+use crate::record::live::LiveState;
+use crate::spawn::spawn_named;
+use crate::store::Snapshot;
+
+/// Longer than any chain of wakeups that one step sets off.
+const ROUNDS: usize = 12;
+
+struct NoUrls;
+
+impl AssetUrls for NoUrls {
+    fn url_of(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+pub(super) struct World {
+    pub(super) service: LiveQueries,
+    env: RecordEnv,
+    log: Arc<ModelLog>,
+    pub(super) store: Arc<ModelStore>,
+    to_follow: mpsc::UnboundedSender<Arc<Commit>>,
+    /// How many commits the follower was given.
+    num_given: usize,
+}
+
+impl World {
+    /// `max_bytes` is what may be kept in memory: with none of it reads go to the store.
+    pub(super) fn new(max_bytes: usize) -> Self {
+        let log = Arc::new(ModelLog::default());
+        let (applied, position) = watch::channel(0);
+        let (_, fed) = feed();
+        let store = Arc::new(ModelStore {
+            log: Arc::clone(&log),
+            applied,
+            gate: Gate::default(),
+        });
+        let live = Arc::new(LiveState::new(&Snapshot::default(), max_bytes));
+        let applied = fed.applied(position);
+        let assets = AssetCatalog {
+            store: Arc::clone(&store) as _,
+            live: Arc::clone(&live),
+            applied: applied.clone(),
+            urls: Arc::new(NoUrls),
+        };
+        let env = RecordEnv {
+            log: Arc::clone(&log) as _,
+            store: Arc::clone(&store) as _,
+            live,
+            applied,
+            assets,
+            plugins: Arc::new(NoPlugins::default()),
+            after_hooks: AfterHooks::default(),
+            captured: CaptureGate::default(),
+            clock: Arc::new(ManualClock::default()),
+        };
+        let settings = LiveSettings {
+            max_subscriptions: 10,
+            max_records: 1000,
+            max_queue: 100_000,
+            max_missed: 1000,
+        };
+        let service = LiveQueries::new(env.clone(), settings);
+        let mut follower = Follower::new(service.clone());
+        let (to_follow, mut commits) = mpsc::unbounded_channel::<Arc<Commit>>();
+        spawn_named("follower of a test", async move {
+            while let Some(commit) = commits.recv().await {
+                follower.take(&commit).await;
+                follower.settle();
+            }
+        });
+        Self {
+            service,
+            env,
+            log,
+            store,
+            to_follow,
+            num_given: 0,
+        }
+    }
+
+    /// Lets everything run that can.
+    pub(super) async fn rest(&self) {
+        for _ in 0..ROUNDS {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.env.applied.position()
+    }
+
+    pub(super) fn commit(&self, events: Vec<(Stream, EventBody)>) {
+        let mut commits = self.log.0.lock();
+        let all = commits
+            .iter()
+            .flat_map(|commit: &Arc<Commit>| &commit.events);
+        let mut all: Vec<Event> = all.cloned().collect();
+        let num_before = all.len();
+        for (stream, body) in events {
+            let of_stream = all.iter().filter(|event| event.stream == stream);
+            let version = u32::try_from(of_stream.count()).unwrap() + 1;
+            all.push(Event {
+                position: all.len() as u64 + 1,
+                stream,
+                version,
+                body,
+                provenance: Vec::new(),
+                payload_hash: [0; 32],
+            });
+        }
+        let commit = Arc::new(Commit {
+            id: Uuid::nil(),
+            time: Timestamp::from_micros(0),
+            epoch: 1,
+            actor: Actor::default(),
+            request_id: None,
+            causation: None,
+            sql: None,
+            events: all.split_off(num_before),
+            chain: [0; 32],
+        });
+        commits.push(Arc::clone(&commit));
+        drop(commits);
+        self.env.live.committed(&[commit]);
+    }
+
+    /// The store applies commits, up to so many.
+    pub(super) fn apply(&self, max_commits: usize) {
+        let applied = self.applied();
+        let commits = self.log.0.lock();
+        let next = commits.iter().filter(|it| it.first_position() > applied);
+        let last = next.take(max_commits).last().cloned();
+        drop(commits);
+        if let Some(last) = last {
+            self.store.applied.send_replace(last.last_position());
+            self.env.live.projected(last.last_position());
+        }
+    }
+
+    /// The follower is given what the store has applied, up to so many commits.
+    pub(super) fn follow(&mut self, max_commits: usize) {
+        let applied = self.applied();
+        let commits = self.log.0.lock();
+        let next = commits.iter().skip(self.num_given).take(max_commits);
+        let next = next.filter(|commit| commit.last_position() <= applied);
+        let next: Vec<_> = next.cloned().collect();
+        drop(commits);
+        self.num_given += next.len();
+        for commit in next {
+            let _ = self.to_follow.send(commit);
+        }
+    }
+
+    /// Lets the reads that wait through until there are none.
+    pub(super) async fn release_all(&self) {
+        self.rest().await;
+        while self.store.gate.num_waiting() > 0 {
+            self.store.gate.release(0);
+            self.rest().await;
+        }
+    }
+
+    /// Lets everything come to its end.
+    pub(super) async fn come_to_rest(&mut self) {
+        self.apply(usize::MAX);
+        self.follow(usize::MAX);
+        for _ in 0..10 {
+            self.release_all().await;
+            // What is looked up again after a pause.
+            tokio::time::advance(std::time::Duration::from_millis(60)).await;
+        }
+    }
+
+    /// Returns what a fresh query as the ear's user finds.
+    pub(super) async fn fresh(&self, ear: &Ear) -> Vec<String> {
+        let (query, env) = (ear.parsed(), &self.env);
+        let loaded = load(env, &query, &ear.audience, 1000);
+        let released = async {
+            loop {
+                self.release_all().await;
+            }
+        };
+        tokio::select! {
+            loaded = loaded => loaded.unwrap().pages,
+            () = released => Vec::new(),
+        }
+    }
+
+    /// Whether there is a record, by all that is committed.
+    pub(super) fn has(&self, id: &RecordId) -> bool {
+        let commits = self.log.0.lock();
+        let mut events = commits.iter().flat_map(|commit| &commit.events);
+        let stream = Stream::Record(id.clone());
+        let last = events.rfind(|event| event.stream == stream);
+        last.is_some_and(|event| !matches!(event.body, EventBody::RecordDeleted(_)))
+    }
+}
+
+pub(super) fn audience(user: Option<&str>) -> Audience {
+    Audience {
+        is_master: false,
+        user: user.map(UserId::from),
+    }
+}
+
+pub(super) fn note(key: &str) -> RecordId {
+    RecordId::new("note", key)
+}
+
+pub(super) fn typed(name: &str, fields: &[(&str, FieldType)]) -> (Stream, EventBody) {
+    let fields = fields
+        .iter()
+        .map(|(name, kind)| ((*name).to_owned(), kind.clone()));
+    let extension = TypeExtension {
+        fields: fields.collect(),
+        ..TypeExtension::default()
+    };
+    let stream = Stream::Type(TypeName::from(name));
+    (stream, EventBody::TypeExtended(extension))
+}
+
+fn touch(by: i64) -> Touch {
+    Touch {
+        at: Timestamp::from_micros(by),
+        by: None,
+    }
+}
+
+/// A record comes into being; `access` is as on the wire.
+pub(super) fn created(id: &RecordId, fields: Json, access: &Json) -> (Stream, EventBody) {
+    let state = RecordState {
+        database: None,
+        owner: None,
+        access: Acl::from_wire(access).unwrap(),
+        created: None,
+        updated: touch(1),
+        fields: serde_json::from_value(fields).unwrap(),
+    };
+    (Stream::Record(id.clone()), EventBody::RecordCreated(state))
+}
+
+pub(super) fn changed(id: &RecordId, fields: Json, access: &Json) -> (Stream, EventBody) {
+    let patch = RecordPatch {
+        set: serde_json::from_value(fields).unwrap(),
+        access: Acl::from_wire(access).unwrap(),
+        ..RecordPatch::default()
+    };
+    (Stream::Record(id.clone()), EventBody::RecordChanged(patch))
+}
+
+pub(super) fn deleted(id: &RecordId) -> (Stream, EventBody) {
+    (
+        Stream::Record(id.clone()),
+        EventBody::RecordDeleted(touch(2)),
+    )
+}
+
+pub(super) fn renamed(from: &str, to: &str) -> (Stream, EventBody) {
+    let change = FieldRename {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let stream = Stream::Type("note".into());
+    (stream, EventBody::TypeFieldRenamed(change))
+}
+
+pub(super) fn signed_up(user: &str) -> (Stream, EventBody) {
+    let body = EventBody::UserCreated(UserState::default());
+    (Stream::User(user.into()), body)
+}
+
+pub(super) fn role(user: &str, role: &str, has: bool) -> (Stream, EventBody) {
+    let mut patch = UserPatch::default();
+    let roles = if has {
+        &mut patch.roles_added
+    } else {
+        &mut patch.roles_removed
+    };
+    roles.insert(role.into());
+    (Stream::User(user.into()), EventBody::UserChanged(patch))
+}
+
+/// Only those who have a role may see `note.secret`; without one everybody may.
+pub(super) fn rules(role: Option<&str>) -> (Stream, EventBody) {
+    let entry = |user_role: &str, may: bool| FieldAccessEntry {
+        record_type: "note".to_owned(),
+        record_field: "secret".to_owned(),
+        user_role: FieldUserRole::parse(user_role).unwrap(),
+        writable: true,
+        readable: may,
+        comparable: may,
+        discoverable: may,
+    };
+    let only = |role| {
+        vec![
+            entry(&format!("_role:{role}"), true),
+            entry("_public", false),
+        ]
+    };
+    let access = FieldAccess(role.map(only).unwrap_or_default());
+    (Stream::FieldAccess, EventBody::FieldAccessSet(access))
+}
+
+/// An access list of one role.
+pub(super) fn for_role(role: &str) -> Json {
+    json!([{"role": role, "level": "read"}])
+}

@@ -1,0 +1,176 @@
+//! What becomes of a view when something was looked up for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::id::{RecordId, RecordKey};
+
+use super::super::frame::{Frame, Label};
+use super::super::lens::Lens;
+use super::super::load::{Loaded, Renderer};
+use super::super::replay::{CHANGED_MEANWHILE, Replayed};
+use super::member::{Member, MemberKey, Post, State};
+use super::{Missed, View, Work, refuse_more};
+
+impl View {
+    /// Takes the result of a load; `followed` is how far the follower is. Returns what else has to
+    /// be looked up.
+    ///
+    /// # Errors
+    /// Nothing can be told any more.
+    pub(in super::super) fn loaded(
+        &mut self,
+        number: u64,
+        loaded: Loaded,
+        (renderer, post): (&mut Renderer<'_>, &mut Post),
+        (followed, max_records): (u64, usize),
+    ) -> Result<Vec<Work>, ApiError> {
+        self.is_loading = false;
+        let seen = loaded.position.min(loaded.lens.position);
+        if self.disturbed_at > seen {
+            return Ok(self.begin_load().into_iter().collect());
+        }
+        let is_same = |lens: &Arc<Lens>| lens.is_same(&loaded.lens);
+        if self.is_settled && !self.query.is_wide && !self.lens.as_ref().is_some_and(is_same) {
+            // Who waits would see records otherwise than those who listen, and when that changes
+            // back before it is noticed, nobody would tell him.
+            return Ok(self.disturb(seen, followed).into_iter().collect());
+        }
+        refuse_more(loaded.records.len(), max_records)?;
+        if !self.is_settled || self.query.is_wide {
+            self.begin_anew_who_is_ahead();
+            self.adopt(&loaded, post);
+            for change in std::mem::take(&mut self.backlog) {
+                renderer.begin();
+                self.tell(&change, renderer, post);
+            }
+            refuse_more(self.known.len(), max_records)?;
+        }
+        self.serve(number, &loaded, post);
+        let returning = |(key, member): (&MemberKey, &Member)| {
+            matches!(member.state, State::Returning(_)).then(|| key.clone())
+        };
+        let returning: Vec<_> = self.members.iter().filter_map(returning).collect();
+        let mut work: Vec<_> = returning
+            .iter()
+            .filter_map(|key| self.catch_up(key, followed))
+            .collect();
+        let waits = |member: &Member| matches!(member.state, State::Waiting { .. });
+        let is_behind = self.query.is_wide && self.moved_at > loaded.position;
+        if is_behind || self.members.values().any(waits) {
+            work.extend(self.begin_load());
+        }
+        Ok(work)
+    }
+
+    /// Lets those begin anew who have had more than what is known: their result came straight from the
+    /// store, behind where the follower was when it was silenced. No difference fits them.
+    fn begin_anew_who_is_ahead(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        for member in self.members.values_mut() {
+            let has_result = matches!(member.state, State::Live | State::CatchingUp { .. });
+            if has_result && member.since > self.known_until {
+                member.state = State::Waiting {
+                    load: self.num_loads,
+                    reset: Some(CHANGED_MEANWHILE),
+                    kept: Vec::new(),
+                };
+            }
+        }
+    }
+
+    /// Takes a result in the place of what is known, and tells those who had that the difference.
+    fn adopt(&mut self, loaded: &Loaded, post: &mut Post) {
+        let known: HashMap<RecordKey, u64> = loaded
+            .records
+            .iter()
+            .map(|(id, body)| (id.key.clone(), body.hash))
+            .collect();
+        let mut said = Vec::new();
+        for (id, body) in &loaded.records {
+            match self.known.get(&id.key) {
+                None => said.push(("enter", id.clone(), Some(body))),
+                Some(hash) if *hash != body.hash => said.push(("change", id.clone(), Some(body))),
+                Some(_) => {}
+            }
+        }
+        let gone = self.known.keys().filter(|key| !known.contains_key(*key));
+        let name = &self.query.query.record_type;
+        said.extend(gone.map(|key| ("leave", RecordId::new(name.clone(), key.clone()), None)));
+        for ((listener, _), member) in &mut self.members {
+            for (event, id, body) in &said {
+                let frame = match body {
+                    Some(body) => member.label.record(event, None, &body.text),
+                    None => member.label.leave(None, id),
+                };
+                member.take(*listener, loaded.position, frame, post);
+            }
+            if !said.is_empty() {
+                let ready = member.label.ready(loaded.position);
+                member.take(*listener, loaded.position, ready, post);
+            }
+        }
+        self.known = known;
+        self.position = loaded.position;
+        self.lens = Some(Arc::clone(&loaded.lens));
+        self.is_settled = true;
+    }
+
+    /// Gives the result to those who waited for it.
+    fn serve(&mut self, number: u64, loaded: &Loaded, post: &mut Post) {
+        let mut pages: HashMap<Label, Vec<Frame>> = HashMap::new();
+        for ((listener, _), member) in &mut self.members {
+            let State::Waiting { load, reset, .. } = &member.state else {
+                continue;
+            };
+            if *load > number {
+                continue;
+            }
+            let label = member.label.clone();
+            post.extend(reset.map(|reason| (*listener, label.reset(reason))));
+            let pages = pages.entry(label).or_insert_with_key(|label| {
+                let pages = loaded.pages.iter().map(|page| label.result(page));
+                pages.chain([label.ready(loaded.position)]).collect()
+            });
+            post.extend(pages.iter().map(|frame| (*listener, frame.clone())));
+            member.go_live(*listener, loaded.position, post);
+        }
+    }
+
+    /// Takes what was found out about what a member missed.
+    pub(in super::super) fn replayed(
+        &mut self,
+        missed: &Missed,
+        replayed: Replayed,
+        post: &mut Post,
+    ) -> Option<Work> {
+        let waiting = match &replayed {
+            Replayed::Told(_) => None,
+            Replayed::Reset(reason) => Some(self.waiting(Some(reason))),
+        };
+        let member = self.members.get_mut(&missed.member)?;
+        // He may have ended his query since, and begun it again.
+        let is_awaited = |replay: &u64| *replay == missed.number;
+        if !matches!(&member.state, State::CatchingUp { replay, .. } if is_awaited(replay)) {
+            return None;
+        }
+        let listener = missed.member.0;
+        match replayed {
+            Replayed::Told(frames) => {
+                post.extend(frames.into_iter().map(|frame| (listener, frame)));
+                let reached = missed.until.max(missed.from);
+                post.push((listener, member.label.ready(reached)));
+                member.go_live(listener, reached, post);
+                None
+            }
+            Replayed::Reset(_) => {
+                member.since = 0;
+                member.state = waiting?;
+                self.begin_load()
+            }
+        }
+    }
+}
