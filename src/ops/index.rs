@@ -122,6 +122,7 @@ fn describe(entry: &IndexEntry) -> String {
     let on = format!("{} {}", entry.record_type, columns.join(" "));
     let state = match (entry.state, entry.wish) {
         (IndexState::Built, IndexWish::Forbidden) => "to be dropped",
+        (IndexState::Built, _) if entry.has_past => "built, also over the past",
         (IndexState::Built, _) => "built",
         (IndexState::Wanted, _) => "to be built",
         (IndexState::None, _) => "not there",

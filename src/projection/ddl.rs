@@ -4,7 +4,7 @@ use skytrail_schema::id::TypeName;
 use skytrail_schema::types::FieldType;
 
 use super::dialect::{Dialect, Extensions};
-use super::index::IndexColumn;
+use super::index::{IndexColumn, IndexEntry};
 use super::layout::{Column, SYSTEM_COLUMNS, Table, TypeLayout, past_name};
 use super::names::Name;
 use super::sql::{Arg, SafeText, Sql};
@@ -344,6 +344,44 @@ pub(crate) fn query_index(
     columns: &[IndexColumn],
 ) -> Option<(SafeText, Name)> {
     let table = layout.table.as_ref()?;
+    let (list, parts) = indexed(table, columns)?;
+    let parts = serde_json::to_string(&parts).ok()?;
+    let name = format!("{QUERY_INDEX}{}_{parts}", layout.id);
+    let name = Name::of_index(&name, table.dialect);
+    Some((create_query_index(&name, table, list), name))
+}
+
+/// Returns the statement that makes the index that [`query_index`] made, over the table of what the
+/// type's records were, and its name; `None` when there is no such table, or no such index.
+///
+/// Behind the columns it has what queries as of a moment need besides: the order of creation, which
+/// there is not that of the rows, and until when a row held.
+pub(crate) fn past_index(layout: &TypeLayout, entry: &IndexEntry) -> Option<(SafeText, Name)> {
+    let past = layout.past()?;
+    let (mut list, _) = indexed(&past, &entry.columns)?;
+    list.push(",_row,_until");
+    let name = Name::new(&past_index_name(entry.name.as_deref()?)?);
+    Some((create_query_index(&name, &past, list), name))
+}
+
+/// How the names of indexes for queries begin, and those of their likes over the past.
+pub(crate) const QUERY_INDEX: &str = "_query_";
+pub(crate) const PAST_INDEX: &str = "_asof_";
+
+/// Returns the name that an index for queries has over the past.
+pub(crate) fn past_index_name(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(QUERY_INDEX)?;
+    Some(format!("{PAST_INDEX}{rest}"))
+}
+
+/// Returns the name of the index for queries that is over the present what this one is over the past.
+pub(crate) fn present_index_name(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(PAST_INDEX)?;
+    Some(format!("{QUERY_INDEX}{rest}"))
+}
+
+/// Returns the columns of an index as SQL, and as its name has them.
+fn indexed<'a>(table: &'a Table, columns: &[IndexColumn]) -> Option<(Sql, Vec<(&'a str, bool)>)> {
     let mut list = Sql::default();
     let mut parts = Vec::new();
     for column in columns {
@@ -352,7 +390,7 @@ pub(crate) fn query_index(
         let plain = match system {
             Some(name) => {
                 list.push(name);
-                name
+                *name
             }
             None => {
                 let name = table.column(&column.field)?.compared();
@@ -363,21 +401,22 @@ pub(crate) fn query_index(
         list.push(if column.is_descending { " DESC" } else { "" });
         parts.push((plain, column.is_descending));
     }
-    let parts = serde_json::to_string(&parts).ok()?;
-    let name = format!("_query_{}_{parts}", layout.id);
-    let name = Name::of_index(&name, table.dialect);
+    Some((list, parts))
+}
+
+fn create_query_index(name: &Name, table: &Table, columns: Sql) -> SafeText {
     let mut sql = Sql::new(table.dialect.choose(
         "CREATE INDEX IF NOT EXISTS ",
         // Writing goes on meanwhile.
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS ",
     ));
-    sql.name(&name)
+    sql.name(name)
         .push(" ON ")
         .name(&table.name)
         .push(" (")
-        .append(list)
+        .append(columns)
         .push(")");
-    Some((sql.into_text(), name))
+    sql.into_text()
 }
 
 /// Whether an index for queries on these columns can be made and is none that is there of itself.
@@ -386,6 +425,8 @@ pub(crate) fn can_index(layout: &TypeLayout, columns: &[IndexColumn]) -> bool {
         return false;
     };
     let is_there = match columns {
+        // No two records have the same.
+        [first, ..] if first.field == "_id" => true,
         [only] => {
             let column = table.column(&only.field);
             column.is_some_and(|column| column_index(layout.id, table, column).is_some())

@@ -248,13 +248,18 @@ impl SqlStore {
         self.ending.cancel();
     }
 
-    /// Returns the database's plan of a query for everyone.
+    /// Returns the database's plan of a query for everyone; of what it looks for in the past, as of a
+    /// position.
     #[cfg(test)]
-    pub(crate) async fn explain(&self, query: &Query) -> Result<super::index::Access, StoreError> {
+    pub(crate) async fn explain(
+        &self,
+        query: &Query,
+        position: Option<u64>,
+    ) -> Result<super::index::Access, StoreError> {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        query::explain(&mut conn, &catalog, query)
+        query::explain(&mut conn, &catalog, query, position)
             .await
             .map_err(|error| self.note(error))
     }
@@ -441,7 +446,8 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let asked = (query, asker);
-        let answer = query::query_as_of(&mut conn, (&catalog, heads), asked, moment).await;
+        let answer =
+            query::query_as_of(&mut conn, (&catalog, &self.stats, heads), asked, moment).await;
         answer.map_err(|error| self.note(error))
     }
 

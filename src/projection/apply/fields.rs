@@ -30,9 +30,9 @@ pub(super) async fn change(
     let Some(table) = &layout.table else {
         return Err(ApplyError::fault("the type has no table"));
     };
-    drop_indexes(conn, table, &old).await?;
     let mut texts = Vec::new();
     for table in layout.past().iter().chain([table]) {
+        drop_indexes(conn, table, &old).await?;
         texts.extend(match &new {
             Some(new) => ddl::rename_column(table, &old, new),
             None => ddl::drop_column(table, &old),

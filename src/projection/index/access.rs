@@ -28,10 +28,13 @@ pub(crate) async fn explain(conn: &mut Conn<'_>, sample: &Sample) -> Result<Acce
     }
 }
 
+/// What a query calls the table of what a type's records were.
+const PAST_ALIAS: &str = "p";
+
 /// Whether a table with this alias in a query is one of records.
 pub(crate) fn is_record_table(alias: &str) -> bool {
     let number = alias.strip_prefix('j').unwrap_or("-");
-    alias == "t" || number.parse::<u32>().is_ok()
+    alias == "t" || alias == PAST_ALIAS || number.parse::<u32>().is_ok()
 }
 
 /// Reads SQLite's steps.

@@ -58,6 +58,8 @@ pub(crate) struct Scanning {
 pub(crate) enum Advice {
     /// Make the index of this entry.
     Build(IndexEntry),
+    /// Make one like it over the table of what the type's records were.
+    BuildPast(IndexEntry),
     /// Drop the index of this entry, which says why.
     Drop(IndexEntry),
 }

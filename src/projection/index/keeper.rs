@@ -13,7 +13,7 @@ use super::shape::Shape;
 use super::stats::{Stats, Usage};
 use super::table::{self, IndexEntry, IndexState, IndexWish};
 use crate::projection::ddl;
-use crate::projection::layout::{Catalog, TypeLayout};
+use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, SafeText, Sql};
 
@@ -24,6 +24,8 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(crate) struct Look {
     entries: Vec<IndexEntry>,
+    /// Those that have none like them over the past, and shall have.
+    lacking: Vec<IndexEntry>,
     scanning: Vec<Scanning>,
     uses: BTreeMap<String, u64>,
 }
@@ -40,6 +42,7 @@ impl Look {
             entries: table::load(conn).await?,
             ..Self::default()
         };
+        look.lacking = lacking(conn, catalog, &look.entries, limits).await?;
         let mut plans: HashMap<SafeText, Access> = HashMap::new();
         for (shape, usage) in stats.take_look() {
             if usage.num_new == 0 {
@@ -64,7 +67,10 @@ impl Look {
         (shape, usage, plan): (Shape, &Usage, &Access),
     ) -> Result<(), sqlx::Error> {
         for name in &plan.uses {
-            *self.uses.entry(name.clone()).or_default() += usage.num_new;
+            // The two are one to whoever asks, and a query of the past looks for both.
+            let name = ddl::present_index_name(name).unwrap_or_else(|| name.clone());
+            let num_new = if shape.is_past { 0 } else { usage.num_new };
+            *self.uses.entry(name).or_default() += num_new;
         }
         let layout = catalog.get(&shape.record_type);
         let has_index = |layout: &&Arc<TypeLayout>| ddl::can_index(layout, &shape.best_index());
@@ -92,7 +98,16 @@ impl Look {
                 entry.last_used_at = Some(now);
             }
         }
-        advise(&entries, &self.scanning, limits, now)
+        let mut advice = advise(&entries, &self.scanning, limits, now);
+        let goes = |entry: &&IndexEntry| {
+            let is_it = |it: &IndexEntry| it.is_on(&entry.record_type, &entry.columns);
+            let mut advice = advice.iter();
+            advice.any(|advice| matches!(advice, Advice::Drop(it) if is_it(it)))
+        };
+        let stay = self.lacking.iter().filter(|entry| !goes(entry));
+        let like: Vec<_> = stay.cloned().map(Advice::BuildPast).collect();
+        advice.extend(like);
+        advice
     }
 
     /// Writes down which indexes were used.
@@ -124,16 +139,46 @@ async fn has_fitting_size(
     let Some(table) = &layout.table else {
         return Ok(false);
     };
-    let has = |at_least: u64| {
-        let mut sql = Sql::new("SELECT 1 FROM ");
-        sql.name(&table.name).push(" LIMIT 1 OFFSET ");
-        sql.bind(Arg::unsigned(at_least.saturating_sub(1)));
-        sql
-    };
-    let is_large = has(limits.min_rows).fetch_optional(conn).await?.is_some();
-    // Where writing goes on meanwhile, no table is too large.
-    let is_any = !conn.dialect().is_sqlite();
-    Ok(is_large && (is_any || has(limits.max_rows).fetch_optional(conn).await?.is_none()))
+    Ok(has(conn, table, limits.min_rows).await? && !is_too_large(conn, table, limits).await?)
+}
+
+async fn is_too_large(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    limits: &IndexLimits,
+) -> Result<bool, sqlx::Error> {
+    // Where writing goes on meanwhile, none is.
+    Ok(conn.dialect().is_sqlite() && has(conn, table, limits.max_rows).await?)
+}
+
+/// Whether a table has so many rows.
+async fn has(conn: &mut Conn<'_>, table: &Table, at_least: u64) -> Result<bool, sqlx::Error> {
+    let mut sql = Sql::new("SELECT 1 FROM ");
+    sql.name(&table.name).push(" LIMIT 1 OFFSET ");
+    sql.bind(Arg::unsigned(at_least.saturating_sub(1)));
+    Ok(sql.fetch_optional(conn).await?.is_some())
+}
+
+/// Finds the indexes that are there, but not over the past that is kept.
+async fn lacking(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    entries: &[IndexEntry],
+    limits: &IndexLimits,
+) -> Result<Vec<IndexEntry>, sqlx::Error> {
+    let mut found = Vec::new();
+    for entry in entries {
+        let is_wanted = entry.state == IndexState::Built && entry.wish != IndexWish::Forbidden;
+        let layout = catalog.get(&entry.record_type);
+        let past = layout.and_then(|layout| layout.past());
+        let Some(past) = past.filter(|_| is_wanted && !entry.has_past) else {
+            continue;
+        };
+        if !entry.is_loose() || !is_too_large(conn, &past, limits).await? {
+            found.push(entry.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// Does one thing. In a file, writing waits meanwhile.
@@ -145,6 +190,7 @@ pub(crate) async fn follow(
 ) -> Result<(), sqlx::Error> {
     match advice {
         Advice::Build(entry) => build(conn, catalog, entry, now).await,
+        Advice::BuildPast(entry) => build_past(conn, catalog, entry).await,
         Advice::Drop(entry) => drop_index(conn, entry).await,
     }
 }
@@ -163,13 +209,7 @@ async fn build(
         return Ok(());
     };
     text.execute(conn, Vec::new()).await?;
-    // Without numbers the planner prefers a narrow index and sorts by hand. Few samples are enough,
-    // and with a limit it keeps no histogram, for which it would prepare statements anew per value.
-    if conn.dialect().is_sqlite() {
-        let few = Sql::new("PRAGMA analysis_limit = 400");
-        few.execute(conn).await?;
-    }
-    ddl::analyze(table).execute(conn, Vec::new()).await?;
+    analyze(conn, table).await?;
     entry.state = IndexState::Built;
     entry.name = Some(name.as_str().to_owned());
     entry.built_at = Some(now);
@@ -182,6 +222,44 @@ async fn build(
         "index built"
     );
     table::save(conn, &entry).await
+}
+
+/// Makes an index over the past that is like one over the present.
+async fn build_past(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    mut entry: IndexEntry,
+) -> Result<(), sqlx::Error> {
+    let layout = catalog.get(&entry.record_type);
+    let past = layout.and_then(|layout| layout.past());
+    let made = layout.and_then(|layout| ddl::past_index(layout, &entry));
+    let (Some(past), Some((text, name))) = (past, made) else {
+        return Ok(());
+    };
+    text.execute(conn, Vec::new()).await?;
+    analyze(conn, &past).await?;
+    let size_bytes = size(conn, &name).await?;
+    tracing::info!(
+        record_type = %entry.record_type,
+        index = name.as_str(),
+        size_bytes,
+        "index over the past built"
+    );
+    entry.num_bytes += size_bytes;
+    table::save(conn, &entry).await
+}
+
+/// Lets the planner count.
+///
+/// Without numbers it prefers a narrow index and sorts by hand. Few samples are enough, and with a
+/// limit it keeps no histogram, for which it would prepare statements anew per value.
+async fn analyze(conn: &mut Conn<'_>, table: &Table) -> Result<(), sqlx::Error> {
+    if conn.dialect().is_sqlite() {
+        let few = Sql::new("PRAGMA analysis_limit = 400");
+        few.execute(conn).await?;
+    }
+    let done = ddl::analyze(table).execute(conn, Vec::new()).await;
+    done.map(drop)
 }
 
 /// Takes note that an index cannot be, and why.
@@ -203,8 +281,11 @@ pub(crate) async fn save_forbidden(
 
 async fn drop_index(conn: &mut Conn<'_>, mut entry: IndexEntry) -> Result<(), sqlx::Error> {
     if let Some(name) = entry.name.take() {
-        let text = ddl::drop_query_index(&name, conn.dialect());
-        text.execute(conn, Vec::new()).await?;
+        let of_past = ddl::past_index_name(&name);
+        for name in of_past.iter().chain([&name]) {
+            let text = ddl::drop_query_index(name, conn.dialect());
+            text.execute(conn, Vec::new()).await?;
+        }
         tracing::info!(index = name, why = entry.why, "index dropped");
     }
     entry.state = IndexState::None;

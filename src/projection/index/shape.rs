@@ -32,6 +32,8 @@ impl IndexColumn {
 pub(crate) struct Shape {
     /// The type whose table is looked at.
     pub(crate) record_type: TypeName,
+    /// Whether it is the table of what its records were.
+    pub(crate) is_past: bool,
     equals: BTreeSet<String>,
     range: Option<String>,
     sort: Vec<IndexColumn>,
@@ -44,9 +46,18 @@ impl Shape {
     fn new(record_type: &TypeName) -> Self {
         Self {
             record_type: record_type.clone(),
+            is_past: false,
             equals: BTreeSet::new(),
             range: None,
             sort: Vec::new(),
+        }
+    }
+
+    /// Returns the same, of the table of what the type's records were.
+    pub(crate) fn of_past(&self) -> Self {
+        Self {
+            is_past: true,
+            ..self.clone()
         }
     }
 

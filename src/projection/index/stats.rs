@@ -41,7 +41,12 @@ pub(crate) struct Stats(Mutex<HashMap<Shape, Usage>>);
 
 impl Stats {
     /// Counts a query with these shapes; `sample` is asked for when one of them is new.
-    pub(crate) fn note(&self, shapes: Vec<Shape>, spent: Duration, sample: impl Fn() -> Sample) {
+    pub(crate) fn note(
+        &self,
+        shapes: Vec<Shape>,
+        spent: Duration,
+        sample: impl Fn() -> Option<Sample>,
+    ) {
         let micros = spent.as_secs_f64() * 1e6;
         let mut usages = self.0.lock();
         for shape in shapes {
@@ -51,7 +56,9 @@ impl Stats {
             let usage = match usages.entry(shape) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
-                    let sample = sample();
+                    let Some(sample) = sample() else {
+                        continue;
+                    };
                     if sample.1.iter().map(Arg::weight).sum::<usize>() > MAX_SAMPLE {
                         continue;
                     }

@@ -58,8 +58,10 @@ pub struct IndexEntry {
     pub last_used_at: Option<Timestamp>,
     /// How many queries used it.
     pub num_uses: u64,
-    /// Its size.
+    /// Its size, with that over the past.
     pub num_bytes: u64,
+    /// Whether the table of what the type's records were has one like it.
+    pub has_past: bool,
 }
 
 impl IndexEntry {
@@ -77,6 +79,7 @@ impl IndexEntry {
             last_used_at: None,
             num_uses: 0,
             num_bytes: 0,
+            has_past: false,
         }
     }
 
@@ -105,10 +108,17 @@ const STATES: [(IndexState, &str); 3] = [
 
 /// Loads all entries, by type and columns.
 pub(crate) async fn load(conn: &mut Conn<'_>) -> Result<Vec<IndexEntry>, sqlx::Error> {
-    let sql = Sql::new(
+    let mut sql = Sql::new(
         "SELECT type, columns, wish, is_pinned, state, name, why, built_at, last_used_at, \
-         num_uses, num_bytes FROM _index ORDER BY type, columns",
+         num_uses, num_bytes, EXISTS (SELECT 1 FROM ",
     );
+    // As `ddl::past_index_name` has it.
+    sql.push(conn.dialect().choose(
+        "sqlite_schema AS s WHERE s.name",
+        "pg_class AS s WHERE s.relnamespace=to_regnamespace(quote_ident(current_schema)) \
+         AND s.relname::text",
+    ));
+    sql.push("='_asof_' || substr(_index.name, 8)) FROM _index ORDER BY type, columns");
     let rows = sql.fetch_all(conn).await?;
     rows.iter().map(decode).collect()
 }
@@ -126,6 +136,7 @@ fn decode(row: &Row) -> Result<IndexEntry, sqlx::Error> {
         last_used_at: row.maybe_time(8)?,
         num_uses: row.unsigned(9)?,
         num_bytes: row.unsigned(10)?,
+        has_past: row.flag(11)?,
     })
 }
 

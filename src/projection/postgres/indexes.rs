@@ -57,7 +57,7 @@ impl Server {
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
         let mut conn = Conn::Postgres(conn, self.extensions());
-        let Advice::Build(entry) = &advice else {
+        let (Advice::Build(entry) | Advice::BuildPast(entry)) = &advice else {
             return follow(&mut conn, catalog, advice, now).await;
         };
         let (entry, record_type) = (entry.clone(), entry.record_type.clone());
@@ -134,9 +134,10 @@ async fn give_up(conn: &mut Conn<'_>, entry: IndexEntry) -> Result<(), sqlx::Err
 pub(in crate::projection) async fn strays(conn: &mut Conn<'_>) -> Result<Vec<String>, sqlx::Error> {
     let sql = Sql::new(
         "SELECT c.relname::text FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid=c.oid \
-         LEFT JOIN _index AS e ON e.name=c.relname::text \
+         LEFT JOIN _index AS e ON substr(e.name, 8)=substr(c.relname::text, \
+         CASE WHEN c.relname LIKE '\\_asof\\_%' THEN 7 ELSE 8 END) \
          WHERE c.relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) \
-         AND c.relname LIKE '\\_query\\_%' AND (e.name IS NULL OR NOT i.indisvalid)",
+         AND (c.relname LIKE '\\_query\\_%' OR c.relname LIKE '\\_asof\\_%') AND (e.name IS NULL OR NOT i.indisvalid)",
     );
     let rows = sql.fetch_all(conn).await?;
     let names = rows.iter().map(|row| Ok(row.text(0)?.into_owned()));
@@ -148,7 +149,8 @@ pub(in crate::projection) fn too_narrow(error: &sqlx::Error) -> Option<String> {
     let error = error.as_database_error()?;
     let error = error.try_downcast_ref::<PgDatabaseError>()?;
     let index = error.constraint().filter(|_| error.code() == LIMIT)?;
-    let is_ours = index.starts_with("_query_") || index.starts_with("_unique_");
+    let ours = [ddl::QUERY_INDEX, ddl::PAST_INDEX, "_unique_"];
+    let is_ours = ours.iter().any(|prefix| index.starts_with(prefix));
     is_ours.then(|| index.to_owned())
 }
 
@@ -158,10 +160,15 @@ pub(in crate::projection) async fn drop_narrow(
     index: &str,
 ) -> Result<(), sqlx::Error> {
     tracing::warn!(index, why = TOO_LONG, "an index is dropped");
+    let of_present = ddl::present_index_name(index);
+    let index = of_present.as_deref().unwrap_or(index);
+    let of_past = ddl::past_index_name(index);
     let mut tx = conn.begin_writing().await?;
-    ddl::drop_index(index)
-        .execute(&mut tx.conn(), Vec::new())
-        .await?;
+    for name in of_past.as_deref().into_iter().chain([index]) {
+        ddl::drop_index(name)
+            .execute(&mut tx.conn(), Vec::new())
+            .await?;
+    }
     forbid(&mut tx.conn(), index, TOO_LONG).await?;
     tx.commit().await
 }

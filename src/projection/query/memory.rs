@@ -65,7 +65,7 @@ async fn candidates(conn: &mut Conn<'_>, plan: &Plan) -> Result<Vec<i64>, sqlx::
     let mut sql = Sql::new("SELECT ");
     sql.push(open).push("r").push(close);
     sql.push(" FROM (SELECT t._row AS r");
-    sql.append(plan.source.clone()).append(plan.order.clone());
+    plan.push_all(&mut sql);
     // A limit keeps the order of the inner query.
     dialect.push_limit(&mut sql, None);
     sql.push(") AS candidates");

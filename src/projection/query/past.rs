@@ -1,4 +1,4 @@
-//! The records of a type as they were at a position, as a table to look into.
+//! The records of a type as they were at a position: two tables to look into.
 //!
 //! What was not written since then is in the type's own table; of the rest the table of the past has
 //! the version that held. The rights are today's: beside what the access list and the owner were
@@ -19,15 +19,17 @@ pub(super) struct AsOf<'a> {
 }
 
 impl AsOf<'_> {
-    /// Adds the records as of the position, of a type that is now in `table`.
-    pub(super) fn push(&self, sql: &mut Sql, table: &Table) {
+    /// Adds that a row of the type's own table is as it was.
+    pub(super) fn push_is_unchanged(&self, sql: &mut Sql) {
+        sql.push(" AND t._position<=");
+        sql.bind(Arg::unsigned(self.position));
+    }
+
+    /// Adds what was replaced since the position, of a type that is now in `table`.
+    pub(super) fn push_replaced(&self, sql: &mut Sql, table: &Table) {
         let position = || Arg::unsigned(self.position);
         sql.push("(SELECT ");
-        push_columns(sql, table, "r");
-        sql.push(",r._access AS _access_now,r._owner_id AS _owner_now FROM ");
-        sql.name(&table.name).push(" AS r WHERE r._position<=");
-        sql.bind(position()).push(" UNION ALL SELECT ");
-        push_columns(sql, table, "p");
+        push_columns(sql, table);
         for (column, name) in [("_access", "_access_now"), ("_owner_id", "_owner_now")] {
             sql.push(",CASE WHEN n._id IS NOT NULL THEN n.")
                 .push(column);
@@ -52,15 +54,10 @@ impl AsOf<'_> {
     }
 }
 
-fn push_columns(sql: &mut Sql, table: &Table, alias: &'static str) {
+fn push_columns(sql: &mut Sql, table: &Table) {
     for (index, name) in SYSTEM_COLUMNS.iter().enumerate() {
-        sql.push(if index == 0 { "" } else { "," });
-        sql.push(alias).push(".").push(name);
-        // A union takes its columns' names from its first part.
-        sql.push(" AS ").push(name);
+        sql.push(if index == 0 { "p." } else { ",p." }).push(name);
     }
-    for name in table.field_names() {
-        sql.push(",").push(alias).push(".").name(name);
-        sql.push(" AS ").name(name);
-    }
+    sql.push(if table.columns.is_empty() { "" } else { "," });
+    sql.names("p.", table.field_names());
 }

@@ -4,7 +4,6 @@ use skytrail_actors::store::Asker;
 use skytrail_schema::predicate::{CellClass, Column};
 
 use super::access;
-use super::past::AsOf;
 use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Catalog, SYSTEM_COLUMNS, Table};
 use crate::projection::names::Name;
@@ -67,17 +66,15 @@ struct Join {
 pub(super) struct Paths<'a> {
     catalog: &'a Catalog,
     table: &'a Table,
-    as_of: Option<AsOf<'a>>,
     joins: Vec<Join>,
 }
 
 impl<'a> Paths<'a> {
     /// Starts for queries of `table`.
-    pub(super) fn new(catalog: &'a Catalog, table: &'a Table, as_of: Option<AsOf<'a>>) -> Self {
+    pub(super) fn new(catalog: &'a Catalog, table: &'a Table) -> Self {
         Self {
             catalog,
             table,
-            as_of,
             joins: Vec::new(),
         }
     }
@@ -113,6 +110,11 @@ impl<'a> Paths<'a> {
         })
     }
 
+    /// Whether the queried table is all that is looked at.
+    pub(super) fn is_alone(&self) -> bool {
+        self.joins.is_empty()
+    }
+
     fn join(&mut self, field: &str, target: &Table) -> Option<usize> {
         if let Some(number) = self.joins.iter().position(|join| join.field == field) {
             return Some(number);
@@ -127,14 +129,7 @@ impl<'a> Paths<'a> {
 
     /// Adds the tables to a statement; of those behind references, what `asker` may see.
     pub(super) fn push_from(&self, sql: &mut Sql, asker: &Asker<'_>) {
-        sql.push(" FROM ");
-        match &self.as_of {
-            None => {
-                sql.name(&self.table.name);
-            }
-            Some(as_of) => as_of.push(sql, self.table),
-        }
-        sql.push(" AS t");
+        sql.push(" FROM ").name(&self.table.name).push(" AS t");
         for (number, join) in self.joins.iter().enumerate() {
             sql.push(" LEFT JOIN ").name(&join.target).push(" AS ");
             sql.alias('j', number).push(" ON ").alias('j', number);

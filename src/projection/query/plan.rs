@@ -18,10 +18,12 @@ const MAX_VALUES: usize = 30_000;
 /// A query as SQL.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// FROM and WHERE.
-    pub(super) source: Sql,
-    /// ORDER BY; nothing at all when no order is asked for, or when it cannot be said.
-    pub(super) order: Sql,
+    /// FROM and WHERE; of what is as it was, if the query is about the past.
+    source: Sql,
+    /// FROM and WHERE of what was replaced since, if the query is about the past.
+    replaced: Option<Sql>,
+    /// What to sort by, and how; nothing when no order is asked for, or when it cannot be said.
+    order: Vec<(Sql, &'static str)>,
     /// Whether the condition holds for the matching records only.
     pub(super) is_exact: bool,
     /// Whether `order` is the order that is asked for.
@@ -36,17 +38,20 @@ impl Plan {
         bound: &BoundQuery,
         asker: &Asker<'_>,
     ) -> Self {
-        let mut paths = Paths::new(catalog, table, as_of);
+        let mut paths = Paths::new(catalog, table);
         let mut condition = Sql::default();
         let mut is_exact = true;
+        // Each of two parts has them, and may have them again to be counted.
+        let max_values = MAX_VALUES / if as_of.is_some() { 4 } else { 1 };
         if let Some(bound) = &bound.condition {
             let mut translator = Translator {
                 paths: &mut paths,
                 user: asker.caller.user.as_ref(),
             };
             let translated = translator.translate(bound, false);
-            is_exact = translated.is_exact && translated.sql.num_values() <= MAX_VALUES;
-            if translated.sql.num_values() <= MAX_VALUES {
+            let is_bindable = translated.sql.num_values() <= max_values;
+            is_exact = translated.is_exact && is_bindable;
+            if is_bindable {
                 condition = translated.sql;
             }
         }
@@ -54,34 +59,114 @@ impl Plan {
         let mut source = Sql::default();
         paths.push_from(&mut source, asker);
         source.push(" WHERE ");
-        access::push(&mut source, asker, table.dialect, as_of.is_some());
+        access::push(&mut source, asker, table.dialect, false);
         if !condition.is_empty() {
-            source.push(" AND ").append(condition);
+            source.push(" AND ").append(condition.clone());
         }
+        let replaced = as_of.map(|as_of| {
+            as_of.push_is_unchanged(&mut source);
+            // What is behind a reference was something else then.
+            is_exact &= paths.is_alone();
+            let mut replaced = Sql::new(" FROM ");
+            as_of.push_replaced(&mut replaced, table);
+            replaced.push(" AS t WHERE ");
+            access::push(&mut replaced, asker, table.dialect, true);
+            if !condition.is_empty() {
+                replaced.push(" AND ").append(condition);
+            }
+            replaced
+        });
         Self {
             source,
+            replaced,
             is_sorted: order.is_some(),
             order: order.unwrap_or_default(),
             is_exact,
         }
     }
 
-    /// Returns a statement that finds the same records, to ask the database for its plan.
-    pub(super) fn sample(&self, query: &Query, dialect: Dialect) -> (SafeText, Vec<Arg>) {
-        let mut sql = Sql::new("SELECT t._id");
-        sql.append(self.source.clone()).append(self.order.clone());
-        if self.is_exact && self.is_sorted {
-            push_page(&mut sql, query, dialect);
+    /// Adds FROM, WHERE and ORDER BY of all that may match.
+    pub(super) fn push_all(&self, sql: &mut Sql) {
+        sql.append(self.source.clone());
+        self.push_order(sql);
+    }
+
+    /// Adds the statement that finds a page; `columns` are those of `t` that are wanted, and may be
+    /// followed by others.
+    pub(super) fn push_page(&self, sql: &mut Sql, columns: &Sql, query: &Query, dialect: Dialect) {
+        let Some(replaced) = &self.replaced else {
+            sql.push("SELECT ").append(columns.clone());
+            self.push_all(sql);
+            dialect.push_limit(sql, query.limit);
+            sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
+            return;
+        };
+        // Of each part as much as may be on the page, by its own index; sorting the parts together
+        // is up to us, for the databases would look at all of them first.
+        let most = query.limit.map(|limit| limit.saturating_add(query.offset));
+        sql.push("SELECT * FROM (");
+        for (number, source) in [&self.source, replaced].into_iter().enumerate() {
+            sql.push(if number == 0 { "" } else { " UNION ALL " });
+            sql.push("SELECT * FROM (SELECT ").append(columns.clone());
+            for (number, (key, _)) in self.order.iter().enumerate() {
+                sql.push(",").append(key.clone());
+                sql.push(" AS ").alias('s', number);
+            }
+            sql.append(source.clone());
+            self.push_order(sql);
+            dialect.push_limit(sql, most);
+            sql.push(") AS ").alias('h', number);
         }
-        sql.finish()
+        sql.push(") AS halves");
+        for (number, (_, direction)) in self.order.iter().enumerate() {
+            sql.push(if number == 0 { " ORDER BY " } else { "," });
+            sql.alias('s', number).push(direction);
+        }
+        dialect.push_limit(sql, query.limit);
+        sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
+    }
+
+    /// Adds an expression for the number of all that match.
+    pub(super) fn push_count(&self, sql: &mut Sql) {
+        for (number, source) in self.sources().enumerate() {
+            sql.push(if number == 0 { "" } else { "+" });
+            sql.push("(SELECT count(*)").append(source.clone());
+            sql.push(")");
+        }
+    }
+
+    /// Returns statements that find the same records, to ask the database for its plans: of the type's
+    /// table, and of the table of its past if that is looked at.
+    pub(super) fn samples(&self, query: &Query, dialect: Dialect) -> Vec<(SafeText, Vec<Arg>)> {
+        let sample = |source: &Sql| {
+            let mut sql = Sql::new("SELECT t._id");
+            sql.append(source.clone());
+            self.push_order(&mut sql);
+            if self.is_exact && self.is_sorted {
+                dialect.push_limit(&mut sql, query.limit);
+                sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
+            }
+            sql.finish()
+        };
+        self.sources().map(sample).collect()
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Sql> {
+        std::iter::once(&self.source).chain(&self.replaced)
+    }
+
+    /// Equal records come in the order of their creation, so that pages do not overlap.
+    fn push_order(&self, sql: &mut Sql) {
+        for (number, (key, direction)) in self.order.iter().enumerate() {
+            sql.push(if number == 0 { " ORDER BY " } else { "," });
+            sql.append(key.clone()).push(direction);
+        }
     }
 }
 
-/// Translates the sort keys; `None` when one of them cannot be said in SQL.
-///
-/// Equal records come in the order of their creation, so that pages do not overlap.
-fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Sql> {
-    let mut sql = Sql::default();
+/// Translates the sort keys, and adds the row; `None` when one of them cannot be said in SQL.
+fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Vec<(Sql, &'static str)>> {
+    let mut order = Vec::new();
     for key in sort {
         let Term::Column(column) = &key.by else {
             return None;
@@ -90,27 +175,19 @@ fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Sql> {
             return None;
         }
         let place = paths.find(column, Some(key.class))?;
-        sql.push(if sql.is_empty() { " ORDER BY " } else { "," });
+        let mut sql = Sql::default();
         place.push(&mut sql);
-        sql.push(match (key.is_descending, place.is_never_null()) {
+        let direction = match (key.is_descending, place.is_never_null()) {
             (false, true) => "",
             (false, false) => " NULLS LAST",
             (true, true) => " DESC",
             (true, false) => " DESC NULLS FIRST",
-        });
+        };
+        order.push((sql, direction));
     }
     if let Some(last) = sort.last() {
-        sql.push(if last.is_descending {
-            ",t._row DESC"
-        } else {
-            ",t._row"
-        });
+        let direction = if last.is_descending { " DESC" } else { "" };
+        order.push((Sql::new("t._row"), direction));
     }
-    Some(sql)
-}
-
-/// Adds the page to a statement; without a limit every record behind the offset.
-pub(super) fn push_page(sql: &mut Sql, query: &Query, dialect: Dialect) {
-    dialect.push_limit(sql, query.limit);
-    sql.push(" OFFSET ").bind(Arg::unsigned(query.offset));
+    Some(order)
 }

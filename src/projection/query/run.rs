@@ -19,8 +19,8 @@ use skytrail_schema::types::TypeDefinition;
 
 use super::memory;
 use super::past::AsOf;
-use super::plan::{Plan, push_page};
-use crate::projection::index::{Stats, shapes_of};
+use super::plan::Plan;
+use crate::projection::index::{Shape, Stats, shapes_of};
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{
     checkpoint, decode_head, heads as load_heads, past_heads as load_past_heads, push_head_columns,
@@ -87,9 +87,7 @@ pub(crate) async fn query(
     };
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
-    let shapes = shapes_of(&query.record_type, &bound, asker.scope);
-    let sample = || plan.sample(query, table.dialect);
-    stats.note(shapes, begun.elapsed(), sample);
+    run.note(stats, &plan, begun);
     answer
 }
 
@@ -97,7 +95,7 @@ pub(crate) async fn query(
 /// `None` when the store does not keep that, or when SQL alone cannot answer.
 pub(crate) async fn query_as_of(
     conn: &mut Conn<'_>,
-    (catalog, heads): (&Catalog, &dyn HeadSource),
+    (catalog, stats, heads): (&Catalog, &Stats, &dyn HeadSource),
     (query, asker): (&Query, &Asker<'_>),
     (position, then): (u64, &TypeDefinition),
 ) -> Result<Option<QueryAnswer>, QueryError> {
@@ -132,15 +130,20 @@ pub(crate) async fn query_as_of(
         table,
         past: Some(&past),
     };
-    Ok(Some(run.answer(conn, &plan, heads).await?))
+    let begun = Instant::now();
+    let answer = run.answer(conn, &plan, heads).await?;
+    run.note(stats, &plan, begun);
+    Ok(Some(answer))
 }
 
-/// Returns the database's plan of a query by the master key.
+/// Returns the database's plan of a query by the master key; of what it looks for in the past, as of
+/// a position.
 #[cfg(test)]
 pub(crate) async fn explain(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
     query: &Query,
+    position: Option<u64>,
 ) -> Result<crate::projection::index::Access, QueryError> {
     use skytrail_schema::caller::Caller;
     use skytrail_schema::query::Scope;
@@ -152,12 +155,30 @@ pub(crate) async fn explain(
         caller: &Caller::default(),
     };
     let table = layout.table.as_ref().unwrap();
-    let plan = Plan::new(catalog, (table, None), &bound, &asker);
-    let sample = plan.sample(query, table.dialect);
+    let past = layout.past();
+    let as_of = position.map(|position| AsOf {
+        past: past.as_ref().unwrap(),
+        position,
+        is_recent: true,
+    });
+    let plan = Plan::new(catalog, (table, as_of), &bound, &asker);
+    let sample = plan.samples(query, table.dialect).pop().unwrap();
     Ok(crate::projection::index::explain(conn, &sample).await?)
 }
 
 impl Run<'_> {
+    /// Counts what it cost, for each table that it looked into.
+    fn note(&self, stats: &Stats, plan: &Plan, begun: Instant) {
+        let spent = begun.elapsed();
+        let shapes = shapes_of(&self.query.record_type, self.bound, self.asker.scope);
+        let samples = || plan.samples(self.query, self.table.dialect);
+        if self.past.is_some() {
+            let of_past = shapes.iter().map(Shape::of_past).collect();
+            stats.note(of_past, spent, || samples().pop());
+        }
+        stats.note(shapes, spent, || samples().into_iter().next());
+    }
+
     async fn answer(
         &self,
         conn: &mut Conn<'_>,
@@ -229,13 +250,12 @@ impl Run<'_> {
         sql.push(open).push("k").push(close).push(",");
         sql.push(open).push("p").push(close);
         if self.query.count {
-            sql.push(", (SELECT count(*)")
-                .append(plan.source.clone())
-                .push(")");
+            sql.push(",");
+            plan.push_count(&mut sql);
         }
-        sql.push(" FROM (SELECT t._id AS k, t._position AS p");
-        sql.append(plan.source.clone()).append(plan.order.clone());
-        push_page(&mut sql, self.query, self.table.dialect);
+        sql.push(" FROM (");
+        let columns = Sql::new("t._id AS k, t._position AS p");
+        plan.push_page(&mut sql, &columns, self.query, self.table.dialect);
         sql.push(") AS page");
         let row = sql.fetch_optional(conn).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
@@ -261,10 +281,9 @@ impl Run<'_> {
         plan: &Plan,
     ) -> Result<QueryAnswer, sqlx::Error> {
         let mut tx = conn.begin().await?;
-        let mut sql = Sql::new("SELECT ");
-        push_head_columns(&mut sql, self.table);
-        sql.append(plan.source.clone()).append(plan.order.clone());
-        push_page(&mut sql, self.query, self.table.dialect);
+        let (mut sql, mut columns) = (Sql::default(), Sql::default());
+        push_head_columns(&mut columns, self.table);
+        plan.push_page(&mut sql, &columns, self.query, self.table.dialect);
         let name = &self.layout.definition.name;
         let rows = sql.fetch_all(&mut tx.conn()).await?;
         let records = rows
@@ -273,8 +292,8 @@ impl Run<'_> {
         let records = records.collect::<Result<_, sqlx::Error>>()?;
         let mut count = None;
         if self.query.count {
-            let mut sql = Sql::new("SELECT count(*)");
-            sql.append(plan.source.clone());
+            let mut sql = Sql::new("SELECT ");
+            plan.push_count(&mut sql);
             let row = sql.fetch_optional(&mut tx.conn()).await?;
             let number = row.map_or(Ok(0), |row| row.int(0))?;
             count = u64::try_from(number).ok();

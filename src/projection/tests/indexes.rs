@@ -103,7 +103,7 @@ impl World {
 
     /// Returns the database's plan of a query.
     async fn plan(&self, query: &Query) -> Access {
-        self.store.explain(query).await.unwrap()
+        self.store.explain(query, None).await.unwrap()
     }
 }
 

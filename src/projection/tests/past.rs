@@ -23,6 +23,9 @@ fn queries() -> Vec<Query> {
         json!({"predicate": ["gt", path("n"), 1], "sort": [[path("n"), "desc"]], "count": true,
                "limit": 2}),
         json!({"predicate": ["like", path("text"), "a%"], "sort": [[path("text"), "asc"]]}),
+        // What is equal lies on either side of the end of a page.
+        json!({"sort": [[path("text"), "desc"], [path("n"), "asc"]], "limit": 2, "offset": 1}),
+        json!({"sort": [[path("n"), "asc"]], "count": true, "limit": 300, "offset": 1}),
     ];
     let query = |mut wire: serde_json::Value| {
         wire["record_type"] = json!("note");

@@ -14,6 +14,8 @@ mod own_indexes;
 mod pages;
 #[path = "../past.rs"]
 mod past;
+#[path = "../past_indexes.rs"]
+mod past_indexes;
 #[path = "../people.rs"]
 mod people;
 #[path = "../query.rs"]

@@ -12,6 +12,8 @@ mod indexes;
 mod pages;
 #[path = "../past.rs"]
 mod past;
+#[path = "../past_indexes.rs"]
+mod past_indexes;
 #[path = "../people.rs"]
 mod people;
 #[path = "../query.rs"]
