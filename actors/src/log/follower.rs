@@ -1,33 +1,32 @@
-//! The follower: fills the sled store from the journal, on a thread of its own.
+//! The follower: keeps a sled store filled from the journal.
 //!
 //! It is not in the commit path, so a slow, damaged or hanging sled holds back
 //! no write and no start: until sled has a position, readers get it from the
 //! journal. When sled differs from the journal or fails, its folder is set
-//! aside and it is built again from the journal.
+//! aside; when it met a full disk, or has what was erased, its folder is removed;
+//! and it is built again from the journal. One that does not answer is left
+//! alone, and the next one gets a folder of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use skytrail_schema::event::Commit;
 use tokio::sync::oneshot;
 
+use super::filler::{Filler, Shared};
 use super::journal::Segments;
 use super::reserve::Reserve;
-use super::sled_store::{self, SledError, SledStore};
+use super::sled_folder::SledFolders;
+use super::sled_store::{SledError, SledStore};
 
-/// How many events are copied at once.
-const BATCH_EVENTS: usize = 2048;
 /// How long a read from sled may take before the journal is asked instead.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// After fewer events than this the follower gathers more before it goes on: nobody waits for sled,
-/// and many small batches cost it much more than few large ones.
-const FULL_BATCH_EVENTS: u64 = 1024;
-const GATHER: Duration = Duration::from_millis(100);
-/// How long sled may take to close before it is left alone.
+/// How long sled may take to end what it does before it is left alone.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait before sled is tried again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -45,24 +44,18 @@ pub struct FollowerState {
 
 pub(super) struct Follower {
     shared: Arc<Shared>,
+    desk: Sender<Notice>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
-    segments: Arc<Segments>,
-    reserve: Option<Arc<Reserve>>,
-    folder: PathBuf,
-    cache_bytes: u64,
-    store: RwLock<Option<Arc<SledStore>>>,
-    position: AtomicU64,
-    num_rebuilds: AtomicU64,
-    is_degraded: AtomicBool,
-    is_stopping: AtomicBool,
-    /// Told when sled has been thrown away.
-    renewal: Mutex<Vec<oneshot::Sender<()>>>,
-    wake: Condvar,
-    stop: Condvar,
-    wake_lock: Mutex<()>,
+/// What the follower's thread is told.
+enum Notice {
+    /// A filler has ended: which, and why.
+    Ended(u64, Result<(), SledError>),
+    /// sled shall be thrown away and filled again.
+    Renew(oneshot::Sender<()>),
+    /// It is over.
+    Stop,
 }
 
 impl Follower {
@@ -76,24 +69,31 @@ impl Follower {
         let shared = Arc::new(Shared {
             segments,
             reserve,
-            folder: folder.to_owned(),
             cache_bytes,
             store: RwLock::new(None),
             position: AtomicU64::new(0),
-            num_rebuilds: AtomicU64::new(0),
             is_degraded: AtomicBool::new(false),
-            is_stopping: AtomicBool::new(false),
-            renewal: Mutex::default(),
+            num_rebuilds: AtomicU64::new(0),
             wake: Condvar::new(),
             stop: Condvar::new(),
             wake_lock: Mutex::new(()),
         });
-        let followed = Arc::clone(&shared);
+        let (desk, notices) = channel();
+        let care = Care {
+            shared: Arc::clone(&shared),
+            folders: SledFolders::new(folder),
+            desk: desk.clone(),
+            notices,
+            number: 0,
+            waiting: Vec::new(),
+            is_stopping: false,
+        };
         let thread = std::thread::Builder::new()
             .name("sled-follower".to_owned())
-            .spawn(move || followed.run())?;
+            .spawn(move || care.run())?;
         Ok(Self {
             shared,
+            desk,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -107,9 +107,7 @@ impl Follower {
     /// also in what sled itself has given up. Answers when the old folder is gone.
     pub(super) async fn renew(&self) {
         let (sender, gone) = oneshot::channel();
-        self.shared.renewal.lock().push(sender);
-        self.shared.wake.notify_one();
-        self.shared.stop.notify_one();
+        let _ = self.desk.send(Notice::Renew(sender));
         // It ends without an answer when the log closes; the next start does it again.
         let _ = gone.await;
     }
@@ -142,7 +140,7 @@ impl Follower {
             Err(_) => return None,
         };
         let Ok(Ok(Ok(raw))) = answer else {
-            self.shared.degrade("a read failed or took too long");
+            degrade(&self.shared, "a read failed or took too long");
             return None;
         };
         let commits = self
@@ -152,7 +150,7 @@ impl Follower {
             .ok()
             .filter(|commits| is_answer(commits, from));
         if commits.is_none() {
-            self.shared.degrade("stored commits do not hold together");
+            degrade(&self.shared, "stored commits do not hold together");
         }
         let mut events = 0;
         let mut commits = commits?;
@@ -166,19 +164,14 @@ impl Follower {
 
     /// Stops following and writes sled out; waits no longer than `deadline`.
     pub(super) fn stop(&self, deadline: Duration) {
-        self.shared.is_stopping.store(true, Ordering::Release);
-        self.shared.wake.notify_one();
-        self.shared.stop.notify_one();
+        let _ = self.desk.send(Notice::Stop);
         let Some(thread) = self.thread.lock().take() else {
             return;
         };
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = channel();
         let waiter = std::thread::Builder::new().name("sled-stop".to_owned());
-        let shared = Arc::clone(&self.shared);
         let waiting = waiter.spawn(move || {
             let _ = thread.join();
-            let store = shared.store.write().take();
-            drop(store);
             let _ = sender.send(());
         });
         if waiting.is_err() || receiver.recv_timeout(deadline).is_err() {
@@ -199,153 +192,144 @@ fn is_answer(commits: &[Arc<Commit>], from: u64) -> bool {
         && commits.windows(2).all(follows)
 }
 
-impl Shared {
-    fn run(&self) {
-        while !self.is_stopping.load(Ordering::Acquire) {
-            let followed = self.follow();
+fn degrade(shared: &Shared, reason: &str) {
+    if !shared.is_degraded.swap(true, Ordering::Relaxed) {
+        tracing::warn!(reason, "sled is degraded; reading from the journal");
+        shared.wake.notify_one();
+    }
+}
+
+/// Sees that there is always somebody who fills a store.
+struct Care {
+    shared: Arc<Shared>,
+    folders: SledFolders,
+    desk: Sender<Notice>,
+    notices: Receiver<Notice>,
+    /// Which filler is at it.
+    number: u64,
+    /// Those who wait for sled to be thrown away.
+    waiting: Vec<oneshot::Sender<()>>,
+    is_stopping: bool,
+}
+
+impl Care {
+    fn run(mut self) {
+        self.folders.adopt();
+        while !self.is_stopping {
+            let has_failed = self.fill();
             self.throw_away_if_wanted();
-            match followed {
-                Ok(()) => {}
-                Err(error) if error.is_disk_full() => {
-                    tracing::warn!("no space for sled; trying again later");
-                    self.let_go();
-                    self.pause(PAUSE_AFTER_FAILURE);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "sled failed; building it again from the journal");
-                    self.set_aside();
-                    self.pause(PAUSE_AFTER_FAILURE);
-                }
+            if has_failed && !self.is_stopping {
+                self.hear(Some(PAUSE_AFTER_FAILURE));
+                self.throw_away_if_wanted();
             }
         }
-        // Who waits hears that it ended.
-        self.renewal.lock().clear();
     }
 
-    /// Opens sled and copies until told to stop.
-    fn follow(&self) -> Result<(), SledError> {
-        let store = Arc::new(SledStore::open(&self.folder, self.cache_bytes)?);
-        let mut position = self.agreed_position(&store)?;
-        *self.store.write() = Some(Arc::clone(&store));
-        self.position.store(position, Ordering::Release);
-        self.is_degraded.store(false, Ordering::Relaxed);
-        while !self.is_stopping.load(Ordering::Acquire) && self.renewal.lock().is_empty() {
-            if self.is_degraded.load(Ordering::Relaxed) {
-                return Err(SledError::NotOpened("readers found it damaged"));
-            }
-            if self
-                .reserve
-                .as_ref()
-                .is_some_and(|reserve| !reserve.is_held())
-            {
-                // What space there is belongs to the record store: nobody waits for sled.
-                self.pause(PAUSE_AFTER_FAILURE);
-                continue;
-            }
-            let raw = self.segments.read_raw(position + 1, BATCH_EVENTS);
-            let raw = raw.unwrap_or_else(|error| {
-                tracing::error!(%error, "the journal cannot be read");
-                Vec::new()
-            });
-            let last = raw
-                .last()
-                .and_then(|(_, bytes)| skytrail_schema::codec::peek(bytes).ok());
-            match last {
-                Some(last) => {
-                    store.put(&raw)?;
-                    let copied = last.last_position() - position;
-                    position = last.last_position();
-                    self.position.store(position, Ordering::Release);
-                    if copied < FULL_BATCH_EVENTS {
-                        self.pause(GATHER);
-                    }
-                }
-                None => self.wait(Duration::from_millis(500)),
-            }
-        }
-        store.flush()
-    }
-
-    /// Returns the last position in sled, if it is the journal's commit there.
-    fn agreed_position(&self, store: &SledStore) -> Result<u64, SledError> {
-        let Some((first, bytes)) = store.last()? else {
-            return Ok(0);
-        };
-        let journal = self.segments.read_raw(first, 1).unwrap_or_default();
-        let is_same = journal
-            .first()
-            .is_some_and(|(_, journal)| *journal == bytes);
-        let peek = skytrail_schema::codec::peek(&bytes)
-            .ok()
-            .filter(|_| is_same);
-        peek.map(|peek| peek.last_position())
-            .ok_or(SledError::NotOpened("its last commit is not the journal's"))
-    }
-
-    fn degrade(&self, reason: &str) {
-        if !self.is_degraded.swap(true, Ordering::Relaxed) {
-            tracing::warn!(reason, "sled is degraded; reading from the journal");
-            self.wake.notify_one();
-        }
-    }
-
-    /// Leaves readers to the journal and closes sled, which may take for ever on a full disk.
-    fn let_go(&self) {
-        self.position.store(0, Ordering::Release);
-        let Some(store) = self.store.write().take() else {
-            return;
-        };
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let closer = std::thread::Builder::new().name("sled-close".to_owned());
-        let closing = closer.spawn(move || {
-            drop(store);
-            let _ = sender.send(());
+    /// Has a store filled until that fails, or is to end; returns whether it failed.
+    fn fill(&mut self) -> bool {
+        self.number += 1;
+        let filler = Filler::new(Arc::clone(&self.shared), self.folders.current());
+        let filler = Arc::new(filler);
+        let (working, desk, number) = (Arc::clone(&filler), self.desk.clone(), self.number);
+        let thread = std::thread::Builder::new().name("sled-filler".to_owned());
+        let started = thread.spawn(move || {
+            let filled = working.run();
+            let _ = desk.send(Notice::Ended(number, filled));
         });
-        if closing.is_ok() && receiver.recv_timeout(CLOSE_DEADLINE).is_err() {
-            tracing::warn!("sled does not close; it is left alone");
+        if let Err(error) = started {
+            tracing::error!(%error, "sled cannot be filled");
+            return true;
+        }
+        let ended = self.hear(None);
+        let store = filler.end();
+        let ended = ended.or_else(|| self.hear(Some(CLOSE_DEADLINE)));
+        let hangs = match &ended {
+            None => true,
+            Some(Err(error)) if error.is_hanging() => true,
+            Some(_) => !close(store),
+        };
+        if hangs {
+            tracing::warn!("sled does not answer; it is left alone");
+            self.folders.leave();
+        }
+        match ended {
+            None | Some(Ok(())) => false,
+            Some(Err(error)) => {
+                self.put_away(&error);
+                true
+            }
         }
     }
 
-    /// Removes sled's folder, and one that was set aside, if somebody waits for that.
-    fn throw_away_if_wanted(&self) {
-        let waiting = std::mem::take(&mut *self.renewal.lock());
-        if waiting.is_empty() {
+    /// Gets a store out of the way that failed.
+    fn put_away(&self, error: &SledError) {
+        if error.is_disk_full() {
+            tracing::warn!("no space for sled; it is filled again when there is");
+            if let Err(error) = self.folders.throw_away() {
+                tracing::error!(%error, "sled's folder cannot be removed");
+            }
             return;
         }
-        self.let_go();
-        if let Err(error) = sled_store::throw_away(&self.folder) {
-            tracing::error!(%error, "sled's folder cannot be removed");
-            self.renewal.lock().extend(waiting);
-            self.pause(PAUSE_AFTER_FAILURE);
-            return;
-        }
-        for waiting in waiting {
-            let _ = waiting.send(());
-        }
-    }
-
-    fn set_aside(&self) {
-        self.let_go();
-        self.num_rebuilds.fetch_add(1, Ordering::Relaxed);
-        match sled_store::quarantine(&self.folder) {
+        tracing::warn!(%error, "sled failed; building it again from the journal");
+        self.shared.num_rebuilds.fetch_add(1, Ordering::Relaxed);
+        match self.folders.quarantine() {
             Ok(Some(aside)) => tracing::warn!(aside = %aside.display(), "damaged sled set aside"),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "sled's folder cannot be set aside"),
         }
     }
 
-    /// Lets time pass, unless the end comes.
-    fn pause(&self, time: Duration) {
-        let mut guard = self.wake_lock.lock();
-        if !self.is_stopping.load(Ordering::Acquire) {
-            self.stop.wait_for(&mut guard, time);
+    /// Removes sled's folder, and one that was set aside, if somebody waits for that.
+    fn throw_away_if_wanted(&mut self) {
+        while !self.waiting.is_empty() && !self.is_stopping {
+            match self.folders.throw_away() {
+                Ok(()) => {
+                    for waiting in self.waiting.drain(..) {
+                        let _ = waiting.send(());
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "sled's folder cannot be removed");
+                    self.hear(Some(PAUSE_AFTER_FAILURE));
+                }
+            }
         }
     }
 
-    fn wait(&self, time: Duration) {
-        let mut guard = self.wake_lock.lock();
-        if !self.is_stopping.load(Ordering::Acquire) {
-            self.wake.wait_for(&mut guard, time);
+    /// Waits for the end of the filler that is at it. Without a deadline it also returns when that is
+    /// to be ended.
+    fn hear(&mut self, deadline: Option<Duration>) -> Option<Result<(), SledError>> {
+        let until = deadline.map(|deadline| Instant::now() + deadline);
+        while until.is_some() || !self.is_stopping && self.waiting.is_empty() {
+            let notice = match until {
+                None => self.notices.recv().ok()?,
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.notices.recv_timeout(left).ok()?
+                }
+            };
+            match notice {
+                Notice::Ended(number, ended) if number == self.number => return Some(ended),
+                // One that was left alone.
+                Notice::Ended(..) => {}
+                Notice::Renew(waiting) => self.waiting.push(waiting),
+                Notice::Stop => self.is_stopping = true,
+            }
         }
+        None
     }
+}
+
+/// Closes a store, which may take for ever on a full disk; returns whether it is closed.
+fn close(store: Option<Arc<SledStore>>) -> bool {
+    let Some(store) = store else {
+        return true;
+    };
+    let (sender, receiver) = channel();
+    let closer = std::thread::Builder::new().name("sled-close".to_owned());
+    let closing = closer.spawn(move || {
+        drop(store);
+        let _ = sender.send(());
+    });
+    closing.is_ok() && receiver.recv_timeout(CLOSE_DEADLINE).is_ok()
 }

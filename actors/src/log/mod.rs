@@ -17,6 +17,7 @@ mod committer;
 pub mod disk;
 mod embedded;
 mod erasures;
+mod filler;
 mod follower;
 pub mod journal;
 mod key;
@@ -25,6 +26,7 @@ mod recent;
 mod reserve;
 pub mod resolver;
 pub mod seek;
+mod sled_folder;
 mod sled_store;
 pub mod tail;
 #[cfg(test)]

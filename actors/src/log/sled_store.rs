@@ -4,7 +4,7 @@
 //! is no power-loss barrier and a damaged page can hang a reader, so nothing is
 //! acknowledged on its word, and readers give it a deadline (see `follower`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(super) enum SledError {
     Io(#[from] std::io::Error),
     #[error("sled did not open: {0}")]
     NotOpened(&'static str),
+    #[error("sled does not open")]
+    Hanging,
 }
 
 impl SledError {
@@ -30,6 +32,11 @@ impl SledError {
             }
             _ => false,
         }
+    }
+
+    /// Whether sled goes on with something that does not end.
+    pub(super) fn is_hanging(&self) -> bool {
+        matches!(self, Self::Hanging)
     }
 }
 
@@ -67,7 +74,7 @@ impl SledStore {
         match receiver.recv_timeout(OPEN_DEADLINE) {
             Ok(opened) => Ok(Self { db: opened? }),
             Err(RecvTimeoutError::Disconnected) => Err(SledError::NotOpened("it panicked")),
-            Err(RecvTimeoutError::Timeout) => Err(SledError::NotOpened("it took too long")),
+            Err(RecvTimeoutError::Timeout) => Err(SledError::Hanging),
         }
     }
 
@@ -111,29 +118,4 @@ impl SledStore {
 
 fn to_raw(key: &[u8], value: &[u8]) -> Option<RawCommit> {
     Some((u64::from_be_bytes(key.try_into().ok()?), value.to_vec()))
-}
-
-/// Moves a damaged store out of the way; returns where it went. One that was moved before is removed:
-/// the journal has everything, and what is kept for a look must not fill the disk.
-pub(super) fn quarantine(folder: &Path) -> std::io::Result<Option<PathBuf>> {
-    if !folder.exists() {
-        return Ok(None);
-    }
-    let aside = folder.with_extension("damaged");
-    if aside.exists() {
-        std::fs::remove_dir_all(&aside)?;
-    }
-    std::fs::rename(folder, &aside)?;
-    Ok(Some(aside))
-}
-
-/// Removes a store, and one that was moved out of the way.
-pub(super) fn throw_away(folder: &Path) -> std::io::Result<()> {
-    for folder in [folder, &folder.with_extension("damaged")] {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
