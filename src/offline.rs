@@ -87,6 +87,7 @@ impl Offline {
             live: Arc::clone(&live),
             applied: is_applied.clone(),
             urls: Arc::clone(&files.urls),
+            erasures: Arc::default(),
         };
         Ok(Self {
             env: RecordEnv {

@@ -233,6 +233,7 @@ fn body(kind: EventKind) -> EventBody {
             why: "asked for on paper".to_owned(),
             positions: [3, 7, 8, 9].into_iter().collect(),
             keys: Vec::new(),
+            files: Vec::new(),
         }),
         EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd { request: 12 }),
     }

@@ -17,6 +17,7 @@ pub(super) async fn record(call: Call) -> Outcome {
     let command = EraseRecord {
         id: request::record_id(&raw, "record")?,
         why: why(&call)?,
+        with_files: with_files(&call)?,
         context: call.context,
     };
     Reply::new(&call.services.eraser.record(command).await?)
@@ -57,6 +58,7 @@ pub(super) async fn user(call: Call) -> Outcome {
     let command = EraseUser {
         user: required(&call, "user")?.into(),
         with_records: request::flag(&call.body, "records")?,
+        with_files: with_files(&call)?,
         why: why(&call)?,
         context: call.context,
     };
@@ -85,8 +87,15 @@ fn to_wire(erasure: &Erasure) -> Json {
         "scope": erasure.request.scope,
         "num_events": erasure.request.positions.len(),
         "num_keys": erasure.request.keys.len(),
+        "files": erasure.request.files,
         "finished": erasure.is_finished,
     })
+}
+
+/// Files go, too, unless somebody says otherwise.
+fn with_files(call: &Call) -> Result<bool, ApiError> {
+    let is_said = call.body.get("files").is_some_and(|it| !it.is_null());
+    Ok(!is_said || request::flag(&call.body, "files")?)
 }
 
 fn why(call: &Call) -> Result<String, ApiError> {

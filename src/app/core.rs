@@ -19,6 +19,7 @@ use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{StartError, background, settings};
+use crate::asset::{Files, Remover};
 use crate::config::Config;
 use crate::ledger::SqlLedger;
 use crate::leftovers::Leftovers;
@@ -39,7 +40,7 @@ pub(super) struct Core {
     pub(super) deliveries: Arc<SqlLedger>,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) ending: CancellationToken,
-    erasures: Arc<Erasures>,
+    pub(super) erasures: Arc<Erasures>,
     reserve: Arc<Reserve>,
 }
 
@@ -135,7 +136,11 @@ impl Core {
     }
 
     /// Starts what erases, and compacts.
-    pub(super) fn start_eraser(&self, config: &Config, records: &Arc<Records>) -> Arc<Eraser> {
+    pub(super) fn start_eraser(
+        &self,
+        config: &Config,
+        (records, files): (&Arc<Records>, &Files),
+    ) -> Arc<Eraser> {
         let holders: Vec<Arc<dyn Holder>> = vec![
             Arc::clone(&self.log) as _,
             Arc::clone(&self.store) as _,
@@ -145,7 +150,9 @@ impl Core {
         let known = (Arc::clone(records) as _, Arc::clone(&self.store) as _);
         let kept = (Arc::clone(&self.log), Arc::clone(&self.erasures));
         let eraser = Eraser::new(records.env().clone(), known, kept, holders);
-        let eraser = Arc::new(eraser.giving_up(Arc::clone(&self.reserve)));
+        let eraser = eraser.giving_up(Arc::clone(&self.reserve));
+        let eraser = eraser.removing(Arc::new(Remover(Arc::clone(&files.store))));
+        let eraser = Arc::new(eraser);
         let erased = background::erase(Arc::clone(&eraser), self.ending.clone());
         spawn::spawn_named("eraser", erased);
         if let Some(at) = config.storage.compact_at {

@@ -186,6 +186,7 @@ impl Application {
             live: Arc::clone(&core.live),
             applied: applied.clone(),
             urls: Arc::clone(&files.urls),
+            erasures: Arc::clone(&core.erasures),
         };
         let plugins: Arc<dyn PluginGate> = Arc::new(AssetGate {
             inner: Arc::new(broker.clone()),
@@ -273,7 +274,7 @@ impl Application {
             Arc::clone(&core.store) as _,
             applied,
         );
-        let eraser = core.start_eraser(config, &records);
+        let eraser = core.start_eraser(config, (&records, &files));
         let backups = BackupSchedule::new(
             config,
             Arc::clone(&core.deliveries),

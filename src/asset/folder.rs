@@ -2,7 +2,8 @@
 //!
 //! An upload is written to a file in `.uploads`, which no name leads into, flushed, and renamed
 //! into its place; the folders on the way are flushed, too. What a crash leaves in `.uploads` is
-//! thrown away at the next start.
+//! thrown away at the next start. Of a file that is erased an empty one stays in `.erased`, for the
+//! backups that still have it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -20,6 +21,8 @@ use super::store::{ByteRange, Content, FileError, FileStore, Upload};
 
 /// Where uploads are until they are finished; no name of a file leads there.
 pub(crate) const UPLOADS: &str = ".uploads";
+/// Where the names of erased files are kept.
+pub(crate) const ERASED: &str = ".erased";
 /// How much is read or written at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -108,6 +111,20 @@ impl FileStore for Folder {
             range,
             bytes: Box::pin(bytes),
         })
+    }
+
+    async fn remove(&self, name: &AssetName) -> Result<(), FileError> {
+        let place = self.root.join(name.as_str());
+        let mark = self.root.join(ERASED).join(name.as_str());
+        let done = blocking(move || {
+            let folder_of = |path: &Path| path.parent().unwrap_or(Path::new(".")).to_owned();
+            make_folders(&folder_of(&mark))?;
+            File::create(&mark)?.sync_all()?;
+            flush_folder(&folder_of(&mark))?;
+            std::fs::remove_file(&place)?;
+            flush_folder(&folder_of(&place))
+        });
+        done.await
     }
 }
 

@@ -4,6 +4,7 @@
 //! the log; who may upload or download is decided at the door.
 
 mod address;
+mod erase;
 mod folder;
 mod s3;
 mod store;
@@ -15,8 +16,9 @@ use skytrail_actors::asset::AssetUrls;
 use skytrail_actors::clock::Clock;
 
 pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
+pub use erase::Remover;
 pub use folder::Folder;
-pub(crate) use folder::UPLOADS;
+pub(crate) use folder::{ERASED, UPLOADS};
 pub(crate) use s3::bucket;
 pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};

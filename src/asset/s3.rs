@@ -130,6 +130,11 @@ impl FileStore for S3 {
         Ok(Box::new(S3Upload(Some(upload))))
     }
 
+    async fn remove(&self, name: &AssetName) -> Result<(), FileError> {
+        let path = path(name.as_str())?;
+        self.bucket.delete(&path).await.map_err(not_read)
+    }
+
     async fn open(&self, name: &AssetName, range: Option<ByteRange>) -> Result<Content, FileError> {
         let path = path(name.as_str())?;
         let mut options = GetOptions::default();

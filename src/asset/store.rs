@@ -89,6 +89,12 @@ pub trait FileStore: Send + Sync + 'static {
     /// # Errors
     /// There is no such file or part; the store failed.
     async fn open(&self, name: &AssetName, range: Option<ByteRange>) -> Result<Content, FileError>;
+
+    /// Removes a file for good. When it returns, the file does not come back after a power loss.
+    ///
+    /// # Errors
+    /// There is no such file; the store failed.
+    async fn remove(&self, name: &AssetName) -> Result<(), FileError>;
 }
 
 /// Bytes on their way into a store. Dropped before it is finished, nothing of it stays.

@@ -60,6 +60,7 @@ fn decision(positions: Positions, head: u64) -> Decision {
         why: WHY.to_owned(),
         positions,
         keys: Vec::new(),
+        files: Vec::new(),
     };
     let event = NewEvent {
         stream: Stream::Erasure(id),

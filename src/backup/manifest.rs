@@ -11,6 +11,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::BackupError;
+use crate::asset::ERASED;
 use crate::proof::Checkpoint;
 
 /// The format that this program writes.
@@ -81,6 +82,15 @@ pub struct SavedFile {
     /// When it was changed last, in microseconds: what need not be read again for the next backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<i64>,
+}
+
+impl Manifest {
+    /// Returns where the files were that had been erased by then.
+    pub(super) fn erased_files(&self) -> impl Iterator<Item = String> {
+        let paths = self.files.iter().map(|file| file.path.as_str());
+        let marks = paths.filter_map(|path| path.strip_prefix("asset/")?.strip_prefix(ERASED));
+        marks.map(|name| format!("asset{name}"))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

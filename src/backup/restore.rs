@@ -10,6 +10,7 @@
 //!
 //! sled and the record store are made from the log by the next start.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -27,7 +28,7 @@ use super::carry::carry_over;
 use super::folder::write;
 use super::local::Digesting;
 use super::manifest::{Manifest, SavedFile, SegmentRef};
-use super::object::{SegmentName, content};
+use super::object::{FILES, SegmentName, content};
 use super::repository::{Repository, missing};
 use super::{BackupError, keys};
 use crate::proof::{NOTES_FILE, Notes};
@@ -114,9 +115,12 @@ pub fn restore(
     };
     let cut = reading.log(plan.until, tell)?;
     let all = manifest.files.len();
+    let gone = erased_later(repository, &manifest)?;
     for (done, file) in manifest.files.iter().enumerate() {
         tell(Stage::Files { done, all });
-        save(repository, file, &plan.to)?;
+        if !gone.contains(&file.path) {
+            save(repository, file, &plan.to)?;
+        }
     }
     if let Some(saved) = keys::find(repository, &manifest)? {
         save_as(repository, (&keys::object(&saved), &saved), &plan.to)?;
@@ -133,7 +137,7 @@ pub fn restore(
         head: cut.position,
         chain: cut.chain,
         time: cut.time,
-        num_files: manifest.files.len(),
+        num_files: manifest.files.len() - gone.len(),
         num_erased_later,
         manifest,
     })
@@ -197,7 +201,9 @@ fn read_all(
         end = (wanted.last, wanted.chain);
         remove(&scratch.join(fetched.name))?;
     }
+    let gone = erased_later(repository, manifest)?;
     let files = manifest.files.iter();
+    let files = files.filter(|file| !gone.contains(&file.path));
     let files = files.map(|file| (content(&file.blake3), file.clone()));
     let keys = keys::find(repository, manifest)?;
     let keys = keys.map(|keys| (keys::object(&keys), keys));
@@ -208,6 +214,31 @@ fn read_all(
         compare(file, &reading)?;
     }
     Ok(())
+}
+
+/// Finds the files of a backup that are not there any more because they were erased since.
+fn erased_later(
+    repository: &Repository,
+    manifest: &Manifest,
+) -> Result<BTreeSet<String>, BackupError> {
+    let mut erased = BTreeSet::new();
+    for name in repository.names()? {
+        match repository.manifest(&name) {
+            Ok(other) => erased.extend(other.erased_files()),
+            // What it says nobody knows; without it the files have to be there.
+            Err(BackupError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if erased.is_empty() {
+        return Ok(erased);
+    }
+    let there = repository.list(FILES)?.into_iter();
+    let there: BTreeSet<String> = there.map(|object| object.name).collect();
+    let files = manifest.files.iter();
+    let gone =
+        files.filter(|file| erased.contains(&file.path) && !there.contains(&content(&file.blake3)));
+    Ok(gone.map(|file| file.path.clone()).collect())
 }
 
 /// Finds the backup that is meant.

@@ -69,6 +69,7 @@ pub(super) fn sweep(
     let is_foreign = |backup: &&Manifest| swept.foreign.contains(&backup.name);
     let (foreign, own): (Vec<&Manifest>, Vec<&Manifest>) = backups.iter().partition(is_foreign);
     keys::remove_earlier(repository, made, &own, &foreign)?;
+    remove_erased(repository, made, &own, &foreign)?;
     let garbage = Garbage {
         repository,
         gone: &gone,
@@ -106,6 +107,34 @@ fn remove_replaced(
                 repository.remove(&name.object())?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Removes files that were erased since an earlier backup, unless another file has the same bytes.
+/// Earlier backups do without them.
+fn remove_erased(
+    repository: &Repository,
+    made: &Manifest,
+    own: &[&Manifest],
+    foreign: &[&Manifest],
+) -> Result<(), BackupError> {
+    let erased: BTreeSet<String> = made.erased_files().collect();
+    if erased.is_empty() {
+        return Ok(());
+    }
+    let files = own.iter().chain([&made]).flat_map(|backup| &backup.files);
+    let (gone, left): (Vec<_>, Vec<_>) = files.partition(|file| erased.contains(&file.path));
+    let left = left.into_iter().map(|file| content(&file.blake3));
+    let needed: BTreeSet<String> = contents(foreign).into_iter().chain(left).collect();
+    let there: BTreeSet<String> = repository
+        .list(FILES)?
+        .into_iter()
+        .map(|object| object.name)
+        .collect();
+    let gone: BTreeSet<String> = gone.iter().map(|file| content(&file.blake3)).collect();
+    for object in gone.difference(&needed).filter(|it| there.contains(*it)) {
+        repository.remove(object)?;
     }
     Ok(())
 }

@@ -267,10 +267,19 @@ impl<'a> Incoming<'a> {
             content_type: Some(state.content_type.clone()),
             name: name.to_string(),
         };
-        services
-            .assets
-            .note_upload(&name, state, &self.context)
-            .await?;
+        let noted = services.assets.note_upload(&name, state, &self.context);
+        if let Err(error) = noted.await {
+            if services.assets.is_erased(&name) {
+                // It was when the bytes were on their way.
+                services
+                    .files
+                    .store
+                    .remove(&name)
+                    .await
+                    .map_err(not_stored)?;
+            }
+            return Err(error);
+        }
         Reply::new(&asset.to_wire())
     }
 }

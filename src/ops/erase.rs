@@ -28,6 +28,9 @@ pub enum EraseCommand {
 pub struct Record {
     /// The record, as type/id.
     record: String,
+    /// Leaves its files, also those that nothing else names.
+    #[arg(long)]
+    keep_files: bool,
     #[command(flatten)]
     order: Order,
 }
@@ -60,6 +63,9 @@ pub struct User {
     /// The records that he owns, too.
     #[arg(long)]
     records: bool,
+    /// Leaves his files, also those that nothing else names.
+    #[arg(long)]
+    keep_files: bool,
     #[command(flatten)]
     order: Order,
 }
@@ -90,8 +96,13 @@ pub struct List {
 /// A sentence that says what is wrong; also when an erasure is not finished yet.
 pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
     match command {
-        EraseCommand::Record(Record { record, order }) => {
-            erase(config, ("erase:record", json!({"record": record})), &order)
+        EraseCommand::Record(Record {
+            record,
+            keep_files,
+            order,
+        }) => {
+            let body = json!({"record": record, "files": !keep_files});
+            erase(config, ("erase:record", body), &order)
         }
         EraseCommand::Event(Event { position, order }) => erase(
             config,
@@ -114,9 +125,10 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
         EraseCommand::User(User {
             user,
             records,
+            keep_files,
             order,
         }) => {
-            let body = json!({"user": user, "records": records});
+            let body = json!({"user": user, "records": records, "files": !keep_files});
             erase(config, ("erase:user", body), &order)
         }
         EraseCommand::List(list) => {
@@ -140,6 +152,14 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     let member = |name: &str| erased.get(name).cloned().unwrap_or_default();
     for refused in member("refused").as_array().into_iter().flatten() {
         say(&format!("not erased: {refused}"));
+    }
+    for name in member("kept_files").as_array().into_iter().flatten() {
+        say(&format!(
+            "file {name} stays: something else names it, or did"
+        ));
+    }
+    for name in member("files").as_array().into_iter().flatten() {
+        say(&format!("file {name} goes"));
     }
     let (events, position) = (member("num_events"), member("position"));
     if member("finished") == json!(true) {

@@ -1,30 +1,15 @@
 //! What is erased stays erased, whatever is restored.
 
 use super::*;
+use crate::files::{ask, path_of, upload};
 use crate::support::eventually;
+use crate::support::search::files_with;
 use crate::support::server::MASTER_KEY;
 
 const CANARY: &str = "canary-2b77c01e";
 
-fn places_of(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            places_of(&path, found);
-            continue;
-        }
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let text = CANARY.as_bytes();
-        if bytes.windows(text.len()).any(|part| part == text) {
-            found.push(path);
-        }
-    }
-}
-
 fn has_canary(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    places_of(folder, &mut found);
-    found
+    files_with(folder, CANARY)
 }
 
 #[test]
@@ -152,4 +137,41 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-r").args([from, to]).status();
     assert!(copied.unwrap().success());
+}
+
+/// A file that was erased goes from all backups, and they are whole without it.
+#[test]
+fn a_file_that_was_erased_is_in_no_backup_any_more() {
+    let world = World::start();
+    let master = world.master();
+    let upload = |name: &str, text: &str| upload(&world.server, name, "text/plain", text);
+    let gone = upload("gone.txt", CANARY);
+    let (stays, same) = (
+        upload("stays.txt", "as it was"),
+        upload("same.txt", "as it was"),
+    );
+    let named = |asset: &Json| json!({"$type": "asset", "$name": asset["$name"]});
+    let fields = json!({"gone": named(&gone), "same": named(&same)});
+    master.save("single/gone", fields);
+    master.save("single/stays", json!({"stays": named(&stays), "number": 4}));
+    world.back_up(&[]);
+    assert_eq!(has_canary(&world.repository).len(), 1);
+
+    let body = json!({"record": "single/gone", "why": "asked for"});
+    let erased = master.call("erase:record", body).result();
+    assert_eq!(erased["files"].as_array().unwrap().len(), 2, "{erased}");
+    assert_eq!(has_canary(&world.server.data_dir()), Vec::<PathBuf>::new());
+    world.back_up(&[]);
+    assert_eq!(has_canary(world.server.folder()), Vec::<PathBuf>::new());
+    for (number, name) in world.names().iter().enumerate() {
+        said_whole(&world, name);
+        let restored = world.restore(&format!("r{number}"), &["--backup", name]);
+        let get = |asset: &Json| ask(&restored, "GET", &path_of(asset), &[]).status;
+        let stays = Client::master(&restored)
+            .call("record:fetch", json!({"ids": ["single/stays"]}))
+            .result()[0]["stays"]
+            .clone();
+        assert_eq!(get(&stays), 200);
+    }
+    assert_eq!(has_canary(world.server.folder()), Vec::<PathBuf>::new());
 }

@@ -1,5 +1,7 @@
 //! Erasure: what is erased is nowhere any more, and everything else is as it was.
 
+mod files;
+mod full_disk;
 mod killed;
 mod people;
 mod retention;

@@ -13,7 +13,7 @@ use crate::support::client::{Answer, Client, send};
 use crate::support::server::{API_KEY, TestServer};
 
 /// Asks for a path of the server, with the client key.
-fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+pub fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     request(server, method, path, headers, None)
 }
 
@@ -42,14 +42,14 @@ fn announce(client: &Client, name: &str, content_type: &str, size: u64) -> (Json
 }
 
 /// Uploads a text as it is; returns the asset.
-fn upload(server: &TestServer, name: &str, content_type: &str, text: &str) -> Json {
+pub fn upload(server: &TestServer, name: &str, content_type: &str, text: &str) -> Json {
     let content_type = [("Content-Type", content_type)];
     let path = format!("/files/{name}");
     request(server, "PUT", &path, &content_type, Some(text.as_bytes())).result()
 }
 
 /// Returns the path of an asset's address on the server.
-fn path_of(asset: &Json) -> String {
+pub fn path_of(asset: &Json) -> String {
     let url = asset["$url"].as_str().unwrap();
     url[url.find("/files/").unwrap()..].to_owned()
 }

@@ -152,3 +152,20 @@ fn a_bucket_that_is_not_there_is_named_at_the_start() {
     );
     assert!(!said.contains("hidden-key"), "{said}");
 }
+
+#[test]
+fn a_file_of_an_erased_record_is_gone_from_the_bucket() {
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[]);
+    let master = Client::master(&server);
+    let asset = upload(&server, "a.txt", "text/plain", "hello world");
+    let url = asset["$url"].as_str().unwrap();
+    assert_eq!(fetch("GET", url, &[]).status, 200);
+    let named = json!({"$type": "asset", "$name": asset["$name"]});
+    master.save("note/1", json!({ "file": named }));
+    let body = json!({"record": "note/1", "why": "a test"});
+    let erased = master.call("erase:record", body).result();
+    assert_eq!(erased["files"], json!([asset["$name"]]), "{erased}");
+    assert_eq!(erased["finished"], true);
+    assert_eq!(fetch("GET", url, &[]).status, 404);
+}

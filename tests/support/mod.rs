@@ -9,6 +9,7 @@ pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod s3;
+pub mod search;
 pub mod server;
 pub mod socket;
 pub mod sse;

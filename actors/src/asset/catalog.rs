@@ -11,6 +11,7 @@ use skytrail_schema::id::AssetName;
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::Value;
 
+use crate::log::Erasures;
 use crate::projector::Applied;
 use crate::record::live::LiveState;
 use crate::store::RecordStore;
@@ -32,10 +33,13 @@ pub struct AssetCatalog {
     pub applied: Applied,
     /// Where files are fetched.
     pub urls: Arc<dyn AssetUrls>,
+    /// Which of them were erased.
+    pub erasures: Arc<Erasures>,
 }
 
 impl AssetCatalog {
-    /// Loads what is known of files, with the versions of their streams; unknown ones are left out.
+    /// Loads what is known of files, with the versions of their streams; unknown ones and those that
+    /// were erased are left out.
     ///
     /// # Errors
     /// The store failed or does not catch up.
@@ -49,7 +53,8 @@ impl AssetCatalog {
         self.applied.wait_for(self.live.position()).await?;
         let known = self.store.load_assets(names).await?;
         let named = names.iter().cloned().zip(known);
-        Ok(named
+        let there = named.filter(|(name, _)| !self.erasures.has_file(name));
+        Ok(there
             .filter_map(|(name, known)| Some((name, known?)))
             .collect())
     }

@@ -1,8 +1,8 @@
 //! Files: what is known of them (name, media type, size), and the values that name them.
 //!
 //! The bytes are the server's business. What is known of a file is a stream of events of its own;
-//! neither the name nor the media type ever changes and nothing is taken back, so a decision that
-//! found a file need not be taken again.
+//! neither the name nor the media type ever changes. Only an erasure takes a file back, and conflicts
+//! with whoever names it meanwhile.
 
 mod catalog;
 mod gate;

@@ -1,7 +1,7 @@
 //! Registering files, and noting that their bytes have come.
 
 use serde_json::Value as Json;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, AssetUpload, EventBody, Stream};
 use skytrail_schema::id::AssetName;
 use tokio::sync::Mutex;
@@ -33,6 +33,11 @@ impl Assets {
     pub async fn find(&self, name: &AssetName) -> Result<Option<AssetState>, ApiError> {
         let mut known = self.env.assets.load(std::slice::from_ref(name)).await?;
         Ok(known.remove(name).map(|(_, state)| state))
+    }
+
+    /// Whether a file was erased: nobody gets its name again.
+    pub fn is_erased(&self, name: &AssetName) -> bool {
+        self.env.assets.erasures.has_file(name)
     }
 
     /// Gives the files in a wire value on its way out their media types and addresses.
@@ -80,6 +85,10 @@ impl Assets {
     ) -> Result<(), ApiError> {
         let env = &self.env;
         until_settled(&self.turn, |_| async {
+            if self.is_erased(name) {
+                let message = format!("file {name} was erased");
+                return Err(ApiError::new(Code::ResourceNotFound, message));
+            }
             let read_position = env.live.position();
             let known = env.assets.load(std::slice::from_ref(name)).await?;
             let mut version = known.get(name).map_or(0, |(version, _)| *version);

@@ -126,6 +126,7 @@ impl Eraser {
             why: format!("{name} keeps {retention}"),
             positions,
             keys: Vec::new(),
+            files: Vec::new(),
         };
         // What is behind a later full state can be missed, whatever happens meanwhile.
         let read = (self.env.log.head(), Vec::new());

@@ -4,7 +4,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
 use tokio::sync::Mutex;
 
-use super::request::{check, nothing};
+use super::request::nothing;
 use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
@@ -57,14 +57,8 @@ impl Eraser {
         if !is_held {
             return Err(nothing(&named));
         }
-        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        self.env.applied.wait_for(heads.position).await?;
+        let heads = self.load_checked(id, &command.context).await?;
         let head = heads.get(id);
-        let last = match head {
-            Some(head) => Some(head.record.clone()),
-            None => past::last_state(&self.env, id).await?,
-        };
-        check(&command.context, last.as_ref())?;
         self.refuse_temporal(&id.record_type)?;
         let mut plan = Plan::default();
         if let Some(head) = head {
@@ -77,6 +71,7 @@ impl Eraser {
             why: command.why.clone(),
             positions: [position].into_iter().collect(),
             keys: Vec::new(),
+            files: Vec::new(),
         };
         let reads = vec![ConflictKey::record(id)];
         let read = (heads.position, reads);

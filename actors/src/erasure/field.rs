@@ -9,7 +9,7 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 
-use super::request::{check, nothing};
+use super::request::nothing;
 use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
@@ -70,14 +70,8 @@ impl Eraser {
             field,
             why,
         } = command;
-        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        self.env.applied.wait_for(heads.position).await?;
+        let heads = self.load_checked(id, context).await?;
         let head = heads.get(id);
-        let last = match head {
-            Some(head) => Some(head.record.clone()),
-            None => past::last_state(&self.env, id).await?,
-        };
-        check(context, last.as_ref())?;
         let has_value = |head: &&std::sync::Arc<skytrail_schema::record::Head>| {
             let value = head.record.fields.get(field);
             value.is_some_and(|value| !value.is_null())
@@ -116,6 +110,7 @@ impl Eraser {
             why: why.clone(),
             positions,
             keys: Vec::new(),
+            files: Vec::new(),
         };
         if request.positions.is_empty() {
             return Err(nothing(&format!("{field} of {id}")));

@@ -6,7 +6,8 @@
 //! 2. **The intent.** `erasure.requested` names the events, and who wanted it and why. From its commit
 //!    on nobody is shown what it names ([`crate::log::Erasures`]).
 //! 3. **The holders.** Everything that keeps payloads is a [`Holder`]: the journal with sled, the record
-//!    store, the ledger of deliveries, copies that were set aside. One worker goes through them for all
+//!    store, the ledger of deliveries, copies that were set aside. Files that nothing else names go from
+//!    their store (`files`). One worker goes through them for all
 //!    open erasures together (`work`), and again after whatever went wrong.
 //! 4. **The end.** `erasure.finished`. What has none at a start is gone through again, so neither a
 //!    crash nor a full disk leaves anything.
@@ -14,6 +15,7 @@
 mod compact;
 mod event;
 mod field;
+mod files;
 mod request;
 mod type_field;
 mod user;
@@ -33,6 +35,7 @@ use crate::store::StoreError;
 pub use compact::{Compacted, compact_daily};
 pub use event::EraseEvent;
 pub use field::EraseField;
+pub use files::{FileRemover, NamedFiles};
 pub use request::{EraseRecord, Erased};
 pub use type_field::{EraseTypeField, TypeErased};
 pub use user::{EraseUser, Refused, UserErased};
@@ -103,6 +106,7 @@ pub struct Eraser {
     log: Arc<EmbeddedLog>,
     erasures: Arc<Erasures>,
     holders: Vec<Arc<dyn Holder>>,
+    files: Option<Arc<dyn FileRemover>>,
     reserve: Option<Arc<Reserve>>,
     state: work::Figures,
 }
@@ -122,6 +126,7 @@ impl Eraser {
             log,
             erasures,
             holders,
+            files: None,
             reserve: None,
             state: work::Figures::default(),
         }
@@ -131,6 +136,13 @@ impl Eraser {
     #[must_use]
     pub fn giving_up(mut self, reserve: Arc<Reserve>) -> Self {
         self.reserve = Some(reserve);
+        self
+    }
+
+    /// Removes files that only what is erased names.
+    #[must_use]
+    pub fn removing(mut self, files: Arc<dyn FileRemover>) -> Self {
+        self.files = Some(files);
         self
     }
 

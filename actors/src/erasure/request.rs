@@ -12,12 +12,13 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Eraser;
+use super::{Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::draft::no_permission;
+use crate::record::env::Heads;
 use crate::record::messages::DeleteRecords;
 use crate::record::past;
 
@@ -35,6 +36,8 @@ pub struct EraseRecord {
     pub id: RecordId,
     /// Why, in the log from then on.
     pub why: String,
+    /// Whether files go that nothing else names.
+    pub with_files: bool,
 }
 
 /// An erasure that was asked for.
@@ -46,6 +49,9 @@ pub struct Erased {
     pub position: u64,
     /// How many events lose what they hold.
     pub num_events: u64,
+    /// The files that go, and those that stay.
+    #[serde(flatten)]
+    pub files: NamedFiles,
     /// Whether it has reached everything already.
     pub finished: bool,
 }
@@ -70,7 +76,9 @@ impl Eraser {
     }
 
     async fn ask_for_record(&self, command: &EraseRecord) -> Result<Outcome<Erased>, ApiError> {
-        let EraseRecord { context, id, why } = command;
+        let EraseRecord {
+            context, id, why, ..
+        } = command;
         let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
         if let Some(head) = heads.get(id) {
             check(context, Some(&head.record))?;
@@ -86,14 +94,38 @@ impl Eraser {
         if positions.is_empty() {
             return Err(nothing(id));
         }
+        let mut files = NamedFiles::default();
+        if command.with_files {
+            files = self
+                .files_of(&stream, positions.iter(), heads.position)
+                .await?;
+        }
         let request = ErasureRequest {
             scope: ErasureScope::Record(stream),
             why: why.clone(),
             positions,
             keys: Vec::new(),
+            files: files.erased.iter().cloned().collect(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
-        self.ask(Plan::default(), request, read, context).await
+        let asked = self.ask(Plan::default(), request, read, context).await?;
+        Ok(asked.map(|asked| Erased { files, ..asked }))
+    }
+
+    /// Loads a record whose past is to be erased, if it is there, and checks who asks.
+    pub(super) async fn load_checked(
+        &self,
+        id: &RecordId,
+        context: &RequestContext,
+    ) -> Result<Heads, ApiError> {
+        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
+        self.env.applied.wait_for(heads.position).await?;
+        let last = match heads.get(id) {
+            Some(head) => Some(head.record.clone()),
+            None => past::last_state(&self.env, id).await?,
+        };
+        check(context, last.as_ref())?;
+        Ok(heads)
     }
 
     async fn delete(
@@ -147,6 +179,12 @@ impl Eraser {
     ) -> Result<Outcome<Erased>, ApiError> {
         let erasure = Stream::Erasure(Uuid::now_v7());
         let num_events = request.positions.len();
+        for name in &request.files {
+            // Who names it meanwhile writes this, and who does later reads it.
+            let key = ConflictKey::stream(&Stream::Asset(name.clone()));
+            plan.reads.insert(key);
+            plan.writes.insert(key);
+        }
         plan.push(erasure.clone(), 1, EventBody::ErasureRequested(request));
         plan.reads.extend(reads);
         let done = commit(&self.env.log, plan, position, context).await?;
@@ -154,6 +192,7 @@ impl Eraser {
             erasure,
             position: commit.last_position(),
             num_events,
+            files: NamedFiles::default(),
             finished: false,
         }))
     }

@@ -12,7 +12,7 @@ use skytrail_schema::id::{DeviceId, RecordId, UserId};
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 
-use super::{EraseRecord, Erased, Eraser};
+use super::{EraseRecord, Erased, Eraser, NamedFiles};
 use crate::accounts::{load_user, plan_release};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
@@ -33,6 +33,8 @@ pub struct EraseUser {
     pub why: String,
     /// Whether the records that he owns are erased, too.
     pub with_records: bool,
+    /// Whether files go that nothing else names.
+    pub with_files: bool,
 }
 
 /// What erasing a user came to.
@@ -70,6 +72,7 @@ impl Eraser {
                     context: context.clone(),
                     id: id.clone(),
                     why: command.why.clone(),
+                    with_files: command.with_files,
                 };
                 match self.ask_until_settled(&wanted).await {
                     Ok(one) => {
@@ -87,7 +90,9 @@ impl Eraser {
         let erased = until_settled(&turn, |_| self.ask_for_user(&command)).await?;
         let mut erased = self.await_end(erased, context).await?;
         for one in asked {
-            erased.finished &= self.await_end(one, context).await?.finished;
+            let one = self.await_end(one, context).await?;
+            erased.finished &= one.finished;
+            erased.files.add(one.files);
         }
         Ok(UserErased {
             erased,
@@ -135,20 +140,27 @@ impl Eraser {
             return Ok(Outcome::Conflict);
         }
         let positions = self.of_user(user, &id, position).await?;
+        let mut files = NamedFiles::default();
+        if command.with_files {
+            let (stream, all) = (Stream::Record(id.clone()), positions.iter().copied());
+            files = self.files_of(&stream, all, position).await?;
+        }
         let positions = positions.into_iter().collect();
         let request = ErasureRequest {
             scope: ErasureScope::User(user.clone()),
             why: why.clone(),
             positions,
             keys: self.log.key_of(user).into_iter().collect(),
+            files: files.erased.iter().cloned().collect(),
         };
         if request.positions.is_empty() {
             return Err(super::request::nothing(user));
         }
         let stream = Stream::User(user.clone());
         let reads = vec![ConflictKey::stream(&stream), ConflictKey::record(&id)];
-        self.ask(Plan::default(), request, (position, reads), context)
-            .await
+        let read = (position, reads);
+        let asked = self.ask(Plan::default(), request, read, context).await?;
+        Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 
     /// Plans that the user record goes, or that it is empty if others refer to it.

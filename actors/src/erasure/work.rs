@@ -16,6 +16,8 @@ use crate::record::decide::Plan;
 
 /// How long to wait before a holder that failed is asked again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long at most while the disk is full: whoever makes space waits for it to be done.
+const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
 
 /// What the eraser says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,6 +58,9 @@ impl Eraser {
             if is_done {
                 pause = PAUSES.0;
                 continue;
+            }
+            if self.log.is_disk_full() {
+                pause = pause.min(PAUSE_WHEN_FULL);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -98,6 +103,16 @@ impl Eraser {
                 }
                 return false;
             }
+        }
+        let files: Vec<_> = open
+            .iter()
+            .flat_map(|it| it.request.files.clone())
+            .collect();
+        if let Some(remover) = self.files.as_ref().filter(|_| !files.is_empty())
+            && let Err(error) = remover.remove(&files).await
+        {
+            tracing::error!(%error, "files of an erasure are not removed yet; trying again");
+            return false;
         }
         for erasure in open {
             if let Err(error) = self.note_end(erasure).await {

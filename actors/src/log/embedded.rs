@@ -432,7 +432,8 @@ impl EmbeddedLog {
         shown.collect()
     }
 
-    fn is_disk_full(&self) -> bool {
+    /// Whether writes are refused because the disk is full.
+    pub fn is_disk_full(&self) -> bool {
         let reserve = self.reserve.as_ref();
         reserve.is_some_and(|reserve| !reserve.is_held())
     }

@@ -4,13 +4,14 @@
 //! blanks in the place of what it names, long before the payloads are gone from the disk; and every
 //! blank is shown with who wanted it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use skytrail_schema::event::{
     Blank, Commit, ErasureMark, ErasureRequest, Event, EventBody, Stream,
 };
+use skytrail_schema::id::AssetName;
 use skytrail_schema::positions::Positions;
 use tokio::sync::watch;
 
@@ -34,6 +35,8 @@ pub struct Erasure {
 pub struct Erasures {
     /// By the position at which each was asked for.
     known: RwLock<BTreeMap<u64, Erasure>>,
+    /// The files that are gone, or going.
+    files: RwLock<HashSet<AssetName>>,
     /// How many are to be finished.
     num_open: watch::Sender<usize>,
 }
@@ -42,6 +45,7 @@ impl Default for Erasures {
     fn default() -> Self {
         Self {
             known: RwLock::default(),
+            files: RwLock::default(),
             num_open: watch::Sender::new(0),
         }
     }
@@ -53,6 +57,7 @@ impl Erasures {
         let mut known = self.known.write();
         match &event.body {
             EventBody::ErasureRequested(request) => {
+                self.files.write().extend(request.files.iter().cloned());
                 let erasure = Erasure {
                     stream: event.stream.clone(),
                     mark: mark(commit, event.position, request),
@@ -91,6 +96,11 @@ impl Erasures {
     /// Returns an erasure by the position at which it was asked for.
     pub fn get(&self, position: u64) -> Option<Erasure> {
         self.known.read().get(&position).cloned()
+    }
+
+    /// Whether a file was erased.
+    pub fn has_file(&self, name: &AssetName) -> bool {
+        self.files.read().contains(name)
     }
 
     /// Tells how many erasures are to be finished, whenever that changes.

@@ -124,14 +124,30 @@ pub fn new_references(draft: &Draft) -> Vec<RecordId> {
 
 /// Returns the files that a draft names anew.
 pub fn new_files(draft: &Draft) -> Vec<AssetName> {
-    let before = draft.original.as_ref().map(|head| &head.record.fields);
-    let is_new =
-        |name: &str, value: &Value| before.and_then(|fields| fields.get(name)) != Some(value);
-    let named = |(name, value): (&String, &Value)| match value {
-        Value::Asset(asset) if is_new(name, value) => Some(asset.name.as_str().into()),
+    let named = |value: &Value| match value {
+        Value::Asset(asset) => Some(asset.name.as_str().into()),
         _ => None,
     };
-    draft.record.fields.iter().filter_map(named).collect()
+    new_values(draft).filter_map(named).collect()
+}
+
+/// Returns the files that a draft names anew, at any depth.
+fn named_files(draft: &Draft) -> Vec<AssetName> {
+    let mut names = Vec::new();
+    for value in new_values(draft) {
+        value.see_assets(&mut |name| names.push(name.into()));
+    }
+    names
+}
+
+/// Returns the values that a record did not have under their names.
+fn new_values(draft: &Draft) -> impl Iterator<Item = &Value> {
+    let before = draft.original.as_ref().map(|head| &head.record.fields);
+    let is_new = move |(name, value): &(&String, &Value)| {
+        before.and_then(|fields| fields.get(name.as_str())) != Some(*value)
+    };
+    let fields = draft.record.fields.iter().filter(is_new);
+    fields.map(|(_, value)| value)
 }
 
 /// Returns the unique values that a draft takes anew.
@@ -165,6 +181,12 @@ impl Plan {
         let id = &draft.record.id;
         check_values(&draft.record, definition)?;
         check_files(draft, around)?;
+        for name in named_files(draft) {
+            // An erasure that looked who names it has to look again, and takes it from whoever is later.
+            let key = ConflictKey::stream(&Stream::Asset(name));
+            self.reads.insert(key);
+            self.writes.insert(key);
+        }
         let references = new_references(draft);
         self.check_references(&references, around)?;
         let values = new_unique_values(draft, definition);
@@ -419,7 +441,6 @@ fn check_values(record: &Record, definition: &TypeDefinition) -> Result<(), ApiE
     Ok(())
 }
 
-/// Files never go, so whoever found one need not find it again when the decision is committed.
 fn check_files(draft: &Draft, around: &Surroundings) -> Result<(), ApiError> {
     let mut new = new_files(draft).into_iter();
     match new.find(|name| !around.files.contains(name)) {

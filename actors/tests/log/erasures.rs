@@ -27,6 +27,7 @@ fn request(positions: &Positions) -> Decision {
         why: "a test".to_owned(),
         positions: positions.clone(),
         keys: Vec::new(),
+        files: Vec::new(),
     });
     Decision {
         commit: NewCommit {

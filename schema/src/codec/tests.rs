@@ -229,6 +229,7 @@ fn task() -> impl Strategy<Value = EventBody> {
                 scope: ErasureScope::Events,
                 why,
                 keys: positions.iter().copied().take(2).collect(),
+                files: Vec::new(),
                 positions: positions.into_iter().collect(),
             })
         }),

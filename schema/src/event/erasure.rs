@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Actor, EventKind, Stream};
-use crate::id::UserId;
+use crate::id::{AssetName, UserId};
 use crate::positions::Positions;
 use crate::time::Timestamp;
 
@@ -21,6 +21,9 @@ pub struct ErasureRequest {
     /// The numbers of the keys that are destroyed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<u64>,
+    /// The files that are gone: nothing else named them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<AssetName>,
 }
 
 /// What an erasure is about.

@@ -72,6 +72,7 @@ impl World {
             live: Arc::clone(&live),
             applied: applied.clone(),
             urls: Arc::new(NoUrls),
+            erasures: Arc::default(),
         };
         let env = RecordEnv {
             log: Arc::clone(&log) as _,

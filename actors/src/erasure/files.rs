@@ -1,0 +1,121 @@
+//! Files of what is erased: they go, too, unless something else names them.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::Value as Json;
+use skytrail_schema::asset::see_assets;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, Stream};
+use skytrail_schema::id::AssetName;
+
+use super::{Eraser, HolderError};
+use crate::record::past;
+
+/// How many events are read at once.
+const PORTION: usize = 1000;
+
+/// Takes files away for good.
+#[async_trait]
+pub trait FileRemover: Send + Sync + 'static {
+    /// Removes files, so that no byte of them is there any more. May be asked for what is gone.
+    ///
+    /// # Errors
+    /// See [`HolderError`]; it is asked again later.
+    async fn remove(&self, names: &[AssetName]) -> Result<(), HolderError>;
+}
+
+/// Files that erased events named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NamedFiles {
+    /// Those that go with them.
+    #[serde(rename = "files", skip_serializing_if = "BTreeSet::is_empty")]
+    pub erased: BTreeSet<AssetName>,
+    /// Those that stay: something else names them, or did in a past that is kept.
+    #[serde(rename = "kept_files", skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<AssetName>,
+}
+
+impl NamedFiles {
+    /// Takes over what another erasure came to, which may have taken what was kept so far.
+    pub(super) fn add(&mut self, other: Self) {
+        self.erased.extend(other.erased);
+        self.kept.extend(other.kept);
+        self.kept.retain(|name| !self.erased.contains(name));
+    }
+}
+
+impl Eraser {
+    /// Sorts the files that events of a stream named. Whatever names one of them later conflicts with
+    /// an erasure that rests on this.
+    pub(super) async fn files_of(
+        &self,
+        stream: &Stream,
+        positions: impl Iterator<Item = u64>,
+        until: u64,
+    ) -> Result<NamedFiles, ApiError> {
+        let mut named = BTreeSet::new();
+        for position in positions {
+            let (_, event) = past::read(&self.env, position).await?;
+            see_files(&event.body, &mut |name| {
+                named.insert(AssetName::from(name));
+            });
+        }
+        let names: Vec<AssetName> = named.into_iter().collect();
+        let known = self.env.assets.load(&names).await?;
+        let erased: BTreeSet<AssetName> = known.into_keys().collect();
+        let mut files = NamedFiles {
+            kept: self.named_elsewhere(&erased, stream, until).await?,
+            erased,
+        };
+        files.erased.retain(|name| !files.kept.contains(name));
+        Ok(files)
+    }
+
+    /// Finds which files the records of other streams name or named. No file is named before it is
+    /// known, so the log is read from there on.
+    async fn named_elsewhere(
+        &self,
+        names: &BTreeSet<AssetName>,
+        stream: &Stream,
+        until: u64,
+    ) -> Result<BTreeSet<AssetName>, ApiError> {
+        let (mut found, mut from) = (BTreeSet::new(), u64::MAX);
+        for name in names {
+            let of_file = Stream::Asset(name.clone());
+            let known = self.env.store.list_positions(&of_file, 1, until).await?;
+            from = from.min(known.first().copied().unwrap_or(1));
+        }
+        while from <= until && found.len() < names.len() {
+            let commits = self.env.log.read(from, PORTION).await;
+            let commits = commits.map_err(|error| {
+                tracing::error!(position = from, %error, "the log cannot be read");
+                ApiError::unexpected("the log cannot be read")
+            })?;
+            let Some(last) = commits.last() else {
+                break;
+            };
+            from = last.last_position() + 1;
+            let events = commits.iter().flat_map(|commit| &commit.events);
+            for event in events.filter(|event| event.stream != *stream) {
+                see_files(&event.body, &mut |name| {
+                    found.extend(names.get(name).cloned());
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Calls `see` with the name of every file in what an event of a record brought.
+fn see_files(body: &EventBody, see: &mut dyn FnMut(&str)) {
+    let mut look = |value: &Json| see_assets(value, see);
+    match body {
+        EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
+            state.fields.values().for_each(&mut look);
+        }
+        EventBody::RecordChanged(patch) => patch.set.values().for_each(&mut look),
+        _ => {}
+    }
+}

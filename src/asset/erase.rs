@@ -1,0 +1,28 @@
+//! Files that are erased.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_actors::erasure::{FileRemover, HolderError};
+use skytrail_schema::id::AssetName;
+
+use super::{FileError, FileStore};
+
+/// Removes files from a store.
+pub struct Remover(
+    /// The store.
+    pub Arc<dyn FileStore>,
+);
+
+#[async_trait]
+impl FileRemover for Remover {
+    async fn remove(&self, names: &[AssetName]) -> Result<(), HolderError> {
+        for name in names {
+            match self.0.remove(name).await {
+                Ok(()) | Err(FileError::Missing) => {}
+                Err(error) => return Err(HolderError::Failed(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+}

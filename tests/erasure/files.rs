@@ -1,0 +1,156 @@
+//! Files of what is erased.
+
+use serde_json::{Value as Json, json};
+
+use super::search::places_of;
+use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified};
+use crate::files::{ask, path_of, upload};
+use crate::support::client::{Answer, Client};
+use crate::support::server::TestServer;
+
+fn named(asset: &Json) -> Json {
+    json!({"$type": "asset", "$name": asset["$name"]})
+}
+
+fn erase_record(master: &Client, record: &str) -> Json {
+    let body = json!({"record": record, "why": "a test"});
+    let erased = master.call("erase:record", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    erased
+}
+
+fn assert_missing(answer: &Answer) {
+    let said = answer.json().to_string();
+    assert!(said.contains("failed to fetch asset"), "{said}");
+}
+
+/// Whether the bytes of a file are to be had.
+fn is_there(server: &TestServer, asset: &Json) -> bool {
+    let answer = ask(server, "GET", &path_of(asset), &[]);
+    if answer.status == 200 {
+        return true;
+    }
+    assert_missing(&answer);
+    false
+}
+
+#[test]
+fn a_file_goes_with_the_record_unless_another_names_it_or_did() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let file = |name: &str, text: &str| upload(&server, name, "text/plain", text);
+    let own = file("own.txt", &format!("{CANARY} own"));
+    let nested = file("nested.txt", &format!("{CANARY} nested"));
+    let earlier = file("earlier.txt", &format!("{CANARY} earlier"));
+    let (shared, past) = (file("shared.txt", CONTROL), file("past.txt", CONTROL));
+    let paths: Vec<String> = [&own, &shared].map(path_of).into();
+
+    master.save("note/gone", json!({"file": named(&earlier)}));
+    let fields = json!({
+        "file": named(&own), "more": {"of": [named(&nested)]}, "a": named(&shared), "b": named(&past),
+    });
+    master.save("note/gone", fields);
+    master.save(
+        "note/stays",
+        json!({"file": named(&past), "a": named(&shared)}),
+    );
+    master.save("note/stays", json!({"file": null}));
+    assert_eq!(places_of(&server, CANARY).len(), 3);
+
+    let erased = erase_record(&master, "note/gone");
+    let names = |assets: &[&Json]| {
+        let mut names: Vec<Json> = assets.iter().map(|it| it["$name"].clone()).collect();
+        names.sort_by_key(Json::to_string);
+        Json::from(names)
+    };
+    assert_eq!(erased["files"], names(&[&own, &nested, &earlier]));
+    assert_eq!(erased["kept_files"], names(&[&shared, &past]));
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    assert!(!is_there(&server, &own) && is_there(&server, &shared) && is_there(&server, &past));
+    let listed = master.call("erase:list", json!({})).result();
+    assert_eq!(listed["erasures"][0]["files"], erased["files"]);
+
+    // Nobody can name it any more, or put something in its place.
+    let body = json!({"records": [{"_id": "note/late", "file": named(&own)}]});
+    let refused = master.call("record:save", body).result();
+    let message = refused[0]["message"].as_str().unwrap();
+    assert!(message.contains("no file named"), "{refused}");
+    let again = file(own["$name"].as_str().unwrap(), CONTROL);
+    assert_ne!(again["$name"], own["$name"]);
+
+    // The last who names it takes it along.
+    let erased = erase_record(&master, "note/stays");
+    assert_eq!(erased["files"], names(&[&shared, &past]));
+    assert!(!is_there(&server, &shared) && !is_there(&server, &past));
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
+    // Also after a start.
+    for path in paths {
+        assert_missing(&ask(&server, "GET", &path, &[]));
+    }
+}
+
+#[test]
+fn files_of_a_user_go_with_his_records_and_stay_when_that_is_asked_for() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let file = |name: &str| upload(&server, name, "text/plain", &format!("{CANARY} {name}"));
+    let (face, both, kept) = (file("face.txt"), file("both.txt"), file("kept.txt"));
+    let profile = format!("user/{}", ada.user.clone().unwrap());
+    ada.save(&profile, json!({"face": named(&face)}));
+    ada.save("note/1", json!({"file": named(&both)}));
+    ada.save("note/2", json!({"file": named(&both)}));
+    bob.save("note/3", json!({"file": named(&kept)}));
+
+    let erased = erase(&server, &["record", "note/3", "--keep-files"]);
+    assert!(erased.status.success(), "{}", said(&erased));
+    assert!(is_there(&server, &kept));
+    let erased = erase(&server, &["user", ada.user.as_ref().unwrap(), "--records"]);
+    assert!(erased.status.success(), "{}", said(&erased));
+    for asset in [&face, &both] {
+        let line = format!("file {} goes", asset["$name"]);
+        assert!(said(&erased).contains(&line), "{}", said(&erased));
+        assert!(!is_there(&server, asset));
+    }
+    assert!(!said(&erased).contains("stays"), "{}", said(&erased));
+    let places = places_of(&server, CANARY);
+    assert!(
+        places.len() == 1 && places[0].ends_with("kept.txt"),
+        "{places:?}"
+    );
+    let refused = master.call(
+        "erase:record",
+        json!({"record": "note/9", "why": "x", "files": "all"}),
+    );
+    assert_eq!(refused.code(), 107);
+}
+
+/// Whoever names a file while it is looked for has it, or is refused.
+#[test]
+fn a_file_that_somebody_names_meanwhile_stays_or_cannot_be_named() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (mut num_kept, mut num_gone) = (0, 0);
+    for round in 0..30 {
+        let asset = upload(&server, "f.txt", "text/plain", CONTROL);
+        let first = format!("note/first-{round}");
+        master.save(&first, json!({"file": named(&asset)}));
+        let saved = std::thread::scope(|scope| {
+            let saving = scope.spawn(|| {
+                let id = format!("note/second-{round}");
+                let body = json!({"records": [{"_id": id, "file": named(&asset)}]});
+                master.call("record:save", body).result()[0]["_type"] == "record"
+            });
+            erase_record(&master, &first);
+            saving.join().unwrap()
+        });
+        assert_eq!(is_there(&server, &asset), saved, "{round}");
+        num_kept += usize::from(saved);
+        num_gone += usize::from(!saved);
+    }
+    assert_eq!(num_kept + num_gone, 30);
+}
