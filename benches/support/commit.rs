@@ -1,7 +1,9 @@
 //! Commits as the benches make them: one small chat message each.
 
-use serde_json::json;
-use skytrail_schema::event::{Actor, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch};
+use serde_json::{Value as Json, json};
+use skytrail_schema::event::{
+    Actor, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch, UserState,
+};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
@@ -22,6 +24,36 @@ pub(crate) fn commit(num_records: usize) -> NewCommit {
     }
 }
 
+/// Makes the commit of a sign-up: an auth row and a user record.
+#[allow(dead_code, reason = "not all benches sign users up")]
+pub(crate) fn sign_up() -> NewCommit {
+    let id = Uuid::new_v4().to_string();
+    let (user, record) = (
+        UserId::from(id.as_str()),
+        RecordId::new("user", id.as_str()),
+    );
+    let hash =
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXRoaW5nc2FsdHk$0123456789abcdef0123456789abcdef";
+    let auth = UserState {
+        password_hash: Some(hash.to_owned()),
+        ..UserState::default()
+    };
+    let row = NewEvent {
+        stream: Stream::User(user.clone()),
+        version: 1,
+        body: EventBody::UserCreated(auth),
+        provenance: Vec::new(),
+    };
+    let fields = [
+        ("username", json!("somebody of some letters")),
+        ("email", json!("somebody@example.com")),
+    ];
+    NewCommit {
+        events: vec![row, created(record, &user, fields.into())],
+        ..commit(0)
+    }
+}
+
 fn message(user: &UserId) -> NewEvent {
     let id = RecordId::new("message", Uuid::new_v4().to_string().as_str());
     let fields = [
@@ -29,6 +61,10 @@ fn message(user: &UserId) -> NewEvent {
         ("room", json!("r17")),
         ("count", json!(1)),
     ];
+    created(id, user, fields.into())
+}
+
+fn created(id: RecordId, user: &UserId, fields: Vec<(&str, Json)>) -> NewEvent {
     let touch = Touch {
         at: Timestamp::from_micros(1_500_000_000_000_000),
         by: Some(user.clone()),

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use skytrail_actors::log::{ConflictKey, Decision, Now};
+use skytrail_schema::event::NewCommit;
 use skytrail_schema::time::Timestamp;
 
 use crate::commit::commit;
 
 /// Makes the decision to append such a commit: new records, which nobody else writes.
 pub(crate) fn decision(num_records: usize, read_position: u64) -> Decision {
-    let commit = commit(num_records);
+    deciding(commit(num_records), read_position)
+}
+
+/// Makes the decision to append a commit.
+pub(crate) fn deciding(commit: NewCommit, read_position: u64) -> Decision {
     let writes = commit
         .events
         .iter()
