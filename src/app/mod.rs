@@ -21,7 +21,7 @@ use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::plugin::{PluginBroker, PluginGate, RecentCalls, note_registrations};
 use skytrail_actors::projector::{Projector, StopProjector};
-use skytrail_actors::push::Push;
+use skytrail_actors::push::{Push, PushParts};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::env::RecordEnv;
 use skytrail_actors::sandbox::Sandbox;
@@ -251,13 +251,16 @@ impl Application {
             spawn::spawn_named("forget devices", forgotten);
             Arc::clone(&core.subscriptions)
         };
-        let push = Push::start(
-            push::open(&config.push, &keys.web_push, &clock)?,
-            Arc::clone(&devices) as _,
-            &clock,
-            settings::push(config),
-            &pushing.handle(),
-        );
+        let pushes = PushParts {
+            senders: push::open(&config.push, &keys.web_push, &clock)?,
+            devices: Arc::clone(&devices) as _,
+            outbox: Arc::clone(&core.deliveries) as _,
+            clock: Arc::clone(&clock),
+            settings: settings::push(config),
+        };
+        let waiting = pushes.outbox.load_pushes().await;
+        let waiting = waiting.map_err(|error| StartError::Store(error.to_string()))?;
+        let push = Push::start(pushes, waiting, &pushing.handle());
         let live = LiveQueries::new(env.clone(), config.live.queries);
         let live_follower = consumers::follow_live(&core, &env, (&live, tails.live), listeners);
         let told = Notices::new(env.clone(), noticed, internal_hub.clone(), push.notices());

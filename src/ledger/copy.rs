@@ -99,7 +99,14 @@ async fn open_copy(raw: &Path, to: &Path) -> Result<(), CopyError> {
 
 async fn write_copy(connection: &mut SqliteConnection, to: &Path) -> Result<(), sqlx::Error> {
     let copied = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
-    copied.execute(connection).await.map(drop)
+    copied.execute(connection).await?;
+    // What waits to be pushed is old when a copy is put back, and nothing to be kept.
+    let options = SqliteConnectOptions::new().filename(to);
+    let mut copy = options.disable_statement_logging().connect().await?;
+    for statement in ["DROP TABLE IF EXISTS push", "VACUUM"] {
+        sqlx::query(statement).execute(&mut copy).await?;
+    }
+    copy.close().await
 }
 
 /// Brings what is kept in a file back to a log that ends at `head`: what comes there now was never

@@ -1,4 +1,4 @@
-//! Where cursors and dead letters are kept: `ops.sqlite` in the data folder, a database of its own
+//! Where cursors, dead letters and pushes that wait are kept: `ops.sqlite` in the data folder, a database of its own
 //! that making the record store anew does not touch.
 //!
 //! Every change is one transaction, on the disk when it answers (write-ahead log, `synchronous =
@@ -7,6 +7,7 @@
 
 mod copy;
 mod erase;
+mod pushes;
 mod refusals;
 mod rows;
 
@@ -17,12 +18,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
 use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId};
+use skytrail_actors::push::{Outbox, Waiting};
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use crate::auth::refusals::{Kind, Refused, Wanted};
 use crate::projection::sqlite::is_damage;
@@ -173,6 +176,8 @@ async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
         .locking_mode(SqliteLockingMode::Exclusive)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
+        // What was in a push is gone with its row.
+        .pragma("secure_delete", "ON")
         .busy_timeout(Duration::from_secs(10))
         .disable_statement_logging()
         .connect()
@@ -238,6 +243,21 @@ impl Positions for SqlLedger {
 
     async fn save_position(&self, consumer: &str, position: u64) -> Result<(), LedgerError> {
         with!(self, connection => rows::save_position(connection, consumer, position))
+    }
+}
+
+#[async_trait]
+impl Outbox for SqlLedger {
+    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), LedgerError> {
+        with!(self, connection => pushes::add(connection, pushes))
+    }
+
+    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError> {
+        with!(self, connection => pushes::remove(connection, ids))
+    }
+
+    async fn load_pushes(&self) -> Result<Vec<Waiting>, LedgerError> {
+        with!(self, connection => pushes::list(connection))
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Row as _};
 /// The format that this program writes.
 pub(super) const FORMAT: i64 = 1;
 
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS place (consumer TEXT PRIMARY KEY, position INTEGER NOT NULL, \
      checksum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, standing TEXT NOT NULL, \
@@ -20,6 +20,7 @@ const TABLES: [&str; 5] = [
      WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS loss (at INTEGER NOT NULL)",
     super::refusals::TABLE,
+    super::pushes::TABLE,
 ];
 
 /// Fails when the file is not what was written.
@@ -88,7 +89,7 @@ pub(super) async fn load(
     Ok(kept)
 }
 
-fn checksum(name: &str, text: &str) -> i64 {
+pub(super) fn checksum(name: &str, text: &str) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(name.as_bytes());
     hasher.update(text.as_bytes());

@@ -403,11 +403,12 @@ fn write_push(text: &mut Exposition, services: &[PushState]) {
         "Pushes to devices, by what became of them.",
     );
     type Figure = fn(&PushState) -> u64;
-    let outcomes: [(&str, Figure); 4] = [
+    let outcomes: [(&str, Figure); 5] = [
         ("sent", |it| it.num_sent),
         ("failed", |it| it.num_failed),
         ("dropped", |it| it.num_dropped),
         ("retried", |it| it.num_retried),
+        ("expired", |it| it.num_expired),
     ];
     for service in services {
         for (outcome, of) in outcomes {
@@ -436,6 +437,9 @@ fn write_push(text: &mut Exposition, services: &[PushState]) {
     write(gauge, name, "Pushes under way.", |it| {
         it.num_in_flight as u64
     });
+    let name = "skytrail_push_kept";
+    let help = "Pushes that a crash would not lose.";
+    write(gauge, name, help, |it| it.num_kept);
     let name = "skytrail_push_held";
     let help = "1 while a service is not asked, or with one push only, because it failed.";
     write(gauge, name, help, |it| it.is_held.into());

@@ -17,6 +17,7 @@ use skytrail_actors::push::{Address, Payload, PushSender, SendError};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::DeviceKind;
 use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
 
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
@@ -115,7 +116,7 @@ impl Apns {
 
     async fn post(
         &self,
-        (address, payload): (&Address, &Payload),
+        (address, payload, id): (&Address, &Payload, Uuid),
         shown: &Shown,
     ) -> Result<Answer, SendError> {
         let url = format!("{}/3/device/{}", self.endpoint, address.token);
@@ -123,9 +124,10 @@ impl Apns {
             .client
             .post(url)
             .header("apns-topic", &shown.topic)
+            .header("apns-id", id.to_string())
             .body(payload.content.clone());
         for (name, value) in &payload.options {
-            request = request.header(*name, value);
+            request = request.header(&**name, value);
         }
         if let Some(token) = &shown.token {
             request = request.header(AUTHORIZATION, format!("bearer {token}"));
@@ -152,7 +154,7 @@ impl PushSender for Apns {
         let content = super::encode("apns", object, MAX_PAYLOAD)?;
         let options = how(object.get("aps").unwrap_or(&Json::Null)).to_vec();
         let options = with_headers(options, notification, HEADERS)?;
-        Ok(Some(Payload { content, options }))
+        Ok(Some(Payload::new(content, options)))
     }
 
     fn notice(&self, number: u64, subscription: &str) -> Payload {
@@ -168,13 +170,15 @@ impl PushSender for Apns {
             "aps": aps,
             "_skygear": {"seq-num": number, "subscription-id": subscription},
         });
-        Payload {
-            content: notice.to_string().into_bytes(),
-            options,
-        }
+        Payload::new(notice.to_string().into_bytes(), options)
     }
 
-    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError> {
+    async fn send(
+        &self,
+        address: &Address,
+        payload: &Arc<Payload>,
+        id: Uuid,
+    ) -> Result<(), SendError> {
         if !address
             .token
             .bytes()
@@ -185,7 +189,7 @@ impl PushSender for Apns {
             ));
         }
         let shown = self.shown(address)?;
-        let answer = self.post((address, payload), &shown).await?;
+        let answer = self.post((address, payload, id), &shown).await?;
         let Some(refusal) = Refusal::of(&answer) else {
             return Ok(());
         };
@@ -195,7 +199,7 @@ impl PushSender for Apns {
         {
             provider.forget(token);
             let shown = self.shown(address)?;
-            let answer = self.post((address, payload), &shown).await?;
+            let answer = self.post((address, payload, id), &shown).await?;
             return Refusal::of(&answer).map_or(Ok(()), |refusal| Err(refusal.verdict(&answer)));
         }
         Err(refusal.verdict(&answer))

@@ -19,6 +19,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::DeviceKind;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
@@ -178,23 +179,25 @@ impl PushSender for Fcm {
         let Some((name, object)) = payload_of(notification, &["fcm", "gcm"])? else {
             return Ok(None);
         };
-        Ok(Some(Payload {
-            content: super::encode(name, object, MAX_PAYLOAD)?,
-            options: Vec::new(),
-        }))
+        Ok(Some(Payload::new(
+            super::encode(name, object, MAX_PAYLOAD)?,
+            Vec::new(),
+        )))
     }
 
     /// A data message; its values are texts, as the service wants them.
     fn notice(&self, number: u64, subscription: &str) -> Payload {
         let notice = json!({"seq-num": number, "subscription-id": subscription});
         let message = json!({"data": {"_skygear": notice.to_string()}});
-        Payload {
-            content: message.to_string().into_bytes(),
-            options: Vec::new(),
-        }
+        Payload::new(message.to_string().into_bytes(), Vec::new())
     }
 
-    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError> {
+    async fn send(
+        &self,
+        address: &Address,
+        payload: &Arc<Payload>,
+        _: Uuid,
+    ) -> Result<(), SendError> {
         let refused = |error: serde_json::Error| SendError::Refused(error.to_string());
         let message = Message {
             message: Body {

@@ -5,6 +5,7 @@ mod apns;
 mod apple;
 mod certificates;
 mod fcm;
+mod kept;
 mod notices;
 mod plugins;
 mod service;

@@ -12,9 +12,12 @@ use skytrail_schema::id::{DeviceId, UserId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::notice::{self, NoticePush};
+use super::outbox::{Outbox, Waiting};
 use super::queue::{Enqueue, GetPushState, Leave, Letter, NoteDropped, PushQueue, PushState};
+use super::resume;
 use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
@@ -23,9 +26,9 @@ use crate::device::service::DeviceService;
 /// Letters on their way to a service at once.
 const AT_ONCE: usize = 64;
 /// A letter that could not be sent for so long is given up.
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// How long a queue, which never waits for anything, may take to take letters.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much is sent and kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +43,42 @@ pub struct PushSettings {
 #[derive(Clone)]
 pub struct Push(Arc<Inner>);
 
+/// What pushes are sent with.
+pub struct PushParts {
+    /// The services.
+    pub senders: Vec<Arc<dyn PushSender>>,
+    /// Who knows the devices.
+    pub devices: Arc<dyn DeviceService>,
+    /// Where pushes are kept until they are sent.
+    pub outbox: Arc<dyn Outbox>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How much is sent and kept.
+    pub settings: PushSettings,
+}
+
 struct Inner {
     services: HashMap<DeviceKind, Service>,
     devices: Arc<dyn DeviceService>,
+    outbox: Arc<dyn Outbox>,
+    clock: Arc<dyn Clock>,
     notices: NoticePush,
     max_queue: usize,
     ending: CancellationToken,
 }
 
-struct Service {
+pub(super) struct Service {
     sender: Arc<dyn PushSender>,
-    queue: Addr<PushQueue>,
-    seats: Arc<Semaphore>,
+    pub(super) queue: Addr<PushQueue>,
+    pub(super) seats: Arc<Semaphore>,
+}
+
+impl Service {
+    /// Gives the queue letters; `false` when it does not take them in time.
+    pub(super) async fn take(&self, letters: Vec<Letter>) -> bool {
+        let taken = timeout(PATIENCE, self.queue.send(Enqueue(letters))).await;
+        matches!(taken, Ok(Ok(())))
+    }
 }
 
 /// A notification, as each service gets it.
@@ -69,22 +96,29 @@ impl Parcel {
 pub(super) type Recipient = (DeviceId, DeviceState);
 
 impl Push {
-    /// Starts a queue for each service.
-    pub fn start(
-        senders: Vec<Arc<dyn PushSender>>,
-        devices: Arc<dyn DeviceService>,
-        clock: &Arc<dyn Clock>,
-        settings: PushSettings,
-        arbiter: &ArbiterHandle,
-    ) -> Self {
+    /// Starts a queue for each service; `waiting` is what the outbox has kept from before.
+    pub fn start(parts: PushParts, waiting: Vec<Waiting>, arbiter: &ArbiterHandle) -> Self {
+        let PushParts {
+            senders,
+            devices,
+            outbox,
+            clock,
+            settings,
+        } = parts;
         let bounds = Bounds {
             at_once: AT_ONCE,
             max_attempts: settings.max_attempts,
             max_age: MAX_AGE,
         };
         let service = |sender: Arc<dyn PushSender>| {
-            let (devices, clock) = (Arc::clone(&devices), Arc::clone(clock));
-            let queue = PushQueue::new(Arc::clone(&sender), devices, clock, bounds);
+            let (devices, outbox) = (Arc::clone(&devices), Arc::clone(&outbox));
+            let queue = PushQueue::new(
+                Arc::clone(&sender),
+                devices,
+                outbox,
+                Arc::clone(&clock),
+                bounds,
+            );
             let service = Service {
                 queue: PushQueue::start_in_arbiter(arbiter, |_| queue),
                 seats: Arc::new(Semaphore::new(settings.max_queue)),
@@ -98,10 +132,13 @@ impl Push {
         let push = Self(Arc::new(Inner {
             services,
             devices,
+            outbox,
+            clock,
             notices,
             max_queue: settings.max_queue,
             ending: ending.clone(),
         }));
+        resume::spawn(push.clone(), waiting, ending.clone());
         notice::spawn(push.clone(), coming, ending);
         push
     }
@@ -147,7 +184,7 @@ impl Push {
         let answers = answers.collect();
         let known = ids.iter().cloned().zip(found);
         let meant = known.filter_map(|(id, device)| Some((id, device.filter(is_meant)?)));
-        self.post(meant.collect(), parcel).await?;
+        self.post(meant.collect(), parcel, true).await?;
         Ok(answers)
     }
 
@@ -163,14 +200,16 @@ impl Push {
     ) -> Result<(), ApiError> {
         let mut found = self.0.devices.list_devices_of(users).await?;
         found.retain(|(_, device)| topic.is_none() || device.topic.as_deref() == topic);
-        self.post(found, parcel).await
+        self.post(found, parcel, true).await
     }
 
-    /// Gives the queues their letters, one per address.
+    /// Gives the queues their letters, one per address. With `is_kept` no crash loses them from here
+    /// on; without, not from their first failure on.
     pub(super) async fn post(
         &self,
         recipients: Vec<Recipient>,
         parcel: &Parcel,
+        is_kept: bool,
     ) -> Result<(), ApiError> {
         let mut addressed: HashMap<DeviceKind, Vec<(DeviceId, Address)>> = HashMap::new();
         let mut seen = HashSet::new();
@@ -197,15 +236,34 @@ impl Push {
             else {
                 continue;
             };
-            ready.push((service, self.seated(service, letters, payload)?));
+            let mut letters = self.seated(service, letters, payload)?;
+            letters.iter_mut().for_each(|it| it.is_kept = is_kept);
+            ready.push((service, letters));
+        }
+        if is_kept {
+            self.keep(&ready).await?;
         }
         for (service, letters) in ready {
-            let sent = timeout(PATIENCE, service.queue.send(Enqueue(letters))).await;
-            if !matches!(sent, Ok(Ok(()))) {
+            if !service.take(letters).await {
                 return Err(ApiError::overloaded("push"));
             }
         }
         Ok(())
+    }
+
+    async fn keep(&self, ready: &[(&Service, Vec<Letter>)]) -> Result<(), ApiError> {
+        let waiting = ready.iter().flat_map(|(service, letters)| {
+            let kind = service.sender.kind();
+            letters.iter().map(move |letter| letter.waiting(kind))
+        });
+        let waiting: Vec<Waiting> = waiting.collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        self.0.outbox.keep_pushes(&waiting).await.map_err(|error| {
+            tracing::error!(%error, "a push is refused since it cannot be kept");
+            ApiError::unexpected("the push cannot be kept, try again").with_status(503)
+        })
     }
 
     /// Makes letters, each with a seat in the queue.
@@ -234,7 +292,10 @@ impl Push {
         };
         let letter = |(device, address)| {
             Some(Letter {
+                id: Uuid::now_v7(),
                 device,
+                since: self.0.clock.now(),
+                is_kept: false,
                 address,
                 payload: Arc::clone(payload),
                 seat: seats.split(1)?,
@@ -254,6 +315,18 @@ impl Push {
 
     pub(super) fn devices(&self) -> &Arc<dyn DeviceService> {
         &self.0.devices
+    }
+
+    pub(super) fn outbox(&self) -> &Arc<dyn Outbox> {
+        &self.0.outbox
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub(super) fn service(&self, kind: DeviceKind) -> Option<&Service> {
+        self.0.services.get(&kind)
     }
 
     /// Returns the states of all queues, by name; `None` when one does not answer.

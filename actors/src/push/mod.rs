@@ -11,15 +11,24 @@
 //! 4. An address that leads nowhere any more is forgotten with its device, unless
 //!    it was registered again since.
 //!
-//! Letters are in memory only: what waits when the process dies is lost.
+//! 5. What is asked for is in the [`Outbox`] before it is acknowledged, and leaves it
+//!    when it is sent or given up ([`queue`]); after a start what is there is sent
+//!    ([`resume`]). So each is sent at least once, and again only when the process is
+//!    killed right after it was. A notice of a subscription, which the delivery of
+//!    notices repeats after a crash, is kept from its first failure on.
 
+mod attempt;
 mod front;
+mod notes;
 mod notice;
+mod outbox;
 pub mod queue;
+mod resume;
 pub mod schedule;
 pub mod sender;
 
-pub use front::{Parcel, Push, PushSettings};
+pub use front::{Parcel, Push, PushParts, PushSettings};
 pub use notice::NoticePush;
+pub use outbox::{Outbox, Waiting};
 pub use queue::PushState;
 pub use sender::{Address, Payload, PushSender, SendError};

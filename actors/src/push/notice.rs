@@ -85,7 +85,7 @@ async fn deliver(push: &Push, notices: impl Iterator<Item = Notice>) {
         if !parcel.reaches(state.kind) {
             continue;
         }
-        if let Err(error) = push.post(vec![(device, state)], &parcel).await {
+        if let Err(error) = push.post(vec![(device, state)], &parcel, false).await {
             tracing::warn!(%error, "a notice is not pushed");
         }
     }

@@ -1,4 +1,7 @@
 //! The actor that sends what is for one service.
+//!
+//! A letter that is kept is forgotten once it is settled, several at once and beside the sending: who is
+//! killed in between sends it again. One that is not kept becomes so when it has to wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,27 +9,33 @@ use std::time::{Duration, Instant};
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler, Message, SpawnHandle};
 use serde::Serialize;
+use skytrail_schema::event::DeviceKind;
 use skytrail_schema::id::DeviceId;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::timeout;
+use uuid::Uuid;
 
+use super::attempt::{Ending, deliver};
+use super::notes::{Notes, write};
+use super::outbox::{Outbox, Waiting};
 use super::schedule::{Again, Bounds, Entry, Schedule};
-use super::sender::{Address, Payload, PushSender, SendError};
+use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
 use crate::device::service::DeviceService;
 
 /// How many requests, with as many letters as they like, may wait for the actor.
 const MAILBOX: usize = 1024;
-/// How long forgetting a device may take.
-const FORGET_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a sender may take; they keep to less by themselves.
-const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Something for one device.
 pub struct Letter {
+    /// The same at every attempt.
+    pub id: Uuid,
     /// The device.
     pub device: DeviceId,
+    /// When it was asked for.
+    pub since: Timestamp,
+    /// Whether the outbox has it.
+    pub is_kept: bool,
     /// Where it is reached.
     pub address: Address,
     /// What it gets.
@@ -58,14 +67,34 @@ pub struct PushState {
     pub num_unregistered: u64,
     /// Letters for which there was no room.
     pub num_dropped: u64,
+    /// Letters from before the start that were too old then, or whose devices were gone.
+    pub num_expired: u64,
+    /// Letters that the outbox has: those that a crash would not lose.
+    pub num_kept: u64,
+}
+
+impl Letter {
+    /// Returns it as the outbox keeps it.
+    pub(super) fn waiting(&self, kind: DeviceKind) -> Waiting {
+        Waiting {
+            id: self.id,
+            device: self.device.clone(),
+            kind,
+            payload: Payload::clone(&self.payload),
+            since: self.since,
+        }
+    }
 }
 
 /// See the module's overview.
 pub struct PushQueue {
     sender: Arc<dyn PushSender>,
     devices: Arc<dyn DeviceService>,
+    outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     schedule: Schedule<Letter>,
+    notes: Notes,
+    is_writing: bool,
     state: PushState,
     alarm: Option<SpawnHandle>,
     leaving: Vec<oneshot::Sender<()>>,
@@ -76,6 +105,7 @@ impl PushQueue {
     pub fn new(
         sender: Arc<dyn PushSender>,
         devices: Arc<dyn DeviceService>,
+        outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
         bounds: Bounds,
     ) -> Self {
@@ -86,8 +116,11 @@ impl PushQueue {
         Self {
             sender,
             devices,
+            outbox,
             clock,
             schedule: Schedule::new(bounds),
+            notes: Notes::default(),
+            is_writing: false,
             state,
             alarm: None,
             leaving: Vec::new(),
@@ -102,7 +135,11 @@ impl PushQueue {
             let send = deliver(
                 Arc::clone(&self.sender),
                 Arc::clone(&self.devices),
-                (letter.address.clone(), Arc::clone(&letter.payload)),
+                (
+                    letter.address.clone(),
+                    Arc::clone(&letter.payload),
+                    letter.id,
+                ),
                 self.clock.now(),
             );
             ctx.spawn(wrap_future(send).map(|ending, this: &mut Self, ctx| {
@@ -120,11 +157,53 @@ impl PushQueue {
                 this.pump(ctx);
             }));
         }
-        self.say_when_left();
+        self.write_notes(ctx);
+        self.say_when_left(ctx);
     }
 
-    fn settle(&mut self, entry: Entry<Letter>, ending: Ending) {
+    /// Tells the outbox what it does not know yet, beside the sending.
+    fn write_notes(&mut self, ctx: &mut Context<Self>) {
+        if self.is_writing || self.notes.is_empty() {
+            return;
+        }
+        self.is_writing = true;
+        let notes = std::mem::take(&mut self.notes);
+        let write = write(Arc::clone(&self.outbox), notes);
+        ctx.spawn(wrap_future(write).map(|written, this: &mut Self, ctx| {
+            this.is_writing = false;
+            match written {
+                Ok((num_kept, num_forgotten)) => {
+                    let num_kept = this.state.num_kept + num_kept;
+                    this.state.num_kept = num_kept.saturating_sub(num_forgotten);
+                    this.write_notes(ctx);
+                }
+                Err(notes) if this.leaving.is_empty() => this.notes.put_back(notes),
+                Err(_) => {}
+            }
+            this.say_when_left(ctx);
+        }));
+    }
+
+    /// A letter is done with.
+    fn forget(&mut self, letter: &Letter) {
+        if letter.is_kept {
+            self.notes.forgotten.push(letter.id);
+        }
+    }
+
+    /// A letter has to wait: a crash must not lose it.
+    fn keep(&mut self, letter: &mut Letter) {
+        if !letter.is_kept {
+            letter.is_kept = true;
+            self.notes.kept.push(letter.waiting(self.sender.kind()));
+        }
+    }
+
+    fn settle(&mut self, mut entry: Entry<Letter>, ending: Ending) {
         let now = Instant::now();
+        if !matches!(ending, Ending::Later { .. }) {
+            self.forget(&entry.letter);
+        }
         let (service, device) = (self.state.service, entry.letter.device.clone());
         match ending {
             Ending::Sent => {
@@ -148,13 +227,15 @@ impl PushQueue {
                 why,
             } => {
                 let attempt = entry.num_attempts;
+                self.keep(&mut entry.letter);
                 match self.schedule.put_back(entry, (wait, holds_all), now) {
                     Again::Waits => {
                         self.state.num_retried += 1;
                         tracing::warn!(service, %device, why, attempt, "a push is tried again later");
                     }
-                    Again::GivenUp(_) => {
+                    Again::GivenUp(letter) => {
                         self.state.num_failed += 1;
+                        self.forget(&letter);
                         tracing::error!(service, %device, why, attempt, "a push was given up");
                     }
                 }
@@ -163,8 +244,8 @@ impl PushQueue {
     }
 
     /// Tells those who wait for the end that nothing is left to be done.
-    fn say_when_left(&mut self) {
-        if self.leaving.is_empty() {
+    fn say_when_left(&mut self, ctx: &mut Context<Self>) {
+        if self.leaving.is_empty() || self.is_writing {
             return;
         }
         // Who is stopping does not wait for another attempt.
@@ -172,80 +253,21 @@ impl PushQueue {
         if !is_idle {
             return;
         }
-        let num_lost = self.schedule.drain().len();
-        if num_lost > 0 {
-            let service = self.state.service;
-            tracing::warn!(service, num_lost, "pushes that waited are lost");
+        let left = self.schedule.drain();
+        if !left.is_empty() {
+            let (service, num_left) = (self.state.service, left.len());
+            tracing::info!(service, num_left, "pushes wait for the next start");
+        }
+        for mut letter in left {
+            self.keep(&mut letter);
+        }
+        self.write_notes(ctx);
+        if self.is_writing {
+            return;
         }
         for waiting in self.leaving.drain(..) {
             let _ = waiting.send(());
         }
-    }
-}
-
-/// What became of an attempt.
-enum Ending {
-    Sent,
-    Gone {
-        num_forgotten: u64,
-        why: String,
-    },
-    Later {
-        wait: Option<Duration>,
-        holds_all: bool,
-        why: String,
-    },
-    Refused(String),
-}
-
-/// Makes one attempt, and forgets the device if it is gone.
-async fn deliver(
-    sender: Arc<dyn PushSender>,
-    devices: Arc<dyn DeviceService>,
-    (address, payload): (Address, Arc<Payload>),
-    sent_at: Timestamp,
-) -> Ending {
-    let sent = timeout(SEND_DEADLINE, sender.send(&address, &payload)).await;
-    let (since, why) = match sent {
-        Ok(Ok(())) => return Ending::Sent,
-        Ok(Err(SendError::Refused(why))) => return Ending::Refused(why),
-        Ok(Err(SendError::Later {
-            wait,
-            holds_all,
-            why,
-        })) => {
-            return Ending::Later {
-                wait,
-                holds_all,
-                why,
-            };
-        }
-        Err(_) => {
-            return Ending::Later {
-                wait: None,
-                holds_all: true,
-                why: "no answer in time".to_owned(),
-            };
-        }
-        Ok(Err(SendError::Gone { since, why })) => (since, why),
-    };
-    // Who registers again while the service is asked is there.
-    let before = since.unwrap_or(sent_at);
-    let forget = devices.forget_address(&address.token, before);
-    let num_forgotten = match timeout(FORGET_DEADLINE, forget).await {
-        Ok(Ok(num_forgotten)) => num_forgotten,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "a device that is gone could not be forgotten");
-            0
-        }
-        Err(_) => {
-            tracing::warn!("a device that is gone could not be forgotten in time");
-            0
-        }
-    };
-    Ending::Gone {
-        num_forgotten: num_forgotten as u64,
-        why,
     }
 }
 
@@ -267,8 +289,11 @@ impl Handler<Enqueue> for PushQueue {
 
     fn handle(&mut self, message: Enqueue, ctx: &mut Self::Context) {
         let now = Instant::now();
+        let present = self.clock.now().micros();
         for letter in message.0 {
-            self.schedule.add(letter, now);
+            self.state.num_kept += u64::from(letter.is_kept);
+            let age = u64::try_from(present - letter.since.micros()).unwrap_or(0);
+            self.schedule.add(letter, Duration::from_micros(age), now);
         }
         self.pump(ctx);
     }
@@ -284,6 +309,19 @@ impl Handler<NoteDropped> for PushQueue {
 
     fn handle(&mut self, message: NoteDropped, _: &mut Self::Context) {
         self.state.num_dropped += message.0;
+    }
+}
+
+/// Notes that letters from before the start are not sent any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct NoteExpired(pub u64);
+
+impl Handler<NoteExpired> for PushQueue {
+    type Result = ();
+
+    fn handle(&mut self, message: NoteExpired, _: &mut Self::Context) {
+        self.state.num_expired += message.0;
     }
 }
 
@@ -307,7 +345,7 @@ impl Handler<GetPushState> for PushQueue {
 }
 
 /// The server stops. Replies with where it is said when everything that could be sent has been;
-/// what waits for another attempt is lost.
+/// what waits for another attempt is kept for the next start.
 #[derive(Debug, Message)]
 #[rtype(result = "Option<Left>")]
 pub struct Leave;

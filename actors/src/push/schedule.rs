@@ -27,7 +27,7 @@ pub struct Entry<T> {
     pub letter: T,
     /// How often it was tried, this time included.
     pub num_attempts: u32,
-    since: Instant,
+    expires: Instant,
 }
 
 /// What became of a letter that was to be tried again.
@@ -66,12 +66,12 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Adds a letter.
-    pub fn add(&mut self, letter: T, now: Instant) {
+    /// Adds a letter that was asked for so long ago.
+    pub fn add(&mut self, letter: T, age: Duration, now: Instant) {
         self.ready.push_back(Entry {
             letter,
             num_attempts: 0,
-            since: now,
+            expires: now + self.bounds.max_age.saturating_sub(age),
         });
     }
 
@@ -140,7 +140,7 @@ impl<T> Schedule<T> {
             self.is_there(now);
         }
         let pause = pause_after(entry.num_attempts).max(wait);
-        let is_too_old = now + pause > entry.since + self.bounds.max_age;
+        let is_too_old = now + pause > entry.expires;
         if entry.num_attempts >= self.bounds.max_attempts || is_too_old {
             return Again::GivenUp(entry.letter);
         }

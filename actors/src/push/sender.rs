@@ -1,5 +1,6 @@
 //! The port to a push service.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::DeviceKind;
 use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
 
 /// What is sent to every device of a service alike, in the service's own terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +17,18 @@ pub struct Payload {
     /// What the device gets, a JSON text.
     pub content: Vec<u8>,
     /// What the service is told beside it, by name.
-    pub options: Vec<(&'static str, String)>,
+    pub options: Vec<(Cow<'static, str>, String)>,
+}
+
+impl Payload {
+    /// Builds one.
+    pub fn new(content: Vec<u8>, options: Vec<(&'static str, String)>) -> Self {
+        let options = options.into_iter();
+        Self {
+            content,
+            options: options.map(|(name, value)| (name.into(), value)).collect(),
+        }
+    }
 }
 
 /// Where a device is reached.
@@ -71,9 +84,14 @@ pub trait PushSender: Send + Sync + 'static {
     /// Returns what wakes an app up, without being seen, because a subscription matched.
     fn notice(&self, number: u64, subscription: &str) -> Payload;
 
-    /// Sends one letter. Answers in bounded time.
+    /// Sends one letter. Answers in bounded time. A letter that is sent again has the same `id`.
     ///
     /// # Errors
     /// See [`SendError`].
-    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError>;
+    async fn send(
+        &self,
+        address: &Address,
+        payload: &Arc<Payload>,
+        id: Uuid,
+    ) -> Result<(), SendError>;
 }

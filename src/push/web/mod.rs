@@ -20,6 +20,7 @@ use skytrail_actors::clock::Clock;
 use skytrail_actors::push::{Address, Payload, PushSender, SendError};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::DeviceKind;
+use uuid::Uuid;
 
 pub use hosts::Hosts;
 pub use subscription::Subscription;
@@ -85,21 +86,26 @@ impl PushSender for WebPush {
         let Some((_, object)) = payload_of(notification, &["web"])? else {
             return Ok(None);
         };
-        Ok(Some(Payload {
-            content: super::encode("web", object, encrypt::MAX_CONTENT)?,
-            options: with_headers(Vec::from(how()), notification, HEADERS)?,
-        }))
+        Ok(Some(Payload::new(
+            super::encode("web", object, encrypt::MAX_CONTENT)?,
+            with_headers(Vec::from(how()), notification, HEADERS)?,
+        )))
     }
 
     fn notice(&self, number: u64, subscription: &str) -> Payload {
         let notice = json!({"seq-num": number, "subscription-id": subscription});
-        Payload {
-            content: json!({"_skygear": notice}).to_string().into_bytes(),
-            options: Vec::from(how()),
-        }
+        Payload::new(
+            json!({"_skygear": notice}).to_string().into_bytes(),
+            Vec::from(how()),
+        )
     }
 
-    async fn send(&self, address: &Address, payload: &Arc<Payload>) -> Result<(), SendError> {
+    async fn send(
+        &self,
+        address: &Address,
+        payload: &Arc<Payload>,
+        id: Uuid,
+    ) -> Result<(), SendError> {
         let refused = |why: String| SendError::Refused(why);
         let subscription = Subscription::parse(&address.token).map_err(refused)?;
         if !self.hosts.admit(&subscription.endpoint) {
@@ -118,7 +124,11 @@ impl PushSender for WebPush {
             .header(CONTENT_ENCODING, "aes128gcm")
             .body(body);
         for (name, value) in &payload.options {
-            request = request.header(*name, value);
+            request = request.header(&**name, value);
+        }
+        // Of two with a topic that wait at the service the browser gets one: so one that is sent again.
+        if !payload.options.iter().any(|(name, _)| name == "Topic") {
+            request = request.header("Topic", id.simple().to_string());
         }
         // Each browser's service is one of many: none holds back the others.
         let asked = client::ask(request, now).await;

@@ -11,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn filled(letters: std::ops::Range<u32>, now: Instant) -> Schedule<u32> {
     let mut schedule = Schedule::new(BOUNDS);
-    letters.for_each(|letter| schedule.add(letter, now));
+    letters.for_each(|letter| schedule.add(letter, Duration::ZERO, now));
     schedule
 }
 
@@ -86,7 +86,7 @@ fn nothing_waits_longer_than_it_may_be_old() {
     let given_up = schedule.put_back(entry, (Some(BOUNDS.max_age * 2), true), now);
     assert_eq!(given_up, Again::GivenUp(0));
     // A service that asks for a year gets the next letters sooner.
-    schedule.add(1, now);
+    schedule.add(1, Duration::ZERO, now);
     assert_eq!(schedule.next_look(now), Some(now + BOUNDS.max_age));
 }
 

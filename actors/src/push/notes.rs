@@ -1,0 +1,49 @@
+//! What a queue tells the outbox, several things at once and beside the sending.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::outbox::{Outbox, Waiting};
+use crate::delivery::after::LedgerError;
+
+/// What the outbox has to be told.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Letters that have to wait.
+    pub(super) kept: Vec<Waiting>,
+    /// Letters that are done with.
+    pub(super) forgotten: Vec<Uuid>,
+}
+
+impl Notes {
+    /// Whether it knows everything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.forgotten.is_empty()
+    }
+
+    /// Puts in front what was not written.
+    pub(super) fn put_back(&mut self, mut earlier: Self) {
+        earlier.kept.append(&mut self.kept);
+        earlier.forgotten.append(&mut self.forgotten);
+        *self = earlier;
+    }
+}
+
+/// Writes notes; says how many were kept and forgotten, or gives them back.
+pub(super) async fn write(outbox: Arc<dyn Outbox>, notes: Notes) -> Result<(u64, u64), Notes> {
+    let written = async {
+        if !notes.kept.is_empty() {
+            outbox.keep_pushes(&notes.kept).await?;
+        }
+        if !notes.forgotten.is_empty() {
+            outbox.forget_pushes(&notes.forgotten).await?;
+        }
+        Ok::<_, LedgerError>((notes.kept.len() as u64, notes.forgotten.len() as u64))
+    };
+    let written = written.await;
+    written.map_err(|error| {
+        tracing::warn!(%error, "pushes that wait are not kept, or those that are sent not forgotten");
+        notes
+    })
+}

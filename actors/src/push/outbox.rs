@@ -1,0 +1,48 @@
+//! The port to where pushes are kept until they are sent.
+
+use async_trait::async_trait;
+use skytrail_schema::event::DeviceKind;
+use skytrail_schema::id::DeviceId;
+use skytrail_schema::time::Timestamp;
+use uuid::Uuid;
+
+use super::sender::Payload;
+use crate::delivery::after::LedgerError;
+
+/// A push that waits. Where its device is reached is not in it: that is looked up again, so nothing
+/// goes to an address that was given up meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Tells it from others, at its service, too.
+    pub id: Uuid,
+    /// The device.
+    pub device: DeviceId,
+    /// Whose service reaches it.
+    pub kind: DeviceKind,
+    /// What it gets.
+    pub payload: Payload,
+    /// When it was asked for.
+    pub since: Timestamp,
+}
+
+/// Keeps pushes over a stop and a crash.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
+    /// Keeps pushes, all or none; durable when it answers.
+    ///
+    /// # Errors
+    /// It is not writable.
+    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), LedgerError>;
+
+    /// Forgets pushes that need not be sent any more.
+    ///
+    /// # Errors
+    /// It is not writable.
+    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError>;
+
+    /// Loads what is kept, the oldest first. What cannot be read is left out and forgotten.
+    ///
+    /// # Errors
+    /// Nothing is readable.
+    async fn load_pushes(&self) -> Result<Vec<Waiting>, LedgerError>;
+}
