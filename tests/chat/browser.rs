@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::start_plugin;
-use crate::support::client::send;
+use crate::support::client::{Client, send};
 use crate::support::eventually;
 use crate::support::program::{repository, set_up};
 use crate::support::proxy::Proxy;
@@ -48,4 +48,7 @@ fn two_people_chat_in_browsers_and_a_lost_network_loses_nothing() {
         writeln!(input, "done").unwrap();
     }
     assert!(script.wait().unwrap().success());
+    // What was missed was told out of the log, not asked for.
+    let live = &Client::master(&server).health()["live"];
+    assert!(live["num_replays"].as_u64().unwrap() >= 1, "{live}");
 }

@@ -1,7 +1,8 @@
 // The page: signing in, the rooms, and one room at a time.
 
 import { Room } from './room.js';
-import { Channels, Server } from './server.js';
+import { Server } from './server.js';
+import { Channels, LiveQueries } from './socket.js';
 import { showMessages, showRooms, showTyping } from './view.js';
 
 const ROOMS = 'chat:rooms';
@@ -14,6 +15,7 @@ const server = new Server(apiKey);
 const rooms = new Map();
 let me = null;
 let channels = null;
+let live = null;
 let open = null;
 
 // -- signing in --------------------------------------------------------------
@@ -41,6 +43,7 @@ async function enter(session) {
   await loadRooms();
   at('#welcome').hidden = true;
   at('#chat').hidden = false;
+  live = new LiveQueries(apiKey, session.token);
   channels = new Channels(apiKey, { onReady: catchUp, onLost: () => say('Not connected. Trying again …') });
   channels.on(ROOMS, ({ room }) => add({ id: room._id, title: room.title }));
   rooms.forEach(listen);
@@ -74,11 +77,11 @@ async function choose(room) {
   open = room;
   at('#composer').hidden = false;
   show();
-  if (!room.isLoaded) await room.open();
+  if (!room.isLoaded) await room.open(live);
   at('#composer textarea').focus();
 }
 
-/** After every connecting: what was missed is asked for. */
+/** After every connecting: what the channels missed is asked for; live queries go on by themselves. */
 async function catchUp() {
   try {
     await loadRooms();

@@ -4,7 +4,7 @@ import { Refusal, date, field, reference } from './server.js';
 
 const PAGE = 40;
 const TYPING_MS = 4000;
-/** Looked at again after a gap: what was saved at the same time may have come in another order. */
+/** Asked for again after a gap: what was saved at the same time may have come in another order. */
 const OVERLAP_MS = 5000;
 
 export class Room {
@@ -15,7 +15,9 @@ export class Room {
     this.outbox = new Map();
     this.readers = new Map();
     this.typing = new Map();
+    this.announced = new Set();
     this.isLoaded = false;
+    this.isFollowed = false;
     this.hasOlder = false;
   }
 
@@ -27,8 +29,8 @@ export class Room {
     return [...this.messages.values()].sort((a, b) => (a._created_at < b._created_at ? -1 : 1));
   }
 
-  /** Loads the newest messages. */
-  async open() {
+  /** Loads the newest messages, and follows those and all that come. */
+  async open(live) {
     const [found, { readers }] = await Promise.all([
       this.#query([], 'desc', PAGE),
       this.server.ask('chat:readers', { room: this.id }),
@@ -37,7 +39,34 @@ export class Room {
     found.forEach((message) => this.#take(message));
     readers.forEach((reader) => this.#read(reader));
     this.isLoaded = true;
+    this.#follow(live);
     this.changed();
+  }
+
+  /** From the oldest message that is shown on. The query goes on by itself after the network was away. */
+  #follow(live) {
+    const [first] = this.list();
+    const since = first ? [['gte', field('_created_at'), date(first._created_at)]] : [];
+    const predicate = ['and', ['eq', field('room'), reference(this.id)], ...since];
+    this.isFollowed = true;
+    live.follow(this.id, { record_type: 'message', predicate }, {
+      result: (messages) => {
+        // The result is all there is: what is not in it is gone.
+        const isSince = ({ _created_at: at }) => !first || Date.parse(at) >= Date.parse(first._created_at);
+        const ids = new Set(messages.map(({ _id: id }) => id));
+        for (const { _id: id } of this.list().filter(isSince)) if (!ids.has(id)) this.messages.delete(id);
+        messages.forEach((message) => this.#take(message));
+        this.changed();
+      },
+      take: (message) => { this.#take(message); this.changed(); },
+      drop: (id) => { this.messages.delete(id); this.changed(); },
+      failed: (error) => {
+        // Then it is asked for what is new, as before there were live queries.
+        console.warn(error.message);
+        this.isFollowed = false;
+        this.catchUp().catch(console.warn);
+      },
+    });
   }
 
   async loadOlder() {
@@ -48,9 +77,9 @@ export class Room {
     this.changed();
   }
 
-  /** Fetches what was said while nobody listened, and sends what waits. */
+  /** After every connecting: sends what waits, and asks for what is new where nothing is followed. */
   async catchUp() {
-    if (this.isLoaded) {
+    if (this.isLoaded && !this.isFollowed) {
       let since = this.last && new Date(Date.parse(this.last._created_at) - OVERLAP_MS).toISOString();
       for (;;) {
         const news = since ? [['gte', field('_created_at'), date(since)]] : [];
@@ -102,7 +131,9 @@ export class Room {
   hear(news) {
     if (news.event === 'sent' || news.event === 'edited') {
       const { message } = news;
-      if (!this.messages.has(message._id) && message._ownerID !== this.me) this.unread += 1;
+      // Announced at least once.
+      if (news.event === 'sent' && !this.announced.has(message._id) && message._ownerID !== this.me) this.unread += 1;
+      this.announced.add(message._id);
       this.typing.delete(message._ownerID);
       // One that is not open is loaded when it is.
       if (this.isLoaded) this.#take(message);
@@ -117,7 +148,9 @@ export class Room {
   }
 
   #take(message) {
-    this.messages.set(message._id, message);
+    // The address of a file is another one each time: what is known stays, or its picture is loaded again.
+    const known = this.messages.get(message._id);
+    if (known?._updated_at !== message._updated_at) this.messages.set(message._id, message);
     this.outbox.delete(message._id);
   }
 
