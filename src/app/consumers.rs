@@ -38,15 +38,14 @@ pub(super) fn project(core: &Core, fed: Fed, arbiter: &Arbiter) -> (Addr<Project
 /// Starts what tells live queries.
 pub(super) fn follow_live(
     core: &Core,
-    env: &RecordEnv,
-    (live, tail): (&LiveQueries, Tail),
+    (live, tail, committed): (&LiveQueries, Tail, Applied),
     arbiter: &Arbiter,
 ) -> Addr<Delivery<Follower>> {
     let parts = DeliveryParts {
         place: None,
         log: Arc::clone(&core.log) as _,
         tail,
-        applied: env.applied.clone(),
+        applied: committed,
         consumer: Follower::new(live.clone()),
     };
     Delivery::start_in_arbiter(&arbiter.handle(), |_| Delivery::new(parts, None))

@@ -7,8 +7,8 @@ use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::erasure::{Eraser, Holder};
 use skytrail_actors::log::tail::{Tail, tail};
-use skytrail_actors::log::{EmbeddedLog, Erasures, LogOptions, OpenedLog, Reserve};
-use skytrail_actors::projector::{self, Fed};
+use skytrail_actors::log::{EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve};
+use skytrail_actors::projector::{self, Applied, Committed, Fed};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::live::LiveState;
 use skytrail_actors::spawn;
@@ -49,6 +49,8 @@ pub(super) struct Tails {
     pub(super) projector: Fed,
     pub(super) notices: Tail,
     pub(super) live: Tail,
+    /// How far the log is, for live queries.
+    pub(super) committed: Applied,
 }
 
 impl Core {
@@ -87,6 +89,7 @@ impl Core {
         let (feed, fed) = projector::feed();
         let (notices_feed, notices) = tail();
         let (live_feed, live_tail) = tail();
+        let committed = Arc::<Committed>::default();
         let sequences = snapshot.sequences.into_iter();
         let log = opened.start(
             options,
@@ -97,8 +100,9 @@ impl Core {
                 Arc::new(notices_feed),
                 Arc::new(live_feed),
                 after_hooks.observer(),
-                // The last: those who deliver what is applied have it at hand by then.
+                // The last: those who deliver what is applied or committed have it at hand by then.
                 Arc::new(feed),
+                Arc::clone(&committed) as _,
             ],
             sequences
                 .map(|(name, field, last)| ((name, field), last))
@@ -106,6 +110,7 @@ impl Core {
         );
         let log = log.map_err(StartError::io("the log's threads cannot be started"))?;
         let log = Arc::new(log);
+        committed.note(log.head());
         let checkpoints = Checkpoints::new(
             (Arc::clone(&log) as _, store_id),
             log_key,
@@ -128,6 +133,7 @@ impl Core {
             reserve,
         };
         let tails = Tails {
+            committed: fed.applied(committed.subscribe()),
             projector: fed,
             notices,
             live: live_tail,

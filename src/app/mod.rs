@@ -262,7 +262,8 @@ impl Application {
         let waiting = waiting.map_err(|error| StartError::Store(error.to_string()))?;
         let push = Push::start(pushes, waiting, &pushing.handle());
         let live = LiveQueries::new(env.clone(), config.live.queries);
-        let live_follower = consumers::follow_live(&core, &env, (&live, tails.live), listeners);
+        let live_follower =
+            consumers::follow_live(&core, (&live, tails.live, tails.committed), listeners);
         let told = Notices::new(env.clone(), noticed, internal_hub.clone(), push.notices());
         let notices = consumers::notify(&core, &env, (told, tails.notices), background).await?;
         let noting = note_registrations(env.clone(), Arc::clone(&plugins), broker.changes());

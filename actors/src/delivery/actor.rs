@@ -16,6 +16,8 @@ use crate::projector::Applied;
 
 /// The pause when the log cannot be read.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The log says how far it is a moment after it has told those who listen.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// How often how far it is is kept.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +40,7 @@ pub struct DeliveryParts<C> {
     pub log: Arc<dyn EventLog>,
     /// What the committer hands over.
     pub tail: Tail,
-    /// How far the store is.
+    /// How far commits are delivered: how far the store is, or the log.
     pub applied: Applied,
     /// Who gets the events.
     pub consumer: C,
@@ -130,7 +132,8 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<Delivery
             }
             let commits = parts.tail.take(&*parts.log, position, until).await;
             if commits.is_empty() {
-                tokio::time::sleep(PAUSE).await;
+                let is_coming = parts.log.head() < until;
+                tokio::time::sleep(if is_coming { MOMENT } else { PAUSE }).await;
             }
             for commit in commits {
                 parts.consumer.take(&commit).await;
@@ -153,9 +156,6 @@ async fn beyond<C: Consumer>(
     position: u64,
 ) -> Option<u64> {
     loop {
-        if parts.consumer.is_urgent() {
-            parts.applied.hurry();
-        }
         let Some(due) = kept.due else {
             return parts.applied.beyond(position).await;
         };

@@ -1,7 +1,8 @@
 //! Delivery: taking committed events to whoever waits for them.
 //!
-//! One actor per consumer. It wakes up when the projector has applied something
-//! (who is told of a change finds it by query), takes the commits in the log's
+//! One actor per consumer. It wakes up when the projector has applied something, or
+//! for live queries when something is committed (who is told of a change finds it by
+//! query either way, since queries wait for the store), takes the commits in the log's
 //! order, and hands them to its consumer one after the other. A consumer that has
 //! nothing to look at lets them go by unread, which costs next to nothing.
 //!
@@ -25,12 +26,6 @@ pub use positions::Positions;
 pub trait Consumer: Send + 'static {
     /// Whether there is nothing that it would look at.
     fn is_idle(&self) -> bool;
-
-    /// Whether somebody waits for every event: then the store is not left to gather some before it
-    /// applies them.
-    fn is_urgent(&self) -> bool {
-        false
-    }
 
     /// Looks at a commit. Failures are its own to handle: it is not given the commit again.
     async fn take(&mut self, commit: &Commit);

@@ -18,7 +18,6 @@ use super::view::Change;
 use crate::delivery::Consumer;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
-use crate::record::past;
 use crate::store::HeadSource as _;
 
 /// How many records are kept, so that the next change of one can be put onto it.
@@ -101,17 +100,14 @@ impl Follower {
         {
             return Ok(Some(head));
         }
-        let Some(mut record) = past::record_at(env, id, event.position).await? else {
+        let folded = env.load_from_log(id, event.position).await?;
+        let Some(mut head) = folded else {
             return Err(ApiError::unexpected(
                 "a change of a record that is not there",
             ));
         };
-        full_numbers(env, &mut record).await?;
-        Ok(Some(Arc::new(Head {
-            version: event.version,
-            position: event.position,
-            record,
-        })))
+        full_numbers(env, &mut head.record).await?;
+        Ok(Some(Arc::new(head)))
     }
 }
 
@@ -146,10 +142,6 @@ pub(super) async fn full_numbers(env: &RecordEnv, record: &mut Record) -> Result
 impl Consumer for Follower {
     fn is_idle(&self) -> bool {
         self.service.is_idle()
-    }
-
-    fn is_urgent(&self) -> bool {
-        !self.service.is_idle()
     }
 
     async fn take(&mut self, commit: &Commit) {

@@ -59,6 +59,11 @@ pub(super) async fn replay(
         heads: HashMap::new(),
         frames: Vec::new(),
     };
+    // The follower is ahead of the store, which knows where a record's events stand.
+    if let Err(error) = env.applied.wait_for(until).await {
+        tracing::warn!(%error, from, "what a live query missed cannot be looked up");
+        return Replayed::Reset(UNREADABLE);
+    }
     match replay.run().await {
         Ok(true) => Replayed::Told(replay.frames),
         Ok(false) => Replayed::Reset(CHANGED_MEANWHILE),

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skytrail_schema::code::ApiError;
+use skytrail_schema::event::Commit;
 use tokio::sync::{Notify, watch};
 
+use crate::log::CommitObserver;
 use crate::log::tail::{Tail, TailFeed, tail};
 
 pub use actor::{GetProjectorState, Projector, ProjectorParts, ProjectorState, StopProjector};
@@ -32,12 +34,6 @@ impl Applied {
     /// Returns the last applied position.
     pub fn position(&self) -> u64 {
         *self.position.borrow()
-    }
-
-    /// Tells the projector that someone waits for whatever comes, so that it does not linger after
-    /// what it is applying.
-    pub fn hurry(&self) {
-        self.demand.notify_one();
     }
 
     /// Waits until the store has applied more than `position`; `None` when it never will.
@@ -65,6 +61,35 @@ impl Applied {
     }
 }
 
+/// How far the log is, for those who need not wait for the store. As an observer of the log it comes
+/// behind those whose state must be as new.
+#[derive(Debug, Default)]
+pub struct Committed(watch::Sender<u64>);
+
+impl Committed {
+    /// Notes how far the log is already.
+    pub fn note(&self, head: u64) {
+        self.0.send_if_modified(|position| {
+            let is_later = *position < head;
+            *position = head.max(*position);
+            is_later
+        });
+    }
+
+    /// Returns where it can be waited for.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+impl CommitObserver for Committed {
+    fn committed(&self, commits: &[Arc<Commit>]) {
+        if let Some(last) = commits.last() {
+            self.note(last.last_position());
+        }
+    }
+}
+
 /// The projector's side of what the committer hands over.
 pub struct Fed {
     tail: Tail,
@@ -72,7 +97,7 @@ pub struct Fed {
 }
 
 impl Fed {
-    /// Returns the readers' side of `position`, which the projector will set.
+    /// Returns the readers' side of `position`, which the projector will set, or [`Committed`] does.
     pub fn applied(&self, position: watch::Receiver<u64>) -> Applied {
         Applied {
             position,

@@ -1,7 +1,7 @@
 //! Whatever comes before whatever else, everybody has the result.
 //!
 //! The parts that live queries work with are moved one step at a time, in any order that can happen:
-//! the log grows, the store applies it later, the follower sees that later still, reads come back in any
+//! the log grows, the store applies it later, the follower sees it before or after that, reads come back in any
 //! order, listeners read, lose their connections and come back. A schedule is made of a number, so that
 //! one which goes wrong can be played again: `SKYTRAIL_LIVE_SCHEDULE` is the first,
 //! `SKYTRAIL_LIVE_SCHEDULES` how many.

@@ -169,12 +169,10 @@ impl World {
         }
     }
 
-    /// The follower is given what the store has applied, up to so many commits.
+    /// The follower is given what is committed, up to so many commits.
     pub(super) fn follow(&mut self, max_commits: usize) {
-        let applied = self.applied();
         let commits = self.log.0.lock();
         let next = commits.iter().skip(self.num_given).take(max_commits);
-        let next = next.filter(|commit| commit.last_position() <= applied);
         let next: Vec<_> = next.cloned().collect();
         drop(commits);
         self.num_given += next.len();
