@@ -164,8 +164,9 @@ impl States {
     /// Whether every part answered. An actor of a record type that has gone is started again when
     /// it is needed, and does not count.
     pub fn are_all_alive(&self) -> bool {
-        self.projector
-            .is_some_and(|projector| !projector.is_failing)
+        let projector = self.projector.as_ref();
+        projector.is_some_and(|projector| !projector.is_failing)
+            && !self.log.is_store_behind
             && self.hub.is_some()
             && self.internal_hub.is_some()
             && self.notices.is_some()

@@ -86,17 +86,32 @@ pub(crate) async fn check_owner(
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let snapshot = store.load_snapshot().await;
     let checkpoint = snapshot.map_err(|error| failed(&error))?.checkpoint;
-    let filled_from = store.log_of().await.map_err(|error| failed(&error))?;
-    let first = segments.read(1, 1).map_err(|error| failed(&error))?;
-    let own = first.first().map(|commit| commit.id.to_string());
-    let is_foreign = filled_from.is_some() && filled_from != own;
-    if is_foreign || checkpoint > head {
+    let origin = store.origin().await.map_err(|error| failed(&error))?;
+    let load = |position| segments.read(position, 1).map_err(|error| failed(&error));
+    let own = load(1)?.first().map(|commit| commit.id.to_string());
+    if origin.log.is_some() && origin.log != own {
         return Err(format!(
             "the schema app_{app} in the database is a store of another log (it is at {checkpoint}, \
              the log below DATA_DIR ends at {head}); drop it, or set another APP_NAME or DATABASE_URL"
         ));
     }
-    Ok(checkpoint)
+    let why = if checkpoint > head {
+        format!("is at {checkpoint}, and the log below DATA_DIR ends at {head}")
+    } else {
+        let Some(last) = origin.last else {
+            return Ok(checkpoint);
+        };
+        if load(checkpoint)?.iter().any(|commit| commit.time == last) {
+            return Ok(checkpoint);
+        }
+        format!("has another event at {checkpoint} than the log below DATA_DIR")
+    };
+    Err(format!(
+        "the schema app_{app} in the database {why}: it was filled by a server that went on from \
+         there, as when an earlier backup is restored. If that server is gone for good, run \
+         `skytrail rebuild`, which fills the schema from this log and keeps what is in it as \
+         app_{app}~old; otherwise set another APP_NAME or DATABASE_URL"
+    ))
 }
 
 /// Waits a while for a database that cannot be reached: it may be starting, too.

@@ -28,9 +28,14 @@ pub enum StoreError {
     #[error(transparent)]
     Refused(#[from] ApiError),
     /// The database is away, or too slow. Nothing is lost: the log has everything, and the store follows
-    /// when the database is back. The text is for the log only.
-    #[error("record store not available: {0}")]
-    Unavailable(String),
+    /// when the database is back. The cause is for the log only.
+    #[error("record store not available: {cause}")]
+    Unavailable {
+        /// What clients are told.
+        why: Away,
+        /// The database's words.
+        cause: String,
+    },
     /// What is stored is not what was written. The store must be made anew from the log.
     #[error("record store damaged: {0}")]
     Damaged(String),
@@ -39,17 +44,53 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// Why a database does not serve at present, as far as it is for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// It is not there, is starting or stopping.
+    Unreachable,
+    /// It did not answer in time.
+    Slow,
+    /// It takes no more connections.
+    Crowded,
+    /// It has no space left.
+    Full,
+    /// It takes no writes: a standby.
+    ReadOnly,
+    /// It has lost something, which is being applied again.
+    Behind,
+}
+
+impl Away {
+    /// Says it to a client.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the database cannot be reached, try again",
+            Self::Slow => "the database takes too long to answer, try again",
+            Self::Crowded => "the database has no connection to spare, try again",
+            Self::Full => "the database has no space left, try again later",
+            Self::ReadOnly => "the database takes no writes at present, try again",
+            Self::Behind => "the database is being brought up to date, try again",
+        }
+    }
+}
+
+impl StoreError {
+    /// The database does not serve at present.
+    pub fn unavailable(why: Away, cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        Self::Unavailable { why, cause }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(error) => error,
-            StoreError::Unavailable(cause) => {
+            StoreError::Unavailable { why, cause } => {
                 tracing::warn!(cause, "record store not available");
-                Self::new(
-                    Code::UnexpectedUnableToOpenDatabase,
-                    "the database cannot be reached, try again",
-                )
-                .with_info("retry_after_ms", serde_json::json!(1000))
+                Self::new(Code::UnexpectedUnableToOpenDatabase, why.message())
+                    .with_info("retry_after_ms", serde_json::json!(1000))
             }
             StoreError::Failed(cause) | StoreError::Damaged(cause) => {
                 tracing::error!(cause, "record store failed");

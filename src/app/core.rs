@@ -64,7 +64,9 @@ impl Core {
         (store, snapshot): (Arc<SqlStore>, Snapshot),
     ) -> Result<(Self, Tails), StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
+        let cached = config.storage.head_cache_bytes;
+        let live = LiveState::new(&snapshot, cached).bounded(config.storage.store_lag);
+        let live = Arc::new(live);
         let failed = |error: StoreError| StartError::Store(error.to_string());
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;
         let subscriptions = Arc::new(Subscriptions::new(subscriptions));
@@ -79,7 +81,9 @@ impl Core {
         let tended = background::tend(Arc::clone(&reserve), ending.clone());
         spawn::spawn_named("disk reserve", tended);
         let erasures = erasures_of(&store, &opened).await?;
+        let lagging = Arc::clone(&live);
         let options = LogOptions {
+            is_store_behind: Some(Arc::new(move || lagging.is_at_bound())),
             erasures: Arc::clone(&erasures),
             ..settings::log(config, &clock, Arc::clone(&reserve))
         };

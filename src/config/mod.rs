@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use skytrail_actors::accounts::policy::PasswordPolicy;
+use skytrail_actors::record::live::LagBound;
 use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::id::TypeName;
 
@@ -176,6 +177,9 @@ pub struct Storage {
     /// How often the record store's pages are compared with their checksums while the server runs;
     /// `None` for never. `STORE_CHECK_PERIOD` in seconds, default 60.
     pub store_check_period: Option<Duration>,
+    /// How much may wait for the record store before writes are refused. `STORE_LAG_EVENTS`, default
+    /// 500,000, and `STORE_LAG_BYTES` of memory, default 512 MiB.
+    pub store_lag: LagBound,
     /// Space that is kept back for when the disk runs full, at most an eighth of the disk; 0 is none.
     /// `DISK_RESERVE_BYTES`, default 64 MiB.
     pub disk_reserve_bytes: u64,
@@ -239,6 +243,10 @@ impl Config {
                 sled_cache_bytes: reader.number("SLED_CACHE_BYTES", 16 << 20, 1 << 20..=1 << 40),
                 head_cache_bytes: size(reader.number("HEAD_CACHE_BYTES", 32 << 20, 0..=1 << 40)),
                 store_check_period: reader.seconds("STORE_CHECK_PERIOD", 60),
+                store_lag: LagBound {
+                    events: reader.number("STORE_LAG_EVENTS", 500_000, 1..=1 << 40),
+                    bytes: size(reader.number("STORE_LAG_BYTES", 512 << 20, 1..=1 << 40)),
+                },
                 disk_reserve_bytes: reader.number("DISK_RESERVE_BYTES", 64 << 20, 0..=1 << 40),
             },
             database: database::read(&mut reader),

@@ -184,6 +184,15 @@ fn write_log(text: &mut Exposition, states: &States) {
         "Bytes of decisions that wait for the journal.",
     )
     .value(log.queued_bytes);
+    let mut family = text.gauge(
+        "skytrail_log_refuses_writes",
+        "Whether writes are refused, by reason.",
+    );
+    family.labelled(&[("reason", "disk_full")], u64::from(log.is_disk_full));
+    family.labelled(
+        &[("reason", "store_behind")],
+        u64::from(log.is_store_behind),
+    );
     text.gauge("skytrail_log_journal_bytes", "Size of the journal.")
         .value(log.journal_bytes);
     let sled = log.sled.as_ref();
@@ -196,7 +205,7 @@ fn write_log(text: &mut Exposition, states: &States) {
 }
 
 fn write_store(text: &mut Exposition, states: &States) {
-    let projector = states.projector;
+    let projector = states.projector.as_ref();
     let lag = projector.map(|it| states.log.head.saturating_sub(it.position));
     text.gauge(
         "skytrail_projector_lag_events",
@@ -213,6 +222,11 @@ fn write_store(text: &mut Exposition, states: &States) {
         "Transactions that failed.",
     )
     .maybe(projector.map(|it| it.num_failures));
+    text.gauge(
+        "skytrail_projector_failing",
+        "Whether the record store took no events the last time.",
+    )
+    .maybe(projector.map(|it| u64::from(it.is_failing)));
     let mut family = text.counter("skytrail_record_commands_total", "Saves and deletes taken.");
     let sum = |of: fn(&skytrail_actors::record::actor::RecordActorState) -> u64| -> u64 {
         states.records.iter().map(of).sum()

@@ -2,6 +2,8 @@
 //! of a driver.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use skytrail_schema::time::Timestamp;
@@ -17,15 +19,22 @@ use super::postgres;
 pub(crate) enum Conn<'a> {
     /// To a file.
     Sqlite(&'a mut SqliteConnection),
-    /// To a server.
-    Postgres(&'a mut PgConnection, Extensions),
+    /// To a server; how long it may be silent.
+    Postgres(&'a mut PgConnection, Extensions, Option<&'a Watch>),
+}
+
+impl<'a> Conn<'a> {
+    /// To a server that may take as long as it needs.
+    pub(crate) fn server(conn: &'a mut PgConnection, extensions: Extensions) -> Self {
+        Self::Postgres(conn, extensions, None)
+    }
 }
 
 impl Conn<'_> {
     /// Learns which extensions are used.
     pub(crate) fn knowing(self, extensions: Extensions) -> Self {
         match self {
-            Self::Postgres(conn, _) => Self::Postgres(conn, extensions),
+            Self::Postgres(conn, _, watch) => Self::Postgres(conn, extensions, watch),
             file @ Self::Sqlite(_) => file,
         }
     }
@@ -34,7 +43,7 @@ impl Conn<'_> {
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,
-            Self::Postgres(_, extensions) => Dialect::Postgres(*extensions),
+            Self::Postgres(_, extensions, _) => Dialect::Postgres(*extensions),
         }
     }
 
@@ -42,14 +51,14 @@ impl Conn<'_> {
     pub(crate) async fn begin(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn) => conn.begin().await.map(Tx::Sqlite),
-            Self::Postgres(conn, extensions) => {
+            Self::Postgres(conn, extensions, watch) => {
                 let begun = if conn.is_in_transaction() {
-                    conn.begin().await
+                    within(*watch, conn.begin()).await
                 } else {
                     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-                    conn.begin_with(begin).await
+                    within(*watch, conn.begin_with(begin)).await
                 };
-                begun.map(|tx| Tx::Postgres(tx, *extensions))
+                begun.map(|tx| Tx::Postgres(tx, *extensions, *watch))
             }
         }
     }
@@ -58,12 +67,53 @@ impl Conn<'_> {
     pub(crate) async fn begin_writing(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn) => conn.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
-            Self::Postgres(conn, extensions) => {
-                let begun = conn.begin().await;
-                begun.map(|tx| Tx::Postgres(tx, *extensions))
+            Self::Postgres(conn, extensions, watch) => {
+                let begun = within(*watch, conn.begin()).await;
+                begun.map(|tx| Tx::Postgres(tx, *extensions, *watch))
             }
         }
     }
+}
+
+/// How long a server may be silent, and whether it owes an answer.
+///
+/// Who gives up waiting, or goes away, leaves a connection on which the answer is still to come: it must
+/// not be used again.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    limit: Duration,
+    is_owed: AtomicBool,
+}
+
+impl Watch {
+    /// Waits so long for each answer.
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            is_owed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether an answer is still to come.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.is_owed.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits for an answer no longer than is allowed.
+pub(super) async fn within<T>(
+    watch: Option<&Watch>,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let Some(watch) = watch else {
+        return answer.await;
+    };
+    watch.is_owed.store(true, Ordering::Relaxed);
+    let answered = tokio::time::timeout(watch.limit, answer).await;
+    if answered.is_ok() {
+        watch.is_owed.store(false, Ordering::Relaxed);
+    }
+    answered.unwrap_or_else(|_late| Err(postgres::silent(watch.limit)))
 }
 
 /// What is done or undone as a whole; undone when it is dropped.
@@ -71,7 +121,7 @@ pub(crate) enum Tx<'a> {
     /// In a file.
     Sqlite(Transaction<'a, Sqlite>),
     /// In a server.
-    Postgres(Transaction<'a, Postgres>, Extensions),
+    Postgres(Transaction<'a, Postgres>, Extensions, Option<&'a Watch>),
 }
 
 impl Tx<'_> {
@@ -79,7 +129,7 @@ impl Tx<'_> {
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
             Self::Sqlite(tx) => Conn::Sqlite(tx),
-            Self::Postgres(tx, extensions) => Conn::Postgres(tx, *extensions),
+            Self::Postgres(tx, extensions, watch) => Conn::Postgres(tx, *extensions, *watch),
         }
     }
 
@@ -87,7 +137,7 @@ impl Tx<'_> {
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx, _) => tx.commit().await,
+            Self::Postgres(tx, _, watch) => within(watch, tx.commit()).await,
         }
     }
 
@@ -95,7 +145,7 @@ impl Tx<'_> {
     pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.rollback().await,
-            Self::Postgres(tx, _) => tx.rollback().await,
+            Self::Postgres(tx, _, watch) => within(watch, tx.rollback()).await,
         }
     }
 }

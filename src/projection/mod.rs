@@ -37,7 +37,7 @@ mod value;
 mod tests;
 
 pub(crate) use postgres::is_passing;
-pub use postgres::{ServerOptions, beside, digest_server, drop_store, switch_schemas};
+pub use postgres::{ServerOptions, StoreOrigin, beside, digest_server, drop_store, switch_schemas};
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};
 pub(crate) use sqlite::{PARTS, part, remove};

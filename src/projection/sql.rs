@@ -15,7 +15,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use super::conn::{Conn, Row};
+use super::conn::{Conn, Row, within};
 use super::dialect::Dialect;
 use super::names::Name;
 use super::{postgres, sqlite};
@@ -128,9 +128,10 @@ impl SafeText {
                 let done = self.for_sqlite(args)?.execute(&mut **conn).await?;
                 Ok(done.rows_affected())
             }
-            Conn::Postgres(conn, _) => {
+            Conn::Postgres(conn, _, watch) => {
                 let query = self.for_postgres(dialect, args)?;
-                Ok(query.execute(&mut **conn).await?.rows_affected())
+                let done = within(*watch, query.execute(&mut **conn)).await?;
+                Ok(done.rows_affected())
             }
         }
     }
@@ -147,9 +148,9 @@ impl SafeText {
                 let rows = self.for_sqlite(args)?.fetch_all(&mut **conn).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
-            Conn::Postgres(conn, _) => {
+            Conn::Postgres(conn, _, watch) => {
                 let query = self.for_postgres(dialect, args)?;
-                let rows = query.fetch_all(&mut **conn).await?;
+                let rows = within(*watch, query.fetch_all(&mut **conn)).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
         }
@@ -167,9 +168,9 @@ impl SafeText {
                 let row = self.for_sqlite(args)?.fetch_optional(&mut **conn).await?;
                 Ok(row.map(Row::Sqlite))
             }
-            Conn::Postgres(conn, _) => {
+            Conn::Postgres(conn, _, watch) => {
                 let query = self.for_postgres(dialect, args)?;
-                let row = query.fetch_optional(&mut **conn).await?;
+                let row = within(*watch, query.fetch_optional(&mut **conn)).await?;
                 Ok(row.map(Row::Postgres))
             }
         }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
-    Asker, HeadSource, NoHeads, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
+    Asker, Away, HeadSource, NoHeads, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
 };
 use skytrail_schema::event::{AssetState, Commit, EventKind, Service, Stream, UserState};
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
@@ -19,20 +19,21 @@ use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use sqlx::Connection as _;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::postgres::Postgres;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
 use super::captured;
-use super::conn::Conn;
+use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
 use super::history;
 use super::index::{IndexLimits, Stats};
 use super::layout::{Catalog, TypeLayout};
 use super::people;
-use super::postgres::{self, ServerOptions};
+use super::postgres::{self, Link, Lost, ServerOptions, StoreOrigin, silent};
 use super::query::{self, QueryError};
 use super::read;
 use super::sqlite::{self, OpenError, StoreOptions};
@@ -68,8 +69,7 @@ pub(super) struct Writer {
 
 enum WriterConn {
     File(SqliteConnection),
-    /// `None` when it was lost.
-    Server(Option<PgConnection>, Extensions),
+    Server(Result<Link, Lost>, Extensions),
 }
 
 impl Writer {
@@ -77,9 +77,9 @@ impl Writer {
     pub(super) fn conn(&mut self) -> Result<(Conn<'_>, &mut WriterState), sqlx::Error> {
         let conn = match &mut self.conn {
             WriterConn::File(conn) => Conn::Sqlite(conn),
-            WriterConn::Server(conn, extensions) => {
-                let conn = conn.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-                Conn::Postgres(conn, *extensions)
+            WriterConn::Server(link, extensions) => {
+                let link = link.as_mut().map_err(|_lost| sqlx::Error::PoolClosed)?;
+                Conn::server(&mut link.conn, *extensions)
             }
         };
         Ok((conn, &mut self.state))
@@ -95,14 +95,26 @@ pub(super) struct Reading<'a> {
 
 enum ReaderConn<'a> {
     File(sqlite::Reader<'a>),
-    Server(PoolConnection<Postgres>, Extensions),
+    Server(PoolConnection<Postgres>, Extensions, Watch),
+}
+
+impl Drop for ReaderConn<'_> {
+    fn drop(&mut self) {
+        if let Self::Server(conn, _, watch) = self
+            && watch.is_owed()
+        {
+            conn.close_on_drop();
+        }
+    }
 }
 
 impl Reading<'_> {
     pub(super) fn conn(&mut self) -> Result<Conn<'_>, sqlx::Error> {
         match &mut self.conn {
             ReaderConn::File(reader) => reader.conn().map(Conn::Sqlite),
-            ReaderConn::Server(conn, extensions) => Ok(Conn::Postgres(conn, *extensions)),
+            ReaderConn::Server(conn, extensions, watch) => {
+                Ok(Conn::Postgres(conn, *extensions, Some(watch)))
+            }
         }
     }
 
@@ -133,10 +145,11 @@ impl SqlStore {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open_server(url: &str, options: &ServerOptions) -> Result<Self, OpenError> {
-        let (server, mut conn) = postgres::Server::open(url, options).await?;
+        let (server, mut link) = postgres::Server::open(url, options).await?;
         let extensions = server.extensions();
-        let stored = read::catalog(&mut Conn::Postgres(&mut conn, extensions)).await?;
-        let conn = WriterConn::Server(Some(conn), extensions);
+        let stored = read::catalog(&mut Conn::server(&mut link.conn, extensions)).await?;
+        server.reach(stored.1);
+        let conn = WriterConn::Server(Ok(link), extensions);
         Ok(Self::new(
             Home::Server(Box::new(server)),
             conn,
@@ -166,20 +179,28 @@ impl SqlStore {
 
     /// Waits for a connection that reads.
     pub(super) async fn reader(&self) -> Result<Reading<'_>, StoreError> {
-        match &self.home {
-            Home::File(file) => file.condition.check()?,
-            Home::Server(server) => server.check()?,
-        }
-        let columns = self.columns.read().await;
-        let conn = match &self.home {
-            Home::File(file) => file.readers.acquire().await.map(ReaderConn::File),
+        let (columns, conn) = match &self.home {
+            Home::File(file) => {
+                file.condition.check()?;
+                let columns = self.columns.read().await;
+                let conn = file.readers.acquire().await;
+                let conn = conn.map_err(|error| self.failed(error))?;
+                (columns, ReaderConn::File(conn))
+            }
             Home::Server(server) => {
-                let conn = server.reader().await;
-                conn.map(|conn| ReaderConn::Server(conn, server.extensions()))
+                server.check()?;
+                let columns = timeout(server.patience(), self.columns.read()).await;
+                let columns = columns.map_err(|_late| {
+                    StoreError::unavailable(Away::Slow, "a table's columns are being changed")
+                })?;
+                let conn = server.reader().await?;
+                let watch = Watch::new(server.statement_limit());
+                let conn = ReaderConn::Server(conn, server.extensions(), watch);
+                (columns, conn)
             }
         };
         Ok(Reading {
-            conn: conn.map_err(|error| self.failed(error))?,
+            conn,
             catalog: self.catalog.load_full(),
             _columns: columns,
         })
@@ -204,43 +225,82 @@ impl SqlStore {
     /// Connects anew if the connection that writes was lost; the store may be elsewhere than where it
     /// seemed to be left.
     async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
-        let (Home::Server(server), WriterConn::Server(conn @ None, extensions)) =
+        let (Home::Server(server), WriterConn::Server(link, extensions)) =
             (&self.home, &mut writer.conn)
         else {
             return Ok(());
         };
-        let mut fresh = server.connect().await?;
-        let stored = read::catalog(&mut Conn::Postgres(&mut fresh, *extensions)).await?;
+        let Err(lost) = link else { return Ok(()) };
+        let mut fresh = server.connect(Some(lost)).await?;
+        let conn = &mut Conn::server(&mut fresh.conn, *extensions);
+        let stored = timeout(server.statement_limit(), read::catalog(conn)).await;
+        let stored = stored.unwrap_or_else(|_late| Err(silent(server.statement_limit())))?;
         let (catalog, checkpoint) = stored;
         tracing::info!(position = checkpoint, "connected to the database again");
         let catalog = Arc::new(catalog);
         writer.state = WriterState::new(Arc::clone(&catalog), checkpoint);
         self.catalog.store(catalog);
-        *conn = Some(fresh);
+        *link = Ok(fresh);
         Ok(())
     }
 
     /// Gives up a connection that failed.
-    async fn renew(&self, writer: &mut Writer) {
+    async fn renew(&self, writer: &mut Writer, error: &sqlx::Error) {
         match (&self.home, &mut writer.conn) {
             (Home::File(file), WriterConn::File(conn)) => file.renew(conn).await,
-            (_, WriterConn::Server(conn, _)) => *conn = None,
+            (_, WriterConn::Server(link, _)) => {
+                if let Ok(Link { backend, .. }) = link {
+                    *link = Err(Lost {
+                        backend: backend.clone(),
+                        is_silent: !matches!(error, sqlx::Error::Database(_)),
+                    });
+                }
+            }
             _ => {}
         }
     }
 
-    /// Returns the id of the first commit of the log that the store was filled from, if it knows.
+    /// Applies commits over the connection that writes, as long as somebody is at its other end.
+    async fn apply_over(
+        &self,
+        writer: &mut Writer,
+        commits: &[Arc<Commit>],
+    ) -> Result<(), sqlx::Error> {
+        let backend = match &writer.conn {
+            WriterConn::Server(Ok(link), _) => Some(link.backend.clone()),
+            _ => None,
+        };
+        let (mut conn, state) = writer.conn()?;
+        let work = async {
+            if let Home::Server(server) = &self.home {
+                server.make_way(&mut conn, commits).await;
+            }
+            state.apply(&mut conn, commits).await
+        };
+        match (&self.home, &backend) {
+            (Home::Server(server), Some(backend)) => {
+                tokio::select! {
+                    biased;
+                    applied = work => applied,
+                    error = server.gone(backend) => Err(error),
+                }
+            }
+            _ => work.await,
+        }
+    }
+
+    /// Returns what the store knows of the log that it was filled from.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn log_of(&self) -> Result<Option<String>, StoreError> {
+    pub async fn origin(&self) -> Result<StoreOrigin, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         if conn.dialect().is_sqlite() {
-            return Ok(None);
+            return Ok(StoreOrigin::default());
         }
-        let log = postgres::log_of(&mut conn).await;
-        log.map_err(|error| self.failed(error))
+        let origin = postgres::origin_of(&mut conn).await;
+        origin.map_err(|error| self.failed(error))
     }
 
     /// Stops looking after indexes and pages.
@@ -580,22 +640,18 @@ impl RecordStore for SqlStore {
         connected.map_err(|error| self.failed(error))?;
         if let Home::Server(server) = &self.home {
             server.check_gap(writer.state.checkpoint, commits)?;
-            if let Ok((mut conn, _)) = writer.conn() {
-                server.make_way(&mut conn, commits).await;
-            }
         }
         let mut events = commits.iter().flat_map(|commit| &commit.events);
         let alone = match events.any(|event| fold::reshapes(&event.body)) {
             true => Some(self.columns.write().await),
             false => None,
         };
-        let applied = match writer.conn() {
-            Ok((mut conn, state)) => state.apply(&mut conn, commits).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = applied {
-            self.renew(writer).await;
+        if let Err(error) = self.apply_over(writer, commits).await {
+            self.renew(writer, &error).await;
             return Err(self.failed(error));
+        }
+        if let Home::Server(server) = &self.home {
+            server.reach(writer.state.checkpoint);
         }
         if !Arc::ptr_eq(&writer.state.catalog, &self.catalog.load()) {
             self.catalog.store(Arc::clone(&writer.state.catalog));
@@ -621,7 +677,10 @@ impl RecordStore for SqlStore {
         };
         let closed = match (&self.home, writer.conn) {
             (Home::File(file), WriterConn::File(conn)) => file.close(conn).await,
-            (_, WriterConn::Server(Some(conn), _)) => conn.close().await,
+            (Home::Server(server), WriterConn::Server(Ok(link), _)) => {
+                let closed = timeout(server.patience(), link.conn.close()).await;
+                closed.unwrap_or_else(|_late| Err(silent(server.patience())))
+            }
             _ => Ok(()),
         };
         closed.map_err(|error| self.failed(error))

@@ -1,5 +1,7 @@
 //! A restore whose records are in PostgreSQL: the database is made from the log.
 
+use std::process::{Command, Output};
+
 use serde_json::{Value as Json, json};
 
 use super::{World, said, text};
@@ -68,4 +70,64 @@ fn a_backup_is_restored_into_an_empty_database() {
         20,
         "the other is as it was"
     );
+}
+
+/// An earlier state is restored, and the database has what came later: the start says what to do, and
+/// who does it has the earlier state.
+#[test]
+fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
+    let database = shared().database(&[]);
+    let mut world = World::with(&[("DATABASE_URL", &database.url())]);
+    let ada = Client::signed_up(&world.server, "ada");
+    ada.save("note/1", json!({"title": "early"}));
+    let early = world.head();
+    ada.save("note/1", json!({"title": "late"}));
+    ada.save("note/2", json!({"title": "late, too"}));
+    ada.query("note", json!(null));
+    world.back_up(&[]);
+    assert!(world.server.terminate().success());
+
+    said(&world.try_restore("earlier", &["--until", &early.to_string()]));
+    let folder = world.server.folder().join("earlier");
+    world.server.set("DATA_DIR", text(&folder));
+    refused_with_advice(&mut world.server, "ends at");
+    assert_eq!(titles(&database), "1|late\n2|late, too\n");
+
+    // It goes on elsewhere, beyond where the database is: that is another history of the same log.
+    world.server.set("DATABASE_URL", "");
+    world.server.restart();
+    let here = ada.at(&world.server);
+    for number in 0..5 {
+        here.save("note/1", json!({"title": format!("other {number}")}));
+    }
+    assert!(world.server.terminate().success());
+    world.server.set("DATABASE_URL", &database.url());
+    refused_with_advice(&mut world.server, "has another event at");
+
+    said(&rebuild(&world.server, &database, &[]));
+    world.server.restart();
+    assert_eq!(titles(&database), "1|other 4\n");
+    let here = ada.at(&world.server);
+    here.save("note/3", json!({"title": "goes on"}));
+    assert_eq!(here.query("note", json!(null)).len(), 2);
+    let old = database.sql("SELECT title FROM \"app_myapp~old\".note ORDER BY _id");
+    assert_eq!(old, "late\nlate, too\n");
+    said(&rebuild(&world.server, &database, &["--verify"]));
+}
+
+/// The server does not start, and says how it would.
+fn refused_with_advice(server: &mut TestServer, why: &str) {
+    let said = server.try_restart().unwrap_err();
+    assert!(said.contains(why), "{said}");
+    assert!(said.contains("run `skytrail rebuild`"), "{said}");
+}
+
+fn rebuild(server: &TestServer, database: &Database<'_>, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().arg("rebuild").args(more);
+    command.env("DATA_DIR", server.data_dir());
+    command
+        .env("APP_NAME", "myapp")
+        .env("DATABASE_URL", database.url());
+    command.output().unwrap()
 }

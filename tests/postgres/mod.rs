@@ -1,5 +1,6 @@
 //! The server with its records in PostgreSQL.
 
+mod away;
 mod compose;
 mod indexes;
 mod moving;

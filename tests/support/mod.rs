@@ -13,6 +13,7 @@ pub mod search;
 pub mod server;
 pub mod socket;
 pub mod sse;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

@@ -5,11 +5,11 @@
 //! the end of its input, which is held by the test process: however that ends, the server is
 //! stopped and its folder removed. Nobody else's PostgreSQL is touched.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -25,7 +25,7 @@ const USER: &str = "postgres";
 const KEEPER: &str = r#"
 "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c full_page_writes=off \
     -c synchronous_commit=off -c shared_buffers=32MB -c max_connections=300 -c timezone=UTC \
-    >"$2/log" 2>&1 &
+    $3 >"$2/log" 2>&1 &
 server=$!
 cat >/dev/null
 kill -QUIT "$server"
@@ -39,6 +39,8 @@ pub struct Postgres {
     keepers: Mutex<Vec<Child>>,
     folder: PathBuf,
     databases: AtomicU32,
+    /// Further arguments, divided by spaces.
+    arguments: String,
 }
 
 /// Returns the server that the tests of this process share.
@@ -50,6 +52,11 @@ pub fn shared() -> &'static Postgres {
 impl Postgres {
     /// Starts a server with an empty folder of its own.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// As [`Postgres::start`], with further arguments, divided by spaces.
+    pub fn start_with(arguments: &str) -> Self {
         let initdb = format!("{PROGRAMS}/initdb");
         assert!(
             Path::new(&initdb).exists(),
@@ -65,6 +72,26 @@ impl Postgres {
             chown(&folder, Some(user), Some(group)).unwrap();
             make.uid(user).gid(group);
         }
+        Self::made(make, folder, arguments)
+    }
+
+    /// Starts a standby, which gets over `port` of this machine what a primary writes. It has what the
+    /// primary had, the databases too.
+    pub fn standby(&self, port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap().keep();
+        let mut make = Command::new(format!("{PROGRAMS}/pg_basebackup"));
+        make.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", USER]);
+        make.args(["-R", "--no-sync", "-c", "fast", "-D"])
+            .arg(folder.join("data"));
+        if let Some((user, group)) = unprivileged() {
+            chown(&folder, Some(user), Some(group)).unwrap();
+            make.uid(user).gid(group);
+        }
+        Self::made(make, folder, &self.arguments)
+    }
+
+    /// Starts a server whose data folder this command makes.
+    fn made(mut make: Command, folder: PathBuf, arguments: &str) -> Self {
         let made = make.current_dir(&folder).output().unwrap();
         let said = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "{said}");
@@ -72,16 +99,74 @@ impl Postgres {
             keepers: Mutex::default(),
             folder,
             databases: AtomicU32::new(0),
+            arguments: arguments.to_owned(),
         };
         server.start_again();
         server
+    }
+
+    /// Makes a primary of a standby.
+    pub fn promote(&self) {
+        let promoted = self.ask(USER, "SELECT pg_promote()").unwrap();
+        assert_eq!(promoted, "t\n");
+    }
+
+    /// Waits until a standby has all that this server has written.
+    pub fn await_standby(&self, standby: &Self) {
+        let written = self.ask(USER, "SELECT pg_current_wal_lsn()").unwrap();
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", written.trim());
+        eventually("the standby has everything", || {
+            let answer = standby.ask(USER, &replayed).unwrap();
+            (answer == "t\n").then_some(())
+        });
+    }
+
+    /// Where its socket is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs SQL in the database of the superuser.
+    pub fn sql(&self, sql: &str) -> String {
+        self.ask(USER, sql).unwrap()
+    }
+
+    /// Opens a session in a database, which ends when it is dropped, and waits until it has done this.
+    pub fn session(&self, place: (&str, &str), sql: &str) -> Session {
+        let session = self.try_session(place, sql);
+        session.unwrap_or_else(|_| panic!("the session ended: {sql}"))
+    }
+
+    /// As [`Postgres::session`], for a server that may refuse.
+    pub fn try_session(
+        &self,
+        (user, database): (&str, &str),
+        sql: &str,
+    ) -> Result<Session, std::process::ExitStatus> {
+        let mut child = Command::new(format!("{PROGRAMS}/psql"))
+            .arg("-h")
+            .arg(&self.folder)
+            .args(["-U", user, "-d", database, "-X", "-q", "-A", "-t"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let told = writeln!(input, "{sql};\n\\echo done");
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        if told.is_ok() && output.any(|line| line.unwrap() == "done") {
+            return Ok(Session { child, input });
+        }
+        Err(child.wait().unwrap())
     }
 
     /// Starts the server and waits until it takes connections.
     pub fn start_again(&self) {
         let mut keep = Command::new("sh");
         keep.args(["-c", KEEPER, "keeper", PROGRAMS])
-            .arg(&self.folder);
+            .arg(&self.folder)
+            .arg(&self.arguments);
         if let Some((user, group)) = unprivileged() {
             keep.uid(user).gid(group);
         }
@@ -130,6 +215,19 @@ impl Drop for Postgres {
             drop(keeper.stdin.take());
             let _ = keeper.wait();
         }
+    }
+}
+
+/// A session that does nothing more; what it holds is free when it is dropped.
+pub struct Session {
+    child: Child,
+    input: ChildStdin,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = writeln!(self.input, "\\q");
+        let _ = self.child.wait();
     }
 }
 
@@ -192,7 +290,7 @@ impl Drop for Database<'_> {
 }
 
 /// The user and group that Debian's package makes, if the tests themselves run as root.
-fn unprivileged() -> Option<(u32, u32)> {
+pub fn unprivileged() -> Option<(u32, u32)> {
     let id = |arguments: &[&str]| -> u32 { run("id", arguments).unwrap().trim().parse().unwrap() };
     (id(&["-u"]) == 0).then(|| (id(&["-u", USER]), id(&["-g", USER])))
 }

@@ -31,6 +31,9 @@ use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
 use crate::observe::HistogramState;
 
+/// Whether something is behind.
+pub type IsBehind = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Where and how the embedded log works.
 #[derive(Clone)]
 pub struct LogOptions {
@@ -48,6 +51,8 @@ pub struct LogOptions {
     pub sled_cache_bytes: u64,
     /// The space that is kept back; writes are refused while it is not held. Default none.
     pub reserve: Option<Arc<Reserve>>,
+    /// Says that the record store is too far behind for more to be written. Default never.
+    pub is_store_behind: Option<IsBehind>,
     /// The erasures that the log has so far. Default none.
     pub erasures: Arc<Erasures>,
     /// Tells the time.
@@ -67,6 +72,7 @@ impl LogOptions {
             max_commit_bytes: 8 << 20,
             sled_cache_bytes: 16 << 20,
             reserve: None,
+            is_store_behind: None,
             erasures: Arc::default(),
             now,
             on_fatal,
@@ -146,6 +152,8 @@ pub struct LogState {
     pub journal_bytes: u64,
     /// Whether writes are refused because the disk is full.
     pub is_disk_full: bool,
+    /// Whether writes are refused because the record store is too far behind.
+    pub is_store_behind: bool,
     /// The sled store.
     pub sled: Option<FollowerState>,
 }
@@ -176,6 +184,7 @@ pub struct EmbeddedLog {
     queue_bytes: usize,
     max_commit_bytes: usize,
     reserve: Option<Arc<Reserve>>,
+    is_store_behind: Option<IsBehind>,
     /// Held until the log is closed: from then on another may write.
     lock: Mutex<Option<File>>,
 }
@@ -316,6 +325,7 @@ impl OpenedLog {
             queue_bytes: options.queue_bytes,
             max_commit_bytes: options.max_commit_bytes,
             reserve: options.reserve,
+            is_store_behind: options.is_store_behind,
             lock: Mutex::new(self.lock),
         })
     }
@@ -344,6 +354,7 @@ impl EmbeddedLog {
             num_segments,
             journal_bytes,
             is_disk_full: self.is_disk_full(),
+            is_store_behind: self.is_store_behind(),
             sled: self.follower.as_ref().map(|follower| follower.state()),
         }
     }
@@ -432,6 +443,11 @@ impl EmbeddedLog {
         shown.collect()
     }
 
+    fn is_store_behind(&self) -> bool {
+        let is_behind = self.is_store_behind.as_ref();
+        is_behind.is_some_and(|is_behind| is_behind())
+    }
+
     /// Whether writes are refused because the disk is full.
     pub fn is_disk_full(&self) -> bool {
         let reserve = self.reserve.as_ref();
@@ -503,6 +519,9 @@ impl EventLog for EmbeddedLog {
     async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError> {
         if self.is_disk_full() && !is_of_erasure(&decision) {
             return Err(AppendError::DiskFull);
+        }
+        if self.is_store_behind() && !is_of_erasure(&decision) {
+            return Err(AppendError::StoreBehind);
         }
         let keys = self.sealing(&decision.commit).await?;
         let receiver = self.enqueue(decision, &keys)?;

@@ -35,12 +35,12 @@ pub(crate) mod written;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, NewCommit};
 
 pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{
-    BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
+    BlankError, EmbeddedLog, IsBehind, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
 };
 pub use erasures::{Erasure, Erasures};
 pub use follower::FollowerState;
@@ -101,6 +101,9 @@ pub enum AppendError {
     /// No space on the device. Nothing was written; later appends may succeed.
     #[error("the disk is full")]
     DiskFull,
+    /// What the log has and the record store has not is as much as is allowed.
+    #[error("the record store is too far behind")]
+    StoreBehind,
     /// The log has stopped, by shutdown or for good after a failed flush.
     #[error("the log is closed")]
     Closed,
@@ -156,6 +159,11 @@ impl From<AppendError> for ApiError {
             AppendError::Conflict { .. } | AppendError::Overloaded => Self::overloaded("the log"),
             AppendError::TooLarge { .. } => Self::invalid_argument(error.to_string(), &["records"]),
             AppendError::DiskFull => Self::unexpected("the server's disk is full").with_status(507),
+            AppendError::StoreBehind => Self::new(
+                Code::UnexpectedUnableToOpenDatabase,
+                "the record store is too far behind: nothing is written until it has caught up, try again",
+            )
+            .with_info("retry_after_ms", serde_json::json!(1000)),
             AppendError::Malformed => Self::unexpected("the write could not be encoded"),
             AppendError::Closed => Self::unexpected("the server is stopping").with_status(503),
         }

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::Fed;
 use crate::log::EventLog;
 use crate::record::live::LiveState;
-use crate::store::RecordStore;
+use crate::store::{RecordStore, StoreError};
 
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
@@ -36,7 +37,7 @@ pub struct ProjectorParts {
 }
 
 /// What the projector says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProjectorState {
     /// The last applied position.
     pub position: u64,
@@ -46,6 +47,8 @@ pub struct ProjectorState {
     pub num_failures: u64,
     /// Whether the last transaction failed.
     pub is_failing: bool,
+    /// Why it did.
+    pub reason: Option<String>,
 }
 
 /// See the module's overview.
@@ -60,6 +63,7 @@ struct Shared {
     num_batches: AtomicU64,
     num_failures: AtomicU64,
     is_failing: AtomicBool,
+    reason: Mutex<Option<String>>,
     is_stopping: AtomicBool,
     stopped: Notify,
     has_stopped: AtomicBool,
@@ -107,6 +111,7 @@ impl Handler<GetProjectorState> for Projector {
             num_batches: self.shared.num_batches.load(Ordering::Relaxed),
             num_failures: self.shared.num_failures.load(Ordering::Relaxed),
             is_failing: self.shared.is_failing.load(Ordering::Relaxed),
+            reason: self.shared.reason.lock().clone(),
         })
     }
 }
@@ -150,7 +155,11 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
         match parts.store.apply(&batch).await {
             Ok(()) => {
                 pause = FIRST_PAUSE;
-                shared.is_failing.store(false, Ordering::Relaxed);
+                if shared.is_failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(position = last, "the record store takes events again");
+                    *shared.reason.lock() = None;
+                    *parts.fed.trouble.lock() = None;
+                }
                 shared.num_batches.fetch_add(1, Ordering::Relaxed);
                 shared.position.store(last, Ordering::Release);
                 parts.live.projected(last);
@@ -164,7 +173,16 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
             Err(error) => {
                 tracing::error!(%error, position, "the record store does not take events");
                 shared.is_failing.store(true, Ordering::Relaxed);
+                *shared.reason.lock() = Some(error.to_string());
+                *parts.fed.trouble.lock() = match &error {
+                    StoreError::Unavailable { why, .. } => Some(*why),
+                    _ => None,
+                };
                 shared.num_failures.fetch_add(1, Ordering::Relaxed);
+                if shared.is_stopping.load(Ordering::Acquire) {
+                    // The next start applies what is left.
+                    break;
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 parts.fed.tail.forget();

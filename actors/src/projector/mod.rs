@@ -10,12 +10,14 @@ mod actor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Commit;
 use tokio::sync::{Notify, watch};
 
 use crate::log::CommitObserver;
 use crate::log::tail::{Tail, TailFeed, tail};
+use crate::store::{Away, StoreError};
 
 pub use actor::{GetProjectorState, Projector, ProjectorParts, ProjectorState, StopProjector};
 
@@ -28,7 +30,11 @@ pub struct Applied {
     position: watch::Receiver<u64>,
     /// Tells the projector that someone waits, so that it does not linger.
     demand: Arc<Notify>,
+    trouble: Trouble,
 }
+
+/// Why the store takes no events at present, if that is known.
+type Trouble = Arc<Mutex<Option<Away>>>;
 
 impl Applied {
     /// Returns the last applied position.
@@ -56,7 +62,10 @@ impl Applied {
         let reached = receiver.wait_for(|applied| *applied >= position);
         match tokio::time::timeout(CATCH_UP_DEADLINE, reached).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(ApiError::overloaded("the record store")),
+            _ => Err(match *self.trouble.lock() {
+                Some(why) => StoreError::unavailable(why, "it does not take events").into(),
+                None => ApiError::overloaded("the record store"),
+            }),
         }
     }
 }
@@ -94,6 +103,7 @@ impl CommitObserver for Committed {
 pub struct Fed {
     tail: Tail,
     demand: Arc<Notify>,
+    trouble: Trouble,
 }
 
 impl Fed {
@@ -102,6 +112,7 @@ impl Fed {
         Applied {
             position,
             demand: Arc::clone(&self.demand),
+            trouble: Arc::clone(&self.trouble),
         }
     }
 }
@@ -110,5 +121,11 @@ impl Fed {
 pub fn feed() -> (TailFeed, Fed) {
     let (feed, tail) = tail();
     let demand = Arc::new(Notify::new());
-    (feed, Fed { tail, demand })
+    let trouble = Trouble::default();
+    let fed = Fed {
+        tail,
+        demand,
+        trouble,
+    };
+    (feed, fed)
 }

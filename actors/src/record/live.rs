@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -60,6 +61,23 @@ pub struct CacheSizes {
     pub num_pinned: usize,
 }
 
+/// How much of what was written may be kept because the projector has not applied it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LagBound {
+    /// Events.
+    pub events: u64,
+    /// About how many bytes, beyond those that are kept anyway.
+    pub bytes: usize,
+}
+
+impl LagBound {
+    /// No bound.
+    pub const NONE: Self = Self {
+        events: u64::MAX,
+        bytes: usize::MAX,
+    };
+}
+
 /// See the module's overview.
 pub struct LiveState {
     types: RwLock<HashMap<TypeName, Arc<TypeDefinition>>>,
@@ -67,6 +85,9 @@ pub struct LiveState {
     field_access: RwLock<(u32, FieldAccess, Arc<FieldRules>)>,
     cache: Mutex<Cache>,
     keys: KnownKeys,
+    bound: LagBound,
+    /// What waits for the projector is at the bound.
+    is_at_bound: AtomicBool,
 }
 
 struct Cache {
@@ -109,6 +130,8 @@ impl LiveState {
         }
         Self {
             keys,
+            bound: LagBound::NONE,
+            is_at_bound: AtomicBool::new(false),
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
             field_access: RwLock::new(compiled(*version, access)),
@@ -123,6 +146,17 @@ impl LiveState {
                 max_bytes: max_bytes / 4,
             }),
         }
+    }
+
+    /// Bounds what is pinned: see [`LiveState::is_at_bound`].
+    #[must_use]
+    pub fn bounded(self, bound: LagBound) -> Self {
+        Self { bound, ..self }
+    }
+
+    /// Whether so much waits for the projector that nothing more should be written.
+    pub fn is_at_bound(&self) -> bool {
+        self.is_at_bound.load(Ordering::Relaxed)
     }
 
     /// Returns the last observed position.
@@ -248,6 +282,28 @@ impl LiveState {
             cache.unpin(&stream);
         }
         cache.evict();
+        self.weigh(&cache);
+    }
+
+    /// Finds out whether what waits is at the bound; once it was, it has to be clearly less.
+    fn weigh(&self, cache: &Cache) {
+        let LagBound { events, bytes } = self.bound;
+        let was_at_bound = self.is_at_bound();
+        let is_at_bound = match was_at_bound {
+            true => cache.is_at(events - events / 8, bytes - bytes / 8),
+            false => cache.is_at(events, bytes),
+        };
+        self.is_at_bound.store(is_at_bound, Ordering::Relaxed);
+        if is_at_bound != was_at_bound {
+            let num_events = cache.position - cache.projected;
+            match is_at_bound {
+                true => tracing::error!(
+                    num_events,
+                    "the record store is too far behind: writes are refused until it has caught up"
+                ),
+                false => tracing::info!(num_events, "writes are taken again"),
+            }
+        }
     }
 
     fn observe(&self, event: &Event, cache: &mut Cache) {
@@ -349,10 +405,19 @@ impl CommitObserver for LiveState {
             self.observe(event, &mut cache);
             cache.position = event.position;
         }
+        self.weigh(&cache);
     }
 }
 
 impl Cache {
+    /// Whether so many events wait for the projector, or so many bytes are kept because of them.
+    fn is_at(&self, events: u64, bytes: usize) -> bool {
+        // Records get four times what users get.
+        let usual = self.max_bytes.saturating_mul(5);
+        let pinned = (self.records.bytes() + self.users.bytes()).saturating_sub(usual);
+        self.position.saturating_sub(self.projected) >= events || pinned >= bytes
+    }
+
     fn pin(&mut self, event: &Event) {
         if event.position > self.projected {
             self.pinned

@@ -39,7 +39,7 @@ pub async fn list_indexes(place: StorePlace<'_>) -> Result<Vec<IndexEntry>, Open
         }
         StorePlace::Server { url, app } => {
             let (mut conn, extensions) = postgres::open_beside(url, app).await?;
-            let entries = load(&mut Conn::Postgres(&mut conn, extensions)).await;
+            let entries = load(&mut Conn::server(&mut conn, extensions)).await;
             conn.close().await?;
             Ok(entries?)
         }
@@ -62,7 +62,7 @@ pub async fn set_index(place: StorePlace<'_>, wanted: IndexEntry) -> Result<Inde
         }
         StorePlace::Server { url, app } => {
             let (mut conn, extensions) = postgres::open_beside(url, app).await?;
-            let entry = wish(&mut Conn::Postgres(&mut conn, extensions), wanted).await;
+            let entry = wish(&mut Conn::server(&mut conn, extensions), wanted).await;
             conn.close().await?;
             Ok(entry?)
         }
@@ -86,7 +86,7 @@ pub async fn carry_over_indexes(old: StorePlace<'_>, new: StorePlace<'_>) -> Res
         }
         StorePlace::Server { url, app } => {
             let (mut conn, extensions) = postgres::open_beside(url, app).await?;
-            let done = carry_over(&mut Conn::Postgres(&mut conn, extensions), entries).await;
+            let done = carry_over(&mut Conn::server(&mut conn, extensions), entries).await;
             conn.close().await?;
             Ok(done?)
         }

@@ -1,6 +1,6 @@
 //! What a failure of PostgreSQL means.
 
-use skytrail_actors::store::StoreError;
+use skytrail_actors::store::{Away, StoreError};
 
 /// Whether an error is about what was to be written, not about the server: data, constraints, syntax,
 /// limits.
@@ -14,6 +14,7 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
         sqlx::Error::Database(error) => {
@@ -30,8 +31,33 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
 pub(in crate::projection) fn failed(error: &sqlx::Error) -> StoreError {
     let text = error.to_string();
     if is_passing(error) {
-        StoreError::Unavailable(text)
+        StoreError::unavailable(why(error), text)
     } else {
         StoreError::Failed(text)
     }
+}
+
+/// Tells clients as much as is theirs to know.
+fn why(error: &sqlx::Error) -> Away {
+    let sqlx::Error::Database(error) = error else {
+        return match error {
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => Away::Slow,
+            sqlx::Error::PoolTimedOut => Away::Slow,
+            _ => Away::Unreachable,
+        };
+    };
+    match error.code().as_deref().unwrap_or_default() {
+        "53300" => Away::Crowded,
+        "53100" => Away::Full,
+        "25006" => Away::ReadOnly,
+        // Broken off because of its time, or because of a lock; a conflict between transactions.
+        "57014" | "55P03" => Away::Slow,
+        code if code.starts_with("40") => Away::Slow,
+        _ => Away::Unreachable,
+    }
+}
+
+/// Makes an error that passes.
+pub(super) fn io_error(text: &'static str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(text))
 }

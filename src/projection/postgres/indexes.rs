@@ -56,7 +56,7 @@ impl Server {
         (catalog, advice): (&Catalog, Advice),
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
-        let mut conn = Conn::Postgres(conn, self.extensions());
+        let mut conn = Conn::server(conn, self.extensions());
         let (Advice::Build(entry) | Advice::BuildPast(entry)) = &advice else {
             return follow(&mut conn, catalog, advice, now).await;
         };
@@ -78,8 +78,10 @@ impl Server {
     /// Opens a connection on which a statement may take as long as it needs, but does not outlive this
     /// process for long.
     async fn connect_to_tend(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self.options.clone();
-        let options = options.options([("client_connection_check_interval", "5s")]);
+        let options = self
+            .hosts
+            .in_use()?
+            .options([("client_connection_check_interval", "5s")]);
         let connected = tokio::time::timeout(self.patience, options.connect()).await;
         connected.map_err(|_late| sqlx::Error::PoolTimedOut)?
     }
@@ -92,7 +94,7 @@ impl Server {
         let mut conn = self.connect_to_tend().await?;
         for name in names {
             tracing::info!(index = name, "an index that was left half made is dropped");
-            let mut conn = Conn::Postgres(&mut conn, self.extensions());
+            let mut conn = Conn::server(&mut conn, self.extensions());
             let text = ddl::drop_query_index(name, conn.dialect());
             text.execute(&mut conn, Vec::new()).await?;
         }

@@ -1,11 +1,12 @@
 //! The store in a server: PostgreSQL 15 or newer.
 //!
+//! - `way`: which host is used, and whether a connection is of use. `readers`: those that read.
 //! - `values`: how values are sent and come back. `escape`: texts that it does not take.
 //! - `errors`: what a failure means.
 //! - `rebuild`: stores beside the one in use.
 //! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
 //!
-//! Here: connections, and the schema that everything is in. It has v1's layout, which plugins read:
+//! Here: the schema that everything is in. It has v1's layout, which plugins read:
 //! a table per record type, with v1's columns first. What v1 has not got comes behind them, or has a
 //! name that begins with `_` and is not one of v1's.
 //!
@@ -16,8 +17,10 @@ mod errors;
 mod escape;
 mod indexes;
 mod plan;
+mod readers;
 mod rebuild;
 mod values;
+mod way;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,17 +28,21 @@ use std::time::Duration;
 
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Commit;
+use skytrail_schema::time::Timestamp;
 use sqlx::ConnectOptions as _;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, Postgres};
-use tokio::sync::{Mutex, watch};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
+use tokio::sync::Mutex;
 
+use self::errors::io_error;
 pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{failed, is_about_data};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
+use self::readers::Readers;
 pub use self::rebuild::{beside, digest_server, drop_store, switch_schemas};
 pub(super) use self::values::{arguments, int, point, real, text};
+use self::way::{Backend, Condition, Hosts};
+pub(super) use self::way::{Link, silent};
 use super::OpenError;
 use super::conn::Conn;
 use super::dialect::Extensions;
@@ -59,6 +66,9 @@ pub struct ServerOptions {
     pub index_limits: IndexLimits,
 }
 
+/// How long commands beside a server wait for a connection.
+const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The format that this program makes and knows.
 const FORMAT: i64 = 2;
 
@@ -67,50 +77,63 @@ const CAPTURED: &str = include_str!("migrations/0002_captured.sql");
 
 /// A store's server.
 pub(super) struct Server {
-    options: PgConnectOptions,
-    pool: PgPool,
+    hosts: Hosts,
+    readers: Readers,
     patience: Duration,
     extensions: Extensions,
     /// Hears of what others write.
     listener: Mutex<Option<PgListener>>,
     channel: String,
-    /// It has lost what was applied.
-    is_behind: watch::Sender<bool>,
+    condition: Arc<Condition>,
+    /// Which server it was that served last: the place of its host, and when it was started.
+    served_by: parking_lot::Mutex<(usize, String)>,
+    /// Held by who looks where the server is.
+    looking: Mutex<()>,
     building: indexes::Building,
 }
 
 impl Server {
     /// Connects, and makes the schema if there is none; returns the connection that writes, too.
-    pub(super) async fn open(
-        url: &str,
-        wanted: &ServerOptions,
-    ) -> Result<(Self, PgConnection), OpenError> {
+    pub(super) async fn open(url: &str, wanted: &ServerOptions) -> Result<(Self, Link), OpenError> {
         let schema = schema_of(&wanted.app);
-        let options = options_of(url, &schema)?;
-        let mut conn = options.connect().await?;
-        let extensions = prepare(&mut conn, &schema).await?;
-        let timeout = wanted.statement_timeout.as_millis().to_string();
-        let reading = options.clone().options([("statement_timeout", timeout)]);
-        let pool = PgPoolOptions::new()
-            .max_connections(wanted.max_readers)
-            .acquire_timeout(wanted.patience)
-            .connect_lazy_with(reading);
+        let hosts = Hosts::new(options_of(url, &schema)?, wanted.patience);
+        let condition = Arc::new(Condition::new());
+        let mut link = hosts.connect(&condition).await?;
+        let extensions = prepare(&mut link.conn, &schema).await?;
+        let limits = (
+            wanted.max_readers,
+            wanted.patience,
+            wanted.statement_timeout,
+        );
+        let readers = Readers::new(hosts.in_use()?, Arc::clone(&condition), limits);
         let server = Self {
-            options,
-            pool,
+            hosts,
+            readers,
             patience: wanted.patience,
             extensions,
             listener: Mutex::new(None),
             channel: format!("skytrail.{}", schema.as_str()),
-            is_behind: watch::Sender::new(false),
+            condition,
+            served_by: parking_lot::Mutex::new((link.host, link.backend.server_start.clone())),
+            looking: Mutex::new(()),
             building: indexes::Building::default(),
         };
-        Ok((server, conn))
+        Ok((server, link))
     }
 
     /// Returns which extensions the store uses.
     pub(super) fn extensions(&self) -> Extensions {
         self.extensions
+    }
+
+    /// Returns the longest that a statement which reads may take, with the way there and back.
+    pub(super) fn statement_limit(&self) -> Duration {
+        self.readers.statement_limit()
+    }
+
+    /// Returns how long to wait for what is quick.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Makes sure that the commits follow what is applied. A database that a failover put back has lost
@@ -121,37 +144,51 @@ impl Server {
         commits: &[Arc<Commit>],
     ) -> Result<(), StoreError> {
         let first = commits.first().and_then(|commit| commit.events.first());
-        let is_gap = first.is_some_and(|event| event.position > checkpoint + 1);
-        if is_gap && !self.is_behind.send_replace(true) {
-            tracing::error!(checkpoint, "the database has lost what was applied");
+        if first.is_some_and(|event| event.position > checkpoint + 1) {
+            self.condition.fall_behind(checkpoint);
         }
         self.check()
     }
 
+    /// Takes note that everything up to a position is in the database.
+    pub(super) fn reach(&self, position: u64) {
+        self.condition.reach(position);
+    }
+
     /// Refuses when the database is known to have lost something.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        if *self.is_behind.borrow() {
-            let why = "it has lost what was applied, and is about to be brought up to the log";
-            return Err(StoreError::Unavailable(why.into()));
-        }
-        Ok(())
+        self.condition.check()
     }
 
     /// Waits until the database is known to have lost something.
     pub(super) async fn behind(&self) {
-        let mut is_behind = self.is_behind.subscribe();
-        let _ = is_behind.wait_for(|is_behind| *is_behind).await;
+        self.condition.behind().await;
     }
 
-    /// Waits for a connection that reads.
-    pub(super) async fn reader(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.pool.acquire().await
+    /// Waits until a connection that writes is known to be of no use any more.
+    pub(super) async fn gone(&self, backend: &Backend) -> sqlx::Error {
+        self.hosts.gone(backend).await;
+        io_error("the connection is dead")
     }
 
-    /// Opens a connection that writes, in the place of one that was lost.
-    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let connected = tokio::time::timeout(self.patience, self.options.connect()).await;
-        connected.map_err(|_late| sqlx::Error::PoolTimedOut)?
+    /// Opens a connection that writes, in the place of one that was lost. Those that read are not used
+    /// again if another server serves now, or if nobody knows what became of the lost one.
+    pub(super) async fn connect(&self, lost: Option<&Lost>) -> Result<Link, sqlx::Error> {
+        let mut link = self.hosts.connect(&self.condition).await?;
+        if let Some(lost) = lost {
+            let ended =
+                tokio::time::timeout(self.patience, way::end(&mut link.conn, &lost.backend));
+            ended
+                .await
+                .unwrap_or_else(|_late| Err(silent(self.patience)))?;
+        }
+        let server = (link.host, link.backend.server_start.clone());
+        let is_another = *self.served_by.lock() != server;
+        if is_another || lost.is_some_and(|lost| lost.is_silent) {
+            *self.served_by.lock() = server;
+            self.readers.renew(self.hosts.in_use()?);
+        }
+        Ok(link)
     }
 
     /// Waits until somebody else writes something; returns when that cannot be told any more.
@@ -173,7 +210,7 @@ impl Server {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(self.patience)
-            .connect_lazy_with(self.options.clone());
+            .connect_lazy_with(self.hosts.in_use()?);
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(&self.channel).await?;
         Ok(listener)
@@ -184,8 +221,16 @@ impl Server {
         // It says goodbye with a task of its own, which only now finds a runtime.
         let listener = tokio::time::timeout(self.patience, self.listener.lock()).await;
         drop(listener.map(|mut listener| listener.take()));
-        self.pool.close().await;
+        self.readers.close().await;
     }
+}
+
+/// A connection that was lost.
+pub(super) struct Lost {
+    /// Who served it.
+    pub(super) backend: Backend,
+    /// The server did not say why.
+    pub(super) is_silent: bool,
 }
 
 /// Names the schema of an app's store.
@@ -193,21 +238,35 @@ fn schema_of(app: &str) -> Name {
     Name::new(&format!("app_{app}"))
 }
 
-/// Returns what all connections to a schema share.
-fn options_of(url: &str, schema: &Name) -> Result<PgConnectOptions, OpenError> {
-    let options: PgConnectOptions = url.parse().map_err(OpenError::Database)?;
-    Ok(options
-        .application_name("skytrail")
-        .disable_statement_logging()
-        .statement_cache_capacity(128)
-        .options([
-            ("search_path", format!("{},public", schema.quoted())),
-            ("timezone", "UTC".to_owned()),
+/// Returns what all connections to a schema share, for each host of the address.
+fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOptions>, OpenError> {
+    let hosts = way::parse(url).map_err(OpenError::Database)?.into_iter();
+    let options = hosts.map(|options| {
+        let options = options
+            .application_name("skytrail")
+            .disable_statement_logging()
+            .statement_cache_capacity(128);
+        options.options([
+            ("search_path", &*format!("{},public", schema.quoted())),
+            ("timezone", "UTC"),
             // Others' writes are captured; see `captured`.
-            ("skytrail.own", "yes".to_owned()),
+            ("skytrail.own", "yes"),
             // What is applied is not kept in memory any more: it must not be taken back.
-            ("synchronous_commit", "on".to_owned()),
-        ]))
+            ("synchronous_commit", "on"),
+            // A machine of ours that is gone must not go on holding locks.
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "60s"),
+        ])
+    });
+    Ok(options.collect())
+}
+
+/// Connects to an app's schema, beside the server that may be using it.
+async fn connect_beside(url: &str, schema: &Name) -> Result<PgConnection, OpenError> {
+    let connected = way::connect_to_first(options_of(url, schema)?, BESIDE_PATIENCE);
+    Ok(connected.await?)
 }
 
 /// Opens a store beside the server that may be using it.
@@ -216,11 +275,11 @@ pub(super) async fn open_beside(
     app: &str,
 ) -> Result<(PgConnection, Extensions), OpenError> {
     let schema = schema_of(app);
-    let mut conn = options_of(url, &schema)?.connect().await?;
+    let mut conn = connect_beside(url, &schema).await?;
     let mut sql = Sql::new("SELECT to_regclass(");
     sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
         .push(") IS NOT NULL");
-    let known_conn = &mut Conn::Postgres(&mut conn, Extensions::default());
+    let known_conn = &mut Conn::server(&mut conn, Extensions::default());
     let row = sql.fetch_optional(known_conn).await?;
     if !row.map_or(Ok(false), |row| row.flag(0))? {
         let what = format!("it has no record store in the schema {}", schema.as_str());
@@ -232,7 +291,7 @@ pub(super) async fn open_beside(
 
 /// Brings the schema to the present format; returns which extensions its tables use.
 async fn prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, OpenError> {
-    let mut conn = Conn::Postgres(conn, Extensions::default());
+    let mut conn = Conn::server(conn, Extensions::default());
     let mut tx = conn.begin_writing().await?;
     let mut lock = Sql::new("SELECT pg_advisory_xact_lock(");
     let key = i64::from_ne_bytes(fnv(schema.as_str()).to_ne_bytes());
@@ -304,7 +363,7 @@ async fn upgrade(conn: &mut Conn<'_>) -> Result<(), OpenError> {
 }
 
 async fn run_script(conn: &mut Conn<'_>, script: &'static str) -> Result<(), sqlx::Error> {
-    if let Conn::Postgres(conn, _) = conn {
+    if let Conn::Postgres(conn, ..) = conn {
         sqlx::raw_sql(script).execute(&mut **conn).await?;
     }
     Ok(())
@@ -367,9 +426,25 @@ pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Returns the id of the first commit of the log that a store was filled from, if it has any.
-pub(super) async fn log_of(conn: &mut Conn<'_>) -> Result<Option<String>, sqlx::Error> {
-    let sql = Sql::new("SELECT log FROM _checkpoint");
-    let row = sql.fetch_optional(conn).await?;
-    row.map_or(Ok(None), |row| Ok(row.maybe_text(0)?.map(Cow::into_owned)))
+/// What a store says of the log that it was filled from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreOrigin {
+    /// The id of the first commit, if it has any.
+    pub log: Option<String>,
+    /// When the last event that it has was committed.
+    pub last: Option<Timestamp>,
+}
+
+/// Returns where a store comes from.
+pub(super) async fn origin_of(conn: &mut Conn<'_>) -> Result<StoreOrigin, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT c.log, h.time FROM _checkpoint AS c LEFT JOIN _history AS h ON h.position=c.position",
+    );
+    let Some(row) = sql.fetch_optional(conn).await? else {
+        return Ok(StoreOrigin::default());
+    };
+    Ok(StoreOrigin {
+        log: row.maybe_text(0)?.map(Cow::into_owned),
+        last: row.maybe_time(1)?,
+    })
 }

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::{open_beside, options_of, schema_of};
+use super::{connect_beside, open_beside, schema_of};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::names::Name;
@@ -29,9 +28,9 @@ pub fn beside(app: &str, purpose: &str) -> String {
 pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenError> {
     let (current, new) = (schema_of(app), schema_of(new));
     let old = schema_of(&format!("{app}{OLD}"));
-    let mut conn = options_of(url, &current)?.connect().await?;
+    let mut conn = connect_beside(url, &current).await?;
     {
-        let mut conn = Conn::Postgres(&mut conn, Extensions::default());
+        let mut conn = Conn::server(&mut conn, Extensions::default());
         let mut tx = conn.begin_writing().await?;
         drop_in(&mut tx.conn(), &old).await?;
         if exists(&mut tx.conn(), &current).await? {
@@ -50,8 +49,8 @@ pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenE
 /// The database failed.
 pub async fn drop_store(url: &str, app: &str) -> Result<(), OpenError> {
     let schema = schema_of(app);
-    let mut conn = options_of(url, &schema)?.connect().await?;
-    let known = &mut Conn::Postgres(&mut conn, Extensions::default());
+    let mut conn = connect_beside(url, &schema).await?;
+    let known = &mut Conn::server(&mut conn, Extensions::default());
     drop_in(known, &schema).await?;
     conn.close().await?;
     Ok(())
@@ -105,7 +104,7 @@ async fn digest_tables(
     conn: &mut PgConnection,
     extensions: Extensions,
 ) -> Result<(u64, BTreeMap<String, TableDigest>), sqlx::Error> {
-    let mut conn = Conn::Postgres(conn, extensions);
+    let mut conn = Conn::server(conn, extensions);
     let mut tx = conn.begin().await?;
     let row = Sql::new("SELECT position FROM _checkpoint");
     let row = row.fetch_optional(&mut tx.conn()).await?;

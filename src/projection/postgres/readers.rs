@@ -1,0 +1,142 @@
+//! Connections that read.
+//!
+//! They are shared out by a pool. When none is to be had in time it is looked where the server is now,
+//! and why: so readers find a server that took over though nobody writes, and can say what is wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use skytrail_actors::store::StoreError;
+use sqlx::Connection as _;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use tokio::time::timeout;
+
+use super::way::{Condition, silent};
+use super::{Server, failed};
+use crate::projection::conn::Conn;
+use crate::projection::dialect::Extensions;
+use crate::projection::sql::Sql;
+
+/// How much of the patience is for finding out whether a connection is alive.
+const SHARE: u32 = 2;
+
+/// The pool, and what a new one needs.
+pub(super) struct Readers {
+    pool: ArcSwap<PgPool>,
+    condition: Arc<Condition>,
+    max: u32,
+    patience: Duration,
+    statement_timeout: Duration,
+}
+
+impl Readers {
+    /// Reads over so many connections at once.
+    pub(super) fn new(
+        options: PgConnectOptions,
+        condition: Arc<Condition>,
+        (max, patience, statement_timeout): (u32, Duration, Duration),
+    ) -> Self {
+        let limits = (max, patience, statement_timeout);
+        let pool = pool(options, &condition, limits);
+        Self {
+            pool: ArcSwap::from_pointee(pool),
+            condition,
+            max,
+            patience,
+            statement_timeout,
+        }
+    }
+
+    /// Uses none of the connections that there are any more.
+    pub(super) fn renew(&self, options: PgConnectOptions) {
+        let limits = (self.max, self.patience, self.statement_timeout);
+        let fresh = pool(options, &self.condition, limits);
+        let old = self.pool.swap(Arc::new(fresh));
+        // It is closed with this; those in use end when they are given back.
+        drop(old.close());
+    }
+
+    /// Returns the longest that a statement may take, with the way there and back.
+    pub(super) fn statement_limit(&self) -> Duration {
+        self.statement_timeout + self.patience
+    }
+
+    /// Closes those that there are.
+    pub(super) async fn close(&self) {
+        let _ = timeout(self.patience, self.pool.load_full().close()).await;
+    }
+}
+
+/// Makes a pool; nothing is connected yet.
+fn pool(
+    options: PgConnectOptions,
+    condition: &Arc<Condition>,
+    (max, patience, statement_timeout): (u32, Duration, Duration),
+) -> PgPool {
+    let limit = statement_timeout.as_millis().to_string();
+    let options = options.options([("statement_timeout", limit)]);
+    let condition = Arc::clone(condition);
+    let limit = patience / SHARE;
+    PgPoolOptions::new()
+        .max_connections(max)
+        .acquire_timeout(patience)
+        .test_before_acquire(false)
+        .before_acquire(move |conn, _| {
+            Box::pin(async move {
+                let alive = timeout(limit, conn.ping()).await;
+                alive.unwrap_or_else(|_late| Err(silent(limit)))?;
+                Ok(true)
+            })
+        })
+        .after_connect(move |conn, _| {
+            let condition = Arc::clone(&condition);
+            Box::pin(async move {
+                condition.admit(conn).await?;
+                // Who does not wait any more hangs up. Not every system can tell a server so.
+                let notice = Sql::new("SET client_connection_check_interval = '1s'");
+                let known = &mut Conn::server(conn, Extensions::default());
+                if let Err(error) = notice.execute(known).await {
+                    tracing::debug!(%error, "the server goes on for those who hang up");
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+impl Server {
+    /// Waits for a connection that reads.
+    pub(in crate::projection) async fn reader(
+        &self,
+    ) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.check()?;
+        let pool = self.readers.pool.load_full();
+        match pool.acquire().await {
+            Ok(conn) => return Ok(conn),
+            // All are in use, and it was not one's turn.
+            Err(error) if pool.size() >= self.readers.max && pool.num_idle() == 0 => {
+                return Err(failed(&error));
+            }
+            Err(error) => tracing::debug!(%error, "no connection to read with"),
+        }
+        self.check()?;
+        let found = async {
+            self.look_around(&pool).await?;
+            self.readers.pool.load_full().acquire().await
+        };
+        let found = timeout(self.patience, found).await;
+        let found = found.unwrap_or_else(|_late| Err(silent(self.patience)));
+        found.map_err(|error| failed(&error))
+    }
+
+    /// Finds out where the server is, unless somebody has since `before` was used.
+    async fn look_around(&self, before: &Arc<PgPool>) -> Result<(), sqlx::Error> {
+        let _turn = self.looking.lock().await;
+        if !Arc::ptr_eq(before, &self.readers.pool.load()) {
+            return Ok(());
+        }
+        self.connect(None).await?.conn.close().await
+    }
+}

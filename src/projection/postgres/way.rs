@@ -1,0 +1,311 @@
+//! The way to the server: which of several hosts is taken, and what a connection has to show.
+//!
+//! 1. An address may name several hosts. The first that takes writes is used, and when it is lost they
+//!    are asked again, the one that was used first.
+//! 2. A connection is of use only if its store has everything that was applied. After a failover to a
+//!    standby that was behind it has not, and others were told that it is there: see [`Condition`].
+//! 3. A connection that is silent may be busy or dead; [`Hosts::gone`] finds out, over another one.
+
+use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use skytrail_actors::store::{Away, StoreError};
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::errors::io_error;
+use crate::projection::conn::Conn;
+use crate::projection::dialect::Extensions;
+use crate::projection::sql::{Arg, Sql};
+
+/// How often a connection must be found without work before it counts as dead.
+const STRIKES: u32 = 2;
+
+/// The options that are for choosing among hosts: only one that takes writes is ever used.
+const CHOICES: [&str; 2] = ["target_session_attrs", "load_balance_hosts"];
+
+/// Whether the store has what was applied to it.
+pub(super) struct Condition {
+    /// The last position of which readers were told.
+    reached: AtomicU64,
+    is_behind: watch::Sender<bool>,
+}
+
+impl Condition {
+    /// A store of which nobody was told anything yet.
+    pub(super) fn new() -> Self {
+        Self {
+            reached: AtomicU64::new(0),
+            is_behind: watch::Sender::new(false),
+        }
+    }
+
+    /// Takes note that everything up to a position is there.
+    pub(super) fn reach(&self, position: u64) {
+        self.reached.fetch_max(position, Ordering::AcqRel);
+    }
+
+    /// Takes note that the store has lost something. From then on nothing is read from it.
+    pub(super) fn fall_behind(&self, checkpoint: u64) {
+        if !self.is_behind.send_replace(true) {
+            let reached = self.reached.load(Ordering::Acquire);
+            tracing::error!(
+                checkpoint,
+                reached,
+                "the database has lost what was applied"
+            );
+        }
+    }
+
+    /// Refuses when the database is known to have lost something.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if *self.is_behind.borrow() {
+            let cause = "it has lost what was applied, and is about to be brought up to the log";
+            return Err(StoreError::unavailable(Away::Behind, cause));
+        }
+        Ok(())
+    }
+
+    /// Waits until the database is known to have lost something.
+    pub(super) async fn behind(&self) {
+        let mut is_behind = self.is_behind.subscribe();
+        let _ = is_behind.wait_for(|is_behind| *is_behind).await;
+    }
+
+    /// Finds out whether a connection may be used, and by whom it is served.
+    pub(super) async fn admit(&self, conn: &mut PgConnection) -> Result<Backend, sqlx::Error> {
+        let conn = &mut Conn::server(conn, Extensions::default());
+        let sql = Sql::new(
+            "SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, pid, backend_start::text \
+             FROM pg_stat_activity WHERE pid=pg_backend_pid()",
+        );
+        let row = sql.fetch_optional(conn).await?;
+        let row = row.ok_or(sqlx::Error::RowNotFound)?;
+        if row.flag(0)? {
+            return Err(io_error("it is a standby, which takes no writes"));
+        }
+        let backend = Backend {
+            server_start: row.text(1)?.into_owned(),
+            process: row.int(2)?,
+            start: row.text(3)?.into_owned(),
+        };
+        // What is reached before the store is asked must be there.
+        let reached = self.reached.load(Ordering::Acquire);
+        if reached > 0 {
+            let sql = Sql::new("SELECT position FROM _checkpoint");
+            let row = sql.fetch_optional(conn).await?;
+            let checkpoint = row.map_or(Ok(0), |row| row.unsigned(0))?;
+            if checkpoint < reached {
+                self.fall_behind(checkpoint);
+                return Err(io_error("it has lost what was applied"));
+            }
+        }
+        Ok(backend)
+    }
+}
+
+/// The process that serves a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::projection) struct Backend {
+    /// When the server was started.
+    pub(super) server_start: String,
+    process: i64,
+    start: String,
+}
+
+/// A connection that may be used.
+pub(in crate::projection) struct Link {
+    pub(in crate::projection) conn: PgConnection,
+    pub(in crate::projection) backend: Backend,
+    /// The place of its host among the hosts.
+    pub(super) host: usize,
+}
+
+/// The hosts of an address.
+pub(super) struct Hosts {
+    options: Vec<PgConnectOptions>,
+    preferred: AtomicUsize,
+    patience: Duration,
+}
+
+impl Hosts {
+    /// Uses the first of these until it is lost; there is one at least. `patience` is for each.
+    pub(super) fn new(options: Vec<PgConnectOptions>, patience: Duration) -> Self {
+        Self {
+            options,
+            preferred: AtomicUsize::new(0),
+            patience,
+        }
+    }
+
+    /// Returns how to connect to the host in use.
+    pub(super) fn in_use(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        let preferred = self.options.get(self.preferred.load(Ordering::Acquire));
+        preferred.cloned().ok_or_else(no_host)
+    }
+
+    /// Connects to the first host that serves. Fails with what the last one said, or the first that
+    /// said more than that it is not there.
+    pub(super) async fn connect(&self, condition: &Condition) -> Result<Link, sqlx::Error> {
+        let preferred = self.preferred.load(Ordering::Acquire);
+        let mut failed = no_host();
+        for step in 0..self.options.len() {
+            let host = (preferred + step) % self.options.len();
+            let connected = timeout(self.patience, self.connect_to(host, condition)).await;
+            match connected.unwrap_or_else(|_late| Err(silent(self.patience))) {
+                Ok(link) => {
+                    self.preferred.store(host, Ordering::Release);
+                    return Ok(link);
+                }
+                Err(error) if matches!(failed, sqlx::Error::Database(_)) => {
+                    tracing::debug!(%error, host, "a host does not serve");
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(&self, host: usize, condition: &Condition) -> Result<Link, sqlx::Error> {
+        let options = self.options.get(host).ok_or_else(no_host)?;
+        let mut conn = options.connect().await?;
+        let backend = condition.admit(&mut conn).await?;
+        Ok(Link {
+            conn,
+            backend,
+            host,
+        })
+    }
+
+    /// Waits until a process of the server is known to do nothing for us any more: it is gone, cannot
+    /// be reached, or waits for what it was sent and has not got.
+    pub(super) async fn gone(&self, backend: &Backend) {
+        let mut strikes = 0;
+        while strikes < STRIKES {
+            sleep(self.patience).await;
+            match timeout(self.patience, self.look_for(backend)).await {
+                Ok(Ok(Some(true))) => strikes = 0,
+                Ok(Ok(Some(false))) => strikes += 1,
+                // It answers, and be it that it has no connection to spare.
+                Ok(Err(sqlx::Error::Database(_))) => {}
+                Ok(Ok(None) | Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether a process of the server works; `None` when there is no such process.
+    async fn look_for(&self, backend: &Backend) -> Result<Option<bool>, sqlx::Error> {
+        let mut conn = self.in_use()?.connect().await?;
+        let mut sql = Sql::new(
+            "SELECT state='active' OR clock_timestamp()-state_change<interval '1 second' \
+             FROM pg_stat_activity WHERE pid=",
+        );
+        sql.bind(Arg::Int(backend.process))
+            .push(" AND backend_start::text=")
+            .bind(Arg::text(backend.start.as_str()));
+        let row = sql
+            .fetch_optional(&mut Conn::server(&mut conn, Extensions::default()))
+            .await?;
+        conn.close().await?;
+        row.map(|row| row.flag(0)).transpose()
+    }
+}
+
+/// Ends the process that served a connection which was lost, if it does not know yet: it may hold what
+/// others wait for.
+pub(super) async fn end(conn: &mut PgConnection, backend: &Backend) -> Result<(), sqlx::Error> {
+    let mut sql =
+        Sql::new("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid=");
+    sql.bind(Arg::Int(backend.process))
+        .push(" AND backend_start::text=")
+        .bind(Arg::text(backend.start.as_str()));
+    let known = &mut Conn::server(conn, Extensions::default());
+    sql.fetch_optional(known).await.map(drop)
+}
+
+/// Connects to the first host of these that takes writes.
+pub(super) async fn connect_to_first(
+    options: Vec<PgConnectOptions>,
+    patience: Duration,
+) -> Result<PgConnection, sqlx::Error> {
+    let hosts = Hosts::new(options, patience);
+    let link = hosts.connect(&Condition::new()).await?;
+    Ok(link.conn)
+}
+
+/// Reads an address, which may name several hosts, divided by commas, each with a port if need be.
+pub(super) fn parse(url: &str) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
+    let urls = one_per_host(url);
+    urls.iter()
+        .map(|url| PgConnectOptions::from_str(url))
+        .collect()
+}
+
+/// Writes an address once per host that it names.
+fn one_per_host(url: &str) -> Vec<String> {
+    let url = without_choices(url);
+    let from = url.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(from);
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    let hosts = hosts.split(',');
+    hosts
+        .map(|host| format!("{scheme}{user}{host}{path}"))
+        .collect()
+}
+
+fn without_choices(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let is_kept = |pair: &&str| !CHOICES.contains(&pair.split('=').next().unwrap_or_default());
+    let kept: Vec<&str> = query.split('&').filter(is_kept).collect();
+    format!("{before}?{}", kept.join("&"))
+}
+
+/// Nothing came in time.
+pub(in crate::projection) fn silent(limit: Duration) -> sqlx::Error {
+    let text = format!("no answer within {} s", limit.as_secs_f64());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+}
+
+fn no_host() -> sqlx::Error {
+    sqlx::Error::Configuration("the address names no host".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_name_several_hosts() {
+        let hosts = |url: &str| -> Vec<(String, u16)> {
+            let options = parse(url).unwrap();
+            let named = options.iter();
+            named
+                .map(|options| (options.get_host().to_owned(), options.get_port()))
+                .collect()
+        };
+        let both = vec![("one".to_owned(), 5433), ("two".to_owned(), 5432)];
+        let ending = "/app?sslmode=disable";
+        let url = format!("postgres://me:a%2Cb@one:5433,two:5432{ending}");
+        assert_eq!(hosts(&url), both);
+        assert_eq!(hosts(&format!("{url}&target_session_attrs=primary")), both);
+        assert_eq!(hosts("postgres://one:5433,two:5432"), both);
+        assert_eq!(hosts("postgres://[::1]:5433,[::2]:5434/app").len(), 2);
+        let sockets = parse("postgres://me@%2Fone,%2Ftwo/app").unwrap();
+        let sockets: Vec<_> = sockets.iter().map(|options| options.get_socket()).collect();
+        assert_eq!(sockets.len(), 2);
+        assert!(sockets.iter().all(Option::is_some));
+        assert_eq!(parse("postgres:///app?host=/one").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn one_host_among_several_that_is_none_is_refused() {
+        assert!(parse("postgres://one:port,two/app").is_err());
+    }
+}

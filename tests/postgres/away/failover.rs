@@ -1,0 +1,161 @@
+//! Another server takes over.
+
+use super::{Account, await_health, compare, figure, query, settings};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::Postgres;
+use crate::support::server::TestServer;
+use crate::support::wire::Wire;
+
+/// A primary, and what a standby gets over a wire.
+struct Pair {
+    primary: Postgres,
+    standby: Postgres,
+    between: Wire,
+}
+
+impl Pair {
+    /// Starts both; the database is `postgres`.
+    fn start() -> Self {
+        let primary = Postgres::start();
+        let between = Wire::to(primary.folder());
+        let standby = primary.standby(between.port());
+        Self {
+            primary,
+            standby,
+            between,
+        }
+    }
+
+    /// An address that names both.
+    fn url(&self) -> String {
+        let place = |server: &Postgres| server.folder().to_string_lossy().replace('/', "%2F");
+        let (primary, standby) = (place(&self.primary), place(&self.standby));
+        format!("postgres://postgres@{primary},{standby}/postgres")
+    }
+}
+
+fn head(server: &TestServer) -> u64 {
+    figure(&Client::master(server).health(), "/log/head")
+}
+
+#[test]
+fn a_standby_that_has_everything_takes_over_while_the_server_runs() {
+    let pair = Pair::start();
+    let url = pair.url();
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 40);
+    await_health(&server);
+    pair.primary.await_standby(&pair.standby);
+
+    pair.primary.crash();
+    account.save(&ada, 20);
+    let answer = query(&ada);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    pair.standby.promote();
+    account.await_all(&ada);
+    account.save(&ada, 20);
+    account.await_all(&ada);
+    let starts = server.output().matches("skytrail: ready on").count();
+    assert_eq!(starts, 1, "it did not have to start again");
+    compare(server, &url);
+}
+
+/// Nobody writes, so it is readers who find the server that took over.
+#[test]
+fn readers_find_the_server_that_took_over() {
+    let pair = Pair::start();
+    let url = pair.url();
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    account.await_all(&ada);
+    pair.primary.await_standby(&pair.standby);
+    pair.primary.crash();
+    // A standby is not read: it may be anywhere.
+    assert_eq!(query(&ada).status, 503);
+    pair.standby.promote();
+    account.await_all(&ada);
+    compare(server, &url);
+}
+
+/// The standby has not got what was applied last. What was acknowledged is in the log, and comes into
+/// the new primary from there, once; so does what others wrote by SQL and the log had taken in.
+#[test]
+fn what_a_standby_never_got_is_applied_again() {
+    let pair = Pair::start();
+    // One address, behind which the servers change places.
+    let front = Wire::to(pair.primary.folder());
+    let url = front.url("postgres");
+    let mut server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 40);
+    await_health(&server);
+    pair.primary.await_standby(&pair.standby);
+
+    pair.between.silence();
+    account.save(&ada, 40);
+    account.await_all(&ada);
+    let applied = head(&server);
+    let written = "UPDATE app_myapp.thing SET n = n + 1000 WHERE _id = '0'";
+    pair.primary.sql(written);
+    // The first that others write is heard of a moment later.
+    eventually("it is taken in", || (head(&server) > applied).then_some(()));
+    let counted = account.acknowledged["0"] + 1000;
+    account.acknowledged.insert("0".to_owned(), counted);
+    account.await_all(&ada);
+    let head_before = head(&server);
+    // Some more that no database has got.
+    pair.primary.crash();
+    account.save(&ada, 1);
+    pair.standby.promote();
+    front.lead_to(pair.standby.folder());
+    server.await_start(2);
+    let ada = ada.at(&server);
+    account.await_all(&ada);
+    assert_eq!(
+        head(&server),
+        head_before + 1,
+        "nothing is in the log twice"
+    );
+    let history = "SELECT count(*) = max(position) FROM app_myapp._history";
+    assert_eq!(pair.standby.sql(history), "t\n");
+    account.save(&ada, 20);
+    account.await_all(&ada);
+    compare(server, &url);
+}
+
+#[test]
+fn a_standby_that_is_behind_is_noticed_by_readers_alone() {
+    let pair = Pair::start();
+    let url = pair.url();
+    let mut server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    await_health(&server);
+    pair.primary.await_standby(&pair.standby);
+    pair.between.silence();
+    account.save(&ada, 20);
+    account.await_all(&ada);
+    pair.primary.crash();
+    pair.standby.promote();
+    // Nothing older is told, whoever asks first.
+    eventually("it is noticed", || {
+        let answer = ada.try_call("record:query", serde_json::json!({"record_type": "thing"}));
+        match answer {
+            Ok(answer) if answer.status == 200 => {
+                account.check(&answer.result());
+                None
+            }
+            _ => (server.output().matches("skytrail: ready on").count() == 2).then_some(()),
+        }
+    });
+    server.await_start(2);
+    account.await_all(&ada.at(&server));
+    compare(server, &url);
+}

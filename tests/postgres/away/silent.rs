@@ -1,0 +1,103 @@
+//! The database says nothing any more, and nobody hangs up: a network that drops what is sent.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Account, PATIENCE, await_trouble, compare, query, refused, settings};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::Postgres;
+use crate::support::server::TestServer;
+use crate::support::wire::Wire;
+
+#[test]
+fn a_network_that_drops_everything_for_a_while_is_outlived() {
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
+    let wire = Wire::to(postgres.folder());
+    let url = wire.url(database.name());
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    account.await_all(&ada);
+
+    wire.silence();
+    account.save(&ada, 20);
+    let why = refused(&ada);
+    assert!(why.contains("try again"), "{why}");
+    // Connections are taken, and nothing comes over them.
+    let reason = await_trouble(&server);
+    assert!(!reason.is_empty());
+    account.save(&ada, 20);
+    refused(&ada);
+    wire.speak();
+    account.await_all(&ada);
+    compare(server, &database.url());
+}
+
+/// The connections that there are lead nowhere any more, with what was under way on them: the server
+/// makes new ones, and what the old ones held in the database is given up.
+#[test]
+fn dead_connections_are_replaced() {
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
+    let wire = Wire::to(postgres.folder());
+    let url = wire.url(database.name());
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    for round in 0..3 {
+        // Whatever the projector is at just then, its transaction stays open in the database.
+        account.save(&ada, 10);
+        wire.delay(Duration::from_millis(20 * round));
+        account.save(&ada, 10);
+        wire.lose();
+        wire.delay(Duration::ZERO);
+        account.save(&ada, 10);
+        eventually("reads are answered again", || {
+            (query(&ada).status == 200).then_some(())
+        });
+        account.await_all(&ada);
+    }
+    compare(server, &database.url());
+}
+
+/// Who waits for an answer when everything goes silent is told in time.
+#[test]
+fn a_read_that_is_under_way_ends_in_time() {
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
+    let wire = Wire::to(postgres.folder());
+    let url = wire.url(database.name());
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    account.await_all(&ada);
+    let place = ("postgres", database.name());
+    let lock = "BEGIN; LOCK TABLE app_myapp.thing IN ACCESS EXCLUSIVE MODE";
+    let locking = postgres.session(place, lock);
+    let reader = std::thread::spawn({
+        let ada = ada.clone();
+        move || {
+            let begun = Instant::now();
+            let answer = ada.call("record:query", json!({"record_type": "thing"}));
+            (answer, begun.elapsed())
+        }
+    });
+    eventually("the read waits in the database", || {
+        let waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type='Lock'";
+        (postgres.sql(waiting) == "t\n").then_some(())
+    });
+    wire.silence();
+    let (answer, time) = reader.join().unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(time < PATIENCE, "{time:?}");
+    drop(locking);
+    wire.speak();
+    account.await_all(&ada);
+    compare(server, &database.url());
+}

@@ -1,0 +1,71 @@
+//! The database is slow: its answers take long, or others hold locks.
+
+use std::time::Duration;
+
+use super::{Account, await_health, compare, lag, query, refused, settings};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::Postgres;
+use crate::support::server::TestServer;
+use crate::support::wire::Wire;
+
+#[test]
+fn answers_that_take_long_hold_up_only_who_needs_them() {
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
+    let wire = Wire::to(postgres.folder());
+    let url = wire.url(database.name());
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    await_health(&server);
+
+    // Slow enough to fall behind, and not so slow that nothing comes through.
+    wire.delay(Duration::from_millis(150));
+    account.save(&ada, 100);
+    assert!(lag(&server) > 0, "nothing was slow");
+    account.await_all(&ada);
+
+    // So slow that no answer is worth waiting for.
+    wire.delay(Duration::from_millis(2500));
+    account.save(&ada, 20);
+    let why = refused(&ada);
+    assert!(why.contains("try again"), "{why}");
+    account.save(&ada, 20);
+
+    wire.delay(Duration::ZERO);
+    account.await_all(&ada);
+    compare(server, &database.url());
+}
+
+#[test]
+fn locks_of_others_hold_up_only_who_needs_what_is_locked() {
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
+    let url = database.url();
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    account.await_all(&ada);
+
+    let place = ("postgres", database.name());
+    let lock = "BEGIN; LOCK TABLE app_myapp.thing IN ACCESS EXCLUSIVE MODE";
+    let locking = postgres.session(place, lock);
+    // Nothing waits for the projector: it is the statement itself that takes too long.
+    let why = refused(&ada);
+    assert!(why.contains("takes too long"), "{why}");
+    account.save(&ada, 50);
+    assert!(lag(&server) > 0, "nothing was locked");
+    let answer = query(&ada);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    // What is not locked is answered.
+    let master = Client::master(&server);
+    eventually("health is told", || {
+        (master.health()["status"] != "degraded").then_some(())
+    });
+    drop(locking);
+    account.await_all(&ada);
+    compare(server, &url);
+}
