@@ -53,10 +53,13 @@ function stayAtEnd(list) {
   if (watched.has(list)) return;
   watched.add(list);
   const follow = () => { if (atEnd.has(list)) list.scrollTop = list.scrollHeight; };
+  let before = 0;
   list.addEventListener('scroll', () => {
     const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+    // Also told of late, when there is more to see or less room: only who went up has left the end.
     if (isAtEnd) atEnd.add(list);
-    else atEnd.delete(list);
+    else if (list.scrollTop < before) atEnd.delete(list);
+    before = list.scrollTop;
   });
   list.addEventListener('load', follow, true);
   new ResizeObserver(follow).observe(list);
