@@ -32,6 +32,7 @@ Examples:
   skytrail erase record note/1 --why law       forget a record for good
   skytrail task list                             what runs when, and how it ended
   skytrail delivery list                         how far plugins are with what happened
+  skytrail captured list                         what plugins' SQL did and the log could not take
   skytrail export note --output notes.jsonl      all records of a type, as of one moment
   skytrail import skygear --database-url URL     take over a Skygear v1 app
   skytrail rebuild --verify                      is the record store what the log says?
@@ -71,6 +72,8 @@ enum Command {
     /// Answers questions about who did what, and who was not let in.
     #[command(subcommand)]
     Audit(ops::audit::AuditCommand),
+    /// Shows what plugins have changed by SQL and could not be taken into the log, and tries it again.
+    Captured(ops::captured::CapturedCommand),
     /// Shows how far plugins are with what their after-hooks are told, and sets it right.
     Delivery(ops::delivery::DeliveryCommand),
     /// Shows what a record was and who changed it, or brings it back.
@@ -130,6 +133,7 @@ pub fn run() -> ExitCode {
         }
         Command::Log(command) => ops::log::run(&config, command),
         Command::Audit(command) => ops::audit::run(&config, command),
+        Command::Captured(command) => ops::captured::run(&config, &command),
         Command::Delivery(command) => ops::delivery::run(&config, command),
         Command::History(command) => ops::history::run(&config, command),
         Command::Compact(server) => ops::erase::compact(&config, &server),

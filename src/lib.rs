@@ -12,6 +12,7 @@ pub mod csv;
 mod hex;
 pub mod http;
 pub mod import;
+mod leaving;
 pub mod ledger;
 pub mod leftovers;
 pub mod metrics;

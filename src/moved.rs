@@ -33,14 +33,26 @@ pub(crate) struct Note {
     /// Whether a server uses it.
     #[serde(default)]
     pub(crate) is_taken: bool,
+    /// Where it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left: Option<Left>,
+}
+
+/// Where a store was before it was moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Left {
+    /// The server's address; none is the file in the data folder.
+    pub(crate) database_url: Option<String>,
 }
 
 impl Note {
     /// Notes a move that no server knows of yet.
-    pub(crate) fn new(database_url: Option<String>) -> Self {
+    pub(crate) fn new(database_url: Option<String>, left: Option<&Database>) -> Self {
+        let left = left.map(|database| database.url.reveal().to_owned());
         Self {
             database_url,
             is_taken: false,
+            left: Some(Left { database_url: left }),
         }
     }
 }
@@ -90,14 +102,26 @@ fn url_of(config: &Config) -> Option<&str> {
 
 /// Returns the settings with the store where it was moved to.
 pub(crate) fn with_moved_store(config: &Config) -> io::Result<Config> {
+    Ok(match read(config)? {
+        Some(note) => with_store_at(config, note.database_url),
+        None => config.clone(),
+    })
+}
+
+/// Returns the settings with the store that a move leaves, while nobody uses the new one yet.
+pub(crate) fn with_store_that_is_left(config: &Config) -> io::Result<Option<Config>> {
+    let note = read(config)?.filter(|note| !note.is_taken);
+    let left = note.and_then(|note| note.left);
+    Ok(left.map(|left| with_store_at(config, left.database_url)))
+}
+
+fn with_store_at(config: &Config, url: Option<String>) -> Config {
     let mut moved = config.clone();
-    if let Some(note) = read(config)?
-        && note.database_url.as_deref() != url_of(config)
-    {
+    if url.as_deref() != url_of(config) {
         let options = config.database.clone();
-        moved.database = note.database_url.map(|url| Database::at(url, options));
+        moved.database = url.map(|url| Database::at(url, options));
     }
-    Ok(moved)
+    moved
 }
 
 /// Takes note, at a start that succeeded, that the store that was moved to is in use; what the settings
@@ -119,6 +143,7 @@ pub(crate) fn settle(config: &Config) -> io::Result<()> {
                 config,
                 &Note {
                     is_taken: true,
+                    left: None,
                     ..note
                 },
             )
@@ -128,11 +153,21 @@ pub(crate) fn settle(config: &Config) -> io::Result<()> {
 
 /// Gives a move up whose store cannot be used; returns whether there was one.
 pub(crate) fn give_up(config: &Config) -> io::Result<bool> {
-    let is_new = read(config)?.is_some_and(|note| !note.is_taken);
-    if is_new {
-        remove(config)?;
+    let Some(note) = read(config)?.filter(|note| !note.is_taken) else {
+        return Ok(false);
+    };
+    match note.left {
+        Some(left) if left.database_url.as_deref() != url_of(config) => {
+            let back = Note {
+                database_url: left.database_url,
+                is_taken: true,
+                left: None,
+            };
+            write(config, &back)?;
+        }
+        _ => remove(config)?,
     }
-    Ok(is_new)
+    Ok(true)
 }
 
 /// Waits until the store was moved.

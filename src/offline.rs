@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr};
 use skytrail_actors::asset::AssetCatalog;
-use skytrail_actors::capture::CaptureGate;
+use skytrail_actors::capture::{CaptureGate, CaptureSource, Captures};
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::DeviceStore;
@@ -37,6 +37,7 @@ pub(crate) struct Offline {
     pub(crate) devices: Arc<dyn DeviceStore>,
     /// The files' store.
     pub(crate) files: Files,
+    captured: Option<Arc<dyn CaptureSource>>,
     log: Arc<EmbeddedLog>,
     projector: Addr<Projector>,
 }
@@ -47,8 +48,22 @@ impl Offline {
     /// # Errors
     /// A sentence: a server runs, or something cannot be used.
     pub(crate) async fn open(config: &Config) -> Result<Self, String> {
+        let config = moved::with_moved_store(config).map_err(|error| error.to_string())?;
+        let offline = Self::open_with(&config).await?;
+        if let Some(captured) = &offline.captured {
+            let opened = captured.open_to_others().await;
+            opened.map_err(|error| error.to_string())?;
+        }
+        Ok(offline)
+    }
+
+    /// As [`Offline::open`], with the record store where the settings say; one that is closed to others
+    /// stays so.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn open_with(config: &Config) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let config = &moved::with_moved_store(config).map_err(|error| text(&error))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = JournalOptions {
             segment_bytes: config.storage.segment_bytes,
@@ -101,11 +116,25 @@ impl Offline {
                 captured: CaptureGate::default(),
                 clock,
             },
+            captured: config.database.as_ref().map(|_| Arc::clone(&store) as _),
             devices: store,
             files,
             log,
             projector: projector.start(),
         })
+    }
+
+    /// Closes the store to others who write there, if they can, and takes into the log what they have left.
+    ///
+    /// # Errors
+    /// A sentence: something could not be taken in. Nothing of it is lost.
+    pub(crate) async fn take_in_the_last(&self) -> Result<(), String> {
+        let Some(captured) = &self.captured else {
+            return Ok(());
+        };
+        let captures = Captures::new(self.env.clone(), Arc::clone(captured), false);
+        let closed = captures.close().await;
+        closed.map_err(|error| format!("what SQL has changed is not taken in: {error}"))
     }
 
     /// Brings the store up to the log, and closes both.

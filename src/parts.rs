@@ -9,6 +9,7 @@ use actix::{Actor, Addr, Handler, Message};
 use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
+use skytrail_actors::capture::{CaptureDesk, CaptureFigures};
 use skytrail_actors::delivery::after::{AfterHooks, ConsumerState};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::erasure::{Eraser, EraserState};
@@ -64,6 +65,8 @@ pub struct Parts {
     pub live_follower: Addr<Delivery<Follower>>,
     /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
+    /// Looks after what others change by SQL.
+    pub captured: CaptureDesk,
     /// Erases for good.
     pub eraser: Arc<Eraser>,
     /// Those who follow the log.
@@ -107,6 +110,8 @@ pub struct States {
     pub live: Option<LiveFigures>,
     /// How far plugins are with what their after-hooks are told.
     pub deliveries: Vec<ConsumerState>,
+    /// What others change by SQL; none where they cannot, or the database does not answer.
+    pub captured: Option<CaptureFigures>,
     /// Erasures, and whether they get on.
     pub erasures: EraserState,
     /// How many follow the log, or work for a consumer of it.
@@ -182,7 +187,7 @@ impl States {
 #[async_trait]
 impl Health for Parts {
     async fn states(&self) -> States {
-        let (projector, hub, internal_hub, notices, push, live, plugins, tasks, indexes) = tokio::join!(
+        let (projector, hub, internal_hub, notices, push, live, plugins, tasks, indexes, captured) = tokio::join!(
             ask(&self.projector, GetProjectorState),
             ask(&self.hub, GetHubState),
             ask(&self.internal_hub, GetHubState),
@@ -192,6 +197,7 @@ impl Health for Parts {
             self.broker.state(),
             ask(&self.tasks, ListTasks),
             self.indexes(),
+            self.captured(),
         );
         States {
             log: self.log.state(),
@@ -205,6 +211,7 @@ impl Health for Parts {
                 state: self.live.state(),
             }),
             deliveries: self.after_hooks.states(),
+            captured,
             erasures: self.eraser.state(),
             num_followers: self.followers.count(),
             plugins,
@@ -224,6 +231,11 @@ impl Health for Parts {
 }
 
 impl Parts {
+    async fn captured(&self) -> Option<CaptureFigures> {
+        let figures = tokio::time::timeout(PATIENCE, self.captured.figures());
+        figures.await.ok()?.ok()?
+    }
+
     async fn indexes(&self) -> Option<IndexFigures> {
         let listed = tokio::time::timeout(PATIENCE, self.store.list_indexes());
         let listed = listed.await.ok()?.ok()?;

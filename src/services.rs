@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::Addr;
 use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::asset::Assets;
+use skytrail_actors::capture::CaptureDesk;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::service::DeviceService;
@@ -58,6 +59,8 @@ pub struct Services {
     pub sandbox: Arc<Sandbox>,
     /// What takes after-hooks to them.
     pub after_hooks: AfterHooks,
+    /// Looks after what others change by SQL.
+    pub captured: CaptureDesk,
     /// Erases for good.
     pub eraser: Arc<Eraser>,
     /// Reads the log.

@@ -8,7 +8,7 @@ use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::Segments;
 use skytrail_actors::store::{RecordStore as _, Snapshot};
-use skytrail_schema::event::{Commit, EventBody};
+use skytrail_schema::event::{Commit, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
 use tokio::time::{Instant, sleep};
 
@@ -210,7 +210,7 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
     }
     let mut position = snapshot.checkpoint;
     tracing::info!(position, head, "the record store catches up with the log");
-    let mut erased = Positions::default();
+    let mut erased = ErasedMeanwhile::default();
     while position < head {
         let read = log.segments().read(position + 1, CATCH_UP_EVENTS);
         let commits = read.map_err(|error| failed(&error))?;
@@ -220,9 +220,10 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
             .apply(&commits)
             .await
             .map_err(|error| failed(&error))?;
-        erased = erased.union(&erased_by(&commits));
+        erased.note(&commits);
     }
-    forget(store, &erased)
+    erased
+        .forget_in(store)
         .await
         .map_err(|error| failed(&error))?;
     snapshot = store
@@ -232,20 +233,30 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
     Ok(snapshot)
 }
 
-/// Returns what is erased by these commits.
-pub(crate) fn erased_by(commits: &[Arc<Commit>]) -> Positions {
-    let events = commits.iter().flat_map(|commit| &commit.events);
-    let requests = events.filter_map(|event| match &event.body {
-        EventBody::ErasureRequested(request) => Some(&request.positions),
-        _ => None,
-    });
-    requests.fold(Positions::default(), |all, positions| all.union(positions))
+/// What was erased while nobody fed a store.
+#[derive(Default)]
+pub(crate) struct ErasedMeanwhile {
+    positions: Positions,
+    scopes: Vec<ErasureScope>,
 }
 
-/// Forgets what was erased while nobody fed the store: it may have been applied before.
-pub(crate) async fn forget(store: &SqlStore, erased: &Positions) -> Result<(), HolderError> {
-    match erased.is_empty() {
-        true => Ok(()),
-        false => store.forget(erased).await,
+impl ErasedMeanwhile {
+    /// Takes note of what is erased by these commits.
+    pub(crate) fn note(&mut self, commits: &[Arc<Commit>]) {
+        for event in commits.iter().flat_map(|commit| &commit.events) {
+            if let EventBody::ErasureRequested(request) = &event.body {
+                self.positions = self.positions.union(&request.positions);
+                self.scopes.push(request.scope.clone());
+            }
+        }
+    }
+
+    /// Has the store forget it: it may have been applied before.
+    pub(crate) async fn forget_in(&self, store: &SqlStore) -> Result<(), HolderError> {
+        if self.scopes.is_empty() {
+            return Ok(());
+        }
+        store.forget_beside(&self.scopes).await?;
+        store.forget(&self.positions).await
     }
 }

@@ -200,6 +200,15 @@ pub trait RecordStore: Send + Sync + 'static {
         Ok(HashSet::new())
     }
 
+    /// Lists the records of a type of which [`RecordStore::find_captured`] tells: some of them may have no
+    /// rows, and be there all the same.
+    async fn list_captured(
+        &self,
+        _definition: &TypeDefinition,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Lists some records whose fields have exactly these values, besides one.
     async fn list_by_fields(
         &self,

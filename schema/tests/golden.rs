@@ -287,6 +287,39 @@ fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
             provenance: is_odd.then_some(hook).into_iter().collect(),
         }],
     };
+    seal(commit)
+}
+
+/// A commit that was captured from SQL: its header has a part that no other has.
+fn captured() -> (Vec<u8>, Commit) {
+    let kind = EventKind::RecordChanged;
+    seal(NewCommit {
+        id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0002),
+        actor: Actor {
+            user: None,
+            key: KeyKind::None,
+            origin: Origin::Sql,
+            plugin: None,
+        },
+        request_id: None,
+        causation: None,
+        sql: Some(Box::new(SqlSource {
+            role: "chat".into(),
+            transaction: 70_000,
+            at: Timestamp::from_micros(1_700_000_000_000_002),
+            outbox: Uuid::from_u128(0x0190_0000_0000_4000_8000_0000_0000_0003),
+            until: 300,
+        })),
+        events: vec![NewEvent {
+            stream: stream(kind),
+            version: 2,
+            body: body(kind),
+            provenance: Vec::new(),
+        }],
+    })
+}
+
+fn seal(commit: NewCommit) -> (Vec<u8>, Commit) {
     let encoded = codec::encode_events(Arc::new(commit), &Sealing::new(), || [7; 16]).unwrap();
     let seal = Seal {
         first_position: 1_000,
@@ -297,10 +330,17 @@ fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
 }
 
 fn path(kind: EventKind, version: u16) -> PathBuf {
+    path_of(&format!("{}.v{version}", kind.name()))
+}
+
+fn path_of(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
-        .join(format!("{}.v{version}.hex", kind.name()))
+        .join(format!("{name}.hex"))
 }
+
+/// The file of the commit that was captured from SQL.
+const CAPTURED: &str = "commit.sql.v1";
 
 fn to_hex(bytes: &[u8]) -> String {
     let line = |line: &[u8]| {
@@ -343,6 +383,18 @@ fn every_kind_is_written_as_its_current_version_was() {
 }
 
 #[test]
+fn where_a_captured_commit_comes_from_reads_and_is_written_as_it_was() {
+    let text = std::fs::read_to_string(path_of(CAPTURED)).unwrap();
+    let (bytes, commit) = captured();
+    assert_eq!(to_hex(&bytes), text);
+    let read = codec::verify_chain(&from_hex(&text), &chain::GENESIS, &NoKeys).unwrap();
+    assert_eq!(read, commit);
+    let source = read.sql.unwrap();
+    assert_eq!((source.role.as_str(), source.transaction), ("chat", 70_000));
+    assert_eq!(source.until, 300);
+}
+
+#[test]
 #[ignore = "writes the golden files of versions that have none yet"]
 fn write_missing_files() {
     for kind in EventKind::ALL {
@@ -350,5 +402,9 @@ fn write_missing_files() {
         if !path.exists() {
             std::fs::write(path, to_hex(&sealed(*kind).0)).unwrap();
         }
+    }
+    let path = path_of(CAPTURED);
+    if !path.exists() {
+        std::fs::write(path, to_hex(&captured().0)).unwrap();
     }
 }

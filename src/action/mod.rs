@@ -8,6 +8,7 @@ mod auth;
 mod auth_disable;
 mod auth_export;
 mod auth_import;
+mod captured;
 mod delivery;
 mod device;
 mod erase;
@@ -122,6 +123,9 @@ actions! {
     "audit:changes" "audit" MASTER => audit::changes;
     "audit:readers" "audit" MASTER => audit::readers;
     "audit:refusals" "audit" MASTER => audit::refusals;
+    "captured:list" "captured" MASTER => captured::list;
+    "captured:retry" "captured" MASTER => captured::retry;
+    "captured:discard" "captured" MASTER => captured::discard;
     "delivery:list" "delivery" MASTER => delivery::list;
     "delivery:pause" "delivery" MASTER => delivery::pause;
     "delivery:resume" "delivery" MASTER => delivery::resume;

@@ -8,7 +8,8 @@ use skytrail_actors::device::Devices;
 use skytrail_actors::erasure::{Eraser, compact_daily};
 use skytrail_actors::log::Reserve;
 use skytrail_actors::record::env::RecordEnv;
-use skytrail_schema::id::RecordId;
+use skytrail_actors::store::StoreError;
+use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -17,32 +18,39 @@ const RESERVE_PERIOD: Duration = Duration::from_millis(250);
 
 /// Tells the live state which records there are, so that most creations need not ask the store.
 pub(super) async fn learn_keys(env: RecordEnv) {
+    match try_to_learn_keys(&env).await {
+        Ok(()) => env.live.known_keys().complete(),
+        Err(error) => {
+            tracing::warn!(%error, "keys could not be learnt; creations ask the store");
+        }
+    }
+}
+
+async fn try_to_learn_keys(env: &RecordEnv) -> Result<(), StoreError> {
     const KEYS_AT_ONCE: u32 = 10_000;
     for definition in env.live.get_types() {
-        let mut after = None;
-        loop {
-            let keys = env
-                .store
-                .list_keys(&definition, after.as_ref(), KEYS_AT_ONCE)
-                .await;
-            let keys = match keys {
-                Ok(keys) if keys.is_empty() => break,
-                Ok(keys) => keys,
-                Err(error) => {
-                    tracing::warn!(%error, "keys could not be learnt; creations ask the store");
-                    return;
-                }
-            };
-            after = keys.last().cloned();
+        let learn = |keys: Vec<RecordKey>| {
             let id = |key| RecordId {
                 record_type: definition.name.clone(),
                 key,
             };
             let ids: Vec<_> = keys.into_iter().map(id).collect();
             env.live.known_keys().learn(ids.iter());
+        };
+        let mut after = None;
+        loop {
+            let keys = env
+                .store
+                .list_keys(&definition, after.as_ref(), KEYS_AT_ONCE)
+                .await?;
+            let Some(last) = keys.last() else { break };
+            after = Some(last.clone());
+            learn(keys);
         }
+        // Asked for after the rows: one that SQL has deleted is there until that is taken in.
+        learn(env.store.list_captured(&definition).await?);
     }
-    env.live.known_keys().complete();
+    Ok(())
 }
 
 /// Sees erasures to their end.

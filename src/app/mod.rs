@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix::{Addr, Arbiter};
 use actix_web::dev::ServerHandle;
 use skytrail_actors::asset::{AssetCatalog, AssetGate, Assets};
-use skytrail_actors::capture::{CaptureGate, Captures};
+use skytrail_actors::capture::{CaptureDesk, CaptureGate, CaptureSource, Captures};
 use skytrail_actors::device::Devices;
 use skytrail_actors::events::EventReader;
 use skytrail_actors::hub::Hub;
@@ -154,6 +154,9 @@ impl Application {
         let store = Arc::new(store);
         let stored = (Arc::clone(&store), snapshot);
         let started = async {
+            // It was closed if another one was in use, and is up to the log now.
+            let opened_up = store.open_to_others().await;
+            opened_up.map_err(|error| StartError::Store(error.to_string()))?;
             let core = Core::open(config, opened, stored).await?;
             Self::with_core((config, socket), keys, core).await
         };
@@ -210,12 +213,11 @@ impl Application {
         };
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", background::learn_keys(env.clone()));
-        if config.database.is_some() {
-            let captures = Captures::new(
-                env.clone(),
-                Arc::clone(&core.store) as _,
-                !config.plugins.is_empty(),
-            );
+        let outbox = config.database.as_ref();
+        let outbox = outbox.map(|_| Arc::clone(&core.store) as Arc<dyn CaptureSource>);
+        let captured = CaptureDesk::new(env.clone(), outbox.clone());
+        if let Some(outbox) = outbox {
+            let captures = Captures::new(env.clone(), outbox, !config.plugins.is_empty());
             let taken_in = background::take_in(captures, ending.clone());
             spawn::spawn_named("captured SQL", taken_in);
         }
@@ -308,6 +310,7 @@ impl Application {
             live: live.clone(),
             live_follower,
             after_hooks: core.after_hooks.clone(),
+            captured: captured.clone(),
             eraser: Arc::clone(&eraser),
             followers: Arc::clone(&followers),
             broker: broker.clone(),
@@ -333,6 +336,7 @@ impl Application {
             broker: broker.clone(),
             sandbox,
             after_hooks: core.after_hooks.clone(),
+            captured,
             eraser,
             events: Arc::new(events),
             followers,

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Application, StartError};
 use crate::config::{Config, KeyOrigin, Secret};
-use crate::moved;
+use crate::{leaving, moved};
 
 /// Runs a server until the process is told to end. When the record store turns out damaged the server
 /// stops and starts again, in the same process: the start makes the store anew.
@@ -35,6 +35,13 @@ pub async fn serve_with<F: Future<Output = ()>>(
     let mut signals = Signals::listen();
     loop {
         let in_use = moved::with_moved_store(config).map_err(noted)?;
+        if let Some(left) = moved::with_store_that_is_left(config).map_err(noted)?
+            && let Err(error) = Box::pin(leaving::leave(&left, &in_use)).await
+        {
+            tracing::error!(error, "the record store cannot be left yet");
+            moved::give_up(config).map_err(noted)?;
+            continue;
+        }
         let application = match Application::start(&in_use).await {
             Err(error) if moved::give_up(config).map_err(noted)? => {
                 tracing::error!(%error, "the record store cannot be used where it was moved to");

@@ -13,6 +13,7 @@ pub use text::{CONTENT_TYPE, Exposition};
 
 use std::collections::BTreeSet;
 
+use skytrail_actors::capture::CaptureFigures;
 use skytrail_actors::delivery::after::ConsumerState;
 use skytrail_actors::erasure::EraserState;
 use skytrail_actors::hub::HubState;
@@ -35,6 +36,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_plugins(&mut text, states.plugins.as_ref());
     write_tasks(&mut text, states.tasks.as_deref().unwrap_or_default());
     write_deliveries(&mut text, &states.deliveries);
+    write_captured(&mut text, states.captured.as_ref());
     write_erasures(&mut text, states.erasures);
     text.gauge(
         "skytrail_log_followers",
@@ -135,6 +137,46 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
     )
     .labelled(&[("outcome", "written")], audit.num_written)
     .labelled(&[("outcome", "dropped")], audit.num_dropped);
+}
+
+fn write_captured(text: &mut Exposition, captured: Option<&CaptureFigures>) {
+    text.gauge(
+        "skytrail_captured_active",
+        "1 when reads and saves wait for what SQL has changed.",
+    )
+    .maybe(captured.map(|it| u8::from(it.state.is_active)));
+    text.gauge(
+        "skytrail_captured_failing",
+        "1 while what SQL has changed cannot be taken in.",
+    )
+    .maybe(captured.map(|it| u8::from(it.state.is_failing)));
+    text.counter(
+        "skytrail_captured_failures_total",
+        "Attempts to take in what SQL has changed that failed.",
+    )
+    .maybe(captured.map(|it| it.state.num_failures));
+    text.counter(
+        "skytrail_captured_transactions_total",
+        "Transactions of others that were taken in.",
+    )
+    .maybe(captured.map(|it| it.state.num_transactions));
+    text.gauge(
+        "skytrail_captured_waiting_rows",
+        "Rows that SQL has changed and the log has not got yet.",
+    )
+    .maybe(captured.map(|it| it.num_waiting));
+    text.gauge(
+        "skytrail_captured_waiting_seconds",
+        "Since when the oldest of them was changed.",
+    )
+    .maybe(captured.map(|it| it.waiting_seconds));
+    text.counter(
+        "skytrail_captured_refused_total",
+        "Rows that could not be taken in, and were parked.",
+    )
+    .maybe(captured.map(|it| it.state.num_parked));
+    text.gauge("skytrail_captured_parked_rows", "Rows that are parked.")
+        .maybe(captured.map(|it| it.num_parked_rows));
 }
 
 fn write_erasures(text: &mut Exposition, erasures: EraserState) {

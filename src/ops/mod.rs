@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod captured;
 pub mod delivery;
 mod delivery_follow;
 pub mod dev;

@@ -3,7 +3,8 @@
 //! 1. The new store is filled from the log, beside the server, until it is a few events behind. It knows
 //!    how far it is, so a move that was broken off goes on there.
 //! 2. A note in the data folder says where the store is now ([`crate::moved`]). The server starts again
-//!    with it, in the same process, and applies what came last.
+//!    with it, in the same process, and applies what came last; before that it takes in what others have
+//!    changed in the old one by SQL ([`crate::leaving`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::rebuild::progress_bar;
 use super::rebuild_server::{fill, open};
 use super::{complain, open_log, say};
 use crate::config::{Config, Database};
+use crate::leaving;
 use crate::moved::{self, Note};
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::{SqlStore, StoreOptions, remove};
@@ -41,6 +43,9 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     if url.as_deref() == current {
         return Err("the record store is there already".into());
     }
+    if let (Some(old), None) = (&config.database, &database) {
+        leaving::check_parked(&config.app.name, old).await?;
+    }
     // Open until the end: no server may start meanwhile, if none runs.
     let held = match OpenedLog::open(&config.data_dir, JournalOptions::default()) {
         Err(LogOpenError::InUse(_)) => None,
@@ -54,7 +59,7 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     let closed = store.close().await.map_err(|error| error.to_string());
     let position = filled.and_then(|position| closed.map(|()| position))?;
     keep_indexes(config, database.as_ref()).await;
-    let noted = moved::write(config, &Note::new(url));
+    let noted = moved::write(config, &Note::new(url, config.database.as_ref()));
     noted.map_err(|error| format!("the move cannot be noted: {error}"))?;
     let who = match held {
         Some(_) => "the next start uses it",

@@ -59,12 +59,8 @@ Examples:
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    actix_web::rt::System::new().block_on(async {
         match (&command.until, &command.to, &config.database) {
             (Some(until), Some(to), _) => {
                 past(config, parse_until(Some(until))?, Path::new(to)).await

@@ -3,24 +3,26 @@
 //! A store is filled in a schema beside the one in use. One that was broken off goes on where it was.
 
 use indicatif::ProgressBar;
+use skytrail_actors::capture::CaptureSource as _;
 use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::{JournalOptions, Segments};
 use skytrail_actors::store::RecordStore as _;
-use skytrail_schema::positions::Positions;
 
 use super::rebuild::{progress_bar, report};
 use super::{complain, open_log, say};
 use crate::config::{Config, Database};
+use crate::leaving;
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
-    OpenError, ServerOptions, SqlStore, beside, digest_server, drop_store, switch_schemas,
+    OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting, digest_server,
+    drop_store, switch_schemas,
 };
-use crate::store_start::{check_owner, erased_by, forget, with_causes};
+use crate::store_start::{ErasedMeanwhile, check_owner, with_causes};
 
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;
 
-/// Opens the store of `app`, making it if there is none.
+/// Opens the store of `app`, making it if there is none. Others may write there when a server uses it.
 pub(super) async fn open(app: &str, database: &Database) -> Result<SqlStore, String> {
     let options = ServerOptions {
         app: app.to_owned(),
@@ -30,7 +32,10 @@ pub(super) async fn open(app: &str, database: &Database) -> Result<SqlStore, Str
         index_limits: IndexLimits::default(),
     };
     let opened = SqlStore::open_server(database.url.reveal(), &options).await;
-    opened.map_err(|error| with_causes(&error))
+    let store = opened.map_err(|error| with_causes(&error))?;
+    let closed = store.close_to_others().await;
+    closed.map_err(|error| error.to_string())?;
+    Ok(store)
 }
 
 /// Applies what the log has and a store has not, up to a position. The last commit is applied whole.
@@ -41,7 +46,7 @@ pub(super) async fn fill(
     bar: &ProgressBar,
 ) -> Result<(), String> {
     let mut position = from;
-    let mut erased = Positions::default();
+    let mut erased = ErasedMeanwhile::default();
     while position < until {
         let commits = segments.read(position + 1, BATCH_EVENTS);
         let mut commits = commits.map_err(|error| error.to_string())?;
@@ -52,10 +57,10 @@ pub(super) async fn fill(
         position = last.last_position();
         let applied = store.apply(&commits).await;
         applied.map_err(|error| error.to_string())?;
-        erased = erased.union(&erased_by(&commits));
+        erased.note(&commits);
         bar.set_position(position);
     }
-    let forgotten = forget(store, &erased).await;
+    let forgotten = erased.forget_in(store).await;
     forgotten.map_err(|error| error.to_string())
 }
 
@@ -78,7 +83,12 @@ async fn fill_beside(
 }
 
 /// Makes the store anew and puts it into the place of the old one.
+///
+/// What others have changed by SQL is taken in first, and nobody can write there until the switch.
 pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), String> {
+    if let Err(error) = leaving::take_in_the_last(config).await {
+        check_outbox(config, database, &error).await?;
+    }
     let opened = OpenedLog::open(&config.data_dir, JournalOptions::default());
     // Open until the end: no server may start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
@@ -96,10 +106,33 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
             with_causes(&error)
         ));
     }
+    if let Err(error) = carry_over_captured((url, app), (url, &new)).await {
+        complain(&format!(
+            "what is parked in the old store stays there: {}",
+            with_causes(&error)
+        ));
+    }
     switch_schemas(url, &new, app).await.map_err(failed)?;
     say(&format!(
         "rebuilt from {head} events; the old store is kept in the schema app_{app}~old"
     ));
+    Ok(())
+}
+
+/// Goes on without what others have changed only if it is known that there is nothing: the store may be
+/// made anew because it cannot be used.
+async fn check_outbox(config: &Config, database: &Database, error: &str) -> Result<(), String> {
+    let counted = count_waiting((database.url.reveal(), &config.app.name)).await;
+    match counted {
+        Ok(0) => complain(error),
+        Ok(num_rows) => {
+            return Err(format!(
+                "{error}; {num_rows} changes are in the old store's table _outbox, and would be lost. \
+                 Delete them there to go on without them"
+            ));
+        }
+        Err(_) => complain(&format!("{error}; it goes on without the old store")),
+    }
     Ok(())
 }
 

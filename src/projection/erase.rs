@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
+use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
 
+use super::captured;
 use super::conn::Conn;
 use super::history::ERASED;
 use super::layout::Catalog;
@@ -18,6 +20,18 @@ use super::{postgres, sqlite};
 impl Holder for SqlStore {
     fn name(&self) -> &'static str {
         "record store"
+    }
+
+    async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
+        let mut writer = self.writer.lock().await;
+        let writer = open_writer_of(&mut writer).map_err(failed)?;
+        let (mut conn, state) = writer.conn().map_err(failed)?;
+        if conn.dialect().is_sqlite() {
+            return Ok(());
+        }
+        let catalog = Arc::clone(&state.catalog);
+        let forgotten = captured::forget(&mut conn, &catalog, scopes).await;
+        forgotten.map_err(failed)
     }
 
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {

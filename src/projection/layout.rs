@@ -30,6 +30,19 @@ pub(crate) const SYSTEM_COLUMNS: [&str; 11] = [
     "_updated_by",
 ];
 
+/// Those of them that are the server's own; v1 has the others, and plugins write them.
+const OWN_COLUMNS: [&str; 3] = ["_row", "_position", "_version"];
+
+/// Whether a column is one that only the server writes.
+pub(crate) fn is_own(column: &str) -> bool {
+    OWN_COLUMNS.contains(&column)
+}
+
+/// Whether a column is one that every record table of v1 has.
+pub(crate) fn is_shared(column: &str) -> bool {
+    SYSTEM_COLUMNS.contains(&column) && !is_own(column)
+}
+
 /// The columns that a table of SQLite really stores in their places.
 ///
 /// Most records are created and changed by their owner, so those two users are stored only when

@@ -36,6 +36,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use captured::{carry_over_captured, count_parked, count_waiting};
 pub(crate) use postgres::is_passing;
 pub use postgres::{ServerOptions, StoreOrigin, beside, digest_server, drop_store, switch_schemas};
 pub use sqlite::rebuild;

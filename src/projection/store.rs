@@ -406,6 +406,23 @@ impl RecordStore for SqlStore {
         found.map_err(|error| self.failed(error))
     }
 
+    async fn list_captured(
+        &self,
+        definition: &TypeDefinition,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        if let Home::File(_) = self.home {
+            return Ok(Vec::new());
+        }
+        let mut reader = self.reader().await?;
+        let layout = reader.layout(definition);
+        let Some(table) = layout.as_ref().and_then(|layout| layout.table.as_ref()) else {
+            return Ok(Vec::new());
+        };
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let listed = captured::list(&mut conn, &table.name).await;
+        listed.map_err(|error| self.failed(error))
+    }
+
     async fn find_referrer(
         &self,
         target: &RecordId,

@@ -79,6 +79,10 @@ const ROWS: &[(&str, &str)] = &[
     ("audit:changes", "K M K M M M . ."),
     ("audit:readers", "K M K M M M . ."),
     ("audit:refusals", "K M K M M M . ."),
+    // Not v1's: what SQL changed and the log could not take.
+    ("captured:list", "K M K M M M . ."),
+    ("captured:retry", "K M K M M M . ."),
+    ("captured:discard", "K M K M M M . ."),
     // Not v1's: for plugins.
     ("delivery:list", "K M K M M M . ."),
     ("delivery:pause", "K M K M M M . ."),

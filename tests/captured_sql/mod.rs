@@ -1,8 +1,13 @@
 //! Rows that others write by SQL, in a server with its records in PostgreSQL, are in the log like any
 //! other write.
 
+mod erased;
+mod heard;
+mod left;
+mod parked;
 mod plugins;
 mod races;
+mod random;
 
 use serde_json::{Value as Json, json};
 
@@ -290,7 +295,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
     world.sql(
         "SET skytrail.own TO 'yes'; ALTER TABLE note ALTER _row DROP DEFAULT; \
          ALTER TABLE \"user\" ALTER _row DROP DEFAULT; \
-         DROP FUNCTION _capture, _refuse, _put_back, _next_row CASCADE; \
+         DROP FUNCTION _capture, _refuse, _put_back, _next_row, _closed CASCADE; \
          DROP SEQUENCE _captured_row; DROP TABLE _captured, _outbox, _parked, _lifted; \
          UPDATE _checkpoint SET format = 1",
     );

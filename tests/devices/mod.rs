@@ -12,13 +12,13 @@ use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 
-fn register(client: &Client, token: &str) -> String {
+pub fn register(client: &Client, token: &str) -> String {
     let body = json!({"type": "ios", "device_token": token});
     let registered = client.call("device:register", body).result();
     registered["id"].as_str().unwrap().to_owned()
 }
 
-fn subscribe(client: &Client, device: &str, id: &str, query: Json) {
+pub fn subscribe(client: &Client, device: &str, id: &str, query: Json) {
     let body = json!({
         "device_id": device,
         "subscriptions": [{"id": id, "type": "query", "query": query}],
@@ -39,14 +39,14 @@ fn notes(text: &str) -> Json {
 }
 
 /// What a device hears.
-struct Listener {
+pub struct Listener {
     socket: Socket,
     /// Came before the device knew that it listens.
     early: VecDeque<Json>,
 }
 
 impl Listener {
-    fn new(server: &TestServer, device: &str) -> Self {
+    pub fn new(server: &TestServer, device: &str) -> Self {
         let path = format!("/_/pubsub?api_key={MASTER_KEY}");
         let Ok(mut socket) = Socket::open(server.address(), &path, &[]) else {
             panic!("the hub is closed");
@@ -90,7 +90,7 @@ impl Listener {
         (id.unwrap().to_owned(), number.unwrap())
     }
 
-    fn hears(&mut self, subscription: &str) -> u64 {
+    pub fn hears(&mut self, subscription: &str) -> u64 {
         let (id, number) = self.notice();
         assert_eq!(id, subscription);
         number

@@ -6,7 +6,7 @@ mod killed;
 mod people;
 mod retention;
 mod retention_random;
-mod search;
+pub mod search;
 mod single;
 
 use std::process::Output;

@@ -1,10 +1,10 @@
 //! Live queries from outside.
 
 mod history;
-mod listener;
+pub mod listener;
 mod rights;
 mod slow;
-mod stream;
+pub mod stream;
 
 use serde_json::{Value as Json, json};
 

@@ -6,7 +6,7 @@ mod killed;
 mod reading;
 mod search_index;
 mod searching;
-mod worker;
+pub mod worker;
 
 use serde_json::{Value as Json, json};
 

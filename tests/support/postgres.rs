@@ -107,16 +107,18 @@ impl Postgres {
 
     /// Makes a primary of a standby.
     pub fn promote(&self) {
-        let promoted = self.ask(USER, "SELECT pg_promote()").unwrap();
+        let promoted = self.ask((USER, USER), "SELECT pg_promote()").unwrap();
         assert_eq!(promoted, "t\n");
     }
 
     /// Waits until a standby has all that this server has written.
     pub fn await_standby(&self, standby: &Self) {
-        let written = self.ask(USER, "SELECT pg_current_wal_lsn()").unwrap();
+        let written = self
+            .ask((USER, USER), "SELECT pg_current_wal_lsn()")
+            .unwrap();
         let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", written.trim());
         eventually("the standby has everything", || {
-            let answer = standby.ask(USER, &replayed).unwrap();
+            let answer = standby.ask((USER, USER), &replayed).unwrap();
             (answer == "t\n").then_some(())
         });
     }
@@ -128,7 +130,7 @@ impl Postgres {
 
     /// Runs SQL in the database of the superuser.
     pub fn sql(&self, sql: &str) -> String {
-        self.ask(USER, sql).unwrap()
+        self.ask((USER, USER), sql).unwrap()
     }
 
     /// Opens a session in a database, which ends when it is dropped, and waits until it has done this.
@@ -175,7 +177,7 @@ impl Postgres {
         keep.stdin(Stdio::piped()).stdout(Stdio::null());
         self.keepers.lock().unwrap().push(keep.spawn().unwrap());
         eventually("PostgreSQL takes connections", || {
-            self.ask(USER, "SELECT 1").ok()
+            self.ask((USER, USER), "SELECT 1").ok()
         });
     }
 
@@ -192,7 +194,8 @@ impl Postgres {
     pub fn database(&self, extensions: &[&str]) -> Database<'_> {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{number}");
-        self.ask(USER, &format!("CREATE DATABASE {name}")).unwrap();
+        self.ask((USER, USER), &format!("CREATE DATABASE {name}"))
+            .unwrap();
         let database = Database { server: self, name };
         for extension in extensions {
             database.sql(&format!("CREATE EXTENSION \"{extension}\""));
@@ -200,10 +203,10 @@ impl Postgres {
         database
     }
 
-    /// Runs SQL in a database and returns what it answers, a row per line.
-    fn ask(&self, database: &str, sql: &str) -> Result<String, String> {
+    /// Runs SQL as a role in a database and returns what it answers, a row per line.
+    fn ask(&self, (role, database): (&str, &str), sql: &str) -> Result<String, String> {
         let folder = self.folder.to_string_lossy();
-        let to = ["-h", &folder, "-U", USER, "-d", database];
+        let to = ["-h", &folder, "-U", role, "-d", database];
         let how = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql];
         run(&format!("{PROGRAMS}/psql"), &[&to[..], &how[..]].concat())
     }
@@ -261,7 +264,17 @@ impl Database<'_> {
 
     /// As [`Database::sql`]; what it fails with is told.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
-        self.server.ask(&self.name, sql)
+        self.server.ask((USER, &self.name), sql)
+    }
+
+    /// As [`Database::sql`], as another role.
+    pub fn sql_as(&self, role: &str, sql: &str) -> String {
+        self.try_sql_as(role, sql).unwrap()
+    }
+
+    /// As [`Database::sql_as`]; what it fails with is told.
+    pub fn try_sql_as(&self, role: &str, sql: &str) -> Result<String, String> {
+        self.server.ask((role, &self.name), sql)
     }
 
     /// Runs what `pg_dump` wrote.
@@ -283,7 +296,7 @@ impl Database<'_> {
 impl Drop for Database<'_> {
     fn drop(&mut self) {
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        if let Err(error) = self.server.ask(USER, &sql) {
+        if let Err(error) = self.server.ask((USER, USER), &sql) {
             eprintln!("{error}");
         }
     }

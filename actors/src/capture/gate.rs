@@ -22,6 +22,8 @@ pub struct CaptureState {
     pub num_parked: u64,
     /// Attempts to read the outbox that failed.
     pub num_failures: u64,
+    /// Whether the last one did.
+    pub is_failing: bool,
 }
 
 /// See the module's overview. Cheap to clone; one that nobody serves lets everybody through.
@@ -33,11 +35,18 @@ struct Shared {
     is_active: AtomicBool,
     is_served: AtomicBool,
     begun: AtomicU64,
-    done: watch::Sender<u64>,
+    done: watch::Sender<Round>,
     wanted: Notify,
     num_transactions: AtomicU64,
     num_parked: AtomicU64,
     num_failures: AtomicU64,
+}
+
+/// The last round that ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    number: u64,
+    is_failed: bool,
 }
 
 impl Default for Shared {
@@ -46,7 +55,7 @@ impl Default for Shared {
             is_active: AtomicBool::new(false),
             is_served: AtomicBool::new(false),
             begun: AtomicU64::new(0),
-            done: watch::Sender::new(0),
+            done: watch::Sender::new(Round::default()),
             wanted: Notify::new(),
             num_transactions: AtomicU64::new(0),
             num_parked: AtomicU64::new(0),
@@ -62,17 +71,33 @@ impl CaptureGate {
     /// # Errors
     /// It takes too long.
     pub async fn settle(&self) -> Result<(), ApiError> {
-        if !self.0.is_active.load(Ordering::Acquire) {
-            return Ok(());
+        match self.0.is_active.load(Ordering::Acquire) {
+            true => self.next_round().await.map(drop),
+            false => Ok(()),
         }
+    }
+
+    /// As [`CaptureGate::settle`], for who must not go on otherwise.
+    ///
+    /// # Errors
+    /// It takes too long, or what there is could not be taken in.
+    pub async fn drain(&self) -> Result<(), ApiError> {
+        if self.is_served() && self.next_round().await?.is_failed {
+            return Err(late());
+        }
+        Ok(())
+    }
+
+    /// Waits for a round that begins from now on.
+    async fn next_round(&self) -> Result<Round, ApiError> {
         // A round that has begun may have looked already.
         let round = self.0.begun.load(Ordering::Acquire) + 1;
         let mut done = self.0.done.subscribe();
         self.0.wanted.notify_one();
-        let reached = done.wait_for(|done| *done >= round);
+        let reached = done.wait_for(|done| done.number >= round);
         match tokio::time::timeout(DEADLINE, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(ApiError::overloaded("what SQL has changed")),
+            Ok(Ok(done)) => Ok(*done),
+            _ => Err(late()),
         }
     }
 
@@ -93,6 +118,7 @@ impl CaptureGate {
             num_transactions: shared.num_transactions.load(Ordering::Relaxed),
             num_parked: shared.num_parked.load(Ordering::Relaxed),
             num_failures: shared.num_failures.load(Ordering::Relaxed),
+            is_failing: shared.done.borrow().is_failed,
         }
     }
 
@@ -116,11 +142,11 @@ impl CaptureGate {
     }
 
     /// Ends a round.
-    pub(super) fn end(&self, round: u64, is_failed: bool) {
+    pub(super) fn end(&self, number: u64, is_failed: bool) {
         self.0
             .num_failures
             .fetch_add(u64::from(is_failed), Ordering::Relaxed);
-        self.0.done.send_replace(round);
+        self.0.done.send_replace(Round { number, is_failed });
     }
 
     pub(super) fn count(&self, num_transactions: u64, num_parked: usize) {
@@ -131,4 +157,8 @@ impl CaptureGate {
             .fetch_add(num_transactions, Ordering::Relaxed);
         counters.num_parked.fetch_add(parked, Ordering::Relaxed);
     }
+}
+
+fn late() -> ApiError {
+    ApiError::overloaded("what SQL has changed")
 }

@@ -92,6 +92,17 @@ impl Captures {
         }
     }
 
+    /// Closes the store to others and takes in what they have left, to the last.
+    ///
+    /// # Errors
+    /// Something could not be taken in; the store stays closed until it is opened again.
+    pub async fn close(mut self) -> Result<(), ApiError> {
+        self.source.close_to_others().await?;
+        // What the log has is out of the outbox then.
+        self.env.applied.wait_for(self.env.log.head()).await?;
+        self.round().await
+    }
+
     /// Takes in everything that is there.
     async fn round(&mut self) -> Result<(), ApiError> {
         loop {
@@ -309,18 +320,20 @@ impl Deciding<'_> {
             Err(reason) => Some(reason.clone()),
             Ok(change) => self.change(id, change, head.clone()).await?,
         };
-        match (refused, &row.excess) {
-            (Some(reason), _) => {
-                self.parked.push(Parked {
-                    stray: id.cloned().filter(|_| head.is_none()),
-                    ..parked(row, reason)
-                });
-                if let Some(head) = head {
-                    self.restore(head).await?;
-                }
+        if let Some(reason) = refused {
+            self.parked.push(Parked {
+                stray: id.cloned().filter(|_| head.is_none()),
+                ..parked(row, reason)
+            });
+            if let Some(head) = head {
+                self.restore(head).await?;
             }
-            (None, Some(excess)) => self.parked.push(parked(row, excess.clone())),
-            (None, None) => {}
+        } else if !row.excess.is_empty() {
+            let reason = format!("no field has the columns {}", row.excess.join(", "));
+            self.parked.push(Parked {
+                columns: row.excess.clone(),
+                ..parked(row, reason)
+            });
         }
         Ok(())
     }
@@ -426,6 +439,7 @@ fn parked(row: &CapturedRow, reason: String) -> Parked {
     Parked {
         number: row.number,
         reason,
+        columns: Vec::new(),
         stray: None,
     }
 }

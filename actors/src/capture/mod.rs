@@ -12,13 +12,17 @@
 //!    takes these rows out of the outbox with the checkpoint, so what is there is what the log has
 //!    not got: nothing is lost or taken twice, whoever is killed when.
 //! 4. What cannot be an event is *parked*, with a reason; the record is stored once more as the log has
-//!    it, so that the tables stay what the log says.
+//!    it, so that the tables stay what the log says. People look at it, have it tried again, or forget it
+//!    ([`CaptureDesk`]).
+//! 5. Before a store is left for another it is closed to others and what they have done is taken in
+//!    ([`Captures::close`]).
 //!
 //! Until a change is taken in, its row says more than the log: such rows are no base for decisions
 //! ([`RecordStore::find_captured`](crate::store::RecordStore::find_captured)). Readers and savers
 //! wait for what was there before they came ([`CaptureGate::settle`]).
 
 mod decide;
+mod desk;
 mod gate;
 mod ingest;
 
@@ -28,7 +32,9 @@ use async_trait::async_trait;
 use skytrail_schema::event::SqlSource;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Fields, Record};
+use skytrail_schema::time::Timestamp;
 
+pub use desk::{CaptureDesk, CaptureFigures, ParkedRow, Retried, Wanted};
 pub use gate::{CaptureGate, CaptureState};
 pub use ingest::Captures;
 
@@ -52,8 +58,8 @@ pub struct CapturedRow {
     pub id: Option<RecordId>,
     /// What is to become of the record, or why the row says nothing that a record can hold.
     pub change: Result<RowChange, String>,
-    /// Something in the row that no record can hold, beside what it can.
-    pub excess: Option<String>,
+    /// Columns with something that no record can hold, beside what it can.
+    pub excess: Vec<String>,
     /// What the row had in sequence fields before: old records' numbers are not in the log.
     pub numbered: Fields,
 }
@@ -76,8 +82,21 @@ pub struct Parked {
     pub number: u64,
     /// Why.
     pub reason: String,
+    /// The columns that are not taken in; all of them when none is named.
+    pub columns: Vec<String>,
     /// The record, if its row is to go: the log has none.
     pub stray: Option<RecordId>,
+}
+
+/// What is waiting in the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Rows in the outbox.
+    pub num_rows: u64,
+    /// When the statement began that changed the oldest of them.
+    pub since: Option<Timestamp>,
+    /// Rows that are parked.
+    pub num_parked: u64,
 }
 
 /// Fields of a type that somebody declared unique in the database.
@@ -104,4 +123,28 @@ pub trait CaptureSource: Send + Sync + 'static {
 
     /// Lists the fields that are unique in the database, by somebody else's constraints.
     async fn unique_sets(&self) -> Result<UniqueSets, StoreError>;
+
+    /// From now on others can write, if they could not.
+    async fn open_to_others(&self) -> Result<(), StoreError>;
+
+    /// From now on nobody else can write: who is about to is waited for, and whoever comes is refused
+    /// until the store is opened again.
+    async fn close_to_others(&self) -> Result<(), StoreError>;
+
+    /// Says what is waiting.
+    async fn waiting(&self) -> Result<Waiting, StoreError>;
+
+    /// Lists parked rows in the order in which they were parked.
+    async fn list_parked(
+        &self,
+        wanted: &Wanted,
+        limit: usize,
+    ) -> Result<Vec<ParkedRow>, StoreError>;
+
+    /// Puts parked rows back into the outbox, behind all that is there; of those that are not taken in
+    /// whole only the rest. Returns their numbers there.
+    async fn retry_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError>;
+
+    /// Forgets parked rows; returns their numbers.
+    async fn discard_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError>;
 }

@@ -24,6 +24,7 @@ mod work;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
 
 use crate::device::DeviceStore;
@@ -64,6 +65,16 @@ pub trait Holder: Send + Sync + 'static {
     /// # Errors
     /// See [`HolderError`]; it is asked again later.
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError>;
+
+    /// Forgets what it keeps of these beside what events held; asked before [`Holder::forget`], which
+    /// then leaves no byte of that either.
+    ///
+    /// # Errors
+    /// As there.
+    async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
+        let _ = scopes;
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{ErasureEnd, EventBody};
+use skytrail_schema::event::{ErasureEnd, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
 
 use super::{Eraser, HolderError};
@@ -91,8 +91,18 @@ impl Eraser {
             tracing::warn!(%error, "an erasure waits for the record store");
             return false;
         }
+        // What others have changed of it by SQL is in the log then, or parked.
+        if let Err(error) = self.env.captured.drain().await {
+            tracing::warn!(%error, "an erasure waits for what SQL has changed");
+            return false;
+        }
+        let scopes = open.iter().map(|erasure| erasure.request.scope.clone());
+        let scopes: Vec<ErasureScope> = scopes.collect();
         for holder in &self.holders {
-            let forgotten = holder.forget(&positions).await;
+            let forgotten = match holder.forget_beside(&scopes).await {
+                Ok(()) => holder.forget(&positions).await,
+                failed => failed,
+            };
             if let Err(error) = forgotten {
                 let holder = holder.name();
                 tracing::error!(holder, %error, "an erasure is not done yet; trying again");

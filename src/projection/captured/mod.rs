@@ -4,19 +4,19 @@
 //! numbers while they are locked: who saw what another transaction did, or waited for it, has a later
 //! last number. So this order is one in which they could have run one after the other.
 
+mod closing;
 mod constraints;
+mod moving;
 mod overlay;
+mod parked;
 mod row;
+mod source;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
-use skytrail_actors::capture::{
-    CaptureSource, CapturedRow, CapturedTransaction, Parked, RowChange, UniqueSets,
-};
-use skytrail_actors::store::StoreError;
+use skytrail_actors::capture::{CapturedRow, CapturedTransaction, RowChange};
 use skytrail_schema::event::{Commit, SqlSource};
 use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::record::Fields;
@@ -24,13 +24,14 @@ use skytrail_schema::types::FieldType;
 use uuid::Uuid;
 
 pub(super) use self::constraints::lift;
+pub use self::moving::{carry_over_captured, count_parked, count_waiting};
 pub(super) use self::overlay::{Touched, overlay};
+pub(super) use self::parked::forget;
 use super::conn::{Conn, Row};
 use super::layout::{Catalog, TypeLayout};
 use super::names::Name;
 use super::read;
 use super::sql::{Arg, Sql};
-use super::store::{Home, SqlStore};
 
 /// How many transactions are read at once.
 const MAX_TRANSACTIONS: i64 = 64;
@@ -54,56 +55,6 @@ struct Net {
     key: String,
     before: Option<Map<String, Json>>,
     after: Option<Map<String, Json>>,
-}
-
-#[async_trait]
-impl CaptureSource for SqlStore {
-    async fn is_in_use(&self) -> Result<bool, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let found = is_in_use(&mut conn).await;
-        found.map_err(|error| self.failed(error))
-    }
-
-    async fn announced(&self) {
-        match &self.home {
-            Home::Server(server) => server.announced().await,
-            Home::File(_) => std::future::pending().await,
-        }
-    }
-
-    async fn load(&self, max_rows: usize) -> Result<Vec<CapturedTransaction>, StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let loaded = load(&mut conn, max_rows).await;
-        loaded.map_err(|error| self.failed(error))
-    }
-
-    async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError> {
-        let mut reader = self.reader().await?;
-        let catalog = Arc::clone(&reader.catalog);
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let parked = park(&mut conn, &catalog, source, rows).await;
-        parked.map_err(|error| self.failed(error))
-    }
-
-    async fn discard(&self, source: &SqlSource) -> Result<(), StoreError> {
-        let mut reader = self.reader().await?;
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let gone = take_out(&mut conn, source).await;
-        gone.map_err(|error| self.failed(error))
-    }
-
-    async fn unique_sets(&self) -> Result<UniqueSets, StoreError> {
-        let mut reader = self.reader().await?;
-        let catalog = Arc::clone(&reader.catalog);
-        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let sets = async {
-            constraints::restore(&mut conn).await?;
-            constraints::unique_sets(&mut conn, &tables_of(&catalog)).await
-        };
-        sets.await.map_err(|error| self.failed(error))
-    }
 }
 
 /// Whether something was captured here at any time, or somebody else has constraints here.
@@ -132,6 +83,15 @@ pub(super) async fn find(
         }
     }
     Ok(found)
+}
+
+/// Lists the rows of a table that are in the outbox.
+pub(super) async fn list(conn: &mut Conn<'_>, table: &Name) -> Result<Vec<RecordKey>, sqlx::Error> {
+    let mut sql = Sql::new("SELECT DISTINCT key FROM _outbox WHERE table_name=");
+    sql.bind(Arg::text(table.as_str()));
+    let rows = sql.fetch_all(conn).await?;
+    let keys = rows.iter().map(|row| Ok(RecordKey::from(&*row.text(0)?)));
+    keys.collect()
 }
 
 /// Takes out what a batch of commits brings into the store: it was captured from here.
@@ -288,7 +248,7 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
         number: net.number,
         id: None,
         change: Err(format!("no record type has the table {:?}", net.table)),
-        excess: None,
+        excess: Vec::new(),
         numbered: Fields::new(),
     };
     let Some(layout) = tables.get(&net.table) else {
@@ -321,38 +281,6 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
         }
     };
     row
-}
-
-/// Copies rows to where operators look for them; rows of records that the log has not got go.
-async fn park(
-    conn: &mut Conn<'_>,
-    catalog: &Catalog,
-    source: &SqlSource,
-    rows: &[Parked],
-) -> Result<(), sqlx::Error> {
-    let mut tx = conn.begin_writing().await?;
-    for row in rows {
-        let mut sql = Sql::new(
-            "INSERT INTO _parked (id, transaction, role, at, table_name, key, before, after, reason) \
-             SELECT id, transaction, role, at, table_name, key, before, after, ",
-        );
-        sql.bind(Arg::text(row.reason.as_str()))
-            .push(" FROM _outbox WHERE transaction=");
-        sql.bind(Arg::unsigned(source.transaction)).push(" AND id=");
-        sql.bind(Arg::unsigned(row.number))
-            .push(" ON CONFLICT DO NOTHING");
-        sql.execute(&mut tx.conn()).await?;
-        let stray = row.stray.as_ref();
-        let stray = stray.and_then(|id| Some((id, catalog.table(&id.record_type)?)));
-        if let Some((id, table)) = stray {
-            // One that the log has made meanwhile has a position.
-            let mut sql = Sql::new("DELETE FROM ");
-            sql.name(&table.name).push(" WHERE _position=0 AND _id=");
-            sql.bind(Arg::text(id.key.as_str()));
-            sql.execute(&mut tx.conn()).await?;
-        }
-    }
-    tx.commit().await
 }
 
 /// Whether a field numbers its records.

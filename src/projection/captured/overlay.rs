@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json};
 use skytrail_schema::id::RecordKey;
 
-use super::row::OWN;
 use crate::projection::conn::Conn;
+use crate::projection::layout::is_own;
 use crate::projection::names::Name;
 use crate::projection::read::MAX_KEYS;
 use crate::projection::sql::{Arg, Sql};
@@ -83,7 +83,7 @@ impl Pending {
             sql.execute(conn).await?;
             return Ok(());
         };
-        let is_theirs = |name: &&String| !OWN.contains(&name.as_str());
+        let is_theirs = |name: &&String| !is_own(name);
         let columns = self.columns.iter().filter(is_theirs);
         let columns: Vec<Name> = columns.map(|name| Name::new(name)).collect();
         if columns.is_empty() {

@@ -11,21 +11,7 @@ use skytrail_schema::types::FieldType;
 use skytrail_schema::value::{Asset, Point, Value};
 
 use super::is_sequence;
-use crate::projection::layout::{Column, Table, TypeLayout};
-
-/// Columns that plugins of v1 know.
-const SYSTEM: [&str; 8] = [
-    "_id",
-    "_database_id",
-    "_owner_id",
-    "_access",
-    "_created_at",
-    "_created_by",
-    "_updated_at",
-    "_updated_by",
-];
-/// Columns that are the server's own.
-pub(super) const OWN: [&str; 3] = ["_row", "_version", "_position"];
+use crate::projection::layout::{Column, Table, TypeLayout, is_own, is_shared};
 
 /// Reads a record out of a row, as far as these columns go; returns the names of its fields and system
 /// columns among them, too.
@@ -36,11 +22,11 @@ pub(super) fn parse(
     columns: &BTreeSet<String>,
 ) -> Result<(Record, BTreeSet<String>), String> {
     let table = layout.table.as_ref().ok_or("the type has no table")?;
-    let mut record = blank(id, row)?;
+    let mut record = blank(id, row, columns)?;
     let mut names = BTreeSet::new();
     for name in columns {
         let value = row.get(name).unwrap_or(&Json::Null);
-        if SYSTEM.contains(&name.as_str()) {
+        if is_shared(name) {
             names.insert(name.clone());
         } else if let Some(column) = column_named(table, name) {
             let read = value_of(column, value);
@@ -59,22 +45,21 @@ pub(super) fn parse(
     Ok((record, names))
 }
 
-/// Returns what the row says in columns that no field has.
+/// Returns the columns in which the row says something and that no field has.
 pub(super) fn excess(
     layout: &TypeLayout,
     columns: &BTreeSet<String>,
     row: &Map<String, Json>,
-) -> Option<String> {
-    let table = layout.table.as_ref()?;
+) -> Vec<String> {
+    let Some(table) = &layout.table else {
+        return Vec::new();
+    };
     let is_ours = |name: &str| {
-        SYSTEM.contains(&name)
-            || OWN.contains(&name)
-            || table.field_names().any(|ours| ours.as_str() == name)
+        is_shared(name) || is_own(name) || table.field_names().any(|ours| ours.as_str() == name)
     };
     let others = columns.iter().filter(|name| !is_ours(name));
     let others = others.filter(|name| row.get(*name).is_some_and(|value| !value.is_null()));
-    let others: Vec<&str> = others.map(String::as_str).collect();
-    (!others.is_empty()).then(|| format!("no field has the columns {}", others.join(", ")))
+    others.cloned().collect()
 }
 
 /// Returns what a row has in sequence fields.
@@ -93,7 +78,12 @@ fn column_named<'a>(table: &'a Table, name: &str) -> Option<&'a Column> {
     columns.find(|column| column.name.as_str() == name)
 }
 
-fn blank(id: RecordId, row: &Map<String, Json>) -> Result<Record, String> {
+/// Begins a record with what these system columns say; what stands in others was not put there.
+fn blank(
+    id: RecordId,
+    row: &Map<String, Json>,
+    columns: &BTreeSet<String>,
+) -> Result<Record, String> {
     let text = |name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default();
     let user = |name: &str| {
         Some(text(name))
@@ -101,10 +91,14 @@ fn blank(id: RecordId, row: &Map<String, Json>) -> Result<Record, String> {
             .map(UserId::from)
     };
     let at = |name: &str| {
-        let time = time(text(name));
+        let time = match columns.contains(name) {
+            true => time(text(name)),
+            false => Some(Timestamp::from_micros(0)),
+        };
         time.ok_or_else(|| format!("{name} holds no time: {:?}", text(name)))
     };
-    let access = match row.get("_access") {
+    let access = row.get("_access").filter(|_| columns.contains("_access"));
+    let access = match access {
         None | Some(Json::Null) => None,
         Some(list) => {
             let list: Result<Acl, _> = serde_json::from_value(list.clone());

@@ -70,10 +70,11 @@ pub struct ServerOptions {
 const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The format that this program makes and knows.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 const FIXED: &str = include_str!("migrations/0001_fixed.sql");
 const CAPTURED: &str = include_str!("migrations/0002_captured.sql");
+const PARKED: &str = include_str!("migrations/0003_parked.sql");
 
 /// A store's server.
 pub(super) struct Server {
@@ -310,9 +311,7 @@ async fn prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, O
     let extensions = match (row.flag(0)?, row.flag(2)?) {
         (true, _) => {
             let (found, extensions) = known(&mut tx.conn()).await?;
-            if found < FORMAT {
-                upgrade(&mut tx.conn().knowing(extensions)).await?;
-            }
+            upgrade(&mut tx.conn().knowing(extensions), found).await?;
             extensions
         }
         (false, true) => {
@@ -348,14 +347,20 @@ async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
 }
 
 /// Brings a store of an earlier format up to the present one.
-async fn upgrade(conn: &mut Conn<'_>) -> Result<(), OpenError> {
-    run_script(conn, CAPTURED).await?;
-    let (catalog, _) = read::catalog(conn).await?;
-    for layout in catalog.sorted().into_values() {
-        for text in layout.table.iter().flat_map(ddl::capture) {
-            text.execute(conn, Vec::new()).await?;
+async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
+    if found < 2 {
+        run_script(conn, CAPTURED).await?;
+        let (catalog, _) = read::catalog(conn).await?;
+        for layout in catalog.sorted().into_values() {
+            for text in layout.table.iter().flat_map(ddl::capture) {
+                text.execute(conn, Vec::new()).await?;
+            }
         }
     }
+    if found == FORMAT {
+        return Ok(());
+    }
+    run_script(conn, PARKED).await?;
     let mut sql = Sql::new("UPDATE _checkpoint SET format=");
     sql.bind(Arg::Int(FORMAT));
     sql.execute(conn).await?;
@@ -393,7 +398,7 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
         has_citext: row.flag(0)?,
         has_postgis: row.flag(1)?,
     };
-    for script in [FIXED, CAPTURED] {
+    for script in [FIXED, CAPTURED, PARKED] {
         run_script(conn, script).await?;
     }
     let sql = Sql::put(
@@ -414,6 +419,7 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
 /// elsewhere, its write-ahead log and backups, is its own.
 pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
     rebuild::drop_old(conn).await?;
+    await_readers(conn).await?;
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",
@@ -424,6 +430,31 @@ pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
         vacuum.execute(conn).await?;
     }
     Ok(())
+}
+
+/// Waits for everybody who may still see rows that are gone: while there is somebody, they are kept.
+async fn await_readers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    const TRIES: u32 = 200;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let now = Sql::new("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint");
+    let row = now.fetch_optional(conn).await?;
+    let now = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
+    for _ in 0..TRIES {
+        let mut sql = Sql::new("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= ");
+        sql.bind(Arg::Int(now)).push(
+            " AND coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity \
+             WHERE datname=current_database() AND pid<>pg_backend_pid()), 0) \
+             <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint - ",
+        );
+        sql.bind(Arg::Int(now));
+        let row = sql.fetch_optional(conn).await?;
+        if row.map_or(Ok(false), |row| row.flag(0))? {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let message = "somebody's transaction may see what is erased, and does not end".to_owned();
+    Err(sqlx::Error::Protocol(message))
 }
 
 /// What a store says of the log that it was filled from.

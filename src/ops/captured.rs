@@ -1,0 +1,134 @@
+//! `skytrail captured`: rows that SQL has changed and that could not be taken into the log.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value as Json, json};
+
+use super::remote::{self, RunningServer, ServerFlag};
+use super::say;
+use crate::config::Config;
+
+/// What to do.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CapturedCommand {
+    #[command(flatten)]
+    server: ServerFlag,
+    #[command(subcommand)]
+    what: What,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  skytrail captured list                 what is parked, and why
+  skytrail captured retry 42             once more, now that the cause is gone
+  skytrail captured discard --all        nobody needs it";
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// Lists parked rows.
+    List {
+        /// Also what the rows were before and after, as JSON.
+        #[arg(long)]
+        rows: bool,
+    },
+    /// Tries rows again, as if they had been changed just now.
+    Retry(Rows),
+    /// Forgets rows.
+    Discard(Rows),
+}
+
+/// Which rows.
+#[derive(Clone, Debug, Args)]
+struct Rows {
+    /// Their ids.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<u64>,
+    /// All of them.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Rows {
+    fn body(&self) -> Json {
+        json!({"ids": self.ids, "all": self.all})
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn run(config: &Config, command: &CapturedCommand) -> Result<(), String> {
+    let server = RunningServer::find(config, &command.server)?;
+    match &command.what {
+        What::List { rows } => list(&server, *rows),
+        What::Retry(rows) => retry(&server, rows),
+        What::Discard(rows) => {
+            let done = call(&server, "captured:discard", rows.body())?;
+            let discarded = done.get("discarded").unwrap_or(&Json::Null);
+            say(&format!("{discarded} rows are discarded"));
+            Ok(())
+        }
+    }
+}
+
+fn list(server: &RunningServer, is_whole: bool) -> Result<(), String> {
+    let (mut after, mut is_none) = (0, true);
+    loop {
+        let page = call(server, "captured:list", json!({"after": after}))?;
+        let page = page.as_array().cloned().unwrap_or_default();
+        let Some(last) = page.last() else { break };
+        after = last.get("id").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        is_none = false;
+        for row in &page {
+            say(&match is_whole {
+                true => row.to_string(),
+                false => describe(row),
+            });
+        }
+    }
+    if is_none && !is_whole {
+        say("nothing is parked");
+    }
+    Ok(())
+}
+
+fn retry(server: &RunningServer, rows: &Rows) -> Result<(), String> {
+    let done = call(server, "captured:retry", rows.body())?;
+    let parked = done.get("parked").and_then(Json::as_array);
+    let parked = parked.cloned().unwrap_or_default();
+    let retried = done.get("retried").and_then(Json::as_u64).unwrap_or(0);
+    let num_parked = u64::try_from(parked.len()).unwrap_or(u64::MAX);
+    let taken = retried.saturating_sub(num_parked);
+    say(&format!("{taken} rows are taken in"));
+    for row in &parked {
+        say(&describe(row));
+    }
+    match num_parked {
+        0 => Ok(()),
+        num_parked => Err(format!("{num_parked} rows are parked again")),
+    }
+}
+
+fn call(server: &RunningServer, action: &str, body: Json) -> Result<Json, String> {
+    let body: Map<String, Json> = body.as_object().cloned().unwrap_or_default();
+    remote::block_on(server.call(action, body))
+}
+
+fn describe(row: &Json) -> String {
+    let text = |name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default();
+    let is_there = |name: &str| row.get(name).is_some_and(|row| !row.is_null());
+    let what = match (is_there("before"), is_there("after")) {
+        (false, _) => "made",
+        (true, true) => "changed",
+        (true, false) => "deleted",
+    };
+    format!(
+        "{:<8} {:<32} {what} by {} at {}: {}",
+        row.get("id").unwrap_or(&Json::Null),
+        format!("{}/{}", text("table"), text("key")),
+        text("role"),
+        text("at"),
+        text("reason"),
+    )
+}

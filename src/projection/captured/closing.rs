@@ -1,0 +1,61 @@
+//! Closing a store to others before it is left, and opening it again.
+
+use crate::projection::conn::Conn;
+use crate::projection::sql::Sql;
+
+/// How often it is tried while somebody's transaction is open, a few seconds each.
+const TRIES: u32 = 6;
+/// PostgreSQL's code for a lock that was not to be had in time.
+const NO_LOCK: &str = "55P03";
+
+/// From now on nothing new comes into the outbox. Making the trigger waits for everybody who has put
+/// something there and has not ended yet, and holds up who comes meanwhile.
+pub(super) async fn close(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    for attempt in 1.. {
+        match try_to_close(conn).await {
+            Err(error) if attempt < TRIES && is_held_up(&error) => {
+                tracing::warn!("somebody's transaction has written records and does not end");
+            }
+            done => return done,
+        }
+    }
+    Ok(())
+}
+
+async fn try_to_close(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin_writing().await?;
+    let sql = Sql::new("SET LOCAL lock_timeout='5s'");
+    sql.execute(&mut tx.conn()).await?;
+    if !is_closed(&mut tx.conn()).await? {
+        let sql = Sql::new(
+            "CREATE TRIGGER _closed BEFORE INSERT ON _outbox FOR EACH STATEMENT \
+             EXECUTE FUNCTION _closed()",
+        );
+        sql.execute(&mut tx.conn()).await?;
+    }
+    tx.commit().await
+}
+
+/// Opens a store that was closed.
+pub(super) async fn open(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    if is_closed(conn).await? {
+        let sql = Sql::new("DROP TRIGGER _closed ON _outbox");
+        sql.execute(conn).await?;
+    }
+    Ok(())
+}
+
+async fn is_closed(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE tgname='_closed' \
+         AND tgrelid='_outbox'::regclass)",
+    );
+    let row = sql.fetch_optional(conn).await?;
+    row.map_or(Ok(false), |row| row.flag(0))
+}
+
+fn is_held_up(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    let code = error.and_then(|error| error.code());
+    code.as_deref() == Some(NO_LOCK)
+}

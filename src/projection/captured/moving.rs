@@ -1,0 +1,133 @@
+//! What comes along when a store in a server is left for another: rows that are parked, and constraints
+//! that others have added.
+//!
+//! Both stores may be in different servers. Rows are taken out of the old one when the new one has them;
+//! a crash in between repeats that, and finds them there.
+
+use serde_json::Value as Json;
+use skytrail_actors::capture::Waiting;
+use sqlx::Connection as _;
+
+use super::parked::waiting;
+use crate::projection::conn::{Conn, Row};
+use crate::projection::postgres::open_beside;
+use crate::projection::sql::{Arg, Sql};
+use crate::projection::sqlite::OpenError;
+
+/// How many rows are taken over at once.
+const AT_ONCE: i64 = 200;
+
+/// A store in a server: its address, and the app's name.
+type Place<'a> = (&'a str, &'a str);
+
+/// Counts the parked rows of a store.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub async fn count_parked(place: Place<'_>) -> Result<u64, OpenError> {
+    Ok(waiting_at(place).await?.num_parked)
+}
+
+/// Counts the rows in the outbox of a store.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub async fn count_waiting(place: Place<'_>) -> Result<u64, OpenError> {
+    Ok(waiting_at(place).await?.num_rows)
+}
+
+async fn waiting_at((url, app): Place<'_>) -> Result<Waiting, OpenError> {
+    let (mut conn, extensions) = open_beside(url, app).await?;
+    let found = waiting(&mut Conn::Postgres(&mut conn, extensions, None)).await;
+    conn.close().await?;
+    Ok(found?)
+}
+
+/// Takes over what is parked in the store at `old`, and the constraints that others have there, into the
+/// one at `new`; those are put back there when its rows allow it.
+///
+/// # Errors
+/// A store does not open, or cannot be read or written.
+pub async fn carry_over_captured(old: Place<'_>, new: Place<'_>) -> Result<(), OpenError> {
+    let (mut from, extensions) = open_beside(old.0, old.1).await?;
+    let (mut to, known) = open_beside(new.0, new.1).await?;
+    {
+        let mut from = Conn::Postgres(&mut from, extensions, None);
+        let mut to = Conn::Postgres(&mut to, known, None);
+        carry_constraints(&mut from, &mut to).await?;
+        while carry_some(&mut from, &mut to).await? {}
+    }
+    from.close().await?;
+    to.close().await?;
+    Ok(())
+}
+
+async fn carry_constraints(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+    let sql = Sql::new(
+        "WITH own AS (SELECT oid, relname FROM pg_class WHERE relkind='r' \
+         AND relnamespace=current_schema::regnamespace AND NOT starts_with(relname,'_')) \
+         SELECT table_name, name, definition, is_index FROM _lifted \
+         UNION ALL SELECT t.relname, o.conname, pg_get_constraintdef(o.oid), false \
+         FROM pg_constraint AS o JOIN own AS t ON t.oid=o.conrelid \
+         WHERE o.contype IN ('c','u','x','f') AND NOT starts_with(o.conname,'_') \
+         UNION ALL SELECT t.relname, c.relname, pg_get_indexdef(c.oid), true \
+         FROM pg_index AS i JOIN own AS t ON t.oid=i.indrelid JOIN pg_class AS c ON c.oid=i.indexrelid \
+         WHERE i.indisunique AND NOT starts_with(c.relname,'_') \
+         AND NOT EXISTS (SELECT 1 FROM pg_constraint AS o WHERE o.conindid=c.oid)",
+    );
+    for row in sql.fetch_all(from).await? {
+        let mut sql =
+            Sql::new("INSERT INTO _lifted (table_name, name, definition, is_index) SELECT ");
+        sql.bind(Arg::text(row.text(0)?)).push(",");
+        sql.bind(Arg::text(row.text(1)?)).push(",");
+        sql.bind(Arg::text(row.text(2)?)).push(",");
+        sql.bind(Arg::Bool(row.flag(3)?));
+        // A type whose table is elsewhere, or a table of somebody else.
+        sql.push(" WHERE EXISTS (SELECT 1 FROM _type WHERE table_name=");
+        sql.bind(Arg::text(row.text(0)?));
+        sql.push(") ON CONFLICT DO NOTHING");
+        sql.execute(to).await?;
+    }
+    Ok(())
+}
+
+/// Takes over the oldest rows; says whether there may be more.
+async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
+    let mut sql = Sql::new("SELECT id, to_jsonb(p) FROM _parked AS p ORDER BY id LIMIT ");
+    sql.bind(Arg::Int(AT_ONCE));
+    let rows = sql.fetch_all(from).await?;
+    let mut tx = to.begin_writing().await?;
+    for row in &rows {
+        put(&mut tx.conn(), row).await?;
+    }
+    tx.commit().await?;
+    let ids: Vec<i64> = rows
+        .iter()
+        .map(|row| row.int(0))
+        .collect::<Result<_, _>>()?;
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let mut sql = Sql::new("DELETE FROM _parked WHERE id");
+    sql.one_of(&ids, |id| Arg::Int(*id));
+    sql.execute(from).await?;
+    Ok(true)
+}
+
+/// Puts a row there, under a number of that outbox, unless it is there.
+async fn put(conn: &mut Conn<'_>, row: &Row) -> Result<(), sqlx::Error> {
+    let parked: Json = row.json(1)?;
+    let mut sql = Sql::new(
+        "INSERT INTO _parked (id, transaction, role, at, table_name, key, before, after, columns, \
+         reason, parked_at) \
+         SELECT nextval(pg_get_serial_sequence('_outbox','id')), transaction, role, at, table_name, \
+         key, before, after, columns, reason, parked_at FROM jsonb_populate_record(NULL::_parked, ",
+    );
+    sql.bind(Arg::Json(parked.to_string())).push(
+        ") AS p WHERE NOT EXISTS (SELECT 1 FROM _parked AS q WHERE q.transaction=p.transaction \
+         AND q.role=p.role AND q.at=p.at AND q.table_name=p.table_name AND q.key=p.key \
+         AND q.parked_at=p.parked_at)",
+    );
+    sql.execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Rows that could not be taken into the log.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+use skytrail_actors::capture::{Parked, ParkedRow, Waiting, Wanted};
+use skytrail_schema::event::{ErasureScope, SqlSource, Stream};
+use skytrail_schema::id::{RecordId, TypeName};
+
+use super::Tables;
+use crate::projection::conn::{Conn, Row};
+use crate::projection::layout::Catalog;
+use crate::projection::sql::{Arg, Sql};
+
+/// Copies rows to where operators look for them; rows of records that the log has not got go.
+pub(super) async fn park(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    source: &SqlSource,
+    rows: &[Parked],
+) -> Result<(), sqlx::Error> {
+    let mut tx = conn.begin_writing().await?;
+    for row in rows {
+        let mut sql = Sql::new(
+            "INSERT INTO _parked \
+             (id, transaction, role, at, table_name, key, before, after, reason, columns) \
+             SELECT id, transaction, role, at, table_name, key, before, after, ",
+        );
+        sql.bind(Arg::text(row.reason.as_str())).push(", ");
+        sql.push("nullif(")
+            .bind(columns_of(row))
+            .push(", 'null') FROM _outbox WHERE transaction=");
+        sql.bind(Arg::unsigned(source.transaction)).push(" AND id=");
+        sql.bind(Arg::unsigned(row.number))
+            .push(" ON CONFLICT DO NOTHING");
+        sql.execute(&mut tx.conn()).await?;
+        let stray = row.stray.as_ref();
+        let stray = stray.and_then(|id| Some((id, catalog.table(&id.record_type)?)));
+        if let Some((id, table)) = stray {
+            // One that the log has made meanwhile has a position.
+            let mut sql = Sql::new("DELETE FROM ");
+            sql.name(&table.name).push(" WHERE _position=0 AND _id=");
+            sql.bind(Arg::text(id.key.as_str()));
+            sql.execute(&mut tx.conn()).await?;
+        }
+    }
+    tx.commit().await
+}
+
+fn columns_of(row: &Parked) -> Arg {
+    let columns = row.columns.iter().map(String::as_str);
+    let columns: Json = columns.collect();
+    match row.columns.is_empty() {
+        true => Arg::Json("null".to_owned()),
+        false => Arg::Json(columns.to_string()),
+    }
+}
+
+/// Says what is waiting.
+pub(super) async fn waiting(conn: &mut Conn<'_>) -> Result<Waiting, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT (SELECT count(*) FROM _outbox), (SELECT at FROM _outbox ORDER BY id LIMIT 1), \
+         (SELECT count(*) FROM _parked)",
+    );
+    let row = sql.fetch_optional(conn).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(Waiting {
+        num_rows: row.unsigned(0)?,
+        since: row.maybe_time(1)?,
+        num_parked: row.unsigned(2)?,
+    })
+}
+
+/// Lists parked rows.
+pub(super) async fn list(
+    conn: &mut Conn<'_>,
+    tables: &Tables,
+    wanted: &Wanted,
+    limit: usize,
+) -> Result<Vec<ParkedRow>, sqlx::Error> {
+    if is_none(wanted) {
+        return Ok(Vec::new());
+    }
+    let mut sql = Sql::new(
+        "SELECT id, table_name, key, before, after, columns, reason, role, transaction, at, \
+         parked_at FROM _parked WHERE ",
+    );
+    only(&mut sql, wanted).push(" ORDER BY id LIMIT ");
+    sql.bind(Arg::unsigned(u64::try_from(limit).unwrap_or(u64::MAX)));
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter().map(|row| decode(tables, row)).collect()
+}
+
+fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
+    let (table, key) = (row.text(1)?.into_owned(), row.text(2)?.into_owned());
+    let layout = tables.get(&table);
+    let id = |name: &TypeName| RecordId::new(name.clone(), key.as_str());
+    Ok(ParkedRow {
+        id: row.unsigned(0)?,
+        record: layout.map(|layout| id(&layout.definition.name)),
+        before: row.maybe_json(3)?,
+        after: row.maybe_json(4)?,
+        columns: row.maybe_json(5)?.unwrap_or_default(),
+        reason: row.text(6)?.into_owned(),
+        role: row.text(7)?.into_owned(),
+        transaction: row.unsigned(8)?,
+        at: row.time(9)?,
+        parked_at: row.time(10)?,
+        table,
+        key,
+    })
+}
+
+/// Puts rows back into the outbox, behind all that is there; returns their numbers there.
+///
+/// Of a transaction's rows those that are visible are taken to be all up to the last: so only one
+/// retry puts them there at a time, and one that another database has numbered gets a number of this.
+pub(super) async fn retry(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u64>, sqlx::Error> {
+    if is_none(wanted) {
+        return Ok(Vec::new());
+    }
+    let mut tx = conn.begin_writing().await?;
+    let lock = Sql::new("LOCK TABLE _parked IN EXCLUSIVE MODE");
+    lock.execute(&mut tx.conn()).await?;
+    let mut sql = Sql::new("WITH gone AS (DELETE FROM _parked WHERE ");
+    only(&mut sql, wanted).push(
+        " RETURNING *) \
+         INSERT INTO _outbox (transaction, role, at, table_name, key, before, after) \
+         SELECT CASE WHEN transaction < pg_snapshot_xmin(pg_current_snapshot())::text::bigint \
+         THEN transaction ELSE pg_current_xact_id()::text::bigint END, \
+         role, at, table_name, key, CASE WHEN columns IS NULL THEN before \
+         ELSE after || (SELECT jsonb_object_agg(name, before -> name) \
+         FROM jsonb_array_elements_text(columns) AS name) END, after \
+         FROM gone ORDER BY id RETURNING id",
+    );
+    let rows = sql.fetch_all(&mut tx.conn()).await?;
+    let numbers = rows.iter().map(|row| row.unsigned(0)).collect();
+    tx.commit().await?;
+    numbers
+}
+
+/// Forgets rows; returns their numbers.
+pub(super) async fn discard(conn: &mut Conn<'_>, wanted: &Wanted) -> Result<Vec<u64>, sqlx::Error> {
+    if is_none(wanted) {
+        return Ok(Vec::new());
+    }
+    let mut sql = Sql::new("DELETE FROM _parked WHERE ");
+    only(&mut sql, wanted).push(" RETURNING id");
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter().map(|row| row.unsigned(0)).collect()
+}
+
+fn is_none(wanted: &Wanted) -> bool {
+    matches!(wanted, Wanted::These(ids) if ids.is_empty())
+}
+
+fn only<'a>(sql: &'a mut Sql, wanted: &Wanted) -> &'a mut Sql {
+    match wanted {
+        Wanted::After(number) => sql.push("id>").bind(Arg::unsigned(*number)),
+        Wanted::These(ids) => sql.push("id").one_of(ids, |id| Arg::unsigned(*id)),
+    }
+}
+
+/// Forgets what is parked of erased records and users; the outbox has nothing of them by then.
+pub(in crate::projection) async fn forget(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    scopes: &[ErasureScope],
+) -> Result<(), sqlx::Error> {
+    let (mut records, mut users) = (BTreeSet::new(), BTreeSet::new());
+    for scope in scopes {
+        match scope {
+            ErasureScope::Record(Stream::Record(id))
+            | ErasureScope::Field {
+                record: Stream::Record(id),
+                ..
+            } => drop(records.insert(id.clone())),
+            ErasureScope::User(user) => {
+                records.insert(RecordId::new(TypeName::user(), user.as_str()));
+                users.insert(user.clone());
+            }
+            _ => {}
+        }
+    }
+    for id in records {
+        let Some(table) = catalog.table(&id.record_type) else {
+            continue;
+        };
+        let mut sql = Sql::new("DELETE FROM _parked WHERE table_name=");
+        sql.bind(Arg::text(table.name.as_str())).push(" AND key=");
+        sql.bind(Arg::text(id.key.as_str()));
+        sql.execute(conn).await?;
+    }
+    for user in users {
+        let mut sql = Sql::new("DELETE FROM _parked WHERE ");
+        sql.bind(Arg::text(user.as_str())).push(
+            " IN (before->>'_owner_id', after->>'_owner_id', \
+             before->>'_database_id', after->>'_database_id')",
+        );
+        sql.execute(conn).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The port of those who take the outbox into the log.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skytrail_actors::capture::{
+    CaptureSource, CapturedTransaction, Parked, ParkedRow, UniqueSets, Waiting, Wanted,
+};
+use skytrail_actors::store::StoreError;
+use skytrail_schema::event::SqlSource;
+
+use super::{closing, constraints, is_in_use, load, parked, tables_of, take_out};
+use crate::projection::store::{Home, SqlStore};
+
+/// Runs something over a connection that reads, with the catalog that fits.
+macro_rules! over {
+    ($store:ident, |$conn:ident, $catalog:ident| $run:expr) => {{
+        let mut reader = $store.reader().await?;
+        let $catalog = Arc::clone(&reader.catalog);
+        let mut conn = reader.conn().map_err(|error| $store.failed(error))?;
+        let $conn = &mut conn;
+        let done = $run.await;
+        done.map_err(|error| $store.failed(error))
+    }};
+}
+
+#[async_trait]
+impl CaptureSource for SqlStore {
+    async fn is_in_use(&self) -> Result<bool, StoreError> {
+        over!(self, |conn, _catalog| is_in_use(conn))
+    }
+
+    async fn announced(&self) {
+        match &self.home {
+            Home::Server(server) => server.announced().await,
+            Home::File(_) => std::future::pending().await,
+        }
+    }
+
+    async fn load(&self, max_rows: usize) -> Result<Vec<CapturedTransaction>, StoreError> {
+        over!(self, |conn, _catalog| load(conn, max_rows))
+    }
+
+    async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError> {
+        over!(self, |conn, catalog| parked::park(
+            conn, &catalog, source, rows
+        ))
+    }
+
+    async fn discard(&self, source: &SqlSource) -> Result<(), StoreError> {
+        over!(self, |conn, _catalog| take_out(conn, source))
+    }
+
+    async fn unique_sets(&self) -> Result<UniqueSets, StoreError> {
+        over!(self, |conn, catalog| async {
+            constraints::restore(conn).await?;
+            constraints::unique_sets(conn, &tables_of(&catalog)).await
+        })
+    }
+
+    async fn open_to_others(&self) -> Result<(), StoreError> {
+        match &self.home {
+            Home::Server(_) => over!(self, |conn, _catalog| closing::open(conn)),
+            Home::File(_) => Ok(()),
+        }
+    }
+
+    async fn close_to_others(&self) -> Result<(), StoreError> {
+        over!(self, |conn, _catalog| closing::close(conn))
+    }
+
+    async fn waiting(&self) -> Result<Waiting, StoreError> {
+        over!(self, |conn, _catalog| parked::waiting(conn))
+    }
+
+    async fn list_parked(
+        &self,
+        wanted: &Wanted,
+        limit: usize,
+    ) -> Result<Vec<ParkedRow>, StoreError> {
+        over!(self, |conn, catalog| parked::list(
+            conn,
+            &tables_of(&catalog),
+            wanted,
+            limit
+        ))
+    }
+
+    async fn retry_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError> {
+        over!(self, |conn, _catalog| parked::retry(conn, wanted))
+    }
+
+    async fn discard_parked(&self, wanted: &Wanted) -> Result<Vec<u64>, StoreError> {
+        over!(self, |conn, _catalog| parked::discard(conn, wanted))
+    }
+}

@@ -1,0 +1,131 @@
+//! Erasures reach what was changed by SQL, also what waits and what is parked.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::World;
+use crate::erasure::search::places_of;
+use crate::support::client::Client;
+use crate::support::eventually;
+
+/// Texts that are found nowhere but where somebody puts them.
+const CANARY: &str = "canary-sql-71c0d95e";
+/// What stays.
+const CONTROL: &str = "control-sql-0be6a2f3";
+
+impl World {
+    /// Returns the database's relations that have some text in their files.
+    fn tables_with(&self, text: &str) -> Vec<String> {
+        // What is dropped goes with a checkpoint, and what is in memory only comes.
+        self.sql("CHECKPOINT");
+        let oid = "SELECT oid FROM pg_database WHERE datname = current_database()";
+        let oid = self.sql(oid);
+        let folder = self.database.folder().join("data/base").join(oid.trim());
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        let has_text = |path: &PathBuf| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            let mut parts = bytes.windows(text.len());
+            parts.any(|part| part == text.as_bytes())
+        };
+        let found = files.map(|file| file.path()).filter(has_text);
+        let name = |path: PathBuf| {
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            let node = file.split(['.', '_']).next().unwrap_or_default();
+            self.sql(&format!(
+                "SELECT '{file}: ' || pg_filenode_relation(0, {node})::text"
+            ))
+        };
+        found.map(name).collect()
+    }
+
+    fn erase(&self, what: &str, mut body: serde_json::Value) {
+        body["why"] = json!("asked for on paper");
+        let erased = self.master.call(&format!("erase:{what}"), body).result();
+        let is_finished = || {
+            let listed = self
+                .master
+                .call("erase:list", json!({"limit": 20}))
+                .result();
+            let listed = listed["erasures"].as_array().unwrap().clone();
+            listed
+                .iter()
+                .all(|it| it["finished"] != false)
+                .then_some(())
+        };
+        if erased["finished"] != true {
+            eventually("it is erased", is_finished);
+        }
+        assert_eq!(self.tables_with(CANARY), Vec::<String>::new(), "{what}");
+        assert_eq!(places_of(&self.server, CANARY), Vec::<String>::new());
+        assert!(!self.tables_with(CONTROL).is_empty());
+        let parked = "SELECT key FROM _parked ORDER BY id";
+        assert_eq!(self.sql(parked), "stays\n", "{what}");
+    }
+}
+
+/// Changes notes by SQL so that each row is parked, with all that it holds.
+fn park(world: &World, key: &str, text: &str) {
+    world.sql(&format!(
+        "UPDATE note SET text = '{text} parked', _access = '5' WHERE _id = '{key}'"
+    ));
+}
+
+fn write(world: &World, client: &Client) {
+    client.save(
+        "note/gone",
+        json!({"text": format!("{CANARY} saved"), "n": 1}),
+    );
+    world.applied();
+    park(world, "gone", CANARY);
+    world.sql(&format!(
+        "UPDATE note SET text = '{CANARY} by sql' WHERE _id = 'gone'"
+    ));
+    world.settled();
+    assert_eq!(
+        world.sql("SELECT count(*) FROM _parked WHERE key <> 'stays'"),
+        "1\n"
+    );
+    assert!(!world.tables_with(CANARY).is_empty());
+    // This one still waits when the erasure comes, or has just been taken in.
+    world.sql(&format!(
+        "UPDATE note SET text = '{CANARY} at last' WHERE _id = 'gone'"
+    ));
+}
+
+#[test]
+fn what_is_erased_is_not_parked_and_does_not_wait() {
+    let world = World::new();
+    world
+        .ada
+        .save("note/stays", json!({"text": CONTROL, "n": 1}));
+    world.applied();
+    park(&world, "stays", CONTROL);
+    world.settled();
+
+    write(&world, &world.ada);
+    world.erase("record", json!({"record": "note/gone"}));
+
+    write(&world, &world.ada);
+    world.erase("field", json!({"record": "note/gone", "field": "text"}));
+    assert_eq!(world.fetch("note/gone")["n"], 1);
+
+    // A user with a record, and a row of his that was never a record.
+    world.erase("record", json!({"record": "note/gone"}));
+    let bob = Client::signed_up(&world.server, "bob");
+    let id = bob.user.clone().unwrap();
+    bob.save(&format!("user/{id}"), json!({"bio": CANARY}));
+    write(&world, &bob);
+    world.sql(&format!(
+        "UPDATE \"user\" SET bio = '{CANARY} parked', _access = '5' WHERE _id = '{id}'; \
+         INSERT INTO note (_id, _database_id, _owner_id, _created_at, _updated_at, text, _access) \
+         VALUES ('never', '', '{id}', now(), now(), '{CANARY}', '5')"
+    ));
+    world.settled();
+    assert_eq!(
+        world.sql("SELECT count(*) FROM _parked WHERE key <> 'stays'"),
+        "3\n"
+    );
+    world.erase("user", json!({"user": id, "records": true}));
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+}
