@@ -1,6 +1,6 @@
 //! Another server takes over.
 
-use super::{Account, await_health, compare, figure, query, settings};
+use super::{Account, await_health, begin, compare, figure, query, settings};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::postgres::Postgres;
@@ -68,10 +68,7 @@ fn a_standby_that_has_everything_takes_over_while_the_server_runs() {
 fn readers_find_the_server_that_took_over() {
     let pair = Pair::start();
     let url = pair.url();
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, account) = begin(&url);
     account.await_all(&ada);
     pair.primary.await_standby(&pair.standby);
     pair.primary.crash();

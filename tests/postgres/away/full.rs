@@ -4,11 +4,10 @@ use std::os::unix::fs::chown;
 
 use serde_json::json;
 
-use super::{Account, await_trouble, compare, refused, settings};
+use super::{await_trouble, begin, compare, refused};
 use crate::support::client::Client;
 use crate::support::machine::{Mount, run, skipped};
 use crate::support::postgres::{Postgres, unprivileged};
-use crate::support::server::TestServer;
 
 #[test]
 fn a_full_disk_of_the_database_holds_up_the_store_alone() {
@@ -27,10 +26,7 @@ fn a_full_disk_of_the_database_holds_up_the_store_alone() {
     let database = postgres.database(&[]);
     postgres.sql("ALTER DATABASE test_0 SET TABLESPACE small");
     let url = database.url();
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, mut account) = begin(&url);
     account.await_all(&ada);
 
     let mut number = 0_u32;

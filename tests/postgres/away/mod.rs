@@ -33,6 +33,15 @@ fn settings(url: &str) -> [(&str, &str); 3] {
     ]
 }
 
+/// Starts a server on the database, with a user and her first records.
+fn begin(url: &str) -> (TestServer, Client, Account) {
+    let server = TestServer::with(&settings(url));
+    let ada = Client::signed_up(&server, "ada");
+    let mut account = Account::default();
+    account.save(&ada, 20);
+    (server, ada, account)
+}
+
 /// What was acknowledged: the number in each record only grows.
 #[derive(Default)]
 struct Account {

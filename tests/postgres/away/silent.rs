@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Account, PATIENCE, await_trouble, compare, query, refused, settings};
-use crate::support::client::Client;
+use super::{PATIENCE, await_trouble, begin, compare, query, refused};
 use crate::support::eventually;
 use crate::support::postgres::Postgres;
-use crate::support::server::TestServer;
 use crate::support::wire::Wire;
 
 #[test]
@@ -17,10 +15,7 @@ fn a_network_that_drops_everything_for_a_while_is_outlived() {
     let database = postgres.database(&[]);
     let wire = Wire::to(postgres.folder());
     let url = wire.url(database.name());
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, mut account) = begin(&url);
     account.await_all(&ada);
 
     wire.silence();
@@ -45,10 +40,7 @@ fn dead_connections_are_replaced() {
     let database = postgres.database(&[]);
     let wire = Wire::to(postgres.folder());
     let url = wire.url(database.name());
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, mut account) = begin(&url);
     for round in 0..3 {
         // Whatever the projector is at just then, its transaction stays open in the database.
         account.save(&ada, 10);
@@ -72,10 +64,7 @@ fn a_read_that_is_under_way_ends_in_time() {
     let database = postgres.database(&[]);
     let wire = Wire::to(postgres.folder());
     let url = wire.url(database.name());
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, account) = begin(&url);
     account.await_all(&ada);
     let place = ("postgres", database.name());
     let lock = "BEGIN; LOCK TABLE app_myapp.thing IN ACCESS EXCLUSIVE MODE";

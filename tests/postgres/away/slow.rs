@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Account, await_health, compare, lag, query, refused, settings};
+use super::{await_health, begin, compare, lag, query, refused};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::postgres::Postgres;
-use crate::support::server::TestServer;
 use crate::support::wire::Wire;
 
 #[test]
@@ -15,10 +14,7 @@ fn answers_that_take_long_hold_up_only_who_needs_them() {
     let database = postgres.database(&[]);
     let wire = Wire::to(postgres.folder());
     let url = wire.url(database.name());
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, mut account) = begin(&url);
     await_health(&server);
 
     // Slow enough to fall behind, and not so slow that nothing comes through.
@@ -44,10 +40,7 @@ fn locks_of_others_hold_up_only_who_needs_what_is_locked() {
     let postgres = Postgres::start();
     let database = postgres.database(&[]);
     let url = database.url();
-    let server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    let mut account = Account::default();
-    account.save(&ada, 20);
+    let (server, ada, mut account) = begin(&url);
     account.await_all(&ada);
 
     let place = ("postgres", database.name());

@@ -1,0 +1,320 @@
+//! A record store in a database: where it is, its one connection that writes and those that read. What
+//! it does for its users is in `port`.
+
+mod port;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use skytrail_actors::store::{Away, StoreError};
+use skytrail_schema::event::Commit;
+use skytrail_schema::types::TypeDefinition;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::Postgres;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::WriterState;
+use super::conn::{Conn, Watch};
+use super::dialect::Extensions;
+use super::index::{IndexLimits, Stats};
+use super::layout::{Catalog, TypeLayout};
+use super::postgres::{self, Link, Lost, ServerOptions, StoreOrigin, silent};
+use super::query::QueryError;
+use super::read;
+use super::sqlite::{self, OpenError, StoreOptions};
+
+/// A record store in a database.
+pub struct SqlStore {
+    pub(super) home: Home,
+    /// `None` when the store is closed.
+    pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) catalog: ArcSwap<Catalog>,
+    /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
+    /// or go, so that nobody reads a table as it was by a catalog as it is.
+    columns: RwLock<()>,
+    pub(super) stats: Stats,
+    pub(super) index_limits: IndexLimits,
+    /// Told when those who look after indexes and pages shall end.
+    pub(super) ending: CancellationToken,
+}
+
+/// Where a store is.
+pub(super) enum Home {
+    /// In a file.
+    File(Box<sqlite::File>),
+    /// In a server.
+    Server(Box<postgres::Server>),
+}
+
+/// The one connection that writes, and what belongs to it.
+pub(super) struct Writer {
+    conn: WriterConn,
+    pub(super) state: WriterState,
+}
+
+enum WriterConn {
+    File(SqliteConnection),
+    Server(Result<Link, Lost>, Extensions),
+}
+
+impl Writer {
+    /// Returns the connection, unless it was lost.
+    pub(super) fn conn(&mut self) -> Result<(Conn<'_>, &mut WriterState), sqlx::Error> {
+        let conn = match &mut self.conn {
+            WriterConn::File(conn) => Conn::Sqlite(conn),
+            WriterConn::Server(link, extensions) => {
+                let link = link.as_mut().map_err(|_lost| sqlx::Error::PoolClosed)?;
+                Conn::server(&mut link.conn, *extensions)
+            }
+        };
+        Ok((conn, &mut self.state))
+    }
+}
+
+/// A connection that reads, and the catalog that fits what it sees.
+pub(super) struct Reading<'a> {
+    conn: ReaderConn<'a>,
+    pub(super) catalog: Arc<Catalog>,
+    _columns: RwLockReadGuard<'a, ()>,
+}
+
+enum ReaderConn<'a> {
+    File(sqlite::Reader<'a>),
+    Server(PoolConnection<Postgres>, Extensions, Watch),
+}
+
+impl Drop for ReaderConn<'_> {
+    fn drop(&mut self) {
+        if let Self::Server(conn, _, watch) = self
+            && watch.is_owed()
+        {
+            conn.close_on_drop();
+        }
+    }
+}
+
+impl Reading<'_> {
+    pub(super) fn conn(&mut self) -> Result<Conn<'_>, sqlx::Error> {
+        match &mut self.conn {
+            ReaderConn::File(reader) => reader.conn().map(Conn::Sqlite),
+            ReaderConn::Server(conn, extensions, watch) => {
+                Ok(Conn::Postgres(conn, *extensions, Some(watch)))
+            }
+        }
+    }
+
+    fn layout(&self, definition: &TypeDefinition) -> Option<Arc<TypeLayout>> {
+        self.catalog.get(&definition.name).cloned()
+    }
+}
+
+impl SqlStore {
+    /// Opens the file at `path`, making it if there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
+        let (file, mut conn) = sqlite::File::open(path, options).await?;
+        let stored = read::catalog(&mut Conn::Sqlite(&mut conn)).await?;
+        let conn = WriterConn::File(conn);
+        Ok(Self::new(
+            Home::File(Box::new(file)),
+            conn,
+            stored,
+            options.index_limits,
+        ))
+    }
+
+    /// Opens the store in the server that `url` leads to, making it if there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_server(url: &str, options: &ServerOptions) -> Result<Self, OpenError> {
+        let (server, mut link) = postgres::Server::open(url, options).await?;
+        let extensions = server.extensions();
+        let stored = read::catalog(&mut Conn::server(&mut link.conn, extensions)).await?;
+        server.reach(stored.1);
+        let conn = WriterConn::Server(Ok(link), extensions);
+        Ok(Self::new(
+            Home::Server(Box::new(server)),
+            conn,
+            stored,
+            options.index_limits,
+        ))
+    }
+
+    fn new(
+        home: Home,
+        conn: WriterConn,
+        (catalog, checkpoint): (Catalog, u64),
+        index_limits: IndexLimits,
+    ) -> Self {
+        let catalog = Arc::new(catalog);
+        let state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        Self {
+            home,
+            writer: Mutex::new(Some(Writer { conn, state })),
+            catalog: ArcSwap::new(catalog),
+            columns: RwLock::new(()),
+            stats: Stats::default(),
+            index_limits,
+            ending: CancellationToken::new(),
+        }
+    }
+
+    /// Waits for a connection that reads.
+    pub(super) async fn reader(&self) -> Result<Reading<'_>, StoreError> {
+        let (columns, conn) = match &self.home {
+            Home::File(file) => {
+                file.condition.check()?;
+                let columns = self.columns.read().await;
+                let conn = file.readers.acquire().await;
+                let conn = conn.map_err(|error| self.failed(error))?;
+                (columns, ReaderConn::File(conn))
+            }
+            Home::Server(server) => {
+                server.check()?;
+                let columns = timeout(server.patience(), self.columns.read()).await;
+                let columns = columns.map_err(|_late| {
+                    StoreError::unavailable(Away::Slow, "a table's columns are being changed")
+                })?;
+                let conn = server.reader().await?;
+                let watch = Watch::new(server.statement_limit());
+                let conn = ReaderConn::Server(conn, server.extensions(), watch);
+                (columns, conn)
+            }
+        };
+        Ok(Reading {
+            conn,
+            catalog: self.catalog.load_full(),
+            _columns: columns,
+        })
+    }
+
+    /// Tells the port what failed.
+    pub(super) fn failed(&self, error: sqlx::Error) -> StoreError {
+        match &self.home {
+            Home::File(file) => file.condition.failed(error),
+            Home::Server(_) => postgres::failed(&error),
+        }
+    }
+
+    /// Takes note of what a query met.
+    fn note(&self, error: QueryError) -> StoreError {
+        match error {
+            QueryError::Refused(error) => StoreError::Refused(error),
+            QueryError::Sql(error) => self.failed(error),
+        }
+    }
+
+    /// Connects anew if the connection that writes was lost; the store may be elsewhere than where it
+    /// seemed to be left.
+    async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
+        let (Home::Server(server), WriterConn::Server(link, extensions)) =
+            (&self.home, &mut writer.conn)
+        else {
+            return Ok(());
+        };
+        let Err(lost) = link else { return Ok(()) };
+        let mut fresh = server.connect(Some(lost)).await?;
+        let conn = &mut Conn::server(&mut fresh.conn, *extensions);
+        let stored = timeout(server.statement_limit(), read::catalog(conn)).await;
+        let stored = stored.unwrap_or_else(|_late| Err(silent(server.statement_limit())))?;
+        let (catalog, checkpoint) = stored;
+        tracing::info!(position = checkpoint, "connected to the database again");
+        let catalog = Arc::new(catalog);
+        writer.state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        self.catalog.store(catalog);
+        *link = Ok(fresh);
+        Ok(())
+    }
+
+    /// Gives up a connection that failed.
+    async fn renew(&self, writer: &mut Writer, error: &sqlx::Error) {
+        match (&self.home, &mut writer.conn) {
+            (Home::File(file), WriterConn::File(conn)) => file.renew(conn).await,
+            (_, WriterConn::Server(link, _)) => {
+                if let Ok(Link { backend, .. }) = link {
+                    *link = Err(Lost {
+                        backend: backend.clone(),
+                        is_silent: !matches!(error, sqlx::Error::Database(_)),
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies commits over the connection that writes, as long as somebody is at its other end.
+    async fn apply_over(
+        &self,
+        writer: &mut Writer,
+        commits: &[Arc<Commit>],
+    ) -> Result<(), sqlx::Error> {
+        let backend = match &writer.conn {
+            WriterConn::Server(Ok(link), _) => Some(link.backend.clone()),
+            _ => None,
+        };
+        let (mut conn, state) = writer.conn()?;
+        let work = async {
+            if let Home::Server(server) = &self.home {
+                server.make_way(&mut conn, commits).await;
+            }
+            state.apply(&mut conn, commits).await
+        };
+        match (&self.home, &backend) {
+            (Home::Server(server), Some(backend)) => {
+                tokio::select! {
+                    biased;
+                    applied = work => applied,
+                    error = server.gone(backend) => Err(error),
+                }
+            }
+            _ => work.await,
+        }
+    }
+
+    /// Returns what the store knows of the log that it was filled from.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn origin(&self) -> Result<StoreOrigin, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        if conn.dialect().is_sqlite() {
+            return Ok(StoreOrigin::default());
+        }
+        let origin = postgres::origin_of(&mut conn).await;
+        origin.map_err(|error| self.failed(error))
+    }
+
+    /// Stops looking after indexes and pages.
+    pub fn stop_keeping(&self) {
+        self.ending.cancel();
+    }
+
+    /// Returns the database's plan of a query for everyone; of what it looks for in the past, as of a
+    /// position.
+    #[cfg(test)]
+    pub(crate) async fn explain(
+        &self,
+        query: &skytrail_schema::query::Query,
+        position: Option<u64>,
+    ) -> Result<super::index::Access, StoreError> {
+        let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        super::query::explain(&mut conn, &catalog, query, position)
+            .await
+            .map_err(|error| self.note(error))
+    }
+}
+
+/// Returns the writer, unless the store is closed.
+pub(super) fn open_writer_of(writer: &mut Option<Writer>) -> Result<&mut Writer, sqlx::Error> {
+    writer.as_mut().ok_or(sqlx::Error::PoolClosed)
+}
