@@ -7,7 +7,9 @@ use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::erasure::{Eraser, Holder};
 use skytrail_actors::log::tail::{Tail, tail};
-use skytrail_actors::log::{EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve};
+use skytrail_actors::log::{
+    Backlog, EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve,
+};
 use skytrail_actors::projector::{self, Applied, Committed, Fed};
 use skytrail_actors::record::actor::Records;
 use skytrail_actors::record::live::LiveState;
@@ -65,7 +67,8 @@ impl Core {
     ) -> Result<(Self, Tails), StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;
-        let live = LiveState::new(&snapshot, cached).bounded(config.storage.store_lag);
+        let backlog = Arc::new(Backlog::new(config.storage.store_lag));
+        let live = LiveState::new(&snapshot, cached).with_backlog(Arc::clone(&backlog));
         let live = Arc::new(live);
         let failed = |error: StoreError| StartError::Store(error.to_string());
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;
@@ -81,9 +84,8 @@ impl Core {
         let tended = background::tend(Arc::clone(&reserve), ending.clone());
         spawn::spawn_named("disk reserve", tended);
         let erasures = erasures_of(&store, &opened).await?;
-        let lagging = Arc::clone(&live);
         let options = LogOptions {
-            is_store_behind: Some(Arc::new(move || lagging.is_at_bound())),
+            backlog: Some(backlog),
             erasures: Arc::clone(&erasures),
             ..settings::log(config, &clock, Arc::clone(&reserve))
         };

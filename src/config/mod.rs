@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use skytrail_actors::accounts::policy::PasswordPolicy;
-use skytrail_actors::record::live::LagBound;
+use skytrail_actors::log::LagBound;
 use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::id::TypeName;
 

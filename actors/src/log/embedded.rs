@@ -18,6 +18,7 @@ use skytrail_schema::positions::Positions;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::backlog::Backlog;
 use super::committer::{Committer, Counters, Now, OnFatal, Order, Request, SequenceNumbers};
 use super::disk::{Disk, RealDisk};
 use super::erasures::Erasures;
@@ -30,9 +31,6 @@ use super::reserve::Reserve;
 use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
 use crate::observe::HistogramState;
-
-/// Whether something is behind.
-pub type IsBehind = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Where and how the embedded log works.
 #[derive(Clone)]
@@ -51,8 +49,8 @@ pub struct LogOptions {
     pub sled_cache_bytes: u64,
     /// The space that is kept back; writes are refused while it is not held. Default none.
     pub reserve: Option<Arc<Reserve>>,
-    /// Says that the record store is too far behind for more to be written. Default never.
-    pub is_store_behind: Option<IsBehind>,
+    /// What the record store has not got yet, which may hold up or refuse writes. Default none.
+    pub backlog: Option<Arc<Backlog>>,
     /// The erasures that the log has so far. Default none.
     pub erasures: Arc<Erasures>,
     /// Tells the time.
@@ -72,7 +70,7 @@ impl LogOptions {
             max_commit_bytes: 8 << 20,
             sled_cache_bytes: 16 << 20,
             reserve: None,
-            is_store_behind: None,
+            backlog: None,
             erasures: Arc::default(),
             now,
             on_fatal,
@@ -184,7 +182,7 @@ pub struct EmbeddedLog {
     queue_bytes: usize,
     max_commit_bytes: usize,
     reserve: Option<Arc<Reserve>>,
-    is_store_behind: Option<IsBehind>,
+    backlog: Option<Arc<Backlog>>,
     /// Held until the log is closed: from then on another may write.
     lock: Mutex<Option<File>>,
 }
@@ -325,7 +323,7 @@ impl OpenedLog {
             queue_bytes: options.queue_bytes,
             max_commit_bytes: options.max_commit_bytes,
             reserve: options.reserve,
-            is_store_behind: options.is_store_behind,
+            backlog: options.backlog,
             lock: Mutex::new(self.lock),
         })
     }
@@ -444,14 +442,28 @@ impl EmbeddedLog {
     }
 
     fn is_store_behind(&self) -> bool {
-        let is_behind = self.is_store_behind.as_ref();
-        is_behind.is_some_and(|is_behind| is_behind())
+        let backlog = self.backlog.as_ref();
+        backlog.is_some_and(|backlog| backlog.is_at_bound())
     }
 
     /// Whether writes are refused because the disk is full.
     pub fn is_disk_full(&self) -> bool {
         let reserve = self.reserve.as_ref();
         reserve.is_some_and(|reserve| !reserve.is_held())
+    }
+
+    /// Holds up or refuses what there is no room for.
+    async fn admit(&self) -> Result<(), AppendError> {
+        if self.is_disk_full() {
+            return Err(AppendError::DiskFull);
+        }
+        if self.is_store_behind() {
+            return Err(AppendError::StoreBehind);
+        }
+        if let Some(backlog) = &self.backlog {
+            backlog.pace().await;
+        }
+        Ok(())
     }
 
     fn enqueue(
@@ -517,11 +529,8 @@ fn is_of_erasure(decision: &Decision) -> bool {
 #[async_trait]
 impl EventLog for EmbeddedLog {
     async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError> {
-        if self.is_disk_full() && !is_of_erasure(&decision) {
-            return Err(AppendError::DiskFull);
-        }
-        if self.is_store_behind() && !is_of_erasure(&decision) {
-            return Err(AppendError::StoreBehind);
+        if !is_of_erasure(&decision) {
+            self.admit().await?;
         }
         let keys = self.sealing(&decision.commit).await?;
         let receiver = self.enqueue(decision, &keys)?;

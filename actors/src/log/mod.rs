@@ -13,6 +13,7 @@
 //! 6. **Doubt is fatal.** After a failed write or flush nothing is acknowledged any more, and the
 //!    process ends; what is on disk decides at the next start.
 
+mod backlog;
 mod committer;
 pub mod disk;
 mod embedded;
@@ -38,9 +39,10 @@ use async_trait::async_trait;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, NewCommit};
 
+pub use backlog::{Backlog, LagBound};
 pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{
-    BlankError, EmbeddedLog, IsBehind, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
+    BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
 };
 pub use erasures::{Erasure, Erasures};
 pub use follower::FollowerState;

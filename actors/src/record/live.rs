@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -24,7 +23,7 @@ use super::apply;
 use super::kept_heads::KeptHeads;
 use super::known_keys::KnownKeys;
 use super::weighed::WeighedCache;
-use crate::log::CommitObserver;
+use crate::log::{Backlog, CommitObserver, LagBound};
 use crate::store::{HeadSource, Snapshot};
 
 /// What is known in memory about a record: it is there, or it is known not to be.
@@ -61,23 +60,6 @@ pub struct CacheSizes {
     pub num_pinned: usize,
 }
 
-/// How much of what was written may be kept because the projector has not applied it yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LagBound {
-    /// Events.
-    pub events: u64,
-    /// About how many bytes, beyond those that are kept anyway.
-    pub bytes: usize,
-}
-
-impl LagBound {
-    /// No bound.
-    pub const NONE: Self = Self {
-        events: u64::MAX,
-        bytes: usize::MAX,
-    };
-}
-
 /// See the module's overview.
 pub struct LiveState {
     types: RwLock<HashMap<TypeName, Arc<TypeDefinition>>>,
@@ -85,9 +67,7 @@ pub struct LiveState {
     field_access: RwLock<(u32, FieldAccess, Arc<FieldRules>)>,
     cache: Mutex<Cache>,
     keys: KnownKeys,
-    bound: LagBound,
-    /// What waits for the projector is at the bound.
-    is_at_bound: AtomicBool,
+    backlog: Arc<Backlog>,
 }
 
 struct Cache {
@@ -130,8 +110,7 @@ impl LiveState {
         }
         Self {
             keys,
-            bound: LagBound::NONE,
-            is_at_bound: AtomicBool::new(false),
+            backlog: Arc::new(Backlog::new(LagBound::NONE)),
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
             field_access: RwLock::new(compiled(*version, access)),
@@ -148,15 +127,10 @@ impl LiveState {
         }
     }
 
-    /// Bounds what is pinned: see [`LiveState::is_at_bound`].
+    /// Tells `backlog` how much is pinned.
     #[must_use]
-    pub fn bounded(self, bound: LagBound) -> Self {
-        Self { bound, ..self }
-    }
-
-    /// Whether so much waits for the projector that nothing more should be written.
-    pub fn is_at_bound(&self) -> bool {
-        self.is_at_bound.load(Ordering::Relaxed)
+    pub fn with_backlog(self, backlog: Arc<Backlog>) -> Self {
+        Self { backlog, ..self }
     }
 
     /// Returns the last observed position.
@@ -282,28 +256,7 @@ impl LiveState {
             cache.unpin(&stream);
         }
         cache.evict();
-        self.weigh(&cache);
-    }
-
-    /// Finds out whether what waits is at the bound; once it was, it has to be clearly less.
-    fn weigh(&self, cache: &Cache) {
-        let LagBound { events, bytes } = self.bound;
-        let was_at_bound = self.is_at_bound();
-        let is_at_bound = match was_at_bound {
-            true => cache.is_at(events - events / 8, bytes - bytes / 8),
-            false => cache.is_at(events, bytes),
-        };
-        self.is_at_bound.store(is_at_bound, Ordering::Relaxed);
-        if is_at_bound != was_at_bound {
-            let num_events = cache.position - cache.projected;
-            match is_at_bound {
-                true => tracing::error!(
-                    num_events,
-                    "the record store is too far behind: writes are refused until it has caught up"
-                ),
-                false => tracing::info!(num_events, "writes are taken again"),
-            }
-        }
+        self.backlog.note(cache.num_waiting(), cache.pinned_bytes());
     }
 
     fn observe(&self, event: &Event, cache: &mut Cache) {
@@ -405,17 +358,22 @@ impl CommitObserver for LiveState {
             self.observe(event, &mut cache);
             cache.position = event.position;
         }
-        self.weigh(&cache);
+        self.backlog.note(cache.num_waiting(), cache.pinned_bytes());
     }
 }
 
 impl Cache {
     /// Whether so many events wait for the projector, or so many bytes are kept because of them.
-    fn is_at(&self, events: u64, bytes: usize) -> bool {
+    /// The events that the projector has not applied.
+    fn num_waiting(&self) -> u64 {
+        self.position.saturating_sub(self.projected)
+    }
+
+    /// About how many bytes are kept only because they are pinned.
+    fn pinned_bytes(&self) -> usize {
         // Records get four times what users get.
         let usual = self.max_bytes.saturating_mul(5);
-        let pinned = (self.records.bytes() + self.users.bytes()).saturating_sub(usual);
-        self.position.saturating_sub(self.projected) >= events || pinned >= bytes
+        (self.records.bytes() + self.users.bytes()).saturating_sub(usual)
     }
 
     fn pin(&mut self, event: &Event) {

@@ -45,7 +45,8 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
         run_as_of(rig, report, &loaded, (kind, number)).await;
     }
     run_histories(rig, report, &loaded).await;
-    let head = head(&mut client).await;
+    // The first connection was idle for so long that the server has closed it.
+    let head = head(&mut loaded.connect(1).await[0]).await;
     run_whole_log(rig, report, loaded, head);
 }
 

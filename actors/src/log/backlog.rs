@@ -1,0 +1,199 @@
+//! What the record store has not got yet, and what that means for whoever writes.
+//!
+//! A reader waits until the store has what was acknowledged, so writes that come faster than the
+//! store takes them would make readers wait ever longer. Whoever writes is held up to the store's
+//! pace before that is noticeable; a store that takes nothing at all holds nobody up, until what
+//! waits for it is at its bound.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+/// From here on who writes goes at the store's pace: readers wait about a second at most.
+const PACED_EVENTS: u64 = 1 << 15;
+/// A store that takes nothing for that long holds nobody up.
+const STANDSTILL: Duration = Duration::from_millis(500);
+/// The longest that anybody is held up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much of what was written may be kept because the record store has not applied it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LagBound {
+    /// Events.
+    pub events: u64,
+    /// About how many bytes, beyond those that are kept anyway.
+    pub bytes: usize,
+}
+
+impl LagBound {
+    /// No bound.
+    pub const NONE: Self = Self {
+        events: u64::MAX,
+        bytes: usize::MAX,
+    };
+}
+
+/// See the module's overview.
+#[derive(Debug)]
+pub struct Backlog {
+    bound: LagBound,
+    is_at_bound: AtomicBool,
+    events: AtomicU64,
+    shrunk: Notify,
+}
+
+impl Backlog {
+    /// Returns one with nothing in it.
+    pub fn new(bound: LagBound) -> Self {
+        Self {
+            bound,
+            is_at_bound: AtomicBool::new(false),
+            events: AtomicU64::new(0),
+            shrunk: Notify::new(),
+        }
+    }
+
+    /// Whether so much waits for the record store that nothing more should be written.
+    pub fn is_at_bound(&self) -> bool {
+        self.is_at_bound.load(Ordering::Relaxed)
+    }
+
+    /// Notes how much waits. Once it was at the bound, it has to be clearly less.
+    pub(crate) fn note(&self, num_events: u64, num_bytes: usize) {
+        let before = self.events.swap(num_events, Ordering::Relaxed);
+        if num_events < before {
+            self.shrunk.notify_waiters();
+        }
+        let LagBound { events, bytes } = self.bound;
+        let was_at_bound = self.is_at_bound();
+        let is_at_bound = match was_at_bound {
+            true => num_events >= events - events / 8 || num_bytes >= bytes - bytes / 8,
+            false => num_events >= events || num_bytes >= bytes,
+        };
+        self.is_at_bound.store(is_at_bound, Ordering::Relaxed);
+        if is_at_bound != was_at_bound {
+            match is_at_bound {
+                true => tracing::error!(
+                    num_events,
+                    "the record store is too far behind: writes are refused until it has caught up"
+                ),
+                false => tracing::info!(num_events, "writes are taken again"),
+            }
+        }
+    }
+
+    /// Holds up who writes while the store is busy with what was written before.
+    pub(super) async fn pace(&self) {
+        let give_up = Instant::now() + PATIENCE;
+        while self.is_paced() && Instant::now() < give_up {
+            let shrunk = self.shrunk.notified();
+            if self.is_paced() && timeout(STANDSTILL, shrunk).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_paced(&self) -> bool {
+        self.events.load(Ordering::Relaxed) >= PACED_EVENTS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const ALL: LagBound = LagBound::NONE;
+
+    /// How long a writer is held up while `step` happens every tenth of a second.
+    async fn held_up(backlog: Arc<Backlog>, mut step: impl FnMut(&Backlog)) -> Duration {
+        let begun = Instant::now();
+        let writer = async {
+            backlog.pace().await;
+            begun.elapsed()
+        };
+        let store = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                step(&backlog);
+            }
+        };
+        tokio::select! {
+            biased;
+            held = writer => held,
+            () = store => unreachable!("it goes on for ever"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_writes_waits_for_a_store_that_works() {
+        let backlog = Arc::new(Backlog::new(ALL));
+        let mut waiting = PACED_EVENTS + 1999;
+        backlog.note(waiting, 0);
+        let held = held_up(Arc::clone(&backlog), |backlog| {
+            waiting -= 500;
+            backlog.note(waiting, 0);
+        });
+        let held = held.await;
+        assert!(held >= Duration::from_millis(400), "{held:?}");
+        assert!(held < Duration::from_millis(500), "{held:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_before_it_is_much() {
+        let backlog = Arc::new(Backlog::new(ALL));
+        backlog.note(PACED_EVENTS - 1, 0);
+        assert_eq!(held_up(backlog, |_| ()).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stands_still_holds_nobody_up_for_long() {
+        let backlog = Arc::new(Backlog::new(ALL));
+        backlog.note(PACED_EVENTS, 0);
+        let mut waiting = PACED_EVENTS;
+        let held = held_up(backlog, |backlog| {
+            // Others write meanwhile.
+            waiting += 1;
+            backlog.note(waiting, 0);
+        });
+        let held = held.await;
+        assert!(held >= STANDSTILL, "{held:?}");
+        assert!(held < STANDSTILL * 2, "{held:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let backlog = Arc::new(Backlog::new(ALL));
+        backlog.note(PACED_EVENTS * 9, 0);
+        let mut turn = 0;
+        let held = held_up(backlog, |backlog| {
+            turn += 1;
+            backlog.note(PACED_EVENTS * 9 - turn % 2, 0);
+        });
+        let held = held.await;
+        assert!(held >= PATIENCE, "{held:?}");
+        assert!(held <= PATIENCE + STANDSTILL, "{held:?}");
+    }
+
+    #[test]
+    fn at_the_bound_until_it_is_clearly_less() {
+        let backlog = Backlog::new(LagBound {
+            events: 800,
+            bytes: 8000,
+        });
+        let at_bound = |events, bytes| {
+            backlog.note(events, bytes);
+            backlog.is_at_bound()
+        };
+        assert!(!at_bound(799, 7999));
+        assert!(at_bound(800, 0));
+        assert!(at_bound(700, 0));
+        assert!(!at_bound(699, 6999));
+        assert!(at_bound(0, 8000));
+        assert!(at_bound(0, 7000));
+        assert!(!at_bound(0, 6999));
+    }
+}
