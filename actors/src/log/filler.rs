@@ -20,6 +20,9 @@ const BATCH_EVENTS: usize = 2048;
 /// and many small batches cost it much more than few large ones.
 const FULL_BATCH_EVENTS: u64 = 1024;
 const GATHER: Duration = Duration::from_millis(100);
+/// How nice the filler and what sled starts from it are to those whom somebody waits for.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 /// How often to look whether there is space.
 const SPACE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,11 @@ impl Filler {
     /// Opens sled and copies until told to end. On a full disk sled is not opened: what it does to
     /// itself there may hang whoever opens it later.
     pub(super) fn run(&self) -> Result<(), SledError> {
+        // Of the calling thread, on Linux; elsewhere it would be that of the whole process.
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::debug!(%error, "the filler has the priority of the others");
+        }
         while !self.has_space() && !self.is_over() {
             self.pause(SPACE_PERIOD);
         }
