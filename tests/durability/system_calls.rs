@@ -2,10 +2,11 @@
 //! fails or takes long.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::trace::violations;
+use super::trace::{key_flushes, violations};
 use crate::support::client::Client;
 use crate::support::load::Load;
 use crate::support::machine::{skipped, strace};
@@ -56,6 +57,47 @@ fn every_acknowledgement_comes_after_a_flush_of_what_it_acknowledges() {
     let trace = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
     let wrong = violations(&trace, &keys);
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn keys_of_new_users_are_flushed_before_what_is_sealed_with_them_is_written() {
+    const NUM_USERS: usize = 48;
+    let strace = match strace() {
+        Ok(path) => path,
+        Err(why) => return skipped("keys before what is sealed with them", &why),
+    };
+    let mut server = TestServer::start();
+    assert!(server.terminate().success());
+    let file = server.folder().join("trace");
+    let path = file.to_string_lossy().into_owned();
+    let tracer = [&strace, "-D", "-q", "-f", "--seccomp-bpf", "-yy", "-x"];
+    let output = ["-s", "65536", "-o", &path, "-e", "trace=pwrite64,fdatasync"];
+    server.wrap(&[&tracer[..], &output].concat());
+    server.restart();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let master = Client::master(&server);
+                while next.load(Ordering::Relaxed) < NUM_USERS {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let name = format!("sealed-{number:02}");
+                    let user = json!({"id": name, "auth_data": {"username": name}});
+                    let done = master.call("auth:import", json!({"users": [user]}));
+                    assert_eq!(done.result()[0]["_type"], "user", "{}", done.json());
+                }
+            });
+        }
+    });
+    assert!(server.terminate().success());
+    let trace = std::fs::read_to_string(&file).unwrap();
+    let ids: Vec<String> = (0..NUM_USERS)
+        .map(|number| format!("sealed-{number:02}"))
+        .collect();
+    let found = key_flushes(&trace, &ids);
+    assert!(found.wrong.is_empty(), "{:#?}", found.wrong);
+    assert!(found.num_keys >= NUM_USERS, "{}", found.num_keys);
+    assert!(found.num_flushes < found.num_keys, "{}", found.num_flushes);
 }
 
 #[test]

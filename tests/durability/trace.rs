@@ -1,5 +1,5 @@
 //! Reading a trace of system calls: was every acknowledgement preceded by a flush that began after
-//! the acknowledged bytes had been written?
+//! the acknowledged bytes had been written? And what is sealed with a key by a flush of the key?
 
 use std::collections::HashMap;
 
@@ -22,6 +22,16 @@ impl Call<'_> {
     fn target(&self) -> &str {
         let first = self.text.split([',', ')']).next();
         first.unwrap_or_default().trim_end()
+    }
+
+    /// Whether it writes bytes, as a trace with `-x` shows them, to a file of such a path.
+    fn writes(&self, path: &str, bytes: &[u8]) -> bool {
+        self.name == "pwrite64" && self.target().contains(path) && self.text.contains(&hex(bytes))
+    }
+
+    /// Whether it flushes a file of such a path.
+    fn flushes(&self, path: &str) -> bool {
+        self.name == "fdatasync" && self.target().contains(path) && self.text.ends_with("= 0")
     }
 
     fn is_send(&self) -> bool {
@@ -98,9 +108,52 @@ pub fn violations(trace: &str, keys: &[String]) -> Vec<String> {
     keys.iter().filter_map(verdict).collect()
 }
 
+/// How the keys of new users became durable.
+#[derive(Debug, Default)]
+pub struct KeyFlushes {
+    /// The users about whom something was written before their keys were durable.
+    pub wrong: Vec<String>,
+    pub num_keys: usize,
+    pub num_flushes: usize,
+}
+
+/// Reads how the keys of these users became durable, in a trace with `-x`.
+pub fn key_flushes(trace: &str, users: &[String]) -> KeyFlushes {
+    const KEYS: &str = "/subjects.keys";
+    const SLOT_BYTES: usize = 64;
+    let calls = parse(trace);
+    let mut found = KeyFlushes::default();
+    for call in calls.iter().filter(|call| call.target().contains(KEYS)) {
+        let written = call.text.rsplit("= ").next();
+        let written: usize = written.and_then(|text| text.parse().ok()).unwrap_or(0);
+        found.num_keys += written / SLOT_BYTES;
+        found.num_flushes += usize::from(call.flushes(KEYS));
+    }
+    let is_wrong = |user: &&String| {
+        let subject = blake3::hash(user.as_bytes());
+        let subject = &subject.as_bytes()[..24];
+        let key = calls.iter().find(|call| call.writes(KEYS, subject));
+        let sealed = calls
+            .iter()
+            .find(|call| call.writes("/journal/", user.as_bytes()));
+        let (Some(key), Some(sealed)) = (key, sealed) else {
+            return true;
+        };
+        !calls
+            .iter()
+            .any(|call| call.flushes(KEYS) && call.begin > key.end && call.end < sealed.begin)
+    };
+    found.wrong = users.iter().filter(is_wrong).cloned().collect();
+    found
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::violations;
+    use super::{hex, key_flushes, violations};
 
     const WRITE: &str = r#"11 pwrite64(5</d/journal/1.journal>, "..key-7..", 90, 72) = 90"#;
     const FLUSH: &str = "11 fdatasync(5</d/journal/1.journal>) = 0";
@@ -145,5 +198,23 @@ mod tests {
         for lines in wrong {
             assert_eq!(verdict(lines).len(), 1, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_flushed_too_late_is_found() {
+        let subject = hex(&blake3::hash(b"ada").as_bytes()[..24]);
+        let key = format!(r#"11 pwrite64(7</d/subjects.keys>, "{subject}", 64, 64) = 64"#);
+        let flush = "11 fdatasync(7</d/subjects.keys>) = 0".to_owned();
+        let sealed = format!(
+            r#"12 pwrite64(5</d/journal/1.journal>, "\x00{}", 90, 72) = 90"#,
+            hex(b"ada")
+        );
+        let found = |lines: [&str; 3]| key_flushes(&lines.join("\n"), &["ada".to_owned()]);
+        let right = found([&key, &flush, &sealed]);
+        assert_eq!((right.num_keys, right.num_flushes), (1, 1));
+        assert!(right.wrong.is_empty());
+        assert_eq!(found([&key, &sealed, &flush]).wrong.len(), 1);
+        assert_eq!(found([&flush, &key, &sealed]).wrong.len(), 1);
+        assert_eq!(found(["", &flush, &sealed]).wrong.len(), 1);
     }
 }

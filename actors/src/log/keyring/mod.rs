@@ -3,16 +3,18 @@
 //!
 //! ```text
 //! file   = header(64)  slot(64)*
-//! header = magic(8)  store id(16)  zeros
-//! slot   = state u8  zeros(3)  crc32 u32  subject(24)  key(32)
 //! ```
 //!
 //! A key's number is the place of its slot, from 1, and is never given twice. A key is durable before
-//! anything is sealed with it. It is destroyed where it stands: one small write into one sector, then a
-//! flush, which needs no space and leaves no copy. The subject is known by a hash, which goes as well.
+//! anything is sealed with it: who needs one waits for a flush, and those who come while another's runs
+//! share the next. It is destroyed where it stands: one small write into one sector, then a flush, which
+//! needs no space and leaves no copy. The subject is known by a hash, which goes as well.
 //!
 //! No page of this file is in the log, and a backup keeps the newest state of it only; so whatever copy
 //! of the log turns up later, a destroyed key does not come with it.
+
+mod copy;
+mod slot;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
@@ -25,13 +27,14 @@ use skytrail_schema::codec::{KeyState, Sealing, SubjectKey, SubjectKeys};
 use skytrail_schema::id::UserId;
 use uuid::Uuid;
 
+pub use copy::KeyringCopy;
+use slot::{SLOT_BYTES, Slot, Subject, offset};
+
 /// The file's name in the data folder.
 pub const KEYRING_FILE: &str = "subjects.keys";
 
-const MAGIC: &[u8; 8] = b"SKYKEYS1";
-const SLOT: usize = 64;
-const LIVE: u8 = 1;
-const DESTROYED: u8 = 2;
+/// So many keys at most are made durable together.
+const MAX_BATCH: u16 = 4096;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +55,19 @@ pub enum KeyringError {
 pub struct Keyring {
     file: File,
     known: Mutex<Known>,
+    /// Held by who adds keys to the file; whoever looks at what is known meanwhile does not wait.
+    adding: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     /// The keys that new events are sealed with.
-    current: HashMap<[u8; 24], u64>,
+    current: HashMap<Subject, u64>,
     /// Those that nothing may be sealed with any more.
     retired: BTreeSet<u64>,
-    /// The last number.
+    /// Who waits for a key.
+    wanted: BTreeSet<Subject>,
+    /// The last number that is durable.
     last: u64,
 }
 
@@ -76,12 +83,12 @@ impl Keyring {
         let bytes = read_all(&file)?;
         if bytes.iter().all(|byte| *byte == 0) {
             file.set_len(0)?;
-            file.write_all_at(&header(store_id), 0)?;
+            file.write_all_at(&slot::header(store_id), 0)?;
             file.sync_all()?;
             File::open(folder)?.sync_all()?;
             return Ok(Self::of(file, Known::default()));
         }
-        let slots = parse(&bytes, Some(store_id))?;
+        let slots = slot::parse(&bytes, Some(store_id))?;
         let mut known = Known::default();
         for (number, slot) in (1..).zip(&slots) {
             if let Slot::Live(subject, _) = slot {
@@ -89,8 +96,12 @@ impl Keyring {
             }
             known.last = number;
         }
-        // What was being added when everything ended.
-        file.set_len(offset(known.last + 1))?;
+        let end = offset(known.last + 1);
+        if bytes.len() as u64 != end {
+            // What was being added when everything ended.
+            file.set_len(end)?;
+            file.sync_all()?;
+        }
         Ok(Self::of(file, known))
     }
 
@@ -98,6 +109,7 @@ impl Keyring {
         Self {
             file,
             known: Mutex::new(known),
+            adding: Mutex::default(),
         }
     }
 
@@ -109,7 +121,7 @@ impl Keyring {
         let known = self.known.lock();
         let mut found = Sealing::new();
         for subject in subjects {
-            let Some(number) = known.current.get(&digest(subject)) else {
+            let Some(number) = known.current.get(&slot::digest(subject)) else {
                 return Ok(None);
             };
             match self.slot(*number)? {
@@ -120,30 +132,46 @@ impl Keyring {
         Ok(Some(found))
     }
 
-    /// Makes keys for those of the subjects that have none, durably. Blocks.
+    /// Makes keys for those of the subjects that have none, durably, together with those that others
+    /// wait for. Blocks.
     ///
     /// # Errors
-    /// The device's; nothing was made then.
+    /// The device's; these subjects have none then.
     pub(super) fn make(&self, subjects: &BTreeSet<UserId>) -> io::Result<()> {
-        let mut known = self.known.lock();
-        let digests = subjects.iter().map(digest);
-        let new: Vec<_> = digests
-            .filter(|digest| !known.current.contains_key(digest))
-            .collect();
-        let end = offset(known.last + 1);
-        let mut bytes = Vec::with_capacity(new.len() * SLOT);
-        for (number, subject) in (known.last + 1..).zip(&new) {
-            let key = SubjectKey(rand::random());
-            bytes.extend(Slot::Live(*subject, key).encode(number));
+        let subjects: Vec<Subject> = subjects.iter().map(slot::digest).collect();
+        self.known.lock().want(&subjects);
+        let _adding = self.adding.lock();
+        // Most of those who have waited were served by the one before.
+        while self.known.lock().want(&subjects) {
+            self.make_wanted()?;
         }
+        Ok(())
+    }
+
+    /// Makes keys for those who wait, with one flush. Only for who holds `adding`.
+    fn make_wanted(&self) -> io::Result<()> {
+        let (batch, last) = {
+            let mut known = self.known.lock();
+            let mut batch = std::mem::take(&mut known.wanted);
+            if let Some(rest) = batch.iter().nth(MAX_BATCH.into()).copied() {
+                known.wanted = batch.split_off(&rest);
+            }
+            (batch, known.last)
+        };
+        let mut bytes = Vec::with_capacity(batch.len() * SLOT_BYTES);
+        for ((number, back), subject) in (last + 1..).zip(0..MAX_BATCH).zip(&batch) {
+            let key = SubjectKey(rand::random());
+            bytes.extend(Slot::Live(*subject, key).encode(number, back));
+        }
+        let end = offset(last + 1);
         let written = self.file.write_all_at(&bytes, end);
         if let Err(error) = written.and_then(|()| self.file.sync_data()) {
             let _ = self.file.set_len(end);
             return Err(error);
         }
-        for subject in new {
-            known.last += 1;
-            let number = known.last;
+        let mut known = self.known.lock();
+        for (number, subject) in (last + 1..).zip(batch) {
+            known.last = number;
             known.current.insert(subject, number);
         }
         Ok(())
@@ -151,7 +179,11 @@ impl Keyring {
 
     /// Returns the number of a subject's key, if he has one.
     pub(crate) fn number_of(&self, subject: &UserId) -> Option<u64> {
-        self.known.lock().current.get(&digest(subject)).copied()
+        self.known
+            .lock()
+            .current
+            .get(&slot::digest(subject))
+            .copied()
     }
 
     /// Nothing is sealed with these keys any more: who needs one for a subject of theirs gets another.
@@ -177,7 +209,7 @@ impl Keyring {
         let mut has_written = false;
         for number in numbers.iter().filter(|number| **number <= known.last) {
             if self.slot(*number)? != Slot::Destroyed {
-                let bytes = Slot::Destroyed.encode(*number);
+                let bytes = Slot::Destroyed.encode(*number, 0);
                 self.file.write_all_at(&bytes, offset(*number))?;
                 has_written = true;
             }
@@ -189,10 +221,22 @@ impl Keyring {
     }
 
     fn slot(&self, number: u64) -> io::Result<Slot> {
-        let mut bytes = [0; SLOT];
+        let mut bytes = [0; SLOT_BYTES];
         self.file.read_exact_at(&mut bytes, offset(number))?;
-        let slot = Slot::decode(&bytes, number);
+        let slot = Slot::decode(&bytes, number).map(|(slot, _)| slot);
         slot.ok_or_else(|| io::Error::other(KeyringError::Damaged(number)))
+    }
+}
+
+impl Known {
+    /// Puts those of the subjects that have no key yet to those who wait; says whether there are any.
+    fn want(&mut self, subjects: &[Subject]) -> bool {
+        let subjects = subjects.iter().copied();
+        let new: Vec<_> = subjects
+            .filter(|subject| !self.current.contains_key(subject))
+            .collect();
+        self.wanted.extend(&new);
+        !new.is_empty()
     }
 }
 
@@ -204,157 +248,6 @@ impl SubjectKeys for Keyring {
         self.slot(number)
             .map_or(KeyState::Missing, Slot::into_state)
     }
-}
-
-/// The keys as they are while somebody reads the log beside its server: those that are destroyed
-/// meanwhile are known still, since the log that was read before does not say so yet.
-#[derive(Debug, Default)]
-pub struct KeyringCopy {
-    slots: Vec<Slot>,
-}
-
-impl KeyringCopy {
-    /// Reads the keys in a data folder; none when there is no file.
-    ///
-    /// # Errors
-    /// See [`KeyringError`].
-    pub fn read(folder: &Path) -> Result<Self, KeyringError> {
-        let bytes = match std::fs::read(folder.join(KEYRING_FILE)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error.into()),
-        };
-        Self::parse(&bytes)
-    }
-
-    /// Reads the bytes of such a file.
-    ///
-    /// # Errors
-    /// Damaged, or none.
-    pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(Self::default());
-        }
-        let slots = parse(bytes, None)?;
-        Ok(Self { slots })
-    }
-
-    /// Adds what an earlier copy has, and this one has no more.
-    #[must_use]
-    pub fn with(mut self, earlier: Self) -> Self {
-        for (slot, before) in self.slots.iter_mut().zip(earlier.slots) {
-            if *slot == Slot::Destroyed {
-                *slot = before;
-            }
-        }
-        self
-    }
-}
-
-impl SubjectKeys for KeyringCopy {
-    fn state(&self, number: u64) -> KeyState {
-        let place = number.checked_sub(1).map(usize::try_from);
-        let slot = place.and_then(|place| self.slots.get(place.ok()?));
-        slot.cloned().map_or(KeyState::Missing, Slot::into_state)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Slot {
-    Live([u8; 24], SubjectKey),
-    Destroyed,
-}
-
-impl Slot {
-    fn encode(&self, number: u64) -> [u8; SLOT] {
-        let (state, subject, key) = match self {
-            Self::Live(subject, key) => (LIVE, *subject, key.0),
-            Self::Destroyed => (DESTROYED, [0; 24], [0; 32]),
-        };
-        let crc = checksum(number, state, &subject, &key);
-        let parts: [&[u8]; 5] = [&[state], &[0; 3], &crc.to_le_bytes(), &subject, &key];
-        let mut bytes = [0; SLOT];
-        for (byte, part) in bytes.iter_mut().zip(parts.concat()) {
-            *byte = part;
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8], number: u64) -> Option<Self> {
-        let (state, rest) = bytes.split_first()?;
-        let (zeros, rest) = rest.split_first_chunk::<3>()?;
-        let (crc, rest) = rest.split_first_chunk::<4>()?;
-        let (subject, key) = rest.split_first_chunk::<24>()?;
-        let key: [u8; 32] = key.try_into().ok()?;
-        let is_whole =
-            *zeros == [0; 3] && u32::from_le_bytes(*crc) == checksum(number, *state, subject, &key);
-        match *state {
-            LIVE if is_whole => Some(Self::Live(*subject, SubjectKey(key))),
-            DESTROYED if is_whole => Some(Self::Destroyed),
-            _ => None,
-        }
-    }
-
-    fn into_state(self) -> KeyState {
-        match self {
-            Self::Live(_, key) => KeyState::Live(key),
-            Self::Destroyed => KeyState::Destroyed,
-        }
-    }
-}
-
-/// Reads all slots. What does not hold together at the end was never used; anywhere else it is damage.
-fn parse(bytes: &[u8], store_id: Option<Uuid>) -> Result<Vec<Slot>, KeyringError> {
-    let (head, rest) = bytes.split_at_checked(SLOT).unwrap_or((bytes, &[]));
-    let id = head.get(MAGIC.len()..MAGIC.len() + 16).unwrap_or_default();
-    if !head.starts_with(MAGIC) || id.len() != 16 {
-        return Err(KeyringError::Damaged(0));
-    }
-    if store_id.is_some_and(|store_id| store_id.as_bytes() != id) {
-        return Err(KeyringError::Foreign);
-    }
-    let mut slots = Vec::with_capacity(rest.len() / SLOT);
-    let mut bad = None;
-    for (number, bytes) in (1..).zip(rest.chunks(SLOT)) {
-        match (Slot::decode(bytes, number), bad) {
-            (Some(slot), None) => slots.push(slot),
-            (Some(_), Some(bad)) => return Err(KeyringError::Damaged(bad)),
-            (None, None) => bad = Some(number),
-            (None, Some(_)) => {}
-        }
-    }
-    Ok(slots)
-}
-
-fn header(store_id: Uuid) -> [u8; SLOT] {
-    let mut bytes = [0; SLOT];
-    let parts = MAGIC.iter().chain(store_id.as_bytes());
-    for (byte, part) in bytes.iter_mut().zip(parts) {
-        *byte = *part;
-    }
-    bytes
-}
-
-fn offset(number: u64) -> u64 {
-    number * SLOT as u64
-}
-
-fn digest(subject: &UserId) -> [u8; 24] {
-    let hash = blake3::hash(subject.as_str().as_bytes());
-    let (digest, _) = hash
-        .as_bytes()
-        .split_first_chunk()
-        .unwrap_or((&[0; 24], &[]));
-    *digest
-}
-
-fn checksum(number: u64, state: u8, subject: &[u8; 24], key: &[u8; 32]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&number.to_le_bytes());
-    hasher.update(&[state]);
-    hasher.update(subject);
-    hasher.update(key);
-    hasher.finalize()
 }
 
 fn read_all(file: &File) -> io::Result<Vec<u8>> {
@@ -412,6 +305,80 @@ mod tests {
     }
 
     #[test]
+    fn those_who_come_while_keys_are_made_share_the_next_flush() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = Keyring::open(folder.path(), Uuid::new_v4()).unwrap();
+        ring.make(&subjects(&["first"])).unwrap();
+        let names: Vec<String> = (0..16).map(|number| format!("user-{number}")).collect();
+        std::thread::scope(|scope| {
+            let running = ring.adding.lock();
+            for pair in names.windows(2) {
+                let ring = &ring;
+                scope.spawn(move || ring.make(&subjects(&[&pair[0], &pair[1]])).unwrap());
+            }
+            while ring.known.lock().wanted.len() < names.len() {
+                std::thread::yield_now();
+            }
+            // Nobody is kept from keys that are there.
+            assert!(ring.find(&subjects(&["first"])).unwrap().is_some());
+            assert_eq!(ring.find(&subjects(&["user-7"])).unwrap(), None);
+            drop(running);
+        });
+        let bytes = std::fs::read(folder.path().join(KEYRING_FILE)).unwrap();
+        let slots = bytes.chunks(SLOT_BYTES).zip(0..).skip(1);
+        let backs: Vec<u16> = slots
+            .map(|(slot, number)| Slot::decode(slot, number).unwrap().1)
+            .collect();
+        let expected: Vec<u16> = [0].into_iter().chain(0..16).collect();
+        assert_eq!(backs, expected);
+        for name in &names {
+            assert!(ring.find(&subjects(&[name])).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn more_than_a_batch_is_made_in_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = Keyring::open(folder.path(), Uuid::new_v4()).unwrap();
+        let names: Vec<String> = (0..=MAX_BATCH).map(|number| number.to_string()).collect();
+        let names: BTreeSet<UserId> = names.iter().map(|name| name.as_str().into()).collect();
+        ring.make(&names).unwrap();
+        assert_eq!(ring.find(&names).unwrap().unwrap().len(), names.len());
+    }
+
+    #[test]
+    fn any_part_of_a_batch_that_was_being_added_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Uuid::new_v4();
+        let path = folder.path().join(KEYRING_FILE);
+        let ring = Keyring::open(folder.path(), store).unwrap();
+        let durable = key_of(&ring, "durable");
+        ring.make(&subjects(&["a", "b", "c", "d"])).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for kept in 0..15_u8 {
+            let mut torn = whole.clone();
+            for number in (0..4).filter(|number| kept >> number & 1 == 0) {
+                torn[(number + 2) * SLOT_BYTES..][..SLOT_BYTES].fill(0);
+            }
+            std::fs::write(&path, &torn).unwrap();
+            let num_whole = 1 + u64::from(kept.trailing_ones());
+            let ring = Keyring::open(folder.path(), store).unwrap();
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().len(),
+                offset(num_whole + 1)
+            );
+            assert_eq!(key_of(&ring, "durable"), durable);
+            assert_eq!(key_of(&ring, "e").0, num_whole + 1);
+        }
+        // What was durable before its batch is damage when it is not there.
+        let mut lost = whole;
+        lost[SLOT_BYTES..2 * SLOT_BYTES].fill(0);
+        std::fs::write(&path, &lost).unwrap();
+        let refused = Keyring::open(folder.path(), store).unwrap_err();
+        assert!(matches!(refused, KeyringError::Damaged(1)));
+    }
+
+    #[test]
     fn what_was_being_added_is_cut_and_damage_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = Uuid::new_v4();
@@ -419,13 +386,13 @@ mod tests {
         let ring = Keyring::open(folder.path(), store).unwrap();
         ring.make(&subjects(&["a", "b", "c"])).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        for torn in 1..SLOT {
+        for torn in 1..SLOT_BYTES {
             std::fs::write(&path, &whole[..whole.len() - torn]).unwrap();
             let ring = Keyring::open(folder.path(), store).unwrap();
             assert_eq!(ring.state(3), KeyState::Missing, "{torn}");
             assert_eq!(key_of(&ring, "d").0, 3);
         }
-        for bit in (SLOT * 8)..(SLOT * 3 * 8) {
+        for bit in (SLOT_BYTES * 8)..(SLOT_BYTES * 3 * 8) {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).unwrap();

@@ -1,0 +1,62 @@
+//! The keys of a log that somebody else may be writing.
+
+use std::io;
+use std::path::Path;
+
+use skytrail_schema::codec::{KeyState, SubjectKeys};
+
+use super::slot::{self, Slot};
+use super::{KEYRING_FILE, KeyringError};
+
+/// The keys as they are while somebody reads the log beside its server: those that are destroyed
+/// meanwhile are known still, since the log that was read before does not say so yet.
+#[derive(Debug, Default)]
+pub struct KeyringCopy {
+    slots: Vec<Slot>,
+}
+
+impl KeyringCopy {
+    /// Reads the keys in a data folder; none when there is no file.
+    ///
+    /// # Errors
+    /// See [`KeyringError`].
+    pub fn read(folder: &Path) -> Result<Self, KeyringError> {
+        let bytes = match std::fs::read(folder.join(KEYRING_FILE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error.into()),
+        };
+        Self::parse(&bytes)
+    }
+
+    /// Reads the bytes of such a file.
+    ///
+    /// # Errors
+    /// Damaged, or none.
+    pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(Self::default());
+        }
+        let slots = slot::parse(bytes, None)?;
+        Ok(Self { slots })
+    }
+
+    /// Adds what an earlier copy has, and this one has no more.
+    #[must_use]
+    pub fn with(mut self, earlier: Self) -> Self {
+        for (slot, before) in self.slots.iter_mut().zip(earlier.slots) {
+            if *slot == Slot::Destroyed {
+                *slot = before;
+            }
+        }
+        self
+    }
+}
+
+impl SubjectKeys for KeyringCopy {
+    fn state(&self, number: u64) -> KeyState {
+        let place = number.checked_sub(1).map(usize::try_from);
+        let slot = place.and_then(|place| self.slots.get(place.ok()?));
+        slot.cloned().map_or(KeyState::Missing, Slot::into_state)
+    }
+}
