@@ -36,11 +36,15 @@ fn to_wire(id: &UserId, state: &UserState, has_hashes: bool) -> Json {
     };
     if has_hashes {
         insert("password_hash", json!(state.password_hash));
+        if !state.password_history.is_empty() {
+            insert("password_history", json!(state.password_history));
+        }
     }
     if !state.roles.is_empty() {
         insert("roles", json!(state.roles));
     }
     insert("token_valid_since", json!(state.token_valid_since));
+    insert("last_seen_at", json!(state.last_seen_at));
     insert("disabled", json!(state.disabled));
     let accounts = accounts(state);
     if !accounts.is_empty() {

@@ -1,11 +1,14 @@
 //! `auth:import`: takes users over from another server, as they are there.
 
+use std::cmp::Reverse;
+
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{Account, ImportUser};
 use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::context::RequestContext;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Disabled, Service};
+use skytrail_schema::event::{Disabled, PastPassword, Service};
 use skytrail_schema::time::Timestamp;
 
 use super::{Call, Outcome, Reply, request};
@@ -44,14 +47,16 @@ async fn import(
 }
 
 fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<ImportUser, ApiError> {
-    const MEMBERS: [&str; 8] = [
+    const MEMBERS: [&str; 10] = [
         "id",
         "auth_data",
         "password_hash",
+        "password_history",
         "profile",
         "roles",
         "accounts",
         "token_valid_since",
+        "last_seen_at",
         "disabled",
     ];
     if let Some(unknown) = user.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
@@ -60,11 +65,10 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
     }
     let auth_data = request::take_object(&mut user, "auth_data")?.into_iter();
     let auth_data = auth_data.map(|(name, value)| Ok((name, request::wire_value(value)?)));
-    let disabled = user.remove("disabled").filter(|it| !it.is_null());
-    let disabled: Option<Disabled> = disabled
-        .map(serde_json::from_value)
-        .transpose()
-        .map_err(|_| invalid("disabled"))?;
+    let disabled: Option<Disabled> = take(&mut user, "disabled")?;
+    let history: Option<Vec<PastPassword>> = take(&mut user, "password_history")?;
+    let mut history = history.unwrap_or_default();
+    history.sort_by_key(|past| Reverse(past.set_at));
     let time = |name: &str| {
         let text = request::text(&user, name)?;
         text.map(|text| Timestamp::parse(text).ok_or_else(|| invalid(name)))
@@ -73,14 +77,26 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
     Ok(ImportUser {
         user: request::text(&user, "id")?.unwrap_or_default().into(),
         password_hash: request::text(&user, "password_hash")?.map(str::to_owned),
+        password_history: history,
         roles: request::roles(request::texts(&user, "roles")?.unwrap_or_default()),
         token_valid_since: time("token_valid_since")?,
+        last_seen_at: time("last_seen_at")?,
         accounts: accounts(request::take_object(&mut user, "accounts")?)?,
         auth_data: auth_data.collect::<Result<_, ApiError>>()?,
         profile: request::fields(request::take_object(&mut user, "profile")?)?,
         disabled,
         context: context.clone(),
     })
+}
+
+/// Takes a member out that is written as the log has it.
+fn take<T: DeserializeOwned>(
+    user: &mut Map<String, Json>,
+    name: &str,
+) -> Result<Option<T>, ApiError> {
+    let member = user.remove(name).filter(|it| !it.is_null());
+    let member = member.map(serde_json::from_value).transpose();
+    member.map_err(|_| invalid(name))
 }
 
 /// Reads accounts elsewhere: by service, as `oauth/<provider>`, `custom_token` or

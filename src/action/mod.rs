@@ -171,6 +171,8 @@ actions! {
     "role:assign" "role" ADMIN => role::assign;
     "role:revoke" "role" ADMIN => role::revoke;
     "role:get" "role" ROLES => role::get;
+    "role:export" "role" MASTER => role::export;
+    "role:import" "role" MASTER => role::import;
     "subscription:save" "subscription" WRITE => subscription::save;
     "subscription:fetch" "subscription" WRITE => subscription::fetch;
     "subscription:fetch_all" "subscription" WRITE => subscription::fetch_all;

@@ -59,7 +59,8 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     Reply::with_info(&items, Some(&json!({"dry_run": options.is_dry})))
 }
 
-fn told(outcome: Became) -> (&'static str, Option<String>) {
+/// Says what became of something, and why.
+pub(super) fn told(outcome: Became) -> (&'static str, Option<String>) {
     match outcome {
         Became::Added => ("added", None),
         Became::Incomplete => ("incomplete", None),

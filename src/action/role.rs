@@ -1,11 +1,12 @@
-//! `role:default`, `role:admin`, `role:assign`, `role:revoke`, `role:get`
+//! `role:default`, `role:admin`, `role:assign`, `role:revoke`, `role:get`, `role:export`, `role:import`
 
-use serde_json::{Map, json};
-use skytrail_actors::accounts::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
+use serde_json::{Map, Value as Json, json};
+use skytrail_actors::accounts::messages::{ChangeRoles, ImportRoles, RoleFlag, SetFlaggedRoles};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::UserId;
+use skytrail_schema::event::RoleFlags;
+use skytrail_schema::id::{RoleName, UserId};
 
-use super::{Call, Outcome, Reply, request};
+use super::{Call, Outcome, Reply, record_import, request};
 use crate::audit::AuditEvent;
 
 pub(super) async fn set_default(call: Call) -> Outcome {
@@ -85,6 +86,49 @@ pub(super) async fn get(call: Call) -> Outcome {
         )
     };
     Reply::new(&users.iter().map(write).collect::<Map<_, _>>())
+}
+
+pub(super) async fn export(call: Call) -> Outcome {
+    let write = |(name, flags): (RoleName, RoleFlags)| json!({"name": name, "is_admin": flags.is_admin, "by_default": flags.by_default});
+    let roles = call.services.accounts.list_roles().into_iter();
+    Reply::new(&roles.map(write).collect::<Vec<_>>())
+}
+
+pub(super) async fn import(mut call: Call) -> Outcome {
+    let is_dry = request::flag(&call.body, "dry_run")?;
+    let roles = request::take_list(&mut call.body, "roles")?;
+    if roles.is_empty() {
+        return Err(unspecified_roles());
+    }
+    let read = |role: Json| {
+        let Json::Object(role) = role else {
+            return Err(request::undecodable());
+        };
+        let name = request::text(&role, "name")?.filter(|name| !name.is_empty());
+        let invalid = || ApiError::invalid_argument("a role has no name", &["roles"]);
+        let flags = RoleFlags {
+            by_default: request::flag(&role, "by_default")?,
+            is_admin: request::flag(&role, "is_admin")?,
+        };
+        Ok((RoleName::from(name.ok_or_else(invalid)?), flags))
+    };
+    let roles: Vec<_> = roles.into_iter().map(read).collect::<Result<_, _>>()?;
+    let command = ImportRoles {
+        context: call.context,
+        roles: roles.clone(),
+        is_dry,
+    };
+    let outcomes = call.services.accounts.import_roles(command).await?;
+    let item = |((name, _), outcome)| {
+        let (outcome, reason) = record_import::told(outcome);
+        let mut item = json!({"name": name, "outcome": outcome});
+        if let (Some(reason), Some(item)) = (reason, item.as_object_mut()) {
+            item.insert("reason".to_owned(), reason.into());
+        }
+        item
+    };
+    let items: Vec<Json> = roles.into_iter().zip(outcomes).map(item).collect();
+    Reply::with_info(&items, Some(&json!({"dry_run": is_dry})))
 }
 
 fn unspecified_roles() -> ApiError {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -27,11 +28,12 @@ pub struct ExportCommand {
     /// Only records that fulfil this condition, as `record:query` takes it (JSON).
     #[arg(long, value_name = "JSON")]
     predicate: Option<String>,
-    /// Writes the users of records of type user, too: roles, accounts elsewhere, locks; as they are
-    /// now, so not with --as-of. JSON lines only.
+    /// Writes the roles, and the users of records of type user, too: their roles, accounts elsewhere,
+    /// locks; as they are now, so not with --as-of. JSON lines only.
     #[arg(long, conflicts_with = "as_of")]
     users: bool,
-    /// With the hashes of their passwords. Such a file is a secret: passwords can be guessed from it.
+    /// With the hashes of their passwords, those of earlier ones that must not come again included.
+    /// Such a file is a secret: passwords can be guessed from it.
     #[arg(long, requires = "users")]
     password_hashes: bool,
     /// How to write them.
@@ -58,6 +60,8 @@ pub enum Format {
 const USER: &str = "user";
 /// What tells a user's line from a record's.
 pub(super) const AUTH_LINE: &str = "auth";
+/// What tells the line with the roles from others.
+pub(super) const ROLES_LINE: &str = "roles";
 
 /// The members of a record besides its fields, as a table has them.
 pub(super) const SYSTEM: [&str; 8] = [
@@ -113,9 +117,13 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     }
     let out: Box<dyn Write> = match &command.output {
         Some(path) => {
-            let file =
-                File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Box::new(file)
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true);
+            if command.password_hashes {
+                options.mode(0o600);
+            }
+            let file = options.open(path);
+            Box::new(file.map_err(|error| format!("{}: {error}", path.display()))?)
         }
         None => Box::new(io::stdout()),
     };
@@ -129,6 +137,11 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     }
     if command.format == Format::Jsonl {
         let line = json!({"_type": "types", "types": exported});
+        writeln!(out, "{line}").map_err(|error| error.to_string())?;
+    }
+    if command.users {
+        let roles = server.call("role:export", Map::new()).await?;
+        let line = json!({"_type": ROLES_LINE, "roles": roles});
         writeln!(out, "{line}").map_err(|error| error.to_string())?;
     }
     for (name, fields) in &exported {

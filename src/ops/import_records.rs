@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::import::Outcome;
 use skytrail_schema::types::FieldType;
 
-use super::export::{AUTH_LINE, Format, SYSTEM, Schema, schema};
+use super::export::{AUTH_LINE, Format, ROLES_LINE, SYSTEM, Schema, schema};
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::say;
 use crate::config::Config;
@@ -135,6 +135,11 @@ impl Import<'_> {
                 Ok(record) if record.get("_type").and_then(Json::as_str) == Some("types") => {
                     self.make_types(&record).await?;
                 }
+                Ok(roles) if roles.get("_type").and_then(Json::as_str) == Some(ROLES_LINE) => {
+                    if !again {
+                        self.bring_roles(line.number, &roles).await?;
+                    }
+                }
                 Ok(user) if user.get("_type").and_then(Json::as_str) == Some(AUTH_LINE) => {
                     if !again && !self.command.dry_run {
                         self.users.push((line.number, user));
@@ -160,6 +165,23 @@ impl Import<'_> {
         }
         self.bring(portion, again).await?;
         self.bring_users().await
+    }
+
+    /// Brings the roles; those that are here already stay as they are.
+    async fn bring_roles(&mut self, number: u64, line: &Json) -> Result<(), String> {
+        let roles = line.get("roles").cloned().unwrap_or_default();
+        if roles.as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        let mut body = Map::new();
+        body.insert("roles".to_owned(), roles);
+        body.insert("dry_run".to_owned(), self.command.dry_run.into());
+        let answer = self.server.call("role:import", body).await?;
+        for item in answer.as_array().into_iter().flatten() {
+            let name = item.get("name").and_then(Json::as_str).unwrap_or_default();
+            self.note(number, &format!("role/{name}"), &outcome_of(item))?;
+        }
+        Ok(())
     }
 
     /// Brings the users that wait; those that are here already stay as they are.

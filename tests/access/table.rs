@@ -130,6 +130,8 @@ const ROWS: &[(&str, &str)] = &[
     ("role:revoke", "B U A A U . . ."),
     // Somebody else's roles.
     ("role:get", "B L O O L . . ."),
+    ("role:export", "K M K M M M . ."),
+    ("role:import", "K M K M M M . ."),
     ("schema:create", "K V K V V V . ."),
     ("schema:rename", "K V K V V V . ."),
     ("schema:delete", "K V K V V V . ."),

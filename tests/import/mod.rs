@@ -3,6 +3,7 @@
 mod compare;
 mod records;
 mod skygear;
+mod users;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

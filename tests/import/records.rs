@@ -10,26 +10,26 @@ use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Runs a command against a running server.
-fn run(server: &TestServer, arguments: &[&str]) -> Output {
+pub(super) fn run(server: &TestServer, arguments: &[&str]) -> Output {
     let address = ["--server", server.base_url.as_str()];
     let key = format!("MASTER_KEY={MASTER_KEY}");
     server.skytrail(&[&["--set", &key], arguments, &address].concat())
 }
 
-fn export(server: &TestServer, arguments: &[&str]) -> String {
+pub(super) fn export(server: &TestServer, arguments: &[&str]) -> String {
     let done = run(server, &[&["export"], arguments].concat());
     assert!(done.status.success(), "{}", said(&done));
     String::from_utf8(done.stdout).unwrap()
 }
 
-fn import(server: &TestServer, file: &Path, arguments: &[&str]) -> Table {
+pub(super) fn import(server: &TestServer, file: &Path, arguments: &[&str]) -> Table {
     let file = file.to_string_lossy().into_owned();
     let done = run(server, &[&["import", "records", &file], arguments].concat());
     assert!(done.status.success(), "{}", said(&done));
     Table(String::from_utf8(done.stdout).unwrap())
 }
 
-fn file(server: &TestServer, name: &str, text: &str) -> PathBuf {
+pub(super) fn file(server: &TestServer, name: &str, text: &str) -> PathBuf {
     let path = server.folder().join(name);
     std::fs::write(&path, text).unwrap();
     path
@@ -38,64 +38,6 @@ fn file(server: &TestServer, name: &str, text: &str) -> PathBuf {
 fn head(master: &Client) -> u64 {
     let newest = master.call("log:read", json!({"limit": 1, "backwards": true}));
     newest.result()[0]["position"].as_u64().unwrap()
-}
-
-#[test]
-fn users_come_with_their_roles_and_hashes_only_when_they_are_asked_for() {
-    let first = TestServer::start();
-    let master = Client::master(&first);
-    let ada = Client::signed_up(&first, "ada");
-    let bob = Client::signed_up(&first, "bob");
-    let roles = json!({"roles": ["editor"], "users": [ada.user]});
-    assert_eq!(master.call("role:assign", roles).status, 200);
-    let lock = json!({"auth_id": bob.user, "disabled": true, "message": "gone"});
-    assert_eq!(master.call("auth:disable:set", lock).status, 200);
-    ada.save("note/1", json!({"title": "hers"}));
-    let plain = export(&first, &["--users"]);
-    let whole = export(&first, &["--users", "--password-hashes"]);
-    let of_users = |text: &str| -> Vec<Json> {
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines
-            .filter(|line: &Json| line["_type"] == "auth")
-            .collect()
-    };
-    assert!(!plain.contains("password_hash") && !plain.contains("$argon2"));
-    assert_eq!((of_users(&plain).len(), of_users(&whole).len()), (2, 2));
-
-    let second = TestServer::start();
-    let path = file(&second, "all.jsonl", &whole);
-    let table = import(&second, &path, &["--dry-run"]);
-    assert_eq!(table.of("total")[5], 0, "{}", table.0);
-    let table = import(&second, &path, &[]);
-    assert_eq!(table.of("auth")[..2], [2, 2], "{}", table.0);
-    assert_eq!(table.of("total")[5], 0, "{}", table.0);
-    let log_in = |name: &str| {
-        let body = json!({"auth_data": {"username": name}, "password": "secret-of-the-test"});
-        Client::anonymous(&second).call("auth:login", body)
-    };
-    let session = log_in("ada").result();
-    assert_eq!(session["user_id"].as_str(), ada.user.as_deref());
-    assert_eq!(session["roles"], json!(["editor"]));
-    assert_eq!(log_in("bob").code(), 127);
-    // Again: who is here stays as he is.
-    let table = import(&second, &path, &[]);
-    assert_eq!(
-        (table.of("total")[1], table.of("total")[5]),
-        (0, 0),
-        "{}",
-        table.0
-    );
-    let third = TestServer::start();
-    let path = file(&third, "plain.jsonl", &plain);
-    import(&third, &path, &[]);
-    let body = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
-    assert_eq!(
-        Client::anonymous(&third).call("auth:login", body).code(),
-        105
-    );
-    let refused = run(&first, &["export", "note", "--users"]);
-    assert!(!refused.status.success());
-    assert!(said(&refused).contains("type user"), "{}", said(&refused));
 }
 
 #[test]

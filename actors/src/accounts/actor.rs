@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_schema::auth_keys::{AuthData, AuthKeys};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventBody, Stream, UserState};
+use skytrail_schema::event::{EventBody, RoleFlags, Stream, UserState};
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
@@ -19,15 +19,16 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::messages::{
-    Arrival, ChangePassword, ChangeRelations, ChangeRoles, ImportUser, LinkAccount, ListRelated,
-    LogIn, LogInWithAccount, RelatedUsers, ResetPassword, Session, SetDisabled, SetFlaggedRoles,
-    SignUp, SignUpWithAccount, UnlinkAccount,
+    Arrival, ChangePassword, ChangeRelations, ChangeRoles, ImportRoles, ImportUser, LinkAccount,
+    ListRelated, LogIn, LogInWithAccount, RelatedUsers, ResetPassword, Session, SetDisabled,
+    SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
 };
 use super::policy::PasswordPolicy;
 use super::ports::{PasswordHasher, Tokens};
 use super::service::{AccountService, TokenClaims};
 use super::{admission, import, relations, sign_up, sso};
 use crate::context::RequestContext;
+use crate::import::Outcome as ImportOutcome;
 use crate::record::apply::VersionedUser;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
@@ -224,6 +225,15 @@ impl AccountService for Accounts {
 
     async fn set_flagged_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
         self.flag_roles(command).await
+    }
+
+    fn list_roles(&self) -> BTreeMap<RoleName, RoleFlags> {
+        let roles = self.env.live.get_roles().into_iter();
+        roles.map(|(name, (_, flags))| (name, flags)).collect()
+    }
+
+    async fn import_roles(&self, command: ImportRoles) -> Result<Vec<ImportOutcome>, ApiError> {
+        import::import_roles(self, &command).await
     }
 
     async fn roles_of(

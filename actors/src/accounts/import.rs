@@ -1,16 +1,18 @@
 //! Taking over users of another server: auth row and user record in one commit, without hooks.
 
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{EventBody, Origin, Stream, UserState};
+use skytrail_schema::event::{EventBody, Origin, PastPassword, Stream, UserState};
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 
 use super::actor::Accounts;
-use super::messages::ImportUser;
+use super::messages::{ImportRoles, ImportUser};
 use super::sign_up::{self, given, look_around, user_duplicated};
 use super::sso;
 use crate::context::RequestContext;
+use crate::import::{Outcome as ImportOutcome, plan_roles};
+use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::draft::{Draft, DraftContext, create_unchecked};
@@ -43,13 +45,16 @@ fn check(accounts: &Accounts, command: &ImportUser) -> Result<(), ApiError> {
     if !command.auth_data.is_empty() && is_identified.is_none() {
         return Err(sign_up::invalid_auth_data());
     }
-    match &command.password_hash {
-        Some(hash) if !accounts.hasher.is_hash(hash) => {
-            let message = "not a hash of bcrypt or Argon2id within reasonable cost";
-            Err(invalid(message, &["password_hash"]))
-        }
-        _ => Ok(()),
+    let message = "not a hash of bcrypt or Argon2id within reasonable cost";
+    let mut hashes = command.password_hash.iter();
+    if !hashes.all(|hash| accounts.hasher.is_hash(hash)) {
+        return Err(invalid(message, &["password_hash"]));
     }
+    let mut past = command.password_history.iter();
+    if !past.all(|past| accounts.hasher.is_hash(&past.hash)) {
+        return Err(invalid(message, &["password_history"]));
+    }
+    Ok(())
 }
 
 async fn attempt(
@@ -75,6 +80,9 @@ async fn attempt(
         now,
     };
     let original = heads.get(&item.id).cloned();
+    let is_there = original
+        .as_ref()
+        .is_some_and(|head| has_all(&head.record, item));
     let record = match &original {
         Some(head) => merged(&head.record, item, now),
         None => create_unchecked(item, at),
@@ -99,14 +107,50 @@ async fn attempt(
         }
         sso::plan_link(&mut plan, (&command.user, version), account, now);
     }
-    plan.save(&draft, &definition, &around)
-        .map_err(user_duplicated)?;
+    // Who comes with a record that has been brought before leaves it as it is, with its times.
+    if is_there {
+        plan.reads.insert(ConflictKey::record(&item.id));
+    } else {
+        plan.save(&draft, &definition, &around)
+            .map_err(user_duplicated)?;
+    }
     let context = RequestContext {
         origin: Origin::Import,
         ..command.context.clone()
     };
     let done = commit(&env.log, plan, position, &context).await?;
     Ok(done.discard())
+}
+
+/// Takes roles over, as the service says.
+pub(super) async fn import_roles(
+    accounts: &Accounts,
+    command: &ImportRoles,
+) -> Result<Vec<ImportOutcome>, ApiError> {
+    let env = &accounts.env;
+    let context = RequestContext {
+        origin: Origin::Import,
+        ..command.context.clone()
+    };
+    until_settled(&accounts.turn, |_| async {
+        let position = env.live.position();
+        let (plan, outcomes) = plan_roles(env, &command.roles);
+        if command.is_dry || plan.events.is_empty() {
+            return Ok(Outcome::Done(outcomes));
+        }
+        let done = commit(&env.log, plan, position, &context).await?;
+        Ok(match done.discard() {
+            Outcome::Done(()) => Outcome::Done(outcomes),
+            Outcome::Conflict => Outcome::Conflict,
+        })
+    })
+    .await
+}
+
+/// Whether a record has all that comes already.
+fn has_all(stored: &Record, item: &SaveItem) -> bool {
+    let mut fields = item.fields.iter();
+    fields.all(|(name, value)| stored.fields.get(name) == Some(value))
 }
 
 fn merged(stored: &Record, item: &SaveItem, now: Timestamp) -> Record {
@@ -119,14 +163,20 @@ fn merged(stored: &Record, item: &SaveItem, now: Timestamp) -> Record {
 fn auth_row(accounts: &Accounts, command: &ImportUser, now: Timestamp) -> UserState {
     let set_at = command.token_valid_since.unwrap_or(now);
     let policy = &accounts.settings.policy;
-    let remembered = |hash: String| policy.remember(hash, &[], set_at);
-    let history = command.password_hash.clone().map(remembered);
+    let mut history = command.password_history.clone();
+    if let Some(hash) = &command.password_hash
+        && history.iter().all(|past| past.hash != *hash)
+    {
+        let hash = hash.clone();
+        history.insert(0, PastPassword { hash, set_at });
+    }
     UserState {
         password_hash: command.password_hash.clone(),
         token_valid_since: command.token_valid_since,
         roles: command.roles.clone(),
         disabled: command.disabled.clone(),
-        password_history: history.unwrap_or_default(),
+        last_seen_at: command.last_seen_at,
+        password_history: policy.keep(history, now),
         ..UserState::default()
     }
 }

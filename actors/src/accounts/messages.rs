@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value as Json;
 use skytrail_schema::auth_keys::AuthData;
-use skytrail_schema::event::{Disabled, Service};
+use skytrail_schema::event::{Disabled, PastPassword, RoleFlags, Service};
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::predicate::{Direction, Relation};
 use skytrail_schema::record::{Fields, Record};
@@ -103,6 +103,9 @@ pub struct ImportUser {
     pub auth_data: AuthData,
     /// Argon2id or bcrypt hash of the password; none for a user without.
     pub password_hash: Option<String>,
+    /// The hashes of passwords that he had, the newest first, the present one among them or not. As much
+    /// of it is kept as the password policy here asks for.
+    pub password_history: Vec<PastPassword>,
     /// Further fields of the user record.
     pub profile: Fields,
     /// Roles; made when missing.
@@ -111,6 +114,8 @@ pub struct ImportUser {
     pub accounts: Vec<Account>,
     /// Tokens issued before are refused.
     pub token_valid_since: Option<Timestamp>,
+    /// When he was seen last.
+    pub last_seen_at: Option<Timestamp>,
     /// Whether, why and until when he is locked out.
     pub disabled: Option<Disabled>,
 }
@@ -229,6 +234,17 @@ pub struct SetFlaggedRoles {
     pub flag: RoleFlag,
     /// The roles; made when missing.
     pub roles: BTreeSet<RoleName>,
+}
+
+/// Takes over roles of another server.
+#[derive(Clone, Debug)]
+pub struct ImportRoles {
+    /// Who asks; only the master key may.
+    pub context: RequestContext,
+    /// The roles, with what they open there.
+    pub roles: Vec<(RoleName, RoleFlags)>,
+    /// Only says what would become of them.
+    pub is_dry: bool,
 }
 
 /// Makes or ends relations from the caller to others.

@@ -146,8 +146,13 @@ impl PasswordPolicy {
     ) -> Vec<PastPassword> {
         let mut remembered = vec![PastPassword { hash, set_at: now }];
         remembered.extend_from_slice(history);
-        remembered.truncate(self.window(&remembered, now));
-        remembered
+        self.keep(remembered, now)
+    }
+
+    /// Cuts a history down to its window.
+    pub fn keep(&self, mut history: Vec<PastPassword>, now: Timestamp) -> Vec<PastPassword> {
+        history.truncate(self.window(&history, now));
+        history
     }
 
     /// Returns when a user's password must be changed, if it ever must.

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::UserState;
+use skytrail_schema::event::{RoleFlags, UserState};
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::time::Timestamp;
 
 use super::messages::{
-    Arrival, ChangePassword, ChangeRelations, ChangeRoles, ImportUser, LinkAccount, ListRelated,
-    LogIn, LogInWithAccount, RelatedUser, RelatedUsers, ResetPassword, Session, SetDisabled,
-    SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
+    Arrival, ChangePassword, ChangeRelations, ChangeRoles, ImportRoles, ImportUser, LinkAccount,
+    ListRelated, LogIn, LogInWithAccount, RelatedUser, RelatedUsers, ResetPassword, Session,
+    SetDisabled, SetFlaggedRoles, SignUp, SignUpWithAccount, UnlinkAccount,
 };
 use crate::context::RequestContext;
+use crate::import::Outcome as ImportOutcome;
 
 /// What a valid token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +178,16 @@ pub trait AccountService: Send + Sync + 'static {
     /// # Errors
     /// Overload.
     async fn set_flagged_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError>;
+
+    /// Returns all roles, with what they open.
+    fn list_roles(&self) -> BTreeMap<RoleName, RoleFlags>;
+
+    /// Takes over roles of another server; says of each what became of it. Those that are here stay as
+    /// they are. Durable when it returns.
+    ///
+    /// # Errors
+    /// Overload.
+    async fn import_roles(&self, command: ImportRoles) -> Result<Vec<ImportOutcome>, ApiError>;
 
     /// Returns users' roles; users that do not exist have none.
     ///

@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 pub use people::{ImportedSubscriptions, Relations};
 pub use records::{ImportedRecord, Said};
 pub use settings::ImportedType;
+pub(crate) use settings::plan_roles;
 
 use crate::context::RequestContext;
 use crate::record::attempt::{Outcome as Attempt, commit, until_settled};

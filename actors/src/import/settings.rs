@@ -17,6 +17,7 @@ use super::{Importer, Outcome};
 use crate::install::install;
 use crate::record::apply;
 use crate::record::decide::Plan;
+use crate::record::env::RecordEnv;
 
 /// A type as it would be.
 pub(super) type Planned = Arc<TypeDefinition>;
@@ -53,18 +54,7 @@ impl Importer {
     /// The log or the store failed.
     pub async fn roles(&self, roles: &[(RoleName, RoleFlags)]) -> Result<Vec<Outcome>, ApiError> {
         let position = self.env.live.position();
-        let known = self.env.live.get_roles();
-        let mut plan = Plan::default();
-        let mut define = |(name, flags): &(RoleName, RoleFlags)| match known.get(name) {
-            None => {
-                let body = EventBody::RoleDefined(*flags);
-                plan.push(Stream::Role(name.clone()), 1, body);
-                Outcome::Added
-            }
-            Some((_, here)) if here == flags => Outcome::Present,
-            Some(_) => Outcome::Kept("its flags are others here".to_owned()),
-        };
-        let outcomes = roles.iter().map(&mut define).collect();
+        let (plan, outcomes) = plan_roles(&self.env, roles);
         self.append(plan, position).await?;
         Ok(outcomes)
     }
@@ -227,6 +217,25 @@ impl Importer {
         self.append(plan, position).await?;
         Ok(Outcome::Added)
     }
+}
+
+/// Plans to define the roles that are not here; those that are stay as they are.
+pub(crate) fn plan_roles(env: &RecordEnv, roles: &[(RoleName, RoleFlags)]) -> (Plan, Vec<Outcome>) {
+    let known = env.live.get_roles().into_iter();
+    let mut known: BTreeMap<_, _> = known.map(|(name, (_, flags))| (name, flags)).collect();
+    let mut plan = Plan::default();
+    let mut define = |(name, flags): &(RoleName, RoleFlags)| match known.get(name) {
+        None => {
+            known.insert(name.clone(), *flags);
+            let body = EventBody::RoleDefined(*flags);
+            plan.push(Stream::Role(name.clone()), 1, body);
+            Outcome::Added
+        }
+        Some(here) if here == flags => Outcome::Present,
+        Some(_) => Outcome::Kept("its flags are others here".to_owned()),
+    };
+    let outcomes = roles.iter().map(&mut define).collect();
+    (plan, outcomes)
 }
 
 fn is_text(kind: &FieldType) -> bool {
