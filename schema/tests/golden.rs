@@ -108,6 +108,7 @@ fn body(kind: EventKind) -> EventBody {
         EventKind::TypeRetentionSet => EventBody::TypeRetentionSet(Retention {
             versions: Some(10),
             days: Some(30),
+            keeps_files: false,
         }),
         EventKind::TypeIntervalsSet => EventBody::TypeIntervalsSet(Intervals { are_kept: true }),
         EventKind::UserCreated => EventBody::UserCreated(UserState {

@@ -17,7 +17,7 @@ pub(super) async fn record(call: Call) -> Outcome {
     let command = EraseRecord {
         id: request::record_id(&raw, "record")?,
         why: why(&call)?,
-        with_files: with_files(&call)?,
+        with_files: request::with_files(&call.body)?,
         context: call.context,
     };
     Reply::new(&call.services.eraser.record(command).await?)
@@ -29,6 +29,7 @@ pub(super) async fn event(call: Call) -> Outcome {
     let command = EraseEvent {
         position: position.ok_or_else(missing)?,
         why: why(&call)?,
+        with_files: request::with_files(&call.body)?,
         context: call.context,
     };
     Reply::new(&call.services.eraser.event(command).await?)
@@ -40,6 +41,7 @@ pub(super) async fn field(call: Call) -> Outcome {
             record_type: name.into(),
             field: required(&call, "field")?,
             why: why(&call)?,
+            with_files: request::with_files(&call.body)?,
             context: call.context,
         };
         return Reply::new(&call.services.eraser.field_of_type(command).await?);
@@ -49,6 +51,7 @@ pub(super) async fn field(call: Call) -> Outcome {
         id: request::record_id(&raw, "record")?,
         field: required(&call, "field")?,
         why: why(&call)?,
+        with_files: request::with_files(&call.body)?,
         context: call.context,
     };
     Reply::new(&call.services.eraser.field(command).await?)
@@ -58,7 +61,7 @@ pub(super) async fn user(call: Call) -> Outcome {
     let command = EraseUser {
         user: required(&call, "user")?.into(),
         with_records: request::flag(&call.body, "records")?,
-        with_files: with_files(&call)?,
+        with_files: request::with_files(&call.body)?,
         why: why(&call)?,
         context: call.context,
     };
@@ -90,12 +93,6 @@ fn to_wire(erasure: &Erasure) -> Json {
         "files": erasure.request.files,
         "finished": erasure.is_finished,
     })
-}
-
-/// Files go, too, unless somebody says otherwise.
-fn with_files(call: &Call) -> Result<bool, ApiError> {
-    let is_said = call.body.get("files").is_some_and(|it| !it.is_null());
-    Ok(!is_said || request::flag(&call.body, "files")?)
 }
 
 fn why(call: &Call) -> Result<String, ApiError> {

@@ -26,6 +26,11 @@ pub(super) fn flag(body: &Map<String, Json>, name: &str) -> Result<bool, ApiErro
     member(body, name).map_or(Ok(false), |value| value.as_bool().ok_or_else(undecodable))
 }
 
+/// Reads whether files go with what names them: they do, unless somebody says otherwise.
+pub(super) fn with_files(body: &Map<String, Json>) -> Result<bool, ApiError> {
+    Ok(member(body, "files").is_none() || flag(body, "files")?)
+}
+
 /// Reads a text.
 pub(super) fn text<'a>(
     body: &'a Map<String, Json>,

@@ -186,9 +186,15 @@ pub(super) async fn retention(call: Call) -> Outcome {
     let retention = Retention {
         versions: number("versions")?,
         days: number("days")?,
+        keeps_files: !request::with_files(&call.body)?,
     };
     change(&call, &name, TypeChange::Retention(retention)).await?;
-    Reply::new(&answer(&name, "retention", json!(retention)))
+    let mut said = json!(retention);
+    if let Some(said) = said.as_object_mut() {
+        let keeps_files = said.remove("keeps_files").is_some();
+        said.insert("files".to_owned(), (!keeps_files).into());
+    }
+    Reply::new(&answer(&name, "retention", said))
 }
 
 pub(super) async fn temporal(call: Call) -> Outcome {

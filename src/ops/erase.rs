@@ -40,6 +40,9 @@ pub struct Record {
 pub struct Event {
     /// Its position in the log.
     position: u64,
+    /// Leaves its files, also those that nothing else names.
+    #[arg(long)]
+    keep_files: bool,
     #[command(flatten)]
     order: Order,
 }
@@ -51,6 +54,9 @@ pub struct Field {
     record: String,
     /// The field.
     field: String,
+    /// Leaves files, also those that nothing else names.
+    #[arg(long)]
+    keep_files: bool,
     #[command(flatten)]
     order: Order,
 }
@@ -104,14 +110,18 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
             let body = json!({"record": record, "files": !keep_files});
             erase(config, ("erase:record", body), &order)
         }
-        EraseCommand::Event(Event { position, order }) => erase(
-            config,
-            ("erase:event", json!({"position": position})),
-            &order,
-        ),
+        EraseCommand::Event(Event {
+            position,
+            keep_files,
+            order,
+        }) => {
+            let body = json!({"position": position, "files": !keep_files});
+            erase(config, ("erase:event", body), &order)
+        }
         EraseCommand::Field(Field {
             record,
             field,
+            keep_files,
             order,
         }) => {
             let what = if record.contains('/') {
@@ -119,7 +129,7 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
             } else {
                 "type"
             };
-            let body = json!({what: record, "field": field});
+            let body = json!({what: record, "field": field, "files": !keep_files});
             erase(config, ("erase:field", body), &order)
         }
         EraseCommand::User(User {
@@ -188,8 +198,9 @@ pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
     let done = block_on(server.call("log:compact", Map::new()))?;
     let member = |name: &str| done.get(name).cloned().unwrap_or_default();
     say(&format!(
-        "{} events let go; the journal had {} bytes and has {}",
+        "{} events let go, with {} files; the journal had {} bytes and has {}",
         member("num_events"),
+        member("num_files"),
         member("bytes_before"),
         member("bytes_after")
     ));

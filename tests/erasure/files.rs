@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::search::places_of;
-use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified};
+use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
 use crate::files::{ask, path_of, upload};
 use crate::support::client::{Answer, Client};
 use crate::support::server::TestServer;
@@ -153,4 +153,86 @@ fn a_file_that_somebody_names_meanwhile_stays_or_cannot_be_named() {
         num_gone += usize::from(!saved);
     }
     assert_eq!(num_kept + num_gone, 30);
+}
+
+/// Saves a record, and returns where its newest version stands in the log.
+fn saved_at(master: &Client, record: &str, fields: Json) -> Json {
+    master.save(record, fields);
+    versions(master, record)[0]["position"].clone()
+}
+
+#[test]
+fn a_file_goes_with_the_version_or_field_that_named_it_unless_something_else_does() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let file = |name: &str| upload(&server, name, "text/plain", &format!("{CANARY} {name}"));
+    let (past, now) = (file("past.txt"), file("now.txt"));
+    let (field, other) = (file("field.txt"), file("other.txt"));
+
+    // A version: what the record still names stays.
+    let body = json!({"a": named(&past), "b": named(&now)});
+    let first = saved_at(&master, "note/1", body);
+    master.save("note/1", json!({"a": null, "n": 1}));
+    let body = json!({"position": first, "why": "a test"});
+    let erased = master.call("erase:event", body).result();
+    assert_eq!(erased["files"], json!([past["$name"]]), "{erased}");
+    assert_eq!(erased["kept_files"], json!([now["$name"]]), "{erased}");
+    assert!(!is_there(&server, &past) && is_there(&server, &now));
+
+    // A field: what another field of the record names stays.
+    let body = json!({"a": named(&field), "b": named(&other), "c": named(&other)});
+    master.save("note/2", body);
+    let erased = erase(&server, &["field", "note/2", "b", "--keep-files"]);
+    assert!(erased.status.success(), "{}", said(&erased));
+    assert!(!said(&erased).contains("file "), "{}", said(&erased));
+    assert!(is_there(&server, &field) && is_there(&server, &other));
+    let body = json!({"a": null, "b": named(&other), "c": named(&other), "n": 2});
+    master.save("note/2", body);
+    let erased = erase(&server, &["field", "note/2", "b"]);
+    let line = format!("file {} stays", other["$name"]);
+    assert!(said(&erased).contains(&line), "{}", said(&erased));
+
+    // A field of all records.
+    master.save("note/3", json!({"c": named(&other)}));
+    let erased = erase(&server, &["field", "note", "c"]);
+    let line = format!("file {} goes", other["$name"]);
+    assert!(said(&erased).contains(&line), "{}", said(&erased));
+    assert!(!is_there(&server, &other) && is_there(&server, &now));
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
+}
+
+#[test]
+fn files_that_only_versions_let_go_named_are_let_go_with_them() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let file = |name: &str| upload(&server, name, "text/plain", &format!("{CANARY} {name}"));
+    let (old, still, elsewhere) = (file("old.txt"), file("still.txt"), file("elsewhere.txt"));
+    let kept = file("kept.txt");
+    master.save("page/1", json!({"file": named(&elsewhere)}));
+    for (record, first) in [("note/1", &old), ("post/1", &kept)] {
+        let fields = json!({"a": named(first), "b": named(&still), "c": named(&elsewhere)});
+        master.save(record, fields);
+        master.save(record, json!({"a": null, "c": null}));
+        for number in 0..40 {
+            master.save(record, json!({"n": number}));
+        }
+    }
+    let body = json!({"type": "post", "versions": 2, "files": false});
+    let retention = master.call("schema:retention", body).result();
+    assert_eq!(
+        retention["retention"],
+        json!({"versions": 2, "files": false})
+    );
+    let body = json!({"type": "note", "versions": 2});
+    master.call("schema:retention", body).result();
+    let done = master.call("log:compact", json!({})).result();
+    assert_eq!(done["finished"], true, "{done}");
+    assert_eq!(done["num_files"], 1, "{done}");
+    assert!(!is_there(&server, &old));
+    for asset in [&still, &elsewhere, &kept] {
+        assert!(is_there(&server, asset), "{asset}");
+    }
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
 }

@@ -14,17 +14,21 @@ use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventKind, Ret
 use skytrail_schema::id::{RecordKey, TypeName};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::time::Timestamp;
+use tokio::sync::Mutex;
 
-use super::{Erased, Eraser};
+use super::files::see_files;
+use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::seek::unreadable;
-use crate::record::attempt::Outcome;
+use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
 /// How many positions one erasure names.
 const NAMED_AT_ONCE: usize = 100_000;
+/// How many, when there are files among what they name.
+const NAMED_WITH_FILES: usize = 10_000;
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// What compacting the log came to.
@@ -32,6 +36,8 @@ const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 pub struct Compacted {
     /// Events that lost what they held.
     pub num_events: u64,
+    /// Files that only these named, and that are gone, too.
+    pub num_files: u64,
     /// Bytes of the journal before.
     pub bytes_before: u64,
     /// Bytes of the journal after; of what is not finished yet, still as before.
@@ -48,6 +54,8 @@ struct Version {
     is_full: bool,
     /// Whether it holds anything.
     is_payload: bool,
+    /// Whether it names files.
+    has_files: bool,
 }
 
 type Histories = HashMap<TypeName, HashMap<RecordKey, Vec<Version>>>;
@@ -75,14 +83,24 @@ impl Eraser {
                     continue;
                 };
                 let old = records.values().flat_map(|it| beyond(it, *retention, now));
-                let old: Vec<u64> = old.collect();
-                for positions in in_portions(old) {
-                    asked.push(self.let_go((&name, *retention), positions, context).await?);
+                let mut old: Vec<&Version> = old.collect();
+                old.sort_unstable_by_key(|version| version.position);
+                let has_files = !retention.keeps_files && old.iter().any(|it| it.has_files);
+                let at_once = if has_files {
+                    NAMED_WITH_FILES
+                } else {
+                    NAMED_AT_ONCE
+                };
+                for portion in old.chunks(at_once) {
+                    let turn = Mutex::new(());
+                    let let_go = |_| self.let_go((&name, *retention), portion, context);
+                    asked.push(until_settled(&turn, let_go).await?);
                 }
             }
         }
         for one in asked {
             compacted.num_events += one.num_events;
+            compacted.num_files += one.files.erased.len() as u64;
             compacted.finished &= self.await_end(one, context).await?.finished;
         }
         compacted.bytes_after = self.log.state().journal_bytes;
@@ -118,22 +136,30 @@ impl Eraser {
     async fn let_go(
         &self,
         (name, retention): (&TypeName, Retention),
-        positions: Positions,
+        versions: &[&Version],
         context: &RequestContext,
-    ) -> Result<Erased, ApiError> {
+    ) -> Result<Outcome<Erased>, ApiError> {
+        let head = self.env.log.head();
+        let positions: Positions = versions.iter().map(|version| version.position).collect();
+        let mut files = NamedFiles::default();
+        if !retention.keeps_files {
+            self.env.applied.wait_for(head).await?;
+            let naming = versions.iter().filter(|version| version.has_files);
+            let naming = naming.map(|version| version.position);
+            let sorted = self.files_of(naming, &positions, &[], head);
+            files = sorted.await?;
+        }
         let request = ErasureRequest {
             scope: ErasureScope::Retention(Stream::Type(name.clone())),
             why: format!("{name} keeps {retention}"),
             positions,
             keys: Vec::new(),
-            files: Vec::new(),
+            files: files.erased.iter().cloned().collect(),
         };
         // What is behind a later full state can be missed, whatever happens meanwhile.
-        let read = (self.env.log.head(), Vec::new());
-        match self.ask(Plan::default(), request, read, context).await? {
-            Outcome::Done(asked) => Ok(asked),
-            Outcome::Conflict => Err(ApiError::overloaded("the log")),
-        }
+        let read = (head, Vec::new());
+        let asked = self.ask(Plan::default(), request, read, context).await?;
+        Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 }
 
@@ -141,18 +167,21 @@ impl Version {
     fn of(event: &Event, at: Timestamp) -> Self {
         let (kind, is_blank) = (event.body.kind(), event.body.erased().is_some());
         let is_deletion = kind == EventKind::RecordDeleted;
+        let mut has_files = false;
+        see_files(&event.body, &mut |_| has_files = true);
         let is_state = matches!(kind, EventKind::RecordCreated | EventKind::RecordReplaced);
         Self {
             position: event.position,
             at,
             is_full: is_deletion || (is_state && !is_blank),
             is_payload: !is_deletion && !is_blank,
+            has_files,
         }
     }
 }
 
 /// Returns the positions of a record's versions that need not be kept.
-fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterator<Item = u64> {
+fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterator<Item = &Version> {
     let since = kept.days.map(|days| {
         let span = i64::from(days).saturating_mul(DAY_MICROS);
         Timestamp::from_micros(now.micros().saturating_sub(span))
@@ -171,17 +200,7 @@ fn beyond(versions: &[Version], kept: Retention, now: Timestamp) -> impl Iterato
     let kept = versions.get(..=first).unwrap_or_default();
     let begin = kept.iter().rposition(|version| version.is_full);
     let gone = versions.get(..begin.unwrap_or(0)).unwrap_or_default();
-    let gone = gone.iter().filter(|version| version.is_payload);
-    gone.map(|version| version.position)
-}
-
-/// Divides positions into sets that fit an event.
-fn in_portions(mut positions: Vec<u64>) -> Vec<Positions> {
-    positions.sort_unstable();
-    let portions = positions.chunks(NAMED_AT_ONCE);
-    portions
-        .map(|portion| portion.iter().copied().collect())
-        .collect()
+    gone.iter().filter(|version| version.is_payload)
 }
 
 /// Compacts the log at the same time of every day, without end.
@@ -216,6 +235,7 @@ mod tests {
             at: Timestamp::from_micros(index as i64 * DAY_MICROS),
             is_full: index == 0 || *kind == 0,
             is_payload: *kind != 1,
+            has_files: false,
         };
         kinds.iter().enumerate().map(version).collect()
     }
@@ -230,8 +250,8 @@ mod tests {
         ) {
             let all = versions(&kinds);
             let now = Timestamp::from_micros(all.len() as i64 * DAY_MICROS);
-            let kept = Retention { versions: number, days };
-            let gone: Vec<u64> = beyond(&all, kept, now).collect();
+            let kept = Retention { versions: number, days, keeps_files: false };
+            let gone: Vec<u64> = beyond(&all, kept, now).map(|it| it.position).collect();
             if number.is_none() && days.is_none() {
                 prop_assert!(gone.is_empty());
             }

@@ -2,10 +2,11 @@
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
+use skytrail_schema::positions::Positions;
 use tokio::sync::Mutex;
 
 use super::request::nothing;
-use super::{Erased, Eraser};
+use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply::state_of;
@@ -23,6 +24,8 @@ pub struct EraseEvent {
     pub position: u64,
     /// Why, in the log from then on.
     pub why: String,
+    /// Whether files go that nothing else names.
+    pub with_files: bool,
 }
 
 impl Eraser {
@@ -66,15 +69,22 @@ impl Eraser {
             let body = EventBody::RecordReplaced(state_of(&head.record));
             plan.push(event.stream.clone(), head.version + 1, body);
         }
+        let positions: Positions = [position].into_iter().collect();
+        let mut files = NamedFiles::default();
+        if command.with_files {
+            files = self
+                .files_of(positions.iter(), &positions, &plan.events, heads.position)
+                .await?;
+        }
         let request = ErasureRequest {
             scope: ErasureScope::Events,
             why: command.why.clone(),
-            positions: [position].into_iter().collect(),
+            positions,
             keys: Vec::new(),
-            files: Vec::new(),
+            files: files.erased.iter().cloned().collect(),
         };
-        let reads = vec![ConflictKey::record(id)];
-        let read = (heads.position, reads);
-        self.ask(plan, request, read, &command.context).await
+        let read = (heads.position, vec![ConflictKey::record(id)]);
+        let asked = self.ask(plan, request, read, &command.context).await?;
+        Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Fields;
 use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 
 use super::request::nothing;
-use super::{Erased, Eraser};
+use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply::state_of;
@@ -31,6 +32,8 @@ pub struct EraseField {
     pub field: String,
     /// Why, in the log from then on.
     pub why: String,
+    /// Whether files go that nothing else names.
+    pub with_files: bool,
 }
 
 impl Eraser {
@@ -69,6 +72,7 @@ impl Eraser {
             id,
             field,
             why,
+            with_files,
         } = command;
         let heads = self.load_checked(id, context).await?;
         let head = heads.get(id);
@@ -101,29 +105,35 @@ impl Eraser {
             _ => false,
         };
         let found = self.in_stream(&stream, heads.position, |event| carries(&event.body));
-        let positions = found.await?.into_iter().collect();
-        let request = ErasureRequest {
-            scope: ErasureScope::Field {
-                record: stream.clone(),
-                field: field.clone(),
-            },
-            why: why.clone(),
-            positions,
-            keys: Vec::new(),
-            files: Vec::new(),
-        };
-        if request.positions.is_empty() {
+        let positions: Positions = found.await?.into_iter().collect();
+        if positions.is_empty() {
             return Err(nothing(&format!("{field} of {id}")));
         }
         let mut plan = Plan::default();
         if let Some(head) = head {
             // From here on nothing builds on what came before.
             let body = EventBody::RecordReplaced(state_of(&head.record));
-            plan.push(stream, head.version + 1, body);
+            plan.push(stream.clone(), head.version + 1, body);
         }
-        let reads = vec![ConflictKey::record(id)];
-        self.ask(plan, request, (heads.position, reads), context)
-            .await
+        let mut files = NamedFiles::default();
+        if *with_files {
+            files = self
+                .files_of(positions.iter(), &positions, &plan.events, heads.position)
+                .await?;
+        }
+        let request = ErasureRequest {
+            scope: ErasureScope::Field {
+                record: stream,
+                field: field.clone(),
+            },
+            why: why.clone(),
+            positions,
+            keys: Vec::new(),
+            files: files.erased.iter().cloned().collect(),
+        };
+        let read = (heads.position, vec![ConflictKey::record(id)]);
+        let asked = self.ask(plan, request, read, context).await?;
+        Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 
     async fn save(

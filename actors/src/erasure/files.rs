@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::asset::see_assets;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventBody, Stream};
+use skytrail_schema::event::{EventBody, NewEvent, Stream};
 use skytrail_schema::id::AssetName;
+use skytrail_schema::positions::Positions;
 
 use super::{Eraser, HolderError};
 use crate::record::past;
@@ -47,16 +48,17 @@ impl NamedFiles {
 }
 
 impl Eraser {
-    /// Sorts the files that events of a stream named. Whatever names one of them later conflicts with
-    /// an erasure that rests on this.
+    /// Sorts the files that some events name, which are among those that are to be erased, before what
+    /// is added. Whatever names one of them later conflicts with an erasure that rests on this.
     pub(super) async fn files_of(
         &self,
-        stream: &Stream,
-        positions: impl Iterator<Item = u64>,
+        naming: impl Iterator<Item = u64>,
+        positions: &Positions,
+        added: &[NewEvent],
         until: u64,
     ) -> Result<NamedFiles, ApiError> {
         let mut named = BTreeSet::new();
-        for position in positions {
+        for position in naming {
             let (_, event) = past::read(&self.env, position).await?;
             see_files(&event.body, &mut |name| {
                 named.insert(AssetName::from(name));
@@ -65,20 +67,23 @@ impl Eraser {
         let names: Vec<AssetName> = named.into_iter().collect();
         let known = self.env.assets.load(&names).await?;
         let erased: BTreeSet<AssetName> = known.into_keys().collect();
-        let mut files = NamedFiles {
-            kept: self.named_elsewhere(&erased, stream, until).await?,
-            erased,
-        };
+        let mut kept = self.named_elsewhere(&erased, positions, until).await?;
+        for event in added {
+            see_files(&event.body, &mut |name| {
+                kept.extend(erased.get(name).cloned());
+            });
+        }
+        let mut files = NamedFiles { erased, kept };
         files.erased.retain(|name| !files.kept.contains(name));
         Ok(files)
     }
 
-    /// Finds which files the records of other streams name or named. No file is named before it is
-    /// known, so the log is read from there on.
+    /// Finds which files other events name. No file is named before it is known, so the log is read
+    /// from there on.
     async fn named_elsewhere(
         &self,
         names: &BTreeSet<AssetName>,
-        stream: &Stream,
+        erased: &Positions,
         until: u64,
     ) -> Result<BTreeSet<AssetName>, ApiError> {
         let (mut found, mut from) = (BTreeSet::new(), u64::MAX);
@@ -98,7 +103,7 @@ impl Eraser {
             };
             from = last.last_position() + 1;
             let events = commits.iter().flat_map(|commit| &commit.events);
-            for event in events.filter(|event| event.stream != *stream) {
+            for event in events.filter(|event| !erased.contains(event.position)) {
                 see_files(&event.body, &mut |name| {
                     found.extend(names.get(name).cloned());
                 });
@@ -109,7 +114,7 @@ impl Eraser {
 }
 
 /// Calls `see` with the name of every file in what an event of a record brought.
-fn see_files(body: &EventBody, see: &mut dyn FnMut(&str)) {
+pub(super) fn see_files(body: &EventBody, see: &mut dyn FnMut(&str)) {
     let mut look = |value: &Json| see_assets(value, see);
     match body {
         EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {

@@ -96,9 +96,8 @@ impl Eraser {
         }
         let mut files = NamedFiles::default();
         if command.with_files {
-            files = self
-                .files_of(&stream, positions.iter(), heads.position)
-                .await?;
+            let files_of = self.files_of(positions.iter(), &positions, &[], heads.position);
+            files = files_of.await?;
         }
         let request = ErasureRequest {
             scope: ErasureScope::Record(stream),

@@ -8,7 +8,7 @@ use skytrail_schema::event::{EventKind, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 
 use super::request::nothing;
-use super::{EraseField, Eraser, Refused};
+use super::{EraseField, Eraser, NamedFiles, Refused};
 use crate::context::RequestContext;
 use crate::record::past;
 
@@ -23,6 +23,8 @@ pub struct EraseTypeField {
     pub field: String,
     /// Why, in the log from then on.
     pub why: String,
+    /// Whether files go that nothing else names.
+    pub with_files: bool,
 }
 
 /// What that came to.
@@ -32,6 +34,9 @@ pub struct TypeErased {
     pub num_records: u64,
     /// How many events lose what they hold.
     pub num_events: u64,
+    /// The files that go, and those that stay.
+    #[serde(flatten)]
+    pub files: NamedFiles,
     /// Records of which it could not be erased, with the reasons.
     pub refused: Vec<Refused>,
     /// Whether it has reached everything already.
@@ -50,6 +55,7 @@ impl Eraser {
             record_type,
             field,
             why,
+            with_files,
         } = command;
         self.refuse_temporal(&record_type)?;
         let (mut done, mut asked) = (TypeErased::default(), Vec::new());
@@ -59,6 +65,7 @@ impl Eraser {
                 id: id.clone(),
                 field: field.clone(),
                 why: why.clone(),
+                with_files,
             };
             match self.ask_for_field_until_settled(&one).await {
                 Ok(erased) => asked.push(erased),
@@ -76,7 +83,9 @@ impl Eraser {
         for one in asked {
             done.num_records += 1;
             done.num_events += one.num_events;
-            done.finished &= self.await_end(one, &context).await?.finished;
+            let one = self.await_end(one, &context).await?;
+            done.finished &= one.finished;
+            done.files.add(one.files);
         }
         Ok(done)
     }

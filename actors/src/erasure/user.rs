@@ -9,6 +9,7 @@ use skytrail_schema::event::{
     ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream, Touch,
 };
 use skytrail_schema::id::{DeviceId, RecordId, UserId};
+use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 
@@ -140,12 +141,12 @@ impl Eraser {
             return Ok(Outcome::Conflict);
         }
         let positions = self.of_user(user, &id, position).await?;
+        let positions: Positions = positions.into_iter().collect();
         let mut files = NamedFiles::default();
         if command.with_files {
-            let (stream, all) = (Stream::Record(id.clone()), positions.iter().copied());
-            files = self.files_of(&stream, all, position).await?;
+            let files_of = self.files_of(positions.iter(), &positions, &[], position);
+            files = files_of.await?;
         }
-        let positions = positions.into_iter().collect();
         let request = ErasureRequest {
             scope: ErasureScope::User(user.clone()),
             why: why.clone(),

@@ -126,8 +126,12 @@ fn settings() -> impl Strategy<Value = EventBody> {
             unique: vec![unique.into_iter().collect()],
         })),
         any::<bool>().prop_map(|are_kept| EventBody::TypeIntervalsSet(Intervals { are_kept })),
-        any::<(Option<u32>, Option<u32>)>().prop_map(|(versions, days)| {
-            EventBody::TypeRetentionSet(Retention { versions, days })
+        any::<(Option<u32>, Option<u32>, bool)>().prop_map(|(versions, days, keeps_files)| {
+            EventBody::TypeRetentionSet(Retention {
+                versions,
+                days,
+                keeps_files,
+            })
         }),
         acl().prop_map(|access| EventBody::TypeDefaultAccessSet(DefaultAccess { access })),
         names().prop_map(|roles| EventBody::TypeCreationRolesSet(CreationRoles {

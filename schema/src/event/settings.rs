@@ -49,6 +49,9 @@ pub struct Retention {
     /// What records were within so many days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<u32>,
+    /// Whether files stay that only what is not kept named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_files: bool,
 }
 
 impl Retention {
