@@ -66,6 +66,7 @@ async fn open_server(
         app: app.to_owned(),
         max_readers: database.connections,
         patience: database.wait,
+        synchronous_commit: database.synchronous_commit,
         statement_timeout: database.statement_timeout,
         index_limits: IndexLimits::default(),
     };

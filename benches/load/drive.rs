@@ -20,7 +20,7 @@ pub(crate) trait Job {
 }
 
 /// What one or more rounds brought.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) requests: u64,
     pub(crate) elapsed: Duration,

@@ -8,6 +8,7 @@
 //! ```text
 //! cargo bench --bench load                              every row, some minutes
 //! cargo bench --bench load -- --quick --only create     a first look
+//! cargo bench --bench load -- --only postgres           the record store in PostgreSQL beside a file
 //! cargo bench --bench load -- --markdown table.md       the table for the README
 //! cargo test --bench load                               no timing: does it run, is every answer a success
 //! ```
@@ -31,6 +32,7 @@ mod drive;
 mod http;
 mod options;
 mod plugin;
+mod postgres;
 mod process;
 mod report;
 mod request;

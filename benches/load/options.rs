@@ -26,8 +26,8 @@ pub(crate) struct Options {
     /// No timing, only: does everything run and is every answer a success.
     #[arg(long)]
     smoke: bool,
-    /// Only rows of these groups: start, create, batch, read, history, disk,
-    /// growth, pubsub, live, plugin.
+    /// Only rows of these groups: start, create, batch, read, history,
+    /// postgres, disk, growth, pubsub, live, plugin.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Write the table as markdown to this file.

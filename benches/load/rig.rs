@@ -47,8 +47,13 @@ impl<'a> Rig<'a> {
 
     /// Starts our server on an empty directory, with one user signed up.
     pub(crate) async fn fresh_server(&self) -> Loaded {
+        self.fresh_server_with(&[]).await
+    }
+
+    /// As [`Rig::fresh_server`], with more settings.
+    pub(crate) async fn fresh_server_with(&self, settings: &[(&str, String)]) -> Loaded {
         let dir = self.fresh_dir();
-        let server = server::start(self.options, &dir);
+        let server = server::start_with(self.options, &dir, settings);
         let session = server::sign_up(&server).await;
         Loaded {
             server,

@@ -14,6 +14,8 @@ pub struct Database {
     pub connections: u32,
     /// How long a request waits for a connection. `DATABASE_WAIT` in seconds, default 5.
     pub wait: Duration,
+    /// Whether what is applied waits for the database's disk. `DATABASE_SYNCHRONOUS_COMMIT`, default on.
+    pub synchronous_commit: bool,
     /// How long a statement that reads may take. `DATABASE_STATEMENT_TIMEOUT` in seconds, default 30.
     pub statement_timeout: Duration,
 }
@@ -28,6 +30,7 @@ impl Database {
                 url,
                 connections: 16,
                 wait: Duration::from_secs(5),
+                synchronous_commit: true,
                 statement_timeout: Duration::from_secs(30),
             },
         }
@@ -38,6 +41,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
     let url = reader.secret("DATABASE_URL");
     let connections = reader.number("DATABASE_CONNECTIONS", 16, 1..=1000);
     let wait = reader.number("DATABASE_WAIT", 5, 1..=300);
+    let synchronous_commit = reader.boolean("DATABASE_SYNCHRONOUS_COMMIT", true);
     let timeout = reader.number("DATABASE_STATEMENT_TIMEOUT", 30, 1..=86_400);
     let url = url.filter(|url| !url.reveal().is_empty())?;
     let scheme = url.reveal().split(':').next().unwrap_or_default();
@@ -53,6 +57,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
         url,
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
         wait: Duration::from_secs(wait),
+        synchronous_commit,
         statement_timeout: Duration::from_secs(timeout),
     })
 }

@@ -28,6 +28,8 @@ pub(super) async fn open(app: &str, database: &Database) -> Result<SqlStore, Str
         app: app.to_owned(),
         max_readers: 2,
         patience: database.wait,
+        // What puts the store into its place waits for the disk, and so for all that came before.
+        synchronous_commit: false,
         statement_timeout: database.statement_timeout,
         index_limits: IndexLimits::default(),
     };

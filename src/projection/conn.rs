@@ -65,10 +65,22 @@ impl Conn<'_> {
 
     /// Starts to write.
     pub(crate) async fn begin_writing(&mut self) -> Result<Tx<'_>, sqlx::Error> {
+        self.begin_applying(false).await
+    }
+
+    /// Starts to write. What is `lazy` need not be on a server's disk when it is done: it can be written
+    /// again.
+    pub(crate) async fn begin_applying(&mut self, is_lazy: bool) -> Result<Tx<'_>, sqlx::Error> {
         match self {
             Self::Sqlite(conn) => conn.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
             Self::Postgres(conn, extensions, watch) => {
-                let begun = within(*watch, conn.begin()).await;
+                let begun = match is_lazy {
+                    true => {
+                        let begin = "BEGIN; SET LOCAL synchronous_commit = off";
+                        within(*watch, conn.begin_with(begin)).await
+                    }
+                    false => within(*watch, conn.begin()).await,
+                };
                 begun.map(|tx| Tx::Postgres(tx, *extensions, *watch))
             }
         }

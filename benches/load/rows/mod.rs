@@ -7,6 +7,7 @@ mod growth;
 mod history;
 mod live;
 mod plugin;
+mod postgres;
 mod read;
 mod start;
 
@@ -40,6 +41,9 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     }
     if rig.options.wants("history") {
         history::run(rig, report).await;
+    }
+    if rig.options.wants("postgres") {
+        postgres::run(rig, report).await;
     }
     if rig.options.wants("disk") {
         disk::run(rig, report).await;

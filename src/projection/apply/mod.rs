@@ -82,6 +82,8 @@ pub(super) struct WriterState {
     pub(super) checkpoint: u64,
     /// When indexes are made.
     pub(super) indexing: Indexing,
+    /// Whether transactions do not wait for the disk of the database, if it is a server's.
+    pub(super) is_lazy: bool,
     texts: Texts,
     actors: Actors,
     lost: Lost,
@@ -94,6 +96,7 @@ impl WriterState {
             catalog,
             checkpoint,
             indexing: Indexing::default(),
+            is_lazy: false,
             texts: Texts::default(),
             actors: Actors::default(),
             lost: Lost::default(),
@@ -141,6 +144,12 @@ impl WriterState {
         }
     }
 
+    /// Whether it does no harm if a crash of the database takes these back. What SQL has changed leaves the
+    /// outbox with its commit: that does not come back.
+    fn may_be_lazy(&self, commits: &[&Commit]) -> bool {
+        self.is_lazy && commits.iter().all(|commit| commit.sql.is_none())
+    }
+
     /// Forgets what may be known only from a transaction that was undone.
     fn forget(&mut self) {
         self.texts.clear();
@@ -152,7 +161,7 @@ impl WriterState {
         conn: &mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
-        let mut tx = conn.begin_writing().await?;
+        let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
         let events = || commits.iter().copied().flat_map(timed);
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
@@ -182,7 +191,7 @@ impl WriterState {
         conn: &mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
-        let mut tx = conn.begin_writing().await?;
+        let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
         let mut catalog = Arc::clone(&self.catalog);
         let mut faults = Vec::new();
         let mut lost = self.lost.clone();

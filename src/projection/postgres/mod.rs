@@ -60,6 +60,9 @@ pub struct ServerOptions {
     pub max_readers: u32,
     /// How long to wait for a connection.
     pub patience: Duration,
+    /// Whether what is applied waits for the database's disk. If not, a crash of the database takes the
+    /// last moment back. That is noticed like a failover to a standby that was behind, and applied again.
+    pub synchronous_commit: bool,
     /// How long a statement may take; writing ones may take as long as they need.
     pub statement_timeout: Duration,
     /// How many indexes the store makes of its own accord.
@@ -86,6 +89,7 @@ pub(super) struct Server {
     listener: Mutex<Option<PgListener>>,
     channel: String,
     condition: Arc<Condition>,
+    is_lazy: bool,
     /// Which server it was that served last: the place of its host, and when it was started.
     served_by: parking_lot::Mutex<(usize, String)>,
     /// Held by who looks where the server is.
@@ -115,6 +119,7 @@ impl Server {
             listener: Mutex::new(None),
             channel: format!("skytrail.{}", schema.as_str()),
             condition,
+            is_lazy: !wanted.synchronous_commit,
             served_by: parking_lot::Mutex::new((link.host, link.backend.server_start.clone())),
             looking: Mutex::new(()),
             building: indexes::Building::default(),
@@ -125,6 +130,11 @@ impl Server {
     /// Returns which extensions the store uses.
     pub(super) fn extensions(&self) -> Extensions {
         self.extensions
+    }
+
+    /// Whether what is applied does not wait for the database's disk.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.is_lazy
     }
 
     /// Returns the longest that a statement which reads may take, with the way there and back.
@@ -252,7 +262,8 @@ fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOptions>, OpenErr
             ("timezone", "UTC"),
             // Others' writes are captured; see `captured`.
             ("skytrail.own", "yes"),
-            // What is applied is not kept in memory any more: it must not be taken back.
+            // What is erased, parked or taken in must not come back; transactions that only apply what
+            // the log has may say otherwise.
             ("synchronous_commit", "on"),
             // A machine of ours that is gone must not go on holding locks.
             ("tcp_keepalives_idle", "30"),

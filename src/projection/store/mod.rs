@@ -154,7 +154,8 @@ impl SqlStore {
         index_limits: IndexLimits,
     ) -> Self {
         let catalog = Arc::new(catalog);
-        let state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        let mut state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        state.is_lazy = matches!(&home, Home::Server(server) if server.is_lazy());
         Self {
             home,
             writer: Mutex::new(Some(Writer { conn, state })),
@@ -228,6 +229,7 @@ impl SqlStore {
         tracing::info!(position = checkpoint, "connected to the database again");
         let catalog = Arc::new(catalog);
         writer.state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        writer.state.is_lazy = server.is_lazy();
         self.catalog.store(catalog);
         *link = Ok(fresh);
         Ok(())

@@ -97,6 +97,7 @@ impl Place {
 
     pub(super) async fn open(&self, options: &StoreOptions) -> SqlStore {
         let options = ServerOptions {
+            synchronous_commit: true,
             app: self.app.clone(),
             max_readers: 4,
             patience: Duration::from_secs(30),
