@@ -21,6 +21,9 @@ const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// The superuser of the server; nobody is asked for a password.
 const USER: &str = "postgres";
 
+/// The file that is there as long as the server is.
+const PID: &str = "data/postmaster.pid";
+
 /// Runs the server until the shell's input ends.
 const KEEPER: &str = r#"
 "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c full_page_writes=off \
@@ -57,6 +60,20 @@ impl Postgres {
 
     /// As [`Postgres::start`], with further arguments, divided by spaces.
     pub fn start_with(arguments: &str) -> Self {
+        Self::start_made_with(&[], arguments)
+    }
+
+    /// Starts a server whose write-ahead log is in an empty folder, in files of a megabyte, and never gets
+    /// smaller. When there is no place for it any more, the server ends.
+    pub fn start_with_log_in(folder: &Path) -> Self {
+        let folder = folder.to_string_lossy();
+        Self::start_made_with(
+            &["-X", &folder, "--wal-segsize=1"],
+            "-c wal_keep_size=1000 -c restart_after_crash=off",
+        )
+    }
+
+    fn start_made_with(how: &[&str], arguments: &str) -> Self {
         let initdb = format!("{PROGRAMS}/initdb");
         assert!(
             Path::new(&initdb).exists(),
@@ -67,6 +84,7 @@ impl Postgres {
         let mut make = Command::new(initdb);
         make.arg("-D").arg(&data).args(["-U", USER, "-A", "trust"]);
         make.args(["-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        make.args(how);
         // The server refuses to run as root.
         if let Some((user, group)) = unprivileged() {
             chown(&folder, Some(user), Some(group)).unwrap();
@@ -183,10 +201,15 @@ impl Postgres {
 
     /// Ends the server as a crash does: at once, whatever it is doing, and nothing is written any more.
     pub fn crash(&self) {
-        let file = self.folder.join("data/postmaster.pid");
-        let pid = std::fs::read_to_string(&file).unwrap();
+        let pid = std::fs::read_to_string(self.folder.join(PID)).unwrap();
         let pid = pid.lines().next().unwrap();
         run("kill", &["-QUIT", pid]).unwrap();
+        self.await_end();
+    }
+
+    /// Waits until the server has ended.
+    pub fn await_end(&self) {
+        let file = self.folder.join(PID);
         eventually("PostgreSQL is gone", || (!file.exists()).then_some(()));
     }
 

@@ -1,4 +1,4 @@
-//! The disk on which the database keeps its tables is full.
+//! The disk on which the database keeps its tables, or its write-ahead log, is full.
 
 use std::os::unix::fs::chown;
 
@@ -8,18 +8,44 @@ use super::{await_trouble, begin, compare, refused};
 use crate::support::client::Client;
 use crate::support::machine::{Mount, run, skipped};
 use crate::support::postgres::{Postgres, unprivileged};
+use crate::support::server::TestServer;
 
-#[test]
-fn a_full_disk_of_the_database_holds_up_the_store_alone() {
+/// Makes a small disk that the database may use; it goes with the folder.
+fn small_disk(size: &str) -> Option<(tempfile::TempDir, Mount)> {
     let folder = tempfile::tempdir().unwrap();
-    let mount = match Mount::memory(&folder.path().join("small"), "40m") {
+    let mount = match Mount::memory(&folder.path().join("small"), size) {
         Ok(mount) => mount,
-        Err(why) => return skipped("full disk of the database", &why),
+        Err(why) => {
+            skipped("full disk of the database", &why);
+            return None;
+        }
     };
     if let Some((user, group)) = unprivileged() {
         run("chmod", &["755", &folder.path().to_string_lossy()]).unwrap();
         chown(mount.folder(), Some(user), Some(group)).unwrap();
     }
+    Some((folder, mount))
+}
+
+/// Saves pages until the store takes no more; returns how many.
+fn fill(server: &TestServer, ada: &Client) -> u32 {
+    let mut number = 0_u32;
+    while Client::master(server).health()["projector"]["is_failing"] != true {
+        number += 1;
+        ada.save(&format!("page/{number}"), json!({"text": noise(number)}));
+    }
+    number
+}
+
+fn make_space(place: &str) {
+    run("mount", &["-o", "remount,size=400m", place]).unwrap();
+}
+
+#[test]
+fn a_full_disk_of_the_database_holds_up_the_store_alone() {
+    let Some((_folder, mount)) = small_disk("40m") else {
+        return;
+    };
     let postgres = Postgres::start();
     let place = mount.folder().to_string_lossy().into_owned();
     postgres.sql(&format!("CREATE TABLESPACE small LOCATION '{place}'"));
@@ -29,15 +55,7 @@ fn a_full_disk_of_the_database_holds_up_the_store_alone() {
     let (server, ada, mut account) = begin(&url);
     account.await_all(&ada);
 
-    let mut number = 0_u32;
-    let mut fill = |until: &dyn Fn() -> bool| {
-        while !until() {
-            number += 1;
-            ada.save(&format!("page/{number}"), json!({"text": noise(number)}));
-        }
-    };
-    let is_failing = || Client::master(&server).health()["projector"]["is_failing"] == true;
-    fill(&is_failing);
+    let pages = fill(&server, &ada);
     let reason = await_trouble(&server);
     assert!(reason.contains("No space left"), "{reason}");
     // Writes go on, reads say why they cannot.
@@ -45,10 +63,39 @@ fn a_full_disk_of_the_database_holds_up_the_store_alone() {
     let why = refused(&ada);
     assert!(why.contains("no space left"), "{why}");
 
-    run("mount", &["-o", "remount,size=400m", &place]).unwrap();
+    make_space(&place);
     account.await_all(&ada);
-    let pages = database.sql("SELECT count(*) FROM app_myapp.page");
-    assert_eq!(pages.trim(), number.to_string());
+    let found = database.sql("SELECT count(*) FROM app_myapp.page");
+    assert_eq!(found.trim(), pages.to_string());
+    compare(server, &url);
+}
+
+/// Without space for its write-ahead log the database ends, whoever asked for what.
+#[test]
+fn a_full_disk_of_its_write_ahead_log_ends_the_database_alone() {
+    // Small enough that the records of the account are still in memory when it is full.
+    let Some((_folder, mount)) = small_disk("24m") else {
+        return;
+    };
+    let postgres = Postgres::start_with_log_in(mount.folder());
+    let database = postgres.database(&[]);
+    let url = database.url();
+    let (server, ada, mut account) = begin(&url);
+    account.await_all(&ada);
+
+    let pages = fill(&server, &ada);
+    postgres.await_end();
+    let said = std::fs::read_to_string(postgres.folder().join("log")).unwrap();
+    assert!(said.contains("No space left on device"), "{said}");
+    account.save(&ada, 20);
+    let why = refused(&ada);
+    assert!(why.contains("cannot be reached"), "{why}");
+
+    make_space(&mount.folder().to_string_lossy());
+    postgres.start_again();
+    account.await_all(&ada);
+    let found = database.sql("SELECT count(*) FROM app_myapp.page");
+    assert_eq!(found.trim(), pages.to_string());
     compare(server, &url);
 }
 
