@@ -296,7 +296,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
         "SET skytrail.own TO 'yes'; ALTER TABLE note ALTER _row DROP DEFAULT; \
          ALTER TABLE \"user\" ALTER _row DROP DEFAULT; \
          DROP FUNCTION _capture, _refuse, _put_back, _next_row, _closed CASCADE; \
-         DROP SEQUENCE _captured_row; DROP TABLE _captured, _outbox, _parked, _lifted; \
+         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted; \
          UPDATE _checkpoint SET format = 1",
     );
     world.server.restart();
@@ -305,4 +305,31 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
     world.sql("UPDATE note SET n = 2");
     world.settled();
     assert_eq!(world.fetch("note/1")["n"], 2);
+}
+
+/// The outbox was known by one mark for all its rows, which commits have.
+#[test]
+fn what_waited_in_a_store_from_before_is_taken_in_once() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"n": 1}));
+    world.applied();
+    world.sql("UPDATE note SET n = 2");
+    world.settled();
+    assert!(world.server.terminate().success());
+    world.sql("UPDATE note SET n = 3");
+    world.sql(
+        "SET skytrail.own TO 'yes'; CREATE TABLE _captured (outbox uuid NOT NULL); \
+         INSERT INTO _captured VALUES (gen_random_uuid()); ALTER TABLE _outbox DROP mark; \
+         UPDATE _checkpoint SET format = 3",
+    );
+    let one = world.sql("SELECT outbox FROM _captured");
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    world.master = Client::master(&world.server);
+    world.settled();
+    let versions = world.versions("note/1");
+    let numbers: Vec<&Json> = versions.iter().map(|it| &it["record"]["n"]).collect();
+    assert_eq!(numbers, [3, 2, 1]);
+    assert_eq!(versions[0]["sql"]["outbox"], one.trim());
+    assert_ne!(versions[1]["sql"]["outbox"], one.trim());
 }

@@ -147,7 +147,7 @@ fn what_waits_and_whether_it_is_taken_in_is_shown() {
     assert_eq!(figure(&figures, "skytrail_captured_waiting_rows"), 0.0);
     assert_eq!(figure(&figures, "skytrail_captured_failing"), 0.0);
     // What cannot be read is not taken in.
-    world.sql("SET skytrail.own TO 'yes'; ALTER TABLE _captured RENAME TO _hidden");
+    world.sql("SET skytrail.own TO 'yes'; ALTER TABLE _outbox RENAME mark TO hidden");
     world.sql("UPDATE note SET n = 3");
     eventually("it is seen that something waits", || {
         let figures = scrape(&world.server);
@@ -157,7 +157,7 @@ fn what_waits_and_whether_it_is_taken_in_is_shown() {
         is_seen.then_some(())
     });
     assert_eq!(world.master.health()["captured"]["is_failing"], true);
-    world.sql("ALTER TABLE _hidden RENAME TO _captured");
+    world.sql("ALTER TABLE _outbox RENAME hidden TO mark");
     world.settled();
     assert_eq!(world.fetch("note/1")["n"], 3);
 }

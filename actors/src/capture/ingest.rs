@@ -32,12 +32,20 @@ const CONSTRAINTS_PERIOD: Duration = Duration::from_secs(1);
 /// The pause after a failed round.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// What tells the parts of transactions apart: their numbers in the database, which may come again after a
+/// failover, and a mark, which does not.
+type Key = (u64, u64, Uuid);
+
+fn key_of(source: &SqlSource) -> Key {
+    (source.transaction, source.until, source.outbox)
+}
+
 /// See the module's overview.
 pub struct Captures {
     env: RecordEnv,
     source: Arc<dyn CaptureSource>,
     /// What is in the log, and at which position; the store may still have it in the outbox.
-    taken: HashMap<(u64, u64), u64>,
+    taken: HashMap<Key, u64>,
     /// How many rows are read at once.
     max_rows: usize,
 }
@@ -109,10 +117,7 @@ impl Captures {
             let applied = self.env.applied.position();
             self.taken.retain(|_, position| *position > applied);
             let mut transactions = self.source.load(self.max_rows).await?;
-            transactions.retain(|it| {
-                let key = (it.source.transaction, it.source.until);
-                !self.taken.contains_key(&key)
-            });
+            transactions.retain(|it| !self.taken.contains_key(&key_of(&it.source)));
             if transactions.is_empty() {
                 self.max_rows = MAX_ROWS;
                 return Ok(());
@@ -137,8 +142,7 @@ impl Captures {
         let taken = until_settled(&turn, |_| self.attempt(transaction)).await;
         match taken {
             Ok(Taken::Committed(position, num_parked)) => {
-                self.taken
-                    .insert((source.transaction, source.until), position);
+                self.taken.insert(key_of(source), position);
                 self.env.captured.count(1, num_parked);
                 Ok(true)
             }

@@ -66,10 +66,10 @@ pub struct SqlSource {
     pub transaction: u64,
     /// When its last statement began.
     pub at: Timestamp,
-    /// The outbox that it was read from; a store that is made anew has another.
+    /// The mark of the last of its rows that the commit holds: numbers may come again, this does not.
+    /// In old commits it is that of the whole outbox, which its rows have kept.
     pub outbox: Uuid,
-    /// The last of its rows in the outbox that the commit holds: who reads the outbox again knows
-    /// that it has been there.
+    /// The number of that row in the outbox: who reads the outbox again knows that it has been there.
     pub until: u64,
 }
 

@@ -109,12 +109,15 @@ async fn take_out(conn: &mut Conn<'_>, source: &SqlSource) -> Result<(), sqlx::E
     if conn.dialect().is_sqlite() {
         return Ok(());
     }
-    let mut sql = Sql::new("DELETE FROM _outbox WHERE transaction=");
-    sql.bind(Arg::unsigned(source.transaction))
-        .push(" AND id<=");
+    // The last of the rows says whether they are these: another transaction may have got the numbers of
+    // one that a failover or a crash took back.
+    let mut sql = Sql::new("DELETE FROM _outbox AS o USING _outbox AS last WHERE last.id=");
     sql.bind(Arg::unsigned(source.until))
-        .push(" AND EXISTS (SELECT 1 FROM _captured WHERE outbox::text=");
-    sql.bind(Arg::Text(source.outbox.to_string())).push(")");
+        .push(" AND last.transaction=")
+        .bind(Arg::unsigned(source.transaction))
+        .push(" AND last.mark=")
+        .bind(Arg::Text(source.outbox.to_string()))
+        .push("::uuid AND o.transaction=last.transaction AND o.id<=last.id");
     sql.execute(conn).await?;
     Ok(())
 }
@@ -145,12 +148,11 @@ async fn load(
     // As of the same moment as the rows: it knows all their columns.
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
-    let outbox = outbox_of(&mut tx.conn()).await?;
     let mut left = max_rows;
     for number in numbers {
         let rows = rows_of(&mut tx.conn(), number.int(0)?, left).await?;
         left = left.saturating_sub(rows.len());
-        if let Some(transaction) = transaction(&tables, outbox, &rows)? {
+        if let Some(transaction) = transaction(&tables, &rows)? {
             transactions.push(transaction);
         }
         if left == 0 {
@@ -161,21 +163,14 @@ async fn load(
     Ok(transactions)
 }
 
-async fn outbox_of(conn: &mut Conn<'_>) -> Result<Uuid, sqlx::Error> {
-    let sql = Sql::new("SELECT outbox::text FROM _captured");
-    let row = sql.fetch_optional(conn).await?;
-    let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    Uuid::parse_str(&row.text(0)?).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
 async fn rows_of(
     conn: &mut Conn<'_>,
     transaction: i64,
     limit: usize,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut sql = Sql::new(
-        "SELECT id, transaction, role, at, table_name, key, before, after FROM _outbox \
-         WHERE transaction=",
+        "SELECT id, transaction, role, at, table_name, key, before, after, mark::text \
+         FROM _outbox WHERE transaction=",
     );
     sql.bind(Arg::Int(transaction))
         .push(" ORDER BY id LIMIT ")
@@ -183,19 +178,16 @@ async fn rows_of(
     sql.fetch_all(conn).await
 }
 
-fn transaction(
-    tables: &Tables,
-    outbox: Uuid,
-    rows: &[Row],
-) -> Result<Option<CapturedTransaction>, sqlx::Error> {
+fn transaction(tables: &Tables, rows: &[Row]) -> Result<Option<CapturedTransaction>, sqlx::Error> {
     let Some(last) = rows.last() else {
         return Ok(None);
     };
+    let mark = Uuid::parse_str(&last.text(8)?);
     let source = SqlSource {
         role: last.text(2)?.into_owned(),
         transaction: last.unsigned(1)?,
         at: last.time(3)?,
-        outbox,
+        outbox: mark.map_err(|error| sqlx::Error::Decode(error.into()))?,
         until: last.unsigned(0)?,
     };
     let rows = rows.iter().map(decode).collect::<Result<Vec<_>, _>>()?;

@@ -73,11 +73,15 @@ pub struct ServerOptions {
 const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The format that this program makes and knows.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 
-const FIXED: &str = include_str!("migrations/0001_fixed.sql");
-const CAPTURED: &str = include_str!("migrations/0002_captured.sql");
-const PARKED: &str = include_str!("migrations/0003_parked.sql");
+/// What leads to each format from the one before.
+const SCRIPTS: [&str; 4] = [
+    include_str!("migrations/0001_fixed.sql"),
+    include_str!("migrations/0002_captured.sql"),
+    include_str!("migrations/0003_parked.sql"),
+    include_str!("migrations/0004_marks.sql"),
+];
 
 /// A store's server.
 pub(super) struct Server {
@@ -359,19 +363,18 @@ async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
 
 /// Brings a store of an earlier format up to the present one.
 async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
-    if found < 2 {
-        run_script(conn, CAPTURED).await?;
-        let (catalog, _) = read::catalog(conn).await?;
+    if found == FORMAT {
+        return Ok(());
+    }
+    for (_, script) in (1..).zip(SCRIPTS).filter(|(format, _)| *format > found) {
+        run_script(conn, script).await?;
+    }
         for layout in catalog.sorted().into_values() {
             for text in layout.table.iter().flat_map(ddl::capture) {
                 text.execute(conn, Vec::new()).await?;
             }
         }
     }
-    if found == FORMAT {
-        return Ok(());
-    }
-    run_script(conn, PARKED).await?;
     let mut sql = Sql::new("UPDATE _checkpoint SET format=");
     sql.bind(Arg::Int(FORMAT));
     sql.execute(conn).await?;
@@ -409,7 +412,7 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
         has_citext: row.flag(0)?,
         has_postgis: row.flag(1)?,
     };
-    for script in [FIXED, CAPTURED, PARKED] {
+    for script in SCRIPTS {
         run_script(conn, script).await?;
     }
     let sql = Sql::put(

@@ -111,7 +111,7 @@ async fn digest_tables(
     let checkpoint = row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)?;
     let tables = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
-         AND relname NOT IN ('_index','_captured','_outbox','_parked','_lifted') \
+         AND relname NOT IN ('_index','_outbox','_parked','_lifted') \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema)",
     );
     let mut digests = BTreeMap::new();
