@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
+use skytrail_actors::store::StoreError;
 use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
 
@@ -13,7 +14,7 @@ use super::history::ERASED;
 use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 use super::sqlite::erase::failed;
-use super::store::{Home, SqlStore, open_writer_of};
+use super::store::{Home, SqlStore, Writer, open_writer_of};
 use super::{postgres, sqlite};
 
 #[async_trait]
@@ -23,29 +24,63 @@ impl Holder for SqlStore {
     }
 
     async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
-        let mut writer = self.writer.lock().await;
-        let writer = open_writer_of(&mut writer).map_err(failed)?;
-        let (mut conn, state) = writer.conn().map_err(failed)?;
-        if conn.dialect().is_sqlite() {
+        if let Home::File(_) = &self.home {
             return Ok(());
         }
-        let catalog = Arc::clone(&state.catalog);
-        let forgotten = captured::forget(&mut conn, &catalog, scopes).await;
-        forgotten.map_err(failed)
+        let mut writer = self.writer.lock().await;
+        let writer = open_writer_of(&mut writer).map_err(failed)?;
+        self.reconnect(writer).await.map_err(failed)?;
+        let backend = writer.backend();
+        let forgotten = async {
+            let (mut conn, state) = writer.conn()?;
+            captured::forget(&mut conn, &state.catalog, scopes).await
+        };
+        let forgotten = self.served_by(backend.as_ref(), forgotten).await;
+        self.done(writer, forgotten).await
+    }
+
+    async fn keeps_beside(&self, scope: &ErasureScope) -> Result<bool, StoreError> {
+        if let Home::File(_) = &self.home {
+            return Ok(false);
+        }
+        let mut reader = self.reader().await?;
+        let catalog = Arc::clone(&reader.catalog);
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let found = captured::is_parked(&mut conn, &catalog, scope).await;
+        found.map_err(|error| self.failed(error))
     }
 
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {
         let mut writer = self.writer.lock().await;
         let writer = open_writer_of(&mut writer).map_err(failed)?;
-        let (mut conn, state) = writer.conn().map_err(failed)?;
-        let catalog = Arc::clone(&state.catalog);
-        mark(&mut conn, &catalog, positions).await.map_err(failed)?;
-        // Nothing is applied meanwhile; reading goes on.
-        let scrubbed = match &self.home {
-            Home::File(file) => sqlite::scrub(&file.path).await,
-            Home::Server(_) => postgres::scrub(&mut conn).await,
+        self.reconnect(writer).await.map_err(failed)?;
+        let backend = writer.backend();
+        let forgotten = async {
+            let (mut conn, state) = writer.conn()?;
+            let catalog = Arc::clone(&state.catalog);
+            mark(&mut conn, &catalog, positions).await?;
+            // Nothing is applied meanwhile; reading goes on.
+            match &self.home {
+                Home::File(file) => sqlite::scrub(&file.path).await,
+                Home::Server(_) => postgres::scrub(&mut conn).await,
+            }
         };
-        scrubbed.map_err(failed)
+        let forgotten = self.served_by(backend.as_ref(), forgotten).await;
+        self.done(writer, forgotten).await
+    }
+}
+
+impl SqlStore {
+    /// Gives up the connection if it failed, so that the next attempt has another.
+    async fn done(
+        &self,
+        writer: &mut Writer,
+        forgotten: Result<(), sqlx::Error>,
+    ) -> Result<(), HolderError> {
+        if let Err(error) = &forgotten {
+            self.renew(writer, error).await;
+        }
+        forgotten.map_err(failed)
     }
 }
 

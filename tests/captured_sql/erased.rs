@@ -8,6 +8,7 @@ use super::World;
 use crate::erasure::search::places_of;
 use crate::support::client::Client;
 use crate::support::eventually;
+use crate::support::postgres::shared;
 
 /// Texts that are found nowhere but where somebody puts them.
 const CANARY: &str = "canary-sql-71c0d95e";
@@ -93,8 +94,8 @@ fn write(world: &World, client: &Client) {
     ));
 }
 
-#[test]
-fn what_is_erased_is_not_parked_and_does_not_wait() {
+/// Begins with a note that stays, and something parked of it.
+fn begin() -> World {
     let world = World::new();
     world
         .ada
@@ -102,6 +103,12 @@ fn what_is_erased_is_not_parked_and_does_not_wait() {
     world.applied();
     park(&world, "stays", CONTROL);
     world.settled();
+    world
+}
+
+#[test]
+fn what_is_erased_is_not_parked_and_does_not_wait() {
+    let world = begin();
 
     write(&world, &world.ada);
     world.erase("record", json!({"record": "note/gone"}));
@@ -128,4 +135,80 @@ fn what_is_erased_is_not_parked_and_does_not_wait() {
     );
     world.erase("user", json!({"user": id, "records": true}));
     assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+}
+
+#[test]
+fn a_record_that_is_only_parked_can_be_erased() {
+    let world = begin();
+    let insert = |key: &str| {
+        world.sql(&format!(
+            "INSERT INTO note (_id, _database_id, _owner_id, _created_at, _updated_at, text, _access) \
+             VALUES ('{key}', '', 'ada', now(), now(), '{CANARY}', '5')"
+        ));
+    };
+    insert("never");
+    world.settled();
+    world.erase("record", json!({"record": "note/never"}));
+    // One that still waits.
+    insert("never");
+    world.erase("record", json!({"record": "note/never"}));
+    let erase = json!({"record": "note/never", "why": "nothing is left"});
+    assert_eq!(world.master.call("erase:record", erase).code(), 110);
+}
+
+/// The connection that the store writes over is lost in the middle of it. Nothing else is written that would
+/// bring another.
+#[test]
+fn an_erasure_goes_on_after_a_lost_connection() {
+    let world = begin();
+    write(&world, &world.ada);
+    world.settled();
+    let place = ("postgres", world.database.name());
+    let lock = "BEGIN; LOCK TABLE app_myapp._parked IN EXCLUSIVE MODE";
+    let holding = shared().session(place, lock);
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.erase("record", json!({"record": "note/gone"})));
+        eventually("it is forgotten in the store", || {
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            (world.sql(end) == "t\n").then_some(())
+        });
+        drop(holding);
+    });
+}
+
+/// Values that are common are in the statistics of the table.
+#[test]
+fn what_is_erased_is_not_in_the_statistics() {
+    let world = begin();
+    let known = || {
+        let sql = format!(
+            "SELECT tablename FROM pg_stats WHERE schemaname = 'app_myapp' \
+             AND concat(most_common_vals, histogram_bounds) LIKE '%{CANARY}%' ORDER BY 1"
+        );
+        world.sql(&sql)
+    };
+    let types = ["memo", "note", "page"];
+    for kind in types {
+        for key in ["one", "two"] {
+            let record = format!("{kind}/{key}");
+            world.ada.save(&record, json!({"text": CANARY, "n": 1}));
+        }
+    }
+    world.applied();
+    world.sql("CREATE VIEW pages AS SELECT text FROM page");
+    world.sql("ANALYZE");
+    assert_eq!(known(), "memo\nnote\npage\n");
+    assert!(world.tables_with(CANARY).join(",").contains("pg_statistic"));
+    let erase = |record: &str| {
+        let body = json!({"record": record, "why": "asked for on paper"});
+        world.master.call("erase:record", body).result();
+    };
+    erase("memo/one");
+    erase("memo/two");
+    erase("note/one");
+    erase("note/two");
+    erase("page/one");
+    world.erase("record", json!({"record": "page/two"}));
+    assert_eq!(known(), "");
 }

@@ -75,6 +75,15 @@ pub trait Holder: Send + Sync + 'static {
         let _ = scopes;
         Ok(())
     }
+
+    /// Whether it keeps something of this beside what events held.
+    ///
+    /// # Errors
+    /// It cannot be found out now.
+    async fn keeps_beside(&self, scope: &ErasureScope) -> Result<bool, StoreError> {
+        let _ = scope;
+        Ok(false)
+    }
 }
 
 #[async_trait]

@@ -91,7 +91,8 @@ impl Eraser {
         check(context, last.as_ref())?;
         let stream = Stream::Record(id.clone());
         let positions = self.with_payloads(&stream, heads.position).await?;
-        if positions.is_empty() {
+        let scope = ErasureScope::Record(stream.clone());
+        if positions.is_empty() && !self.is_kept_beside(&scope).await? {
             return Err(nothing(id));
         }
         let mut files = NamedFiles::default();
@@ -100,7 +101,7 @@ impl Eraser {
             files = files_of.await?;
         }
         let request = ErasureRequest {
-            scope: ErasureScope::Record(stream),
+            scope,
             why: why.clone(),
             positions,
             keys: Vec::new(),
@@ -109,6 +110,19 @@ impl Eraser {
         let read = (heads.position, vec![ConflictKey::record(id)]);
         let asked = self.ask(Plan::default(), request, read, context).await?;
         Ok(asked.map(|asked| Erased { files, ..asked }))
+    }
+
+    /// Whether somebody keeps something of this that is not in the log: what SQL has changed and could
+    /// not be taken in.
+    async fn is_kept_beside(&self, scope: &ErasureScope) -> Result<bool, ApiError> {
+        // What waits is parked then, or in the log.
+        self.env.captured.drain().await?;
+        for holder in &self.holders {
+            if holder.keeps_beside(scope).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Loads a record whose past is to be erased, if it is there, and checks who asks.

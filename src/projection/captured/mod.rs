@@ -26,7 +26,7 @@ use uuid::Uuid;
 pub(super) use self::constraints::lift;
 pub use self::moving::{carry_over_captured, count_parked, count_waiting};
 pub(super) use self::overlay::{Touched, overlay};
-pub(super) use self::parked::forget;
+pub(super) use self::parked::{forget, is_parked};
 use super::conn::{Conn, Row};
 use super::layout::{Catalog, TypeLayout};
 use super::names::Name;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use skytrail_actors::capture::{Parked, ParkedRow, Waiting, Wanted};
 use skytrail_schema::event::{ErasureScope, SqlSource, Stream};
-use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
 
 use super::Tables;
 use crate::projection::conn::{Conn, Row};
@@ -167,37 +167,73 @@ pub(in crate::projection) async fn forget(
     catalog: &Catalog,
     scopes: &[ErasureScope],
 ) -> Result<(), sqlx::Error> {
-    let (mut records, mut users) = (BTreeSet::new(), BTreeSet::new());
-    for scope in scopes {
+    let all: BTreeSet<Owner> = scopes.iter().flat_map(Owner::of).collect();
+    for owner in all {
+        let mut sql = Sql::new("DELETE FROM _parked WHERE ");
+        if owner.only(&mut sql, catalog) {
+            sql.execute(conn).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds out whether something of what is to be erased is parked.
+pub(in crate::projection) async fn is_parked(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    scope: &ErasureScope,
+) -> Result<bool, sqlx::Error> {
+    for owner in Owner::of(scope) {
+        let mut sql = Sql::new("SELECT 1 FROM _parked WHERE ");
+        if owner.only(&mut sql, catalog) && sql.fetch_optional(conn).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whose parked rows are meant.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Record(RecordId),
+    User(UserId),
+}
+
+impl Owner {
+    fn of(scope: &ErasureScope) -> Vec<Self> {
         match scope {
             ErasureScope::Record(Stream::Record(id))
             | ErasureScope::Field {
                 record: Stream::Record(id),
                 ..
-            } => drop(records.insert(id.clone())),
+            } => vec![Self::Record(id.clone())],
             ErasureScope::User(user) => {
-                records.insert(RecordId::new(TypeName::user(), user.as_str()));
-                users.insert(user.clone());
+                let record = RecordId::new(TypeName::user(), user.as_str());
+                vec![Self::Record(record), Self::User(user.clone())]
             }
-            _ => {}
+            _ => Vec::new(),
         }
     }
-    for id in records {
-        let Some(table) = catalog.table(&id.record_type) else {
-            continue;
-        };
-        let mut sql = Sql::new("DELETE FROM _parked WHERE table_name=");
-        sql.bind(Arg::text(table.name.as_str())).push(" AND key=");
-        sql.bind(Arg::text(id.key.as_str()));
-        sql.execute(conn).await?;
+
+    /// Writes the condition; says whether there can be any.
+    fn only(&self, sql: &mut Sql, catalog: &Catalog) -> bool {
+        match self {
+            Self::Record(id) => {
+                let Some(table) = catalog.table(&id.record_type) else {
+                    return false;
+                };
+                sql.push("table_name=")
+                    .bind(Arg::text(table.name.as_str()))
+                    .push(" AND key=")
+                    .bind(Arg::text(id.key.as_str()));
+            }
+            Self::User(user) => {
+                sql.bind(Arg::text(user.as_str())).push(
+                    " IN (before->>'_owner_id', after->>'_owner_id', \
+                     before->>'_database_id', after->>'_database_id')",
+                );
+            }
+        }
+        true
     }
-    for user in users {
-        let mut sql = Sql::new("DELETE FROM _parked WHERE ");
-        sql.bind(Arg::text(user.as_str())).push(
-            " IN (before->>'_owner_id', after->>'_owner_id', \
-             before->>'_database_id', after->>'_database_id')",
-        );
-        sql.execute(conn).await?;
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! - `values`: how values are sent and come back. `escape`: texts that it does not take.
 //! - `errors`: what a failure means.
 //! - `rebuild`: stores beside the one in use.
+//! - `scrub`: what is to be gone is gone.
 //! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
 //!
 //! Here: the schema that everything is in. It has v1's layout, which plugins read:
@@ -19,6 +20,7 @@ mod indexes;
 mod plan;
 mod readers;
 mod rebuild;
+mod scrub;
 mod values;
 mod way;
 
@@ -40,9 +42,10 @@ pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
 pub use self::rebuild::{beside, digest_server, drop_store, switch_schemas};
+pub(super) use self::scrub::scrub;
 pub(super) use self::values::{arguments, int, point, real, text};
-use self::way::{Backend, Condition, Hosts};
-pub(super) use self::way::{Link, silent};
+pub(super) use self::way::{Backend, Link, silent};
+use self::way::{Condition, Hosts};
 use super::OpenError;
 use super::conn::Conn;
 use super::dialect::Extensions;
@@ -369,6 +372,8 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
     for (_, script) in (1..).zip(SCRIPTS).filter(|(format, _)| *format > found) {
         run_script(conn, script).await?;
     }
+    if found < 2 {
+        let (catalog, _) = read::catalog(conn).await?;
         for layout in catalog.sorted().into_values() {
             for text in layout.table.iter().flat_map(ddl::capture) {
                 text.execute(conn, Vec::new()).await?;
@@ -427,48 +432,6 @@ async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenEr
     );
     sql.execute(conn).await?;
     Ok(extensions)
-}
-
-/// Writes all tables anew, so that what rows held is not left in their files. What the database keeps
-/// elsewhere, its write-ahead log and backups, is its own.
-pub(super) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
-    rebuild::drop_old(conn).await?;
-    await_readers(conn).await?;
-    let sql = Sql::new(
-        "SELECT relname::text FROM pg_class WHERE relkind='r' \
-         AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema) ORDER BY 1",
-    );
-    for row in sql.fetch_all(conn).await? {
-        let mut vacuum = Sql::new("VACUUM FULL ");
-        vacuum.name(&Name::new(&row.text(0)?));
-        vacuum.execute(conn).await?;
-    }
-    Ok(())
-}
-
-/// Waits for everybody who may still see rows that are gone: while there is somebody, they are kept.
-async fn await_readers(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
-    const TRIES: u32 = 200;
-    const PAUSE: Duration = Duration::from_millis(100);
-    let now = Sql::new("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint");
-    let row = now.fetch_optional(conn).await?;
-    let now = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
-    for _ in 0..TRIES {
-        let mut sql = Sql::new("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= ");
-        sql.bind(Arg::Int(now)).push(
-            " AND coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity \
-             WHERE datname=current_database() AND pid<>pg_backend_pid()), 0) \
-             <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint - ",
-        );
-        sql.bind(Arg::Int(now));
-        let row = sql.fetch_optional(conn).await?;
-        if row.map_or(Ok(false), |row| row.flag(0))? {
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    let message = "somebody's transaction may see what is erased, and does not end".to_owned();
-    Err(sqlx::Error::Protocol(message))
 }
 
 /// What a store says of the log that it was filled from.

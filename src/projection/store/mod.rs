@@ -22,7 +22,7 @@ use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
 use super::index::{IndexLimits, Stats};
 use super::layout::{Catalog, TypeLayout};
-use super::postgres::{self, Link, Lost, ServerOptions, StoreOrigin, silent};
+use super::postgres::{self, Backend, Link, Lost, ServerOptions, StoreOrigin, silent};
 use super::query::QueryError;
 use super::read;
 use super::sqlite::{self, OpenError, StoreOptions};
@@ -62,6 +62,14 @@ enum WriterConn {
 }
 
 impl Writer {
+    /// Returns who serves the connection, if it is a server's and not lost.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        match &self.conn {
+            WriterConn::Server(Ok(link), _) => Some(link.backend.clone()),
+            _ => None,
+        }
+    }
+
     /// Returns the connection, unless it was lost.
     pub(super) fn conn(&mut self) -> Result<(Conn<'_>, &mut WriterState), sqlx::Error> {
         let conn = match &mut self.conn {
@@ -214,7 +222,7 @@ impl SqlStore {
 
     /// Connects anew if the connection that writes was lost; the store may be elsewhere than where it
     /// seemed to be left.
-    async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
+    pub(super) async fn reconnect(&self, writer: &mut Writer) -> Result<(), sqlx::Error> {
         let (Home::Server(server), WriterConn::Server(link, extensions)) =
             (&self.home, &mut writer.conn)
         else {
@@ -236,7 +244,7 @@ impl SqlStore {
     }
 
     /// Gives up a connection that failed.
-    async fn renew(&self, writer: &mut Writer, error: &sqlx::Error) {
+    pub(super) async fn renew(&self, writer: &mut Writer, error: &sqlx::Error) {
         match (&self.home, &mut writer.conn) {
             (Home::File(file), WriterConn::File(conn)) => file.renew(conn).await,
             (_, WriterConn::Server(link, _)) => {
@@ -251,16 +259,13 @@ impl SqlStore {
         }
     }
 
-    /// Applies commits over the connection that writes, as long as somebody is at its other end.
+    /// Applies commits over the connection that writes.
     async fn apply_over(
         &self,
         writer: &mut Writer,
         commits: &[Arc<Commit>],
     ) -> Result<(), sqlx::Error> {
-        let backend = match &writer.conn {
-            WriterConn::Server(Ok(link), _) => Some(link.backend.clone()),
-            _ => None,
-        };
+        let backend = writer.backend();
         let (mut conn, state) = writer.conn()?;
         let work = async {
             if let Home::Server(server) = &self.home {
@@ -268,11 +273,20 @@ impl SqlStore {
             }
             state.apply(&mut conn, commits).await
         };
-        match (&self.home, &backend) {
+        self.served_by(backend.as_ref(), work).await
+    }
+
+    /// Works over the connection that writes, as long as somebody is at its other end.
+    pub(super) async fn served_by<T>(
+        &self,
+        backend: Option<&Backend>,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        match (&self.home, backend) {
             (Home::Server(server), Some(backend)) => {
                 tokio::select! {
                     biased;
-                    applied = work => applied,
+                    done = work => done,
                     error = server.gone(backend) => Err(error),
                 }
             }
