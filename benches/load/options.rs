@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// No timing, only: does everything run and is every answer a success.
     #[arg(long)]
     smoke: bool,
-    /// Only rows of these groups: start, create, batch, read, history,
+    /// Only rows of these groups: start, create, batch, read, history, move,
     /// postgres, disk, growth, pubsub, live, plugin.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

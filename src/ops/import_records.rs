@@ -25,6 +25,8 @@ use crate::import::{Report, table};
 const PORTION: usize = 200;
 /// or fewer that are this large together.
 const PORTION_BYTES: usize = 1 << 20;
+/// So many are saved at once through the hooks, which may take their time for each.
+const SAVED_AT_ONCE: usize = 20;
 
 /// What to import.
 #[derive(Clone, Debug, Args)]
@@ -282,42 +284,56 @@ impl Import<'_> {
         body.insert("postpone".to_owned(), (!again).into());
         let answer = self.server.call("record:import", body).await;
         let answer = answer.map_err(Failure::of)?;
-        let mut outcomes = Vec::with_capacity(portion.len());
-        for (item, (_, record)) in answer.as_array().into_iter().flatten().zip(portion) {
-            let mut outcome = outcome_of(item);
-            if self.command.hooks && !self.command.dry_run {
-                let is_wanted = matches!(
-                    outcome,
-                    Outcome::Added | Outcome::Incomplete | Outcome::Updated
-                );
-                if is_wanted && let Err(why) = self.save(record).await? {
-                    outcome = Outcome::Refused(why);
-                }
-            }
-            self.num_incomplete += u64::from(outcome == Outcome::Incomplete);
-            outcomes.push(outcome);
+        let items = answer.as_array().into_iter().flatten();
+        let mut outcomes: Vec<Outcome> = items.map(outcome_of).collect();
+        if self.command.hooks && !self.command.dry_run {
+            self.save_wanted(portion, &mut outcomes).await?;
         }
+        let incomplete = outcomes.iter().filter(|it| **it == Outcome::Incomplete);
+        self.num_incomplete += incomplete.count() as u64;
         Ok(outcomes)
     }
 
-    /// Saves a record for its owner; the inner error is the record's own.
-    async fn save(&self, record: &Json) -> Result<Result<(), String>, Failure> {
+    /// Saves the records of a portion that would be taken over, in their order, and notes which are
+    /// refused. Those of one owner that stand side by side are saved together.
+    async fn save_wanted(
+        &self,
+        portion: &[(u64, Json)],
+        outcomes: &mut [Outcome],
+    ) -> Result<(), Failure> {
+        let records = portion.iter().map(|(_, record)| record).zip(outcomes);
+        let mut wanted: Vec<_> = records
+            .filter(|(_, outcome)| {
+                let (added, updated) = (&Outcome::Added, &Outcome::Updated);
+                [added, updated, &Outcome::Incomplete].contains(&&**outcome)
+            })
+            .collect();
+        let runs = wanted.chunk_by_mut(|(one, _), (next, _)| keeper(one) == keeper(next));
+        for run in runs.flat_map(|run| run.chunks_mut(SAVED_AT_ONCE)) {
+            let records: Vec<&Json> = run.iter().map(|(record, _)| *record).collect();
+            let saved = self.save(&records).await?;
+            for (item, (_, outcome)) in saved.as_array().into_iter().flatten().zip(run) {
+                if item.get("_type").and_then(Json::as_str) == Some("error") {
+                    let message = item.get("message").and_then(Json::as_str);
+                    **outcome = Outcome::Refused(message.unwrap_or("refused").to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves records of one owner for him; answers an item for each.
+    async fn save(&self, records: &[&Json]) -> Result<Json, Failure> {
+        let (owner, database) = records.first().map(|it| keeper(it)).unwrap_or_default();
         let mut body = Map::new();
-        if let Some(owner) = record.get("_ownerID").filter(|owner| !owner.is_null()) {
+        if let Some(owner) = owner {
             body.insert("_user_id".to_owned(), owner.clone());
         }
-        let database = record.get("_database_id").filter(|it| !it.is_null());
         let database = database.cloned().unwrap_or_else(|| "_public".into());
         body.insert("database_id".to_owned(), database);
-        body.insert("records".to_owned(), json!([record]));
+        body.insert("records".to_owned(), json!(records));
         let saved = self.server.call("record:save", body).await;
-        let saved = saved.map_err(Failure::of)?;
-        let item = saved.get(0).cloned().unwrap_or_default();
-        if item.get("_type").and_then(Json::as_str) == Some("error") {
-            let message = item.get("message").and_then(Json::as_str);
-            return Ok(Err(message.unwrap_or("refused").to_owned()));
-        }
-        Ok(Ok(()))
+        saved.map_err(Failure::of)
     }
 
     fn note(&mut self, number: u64, id: &str, outcome: &Outcome) -> Result<(), String> {
@@ -346,6 +362,12 @@ impl Failure {
         let is_final = !codes.iter().any(|code| text.ends_with(code));
         Self { text, is_final }
     }
+}
+
+/// Returns a record's owner and its database.
+fn keeper(record: &Json) -> (Option<&Json>, Option<&Json>) {
+    let member = |name: &str| record.get(name).filter(|it| !it.is_null());
+    (member("_ownerID"), member("_database_id"))
 }
 
 fn outcome_of(item: &Json) -> Outcome {

@@ -6,6 +6,7 @@ use std::process::Output;
 use serde_json::{Value as Json, json};
 
 use super::{Move, Table, compare, journal, said};
+use crate::plugin::worker::Worker;
 use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
@@ -272,4 +273,63 @@ fn hooks_are_asked_when_they_shall_be() {
     let found = master.call("record:fetch", body).result()[0].clone();
     assert_eq!(found["_ownerID"], "ada");
     assert_ne!(found["_created_at"], "2017-01-01T00:00:00Z");
+}
+
+#[test]
+fn records_of_one_owner_go_through_the_hooks_together_and_each_has_its_answer() {
+    let server = TestServer::with(&[("PLUGINS", "TEST")]);
+    let hook = json!([{"name": "judge", "type": "note", "trigger": "beforeSave"}]);
+    let worker = Worker::ready(&server, &json!({}), &json!({"hook": hook}));
+    let _serving = worker.serve(|worker, message| {
+        if message["type"] != "request" {
+            return;
+        }
+        let number = message["param"]["record"]["n"].as_u64().unwrap();
+        if number % 10 == 7 {
+            worker.refuse(
+                message,
+                &json!({"code": 10017, "message": "it ends with 7"}),
+            );
+        } else {
+            worker.answer_record(message, &json!({"twice": number * 2}));
+        }
+    });
+    // More than are saved at once, then of another, of nobody, and of the first again.
+    let owner = |number: u64| match number {
+        0..50 | 57.. => json!("ada"),
+        50..55 => json!("bob"),
+        _ => Json::Null,
+    };
+    let lines = (0..60).map(|number| {
+        let id = format!("note/{number:02}");
+        format!(
+            "{}\n",
+            json!({"_id": id, "n": number, "_ownerID": owner(number)})
+        )
+    });
+    let path = file(&server, "a.jsonl", &lines.collect::<String>());
+    let report = server.folder().join("report.jsonl");
+    let how = ["--hooks", "--report", &report.to_string_lossy()];
+    assert_eq!(
+        import(&server, &path, &how).of("note"),
+        [60, 54, 0, 0, 0, 6]
+    );
+    let refused = std::fs::read_to_string(&report).unwrap();
+    for (line, number) in refused.lines().zip([7, 17, 27, 37, 47, 57]) {
+        let line: Json = serde_json::from_str(line).unwrap();
+        assert_eq!(line["id"], format!("line {} note/{number:02}", number + 1));
+        assert_eq!(line["reason"], "it ends with 7");
+    }
+    let master = Client::master(&server);
+    let found = master.call("record:export", json!({"record_type": "note"}));
+    let found = found.result();
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 54);
+    for note in found {
+        let number = note["n"].as_u64().unwrap();
+        assert_eq!(note["twice"], number * 2);
+        if !owner(number).is_null() {
+            assert_eq!(note["_ownerID"], owner(number));
+        }
+    }
 }

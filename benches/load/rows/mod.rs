@@ -6,6 +6,7 @@ mod fan_out;
 mod growth;
 mod history;
 mod live;
+mod moving;
 mod plugin;
 mod postgres;
 mod read;
@@ -44,6 +45,9 @@ pub(crate) async fn run_all(rig: &Rig<'_>, report: &mut Report) {
     }
     if rig.options.wants("postgres") {
         postgres::run(rig, report).await;
+    }
+    if rig.options.wants("move") {
+        moving::run(rig, report).await;
     }
     if rig.options.wants("disk") {
         disk::run(rig, report).await;

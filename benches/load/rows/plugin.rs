@@ -58,14 +58,29 @@ impl Way {
 }
 
 /// A server with the plugin, which ends with this.
-struct Plugged {
-    loaded: Loaded,
+pub(super) struct Plugged {
+    pub(super) loaded: Loaded,
     _worker: Option<Worker>,
     _http: Option<Server>,
 }
 
 /// A process that ends with this.
-struct Worker(Child);
+pub(super) struct Worker(Child);
+
+impl Worker {
+    /// Starts the plugin's worker at a server.
+    pub(super) fn start(endpoint: &str) -> Self {
+        let driver = std::env::current_exe().expect("this program");
+        let mut command = Command::new(driver);
+        command.args(["--worker", endpoint]);
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.expect("the worker runs"))
+    }
+}
 
 impl Drop for Worker {
     fn drop(&mut self) {
@@ -204,7 +219,11 @@ async fn await_deliveries(client: &mut Client) {
     }
 }
 
-/// Starts a server and the plugin, and waits until clients are served.
+/// Starts a server and the plugin over a WebSocket, and waits until clients are served.
+pub(super) async fn plug_in(rig: &Rig<'_>) -> Plugged {
+    plug(rig, Way::WebSocket).await
+}
+
 async fn plug(rig: &Rig<'_>, way: Way) -> Plugged {
     let dir = rig.fresh_dir();
     let driver = std::env::current_exe().expect("this program");
@@ -234,30 +253,22 @@ async fn plug(rig: &Rig<'_>, way: Way) -> Plugged {
     }
     let server = server::start_with(rig.options, &dir, &settings);
     let endpoint = format!("http://{}", server.addr);
-    let command = match way {
-        Way::WebSocket => {
-            let mut command = Command::new(&driver);
-            command.args(["--worker", &endpoint]);
-            Some(command)
-        }
+    let worker = match way {
+        Way::WebSocket => Some(Worker::start(&endpoint)),
         Way::Python => python().map(|python| {
             let mut command = Command::new(python);
             let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/load/plugin.py");
             command.args(["-m", "skytrail", plugin, "--endpoint", &endpoint]);
             command.env("MASTER_KEY", MASTER_KEY);
-            command
+            Worker::spawn(&mut command)
         }),
         Way::Zmq => {
             let mut command = Command::new(&driver);
             command.args(["--zmq-plugin", &workers_at]);
-            Some(command)
+            Some(Worker::spawn(&mut command))
         }
         Way::Http | Way::Exec => None,
     };
-    let worker = command.map(|mut command| {
-        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        Worker(child.expect("the worker runs"))
-    });
     let mut client = Client::connect(server.addr).await.expect("a connection");
     await_ready(&mut client).await;
     let session = server::sign_up(&server).await;
