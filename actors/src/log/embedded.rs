@@ -32,6 +32,9 @@ use super::resolver::Resolver;
 use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
 use crate::observe::HistogramState;
 
+/// So many commits are read at once, wherever they stand.
+const MAX_READ_AT_ONCE: usize = 256;
+
 /// Where and how the embedded log works.
 #[derive(Clone)]
 pub struct LogOptions {
@@ -555,5 +558,21 @@ impl EventLog for EmbeddedLog {
         let read = read.await;
         let read = read.map_err(|error| ReadError::Io(error.to_string()))?;
         read.map(|commits| self.shown(commits))
+    }
+
+    async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
+        let mut commits = Vec::with_capacity(positions.len());
+        for some in positions.chunks(MAX_READ_AT_ONCE) {
+            if let Some(follower) = &self.follower
+                && let Some(read) = follower.read_each(some).await
+            {
+                commits.extend(read);
+                continue;
+            }
+            let (segments, some) = (Arc::clone(&self.segments), some.to_vec());
+            let read = tokio::task::spawn_blocking(move || segments.read_each(&some)).await;
+            commits.extend(read.map_err(|error| ReadError::Io(error.to_string()))??);
+        }
+        Ok(self.shown(commits))
     }
 }

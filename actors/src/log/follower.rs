@@ -19,7 +19,7 @@ use skytrail_schema::event::Commit;
 use tokio::sync::oneshot;
 
 use super::filler::{Filler, Shared};
-use super::journal::Segments;
+use super::journal::{RawCommit, Segments};
 use super::reserve::Reserve;
 use super::sled_folder::SledFolders;
 use super::sled_store::{SledError, SledStore};
@@ -123,17 +123,50 @@ impl Follower {
 
     /// Reads commits from sled; `None` when sled has not got them, fails, or is too slow.
     pub(super) async fn read(&self, from: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
-        if from > self.shared.position.load(Ordering::Acquire)
-            || self.shared.is_degraded.load(Ordering::Relaxed)
-        {
+        let store = self.store_with(from)?;
+        let read = move || store.read(from, max_events.max(1));
+        let mut commits = self.ask(read, |commits| is_answer(commits, from)).await?;
+        let mut events = 0;
+        commits.retain(|commit| {
+            let is_wanted = events < max_events.max(1) && commit.last_position() >= from;
+            events += if is_wanted { commit.events.len() } else { 0 };
+            is_wanted
+        });
+        Some(commits)
+    }
+
+    /// As [`Follower::read`], for the commits that hold these positions.
+    pub(super) async fn read_each(&self, positions: &[u64]) -> Option<Vec<Arc<Commit>>> {
+        let store = self.store_with(positions.iter().copied().max()?)?;
+        let wanted = positions.to_vec();
+        let read = move || store.read_each(&wanted);
+        let holds = |(commit, position): (&Arc<Commit>, &u64)| holds(commit, *position);
+        let hold = |commits: &[Arc<Commit>]| {
+            commits.len() == positions.len() && commits.iter().zip(positions).all(holds)
+        };
+        self.ask(read, hold).await
+    }
+
+    /// Returns sled, if it has a position.
+    fn store_with(&self, position: u64) -> Option<Arc<SledStore>> {
+        let has = self.shared.position.load(Ordering::Acquire);
+        if position > has || self.shared.is_degraded.load(Ordering::Relaxed) {
             return None;
         }
-        let store = self.shared.store.read().clone()?;
+        self.shared.store.read().clone()
+    }
+
+    /// Reads what has to be an answer.
+    async fn ask(
+        &self,
+        read: impl FnOnce() -> Result<Vec<RawCommit>, SledError> + Send + 'static,
+        is_answer: impl FnOnce(&[Arc<Commit>]) -> bool,
+    ) -> Option<Vec<Arc<Commit>>> {
         let (sender, receiver) = oneshot::channel();
         // A thread of its own: a read of a damaged page may never return.
         let reader = std::thread::Builder::new().name("sled-read".to_owned());
         let spawned = reader.spawn(move || {
-            let _ = sender.send(store.read(from, max_events.max(1)));
+            let _ = sender.send(read());
         });
         let answer = match spawned {
             Ok(_) => tokio::time::timeout(READ_DEADLINE, receiver).await,
@@ -143,23 +176,12 @@ impl Follower {
             degrade(&self.shared, "a read failed or took too long");
             return None;
         };
-        let commits = self
-            .shared
-            .segments
-            .decode_all(raw)
-            .ok()
-            .filter(|commits| is_answer(commits, from));
+        let commits = self.shared.segments.decode_all(raw);
+        let commits = commits.ok().filter(|commits| is_answer(commits));
         if commits.is_none() {
             degrade(&self.shared, "stored commits do not hold together");
         }
-        let mut events = 0;
-        let mut commits = commits?;
-        commits.retain(|commit| {
-            let is_wanted = events < max_events.max(1) && commit.last_position() >= from;
-            events += if is_wanted { commit.events.len() } else { 0 };
-            is_wanted
-        });
-        Some(commits)
+        commits
     }
 
     /// Stops following and writes sled out; waits no longer than `deadline`.
@@ -186,10 +208,11 @@ fn is_answer(commits: &[Arc<Commit>], from: u64) -> bool {
         [before, after] => after.first_position() == before.last_position() + 1,
         _ => true,
     };
-    commits
-        .first()
-        .is_some_and(|first| first.first_position() <= from && from <= first.last_position())
-        && commits.windows(2).all(follows)
+    commits.first().is_some_and(|first| holds(first, from)) && commits.windows(2).all(follows)
+}
+
+fn holds(commit: &Commit, position: u64) -> bool {
+    (commit.first_position()..=commit.last_position()).contains(&position)
 }
 
 fn degrade(shared: &Shared, reason: &str) {

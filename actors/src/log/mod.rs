@@ -145,6 +145,20 @@ pub trait EventLog: Send + Sync + 'static {
     /// # Errors
     /// See [`ReadError`].
     async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError>;
+
+    /// Loads the commits that hold these positions, one for each, in the order of the positions.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; a position beyond the head cannot be read.
+    async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
+        let mut commits = Vec::with_capacity(positions.len());
+        for position in positions {
+            let read = self.read(*position, 1).await?;
+            let beyond = || ReadError::Io(format!("the log ends before position {position}"));
+            commits.push(read.into_iter().next().ok_or_else(beyond)?);
+        }
+        Ok(commits)
+    }
 }
 
 /// Is told of every commit, durable and in order, before it is acknowledged.

@@ -109,6 +109,16 @@ impl SledStore {
         Ok(found)
     }
 
+    /// Reads for each of these positions the last commit that begins there or before.
+    pub(super) fn read_each(&self, positions: &[u64]) -> Result<Vec<RawCommit>, SledError> {
+        let mut found = Vec::with_capacity(positions.len());
+        for position in positions {
+            let entry = self.db.get_lt((position + 1).to_be_bytes())?;
+            found.extend(entry.and_then(|(key, value)| to_raw(&key, &value)));
+        }
+        Ok(found)
+    }
+
     /// Writes everything out, as far as sled does that.
     pub(super) fn flush(&self) -> Result<(), SledError> {
         self.db.flush()?;

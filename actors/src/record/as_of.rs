@@ -162,16 +162,17 @@ impl Looking<'_> {
             .list_positions_of_kind(kind, self.position + 1, until);
         let mut known = HashSet::new();
         let mut seen = Vec::new();
-        for position in listed.await? {
-            let (_, event) = past::read(self.env, position).await?;
-            let Stream::Record(id) = event.stream else {
-                continue;
-            };
-            let is_new = id.record_type == self.command.query.record_type
-                && !scanned.contains(&id)
-                && known.insert(id.clone());
-            if is_new {
-                seen.extend(self.find(&id).await?);
+        for some in listed.await?.chunks(PORTION) {
+            for (_, event) in past::read_all(self.env, some).await? {
+                let Stream::Record(id) = event.stream else {
+                    continue;
+                };
+                let is_new = id.record_type == self.command.query.record_type
+                    && !scanned.contains(&id)
+                    && known.insert(id.clone());
+                if is_new {
+                    seen.extend(self.find(&id).await?);
+                }
             }
         }
         self.add_matches(seen, page).await
@@ -314,8 +315,8 @@ pub(super) async fn type_at(
         return Ok(TypeDefinition::clone(&present));
     }
     let mut definition = TypeDefinition::empty(name.clone());
-    for position in env.store.list_positions(&stream, 1, position).await? {
-        let (_, event) = past::read(env, position).await?;
+    let positions = env.store.list_positions(&stream, 1, position).await?;
+    for (_, event) in past::read_all(env, &positions).await? {
         if event.stream == stream {
             definition = apply::record_type(&definition, &event);
         }

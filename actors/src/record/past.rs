@@ -124,14 +124,9 @@ impl Walk {
         let mut positions = env.store.list_positions(&self.stream, from, until).await?;
         positions.extend(env.store.list_positions(&self.of_type, from, until).await?);
         positions.sort_unstable();
-        let mut events = Vec::with_capacity(positions.len());
-        for position in positions {
-            let (commit, event) = read(env, position).await?;
-            // The store's places are those of hashes: another stream may have the same.
-            if event.stream == self.stream || event.stream == self.of_type {
-                events.push((commit, event));
-            }
-        }
+        let mut events = read_all(env, &positions).await?;
+        // The store's places are those of hashes: another stream may have the same.
+        events.retain(|(_, event)| event.stream == self.stream || event.stream == self.of_type);
         Ok(events)
     }
 
@@ -189,16 +184,31 @@ impl Walk {
 /// # Errors
 /// The log cannot be read, or ends before.
 pub(crate) async fn read(env: &RecordEnv, position: u64) -> Result<(Arc<Commit>, Event), ApiError> {
-    let missing = |cause: &dyn std::fmt::Display| {
-        tracing::error!(position, %cause, "the log cannot be read");
-        ApiError::unexpected("the log cannot be read")
-    };
-    let commits = env.log.read(position, 1).await;
-    let commits = commits.map_err(|error| missing(&error))?;
-    let found = commits.into_iter().find_map(|commit| {
+    let mut found = read_all(env, &[position]).await?;
+    found.pop().ok_or_else(|| unreadable(&"nothing is there"))
+}
+
+/// Reads the events at some positions, each with the commit that it is of.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_all(
+    env: &RecordEnv,
+    positions: &[u64],
+) -> Result<Vec<(Arc<Commit>, Event)>, ApiError> {
+    let commits = env.log.read_each(positions).await;
+    let commits = commits.map_err(|error| unreadable(&error))?;
+    let event = |(commit, position): (Arc<Commit>, &u64)| {
         let mut events = commit.events.iter();
-        let event = events.find(|event| event.position == position)?.clone();
+        let event = events.find(|event| event.position == *position)?.clone();
         Some((commit, event))
-    });
-    found.ok_or_else(|| missing(&"it ends before"))
+    };
+    let events = commits.into_iter().zip(positions).map(event);
+    let events: Option<Vec<_>> = events.collect();
+    events.ok_or_else(|| unreadable(&"a commit without its event"))
+}
+
+fn unreadable(cause: &dyn std::fmt::Display) -> ApiError {
+    tracing::error!(%cause, "the log cannot be read");
+    ApiError::unexpected("the log cannot be read")
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{EventBody, EventKind, RoleFlags, Stream, UserState};
+use skytrail_schema::event::{Event, EventBody, EventKind, RoleFlags, Stream, UserState};
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::record::Record;
@@ -33,6 +33,8 @@ use crate::accounts::admission::refuse_disabled;
 const MAX_USERS: usize = 1000;
 /// So many events of users are looked at for members of roles.
 const MAX_LOOKED_AT: usize = 200_000;
+/// How many of them at once.
+const PORTION: usize = 512;
 
 /// Events that change which roles somebody has.
 const OF_ROLES: [EventKind; 3] = [
@@ -247,8 +249,8 @@ impl Then<'_> {
         let stream = Stream::User(id.clone());
         let mut state = None;
         let store = &self.env.store;
-        for position in store.list_positions(&stream, 1, self.position).await? {
-            let (_, event) = past::read(self.env, position).await?;
+        let positions = store.list_positions(&stream, 1, self.position).await?;
+        for (_, event) in past::read_all(self.env, &positions).await? {
             if event.stream == stream
                 && let apply::Folded::Known(folded) = apply::user(state.as_ref(), &event)
             {
@@ -275,33 +277,10 @@ impl Then<'_> {
         }
         positions.sort_unstable();
         let is_complete = positions.len() <= MAX_LOOKED_AT;
-        for position in positions.into_iter().take(MAX_LOOKED_AT) {
-            let (_, event) = past::read(self.env, position).await?;
-            let Stream::User(user) = &event.stream else {
-                continue;
-            };
-            match &event.body {
-                EventBody::UserCreated(state) => {
-                    let of_interest = state.roles.intersection(roles).cloned();
-                    let of_interest: BTreeSet<_> = of_interest.collect();
-                    if !of_interest.is_empty() {
-                        held.insert(user.clone(), of_interest);
-                    }
-                }
-                EventBody::UserChanged(patch) => {
-                    let added = patch.roles_added.intersection(roles).cloned();
-                    let added: BTreeSet<_> = added.collect();
-                    if !added.is_empty() {
-                        held.entry(user.clone()).or_default().extend(added);
-                    }
-                    if let Some(held) = held.get_mut(user) {
-                        held.retain(|role| !patch.roles_removed.contains(role));
-                    }
-                }
-                EventBody::UserRemoved(_) => {
-                    held.remove(user);
-                }
-                _ => {}
+        positions.truncate(MAX_LOOKED_AT);
+        for some in positions.chunks(PORTION) {
+            for (_, event) in past::read_all(self.env, some).await? {
+                note_roles(&mut held, &event, roles);
             }
         }
         let members = held.into_iter().filter(|(_, roles)| !roles.is_empty());
@@ -368,4 +347,36 @@ async fn last<T>(
         };
     }
     Ok(None)
+}
+
+/// Follows which of some roles users hold.
+fn note_roles(
+    held: &mut BTreeMap<UserId, BTreeSet<RoleName>>,
+    event: &Event,
+    roles: &BTreeSet<RoleName>,
+) {
+    let Stream::User(user) = &event.stream else {
+        return;
+    };
+    match &event.body {
+        EventBody::UserCreated(state) => {
+            let of_interest: BTreeSet<_> = state.roles.intersection(roles).cloned().collect();
+            if !of_interest.is_empty() {
+                held.insert(user.clone(), of_interest);
+            }
+        }
+        EventBody::UserChanged(patch) => {
+            let added: BTreeSet<_> = patch.roles_added.intersection(roles).cloned().collect();
+            if !added.is_empty() {
+                held.entry(user.clone()).or_default().extend(added);
+            }
+            if let Some(held) = held.get_mut(user) {
+                held.retain(|role| !patch.roles_removed.contains(role));
+            }
+        }
+        EventBody::UserRemoved(_) => {
+            held.remove(user);
+        }
+        _ => {}
+    }
 }

@@ -106,17 +106,29 @@ pub async fn fill(log: &EmbeddedLog, count: u64) -> Vec<Arc<Commit>> {
     acknowledged
 }
 
-/// Reads everything, in order.
+/// Reads everything, in order; read event by event from the end on, it is the same.
 pub async fn read_all(log: &EmbeddedLog) -> Vec<Arc<Commit>> {
     let mut all: Vec<Arc<Commit>> = Vec::new();
     loop {
         let from = all.last().map_or(1, |commit| commit.last_position() + 1);
         let more = log.read(from, 100).await.unwrap();
         if more.is_empty() {
-            return all;
+            break;
         }
         all.extend(more);
     }
+    let events = all.iter().flat_map(|commit| {
+        let events = commit.events.iter();
+        events.map(move |event| (event.position, Arc::clone(commit)))
+    });
+    let (mut positions, mut expected): (Vec<u64>, Vec<_>) = events.unzip();
+    positions.reverse();
+    expected.reverse();
+    assert_eq!(log.read_each(&positions).await.unwrap(), expected);
+    // Others may write meanwhile.
+    positions.push(log.head() + 1_000_000);
+    assert!(log.read_each(&positions).await.is_err());
+    all
 }
 
 pub fn close(log: &EmbeddedLog) {

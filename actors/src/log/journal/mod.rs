@@ -480,6 +480,18 @@ impl Segments {
         self.decode_all(self.read_raw(from, max_events)?)
     }
 
+    /// Reads the commits that hold these positions, in their order.
+    ///
+    /// # Errors
+    /// As [`Segments::read`]; a position beyond the end.
+    pub(super) fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
+        let read = |position: &u64| {
+            let found = self.read(*position, 1)?.into_iter().next();
+            found.ok_or_else(|| ReadError::Io(format!("the log ends before position {position}")))
+        };
+        positions.iter().map(read).collect()
+    }
+
     /// Decodes stored commits.
     pub(super) fn decode_all(&self, raw: Vec<RawCommit>) -> Result<Vec<Arc<Commit>>, ReadError> {
         let decode = |(position, bytes): RawCommit| {
