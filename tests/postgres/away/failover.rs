@@ -1,5 +1,7 @@
 //! Another server takes over.
 
+use serde_json::json;
+
 use super::{Account, await_health, begin, compare, figure, query, settings};
 use crate::support::client::Client;
 use crate::support::eventually;
@@ -163,8 +165,13 @@ fn numbers_that_come_again_do_not_hide_what_sql_has_changed() {
     assert_eq!(pair.standby.sql(&add(5000, "1")), lost);
     front.lead_to(pair.standby.folder());
     server.await_start(2);
-    account.acknowledged.insert("1".to_owned(), 5001);
     account.await_all(&ada.at(&server));
+    eventually("nothing waits", || {
+        let waiting = "SELECT count(*) FROM app_myapp._outbox";
+        (pair.standby.sql(waiting) == "0\n").then_some(())
+    });
+    let told = Client::master(&server).call("history:list", json!({"record": "thing/1"}));
+    assert_eq!(told.result()["versions"][0]["record"]["n"], 5001);
     compare(server, &front.url("postgres"));
 }
 
@@ -185,7 +192,7 @@ fn a_standby_that_is_behind_is_noticed_by_readers_alone() {
     pair.standby.promote();
     // Nothing older is told, whoever asks first.
     eventually("it is noticed", || {
-        let answer = ada.try_call("record:query", serde_json::json!({"record_type": "thing"}));
+        let answer = ada.try_call("record:query", json!({"record_type": "thing"}));
         match answer {
             Ok(answer) if answer.status == 200 => {
                 account.check(&answer.result());
