@@ -5,14 +5,10 @@
 //! - `errors`: what a failure means.
 //! - `rebuild`: stores beside the one in use.
 //! - `scrub`: what is to be gone is gone.
+//! - `schema`: the tables, and what they are made with.
 //! - `plan`, `indexes`: how queries are answered, and the indexes that they need.
 //!
-//! Here: the schema that everything is in. It has v1's layout, which plugins read:
-//! a table per record type, with v1's columns first. What v1 has not got comes behind them, or has a
-//! name that begins with `_` and is not one of v1's.
-//!
-//! A store belongs to one log, whose first commit it remembers. One of another log, or of v1 itself,
-//! is not touched.
+//! Here: the server itself, and the connections to it.
 
 mod errors;
 mod escape;
@@ -20,19 +16,17 @@ mod indexes;
 mod plan;
 mod readers;
 mod rebuild;
+mod schema;
 mod scrub;
 mod values;
 mod way;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Commit;
-use skytrail_schema::time::Timestamp;
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Mutex;
 
 use self::errors::io_error;
@@ -42,17 +36,16 @@ pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
 pub use self::rebuild::{beside, digest_server, drop_store, switch_schemas};
+pub use self::schema::StoreOrigin;
+pub(super) use self::schema::{open_beside, origin_of};
+use self::schema::{options_of, prepare, schema_of};
 pub(super) use self::scrub::scrub;
 pub(super) use self::values::{arguments, int, point, real, text};
 pub(super) use self::way::{Backend, Link, silent};
 use self::way::{Condition, Hosts};
 use super::OpenError;
-use super::conn::Conn;
 use super::dialect::Extensions;
 use super::index::IndexLimits;
-use super::names::{Name, fnv};
-use super::sql::{Arg, Sql};
-use super::{ddl, read};
 
 /// How a store uses its server.
 #[derive(Clone, Debug)]
@@ -71,20 +64,6 @@ pub struct ServerOptions {
     /// How many indexes the store makes of its own accord.
     pub index_limits: IndexLimits,
 }
-
-/// How long commands beside a server wait for a connection.
-const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The format that this program makes and knows.
-const FORMAT: i64 = 4;
-
-/// What leads to each format from the one before.
-const SCRIPTS: [&str; 4] = [
-    include_str!("migrations/0001_fixed.sql"),
-    include_str!("migrations/0002_captured.sql"),
-    include_str!("migrations/0003_parked.sql"),
-    include_str!("migrations/0004_marks.sql"),
-];
 
 /// A store's server.
 pub(super) struct Server {
@@ -249,210 +228,4 @@ pub(super) struct Lost {
     pub(super) backend: Backend,
     /// The server did not say why.
     pub(super) is_silent: bool,
-}
-
-/// Names the schema of an app's store.
-fn schema_of(app: &str) -> Name {
-    Name::new(&format!("app_{app}"))
-}
-
-/// Returns what all connections to a schema share, for each host of the address.
-fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOptions>, OpenError> {
-    let hosts = way::parse(url).map_err(OpenError::Database)?.into_iter();
-    let options = hosts.map(|options| {
-        let options = options
-            .application_name("skytrail")
-            .disable_statement_logging()
-            .statement_cache_capacity(128);
-        options.options([
-            ("search_path", &*format!("{},public", schema.quoted())),
-            ("timezone", "UTC"),
-            // Others' writes are captured; see `captured`.
-            ("skytrail.own", "yes"),
-            // What is erased, parked or taken in must not come back; transactions that only apply what
-            // the log has may say otherwise.
-            ("synchronous_commit", "on"),
-            // A machine of ours that is gone must not go on holding locks.
-            ("tcp_keepalives_idle", "30"),
-            ("tcp_keepalives_interval", "10"),
-            ("tcp_keepalives_count", "3"),
-            ("tcp_user_timeout", "60s"),
-        ])
-    });
-    Ok(options.collect())
-}
-
-/// Connects to an app's schema, beside the server that may be using it.
-async fn connect_beside(url: &str, schema: &Name) -> Result<PgConnection, OpenError> {
-    let connected = way::connect_to_first(options_of(url, schema)?, BESIDE_PATIENCE);
-    Ok(connected.await?)
-}
-
-/// Opens a store beside the server that may be using it.
-pub(super) async fn open_beside(
-    url: &str,
-    app: &str,
-) -> Result<(PgConnection, Extensions), OpenError> {
-    let schema = schema_of(app);
-    let mut conn = connect_beside(url, &schema).await?;
-    let mut sql = Sql::new("SELECT to_regclass(");
-    sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
-        .push(") IS NOT NULL");
-    let known_conn = &mut Conn::server(&mut conn, Extensions::default());
-    let row = sql.fetch_optional(known_conn).await?;
-    if !row.map_or(Ok(false), |row| row.flag(0))? {
-        let what = format!("it has no record store in the schema {}", schema.as_str());
-        return Err(OpenError::Foreign(what));
-    }
-    let (_, extensions) = known(known_conn).await?;
-    Ok((conn, extensions))
-}
-
-/// Brings the schema to the present format; returns which extensions its tables use.
-async fn prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, OpenError> {
-    let mut conn = Conn::server(conn, Extensions::default());
-    let mut tx = conn.begin_writing().await?;
-    let mut lock = Sql::new("SELECT pg_advisory_xact_lock(");
-    let key = i64::from_ne_bytes(fnv(schema.as_str()).to_ne_bytes());
-    lock.bind(Arg::Int(key)).push(")");
-    lock.execute(&mut tx.conn()).await?;
-    let mut sql = Sql::new("SELECT to_regclass(");
-    sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
-        .push(") IS NOT NULL, current_setting('server_encoding')='UTF8', EXISTS (SELECT 1 FROM pg_class WHERE relnamespace=to_regnamespace(")
-        .bind(Arg::text(schema.quoted()))
-        .push("))");
-    let row = sql.fetch_optional(&mut tx.conn()).await?;
-    let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    if !row.flag(1)? {
-        return Err(OpenError::Foreign("its encoding is not UTF8".into()));
-    }
-    let extensions = match (row.flag(0)?, row.flag(2)?) {
-        (true, _) => {
-            let (found, extensions) = known(&mut tx.conn()).await?;
-            upgrade(&mut tx.conn().knowing(extensions), found).await?;
-            extensions
-        }
-        (false, true) => {
-            let what = format!(
-                "the schema {} holds tables that are not ours",
-                schema.as_str()
-            );
-            return Err(OpenError::Foreign(what));
-        }
-        (false, false) => create(&mut tx.conn(), schema).await?,
-    };
-    tx.commit().await?;
-    Ok(extensions)
-}
-
-/// Reads what the schema was made with.
-async fn known(conn: &mut Conn<'_>) -> Result<(i64, Extensions), OpenError> {
-    let sql = Sql::new("SELECT format, has_citext, has_postgis FROM _checkpoint");
-    let row = sql.fetch_optional(conn).await?;
-    let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    let found = row.int(0)?;
-    if found > FORMAT {
-        return Err(OpenError::Newer {
-            found,
-            known: FORMAT,
-        });
-    }
-    let extensions = Extensions {
-        has_citext: row.flag(1)?,
-        has_postgis: row.flag(2)?,
-    };
-    Ok((found, extensions))
-}
-
-/// Brings a store of an earlier format up to the present one.
-async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
-    if found == FORMAT {
-        return Ok(());
-    }
-    for (_, script) in (1..).zip(SCRIPTS).filter(|(format, _)| *format > found) {
-        run_script(conn, script).await?;
-    }
-    if found < 2 {
-        let (catalog, _) = read::catalog(conn).await?;
-        for layout in catalog.sorted().into_values() {
-            for text in layout.table.iter().flat_map(ddl::capture) {
-                text.execute(conn, Vec::new()).await?;
-            }
-        }
-    }
-    let mut sql = Sql::new("UPDATE _checkpoint SET format=");
-    sql.bind(Arg::Int(FORMAT));
-    sql.execute(conn).await?;
-    Ok(())
-}
-
-async fn run_script(conn: &mut Conn<'_>, script: &'static str) -> Result<(), sqlx::Error> {
-    if let Conn::Postgres(conn, ..) = conn {
-        sqlx::raw_sql(script).execute(&mut **conn).await?;
-    }
-    Ok(())
-}
-
-async fn create(conn: &mut Conn<'_>, schema: &Name) -> Result<Extensions, OpenError> {
-    let mut sql = Sql::new("CREATE SCHEMA IF NOT EXISTS ");
-    sql.name(schema);
-    sql.execute(conn).await?;
-    // Who may not make it, and has nobody who did, does without.
-    let mut attempt = conn.begin().await?;
-    let made = Sql::new("CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public")
-        .execute(&mut attempt.conn())
-        .await;
-    match made {
-        Ok(_) => attempt.commit().await?,
-        Err(error) => {
-            tracing::debug!(%error, "no citext");
-            attempt.rollback().await?;
-        }
-    }
-    let sql =
-        Sql::new("SELECT to_regtype('citext') IS NOT NULL, to_regtype('geometry') IS NOT NULL");
-    let row = sql.fetch_optional(conn).await?;
-    let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    let extensions = Extensions {
-        has_citext: row.flag(0)?,
-        has_postgis: row.flag(1)?,
-    };
-    for script in SCRIPTS {
-        run_script(conn, script).await?;
-    }
-    let sql = Sql::put(
-        "_checkpoint",
-        [("id", Arg::Int(1))],
-        [
-            ("position", Arg::Int(0)),
-            ("format", Arg::Int(FORMAT)),
-            ("has_citext", Arg::Bool(extensions.has_citext)),
-            ("has_postgis", Arg::Bool(extensions.has_postgis)),
-        ],
-    );
-    sql.execute(conn).await?;
-    Ok(extensions)
-}
-
-/// What a store says of the log that it was filled from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoreOrigin {
-    /// The id of the first commit, if it has any.
-    pub log: Option<String>,
-    /// When the last event that it has was committed.
-    pub last: Option<Timestamp>,
-}
-
-/// Returns where a store comes from.
-pub(super) async fn origin_of(conn: &mut Conn<'_>) -> Result<StoreOrigin, sqlx::Error> {
-    let sql = Sql::new(
-        "SELECT c.log, h.time FROM _checkpoint AS c LEFT JOIN _history AS h ON h.position=c.position",
-    );
-    let Some(row) = sql.fetch_optional(conn).await? else {
-        return Ok(StoreOrigin::default());
-    };
-    Ok(StoreOrigin {
-        log: row.maybe_text(0)?.map(Cow::into_owned),
-        last: row.maybe_time(1)?,
-    })
 }

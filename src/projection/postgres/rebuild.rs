@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::{connect_beside, open_beside, schema_of};
+use super::schema::{connect_beside, open_beside, schema_of};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::names::Name;

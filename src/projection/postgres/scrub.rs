@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{rebuild, run_script};
+use super::rebuild;
+use super::schema::run_script;
 use crate::projection::conn::Conn;
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
