@@ -43,6 +43,7 @@ pub(crate) fn sign_up() -> NewCommit {
         version: 1,
         body: EventBody::UserCreated(auth),
         provenance: Vec::new(),
+        subject: None,
     };
     let fields = [
         ("username", json!("somebody of some letters")),
@@ -84,5 +85,6 @@ fn created(id: RecordId, user: &UserId, fields: Vec<(&str, Json)>) -> NewEvent {
                 .collect(),
         }),
         provenance: Vec::new(),
+        subject: None,
     }
 }

@@ -182,6 +182,9 @@ pub struct TypeDefinition {
     /// How much of its records' past is kept; `None` for all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// Whether what is written to its records is sealed with their owners' keys, and goes with them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_personal: bool,
 }
 
 fn unknown_position() -> u64 {
@@ -203,6 +206,7 @@ impl TypeDefinition {
             position: 0,
             intervals_since: None,
             retention: None,
+            is_personal: false,
         }
     }
 

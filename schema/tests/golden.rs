@@ -110,6 +110,7 @@ fn body(kind: EventKind) -> EventBody {
             days: Some(30),
             keeps_files: false,
         }),
+        EventKind::TypePersonalSet => EventBody::TypePersonalSet(Personal { is_personal: true }),
         EventKind::TypeIntervalsSet => EventBody::TypeIntervalsSet(Intervals { are_kept: true }),
         EventKind::UserCreated => EventBody::UserCreated(UserState {
             password_hash: Some("$argon2id$x".into()),
@@ -286,6 +287,7 @@ fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
             version: 300,
             body: body(kind),
             provenance: is_odd.then_some(hook).into_iter().collect(),
+            subject: None,
         }],
     };
     seal(commit)
@@ -316,6 +318,7 @@ fn captured() -> (Vec<u8>, Commit) {
             version: 2,
             body: body(kind),
             provenance: Vec::new(),
+            subject: None,
         }],
     })
 }

@@ -1,6 +1,6 @@
 //! `schema:create`, `schema:fetch`, `schema:rename`, `schema:delete`, `schema:access`,
-//! `schema:default_access`, `schema:temporal`, `schema:retention`, `schema:field_access:get`,
-//! `schema:field_access:update`
+//! `schema:default_access`, `schema:temporal`, `schema:retention`, `schema:personal`,
+//! `schema:field_access:get`, `schema:field_access:update`
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -199,15 +199,30 @@ pub(super) async fn retention(call: Call) -> Outcome {
 
 pub(super) async fn temporal(call: Call) -> Outcome {
     let name = type_name(&call)?;
-    let is_temporal = match call.body.get("temporal") {
-        Some(Json::Bool(is_temporal)) => *is_temporal,
-        _ => {
-            let message = "temporal must be true or false";
-            return Err(ApiError::invalid_argument(message, &["temporal"]));
-        }
-    };
+    let is_temporal = truth(&call, "temporal")?;
     change(&call, &name, TypeChange::Intervals(is_temporal)).await?;
     Reply::new(&answer(&name, "temporal", is_temporal.into()))
+}
+
+pub(super) async fn personal(call: Call) -> Outcome {
+    let name = type_name(&call)?;
+    if name.is_user() {
+        let message = "what a user is goes with him already";
+        return Err(ApiError::invalid_argument(message, &["type"]));
+    }
+    let is_personal = truth(&call, "personal")?;
+    change(&call, &name, TypeChange::Personal(is_personal)).await?;
+    Reply::new(&answer(&name, "personal", is_personal.into()))
+}
+
+/// Reads a truth value that has to be said.
+fn truth(call: &Call, member: &str) -> Result<bool, ApiError> {
+    let said = call.body.get(member).and_then(Json::as_bool);
+    let missing = || {
+        let message = format!("{member} must be true or false");
+        ApiError::invalid_argument(message, &[member])
+    };
+    said.ok_or_else(missing)
 }
 
 async fn change(call: &Call, name: &TypeName, change: TypeChange) -> Result<(), ApiError> {

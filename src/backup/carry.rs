@@ -67,6 +67,7 @@ fn decision(positions: Positions, head: u64) -> Decision {
         version: 1,
         body: EventBody::ErasureRequested(request),
         provenance: Vec::new(),
+        subject: None,
     };
     Decision {
         commit: NewCommit {

@@ -140,6 +140,7 @@ const ROWS: &[(&str, &str)] = &[
     ("schema:default_access", "K V K V V V . ."),
     ("schema:temporal", "K V K V V V . ."),
     ("schema:retention", "K V K V V V . ."),
+    ("schema:personal", "K V K V V V . ."),
     ("schema:field_access:get", "B U A A U . . ."),
     ("schema:field_access:update", "B U A A U . . ."),
     ("subscription:delete", "B L . . D . . ."),

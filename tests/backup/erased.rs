@@ -78,6 +78,10 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     let ada = Client::signed_up(&world.server, &name);
     let device = json!({"type": "ios", "device_token": format!("{CANARY}-device")});
     ada.call("device:register", device).result();
+    let body = json!({"type": "diary", "personal": true});
+    world.master().call("schema:personal", body).result();
+    ada.save("diary/1", json!({"text": CANARY}));
+    ada.save("diary/1", json!({"n": 1}));
     Client::signed_up(&world.server, "bob");
     world.fill(&world.master(), "sealed");
     world.back_up(&[]);
@@ -96,6 +100,11 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     let login = json!({"auth_data": {"username": name}, "password": "secret-of-the-test"});
     let session = Client::anonymous(&restored).call("auth:login", login.clone());
     assert_eq!(session.status, 200);
+    let diary = |server: &TestServer| {
+        let ids = json!({"ids": ["diary/1"]});
+        Client::master(server).call("record:fetch", ids).result()[0].clone()
+    };
+    assert_eq!(diary(&restored)["text"], CANARY);
     drop(restored);
 
     let body = json!({"user": ada.user, "why": "asked for"});
@@ -126,6 +135,13 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     said(&restored.skytrail(&["log", "verify"]));
     let session = Client::anonymous(&restored).call("auth:login", login);
     assert_ne!(session.status, 200);
+    assert_eq!(diary(&restored)["code"], 110);
+    let listed = json!({"record": "diary/1"});
+    let listed = Client::master(&restored)
+        .call("history:list", listed)
+        .result();
+    let versions = listed["versions"].as_array().unwrap();
+    assert!(versions.len() >= 2 && versions.iter().all(|it| it.get("erased").is_some()));
     let bob = json!({"auth_data": {"username": "bob"}, "password": "secret-of-the-test"});
     let session = Client::anonymous(&restored).call("auth:login", bob);
     assert_eq!(session.status, 200);

@@ -212,3 +212,44 @@ fn what_is_erased_is_not_in_the_statistics() {
     world.erase("record", json!({"record": "page/two"}));
     assert_eq!(known(), "");
 }
+
+/// What SQL writes to a personal record is sealed like any save; one that SQL gives to somebody else is
+/// his from then on, and stays when its first owner goes.
+#[test]
+fn personal_records_that_sql_writes_to_go_with_who_owns_them() {
+    let world = World::new();
+    let mark = json!({"type": "note", "personal": true});
+    world.master.call("schema:personal", mark).result();
+    let bob = Client::signed_up(&world.server, "bob");
+    for key in ["hers", "given"] {
+        let fields = json!({"text": format!("{CANARY} saved"), "n": 1});
+        world.ada.save(&format!("note/{key}"), fields);
+    }
+    world.applied();
+    world.sql(&format!(
+        "UPDATE note SET text = '{CANARY} by sql', n = 2 WHERE _id = 'hers'"
+    ));
+    let id = bob.user.clone().unwrap();
+    world.sql(&format!(
+        "UPDATE note SET text = '{CONTROL} of bob', _owner_id = '{id}' WHERE _id = 'given'"
+    ));
+    world.settled();
+    assert_eq!(world.fetch("note/hers")["n"], 2);
+    assert_eq!(places_of(&world.server, CANARY), Vec::<String>::new());
+    assert_eq!(places_of(&world.server, CONTROL), Vec::<String>::new());
+
+    let body = json!({"user": world.ada.user, "why": "asked for on paper"});
+    let erased = world.master.call("erase:user", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    assert_eq!(world.tables_with(CANARY), Vec::<String>::new());
+    let ids = json!({"ids": ["note/hers", "note/given"]});
+    let found = world.master.call("record:fetch", ids).result();
+    assert_eq!(found[0]["code"], 110);
+    assert_eq!(found[1]["text"], format!("{CONTROL} of bob"));
+    let output = world.server.skytrail(&["log", "verify"]);
+    assert!(output.status.success(), "{output:?}");
+    let versions = world.versions("note/given");
+    assert_eq!(versions[0]["record"]["_ownerID"], json!(id));
+    assert!(versions[1].get("erased").is_some(), "{versions:?}");
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+}

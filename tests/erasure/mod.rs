@@ -4,6 +4,7 @@ mod files;
 mod full_disk;
 mod killed;
 mod people;
+mod personal;
 mod retention;
 mod retention_random;
 pub mod search;

@@ -9,7 +9,6 @@ use super::request::nothing;
 use super::{Erased, Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::apply::state_of;
 use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
 use crate::record::past;
@@ -65,9 +64,7 @@ impl Eraser {
         self.refuse_temporal(&id.record_type)?;
         let mut plan = Plan::default();
         if let Some(head) = head {
-            // From here on nothing builds on what came before.
-            let body = EventBody::RecordReplaced(state_of(&head.record));
-            plan.push(event.stream.clone(), head.version + 1, body);
+            plan.repeat(head, &self.env.definition(&id.record_type));
         }
         let positions: Positions = [position].into_iter().collect();
         let mut files = NamedFiles::default();

@@ -16,6 +16,7 @@ mod compact;
 mod event;
 mod field;
 mod files;
+mod personal;
 mod request;
 mod type_field;
 mod user;

@@ -72,25 +72,46 @@ impl Eraser {
         command: &EraseRecord,
     ) -> Result<Erased, ApiError> {
         let turn = Mutex::new(());
-        until_settled(&turn, |_| self.ask_for_record(command)).await
+        until_settled(&turn, |_| self.ask_for_record(command, false)).await
     }
 
-    async fn ask_for_record(&self, command: &EraseRecord) -> Result<Outcome<Erased>, ApiError> {
+    /// Asks for the erasure of a record; `is_forced` goes past whoever could refuse it.
+    pub(super) async fn ask_for_record(
+        &self,
+        command: &EraseRecord,
+        is_forced: bool,
+    ) -> Result<Outcome<Erased>, ApiError> {
         let EraseRecord {
             context, id, why, ..
         } = command;
         let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        if let Some(head) = heads.get(id) {
-            check(context, Some(&head.record))?;
-            let database = head.record.database.clone();
-            self.delete(context, id, database).await?;
-            return Ok(Outcome::Conflict);
-        }
+        let head = heads.get(id);
         self.env.applied.wait_for(heads.position).await?;
-        let last = past::last_state(&self.env, id).await?;
-        check(context, last.as_ref())?;
+        match head {
+            Some(head) if !is_forced => {
+                check(context, Some(&head.record))?;
+                let database = head.record.database.clone();
+                self.delete(context, id, database).await?;
+                return Ok(Outcome::Conflict);
+            }
+            Some(head) if !self.is_emptied(head).await? => {
+                let mut plan = Plan::default();
+                self.plan_without_record(&mut plan, head, context, heads.position)
+                    .await?;
+                commit(&self.env.log, plan, heads.position, context).await?;
+                return Ok(Outcome::Conflict);
+            }
+            None if !is_forced => {
+                let last = past::last_state(&self.env, id).await?;
+                check(context, last.as_ref())?;
+            }
+            _ => {}
+        }
         let stream = Stream::Record(id.clone());
         let positions = self.with_payloads(&stream, heads.position).await?;
+        // One that stays says nothing in its last version.
+        let is_gone = |position: &u64| head.is_none_or(|head| head.position != *position);
+        let positions: Positions = positions.iter().filter(is_gone).collect();
         let scope = ErasureScope::Record(stream.clone());
         if positions.is_empty() && !self.is_kept_beside(&scope).await? {
             return Err(nothing(id));

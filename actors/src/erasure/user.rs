@@ -1,22 +1,23 @@
-//! Erasing a user: auth row, user record, devices, and his own records if that is wanted.
+//! Erasing a user: auth row, user record, devices; his records of personal types, and the others that
+//! he owns if that is wanted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
     ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream, Touch,
 };
-use skytrail_schema::id::{DeviceId, RecordId, UserId};
+use skytrail_schema::id::{DeviceId, RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 
-use super::{EraseRecord, Erased, Eraser, NamedFiles};
+use super::{Erased, Eraser, NamedFiles};
 use crate::accounts::{load_user, plan_release};
 use crate::context::RequestContext;
-use crate::log::ConflictKey;
+use crate::log::{ConflictKey, Erasure};
 use crate::record::apply::state_of;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
@@ -32,7 +33,7 @@ pub struct EraseUser {
     pub user: UserId,
     /// Why, in the log from then on.
     pub why: String,
-    /// Whether the records that he owns are erased, too.
+    /// Whether the records that he owns are erased, too, also those of types that are not personal.
     pub with_records: bool,
     /// Whether files go that nothing else names.
     pub with_files: bool,
@@ -67,28 +68,31 @@ impl Eraser {
     pub async fn user(&self, command: EraseUser) -> Result<UserErased, ApiError> {
         let context = &command.context;
         let (mut num_records, mut refused, mut asked) = (0, Vec::new(), Vec::new());
-        if command.with_records {
-            for id in self.records_of(&command.user).await? {
-                let wanted = EraseRecord {
-                    context: context.clone(),
-                    id: id.clone(),
-                    why: command.why.clone(),
-                    with_files: command.with_files,
-                };
-                match self.ask_until_settled(&wanted).await {
-                    Ok(one) => {
-                        num_records += 1;
-                        asked.push(one);
-                    }
-                    Err(error) => refused.push(Refused {
-                        record: id.to_string(),
-                        message: error.message,
-                    }),
+        self.env.applied.wait_for(self.env.log.head()).await?;
+        let personal = self.personal_types(&command.user).await?;
+        let is_wanted = |name: &TypeName| command.with_records || personal.contains(name);
+        for id in self.records_of(&command.user, is_wanted).await? {
+            let wanted = command.of_record(&id);
+            let mut done = self.ask_until_settled(&wanted).await;
+            if done.is_err() && personal.contains(&id.record_type) {
+                done = self.force_until_settled(&wanted).await;
+            }
+            match done {
+                Ok(one) => {
+                    num_records += 1;
+                    asked.push(one);
                 }
+                // One that others refer to, and that was made empty before.
+                Err(error) if error.code == Code::ResourceNotFound => {}
+                Err(error) => refused.push(Refused {
+                    record: id.to_string(),
+                    message: error.message,
+                }),
             }
         }
         let turn = Mutex::new(());
-        let erased = until_settled(&turn, |_| self.ask_for_user(&command)).await?;
+        let asked_for = |_| self.ask_for_user(&command, &asked);
+        let erased = until_settled(&turn, asked_for).await?;
         let mut erased = self.await_end(erased, context).await?;
         for one in asked {
             let one = self.await_end(one, context).await?;
@@ -102,7 +106,11 @@ impl Eraser {
         })
     }
 
-    async fn ask_for_user(&self, command: &EraseUser) -> Result<Outcome<Erased>, ApiError> {
+    async fn ask_for_user(
+        &self,
+        command: &EraseUser,
+        records: &[Erased],
+    ) -> Result<Outcome<Erased>, ApiError> {
         let EraseUser {
             context, user, why, ..
         } = command;
@@ -117,8 +125,9 @@ impl Eraser {
             let body = EventBody::UserRemoved(NoDetails {});
             plan.push(Stream::User(user.clone()), version + 1, body);
         }
-        let head = heads.get(&id).filter(|head| !is_empty(head));
-        if let Some(head) = head {
+        if let Some(head) = heads.get(&id)
+            && !self.is_emptied(head).await?
+        {
             self.plan_without_record(&mut plan, head, context, position)
                 .await?;
         }
@@ -140,7 +149,22 @@ impl Eraser {
             commit(&self.env.log, plan, position, context).await?;
             return Ok(Outcome::Conflict);
         }
-        let positions = self.of_user(user, &id, position).await?;
+        let sealed = self.sealed_records(user).await?;
+        if self.take_away_left(command, &sealed).await? {
+            return Ok(Outcome::Conflict);
+        }
+        let mut positions = self.of_user(user, &id, position).await?;
+        let named = records
+            .iter()
+            .filter_map(|it| self.erasures.get(it.position));
+        let named: Vec<Erasure> = named.collect();
+        let is_named = |position| {
+            named
+                .iter()
+                .any(|it| it.request.positions.contains(position))
+        };
+        let sealed = sealed.iter().map(|event| event.position);
+        positions.extend(sealed.filter(|position| !is_named(*position)));
         let positions: Positions = positions.into_iter().collect();
         let mut files = NamedFiles::default();
         if command.with_files {
@@ -158,14 +182,16 @@ impl Eraser {
             return Err(super::request::nothing(user));
         }
         let stream = Stream::User(user.clone());
-        let reads = vec![ConflictKey::stream(&stream), ConflictKey::record(&id)];
+        let mut reads = vec![ConflictKey::stream(&stream), ConflictKey::record(&id)];
+        // What is sealed with his key meanwhile is to be named, too.
+        reads.push(ConflictKey::subject(user));
         let read = (position, reads);
         let asked = self.ask(Plan::default(), request, read, context).await?;
         Ok(asked.map(|asked| Erased { files, ..asked }))
     }
 
-    /// Plans that the user record goes, or that it is empty if others refer to it.
-    async fn plan_without_record(
+    /// Plans that a record goes, or that it is empty if others refer to it.
+    pub(super) async fn plan_without_record(
         &self,
         plan: &mut Plan,
         head: &Arc<Head>,
@@ -270,13 +296,21 @@ impl Eraser {
         Ok(found)
     }
 
-    /// Lists the records that a user owns, and those that he owned when they were deleted.
-    async fn records_of(&self, user: &UserId) -> Result<Vec<RecordId>, ApiError> {
+    /// Lists the records of some types that a user owns, and those that he owned when they were deleted.
+    async fn records_of(
+        &self,
+        user: &UserId,
+        is_wanted: impl Fn(&TypeName) -> bool,
+    ) -> Result<Vec<RecordId>, ApiError> {
         const AT_ONCE: usize = 1000;
         let mut found = BTreeSet::new();
-        self.env.applied.wait_for(self.env.log.head()).await?;
-        for definition in self.env.live.get_types() {
-            if definition.name.is_user() {
+        let is_wanted = |name: &TypeName| !name.is_user() && is_wanted(name);
+        let types = self.env.live.get_types();
+        if !types.iter().any(|definition| is_wanted(&definition.name)) {
+            return Ok(Vec::new());
+        }
+        for definition in types {
+            if !is_wanted(&definition.name) {
                 continue;
             }
             let mut after = 0;
@@ -297,7 +331,7 @@ impl Eraser {
             let Stream::Record(id) = event.stream else {
                 continue;
             };
-            if id.record_type.is_user() || found.contains(&id) {
+            if !is_wanted(&id.record_type) || found.contains(&id) {
                 continue;
             }
             let last = past::last_state(&self.env, &id).await?;
@@ -307,9 +341,4 @@ impl Eraser {
         }
         Ok(found.into_iter().collect())
     }
-}
-
-/// Whether a user record has nothing of its user any more.
-fn is_empty(head: &Head) -> bool {
-    head.record.fields.iter().next().is_none()
 }

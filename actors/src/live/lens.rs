@@ -167,7 +167,8 @@ impl Lens {
             EventBody::TypeDefaultAccessSet(_)
             | EventBody::TypeCreationRolesSet(_)
             | EventBody::TypeIntervalsSet(_)
-            | EventBody::TypeRetentionSet(_) => false,
+            | EventBody::TypeRetentionSet(_)
+            | EventBody::TypePersonalSet(_) => false,
             _ => true,
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use skytrail_schema::codec::{self, NoKeys, Sealing, SubjectKeys};
+use skytrail_schema::codec::{self, NoKeys, SealedEvent, Sealing, SubjectKeys};
 use skytrail_schema::event::{Commit, NewCommit, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
@@ -29,7 +29,7 @@ use super::journal::{
 use super::keyring::Keyring;
 use super::reserve::Reserve;
 use super::resolver::Resolver;
-use super::{AppendError, CommitObserver, Decision, EventLog, ReadError, random_salt};
+use super::{AppendError, CommitObserver, ConflictKey, Decision, EventLog, ReadError, random_salt};
 use crate::observe::HistogramState;
 
 /// So many commits are read at once, wherever they stand.
@@ -403,6 +403,24 @@ impl EmbeddedLog {
         self.keyring.as_ref()?.number_of(user)
     }
 
+    /// Finds the events from a position on that are sealed with the key of a user. All of what was
+    /// committed so far is looked at.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn sealed_for(
+        &self,
+        user: &UserId,
+        from: u64,
+    ) -> Result<Vec<SealedEvent>, ReadError> {
+        let Some(key) = self.key_of(user) else {
+            return Ok(Vec::new());
+        };
+        let segments = Arc::clone(&self.segments);
+        let found = tokio::task::spawn_blocking(move || segments.sealed_with(key, from)).await;
+        found.map_err(|error| ReadError::Io(error.to_string()))?
+    }
+
     /// Destroys keys: whatever is sealed with them, in whatever copy of the log, is gone when this
     /// returns. May be done again.
     ///
@@ -531,11 +549,13 @@ fn is_of_erasure(decision: &Decision) -> bool {
 
 #[async_trait]
 impl EventLog for EmbeddedLog {
-    async fn append(&self, decision: Decision) -> Result<Arc<Commit>, AppendError> {
+    async fn append(&self, mut decision: Decision) -> Result<Arc<Commit>, AppendError> {
         if !is_of_erasure(&decision) {
             self.admit().await?;
         }
         let keys = self.sealing(&decision.commit).await?;
+        let subjects = keys.keys().map(ConflictKey::subject);
+        decision.writes.extend(subjects);
         let receiver = self.enqueue(decision, &keys)?;
         receiver.await.unwrap_or(Err(AppendError::Closed))
     }

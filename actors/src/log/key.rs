@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use skytrail_schema::event::{Service, Stream};
-use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
 
 /// Something a decision read or wrote, hashed to 64 bits.
 ///
@@ -64,6 +64,12 @@ impl ConflictKey {
     /// An account elsewhere: read when it is found linked to nobody, written when that changes.
     pub fn principal(service: &Service, principal: &str) -> Self {
         Self::of("principal", &[&service.to_string(), principal])
+    }
+
+    /// What there is of a user under a key of his own: written with each event that is sealed with it,
+    /// read by whoever names them all.
+    pub fn subject(user: &UserId) -> Self {
+        Self::of("subject", &[user.as_str()])
     }
 
     fn of(kind: &str, parts: &[&str]) -> Self {

@@ -142,6 +142,7 @@ pub fn record_type(before: &TypeDefinition, event: &Event) -> TypeDefinition {
         EventBody::TypeRetentionSet(retention) => {
             definition.retention = (!retention.is_endless()).then_some(*retention);
         }
+        EventBody::TypePersonalSet(change) => definition.is_personal = change.is_personal,
         EventBody::TypeIntervalsSet(change) => {
             let since = definition.intervals_since.unwrap_or(event.position);
             definition.intervals_since = change.are_kept.then_some(since);

@@ -264,8 +264,21 @@ impl Plan {
             version: head.version + 1,
             body: EventBody::RecordDeleted(Touch { at: now, by }),
             provenance: Vec::new(),
+            subject: None,
         });
         self.state.insert(id.clone(), None);
+    }
+
+    /// Says once more what a record is, so that nothing builds on what came before.
+    pub fn repeat(&mut self, head: &Head, definition: &TypeDefinition) {
+        let record = &head.record;
+        self.reads
+            .insert(ConflictKey::record_type(&definition.name));
+        let body = EventBody::RecordReplaced(apply::state_of(record));
+        self.push(Stream::Record(record.id.clone()), head.version + 1, body);
+        if let Some(event) = self.events.last_mut() {
+            event.subject = subject_of(record, definition);
+        }
     }
 
     /// Whether a record is there when the plan is done; `None` when the plan has nothing of it.
@@ -340,6 +353,7 @@ impl Plan {
             version,
             body,
             provenance: draft.provenance.clone(),
+            subject: subject_of(&draft.record, definition),
         };
         self.number_sequences(draft, definition);
         let before = self
@@ -376,6 +390,11 @@ impl Plan {
             }
         }
     }
+}
+
+/// Returns whose what is said of a record is.
+fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
+    record.owner.clone().filter(|_| definition.is_personal)
 }
 
 fn fold_event(before: Option<Head>, id: &RecordId, event: &NewEvent) -> Option<Head> {

@@ -194,6 +194,8 @@ pub enum TypeChange {
     Intervals(bool),
     /// How much of its records' past is kept.
     Retention(Retention),
+    /// Whether records are their owners' own, sealed with their keys.
+    Personal(bool),
     /// The roles that may create records; none lets every signed-in user.
     CreationRoles(BTreeSet<RoleName>),
     /// A field gets another name; rules of access to it follow.

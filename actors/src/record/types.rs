@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
     CreationRoles, DefaultAccess, EventBody, FieldDeletion, FieldRename, Intervals, NewEvent,
-    RoleFlags, Stream, TypeExtension,
+    Personal, RoleFlags, Stream, TypeExtension,
 };
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RecordId, RoleName, TypeName};
@@ -208,6 +208,10 @@ impl Plan {
                 access: access.clone(),
             }),
             TypeChange::Retention(retention) => EventBody::TypeRetentionSet(*retention),
+            TypeChange::Personal(is_personal) => {
+                let is_personal = *is_personal;
+                EventBody::TypePersonalSet(Personal { is_personal })
+            }
             TypeChange::Intervals(are_kept) => {
                 let are_kept = *are_kept;
                 EventBody::TypeIntervalsSet(Intervals { are_kept })
@@ -273,6 +277,7 @@ impl Plan {
             version,
             body,
             provenance: Vec::new(),
+            subject: None,
         });
     }
 

@@ -41,6 +41,7 @@ fn request(positions: &Positions) -> Decision {
                 version: 1,
                 body,
                 provenance: Vec::new(),
+                subject: None,
             }],
         },
         read_position: 0,

@@ -69,6 +69,7 @@ fn event(key: &str, fields: Json) -> NewEvent {
         version: 1,
         body: EventBody::RecordCreated(state),
         provenance: Vec::new(),
+        subject: None,
     }
 }
 

@@ -76,6 +76,7 @@ pub fn decision(
         version: 1,
         body: EventBody::RecordCreated(state),
         provenance: Vec::new(),
+        subject: None,
     };
     Decision {
         commit: NewCommit {

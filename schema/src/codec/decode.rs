@@ -69,6 +69,35 @@ pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Conten
     Ok(contents)
 }
 
+/// An event that is sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedEvent {
+    /// Where it stands in the log.
+    pub position: u64,
+    /// What it is about.
+    pub stream: Stream,
+    /// The number of the key that opens it.
+    pub key: u64,
+}
+
+/// Finds what is sealed in a commit, without opening it.
+///
+/// # Errors
+/// As [`decode_commit`].
+pub fn sealed_events(bytes: &[u8]) -> Result<Vec<SealedEvent>, CodecError> {
+    let frame = Frame::read(bytes)?;
+    let places = frame.sections.into_iter().zip(frame.fixed.first_position..);
+    let sealed = places.filter(|(section, _)| section.is_sealed);
+    let event = |(section, position): (Section<'_>, u64)| {
+        Ok(SealedEvent {
+            position,
+            key: sealed::key_of(section.payload.unwrap_or_default())?,
+            stream: section.stream,
+        })
+    };
+    sealed.map(event).collect()
+}
+
 /// Writes a commit again without the payloads and salts of some of its events: their hashes take
 /// their place, so the chain hash stays what it was. `None` when there was nothing to take.
 ///

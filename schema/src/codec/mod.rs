@@ -41,7 +41,8 @@ use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
 pub use decode::{
-    Contents, blank_payloads, check_commit, decode_commit, peek, take_apart, verify_chain,
+    Contents, SealedEvent, blank_payloads, check_commit, decode_commit, peek, sealed_events,
+    take_apart, verify_chain,
 };
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;

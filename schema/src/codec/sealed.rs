@@ -68,20 +68,25 @@ impl SubjectKeys for Withheld {
 /// others is stored as it is.
 pub type Sealing = BTreeMap<UserId, (u64, SubjectKey)>;
 
-/// Returns whom an event is about, if its payload is his: how he signs in, his user record, his
-/// devices, what he had them subscribe to. That is what erasing him takes from the log.
+/// Returns whom an event is about, if its payload is his.
+///
+/// That is how he signs in, his user record, his devices, what he had them subscribe to, and his
+/// records of types that are personal: what erasing him takes from the log.
 pub fn subject<'a>(event: &'a NewEvent, actor: &'a Actor) -> Option<UserId> {
     match (&event.stream, &event.body) {
         (Stream::User(_), EventBody::UserRemoved(_)) => None,
         (Stream::User(user), _) => Some(user.clone()),
-        (Stream::Record(id), body) if id.record_type.is_user() => match body {
-            EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
-                // One that says nothing stays when its user is erased and others refer to it.
-                (!state.fields.is_empty()).then(|| UserId::from(id.key.as_str()))
-            }
-            EventBody::RecordChanged(_) => Some(UserId::from(id.key.as_str())),
-            _ => None,
-        },
+        (Stream::Record(id), body) => {
+            let is_said = match body {
+                // What says nothing stays when its user is erased and others refer to it.
+                EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
+                    !state.fields.is_empty()
+                }
+                body => matches!(body, EventBody::RecordChanged(_)),
+            };
+            let user = id.record_type.is_user().then(|| id.key.as_str().into());
+            user.or_else(|| event.subject.clone()).filter(|_| is_said)
+        }
         (Stream::Device(_), EventBody::DeviceRegistered(state)) => state.user.clone(),
         (Stream::Subscriptions(_), EventBody::SubscriptionSaved(_)) => actor.user.clone(),
         _ => None,
@@ -112,6 +117,14 @@ pub(super) fn seal(
         sealed: BASE64.encode(sealed),
     };
     serde_json::to_vec(&stored).map_err(|_| CodecError::Malformed("payload"))
+}
+
+/// Returns the number of the key that a payload is sealed with.
+pub(super) fn key_of(bytes: &[u8]) -> Result<u64, CodecError> {
+    let stored: Result<Stored, _> = serde_json::from_slice(bytes);
+    stored
+        .map(|stored| stored.key)
+        .map_err(|_| CodecError::Malformed("sealed payload"))
 }
 
 /// Opens a sealed payload; `None` when its key was destroyed.
@@ -178,6 +191,7 @@ mod tests {
             version: 1,
             body,
             provenance: Vec::new(),
+            subject: None,
         }
     }
 

@@ -17,8 +17,24 @@ use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
 use crate::types::FieldType;
 
+/// Keys of whoever there is, but one that was destroyed.
+struct Ring(u64);
+
+impl SubjectKeys for Ring {
+    fn state(&self, number: u64) -> KeyState {
+        if number == self.0 {
+            return KeyState::Destroyed;
+        }
+        KeyState::Live(SubjectKey([7; 32]))
+    }
+}
+
 fn sealed(commit: NewCommit) -> (Vec<u8>, Commit) {
-    let encoded = encode_events(Arc::new(commit), &Sealing::new(), || [3; 16]).unwrap();
+    sealed_with(commit, &Sealing::new())
+}
+
+fn sealed_with(commit: NewCommit, keys: &Sealing) -> (Vec<u8>, Commit) {
+    let encoded = encode_events(Arc::new(commit), keys, || [3; 16]).unwrap();
     let at = Seal {
         first_position: 11,
         time: Timestamp::from_micros(1_000),
@@ -125,6 +141,7 @@ fn settings() -> impl Strategy<Value = EventBody> {
             no_longer_unique: vec![unique.iter().cloned().collect()],
             unique: vec![unique.into_iter().collect()],
         })),
+        any::<bool>().prop_map(|is_personal| EventBody::TypePersonalSet(Personal { is_personal })),
         any::<bool>().prop_map(|are_kept| EventBody::TypeIntervalsSet(Intervals { are_kept })),
         any::<(Option<u32>, Option<u32>, bool)>().prop_map(|(versions, days, keeps_files)| {
             EventBody::TypeRetentionSet(Retention {
@@ -267,14 +284,16 @@ fn event() -> impl Strategy<Value = NewEvent> {
         changed,
     });
     let provenance = prop::collection::vec(hook, 0..2);
-    (stream(), any::<u32>(), body(), provenance).prop_map(|(stream, version, body, provenance)| {
-        NewEvent {
+    let subject = prop::option::of(name().prop_map(UserId::from));
+    (stream(), any::<u32>(), body(), provenance, subject).prop_map(
+        |(stream, version, body, provenance, subject)| NewEvent {
             stream,
             version,
             body,
             provenance,
-        }
-    })
+            subject,
+        },
+    )
 }
 
 fn commit() -> impl Strategy<Value = NewCommit> {
@@ -338,6 +357,35 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         prop_assert!(verify_chain(&bytes, &chain::GENESIS, &NoKeys).is_err());
+    }
+
+    /// Exactly what is about somebody is sealed with his key, and without it exactly that is blank.
+    #[test]
+    fn what_is_somebodys_opens_with_his_key_and_the_rest_without(commit in commit()) {
+        let owner = |event: &NewEvent| subject(event, &commit.actor);
+        let owners: Vec<_> = commit.events.iter().map(owner).collect();
+        let known: std::collections::BTreeSet<_> = owners.iter().flatten().cloned().collect();
+        let key = |(user, number): (UserId, u64)| (user, (number, SubjectKey([7; 32])));
+        let keys: Sealing = known.into_iter().zip(1..).map(key).collect();
+        let number = |owner: &Option<UserId>| owner.as_ref().map(|owner| keys[owner].0);
+        let (bytes, whole) = sealed_with(commit.clone(), &keys);
+        let opened = verify_chain(&bytes, &chain::GENESIS, &Ring(0)).unwrap();
+        prop_assert_eq!(&opened, &whole);
+        let found = sealed_events(&bytes).unwrap();
+        let found: Vec<_> = found.into_iter().map(|it| (it.position, it.stream, it.key)).collect();
+        let events = whole.events.iter().zip(&owners);
+        let expected = events.filter_map(|(event, owner)| {
+            Some((event.position, event.stream.clone(), number(owner)?))
+        });
+        prop_assert_eq!(found, expected.collect::<Vec<_>>());
+        for gone in 0..=keys.len() as u64 {
+            let read = verify_chain(&bytes, &chain::GENESIS, &Ring(gone)).unwrap();
+            for ((event, whole), owner) in read.events.iter().zip(&whole.events).zip(&owners) {
+                let is_gone = number(owner) == Some(gone);
+                prop_assert_eq!(event.body.erased().is_some(), is_gone);
+                prop_assert!(is_gone || event == whole);
+            }
+        }
     }
 
     #[test]
@@ -407,6 +455,7 @@ fn small_create() -> NewCommit {
             version: 1,
             body: EventBody::RecordCreated(state),
             provenance: Vec::new(),
+            subject: None,
         }],
     }
 }

@@ -3,9 +3,9 @@
 use super::{
     AccountLinked, AccountUnlinked, AssetState, AssetUpload, Blank, CreationRoles, DefaultAccess,
     DeviceState, Disabled, ErasureEnd, ErasureMark, ErasureRequest, FieldDeletion, FieldRename,
-    Intervals, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, PluginRegistration, RecordPatch,
-    RecordState, RelationTarget, Retention, RoleFlags, SavedSubscription, TaskClaim, TaskEnd,
-    TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
+    Intervals, LoggedIn, NoDetails, PasswordRehashed, PasswordSet, Personal, PluginRegistration,
+    RecordPatch, RecordState, RelationTarget, Retention, RoleFlags, SavedSubscription, TaskClaim,
+    TaskEnd, TaskSchedule, Touch, TypeExtension, UserPatch, UserState,
 };
 use crate::field_access::FieldAccess;
 use crate::subscription::SubscriptionKey;
@@ -36,6 +36,8 @@ pub enum EventBody {
     TypeIntervalsSet(Intervals),
     /// How much of the past of a type's records is kept was set.
     TypeRetentionSet(Retention),
+    /// Whether a type's records are their owners' own, to go with them.
+    TypePersonalSet(Personal),
     /// A user's auth row came into being.
     UserCreated(UserState),
     /// Parts of a user's auth row changed.
@@ -179,6 +181,7 @@ kinds! {
     TypeFieldDeleted = 20, "type.field_deleted", 1;
     TypeIntervalsSet = 21, "type.intervals_set", 1;
     TypeRetentionSet = 22, "type.retention_set", 1;
+    TypePersonalSet = 23, "type.personal_set", 1;
     FieldAccessSet = 24, "field_access.set", 1;
     UserCreated = 32, "user.created", 1;
     UserChanged = 33, "user.changed", 1;

@@ -84,6 +84,9 @@ pub struct NewEvent {
     pub body: EventBody,
     /// Hooks that changed it.
     pub provenance: Vec<Provenance>,
+    /// Whose a record of a personal type is: what the event says is sealed with his key. What is about
+    /// a user by its stream needs no saying.
+    pub subject: Option<UserId>,
 }
 
 /// What a decision wants to append: all of it or nothing.

@@ -31,7 +31,8 @@ pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use plugin::PluginRegistration;
 pub use record::{RecordPatch, RecordState, Touch};
 pub use settings::{
-    CreationRoles, DefaultAccess, FieldDeletion, FieldRename, Intervals, Retention, TypeExtension,
+    CreationRoles, DefaultAccess, FieldDeletion, FieldRename, Intervals, Personal, Retention,
+    TypeExtension,
 };
 pub use shown::Shown;
 pub use stream::Stream;

@@ -79,6 +79,13 @@ pub struct Intervals {
     pub are_kept: bool,
 }
 
+/// See [`EventBody::TypePersonalSet`](super::EventBody::TypePersonalSet).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Personal {
+    /// Whether what is written to the type's records is sealed with their owners' keys from here on.
+    pub is_personal: bool,
+}
+
 /// See [`EventBody::TypeFieldRenamed`](super::EventBody::TypeFieldRenamed).
 ///
 /// Events from before keep the old name: whoever folds records across this one renames the field

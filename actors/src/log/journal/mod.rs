@@ -11,6 +11,7 @@ mod blanks;
 mod frame;
 mod recovery;
 mod rewrite;
+mod sealed;
 mod segment;
 mod verify;
 

@@ -1,0 +1,115 @@
+//! Records of personal types: what is written to them is sealed with their owner's key, so they go with
+//! him, whatever anybody has to say against it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::codec::SealedEvent;
+use skytrail_schema::event::{EventBody, EventKind, Stream};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::record::Head;
+use tokio::sync::Mutex;
+
+use super::{EraseRecord, EraseUser, Erased, Eraser};
+use crate::record::attempt::until_settled;
+use crate::record::past;
+
+impl EraseUser {
+    /// Returns the order to erase one of his records.
+    pub(super) fn of_record(&self, id: &RecordId) -> EraseRecord {
+        EraseRecord {
+            context: self.context.clone(),
+            id: id.clone(),
+            why: self.why.clone(),
+            with_files: self.with_files,
+        }
+    }
+}
+
+impl Eraser {
+    /// Finds the types that are personal, or were when something of a user was written.
+    pub(super) async fn personal_types(
+        &self,
+        user: &UserId,
+    ) -> Result<BTreeSet<TypeName>, ApiError> {
+        let types = self.env.live.get_types().into_iter();
+        let personal = types.filter(|definition| definition.is_personal);
+        let mut names: BTreeSet<TypeName> = personal.map(|it| it.name.clone()).collect();
+        let sealed = self.sealed_records(user).await?;
+        names.extend(
+            sealed
+                .iter()
+                .filter_map(|it| it.stream.record_type().cloned()),
+        );
+        Ok(names)
+    }
+
+    /// Finds what of records is sealed with a user's key. The log is read from where a type became
+    /// personal for the first time.
+    pub(super) async fn sealed_records(&self, user: &UserId) -> Result<Vec<SealedEvent>, ApiError> {
+        let (kind, until) = (EventKind::TypePersonalSet, self.env.applied.position());
+        let marked = self.env.store.list_positions_of_kind(kind, 1, until);
+        let Some(from) = marked.await?.first().copied() else {
+            return Ok(Vec::new());
+        };
+        let mut sealed = self.log.sealed_for(user, from).await.map_err(|error| {
+            tracing::error!(%error, "what is sealed cannot be looked for");
+            ApiError::unexpected("the log cannot be read")
+        })?;
+        let is_of_record = |stream: &Stream| match stream {
+            Stream::Record(id) => !id.record_type.is_user(),
+            _ => false,
+        };
+        sealed.retain(|event| is_of_record(&event.stream));
+        Ok(sealed)
+    }
+
+    /// Erases what has come meanwhile of a user's records; says whether there was something.
+    pub(super) async fn take_away_left(
+        &self,
+        command: &EraseUser,
+        sealed: &[SealedEvent],
+    ) -> Result<bool, ApiError> {
+        let ids = sealed.iter().filter_map(|event| match &event.stream {
+            Stream::Record(id) => Some(id.clone()),
+            _ => None,
+        });
+        let ids: Vec<RecordId> = ids.collect::<BTreeSet<_>>().into_iter().collect();
+        let heads = self.env.load_heads(&ids).await?;
+        let mut has_some = false;
+        for id in &ids {
+            let is_his = |head: &&Arc<Head>| head.record.owner.as_ref() == Some(&command.user);
+            let Some(head) = heads.get(id).filter(is_his) else {
+                continue;
+            };
+            if !self.is_emptied(head).await? {
+                self.force_until_settled(&command.of_record(id)).await?;
+                has_some = true;
+            }
+        }
+        Ok(has_some)
+    }
+
+    /// Whether all that is left of a record is that it is there, and its last event says so in full.
+    pub(super) async fn is_emptied(&self, head: &Head) -> Result<bool, ApiError> {
+        if head.record.fields.iter().next().is_some() {
+            return Ok(false);
+        }
+        let (_, event) = past::read(&self.env, head.position).await?;
+        Ok(matches!(
+            event.body,
+            EventBody::RecordCreated(_) | EventBody::RecordReplaced(_)
+        ))
+    }
+
+    /// As [`Eraser::record`], but neither hooks nor those who refer to the record are in the way, and
+    /// nobody waits for the end: one that others refer to stays, empty.
+    pub(super) async fn force_until_settled(
+        &self,
+        command: &EraseRecord,
+    ) -> Result<Erased, ApiError> {
+        let turn = Mutex::new(());
+        until_settled(&turn, |_| self.ask_for_record(command, true)).await
+    }
+}

@@ -1,0 +1,35 @@
+//! Finding what is sealed with a key, by the bytes alone: whoever the records are of by now, and
+//! whether they are there still, does not matter.
+
+use skytrail_schema::codec::{self, SealedEvent};
+
+use super::Segments;
+use crate::log::ReadError;
+
+/// How many events are read at once.
+const READ_EVENTS: usize = 4096;
+
+impl Segments {
+    /// Finds the events from a position on that are sealed with a key.
+    ///
+    /// # Errors
+    /// The device; or damage.
+    pub fn sealed_with(&self, key: u64, from: u64) -> Result<Vec<SealedEvent>, ReadError> {
+        let (mut found, mut next) = (Vec::new(), from);
+        loop {
+            let commits = self.read_raw(next, READ_EVENTS)?;
+            if commits.is_empty() {
+                return Ok(found);
+            }
+            for (position, bytes) in commits {
+                let damaged = |error: codec::CodecError| ReadError::Damaged {
+                    position,
+                    reason: error.to_string(),
+                };
+                next = codec::peek(&bytes).map_err(damaged)?.last_position() + 1;
+                let sealed = codec::sealed_events(&bytes).map_err(damaged)?;
+                found.extend(sealed.into_iter().filter(|event| event.key == key));
+            }
+        }
+    }
+}
