@@ -73,7 +73,10 @@ fn a_plugin_in_python_keeps_counts_by_sql() {
     );
     let ids = ["ada", "bob"].map(|name| {
         let sql = format!("SELECT _id FROM app_myapp.\"user\" WHERE username = '{name}'");
-        database.sql(&sql).trim().to_owned()
+        crate::support::eventually("the user is in the table", || {
+            let id = database.sql(&sql).trim().to_owned();
+            (!id.is_empty()).then_some(id)
+        })
     });
     master.save("conversation/c", json!({"title": "talk"}));
     for (name, id) in ["ada", "bob"].iter().zip(&ids) {
