@@ -13,6 +13,7 @@ mod log {
     mod erasures;
     mod faults;
     mod histories;
+    mod search;
     mod sled;
     mod world;
 }

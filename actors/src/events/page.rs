@@ -22,6 +22,12 @@ const MAX_BYTES: usize = 4 << 20;
 /// So many events of the log are looked at at once.
 const WINDOW: u64 = 512;
 
+/// At most as many are searched at once on the way back, where nothing is found.
+const MAX_WIDTH: u64 = 1 << 14;
+
+/// A piece of the log that is searched counts like looking at so many events.
+const PIECE_COST: usize = 150;
+
 /// The store's index over streams is asked for so many positions at once, the size of its slices.
 const SLICE: u64 = 1 << 16;
 
@@ -87,8 +93,15 @@ pub struct EventReader {
 struct Window {
     first: u64,
     last: u64,
-    /// The only ones of them that can be wanted, in order, when that is known.
-    positions: Option<Vec<u64>>,
+    found: Candidates,
+}
+
+/// What of a window can be wanted.
+enum Candidates {
+    /// Events at these positions, in order.
+    Positions(Vec<u64>),
+    /// Events of these commits.
+    Commits(Vec<Arc<Commit>>),
 }
 
 /// A page that is being filled.
@@ -97,6 +110,8 @@ struct Filling<'a> {
     events: Vec<Found>,
     num_bytes: usize,
     num_left: usize,
+    /// So many events are searched at once on the way back.
+    width: u64,
 }
 
 impl EventReader {
@@ -152,9 +167,10 @@ impl EventReader {
             events: Vec::new(),
             num_bytes: 0,
             num_left: MAX_LOOKED_AT,
+            width: MAX_WIDTH / 4,
         };
         while range.contains(&at) && !filling.is_over() {
-            let window = self.window(asked, at, &range).await?;
+            let window = self.window(at, &range, &mut filling).await?;
             at = match asked.direction {
                 Direction::Forwards => self.forwards(&window, &mut filling).await?,
                 Direction::Backwards => self.backwards(&window, &mut filling).await?,
@@ -171,24 +187,24 @@ impl EventReader {
     /// log.
     async fn window(
         &self,
-        asked: &Asked,
         at: u64,
         range: &RangeInclusive<u64>,
+        filling: &mut Filling<'_>,
     ) -> Result<Window, ApiError> {
+        let asked = filling.asked;
         let applied = self.applied.position().min(*range.end());
         let is_forwards = asked.direction == Direction::Forwards;
         let stream = asked.filter.stream.as_ref().filter(|_| at <= applied);
         let Some(stream) = stream else {
-            let (first, last) = if is_forwards {
-                (at, (at + WINDOW - 1).min(*range.end()))
-            } else {
-                (at.saturating_sub(WINDOW - 1).max(*range.start()), at)
+            // What was committed lately is at hand as it is.
+            let is_at_hand = self.recent.read(at - 1, u64::MAX, 1).is_some();
+            if asked.filter.is_empty() || is_at_hand {
+                return self.plain(at, range, asked.direction).await;
+            }
+            return match asked.direction {
+                Direction::Forwards => self.search(at, range, filling).await,
+                Direction::Backwards => self.search_back(at, range, filling).await,
             };
-            return Ok(Window {
-                first,
-                last,
-                positions: None,
-            });
         };
         let slice = at / SLICE;
         let (first, last) = if is_forwards {
@@ -200,14 +216,70 @@ impl EventReader {
         Ok(Window {
             first,
             last,
-            positions: Some(positions),
+            found: Candidates::Positions(positions),
         })
+    }
+
+    /// Returns a piece of the log as it is.
+    async fn plain(
+        &self,
+        at: u64,
+        range: &RangeInclusive<u64>,
+        direction: Direction,
+    ) -> Result<Window, ApiError> {
+        let (first, last) = match direction {
+            Direction::Forwards => (at, (at + WINDOW - 1).min(*range.end())),
+            Direction::Backwards => (at.saturating_sub(WINDOW - 1).max(*range.start()), at),
+        };
+        let found = Candidates::Commits(self.load_run(first, last).await?);
+        Ok(Window { first, last, found })
+    }
+
+    /// Searches a piece of the log.
+    async fn search(
+        &self,
+        at: u64,
+        range: &RangeInclusive<u64>,
+        filling: &mut Filling<'_>,
+    ) -> Result<Window, ApiError> {
+        filling.num_left = filling.num_left.saturating_sub(PIECE_COST);
+        let filter = &filling.asked.filter;
+        let searched = self.log.search(at, *range.end(), filter).await;
+        let searched = searched.map_err(|error| unreadable(at, &error))?;
+        if searched.until < at {
+            return Err(unreadable(at, &"it ends before"));
+        }
+        Ok(Window {
+            first: at,
+            last: searched.until.min(*range.end()),
+            found: Candidates::Commits(searched.found),
+        })
+    }
+
+    /// Searches a piece of the log that ends at `at`. Where it is too much for one piece it is looked
+    /// at as it is, and the next piece is smaller.
+    async fn search_back(
+        &self,
+        at: u64,
+        range: &RangeInclusive<u64>,
+        filling: &mut Filling<'_>,
+    ) -> Result<Window, ApiError> {
+        if filling.width > WINDOW {
+            let first = at.saturating_sub(filling.width - 1).max(*range.start());
+            let window = self.search(first, &(first..=at), filling).await?;
+            if window.last == at {
+                filling.width = (filling.width * 2).min(MAX_WIDTH);
+                return Ok(window);
+            }
+            filling.width /= 2;
+        }
+        self.plain(at, range, Direction::Backwards).await
     }
 
     /// Looks at a window; returns what is to be looked at next.
     async fn forwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
-        match &window.positions {
-            Some(positions) => {
+        match &window.found {
+            Candidates::Positions(positions) => {
                 filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
                 for position in positions {
                     let commit = self.load(*position).await?;
@@ -217,8 +289,8 @@ impl EventReader {
                     }
                 }
             }
-            None => {
-                for commit in &self.load_run(window).await? {
+            Candidates::Commits(commits) => {
+                for commit in commits {
                     for event in commit.events.iter().filter(|event| window.has(event)) {
                         filling.look_at(commit, Some(event));
                         if filling.is_over() {
@@ -233,8 +305,8 @@ impl EventReader {
 
     /// As [`EventReader::forwards`], the other way.
     async fn backwards(&self, window: &Window, filling: &mut Filling<'_>) -> Result<u64, ApiError> {
-        match &window.positions {
-            Some(positions) => {
+        match &window.found {
+            Candidates::Positions(positions) => {
                 filling.num_left = filling.num_left.saturating_sub(SLICE_COST);
                 for position in positions.iter().rev() {
                     let commit = self.load(*position).await?;
@@ -244,8 +316,8 @@ impl EventReader {
                     }
                 }
             }
-            None => {
-                for commit in self.load_run(window).await?.iter().rev() {
+            Candidates::Commits(commits) => {
+                for commit in commits.iter().rev() {
                     let events = commit.events.iter().rev();
                     for event in events.filter(|event| window.has(event)) {
                         filling.look_at(commit, Some(event));
@@ -266,12 +338,12 @@ impl EventReader {
         }
     }
 
-    /// Loads the commits of a window, all of them.
-    async fn load_run(&self, window: &Window) -> Result<Vec<Arc<Commit>>, ApiError> {
+    /// Loads the commits of a piece of the log, all of them.
+    async fn load_run(&self, first: u64, last: u64) -> Result<Vec<Arc<Commit>>, ApiError> {
         let mut run: Vec<Arc<Commit>> = Vec::new();
-        let mut behind = window.first - 1;
-        while behind < window.last {
-            let num_events = usize::try_from(window.last - behind).unwrap_or(usize::MAX);
+        let mut behind = first - 1;
+        while behind < last {
+            let num_events = usize::try_from(last - behind).unwrap_or(usize::MAX);
             // The last commit may go beyond the window.
             let at_hand = self.recent.read(behind, u64::MAX, num_events);
             let more = match at_hand {

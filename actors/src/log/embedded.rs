@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use skytrail_schema::codec::{self, NoKeys, SealedEvent, Sealing, SubjectKeys};
-use skytrail_schema::event::{Commit, NewCommit, Stream};
+use skytrail_schema::event::{Commit, EventFilter, NewCommit, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +29,10 @@ use super::journal::{
 use super::keyring::Keyring;
 use super::reserve::Reserve;
 use super::resolver::Resolver;
-use super::{AppendError, CommitObserver, ConflictKey, Decision, EventLog, ReadError, random_salt};
+use super::{
+    AppendError, CommitObserver, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt,
+    read_piece,
+};
 use crate::observe::HistogramState;
 
 /// So many commits are read at once, wherever they stand.
@@ -594,5 +597,33 @@ impl EventLog for EmbeddedLog {
             commits.extend(read.map_err(|error| ReadError::Io(error.to_string()))??);
         }
         Ok(self.shown(commits))
+    }
+
+    async fn search(
+        &self,
+        from: u64,
+        until: u64,
+        filter: &EventFilter,
+    ) -> Result<Searched<Arc<Commit>>, ReadError> {
+        let (segments, wanted) = (Arc::clone(&self.segments), filter.clone());
+        let searched = tokio::task::spawn_blocking(move || {
+            let searched = segments.search(from, until, &wanted)?;
+            Ok(Searched {
+                found: segments.decode_all(searched.found)?,
+                until: searched.until,
+            })
+        });
+        let searched: Result<_, ReadError> = match searched.await {
+            Ok(searched) => searched,
+            Err(error) => Err(ReadError::Io(error.to_string())),
+        };
+        match searched {
+            Ok(searched) => Ok(Searched {
+                found: self.shown(searched.found),
+                ..searched
+            }),
+            // sled may have what the journal has no more.
+            Err(_) => read_piece(self, from, until).await,
+        }
     }
 }

@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Commit, NewCommit};
+use skytrail_schema::event::{Commit, EventFilter, NewCommit};
 
 pub use backlog::{Backlog, LagBound};
 pub use committer::{Now, OnFatal, SequenceNumbers};
@@ -159,6 +159,48 @@ pub trait EventLog: Send + Sync + 'static {
         }
         Ok(commits)
     }
+
+    /// Looks at a bounded piece of the log, from the commit that holds position `from` on and at most
+    /// up to the one that holds `until`, for commits with an event that a filter wants; others may be
+    /// among what is found. Goes forward by one commit at least, unless `from` is beyond the head.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn search(
+        &self,
+        from: u64,
+        until: u64,
+        filter: &EventFilter,
+    ) -> Result<Searched<Arc<Commit>>, ReadError> {
+        let _ = filter;
+        read_piece(self, from, until).await
+    }
+}
+
+/// Reads a piece of the log, to be searched by who asked for it.
+async fn read_piece(
+    log: &(impl EventLog + ?Sized),
+    from: u64,
+    until: u64,
+) -> Result<Searched<Arc<Commit>>, ReadError> {
+    const PIECE: u64 = 512;
+    let wanted = until.saturating_sub(from).saturating_add(1).min(PIECE);
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    let found = log.read(from, wanted).await?;
+    let last = found.last().map(|commit| commit.last_position());
+    Ok(Searched {
+        found,
+        until: last.unwrap_or(from.saturating_sub(1)),
+    })
+}
+
+/// What a search has found.
+#[derive(Clone, Debug)]
+pub struct Searched<T> {
+    /// The commits, in order.
+    pub found: Vec<T>,
+    /// Up to this position it has looked.
+    pub until: u64,
 }
 
 /// Is told of every commit, durable and in order, before it is acknowledged.

@@ -47,6 +47,7 @@ pub(crate) async fn run(rig: &Rig<'_>, report: &mut Report) {
     run_histories(rig, report, &loaded).await;
     // The first connection was idle for so long that the server has closed it.
     let head = head(&mut loaded.connect(1).await[0]).await;
+    run_search(rig, report, &loaded, head);
     run_whole_log(rig, report, loaded, head);
 }
 
@@ -152,6 +153,23 @@ async fn run_histories(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded) {
         let micros = f64::from(percentile(&mut micros, 0.5));
         report.figure(&name, micros, None, "µs");
     }
+}
+
+/// A search of the whole log for what is not in it.
+fn run_search(rig: &Rig<'_>, report: &mut Report, loaded: &Loaded, head: u64) {
+    let begun = Instant::now();
+    let output = Command::new(&rig.options.server)
+        .args(["log", "search", "--request", &uuid::Uuid::nil().to_string()])
+        .args(["--server", &format!("http://{}", loaded.server.addr)])
+        .env("MASTER_KEY", MASTER_KEY)
+        .output()
+        .expect("the program runs");
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        report.fail(format!("log search: {said}"));
+    }
+    let per_second = head as f64 / begun.elapsed().as_secs_f64();
+    report.at_least("log search", per_second, Some(500_000.0), "events/s");
 }
 
 /// What is done with the log as a whole, by commands, with the server stopped.

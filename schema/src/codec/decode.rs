@@ -11,7 +11,8 @@ use super::{CodecError, CommitParts, EventParts, FORMAT, Peek, flag, payload, se
 use crate::caller::KeyKind;
 use crate::chain::{self, ChainHash};
 use crate::event::{
-    Actor, Blank, Commit, Event, EventBody, EventKind, Origin, Provenance, SqlSource, Stream,
+    Actor, Blank, Commit, Event, EventBody, EventFilter, EventKind, Origin, Provenance, SqlSource,
+    Stream,
 };
 use crate::id::{RecordId, TaskId, UserId};
 use crate::predicate::Relation;
@@ -86,13 +87,14 @@ pub struct SealedEvent {
 /// As [`decode_commit`].
 pub fn sealed_events(bytes: &[u8]) -> Result<Vec<SealedEvent>, CodecError> {
     let frame = Frame::read(bytes)?;
-    let places = frame.sections.into_iter().zip(frame.fixed.first_position..);
+    let places = frame.sections.into_iter();
+    let places = places.zip(frame.header.fixed.first_position..);
     let sealed = places.filter(|(section, _)| section.is_sealed);
     let event = |(section, position): (Section<'_>, u64)| {
         Ok(SealedEvent {
             position,
             key: sealed::key_of(section.payload.unwrap_or_default())?,
-            stream: section.stream,
+            stream: section.parsed.stream,
         })
     };
     sealed.map(event).collect()
@@ -110,7 +112,11 @@ pub fn blank_payloads(
     let frame = Frame::read(bytes)?;
     let mut out = frame.header_bytes.to_vec();
     let mut has_taken = false;
-    for (section, position) in frame.sections.iter().zip(frame.fixed.first_position..) {
+    for (section, position) in frame
+        .sections
+        .iter()
+        .zip(frame.header.fixed.first_position..)
+    {
         if section.payload.is_none() || !is_wanted(position) {
             out.extend_from_slice(section.bytes);
             continue;
@@ -160,6 +166,28 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
     })
 }
 
+/// Whether a filter wants one of a commit's events, which is known without their payloads: these are
+/// neither hashed nor opened nor parsed.
+///
+/// # Errors
+/// See [`CodecError`]; never panics, whatever the bytes.
+pub fn has_wanted(bytes: &[u8], filter: &EventFilter) -> Result<bool, CodecError> {
+    let mut reader = Reader::new(bytes);
+    let header = Header::read(&mut reader)?;
+    if !filter.may_be_in(&header.actor, header.request_id) {
+        return Ok(false);
+    }
+    for _ in 0..header.fixed.num_events {
+        let head = Head::read(&mut reader)?;
+        let actor = &header.actor;
+        if filter.wants(actor, &head.stream, head.kind()?, &head.provenance) {
+            return Ok(true);
+        }
+        Content::read(&mut reader)?;
+    }
+    Ok(false)
+}
+
 /// The part of the header that is always there.
 struct Fixed {
     flags: u8,
@@ -201,35 +229,25 @@ impl Fixed {
     }
 }
 
-/// A commit in its parts, payloads still as stored.
-struct Frame<'a> {
-    header_bytes: &'a [u8],
+/// The header.
+struct Header {
     fixed: Fixed,
     actor: Actor,
     request_id: Option<Uuid>,
     causation: Option<Uuid>,
     sql: Option<Box<SqlSource>>,
-    sections: Vec<Section<'a>>,
-    chain: ChainHash,
 }
 
-impl<'a> Frame<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(bytes);
-        let fixed = Fixed::read(&mut reader)?;
+impl Header {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let fixed = Fixed::read(reader)?;
         let has = |flag| fixed.flags & flag != 0;
         let user = has(flag::USER).then(|| reader.text()).transpose()?;
         let plugin = has(flag::PLUGIN).then(|| reader.text()).transpose()?;
         let request_id = has(flag::REQUEST).then(|| reader.uuid()).transpose()?;
         let causation = has(flag::CAUSATION).then(|| reader.uuid()).transpose()?;
-        let sql = has(flag::SQL).then(|| read_sql(&mut reader)).transpose()?;
-        let header_bytes = reader.since(0);
-        let sections = (0..fixed.num_events).map(|_| Section::read(&mut reader));
-        let sections = sections.collect::<Result<_, _>>()?;
-        let chain = reader.array()?;
-        reader.finish()?;
+        let sql = has(flag::SQL).then(|| read_sql(reader)).transpose()?;
         Ok(Self {
-            header_bytes,
             actor: Actor {
                 user: user.map(UserId::from),
                 key: fixed.key,
@@ -240,6 +258,30 @@ impl<'a> Frame<'a> {
             request_id,
             causation,
             sql: sql.map(Box::new),
+        })
+    }
+}
+
+/// A commit in its parts, payloads still as stored.
+struct Frame<'a> {
+    header_bytes: &'a [u8],
+    header: Header,
+    sections: Vec<Section<'a>>,
+    chain: ChainHash,
+}
+
+impl<'a> Frame<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes);
+        let header = Header::read(&mut reader)?;
+        let header_bytes = reader.since(0);
+        let sections = (0..header.fixed.num_events).map(|_| Section::read(&mut reader));
+        let sections = sections.collect::<Result<_, _>>()?;
+        let chain = reader.array()?;
+        reader.finish()?;
+        Ok(Self {
+            header_bytes,
+            header,
             sections,
             chain,
         })
@@ -255,22 +297,82 @@ impl<'a> Frame<'a> {
     }
 
     fn decode(self, keys: &dyn SubjectKeys) -> Result<Commit, CodecError> {
-        let user = self.actor.user.as_ref();
-        let events = self.sections.into_iter().zip(self.fixed.first_position..);
+        let header = self.header;
+        let user = header.actor.user.as_ref();
+        let first_position = header.fixed.first_position;
+        let events = self.sections.into_iter().zip(first_position..);
         let events = events
             .map(|(section, position)| section.decode(position, user, keys))
             .collect::<Result<_, _>>()?;
         Ok(Commit {
-            id: self.fixed.id,
-            time: self.fixed.time,
-            epoch: self.fixed.epoch,
-            actor: self.actor,
-            request_id: self.request_id,
-            causation: self.causation,
-            sql: self.sql,
+            id: header.fixed.id,
+            time: header.fixed.time,
+            epoch: header.fixed.epoch,
+            actor: header.actor,
+            request_id: header.request_id,
+            causation: header.causation,
+            sql: header.sql,
             events,
             chain: self.chain,
         })
+    }
+}
+
+/// What an event says besides its payload.
+struct Head {
+    stream: Stream,
+    version: u32,
+    kind: u16,
+    schema_version: u16,
+    provenance: Vec<Provenance>,
+}
+
+impl Head {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            stream: read_stream(reader)?,
+            version: reader.number()?,
+            kind: reader.number()?,
+            schema_version: reader.number()?,
+            provenance: read_provenance(reader)?,
+        })
+    }
+
+    fn kind(&self) -> Result<EventKind, CodecError> {
+        EventKind::from_number(self.kind).ok_or(CodecError::UnknownEvent {
+            kind: self.kind,
+            version: self.schema_version,
+        })
+    }
+}
+
+/// Salt and payload of an event as stored, or the hash that has taken their place.
+enum Content<'a> {
+    Stored {
+        salt: [u8; 16],
+        payload: &'a [u8],
+        is_sealed: bool,
+    },
+    Erased([u8; 32]),
+}
+
+impl<'a> Content<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, CodecError> {
+        let flag = reader.u8()?;
+        match flag {
+            0 | section_flag::SEALED => {
+                let salt = reader.array()?;
+                let length = reader.number()?;
+                Ok(Self::Stored {
+                    salt,
+                    payload: reader.bytes(length)?,
+                    is_sealed: flag == section_flag::SEALED,
+                })
+            }
+            section_flag::ERASED => Ok(Self::Erased(reader.array()?)),
+            section_flag::COMPRESSED => Err(CodecError::Malformed("compressed payload")),
+            _ => Err(CodecError::Malformed("section flags")),
+        }
     }
 }
 
@@ -278,11 +380,7 @@ impl<'a> Frame<'a> {
 struct Section<'a> {
     bytes: &'a [u8],
     head: &'a [u8],
-    stream: Stream,
-    version: u32,
-    kind: u16,
-    schema_version: u16,
-    provenance: Vec<Provenance>,
+    parsed: Head,
     hash: [u8; 32],
     salt: Option<[u8; 16]>,
     /// `None` when it is erased.
@@ -293,37 +391,28 @@ struct Section<'a> {
 impl<'a> Section<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, CodecError> {
         let start = reader.offset();
-        let stream = read_stream(reader)?;
-        let version = reader.number()?;
-        let kind = reader.number()?;
-        let schema_version = reader.number()?;
-        let provenance = read_provenance(reader)?;
+        let parsed = Head::read(reader)?;
         let head = reader.since(start);
-        let flag = reader.u8()?;
-        let (salt, payload, hash) = match flag {
-            0 | section_flag::SEALED => {
-                let salt = reader.array()?;
-                let length = reader.number()?;
-                let payload = reader.bytes(length)?;
+        let content = Content::read(reader)?;
+        let (hash, salt, payload, is_sealed) = match content {
+            Content::Stored {
+                salt,
+                payload,
+                is_sealed,
+            } => {
                 let hash = chain::payload_hash(&salt, payload);
-                (Some(salt), Some(payload), hash)
+                (hash, Some(salt), Some(payload), is_sealed)
             }
-            section_flag::ERASED => (None, None, reader.array()?),
-            section_flag::COMPRESSED => return Err(CodecError::Malformed("compressed payload")),
-            _ => return Err(CodecError::Malformed("section flags")),
+            Content::Erased(hash) => (hash, None, None, false),
         };
         Ok(Self {
             bytes: reader.since(start),
             head,
-            stream,
-            version,
-            kind,
-            schema_version,
-            provenance,
+            parsed,
             hash,
             salt,
             payload,
-            is_sealed: flag == section_flag::SEALED,
+            is_sealed,
         })
     }
 
@@ -338,12 +427,8 @@ impl<'a> Section<'a> {
         user: Option<&UserId>,
         keys: &dyn SubjectKeys,
     ) -> Result<Event, CodecError> {
-        let unknown = CodecError::UnknownEvent {
-            kind: self.kind,
-            version: self.schema_version,
-        };
-        let kind = EventKind::from_number(self.kind).ok_or(unknown)?;
-        let version = self.schema_version;
+        let kind = self.parsed.kind()?;
+        let version = self.parsed.schema_version;
         let opened = match (self.payload, self.salt) {
             (Some(bytes), Some(salt)) if self.is_sealed => {
                 sealed::open(bytes, keys, (self.head, &salt))?.map(Cow::Owned)
@@ -356,10 +441,10 @@ impl<'a> Section<'a> {
         };
         Ok(Event {
             position,
-            stream: self.stream,
-            version: self.version,
+            stream: self.parsed.stream,
+            version: self.parsed.version,
             body,
-            provenance: self.provenance,
+            provenance: self.parsed.provenance,
             payload_hash: self.hash,
         })
     }

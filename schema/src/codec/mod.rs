@@ -41,8 +41,8 @@ use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
 pub use decode::{
-    Contents, SealedEvent, blank_payloads, check_commit, decode_commit, peek, sealed_events,
-    take_apart, verify_chain,
+    Contents, SealedEvent, blank_payloads, check_commit, decode_commit, has_wanted, peek,
+    sealed_events, take_apart, verify_chain,
 };
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use super::{Commit, Event, EventKind, Origin, Stream};
+use super::{Actor, Commit, Event, EventKind, Origin, Provenance, Stream};
 use crate::caller::KeyKind;
 use crate::id::{TypeName, UserId};
 
@@ -41,22 +41,41 @@ pub struct EventFilter {
 impl EventFilter {
     /// Whether an event is wanted.
     pub fn matches(&self, commit: &Commit, event: &Event) -> bool {
-        let is_of_stream = self.stream.as_ref().is_none_or(|it| *it == event.stream);
-        is_of_stream
-            && self.is_of_type(&event.stream)
-            && (self.kinds.is_empty() || self.kinds.0.contains(&event.body.kind()))
-            && (self.user.is_none() || self.user == commit.actor.user)
-            && (self.keys.is_empty() || self.keys.contains(&commit.actor.key))
-            && (self.origins.is_empty() || self.origins.contains(&commit.actor.origin))
-            && (self.request_id.is_none() || self.request_id == commit.request_id)
-            && self.is_of_plugin(commit, event)
+        let kind = event.body.kind();
+        self.may_be_in(&commit.actor, commit.request_id)
+            && self.wants(&commit.actor, &event.stream, kind, &event.provenance)
     }
 
-    fn is_of_plugin(&self, commit: &Commit, event: &Event) -> bool {
-        self.plugin.as_ref().is_none_or(|plugin| {
-            let mut hooks = event.provenance.iter();
-            commit.actor.plugin.as_ref() == Some(plugin) || hooks.any(|it| it.plugin == *plugin)
-        })
+    /// Whether it asks for nothing, so that everything is wanted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether an event can be wanted of a commit by somebody, from some request.
+    pub(crate) fn may_be_in(&self, actor: &Actor, request_id: Option<Uuid>) -> bool {
+        (self.user.is_none() || self.user == actor.user)
+            && (self.keys.is_empty() || self.keys.contains(&actor.key))
+            && (self.origins.is_empty() || self.origins.contains(&actor.origin))
+            && (self.request_id.is_none() || self.request_id == request_id)
+    }
+
+    /// Whether an event is wanted of a commit that it can be wanted of.
+    pub(crate) fn wants(
+        &self,
+        actor: &Actor,
+        stream: &Stream,
+        kind: EventKind,
+        provenance: &[Provenance],
+    ) -> bool {
+        let is_of_plugin = self.plugin.as_ref().is_none_or(|plugin| {
+            let mut hooks = provenance.iter();
+            actor.plugin.as_ref() == Some(plugin) || hooks.any(|it| it.plugin == *plugin)
+        });
+        let is_of_stream = self.stream.as_ref().is_none_or(|it| it == stream);
+        is_of_stream
+            && is_of_plugin
+            && self.is_of_type(stream)
+            && (self.kinds.is_empty() || self.kinds.0.contains(&kind))
     }
 
     fn is_of_type(&self, stream: &Stream) -> bool {

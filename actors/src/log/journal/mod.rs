@@ -12,6 +12,7 @@ mod frame;
 mod recovery;
 mod rewrite;
 mod sealed;
+mod search;
 mod segment;
 mod verify;
 

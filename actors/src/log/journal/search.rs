@@ -1,0 +1,68 @@
+//! Looking for events in the journal, without reading what nobody asked for: of a commit that has none
+//! of those that are wanted only the heads are looked at. That is an order of magnitude quicker than
+//! decoding it, so a search of the whole log needs no index that every write would pay for.
+
+use skytrail_schema::codec;
+use skytrail_schema::event::EventFilter;
+
+use super::super::Searched;
+use super::{RawCommit, ReadError, Segments, frame};
+
+/// A piece of the log that is looked at at once.
+const PIECE_BYTES: u64 = 4 << 20;
+/// So many events are found at once.
+const MAX_FOUND: usize = 512;
+
+impl Segments {
+    /// Searches a piece of the journal, to the end of a segment at most; see
+    /// [`EventLog::search`](super::super::EventLog::search).
+    ///
+    /// # Errors
+    /// The device; or frames that do not hold together.
+    pub fn search(
+        &self,
+        from: u64,
+        until: u64,
+        filter: &EventFilter,
+    ) -> Result<Searched<RawCommit>, ReadError> {
+        let mut searched = Searched {
+            found: Vec::new(),
+            until: from.saturating_sub(1),
+        };
+        let Some(entry) = self.entry_for(from) else {
+            return Ok(searched);
+        };
+        let mut offset = entry.offset_before(from);
+        let end = entry.end.min(offset + PIECE_BYTES);
+        let mut num_events = 0;
+        while offset < entry.end && searched.until < until && num_events < MAX_FOUND {
+            if offset >= end && searched.until >= from {
+                break;
+            }
+            let chunk = entry.read_chunk(offset)?;
+            let mut used = 0;
+            while searched.until < until && num_events < MAX_FOUND {
+                let rest = chunk.get(used..).unwrap_or_default();
+                let Some(frame) = frame::read(rest) else {
+                    break;
+                };
+                used += frame.total_bytes();
+                if frame.peek.last_position() < from {
+                    continue;
+                }
+                // Whoever decodes it says what is wrong with it.
+                if codec::has_wanted(frame.commit, filter).unwrap_or(true) {
+                    num_events += usize::from(frame.peek.num_events);
+                    let raw = (frame.peek.first_position, frame.commit.to_vec());
+                    searched.found.push(raw);
+                }
+                searched.until = frame.peek.last_position();
+            }
+            if used == 0 {
+                return Err(entry.damaged(offset, from));
+            }
+            offset += used as u64;
+        }
+        Ok(searched)
+    }
+}
