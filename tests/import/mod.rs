@@ -1,5 +1,6 @@
 //! Taking over what other servers have.
 
+mod buckets;
 mod compare;
 mod records;
 mod skygear;
