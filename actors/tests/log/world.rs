@@ -107,7 +107,7 @@ pub async fn fill(log: &EmbeddedLog, count: u64) -> Vec<Arc<Commit>> {
     acknowledged
 }
 
-/// Reads everything, in order; read event by event from the end on, it is the same.
+/// Reads everything, in order; read one by one from the end on, they are the same.
 pub async fn read_all(log: &EmbeddedLog) -> Vec<Arc<Commit>> {
     let mut all: Vec<Arc<Commit>> = Vec::new();
     loop {
@@ -122,7 +122,9 @@ pub async fn read_all(log: &EmbeddedLog) -> Vec<Arc<Commit>> {
         let events = commit.events.iter();
         events.map(move |event| (event.position, Arc::clone(commit)))
     });
-    let (mut positions, mut expected): (Vec<u64>, Vec<_>) = events.unzip();
+    // Some of them, since there are tests that read thousands of logs.
+    let one_in = all.len() / 32 + 1;
+    let (mut positions, mut expected): (Vec<u64>, Vec<_>) = events.step_by(one_in).unzip();
     positions.reverse();
     expected.reverse();
     assert_eq!(log.read_each(&positions).await.unwrap(), expected);
