@@ -1,0 +1,200 @@
+//! The log as those who write and read see it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use skytrail_schema::codec::{self, Sealing};
+use skytrail_schema::event::{Commit, EventFilter, NewCommit, Stream};
+use skytrail_schema::id::UserId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::EmbeddedLog;
+use crate::log::committer::{Order, Request};
+use crate::log::{
+    AppendError, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt, read_piece,
+};
+
+/// So many commits are read at once, wherever they stand.
+const MAX_READ_AT_ONCE: usize = 256;
+
+impl EmbeddedLog {
+    /// Returns the keys to seal a commit's events with; subjects that have none get one.
+    async fn sealing(&self, commit: &NewCommit) -> Result<Sealing, AppendError> {
+        let events = commit.events.iter();
+        let subjects = events.filter_map(|event| codec::subject(event, &commit.actor));
+        let subjects: BTreeSet<UserId> = subjects.collect();
+        let keyring = match &self.keyring {
+            Some(keyring) if !subjects.is_empty() => Arc::clone(keyring),
+            _ => return Ok(Sealing::new()),
+        };
+        loop {
+            if let Some(found) = keyring.find(&subjects).map_err(|error| no_key(&error))? {
+                return Ok(found);
+            }
+            let (keyring, subjects) = (Arc::clone(&keyring), subjects.clone());
+            let made = tokio::task::spawn_blocking(move || keyring.make(&subjects)).await;
+            let made = made.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            made.map_err(|error| no_key(&error))?;
+        }
+    }
+
+    fn shown(&self, commits: Vec<Arc<Commit>>) -> Vec<Arc<Commit>> {
+        let shown = commits
+            .into_iter()
+            .map(|commit| self.erasures.shown(commit));
+        shown.collect()
+    }
+
+    /// Holds up or refuses what there is no room for.
+    async fn admit(&self) -> Result<(), AppendError> {
+        if self.is_disk_full() {
+            return Err(AppendError::DiskFull);
+        }
+        if self.is_store_behind() {
+            return Err(AppendError::StoreBehind);
+        }
+        if let Some(backlog) = &self.backlog {
+            backlog.pace().await;
+        }
+        Ok(())
+    }
+
+    fn enqueue(
+        &self,
+        decision: Decision,
+        keys: &Sealing,
+    ) -> Result<oneshot::Receiver<Result<Arc<Commit>, AppendError>>, AppendError> {
+        let encoded = codec::encode_events(Arc::new(decision.commit), keys, random_salt);
+        let encoded = encoded.map_err(|error| {
+            tracing::error!(%error, "a decision could not be encoded");
+            AppendError::Malformed
+        })?;
+        let size_bytes = encoded.size_bytes();
+        if size_bytes > self.max_commit_bytes {
+            return Err(AppendError::TooLarge {
+                size_bytes,
+                max_bytes: self.max_commit_bytes,
+            });
+        }
+        let sender = self.queue.lock().clone().ok_or(AppendError::Closed)?;
+        let permit = sender.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => AppendError::Overloaded,
+            mpsc::error::TrySendError::Closed(()) => AppendError::Closed,
+        })?;
+        let queued = self
+            .counters
+            .queued_bytes
+            .fetch_add(size_bytes, Ordering::Relaxed);
+        if queued + size_bytes > self.queue_bytes {
+            self.counters
+                .queued_bytes
+                .fetch_sub(size_bytes, Ordering::Relaxed);
+            return Err(AppendError::Overloaded);
+        }
+        let (reply, receiver) = oneshot::channel();
+        permit.send(Order::Append(Request {
+            encoded,
+            read_position: decision.read_position,
+            reads: decision.reads,
+            writes: decision.writes,
+            sequences: decision.sequences,
+            reply,
+        }));
+        Ok(receiver)
+    }
+}
+
+/// Tells why something about somebody cannot be sealed.
+fn no_key(error: &std::io::Error) -> AppendError {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return AppendError::DiskFull;
+    }
+    tracing::error!(%error, "the keys of subjects cannot be used");
+    AppendError::Closed
+}
+
+/// Erasures are taken on a full disk, too: they make space, and what is kept back is enough for them.
+fn is_of_erasure(decision: &Decision) -> bool {
+    let mut events = decision.commit.events.iter();
+    events.all(|event| matches!(event.stream, Stream::Erasure(_)))
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    async fn append(&self, mut decision: Decision) -> Result<Arc<Commit>, AppendError> {
+        if !is_of_erasure(&decision) {
+            self.admit().await?;
+        }
+        let keys = self.sealing(&decision.commit).await?;
+        let subjects = keys.keys().map(ConflictKey::subject);
+        decision.writes.extend(subjects);
+        let receiver = self.enqueue(decision, &keys)?;
+        receiver.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    fn head(&self) -> u64 {
+        self.counters.head.load(Ordering::Acquire)
+    }
+
+    async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError> {
+        if from > self.head() {
+            return Ok(Vec::new());
+        }
+        if let Some(follower) = &self.follower
+            && let Some(commits) = follower.read(from, max_events).await
+        {
+            return Ok(self.shown(commits));
+        }
+        let segments = Arc::clone(&self.segments);
+        let read = tokio::task::spawn_blocking(move || segments.read(from, max_events));
+        let read = read.await;
+        let read = read.map_err(|error| ReadError::Io(error.to_string()))?;
+        read.map(|commits| self.shown(commits))
+    }
+
+    async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
+        let mut commits = Vec::with_capacity(positions.len());
+        for some in positions.chunks(MAX_READ_AT_ONCE) {
+            if let Some(follower) = &self.follower
+                && let Some(read) = follower.read_each(some).await
+            {
+                commits.extend(read);
+                continue;
+            }
+            let (segments, some) = (Arc::clone(&self.segments), some.to_vec());
+            let read = tokio::task::spawn_blocking(move || segments.read_each(&some)).await;
+            commits.extend(read.map_err(|error| ReadError::Io(error.to_string()))??);
+        }
+        Ok(self.shown(commits))
+    }
+
+    async fn search(
+        &self,
+        from: u64,
+        until: u64,
+        filter: &EventFilter,
+    ) -> Result<Searched<Arc<Commit>>, ReadError> {
+        let (segments, wanted) = (Arc::clone(&self.segments), filter.clone());
+        let searched = tokio::task::spawn_blocking(move || {
+            let searched = segments.search(from, until, &wanted)?;
+            Ok(Searched {
+                found: segments.decode_all(searched.found)?,
+                until: searched.until,
+            })
+        });
+        let searched: Result<_, ReadError> = match searched.await {
+            Ok(searched) => searched,
+            Err(error) => Err(ReadError::Io(error.to_string())),
+        };
+        match searched {
+            Ok(searched) => Ok(Searched {
+                found: self.shown(searched.found),
+                ..searched
+            }),
+            // sled may have what the journal has no more.
+            Err(_) => read_piece(self, from, until).await,
+        }
+    }
+}
