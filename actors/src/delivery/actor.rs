@@ -1,6 +1,7 @@
 //! The actor and its loop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture};
@@ -58,7 +59,15 @@ pub struct DeliveryState {
 /// See the module's overview.
 pub struct Delivery<C> {
     parts: Option<DeliveryParts<C>>,
-    state: Arc<Mutex<DeliveryState>>,
+    applied: Applied,
+    shown: Arc<Shown>,
+}
+
+/// What the loop shows of itself.
+struct Shown {
+    state: Mutex<DeliveryState>,
+    /// Whether everything goes by unread.
+    is_resting: AtomicBool,
 }
 
 impl<C: Consumer> Delivery<C> {
@@ -83,8 +92,12 @@ impl<C: Consumer> Delivery<C> {
             consumer: parts.consumer.state(),
         };
         Self {
+            applied: parts.applied.clone(),
             parts: Some(parts),
-            state: Arc::new(Mutex::new(state)),
+            shown: Arc::new(Shown {
+                state: Mutex::new(state),
+                is_resting: AtomicBool::new(false),
+            }),
         }
     }
 }
@@ -94,7 +107,7 @@ impl<C: Consumer + Unpin> Actor for Delivery<C> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(parts) = self.parts.take() {
-            ctx.spawn(run(parts, Arc::clone(&self.state)).into_actor(self));
+            ctx.spawn(run(parts, Arc::clone(&self.shown)).into_actor(self));
         }
     }
 }
@@ -111,16 +124,28 @@ impl<C: Consumer + Unpin> Handler<GetDeliveryState> for Delivery<C> {
     type Result = Option<DeliveryState>;
 
     fn handle(&mut self, _: GetDeliveryState, _: &mut Self::Context) -> Self::Result {
-        Some(self.state.lock().clone())
+        let mut state = self.shown.state.lock().clone();
+        if self.shown.is_resting.load(Ordering::Relaxed) {
+            state.position = self.applied.position();
+        }
+        Some(state)
     }
 }
 
 /// Delivers until the projector is gone.
-async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<DeliveryState>>) {
-    let mut position = state.lock().position;
+async fn run<C: Consumer>(mut parts: DeliveryParts<C>, shown: Arc<Shown>) {
+    let mut position = shown.state.lock().position;
     let mut kept = Bookmark::new(position);
     let mut was_idle = true;
-    while let Some(until) = beyond(&parts, &mut kept, position).await {
+    loop {
+        if parts.consumer.is_idle()
+            && let Some(needless) = rest(&mut parts, &shown).await
+        {
+            position = position.max(needless);
+        }
+        let Some(until) = beyond(&parts, &mut kept, position).await else {
+            break;
+        };
         let is_idle = parts.consumer.is_idle();
         if is_idle {
             parts.tail.skip(until);
@@ -143,10 +168,21 @@ async fn run<C: Consumer>(mut parts: DeliveryParts<C>, state: Arc<Mutex<Delivery
             kept.passed(&parts, position).await;
         }
         was_idle = is_idle;
-        let mut state = state.lock();
+        let mut state = shown.state.lock();
         state.position = position;
         state.consumer = parts.consumer.state();
     }
+}
+
+/// Lets everything go by until the consumer has something to look at; returns the position up to which
+/// it needs nothing, if it is one that can tell.
+async fn rest<C: Consumer>(parts: &mut DeliveryParts<C>, shown: &Shown) -> Option<u64> {
+    parts.tail.leave();
+    shown.is_resting.store(true, Ordering::Relaxed);
+    let needless = parts.consumer.roused().await;
+    shown.is_resting.store(false, Ordering::Relaxed);
+    parts.tail.join();
+    needless
 }
 
 /// Waits until something is applied beyond `position`; meanwhile what is due is kept.

@@ -4,7 +4,8 @@
 //! for live queries when something is committed (who is told of a change finds it by
 //! query either way, since queries wait for the store), takes the commits in the log's
 //! order, and hands them to its consumer one after the other. A consumer that has
-//! nothing to look at lets them go by unread, which costs next to nothing.
+//! nothing to look at lets them go by unread, and is not even woken if it can tell
+//! when it has again.
 //!
 //! How far it is, is kept once a second, for those that have a place for it
 //! ([`positions`]): what was committed before a stop or a crash and not delivered
@@ -26,6 +27,12 @@ pub use positions::Positions;
 pub trait Consumer: Send + 'static {
     /// Whether there is nothing that it would look at.
     fn is_idle(&self) -> bool;
+
+    /// For one that is idle: waits until it no longer is, and returns the position up to which it needs
+    /// nothing. `None` for one that cannot tell, and is asked again whenever there is something.
+    async fn roused(&mut self) -> Option<u64> {
+        None
+    }
 
     /// Looks at a commit. Failures are its own to handle: it is not given the commit again.
     async fn take(&mut self, commit: &Commit);

@@ -144,6 +144,10 @@ impl Consumer for Follower {
         self.service.is_idle()
     }
 
+    async fn roused(&mut self) -> Option<u64> {
+        Some(self.service.roused().await)
+    }
+
     async fn take(&mut self, commit: &Commit) {
         if commit.first_position() != self.next {
             self.heads.clear();

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Event;
 use skytrail_schema::id::{RecordId, TypeName};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::desk::{Desk, Interest, Job, LiveState};
 use super::lens::{Audience, Credential};
@@ -69,6 +69,8 @@ struct Shared {
     env: RecordEnv,
     settings: LiveSettings,
     desk: Mutex<Desk>,
+    /// Told when there is a view again.
+    rouse: Notify,
     permits: Semaphore,
 }
 
@@ -79,6 +81,7 @@ impl LiveQueries {
             env,
             settings,
             desk: Mutex::new(Desk::new(settings)),
+            rouse: Notify::new(),
             permits: Semaphore::new(MAX_JOBS),
         }))
     }
@@ -105,7 +108,10 @@ impl LiveQueries {
     /// # Errors
     /// 108: he has one of that name, or too many.
     pub fn subscribe(&self, id: ListenerId, wanted: Subscribe) -> Result<(), ApiError> {
-        let job = self.0.desk.lock().subscribe(id, wanted)?;
+        // Asked before: what is committed from here on may not be in what is looked up.
+        let committed = self.0.env.live.position();
+        let job = self.0.desk.lock().subscribe(id, wanted, committed)?;
+        self.0.rouse.notify_one();
         self.begin(job);
         Ok(())
     }
@@ -126,6 +132,17 @@ impl LiveQueries {
 
     pub(super) fn is_idle(&self) -> bool {
         self.0.desk.lock().is_idle()
+    }
+
+    /// Waits until events make a difference to somebody; returns the position up to which they do not.
+    pub(super) async fn roused(&self) -> u64 {
+        loop {
+            let unchanged = self.0.desk.lock().needless();
+            if let Some(position) = unchanged {
+                return position;
+            }
+            self.0.rouse.notified().await;
+        }
     }
 
     pub(super) fn interest(&self, id: &RecordId, event: &Event) -> Interest {

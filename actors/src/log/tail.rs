@@ -3,6 +3,7 @@
 //! The committer never waits for a follower: what does not fit the queue is read from the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use skytrail_schema::event::Commit;
 use tokio::sync::{Notify, mpsc};
@@ -19,12 +20,14 @@ const BATCH_EVENTS: usize = 1024;
 pub struct TailFeed {
     groups: mpsc::Sender<Vec<Arc<Commit>>>,
     wake: Arc<Notify>,
+    is_followed: Arc<AtomicBool>,
 }
 
 /// The follower's side.
 pub struct Tail {
     groups: mpsc::Receiver<Vec<Arc<Commit>>>,
     wake: Arc<Notify>,
+    is_followed: Arc<AtomicBool>,
     /// Taken from the queue and not wanted yet, in order.
     ahead: Vec<Arc<Commit>>,
 }
@@ -33,23 +36,26 @@ pub struct Tail {
 pub fn tail() -> (TailFeed, Tail) {
     let (sender, groups) = mpsc::channel(QUEUED_GROUPS);
     let wake = Arc::new(Notify::new());
+    let is_followed = Arc::new(AtomicBool::new(true));
     let feed = TailFeed {
         groups: sender,
         wake: Arc::clone(&wake),
+        is_followed: Arc::clone(&is_followed),
     };
-    let ahead = Vec::new();
-    (
-        feed,
-        Tail {
-            groups,
-            wake,
-            ahead,
-        },
-    )
+    let tail = Tail {
+        groups,
+        wake,
+        is_followed,
+        ahead: Vec::new(),
+    };
+    (feed, tail)
 }
 
 impl CommitObserver for TailFeed {
     fn committed(&self, commits: &[Arc<Commit>]) {
+        if !self.is_followed.load(Ordering::Acquire) {
+            return;
+        }
         // A full queue is no loss: the follower finds the gap and reads the log.
         let _ = self.groups.try_send(commits.to_vec());
         self.wake.notify_one();
@@ -97,6 +103,18 @@ impl Tail {
             self.forget_until(position);
         }
         self.forget_until(position);
+    }
+
+    /// Is handed nothing more until it joins again.
+    pub fn leave(&mut self) {
+        self.is_followed.store(false, Ordering::Release);
+        while self.groups.try_recv().is_ok() {}
+        self.forget();
+    }
+
+    /// Is handed what is committed from now on.
+    pub fn join(&mut self) {
+        self.is_followed.store(true, Ordering::Release);
     }
 
     /// Forgets what it has at hand; it is read from the log again.
@@ -162,11 +180,17 @@ mod tests {
         fn every_commit_comes_once_and_in_order(
             sizes in prop::collection::vec((1_u64..4, any::<bool>()), 1..40),
             steps in prop::collection::vec((1_u64..12, any::<bool>()), 1..40),
+            is_away in prop::collection::vec(any::<bool>(), 40),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (feed, mut tail) = tail();
             let mut log = Written(Vec::new());
-            for (size, is_fed) in sizes {
+            for ((size, is_fed), is_away) in sizes.into_iter().zip(is_away) {
+                if is_away {
+                    tail.leave();
+                } else {
+                    tail.join();
+                }
                 let next = commit(log.head() + 1, size);
                 if is_fed {
                     feed.committed(std::slice::from_ref(&next));

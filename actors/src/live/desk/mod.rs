@@ -87,6 +87,8 @@ pub(super) struct Desk {
     settings: LiveSettings,
     /// The last event that the follower has shown.
     position: u64,
+    /// The position up to which the first of the views needs no events.
+    needless: u64,
     last_number: u64,
     listeners: HashMap<ListenerId, Listener>,
     views: HashMap<ViewId, View>,
@@ -105,6 +107,7 @@ impl Desk {
         Self {
             settings,
             position: 0,
+            needless: 0,
             last_number: 0,
             listeners: HashMap::new(),
             views: HashMap::new(),
@@ -119,6 +122,11 @@ impl Desk {
     /// Whether events make no difference to anybody.
     pub(super) fn is_idle(&self) -> bool {
         self.views.is_empty()
+    }
+
+    /// Returns the position up to which events make no difference, unless they do not at all.
+    pub(super) fn needless(&self) -> Option<u64> {
+        (!self.is_idle()).then_some(self.needless)
     }
 
     pub(super) fn state(&self) -> LiveState {
@@ -202,7 +210,8 @@ impl Desk {
         }
     }
 
-    /// Begins a subscription.
+    /// Begins a subscription. What was committed up to `committed` is in whatever is looked up for it
+    /// from now on.
     ///
     /// # Errors
     /// The listener has one of that name, or too many.
@@ -210,6 +219,7 @@ impl Desk {
         &mut self,
         id: ListenerId,
         wanted: Subscribe,
+        committed: u64,
     ) -> Result<Option<Job>, ApiError> {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return Ok(None);
@@ -235,6 +245,9 @@ impl Desk {
             Label::default()
         };
         if view_id == number {
+            if self.views.is_empty() {
+                self.needless = committed;
+            }
             self.last_number = number;
             let query = Arc::new(wanted.query);
             if query.is_wide {
