@@ -1,10 +1,14 @@
 //! Access tokens that are signed, not stored. The form is v1's JWT store's, so tokens of the
 //! original with the same secret are accepted.
 
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use lru::LruCache;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use skytrail_actors::accounts::ports::Tokens;
 use skytrail_actors::accounts::service::TokenClaims;
@@ -15,12 +19,20 @@ use uuid::Uuid;
 
 use crate::auth::signed::{self, Times};
 
+/// So many tokens are remembered whose signatures are good: clients show the same one with every
+/// request.
+const MAX_VERIFIED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
+
+/// Longer ones are verified each time; none that the server makes is.
+const MAX_REMEMBERED_BYTES: usize = 1024;
+
 /// See the module's overview.
 pub struct JwtTokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     app_name: String,
     expiry: Option<Duration>,
+    verified: Mutex<LruCache<String, Arc<Shown>>>,
 }
 
 /// What a new token says.
@@ -50,7 +62,21 @@ impl JwtTokens {
             decoding: DecodingKey::from_secret(secret.as_bytes()),
             app_name: app_name.to_owned(),
             expiry,
+            verified: Mutex::new(LruCache::new(MAX_VERIFIED)),
         }
+    }
+
+    /// Reads a token whose signature is good. Whether its times are is another matter each time.
+    fn verified(&self, token: &str) -> Option<Arc<Shown>> {
+        if let Some(shown) = self.verified.lock().get(token) {
+            return Some(Arc::clone(shown));
+        }
+        let shown: Arc<Shown> = Arc::new(signed::verify(token, &self.decoding)?);
+        if token.len() <= MAX_REMEMBERED_BYTES {
+            let mut verified = self.verified.lock();
+            verified.put(token.to_owned(), Arc::clone(&shown));
+        }
+        Some(shown)
     }
 }
 
@@ -73,10 +99,10 @@ impl Tokens for JwtTokens {
     }
 
     async fn read(&self, token: &str, now: Timestamp) -> Result<Option<TokenClaims>, ApiError> {
-        let shown: Option<Shown> = signed::verify(token, &self.decoding);
-        let is_good = |shown: &Shown| !shown.sub.is_empty() && shown.times.are_current(now);
-        Ok(shown.filter(is_good).map(|shown| TokenClaims {
-            user: UserId::new(shown.sub),
+        let is_good = |shown: &Arc<Shown>| !shown.sub.is_empty() && shown.times.are_current(now);
+        let shown = self.verified(token).filter(is_good);
+        Ok(shown.map(|shown| TokenClaims {
+            user: UserId::new(shown.sub.clone()),
             issued_at: shown.times.issued_at(),
             expires_at: shown.times.expires_at(),
         }))
@@ -114,6 +140,22 @@ mod tests {
         assert_eq!(read(&tokens, &token, later(-1)).await, None);
         tokens.forget(&token).await.unwrap();
         assert!(read(&tokens, &token, later(59)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_read_again_after_many_others() {
+        let tokens = JwtTokens::new("secret", "myapp", None);
+        let first = tokens.issue(&UserId::new("first"), NOW).await.unwrap();
+        for number in 0..=MAX_VERIFIED.get() {
+            let user = UserId::new(number.to_string());
+            let token = tokens.issue(&user, NOW).await.unwrap();
+            assert_eq!(read(&tokens, &token, NOW).await, Some(number.to_string()));
+            if number % 1000 == 0 {
+                assert_eq!(read(&tokens, &token, later(-1)).await, None);
+            }
+        }
+        assert_eq!(read(&tokens, &first, NOW).await.unwrap(), "first");
+        assert_eq!(tokens.verified.lock().len(), MAX_VERIFIED.get());
     }
 
     #[tokio::test]
