@@ -25,6 +25,7 @@ use super::checks::{Asked, Check};
 use super::error;
 use super::frame::trace_of;
 use super::reply::Reply;
+use super::router;
 use super::server::{query_value, unmatched};
 use crate::action::asset_put::too_large;
 use crate::asset::{ByteRange, Content, FileError, Upload};
@@ -37,12 +38,14 @@ const UNKNOWN_TYPE: &str = "application/octet-stream";
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
-    let files = web::resource("/files/{name:.*}")
+    let file = web::resource("/{name:.*}")
         .route(web::get().to(download))
         .route(web::put().to(put))
         .route(web::post().to(post))
         .default_service(web::route().to(unmatched));
-    config.service(files);
+    // In a scope: other paths are told apart by their beginning, without a regular expression.
+    let files = web::scope("/files").service(file);
+    config.service(files.default_service(web::route().to(router::route)));
 }
 
 /// Returns the name that a path asks for, decoded: what is not UTF-8 is Latin-1, which v1.s client for

@@ -285,8 +285,9 @@ fn every_kind_of_lambda_is_for_those_whom_the_table_names() {
 /// Every literal path that the program registers.
 fn registered() -> BTreeSet<String> {
     let pattern =
-        regex::Regex::new(r#"(?:route|resource|scope|hub_route|PATH: &str =)[\s(]*"(/[^"]*)""#)
-            .unwrap();
+        regex::Regex::new(r#"(?:route|resource|hub_route|PATH: &str =)[\s(]*"(/[^"]*)""#).unwrap();
+    // What a file registers is in its scope, if it has one.
+    let scope = regex::Regex::new(r#"scope\("(/[^"]*)"\)"#).unwrap();
     let mut folders = vec![std::path::PathBuf::from(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/src"
@@ -300,11 +301,10 @@ fn registered() -> BTreeSet<String> {
                 continue;
             }
             let text = std::fs::read_to_string(path).unwrap();
-            paths.extend(
-                pattern
-                    .captures_iter(&text)
-                    .map(|found| found[1].to_owned()),
-            );
+            let prefix = scope.captures(&text);
+            let prefix = prefix.map_or(String::new(), |found| found[1].to_owned());
+            let found = pattern.captures_iter(&text);
+            paths.extend(found.map(|found| format!("{prefix}{}", &found[1])));
         }
     }
     paths
