@@ -58,9 +58,14 @@ impl Storing {
         self.0.acquire().await.ok()
     }
 
+    /// Whether something is being stored.
+    pub fn is_under_way(&self) -> bool {
+        self.0.available_permits() < MANY as usize
+    }
+
     /// Waits for what is being stored, after which nothing is. Says whether there was something.
     pub async fn end(&self) -> bool {
-        let was_storing = self.0.available_permits() < MANY as usize;
+        let was_storing = self.is_under_way();
         let _all = self.0.acquire_many(MANY).await;
         self.0.close();
         was_storing

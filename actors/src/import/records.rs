@@ -112,9 +112,11 @@ impl Importer {
         let brought = records.iter().map(|it| (&it.id, &it.fields));
         if self.options.is_dry {
             // What is referred to may have come with an earlier portion.
-            let definition_of = |name: &TypeName| TypeDefinition {
-                is_created: true,
-                ..TypeDefinition::clone(&self.definition(name))
+            let definition_of = |name: &TypeName| {
+                Arc::new(TypeDefinition {
+                    is_created: true,
+                    ..TypeDefinition::clone(&self.definition(name))
+                })
             };
             for (name, extension) in migrate::extensions(brought, definition_of, true)? {
                 self.plan_extension(&name, &extension);

@@ -3,12 +3,14 @@
 //! The actor sequences nothing by blocking: its handlers return futures, so a
 //! slow hook of one save holds back no other. What it owns is the type's turn
 //! (who has lost too many races goes through one at a time) and its counters.
+//! It decides; whoever asked waits for the log himself ([`super::handover`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actix::{Actor, Addr, Arbiter, Context, Handler, MailboxError, Message, ResponseFuture};
+use actix::dev::SendError;
+use actix::{Actor, Addr, Arbiter, Context, Handler, Message, ResponseFuture};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,6 +21,7 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Record;
 
 use super::env::RecordEnv;
+use super::handover::{Giver, handover};
 use super::history::{self, Change, ListVersions, RestoreRecord, VersionPage};
 use super::messages::{
     ChangeType, CreateTypes, DeleteRecords, ExportPage, ExportRecords, FetchRecords, ImportRecords,
@@ -67,35 +70,52 @@ impl Actor for RecordActor {
     }
 }
 
-impl Message for SaveRecords {
-    type Result = Result<ItemResults<Record>, ApiError>;
+/// What comes of a message about items.
+type Outcomes<T> = Result<ItemResults<T>, ApiError>;
+
+/// A message, and where its outcome goes.
+struct Request<M, T: Send + 'static> {
+    message: M,
+    giver: Giver<Outcomes<T>>,
 }
 
-impl Message for DeleteRecords {
-    type Result = Result<ItemResults<RecordId>, ApiError>;
+impl<M, T: Send + 'static> Message for Request<M, T> {
+    type Result = ();
 }
 
 impl Message for ChangeType {
     type Result = Result<(), ApiError>;
 }
 
-impl Handler<SaveRecords> for RecordActor {
-    type Result = ResponseFuture<Result<ItemResults<Record>, ApiError>>;
+impl Handler<Request<SaveRecords, Record>> for RecordActor {
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, command: SaveRecords, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        request: Request<SaveRecords, Record>,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         self.counters.saves.fetch_add(1, Ordering::Relaxed);
         let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
-        Box::pin(async move { save::save(&env, &turn, command).await })
+        let storing = request.message.context.storing.clone();
+        let saving = async move { save::save(&env, &turn, request.message).await };
+        Box::pin(async move { request.giver.begin(saving, &storing).await })
     }
 }
 
-impl Handler<DeleteRecords> for RecordActor {
-    type Result = ResponseFuture<Result<ItemResults<RecordId>, ApiError>>;
+impl Handler<Request<DeleteRecords, RecordId>> for RecordActor {
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, command: DeleteRecords, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        request: Request<DeleteRecords, RecordId>,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         self.counters.deletes.fetch_add(1, Ordering::Relaxed);
         let (env, turn) = (self.env.clone(), Arc::clone(&self.turn));
-        Box::pin(async move { delete::delete(&env, &turn, command).await })
+        let storing = request.message.context.storing.clone();
+        let deleting = async move { delete::delete(&env, &turn, request.message).await };
+        Box::pin(async move { request.giver.begin(deleting, &storing).await })
     }
 }
 
@@ -193,31 +213,31 @@ impl Records {
         }
     }
 
-    async fn ask<M>(&self, name: &TypeName, message: M) -> M::Result
+    /// Has a type's actor begin with a message, and goes on with it when that has decided.
+    async fn ask<M, T>(&self, name: &TypeName, message: M) -> Outcomes<T>
     where
-        M: Message + Send + 'static,
-        M::Result: Send + From<ApiErrorReply>,
-        RecordActor: Handler<M>,
+        M: Send + 'static,
+        T: Send + 'static,
+        RecordActor: Handler<Request<M, T>>,
     {
-        let Some(addr) = self.actor(name) else {
-            return ApiErrorReply(ApiError::overloaded("the server")).into();
-        };
-        match addr.send(message).await {
-            Ok(reply) => reply,
-            Err(MailboxError::Closed | MailboxError::Timeout) => {
-                ApiErrorReply(ApiError::overloaded("the record type")).into()
-            }
+        let addr = self.actor(name).ok_or_else(no_thread)?;
+        let (giver, taker) = handover();
+        match addr.try_send(Request { message, giver }) {
+            Ok(()) => {}
+            Err(SendError::Closed(_)) => return Err(no_answer()),
+            // There is room when some have been taken up.
+            Err(SendError::Full(request)) => addr.send(request).await.map_err(|_| no_answer())?,
         }
+        taker.await.unwrap_or_else(|| Err(no_answer()))
     }
 }
 
-/// An error as the reply of any record message.
-struct ApiErrorReply(ApiError);
+fn no_thread() -> ApiError {
+    ApiError::overloaded("the server")
+}
 
-impl<T> From<ApiErrorReply> for Result<T, ApiError> {
-    fn from(reply: ApiErrorReply) -> Self {
-        Err(reply.0)
-    }
+fn no_answer() -> ApiError {
+    ApiError::overloaded("the record type")
 }
 
 #[async_trait]
@@ -304,8 +324,9 @@ impl RecordService for Records {
     }
 
     async fn change_type(&self, command: ChangeType) -> Result<(), ApiError> {
-        let name = command.name.clone();
-        self.ask(&name, command).await
+        let addr = self.actor(&command.name).ok_or_else(no_thread)?;
+        let changed = addr.send(command).await;
+        changed.map_err(|_| no_answer())?
     }
 
     async fn create_types(&self, command: CreateTypes) -> Result<(), ApiError> {

@@ -7,7 +7,6 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Commit;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Fields;
-use skytrail_schema::types::TypeDefinition;
 use uuid::Uuid;
 
 use super::draft::Draft;
@@ -70,7 +69,7 @@ fn refuse_unfit(
     drafts: &mut [Result<Draft, ItemError>],
     may_migrate: bool,
 ) -> Vec<(RecordId, Fields)> {
-    let definition_of = |name: &TypeName| TypeDefinition::clone(&env.definition(name));
+    let definition_of = |name: &TypeName| env.definition(name);
     let check = |records: &[(RecordId, Fields)]| {
         let records = records.iter().map(|(id, fields)| (id, fields));
         migrate::extensions(records, definition_of, may_migrate).map(drop)

@@ -1,6 +1,7 @@
 //! Extending record types by what records bring. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::TypeExtension;
@@ -20,7 +21,7 @@ pub type Extensions = BTreeMap<TypeName, TypeExtension>;
 /// anything that is missing. 10000 for a value of unknown type in a new field.
 pub fn extensions<'a>(
     records: impl Iterator<Item = (&'a RecordId, &'a Fields)>,
-    definition_of: impl Fn(&TypeName) -> TypeDefinition,
+    definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
     may_migrate: bool,
 ) -> Result<Extensions, ApiError> {
     let mut types: Needed = BTreeMap::new();
@@ -51,7 +52,7 @@ pub fn extensions<'a>(
 /// exists nor is about to.
 pub fn creations(
     wanted: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
-    definition_of: impl Fn(&TypeName) -> TypeDefinition,
+    definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
 ) -> Result<Extensions, ApiError> {
     let mut types: Needed = BTreeMap::new();
     for (name, fields) in wanted {
@@ -76,7 +77,7 @@ pub fn creations(
 }
 
 /// Per type: what it is, what it lacks, and whether it is new.
-type Needed = BTreeMap<TypeName, (TypeDefinition, TypeExtension, bool)>;
+type Needed = BTreeMap<TypeName, (Arc<TypeDefinition>, TypeExtension, bool)>;
 
 fn extensions_of(types: Needed) -> Extensions {
     types
@@ -120,7 +121,7 @@ fn derive(
 
 fn check_references(
     types: &Needed,
-    definition_of: impl Fn(&TypeName) -> TypeDefinition,
+    definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
 ) -> Result<(), ApiError> {
     let fields = types
         .values()

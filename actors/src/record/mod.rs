@@ -10,6 +10,7 @@ pub mod delete;
 pub mod draft;
 pub mod env;
 mod export;
+mod handover;
 pub mod history;
 pub mod hooks;
 mod kept_heads;

@@ -197,7 +197,7 @@ impl World {
 
     fn save(&mut self, items: &[SaveItem], user: &str) {
         let records = items.iter().map(|item| (&item.id, &item.fields));
-        let definition_of = |name: &TypeName| TypeDefinition::clone(&self.live.get_type(name));
+        let definition_of = |name: &TypeName| self.live.get_type(name);
         let Ok(needed) = migrate::extensions(records, definition_of, true) else {
             return;
         };

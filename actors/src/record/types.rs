@@ -53,7 +53,7 @@ pub async fn create(env: &RecordEnv, command: CreateTypes) -> Result<(), ApiErro
 }
 
 /// Finds a type as it is now.
-type DefinitionOf<'a> = dyn Fn(&TypeName) -> TypeDefinition + Sync + 'a;
+type DefinitionOf<'a> = dyn Fn(&TypeName) -> Arc<TypeDefinition> + Sync + 'a;
 
 /// Extends types by what is `needed`; says whether anything was.
 async fn extend(
@@ -64,7 +64,7 @@ async fn extend(
     let turn = Mutex::new(());
     until_settled(&turn, |_| {
         let read_position = env.live.position();
-        let definition_of = |name: &TypeName| TypeDefinition::clone(&env.definition(name));
+        let definition_of = |name: &TypeName| env.definition(name);
         let needed = needed(&definition_of);
         async move {
             let needed = needed?;

@@ -1,0 +1,263 @@
+//! Handing work over: an actor begins it, and once what it has decided is with the log, whoever
+//! asked goes on with it.
+//!
+//! So the log's answer wakes the one who waits for it, and nobody else: neither the actor when it
+//! comes, nor the asker before. Work that nobody waits for any more is ended all the same.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::context::Storing;
+use crate::spawn::spawn_named;
+
+/// Makes the two sides.
+pub(super) fn handover<T: Send + 'static>() -> (Giver<T>, Taker<T>) {
+    let place = Arc::new(Mutex::new(Place::Empty(None)));
+    (Giver(Arc::clone(&place)), Taker(place))
+}
+
+/// What lies between the two sides.
+enum Place<T> {
+    /// Nothing yet; how to wake the taker, once he has looked.
+    Empty(Option<Waker>),
+    /// The rest of the work, which wakes the taker if he has looked.
+    Left(BoxFuture<'static, T>),
+    /// The outcome.
+    Done(T),
+    /// One of the sides is gone, or has all that he gets.
+    Over,
+}
+
+/// The side of whoever begins the work.
+pub(super) struct Giver<T: Send + 'static>(Arc<Mutex<Place<T>>>);
+
+/// The side of whoever asked for it: `None` when it was not taken up.
+pub(super) struct Taker<T: Send + 'static>(Arc<Mutex<Place<T>>>);
+
+impl<T: Send + 'static> Giver<T> {
+    /// Works until something is being stored, and leaves the rest to the taker.
+    pub(super) async fn begin(self, work: impl Future<Output = T> + Send + 'static, at: &Storing) {
+        let mut work = work.boxed();
+        let done = poll_fn(|context| match work.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if at.is_under_way() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        match done.await {
+            Some(done) => self.put(Place::Done(done)),
+            None => {
+                if let Some(work) = self.leave(work) {
+                    work.await;
+                }
+            }
+        }
+    }
+
+    /// Leaves work to the taker; gives it back when there is none.
+    fn leave(&self, mut work: BoxFuture<'static, T>) -> Option<BoxFuture<'static, T>> {
+        let mut place = self.0.lock();
+        let waker = match &*place {
+            Place::Empty(waker) => waker.clone(),
+            Place::Left(_) | Place::Done(_) | Place::Over => return Some(work),
+        };
+        if let Some(waker) = waker
+            && let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(&waker))
+        {
+            *place = Place::Done(done);
+            drop(place);
+            waker.wake();
+            return None;
+        }
+        *place = Place::Left(work);
+        None
+    }
+
+    fn put(&self, outcome: Place<T>) {
+        let mut place = self.0.lock();
+        if let Place::Empty(waker) = &mut *place {
+            let waker = waker.take();
+            *place = outcome;
+            drop(place);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// Without effect once something is there.
+impl<T: Send + 'static> Drop for Giver<T> {
+    fn drop(&mut self) {
+        self.put(Place::Over);
+    }
+}
+
+impl<T: Send + 'static> Future for Taker<T> {
+    type Output = Option<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut place = self.0.lock();
+        match std::mem::replace(&mut *place, Place::Over) {
+            Place::Empty(_) => {
+                *place = Place::Empty(Some(context.waker().clone()));
+                Poll::Pending
+            }
+            Place::Left(mut work) => match work.as_mut().poll(context) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => {
+                    *place = Place::Left(work);
+                    Poll::Pending
+                }
+            },
+            Place::Done(done) => Poll::Ready(Some(done)),
+            Place::Over => Poll::Ready(None),
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Taker<T> {
+    fn drop(&mut self) {
+        let left = std::mem::replace(&mut *self.0.lock(), Place::Over);
+        if let Place::Left(work) = left
+            && Handle::try_current().is_ok()
+        {
+            spawn_named("work that nobody waits for", work.map(drop));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use proptest::prelude::*;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A piece of work: asks something, stores, and adds up what came.
+    async fn work(
+        storing: Storing,
+        asked: oneshot::Receiver<u32>,
+        stored: oneshot::Receiver<u32>,
+        done: Arc<Mutex<Option<u32>>>,
+    ) -> u32 {
+        let before = asked.await.unwrap_or(0);
+        let permit = storing.begin().await;
+        let sum = before + stored.await.unwrap_or(0);
+        drop(permit);
+        *done.lock() = Some(sum);
+        sum
+    }
+
+    /// What happens one after the other: `Begin` lets the giver run as far as it can, `Look` polls the
+    /// taker, `Leave` drops him.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin,
+        Look,
+        Answer,
+        Store,
+        Leave,
+    }
+
+    proptest! {
+        /// In whatever order things happen: the work is done once it can be, and whoever still waits
+        /// gets its outcome.
+        #[test]
+        fn work_is_done_and_its_outcome_arrives(
+            order in Just(vec![Step::Begin, Step::Answer, Step::Store]).prop_shuffle(),
+            looks in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+            leaves in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut order = order;
+            for look in looks {
+                order.insert(look.index(order.len() + 1), Step::Look);
+            }
+            if let Some(leave) = leaves {
+                order.insert(leave.index(order.len() + 1), Step::Leave);
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (giver, taker) = handover();
+                let mut taker = Some(taker);
+                let (answer, asked) = oneshot::channel();
+                let (store, stored) = oneshot::channel();
+                let done = Arc::new(Mutex::new(None));
+                let storing = Storing::default();
+                let begun = work(storing.clone(), asked, stored, Arc::clone(&done));
+                let mut giver = Some((giver, begun));
+                let (mut answer, mut store) = (Some(answer), Some(store));
+                let mut outcome = None;
+                for step in order {
+                    match step {
+                        Step::Begin => {
+                            let (giver, begun) = giver.take().unwrap();
+                            let at = storing.clone();
+                            spawn_named("giver", async move { giver.begin(begun, &at).await });
+                        }
+                        Step::Answer => answer.take().unwrap().send(2).unwrap_or(()),
+                        Step::Store => store.take().unwrap().send(3).unwrap_or(()),
+                        Step::Look if outcome.is_none() => {
+                            outcome = taker.as_mut().and_then(|taker| taker.now_or_never());
+                        }
+                        Step::Look => {}
+                        Step::Leave => drop(taker.take()),
+                    }
+                    for _ in 0..4 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                if let (Some(taker), None) = (taker, &outcome) {
+                    outcome = Some(taker.await);
+                }
+                for _ in 0..8 {
+                    tokio::task::yield_now().await;
+                }
+                prop_assert_eq!(*done.lock(), Some(5));
+                if leaves.is_none() {
+                    prop_assert_eq!(outcome, Some(Some(5)));
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    /// Where both sides are threads of their own, nobody sleeps for ever.
+    #[test]
+    fn the_log_wakes_whoever_asked() {
+        let there = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        let here = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        for number in 0..2000 {
+            let (giver, taker) = handover();
+            let (answer, asked) = oneshot::channel();
+            let (store, stored) = oneshot::channel();
+            let storing = Storing::default();
+            let at = storing.clone();
+            let begun = work(storing, asked, stored, Arc::default());
+            there.spawn(async move { giver.begin(begun, &at).await });
+            there.spawn(async move { answer.send(number) });
+            there.spawn(async move { store.send(1) });
+            assert_eq!(here.block_on(taker), Some(number + 1));
+        }
+    }
+
+    #[test]
+    fn whoever_asks_one_that_is_gone_is_told() {
+        let (giver, mut taker) = handover::<u32>();
+        assert_eq!((&mut taker).now_or_never(), None);
+        drop(giver);
+        assert_eq!(taker.now_or_never(), Some(None));
+    }
+}
