@@ -8,7 +8,7 @@ use lru::LruCache;
 use skytrail_schema::event::{Actor, Commit, Event, Stream};
 
 use super::ApplyError;
-use super::texts::{in_chunks, push_rows};
+use super::texts::{in_chunks, insert_or_fail, push_rows};
 use crate::projection::history::ERASED;
 use crate::projection::names::fnv;
 use crate::projection::sql::{Arg, Kind, Sql};
@@ -69,8 +69,8 @@ pub(super) async fn write(
         rows.extend(commit.events.iter().map(|event| row(commit, event, actor)));
     }
     for chunk in in_chunks(rows, SIZES, 6) {
-        let mut sql =
-            Sql::new("INSERT INTO _history (position, stream, version, kind, actor, time) VALUES ");
+        let mut sql = Sql::new(insert_or_fail(conn.dialect()));
+        sql.push("_history (position, stream, version, kind, actor, time) VALUES ");
         push_rows(&mut sql, &KINDS, chunk.len());
         let args = chunk.into_iter().flatten().collect();
         sql.into_text().execute(conn, args).await?;

@@ -6,7 +6,7 @@ use skytrail_schema::id::RecordKey;
 
 use super::ApplyError;
 use super::row::{Pending, place};
-use super::texts::{in_chunks, push_rows};
+use super::texts::{in_chunks, insert_or_fail, push_rows};
 use crate::projection::conn::Conn;
 use crate::projection::layout::{Table, stored_columns};
 use crate::projection::sql::{Arg, Kind, Sql};
@@ -41,7 +41,10 @@ pub(super) async fn keep(
 fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
     let mut sql = Sql::new("WITH v(k, p) AS (VALUES ");
     push_rows(&mut sql, &[Kind::Text, Kind::Int], num_rows);
-    sql.push(") INSERT INTO ").name(&past.name).push(" (_until");
+    sql.push(") ")
+        .push(insert_or_fail(table.dialect))
+        .name(&past.name)
+        .push(" (_until");
     push_columns(&mut sql, table, ",");
     sql.push(") SELECT v.p");
     push_columns(&mut sql, table, ",t.");

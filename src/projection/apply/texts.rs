@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
+use super::row::Seat;
+use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Table, stored_columns};
 use crate::projection::names::Name;
 use crate::projection::sql::{Kind, SafeText, Sql};
@@ -13,12 +15,31 @@ use crate::projection::sql::{Kind, SafeText, Sql};
 pub(super) enum Shape {
     /// Deletes by key.
     Delete,
+    /// Puts whole rows of records that have none.
+    Create,
     /// Puts whole rows in the place of any of the same keys.
     Insert,
     /// Puts whole rows; one that is there keeps its place.
     Replace,
     /// Changes the columns at these places of the row.
     Patch(Vec<usize>),
+}
+
+impl Shape {
+    /// Returns what puts whole rows where they go.
+    pub(super) fn of(seat: Seat) -> Self {
+        match seat {
+            Seat::Fresh => Self::Create,
+            Seat::Own => Self::Insert,
+            Seat::Kept => Self::Replace,
+        }
+    }
+}
+
+/// Begins a statement that adds rows, or fails. On a file it keeps no copy of each page that it
+/// changes, to be able to undo itself alone: who gets an error undoes the transaction or the savepoint.
+pub(super) fn insert_or_fail(dialect: Dialect) -> &'static str {
+    dialect.choose("INSERT OR FAIL INTO ", "INSERT INTO ")
 }
 
 /// How many statement texts are kept.
@@ -56,10 +77,14 @@ impl Texts {
 
 fn make(table: &Table, shape: &Shape, num_rows: usize) -> Sql {
     match shape {
-        Shape::Insert if table.dialect.is_sqlite() => {
+        Shape::Create if table.dialect.is_sqlite() && num_rows > 1 => {
+            insert(insert_or_fail(table.dialect), table, num_rows)
+        }
+        // Should a row be there after all, it is applied one by one.
+        Shape::Create | Shape::Insert if table.dialect.is_sqlite() => {
             insert("INSERT OR REPLACE INTO ", table, num_rows)
         }
-        Shape::Insert => replace(table, num_rows, 0),
+        Shape::Create | Shape::Insert => replace(table, num_rows, 0),
         Shape::Replace => replace(table, num_rows, 2),
         Shape::Patch(places) if num_rows == 1 => patch_one(table, places),
         Shape::Patch(places) => patch_many(table, places, num_rows),
