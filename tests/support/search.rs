@@ -1,12 +1,18 @@
 //! Looking for bytes in files.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// Returns the files below a folder that have some text in them. Nothing that the server writes is
-/// compressed: data folders and backups are looked at as they are.
+use memchr::memmem::{self, Finder};
+
+/// How what is compressed begins.
+const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
+/// Returns the files below a folder that have some text in them, as it is or compressed: sled's have
+/// chunks of the log, also such as sled has given up.
 pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let finder = memchr::memmem::Finder::new(text);
+    let finder = Finder::new(text);
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -17,11 +23,26 @@ pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
             }
             // One that has gone meanwhile has nothing any more.
             let bytes = std::fs::read(&path).unwrap_or_default();
-            if finder.find(&bytes).is_some() {
+            if finder.find(&bytes).is_some() || has_compressed(&bytes, &finder) {
                 found.push(path);
             }
         }
     }
     found.sort();
     found
+}
+
+/// Whether there is a text in something compressed, wherever that begins and even if its end is
+/// missing.
+fn has_compressed(bytes: &[u8], finder: &Finder<'_>) -> bool {
+    memmem::find_iter(bytes, &ZSTD).any(|at| {
+        let mut plain = Vec::new();
+        if let Ok(decoder) = zstd::Decoder::with_buffer(&bytes[at..]) {
+            let _ = decoder
+                .single_frame()
+                .take(32 << 20)
+                .read_to_end(&mut plain);
+        }
+        finder.find(&plain).is_some()
+    })
 }

@@ -2,6 +2,9 @@
 //!
 //! Any call of sled may hang, so this has a thread of its own that can be left alone. What it does
 //! after that is seen by nobody: its folder is nobody's any more, and it is not heard.
+//!
+//! What came since the last look goes into sled at once, in chunks. The last chunk is put in again
+//! with what comes next until it takes no more, so that saves that come slowly fill chunks as well.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use skytrail_schema::codec;
 
-use super::journal::Segments;
+use super::chunk::{self, Packer};
+use super::journal::{RawCommit, Segments};
 use super::reserve::Reserve;
 use super::sled_store::{SledError, SledStore};
 
@@ -20,6 +25,10 @@ const BATCH_EVENTS: usize = 2048;
 /// and many small batches cost it much more than few large ones.
 const FULL_BATCH_EVENTS: u64 = 1024;
 const GATHER: Duration = Duration::from_millis(100);
+/// So few events do not fill a chunk, which is put in anew with what comes next: that is done less
+/// often.
+const FEW_EVENTS: u64 = 24;
+const GATHER_FEW: Duration = Duration::from_secs(1);
 /// How nice the filler and what sled starts from it are to those whom somebody waits for.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
@@ -75,9 +84,10 @@ impl Filler {
         }
         let shared = &self.shared;
         let store = Arc::new(SledStore::open(&self.folder, shared.cache_bytes)?);
-        let mut position = self.agreed_position(&store)?;
+        let mut packer = Packer::new()?;
+        let mut tail = self.agreed_tail(&store)?;
         self.publish(|| {
-            shared.position.store(position, Ordering::Release);
+            shared.position.store(tail.position, Ordering::Release);
             shared.is_degraded.store(false, Ordering::Relaxed);
             Some(Arc::clone(&store))
         });
@@ -90,28 +100,27 @@ impl Filler {
                 self.pause(SPACE_PERIOD);
                 continue;
             }
-            let raw = shared.segments.read_raw(position + 1, BATCH_EVENTS);
+            let raw = shared.segments.read_raw(tail.position + 1, BATCH_EVENTS);
             let raw = raw.unwrap_or_else(|error| {
                 tracing::error!(%error, "the journal cannot be read");
                 Vec::new()
             });
-            let last = raw
-                .last()
-                .and_then(|(_, bytes)| skytrail_schema::codec::peek(bytes).ok());
-            match last {
-                Some(last) => {
-                    store.put(&raw)?;
-                    let copied = last.last_position() - position;
-                    position = last.last_position();
-                    self.publish(|| {
-                        shared.position.store(position, Ordering::Release);
-                        Some(Arc::clone(&store))
-                    });
-                    if copied < FULL_BATCH_EVENTS {
-                        self.pause(GATHER);
-                    }
-                }
-                None => self.wait(Duration::from_millis(500)),
+            if raw.is_empty() {
+                self.wait(Duration::from_millis(500));
+                continue;
+            }
+            let before = tail.position;
+            tail.extend(raw);
+            store.put(&mut packer, tail.chunks())?;
+            tail.stored();
+            self.publish(|| {
+                shared.position.store(tail.position, Ordering::Release);
+                Some(Arc::clone(&store))
+            });
+            match tail.position - before {
+                few if few < FEW_EVENTS => self.pause(GATHER_FEW),
+                some if some < FULL_BATCH_EVENTS => self.pause(GATHER),
+                _ => {}
             }
         }
         store.flush()
@@ -148,21 +157,27 @@ impl Filler {
         }
     }
 
-    /// Returns the last position in sled, if it is the journal's commit there.
-    fn agreed_position(&self, store: &SledStore) -> Result<u64, SledError> {
-        let Some((first, bytes)) = store.last()? else {
-            return Ok(0);
-        };
-        let segments = &self.shared.segments;
-        let journal = segments.read_raw(first, 1).unwrap_or_default();
-        let is_same = journal
-            .first()
-            .is_some_and(|(_, journal)| *journal == bytes);
-        let peek = skytrail_schema::codec::peek(&bytes)
-            .ok()
-            .filter(|_| is_same);
-        peek.map(|peek| peek.last_position())
-            .ok_or(SledError::NotOpened("its last commit is not the journal's"))
+    /// Returns how sled ends, if its last chunk is what the journal has there.
+    fn agreed_tail(&self, store: &SledStore) -> Result<Tail, SledError> {
+        let last = store.last()?;
+        let mut rest = last.as_slice();
+        while let Some((first, _)) = rest.first() {
+            // The journal is read to the end of a segment, a chunk may go beyond.
+            let journal = self.shared.segments.read_raw(*first, BATCH_EVENTS);
+            let journal = journal.unwrap_or_default();
+            let pairs = rest.iter().zip(&journal);
+            let num_same = pairs.take_while(|(sled, journal)| sled == journal).count();
+            if num_same == 0 {
+                return Err(SledError::NotOpened(
+                    "its last commits are not the journal's",
+                ));
+            }
+            rest = rest.get(num_same..).unwrap_or_default();
+        }
+        let mut tail = Tail::default();
+        tail.extend(last);
+        tail.stored();
+        Ok(tail)
     }
 
     /// Lets time pass, unless the end comes.
@@ -177,6 +192,82 @@ impl Filler {
         let mut guard = self.shared.wake_lock.lock();
         if !self.is_over() {
             self.shared.wake.wait_for(&mut guard, time);
+        }
+    }
+}
+
+/// How a store ends, and what is to be put behind it.
+#[derive(Default)]
+struct Tail {
+    /// The last position.
+    position: u64,
+    /// What the store's last chunk has, while that takes more, and what comes behind it.
+    commits: Vec<RawCommit>,
+    /// How many of these are in the store.
+    num_stored: usize,
+}
+
+impl Tail {
+    fn extend(&mut self, commits: Vec<RawCommit>) {
+        let peek = |(_, bytes): &RawCommit| codec::peek(bytes).ok();
+        let last = commits.last().and_then(peek);
+        self.position = last.map_or(self.position, |last| last.last_position());
+        self.commits.extend(commits);
+    }
+
+    /// Returns the chunks that the store has not got, or not with all that is in them.
+    fn chunks(&self) -> impl Iterator<Item = &[RawCommit]> {
+        let is_stored = |(number, chunk): &(usize, &[RawCommit])| {
+            *number == 0 && chunk.len() == self.num_stored
+        };
+        let chunks = chunk::cut(&self.commits).enumerate();
+        chunks.skip_while(is_stored).map(|(_, chunk)| chunk)
+    }
+
+    /// Knows that the store has everything, and goes on from its last chunk.
+    fn stored(&mut self) {
+        let last = chunk::cut(&self.commits).last();
+        let open = last.filter(|last| chunk::takes_more(last));
+        self.num_stored = open.map_or(0, <[_]>::len);
+        self.commits.drain(..self.commits.len() - self.num_stored);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::written::stored;
+
+    proptest! {
+        /// However they come, the store ends up with the same chunks, and none is put without need.
+        #[test]
+        fn what_comes_bit_by_bit_fills_chunks(
+            sizes in prop::collection::vec(prop_oneof![0..600_usize, 0..9000_usize], 1..120),
+            arrivals in prop::collection::vec(1..40_usize, 1..20),
+        ) {
+            let all: Vec<RawCommit> = (1..).zip(sizes).map(|(at, size)| stored(at, &[size])).collect();
+            let (mut store, mut tail) = (BTreeMap::new(), Tail::default());
+            let mut rest = all.as_slice();
+            for arrival in arrivals.into_iter().cycle() {
+                let (come, behind) = rest.split_at(arrival.min(rest.len()));
+                tail.extend(come.to_vec());
+                for chunk in tail.chunks() {
+                    let before = store.insert(chunk[0].0, chunk.to_vec());
+                    prop_assert!(before.is_none_or(|before| before.len() < chunk.len()));
+                }
+                tail.stored();
+                prop_assert_eq!(tail.position, come.last().unwrap().0);
+                rest = behind;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let expected: Vec<&[RawCommit]> = chunk::cut(&all).collect();
+            prop_assert_eq!(store.into_values().collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -124,15 +124,9 @@ impl Follower {
     /// Reads commits from sled; `None` when sled has not got them, fails, or is too slow.
     pub(super) async fn read(&self, from: u64, max_events: usize) -> Option<Vec<Arc<Commit>>> {
         let store = self.store_with(from)?;
-        let read = move || store.read(from, max_events.max(1));
-        let mut commits = self.ask(read, |commits| is_answer(commits, from)).await?;
-        let mut events = 0;
-        commits.retain(|commit| {
-            let is_wanted = events < max_events.max(1) && commit.last_position() >= from;
-            events += if is_wanted { commit.events.len() } else { 0 };
-            is_wanted
-        });
-        Some(commits)
+        let max_events = max_events.max(1) as u64;
+        let read = move || store.read(from, max_events);
+        self.ask(read, |commits| is_answer(commits, from)).await
     }
 
     /// As [`Follower::read`], for the commits that hold these positions.

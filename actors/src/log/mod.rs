@@ -14,6 +14,7 @@
 //!    process ends; what is on disk decides at the next start.
 
 mod backlog;
+mod chunk;
 mod committer;
 pub mod disk;
 mod embedded;

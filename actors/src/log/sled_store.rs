@@ -1,13 +1,15 @@
-//! The sled store behind the journal: one tree, one value per commit.
+//! The sled store behind the journal: one tree, one value per chunk of commits.
 //!
-//! Key: big-endian first position. Value: the commit's bytes. sled's own flush
-//! is no power-loss barrier and a damaged page can hang a reader, so nothing is
+//! Key: big-endian first position. Value: consecutive commits, compressed (see
+//! `chunk`), or one as it is, which earlier versions wrote. sled's own flush is
+//! no power-loss barrier and a damaged page can hang a reader, so nothing is
 //! acknowledged on its word, and readers give it a deadline (see `follower`).
 
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
+use super::chunk::{Chunk, Damaged, Packer, Unpacker};
 use super::journal::RawCommit;
 
 /// sled could not be used.
@@ -21,6 +23,10 @@ pub(super) enum SledError {
     NotOpened(&'static str),
     #[error("sled does not open")]
     Hanging,
+    #[error("sled: {0}")]
+    Damaged(#[from] Damaged),
+    #[error("sled: a key is no position")]
+    ForeignKey,
 }
 
 impl SledError {
@@ -78,43 +84,67 @@ impl SledStore {
         }
     }
 
-    /// Returns the last commit, `None` when there is none.
-    pub(super) fn last(&self) -> Result<Option<RawCommit>, SledError> {
-        Ok(self
-            .db
-            .last()?
-            .and_then(|(key, value)| to_raw(&key, &value)))
+    /// Returns the commits of the last chunk, none when there is none.
+    pub(super) fn last(&self) -> Result<Vec<RawCommit>, SledError> {
+        let Some((key, value)) = self.db.last()? else {
+            return Ok(Vec::new());
+        };
+        Ok(unpack(&mut Unpacker::new()?, &key, &value)?.commits())
     }
 
-    /// Adds commits, all or none.
-    pub(super) fn put(&self, commits: &[RawCommit]) -> Result<(), SledError> {
+    /// Adds chunks, all or none; one takes the place of what begins where it does.
+    pub(super) fn put<'a>(
+        &self,
+        packer: &mut Packer,
+        chunks: impl Iterator<Item = &'a [RawCommit]>,
+    ) -> Result<(), SledError> {
         let mut batch = sled::Batch::default();
-        for (position, bytes) in commits {
-            batch.insert(&position.to_be_bytes(), bytes.as_slice());
+        for chunk in chunks {
+            if let Some((position, _)) = chunk.first() {
+                batch.insert(&position.to_be_bytes(), packer.pack(chunk)?);
+            }
         }
         Ok(self.db.apply_batch(batch)?)
     }
 
-    /// Reads commits from the one that may hold `from` on, at most `max_commits`.
-    pub(super) fn read(&self, from: u64, max_commits: usize) -> Result<Vec<RawCommit>, SledError> {
+    /// Reads commits from the one that holds `from` on, until `max_events` are there.
+    pub(super) fn read(&self, from: u64, max_events: u64) -> Result<Vec<RawCommit>, SledError> {
+        let mut unpacker = Unpacker::new()?;
         let start = match self.db.get_lt((from + 1).to_be_bytes())? {
             Some((key, _)) => key,
             None => sled::IVec::from(&from.to_be_bytes()),
         };
         let mut found = Vec::new();
-        for entry in self.db.range(start..).take(max_commits) {
+        let mut next = from;
+        let mut wanted = max_events;
+        for entry in self.db.range(start..) {
             let (key, value) = entry?;
-            found.extend(to_raw(&key, &value));
+            let chunk = unpack(&mut unpacker, &key, &value)?;
+            found.extend(chunk.read(next, &mut wanted));
+            if wanted == 0 {
+                break;
+            }
+            next = chunk.last_position() + 1;
         }
         Ok(found)
     }
 
-    /// Reads for each of these positions the last commit that begins there or before.
+    /// Reads the commits that hold these positions, in their order. A chunk is unpacked once for
+    /// neighbours.
     pub(super) fn read_each(&self, positions: &[u64]) -> Result<Vec<RawCommit>, SledError> {
+        let mut unpacker = Unpacker::new()?;
         let mut found = Vec::with_capacity(positions.len());
+        let mut at_hand: Option<Chunk> = None;
         for position in positions {
-            let entry = self.db.get_lt((position + 1).to_be_bytes())?;
-            found.extend(entry.and_then(|(key, value)| to_raw(&key, &value)));
+            let mut commit = at_hand.as_ref().and_then(|chunk| chunk.find(*position));
+            if commit.is_none()
+                && let Some((key, value)) = self.db.get_lt((position + 1).to_be_bytes())?
+            {
+                let chunk = unpack(&mut unpacker, &key, &value)?;
+                commit = chunk.find(*position);
+                at_hand = Some(chunk);
+            }
+            found.extend(commit);
         }
         Ok(found)
     }
@@ -126,6 +156,72 @@ impl SledStore {
     }
 }
 
-fn to_raw(key: &[u8], value: &[u8]) -> Option<RawCommit> {
-    Some((u64::from_be_bytes(key.try_into().ok()?), value.to_vec()))
+fn unpack(unpacker: &mut Unpacker, key: &[u8], value: &[u8]) -> Result<Chunk, SledError> {
+    let position = key.try_into().map_err(|_| SledError::ForeignKey)?;
+    Ok(unpacker.unpack(u64::from_be_bytes(position), value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::chunk::cut;
+    use crate::log::written::stored;
+
+    /// Stores commits side by side: up to `old` of them as earlier versions did.
+    fn filled(folder: &Path, all: &[RawCommit], old: usize) -> SledStore {
+        let store = SledStore::open(folder, 1 << 20).unwrap();
+        let (old, new) = all.split_at(old.min(all.len()));
+        for (position, commit) in old {
+            let key = position.to_be_bytes();
+            store.db.insert(key, commit.as_slice()).unwrap();
+        }
+        store.put(&mut Packer::new().unwrap(), cut(new)).unwrap();
+        store
+    }
+
+    fn end_of((first, bytes): &RawCommit) -> u64 {
+        let last = skytrail_schema::codec::peek(bytes).unwrap().last_position();
+        assert!(*first <= last);
+        last
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn reading_finds_what_a_walk_finds(
+            sizes in prop::collection::vec(prop::collection::vec(0..2000_usize, 1..8), 1..60),
+            old in 0..40_usize,
+            reads in prop::collection::vec((any::<prop::sample::Index>(), 1..50_u64), 1..40),
+        ) {
+            let mut all: Vec<RawCommit> = Vec::new();
+            for sizes in &sizes {
+                all.push(stored(all.last().map_or(1, |last| end_of(last) + 1), sizes));
+            }
+            let head = end_of(&all[all.len() - 1]);
+            let folder = tempfile::tempdir().unwrap();
+            let store = filled(folder.path(), &all, old);
+            let last = store.last().unwrap();
+            prop_assert_eq!(last.as_slice(), &all[all.len() - last.len()..]);
+
+            let mut positions = Vec::new();
+            for (index, max_events) in reads {
+                let from = index.index(head as usize) as u64 + 1;
+                let mut wanted = max_events;
+                let expected = all.iter().filter(|it| end_of(it) >= from).take_while(|it| {
+                    let is_wanted = wanted > 0;
+                    wanted = wanted.saturating_sub(end_of(it) - it.0 + 1);
+                    is_wanted
+                });
+                let expected: Vec<_> = expected.cloned().collect();
+                prop_assert_eq!(store.read(from, max_events).unwrap(), expected);
+                positions.extend([from, (from + 1).min(head)]);
+            }
+            let holder = |at: &u64| all.iter().find(|it| end_of(it) >= *at).unwrap().clone();
+            let expected: Vec<_> = positions.iter().map(holder).collect();
+            prop_assert_eq!(store.read_each(&positions).unwrap(), expected);
+        }
+    }
 }

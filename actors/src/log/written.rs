@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use skytrail_schema::event::{Actor, Commit, Event, EventBody, Stream, Touch};
+use serde_json::json;
+use skytrail_schema::codec::{self, Seal, Sealing};
+use skytrail_schema::event::{
+    Actor, Commit, Event, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch,
+};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::{AppendError, Decision, EventLog, ReadError};
+use super::journal::RawCommit;
+use super::{AppendError, Decision, EventLog, ReadError, random_salt};
 
 /// A log that is read three commits at a time.
 pub(crate) struct Written(pub(crate) Vec<Arc<Commit>>);
@@ -54,4 +59,38 @@ pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
         events: (first..first + num_events).map(event).collect(),
         chain: [0; 32],
     })
+}
+
+/// Makes a commit as it is stored: of events at `first` and behind it, with texts of these sizes.
+pub(crate) fn stored(first: u64, sizes: &[usize]) -> RawCommit {
+    let event = |(size, at): (&usize, u64)| NewEvent {
+        stream: Stream::Record(RecordId::new("t", at.to_string())),
+        version: 1,
+        body: EventBody::RecordCreated(RecordState {
+            database: None,
+            owner: None,
+            access: None,
+            created: None,
+            updated: Touch::default(),
+            fields: [("text".to_owned(), json!("x".repeat(*size)))].into(),
+        }),
+        provenance: Vec::new(),
+        subject: None,
+    };
+    let commit = NewCommit {
+        id: Uuid::from_u128(first.into()),
+        actor: Actor::default(),
+        request_id: None,
+        causation: None,
+        sql: None,
+        events: sizes.iter().zip(first..).map(event).collect(),
+    };
+    let encoded = codec::encode_events(Arc::new(commit), &Sealing::new(), random_salt);
+    let seal = Seal {
+        first_position: first,
+        time: Timestamp::from_micros(1),
+        epoch: 1,
+    };
+    let (bytes, _) = codec::seal(encoded.unwrap(), seal, &[0; 32]).unwrap();
+    (first, bytes)
 }

@@ -1,9 +1,13 @@
 //! The sled store behind the journal: destroyed, damaged, differing.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use skytrail_actors::log::disk::{Disk, RealDisk};
+use skytrail_actors::log::journal::Segments;
 use skytrail_actors::log::{EmbeddedLog, EventLog};
+use skytrail_schema::codec;
 
 use super::world::{blind, close, fill, open_folder, read_all};
 
@@ -70,6 +74,109 @@ async fn a_sled_of_another_log_is_set_aside_not_believed() {
         "nothing is deleted"
     );
     close(&log);
+}
+
+/// Opens the store of a log that is closed, changes it, and closes it.
+fn change_store(folder: &Path, change: impl FnOnce(&sled::Db)) {
+    let store = sled::open(folder.join("sled")).unwrap();
+    change(&store);
+    store.flush().unwrap();
+}
+
+/// How many values there are, and how many of them are plain commits.
+fn count_values(folder: &Path) -> (usize, usize) {
+    let mut counted = (0, 0);
+    change_store(folder, |store| {
+        let plain = |value: &sled::IVec| codec::check_commit(value, None).is_ok();
+        let values = store.iter().values().map(Result::unwrap);
+        let values: Vec<_> = values.collect();
+        counted = (values.len(), values.iter().filter(|it| plain(it)).count());
+    });
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_commits_share_values_also_when_they_come_slowly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = Vec::new();
+    // Closed and opened again they are put into the same chunk.
+    for _ in 0..10 {
+        let log = open_folder(folder.path());
+        acknowledged.extend(fill(&log, 3).await);
+        until_sled_has(&log, log.head()).await;
+        assert_eq!(read_all(&log).await, acknowledged);
+        close(&log);
+    }
+    let (num_values, num_plain) = count_values(folder.path());
+    assert!(num_values <= 2, "{num_values} values");
+    assert_eq!(num_plain, 0);
+}
+
+/// Earlier versions stored each commit as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_an_earlier_version_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_folder(folder.path());
+    let mut acknowledged = fill(&log, 40).await;
+    close(&log);
+    drop(log);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&folder.path().join("journal")).unwrap());
+    let journal = Segments::open(&disk).unwrap();
+    let old = (1..=40).map(|position| journal.read_raw(position, 1).unwrap().remove(0));
+    std::fs::remove_dir_all(folder.path().join("sled")).unwrap();
+    change_store(folder.path(), |store| {
+        for (position, commit) in old {
+            let key = position.to_be_bytes();
+            store.insert(key, commit.as_slice()).unwrap();
+        }
+    });
+    let log = open_folder(folder.path());
+    until_sled_has(&log, 40).await;
+    assert_eq!(read_all(&log).await, acknowledged);
+    acknowledged.extend(fill(&log, 200).await);
+    until_sled_has(&log, log.head()).await;
+    assert_eq!(read_all(&log).await, acknowledged);
+    let state = log.state().sled.unwrap();
+    assert_eq!((state.num_rebuilds, state.is_degraded), (0, false));
+    close(&log);
+    let (num_values, num_plain) = count_values(folder.path());
+    // The last one has become the beginning of a chunk.
+    assert_eq!(num_plain, 39);
+    assert!(num_values < 39 + 40, "{num_values} values");
+}
+
+/// A value that sled thinks whole but that is not what was stored: the last one, which the start
+/// looks at, and the first one, which a reader meets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_value_is_found_and_sled_is_built_again() {
+    for is_last in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open_folder(folder.path());
+        let acknowledged = fill(&log, 200).await;
+        until_sled_has(&log, log.head()).await;
+        close(&log);
+        drop(log);
+        change_store(folder.path(), |store| {
+            let found = if is_last { store.last() } else { store.first() };
+            let (key, value) = found.unwrap().unwrap();
+            let mut value = value.to_vec();
+            let middle = value.len() / 2;
+            value[middle] ^= 1;
+            store.insert(key, value).unwrap();
+        });
+        let log = open_folder(folder.path());
+        let rebuilds = || log.state().sled.unwrap().num_rebuilds;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while rebuilds() == 0 {
+            assert!(Instant::now() < deadline, "it was not noticed");
+            assert_eq!(read_all(&log).await, acknowledged);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        until_sled_has(&log, log.head()).await;
+        assert_eq!(read_all(&log).await, acknowledged);
+        assert_eq!(rebuilds(), 1);
+        close(&log);
+    }
 }
 
 /// Flips bits all over sled's files; whatever it does with them, answers are right and in time.

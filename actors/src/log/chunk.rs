@@ -1,0 +1,351 @@
+//! The values of the sled store: commits side by side, compressed together.
+//!
+//! ```text
+//! value  = commit                                             (one, as it is)
+//!        | 0xC0  0xE0  checksum u32  length u32  zstd frame   (a chunk)
+//! commits in a chunk = (length u32  commit)*
+//! ```
+//!
+//! Small commits share most of what is not random in them: names, types, users, times. A commit's
+//! first byte is its format, and no format is 0xC0; nor are its flags ever 0xE0, so that one damaged
+//! byte makes no commit of a chunk. `checksum` is CRC-32 over what comes behind it, `length` that of
+//! the commits before they were compressed: it is known, and bounded, before anything is decompressed.
+
+use std::io;
+use std::ops::Range;
+
+use skytrail_schema::codec;
+
+use super::journal::RawCommit;
+
+/// How a chunk begins.
+const MARK: [u8; 2] = [0xC0, 0xE0];
+const LENGTH_BYTES: usize = 4;
+/// What is random in a commit does not get smaller, and the rest does at any level.
+const LEVEL: i32 = 1;
+/// A chunk of several commits has no more bytes than this before it is compressed. sled has up to
+/// seventeen values in a page, and a page of more than 128 KiB becomes a file of its own: small commits
+/// never make one, whatever is in them. Chunks of twice the size save a fiftieth of the disk
+/// and take twice as long to read one commit of.
+const CHUNK_BYTES: usize = 7 << 10;
+/// What is larger is stored as it is.
+const MAX_BYTES: usize = 16 << 20;
+
+/// Stored bytes are not what was stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damaged value at position={position}: {reason}")]
+pub(super) struct Damaged {
+    position: u64,
+    reason: &'static str,
+}
+
+/// Cuts commits into what makes a chunk each; one that is too large is alone.
+pub(super) fn cut(commits: &[RawCommit]) -> impl Iterator<Item = &[RawCommit]> {
+    let mut rest = commits;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|(_, commit)| {
+            bytes += commit.len();
+            bytes <= CHUNK_BYTES
+        });
+        let (chunk, behind) = rest.split_at_checked(fits.count().max(1))?;
+        rest = behind;
+        Some(chunk)
+    })
+}
+
+/// Whether there may be a commit that a chunk takes in addition.
+pub(super) fn takes_more(chunk: &[RawCommit]) -> bool {
+    let bytes: usize = chunk.iter().map(|(_, commit)| commit.len()).sum();
+    bytes < CHUNK_BYTES
+}
+
+/// Makes values.
+pub(super) struct Packer(zstd::bulk::Compressor<'static>);
+
+impl Packer {
+    pub(super) fn new() -> io::Result<Self> {
+        zstd::bulk::Compressor::new(LEVEL).map(Self)
+    }
+
+    /// Makes the value of a chunk.
+    pub(super) fn pack(&mut self, chunk: &[RawCommit]) -> io::Result<Vec<u8>> {
+        if let [(_, commit)] = chunk
+            && LENGTH_BYTES + commit.len() > MAX_BYTES
+        {
+            return Ok(commit.clone());
+        }
+        let mut plain = Vec::new();
+        for (_, commit) in chunk {
+            plain.extend_from_slice(&length(commit)?);
+            plain.extend_from_slice(commit);
+        }
+        Ok(seal(length(&plain)?, &self.0.compress(&plain)?))
+    }
+}
+
+fn length(bytes: &[u8]) -> io::Result<[u8; LENGTH_BYTES]> {
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    Ok(length.to_le_bytes())
+}
+
+/// Makes the value of what is compressed and was so long before.
+fn seal(length: [u8; LENGTH_BYTES], frame: &[u8]) -> Vec<u8> {
+    let checked = [&length, frame].concat();
+    let checksum = crc32fast::hash(&checked).to_le_bytes();
+    [MARK.as_slice(), &checksum, &checked].concat()
+}
+
+/// Reads values.
+pub(super) struct Unpacker(zstd::bulk::Decompressor<'static>);
+
+impl Unpacker {
+    pub(super) fn new() -> io::Result<Self> {
+        zstd::bulk::Decompressor::new().map(Self)
+    }
+
+    /// Reads the value that was stored for a position: a chunk that begins there.
+    pub(super) fn unpack(&mut self, position: u64, value: &[u8]) -> Result<Chunk, Damaged> {
+        let damaged = |reason| Damaged { position, reason };
+        let chunk = match value.strip_prefix(&MARK) {
+            Some(sealed) => {
+                let plain = self.open(sealed).map_err(damaged)?;
+                Chunk::of_many(plain)
+            }
+            None => Chunk::of_one(value.to_vec()),
+        };
+        let chunk = chunk.ok_or(damaged("not commits one after the other"))?;
+        if chunk.first_position() != Some(position) {
+            return Err(damaged("commits of another position"));
+        }
+        Ok(chunk)
+    }
+
+    /// Decompresses what is behind the mark.
+    fn open(&mut self, sealed: &[u8]) -> Result<Vec<u8>, &'static str> {
+        let (checksum, checked) = take_u32(sealed).ok_or("too short")?;
+        if crc32fast::hash(checked) != checksum {
+            return Err("checksum does not match");
+        }
+        let (length, frame) = take_u32(checked).ok_or("too short")?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > MAX_BYTES {
+            return Err("too long");
+        }
+        let plain = self.0.decompress(frame, length);
+        plain
+            .ok()
+            .filter(|plain| plain.len() == length)
+            .ok_or("does not decompress")
+    }
+}
+
+/// Commits side by side.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a commit is in a chunk.
+#[derive(Debug)]
+struct Place {
+    first: u64,
+    last: u64,
+    at: Range<usize>,
+}
+
+impl Chunk {
+    fn of_one(bytes: Vec<u8>) -> Option<Self> {
+        let places = vec![Place::find(&bytes, 0..bytes.len())?];
+        Some(Self { bytes, places })
+    }
+
+    /// Finds the commits in what was a chunk; `None` when they do not follow each other.
+    fn of_many(bytes: Vec<u8>) -> Option<Self> {
+        let mut places: Vec<Place> = Vec::new();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let (length, behind) = take_u32(rest)?;
+            let start = bytes.len() - behind.len();
+            let end = start.checked_add(usize::try_from(length).ok()?)?;
+            let place = Place::find(&bytes, start..end)?;
+            if places
+                .last()
+                .is_some_and(|last| place.first != last.last + 1)
+            {
+                return None;
+            }
+            places.push(place);
+            rest = bytes.get(end..)?;
+        }
+        Some(Self { bytes, places })
+    }
+
+    fn first_position(&self) -> Option<u64> {
+        self.places.first().map(|place| place.first)
+    }
+
+    /// Returns the commit that holds a position.
+    pub(super) fn find(&self, position: u64) -> Option<RawCommit> {
+        let place = self.behind(position).next()?;
+        (place.first <= position).then(|| self.raw(place))
+    }
+
+    /// Returns commits from the one that holds `from` on, until so many events as are `wanted` are
+    /// there, and takes these from what is wanted.
+    pub(super) fn read(&self, from: u64, wanted: &mut u64) -> impl Iterator<Item = RawCommit> {
+        let places = self.behind(from).take_while(|place| {
+            let is_wanted = *wanted > 0;
+            *wanted = wanted.saturating_sub(place.last - place.first + 1);
+            is_wanted
+        });
+        places.map(|place| self.raw(place))
+    }
+
+    /// Returns all commits.
+    pub(super) fn commits(&self) -> Vec<RawCommit> {
+        self.places.iter().map(|place| self.raw(place)).collect()
+    }
+
+    /// Returns where the commits end.
+    pub(super) fn last_position(&self) -> u64 {
+        self.places.last().map_or(0, |place| place.last)
+    }
+
+    fn behind(&self, position: u64) -> impl Iterator<Item = &Place> {
+        let before = self.places.partition_point(|it| it.last < position);
+        self.places.iter().skip(before)
+    }
+
+    fn raw(&self, place: &Place) -> RawCommit {
+        let bytes = self.bytes.get(place.at.clone()).unwrap_or_default();
+        (place.first, bytes.to_vec())
+    }
+}
+
+impl Place {
+    fn find(bytes: &[u8], at: Range<usize>) -> Option<Self> {
+        let peek = codec::peek(bytes.get(at.clone())?).ok()?;
+        Some(Self {
+            first: peek.first_position,
+            last: peek.last_position(),
+            at,
+        })
+    }
+}
+
+/// Reads the number that bytes begin with; returns what is behind it as well.
+fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u32::from_le_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::written::stored;
+
+    /// Commits side by side, with so many events of these sizes.
+    fn commits() -> impl Strategy<Value = Vec<RawCommit>> {
+        let size = prop_oneof![8 => 0..300_usize, 1 => 0..20_000_usize];
+        let sizes = prop::collection::vec(prop::collection::vec(size, 1..4), 1..80);
+        (1..1_u64 << 40, sizes).prop_map(|(first, sizes)| {
+            let mut next = first;
+            let commit = |sizes: Vec<usize>| {
+                let commit = stored(next, &sizes);
+                next += sizes.len() as u64;
+                commit
+            };
+            sizes.into_iter().map(commit).collect()
+        })
+    }
+
+    fn pack(chunk: &[RawCommit]) -> Vec<u8> {
+        Packer::new().unwrap().pack(chunk).unwrap()
+    }
+
+    fn unpack(position: u64, value: &[u8]) -> Result<Vec<RawCommit>, Damaged> {
+        let chunk = Unpacker::new().unwrap().unpack(position, value)?;
+        Ok(chunk.commits())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_out_again(all in commits()) {
+            let (mut packer, mut unpacker) = (Packer::new().unwrap(), Unpacker::new().unwrap());
+            let mut found = Vec::new();
+            for chunk in cut(&all) {
+                let bytes: usize = chunk.iter().map(|(_, commit)| commit.len()).sum();
+                prop_assert!(chunk.len() == 1 || bytes <= CHUNK_BYTES);
+                let value = packer.pack(chunk).unwrap();
+                found.extend(unpacker.unpack(chunk[0].0, &value).unwrap().commits());
+            }
+            prop_assert_eq!(found, all);
+        }
+
+        #[test]
+        fn damage_is_seen(
+            all in commits(),
+            which in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            flip in 1..=255_u8,
+        ) {
+            let chunks: Vec<_> = cut(&all).collect();
+            let chunk = chunks[which.index(chunks.len())];
+            let (position, whole) = (chunk[0].0, pack(chunk));
+            let at = at.index(whole.len());
+            let mut flipped = whole.clone();
+            flipped[at] ^= flip;
+            prop_assert!(unpack(position, &flipped).is_err());
+            prop_assert!(unpack(position, &whole[..at]).is_err());
+            prop_assert!(unpack(position + 1, &whole).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_taken_without_harm(
+            position in any::<u64>(),
+            has_mark in any::<bool>(),
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            if has_mark {
+                let checksum = crc32fast::hash(&bytes).to_le_bytes();
+                bytes = [&MARK, checksum.as_slice(), &bytes].concat();
+            }
+            prop_assert!(unpack(position, &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn nothing_is_decompressed_beyond_what_is_claimed_and_allowed() {
+        let large = zstd::bulk::compress(&vec![0; 64 << 20], LEVEL).unwrap();
+        let reason = |length: u32| {
+            unpack(1, &seal(length.to_le_bytes(), &large))
+                .unwrap_err()
+                .reason
+        };
+        assert_eq!(reason(64 << 20), "too long");
+        assert_eq!(reason(u32::MAX), "too long");
+        assert_eq!(reason(1000), "does not decompress");
+        assert_eq!(reason(MAX_BYTES as u32), "does not decompress");
+    }
+
+    #[test]
+    fn commits_that_do_not_follow_each_other_are_no_chunk() {
+        let [first, second, third] = [1, 2, 3].map(|at| stored(at, &[10]));
+        assert!(unpack(1, &pack(&[first.clone(), second, third.clone()])).is_ok());
+        assert!(unpack(1, &pack(&[first.clone(), third])).is_err());
+        assert!(unpack(1, &pack(&[first.clone(), first])).is_err());
+        assert!(unpack(1, &pack(&[])).is_err());
+    }
+
+    #[test]
+    fn what_is_very_large_stays_as_it_is() {
+        let one = [stored(7, &[MAX_BYTES])];
+        let value = pack(&one);
+        assert_eq!(value, one[0].1);
+        assert_eq!(unpack(7, &value).unwrap(), one);
+    }
+}
