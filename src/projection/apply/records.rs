@@ -12,7 +12,7 @@ use skytrail_schema::event::{Event, EventBody, RecordPatch, RecordState};
 use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::types::FieldType;
 
-use super::row::{self, Misfit, Pending, Seat, set_cells};
+use super::row::{self, Misfit, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
 use super::{ApplyError, past};
 use crate::projection::captured::{self, Touched};
@@ -62,18 +62,10 @@ impl RecordBatch {
             sequences: BTreeMap::new(),
         });
         match &event.body {
-            EventBody::RecordCreated(state) => {
-                let is_known = batch.records.contains_key(&id.key);
-                let seat = if is_known { Seat::Own } else { Seat::Fresh };
-                Ok(batch.put(table, id, event, (state, seat)))
-            }
+            EventBody::RecordCreated(state) => Ok(batch.put(table, id, event, (state, true))),
             EventBody::RecordReplaced(state) => {
-                let seat = if place.is_some() {
-                    Seat::Own
-                } else {
-                    Seat::Kept
-                };
-                let misfits = batch.put(table, id, event, (state, seat));
+                let is_new = place.is_some();
+                let misfits = batch.put(table, id, event, (state, is_new));
                 batch.put_at(id, place);
                 Ok(misfits)
             }
@@ -107,18 +99,19 @@ impl TypeBatch {
         table: &Table,
         id: &RecordId,
         event: &Event,
-        (state, mut seat): (&RecordState, Seat),
+        (state, is_created): (&RecordState, bool),
     ) -> Vec<Misfit> {
         let (mut row, misfits) = row::whole_row(table, &id.key, event, state);
-        if seat == Seat::Kept {
+        let mut is_new = is_created;
+        if !is_created {
             match self.records.get(&id.key) {
-                Some(Pending::Gone { .. }) => seat = Seat::Own,
+                Some(Pending::Gone { .. }) => is_new = true,
                 // The row keeps the place that its first event gives it.
                 Some(Pending::Whole {
                     row: before,
-                    seat: of_first,
+                    is_new: was_new,
                 }) => {
-                    seat = *of_first;
+                    is_new = *was_new;
                     if let Some(first) = before.first() {
                         set_cells(&mut row, [(0, first.clone())]);
                     }
@@ -127,7 +120,7 @@ impl TypeBatch {
             }
         }
         self.records
-            .insert(id.key.clone(), Pending::Whole { row, seat });
+            .insert(id.key.clone(), Pending::Whole { row, is_new });
         self.note_sequences(&state.fields);
         misfits
     }
@@ -246,7 +239,8 @@ fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Gro
         let key_arg = Arg::text(key.as_str());
         let (shape, must_exist, row) = match pending {
             Pending::Gone { is_counted, .. } => (Shape::Delete, is_counted, vec![key_arg]),
-            Pending::Whole { row, seat } => (Shape::of(seat), false, row),
+            Pending::Whole { row, is_new: true } => (Shape::Insert, false, row),
+            Pending::Whole { row, is_new: false } => (Shape::Replace, false, row),
             Pending::Patch(changes) => {
                 let (places, mut args): (Vec<usize>, Vec<Arg>) = changes.into_iter().unzip();
                 args.push(key_arg);
@@ -270,7 +264,7 @@ impl Group {
         (id, table): (i64, &Table),
     ) -> Result<(), ApplyError> {
         // New rows go to the end of the table, in order.
-        if matches!(self.shape, Shape::Create | Shape::Insert | Shape::Replace) {
+        if matches!(self.shape, Shape::Insert | Shape::Replace) {
             self.rows.sort_by_key(|row| match row.first() {
                 Some(Arg::Int(position)) => *position,
                 _ => 0,

@@ -21,17 +21,6 @@ pub(super) mod place {
     pub(crate) const UPDATER: usize = 10;
 }
 
-/// Where a whole row goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seat {
-    /// To its own place; the record has no row before.
-    Fresh,
-    /// To its own place, whether there was a row or not.
-    Own,
-    /// To the place of the row that is there.
-    Kept,
-}
-
 /// What a batch does to one record in the end.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Pending {
@@ -39,8 +28,8 @@ pub(super) enum Pending {
     Whole {
         /// All columns, in the table's order.
         row: Vec<Arg>,
-        /// Where it goes.
-        seat: Seat,
+        /// The row takes its own place, whether there was one or not.
+        is_new: bool,
     },
     /// These columns change, by their places in the row.
     Patch(BTreeMap<usize, Arg>),

@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-use super::row::Seat;
 use crate::projection::dialect::Dialect;
 use crate::projection::layout::{Table, stored_columns};
 use crate::projection::names::Name;
@@ -15,8 +14,6 @@ use crate::projection::sql::{Kind, SafeText, Sql};
 pub(super) enum Shape {
     /// Deletes by key.
     Delete,
-    /// Puts whole rows of records that have none.
-    Create,
     /// Puts whole rows in the place of any of the same keys.
     Insert,
     /// Puts whole rows; one that is there keeps its place.
@@ -25,19 +22,8 @@ pub(super) enum Shape {
     Patch(Vec<usize>),
 }
 
-impl Shape {
-    /// Returns what puts whole rows where they go.
-    pub(super) fn of(seat: Seat) -> Self {
-        match seat {
-            Seat::Fresh => Self::Create,
-            Seat::Own => Self::Insert,
-            Seat::Kept => Self::Replace,
-        }
-    }
-}
-
-/// Begins a statement that adds rows, or fails. On a file it keeps no copy of each page that it
-/// changes, to be able to undo itself alone: who gets an error undoes the transaction or the savepoint.
+/// Begins a statement that adds rows, or fails. On a file it need not be able to undo itself alone, for
+/// which it would copy the pages that it changes: who gets an error undoes the transaction.
 pub(super) fn insert_or_fail(dialect: Dialect) -> &'static str {
     dialect.choose("INSERT OR FAIL INTO ", "INSERT INTO ")
 }
@@ -77,14 +63,10 @@ impl Texts {
 
 fn make(table: &Table, shape: &Shape, num_rows: usize) -> Sql {
     match shape {
-        Shape::Create if table.dialect.is_sqlite() && num_rows > 1 => {
-            insert(insert_or_fail(table.dialect), table, num_rows)
-        }
-        // Should a row be there after all, it is applied one by one.
-        Shape::Create | Shape::Insert if table.dialect.is_sqlite() => {
+        Shape::Insert if table.dialect.is_sqlite() => {
             insert("INSERT OR REPLACE INTO ", table, num_rows)
         }
-        Shape::Create | Shape::Insert => replace(table, num_rows, 0),
+        Shape::Insert => replace(table, num_rows, 0),
         Shape::Replace => replace(table, num_rows, 2),
         Shape::Patch(places) if num_rows == 1 => patch_one(table, places),
         Shape::Patch(places) => patch_many(table, places, num_rows),
