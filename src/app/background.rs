@@ -19,7 +19,10 @@ const RESERVE_PERIOD: Duration = Duration::from_millis(250);
 /// Tells the live state which records there are, so that most creations need not ask the store.
 pub(super) async fn learn_keys(env: RecordEnv) {
     match try_to_learn_keys(&env).await {
-        Ok(()) => env.live.known_keys().complete(),
+        Ok(()) => {
+            env.live.known_keys().complete();
+            tracing::info!("the keys of all records are known");
+        }
         Err(error) => {
             tracing::warn!(%error, "keys could not be learnt; creations ask the store");
         }
@@ -82,7 +85,6 @@ pub(super) async fn tend(reserve: Arc<Reserve>, ending: CancellationToken) {
 /// Forgets devices that cannot be reached, once at the start.
 pub(super) async fn forget_devices(devices: Arc<Devices>) {
     match devices.forget_unreachable().await {
-        Ok(0) => {}
         Ok(num_devices) => tracing::info!(num_devices, "devices without an address are forgotten"),
         Err(error) => tracing::warn!(%error, "devices without an address are kept"),
     }

@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 #[test]
@@ -120,6 +121,13 @@ fn damage_that_a_query_meets_is_told_and_the_store_made_anew() {
     }
     assert!(server.terminate().success());
     server.restart();
+    // The server reads the store by itself when it starts, and would find the damage first.
+    for read in [
+        "the keys of all records are known",
+        "devices without an address are forgotten",
+    ] {
+        eventually(read, || server.output().contains(read).then_some(()));
+    }
     damage_store(&server, 40);
     let query = json!({"record_type": "note"});
     let answer = ada.at(&server).call("record:query", query.clone());
