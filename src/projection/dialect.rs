@@ -81,8 +81,14 @@ impl Dialect {
     }
 
     /// Adds how many rows are wanted; no number for all.
+    ///
+    /// A limit that is bound makes SQLite prepare a statement anew each time, which may take longer
+    /// than to run it.
     pub(crate) fn push_limit(self, sql: &mut Sql, limit: Option<u64>) {
         match limit {
+            Some(limit) if self.is_sqlite() => {
+                sql.push(" LIMIT ").number(limit);
+            }
             Some(limit) => {
                 sql.push(" LIMIT ").bind(Arg::unsigned(limit));
             }

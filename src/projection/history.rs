@@ -82,8 +82,9 @@ pub(crate) async fn list_positions_before(
         sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
         sql.bind(Arg::Int(stream_hash(stream)));
         sql.push(" AND position <= ").bind(Arg::unsigned(until));
-        sql.push(" ORDER BY position DESC LIMIT ");
-        sql.bind(Arg::unsigned(u64::try_from(left).unwrap_or(u64::MAX)));
+        sql.push(" ORDER BY position DESC");
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
+        conn.dialect().push_limit(&mut sql, Some(left));
         for row in sql.fetch_all(conn).await? {
             positions.push(row.unsigned(0)?);
         }

@@ -131,8 +131,9 @@ pub(crate) async fn scan(
     push_head_columns(&mut sql, table);
     sql.push(",t._row FROM ").name(&table.name);
     sql.push(" AS t WHERE t._row > ").bind(Arg::Int(after));
-    sql.push(" ORDER BY t._row LIMIT ");
-    sql.bind(Arg::unsigned(u64::try_from(limit).unwrap_or(u64::MAX)));
+    sql.push(" ORDER BY t._row");
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    table.dialect.push_limit(&mut sql, Some(limit));
     let (mut heads, mut last) = (Vec::new(), after);
     for row in sql.fetch_all(conn).await? {
         heads.push(decode_head(&layout.definition.name, table, &row)?);
@@ -176,7 +177,7 @@ pub(crate) async fn list_by_fields(
             .push(table.dialect.equals(&column.kind))
             .bind(arg);
     }
-    sql.push(" LIMIT ").bind(Arg::unsigned(limit));
+    table.dialect.push_limit(&mut sql, Some(limit));
     let rows = sql.fetch_all(conn).await?;
     let key = |row: &Row| Ok(RecordKey::from(&*row.text(0)?));
     rows.iter().map(key).collect()
@@ -226,8 +227,8 @@ pub(crate) async fn keys(
         sql.push(" WHERE _id>")
             .bind(Arg::Text(after.as_str().into()));
     }
-    sql.push(" ORDER BY _id LIMIT ")
-        .bind(Arg::Int(limit.into()));
+    sql.push(" ORDER BY _id");
+    table.dialect.push_limit(&mut sql, Some(limit.into()));
     let rows = sql.fetch_all(conn).await?;
     let key = |row: &Row| Ok(RecordKey::from(&*row.text(0)?));
     rows.iter().map(key).collect()

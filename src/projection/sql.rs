@@ -308,6 +308,13 @@ impl Sql {
         self
     }
 
+    /// Adds a number as it is; one that is too large for the database as the largest.
+    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.text.push_str(&number.to_string());
+        self
+    }
+
     /// Adds a bound value.
     pub(crate) fn bind(&mut self, arg: Arg) -> &mut Self {
         self.hole(arg.kind());

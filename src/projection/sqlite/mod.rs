@@ -37,7 +37,7 @@ use super::index::IndexLimits;
 pub struct StoreOptions {
     /// Connections that read; two per core serve well. They are opened when needed.
     pub num_readers: usize,
-    /// Page cache of the writer, in KiB; 8192 by default.
+    /// Page cache of the writer, in KiB; 16,384 by default.
     pub writer_cache_kib: u32,
     /// Page cache of each reader, in KiB; 4096 by default. The system's own cache lies behind it.
     pub reader_cache_kib: u32,
@@ -50,7 +50,7 @@ impl Default for StoreOptions {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             num_readers: cores * 2,
-            writer_cache_kib: 8192,
+            writer_cache_kib: 16_384,
             reader_cache_kib: 4096,
             index_limits: IndexLimits::default(),
         }
