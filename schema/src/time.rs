@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: microseconds since 1970-01-01T00:00:00Z.
@@ -34,22 +34,62 @@ impl Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
-    /// Writes RFC 3339 in UTC with the shortest fraction that represents the value.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(time) = DateTime::<Utc>::from_timestamp_micros(self.0) else {
-            return write!(f, "{}us", self.0);
+/// RFC 3339 in UTC, down to microseconds.
+const FORM: [u8; 27] = *b"0000-00-00T00:00:00.000000Z";
+
+impl Timestamp {
+    /// Fills the form, with the shortest fraction that represents the value: every record of an answer
+    /// has two of these. `None` for years that have not four digits.
+    fn fill(self, form: &mut [u8; 27]) -> Option<&str> {
+        let time = DateTime::<Utc>::from_timestamp_micros(self.0)?;
+        let parts = [
+            (0..4, u32::try_from(time.year()).ok()?),
+            (5..7, time.month()),
+            (8..10, time.day()),
+            (11..13, time.hour()),
+            (14..16, time.minute()),
+            (17..19, time.second()),
+            (20..26, time.timestamp_subsec_micros()),
+        ];
+        for (place, mut number) in parts {
+            for digit in form.get_mut(place)?.iter_mut().rev() {
+                *digit = b"0123456789".get(number as usize % 10).copied()?;
+                number /= 10;
+            }
+            if number > 0 {
+                return None;
+            }
+        }
+        let digits = form.strip_suffix(b"Z")?;
+        let zeros = digits.iter().rev().take_while(|digit| **digit == b'0');
+        let end = match zeros.take(6).count() {
+            6 => 19,
+            zeros => digits.len() - zeros,
         };
-        let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
-        let (head, _) = text.split_at(text.len() - 1);
-        let trimmed = head.trim_end_matches('0').trim_end_matches('.');
-        write!(f, "{trimmed}Z")
+        *form.get_mut(end)? = b'Z';
+        str::from_utf8(form.get(..=end)?).ok()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// Writes RFC 3339 in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = self.fill(&mut FORM.clone()) {
+            return f.write_str(text);
+        }
+        match DateTime::<Utc>::from_timestamp_micros(self.0) {
+            Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+            None => write!(f, "{}us", self.0),
+        }
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.fill(&mut FORM.clone()) {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
@@ -62,6 +102,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -80,6 +122,32 @@ mod tests {
         for (input, expected) in cases {
             assert_eq!(Timestamp::parse(input).unwrap().to_string(), expected);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_is_the_same_when_it_is_read_back(seconds in -62_167_219_200_i64..253_402_300_800, micros in 0..1_000_000_i64, cut in 0..7_u32) {
+            let micros = micros / 10_i64.pow(cut) * 10_i64.pow(cut);
+            let time = Timestamp::from_micros(seconds * 1_000_000 + micros);
+            let text = time.to_string();
+            prop_assert_eq!(Timestamp::parse(&text), Some(time));
+            prop_assert!(!text.ends_with("0Z") || !text.contains('.'), "{}", text);
+            let quoted = serde_json::to_string(&time).unwrap();
+            prop_assert_eq!(quoted, format!("\"{text}\""));
+        }
+    }
+
+    #[test]
+    fn years_that_have_not_four_digits_are_written_somehow() {
+        for (seconds, expected) in [
+            (-62_167_219_201, "-0001-12-31T23:59:59Z"),
+            (253_402_300_800, "+10000-01-01T00:00:00Z"),
+        ] {
+            let time = Timestamp::from_micros(seconds * 1_000_000);
+            assert_eq!(time.to_string(), expected);
+        }
+        let last = Timestamp::from_micros(i64::MAX).to_string();
+        assert_eq!(last, "9223372036854775807us");
     }
 
     #[test]

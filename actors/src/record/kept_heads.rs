@@ -60,11 +60,13 @@ impl KeptHeads {
 
     /// As [`get`](KeptHeads::get), for what was written at that position only.
     pub(super) fn get_written(&mut self, id: &RecordId, position: u64) -> KnownHead {
-        if !self.whole.contains(id) {
+        let head = if let Some(known) = self.whole.get(id) {
+            known.clone()
+        } else {
             let packed = self.packed.peek(&self.hash(id))?;
             packed.position().filter(|written| *written == position)?;
-        }
-        let head = self.get(id).flatten();
+            self.get(id).flatten()
+        };
         head.filter(|head| head.position == position)
     }
 

@@ -259,13 +259,9 @@ impl Run<'_> {
         sql.push(") AS page");
         let row = sql.fetch_optional(conn).await?;
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
-        let keys: Vec<String> = row.json(0)?;
+        let keys: Vec<RecordKey> = row.json(0)?;
         let positions: Vec<u64> = row.json(1)?;
-        let keys = keys
-            .into_iter()
-            .map(RecordKey::from)
-            .zip(positions)
-            .collect();
+        let keys = keys.into_iter().zip(positions).collect();
         let count = if self.query.count {
             u64::try_from(row.int(2)?).ok()
         } else {
