@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use skytrail_schema::event::{
-    AccountLinked, Blank, Event, EventBody, EventKind, Link, PasswordSet, PastPassword,
-    RecordPatch, RecordState, Service, Touch, TypeExtension, UserPatch, UserState,
+    AccountLinked, Event, EventBody, EventKind, Link, PasswordSet, PastPassword, RecordPatch,
+    RecordState, Service, Touch, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -23,34 +23,36 @@ pub enum Folded<T = Head> {
 
 /// Folds an event into a record.
 pub fn record(before: Option<&Head>, id: &RecordId, event: &Event) -> Folded {
-    let record = match &event.body {
+    body(before, id, &event.body, (event.version, event.position))
+}
+
+/// Folds what an event says into a record; it has the version, and will have the position.
+pub(super) fn body(
+    before: Option<&Head>,
+    id: &RecordId,
+    body: &EventBody,
+    (version, position): (u32, u64),
+) -> Folded {
+    let record = match body {
         EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => full(id, state),
         EventBody::RecordChanged(patch) => match before {
             Some(before) => patched(&before.record, patch),
             None => return Folded::Unknown,
         },
         EventBody::RecordDeleted(_) => return Folded::Known(None),
-        EventBody::Erased(blank) => return erased(before, blank, event),
+        // A change is as if it had changed nothing; behind a full state the record is not known until
+        // the next one.
+        EventBody::Erased(blank) => match before {
+            Some(before) if blank.kind == EventKind::RecordChanged => before.record.clone(),
+            _ => return Folded::Unknown,
+        },
         _ => return before.map_or(Folded::Unknown, |head| Folded::Known(Some(head.clone()))),
     };
     Folded::Known(Some(Head {
-        version: event.version,
-        position: event.position,
+        version,
+        position,
         record,
     }))
-}
-
-/// Folds what is left of an erased event: a change is as if it had changed nothing; behind a full
-/// state the record is not known until the next one.
-fn erased(before: Option<&Head>, blank: &Blank, event: &Event) -> Folded {
-    match before {
-        Some(before) if blank.kind == EventKind::RecordChanged => Folded::Known(Some(Head {
-            version: event.version,
-            position: event.position,
-            record: before.record.clone(),
-        })),
-        _ => Folded::Unknown,
-    }
 }
 
 /// Builds a record from a full state.

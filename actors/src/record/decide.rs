@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream, Touch};
+use skytrail_schema::event::{
+    Event, EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream, Touch,
+};
 use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
 use skytrail_schema::predicate::like::fold;
 use skytrail_schema::record::{Head, Record};
@@ -356,12 +358,15 @@ impl Plan {
             subject: subject_of(&draft.record, definition),
         };
         self.number_sequences(draft, definition);
-        let before = self
-            .state
-            .get(id)
-            .cloned()
-            .unwrap_or(draft.original.as_deref().cloned());
-        let head = fold_event(before, id, &event);
+        let before = match self.state.get(id) {
+            Some(decided) => decided.as_ref(),
+            None => draft.original.as_deref(),
+        };
+        // Where it will stand in the log is not known yet.
+        let head = match apply::body(before, id, &event.body, (version, 0)) {
+            apply::Folded::Known(head) => head,
+            apply::Folded::Unknown => None,
+        };
         let event = match &head {
             Some(head) if version.is_multiple_of(SNAPSHOT_EVERY) && version > 1 => NewEvent {
                 body: EventBody::RecordReplaced(apply::state_of(&head.record)),
@@ -395,21 +400,6 @@ impl Plan {
 /// Returns whose what is said of a record is.
 fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
     record.owner.clone().filter(|_| definition.is_personal)
-}
-
-fn fold_event(before: Option<Head>, id: &RecordId, event: &NewEvent) -> Option<Head> {
-    let event = skytrail_schema::event::Event {
-        position: 0,
-        stream: event.stream.clone(),
-        version: event.version,
-        body: event.body.clone(),
-        provenance: Vec::new(),
-        payload_hash: [0; 32],
-    };
-    match apply::record(before.as_ref(), id, &event) {
-        apply::Folded::Known(head) => head,
-        apply::Folded::Unknown => None,
-    }
 }
 
 /// Returns what a draft changes in the stored record.
@@ -514,14 +504,14 @@ fn whole(number: f64) -> i64 {
     whole
 }
 
-/// Returns a record's head after the events of a commit, given its head before.
-pub fn head_after(
+/// Returns a record's head after events, given its head before; those of other streams are passed over.
+pub fn head_after<'a>(
     before: Option<Arc<Head>>,
     id: &RecordId,
-    events: &[skytrail_schema::event::Event],
+    events: impl IntoIterator<Item = &'a Event>,
 ) -> Option<Arc<Head>> {
     let stream = Stream::Record(id.clone());
-    let of_record = events.iter().filter(|event| event.stream == stream);
+    let of_record = events.into_iter().filter(|event| event.stream == stream);
     of_record.fold(before, |head, event| {
         match apply::record(head.as_deref(), id, event) {
             apply::Folded::Known(head) => head.map(Arc::new),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{Event, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
@@ -175,13 +176,19 @@ async fn settle(
             Outcome::Conflict => return Ok(Outcome::Conflict),
         }
     };
-    let events = commit.as_ref().map(|commit| commit.events.as_slice());
+    let events = commit.iter().flat_map(|commit| &commit.events);
+    let mut events_of: HashMap<&Stream, Vec<&Event>> = HashMap::new();
+    for event in events {
+        events_of.entry(&event.stream).or_default().push(event);
+    }
     let result_of = |slot: Result<Draft, ItemError>| {
         let Draft {
             record, original, ..
         } = slot?;
         let id = &record.id;
-        let after = decide::head_after(original, id, events.unwrap_or_default());
+        let events = events_of.get(&Stream::Record(id.clone()));
+        let events = events.into_iter().flatten().copied();
+        let after = decide::head_after(original, id, events);
         let lost = || {
             failed(
                 id,
