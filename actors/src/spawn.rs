@@ -1,4 +1,4 @@
-//! Tasks with names: traced, counted, and joined at shutdown.
+//! Tasks with names: traced, counted, and joined at shutdown; and threads that let others go first.
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -28,4 +28,16 @@ pub async fn join_all() {
 /// Returns how many tasks run.
 pub fn count() -> usize {
     TASKS.len()
+}
+
+/// Lets others go before the calling thread and those that it starts; 19 is the nicest. Without effect
+/// but on Linux, since elsewhere the niceness is the process's.
+pub fn be_nice(who: &'static str, niceness: i32) {
+    #[cfg(target_os = "linux")]
+    let done = rustix::process::setpriority_process(None, niceness);
+    #[cfg(not(target_os = "linux"))]
+    let done = Err(std::io::ErrorKind::Unsupported);
+    if let Err(error) = done {
+        tracing::debug!(%error, who, niceness, "a thread has the priority of the others");
+    }
 }

@@ -18,6 +18,7 @@ use super::chunk::{self, Packer};
 use super::journal::{RawCommit, Segments};
 use super::reserve::Reserve;
 use super::sled_store::{SledError, SledStore};
+use crate::spawn::be_nice;
 
 /// How many events are copied at once.
 const BATCH_EVENTS: usize = 2048;
@@ -30,7 +31,6 @@ const GATHER: Duration = Duration::from_millis(100);
 const FEW_EVENTS: u64 = 24;
 const GATHER_FEW: Duration = Duration::from_secs(1);
 /// How nice the filler and what sled starts from it are to those whom somebody waits for.
-#[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 /// How often to look whether there is space.
 const SPACE_PERIOD: Duration = Duration::from_secs(1);
@@ -71,11 +71,7 @@ impl Filler {
     /// Opens sled and copies until told to end. On a full disk sled is not opened: what it does to
     /// itself there may hang whoever opens it later.
     pub(super) fn run(&self) -> Result<(), SledError> {
-        // Of the calling thread, on Linux; elsewhere it would be that of the whole process.
-        #[cfg(target_os = "linux")]
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            tracing::debug!(%error, "the filler has the priority of the others");
-        }
+        be_nice("sled filler", NICENESS);
         while !self.has_space() && !self.is_over() {
             self.pause(SPACE_PERIOD);
         }

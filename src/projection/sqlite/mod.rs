@@ -18,16 +18,19 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use skytrail_actors::spawn::be_nice;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
+use tokio::sync::Mutex;
 
 pub(super) use self::condition::Condition;
 pub use self::condition::damage_marker;
 pub use self::digest::{TableDigest, digest};
 pub(super) use self::erase::scrub;
 pub(super) use self::readers::{Reader, Readers};
+use self::sums::Merger;
 pub(crate) use self::sums::{PARTS, part};
 pub(super) use self::values::arguments;
 use super::index::IndexLimits;
@@ -131,13 +134,14 @@ const MIGRATIONS: [&str; 5] = [
 ];
 
 /// The write-ahead file is merged into the database after this many pages of 4 KiB.
-const MERGE_PAGES: i64 = 8000;
+const MERGE_PAGES: u32 = 8000;
 
 /// A store's file: who reads it, and what is known of its condition.
 pub(super) struct File {
     pub(super) readers: Readers,
     pub(super) condition: Condition,
     pub(super) path: PathBuf,
+    merger: Mutex<Merger>,
     options: StoreOptions,
 }
 
@@ -152,6 +156,7 @@ impl File {
             readers: Readers::new(reader_options(path, options), options.num_readers),
             condition: Condition::new(path),
             path: path.to_owned(),
+            merger: Mutex::new(Merger::new(path, MERGE_PAGES)),
             options: *options,
         };
         Ok((file, conn))
@@ -159,7 +164,7 @@ impl File {
 
     /// Merges what was written when it has become much.
     pub(super) async fn tidy(&self, conn: &mut SqliteConnection) {
-        if let Err(error) = sums::merge_beyond(conn, &self.path, MERGE_PAGES).await {
+        if let Err(error) = self.merger.lock().await.go_on(conn).await {
             tracing::warn!(%error, "the record store's write-ahead file could not be merged");
         }
     }
@@ -242,7 +247,7 @@ pub(crate) async fn connect_writer(
     path: &Path,
     options: &StoreOptions,
 ) -> Result<SqliteConnection, sqlx::Error> {
-    base(path)
+    let options = base(path)
         .synchronous(SqliteSynchronous::Normal)
         .statement_cache_capacity(128)
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
@@ -250,9 +255,25 @@ pub(crate) async fn connect_writer(
         .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", "33554432")
         // Statements that may be undone keep what they change here, not in a file.
-        .pragma("temp_store", "MEMORY")
-        .connect()
-        .await
+        .pragma("temp_store", "MEMORY");
+    connect_nicely(options).await
+}
+
+/// How nice the thread that writes is to those that answer requests: it works for milliseconds at a
+/// stretch, and no save waits for it.
+const NICENESS: i32 = 5;
+
+/// Connects from a thread that ends with it: the one that sqlx starts for the connection is as nice
+/// as the one it is started from.
+async fn connect_nicely(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let runtime = tokio::runtime::Handle::current();
+    let (sender, connected) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("store-connect".to_owned());
+    thread.spawn(move || {
+        be_nice("record store's writer", NICENESS);
+        let _ = sender.send(runtime.block_on(options.connect()));
+    })?;
+    connected.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// Opens a file beside the server that may be using it, to write: [`sums::merge`] comes before the

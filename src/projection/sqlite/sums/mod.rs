@@ -6,7 +6,8 @@
 //!
 //! 1. [`merge`] walks the write-ahead file and flushes it; writes the checksums of the pages that are
 //!    in it, and flushes them; then has SQLite merge. Whenever that is interrupted, a page has its
-//!    checksum or is still in the write-ahead file, which comes first.
+//!    checksum or is still in the write-ahead file, which comes first. [`Merger`] has walked and
+//!    flushed most of it already when it is time.
 //! 2. Nobody else merges: SQLite's own checkpoints are off, and who has written calls [`merge`]
 //!    before it closes. If SQLite did it at a last close all the same, pages would differ from
 //!    their checksums and the store be made anew for nothing: slow, not wrong.
@@ -20,8 +21,10 @@ use std::path::{Path, PathBuf};
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
+use tokio::task::JoinHandle;
 
 use self::file::SumFile;
+use self::wal::Walk;
 
 /// The pages of every store have this size.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -72,12 +75,25 @@ pub(crate) fn part(path: &Path, ending: &str) -> PathBuf {
 /// Merges the write-ahead file into the database's, checksums first. Nobody else may be writing with
 /// the connection meanwhile.
 pub(crate) async fn merge(conn: &mut SqliteConnection, path: &Path) -> Result<(), sqlx::Error> {
+    merge_from(Walk::default(), conn, path).await.map(drop)
+}
+
+/// Merges; returns the walk along the write-ahead file, which may have been begun before.
+async fn merge_from(
+    mut walk: Walk,
+    conn: &mut SqliteConnection,
+    path: &Path,
+) -> Result<Walk, sqlx::Error> {
     loop {
         // Held until SQLite is done: another process may be at the same.
-        let (sums, num_summed) = blocking(path, |path| {
+        let sums;
+        (walk, sums) = blocking(path, |path| {
             let mut sums = SumFile::open_to_write(path)?;
-            let num_frames = take_up(path, &mut sums)?;
-            Ok((sums, num_frames))
+            take_in(&mut walk, path)?;
+            if walk.found().num_frames > 0 {
+                sums.put(walk.found())?;
+            }
+            Ok((walk, sums))
         })
         .await?;
         let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
@@ -85,26 +101,89 @@ pub(crate) async fn merge(conn: &mut SqliteConnection, path: &Path) -> Result<()
             .await?;
         let num_frames: i64 = row.try_get(1)?;
         drop(sums);
-        if num_frames <= i64::from(num_summed) {
-            return Ok(());
+        if num_frames <= i64::from(walk.found().num_frames) {
+            return Ok(walk);
         }
     }
 }
 
-/// Merges when the write-ahead file has grown beyond a number of pages.
-pub(crate) async fn merge_beyond(
-    conn: &mut SqliteConnection,
-    path: &Path,
-    num_pages: i64,
-) -> Result<(), sqlx::Error> {
-    let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
-        .fetch_one(&mut *conn)
-        .await?;
-    let (num_frames, num_merged): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-    if num_frames - num_merged < num_pages {
-        return Ok(());
+/// Goes along the write-ahead file and makes it durable up to there.
+fn take_in(walk: &mut Walk, path: &Path) -> io::Result<()> {
+    walk.go_on(path)?;
+    walk.flush(path)
+}
+
+/// Merges whenever the write-ahead file has become long. What takes longest of that, walking and
+/// flushing it, is done piece by piece beside whoever writes: he is not held up by it, and the
+/// journal's flushes are not behind a long one.
+pub(crate) struct Merger {
+    path: PathBuf,
+    max_frames: u32,
+    piece_frames: u32,
+    walk: Ahead,
+}
+
+/// What is known of the write-ahead file.
+enum Ahead {
+    Resting(Walk),
+    Walking(JoinHandle<io::Result<Walk>>),
+}
+
+impl Merger {
+    /// Prepares to merge the store at `path` after `max_frames`.
+    pub(crate) fn new(path: &Path, max_frames: u32) -> Self {
+        Self {
+            path: path.to_owned(),
+            max_frames,
+            piece_frames: max_frames / 16,
+            walk: Ahead::Resting(Walk::default()),
+        }
     }
-    merge(conn, path).await
+
+    /// Does what is due. Nobody else may be writing with the connection meanwhile.
+    pub(crate) async fn go_on(&mut self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
+            .fetch_one(&mut *conn)
+            .await?;
+        let (num_frames, num_merged): (u32, u32) = (row.try_get(1)?, row.try_get(2)?);
+        let waiting = num_frames.saturating_sub(num_merged);
+        let is_urgent = waiting >= self.max_frames * 2;
+        let walk = match std::mem::take(&mut self.walk) {
+            Ahead::Resting(walk) => walk,
+            Ahead::Walking(task) if is_urgent || task.is_finished() => task
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))?,
+            walking => {
+                self.walk = walking;
+                return Ok(());
+            }
+        };
+        let known = walk.found().num_frames;
+        // Fewer than are known: the file has begun another life.
+        let unknown = num_frames.checked_sub(known).unwrap_or(num_frames);
+        self.walk = if unknown >= self.piece_frames && !is_urgent {
+            self.walk_on(walk)
+        } else if waiting >= self.max_frames {
+            Ahead::Resting(merge_from(walk, conn, &self.path).await?)
+        } else {
+            Ahead::Resting(walk)
+        };
+        Ok(())
+    }
+
+    fn walk_on(&self, mut walk: Walk) -> Ahead {
+        let path = self.path.clone();
+        Ahead::Walking(tokio::task::spawn_blocking(move || {
+            take_in(&mut walk, &path)?;
+            Ok(walk)
+        }))
+    }
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self::Resting(Walk::default())
+    }
 }
 
 /// Makes the checksums of a file that has just been made, as it is.
@@ -147,23 +226,14 @@ pub(crate) async fn look_over(
     .await
 }
 
-/// Writes the checksums of what is in the write-ahead file; returns the number of its frames.
-fn take_up(path: &Path, sums: &mut SumFile) -> io::Result<u32> {
-    let wal = wal::walk(path)?;
-    let Some(wal) = wal.filter(|wal| wal.num_frames > 0) else {
-        return Ok(0);
-    };
-    wal::flush(path)?;
-    sums.put(&wal)?;
-    Ok(wal.num_frames)
-}
-
 fn compare(path: &Path, only: Option<&[u32]>) -> io::Result<Option<Damage>> {
     let whole = |what| Ok(Some(Damage::Whole(what)));
     let Some(sums) = file::read(path)? else {
         return whole("its checksums are missing or damaged");
     };
-    let wal = wal::walk(path)?.unwrap_or_default();
+    let mut walk = Walk::default();
+    walk.go_on(path)?;
+    let wal = walk.found();
     if wal.salts == sums.salts && wal.num_frames < sums.num_frames {
         return whole("its write-ahead file has lost what was in it");
     }

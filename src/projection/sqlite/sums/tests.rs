@@ -7,7 +7,7 @@ use skytrail_actors::store::RecordStore as _;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tempfile::TempDir;
 
-use super::{Damage, PAGE_BYTES, PARTS, find_damage, merge, merge_beyond, part, seal, wal};
+use super::{Damage, Merger, PAGE_BYTES, PARTS, find_damage, merge, part, seal, wal::Walk};
 use crate::projection::sqlite::{StoreOptions, open_writer, reader_options};
 
 /// A store's file with a table to fill.
@@ -78,6 +78,7 @@ async fn what_sqlite_does_is_no_damage() {
         .connect()
         .await
         .unwrap();
+    let mut merger = Merger::new(&world.path, 30);
     for round in 0..12_u32 {
         world.fill(40, &"x".repeat(1 + 700 * round as usize)).await;
         if round == 3 {
@@ -96,9 +97,7 @@ async fn what_sqlite_does_is_no_damage() {
         if round % 2 == 1 {
             world.run("DELETE FROM t WHERE id % 3 = 0").await;
         }
-        merge_beyond(&mut world.conn, &world.path, 30)
-            .await
-            .unwrap();
+        merger.go_on(&mut world.conn).await.unwrap();
         assert_eq!(find_damage(&world.path, None).await.unwrap(), None);
         let (_folder, copy) = world.copy();
         assert_eq!(find_damage(&copy, None).await.unwrap(), None, "{round}");
@@ -110,15 +109,40 @@ async fn what_sqlite_does_is_no_damage() {
 }
 
 #[tokio::test]
+async fn the_write_ahead_file_stays_short() {
+    let mut world = World::new().await;
+    let mut merger = Merger::new(&world.path, 32);
+    let mut num_merged = 0;
+    for _ in 0..100 {
+        world.fill(4, &"x".repeat(2000)).await;
+        merger.go_on(&mut world.conn).await.unwrap();
+        let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
+            .fetch_one(&mut world.conn)
+            .await
+            .unwrap();
+        let (frames, merged): (u32, u32) = (row.get(1), row.get(2));
+        assert!(frames - merged < 64, "{merged} of {frames} are merged");
+        num_merged += u32::from(frames == merged);
+    }
+    assert!(num_merged >= 4, "merged {num_merged} times");
+    assert_eq!(find_damage(&world.path, None).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn frames_are_counted_as_sqlite_counts_them() {
     let mut world = World::new().await;
+    let mut walk = Walk::default();
     for _ in 0..5 {
         world.fill(100, "some text").await;
         let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
             .fetch_one(&mut world.conn)
             .await
             .unwrap();
-        let counted = wal::walk(&world.path).unwrap().unwrap().num_frames;
+        walk.go_on(&world.path).unwrap();
+        let counted = walk.found().num_frames;
+        let mut anew = Walk::default();
+        anew.go_on(&world.path).unwrap();
+        assert_eq!(walk.found(), anew.found());
         assert_eq!(row.get::<i64, _>(1), i64::from(counted));
         assert!(counted > 0);
     }

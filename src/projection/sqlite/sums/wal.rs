@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::{PAGE_BYTES, part, sum_of};
@@ -34,66 +34,106 @@ pub(super) struct Wal {
     pub(super) sums: HashMap<u32, u32>,
 }
 
-/// Reads the write-ahead file of a store; `None` when there is none or it is not used.
-pub(super) fn walk(path: &Path) -> io::Result<Option<Wal>> {
-    let file = match File::open(part(path, "-wal")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let mut file = BufReader::with_capacity(1 << 20, file);
-    let mut header = [0; HEADER_BYTES];
-    if !fill(&mut file, &mut header)? {
-        return Ok(None);
-    }
-    let magic = number(&header, 0);
-    let is_big_endian = magic & 1 == 1;
-    let mut running = [0; 2];
-    add(
-        &mut running,
-        header.get(..24).unwrap_or_default(),
-        is_big_endian,
-    );
-    let is_header = magic & !1 == MAGIC
-        && number(&header, 8) as usize == PAGE_BYTES
-        && running == [number(&header, 24), number(&header, 28)];
-    if !is_header {
-        return Ok(None);
-    }
-    let salts = [number(&header, 16), number(&header, 20)];
-    let mut wal = Wal {
-        salts,
-        ..Wal::default()
-    };
-    let mut uncommitted = HashMap::new();
-    let mut frame = [0; FRAME_HEADER_BYTES + PAGE_BYTES];
-    let mut num_frames = 0;
-    while fill(&mut file, &mut frame)? {
-        let (head, page) = frame.split_at(FRAME_HEADER_BYTES);
-        add(
-            &mut running,
-            head.get(..8).unwrap_or_default(),
-            is_big_endian,
-        );
-        add(&mut running, page, is_big_endian);
-        let is_whole = [number(head, 8), number(head, 12)] == salts
-            && [number(head, 16), number(head, 20)] == running;
-        if !is_whole {
-            break;
-        }
-        num_frames += 1;
-        uncommitted.insert(number(head, 0), sum_of(page));
-        if number(head, 4) != 0 {
-            wal.sums.extend(uncommitted.drain());
-            wal.num_frames = num_frames;
-            wal.num_pages = number(head, 4);
-        }
-    }
-    Ok(Some(wal))
+/// A walk along a write-ahead file, which goes on from where it was when there is more.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    header: Option<[u8; HEADER_BYTES]>,
+    is_big_endian: bool,
+    /// What the frames so far say, up to the last that commits; what stands behind that may be
+    /// overwritten.
+    wal: Wal,
+    running: [u32; 2],
+    num_flushed: u32,
 }
 
-/// Makes what is in the write-ahead file durable.
-pub(super) fn flush(path: &Path) -> io::Result<()> {
-    File::open(part(path, "-wal"))?.sync_data()
+impl Walk {
+    /// Returns what was found so far.
+    pub(super) fn found(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// Goes to the file's end, from its beginning when it has begun another life. Who writes to it may
+    /// go on.
+    pub(super) fn go_on(&mut self, path: &Path) -> io::Result<()> {
+        let Some(mut file) = self.resume(path)? else {
+            *self = Self::default();
+            return Ok(());
+        };
+        let mut running = self.running;
+        let mut uncommitted = HashMap::new();
+        let mut frame = [0; FRAME_HEADER_BYTES + PAGE_BYTES];
+        let mut num_frames = self.wal.num_frames;
+        while fill(&mut file, &mut frame)? {
+            let (head, page) = frame.split_at(FRAME_HEADER_BYTES);
+            let checked = head.get(..8).unwrap_or_default();
+            add(&mut running, checked, self.is_big_endian);
+            add(&mut running, page, self.is_big_endian);
+            let is_whole = [number(head, 8), number(head, 12)] == self.wal.salts
+                && [number(head, 16), number(head, 20)] == running;
+            if !is_whole {
+                break;
+            }
+            num_frames += 1;
+            uncommitted.insert(number(head, 0), sum_of(page));
+            if number(head, 4) != 0 {
+                self.wal.sums.extend(uncommitted.drain());
+                self.wal.num_frames = num_frames;
+                self.wal.num_pages = number(head, 4);
+                self.running = running;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the file where the walk goes on; `None` when there is none or it is not used.
+    fn resume(&mut self, path: &Path) -> io::Result<Option<BufReader<File>>> {
+        let file = match File::open(part(path, "-wal")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut header = [0; HEADER_BYTES];
+        if !fill(&mut file, &mut header)? {
+            return Ok(None);
+        }
+        if self.header == Some(header) {
+            let done = u64::from(self.wal.num_frames) * (FRAME_HEADER_BYTES + PAGE_BYTES) as u64;
+            file.seek(SeekFrom::Start(HEADER_BYTES as u64 + done))?;
+            return Ok(Some(file));
+        }
+        let magic = number(&header, 0);
+        let is_big_endian = magic & 1 == 1;
+        let mut running = [0; 2];
+        add(
+            &mut running,
+            header.get(..24).unwrap_or_default(),
+            is_big_endian,
+        );
+        let is_header = magic & !1 == MAGIC
+            && number(&header, 8) as usize == PAGE_BYTES
+            && running == [number(&header, 24), number(&header, 28)];
+        let wal = Wal {
+            salts: [number(&header, 16), number(&header, 20)],
+            ..Wal::default()
+        };
+        *self = Self {
+            header: Some(header),
+            is_big_endian,
+            wal,
+            running,
+            num_flushed: 0,
+        };
+        Ok(is_header.then_some(file))
+    }
+
+    /// Makes durable what was found.
+    pub(super) fn flush(&mut self, path: &Path) -> io::Result<()> {
+        if self.num_flushed < self.wal.num_frames {
+            File::open(part(path, "-wal"))?.sync_data()?;
+            self.num_flushed = self.wal.num_frames;
+        }
+        Ok(())
+    }
 }
 
 /// Fills the buffer; `false` at the file's end.
