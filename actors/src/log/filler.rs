@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use skytrail_schema::codec;
@@ -56,6 +56,8 @@ pub(super) struct Filler {
     shared: Arc<Shared>,
     folder: PathBuf,
     is_over: AtomicBool,
+    /// Since when sled has been at what it was given.
+    putting_since: Mutex<Option<Instant>>,
 }
 
 impl Filler {
@@ -65,6 +67,7 @@ impl Filler {
             shared,
             folder,
             is_over: AtomicBool::new(false),
+            putting_since: Mutex::new(None),
         }
     }
 
@@ -107,7 +110,9 @@ impl Filler {
             }
             let before = tail.position;
             tail.extend(raw);
+            *self.putting_since.lock() = Some(Instant::now());
             store.put(&mut packer, tail.chunks())?;
+            *self.putting_since.lock() = None;
             tail.stored();
             self.publish(|| {
                 shared.position.store(tail.position, Ordering::Release);
@@ -120,6 +125,12 @@ impl Filler {
             }
         }
         store.flush()
+    }
+
+    /// Whether sled has been at what it was given for that long: it can lock itself for good.
+    pub(super) fn is_stuck(&self, patience: Duration) -> bool {
+        let since = *self.putting_since.lock();
+        since.is_some_and(|since| since.elapsed() >= patience)
     }
 
     /// Ends it: readers are left to the journal, and nobody hears of it from here on, although what

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,7 @@ impl Follower {
         folder: &Path,
         cache_bytes: u64,
         reserve: Option<Arc<Reserve>>,
+        patience: Duration,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             segments,
@@ -85,6 +86,7 @@ impl Follower {
             desk: desk.clone(),
             notices,
             number: 0,
+            patience,
             waiting: Vec::new(),
             is_stopping: false,
         };
@@ -224,6 +226,8 @@ struct Care {
     notices: Receiver<Notice>,
     /// Which filler is at it.
     number: u64,
+    /// How long sled may take for what it is given at once.
+    patience: Duration,
     /// Those who wait for sled to be thrown away.
     waiting: Vec<oneshot::Sender<()>>,
     is_stopping: bool,
@@ -236,7 +240,7 @@ impl Care {
             let has_failed = self.fill();
             self.throw_away_if_wanted();
             if has_failed && !self.is_stopping {
-                self.hear(Some(PAUSE_AFTER_FAILURE));
+                self.hear(PAUSE_AFTER_FAILURE);
                 self.throw_away_if_wanted();
             }
         }
@@ -257,9 +261,9 @@ impl Care {
             tracing::error!(%error, "sled cannot be filled");
             return true;
         }
-        let ended = self.hear(None);
+        let ended = self.watch(&filler);
         let store = filler.end();
-        let ended = ended.or_else(|| self.hear(Some(CLOSE_DEADLINE)));
+        let ended = ended.or_else(|| self.hear(CLOSE_DEADLINE));
         let hangs = match &ended {
             None => true,
             Some(Err(error)) if error.is_hanging() => true,
@@ -307,31 +311,52 @@ impl Care {
                 }
                 Err(error) => {
                     tracing::error!(%error, "sled's folder cannot be removed");
-                    self.hear(Some(PAUSE_AFTER_FAILURE));
+                    self.hear(PAUSE_AFTER_FAILURE);
                 }
             }
         }
     }
 
-    /// Waits for the end of the filler that is at it. Without a deadline it also returns when that is
-    /// to be ended.
-    fn hear(&mut self, deadline: Option<Duration>) -> Option<Result<(), SledError>> {
-        let until = deadline.map(|deadline| Instant::now() + deadline);
-        while until.is_some() || !self.is_stopping && self.waiting.is_empty() {
-            let notice = match until {
-                None => self.notices.recv().ok()?,
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    self.notices.recv_timeout(left).ok()?
+    /// Waits for the end of a filler, until it is to be ended. While sled does not let one go on, reads
+    /// are not sent there; nor would another store go on, for all in a process share sled's lock.
+    fn watch(&mut self, filler: &Filler) -> Option<Result<(), SledError>> {
+        while !self.is_stopping && self.waiting.is_empty() {
+            match self.notices.recv_timeout(self.patience) {
+                Ok(notice) => {
+                    if let Some(ended) = self.note(notice) {
+                        return Some(ended);
+                    }
                 }
-            };
-            match notice {
-                Notice::Ended(number, ended) if number == self.number => return Some(ended),
-                // One that was left alone.
-                Notice::Ended(..) => {}
-                Notice::Renew(waiting) => self.waiting.push(waiting),
-                Notice::Stop => self.is_stopping = true,
+                Err(RecvTimeoutError::Timeout) if filler.is_stuck(self.patience) => {
+                    degrade(&self.shared, "a write does not come back");
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
+        }
+        None
+    }
+
+    /// Waits so long for the end of the filler that is at it.
+    fn hear(&mut self, deadline: Duration) -> Option<Result<(), SledError>> {
+        let until = Instant::now() + deadline;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let notice = self.notices.recv_timeout(left).ok()?;
+            if let Some(ended) = self.note(notice) {
+                return Some(ended);
+            }
+        }
+    }
+
+    /// Takes a notice; returns the end of the filler that is at it.
+    fn note(&mut self, notice: Notice) -> Option<Result<(), SledError>> {
+        match notice {
+            Notice::Ended(number, ended) if number == self.number => return Some(ended),
+            // One that was left alone.
+            Notice::Ended(..) => {}
+            Notice::Renew(waiting) => self.waiting.push(waiting),
+            Notice::Stop => self.is_stopping = true,
         }
         None
     }
@@ -349,4 +374,70 @@ fn close(store: Option<Arc<SledStore>>) -> bool {
         let _ = sender.send(());
     });
     closing.is_ok() && receiver.recv_timeout(CLOSE_DEADLINE).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::log::disk::RealDisk;
+    use crate::log::journal::JournalOptions;
+    use crate::log::written::append_some;
+    use crate::log::{EmbeddedLog, EventLog as _, LogOptions, OpenedLog};
+
+    fn open(folder: &Path) -> (EmbeddedLog, Arc<Segments>) {
+        let disk = RealDisk::new(&folder.join("journal")).unwrap();
+        let opened = OpenedLog::on_disk(Arc::new(disk), JournalOptions::default()).unwrap();
+        let segments = opened.segments();
+        let options = LogOptions::new(
+            Arc::new(Default::default),
+            Arc::new(|reason| panic!("{reason}")),
+        );
+        let log = opened.start(options, Vec::new(), HashMap::new()).unwrap();
+        (log, segments)
+    }
+
+    async fn until(follower: &Follower, is_so: impl Fn(&FollowerState) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_so(&follower.state()) {
+            assert!(Instant::now() < deadline, "{:?}", follower.state());
+            follower.wake();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_to_sled_that_does_not_come_back_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, segments) = open(folder.path());
+        let patience = Duration::from_millis(300);
+        let sled = folder.path().join("sled");
+        let follower = Follower::start(segments, &sled, 1 << 20, None, patience).unwrap();
+        append_some(&log, 10).await;
+        until(&follower, |state| state.position == 10).await;
+
+        let store = follower.store_with(10).unwrap();
+        let (held, is_held) = channel();
+        let (release, released) = channel::<()>();
+        let holder = std::thread::spawn(move || {
+            store.hold(|| {
+                let _ = held.send(());
+                let _ = released.recv();
+            });
+        });
+        is_held.recv().unwrap();
+        append_some(&log, 10).await;
+        until(&follower, |state| state.is_degraded).await;
+        assert_eq!(follower.read(1, 100).await, None, "the journal is asked");
+
+        drop(release);
+        holder.join().unwrap();
+        let is_anew = |state: &FollowerState| state.num_rebuilds == 1 && state.position == 20;
+        until(&follower, is_anew).await;
+        let all = log.read(1, 100).await.unwrap();
+        assert_eq!(follower.read(1, 100).await, Some(all));
+        follower.stop(Duration::from_secs(10));
+        log.close(Duration::from_secs(10));
+    }
 }

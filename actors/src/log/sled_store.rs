@@ -149,6 +149,16 @@ impl SledStore {
         Ok(found)
     }
 
+    /// Keeps everybody in the process from writing to sled while something goes on.
+    #[cfg(test)]
+    pub(super) fn hold(&self, during: impl Fn()) {
+        let held: sled::transaction::TransactionResult<()> = self.db.transaction(|_| {
+            during();
+            Ok(())
+        });
+        held.unwrap();
+    }
+
     /// Writes everything out, as far as sled does that.
     pub(super) fn flush(&self) -> Result<(), SledError> {
         self.db.flush()?;

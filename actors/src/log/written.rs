@@ -61,8 +61,8 @@ pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
     })
 }
 
-/// Makes a commit as it is stored: of events at `first` and behind it, with texts of these sizes.
-pub(crate) fn stored(first: u64, sizes: &[usize]) -> RawCommit {
+/// Makes what is to be committed: events of records `t/<first>` and so on, with texts of these sizes.
+fn new_commit(first: u64, sizes: &[usize]) -> NewCommit {
     let event = |(size, at): (&usize, u64)| NewEvent {
         stream: Stream::Record(RecordId::new("t", at.to_string())),
         version: 1,
@@ -77,14 +77,34 @@ pub(crate) fn stored(first: u64, sizes: &[usize]) -> RawCommit {
         provenance: Vec::new(),
         subject: None,
     };
-    let commit = NewCommit {
+    NewCommit {
         id: Uuid::from_u128(first.into()),
         actor: Actor::default(),
         request_id: None,
         causation: None,
         sql: None,
         events: sizes.iter().zip(first..).map(event).collect(),
-    };
+    }
+}
+
+/// Appends commits of one event each.
+pub(crate) async fn append_some(log: &dyn EventLog, count: u64) {
+    for _ in 0..count {
+        let head = log.head();
+        let decision = Decision {
+            commit: new_commit(head + 1, &[40]),
+            read_position: head,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            sequences: Vec::new(),
+        };
+        log.append(decision).await.unwrap();
+    }
+}
+
+/// Makes a commit as it is stored: of events at `first` and behind it, with texts of these sizes.
+pub(crate) fn stored(first: u64, sizes: &[usize]) -> RawCommit {
+    let commit = new_commit(first, sizes);
     let encoded = codec::encode_events(Arc::new(commit), &Sealing::new(), random_salt);
     let seal = Seal {
         first_position: first,

@@ -32,6 +32,10 @@ use super::resolver::Resolver;
 use super::{CommitObserver, EventLog, ReadError};
 use crate::observe::HistogramState;
 
+/// How long sled may take for a batch: a slow disk has some seconds for that, and sled can lock itself
+/// for good.
+const SLED_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Where and how the embedded log works.
 #[derive(Clone)]
 pub struct LogOptions {
@@ -287,7 +291,8 @@ impl OpenedLog {
         counters.head.store(head, Ordering::Release);
         let follow = |folder: PathBuf| {
             let (segments, reserve) = (Arc::clone(&segments), options.reserve.clone());
-            Follower::start(segments, &folder, options.sled_cache_bytes, reserve).map(Arc::new)
+            let cache_bytes = options.sled_cache_bytes;
+            Follower::start(segments, &folder, cache_bytes, reserve, SLED_PATIENCE).map(Arc::new)
         };
         let follower = self.sled_folder.map(follow).transpose()?;
         let mut observers = observers;
