@@ -253,7 +253,8 @@ pub(crate) async fn connect_writer(
         .pragma("cache_size", format!("-{}", options.writer_cache_kib))
         // The pages' checksums come first: see `sums`.
         .pragma("wal_autocheckpoint", "0")
-        .pragma("journal_size_limit", "33554432")
+        // Some more than is merged at once, so that the file keeps its length.
+        .pragma("journal_size_limit", "50331648")
         // Statements that may be undone keep what they change here, not in a file.
         .pragma("temp_store", "MEMORY");
     connect_nicely(options).await

@@ -119,7 +119,6 @@ fn take_in(walk: &mut Walk, path: &Path) -> io::Result<()> {
 pub(crate) struct Merger {
     path: PathBuf,
     max_frames: u32,
-    piece_frames: u32,
     walk: Ahead,
 }
 
@@ -135,7 +134,6 @@ impl Merger {
         Self {
             path: path.to_owned(),
             max_frames,
-            piece_frames: max_frames / 16,
             walk: Ahead::Resting(Walk::default()),
         }
     }
@@ -161,9 +159,12 @@ impl Merger {
         let known = walk.found().num_frames;
         // Fewer than are known: the file has begun another life.
         let unknown = num_frames.checked_sub(known).unwrap_or(num_frames);
-        self.walk = if unknown >= self.piece_frames && !is_urgent {
+        let is_due = waiting >= self.max_frames;
+        // Who writes much at once is never fewer than a piece ahead.
+        let piece = self.max_frames / if is_due { 4 } else { 16 };
+        self.walk = if unknown >= piece && !is_urgent {
             self.walk_on(walk)
-        } else if waiting >= self.max_frames {
+        } else if is_due {
             Ahead::Resting(merge_from(walk, conn, &self.path).await?)
         } else {
             Ahead::Resting(walk)
