@@ -36,7 +36,7 @@ pub fn be_nice(who: &'static str, niceness: i32) {
     #[cfg(target_os = "linux")]
     let done = rustix::process::setpriority_process(None, niceness);
     #[cfg(not(target_os = "linux"))]
-    let done = Err(std::io::ErrorKind::Unsupported);
+    let done = Err::<(), _>(std::io::ErrorKind::Unsupported);
     if let Err(error) = done {
         tracing::debug!(%error, who, niceness, "a thread has the priority of the others");
     }
