@@ -129,11 +129,11 @@ pub struct Application {
 }
 
 impl Application {
-    /// Builds all parts and starts them; serves when it returns.
+    /// Builds all parts and starts them; serves at the door when it returns.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, door: &mut server::Door) -> Result<Self, StartError> {
         let keys = Keys::load_or_make(config).map_err(StartError::io("the keys cannot be used"))?;
         let journal = JournalOptions {
             segment_bytes: config.storage.segment_bytes,
@@ -142,9 +142,9 @@ impl Application {
         let opened = OpenedLog::open(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
         let listen = config.http.listen;
-        let bound =
-            server::bind(listen).map_err(StartError::io(&format!("cannot listen on {listen}")));
-        let (socket, address) = bound?;
+        let taken = door.take(listen);
+        let taken = taken.map_err(StartError::io(&format!("cannot listen on {listen}")));
+        let (socket, address) = taken?;
         // Addresses of files say where this server really is.
         let mut config = config.listening_at(address);
         let database = crate::plugin::open_database(&mut config).await;

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Application, StartError};
 use crate::config::{Config, KeyOrigin, Secret};
+use crate::http::server::Door;
 use crate::{leaving, moved};
 
 /// Runs a server until the process is told to end. When the record store turns out damaged the server
@@ -33,6 +34,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
 ) -> Result<(), StartError> {
     // Whoever reads that the server is ready may tell it to end at once.
     let mut signals = Signals::listen();
+    let mut door = Door::default();
     loop {
         let in_use = moved::with_moved_store(config).map_err(noted)?;
         if let Some(left) = moved::with_store_that_is_left(config).map_err(noted)?
@@ -42,7 +44,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
             moved::give_up(config).map_err(noted)?;
             continue;
         }
-        let application = match Application::start(&in_use).await {
+        let application = match Application::start(&in_use, &mut door).await {
             Err(error) if moved::give_up(config).map_err(noted)? => {
                 tracing::error!(%error, "the record store cannot be used where it was moved to");
                 continue;
@@ -62,10 +64,13 @@ pub async fn serve_with<F: Future<Output = ()>>(
             () = moved::moved(config) => false,
         };
         drop(store);
-        application.stop().await;
         if is_told {
+            // Nobody shall wait for a server that does not come again.
+            drop(door);
+            application.stop().await;
             return Ok(());
         }
+        application.stop().await;
         tracing::warn!("starting again, with a record store that is brought up to the log");
     }
 }

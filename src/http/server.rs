@@ -25,16 +25,31 @@ use crate::socket::pubsub::{self, HubDoor};
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 2048;
 
-/// Takes an address without listening there yet: clients are refused until the parts are ready.
-///
-/// # Errors
-/// The address is in use or not ours.
-pub fn bind(address: SocketAddr) -> std::io::Result<(Socket, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    let address = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok((socket, address))
+/// What clients connect to. It outlives a server that stops to start again: meanwhile they wait, and
+/// are not refused.
+#[derive(Debug, Default)]
+pub struct Door(Option<Socket>);
+
+impl Door {
+    /// Takes an address, the first time, without listening there yet: clients are refused until the
+    /// parts are ready.
+    ///
+    /// # Errors
+    /// The address is in use or not ours.
+    pub fn take(&mut self, address: SocketAddr) -> std::io::Result<(Socket, SocketAddr)> {
+        let socket = match self.0.take() {
+            Some(kept) => kept,
+            None => {
+                let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&address.into())?;
+                socket
+            }
+        };
+        self.0 = Some(socket.try_clone()?);
+        let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok((socket, address))
+    }
 }
 
 /// Adds routes of other parts.

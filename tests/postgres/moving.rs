@@ -56,16 +56,22 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
     let ada = Client::signed_up(&server, "ada");
     fill(&ada);
     let (is_over, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let num_refused = AtomicUsize::new(0);
     // Saves one record after the other; the same again until it is acknowledged.
     let write = |writer: usize| {
         let mut number = 0;
         while !is_over.load(Ordering::Relaxed) {
             let id = format!("note/{writer}.{number}");
             let record = json!({"_id": id, "n": number, "text": "meanwhile"});
-            let answer = ada.try_call("record:save", json!({"records": [record]}));
-            if answer.is_ok_and(|answer| answer.json()["result"][0]["_id"] == id) {
-                acknowledged.fetch_add(1, Ordering::Relaxed);
-                number += 1;
+            match ada.try_call("record:save", json!({"records": [record]})) {
+                Ok(answer) if answer.json()["result"][0]["_id"] == id => {
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                    number += 1;
+                }
+                Err(error) if error.contains("refused") => {
+                    num_refused.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {}
             }
         }
     };
@@ -101,6 +107,8 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
         assert!(said.contains("set DATABASE_URL"), "{said}");
         await_more();
     });
+    // Who connected while the server started again waited until it was there.
+    assert_eq!(num_refused.into_inner(), 0);
     let num_notes = BATCHES * 100 + acknowledged.load(Ordering::Relaxed);
     assert_eq!(
         ada.query(
