@@ -1,6 +1,7 @@
 //! The circumstances of a request, as the actors need them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::event::{Actor, Origin};
@@ -15,8 +16,8 @@ use crate::plugin::Via;
 pub struct RequestContext {
     /// Who asks.
     pub caller: Caller,
-    /// Also in the answer's `X-Skygear-Request-Id`.
-    pub request_id: Uuid,
+    /// Its id, also in the answer's `X-Skygear-Request-Id`.
+    pub request: RequestId,
     /// The request's tag for plugins: `record`, `auth`, `plugin`, …
     pub tag: &'static str,
     /// Whether record types may get fields: development mode or the master key.
@@ -36,6 +37,45 @@ pub struct RequestContext {
     pub deadline: Option<Instant>,
     /// Whether anything may still be stored.
     pub storing: Storing,
+}
+
+/// The id of a request, which its first commit has, too: the log need not store both. Copies speak of
+/// the same request.
+#[derive(Clone, Debug)]
+pub struct RequestId {
+    id: Uuid,
+    is_taken: Arc<AtomicBool>,
+}
+
+impl RequestId {
+    /// The id of a request that has no other part.
+    pub fn own(id: Uuid) -> Self {
+        Self::new(id, false)
+    }
+
+    /// The id of a request that this one is a part of: the commits of that are no business of ours.
+    pub fn shared(id: Uuid) -> Self {
+        Self::new(id, true)
+    }
+
+    fn new(id: Uuid, is_taken: bool) -> Self {
+        let is_taken = Arc::new(AtomicBool::new(is_taken));
+        Self { id, is_taken }
+    }
+
+    /// Returns the id.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Returns an id for a commit, another one each time.
+    pub fn next_commit(&self) -> Uuid {
+        if self.is_taken.swap(true, Ordering::Relaxed) {
+            Uuid::now_v7()
+        } else {
+            self.id
+        }
+    }
 }
 
 /// Whether anything may still be stored for a request: once its client was told that it took too
@@ -80,7 +120,7 @@ impl RequestContext {
                 key: skytrail_schema::caller::KeyKind::Master,
                 ..Caller::default()
             },
-            request_id: Uuid::now_v7(),
+            request: RequestId::own(Uuid::now_v7()),
             tag: "",
             may_migrate: true,
             origin: Origin::System,
@@ -101,5 +141,24 @@ impl RequestContext {
             origin: self.origin,
             plugin: self.plugin.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_commit_of_a_request_has_its_id() {
+        let id = Uuid::now_v7();
+        let own = RequestId::own(id);
+        let copy = own.clone();
+        let ids = [copy.next_commit(), own.next_commit(), copy.next_commit()];
+        assert_eq!(ids[0], id);
+        let [_, second, third] = ids;
+        assert!(second != id && third != id && second != third);
+        let shared = RequestId::shared(id);
+        assert_eq!(shared.id(), id);
+        assert_ne!(shared.next_commit(), id);
     }
 }

@@ -13,7 +13,7 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use futures_util::{Stream, StreamExt as _};
 use percent_encoding::percent_decode_str;
 use serde_json::Map;
-use skytrail_actors::context::RequestContext;
+use skytrail_actors::context::{RequestContext, RequestId};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, Origin};
 use skytrail_schema::id::AssetName;
@@ -200,7 +200,7 @@ impl<'a> Incoming<'a> {
         let key = key.or_else(|| query_value(request.query_string(), "api_key"));
         let context = RequestContext {
             caller: Default::default(),
-            request_id: trace_of(request).id,
+            request: RequestId::own(trace_of(request).id),
             tag: "asset",
             may_migrate: false,
             origin: Origin::Api,

@@ -27,7 +27,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-skygear-request-id");
 /// Returns the trace of the request under way, which has its id.
 pub fn trace_of(request: &HttpRequest) -> Arc<Trace> {
     let trace = request.extensions().get::<Arc<Trace>>().cloned();
-    trace.unwrap_or_else(|| Trace::new(Uuid::new_v4()))
+    trace.unwrap_or_else(|| Trace::new(Uuid::now_v7()))
 }
 
 /// Answers preflights, puts the headers of every answer on the others, and sees each request to
@@ -40,7 +40,7 @@ pub async fn frame(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<Answer>, Error> {
-    let trace = Trace::new(Uuid::new_v4());
+    let trace = Trace::new(Uuid::now_v7());
     let watch = Watch::begin(services.clone().into_inner(), Arc::clone(&trace));
     let busy = Busy::begin(request.conn_data::<Connection>());
     let asked = |name: HeaderName| request.headers().get(name).cloned();

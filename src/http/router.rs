@@ -6,7 +6,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::context::RequestContext;
+use skytrail_actors::context::{RequestContext, RequestId};
 use skytrail_actors::plugin::{ApiCaller, ApiReply, Lambda, Lineage, PluginCall, Route};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
@@ -78,7 +78,7 @@ async fn act(
         token: header("x-skygear-access-token").map(str::to_owned),
         remote: Remote::of(&request),
     };
-    let context = context(trace.id, Origin::Api, &services);
+    let context = context(RequestId::own(trace.id), Origin::Api, &services);
     match run(&services, (path, &trace), body, asked, context).await {
         Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
@@ -198,11 +198,11 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
 }
 
 /// Begins the circumstances of a request.
-pub(super) fn context(request_id: Uuid, origin: Origin, services: &Services) -> RequestContext {
+pub(super) fn context(request: RequestId, origin: Origin, services: &Services) -> RequestContext {
     let timeout = services.settings.response_timeout;
     RequestContext {
         caller: Caller::default(),
-        request_id,
+        request,
         origin,
         deadline: timeout.map(|timeout| Instant::now() + timeout),
         ..RequestContext::system()
@@ -235,11 +235,11 @@ impl ApiCaller for PluginCaller {
                 body: json!({"error": error.to_wire()}),
             };
         }
-        let mut context = context(
-            request_id.unwrap_or_else(Uuid::new_v4),
-            Origin::Plugin,
-            services,
-        );
+        let request = match request_id {
+            Some(id) => RequestId::shared(id),
+            None => RequestId::own(Uuid::now_v7()),
+        };
+        let mut context = context(request, Origin::Plugin, services);
         context.plugin = Some(plugin.to_string());
         context.ancestors = ancestors;
         context.depth = depth;
@@ -252,7 +252,7 @@ impl ApiCaller for PluginCaller {
             key,
             ..Credentials::default()
         };
-        let trace = Trace::new(context.request_id);
+        let trace = Trace::new(context.request.id());
         let watch = Watch::begin(Arc::clone(services), Arc::clone(&trace));
         let done = run(services, ("", &trace), payload, shown, context).await;
         let failed = done.as_ref().err();

@@ -1,5 +1,7 @@
 //! `log:read`: pages, directions, filters, times.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 
 use super::{positions, read_all, write_some};
@@ -124,6 +126,15 @@ fn an_event_says_who_did_it_and_no_secret() {
     assert_eq!(event["kind"], "record.created");
     assert_eq!(event["version"], 1);
     assert_eq!(event["request_id"], request);
+    // One request made the type and both records, in commits of different ids.
+    let all = read_all(&master, &json!({"request_id": request}));
+    let ids: BTreeSet<_> = all.iter().map(|it| it["id"].as_str().unwrap()).collect();
+    let made = all.iter().map(|it| it["stream"].as_str().unwrap());
+    assert!(
+        made.eq(["type/note", "record/note/1", "record/note/2"]),
+        "{all:?}"
+    );
+    assert_eq!(ids.len(), 3, "{all:?}");
     let actor = json!({"user": ada.user, "key": "client", "origin": "api"});
     assert_eq!(event["actor"], actor);
     let whole = read_all(&master, &json!({}));

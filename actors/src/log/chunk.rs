@@ -2,24 +2,28 @@
 //!
 //! ```text
 //! value  = commit                                             (one, as it is)
-//!        | 0xC0  0xE0  checksum u32  length u32  zstd frame   (a chunk)
+//!        | 0xC0  0xE1  checksum u32  length u32  zstd frame   (a chunk)
 //! commits in a chunk = (length u32  commit)*
 //! ```
 //!
-//! Small commits share most of what is not random in them: names, types, users, times. A commit's
-//! first byte is its format, and no format is 0xC0; nor are its flags ever 0xE0, so that one damaged
-//! byte makes no commit of a chunk. `checksum` is CRC-32 over what comes behind it, `length` that of
-//! the commits before they were compressed: it is known, and bounded, before anything is decompressed.
+//! Small commits share most of what is not random in them: names, types, users, times. The chain hash
+//! would be much of the rest: all but the first are without it, and it is computed when they are read.
+//!
+//! A commit's first byte is its format, and no format is 0xC0; nor are its flags ever 0xE1, so that one
+//! damaged byte makes no commit of a chunk. `checksum` is CRC-32 over what comes behind it, `length`
+//! that of the commits before they were compressed: it is known, and bounded, before anything is
+//! decompressed.
 
 use std::io;
 use std::ops::Range;
 
+use skytrail_schema::chain::ChainHash;
 use skytrail_schema::codec;
 
 use super::journal::RawCommit;
 
 /// How a chunk begins.
-const MARK: [u8; 2] = [0xC0, 0xE0];
+const MARK: [u8; 2] = [0xC0, 0xE1];
 const LENGTH_BYTES: usize = 4;
 /// What is random in a commit does not get smaller, and the rest does at any level.
 const LEVEL: i32 = 1;
@@ -77,8 +81,14 @@ impl Packer {
         }
         let mut plain = Vec::new();
         for (_, commit) in chunk {
-            plain.extend_from_slice(&length(commit)?);
-            plain.extend_from_slice(commit);
+            let kept = if plain.is_empty() {
+                commit.as_slice()
+            } else {
+                let (kept, _) = codec::without_chain(commit).map_err(io::Error::other)?;
+                kept
+            };
+            plain.extend_from_slice(&length(kept)?);
+            plain.extend_from_slice(kept);
         }
         Ok(seal(length(&plain)?, &self.0.compress(&plain)?))
     }
@@ -110,7 +120,7 @@ impl Unpacker {
         let chunk = match value.strip_prefix(&MARK) {
             Some(sealed) => {
                 let plain = self.open(sealed).map_err(damaged)?;
-                Chunk::of_many(plain)
+                Chunk::of_many(&plain)
             }
             None => Chunk::of_one(value.to_vec()),
         };
@@ -152,6 +162,7 @@ pub(super) struct Chunk {
 struct Place {
     first: u64,
     last: u64,
+    chain: ChainHash,
     at: Range<usize>,
 }
 
@@ -161,15 +172,20 @@ impl Chunk {
         Some(Self { bytes, places })
     }
 
-    /// Finds the commits in what was a chunk; `None` when they do not follow each other.
-    fn of_many(bytes: Vec<u8>) -> Option<Self> {
+    /// Makes the commits again of what was in a chunk; `None` when they do not follow each other.
+    fn of_many(plain: &[u8]) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(plain.len() + plain.len() / 4);
         let mut places: Vec<Place> = Vec::new();
-        let mut rest = bytes.as_slice();
+        let mut rest = plain;
         while !rest.is_empty() {
             let (length, behind) = take_u32(rest)?;
-            let start = bytes.len() - behind.len();
-            let end = start.checked_add(usize::try_from(length).ok()?)?;
-            let place = Place::find(&bytes, start..end)?;
+            let (kept, behind) = behind.split_at_checked(usize::try_from(length).ok()?)?;
+            let start = bytes.len();
+            bytes.extend_from_slice(kept);
+            if let Some(last) = places.last() {
+                bytes.extend_from_slice(&codec::chain_behind(&last.chain, kept).ok()?);
+            }
+            let place = Place::find(&bytes, start..bytes.len())?;
             if places
                 .last()
                 .is_some_and(|last| place.first != last.last + 1)
@@ -177,7 +193,7 @@ impl Chunk {
                 return None;
             }
             places.push(place);
-            rest = bytes.get(end..)?;
+            rest = behind;
         }
         Some(Self { bytes, places })
     }
@@ -230,6 +246,7 @@ impl Place {
         Some(Self {
             first: peek.first_position,
             last: peek.last_position(),
+            chain: peek.chain,
             at,
         })
     }
@@ -252,15 +269,7 @@ mod tests {
     fn commits() -> impl Strategy<Value = Vec<RawCommit>> {
         let size = prop_oneof![8 => 0..300_usize, 1 => 0..20_000_usize];
         let sizes = prop::collection::vec(prop::collection::vec(size, 1..4), 1..80);
-        (1..1_u64 << 40, sizes).prop_map(|(first, sizes)| {
-            let mut next = first;
-            let commit = |sizes: Vec<usize>| {
-                let commit = stored(next, &sizes);
-                next += sizes.len() as u64;
-                commit
-            };
-            sizes.into_iter().map(commit).collect()
-        })
+        (1..1_u64 << 40, sizes).prop_map(|(first, sizes)| stored(first, &sizes))
     }
 
     fn pack(chunk: &[RawCommit]) -> Vec<u8> {
@@ -334,7 +343,8 @@ mod tests {
 
     #[test]
     fn commits_that_do_not_follow_each_other_are_no_chunk() {
-        let [first, second, third] = [1, 2, 3].map(|at| stored(at, &[10]));
+        let [first, second, third] =
+            <[_; 3]>::try_from(stored(1, &[vec![10], vec![10], vec![10]])).unwrap();
         assert!(unpack(1, &pack(&[first.clone(), second, third.clone()])).is_ok());
         assert!(unpack(1, &pack(&[first.clone(), third])).is_err());
         assert!(unpack(1, &pack(&[first.clone(), first])).is_err());
@@ -343,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_is_very_large_stays_as_it_is() {
-        let one = [stored(7, &[MAX_BYTES])];
+        let one = stored(7, &[vec![MAX_BYTES]]);
         let value = pack(&one);
         assert_eq!(value, one[0].1);
         assert_eq!(unpack(7, &value).unwrap(), one);

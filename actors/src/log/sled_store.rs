@@ -1,9 +1,9 @@
 //! The sled store behind the journal: one tree, one value per chunk of commits.
 //!
-//! Key: big-endian first position. Value: consecutive commits, compressed (see
-//! `chunk`), or one as it is, which earlier versions wrote. sled's own flush is
-//! no power-loss barrier and a damaged page can hang a reader, so nothing is
-//! acknowledged on its word, and readers give it a deadline (see `follower`).
+//! Key: big-endian first position. Value: consecutive commits, compressed, or a
+//! large one as it is (see `chunk`). sled's own flush is no power-loss barrier and
+//! a damaged page can hang a reader, so nothing is acknowledged on its word, and
+//! readers give it a deadline (see `follower`).
 
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
@@ -179,15 +179,15 @@ mod tests {
     use crate::log::chunk::cut;
     use crate::log::written::stored;
 
-    /// Stores commits side by side: up to `old` of them as earlier versions did.
-    fn filled(folder: &Path, all: &[RawCommit], old: usize) -> SledStore {
+    /// Stores commits side by side: the first `num_plain` of them as large ones are.
+    fn filled(folder: &Path, all: &[RawCommit], num_plain: usize) -> SledStore {
         let store = SledStore::open(folder, 1 << 20).unwrap();
-        let (old, new) = all.split_at(old.min(all.len()));
-        for (position, commit) in old {
+        let (plain, packed) = all.split_at(num_plain.min(all.len()));
+        for (position, commit) in plain {
             let key = position.to_be_bytes();
             store.db.insert(key, commit.as_slice()).unwrap();
         }
-        store.put(&mut Packer::new().unwrap(), cut(new)).unwrap();
+        store.put(&mut Packer::new().unwrap(), cut(packed)).unwrap();
         store
     }
 
@@ -203,16 +203,13 @@ mod tests {
         #[test]
         fn reading_finds_what_a_walk_finds(
             sizes in prop::collection::vec(prop::collection::vec(0..2000_usize, 1..8), 1..60),
-            old in 0..40_usize,
+            num_plain in 0..40_usize,
             reads in prop::collection::vec((any::<prop::sample::Index>(), 1..50_u64), 1..40),
         ) {
-            let mut all: Vec<RawCommit> = Vec::new();
-            for sizes in &sizes {
-                all.push(stored(all.last().map_or(1, |last| end_of(last) + 1), sizes));
-            }
+            let all = stored(1, &sizes);
             let head = end_of(&all[all.len() - 1]);
             let folder = tempfile::tempdir().unwrap();
-            let store = filled(folder.path(), &all, old);
+            let store = filled(folder.path(), &all, num_plain);
             let last = store.last().unwrap();
             prop_assert_eq!(last.as_slice(), &all[all.len() - last.len()..]);
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::json;
+use skytrail_schema::chain::GENESIS;
 use skytrail_schema::codec::{self, Seal, Sealing};
 use skytrail_schema::event::{
     Actor, Commit, Event, EventBody, NewCommit, NewEvent, RecordState, Stream, Touch,
@@ -102,15 +103,20 @@ pub(crate) async fn append_some(log: &dyn EventLog, count: u64) {
     }
 }
 
-/// Makes a commit as it is stored: of events at `first` and behind it, with texts of these sizes.
-pub(crate) fn stored(first: u64, sizes: &[usize]) -> RawCommit {
-    let commit = new_commit(first, sizes);
-    let encoded = codec::encode_events(Arc::new(commit), &Sealing::new(), random_salt);
-    let seal = Seal {
-        first_position: first,
-        time: Timestamp::from_micros(1),
-        epoch: 1,
+/// Makes commits as they are stored, from `first` on: each of events with texts of these sizes.
+pub(crate) fn stored(first: u64, commits: &[Vec<usize>]) -> Vec<RawCommit> {
+    let (mut next, mut previous) = (first, GENESIS);
+    let one = |sizes: &Vec<usize>| {
+        let commit = new_commit(next, sizes);
+        let encoded = codec::encode_events(Arc::new(commit), &Sealing::new(), random_salt);
+        let seal = Seal {
+            first_position: next,
+            time: Timestamp::from_micros(1),
+            epoch: 1,
+        };
+        let (bytes, commit) = codec::seal(encoded.unwrap(), seal, &previous).unwrap();
+        (next, previous) = (commit.last_position() + 1, commit.chain);
+        (seal.first_position, bytes)
     };
-    let (bytes, _) = codec::seal(encoded.unwrap(), seal, &[0; 32]).unwrap();
-    (first, bytes)
+    commits.iter().map(one).collect()
 }

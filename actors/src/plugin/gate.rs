@@ -45,7 +45,7 @@ impl CallContext {
         Self {
             user_id: caller.user.as_ref().map(ToString::to_string),
             access_key_type: is_known.then_some(caller.key),
-            request_id: Some(context.request_id),
+            request_id: Some(context.request.id()),
             request_tag: context.tag,
             sandbox: false,
         }
@@ -92,7 +92,7 @@ impl Lineage {
         Self {
             ancestors: context.ancestors.clone(),
             depth: context.depth,
-            request_id: Some(context.request_id),
+            request_id: Some(context.request.id()),
             via: context.via.clone(),
         }
     }

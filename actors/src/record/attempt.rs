@@ -90,7 +90,8 @@ pub async fn commit(
     read_position: u64,
     context: &RequestContext,
 ) -> Result<Outcome<Arc<Commit>>, ApiError> {
-    commit_as(Uuid::now_v7(), log, (plan, read_position), context).await
+    let id = context.request.next_commit();
+    commit_as(id, log, (plan, read_position), context).await
 }
 
 /// Appends a plan whose events after-hooks may have to be told of.
@@ -106,7 +107,7 @@ pub async fn commit_attended(
     originals: Originals,
     (context, told): (&RequestContext, &RequestContext),
 ) -> Result<Outcome<(Arc<Commit>, Attending)>, ApiError> {
-    let id = Uuid::now_v7();
+    let id = context.request.next_commit();
     let attending = env.after_hooks.attend(id, &plan.events, originals, told);
     let mut attending = attending.await?;
     let committed = commit_as(id, &env.log, (plan, read_position), context).await?;
@@ -127,7 +128,7 @@ async fn commit_as(
         commit: NewCommit {
             id,
             actor: context.actor(),
-            request_id: Some(context.request_id),
+            request_id: Some(context.request.id()),
             causation: context.ancestors.last().copied(),
             sql: None,
             events: plan.events,

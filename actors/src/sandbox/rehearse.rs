@@ -57,7 +57,7 @@ impl Sandbox {
             return Ok(None);
         };
         let context = context_of(commit);
-        let request = context.request_id;
+        let request = context.request.id();
         let around = Around {
             position: commit.first_position() - 1,
             refused: BTreeSet::new(),
@@ -281,7 +281,6 @@ fn context_of(commit: &Commit) -> RequestContext {
             user: actor.user.clone(),
             ..Caller::default()
         },
-        request_id: Uuid::now_v7(),
         tag: "record",
         may_migrate: false,
         origin: Origin::Api,

@@ -24,7 +24,8 @@ use crate::time::Timestamp;
 /// # Errors
 /// See [`CodecError`]; never panics, whatever the bytes.
 pub fn decode_commit(bytes: &[u8], keys: &dyn SubjectKeys) -> Result<Commit, CodecError> {
-    Frame::read(bytes)?.decode(keys)
+    let (frame, chain) = Frame::read_chained(bytes)?;
+    frame.decode(chain, keys)
 }
 
 /// Decodes a commit as [`decode_commit`] does, and checks that its chain hash follows `previous`.
@@ -36,9 +37,9 @@ pub fn verify_chain(
     previous: &ChainHash,
     keys: &dyn SubjectKeys,
 ) -> Result<Commit, CodecError> {
-    let frame = Frame::read(bytes)?;
-    frame.verify(previous)?;
-    frame.decode(keys)
+    let (frame, chain) = Frame::read_chained(bytes)?;
+    frame.verify(previous, &chain)?;
+    frame.decode(chain, keys)
 }
 
 /// What is not in the open in a commit.
@@ -56,9 +57,9 @@ pub struct Contents {
 /// # Errors
 /// As theirs.
 pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Contents, CodecError> {
-    let frame = Frame::read(bytes)?;
+    let (frame, chain) = Frame::read_chained(bytes)?;
     if let Some(previous) = previous {
-        frame.verify(previous)?;
+        frame.verify(previous, &chain)?;
     }
     let erased = frame.sections.iter().filter(|it| it.payload.is_none());
     let sealed = frame.sections.iter().filter(|it| it.is_sealed);
@@ -66,7 +67,7 @@ pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Conten
         num_erased: erased.count() as u64,
         num_sealed: sealed.count() as u64,
     };
-    frame.decode(&Withheld)?;
+    frame.decode(chain, &Withheld)?;
     Ok(contents)
 }
 
@@ -86,7 +87,7 @@ pub struct SealedEvent {
 /// # Errors
 /// As [`decode_commit`].
 pub fn sealed_events(bytes: &[u8]) -> Result<Vec<SealedEvent>, CodecError> {
-    let frame = Frame::read(bytes)?;
+    let (frame, _) = Frame::read_chained(bytes)?;
     let places = frame.sections.into_iter();
     let places = places.zip(frame.header.fixed.first_position..);
     let sealed = places.filter(|(section, _)| section.is_sealed);
@@ -109,7 +110,7 @@ pub fn blank_payloads(
     bytes: &[u8],
     is_wanted: impl Fn(u64) -> bool,
 ) -> Result<Option<Vec<u8>>, CodecError> {
-    let frame = Frame::read(bytes)?;
+    let (frame, chain) = Frame::read_chained(bytes)?;
     let mut out = frame.header_bytes.to_vec();
     let mut has_taken = false;
     for (section, position) in frame
@@ -126,7 +127,7 @@ pub fn blank_payloads(
         out.push(section_flag::ERASED);
         out.extend_from_slice(&section.hash);
     }
-    out.extend_from_slice(&frame.chain);
+    out.extend_from_slice(&chain);
     Ok(has_taken.then_some(out))
 }
 
@@ -136,7 +137,7 @@ pub fn blank_payloads(
 /// # Errors
 /// As [`decode_commit`].
 pub fn take_apart(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
-    let frame = Frame::read(bytes)?;
+    let (frame, chain) = Frame::read_chained(bytes)?;
     let events = frame.sections.iter().map(|section| EventParts {
         head: section.head,
         hash: section.hash,
@@ -145,7 +146,7 @@ pub fn take_apart(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
     Ok(CommitParts {
         header: frame.header_bytes,
         events: events.collect(),
-        chain: frame.chain,
+        chain,
     })
 }
 
@@ -155,15 +156,32 @@ pub fn take_apart(bytes: &[u8]) -> Result<CommitParts<'_>, CodecError> {
 /// Too short, an unknown format, or no events.
 pub fn peek(bytes: &[u8]) -> Result<Peek, CodecError> {
     let fixed = Fixed::read(&mut Reader::new(bytes))?;
-    let chain = bytes
-        .last_chunk()
-        .ok_or(CodecError::Truncated(bytes.len()))?;
+    let (_, chain) = without_chain(bytes)?;
     Ok(Peek {
         first_position: fixed.first_position,
         num_events: fixed.num_events,
         time: fixed.time,
-        chain: *chain,
+        chain,
     })
+}
+
+/// Takes a commit's chain hash off its bytes.
+///
+/// # Errors
+/// Too short.
+pub fn without_chain(bytes: &[u8]) -> Result<(&[u8], ChainHash), CodecError> {
+    let (bytes, chain) = bytes
+        .split_last_chunk()
+        .ok_or(CodecError::Truncated(bytes.len()))?;
+    Ok((bytes, *chain))
+}
+
+/// Computes the chain hash that was taken off a commit, which follows `previous`.
+///
+/// # Errors
+/// As [`decode_commit`].
+pub fn chain_behind(previous: &ChainHash, bytes: &[u8]) -> Result<ChainHash, CodecError> {
+    Ok(Frame::read(bytes)?.link(previous))
 }
 
 /// Whether a filter wants one of a commit's events, which is known without their payloads: these are
@@ -244,7 +262,12 @@ impl Header {
         let has = |flag| fixed.flags & flag != 0;
         let user = has(flag::USER).then(|| reader.text()).transpose()?;
         let plugin = has(flag::PLUGIN).then(|| reader.text()).transpose()?;
-        let request_id = has(flag::REQUEST).then(|| reader.uuid()).transpose()?;
+        let request_id = match (has(flag::OF_REQUEST), has(flag::REQUEST)) {
+            (true, true) => return Err(CodecError::Malformed("flags")),
+            (true, false) => Some(fixed.id),
+            (false, true) => Some(reader.uuid()?),
+            (false, false) => None,
+        };
         let causation = has(flag::CAUSATION).then(|| reader.uuid()).transpose()?;
         let sql = has(flag::SQL).then(|| read_sql(reader)).transpose()?;
         Ok(Self {
@@ -262,41 +285,48 @@ impl Header {
     }
 }
 
-/// A commit in its parts, payloads still as stored.
+/// A commit in its parts without its chain hash, payloads still as stored.
 struct Frame<'a> {
     header_bytes: &'a [u8],
     header: Header,
     sections: Vec<Section<'a>>,
-    chain: ChainHash,
 }
 
 impl<'a> Frame<'a> {
+    fn read_chained(bytes: &'a [u8]) -> Result<(Self, ChainHash), CodecError> {
+        let (bytes, chain) = without_chain(bytes)?;
+        Ok((Self::read(bytes)?, chain))
+    }
+
     fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
         let mut reader = Reader::new(bytes);
         let header = Header::read(&mut reader)?;
         let header_bytes = reader.since(0);
         let sections = (0..header.fixed.num_events).map(|_| Section::read(&mut reader));
         let sections = sections.collect::<Result<_, _>>()?;
-        let chain = reader.array()?;
         reader.finish()?;
         Ok(Self {
             header_bytes,
             header,
             sections,
-            chain,
         })
     }
 
-    fn verify(&self, previous: &ChainHash) -> Result<(), CodecError> {
+    /// Returns the chain hash behind `previous`.
+    fn link(&self, previous: &ChainHash) -> ChainHash {
         let covered = self.sections.iter().flat_map(Section::covered);
-        if chain::link(previous, self.header_bytes, covered) == self.chain {
+        chain::link(previous, self.header_bytes, covered)
+    }
+
+    fn verify(&self, previous: &ChainHash, chain: &ChainHash) -> Result<(), CodecError> {
+        if self.link(previous) == *chain {
             Ok(())
         } else {
             Err(CodecError::ChainMismatch)
         }
     }
 
-    fn decode(self, keys: &dyn SubjectKeys) -> Result<Commit, CodecError> {
+    fn decode(self, chain: ChainHash, keys: &dyn SubjectKeys) -> Result<Commit, CodecError> {
         let header = self.header;
         let user = header.actor.user.as_ref();
         let first_position = header.fixed.first_position;
@@ -313,7 +343,7 @@ impl<'a> Frame<'a> {
             causation: header.causation,
             sql: header.sql,
             events,
-            chain: self.chain,
+            chain,
         })
     }
 }

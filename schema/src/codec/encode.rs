@@ -162,10 +162,13 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
         origin,
         plugin,
     } = &commit.actor;
+    let is_of_request = commit.request_id == Some(commit.id);
+    let other_request = commit.request_id.filter(|_| !is_of_request);
     let flags = [
         (user.is_some(), flag::USER),
         (plugin.is_some(), flag::PLUGIN),
-        (commit.request_id.is_some(), flag::REQUEST),
+        (other_request.is_some(), flag::REQUEST),
+        (is_of_request, flag::OF_REQUEST),
         (commit.causation.is_some(), flag::CAUSATION),
         (commit.sql.is_some(), flag::SQL),
     ];
@@ -185,7 +188,7 @@ fn put_header(out: &mut Vec<u8>, commit: &NewCommit, seal: Seal) -> Result<(), C
     for name in names.into_iter().flatten() {
         put_text(out, name)?;
     }
-    for id in [commit.request_id, commit.causation].into_iter().flatten() {
+    for id in [other_request, commit.causation].into_iter().flatten() {
         out.extend_from_slice(id.as_bytes());
     }
     if let Some(source) = &commit.sql {

@@ -18,14 +18,16 @@
 //! text    = 0 uuid(16), for a lower-case hyphenated UUID | length + 1: varint  UTF-8
 //! ```
 //!
-//! Numbers are little endian; a varint has seven bits a byte, the lowest first.
+//! Numbers are little endian; a varint has seven bits a byte, the lowest first. A commit that has the
+//! id of its request says so in its flags instead of repeating it.
 //! `actor` holds the kind of key (lowest two bits) and the origin.
 //!
 //! The chain hash covers the previous one, the header, and of every section the
 //! head and the hash over salt and payload. So salt and payload can be erased and
 //! replaced by their hash (section flag 1), and the chain still verifies; without
 //! the salt nobody can guess what was erased. A hash that can be computed is not
-//! stored, and neither is the previous chain hash: the frame before has it.
+//! stored, and neither is the previous chain hash: the frame before has it. Where commits lie side by
+//! side, that of each but the first can be left out as well: [`without_chain`] and [`chain_behind`].
 //!
 //! Encoding has two steps, so that the expensive one runs on the caller's
 //! thread: [`encode_events`] makes the sections, [`seal`] puts header and chain
@@ -41,8 +43,8 @@ use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
 pub use decode::{
-    Contents, SealedEvent, blank_payloads, check_commit, decode_commit, has_wanted, peek,
-    sealed_events, take_apart, verify_chain,
+    Contents, SealedEvent, blank_payloads, chain_behind, check_commit, decode_commit, has_wanted,
+    peek, sealed_events, take_apart, verify_chain, without_chain,
 };
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;
@@ -58,7 +60,9 @@ mod flag {
     pub(super) const REQUEST: u8 = 4;
     pub(super) const CAUSATION: u8 = 8;
     pub(super) const SQL: u8 = 16;
-    pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION | SQL;
+    /// The request has the id of the commit.
+    pub(super) const OF_REQUEST: u8 = 32;
+    pub(super) const KNOWN: u8 = USER | PLUGIN | REQUEST | CAUSATION | SQL | OF_REQUEST;
 }
 
 /// Flags of a section.

@@ -319,7 +319,14 @@ fn commit() -> impl Strategy<Value = NewCommit> {
     });
     let sql = prop::option::of(sql.prop_map(Box::new));
     let actor = (users(), key, origin, prop::option::of(name()));
-    let ids = any::<(u128, Option<u128>, Option<u128>)>();
+    let ids = (any::<(u128, Option<u128>, Option<u128>)>(), any::<bool>());
+    let ids = ids.prop_map(|((id, request, causation), is_of_request)| {
+        (
+            id,
+            request.map(|it| if is_of_request { id } else { it }),
+            causation,
+        )
+    });
     let events = prop::collection::vec(event(), 1..5);
     (actor, ids, sql, events).prop_map(|((user, key, origin, plugin), ids, sql, events)| {
         NewCommit {
@@ -349,6 +356,9 @@ proptest! {
         prop_assert_eq!(peek.last_position(), commit.last_position());
         prop_assert_eq!(peek.time, commit.time);
         prop_assert_eq!(peek.chain, commit.chain);
+        let (kept, chain) = without_chain(&bytes).unwrap();
+        prop_assert_eq!(chain, commit.chain);
+        prop_assert_eq!(chain_behind(&chain::GENESIS, kept).unwrap(), chain);
     }
 
     #[test]
@@ -399,6 +409,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode_commit(&bytes, &NoKeys);
         let _ = verify_chain(&bytes, &chain::GENESIS, &NoKeys);
+        let _ = chain_behind(&chain::GENESIS, &bytes);
         let _ = peek(&bytes);
     }
 
@@ -464,6 +475,11 @@ fn small_create() -> NewCommit {
 fn a_small_record_takes_little_space() {
     let (bytes, _) = sealed(small_create());
     assert!(bytes.len() <= 270, "{} bytes", bytes.len());
+    let of_request = NewCommit {
+        id: Uuid::from_u128(9),
+        ..small_create()
+    };
+    assert_eq!(sealed(of_request).0.len(), bytes.len() - 16);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::Map;
+use skytrail_actors::context::RequestId;
 use skytrail_actors::plugin::{CallContext, Handler, Lineage, PluginRequest};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Origin;
@@ -43,11 +44,11 @@ async fn ask(
     path: &str,
     (request, payload): (&HttpRequest, web::Payload),
 ) -> Result<HttpResponse, ApiError> {
-    let mut context = context(trace_of(request).id, Origin::Api, services);
+    let mut context = context(RequestId::own(trace_of(request).id), Origin::Api, services);
     context.tag = "plugin";
     let (key, token) = credentials(request);
     let shown = [&key, &token].map(|shown| shown.as_deref().unwrap_or_default());
-    contents::log_head(services, request, context.request_id, shown);
+    contents::log_head(services, request, context.request.id(), shown);
     let nothing = Map::new();
     let mut asked = Asked::new(services, &nothing, key, token, context);
     let checks = checks::of_point(handler.key_required, handler.user_required);

@@ -237,6 +237,16 @@ fn a_save_from_a_hook_of_its_own_plugin_goes_through() {
     assert_eq!(reply["body"]["result"][0]["_id"], "audit/1", "{reply}");
     worker.answer_record(&outer, &json!({"audited": true}));
     assert_eq!(saving.join().unwrap().result()[0]["audited"], true);
+    // Both commits name the request, and each has an id of its own.
+    let master = Client::master(&server);
+    let commit = |id: &str| {
+        let versions = master.call("history:list", json!({"record": id})).result();
+        let version = &versions["versions"][0];
+        let request = &outer["context"]["request_id"];
+        assert_eq!(&version["request_id"], request, "{id}");
+        version["commit"].clone()
+    };
+    assert_ne!(commit("note/1"), commit("audit/1"));
 }
 
 #[test]
