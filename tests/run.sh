@@ -18,7 +18,7 @@ install_packages() {
     local missing=()
     command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
-    command -v cc >/dev/null || missing+=(build-essential)
+    command -v cc >/dev/null && command -v make >/dev/null || missing+=(build-essential)
     command -v curl >/dev/null || missing+=(curl)
     command -v strace >/dev/null || missing+=(strace)
     command -v redis-server >/dev/null || missing+=(redis-server)
