@@ -8,6 +8,7 @@
 //! ```text
 //! cargo bench --bench load                              every row, some minutes
 //! cargo bench --bench load -- --quick --only create     a first look
+//! cargo bench --bench load -- --flush-us 200 --only create   the same on a slower disk
 //! cargo bench --bench load -- --only postgres           the record store in PostgreSQL beside a file
 //! cargo bench --bench load -- --markdown table.md       the table for the README
 //! cargo test --bench load                               no timing: does it run, is every answer a success
@@ -39,6 +40,7 @@ mod request;
 mod rig;
 mod rows;
 mod server;
+mod slow;
 mod stats;
 mod websocket;
 mod zmq;

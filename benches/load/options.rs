@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Seconds of each round.
     #[arg(long)]
     seconds: Option<f64>,
+    /// Make each flush of both servers take so many microseconds longer, as on a slower disk.
+    #[arg(long)]
+    pub(crate) flush_us: Option<u64>,
     /// Threads of the bare server that serve HTTP.
     #[arg(long, default_value_t = default_workers())]
     pub(crate) workers: usize,

@@ -115,7 +115,8 @@ impl Drop for Server {
     }
 }
 
-/// Returns how much room a directory takes on disk, holes not counted, in MiB.
+/// Returns how much room a directory takes on disk, holes not counted, in MiB. The server's reserve for a
+/// full disk is not: it is as large whatever is stored.
 pub(crate) fn disk_mib(dir: &Path) -> f64 {
     use std::os::unix::fs::MetadataExt;
     let mut blocks = 0;
@@ -125,7 +126,7 @@ pub(crate) fn disk_mib(dir: &Path) -> f64 {
             let Ok(meta) = entry.metadata() else { continue };
             if meta.is_dir() {
                 dirs.push(entry.path());
-            } else {
+            } else if entry.file_name() != "reserve" {
                 blocks += meta.blocks();
             }
         }

@@ -11,10 +11,12 @@ use crate::options::Options;
 use crate::process::Server;
 use crate::request::Session;
 use crate::server;
+use crate::slow::Slow;
 
 pub(crate) struct Rig<'a> {
     pub(crate) options: &'a Options,
     pub(crate) bare: Server,
+    pub(crate) slow: Option<Slow>,
     dir: TempDir,
     num_dirs: Cell<usize>,
 }
@@ -25,10 +27,16 @@ impl<'a> Rig<'a> {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.arg("--bare").arg(dir.path().join("bare.bin"));
         command.args(["--workers", &options.workers.to_string()]);
+        let slow = options.flush_us;
+        let slow = slow.map(|micros| Slow::build(dir.path(), micros));
+        if let Some(slow) = &slow {
+            slow.apply(&mut command);
+        }
         let bare = Server::start(&mut command, &dir.path().join("bare.log"));
         Self {
             options,
             bare,
+            slow,
             dir,
             num_dirs: Cell::new(0),
         }
@@ -53,7 +61,7 @@ impl<'a> Rig<'a> {
     /// As [`Rig::fresh_server`], with more settings.
     pub(crate) async fn fresh_server_with(&self, settings: &[(&str, String)]) -> Loaded {
         let dir = self.fresh_dir();
-        let server = server::start_with(self.options, &dir, settings);
+        let server = server::start_with(self, &dir, settings);
         let session = server::sign_up(&server).await;
         Loaded {
             server,

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::drive::{Job as _, drive_times};
 use crate::http::Client;
-use crate::options::Options;
 use crate::process::Server;
 use crate::request::{Barrier, Session, SignUp};
+use crate::rig::Rig;
 
 /// How long what was acknowledged may take to be seen.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -18,17 +18,13 @@ pub(crate) const MASTER_KEY: &str = "load-driver-master-key";
 
 /// Starts the server on a data directory: everything as by default, but for where it listens and
 /// that the one user may be signed up and in as often as the driver likes.
-pub(crate) fn start(options: &Options, data_dir: &Path) -> Server {
-    start_with(options, data_dir, &[])
+pub(crate) fn start(rig: &Rig<'_>, data_dir: &Path) -> Server {
+    start_with(rig, data_dir, &[])
 }
 
 /// As [`start`], with more settings.
-pub(crate) fn start_with(
-    options: &Options,
-    data_dir: &Path,
-    settings: &[(&str, String)],
-) -> Server {
-    let mut command = Command::new(&options.server);
+pub(crate) fn start_with(rig: &Rig<'_>, data_dir: &Path, settings: &[(&str, String)]) -> Server {
+    let mut command = Command::new(&rig.options.server);
     command
         .arg("serve")
         .env("HOST", "127.0.0.1:0")
@@ -40,6 +36,9 @@ pub(crate) fn start_with(
         .env("AUTH_THROTTLE", "off")
         .envs(settings.iter().map(|(name, value)| (*name, value)))
         .current_dir(data_dir);
+    if let Some(slow) = &rig.slow {
+        slow.apply(&mut command);
+    }
     Server::start(&mut command, &data_dir.with_extension("log"))
 }
 

@@ -213,7 +213,7 @@ fn run_whole_log(rig: &Rig<'_>, report: &mut Report, loaded: Loaded, head: u64) 
 fn refill_sled(rig: &Rig<'_>, report: &mut Report, (dir, head): (&Path, u64)) {
     std::fs::remove_dir_all(dir.join("sled")).expect("sled is there");
     let begun = Instant::now();
-    let server = server::start(rig.options, dir);
+    let server = server::start(rig, dir);
     let health = format!("http://{}/_/health", server.addr);
     loop {
         let output = Command::new("curl")

@@ -251,7 +251,7 @@ async fn plug(rig: &Rig<'_>, way: Way) -> Plugged {
         settings.push(("BENCH_PATH", "bench".to_owned()));
         settings.push(("BENCH_ARGS", format!("tcp://{workers_at}")));
     }
-    let server = server::start_with(rig.options, &dir, &settings);
+    let server = server::start_with(rig, &dir, &settings);
     let endpoint = format!("http://{}", server.addr);
     let worker = match way {
         Way::WebSocket => Some(Worker::start(&endpoint)),

@@ -37,7 +37,7 @@ pub(crate) async fn run_filled(rig: &Rig<'_>, report: &mut Report, loaded: Loade
     let (time_ms, memory_mib) = start_repeatedly(rig, report, &dir);
     report.figure("start, 200,000 events", time_ms, Some(100.0), "ms");
     report.figure("memory after that start", memory_mib, None, "MiB");
-    drop(server::start(rig.options, &dir));
+    drop(server::start(rig, &dir));
     let after_kill = start_once(rig, report, &dir);
     report.figure("start after kill -9", after_kill.0, None, "ms");
 }
@@ -49,7 +49,7 @@ pub(crate) fn start_repeatedly(rig: &Rig<'_>, report: &mut Report, dir: &Path) -
 }
 
 fn start_once(rig: &Rig<'_>, report: &mut Report, dir: &Path) -> (f64, f64) {
-    let server = server::start(rig.options, dir);
+    let server = server::start(rig, dir);
     let seen = (
         server.start_time.as_secs_f64() * 1000.0,
         server.memory_mib().0,
