@@ -39,8 +39,8 @@ pub struct RequestContext {
     pub storing: Storing,
 }
 
-/// The id of a request, which its first commit has, too: the log need not store both. Copies speak of
-/// the same request.
+/// The id of a request, which the first commit that is tried has, too: the log need not store both.
+/// Copies speak of the same request.
 #[derive(Clone, Debug)]
 pub struct RequestId {
     id: Uuid,

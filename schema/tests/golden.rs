@@ -261,13 +261,17 @@ fn stream(kind: EventKind) -> Stream {
 
 /// Every optional part of a frame is there with one kind or another.
 fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
+    seal(new_commit(kind))
+}
+
+fn new_commit(kind: EventKind) -> NewCommit {
     let is_odd = kind.number() % 2 == 1;
     let hook = Provenance {
         plugin: "chat".into(),
         hook: "before_save".into(),
         changed: ["words".to_owned()].into(),
     };
-    let commit = NewCommit {
+    NewCommit {
         id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
         actor: Actor {
             user: Some(USER.into()),
@@ -289,8 +293,7 @@ fn sealed(kind: EventKind) -> (Vec<u8>, Commit) {
             provenance: is_odd.then_some(hook).into_iter().collect(),
             subject: None,
         }],
-    };
-    seal(commit)
+    }
 }
 
 /// A commit that was captured from SQL: its header has a part that no other has.
@@ -343,8 +346,20 @@ fn path_of(name: &str) -> PathBuf {
         .join(format!("{name}.hex"))
 }
 
-/// The file of the commit that was captured from SQL.
-const CAPTURED: &str = "commit.sql.v1";
+/// Commits whose headers say more than those of the events do, and their files.
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 2] {
+    [
+        ("commit.sql.v1", captured()),
+        ("commit.of_request.v1", of_request()),
+    ]
+}
+
+/// A commit that has the id of its request.
+fn of_request() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::RecordDeleted);
+    commit.request_id = Some(commit.id);
+    seal(commit)
+}
 
 fn to_hex(bytes: &[u8]) -> String {
     let line = |line: &[u8]| {
@@ -387,15 +402,19 @@ fn every_kind_is_written_as_its_current_version_was() {
 }
 
 #[test]
-fn where_a_captured_commit_comes_from_reads_and_is_written_as_it_was() {
-    let text = std::fs::read_to_string(path_of(CAPTURED)).unwrap();
-    let (bytes, commit) = captured();
-    assert_eq!(to_hex(&bytes), text);
-    let read = codec::verify_chain(&from_hex(&text), &chain::GENESIS, &NoKeys).unwrap();
-    assert_eq!(read, commit);
-    let source = read.sql.unwrap();
+fn what_headers_say_besides_reads_and_is_written_as_it_was() {
+    for (name, (bytes, commit)) in commits() {
+        let text = std::fs::read_to_string(path_of(name)).unwrap();
+        assert_eq!(to_hex(&bytes), text, "{name}");
+        let read = codec::verify_chain(&from_hex(&text), &chain::GENESIS, &NoKeys).unwrap();
+        assert_eq!(read, commit, "{name}");
+    }
+    let (_, captured) = captured();
+    let source = captured.sql.unwrap();
     assert_eq!((source.role.as_str(), source.transaction), ("chat", 70_000));
     assert_eq!(source.until, 300);
+    let (_, of_request) = of_request();
+    assert_eq!(of_request.request_id, Some(of_request.id));
 }
 
 #[test]
@@ -407,8 +426,10 @@ fn write_missing_files() {
             std::fs::write(path, to_hex(&sealed(*kind).0)).unwrap();
         }
     }
-    let path = path_of(CAPTURED);
-    if !path.exists() {
-        std::fs::write(path, to_hex(&captured().0)).unwrap();
+    for (name, (bytes, _)) in commits() {
+        let path = path_of(name);
+        if !path.exists() {
+            std::fs::write(path, to_hex(&bytes)).unwrap();
+        }
     }
 }

@@ -57,22 +57,31 @@ pub async fn serve_with<F: Future<Output = ()>>(
         announce(&application);
         let store = Arc::clone(&application.core.store);
         let running = beside(&application);
-        let is_told = tokio::select! {
-            () = signals.wait() => true,
-            () = running => true,
-            () = store.damaged() => false,
-            () = moved::moved(config) => false,
+        let end = tokio::select! {
+            () = signals.wait() => End::Told,
+            () = running => End::Told,
+            () = store.damaged() => End::StoreDamaged,
+            () = moved::moved(config) => End::StoreMoved,
         };
         drop(store);
-        if is_told {
-            // Nobody shall wait for a server that does not come again.
-            drop(door);
-            application.stop().await;
-            return Ok(());
+        if end != End::StoreMoved {
+            door.close();
         }
         application.stop().await;
+        if end == End::Told {
+            return Ok(());
+        }
         tracing::warn!("starting again, with a record store that is brought up to the log");
     }
+}
+
+/// Why a server stops. Who connects meanwhile waits where that is a moment; a store may take minutes to
+/// be made anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Told,
+    StoreDamaged,
+    StoreMoved,
 }
 
 #[expect(

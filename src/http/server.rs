@@ -25,8 +25,8 @@ use crate::socket::pubsub::{self, HubDoor};
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 2048;
 
-/// What clients connect to. It outlives a server that stops to start again: meanwhile they wait, and
-/// are not refused.
+/// What clients connect to. While it is not closed it outlives a server that stops to start again:
+/// meanwhile they wait, and are not refused.
 #[derive(Debug, Default)]
 pub struct Door(Option<Socket>);
 
@@ -49,6 +49,11 @@ impl Door {
         self.0 = Some(socket.try_clone()?);
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok((socket, address))
+    }
+
+    /// Refuses clients from when the server stops until there is one again.
+    pub fn close(&mut self) {
+        self.0 = None;
     }
 }
 

@@ -248,6 +248,45 @@ async fn examine_zeroed(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: 
     }
 }
 
+/// A later version may write what this one does not know: that is no torn tail.
+#[tokio::test]
+async fn commits_of_a_newer_version_are_refused_and_not_cut() {
+    let (disk, _) = written().await;
+    let name = last_segment(&disk);
+    let newer = disk.with_file(&name, |bytes| {
+        let frame = last_frame(bytes);
+        // The commit's second byte has its flags.
+        bytes[frame.start + HEAD_BYTES + 1] |= 0x80;
+        let checksum = crc32fast::hash(&bytes[frame.start + 8..frame.end]);
+        bytes[frame.start + 4..frame.start + 8].copy_from_slice(&checksum.to_le_bytes());
+    });
+    let before = newer.bytes(&name);
+    let Err(error) = open(&(Arc::new(newer.clone()) as Arc<dyn Disk>)) else {
+        panic!("a log of a newer version was opened")
+    };
+    assert!(error.to_string().contains("newer"), "{error}");
+    assert_eq!(newer.bytes(&name), before);
+}
+
+/// How many bytes are before the commit in a frame: its length, its checksum, and its group.
+const HEAD_BYTES: usize = 12;
+const SEGMENT_HEADER_BYTES: usize = 72;
+
+/// Where the last frame of a segment lies.
+fn last_frame(bytes: &[u8]) -> std::ops::Range<usize> {
+    let length = |at: usize| {
+        let number = bytes.get(at..at + 4)?;
+        Some(u32::from_le_bytes(number.try_into().unwrap()) as usize)
+    };
+    let end_of = |start: usize| Some(start + HEAD_BYTES + length(start).filter(|it| *it > 0)?);
+    let ends = std::iter::successors(Some(SEGMENT_HEADER_BYTES), |start| end_of(*start));
+    let ends: Vec<usize> = ends.collect();
+    let [.., start, end] = ends[..] else {
+        panic!("no frame")
+    };
+    start..end
+}
+
 #[tokio::test]
 async fn damage_in_the_middle_of_the_open_segment_is_named_and_nothing_is_cut() {
     let (disk, _) = written().await;

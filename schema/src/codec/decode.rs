@@ -226,7 +226,7 @@ impl Fixed {
         }
         let flags = reader.u8()?;
         if flags & !flag::KNOWN != 0 {
-            return Err(CodecError::Malformed("flags"));
+            return Err(CodecError::UnknownFlags(flags));
         }
         let actor = reader.u8()?;
         let fixed = Self {

@@ -84,6 +84,9 @@ pub enum CodecError {
     /// A newer program wrote it.
     #[error("format {0} is newer than this program")]
     UnknownFormat(u8),
+    /// A newer program wrote it.
+    #[error("flags {0:#04x} are newer than this program")]
+    UnknownFlags(u8),
     /// An event kind or a version of one that this program does not know.
     #[error("event kind {kind} version {version} is newer than this program")]
     UnknownEvent {

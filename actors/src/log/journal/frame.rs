@@ -11,7 +11,7 @@
 //! durable once and has been damaged since, while one with only frames of its
 //! own group behind it may just be torn.
 
-use skytrail_schema::codec::{self, Peek};
+use skytrail_schema::codec::{self, CodecError, Peek};
 
 pub(super) const HEAD_BYTES: usize = 12;
 
@@ -41,9 +41,7 @@ pub(super) fn put(out: &mut Vec<u8>, group: u32, commit: &[u8]) {
 
 /// Reads the frame at the start of `bytes`; `None` when there is none that holds together.
 pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
-    let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
-    let group = u32_at(bytes, 8)?;
-    let commit = bytes.get(HEAD_BYTES..HEAD_BYTES.checked_add(length)?)?;
+    let (group, commit) = parts(bytes)?;
     // Looking at the commit first is cheap and spares the checksum of random bytes.
     let peek = codec::peek(commit).ok()?;
     (checksum(group, commit) == u32_at(bytes, 4)?).then_some(Frame {
@@ -51,6 +49,21 @@ pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
         commit,
         peek,
     })
+}
+
+/// Says why the frame at the start of `bytes` cannot be read although it is what was written: a newer
+/// version of this program may have.
+pub(super) fn unknown(bytes: &[u8]) -> Option<CodecError> {
+    let (group, commit) = parts(bytes)?;
+    let reason = codec::peek(commit).err()?;
+    (checksum(group, commit) == u32_at(bytes, 4)?).then_some(reason)
+}
+
+fn parts(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
+    let group = u32_at(bytes, 8)?;
+    let commit = bytes.get(HEAD_BYTES..HEAD_BYTES.checked_add(length)?)?;
+    Some((group, commit))
 }
 
 /// Reads the length that a frame's head claims, without looking at the commit.

@@ -203,6 +203,10 @@ fn walk(
     if used == 0 {
         return Ok(walked);
     }
+    if let Some(reason) = frame::unknown(rest) {
+        let reason = format!("a whole commit cannot be read, a newer version wrote it: {reason}");
+        return Err(damaged(name, offset as u64, &reason));
+    }
     let is_footer = !is_last || segment::Footer::decode(rest).is_some();
     if is_footer && !has_later_group(rest, offset, walked.end.position) {
         // The footer was written but the file not cut, or the sealing was interrupted.
