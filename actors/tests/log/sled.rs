@@ -1,11 +1,8 @@
 //! The sled store behind the journal: destroyed, damaged, differing.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skytrail_actors::log::disk::{Disk, RealDisk};
-use skytrail_actors::log::journal::Segments;
 use skytrail_actors::log::{EmbeddedLog, EventLog};
 use skytrail_schema::codec;
 
