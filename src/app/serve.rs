@@ -37,19 +37,33 @@ pub async fn serve_with<F: Future<Output = ()>>(
     let mut door = Door::default();
     loop {
         let in_use = moved::with_moved_store(config).map_err(noted)?;
-        if let Some(left) = moved::with_store_that_is_left(config).map_err(noted)?
-            && let Err(error) = Box::pin(leaving::leave(&left, &in_use)).await
-        {
-            tracing::error!(error, "the record store cannot be left yet");
-            moved::give_up(config).map_err(noted)?;
-            continue;
-        }
-        let application = match Application::start(&in_use, &mut door).await {
-            Err(error) if moved::give_up(config).map_err(noted)? => {
+        let left = moved::with_store_that_is_left(config).map_err(noted)?;
+        let starting = async {
+            if let Some(left) = &left {
+                leaving::leave(left, &in_use)
+                    .await
+                    .map_err(NotStarted::NotLeft)?;
+            }
+            let started = Application::start(&in_use, &mut door).await;
+            started.map_err(NotStarted::Failed)
+        };
+        let started = tokio::select! {
+            started = Box::pin(starting) => started,
+            // Whatever is broken off is begun again by the next start, as after a crash.
+            () = signals.wait() => return Ok(()),
+        };
+        let application = match started {
+            Err(NotStarted::NotLeft(error)) => {
+                tracing::error!(error, "the record store cannot be left yet");
+                moved::give_up(config).map_err(noted)?;
+                continue;
+            }
+            Err(NotStarted::Failed(error)) if moved::give_up(config).map_err(noted)? => {
                 tracing::error!(%error, "the record store cannot be used where it was moved to");
                 continue;
             }
-            started => started?,
+            Err(NotStarted::Failed(error)) => return Err(error),
+            Ok(application) => application,
         };
         moved::settle(config).map_err(noted)?;
         let log_head = application.core.log.head();
@@ -73,6 +87,13 @@ pub async fn serve_with<F: Future<Output = ()>>(
         }
         tracing::warn!("starting again, with a record store that is brought up to the log");
     }
+}
+
+/// Why a server has not started.
+enum NotStarted {
+    /// The store before could not be left.
+    NotLeft(String),
+    Failed(StartError),
 }
 
 /// Why a server stops. Who connects meanwhile waits where that is a moment; a store may take minutes to

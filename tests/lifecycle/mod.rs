@@ -1,10 +1,12 @@
 //! Starting, stopping, and looking into the log from the command line.
 
-use std::process::{Command, Output};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 
 use crate::support::client::{Client, send};
+use crate::support::program::Program;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 fn printed(output: &Output) -> String {
@@ -36,6 +38,22 @@ fn a_server_that_is_told_to_end_loses_nothing_and_starts_again() {
         !server.output().contains(MASTER_KEY),
         "a configured key is not printed"
     );
+}
+
+#[test]
+fn a_server_that_still_waits_for_its_database_can_be_told_to_end() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://nobody@{}/app", silent.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().current_dir(folder.path());
+    command.env("HOST", "127.0.0.1:0");
+    command.env("DATABASE_URL", url).env("DATABASE_WAIT", "300");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let starting = Program::start(command.arg("serve"));
+    // It has asked for the store, and no answer comes.
+    let _asked = silent.accept().unwrap();
+    starting.terminate();
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod segment;
 mod verify;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -38,6 +39,9 @@ pub use verify::{VerifyProgress, VerifyReport};
 const INDEX_EVERY: usize = 32;
 /// How many bytes are read at once.
 const READ_BYTES: usize = 256 * 1024;
+
+/// What is written ahead.
+static ZEROS: &[u8] = &[0; 64 * 1024];
 
 /// How a journal is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -281,8 +285,7 @@ impl Journal {
         }
         let step = self.options.step_bytes.max(1);
         let target = (end.div_ceil(step) * step).min(self.options.segment_bytes.max(end));
-        let zeros = vec![0; usize::try_from(target - self.open.length).map_err(io::Error::other)?];
-        if let Err(error) = self.open.file.write_at(&zeros, self.open.length) {
+        if let Err(error) = write_zeros(&*self.open.file, self.open.length..target) {
             self.open.file.set_len(self.open.length)?;
             return Err(error);
         }
@@ -334,10 +337,11 @@ fn start_segment(
         other => other?,
     };
     file.set_len(0)?;
-    let mut bytes = header.encode();
-    let first_step = options.step_bytes.min(1 << 20).max(bytes.len() as u64);
-    bytes.resize(usize::try_from(first_step).map_err(io::Error::other)?, 0);
+    let bytes = header.encode();
+    let header_end = bytes.len() as u64;
+    let first_step = options.step_bytes.min(1 << 20).max(header_end);
     file.write_at(&bytes, 0)?;
+    write_zeros(&*file, header_end..first_step)?;
     file.sync_data()?;
     disk.rename(&temporary, &name)?;
     disk.sync_folder()?;
@@ -358,6 +362,18 @@ fn start_segment(
         length: first_step,
         commits: 0,
     })
+}
+
+/// Writes zeros, a few at a time: as many as a file grows by need not be in memory.
+fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
+    let mut offset = range.start;
+    while offset < range.end {
+        let left = usize::try_from(range.end - offset).unwrap_or(ZEROS.len());
+        let part = ZEROS.get(..left).unwrap_or(ZEROS);
+        file.write_at(part, offset)?;
+        offset += part.len() as u64;
+    }
+    Ok(())
 }
 
 fn seal_segment(open: &OpenSegment, end: End) -> io::Result<()> {
