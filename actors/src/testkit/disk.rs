@@ -1,8 +1,9 @@
 //! A disk in memory that loses power, runs full, fails its flushes and flips bits.
 //!
-//! What is written is visible at once and durable after a flush of its file, as
-//! with a real page cache; [`MemoryDisk::lose_power`] gives the disk as it would
-//! be found after a power cut.
+//! What is written is visible at once and durable after a flush of its file, names after a flush of
+//! the folder, as with a real page cache. A flush that fails leaves its pages clean, as Linux does:
+//! they stay visible, and no later flush writes them. [`MemoryDisk::lose_power`] gives the disk as it
+//! would be found after a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,9 +20,13 @@ pub struct MemoryDisk {
     shared: Arc<Mutex<State>>,
 }
 
+type Files = BTreeMap<String, Arc<Mutex<Content>>>;
+
 #[derive(Default)]
 struct State {
-    files: BTreeMap<String, Arc<Mutex<Content>>>,
+    files: Files,
+    /// As they are after a power cut.
+    durable_files: Files,
     faults: Faults,
     num_syncs: u64,
 }
@@ -30,8 +35,68 @@ struct State {
 struct Content {
     visible: Vec<u8>,
     durable: Vec<u8>,
-    /// Writes since the last flush, in order: offset and bytes.
-    pending: Vec<(u64, Vec<u8>)>,
+    /// What was done since, in order; after a failed flush some of it never becomes durable.
+    changes: Vec<(Change, Page)>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(usize),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Page {
+    Dirty,
+    /// Not written, and taken for written since its flush failed.
+    Clean,
+    Durable,
+}
+
+impl Content {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.visible);
+        self.changes.push((change, Page::Dirty));
+    }
+
+    /// Ends the flush of what is dirty.
+    fn flushed(&mut self, becomes: Page) {
+        let dirty = self.changes.iter_mut().map(|(_, page)| page);
+        dirty
+            .filter(|page| **page == Page::Dirty)
+            .for_each(|page| *page = becomes);
+        let is_durable = |(_, page): &(Change, Page)| *page == Page::Durable;
+        let num_durable = self.changes.iter().take_while(|it| is_durable(it)).count();
+        for (change, _) in self.changes.drain(..num_durable) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// What is found after a power cut.
+    fn after_power_cut(&self, keep: &mut impl FnMut(usize) -> bool) -> Vec<u8> {
+        let mut found = self.durable.clone();
+        let mut num_unflushed = 0;
+        for (change, page) in &self.changes {
+            let mut is_kept = *page == Page::Durable;
+            if !is_kept {
+                is_kept = keep(num_unflushed);
+                num_unflushed += 1;
+            }
+            if is_kept {
+                change.apply(&mut found);
+            }
+        }
+        found
+    }
+}
+
+impl Change {
+    fn apply(&self, target: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, bytes) => write(target, *offset, bytes),
+            Self::Length(length) => target.resize(*length, 0),
+        }
+    }
 }
 
 /// What goes wrong from now on.
@@ -59,25 +124,28 @@ impl MemoryDisk {
     /// Returns a disk as it would be found after a power cut now. `keep` says of each write that
     /// was not flushed whether it reached the platter all the same.
     pub fn lose_power(&self, mut keep: impl FnMut(usize) -> bool) -> Self {
-        self.map(|content| {
-            let mut durable = content.durable.clone();
-            for (number, (offset, bytes)) in content.pending.iter().enumerate() {
-                if keep(number) {
-                    write(&mut durable, *offset, bytes);
-                }
-            }
-            durable
+        let state = self.shared.lock();
+        Self::of(&state.durable_files, |content| {
+            content.after_power_cut(&mut keep)
         })
     }
 
     /// Returns a copy of the disk with one file changed.
     pub fn with_file(&self, name: &str, change: impl Fn(&mut Vec<u8>)) -> Self {
-        let copy = self.map(|content| content.visible.clone());
+        let copy = Self::of(&self.shared.lock().files, |content| content.visible.clone());
         if let Some(file) = copy.shared.lock().files.get(name) {
             let mut file = file.lock();
             change(&mut file.visible);
             file.durable = file.visible.clone();
         }
+        copy
+    }
+
+    /// Returns a copy of the disk whose files have names that a power cut takes.
+    #[must_use]
+    pub fn with_names_unflushed(&self) -> Self {
+        let copy = Self::of(&self.shared.lock().files, |content| content.visible.clone());
+        copy.shared.lock().durable_files.clear();
         copy
     }
 
@@ -91,19 +159,20 @@ impl MemoryDisk {
             .unwrap_or_default()
     }
 
-    fn map(&self, mut found: impl FnMut(&Content) -> Vec<u8>) -> Self {
-        let state = self.shared.lock();
-        let files = state.files.iter().map(|(name, file)| {
+    fn of(files: &Files, mut found: impl FnMut(&Content) -> Vec<u8>) -> Self {
+        let files = files.iter().map(|(name, file)| {
             let bytes = found(&file.lock());
             let content = Content {
                 visible: bytes.clone(),
                 durable: bytes,
-                pending: Vec::new(),
+                changes: Vec::new(),
             };
             (name.clone(), Arc::new(Mutex::new(content)))
         });
+        let files: Files = files.collect();
         let state = State {
-            files: files.collect(),
+            durable_files: files.clone(),
+            files,
             ..State::default()
         };
         Self {
@@ -165,9 +234,8 @@ impl DiskFile for MemoryFile {
         if grown > 0 && capacity.is_some_and(|capacity| self.disk.used() + grown > capacity) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut content = self.content.lock();
-        write(&mut content.visible, offset, bytes);
-        content.pending.push((offset, bytes.to_vec()));
+        let change = Change::Write(offset, bytes.to_vec());
+        self.content.lock().change(change);
         Ok(())
     }
 
@@ -180,12 +248,15 @@ impl DiskFile for MemoryFile {
         if let Some(time) = faults.sync_takes {
             std::thread::park_timeout(time);
         }
+        let mut content = self.content.lock();
         if faults.sync_fails {
+            content.flushed(Page::Clean);
             return Err(io::Error::other("the flush failed"));
         }
-        let mut content = self.content.lock();
-        content.durable = content.visible.clone();
-        content.pending.clear();
+        // The length is no page: it becomes durable whatever was lost before.
+        let length = content.visible.len();
+        content.change(Change::Length(length));
+        content.flushed(Page::Durable);
         Ok(())
     }
 
@@ -195,7 +266,7 @@ impl DiskFile for MemoryFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        self.content.lock().visible.resize(length, 0);
+        self.content.lock().change(Change::Length(length));
         Ok(())
     }
 }
@@ -236,6 +307,11 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        if state.faults.sync_fails {
+            return Err(io::Error::other("the flush failed"));
+        }
+        state.durable_files = state.files.clone();
         Ok(())
     }
 }

@@ -46,6 +46,55 @@ async fn after_a_failed_flush_nothing_is_acknowledged_any_more() {
     close(&log);
 }
 
+/// Pages stay in the cache when their flush has failed, or when the process ended before it.
+#[tokio::test]
+async fn what_a_start_shows_outlives_a_power_cut() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    let acknowledged = fill(&log, 20).await;
+    disk.set_faults(Faults {
+        sync_fails: true,
+        ..Faults::default()
+    });
+    let lost = (100..105).map(|number| log.append(blind(number, 0)));
+    for result in futures_util::future::join_all(lost).await {
+        assert_eq!(result, Err(AppendError::Closed));
+    }
+    close(&log);
+    assert!(open(&shared(&disk)).is_err(), "it fails still");
+    disk.set_faults(Faults::default());
+    let log = open(&shared(&disk)).unwrap();
+    let shown = read_all(&log).await;
+    assert!(shown.len() > acknowledged.len());
+    let after = disk.lose_power(|_| false);
+    let reopened = open(&shared(&after)).unwrap();
+    assert_eq!(read_all(&reopened).await, shown);
+    close(&reopened);
+    // What is written behind it has no hole in front of it either.
+    let next = log.append(blind(200, 0)).await.unwrap();
+    close(&log);
+    let log = open(&shared(&disk.lose_power(|_| false))).unwrap();
+    assert_eq!(read_all(&log).await, [shown, vec![next]].concat());
+    close(&log);
+}
+
+/// A segment's name is in the cache only when the process ended between its renaming and the flush of
+/// the folder.
+#[tokio::test]
+async fn a_start_makes_the_names_of_segments_durable() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    fill(&log, 100).await;
+    close(&log);
+    let unnamed = disk.with_names_unflushed();
+    let log = open(&shared(&unnamed)).unwrap();
+    let shown = read_all(&log).await;
+    close(&log);
+    let log = open(&shared(&unnamed.lose_power(|_| false))).unwrap();
+    assert_eq!(read_all(&log).await, shown);
+    close(&log);
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_and_takes_again_when_there_is_space() {
     let disk = MemoryDisk::default();

@@ -157,6 +157,8 @@ impl Journal {
         keys: KeysOf<'_>,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         rewrite::remove_unfinished(&disk)?;
+        // The process before may have ended between the renaming of a segment and this.
+        disk.sync_folder()?;
         let recovered = recovery::recover(&disk, recovery::Access::Write)?;
         let (entries, end, store_id, torn_bytes) = match recovered {
             Some(found) => (found.entries, found.end, found.store_id, found.torn_bytes),

@@ -5,6 +5,11 @@
 //! hold together is a torn write when no frame of a later group follows it (it
 //! was never acknowledged, and is cut), and damage otherwise: then the log does
 //! not open, and says where.
+//!
+//! What is read may be in the page cache alone: the process may have ended
+//! before the flush, and after a flush that failed the kernel takes the pages
+//! for clean. That can be the last group only, which is therefore written again
+//! and flushed before anybody is shown it.
 
 use std::io;
 use std::sync::Arc;
@@ -176,6 +181,7 @@ fn walk(
     };
     let mut offset = segment::HEADER_BYTES;
     let mut commits = 0_usize;
+    let mut last_group = (None, offset);
     while let Some(frame) = bytes.get(offset..).and_then(frame::read) {
         if frame.peek.first_position != walked.end.position + 1 {
             let reason = format!("expected position {}", walked.end.position + 1);
@@ -191,35 +197,50 @@ fn walk(
             chain: frame.peek.chain,
             time: frame.peek.time,
         };
+        if last_group.0 != Some(frame.group) {
+            last_group = (Some(frame.group), offset);
+        }
         commits += 1;
         offset += frame.total_bytes();
     }
     walked.offset = offset as u64;
     let rest = bytes.get(offset..).unwrap_or_default();
-    let used = rest
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    if used == 0 {
-        return Ok(walked);
+    let torn_bytes = find_torn(rest, (name, offset), walked.end.position, is_last)?;
+    walked.torn_bytes = torn_bytes as u64;
+    if is_last && access == Access::Write {
+        let (_, start) = last_group;
+        let mut end = bytes.get(start..offset).unwrap_or_default().to_vec();
+        // Nothing of a torn tail is ever to be taken for a frame.
+        end.resize(end.len() + torn_bytes, 0);
+        if !end.is_empty() {
+            file.write_at(&end, start as u64)?;
+            file.sync_data()?;
+        }
     }
+    Ok(walked)
+}
+
+/// Says how many bytes behind a segment's last whole frame are of a write that was torn.
+fn find_torn(
+    rest: &[u8],
+    (name, offset): (&str, usize),
+    last_position: u64,
+    is_last: bool,
+) -> Result<usize, OpenError> {
+    let last_used = rest.iter().rposition(|byte| *byte != 0);
+    let Some(last_used) = last_used else {
+        return Ok(0);
+    };
     if let Some(reason) = frame::unknown(rest) {
         let reason = format!("a whole commit cannot be read, a newer version wrote it: {reason}");
         return Err(damaged(name, offset as u64, &reason));
     }
-    let is_footer = !is_last || segment::Footer::decode(rest).is_some();
-    if is_footer && !has_later_group(rest, offset, walked.end.position) {
-        // The footer was written but the file not cut, or the sealing was interrupted.
-        return Ok(walked);
-    }
-    if !is_last || has_later_group(rest, offset, walked.end.position) {
+    if has_later_group(rest, offset, last_position) {
         return Err(damaged(name, offset as u64, "frame does not hold together"));
     }
-    if access == Access::Write {
-        cut(file, offset as u64, used)?;
-    }
-    walked.torn_bytes = used as u64;
-    Ok(walked)
+    // The footer was written but the file not cut, or the sealing was interrupted.
+    let is_footer = !is_last || segment::Footer::decode(rest).is_some();
+    Ok(if is_footer { 0 } else { last_used + 1 })
 }
 
 /// Whether some frame behind a broken one at `offset` belongs to a later group, which was only
@@ -237,12 +258,6 @@ pub(super) fn has_later_group(rest: &[u8], offset: usize, last_position: u64) ->
         let frame = frame::read(bytes).filter(|frame| frame.peek.first_position > last_position);
         frame.is_some_and(|frame| usize::try_from(frame.group).is_ok_and(|group| group > offset))
     })
-}
-
-/// Overwrites a torn tail with zeros, so that nothing of it is ever taken for a frame.
-fn cut(file: &Arc<dyn DiskFile>, offset: u64, length: usize) -> io::Result<()> {
-    file.write_at(&vec![0; length], offset)?;
-    file.sync_data()
 }
 
 fn damaged(name: &str, offset: u64, reason: &str) -> OpenError {
