@@ -19,8 +19,9 @@ mod slot;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skytrail_schema::codec::{KeyState, Sealing, SubjectKey, SubjectKeys};
@@ -29,6 +30,8 @@ use uuid::Uuid;
 
 pub use copy::KeyringCopy;
 use slot::{SLOT_BYTES, Slot, Subject, offset};
+
+use super::disk::DiskFile;
 
 /// The file's name in the data folder.
 pub const KEYRING_FILE: &str = "subjects.keys";
@@ -51,9 +54,8 @@ pub enum KeyringError {
 }
 
 /// The keys of a log that is being written.
-#[derive(Debug)]
 pub struct Keyring {
-    file: File,
+    file: Arc<dyn DiskFile>,
     known: Mutex<Known>,
     /// Held by who adds keys to the file; whoever looks at what is known meanwhile does not wait.
     adding: Mutex<()>,
@@ -80,37 +82,43 @@ impl Keyring {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let file = options.truncate(false).open(folder.join(KEYRING_FILE))?;
-        let bytes = read_all(&file)?;
-        if bytes.iter().all(|byte| *byte == 0) {
-            file.set_len(0)?;
-            file.write_all_at(&slot::header(store_id), 0)?;
-            file.sync_all()?;
+        let ring = Self::of(Arc::new(file), store_id)?;
+        if ring.known.lock().last == 0 {
+            // The file may be new.
             File::open(folder)?.sync_all()?;
-            return Ok(Self::of(file, Known::default()));
         }
-        let slots = slot::parse(&bytes, Some(store_id))?;
+        Ok(ring)
+    }
+
+    fn of(file: Arc<dyn DiskFile>, store_id: Uuid) -> Result<Self, KeyringError> {
+        let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        file.read_at(&mut bytes, 0)?;
         let mut known = Known::default();
-        for (number, slot) in (1..).zip(&slots) {
+        if bytes.iter().all(|byte| *byte == 0) {
+            bytes = slot::header(store_id).to_vec();
+        }
+        for (number, slot) in (1..).zip(&slot::parse(&bytes, Some(store_id))?) {
             if let Slot::Live(subject, _) = slot {
                 known.current.insert(*subject, number);
             }
             known.last = number;
         }
+        // What is behind that was being added when everything ended.
         let end = offset(known.last + 1);
-        if bytes.len() as u64 != end {
-            // What was being added when everything ended.
-            file.set_len(end)?;
-            file.sync_all()?;
-        }
-        Ok(Self::of(file, known))
-    }
-
-    fn of(file: File, known: Known) -> Self {
-        Self {
+        file.set_len(end)?;
+        // The last batch may be in the page cache alone: the process may have ended before the flush.
+        // Nobody may use its keys before they are durable, so it is written again.
+        let start = offset(known.last.saturating_sub(MAX_BATCH.into()));
+        let range = usize::try_from(start).map_err(io::Error::other)?
+            ..usize::try_from(end).map_err(io::Error::other)?;
+        file.write_at(bytes.get(range).unwrap_or_default(), start)?;
+        file.sync_data()?;
+        Ok(Self {
             file,
             known: Mutex::new(known),
             adding: Mutex::default(),
-        }
+        })
     }
 
     /// Returns the keys to seal something about these subjects with, if all of them have one.
@@ -164,7 +172,7 @@ impl Keyring {
             bytes.extend(Slot::Live(*subject, key).encode(number, back));
         }
         let end = offset(last + 1);
-        let written = self.file.write_all_at(&bytes, end);
+        let written = self.file.write_at(&bytes, end);
         if let Err(error) = written.and_then(|()| self.file.sync_data()) {
             let _ = self.file.set_len(end);
             return Err(error);
@@ -208,11 +216,10 @@ impl Keyring {
         let known = self.known.lock();
         let mut has_written = false;
         for number in numbers.iter().filter(|number| **number <= known.last) {
-            if self.slot(*number)? != Slot::Destroyed {
-                let bytes = Slot::Destroyed.encode(*number, 0);
-                self.file.write_all_at(&bytes, offset(*number))?;
-                has_written = true;
-            }
+            // Also one that looks destroyed: if its flush failed, that is in the page cache alone.
+            let bytes = Slot::Destroyed.encode(*number, 0);
+            self.file.write_at(&bytes, offset(*number))?;
+            has_written = true;
         }
         if has_written {
             self.file.sync_data()?;
@@ -222,7 +229,7 @@ impl Keyring {
 
     fn slot(&self, number: u64) -> io::Result<Slot> {
         let mut bytes = [0; SLOT_BYTES];
-        self.file.read_exact_at(&mut bytes, offset(number))?;
+        self.file.read_at(&mut bytes, offset(number))?;
         let slot = Slot::decode(&bytes, number).map(|(slot, _)| slot);
         slot.ok_or_else(|| io::Error::other(KeyringError::Damaged(number)))
     }
@@ -250,16 +257,11 @@ impl SubjectKeys for Keyring {
     }
 }
 
-fn read_all(file: &File) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::Disk as _;
+    use crate::testkit::disk::{Faults, MemoryDisk};
 
     fn subjects(names: &[&str]) -> BTreeSet<UserId> {
         names.iter().map(|name| UserId::from(*name)).collect()
@@ -302,6 +304,52 @@ mod tests {
         let after = KeyringCopy::read(folder.path()).unwrap();
         assert_eq!(after.state(ada.0), KeyState::Destroyed);
         assert_eq!(after.with(before).state(ada.0), KeyState::Live(ada.1));
+    }
+
+    fn file_on(disk: &MemoryDisk) -> Arc<dyn DiskFile> {
+        let file = disk.create(KEYRING_FILE);
+        let file = file.or_else(|_| disk.open(KEYRING_FILE)).unwrap();
+        disk.sync_folder().unwrap();
+        file
+    }
+
+    #[test]
+    fn keys_that_a_start_has_outlive_a_power_cut() {
+        let (disk, store) = (MemoryDisk::default(), Uuid::new_v4());
+        let ring = Keyring::of(file_on(&disk), store).unwrap();
+        let ada = key_of(&ring, "ada");
+        drop(ring);
+        // A process that ended between the write and the flush of two more.
+        for (number, subject) in (2..).zip([[1; 24], [2; 24]]) {
+            let back = u16::try_from(number - 2).unwrap();
+            let slot = Slot::Live(subject, SubjectKey([3; 32])).encode(number, back);
+            file_on(&disk).write_at(&slot, offset(number)).unwrap();
+        }
+        let ring = Keyring::of(file_on(&disk), store).unwrap();
+        let after = disk.lose_power(|_| false);
+        let after = Keyring::of(file_on(&after), store).unwrap();
+        assert_eq!(after.state(1), KeyState::Live(ada.1));
+        for number in [2, 3] {
+            assert_ne!(ring.state(number), KeyState::Missing);
+            assert_eq!(after.state(number), ring.state(number));
+        }
+    }
+
+    #[test]
+    fn a_key_whose_destruction_was_not_flushed_is_destroyed_again() {
+        let (disk, store) = (MemoryDisk::default(), Uuid::new_v4());
+        let ring = Keyring::of(file_on(&disk), store).unwrap();
+        let (number, _) = key_of(&ring, "ada");
+        disk.set_faults(Faults {
+            sync_fails: true,
+            ..Faults::default()
+        });
+        assert!(ring.destroy(&[number]).is_err());
+        disk.set_faults(Faults::default());
+        ring.destroy(&[number]).unwrap();
+        let after = disk.lose_power(|_| false);
+        let after = Keyring::of(file_on(&after), store).unwrap();
+        assert_eq!(after.state(number), KeyState::Destroyed);
     }
 
     #[test]
@@ -374,7 +422,7 @@ mod tests {
         let mut lost = whole;
         lost[SLOT_BYTES..2 * SLOT_BYTES].fill(0);
         std::fs::write(&path, &lost).unwrap();
-        let refused = Keyring::open(folder.path(), store).unwrap_err();
+        let refused = Keyring::open(folder.path(), store).err().unwrap();
         assert!(matches!(refused, KeyringError::Damaged(1)));
     }
 
@@ -396,7 +444,7 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).unwrap();
-            let refused = Keyring::open(folder.path(), store).unwrap_err();
+            let refused = Keyring::open(folder.path(), store).err().unwrap();
             assert!(matches!(refused, KeyringError::Damaged(1 | 2)), "{bit}");
             assert!(KeyringCopy::read(folder.path()).is_err());
         }
