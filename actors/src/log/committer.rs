@@ -108,6 +108,8 @@ struct Group {
     bytes: usize,
     /// What sequence numbers were before, in case the group is not written.
     sequences_before: Vec<((TypeName, String), Option<i64>)>,
+    /// Keys that its erasures take; they are good until it is written.
+    retired: Vec<u64>,
 }
 
 impl Committer {
@@ -149,7 +151,7 @@ impl Committer {
             .queued_bytes
             .fetch_sub(request.encoded.size_bytes(), Ordering::Relaxed);
         let is_permitted = self.resolver.permits(request.read_position, &request.reads);
-        if !is_permitted || !self.are_in_use(&request.encoded) {
+        if !is_permitted || !self.are_in_use(&request.encoded, group) {
             self.counters.num_conflicts.fetch_add(1, Ordering::Relaxed);
             let conflict = AppendError::Conflict {
                 read_position: request.read_position,
@@ -169,7 +171,7 @@ impl Committer {
             time,
             epoch: self.epoch,
         };
-        self.retire_keys(&encoded);
+        let retired = retired_by(&encoded);
         self.follow_fields(&encoded, group);
         let sealed = self
             .number(&mut encoded, &request.sequences, group)
@@ -184,6 +186,7 @@ impl Committer {
         };
         self.resolver
             .record(commit.last_position(), &request.writes);
+        group.retired.extend(retired);
         group.bytes += bytes.len();
         group.commits.push((bytes, commit));
         group.waiting.push(Sealed {
@@ -194,19 +197,12 @@ impl Committer {
 
     /// Whether all keys that events are sealed with are good still: who was erased meanwhile gets
     /// another one, and the decision is made again with that.
-    fn are_in_use(&self, encoded: &EncodedEvents) -> bool {
-        let keyring = self.keyring.as_ref();
-        keyring.is_none_or(|keyring| !encoded.keys().any(|key| keyring.is_retired(key)))
-    }
-
-    /// From an erasure on nothing is sealed with the keys that it takes.
-    fn retire_keys(&self, encoded: &EncodedEvents) {
-        let Some(keyring) = &self.keyring else { return };
-        for event in &encoded.commit().events {
-            if let EventBody::ErasureRequested(request) = &event.body {
-                keyring.retire(&request.keys);
-            }
-        }
+    fn are_in_use(&self, encoded: &EncodedEvents, group: &Group) -> bool {
+        let Some(keyring) = &self.keyring else {
+            return true;
+        };
+        let mut keys = encoded.keys();
+        keys.all(|key| !keyring.is_retired(key) && !group.retired.contains(&key))
     }
 
     /// Numbers go with a sequence field that is renamed, and are forgotten with one that is deleted.
@@ -289,6 +285,9 @@ impl Committer {
             self.give_up(group, &AppendError::Closed);
             return Err(format!("flushing the journal failed: {error}"));
         }
+        if let Some(keyring) = &self.keyring {
+            keyring.retire(&group.retired);
+        }
         let flush = begun.elapsed().as_secs_f64();
         self.counters.flush_seconds.observe(flush);
         let num_commits = u32::try_from(group.commits.len()).unwrap_or(u32::MAX);
@@ -345,6 +344,16 @@ impl Committer {
             let _ = waiting.reply.send(Err(error.clone()));
         }
     }
+}
+
+/// Returns the keys that nothing is sealed with any more from an erasure on.
+fn retired_by(encoded: &EncodedEvents) -> Vec<u64> {
+    let bodies = encoded.commit().events.iter().map(|event| &event.body);
+    let keys = bodies.filter_map(|body| match body {
+        EventBody::ErasureRequested(request) => Some(request.keys.iter().copied()),
+        _ => None,
+    });
+    keys.flatten().collect()
 }
 
 fn with_number(body: EventBody, field: &str, number: i64) -> EventBody {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use skytrail_actors::log::disk::Disk;
 use skytrail_actors::log::journal::Segments;
-use skytrail_actors::log::{Decision, EmbeddedLog, EventLog, OpenedLog};
+use skytrail_actors::log::{AppendError, Decision, EmbeddedLog, EventLog, OpenedLog};
 use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
 use skytrail_schema::event::{
     Actor, Commit, ErasureRequest, ErasureScope, EventBody, NewCommit, NewEvent, Stream,
 };
+use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
 use uuid::Uuid;
 
@@ -107,6 +108,43 @@ async fn what_is_to_be_erased_is_shown_blank_before_it_is_gone() {
     assert_eq!(blank_positions(&shown), [3, 4].into());
     let mark = shown[2].events[0].body.erased().unwrap().unwrap();
     assert_eq!((mark.position, mark.why.as_str()), (21, "a test"));
+    close(&log);
+}
+
+/// A request that finds no space is as if it had never been: the one after it names the same key.
+#[tokio::test]
+async fn an_erasure_that_finds_no_space_leaves_the_user_his_key() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let opened = OpenedLog::on_disk_with_keys(shared(&disk), SMALL, folder.path()).unwrap();
+    let log = opened
+        .start(options().0, Vec::new(), Default::default())
+        .unwrap();
+    let user = UserId::from("ada");
+    let mut about = blind(1, 0);
+    about.commit.events[0].subject = Some(user.clone());
+    log.append(about.clone()).await.unwrap();
+    let key = log.key_of(&user).unwrap();
+
+    let mut wanted = request(&[1].into_iter().collect());
+    if let EventBody::ErasureRequested(request) = &mut wanted.commit.events[0].body {
+        request.keys = vec![key];
+        // More than is written ahead.
+        request.why = "x".repeat(2 * usize::try_from(SMALL.step_bytes).unwrap());
+    }
+    disk.set_faults(Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    });
+    assert_eq!(log.append(wanted.clone()).await, Err(AppendError::DiskFull));
+    assert_eq!(log.key_of(&user), Some(key));
+    disk.set_faults(Faults::default());
+    log.append(about.clone()).await.unwrap();
+    assert_eq!(log.key_of(&user), Some(key));
+
+    log.append(wanted).await.unwrap();
+    assert_eq!(log.key_of(&user), None);
+    log.append(about).await.unwrap();
+    assert_ne!(log.key_of(&user), Some(key));
     close(&log);
 }
 

@@ -196,6 +196,9 @@ impl Keyring {
 
     /// Nothing is sealed with these keys any more: who needs one for a subject of theirs gets another.
     pub(super) fn retire(&self, numbers: &[u64]) {
+        if numbers.is_empty() {
+            return;
+        }
         let mut known = self.known.lock();
         known.current.retain(|_, number| !numbers.contains(number));
         known.retired.extend(numbers);
