@@ -31,6 +31,7 @@ pub mod seek;
 mod sled_folder;
 mod sled_store;
 pub mod tail;
+mod weight;
 #[cfg(test)]
 pub(crate) mod written;
 

@@ -13,9 +13,12 @@ use tokio::sync::watch;
 use super::CommitObserver;
 use super::erasures::{mark, without};
 use super::tail::run_length;
+use super::weight::weight;
 
 /// About how many events are kept.
 const MAX_EVENTS: usize = 4096;
+/// About how many bytes of them.
+const MAX_BYTES: usize = 32 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub struct Recent {
 struct Kept {
     commits: VecDeque<Arc<Commit>>,
     num_events: usize,
+    num_bytes: usize,
 }
 
 impl Default for Recent {
@@ -84,6 +88,23 @@ impl Recent {
 }
 
 impl Kept {
+    fn push(&mut self, commit: &Arc<Commit>) {
+        self.num_events += commit.events.len();
+        self.num_bytes += weight(commit);
+        self.commits.push_back(Arc::clone(commit));
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.commits.pop_front() {
+            self.num_events -= oldest.events.len();
+            self.num_bytes -= weight(&oldest);
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.num_events > MAX_EVENTS || self.num_bytes > MAX_BYTES
+    }
+
     /// Forgets what a commit erases.
     fn erase(&mut self, by: &Commit) {
         for event in &by.events {
@@ -93,6 +114,8 @@ impl Kept {
             let mark = mark(by, event.position, request);
             for commit in &mut self.commits {
                 if let Some(taken) = without(commit, &request.positions, &mark) {
+                    self.num_bytes += weight(&taken);
+                    self.num_bytes -= weight(commit);
                     *commit = taken;
                 }
             }
@@ -105,14 +128,11 @@ impl CommitObserver for Recent {
         let mut kept = self.kept.lock();
         for commit in commits {
             kept.erase(commit);
-            kept.num_events += commit.events.len();
-            kept.commits.push_back(Arc::clone(commit));
+            kept.push(commit);
         }
-        while kept.num_events > MAX_EVENTS {
-            let Some(oldest) = kept.commits.pop_front() else {
-                break;
-            };
-            kept.num_events -= oldest.events.len();
+        // Whoever follows finds the newest, however large they are.
+        while kept.is_too_much() && kept.commits.len() > commits.len() {
+            kept.drop_oldest();
         }
         drop(kept);
         if let Some(last) = commits.last() {
@@ -126,7 +146,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::log::written::commit;
+    use crate::log::written::{commit, with_text};
 
     #[test]
     fn a_page_begins_right_behind_the_position_or_there_is_none() {
@@ -159,6 +179,33 @@ mod tests {
         assert!(recent.find(5_000).is_none());
         assert!(recent.find(9_999).is_some());
         assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+    }
+
+    #[test]
+    fn large_ones_make_room_earlier_and_the_newest_group_stays() {
+        let recent = Recent::default();
+        let large = |first| with_text(first, 4 << 20);
+        for first in 1..=100 {
+            recent.committed(&[large(first)]);
+        }
+        let num_kept = recent.kept.lock().commits.len();
+        assert!((4..8).contains(&num_kept), "{num_kept}");
+        assert!(recent.find(100).is_some());
+        let group: Vec<_> = (101..=120).map(large).collect();
+        recent.committed(&group);
+        assert!(recent.find(100).is_none());
+        assert!(recent.find(101).is_some());
+        // They are forgotten like any others.
+        recent.committed(&[commit(121, 1)]);
+        assert!(recent.find(110).is_none());
+        for first in 122..10_000 {
+            recent.committed(&[commit(first, 1)]);
+        }
+        assert_eq!(recent.kept.lock().num_events, MAX_EVENTS);
+        assert_eq!(
+            recent.kept.lock().num_bytes,
+            MAX_EVENTS * weight(&commit(1, 1))
+        );
     }
 
     #[tokio::test]

@@ -3,33 +3,63 @@
 //! The committer never waits for a follower: what does not fit the queue is read from the log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use skytrail_schema::event::Commit;
 use tokio::sync::{Notify, mpsc};
 
+use super::weight::weight;
 use super::{CommitObserver, EventLog};
 
 /// How many groups may wait for a follower; more are read from the log.
 const QUEUED_GROUPS: usize = 1024;
+
+/// How many bytes may wait for a follower; more are read from the log.
+const HELD_BYTES: usize = 32 << 20;
 
 /// A follower takes about so many events at once.
 const BATCH_EVENTS: usize = 1024;
 
 /// The committer's side: never blocks.
 pub struct TailFeed {
-    groups: mpsc::Sender<Vec<Arc<Commit>>>,
+    groups: mpsc::Sender<Vec<Held>>,
     wake: Arc<Notify>,
     is_followed: Arc<AtomicBool>,
+    num_bytes: Arc<AtomicUsize>,
 }
 
 /// The follower's side.
 pub struct Tail {
-    groups: mpsc::Receiver<Vec<Arc<Commit>>>,
+    groups: mpsc::Receiver<Vec<Held>>,
     wake: Arc<Notify>,
     is_followed: Arc<AtomicBool>,
     /// Taken from the queue and not wanted yet, in order.
-    ahead: Vec<Arc<Commit>>,
+    ahead: Vec<Held>,
+}
+
+/// A commit that waits for a follower, and counts among the bytes that do.
+struct Held {
+    commit: Arc<Commit>,
+    weight: usize,
+    num_bytes: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(commit: &Arc<Commit>, num_bytes: &Arc<AtomicUsize>) -> Self {
+        let weight = weight(commit);
+        num_bytes.fetch_add(weight, Ordering::Relaxed);
+        Self {
+            commit: Arc::clone(commit),
+            weight,
+            num_bytes: Arc::clone(num_bytes),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.num_bytes.fetch_sub(self.weight, Ordering::Relaxed);
+    }
 }
 
 /// Makes the two sides.
@@ -41,6 +71,7 @@ pub fn tail() -> (TailFeed, Tail) {
         groups: sender,
         wake: Arc::clone(&wake),
         is_followed: Arc::clone(&is_followed),
+        num_bytes: Arc::default(),
     };
     let tail = Tail {
         groups,
@@ -56,8 +87,12 @@ impl CommitObserver for TailFeed {
         if !self.is_followed.load(Ordering::Acquire) {
             return;
         }
+        let held = |commit| Held::new(commit, &self.num_bytes);
+        let group: Vec<Held> = commits.iter().map(held).collect();
         // A full queue is no loss: the follower finds the gap and reads the log.
-        let _ = self.groups.try_send(commits.to_vec());
+        if self.num_bytes.load(Ordering::Relaxed) <= HELD_BYTES {
+            let _ = self.groups.try_send(group);
+        }
         self.wake.notify_one();
     }
 }
@@ -77,7 +112,7 @@ impl Tail {
         until: u64,
     ) -> Vec<Arc<Commit>> {
         self.fill(position);
-        let follows = |commit: &Arc<Commit>| commit.first_position() == position + 1;
+        let follows = |held: &Held| held.commit.first_position() == position + 1;
         if self.ahead.first().is_some_and(follows) {
             return self.contiguous(position, until);
         }
@@ -123,14 +158,14 @@ impl Tail {
     }
 
     fn fill(&mut self, position: u64) {
-        let mut num_events: usize = self.ahead.iter().map(|commit| commit.events.len()).sum();
+        let mut num_events: usize = self.ahead.iter().map(|held| held.commit.events.len()).sum();
         while num_events < BATCH_EVENTS {
             let Ok(group) = self.groups.try_recv() else {
                 break;
             };
             num_events += group
                 .iter()
-                .map(|commit| commit.events.len())
+                .map(|held| held.commit.events.len())
                 .sum::<usize>();
             self.ahead.extend(group);
         }
@@ -139,13 +174,15 @@ impl Tail {
 
     fn forget_until(&mut self, position: u64) {
         self.ahead
-            .retain(|commit| commit.last_position() > position);
+            .retain(|held| held.commit.last_position() > position);
     }
 
     /// Takes commits off the front as long as they follow each other, up to a batch.
     fn contiguous(&mut self, position: u64, until: u64) -> Vec<Arc<Commit>> {
-        let count = run_length(self.ahead.iter(), (position, until), BATCH_EVENTS);
-        self.ahead.drain(..count).collect()
+        let commits = self.ahead.iter().map(|held| &held.commit);
+        let count = run_length(commits, (position, until), BATCH_EVENTS);
+        let taken = self.ahead.drain(..count);
+        taken.map(|held| Arc::clone(&held.commit)).collect()
     }
 }
 
@@ -171,7 +208,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::log::written::{Written, commit};
+    use crate::log::written::{Written, commit, with_text};
+
+    #[tokio::test]
+    async fn what_waits_for_a_follower_is_bounded_in_bytes() {
+        let (feed, mut tail) = tail();
+        let log = Written((1..=100).map(|first| with_text(first, 4 << 20)).collect());
+        for commit in &log.0 {
+            feed.committed(std::slice::from_ref(commit));
+        }
+        let num_queued = tail.groups.len();
+        assert!((4..8).contains(&num_queued), "{num_queued}");
+        let mut position = 0;
+        while position < 100 {
+            for commit in tail.take(&log, position, 100).await {
+                assert_eq!(commit.first_position(), position + 1);
+                position = commit.last_position();
+            }
+        }
+        assert_eq!(feed.num_bytes.load(Ordering::Relaxed), 0);
+        // There is room again.
+        feed.committed(&[commit(101, 1)]);
+        assert_eq!(tail.groups.len(), 1);
+        tail.leave();
+        assert_eq!(feed.num_bytes.load(Ordering::Relaxed), 0);
+    }
 
     proptest! {
         /// Whatever of the commits is handed over, and however far the follower may go each time,

@@ -62,6 +62,14 @@ pub(crate) fn commit(first: u64, num_events: u64) -> Arc<Commit> {
     })
 }
 
+/// As [`commit`], of one event with a text of that size.
+pub(crate) fn with_text(first: u64, size: usize) -> Arc<Commit> {
+    let mut made = Arc::unwrap_or_clone(commit(first, 1));
+    let text = new_commit(first, &[size]).events.remove(0);
+    made.events[0].body = text.body;
+    Arc::new(made)
+}
+
 /// Makes what is to be committed: events of records `t/<first>` and so on, with texts of these sizes.
 fn new_commit(first: u64, sizes: &[usize]) -> NewCommit {
     let event = |(size, at): (&usize, u64)| NewEvent {
