@@ -9,6 +9,7 @@
 )]
 
 mod log {
+    mod beside;
     mod damage;
     mod erasures;
     mod faults;

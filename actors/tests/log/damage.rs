@@ -14,7 +14,7 @@ use skytrail_schema::event::Commit;
 use super::world::{blind, close, fill, open, read_all};
 
 /// A log with some segments, and what was acknowledged.
-async fn written() -> (MemoryDisk, Vec<Arc<Commit>>) {
+pub async fn written() -> (MemoryDisk, Vec<Arc<Commit>>) {
     let disk = MemoryDisk::default();
     let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
     let acknowledged = fill(&log, 400).await;
@@ -22,12 +22,12 @@ async fn written() -> (MemoryDisk, Vec<Arc<Commit>>) {
     (disk, acknowledged)
 }
 
-fn last_segment(disk: &MemoryDisk) -> String {
+pub fn last_segment(disk: &MemoryDisk) -> String {
     disk.list().unwrap().pop().unwrap()
 }
 
 /// Where the frames of a segment end.
-fn used_bytes(bytes: &[u8]) -> usize {
+pub fn used_bytes(bytes: &[u8]) -> usize {
     bytes
         .iter()
         .rposition(|byte| *byte != 0)

@@ -254,21 +254,58 @@ impl SegmentFile {
             file,
             bad_offset: None,
         };
-        match segment::read_footer(&opened.file)? {
-            Some(footer) => {
-                opened.last_position = footer.last_position;
-                opened.chain = footer.chain;
-                opened.end = opened.file.size()? - segment::FOOTER_BYTES as u64;
-                opened.digest = Some(footer.digest);
+        loop {
+            let size = opened.file.size()?;
+            match opened.look_at_end() {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    // Sealed meanwhile, which cuts what was written ahead.
+                    if opened.file.size()? >= size {
+                        return Err(error.into());
+                    }
+                }
+                looked => return Ok(looked.map(|()| opened)?),
             }
-            None => opened.find_end()?,
         }
-        Ok(opened)
     }
 
-    /// Finds the end of an open segment.
+    fn look_at_end(&mut self) -> io::Result<()> {
+        let Some(footer) = segment::read_footer(&self.file)? else {
+            return self.find_end();
+        };
+        self.last_position = footer.last_position;
+        self.chain = footer.chain;
+        self.end = self.file.size()? - segment::FOOTER_BYTES as u64;
+        self.digest = Some(footer.digest);
+        Ok(())
+    }
+
+    /// Finds the end of an open segment, which may be written meanwhile.
     fn find_end(&mut self) -> io::Result<()> {
-        let size = self.file.size()?;
+        let mut suspect = None;
+        loop {
+            let size = self.file.size()?;
+            self.walk_to_end(size)?;
+            let rest = read(&*self.file, self.end, size)?;
+            let next = frame::read(&rest).map(|frame| frame.peek.first_position);
+            if next == Some(self.last_position + 1) {
+                continue;
+            }
+            if !is_damaged(&rest, self.end, self.last_position) {
+                break;
+            }
+            // A read that overtakes a write may see a later group and not the one before. That was
+            // written whole before the later one, so another look finds it.
+            if suspect == Some(self.end) {
+                self.bad_offset = Some(self.end);
+                break;
+            }
+            suspect = Some(self.end);
+        }
+        self.file.sync_data()
+    }
+
+    /// Goes on over the frames that are there now.
+    fn walk_to_end(&mut self, size: u64) -> io::Result<()> {
         let (mut position, mut chain, mut end) = (self.last_position, self.chain, self.end);
         walk(&*self.file, self.end, size, &mut |offset, frame| {
             if frame.peek.first_position != position + 1 {
@@ -280,12 +317,7 @@ impl SegmentFile {
             true
         })?;
         (self.last_position, self.chain, self.end) = (position, chain, end);
-        let rest = read(&*self.file, end, size)?;
-        let used = rest.iter().rposition(|byte| *byte != 0);
-        if used.is_some() && is_damaged(&rest, end, position) {
-            self.bad_offset = Some(end);
-        }
-        self.file.sync_data()
+        Ok(())
     }
 
     /// Returns whether it has no events.
@@ -502,7 +534,8 @@ pub fn file_name(first_position: u64) -> String {
 /// Whether what follows an open segment's last whole frame was durable once.
 fn is_damaged(rest: &[u8], offset: u64, position: u64) -> bool {
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-    recovery::has_later_group(rest, offset, position)
+    let is_used = rest.iter().any(|byte| *byte != 0);
+    is_used && recovery::has_later_group(rest, offset, position)
 }
 
 fn read_header(file: &Arc<dyn DiskFile>) -> io::Result<Option<segment::Header>> {

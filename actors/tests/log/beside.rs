@@ -1,0 +1,134 @@
+//! Segments that are looked at while somebody writes them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use skytrail_actors::log::disk::{Disk, DiskFile};
+use skytrail_actors::log::journal::archive::Survey;
+use skytrail_actors::testkit::disk::MemoryDisk;
+
+use super::damage::{last_segment, used_bytes, written};
+
+/// What is done at each read: which it is, the file, the offset, and what it is to fill.
+type OnRead = Arc<dyn Fn(usize, &dyn DiskFile, u64, &mut [u8]) -> io::Result<()> + Send + Sync>;
+
+/// A disk on which something happens to the last segment while it is read.
+struct Watched {
+    disk: MemoryDisk,
+    on_read: OnRead,
+}
+
+struct WatchedFile {
+    file: Arc<dyn DiskFile>,
+    num_reads: AtomicUsize,
+    on_read: OnRead,
+}
+
+impl DiskFile for WatchedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let number = self.num_reads.fetch_add(1, Ordering::Relaxed);
+        (self.on_read)(number, &*self.file, offset, buffer)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+}
+
+impl Disk for Watched {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(name)?;
+        if name != last_segment(&self.disk) {
+            return Ok(file);
+        }
+        Ok(Arc::new(WatchedFile {
+            file,
+            num_reads: AtomicUsize::default(),
+            on_read: Arc::clone(&self.on_read),
+        }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.disk.sync_folder()
+    }
+}
+
+/// Looks at the last segment; says where it ends.
+fn surveyed(disk: MemoryDisk, on_read: OnRead) -> u64 {
+    let survey = Survey::of(&Watched { disk, on_read }).unwrap();
+    assert_eq!(survey.damage, []);
+    let last = survey.segments.last().unwrap();
+    assert_eq!(last.check().unwrap().damage, []);
+    last.end
+}
+
+#[tokio::test]
+async fn groups_that_are_written_meanwhile_are_no_damage() {
+    let (disk, _) = written().await;
+    let end = used_bytes(&disk.bytes(&last_segment(&disk))) as u64;
+    // Nothing behind this has been written at the first reads; at one of them the start of what is
+    // read is older than its end.
+    let early = 2000;
+    for num_early in 0..12 {
+        let on_read: OnRead = Arc::new(move |number, file, offset, buffer| {
+            file.read_at(buffer, offset)?;
+            let unwritten = match number {
+                number if number < num_early => early..u64::MAX,
+                number if number == num_early => early..early + 400,
+                _ => return Ok(()),
+            };
+            let bytes = (offset..).zip(buffer);
+            let unwritten = bytes.filter(|(at, _)| unwritten.contains(at));
+            unwritten.for_each(|(_, byte)| *byte = 0);
+            Ok(())
+        });
+        let found = surveyed(disk.clone(), on_read);
+        assert!(found <= end && (found == end || num_early > 2), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_sealed_meanwhile_is_none_that_cannot_be_read() {
+    let (disk, _) = written().await;
+    let name = last_segment(&disk);
+    let end = used_bytes(&disk.bytes(&name)) as u64;
+    for at_read in 0..6 {
+        let disk = disk.with_file(&name, |_| ());
+        let on_read: OnRead = Arc::new(move |number, file, offset, buffer| {
+            if number == at_read {
+                file.set_len(end)?;
+            }
+            file.read_at(buffer, offset)
+        });
+        assert_eq!(surveyed(disk, on_read), end);
+    }
+}
