@@ -29,7 +29,11 @@ struct State {
     durable_files: Files,
     faults: Faults,
     num_syncs: u64,
+    on_create: Option<OnCreate>,
 }
+
+/// Is told the name of a file that is about to be made.
+type OnCreate = Arc<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Clone, Default)]
 struct Content {
@@ -114,6 +118,11 @@ impl MemoryDisk {
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.lock().faults = faults;
+    }
+
+    /// Calls this before a file is made, which waits for it.
+    pub fn set_on_create(&self, on_create: impl Fn(&str) + Send + Sync + 'static) {
+        self.shared.lock().on_create = Some(Arc::new(on_create));
     }
 
     /// Returns how often a file was flushed.
@@ -278,6 +287,10 @@ impl Disk for MemoryDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let on_create = self.shared.lock().on_create.clone();
+        if let Some(on_create) = on_create {
+            on_create(name);
+        }
         if self.handle(name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }

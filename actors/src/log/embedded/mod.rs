@@ -1,14 +1,16 @@
 //! The embedded log: journal, committer, and sled behind.
 
 mod port;
+#[cfg(test)]
+mod tests;
 
 use std::cell::OnceCell;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use skytrail_schema::codec::{NoKeys, SealedEvent, SubjectKeys};
@@ -128,7 +130,7 @@ impl From<RewriteError> for BlankError {
     fn from(error: RewriteError) -> Self {
         match error {
             RewriteError::Write(error) => error.into(),
-            RewriteError::Read(error) => Self::Failed(error.to_string()),
+            error => Self::Failed(error.to_string()),
         }
     }
 }
@@ -187,8 +189,17 @@ pub struct EmbeddedLog {
     max_commit_bytes: usize,
     reserve: Option<Arc<Reserve>>,
     backlog: Option<Arc<Backlog>>,
-    /// Held until the log is closed: from then on another may write.
-    lock: Mutex<Option<File>>,
+    rewriting: Arc<Rewriting>,
+    /// Held until the log is closed and no segment is written again: from then on another may write.
+    lock: Mutex<Option<Arc<File>>>,
+}
+
+/// Segments are written again on a thread of its own, which goes on when nobody waits for it any more.
+#[derive(Default)]
+struct Rewriting {
+    /// Held by who does it.
+    turn: Mutex<()>,
+    is_closing: AtomicBool,
 }
 
 impl OpenedLog {
@@ -329,7 +340,8 @@ impl OpenedLog {
             max_commit_bytes: options.max_commit_bytes,
             reserve: options.reserve,
             backlog: options.backlog,
-            lock: Mutex::new(self.lock),
+            rewriting: Arc::default(),
+            lock: Mutex::new(self.lock.map(Arc::new)),
         })
     }
 }
@@ -362,15 +374,21 @@ impl EmbeddedLog {
         }
     }
 
-    /// Takes no more decisions, finishes those that wait, and stops. Blocks until done or, for
-    /// sled, until `deadline` has passed.
+    /// Takes no more decisions, finishes those that wait, and stops. Blocks until done or, for sled and
+    /// a segment that is being written again, until `deadline` has passed. The lock is held until that
+    /// segment is done.
     pub fn close(&self, deadline: Duration) {
+        let begun = Instant::now();
+        self.rewriting.is_closing.store(true, Ordering::Release);
         *self.queue.lock() = None;
         if let Some(thread) = self.committer.lock().take() {
             let _ = thread.join();
         }
+        if self.rewriting.turn.try_lock_for(deadline).is_none() {
+            tracing::warn!("a segment is still being written again; the lock is held until it is");
+        }
         if let Some(follower) = &self.follower {
-            follower.stop(deadline);
+            follower.stop(deadline.saturating_sub(begun.elapsed()));
         }
         drop(self.lock.lock().take());
     }
@@ -391,8 +409,17 @@ impl EmbeddedLog {
         drop(queue);
         sealed.await.map_err(|_| closed())??;
         let (segments, disk) = (Arc::clone(&self.segments), Arc::clone(&self.disk));
-        let wanted = positions.clone();
-        let rewritten = tokio::task::spawn_blocking(move || segments.blank(&disk, &wanted)).await;
+        let (wanted, rewriting) = (positions.clone(), Arc::clone(&self.rewriting));
+        let lock = self.lock.lock().clone();
+        let rewritten = tokio::task::spawn_blocking(move || {
+            let turn = rewriting.turn.lock();
+            let rewritten = segments.blank(&disk, &wanted, &rewriting.is_closing);
+            // Whoever waits for the turn may give the lock up.
+            drop(lock);
+            drop(turn);
+            rewritten
+        });
+        let rewritten = rewritten.await;
         let rewritten = rewritten.map_err(|error| BlankError::Failed(error.to_string()))??;
         if let Some(follower) = &self.follower {
             follower.renew().await;

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use skytrail_schema::codec;
 use skytrail_schema::positions::Positions;
@@ -30,6 +31,9 @@ pub(in crate::log) enum RewriteError {
     /// A segment cannot be written.
     #[error("a segment cannot be written again: {0}")]
     Write(#[from] io::Error),
+    /// The log is being closed.
+    #[error("the log is closed")]
+    Closed,
 }
 
 /// What taking payloads out came to.
@@ -53,11 +57,13 @@ pub(super) fn remove_unfinished(disk: &Arc<dyn Disk>) -> io::Result<()> {
 
 impl Segments {
     /// Takes the payloads of events out of all sealed segments. Those that have none of them any
-    /// more are left as they are, so it may be done again. One thread at a time does this.
+    /// more are left as they are, so it may be done again. One thread at a time does this. It ends
+    /// before the next segment once the log is closed.
     pub(in crate::log) fn blank(
         &self,
         disk: &Arc<dyn Disk>,
         positions: &Positions,
+        is_closing: &AtomicBool,
     ) -> Result<Rewritten, RewriteError> {
         let mut done = Rewritten::default();
         let mut entries = self.list.read().clone();
@@ -66,6 +72,9 @@ impl Segments {
         for entry in entries {
             if !positions.meets(entry.first_position, entry.last_position) {
                 continue;
+            }
+            if is_closing.load(Ordering::Acquire) {
+                return Err(RewriteError::Closed);
             }
             let Some(new) = entry.without(disk, positions)? else {
                 continue;
