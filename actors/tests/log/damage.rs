@@ -248,6 +248,31 @@ async fn examine_zeroed(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: 
     }
 }
 
+#[tokio::test]
+async fn segments_that_are_missing_at_either_end_are_damage() {
+    let (disk, acknowledged) = written().await;
+    let names = disk.list().unwrap();
+    let without = |name: &str| {
+        let copy = disk.with_file(name, |_| ());
+        copy.remove(name).unwrap();
+        Arc::new(copy) as Arc<dyn Disk>
+    };
+    let first = without(&names[0]);
+    let second = format!("segment={}", names[1]);
+    let refused = open(&first).err().expect("positions are missing");
+    assert!(refused.to_string().contains(&second), "{refused}");
+    assert!(Segments::open(&first).is_err());
+
+    let last = without(&names[names.len() - 1]);
+    let sealed = format!("segment={}", names[names.len() - 2]);
+    let refused = open(&last).err().expect("acknowledged events are missing");
+    assert!(refused.to_string().contains(&sealed), "{refused}");
+    // Who reads beside a writer may have listed the segments before the last one was made.
+    let read = Segments::open(&last).unwrap();
+    let report = read.verify(&BTreeMap::new(), |_| {}).unwrap();
+    assert!(report.head < acknowledged.last().unwrap().last_position());
+}
+
 /// A later version may write what this one does not know: that is no torn tail.
 #[tokio::test]
 async fn commits_of_a_newer_version_are_refused_and_not_cut() {

@@ -14,6 +14,7 @@
 use std::io;
 use std::sync::Arc;
 
+use skytrail_schema::chain;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -129,17 +130,17 @@ fn check_continuity(
     header: &segment::Header,
     before: Option<&Recovered>,
 ) -> Result<(), OpenError> {
-    let Some(before) = before else { return Ok(()) };
-    let follows = header.store_id == before.store_id
-        && header.first_position == before.end.position + 1
-        && header.previous_chain == before.end.chain;
-    if follows {
+    let (position, chain) = before.map_or((0, chain::GENESIS), |before| {
+        (before.end.position, before.end.chain)
+    });
+    let is_other = before.is_some_and(|before| before.store_id != header.store_id);
+    if !is_other && header.first_position == position + 1 && header.previous_chain == chain {
         return Ok(());
     }
-    let reason = format!(
-        "does not follow the segment before it, which ends at {}",
-        before.end.position
-    );
+    let reason = match before {
+        Some(_) => format!("does not follow the segment before it, which ends at {position}"),
+        None => "the segments before it are missing".to_owned(),
+    };
     Err(damaged(name, 0, &reason))
 }
 
@@ -208,6 +209,12 @@ fn walk(
     let torn_bytes = find_torn(rest, (name, offset), walked.end.position, is_last)?;
     walked.torn_bytes = torn_bytes as u64;
     if is_last && access == Access::Write {
+        if segment::Footer::decode(rest).is_some() {
+            // A segment is sealed once the next one is durable. Only who reads beside the writer may
+            // have looked for that too early.
+            let reason = "it is sealed, and the segment behind it is missing";
+            return Err(damaged(name, offset as u64, reason));
+        }
         let (_, start) = last_group;
         let mut end = bytes.get(start..offset).unwrap_or_default().to_vec();
         // Nothing of a torn tail is ever to be taken for a frame.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use skytrail_schema::chain::ChainHash;
+use skytrail_schema::chain::{ChainHash, GENESIS};
 use skytrail_schema::codec::{self, SubjectKeys};
 use skytrail_schema::positions::Positions;
 
@@ -53,17 +53,17 @@ impl Segments {
     ) -> Result<VerifyReport, ReadError> {
         let entries = self.list.read().clone();
         let total_bytes = entries.iter().map(|entry| entry.end).sum();
-        let mut report = VerifyReport::default();
+        let mut report = VerifyReport {
+            chain: GENESIS,
+            ..VerifyReport::default()
+        };
         let mut bytes = 0;
         let mut blanks = Blanks::default();
         for (number, entry) in entries.iter().enumerate() {
-            let chain = if number == 0 {
-                entry.previous_chain
-            } else {
-                report.chain
-            };
-            report.chain = chain;
-            if chain != entry.previous_chain {
+            if entry.first_position != report.head + 1 {
+                return Err(entry.broken(0, report.head + 1, "positions are missing before it"));
+            }
+            if report.chain != entry.previous_chain {
                 return Err(entry.broken(0, report.head + 1, "chain does not follow"));
             }
             let pass = Pass {
