@@ -10,6 +10,7 @@ use skytrail_actors::log::disk::{Disk, DiskFile};
 use skytrail_actors::log::journal::Segments;
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::event::Commit;
+use skytrail_schema::positions::Positions;
 
 use super::world::{blind, close, fill, open, read_all};
 
@@ -246,6 +247,21 @@ async fn examine_zeroed(disk: MemoryDisk, acknowledged: &[Arc<Commit>], damage: 
         assert_eq!(found, acknowledged[..found.len()], "{damage}");
         close(&log);
     }
+}
+
+#[tokio::test]
+async fn time_does_not_go_back_over_a_start_behind_a_sealed_segment() {
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+    let log = open(&disk).unwrap();
+    let acknowledged = fill(&log, 50).await;
+    // Which seals what was written so far.
+    log.blank(&Positions::default()).await.unwrap();
+    close(&log);
+    // Whose clock begins anew.
+    let log = open(&disk).unwrap();
+    let next = log.append(blind(1, 1)).await.unwrap();
+    assert!(next.time > acknowledged.last().unwrap().time);
+    close(&log);
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ impl Gated {
     }
 
     /// Begins to take events out of the first two segments, and waits until it writes the first.
+    #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
     fn begin(&self) -> tokio::task::JoinHandle<Result<Rewritten, BlankError>> {
         let log = Arc::clone(&self.log);
         let positions: Positions = (1..=40).collect();

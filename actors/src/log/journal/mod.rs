@@ -177,6 +177,12 @@ impl Journal {
             list: RwLock::new(entries),
             keys,
         });
+        // It is not known when nothing has been written behind a sealed segment.
+        let time = shared.time_at(end.position).unwrap_or_default();
+        let end = End {
+            time: end.time.max(time),
+            ..end
+        };
         let open = match reopened {
             Some(open) => open,
             None => start_segment(&disk, options, &shared, store_id, end)?,
@@ -230,7 +236,7 @@ impl Journal {
 
     /// Writes a group of sealed commits without making them durable.
     ///
-    /// An error of kind `StorageFull` leaves the journal as it was; any other leaves it in doubt.
+    /// An error that says that there is no space leaves the journal as it was; any other leaves it in doubt.
     pub(super) fn write_group(&mut self, group: &[(Vec<u8>, Commit)]) -> io::Result<WrittenGroup> {
         let size: usize = group
             .iter()
@@ -523,6 +529,13 @@ impl Segments {
             })
         };
         raw.into_iter().map(decode).collect()
+    }
+
+    /// Returns the time of the commit that holds a position, if it can be read.
+    fn time_at(&self, position: u64) -> Option<Timestamp> {
+        let found = self.read_raw(position, 1).ok()?;
+        let (_, bytes) = found.first()?;
+        codec::peek(bytes).ok().map(|peek| peek.time)
     }
 
     fn entry_for(&self, position: u64) -> Option<SegmentEntry> {
