@@ -16,6 +16,7 @@ use skytrail_schema::id::TypeName;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::disk::is_full;
 use super::journal::Journal;
 use super::keyring::Keyring;
 use super::reserve::Reserve;
@@ -268,7 +269,7 @@ impl Committer {
         }
         let written = match self.journal.write_group(&group.commits) {
             Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_full(&error) => {
                 if let Some(reserve) = &self.reserve {
                     reserve.give_up();
                 }
@@ -315,7 +316,7 @@ impl Committer {
         let Some(reply) = wanted else { return Ok(()) };
         let sealed = self.journal.seal();
         let doubt = match &sealed {
-            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+            Err(error) if !is_full(error) => {
                 Err(format!("sealing a segment of the journal failed: {error}"))
             }
             _ => Ok(()),

@@ -79,6 +79,12 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_folder(&self) -> io::Result<()>;
 }
 
+/// Whether an error says that there is no space, or none for this user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 /// A folder of the real file system.
 #[derive(Debug)]
 pub struct RealDisk {

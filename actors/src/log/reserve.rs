@@ -98,7 +98,7 @@ impl Reserve {
             }
             Err(error) => {
                 self.remove()?;
-                if error.kind() == io::ErrorKind::StorageFull {
+                if super::disk::is_full(&error) {
                     return Ok(());
                 }
                 Err(error)

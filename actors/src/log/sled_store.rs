@@ -33,9 +33,7 @@ impl SledError {
     /// Whether sled only lacks space.
     pub(super) fn is_disk_full(&self) -> bool {
         match self {
-            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => {
-                error.kind() == std::io::ErrorKind::StorageFull
-            }
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => super::disk::is_full(error),
             _ => false,
         }
     }

@@ -104,14 +104,27 @@ impl Change {
 }
 
 /// What goes wrong from now on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Faults {
     /// Flushes fail.
     pub sync_fails: bool,
     /// All files together cannot grow above this many bytes.
     pub capacity: Option<u64>,
+    /// What is said when they cannot.
+    pub full: io::ErrorKind,
     /// Each flush takes this long.
     pub sync_takes: Option<Duration>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            sync_fails: false,
+            capacity: None,
+            full: io::ErrorKind::StorageFull,
+            sync_takes: None,
+        }
+    }
 }
 
 impl MemoryDisk {
@@ -239,9 +252,10 @@ impl DiskFile for MemoryFile {
             let length = self.content.lock().visible.len() as u64;
             (offset + bytes.len() as u64).saturating_sub(length)
         };
-        let capacity = self.disk.shared.lock().faults.capacity;
-        if grown > 0 && capacity.is_some_and(|capacity| self.disk.used() + grown > capacity) {
-            return Err(io::ErrorKind::StorageFull.into());
+        let faults = self.disk.shared.lock().faults;
+        let is_beyond = |capacity| self.disk.used() + grown > capacity;
+        if grown > 0 && faults.capacity.is_some_and(is_beyond) {
+            return Err(faults.full.into());
         }
         let change = Change::Write(offset, bytes.to_vec());
         self.content.lock().change(change);

@@ -1,5 +1,6 @@
 //! Disks that fail, fill up, are slow, or lose power.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -97,11 +98,21 @@ async fn a_start_makes_the_names_of_segments_durable() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_and_takes_again_when_there_is_space() {
+    runs_full(io::ErrorKind::StorageFull).await;
+}
+
+#[tokio::test]
+async fn who_has_used_up_his_quota_has_a_full_disk() {
+    runs_full(io::ErrorKind::QuotaExceeded).await;
+}
+
+async fn runs_full(full: io::ErrorKind) {
     let disk = MemoryDisk::default();
     let log = open(&shared(&disk)).unwrap();
     let mut acknowledged = fill(&log, 20).await;
     disk.set_faults(Faults {
         capacity: Some(0),
+        full,
         ..Faults::default()
     });
     let mut number = 100;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::backlog::Backlog;
 use super::committer::{Committer, Counters, Now, OnFatal, Order, SequenceNumbers};
-use super::disk::{Disk, RealDisk};
+use super::disk::{Disk, RealDisk, is_full};
 use super::erasures::Erasures;
 use super::follower::{Follower, FollowerState};
 use super::journal::{
@@ -119,7 +119,7 @@ pub enum BlankError {
 
 impl From<std::io::Error> for BlankError {
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::StorageFull {
+        if is_full(&error) {
             return Self::DiskFull;
         }
         Self::Failed(error.to_string())

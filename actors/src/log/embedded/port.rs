@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::EmbeddedLog;
 use crate::log::committer::{Order, Request};
+use crate::log::disk::is_full;
 use crate::log::{
     AppendError, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt, read_piece,
 };
@@ -108,7 +109,7 @@ impl EmbeddedLog {
 
 /// Tells why something about somebody cannot be sealed.
 fn no_key(error: &std::io::Error) -> AppendError {
-    if error.kind() == std::io::ErrorKind::StorageFull {
+    if is_full(error) {
         return AppendError::DiskFull;
     }
     tracing::error!(%error, "the keys of subjects cannot be used");
