@@ -7,7 +7,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use skytrail_actors::log::disk::Disk;
 use skytrail_actors::log::journal::Segments;
-use skytrail_actors::log::{AppendError, Decision, EmbeddedLog, EventLog, OpenedLog};
+use skytrail_actors::log::{
+    AppendError, Decision, EmbeddedLog, Erasures, EventLog, LogOptions, OpenedLog,
+};
 use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
 use skytrail_schema::event::{
     Actor, Commit, ErasureRequest, ErasureScope, EventBody, NewCommit, NewEvent, Stream,
@@ -145,6 +147,42 @@ async fn an_erasure_that_finds_no_space_leaves_the_user_his_key() {
     assert_eq!(log.key_of(&user), None);
     log.append(about).await.unwrap();
     assert_ne!(log.key_of(&user), Some(key));
+    close(&log);
+}
+
+/// The process may end between an erasure and the destruction of its keys.
+#[tokio::test]
+async fn from_an_erasure_on_nothing_is_sealed_with_its_keys_also_after_a_start() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let open = |erasures: Arc<Erasures>| {
+        let opened = OpenedLog::on_disk_with_keys(shared(&disk), SMALL, folder.path()).unwrap();
+        let options = LogOptions {
+            erasures,
+            ..options().0
+        };
+        opened
+            .start(options, Vec::new(), Default::default())
+            .unwrap()
+    };
+    let log = open(Arc::default());
+    let user = UserId::from("ada");
+    let mut about = blind(1, 0);
+    about.commit.events[0].subject = Some(user.clone());
+    log.append(about.clone()).await.unwrap();
+    let key = log.key_of(&user).unwrap();
+    let mut wanted = request(&[1].into_iter().collect());
+    if let EventBody::ErasureRequested(request) = &mut wanted.commit.events[0].body {
+        request.keys = vec![key];
+    }
+    let asked = log.append(wanted).await.unwrap();
+    close(&log);
+
+    let erasures = Arc::<Erasures>::default();
+    erasures.learn(&asked, &asked.events[0]);
+    let log = open(erasures);
+    log.append(about).await.unwrap();
+    let other = log.key_of(&user).unwrap();
+    assert_ne!(other, key);
     close(&log);
 }
 

@@ -298,6 +298,12 @@ impl OpenedLog {
     ) -> std::io::Result<EmbeddedLog> {
         let head = self.journal.end().position;
         let segments = self.journal.segments();
+        if let Some(keyring) = &self.keyring {
+            // The process before may have ended between an erasure and the destruction of its keys.
+            let erasures = options.erasures.last(usize::MAX);
+            let keys = erasures.iter().flat_map(|it| it.request.keys.clone());
+            keyring.retire(&keys.collect::<Vec<_>>());
+        }
         let counters = Arc::new(Counters::default());
         counters.head.store(head, Ordering::Release);
         let follow = |folder: PathBuf| {

@@ -200,8 +200,11 @@ impl Keyring {
             return;
         }
         let mut known = self.known.lock();
-        known.current.retain(|_, number| !numbers.contains(number));
-        known.retired.extend(numbers);
+        let Known {
+            current, retired, ..
+        } = &mut *known;
+        retired.extend(numbers);
+        current.retain(|_, number| !retired.contains(number));
     }
 
     /// Says whether nothing may be sealed with a key any more.
