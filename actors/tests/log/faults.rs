@@ -193,6 +193,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// However often the log ends in doubt, and whether the power goes then or the process alone: what
+    /// was acknowledged or shown once is shown by every start after it.
+    #[test]
+    fn what_was_shown_once_is_shown_from_then_on(
+        ends in prop::collection::vec((0_u64..30, any::<bool>(), any::<u64>()), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut disk = MemoryDisk::default();
+            let mut shown = Vec::new();
+            for (count, loses_power, kept) in ends {
+                let log = open(&shared(&disk)).unwrap();
+                let found = read_all(&log).await;
+                assert_eq!(found[..shown.len()], shown);
+                shown = [found, fill(&log, count).await].concat();
+                disk.set_faults(Faults { sync_fails: true, ..Faults::default() });
+                let lost = (0..5).map(|number| log.append(blind(number, number)));
+                futures_util::future::join_all(lost).await;
+                close(&log);
+                disk.set_faults(Faults::default());
+                if loses_power {
+                    disk = disk.lose_power(|number| kept >> (number % 64) & 1 == 1);
+                }
+            }
+            let log = open(&shared(&disk)).unwrap();
+            assert_eq!(read_all(&log).await[..shown.len()], shown);
+            close(&log);
+        });
+    }
+}
+
 #[tokio::test]
 async fn a_second_process_is_refused_and_the_first_goes_on() {
     let folder = tempfile::tempdir().unwrap();
