@@ -277,6 +277,10 @@ pub trait RecordStore: Send + Sync + 'static {
     async fn find_full_state(&self, stream: &Stream, until: u64)
     -> Result<Option<u64>, StoreError>;
 
+    /// Lists where records were created under a stream's id, up to a position, in order. As with
+    /// [`RecordStore::list_positions`], a few of other streams may be among them.
+    async fn list_creations(&self, stream: &Stream, until: u64) -> Result<Vec<u64>, StoreError>;
+
     /// Lists the positions of a stream's events from one position to another, in order. A few of
     /// other streams may be among them: the event itself says whose it is.
     async fn list_positions(

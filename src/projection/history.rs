@@ -30,11 +30,7 @@ pub(crate) async fn find_full_state(
         sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
         sql.bind(Arg::Int(stream_hash(stream)));
         sql.push(" AND position <= ").bind(Arg::unsigned(until));
-        for (index, kind) in FULL.iter().enumerate() {
-            sql.push(if index == 0 { " AND kind IN (" } else { "," });
-            sql.bind(Arg::Int(kind.number().into()));
-        }
-        sql.push(")");
+        push_kinds(&mut sql, &FULL.map(|kind| kind.number().into()));
         let row = sql.fetch_optional(conn).await?;
         let found = row.map_or(Ok(None), |row| row.maybe_int(0))?;
         if let Some(position) = found.and_then(|found| u64::try_from(found).ok()) {
@@ -51,6 +47,26 @@ pub(crate) async fn list_positions(
     from: u64,
     until: u64,
 ) -> Result<Vec<u64>, sqlx::Error> {
+    list(conn, stream, (from, until), &[]).await
+}
+
+/// Lists where records were created under a stream's id, also what was erased since.
+pub(crate) async fn list_creations(
+    conn: &mut Conn<'_>,
+    stream: &Stream,
+    until: u64,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let kind = i64::from(EventKind::RecordCreated.number());
+    list(conn, stream, (0, until), &[kind, kind + ERASED]).await
+}
+
+/// Lists the positions of a stream's events of some kinds, or of all.
+async fn list(
+    conn: &mut Conn<'_>,
+    stream: &Stream,
+    (from, until): (u64, u64),
+    kinds: &[i64],
+) -> Result<Vec<u64>, sqlx::Error> {
     let mut positions = Vec::new();
     for slice in from >> SLICE_BITS..=until >> SLICE_BITS {
         let mut sql = Sql::new("SELECT position FROM _history WHERE position >> 16 = ");
@@ -58,12 +74,22 @@ pub(crate) async fn list_positions(
         sql.bind(Arg::Int(stream_hash(stream)));
         sql.push(" AND position BETWEEN ").bind(Arg::unsigned(from));
         sql.push(" AND ").bind(Arg::unsigned(until));
+        push_kinds(&mut sql, kinds);
         sql.push(" ORDER BY position");
         for row in sql.fetch_all(conn).await? {
             positions.push(row.unsigned(0)?);
         }
     }
     Ok(positions)
+}
+
+/// Adds that an event is of one of these kinds.
+fn push_kinds(sql: &mut Sql, kinds: &[i64]) {
+    for (index, kind) in kinds.iter().enumerate() {
+        sql.push(if index == 0 { " AND kind IN (" } else { "," });
+        sql.bind(Arg::Int(*kind));
+    }
+    sql.push(if kinds.is_empty() { "" } else { ")" });
 }
 
 /// Lists the positions of a stream's last events up to `until`, the newest first.

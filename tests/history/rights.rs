@@ -87,3 +87,72 @@ fn the_past_is_judged_by_the_rights_of_today() {
     assert_eq!(fetch(&ada, "note/closed", &then).get("n"), None);
     assert_eq!(fetch(&master, "note/closed", &then)["n"], 1);
 }
+
+#[test]
+fn what_is_made_under_the_id_of_a_deleted_record_does_not_open_its_past() {
+    let server = TestServer::with(&[("HISTORY_FOR_OWNERS", "note")]);
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    for temporal in [false, true] {
+        let id = format!("note/{temporal}");
+        ada.save(&id, json!({"secret": 1, "_access": []}));
+        let body = json!({"type": "note", "temporal": temporal});
+        master.call("schema:temporal", body).result();
+        ada.save(&id, json!({"secret": 2, "_access": []}));
+        let then = versions(&master, &id)[0]["position"].clone();
+        ada.save(&id, json!({"secret": 3, "_access": []}));
+        delete(&ada, &id);
+        let found = |client: &Client| {
+            let body = json!({"record_type": "note", "as_of": then});
+            let records = client.call("record:query", body).result();
+            let records = records.as_array().unwrap().iter();
+            records
+                .filter(|record| record["_id"] == *id)
+                .map(|record| record["secret"].clone())
+                .collect::<Vec<_>>()
+        };
+        let check = |what: &str| {
+            assert_eq!(fetch(&bob, &id, &then)["code"], 102, "{what}");
+            assert_eq!(fetch(&ada, &id, &then)["secret"], 2, "{what}");
+            assert_eq!(found(&bob), [] as [Json; 0], "{what}");
+            assert_eq!(found(&ada), [2], "{what}");
+        };
+        check("deleted");
+        let body = json!({"database_id": "_private", "records": [{"_id": id, "n": 1}]});
+        bob.call("record:save", body).result();
+        check("made again");
+        // Bob sees what he has done, and Ada no more of it than before.
+        let kinds = |client: &Client| {
+            let versions = versions(client, &id);
+            versions
+                .iter()
+                .map(|it| it["kind"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&bob), ["record.created"]);
+        assert_eq!(code(&ada, &id), 102);
+        let body = json!({"record": id, "as_of": then});
+        assert_eq!(bob.call("history:restore", body).code(), 102);
+        let body = json!({"database_id": "_private", "ids": [id]});
+        bob.call("record:delete", body).result();
+        check("deleted again");
+        assert_eq!(kinds(&bob), ["record.deleted", "record.created"]);
+        assert_eq!(kinds(&master).len(), 6);
+    }
+}
+
+#[test]
+fn a_record_that_is_named_twice_is_deleted_once() {
+    let server = TestServer::start();
+    let (master, ada) = (Client::master(&server), Client::signed_up(&server, "ada"));
+    ada.save("note/1", json!({"n": 1}));
+    let then = versions(&master, "note/1")[0]["position"].clone();
+    let body = json!({"ids": ["note/1", "note/1"]});
+    let deleted = ada.call("record:delete", body).result();
+    assert_eq!(deleted.as_array().unwrap().len(), 2, "{deleted}");
+    assert_eq!(versions(&master, "note/1").len(), 2);
+    assert_eq!(fetch(&ada, "note/1", &then)["n"], 1);
+}

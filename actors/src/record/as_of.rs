@@ -11,7 +11,7 @@
 //!    the evaluator that the store's SQL is held against.
 //!
 //! Rights are today's: who may see a record may see what it was; of what is deleted, who could see
-//! it last. Relations between users count as rights.
+//! it last, whatever was made under its id since. Relations between users count as rights.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -188,8 +188,17 @@ impl Looking<'_> {
             }));
         }
         let walk = Walk::begin(self.env, &today.record.id, self.position).await?;
-        let today = Arc::new(today.record);
-        Ok(walk.into_head().map(|then| Seen { then, today }))
+        let Some(then) = walk.into_head() else {
+            return Ok(None);
+        };
+        let mut today = today.record;
+        if !past::is_same(&then.record, &today)
+            && let Some(last) = past::last_state_of(self.env, &then.record, self.position).await?
+        {
+            today = last;
+        }
+        let today = Arc::new(today);
+        Ok(Some(Seen { then, today }))
     }
 
     /// Finds a record by its id, whether or not it is there today.
@@ -202,7 +211,7 @@ impl Looking<'_> {
         let Some(then) = walk.into_head() else {
             return Ok(None);
         };
-        let last = past::last_state(self.env, id).await?;
+        let last = past::last_state_of(self.env, &then.record, self.position).await?;
         let today = Arc::new(last.unwrap_or_else(|| then.record.clone()));
         Ok(Some(Seen { then, today }))
     }

@@ -89,6 +89,10 @@ async fn attempt(
     let mut gone = Vec::new();
     for victim in &mut victims {
         let Ok(head) = victim else { continue };
+        if plan.leaves(&head.record.id) == Some(false) {
+            // Named before: it goes once.
+            continue;
+        }
         let head = Arc::clone(head);
         gone.push(head.record.id.clone());
         match refuse_referred(env, &head.record.id, &gone, heads.position).await {

@@ -116,7 +116,9 @@ pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage,
         Some(moment) => moment.find(env, "after").await?,
         None => 0,
     };
-    check_right(env, &command.id, command.right, &command.context.caller).await?;
+    let caller = &command.context.caller;
+    let first = check_right(env, &command.id, command.right, caller).await?;
+    let after = after.max(first.saturating_sub(1));
     let stream = Stream::Record(command.id.clone());
     let mut page = VersionPage::default();
     let mut left = MAX_LOOKED_AT;
@@ -247,7 +249,11 @@ pub async fn restored(
     command: &RestoreRecord,
 ) -> Result<(SaveItem, Database), ApiError> {
     let position = command.as_of.find(env, "as_of").await?;
-    check_right(env, &command.id, command.right, &command.context.caller).await?;
+    let caller = &command.context.caller;
+    let first = check_right(env, &command.id, command.right, caller).await?;
+    if position < first {
+        return Err(no_permission());
+    }
     let mut walk = Walk::begin(env, &command.id, position).await?;
     // What it was then, under the names that its fields have now.
     walk.keep_up(env, env.applied.position()).await?;
@@ -276,25 +282,33 @@ pub async fn restored(
     Ok((item, database))
 }
 
-/// Refuses those who may not see the history of a record: rights are today's, the record's owner is
-/// the last that it had.
+/// Returns from which position on somebody may see the history of a record, or refuses. Rights are
+/// today's: the record's owner is the last that it had, and what had the id before it was made is not
+/// his.
 async fn check_right(
     env: &RecordEnv,
     id: &RecordId,
     right: HistoryRight,
     caller: &Caller,
-) -> Result<(), ApiError> {
+) -> Result<u64, ApiError> {
     let last = past::last_state(env, id).await?;
     let is_own = |record: &Record| caller.user.is_some() && record.owner == caller.user;
-    match (last, right) {
-        (None, HistoryRight::Own) => Err(no_permission()),
-        (None, HistoryRight::All) if has_past(env, id).await? => Ok(()),
-        (None, _) => Err(ApiError::new(Code::ResourceNotFound, "record not found")),
-        (Some(_), HistoryRight::All) => Ok(()),
-        (Some(record), HistoryRight::Public) if record.database == Database::Public => Ok(()),
-        (Some(record), _) if is_own(&record) && caller.may(Level::Read, &record) => Ok(()),
-        (Some(_), _) => Err(no_permission()),
+    let Some(last) = last else {
+        return match right {
+            HistoryRight::Own => Err(no_permission()),
+            HistoryRight::All if has_past(env, id).await? => Ok(0),
+            _ => Err(ApiError::new(Code::ResourceNotFound, "record not found")),
+        };
+    };
+    let may_see = match right {
+        HistoryRight::All => return Ok(0),
+        HistoryRight::Public if last.database == Database::Public => true,
+        _ => is_own(&last) && caller.may(Level::Read, &last),
+    };
+    if !may_see {
+        return Err(no_permission());
     }
+    past::begin_of(env, &last).await
 }
 
 /// Whether there is anything about a record in the log: one that was erased has a history still, of

@@ -69,15 +69,79 @@ pub async fn record_at(
 /// # Errors
 /// The store or the log cannot be read.
 pub async fn last_state(env: &RecordEnv, id: &RecordId) -> Result<Option<Record>, ApiError> {
-    let present = env.applied.position();
-    let walk = Walk::begin(env, id, present).await?;
+    last_state_at(env, id, env.applied.position()).await
+}
+
+async fn last_state_at(
+    env: &RecordEnv,
+    id: &RecordId,
+    until: u64,
+) -> Result<Option<Record>, ApiError> {
+    let walk = Walk::begin(env, id, until).await?;
     if walk.record().is_some() {
         return Ok(walk.into_record());
     }
-    match env.store.find_full_state(&walk.stream, present).await? {
+    match env.store.find_full_state(&walk.stream, until).await? {
         Some(deletion) => record_at(env, id, deletion - 1).await,
         None => Ok(None),
     }
+}
+
+/// Returns the last state of the record that `then` was at a position: who may see that may see what it
+/// was. What was made under its id after it was deleted is another record.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub async fn last_state_of(
+    env: &RecordEnv,
+    then: &Record,
+    position: u64,
+) -> Result<Option<Record>, ApiError> {
+    let last = last_state(env, &then.id).await?;
+    if last.as_ref().is_some_and(|last| is_same(then, last)) {
+        return Ok(last);
+    }
+    let creations = creations(env, &then.id).await?;
+    match creations.into_iter().find(|creation| *creation > position) {
+        Some(next) => last_state_at(env, &then.id, next - 1).await,
+        None => Ok(last),
+    }
+}
+
+/// Whether two records of one id are one record at two times, and not another made when the first was
+/// gone. One that was restored is what it was.
+pub(super) fn is_same(then: &Record, last: &Record) -> bool {
+    then.created_at == last.created_at
+}
+
+/// Finds where the record was created that `last` is the last state of; one that was restored right
+/// after it was deleted began before that.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(super) async fn begin_of(env: &RecordEnv, last: &Record) -> Result<u64, ApiError> {
+    let mut begin = None;
+    for creation in creations(env, &last.id).await?.into_iter().rev() {
+        let created = record_at(env, &last.id, creation).await?;
+        if begin.is_some() && !created.is_some_and(|created| is_same(&created, last)) {
+            break;
+        }
+        begin = Some(creation);
+    }
+    Ok(begin.unwrap_or_default())
+}
+
+/// Lists where records were created under an id, in order.
+///
+/// # Errors
+/// The store or the log cannot be read.
+async fn creations(env: &RecordEnv, id: &RecordId) -> Result<Vec<u64>, ApiError> {
+    let stream = Stream::Record(id.clone());
+    let until = env.applied.position();
+    let positions = env.store.list_creations(&stream, until).await?;
+    let events = read_all(env, &positions).await?.into_iter();
+    let its = events.filter(|(_, event)| event.stream == stream);
+    Ok(its.map(|(_, event)| event.position).collect())
 }
 
 /// Goes through a record's past, event by event.

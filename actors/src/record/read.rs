@@ -62,7 +62,7 @@ pub async fn fetch(
 }
 
 /// Fetches records as they were at a moment. Rights are today's: who may see a record may see what it
-/// was; what is deleted, who could see it last.
+/// was; what is deleted, who could see it last, whatever was made under its id since.
 async fn fetch_past(
     env: &RecordEnv,
     command: &FetchRecords,
@@ -74,8 +74,8 @@ async fn fetch_past(
     for id in &command.ids {
         let was = past::record_at(env, id, position).await?;
         let was = was.filter(|record| is_in(&record.database, &command.scope));
-        let last = match was {
-            Some(_) => past::last_state(env, id).await?,
+        let last = match &was {
+            Some(was) => past::last_state_of(env, was, position).await?,
             None => None,
         };
         let may_read = last.is_some_and(|last| caller.may(Level::Read, &last));

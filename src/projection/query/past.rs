@@ -2,7 +2,8 @@
 //!
 //! What was not written since then is in the type's own table; of the rest the table of the past has
 //! the version that held. The rights are today's: beside what the access list and the owner were
-//! there are those of today, or the last ones of a record that is gone.
+//! there are those of today, or the last ones of a record that is gone. What was made later under the
+//! id of one that is gone is another record, with another time at which it was made.
 
 use crate::projection::layout::{SYSTEM_COLUMNS, Table};
 use crate::projection::sql::{Arg, Sql};
@@ -35,7 +36,10 @@ impl AsOf<'_> {
                 .push(column);
             sql.push(" ELSE (SELECT l.").push(column).push(" FROM ");
             sql.name(&self.past.name);
-            sql.push(" AS l WHERE l._id=p._id ORDER BY l._until DESC LIMIT 1) END AS ");
+            sql.push(
+                " AS l WHERE l._id=p._id AND l._created_at=p._created_at \
+                 ORDER BY l._until DESC LIMIT 1) END AS ",
+            );
             sql.push(name);
         }
         sql.push(" FROM ").name(&self.past.name);
@@ -45,7 +49,8 @@ impl AsOf<'_> {
             true => ("+p._position<=", "p._until>"),
             false => ("p._position<=", "+p._until>"),
         };
-        sql.push(" AS n ON n._id=p._id WHERE ").push(began);
+        sql.push(" AS n ON n._id=p._id AND n._created_at=p._created_at WHERE ");
+        sql.push(began);
         sql.bind(position())
             .push(" AND ")
             .push(ends)

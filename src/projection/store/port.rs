@@ -232,6 +232,14 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
+    async fn list_creations(&self, stream: &Stream, until: u64) -> Result<Vec<u64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        history::list_creations(&mut conn, stream, until)
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
     async fn list_positions(
         &self,
         stream: &Stream,

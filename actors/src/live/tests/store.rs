@@ -216,6 +216,10 @@ impl RecordStore for ModelStore {
         Ok(last.map(|event| event.position))
     }
 
+    async fn list_creations(&self, _: &Stream, _: u64) -> Result<Vec<u64>, StoreError> {
+        not_modelled()
+    }
+
     async fn list_positions(
         &self,
         stream: &Stream,
