@@ -61,6 +61,9 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
     })
 }
 
+/// The longest that a record's key may be: no index of PostgreSQL takes three times as much.
+const MAX_KEY_BYTES: usize = 1024;
+
 /// Refuses ids that have the form of one and cannot be a record's.
 pub(super) fn refuse_id(id: &RecordId) -> Option<ApiError> {
     if id.record_type.is_reserved() {
@@ -71,6 +74,10 @@ pub(super) fn refuse_id(id: &RecordId) -> Option<ApiError> {
         return Some(ApiError::new(Code::InvalidArgument, message));
     }
     let is_empty = |text: &str| text.is_empty();
+    if id.key.as_str().len() > MAX_KEY_BYTES {
+        let message = format!("record keys have {MAX_KEY_BYTES} bytes at most");
+        return Some(ApiError::new(Code::InvalidArgument, message));
+    }
     match (is_empty(id.record_type.as_str()), is_empty(id.key.as_str())) {
         (true, _) => Some(ApiError::new(
             Code::InvalidArgument,

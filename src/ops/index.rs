@@ -39,14 +39,13 @@ pub struct On {
 impl On {
     fn entry(&self, why: &str) -> IndexEntry {
         let columns = self.fields.iter().map(|field| {
-            let ascending = || IndexColumn::ascending(field.as_str());
-            let descending = |field: &str| IndexColumn {
-                is_descending: true,
-                ..IndexColumn::ascending(field)
-            };
-            field
-                .strip_suffix(":desc")
-                .map_or_else(ascending, descending)
+            let name = field.strip_suffix(":desc").unwrap_or(field);
+            // As in the paths of queries.
+            let column = if name == "_owner" { "_owner_id" } else { name };
+            IndexColumn {
+                is_descending: field.ends_with(":desc"),
+                ..IndexColumn::ascending(column)
+            }
         });
         let name = TypeName::from(self.record_type.as_str());
         IndexEntry {

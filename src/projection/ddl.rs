@@ -321,7 +321,10 @@ fn compared<'a>(table: &'a Table, fields: &[String]) -> Option<Vec<&'a Name>> {
 fn unique_index_name(id: i64, table: &Table, columns: &[&Name]) -> Option<Name> {
     let names: Vec<&str> = columns.iter().map(|name| name.as_str()).collect();
     let names = serde_json::to_string(&names).ok()?;
-    let name = format!("_unique_{id}.{names}");
+    // Another name than those had that were no hashes.
+    let is_hashed = columns.len() > 1 && !table.dialect.is_sqlite();
+    let mark = if is_hashed { "#" } else { "." };
+    let name = format!("_unique_{id}{mark}{names}");
     Some(Name::of_index(&name, table.dialect))
 }
 
@@ -330,9 +333,15 @@ fn unique_index_name(id: i64, table: &Table, columns: &[&Name]) -> Option<Name> 
 fn create_index(name: &Name, table: &Table, columns: &[&Name]) -> SafeText {
     let mut sql = Sql::new("CREATE INDEX IF NOT EXISTS ");
     sql.name(name).push(" ON ").name(&table.name);
-    // Values are looked up whole, and PostgreSQL takes long ones into no other kind of index.
-    let is_hashed = columns.len() == 1 && !table.dialect.is_sqlite();
-    sql.push(if is_hashed { " USING hash" } else { "" });
+    let columns = match columns.first() {
+        // Values are looked up whole, and PostgreSQL takes long ones into no other kind of index, and
+        // only one column into this kind.
+        Some(first) if !table.dialect.is_sqlite() => {
+            sql.push(" USING hash");
+            std::slice::from_ref(first)
+        }
+        _ => columns,
+    };
     sql.push(" (").names("", columns.iter().copied()).push(")");
     sql.into_text()
 }
@@ -388,6 +397,12 @@ fn indexed<'a>(table: &'a Table, columns: &[IndexColumn]) -> Option<(Sql, Vec<(&
         let system = SYSTEM_COLUMNS.iter().find(|name| **name == column.field);
         list.push(if list.is_empty() { "" } else { "," });
         let plain = match system {
+            // As queries have it: nobody is written as an empty text there.
+            Some(&"_owner_id") if !table.dialect.is_sqlite() => {
+                let owner = "nullif(_owner_id,'')";
+                list.push("(").push(owner).push(")");
+                owner
+            }
             Some(name) => {
                 list.push(name);
                 *name

@@ -121,6 +121,34 @@ fn rows_that_are_written_by_sql_are_versions_of_their_records() {
 }
 
 #[test]
+fn rows_of_a_temporal_type_can_be_written_by_sql() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"text": "saved"}));
+    let body = json!({"type": "note", "temporal": true});
+    world.master.call("schema:temporal", body).result();
+    world.applied();
+    let before = world.versions("note/1")[0]["position"].as_u64().unwrap() + 1;
+    let columns = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
+    world.sql(&format!(
+        "INSERT INTO note ({columns}) VALUES ('2', '', 'ada', now(), now(), 'two'), \
+         ('3', '', 'ada', now(), now(), 'three')"
+    ));
+    world.settled();
+    for record in ["note/2", "note/3"] {
+        world.master.call(
+            "record:save",
+            json!({"records": [{"_id": record, "text": "saved"}]}),
+        );
+    }
+    let saved = json!(["eq", {"$type": "keypath", "$val": "text"}, "saved"]);
+    assert_eq!(world.ada.query("note", saved).len(), 3);
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+    let body = json!({"record_type": "note", "as_of": before});
+    let then = world.ada.call("record:query", body).result();
+    assert_eq!(then.as_array().unwrap().len(), 1, "{then}");
+}
+
+#[test]
 fn a_transaction_is_a_commit_whatever_role_ran_it() {
     let world = World::new();
     world.ada.save("room/1", json!({"n": 0}));

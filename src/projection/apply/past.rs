@@ -50,6 +50,8 @@ fn copy(table: &Table, past: &Table, num_rows: usize) -> Sql {
     push_columns(&mut sql, table, ",t.");
     sql.push(" FROM v JOIN ").name(&table.name);
     sql.push(" AS t ON t._id=v.k");
+    // What SQL has inserted is at no position before its event comes: it never was anything else.
+    sql.push(table.dialect.choose("", " WHERE t._position<>0"));
     sql
 }
 

@@ -188,6 +188,13 @@ impl Server {
         Ok(link)
     }
 
+    /// Has the statements made anew that read: a column that came again with another type is not what a
+    /// prepared one answers with.
+    pub(super) fn forget_statements(&self) -> Result<(), sqlx::Error> {
+        self.readers.renew(self.hosts.in_use()?);
+        Ok(())
+    }
+
     /// Waits until somebody else writes something; returns when that cannot be told any more.
     pub(super) async fn announced(&self) {
         let mut listener = self.listener.lock().await;

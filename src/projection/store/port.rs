@@ -375,6 +375,10 @@ impl RecordStore for SqlStore {
         }
         if alone.is_some() {
             self.stats.clear();
+            if let Home::Server(server) = &self.home {
+                let forgotten = server.forget_statements();
+                forgotten.map_err(|error| self.failed(error))?;
+            }
         }
         drop(alone);
         if let (Home::File(file), WriterConn::File(conn)) = (&self.home, &mut writer.conn) {

@@ -1,0 +1,115 @@
+//! Values and types that PostgreSQL finds harder than a file does.
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::{Database, shared};
+use crate::support::server::TestServer;
+
+fn keypath(name: &str) -> serde_json::Value {
+    json!({"$type": "keypath", "$val": name})
+}
+
+/// A text that cannot be written shorter.
+fn long_text(length: usize) -> String {
+    let mut seed = 1_u64;
+    let chars = (0..length).map(|_| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'a' + u8::try_from((seed >> 33) % 26).unwrap())
+    });
+    chars.collect()
+}
+
+fn assert_no_faults(database: &Database<'_>) {
+    let faults = database.sql("SELECT count(*) FROM app_myapp._faults");
+    assert_eq!(faults, "0\n");
+}
+
+#[test]
+fn fields_that_are_unique_together_take_long_values() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let mut server = TestServer::with(&[
+        ("DATABASE_URL", &url),
+        ("AUTH_RECORD_KEYS", "username,(email,phone)"),
+    ]);
+    let ada = Client::signed_up(&server, "ada");
+    let user = format!("user/{}", ada.user.as_ref().unwrap());
+    ada.save(&user, json!({"email": long_text(4000), "phone": "1"}));
+    assert_eq!(ada.query("user", json!(null)).len(), 1);
+    // Whatever becomes of the type.
+    ada.save(&user, json!({"nickname": "the first"}));
+    let found = ada.query("user", json!(["eq", keypath("nickname"), "the first"]));
+    assert_eq!(found.len(), 1);
+    assert!(server.terminate().success());
+    server.restart();
+    let ada = ada.at(&server);
+    assert_eq!(ada.query("user", json!(null)).len(), 1);
+    assert_no_faults(&database);
+}
+
+#[test]
+fn a_key_that_no_index_takes_is_refused() {
+    let database = shared().database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save(&format!("note/{}", long_text(1024)), json!({"n": 1}));
+    let body = json!({"records": [{"_id": format!("note/{}", long_text(1025)), "n": 1}]});
+    let saved = ada.call("record:save", body).result();
+    assert_eq!(saved[0]["code"], 108, "{saved}");
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    assert_no_faults(&database);
+}
+
+#[test]
+fn a_field_that_comes_again_with_another_type_is_read() {
+    let database = shared().database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    ada.save("note/1", json!({"amount": "five"}));
+    let read = || ada.query("note", json!(null)).first().unwrap()["amount"].clone();
+    // On every connection that there may be.
+    for _ in 0..20 {
+        assert_eq!(read(), "five");
+    }
+    let body = json!({"record_type": "note", "item_name": "amount"});
+    master.call("schema:delete", body).result();
+    ada.save("note/1", json!({"amount": 5}));
+    for _ in 0..20 {
+        assert_eq!(read(), 5);
+    }
+}
+
+#[test]
+fn records_of_somebody_are_found_by_an_index() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let server = TestServer::with(&[("DATABASE_URL", &url)]);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let notes = (0..1000).map(|number| json!({"_id": format!("note/{number}"), "n": number}));
+    let notes: Vec<_> = notes.collect();
+    for some in notes.chunks(100) {
+        bob.call("record:save", json!({"records": some})).result();
+    }
+    ada.save("note/of-ada", json!({"n": 1}));
+    let setting = format!("DATABASE_URL={url}");
+    let declared = server.skytrail(&["--set", &setting, "index", "declare", "note", "_owner"]);
+    assert!(declared.status.success(), "{declared:?}");
+    let mut number = 0;
+    eventually("the index is used", || {
+        // What is to be made is made beside writes.
+        ada.save("other/1", json!({"n": number}));
+        number += 1;
+        let own = json!(["eq", keypath("_owner"), ada.user]);
+        assert_eq!(ada.query("note", own).len(), 1);
+        let used = database.sql(
+            "SELECT coalesce(sum(idx_scan), 0) > 0 FROM pg_stat_user_indexes \
+             WHERE schemaname = 'app_myapp' AND indexrelname LIKE '\\_query\\_%'",
+        );
+        (used == "t\n").then_some(())
+    });
+}
