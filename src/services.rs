@@ -31,6 +31,7 @@ use crate::auth::refusals::Refusals;
 use crate::auth::throttle::Throttle;
 use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
+use crate::http::remote::Proxies;
 use crate::socket::followers::Followers;
 use crate::socket::pubsub::SocketLimits;
 use crate::socket::seats::Seats;
@@ -116,6 +117,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long a client may take for a JSON body.
     pub body_timeout: Duration,
+    /// Whose word counts about where a request came from.
+    pub proxies: Proxies,
     /// The longest body that is logged; `None` without limit.
     pub log_body_bytes: Option<usize>,
     /// What `/_/metrics` takes besides the master key.

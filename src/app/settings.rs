@@ -139,6 +139,7 @@ pub(super) fn services(config: &Config, keys: &Keys) -> Settings {
         response_timeout: config.http.response_timeout,
         limits: config.http.limits,
         body_timeout: config.http.body_timeout,
+        proxies: config.http.proxies.clone(),
         log_body_bytes: config.log.body_bytes,
         metrics_key: config.http.metrics_key.clone(),
         max_depth: config.plugin.max_depth,

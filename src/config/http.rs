@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::source::Reader;
 use super::{Secret, size};
+use crate::http::remote::Proxies;
 
 /// The HTTP door.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Http {
     pub metrics_key: Option<Secret>,
     /// Whether sign-up and login are throttled. `AUTH_THROTTLE`, default on.
     pub auth_throttle: bool,
+    /// The proxies in front of the server, as addresses and networks. `TRUSTED_PROXIES`, default none.
+    pub proxies: Proxies,
     /// For how many days it is remembered who was not let in. `AUTH_REFUSALS_DAYS`, default 90; 0
     /// for not at all.
     pub refusals_days: u32,
@@ -74,6 +77,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Http {
         keep_alive: some_seconds(reader, "HTTP_KEEP_ALIVE", 75),
         metrics_key: reader.secret("METRICS_KEY"),
         auth_throttle: reader.boolean("AUTH_THROTTLE", true),
+        proxies: read_proxies(reader),
         refusals_days: days(reader, "AUTH_REFUSALS_DAYS", 90),
     }
 }
@@ -90,6 +94,15 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
         predicate_nodes: limit("MAX_PREDICATE_NODES", 500, 900),
         predicate_depth: limit("MAX_PREDICATE_DEPTH", 32, 100),
     }
+}
+
+fn read_proxies(reader: &mut Reader<'_>) -> Proxies {
+    let text = reader.text("TRUSTED_PROXIES", "");
+    text.parse().unwrap_or_else(|_| {
+        let expected = "addresses and networks, such as 10.0.0.0/8,192.0.2.7";
+        reader.refuse("TRUSTED_PROXIES", &text, expected);
+        Proxies::default()
+    })
 }
 
 /// Reads seconds that cannot be without limit.

@@ -1,14 +1,18 @@
 //! Where a request came from.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 use actix_web::HttpRequest;
+use ipnet::IpNet;
 
 /// Where a request came from, as far as anybody says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remote {
     /// The other end of the connection; none for calls of plugins.
     pub peer: Option<SocketAddr>,
+    /// The client: the peer, or who trusted proxies say is behind it.
+    pub client: Option<IpAddr>,
     /// What proxies say: `X-Forwarded-For`.
     pub forwarded_for: String,
     /// What proxies say: `X-Real-IP`.
@@ -19,7 +23,7 @@ pub struct Remote {
 
 impl Remote {
     /// Reads it from a request.
-    pub fn of(request: &HttpRequest) -> Self {
+    pub fn of(request: &HttpRequest, proxies: &Proxies) -> Self {
         let shown = |name: &str| {
             let value = request.headers().get(name);
             let text = value.and_then(|value| value.to_str().ok());
@@ -27,15 +31,117 @@ impl Remote {
         };
         Self {
             peer: request.peer_addr(),
+            client: proxies.client_of(request),
             forwarded_for: shown("x-forwarded-for"),
             real_ip: shown("x-real-ip"),
             forwarded: shown("forwarded"),
         }
     }
 
-    /// Returns the address of the other end without its port; empty when there is none.
+    /// Returns what tells the client from others: its address, of version 6 the network of it, in which
+    /// it may have any; empty when there is none.
     pub fn host(&self) -> String {
-        self.peer
-            .map_or_else(String::new, |peer| peer.ip().to_string())
+        match self.client {
+            None => String::new(),
+            Some(IpAddr::V4(address)) => address.to_string(),
+            Some(IpAddr::V6(address)) => {
+                let [a, b, c, d, ..] = address.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).to_string()
+            }
+        }
+    }
+}
+
+/// The proxies whose word counts about where a request came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Returns the address of who sent a request: the other end of the connection, or, of one that came
+    /// by trusted proxies, the last address in `X-Forwarded-For` that is none of theirs. What stands
+    /// before that anybody may have written.
+    pub fn client_of(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip().to_canonical();
+        let lines = request.headers().get_all("x-forwarded-for");
+        let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
+        Some(self.client_behind(peer, &lines))
+    }
+
+    fn client_behind(&self, peer: IpAddr, lines: &[&str]) -> IpAddr {
+        let named = lines.iter().rev().flat_map(|line| line.rsplit(','));
+        let mut client = peer;
+        for name in named {
+            let Some(address) = read(name).filter(|_| self.trust(client)) else {
+                break;
+            };
+            client = address;
+        }
+        client
+    }
+
+    fn trust(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&address))
+    }
+}
+
+impl FromStr for Proxies {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let names = text.split(',').map(str::trim);
+        let nets = names.filter(|name| !name.is_empty()).map(|name| {
+            let one = name
+                .parse()
+                .map(|it: IpAddr| IpNet::from(it.to_canonical()));
+            one.or_else(|_| name.parse())
+        });
+        nets.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Reads an address as proxies write it: with a port or without.
+fn read(name: &str) -> Option<IpAddr> {
+    let name = name.trim();
+    let with_port = || name.parse::<SocketAddr>().ok().map(|it| it.ip());
+    let bare = || name.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let address = name.parse().ok().or_else(with_port).or_else(bare)?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_last_whom_no_trusted_proxy_is() {
+        let proxies: Proxies = "10.0.0.0/8, 192.0.2.7,fd00::/8".parse().unwrap();
+        let cases = [
+            // Nobody trusted: what is said may be anybody's word.
+            ("203.0.113.5", vec!["198.51.100.1"], "203.0.113.5"),
+            ("10.1.1.1", vec![], "10.1.1.1"),
+            ("10.1.1.1", vec!["198.51.100.1"], "198.51.100.1"),
+            ("10.1.1.1", vec!["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
+            (
+                "10.1.1.1",
+                vec!["1.1.1.1", "198.51.100.1,192.0.2.7 "],
+                "198.51.100.1",
+            ),
+            (
+                "fd00::1",
+                vec!["[2001:db8::1]:4711, 10.2.2.2:80"],
+                "2001:db8::1",
+            ),
+            ("10.1.1.1", vec!["1.1.1.1, who knows"], "10.1.1.1"),
+            (
+                "10.1.1.1",
+                vec!["1.1.1.1, ::ffff:198.51.100.1"],
+                "198.51.100.1",
+            ),
+        ];
+        for (peer, lines, wanted) in cases {
+            let client = proxies.client_behind(peer.parse().unwrap(), &lines);
+            assert_eq!(client.to_string(), wanted, "{peer} {lines:?}");
+        }
+        assert!("10.0.0.0/40".parse::<Proxies>().is_err());
     }
 }

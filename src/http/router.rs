@@ -76,7 +76,7 @@ async fn act(
     let asked = Credentials {
         key: header("x-skygear-api-key").map(str::to_owned),
         token: header("x-skygear-access-token").map(str::to_owned),
-        remote: Remote::of(&request),
+        remote: Remote::of(&request, &settings.proxies),
     };
     let context = context(RequestId::own(trace.id), Origin::Api, &services);
     match run(&services, (path, &trace), body, asked, context).await {

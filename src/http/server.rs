@@ -144,8 +144,8 @@ async fn open(
     if !request.headers().contains_key(UPGRADE) {
         return Ok(HttpResponse::BadRequest().body("Bad Request\n"));
     }
-    let peer = request.peer_addr().map(|peer| peer.ip());
-    let seat = match services.sockets.seats.take(peer) {
+    let client = services.settings.proxies.client_of(&request);
+    let seat = match services.sockets.seats.take(client) {
         Ok(seat) => seat,
         Err(refused) => return Ok(error::failure(&refused)),
     };

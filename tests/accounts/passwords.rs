@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{change_password, log_in, refusal, sign_up};
-use crate::support::client::Client;
-use crate::support::server::{MASTER_KEY, TestServer};
+use crate::support::client::{Client, send};
+use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
 
 const FIRST: &str = "secret-of-the-test";
 
@@ -96,6 +96,37 @@ fn tries_are_slowed_down_per_address_and_per_account() {
     assert!(refused.is_some());
     assert_eq!(sign_up(&master, "eve", FIRST).status, 200);
     assert!(!server.output().contains(MASTER_KEY));
+}
+
+#[test]
+fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
+    for (proxies, is_shared) in [("127.0.0.0/8", false), ("192.0.2.1", true)] {
+        let settings = [("AUTH_THROTTLE", "on"), ("TRUSTED_PROXIES", proxies)];
+        let server = TestServer::with(&settings);
+        let status_of = |address: &str, number: usize| {
+            let url = format!("{}/auth/login", server.base_url);
+            let headers = [
+                ("X-Skygear-API-Key", API_KEY),
+                ("X-Forwarded-For", address),
+                ("Content-Type", "application/json"),
+            ];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let name = format!("nobody{number}");
+            let body = json!({"auth_data": {"username": name}, "password": "x"});
+            let body = Some(body.to_string().into_bytes());
+            send("POST", &url, &headers, body).unwrap().status
+        };
+        let guess = |number| status_of("203.0.113.1, 198.51.100.1", number) == 429;
+        assert!((0..30).any(guess), "{proxies}");
+        // What a client writes there itself does not help it.
+        assert_eq!(
+            status_of("203.0.113.2, 198.51.100.1", 100),
+            429,
+            "{proxies}"
+        );
+        let status = status_of("198.51.100.2", 101);
+        assert_eq!(status == 429, is_shared, "{proxies}: {status}");
+    }
 }
 
 #[test]

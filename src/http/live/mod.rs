@@ -77,8 +77,8 @@ async fn upgrade(
 }
 
 fn take_seat(services: &Services, request: &HttpRequest) -> Result<Seat, ApiError> {
-    let peer = request.peer_addr().map(|peer| peer.ip());
-    services.live_seats.take(peer)
+    let client = services.settings.proxies.client_of(request);
+    services.live_seats.take(client)
 }
 
 async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
