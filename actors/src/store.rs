@@ -272,10 +272,12 @@ pub trait RecordStore: Send + Sync + 'static {
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError>;
 
-    /// Finds the last of a stream's events up to `until` that does not build on earlier ones: one
+    /// Finds the last of each stream's events up to a position that does not build on earlier ones: one
     /// that carries a full state, or a deletion. Another stream's event may be among the candidates.
-    async fn find_full_state(&self, stream: &Stream, until: u64)
-    -> Result<Option<u64>, StoreError>;
+    async fn find_full_states(
+        &self,
+        wanted: &[(Stream, u64)],
+    ) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// Lists where records were created under a stream's id, up to a position, in order. As with
     /// [`RecordStore::list_positions`], a few of other streams may be among them.
@@ -287,6 +289,17 @@ pub trait RecordStore: Send + Sync + 'static {
         &self,
         stream: &Stream,
         from: u64,
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        self.list_positions_of(&[(stream.clone(), from)], until)
+            .await
+    }
+
+    /// As [`RecordStore::list_positions`], of several streams together, of each from a position of its
+    /// own.
+    async fn list_positions_of(
+        &self,
+        wanted: &[(Stream, u64)],
         until: u64,
     ) -> Result<Vec<u64>, StoreError>;
 

@@ -1,7 +1,10 @@
 //! Where in the log a stream's events stand.
 
-use crate::projection::conn::Conn;
+use std::collections::HashMap;
+
 use skytrail_schema::event::{EventKind, Stream};
+
+use crate::projection::conn::Conn;
 
 use super::apply::stream_hash;
 use super::sql::{Arg, Sql};
@@ -19,35 +22,66 @@ const FULL: [EventKind; 3] = [
     EventKind::RecordDeleted,
 ];
 
-/// Finds the last event of a record's stream up to `until` that does not build on earlier ones.
-pub(crate) async fn find_full_state(
+/// How many streams one statement looks for.
+const STREAMS: usize = 64;
+
+/// Finds the last event of each record's stream up to a position of its own that does not build on
+/// earlier ones.
+pub(crate) async fn find_full_states(
     conn: &mut Conn<'_>,
-    stream: &Stream,
-    until: u64,
-) -> Result<Option<u64>, sqlx::Error> {
-    for slice in (0..=until >> SLICE_BITS).rev() {
-        let mut sql = Sql::new("SELECT max(position) FROM _history WHERE position >> 16 = ");
-        sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
-        sql.bind(Arg::Int(stream_hash(stream)));
-        sql.push(" AND position <= ").bind(Arg::unsigned(until));
-        push_kinds(&mut sql, &FULL.map(|kind| kind.number().into()));
-        let row = sql.fetch_optional(conn).await?;
-        let found = row.map_or(Ok(None), |row| row.maybe_int(0))?;
-        if let Some(position) = found.and_then(|found| u64::try_from(found).ok()) {
-            return Ok(Some(position));
+    wanted: &[(Stream, u64)],
+) -> Result<Vec<Option<u64>>, sqlx::Error> {
+    let mut left: HashMap<i64, u64> = HashMap::new();
+    for (stream, until) in wanted {
+        let limit = left.entry(stream_hash(stream)).or_default();
+        *limit = u64::max(*limit, *until);
+    }
+    let mut found: HashMap<i64, u64> = HashMap::new();
+    let last = left.values().copied().max().unwrap_or_default();
+    for slice in (0..=last >> SLICE_BITS).rev() {
+        let kinds = FULL.map(|kind| kind.number().into());
+        let streams: Vec<i64> = left.keys().copied().collect();
+        for (stream, position) in list(conn, &streams, (slice, &kinds), (0, last)).await? {
+            let is_wanted = left.get(&stream).is_some_and(|limit| position <= *limit);
+            if is_wanted {
+                let newest = found.entry(stream).or_default();
+                *newest = u64::max(*newest, position);
+            }
+        }
+        left.retain(|stream, _| !found.contains_key(stream));
+        if left.is_empty() {
+            break;
         }
     }
-    Ok(None)
+    let found = wanted.iter().map(|(stream, until)| {
+        let found = found.get(&stream_hash(stream)).copied();
+        found.filter(|position| position <= until)
+    });
+    Ok(found.collect())
 }
 
-/// Lists the positions of a stream's events from one position to another.
+/// Lists the positions of the events of streams, of each from a position of its own to the same one.
 pub(crate) async fn list_positions(
     conn: &mut Conn<'_>,
-    stream: &Stream,
-    from: u64,
+    wanted: &[(Stream, u64)],
     until: u64,
 ) -> Result<Vec<u64>, sqlx::Error> {
-    list(conn, stream, (from, until), &[]).await
+    let from: HashMap<i64, u64> = wanted
+        .iter()
+        .map(|(stream, from)| (stream_hash(stream), *from))
+        .collect();
+    let streams: Vec<i64> = from.keys().copied().collect();
+    let first = from.values().copied().min().unwrap_or_default();
+    let mut positions = Vec::new();
+    for slice in first >> SLICE_BITS..=until >> SLICE_BITS {
+        let listed = list(conn, &streams, (slice, &[]), (first, until)).await?;
+        let its = listed.into_iter();
+        let its =
+            its.filter(|(stream, position)| from.get(stream).is_some_and(|it| it <= position));
+        positions.extend(its.map(|(_, position)| position));
+    }
+    positions.sort_unstable();
+    Ok(positions)
 }
 
 /// Lists where records were created under a stream's id, also what was erased since.
@@ -57,30 +91,43 @@ pub(crate) async fn list_creations(
     until: u64,
 ) -> Result<Vec<u64>, sqlx::Error> {
     let kind = i64::from(EventKind::RecordCreated.number());
-    list(conn, stream, (0, until), &[kind, kind + ERASED]).await
+    let (streams, kinds) = ([stream_hash(stream)], [kind, kind + ERASED]);
+    let mut positions = Vec::new();
+    for slice in 0..=until >> SLICE_BITS {
+        let listed = list(conn, &streams, (slice, &kinds), (0, until)).await?;
+        positions.extend(listed.into_iter().map(|(_, position)| position));
+    }
+    positions.sort_unstable();
+    Ok(positions)
 }
 
-/// Lists the positions of a stream's events of some kinds, or of all.
+/// Lists the events of streams within a slice, of some kinds or of all, each with its stream's hash.
 async fn list(
     conn: &mut Conn<'_>,
-    stream: &Stream,
+    streams: &[i64],
+    (slice, kinds): (u64, &[i64]),
     (from, until): (u64, u64),
-    kinds: &[i64],
-) -> Result<Vec<u64>, sqlx::Error> {
-    let mut positions = Vec::new();
-    for slice in from >> SLICE_BITS..=until >> SLICE_BITS {
-        let mut sql = Sql::new("SELECT position FROM _history WHERE position >> 16 = ");
-        sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
-        sql.bind(Arg::Int(stream_hash(stream)));
-        sql.push(" AND position BETWEEN ").bind(Arg::unsigned(from));
+) -> Result<Vec<(i64, u64)>, sqlx::Error> {
+    let mut found = Vec::new();
+    for some in streams.chunks(STREAMS) {
+        let mut sql = Sql::new("SELECT stream, position FROM _history WHERE position >> 16 = ");
+        sql.bind(Arg::unsigned(slice)).push(" AND stream IN (");
+        // Statements of two lengths only: the last stream is named until there are enough.
+        let num_named = if some.len() > 1 { STREAMS } else { 1 };
+        let last = some.last().into_iter().cycle();
+        for (index, stream) in some.iter().chain(last).take(num_named).enumerate() {
+            sql.push(if index == 0 { "" } else { "," });
+            sql.bind(Arg::Int(*stream));
+        }
+        sql.push(") AND position BETWEEN ")
+            .bind(Arg::unsigned(from));
         sql.push(" AND ").bind(Arg::unsigned(until));
         push_kinds(&mut sql, kinds);
-        sql.push(" ORDER BY position");
         for row in sql.fetch_all(conn).await? {
-            positions.push(row.unsigned(0)?);
+            found.push((row.int(0)?, row.unsigned(1)?));
         }
     }
-    Ok(positions)
+    Ok(found)
 }
 
 /// Adds that an event is of one of these kinds.

@@ -87,11 +87,11 @@ pub(super) async fn query(
         rules: &rules,
     };
     let mut included = read::Included::new();
-    for id in look.included_ids(definition, &records) {
-        if let Some(seen) = looking.find(&id).await?
-            && read::may_find(&look.asker, &seen.today)
-        {
-            included.insert(id, Arc::new(seen.then));
+    let ids = look.included_ids(definition, &records);
+    let ids: Vec<RecordId> = ids.into_iter().collect();
+    for Seen { then, today } in looking.find(&ids).await? {
+        if read::may_find(&look.asker, &today) {
+            included.insert(then.record.id.clone(), Arc::new(then));
         }
     }
     let found = look.bring_from(&included, definition, records);
@@ -139,11 +139,8 @@ impl Looking<'_> {
                 return Ok(scanned);
             }
             after = last;
-            let mut seen = Vec::new();
-            for head in portion {
-                scanned.insert(head.record.id.clone());
-                seen.extend(self.back_from(head).await?);
-            }
+            scanned.extend(portion.iter().map(|head| head.record.id.clone()));
+            let seen = self.back_from(portion).await?;
             self.add_matches(seen, page).await?;
         }
     }
@@ -161,8 +158,8 @@ impl Looking<'_> {
             .store
             .list_positions_of_kind(kind, self.position + 1, until);
         let mut known = HashSet::new();
-        let mut seen = Vec::new();
         for some in listed.await?.chunks(PORTION) {
+            let mut ids = Vec::new();
             for (_, event) in past::read_all(self.env, some).await? {
                 let Stream::Record(id) = event.stream else {
                     continue;
@@ -171,49 +168,65 @@ impl Looking<'_> {
                     && !scanned.contains(&id)
                     && known.insert(id.clone());
                 if is_new {
-                    seen.extend(self.find(&id).await?);
+                    ids.push(id);
                 }
             }
+            let seen = self.find(&ids).await?;
+            self.add_matches(seen, page).await?;
         }
-        self.add_matches(seen, page).await
+        Ok(())
     }
 
-    /// Goes back from what a record is today.
-    pub(super) async fn back_from(&self, today: Head) -> Result<Option<Seen>, ApiError> {
-        if today.position <= self.position && !self.is_reshaped(&today.record.id.record_type) {
-            let record = Arc::new(today.record.clone());
-            return Ok(Some(Seen {
-                then: today,
-                today: record,
-            }));
-        }
-        let walk = Walk::begin(self.env, &today.record.id, self.position).await?;
-        let Some(then) = walk.into_head() else {
-            return Ok(None);
+    /// Goes back from what records are today, in their order.
+    pub(super) async fn back_from(&self, today: Vec<Head>) -> Result<Vec<Seen>, ApiError> {
+        let is_as_it_was = |head: &Head| {
+            head.position <= self.position && !self.is_reshaped(&head.record.id.record_type)
         };
-        let mut today = today.record;
-        if !past::is_same(&then.record, &today)
-            && let Some(last) = past::last_state_of(self.env, &then.record, self.position).await?
-        {
-            today = last;
+        let written = today.iter().filter(|head| !is_as_it_was(head));
+        let written: Vec<RecordId> = written.map(|head| head.record.id.clone()).collect();
+        let walks = Walk::begin_each(self.env, &written, self.position).await?;
+        let mut walks = walks.into_iter();
+        let mut seen = Vec::new();
+        for head in today {
+            if is_as_it_was(&head) {
+                let today = Arc::new(head.record.clone());
+                seen.push(Seen { then: head, today });
+                continue;
+            }
+            let Some(then) = walks.next().and_then(Walk::into_head) else {
+                continue;
+            };
+            let mut today = head.record;
+            if !past::is_same(&then.record, &today)
+                && let Some(last) =
+                    past::last_state_of(self.env, &then.record, self.position).await?
+            {
+                today = last;
+            }
+            let today = Arc::new(today);
+            seen.push(Seen { then, today });
         }
-        let today = Arc::new(today);
-        Ok(Some(Seen { then, today }))
+        Ok(seen)
     }
 
-    /// Finds a record by its id, whether or not it is there today.
-    pub(super) async fn find(&self, id: &RecordId) -> Result<Option<Seen>, ApiError> {
-        let heads = self.env.load_heads(std::slice::from_ref(id)).await?;
-        if let Some(head) = heads.get(id) {
-            return self.back_from(Head::clone(head)).await;
+    /// Finds records by their ids, whether or not they are there today.
+    pub(super) async fn find(&self, ids: &[RecordId]) -> Result<Vec<Seen>, ApiError> {
+        let heads = self.env.load_heads(ids).await?;
+        let here = ids.iter().filter_map(|id| heads.get(id));
+        let mut seen = self
+            .back_from(here.map(|head| Head::clone(head)).collect())
+            .await?;
+        let gone = ids.iter().filter(|id| heads.get(id).is_none());
+        let gone: Vec<RecordId> = gone.cloned().collect();
+        for walk in Walk::begin_each(self.env, &gone, self.position).await? {
+            let Some(then) = walk.into_head() else {
+                continue;
+            };
+            let last = past::last_state_of(self.env, &then.record, self.position).await?;
+            let today = Arc::new(last.unwrap_or_else(|| then.record.clone()));
+            seen.push(Seen { then, today });
         }
-        let walk = Walk::begin(self.env, id, self.position).await?;
-        let Some(then) = walk.into_head() else {
-            return Ok(None);
-        };
-        let last = past::last_state_of(self.env, &then.record, self.position).await?;
-        let today = Arc::new(last.unwrap_or_else(|| then.record.clone()));
-        Ok(Some(Seen { then, today }))
+        Ok(seen)
     }
 
     /// Whether a type's fields got other names since, as far as is known.
@@ -271,11 +284,11 @@ impl Looking<'_> {
             targets.filter_map(|seen| via.target_of(&seen.then.record))
         });
         let targets: BTreeSet<RecordId> = targets.collect();
-        for id in targets {
-            if let Some(seen) = self.find(&id).await?
-                && self.asker().may_look_into(&seen.today)
-            {
-                self.around.known.records.insert(id, seen.then.record);
+        let targets: Vec<RecordId> = targets.into_iter().collect();
+        for Seen { then, today } in self.find(&targets).await? {
+            if self.asker().may_look_into(&today) {
+                let record = then.record;
+                self.around.known.records.insert(record.id.clone(), record);
             }
         }
         Ok(())

@@ -61,28 +61,23 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     let keys = env.store.list_keys(&present, after.as_ref(), limit).await?;
     let is_last = keys.len() < usize::try_from(limit).unwrap_or(usize::MAX);
     let next = keys.last().cloned().filter(|_| !is_last);
-    let mut seen = Vec::new();
-    for head in env
-        .store
-        .load_heads(&present, &keys)
-        .await?
-        .into_iter()
-        .flatten()
-    {
-        seen.extend(looking.back_from(head).await?);
-    }
+    let heads = env.store.load_heads(&present, &keys).await?;
+    let mut seen = looking
+        .back_from(heads.into_iter().flatten().collect())
+        .await?;
     let known: HashSet<RecordKey> = keys.into_iter().collect();
+    let mut gone = Vec::new();
     for key in deleted_since(env, &name, position).await? {
         let is_here = after.as_ref().is_none_or(|after| key > *after)
             && next.as_ref().is_none_or(|next| key <= *next);
         if is_here && !known.contains(&key) {
-            let id = RecordId {
+            gone.push(RecordId {
                 record_type: name.clone(),
                 key,
-            };
-            seen.extend(looking.find(&id).await?);
+            });
         }
     }
+    seen.extend(looking.find(&gone).await?);
     let heads = looking.keep_matches(seen).await?;
     let mut records: Vec<Record> = heads.into_iter().map(|head| head.record).collect();
     records.sort_by(|left, right| left.id.key.cmp(&right.id.key));

@@ -6,6 +6,7 @@
 //! name that it had at that position. Numbers that records got when their type got
 //! a sequence field are not in the log, so they are missing here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
@@ -17,6 +18,9 @@ use skytrail_schema::time::Timestamp;
 use super::apply::{self, Folded};
 use super::env::RecordEnv;
 use crate::log::seek::position_before;
+
+/// How many events are read at once.
+const AT_ONCE: usize = 512;
 
 /// A place in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ async fn last_state_at(
     if walk.record().is_some() {
         return Ok(walk.into_record());
     }
-    match env.store.find_full_state(&walk.stream, until).await? {
+    match walk.full {
         Some(deletion) => record_at(env, id, deletion - 1).await,
         None => Ok(None),
     }
@@ -151,6 +155,8 @@ pub struct Walk {
     stream: Stream,
     of_type: Stream,
     position: u64,
+    /// Where it found the last event that does not build on earlier ones.
+    full: Option<u64>,
     head: Option<Head>,
 }
 
@@ -160,19 +166,73 @@ impl Walk {
     /// # Errors
     /// The store or the log cannot be read.
     pub async fn begin(env: &RecordEnv, id: &RecordId, until: u64) -> Result<Self, ApiError> {
-        let stream = Stream::Record(id.clone());
-        let from = env.store.find_full_state(&stream, until).await?;
+        let begun = Self::begin_each(env, std::slice::from_ref(id), until).await?;
+        begun
+            .into_iter()
+            .next()
+            .ok_or_else(|| unreadable(&"no walk"))
+    }
+
+    /// As [`Walk::begin`], for many records, in their order: what they need is read together.
+    ///
+    /// # Errors
+    /// As [`Walk::begin`].
+    pub async fn begin_each(
+        env: &RecordEnv,
+        ids: &[RecordId],
+        until: u64,
+    ) -> Result<Vec<Self>, ApiError> {
+        let streams: Vec<Stream> = ids.iter().cloned().map(Stream::Record).collect();
+        let full = full_states(env, &streams, until).await?;
+        let walks = ids.iter().zip(streams).zip(full);
+        let mut walks: Vec<Self> = walks
+            .map(|((id, stream), full)| Self::from(id, stream, full.as_ref()))
+            .collect();
+        // Where the events of a stream are taken, and from which position on it is listed.
+        let mut takers: HashMap<Stream, (u64, Vec<usize>)> = HashMap::new();
+        for (number, walk) in walks.iter().enumerate() {
+            if walk.full.is_some() {
+                for stream in [&walk.stream, &walk.of_type] {
+                    let taker = takers
+                        .entry(stream.clone())
+                        .or_insert((u64::MAX, Vec::new()));
+                    taker.0 = taker.0.min(walk.position + 1);
+                    taker.1.push(number);
+                }
+            }
+        }
+        let wanted = takers.iter();
+        let wanted: Vec<_> = wanted.map(|(stream, it)| (stream.clone(), it.0)).collect();
+        let positions = env.store.list_positions_of(&wanted, until).await?;
+        for some in positions.chunks(AT_ONCE) {
+            for (_, event) in read_all(env, some).await? {
+                let numbers = takers.get(&event.stream).into_iter();
+                for number in numbers.flat_map(|(_, numbers)| numbers) {
+                    if let Some(walk) = walks.get_mut(*number)
+                        && walk.position < event.position
+                    {
+                        walk.take(&event);
+                    }
+                }
+            }
+        }
+        Ok(walks)
+    }
+
+    /// Starts with an event that does not build on earlier ones.
+    fn from(id: &RecordId, stream: Stream, full: Option<&Event>) -> Self {
         let mut walk = Self {
             id: id.clone(),
             stream,
             of_type: Stream::Type(id.record_type.clone()),
-            position: from.map_or(until, |from| from.saturating_sub(1)),
+            position: 0,
+            full: full.map(|event| event.position),
             head: None,
         };
-        for (_, event) in walk.ahead(env, until).await? {
-            walk.take(&event);
+        if let Some(event) = full {
+            walk.take(event);
         }
-        Ok(walk)
+        walk
     }
 
     /// Reads the events of the record and its type from here to a position, in order.
@@ -270,6 +330,38 @@ pub(crate) async fn read_all(
     let events = commits.into_iter().zip(positions).map(event);
     let events: Option<Vec<_>> = events.collect();
     events.ok_or_else(|| unreadable(&"a commit without its event"))
+}
+
+/// Finds each stream's last event up to a position that does not build on earlier ones.
+async fn full_states(
+    env: &RecordEnv,
+    streams: &[Stream],
+    until: u64,
+) -> Result<Vec<Option<Event>>, ApiError> {
+    let wanted: Vec<_> = streams
+        .iter()
+        .map(|stream| (stream.clone(), until))
+        .collect();
+    let candidates = env.store.find_full_states(&wanted).await?;
+    let mut positions: Vec<u64> = candidates.iter().flatten().copied().collect();
+    positions.sort_unstable();
+    let events = read_all(env, &positions).await?.into_iter();
+    let events: HashMap<u64, Event> = events.map(|(_, event)| (event.position, event)).collect();
+    let mut found = Vec::new();
+    for (stream, candidate) in streams.iter().zip(candidates) {
+        let mut event = candidate.and_then(|position| events.get(&position).cloned());
+        // The store's places are those of hashes: another stream may have the same.
+        while let Some(other) = event.as_ref().filter(|event| event.stream != *stream) {
+            let wanted = [(stream.clone(), other.position - 1)];
+            let before = env.store.find_full_states(&wanted).await?.pop().flatten();
+            event = match before {
+                Some(position) => Some(read(env, position).await?.1),
+                None => None,
+            };
+        }
+        found.push(event);
+    }
+    Ok(found)
 }
 
 fn unreadable(cause: &dyn std::fmt::Display) -> ApiError {

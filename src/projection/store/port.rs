@@ -220,14 +220,13 @@ impl RecordStore for SqlStore {
         answer.map_err(|error| self.note(error))
     }
 
-    async fn find_full_state(
+    async fn find_full_states(
         &self,
-        stream: &Stream,
-        until: u64,
-    ) -> Result<Option<u64>, StoreError> {
+        wanted: &[(Stream, u64)],
+    ) -> Result<Vec<Option<u64>>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::find_full_state(&mut conn, stream, until)
+        history::find_full_states(&mut conn, wanted)
             .await
             .map_err(|error| self.failed(error))
     }
@@ -240,15 +239,14 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
-    async fn list_positions(
+    async fn list_positions_of(
         &self,
-        stream: &Stream,
-        from: u64,
+        wanted: &[(Stream, u64)],
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions(&mut conn, stream, from, until)
+        history::list_positions(&mut conn, wanted, until)
             .await
             .map_err(|error| self.failed(error))
     }

@@ -171,7 +171,9 @@ async fn the_positions_of_a_stream_are_found() {
     let stream = Stream::Record(RecordId::new("note", "1"));
     let mut full = Vec::new();
     for until in 1..=7 {
-        full.push(world.store.find_full_state(&stream, until).await.unwrap());
+        let wanted = [(stream.clone(), until)];
+        let found = world.store.find_full_states(&wanted).await.unwrap();
+        full.extend(found);
     }
     assert_eq!(
         full,
@@ -179,4 +181,12 @@ async fn the_positions_of_a_stream_are_found() {
     );
     let listed = world.store.list_positions(&stream, 3, 6).await.unwrap();
     assert_eq!(listed, [4, 5, 6]);
+    let other = Stream::Record(RecordId::new("note", "2"));
+    let never = Stream::Record(RecordId::new("note", "3"));
+    let wanted = [(other.clone(), 2), (stream.clone(), 4), (never.clone(), 7)];
+    let found = world.store.find_full_states(&wanted).await.unwrap();
+    assert_eq!(found, [None, Some(2), None]);
+    let wanted = [(other, 1), (stream, 5), (never, 1)];
+    let listed = world.store.list_positions_of(&wanted, 6).await.unwrap();
+    assert_eq!(listed, [3, 5, 6]);
 }

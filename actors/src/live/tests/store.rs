@@ -195,14 +195,12 @@ impl RecordStore for ModelStore {
         Ok((self.position(), answer))
     }
 
-    async fn find_full_state(
+    async fn find_full_states(
         &self,
-        stream: &Stream,
-        until: u64,
-    ) -> Result<Option<u64>, StoreError> {
+        wanted: &[(Stream, u64)],
+    ) -> Result<Vec<Option<u64>>, StoreError> {
         self.gate.pass().await;
-        assert!(until <= self.position(), "asked for what is not applied");
-        let is_full = |event: &Event| {
+        let is_full = |event: &Event, stream: &Stream| {
             use EventBody::{RecordCreated, RecordDeleted, RecordReplaced};
             let body = &event.body;
             event.stream == *stream
@@ -211,24 +209,32 @@ impl RecordStore for ModelStore {
                     RecordCreated(_) | RecordReplaced(_) | RecordDeleted(_)
                 )
         };
-        let events = self.log.events(1, until);
-        let last = events.iter().rfind(|event| is_full(event));
-        Ok(last.map(|event| event.position))
+        let find = |(stream, until): &(Stream, u64)| {
+            assert!(*until <= self.position(), "asked for what is not applied");
+            let events = self.log.events(1, *until);
+            let last = events.iter().rfind(|event| is_full(event, stream));
+            last.map(|event| event.position)
+        };
+        Ok(wanted.iter().map(find).collect())
     }
 
     async fn list_creations(&self, _: &Stream, _: u64) -> Result<Vec<u64>, StoreError> {
         not_modelled()
     }
 
-    async fn list_positions(
+    async fn list_positions_of(
         &self,
-        stream: &Stream,
-        from: u64,
+        wanted: &[(Stream, u64)],
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
         self.gate.pass().await;
-        let events = self.log.events(from, until).into_iter();
-        let its = events.filter(|event| event.stream == *stream);
+        let first = wanted.iter().map(|(_, from)| *from).min();
+        let events = self.log.events(first.unwrap_or_default(), until);
+        let is_wanted = |event: &Event| {
+            let mut wanted = wanted.iter();
+            wanted.any(|(stream, from)| event.stream == *stream && event.position >= *from)
+        };
+        let its = events.into_iter().filter(is_wanted);
         Ok(its.map(|event| event.position).collect())
     }
 

@@ -518,17 +518,24 @@ impl Segments {
         positions.iter().map(read).collect()
     }
 
-    /// Decodes stored commits.
+    /// Decodes stored commits; one that comes again right away is decoded once.
     pub(super) fn decode_all(&self, raw: Vec<RawCommit>) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let decode = |(position, bytes): RawCommit| {
-            let commit = codec::decode_commit(&bytes, &*self.keys);
-            let reason = |error: codec::CodecError| error.to_string();
-            commit.map(Arc::new).map_err(|error| ReadError::Damaged {
-                position,
-                reason: reason(error),
-            })
-        };
-        raw.into_iter().map(decode).collect()
+        let mut commits: Vec<Arc<Commit>> = Vec::with_capacity(raw.len());
+        for (position, bytes) in raw {
+            let again = commits.last().filter(|it| it.first_position() == position);
+            let commit = match again {
+                Some(commit) => Arc::clone(commit),
+                None => {
+                    let decoded = codec::decode_commit(&bytes, &*self.keys);
+                    Arc::new(decoded.map_err(|error| ReadError::Damaged {
+                        position,
+                        reason: error.to_string(),
+                    })?)
+                }
+            };
+            commits.push(commit);
+        }
+        Ok(commits)
     }
 
     /// Returns the time of the commit that holds a position, if it can be read.
