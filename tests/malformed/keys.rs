@@ -69,9 +69,9 @@ fn a_subscription_keeps_such_a_key_through_restarts() {
 /// Texts in texts, each of which is parsed anew by who takes the key for what it is to the library.
 fn bomb() -> String {
     let escaped = |text: &str| text.replace('\\', "\\u005c").replace('"', "\\u0022");
+    let within = |text: &str| format!("{{\"{KEY}\":\"{}\"}}", escaped(text));
     (0..200).fold("0".to_owned(), |text, _| {
-        let (open, close) = ("[".repeat(90), "]".repeat(90));
-        format!("{open}{{\"{KEY}\":\"{}\"}}{close}", escaped(&text))
+        within(&format!("{}{text}{}", "[".repeat(90), "]".repeat(90)))
     })
 }
 
