@@ -74,7 +74,7 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Map<String, Json>, A
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    limits.check_depth(body)?;
+    limits.check_json(body)?;
     let mut reader = serde_json::Deserializer::from_slice(body);
     // The parser's words say where, and repeat nothing of the body.
     json::members(&mut reader).map_err(|error| {
@@ -99,6 +99,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         body_bytes: 1 << 20,
         json_depth: 100,
+        json_values: 100,
         list_items: 100,
         page_records: 100,
         predicate_nodes: 100,

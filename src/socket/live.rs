@@ -184,7 +184,7 @@ impl Socket {
     async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<(), ApiError> {
         let services = &self.services;
         let limits = &services.settings.limits;
-        limits.check_depth(text.as_bytes())?;
+        limits.check_json(text.as_bytes())?;
         let bad = |text: &str| ApiError::new(Code::BadRequest, text);
         let body = json::from_str(text).map_err(|error| bad(&error.to_string()))?;
         let Json::Object(body) = body else {

@@ -88,7 +88,7 @@ async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpRespons
     let limits = &services.settings.limits;
     let member = |(name, text): (String, String)| {
         let value = if JSON_MEMBERS.contains(&name.as_str()) {
-            limits.check_depth(text.as_bytes())?;
+            limits.check_json(text.as_bytes())?;
             json::from_str(&text).map_err(|error| {
                 ApiError::invalid_argument(format!("{name} must be JSON: {error}"), &[&name])
             })?
