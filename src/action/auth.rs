@@ -145,7 +145,8 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
 }
 
 pub(super) async fn me(call: Call) -> Outcome {
-    write(call.services.accounts.me(call.context).await?)
+    let session = call.services.accounts.me(call.context, call.as_of);
+    write(session.await?)
 }
 
 fn auth_data(body: &mut Map<String, Json>) -> Result<AuthData, ApiError> {

@@ -67,7 +67,8 @@ pub struct Asked<'a> {
     pub context: RequestContext,
     /// The database, once it is resolved.
     pub scope: Scope,
-    issued_at: Option<Timestamp>,
+    /// As of when the user of the token was judged.
+    pub as_of: Option<Timestamp>,
 }
 
 impl<'a> Asked<'a> {
@@ -88,7 +89,7 @@ impl<'a> Asked<'a> {
             token,
             context,
             scope: Scope::Public,
-            issued_at: None,
+            as_of: None,
         }
     }
 
@@ -143,7 +144,7 @@ impl<'a> Asked<'a> {
                     .await?
                     .ok_or_else(bad_token)?;
                 self.context.caller.user = Some(claims.user);
-                self.issued_at = claims.issued_at;
+                self.as_of = claims.as_of;
             }
             None if kind == KeyKind::None => {
                 let message = "Both api key and access token are empty";
@@ -211,7 +212,7 @@ impl<'a> Asked<'a> {
         let accounts = &self.services.accounts;
         let (refusals, id) = (&self.services.refusals, self.context.caller.user.as_ref());
         accounts
-            .admit(user, self.issued_at)
+            .admit(user, self.as_of)
             .inspect_err(|refused| refusals.note(id, "token", refused))?;
         match password_age {
             PasswordAge::Counts => accounts.refuse_expired_password(user),
