@@ -15,6 +15,7 @@ pub mod codec;
 pub mod event;
 pub mod field_access;
 pub mod id;
+pub mod json;
 pub mod packed;
 pub mod positions;
 pub mod predicate;

@@ -20,6 +20,7 @@ use crate::acl::{AccessEntry, Acl, Level};
 use crate::codec::CodecError;
 use crate::codec::bytes::{Reader, put_length, put_text, put_varint};
 use crate::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
+use crate::json;
 use crate::record::{Fields, Head, Record};
 use crate::time::Timestamp;
 use crate::value::{Asset, Point, Value};
@@ -260,7 +261,7 @@ impl Unpacker<'_> {
     fn json(&mut self) -> Result<Json, CodecError> {
         let length = self.bytes.number()?;
         let text = self.bytes.bytes(length)?;
-        serde_json::from_slice(text).map_err(|_| CodecError::Malformed("JSON"))
+        json::from_slice(text).map_err(|_| CodecError::Malformed("JSON"))
     }
 
     fn time(&mut self) -> Result<Timestamp, CodecError> {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::code::{ApiError, Code};
 use crate::id::{Database, DeviceId};
+use crate::json::members;
 use crate::query::Query;
 
 /// What names a subscription among those of a device.
@@ -32,6 +33,7 @@ pub struct Subscription {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification_info: Option<NotificationInfo>,
     /// The parameters of `record:query` that say which records it is about.
+    #[serde(deserialize_with = "members")]
     pub query: Map<String, Json>,
 }
 

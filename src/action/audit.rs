@@ -7,6 +7,7 @@ use skytrail_actors::events::{Asked, Direction, Found};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventFilter, Stream};
 use skytrail_schema::id::UserId;
+use skytrail_schema::json::Members;
 
 use super::log::asked;
 use super::{Call, Outcome, Reply, request};
@@ -90,7 +91,8 @@ pub(crate) async fn find_user(services: &Services, text: &str) -> Result<Option<
 }
 
 fn shown(found: &Found) -> Map<String, Json> {
-    serde_json::from_str(found.json.get()).unwrap_or_default()
+    let shown: Members = serde_json::from_str(found.json.get()).unwrap_or_default();
+    shown.0
 }
 
 fn limit(body: &Map<String, Json>, (default, most): (u64, u64)) -> Result<u64, ApiError> {

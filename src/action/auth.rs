@@ -14,6 +14,9 @@ use skytrail_schema::id::UserId;
 use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
 
+/// Nobody's names are longer; the throttle remembers each that is tried.
+const MAX_AUTH_DATA_BYTES: usize = 4096;
+
 pub(super) async fn sign_up(mut call: Call) -> Outcome {
     if let Some(name) = provider::named(&call.body)? {
         return provider::sign_up(call, name).await;
@@ -142,11 +145,17 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
 }
 
 pub(super) async fn me(call: Call) -> Outcome {
-    write(call.services.accounts.me(call.context).await?)
+    let session = call.services.accounts.me(call.context, call.as_of);
+    write(session.await?)
 }
 
 fn auth_data(body: &mut Map<String, Json>) -> Result<AuthData, ApiError> {
-    let entries = request::take_object(body, "auth_data")?.into_iter();
+    let entries = request::take_object(body, "auth_data")?;
+    if json!(entries).to_string().len() > MAX_AUTH_DATA_BYTES {
+        let message = format!("auth_data is longer than {MAX_AUTH_DATA_BYTES} bytes");
+        return Err(ApiError::invalid_argument(message, &["auth_data"]));
+    }
+    let entries = entries.into_iter();
     entries
         .map(|(name, value)| Ok((name, request::wire_value(value)?)))
         .collect()

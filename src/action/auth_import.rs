@@ -1,6 +1,7 @@
 //! `auth:import`: takes users over from another server, as they are there.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
@@ -12,8 +13,10 @@ use skytrail_schema::event::{Disabled, PastPassword, Service};
 use skytrail_schema::time::Timestamp;
 
 use super::{Call, Outcome, Reply, request};
+use crate::audit::AuditEvent;
+use crate::http::mask::without_secrets;
 
-/// Imports one after the other; each item of the answer says what became of it, and `info.failed`
+/// Imports one after the other, and leaves one entry in the audit trail with those who came; each item of the answer says what became of it, and `info.failed`
 /// how many were refused.
 pub(super) async fn run(mut call: Call) -> Outcome {
     let users = request::take_list(&mut call.body, "users")?;
@@ -21,14 +24,28 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         return Err(ApiError::invalid_argument("no users", &["users"]));
     }
     let mut results = Vec::with_capacity(users.len());
+    let (mut came, mut roles) = (Vec::new(), BTreeSet::new());
     for user in users {
         let id = user.get("id").and_then(Json::as_str).map(str::to_owned);
+        let his_roles = user.get("roles").and_then(Json::as_array).cloned();
         let done = import(call.services.accounts.as_ref(), &call.context, user).await;
+        if done.is_ok() {
+            came.extend(id.clone());
+            let his_roles = his_roles.iter().flatten().filter_map(Json::as_str);
+            roles.extend(his_roles.map(str::to_owned));
+        }
         results.push(match (done, &id) {
             (Ok(()), _) => json!({"_type": "user", "_id": id}),
             (Err(error), Some(id)) => error.to_item(Some(id)),
             (Err(error), None) => error.to_item(None),
         });
+    }
+    if !came.is_empty() {
+        let data = [("user_ids", json!(came)), ("roles", json!(roles))];
+        let data = data.map(|(name, value)| (name.to_owned(), value));
+        let (audit, user) = (&call.services.audit, call.context.caller.user.as_ref());
+        let event = AuditEvent::ImportUsers;
+        audit.note_with(event, user, &call.remote, Map::from_iter(data));
     }
     let is_refused = |item: &&Json| item.get("_type") == Some(&"error".into());
     let failed = results.iter().filter(is_refused).count();
@@ -105,13 +122,18 @@ fn accounts(wire: Map<String, Json>) -> Result<Vec<Account>, ApiError> {
     let account = |(service, mut account): (String, Json)| {
         let principal = account.get("principal").and_then(Json::as_str);
         let principal = principal.filter(|principal| !principal.is_empty());
+        let principal = principal?.to_owned();
+        let service = Service::parse(&service)?;
+        let profile = account.get_mut("profile").map(Json::take);
+        let profile = profile.unwrap_or_default();
         Some(Account {
-            service: Service::parse(&service)?,
-            principal: principal?.to_owned(),
-            profile: account
-                .get_mut("profile")
-                .map(Json::take)
-                .unwrap_or_default(),
+            profile: match service {
+                // As what providers say at a login.
+                Service::Provider(_) => without_secrets(profile),
+                _ => profile,
+            },
+            service,
+            principal,
         })
     };
     let accounts = wire.into_iter().map(account).collect::<Option<_>>();

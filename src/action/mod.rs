@@ -41,6 +41,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::context::RequestContext;
 use skytrail_schema::query::Scope;
+use skytrail_schema::time::Timestamp;
 
 use crate::http::checks::Check::{
     self, AccessKey, Authenticator, CheckUser, DevOnly, InjectAuth, InjectDb, Notification,
@@ -62,6 +63,8 @@ pub struct Call {
     pub body: Map<String, Json>,
     /// The token that was shown.
     pub token: Option<String>,
+    /// As of when its user was judged, if that is known.
+    pub as_of: Option<Timestamp>,
     /// Where the request came from.
     pub remote: Remote,
 }

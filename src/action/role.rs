@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{ChangeRoles, ImportRoles, RoleFlag, SetFlaggedRoles};
+use skytrail_actors::import::Outcome as Became;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::RoleFlags;
 use skytrail_schema::id::{RoleName, UserId};
@@ -89,9 +90,13 @@ pub(super) async fn get(call: Call) -> Outcome {
 }
 
 pub(super) async fn export(call: Call) -> Outcome {
-    let write = |(name, flags): (RoleName, RoleFlags)| json!({"name": name, "is_admin": flags.is_admin, "by_default": flags.by_default});
     let roles = call.services.accounts.list_roles().into_iter();
-    Reply::new(&roles.map(write).collect::<Vec<_>>())
+    let written = roles.map(|(name, flags)| written(&name, flags));
+    Reply::new(&written.collect::<Vec<_>>())
+}
+
+fn written(name: &RoleName, flags: RoleFlags) -> Json {
+    json!({"name": name, "is_admin": flags.is_admin, "by_default": flags.by_default})
 }
 
 pub(super) async fn import(mut call: Call) -> Outcome {
@@ -113,12 +118,23 @@ pub(super) async fn import(mut call: Call) -> Outcome {
         Ok((RoleName::from(name.ok_or_else(invalid)?), flags))
     };
     let roles: Vec<_> = roles.into_iter().map(read).collect::<Result<_, _>>()?;
+    let user = call.context.caller.user.clone();
     let command = ImportRoles {
         context: call.context,
         roles: roles.clone(),
         is_dry,
     };
     let outcomes = call.services.accounts.import_roles(command).await?;
+    let added = roles.iter().zip(&outcomes);
+    let added = added.filter(|(_, outcome)| matches!(outcome, Became::Added | Became::Updated));
+    let added: Vec<_> = added
+        .map(|((name, flags), _)| written(name, *flags))
+        .collect();
+    if !is_dry && !added.is_empty() {
+        let data = Map::from_iter([("roles".to_owned(), added.into())]);
+        let (audit, event) = (&call.services.audit, AuditEvent::ImportRoles);
+        audit.note_with(event, user.as_ref(), &call.remote, data);
+    }
     let item = |((name, _), outcome)| {
         let (outcome, reason) = record_import::told(outcome);
         let mut item = json!({"name": name, "outcome": outcome});

@@ -49,6 +49,10 @@ events! {
     SetDefaultRoles = "set_default_roles";
     /// The roles that open the administrators' actions were set.
     SetAdminRoles = "set_admin_roles";
+    /// Roles were taken over from another server.
+    ImportRoles = "import_roles";
+    /// Users were taken over from another server.
+    ImportUsers = "import_users";
     /// An account elsewhere was linked to a user.
     LinkAccount = "link_account";
     /// An account elsewhere was unlinked from a user.

@@ -4,6 +4,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::json::Members;
 use skytrail_schema::time::Timestamp;
 
 use super::signed::{self, Times};
@@ -27,7 +28,7 @@ struct Claims {
     #[serde(flatten)]
     times: Times,
     #[serde(default)]
-    skyprofile: Option<Map<String, Json>>,
+    skyprofile: Option<Members>,
 }
 
 impl CustomTokens {
@@ -64,7 +65,7 @@ impl CustomTokens {
         }
         Ok(CustomToken {
             principal: claims.sub,
-            profile: claims.skyprofile.unwrap_or_default(),
+            profile: claims.skyprofile.unwrap_or_default().0,
         })
     }
 }

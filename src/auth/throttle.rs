@@ -15,24 +15,44 @@ use skytrail_schema::code::ApiError;
 /// How many tries a bucket holds, and how long one takes to come back.
 const CAPACITY: f64 = 10.0;
 const REFILL: Duration = Duration::from_secs(3);
-/// Above this many buckets the full ones are dropped.
-const MAX_BUCKETS: usize = 10_000;
+/// How long an empty bucket takes until it is full. Those that are full are dropped as often.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// See the module's overview.
 #[derive(Debug)]
 pub struct Throttle {
     is_on: bool,
-    buckets: Mutex<HashMap<String, Bucket>>,
+    buckets: Mutex<Buckets>,
     num_refused: AtomicU64,
 }
 
 /// What the throttle says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ThrottleState {
-    /// Buckets that are not full.
+    /// Buckets that were not full when that was last looked at.
     pub num_buckets: usize,
     /// Tries refused since the start.
     pub num_refused: u64,
+}
+
+/// A bucket has a name of this size, however long that of what is tried is.
+type Key = [u8; 32];
+
+#[derive(Debug, Default)]
+struct Buckets {
+    all: HashMap<Key, Bucket>,
+    swept_at: Option<Instant>,
+}
+
+impl Buckets {
+    fn sweep_if_due(&mut self, now: Instant) {
+        let swept_at = *self.swept_at.get_or_insert(now);
+        if now.saturating_duration_since(swept_at) < SWEEP_EVERY {
+            return;
+        }
+        self.all.retain(|_, bucket| bucket.refilled(now) < CAPACITY);
+        self.swept_at = Some(now);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +85,7 @@ impl Throttle {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         ThrottleState {
-            num_buckets: buckets.len(),
+            num_buckets: buckets.all.len(),
             num_refused: self.num_refused.load(Ordering::Relaxed),
         }
     }
@@ -82,23 +102,25 @@ impl Throttle {
             .buckets
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if buckets.len() > MAX_BUCKETS {
-            buckets.retain(|_, bucket| bucket.refilled(now) < CAPACITY);
-        }
-        let tries_of = |name: &String| {
-            let known = buckets.get(name);
+        buckets.sweep_if_due(now);
+        let keys = names
+            .iter()
+            .map(|name| *blake3::hash(name.as_bytes()).as_bytes());
+        let keys: Vec<Key> = keys.collect();
+        let tries_of = |key: &Key| {
+            let known = buckets.all.get(key);
             known.map_or(CAPACITY, |bucket| bucket.refilled(now))
         };
         // All or none: who is refused for one name fills nothing for the others.
-        let tries: Vec<f64> = names.iter().map(tries_of).collect();
+        let tries: Vec<f64> = keys.iter().map(tries_of).collect();
         let fewest = tries.iter().copied().fold(CAPACITY, f64::min);
         if fewest < 1.0 {
             self.num_refused.fetch_add(1, Ordering::Relaxed);
             return Err(refusal(REFILL.mul_f64(1.0 - fewest)));
         }
-        for (name, tries) in names.iter().zip(tries) {
+        for (key, tries) in keys.into_iter().zip(tries) {
             let tries = tries - 1.0;
-            buckets.insert(name.clone(), Bucket { tries, at: now });
+            buckets.all.insert(key, Bucket { tries, at: now });
         }
         Ok(())
     }
@@ -138,6 +160,20 @@ mod tests {
         while throttle.admit(alone, now).is_ok() {}
         assert!((0..100).all(|_| throttle.admit(&both, now).is_err()));
         assert!((0..10).all(|_| throttle.admit(&both[1..], now).is_ok()));
+    }
+
+    #[test]
+    fn buckets_that_are_full_again_are_forgotten() {
+        let throttle = Throttle::new(true);
+        let start = Instant::now();
+        for number in 0..100 {
+            let name = [format!("user {number}")];
+            throttle.admit(&name, start).unwrap();
+        }
+        assert_eq!(throttle.state().num_buckets, 100);
+        let name = ["user 100".to_owned()];
+        throttle.admit(&name, start + SWEEP_EVERY).unwrap();
+        assert_eq!(throttle.state().num_buckets, 1);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Objects and arrays within each other. `MAX_JSON_DEPTH`, default 64.
     pub json_depth: usize,
+    /// Members of objects and items of arrays, at any depth. `MAX_JSON_VALUES`, default 200,000.
+    pub json_values: usize,
     /// Items of a list, such as the records of a save or the ids of a fetch. `MAX_LIST_ITEMS`,
     /// default 5,000.
     pub list_items: usize,
@@ -88,6 +90,7 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
         body_bytes: limit("MAX_BODY_BYTES", 10 << 20, 1 << 30),
         // The parser itself goes 128 deep.
         json_depth: limit("MAX_JSON_DEPTH", 64, 120),
+        json_values: limit("MAX_JSON_VALUES", 200_000, 100_000_000),
         list_items: limit("MAX_LIST_ITEMS", 5000, 1_000_000),
         page_records: limit("MAX_PAGE_RECORDS", 10_000, 10_000_000),
         // SQLite takes expressions of 1000 levels, and a chain of ORs is one of them each.

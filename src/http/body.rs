@@ -5,9 +5,9 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderValue, UPGRADE};
 use actix_web::web::{Bytes, Payload};
-use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::json;
 use tokio::time::timeout;
 
 use crate::config::Limits;
@@ -74,10 +74,10 @@ pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Map<String, Json>, A
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    limits.check_depth(body)?;
+    limits.check_json(body)?;
     let mut reader = serde_json::Deserializer::from_slice(body);
     // The parser's words say where, and repeat nothing of the body.
-    Map::deserialize(&mut reader).map_err(|error| {
+    json::members(&mut reader).map_err(|error| {
         let message = format!("the body is not a JSON object: {}", place(&error));
         ApiError::new(Code::BadRequest, message)
     })
@@ -99,6 +99,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         body_bytes: 1 << 20,
         json_depth: 100,
+        json_values: 100,
         list_items: 100,
         page_records: 100,
         predicate_nodes: 100,

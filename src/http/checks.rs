@@ -24,6 +24,7 @@ pub enum Check {
     Authenticator,
     InjectAuthId,
     InjectAuth,
+    DropRefused,
     RequireAuth,
     RequireAuthSkipPwExpiry,
     RequireUser,
@@ -38,11 +39,11 @@ pub enum Check {
 
 /// Returns what is checked before a plugin's lambda or handler runs.
 pub fn of_point(key_required: bool, user_required: bool) -> &'static [Check] {
-    use Check::{Authenticator, CheckUser, InjectAuthId, PluginReady, RequireAuth};
+    use Check::{Authenticator, CheckUser, DropRefused, InjectAuthId, PluginReady, RequireAuth};
     match (user_required, key_required) {
         (true, _) => &[Authenticator, RequireAuth, CheckUser, PluginReady],
-        (false, true) => &[Authenticator, PluginReady],
-        (false, false) => &[InjectAuthId, PluginReady],
+        (false, true) => &[Authenticator, DropRefused, PluginReady],
+        (false, false) => &[InjectAuthId, DropRefused, PluginReady],
     }
 }
 
@@ -67,7 +68,8 @@ pub struct Asked<'a> {
     pub context: RequestContext,
     /// The database, once it is resolved.
     pub scope: Scope,
-    issued_at: Option<Timestamp>,
+    /// As of when the user of the token was judged.
+    pub as_of: Option<Timestamp>,
 }
 
 impl<'a> Asked<'a> {
@@ -88,7 +90,7 @@ impl<'a> Asked<'a> {
             token,
             context,
             scope: Scope::Public,
-            issued_at: None,
+            as_of: None,
         }
     }
 
@@ -103,6 +105,7 @@ impl<'a> Asked<'a> {
                 Check::Authenticator => self.authenticator().await?,
                 Check::InjectAuthId => self.inject_auth_id().await,
                 Check::InjectAuth => self.inject_auth().await?,
+                Check::DropRefused => self.drop_refused().await?,
                 Check::RequireAuth => self.require_auth(PasswordAge::Counts).await?,
                 Check::RequireAuthSkipPwExpiry => self.require_auth(PasswordAge::Ignored).await?,
                 Check::RequireUser => self.require_user().await?,
@@ -143,7 +146,7 @@ impl<'a> Asked<'a> {
                     .await?
                     .ok_or_else(bad_token)?;
                 self.context.caller.user = Some(claims.user);
-                self.issued_at = claims.issued_at;
+                self.as_of = claims.as_of;
             }
             None if kind == KeyKind::None => {
                 let message = "Both api key and access token are empty";
@@ -174,6 +177,19 @@ impl<'a> Asked<'a> {
                 Ok(()) => self.context.caller.roles = user.roles,
                 Err(_) => self.context.caller.user = None,
             }
+        }
+        Ok(())
+    }
+
+    /// Whoever shows a token and may not act, or is not there any more, is anonymous. Nothing else is
+    /// known of the others afterwards.
+    async fn drop_refused(&mut self) -> Result<(), ApiError> {
+        let (Some(id), Some(_)) = (&self.context.caller.user, &self.token) else {
+            return Ok(());
+        };
+        let user = self.services.accounts.load_user(id).await?;
+        if user.is_none_or(|user| self.refuse(&user, PasswordAge::Counts).is_err()) {
+            self.context.caller.user = None;
         }
         Ok(())
     }
@@ -211,7 +227,7 @@ impl<'a> Asked<'a> {
         let accounts = &self.services.accounts;
         let (refusals, id) = (&self.services.refusals, self.context.caller.user.as_ref());
         accounts
-            .admit(user, self.issued_at)
+            .admit(user, self.as_of)
             .inspect_err(|refused| refusals.note(id, "token", refused))?;
         match password_age {
             PasswordAge::Counts => accounts.refuse_expired_password(user),

@@ -14,18 +14,27 @@ impl Limits {
         named(error, "MAX_BODY_BYTES", self.body_bytes)
     }
 
-    /// Refuses a body whose objects and arrays are nested too deeply. Looks at the brackets alone,
-    /// so that nothing is built of a body that is refused.
+    /// Refuses a body whose objects and arrays are nested too deeply or hold too much: a value takes
+    /// a hundred times as much in memory as it does in a body. Looks at brackets and commas alone, so
+    /// that nothing is built of a body that is refused.
     ///
     /// # Errors
     /// 107.
-    pub fn check_depth(&self, body: &[u8]) -> Result<(), ApiError> {
-        if depth(body) <= self.json_depth {
-            return Ok(());
+    pub fn check_json(&self, body: &[u8]) -> Result<(), ApiError> {
+        let shape = Shape::of(body);
+        let refuse = |message, setting, most| {
+            let error = ApiError::new(Code::BadRequest, message);
+            Err(named(error, setting, most))
+        };
+        if shape.depth > self.json_depth {
+            let message = format!("the body is nested more than {} deep", self.json_depth);
+            return refuse(message, "MAX_JSON_DEPTH", self.json_depth);
         }
-        let message = format!("the body is nested more than {} deep", self.json_depth);
-        let error = ApiError::new(Code::BadRequest, message);
-        Err(named(error, "MAX_JSON_DEPTH", self.json_depth))
+        if shape.num_values > self.json_values {
+            let message = format!("the body has more than {} values", self.json_values);
+            return refuse(message, "MAX_JSON_VALUES", self.json_values);
+        }
+        Ok(())
     }
 
     /// Refuses lists among an action's arguments that are too long.
@@ -100,22 +109,34 @@ fn named(error: ApiError, setting: &str, most: usize) -> ApiError {
     error.with_info("limit", json!({"name": setting, "max": most}))
 }
 
-/// Returns how deep the brackets of a JSON text are nested, those in strings aside.
-fn depth(text: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0usize);
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
+/// What the brackets and commas of a JSON text tell, those in strings aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Shape {
+    /// How deep the brackets are nested.
+    depth: usize,
+    /// Members and items; an empty object or array counts as if it had one.
+    num_values: usize,
+}
+
+impl Shape {
+    fn of(text: &[u8]) -> Self {
+        let (mut shape, mut depth) = (Self::default(), 0usize);
+        let mut bytes = text.iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'{' | b'[' => {
+                    depth += 1;
+                    shape.num_values += 1;
+                    shape.depth = shape.depth.max(depth);
+                }
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b',' => shape.num_values += 1,
+                b'"' => skip_string(&mut bytes),
+                _ => {}
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
-            _ => {}
         }
+        shape
     }
-    deepest
 }
 
 fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
@@ -139,24 +160,30 @@ mod tests {
     #[test]
     fn brackets_in_strings_do_not_count() {
         let cases = [
-            (r#"{"a":"[[[["}"#, 1),
-            (r#"{"a":"\"[[[["}"#, 1),
-            (r#"{"a":"\\","b":[[]]}"#, 3),
-            ("[[]", 2),
-            ("]]][", 1),
-            ("1", 0),
-            ("\"[", 0),
+            (r#"{"a":"[[,["}"#, 1, 1),
+            (r#"{"a":"\"[,[["}"#, 1, 1),
+            (r#"{"a":"\\","b":[[]]}"#, 3, 4),
+            ("[[]", 2, 2),
+            ("]]][", 1, 1),
+            ("1", 0, 0),
+            ("\"[,", 0, 0),
         ];
-        for (text, expected) in cases {
-            assert_eq!(depth(text.as_bytes()), expected, "{text}");
+        for (text, depth, num_values) in cases {
+            let expected = Shape { depth, num_values };
+            assert_eq!(Shape::of(text.as_bytes()), expected, "{text}");
         }
     }
 
-    fn depth_of(value: &Json) -> usize {
-        match value {
-            Json::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
-            Json::Object(members) => 1 + members.values().map(depth_of).max().unwrap_or(0),
-            _ => 0,
+    fn shape_of(value: &Json) -> Shape {
+        let values: Vec<&Json> = match value {
+            Json::Array(items) => items.iter().collect(),
+            Json::Object(members) => members.values().collect(),
+            _ => return Shape::default(),
+        };
+        let shapes = values.iter().map(|value| shape_of(value));
+        Shape {
+            depth: 1 + shapes.clone().map(|it| it.depth).max().unwrap_or(0),
+            num_values: values.len().max(1) + shapes.map(|it| it.num_values).sum::<usize>(),
         }
     }
 
@@ -173,8 +200,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_brackets_tell_the_depth(value in any_json()) {
-            prop_assert_eq!(depth(value.to_string().as_bytes()), depth_of(&value));
+        fn brackets_and_commas_tell_the_shape(value in any_json()) {
+            prop_assert_eq!(Shape::of(value.to_string().as_bytes()), shape_of(&value));
         }
     }
 }

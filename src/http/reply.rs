@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::json;
 
 /// The outcome of an action.
 pub type Outcome = Result<Reply, ApiError>;
@@ -45,7 +46,7 @@ impl Reply {
     /// # Errors
     /// It is not JSON, which cannot be.
     pub fn to_json(&self) -> Result<Json, ApiError> {
-        serde_json::from_slice(&self.0).map_err(|error| ApiError::unexpected(error.to_string()))
+        json::from_slice(&self.0).map_err(|error| ApiError::unexpected(error.to_string()))
     }
 }
 

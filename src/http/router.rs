@@ -155,6 +155,7 @@ async fn perform(
         services.settings.limits.check_lists(&body)?;
     }
     let (context, scope, key, token) = (asked.context, asked.scope, asked.key, asked.token);
+    let as_of = asked.as_of;
     if matches!(target, Target::Lambda(_)) && context.origin == Origin::Api {
         // Plugins find key and token in the body, wherever they came from.
         for (name, shown) in [("api_key", &key), ("access_token", &token)] {
@@ -169,6 +170,7 @@ async fn perform(
         scope,
         body,
         token,
+        as_of,
         remote: shown.remote,
     };
     match target {

@@ -14,6 +14,7 @@
 //! The apostrophe in front of what a spreadsheet would calculate ([`crate::csv`]) is taken away.
 
 use serde_json::{Value as Json, json};
+use skytrail_schema::json;
 use skytrail_schema::types::FieldType;
 
 /// What stands for an empty text.
@@ -93,9 +94,9 @@ pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
             };
             json!({"$type": "geo", "$lng": lng, "$lat": lat})
         }
-        FieldType::Json => serde_json::from_str(cell).map_err(|_| wrong("JSON"))?,
+        FieldType::Json => json::from_str(cell).map_err(|_| wrong("JSON"))?,
         FieldType::Geometry => {
-            let shape: Json = serde_json::from_str(cell).map_err(|_| wrong("GeoJSON"))?;
+            let shape = json::from_str(cell).map_err(|_| wrong("GeoJSON"))?;
             json!({"$type": "geojson", "$val": shape})
         }
     })

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
+use skytrail_schema::json::list;
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
@@ -75,6 +76,7 @@ pub struct Refusals {
 
 #[derive(Deserialize)]
 struct Page {
+    #[serde(deserialize_with = "list")]
     result: Vec<Json>,
     info: Option<Info>,
 }

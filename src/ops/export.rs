@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use skytrail_schema::json;
 
 use super::log_search::moment as at;
 use super::remote::{RunningServer, ServerFlag, block_on};
@@ -81,6 +82,7 @@ pub(super) type Schema = BTreeMap<String, BTreeMap<String, String>>;
 /// What `record:export` answers.
 #[derive(Debug, Deserialize)]
 struct Page {
+    #[serde(deserialize_with = "json::list")]
     result: Vec<Json>,
     info: PageInfo,
 }
@@ -159,8 +161,8 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
                 body.insert("as_of".to_owned(), moment.clone());
             }
             if let Some(predicate) = &command.predicate {
-                let predicate: Json = serde_json::from_str(predicate)
-                    .map_err(|error| format!("--predicate: {error}"))?;
+                let predicate =
+                    json::from_str(predicate).map_err(|error| format!("--predicate: {error}"))?;
                 body.insert("predicate".to_owned(), predicate);
             }
             let page: Page = server.call_for("record:export", body).await?;

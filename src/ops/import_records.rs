@@ -392,7 +392,8 @@ fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String>> {
     };
     lines.filter(is_full).map(|line| {
         let (line, number) = line?;
-        let record = serde_json::from_str(&line).map_err(|error| format!("no JSON: {error}"));
+        let record =
+            skytrail_schema::json::from_str(&line).map_err(|error| format!("no JSON: {error}"));
         let is_object = |record: Json| match record {
             Json::Object(_) => Ok(record),
             _ => Err("no JSON object".to_owned()),

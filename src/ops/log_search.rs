@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
+use skytrail_schema::json;
 
 use super::remote::{self, RunningServer, ServerFlag};
 use crate::action::log::table::Format;
@@ -181,7 +182,7 @@ fn head(out: &mut impl Write, format: Option<Format>) -> Result<(), String> {
 fn line(format: Option<Format>, event: &RawValue) -> String {
     match format {
         Some(format) => format.line(event),
-        None => super::log::line(&serde_json::from_str(event.get()).unwrap_or_default()) + "\n",
+        None => super::log::line(&json::from_str(event.get()).unwrap_or_default()) + "\n",
     }
 }
 

@@ -182,7 +182,8 @@ pub(super) fn call_line(call: &Json) -> String {
 
 async fn test(server: &RunningServer, wanted: &Test) -> Result<(), String> {
     let parse = |flag: &str, text: &str| -> Result<Json, String> {
-        serde_json::from_str(text).map_err(|error| format!("{flag} is not JSON: {error}"))
+        skytrail_schema::json::from_str(text)
+            .map_err(|error| format!("{flag} is not JSON: {error}"))
     };
     let param = match (&wanted.args, &wanted.param) {
         (Some(args), _) => json!({"action": wanted.name, "args": parse("--args", args)?}),

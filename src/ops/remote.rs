@@ -9,6 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
+use skytrail_schema::json::{self, Plain};
 
 use crate::config::{Config, Keys, Secret};
 
@@ -118,7 +119,7 @@ impl RunningServer {
         if status.is_success() {
             return self.read(status, &bytes);
         }
-        let refusal: Json = self.read(status, &bytes)?;
+        let Plain(refusal) = self.read(status, &bytes)?;
         Err(sentence(refusal.get("error").unwrap_or(&Json::Null)))
     }
 
@@ -150,7 +151,7 @@ impl RunningServer {
             return Ok(response);
         }
         let bytes = response.bytes().await.unwrap_or_default();
-        let said: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+        let said = json::from_slice(&bytes).unwrap_or_default();
         Err(said.get("error").map_or_else(
             || format!("{}: not an answer of a Skytrail server", self.base_url),
             sentence,
@@ -172,7 +173,8 @@ impl RunningServer {
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Json, String> {
         let (status, bytes) = self.bytes(request).await?;
-        self.read(status, &bytes)
+        let Plain(answer) = self.read(status, &bytes)?;
+        Ok(answer)
     }
 
     async fn bytes(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Bytes), String> {

@@ -162,7 +162,7 @@ fn param(envelope: &Envelope) -> Option<Json> {
         .param
         .as_ref()
         .filter(|_| envelope.kind == "provider")?;
-    serde_json::from_str(param.get()).ok()
+    skytrail_schema::json::from_str(param.get()).ok()
 }
 
 /// Reads a pipe to its end, and keeps at most so much of it.

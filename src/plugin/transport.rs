@@ -103,7 +103,7 @@ impl Envelope {
     /// # Errors
     /// Why it cannot be read.
     pub(super) fn read(&self, answer: &[u8]) -> Result<Outcome, String> {
-        let mut members = match serde_json::from_slice(answer) {
+        let mut members = match skytrail_schema::json::from_slice(answer) {
             Ok(Json::Object(members)) => members,
             Ok(_) => return Err("expected an object".to_owned()),
             Err(error) => return Err(error.to_string()),

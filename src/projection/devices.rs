@@ -10,6 +10,7 @@ use skytrail_actors::store::StoreError;
 use skytrail_actors::subscription::SubscribedDevice;
 use skytrail_schema::event::{DeviceKind, DeviceState};
 use skytrail_schema::id::{Database, DeviceId, UserId};
+use skytrail_schema::json::Members;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use skytrail_schema::time::Timestamp;
 
@@ -147,6 +148,6 @@ fn subscription(row: &Row) -> Result<Option<Subscription>, sqlx::Error> {
         },
         kind: row.text(5)?.into_owned(),
         notification_info: row.maybe_json(6)?,
-        query: row.json(7)?,
+        query: row.json::<Members>(7)?.0,
     }))
 }

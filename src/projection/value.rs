@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 use skytrail_schema::id::RecordId;
+use skytrail_schema::json;
 use skytrail_schema::predicate::like;
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::{Asset, Value};
@@ -131,7 +132,7 @@ pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, 
 }
 
 fn parse_json(text: &str) -> Result<Json, sqlx::Error> {
-    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+    json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Returns what kind of value a field's column holds.

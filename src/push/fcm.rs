@@ -17,6 +17,7 @@ use skytrail_actors::clock::Clock;
 use skytrail_actors::push::{Address, Payload, PushSender, SendError};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::DeviceKind;
+use skytrail_schema::json;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -144,7 +145,7 @@ impl Fcm {
         let unreachable = |why| client::unreachable(format!("no access token: {why}"), true);
         let answer = client::ask(request, now).await.map_err(unreachable)?;
         if answer.status != 200 {
-            let said: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let said = json::from_slice(&answer.body).unwrap_or_default();
             let reason = said.get("error").and_then(Json::as_str).unwrap_or_default();
             // Also when the account is not taken: that is for a person to mend, and what waits
             // meanwhile is sent then.

@@ -13,6 +13,7 @@ use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use serde_json::{Value as Json, json};
 use skytrail_actors::live::{Connected, Ended, Ending, ListenerId, Subscribe};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::json;
 
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
@@ -183,9 +184,9 @@ impl Socket {
     async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<(), ApiError> {
         let services = &self.services;
         let limits = &services.settings.limits;
-        limits.check_depth(text.as_bytes())?;
+        limits.check_json(text.as_bytes())?;
         let bad = |text: &str| ApiError::new(Code::BadRequest, text);
-        let body: Json = serde_json::from_str(text).map_err(|error| bad(&error.to_string()))?;
+        let body = json::from_str(text).map_err(|error| bad(&error.to_string()))?;
         let Json::Object(body) = body else {
             return Err(bad("expected an object"));
         };

@@ -1,6 +1,6 @@
 //! The policy where it needs a server: history, strength, expiry; and tries that are slowed down.
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::{change_password, log_in, refusal, sign_up};
 use crate::support::client::{Client, send};
@@ -127,6 +127,25 @@ fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
         let status = status_of("198.51.100.2", 101);
         assert_eq!(status == 429, is_shared, "{proxies}: {status}");
     }
+}
+
+#[test]
+fn names_that_nobody_has_leave_no_trace() {
+    let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
+    let anyone = Client::anonymous(&server);
+    let many: Map<String, Json> = (0..10_000).map(|it| (it.to_string(), json!(it))).collect();
+    for auth_data in [json!({"username": "x".repeat(5000)}), json!(many)] {
+        for action in ["auth:login", "auth:signup"] {
+            let body = json!({"auth_data": auth_data, "password": FIRST});
+            let refused = anyone.call(action, body);
+            assert_eq!((refused.status, refused.code()), (400, 108));
+            let info = &refused.json()["error"]["info"];
+            assert_eq!(info["arguments"], json!(["auth_data"]));
+        }
+    }
+    let throttle = Client::master(&server).health()["throttle"].clone();
+    assert_eq!(throttle["num_buckets"], 0, "{throttle}");
+    assert_eq!(sign_up(&anyone, &"x".repeat(1000), FIRST).status, 200);
 }
 
 #[test]

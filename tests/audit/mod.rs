@@ -51,6 +51,16 @@ fn act(server: &TestServer) -> [String; 2] {
     master.call("sso:oauth:unlink", account.clone()).result();
     master.call("sso:oauth:login", account.clone());
     let other = master.call("sso:oauth:signup", account).result();
+    let role = json!({"name": "Root", "is_admin": true});
+    for is_dry in [true, false, false] {
+        let body = json!({"roles": [role], "dry_run": is_dry});
+        master.call("role:import", body).result();
+    }
+    let users = json!({"users": [
+        {"id": "eve", "auth_data": {"username": "eve"}, "roles": ["Root"]},
+        {"id": "refused", "auth_data": {"nonsense": "x"}, "roles": ["Other"]},
+    ]});
+    master.call("auth:import", users).result();
     let bad = json!({"token": "bad-custom-token"});
     assert_eq!(
         Client::anonymous(server)
@@ -95,6 +105,16 @@ fn expected([ada, other]: &[String; 2]) -> Vec<(String, String, Json)> {
         ("unlink_account", ada, oauth.clone()),
         ("login_failure", "", oauth.clone()),
         ("signup", other, oauth),
+        (
+            "import_roles",
+            "",
+            json!({"roles": [{"name": "Root", "is_admin": true, "by_default": false}]}),
+        ),
+        (
+            "import_users",
+            "",
+            json!({"user_ids": ["eve"], "roles": ["Root"]}),
+        ),
         ("login_failure", "", json!({"service": "custom_token"})),
     ]
     .map(|(event, user, data)| (event.to_owned(), user.to_owned(), data))

@@ -74,6 +74,27 @@ fn the_depth_of_a_body() {
 }
 
 #[test]
+fn the_values_of_a_body() {
+    let server = TestServer::with(&[("MAX_JSON_VALUES", "10")]);
+    let body = |count: usize| {
+        let x = vec!["{\"\":0}"; count].join(",");
+        format!(r#"{{"record_type": "note", "x": [{x}]}}"#)
+    };
+    assert_eq!(post(&server, &body(4)).status, 200);
+    let answer = post(&server, &body(5));
+    assert_names(&answer, (400, 107), "MAX_JSON_VALUES", 10);
+}
+
+#[test]
+fn as_many_values_as_fit_in_a_body_are_refused_by_default() {
+    let server = TestServer::start();
+    let x = vec!["{\"\":0}"; 1_000_000].join(",");
+    let body = format!(r#"{{"record_type": "note", "x": [{x}]}}"#);
+    let answer = post(&server, &body);
+    assert_names(&answer, (400, 107), "MAX_JSON_VALUES", 200_000);
+}
+
+#[test]
 fn the_items_of_a_list() {
     let server = TestServer::with(&[("MAX_LIST_ITEMS", "3")]);
     let client = Client::master(&server);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::worker::Worker;
 use super::{call, server};
@@ -339,6 +339,44 @@ fn a_lambda_that_asks_for_nobody_ignores_who_is_not_known() {
         .result();
     let refused = ada.call("user", json!({}));
     assert_eq!((refused.status, refused.code()), (403, 127));
+}
+
+#[test]
+fn who_may_not_act_is_nobody_to_plugins() {
+    let server = server(&[]);
+    let ops = json!([{"name": "open"}, {"name": "key", "key_required": true}]);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"op": ops}));
+    let ada = Client::signed_up(&server, "ada");
+    let master = Client::master(&server);
+    let mut told = |user: &Client| {
+        ["open", "key"].map(|action| {
+            let user = user.clone();
+            let asked = std::thread::spawn(move || user.call(action, json!({})));
+            let request = worker.expect_request(action);
+            worker.answer(&request, &json!("done"));
+            assert_eq!(asked.join().unwrap().result(), "done");
+            request["context"]["user_id"].clone()
+        })
+    };
+    let lock = |is_disabled: bool| {
+        let body = json!({"auth_id": ada.user, "disabled": is_disabled});
+        master.call("auth:disable:set", body).result();
+    };
+    let (somebody, nobody) = (json!(ada.user), [Json::Null, Json::Null]);
+    let somebody = [somebody.clone(), somebody];
+    assert_eq!(told(&ada), somebody);
+    lock(true);
+    assert_eq!(told(&ada), nobody, "locked out");
+    lock(false);
+    assert_eq!(told(&ada), somebody);
+    let new = json!({"auth_id": ada.user, "password": "another-of-the-test"});
+    let session = master.call("auth:reset_password", new).result();
+    assert_eq!(told(&ada), nobody, "a token of before");
+    let ada = ada.with_token(session["access_token"].as_str().unwrap());
+    assert_eq!(told(&ada), somebody);
+    let erased = json!({"user": ada.user, "why": "she asked for it"});
+    master.call("erase:user", erased).result();
+    assert_eq!(told(&ada), nobody, "erased");
 }
 
 /// Each code has its HTTP status and, whatever the plugin calls it, its name.

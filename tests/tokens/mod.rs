@@ -8,7 +8,6 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Whether a token signs somebody in.
@@ -39,15 +38,41 @@ fn keeps_its_promises(settings: &[(&str, &str)], can_forget: bool) {
         .result();
     let old = ada.with_token(session["access_token"].as_str().unwrap());
     assert!(is_good(&old));
-    let mut newest = old.clone();
-    // Tokens of the last second before the change stay good, as in v1.
-    eventually("a new password ends older sessions", || {
-        let body = json!({"old_password": "secret-of-the-test", "password": "secret-of-the-test"});
-        let changed = newest.call("auth:password", body).result();
-        newest = newest.with_token(changed["access_token"].as_str().unwrap());
-        (!is_good(&old)).then_some(())
-    });
+    let body = json!({"old_password": "secret-of-the-test", "password": "secret-of-the-test"});
+    let changed = old.call("auth:password", body).result();
+    let newest = old.with_token(changed["access_token"].as_str().unwrap());
+    assert!(!is_good(&old), "a new password ends older sessions");
     assert!(is_good(&newest));
+    let renewed = newest.call("me", json!({})).result();
+    assert!(is_good(
+        &newest.with_token(renewed["access_token"].as_str().unwrap())
+    ));
+    no_session_is_renewed_past_a_new_password(&newest);
+}
+
+/// Whoever has a session renews it for as long as he can, while its user gets new passwords.
+fn no_session_is_renewed_past_a_new_password(user: &Client) {
+    let mut user = user.clone();
+    for _ in 0..3 {
+        let stolen = user.clone();
+        let renewing = std::thread::spawn(move || {
+            let mut sessions = vec![stolen.clone()];
+            loop {
+                let answer = sessions.last().unwrap().call("me", json!({}));
+                match answer.json()["result"]["access_token"].as_str() {
+                    Some(token) => sessions.push(stolen.with_token(token)),
+                    None => return sessions,
+                }
+                assert!(sessions.len() < 10_000, "renewed without an end");
+            }
+        });
+        let body = json!({"old_password": "secret-of-the-test", "password": "secret-of-the-test"});
+        let changed = user.call("auth:password", body).result();
+        user = user.with_token(changed["access_token"].as_str().unwrap());
+        let sessions = renewing.join().unwrap();
+        assert!(sessions.iter().all(|session| !is_good(session)));
+        assert!(is_good(&user));
+    }
 }
 
 #[test]

@@ -123,8 +123,12 @@ impl AccountService for Accounts {
         self.log_in_with_password(command).await
     }
 
-    async fn me(&self, context: RequestContext) -> Result<Session, ApiError> {
-        self.session_of_caller(context).await
+    async fn me(
+        &self,
+        context: RequestContext,
+        as_of: Option<Timestamp>,
+    ) -> Result<Session, ApiError> {
+        self.session_of_caller(context, as_of).await
     }
 
     async fn read_token(&self, token: &str) -> Result<Option<TokenClaims>, ApiError> {
@@ -180,9 +184,9 @@ impl AccountService for Accounts {
         .await
     }
 
-    fn admit(&self, user: &UserState, issued_at: Option<Timestamp>) -> Result<(), ApiError> {
+    fn admit(&self, user: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
         admission::refuse_disabled(user, self.env.clock.now())?;
-        admission::refuse_revoked(user, issued_at)
+        admission::refuse_revoked(user, as_of)
     }
 
     fn refuse_expired_password(&self, user: &UserState) -> Result<(), ApiError> {

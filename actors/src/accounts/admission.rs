@@ -36,18 +36,11 @@ pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), A
     Err(error)
 }
 
-/// Refuses a token that was issued more than a second before the password was set. One of which
-/// nobody knows when it was issued is good.
-pub(crate) fn refuse_revoked(
-    state: &UserState,
-    issued_at: Option<Timestamp>,
-) -> Result<(), ApiError> {
-    match (state.token_valid_since, issued_at) {
-        (Some(since), Some(issued_at))
-            if issued_at.micros() <= since.micros() - MICROS_PER_SECOND =>
-        {
-            Err(bad_token())
-        }
+/// Refuses a token whose user was judged before he got his password. One of which nobody knows when
+/// that was is good.
+pub(crate) fn refuse_revoked(state: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {
+    match (state.token_valid_since, as_of) {
+        (Some(since), Some(as_of)) if as_of < since => Err(bad_token()),
         _ => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, PasswordRehashed, Stream, UserState};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::Fields;
+use skytrail_schema::time::Timestamp;
 
 use super::actor::Accounts;
 use super::messages::{ChangePassword, Password, ResetPassword, Session};
@@ -130,13 +131,23 @@ impl Accounts {
         hash: String,
         context: &RequestContext,
     ) -> Result<Option<UserState>, ApiError> {
-        let set = self.settings.policy.set(judged, hash, self.env.clock.now());
+        let now = self.env.clock.now();
+        // Later than the last one whatever the clock says, so that older tokens are older.
+        let last = judged.token_valid_since;
+        let at = last.map_or(now, |last| {
+            now.max(Timestamp::from_micros(last.micros() + 1))
+        });
+        let set = self.settings.policy.set(judged, hash, at);
         let body = EventBody::UserPasswordSet(set);
         let known = judged.password_hash.as_ref();
         if !self.change_if(id, known, &body, context).await? {
             return Ok(None);
         }
-        self.load_known(id).await.map(Some)
+        let state = self.load_known(id).await?;
+        Ok(Some(UserState {
+            token_valid_since: Some(at),
+            ..state
+        }))
     }
 
     /// Appends an event of a user whose password's hash is still `hash`; else returns false.

@@ -53,11 +53,17 @@ pub trait PasswordHasher: Send + Sync + 'static {
 /// Issues, reads and forgets access tokens.
 #[async_trait]
 pub trait Tokens: Send + Sync + 'static {
-    /// Issues a token.
+    /// Issues a token. It says since when the user's tokens were good as he was judged, so that it
+    /// ends with the next password, however close that is.
     ///
     /// # Errors
     /// The token could not be signed or stored.
-    async fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError>;
+    async fn issue(
+        &self,
+        user: &UserId,
+        valid_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<String, ApiError>;
 
     /// Reads a token; `None` when it is not one, not ours, expired, or forgotten.
     ///

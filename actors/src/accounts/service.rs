@@ -22,8 +22,8 @@ use crate::import::Outcome as ImportOutcome;
 pub struct TokenClaims {
     /// The user.
     pub user: UserId,
-    /// When it was issued.
-    pub issued_at: Option<Timestamp>,
+    /// As of when its user was judged, if that is known: a password that was set later ends it.
+    pub as_of: Option<Timestamp>,
     /// When it expires, if it does.
     pub expires_at: Option<Timestamp>,
 }
@@ -45,10 +45,15 @@ pub trait AccountService: Send + Sync + 'static {
     async fn log_in(&self, command: LogIn) -> Result<Session, ApiError>;
 
     /// Returns the caller's session with a fresh token; makes the user record if it is missing.
+    /// `as_of` is that of the token that was shown, if one was.
     ///
     /// # Errors
-    /// 10001 without such a user.
-    async fn me(&self, context: RequestContext) -> Result<Session, ApiError>;
+    /// 10001 without such a user; 104 when he has got a new password meanwhile.
+    async fn me(
+        &self,
+        context: RequestContext,
+        as_of: Option<Timestamp>,
+    ) -> Result<Session, ApiError>;
 
     /// Reads a token; `None` when it is not one of ours, expired, or not valid any more as such.
     ///
@@ -95,7 +100,7 @@ pub trait AccountService: Send + Sync + 'static {
     /// # Errors
     /// 127 with the reason and the time when it ends, if they are known; 104 for a token from
     /// before the password was set.
-    fn admit(&self, user: &UserState, issued_at: Option<Timestamp>) -> Result<(), ApiError>;
+    fn admit(&self, user: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError>;
 
     /// Whether a user's password is still good.
     ///

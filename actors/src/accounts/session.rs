@@ -13,6 +13,7 @@ use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
 
 use super::actor::Accounts;
+use super::admission::refuse_revoked;
 use super::messages::Session;
 use super::sign_up;
 use crate::context::RequestContext;
@@ -44,11 +45,14 @@ impl Accounts {
     pub(super) async fn session_of_caller(
         &self,
         context: RequestContext,
+        as_of: Option<Timestamp>,
     ) -> Result<Session, ApiError> {
         let missing = || ApiError::new(Code::UnexpectedAuthInfoNotFound, "user not found");
         let id = context.caller.user.clone().ok_or_else(missing)?;
         let (_, user) = self.load(&id).await?;
         let (_, state) = user.ok_or_else(missing)?;
+        // The user may have got a new password since the token was looked at.
+        refuse_revoked(&state, as_of)?;
         let profile = self.profile(&id, &context).await?;
         let session = self.session(&id, &state, profile, &context).await?;
         self.note_seen(&id, &context, None).await?;
@@ -87,8 +91,8 @@ impl Accounts {
         .await
     }
 
-    /// Builds the answer of sign-up, login and `me`, with a fresh token. The profile is shown as its
-    /// user may see it.
+    /// Builds the answer of sign-up, login and `me`, with a fresh token: `state` is that on which it
+    /// was decided that he may have it. The profile is shown as its user may see it.
     pub(super) async fn session(
         &self,
         id: &UserId,
@@ -115,11 +119,12 @@ impl Accounts {
             let rules = self.env.live.get_field_rules();
             rules.hide_unreadable(&viewer, record);
         }
+        let (valid_since, now) = (state.token_valid_since, self.env.clock.now());
         Ok(Session {
             user: id.clone(),
             profile,
             roles: state.roles.clone(),
-            access_token: self.tokens.issue(id, self.env.clock.now()).await?,
+            access_token: self.tokens.issue(id, valid_since, now).await?,
             last_login_at,
             last_seen_at: state.last_seen_at,
         })

@@ -34,8 +34,8 @@ pub struct Audience {
 pub struct Credential {
     /// The token, if he showed one.
     pub token: Option<Arc<str>>,
-    /// When it was issued, if that is known.
-    pub issued_at: Option<Timestamp>,
+    /// As of when its user was judged, if that is known.
+    pub as_of: Option<Timestamp>,
 }
 
 /// See the module's overview.

@@ -15,6 +15,7 @@ use super::CodecError;
 use crate::acl::Acl;
 use crate::event::{EventBody, EventKind, RecordPatch, RecordState, Touch};
 use crate::id::UserId;
+use crate::json;
 use crate::time::Timestamp;
 use crate::upcast::{self, UpcastError};
 
@@ -24,7 +25,7 @@ use crate::upcast::{self, UpcastError};
 /// An erased body has none.
 pub fn payload_json(body: &EventBody, user: Option<&UserId>) -> Result<Json, CodecError> {
     let bytes = encode(body, user)?;
-    serde_json::from_slice(&bytes).map_err(|_| CodecError::Malformed("payload"))
+    json::from_slice(&bytes).map_err(|_| CodecError::Malformed("payload"))
 }
 
 /// Encodes a body; `user` is the commit's.
@@ -149,7 +150,7 @@ impl Stored<'_> {
         if self.version == current {
             return serde_json::from_slice(self.bytes).map_err(malformed);
         }
-        let json = serde_json::from_slice(self.bytes).map_err(malformed)?;
+        let json = json::from_slice(self.bytes).map_err(malformed)?;
         let json = upcast::to_current(self.kind, self.version, current, json);
         let json = json.map_err(|UpcastError| CodecError::UnknownEvent {
             kind: self.kind.number(),
@@ -234,7 +235,11 @@ struct StoredState<'a> {
     created: Option<StoredTouch<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     database: Option<Cow<'a, UserId>>,
-    #[serde(default, skip_serializing_if = "no_fields")]
+    #[serde(
+        default,
+        deserialize_with = "fields",
+        skip_serializing_if = "no_fields"
+    )]
     fields: Cow<'a, BTreeMap<String, Json>>,
     #[serde(
         default,
@@ -242,6 +247,12 @@ struct StoredState<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     owner: OtherUser<'a>,
+}
+
+fn fields<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Cow<'static, BTreeMap<String, Json>>, D::Error> {
+    json::members(from).map(Cow::Owned)
 }
 
 fn no_fields(fields: &BTreeMap<String, Json>) -> bool {
@@ -289,7 +300,11 @@ struct StoredPatch<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     by: OtherUser<'a>,
-    #[serde(default, skip_serializing_if = "no_fields")]
+    #[serde(
+        default,
+        deserialize_with = "fields",
+        skip_serializing_if = "no_fields"
+    )]
     set: Cow<'a, BTreeMap<String, Json>>,
     #[serde(default, skip_serializing_if = "no_names")]
     unset: Cow<'a, BTreeSet<String>>,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
+use crate::json;
 use crate::time::Timestamp;
 
 const OAUTH: &str = "oauth";
@@ -68,7 +69,11 @@ pub struct AccountLinked {
     /// The account's id there.
     pub principal: String,
     /// What the service says of the account.
-    #[serde(default, skip_serializing_if = "Json::is_null")]
+    #[serde(
+        default,
+        deserialize_with = "json::value",
+        skip_serializing_if = "Json::is_null"
+    )]
     pub profile: Json,
     /// When.
     pub at: Timestamp,
@@ -87,7 +92,11 @@ pub struct Link {
     /// The account's id there.
     pub principal: String,
     /// What the service says of the account.
-    #[serde(default, skip_serializing_if = "Json::is_null")]
+    #[serde(
+        default,
+        deserialize_with = "json::value",
+        skip_serializing_if = "Json::is_null"
+    )]
     pub profile: Json,
     /// When it was linked.
     pub linked_at: Timestamp,

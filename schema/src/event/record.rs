@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use crate::acl::Acl;
 use crate::id::UserId;
+use crate::json;
 use crate::time::Timestamp;
 
 /// The full state of a record, fields in wire form.
@@ -27,6 +28,7 @@ pub struct RecordState {
     /// When and by whom it was last changed.
     pub updated: Touch,
     /// The fields, in wire form; sequence fields hold their number.
+    #[serde(deserialize_with = "json::members")]
     pub fields: BTreeMap<String, Json>,
 }
 
@@ -34,7 +36,11 @@ pub struct RecordState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecordPatch {
     /// New values of fields, in wire form.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "json::members",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub set: BTreeMap<String, Json>,
     /// Fields that lost their value.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

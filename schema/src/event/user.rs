@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::{Link, Service};
 use crate::id::{RoleName, UserId};
+use crate::json;
 use crate::time::Timestamp;
 
 /// A user's auth row. The hash is a hash; passwords and tokens never come here.
@@ -16,7 +17,11 @@ pub struct UserState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
     /// Accounts at auth providers of plugins, `provider:principal` to the provider's data.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "json::members",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub provider_info: BTreeMap<String, Json>,
     /// Accounts elsewhere that sign the user in, those at plugins' auth providers excepted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

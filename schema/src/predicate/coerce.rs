@@ -6,6 +6,7 @@ use chrono::{NaiveDate, NaiveDateTime};
 use serde_json::Value as Json;
 
 use super::{Cell, CellClass, ColumnKind};
+use crate::json;
 use crate::time::Timestamp;
 use crate::value::{Value, number_to_wire};
 
@@ -112,7 +113,7 @@ fn parse_local_time(text: &str) -> Option<Timestamp> {
 
 fn to_json(literal: &Value) -> Option<Json> {
     match literal {
-        Value::String(text) => serde_json::from_str(text).ok(),
+        Value::String(text) => json::from_str(text).ok(),
         Value::Number(number) => Some(number_to_wire(*number)),
         Value::Bool(value) => Some(Json::Bool(*value)),
         _ => None,

@@ -4,6 +4,7 @@
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::json;
 
 use crate::csv;
 
@@ -72,7 +73,7 @@ impl Format {
         match self {
             Self::Jsonl => format!("{}\n", event.get()),
             Self::Csv => {
-                let event: Json = serde_json::from_str(event.get()).unwrap_or_default();
+                let event = json::from_str(event.get()).unwrap_or_default();
                 csv::row(COLUMNS.map(|(_, place)| cell(event.pointer(place))))
             }
         }
@@ -82,7 +83,7 @@ impl Format {
     pub(crate) fn position(self, line: &str) -> Option<u64> {
         match self {
             Self::Jsonl => {
-                let event: Json = serde_json::from_str(line).ok()?;
+                let event = json::from_str(line).ok()?;
                 event.get("position")?.as_u64()
             }
             // The first column, which is never quoted.

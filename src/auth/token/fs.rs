@@ -78,8 +78,13 @@ impl FsTokens {
 
 #[async_trait]
 impl Tokens for FsTokens {
-    async fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError> {
-        let token = StoredToken::issue(user, &self.app_name, now, self.expiry);
+    async fn issue(
+        &self,
+        user: &UserId,
+        valid_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<String, ApiError> {
+        let token = StoredToken::issue(user, &self.app_name, valid_since, (now, self.expiry));
         let text = token.access_token.clone();
         let path = self.folder.join(&text);
         in_background(move || write(&path, &token))
@@ -199,12 +204,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("data/token");
         let tokens = open(&inner, 0);
-        let token = tokens.issue(&UserId::new("u1"), NOW).await.unwrap();
+        let token = tokens
+            .issue(&UserId::new("u1"), Some(NOW), NOW)
+            .await
+            .unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&inner), mode(&inner.join(&token))), (0o700, 0o600));
         let claims = open(&inner, 0).read(&token, later(9_999)).await.unwrap();
         let claims = claims.unwrap();
-        assert_eq!((claims.user.as_str(), claims.issued_at), ("u1", Some(NOW)));
+        assert_eq!((claims.user.as_str(), claims.as_of), ("u1", Some(NOW)));
         tokens.forget(&token).await.unwrap();
         tokens.forget(&token).await.unwrap();
         assert_eq!(tokens.read(&token, NOW).await.unwrap(), None);
@@ -215,7 +223,7 @@ mod tests {
     async fn a_token_that_expired_is_refused_and_its_file_goes() {
         let folder = tempfile::tempdir().unwrap();
         let tokens = open(folder.path(), 60);
-        let token = tokens.issue(&UserId::new("u1"), NOW).await.unwrap();
+        let token = tokens.issue(&UserId::new("u1"), None, NOW).await.unwrap();
         assert!(tokens.read(&token, later(59)).await.unwrap().is_some());
         assert_eq!(tokens.read(&token, later(60)).await.unwrap(), None);
         assert!(!folder.path().join(&token).exists());
@@ -270,7 +278,7 @@ mod tests {
             let expiry = (seconds > 0).then(|| Duration::from_secs(seconds));
             let token = StoredToken {
                 access_token: name.to_owned(),
-                ..StoredToken::issue(&UserId::new("u1"), "myapp", NOW, expiry)
+                ..StoredToken::issue(&UserId::new("u1"), "myapp", None, (NOW, expiry))
             };
             write(&folder.path().join(name), &token).unwrap();
         }

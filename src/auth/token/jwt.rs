@@ -42,6 +42,8 @@ struct Issued<'a> {
     iat: i64,
     iss: &'a str,
     sub: &'a str,
+    /// In microseconds, 0 without one; v1 ignores it.
+    token_valid_since: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
 }
@@ -52,6 +54,9 @@ struct Shown {
     sub: String,
     #[serde(flatten)]
     times: Times,
+    /// Absent in v1's, of which only the second of the issue is known.
+    #[serde(default)]
+    token_valid_since: Option<i64>,
 }
 
 impl JwtTokens {
@@ -82,7 +87,12 @@ impl JwtTokens {
 
 #[async_trait]
 impl Tokens for JwtTokens {
-    async fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError> {
+    async fn issue(
+        &self,
+        user: &UserId,
+        valid_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<String, ApiError> {
         let iat = now.micros().div_euclid(1_000_000);
         let lifetime = self
             .expiry
@@ -92,6 +102,7 @@ impl Tokens for JwtTokens {
             iat,
             iss: &self.app_name,
             sub: user.as_str(),
+            token_valid_since: valid_since.map_or(0, Timestamp::micros),
             exp: lifetime.map(|lifetime| iat.saturating_add(lifetime)),
         };
         encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
@@ -103,7 +114,10 @@ impl Tokens for JwtTokens {
         let shown = self.verified(token).filter(is_good);
         Ok(shown.map(|shown| TokenClaims {
             user: UserId::new(shown.sub.clone()),
-            issued_at: shown.times.issued_at(),
+            as_of: shown
+                .token_valid_since
+                .map(Timestamp::from_micros)
+                .or_else(|| shown.times.issued_at()),
             expires_at: shown.times.expires_at(),
         }))
     }
@@ -134,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_good_until_it_expires() {
         let tokens = JwtTokens::new("secret", "myapp", Some(Duration::from_secs(60)));
-        let token = tokens.issue(&UserId::new("u1"), NOW).await.unwrap();
+        let token = tokens.issue(&UserId::new("u1"), None, NOW).await.unwrap();
         assert_eq!(read(&tokens, &token, later(59)).await.unwrap(), "u1");
         assert_eq!(read(&tokens, &token, later(60)).await, None);
         assert_eq!(read(&tokens, &token, later(-1)).await, None);
@@ -145,10 +159,13 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_read_again_after_many_others() {
         let tokens = JwtTokens::new("secret", "myapp", None);
-        let first = tokens.issue(&UserId::new("first"), NOW).await.unwrap();
+        let first = tokens
+            .issue(&UserId::new("first"), None, NOW)
+            .await
+            .unwrap();
         for number in 0..=MAX_VERIFIED.get() {
             let user = UserId::new(number.to_string());
-            let token = tokens.issue(&user, NOW).await.unwrap();
+            let token = tokens.issue(&user, None, NOW).await.unwrap();
             assert_eq!(read(&tokens, &token, NOW).await, Some(number.to_string()));
             if number % 1000 == 0 {
                 assert_eq!(read(&tokens, &token, later(-1)).await, None);
@@ -162,7 +179,7 @@ mod tests {
     async fn tokens_of_others_are_refused() {
         let tokens = JwtTokens::new("secret", "myapp", None);
         let other = JwtTokens::new("other secret", "myapp", None);
-        let token = other.issue(&UserId::new("u1"), NOW).await.unwrap();
+        let token = other.issue(&UserId::new("u1"), None, NOW).await.unwrap();
         let unsigned =
             "eyJhbGciOiJub25lIn0.eyJqdGkiOiJ4IiwiaWF0IjoxLCJpc3MiOiJhIiwic3ViIjoidTEifQ.";
         for text in [token.as_str(), unsigned, "", "a.b.c", "../../etc/passwd"] {

@@ -68,8 +68,13 @@ impl RedisTokens {
 
 #[async_trait]
 impl Tokens for RedisTokens {
-    async fn issue(&self, user: &UserId, now: Timestamp) -> Result<String, ApiError> {
-        let token = StoredToken::issue(user, &self.app_name, now, self.expiry);
+    async fn issue(
+        &self,
+        user: &UserId,
+        valid_since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<String, ApiError> {
+        let token = StoredToken::issue(user, &self.app_name, valid_since, (now, self.expiry));
         let key = self.key(&token.access_token);
         let mut pipe = ::redis::pipe();
         pipe.atomic().hset_multiple(&key, &fields(&token)).ignore();
@@ -106,11 +111,13 @@ impl Tokens for RedisTokens {
     }
 }
 
-fn fields(token: &StoredToken) -> [(&'static str, String); 5] {
+fn fields(token: &StoredToken) -> [(&'static str, String); 6] {
+    let valid_since = token.token_valid_since.unwrap_or_default();
     [
         ("accessToken", token.access_token.clone()),
         ("expiredAt", token.expired_at.to_string()),
         ("issuedAt", token.issued_at.to_string()),
+        ("tokenValidSince", valid_since.to_string()),
         ("appName", token.app_name.clone()),
         ("authInfoID", token.user.clone()),
     ]
@@ -124,6 +131,7 @@ fn stored(fields: &HashMap<String, String>) -> StoredToken {
         access_token: text("accessToken"),
         expired_at: number("expiredAt").unwrap_or_default(),
         issued_at: number("issuedAt").unwrap_or_default(),
+        token_valid_since: number("tokenValidSince"),
         app_name: text("appName"),
         user: text("authInfoID"),
     }

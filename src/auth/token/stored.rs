@@ -21,6 +21,10 @@ pub(super) struct StoredToken {
     pub(super) expired_at: i64,
     /// When it was issued, in nanoseconds; 0 when that is not known: v1's files do not say it.
     pub(super) issued_at: i64,
+    /// Since when the user's tokens were good when it was issued, in nanoseconds; 0 without a time,
+    /// absent in v1's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_valid_since: Option<i64>,
     /// The app that it was issued for.
     pub(super) app_name: String,
     /// The user.
@@ -33,8 +37,8 @@ impl StoredToken {
     pub(super) fn issue(
         user: &UserId,
         app_name: &str,
-        now: Timestamp,
-        expiry: Option<Duration>,
+        valid_since: Option<Timestamp>,
+        (now, expiry): (Timestamp, Option<Duration>),
     ) -> Self {
         let lifetime = expiry.map(|expiry| i64::try_from(expiry.as_nanos()).unwrap_or(i64::MAX));
         let issued_at = nanos(now);
@@ -42,6 +46,7 @@ impl StoredToken {
             access_token: Uuid::new_v4().to_string(),
             expired_at: lifetime.map_or(0, |lifetime| issued_at.saturating_add(lifetime)),
             issued_at,
+            token_valid_since: Some(valid_since.map_or(0, nanos)),
             app_name: app_name.to_owned(),
             user: user.to_string(),
         }
@@ -55,9 +60,11 @@ impl StoredToken {
     /// Returns what it says, if it was stored under its own name and is good for somebody.
     pub(super) fn claims(&self, shown: &str, now: Timestamp) -> Option<TokenClaims> {
         let is_good = self.access_token == shown && !self.user.is_empty() && !self.is_over(now);
+        let issued_at = Some(self.issued_at).filter(|at| *at > 0);
+        let as_of = self.token_valid_since.or(issued_at);
         is_good.then(|| TokenClaims {
             user: UserId::from(self.user.as_str()),
-            issued_at: (self.issued_at > 0).then(|| Timestamp::from_micros(self.issued_at / 1000)),
+            as_of: as_of.map(|nanos| Timestamp::from_micros(nanos / 1000)),
             expires_at: (self.expired_at > 0)
                 .then(|| Timestamp::from_micros(self.expired_at / 1000)),
         })
@@ -98,12 +105,13 @@ mod tests {
         ) {
             let now = Timestamp::from_micros(1_700_000_000_123_456);
             let expiry = seconds.map(Duration::from_secs);
-            let token = StoredToken::issue(&UserId::new("u1"), "myapp", now, expiry);
+            let user = UserId::new("u1");
+            let token = StoredToken::issue(&user, "myapp", Some(now), (now, expiry));
             let then = Timestamp::from_micros(now.micros() + later);
             let claims = token.claims(&token.access_token, then);
             let is_good = seconds.is_none_or(|seconds| later < seconds as i64 * 1_000_000);
             prop_assert_eq!(claims.is_some(), is_good);
-            prop_assert!(claims.is_none_or(|claims| claims.issued_at == Some(now)));
+            prop_assert!(claims.is_none_or(|claims| claims.as_of == Some(now)));
             prop_assert!(is_token(&token.access_token));
         }
     }
@@ -113,7 +121,7 @@ mod tests {
         let json = r#"{"accessToken":"t","expiredAt":0,"appName":"myapp","authInfoID":"u1"}"#;
         let token: StoredToken = serde_json::from_str(json).unwrap();
         let claims = token.claims("t", Timestamp::from_micros(5)).unwrap();
-        assert_eq!((claims.user.as_str(), claims.issued_at), ("u1", None));
+        assert_eq!((claims.user.as_str(), claims.as_of), ("u1", None));
         assert_eq!(token.claims("other", Timestamp::from_micros(5)), None);
     }
 }

@@ -114,7 +114,7 @@ pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiEr
     };
     let credential = Credential {
         token: asked.token.as_deref().map(Arc::from),
-        issued_at: claims.as_ref().and_then(|claims| claims.issued_at),
+        as_of: asked.as_of,
     };
     let token_ends = claims.and_then(|claims| claims.expires_at);
     let token_ends = token_ends.map(|at| (at, bad_token()));

@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, guard, web};
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::live::{Connected, Ended, Ending, Inbox, Subscribe};
 use skytrail_schema::code::ApiError;
+use skytrail_schema::json;
 
 use super::server::query_value;
 use super::sse::{self, Feed, Frame, SendError};
@@ -87,8 +88,8 @@ async fn get(services: web::Data<Services>, request: HttpRequest) -> HttpRespons
     let limits = &services.settings.limits;
     let member = |(name, text): (String, String)| {
         let value = if JSON_MEMBERS.contains(&name.as_str()) {
-            limits.check_depth(text.as_bytes())?;
-            serde_json::from_str(&text).map_err(|error| {
+            limits.check_json(text.as_bytes())?;
+            json::from_str(&text).map_err(|error| {
                 ApiError::invalid_argument(format!("{name} must be JSON: {error}"), &[&name])
             })?
         } else {

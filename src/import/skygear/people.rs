@@ -15,6 +15,7 @@ use skytrail_schema::subscription::Subscription;
 use super::layout::text;
 use super::record::{maybe_time, time, user};
 use super::source::Row;
+use crate::http::mask::without_secrets;
 
 /// The tables that a database of v1.7 has.
 pub(super) const TABLES: [&str; 14] = [
@@ -132,7 +133,11 @@ pub(super) fn auth(row: &mut Row) -> Result<(UserId, UserState), String> {
     let hash = text(row, "password");
     state.password_hash = (!hash.is_empty()).then(|| hash.to_owned());
     if let Some(Json::Object(info)) = row.remove("provider_info") {
-        state.provider_info = info.into_iter().collect();
+        // As what providers say at a login: the log forgets nothing.
+        let info = info.into_iter();
+        state.provider_info = info
+            .map(|(who, said)| (who, without_secrets(said)))
+            .collect();
     }
     let roles = row.get("roles").and_then(Json::as_array);
     let roles = roles.into_iter().flatten().filter_map(Json::as_str);
@@ -279,6 +284,16 @@ fn expression(stored: &Json) -> Result<Json, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_opens_other_services_is_left_behind() {
+        let said = json!({"name": "Ada", "access_token": "x", "more": [{"refresh_token": "y"}]});
+        let row = json!({"id": "ada", "provider_info": {"token-service:ada": said}});
+        let mut row = row.as_object().unwrap().clone();
+        let (_, state) = auth(&mut row).unwrap();
+        let kept = json!({"token-service:ada": {"name": "Ada", "more": [{}]}});
+        assert_eq!(json!(state.provider_info), kept);
+    }
 
     #[test]
     fn stored_conditions_are_written_as_clients_do() {

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use skytrail_schema::json::{list, members};
 
 /// What `plugin:replay` answers.
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
+    #[serde(deserialize_with = "list")]
     result: Vec<Json>,
     pub(super) info: PageInfo,
 }
@@ -42,6 +44,7 @@ pub(super) struct Writes {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Cursor {
     /// What was asked for.
+    #[serde(deserialize_with = "members")]
     asked: Map<String, Json>,
     /// The plugin that answered.
     plugin: String,

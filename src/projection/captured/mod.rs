@@ -203,8 +203,8 @@ fn decode(row: &Row) -> Result<Captured, sqlx::Error> {
         number: row.unsigned(0)?,
         table: row.text(4)?.into_owned(),
         key: row.text(5)?.into_owned(),
-        before: row.maybe_json(6)?,
-        after: row.maybe_json(7)?,
+        before: row.maybe_members(6)?,
+        after: row.maybe_members(7)?,
     })
 }
 

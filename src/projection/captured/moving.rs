@@ -4,8 +4,8 @@
 //! Both stores may be in different servers. Rows are taken out of the old one when the new one has them;
 //! a crash in between repeats that, and finds them there.
 
-use serde_json::Value as Json;
 use skytrail_actors::capture::Waiting;
+use skytrail_schema::json::Plain;
 use sqlx::Connection as _;
 
 use super::parked::waiting;
@@ -116,7 +116,7 @@ async fn carry_some(from: &mut Conn<'_>, to: &mut Conn<'_>) -> Result<bool, sqlx
 
 /// Puts a row there, under a number of that outbox, unless it is there.
 async fn put(conn: &mut Conn<'_>, row: &Row) -> Result<(), sqlx::Error> {
-    let parked: Json = row.json(1)?;
+    let Plain(parked) = row.json(1)?;
     let mut sql = Sql::new(
         "INSERT INTO _parked (id, transaction, role, at, table_name, key, before, after, columns, \
          reason, parked_at) \

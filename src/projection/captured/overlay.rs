@@ -59,8 +59,8 @@ async fn load(
     sql.within(keys, RecordKey::as_str).push(" ORDER BY id");
     let mut found: BTreeMap<String, Pending> = BTreeMap::new();
     for row in sql.fetch_all(conn).await? {
-        let before: Option<Map<String, Json>> = row.maybe_json(1)?;
-        let after: Option<Map<String, Json>> = row.maybe_json(2)?;
+        let before = row.maybe_members(1)?;
+        let after = row.maybe_members(2)?;
         let pending = found.entry(row.text(0)?.into_owned()).or_default();
         let before = before.unwrap_or_default();
         let columns = after.iter().flatten();

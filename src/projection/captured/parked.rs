@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use skytrail_actors::capture::{Parked, ParkedRow, Waiting, Wanted};
 use skytrail_schema::event::{ErasureScope, SqlSource, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::json::Plain;
 
 use super::Tables;
 use crate::projection::conn::{Conn, Row};
@@ -95,11 +96,12 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
     let (table, key) = (row.text(1)?.into_owned(), row.text(2)?.into_owned());
     let layout = tables.get(&table);
     let id = |name: &TypeName| RecordId::new(name.clone(), key.as_str());
+    let any = |index| row.maybe_json(index).map(|it| it.map(|Plain(json)| json));
     Ok(ParkedRow {
         id: row.unsigned(0)?,
         record: layout.map(|layout| id(&layout.definition.name)),
-        before: row.maybe_json(3)?,
-        after: row.maybe_json(4)?,
+        before: any(3)?,
+        after: any(4)?,
         columns: row.maybe_json(5)?.unwrap_or_default(),
         reason: row.text(6)?.into_owned(),
         role: row.text(7)?.into_owned(),

@@ -56,7 +56,7 @@ pub(super) fn escape_json(text: &str) -> Result<Cow<'_, str>, serde_json::Error>
     if !bytes.windows(2).any(has_exponent) {
         return Ok(text);
     }
-    let value: serde_json::Value = serde_json::from_str(&text)?;
+    let value = skytrail_schema::json::from_str(&text)?;
     let mut out = Vec::new();
     let mut writer = serde_json::Serializer::with_formatter(&mut out, Decimal);
     serde::Serialize::serialize(&value, &mut writer)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::json;
 use tokio::time::{Interval, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -103,7 +104,7 @@ impl Line {
 }
 
 fn parse(text: &[u8]) -> Heard {
-    match serde_json::from_slice(text) {
+    match json::from_slice(text) {
         Ok(Json::Object(message)) => Heard::Message(message),
         _ => Heard::Unreadable(ApiError::new(
             Code::BadRequest,

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use skytrail_schema::event::EventFilter;
+use skytrail_schema::json;
 use skytrail_schema::time::Timestamp;
 
 use super::cursor::Cursor;
@@ -71,6 +72,7 @@ pub struct DeadLetter {
     /// How often it was tried.
     pub attempts: u32,
     /// What the last attempt came to, as clients are told errors.
+    #[serde(deserialize_with = "json::value")]
     pub error: Json,
     /// When it was given up.
     pub at: Timestamp,

@@ -34,19 +34,19 @@ impl Desk {
             EventBody::UserRemoved(_) => is_removed = true,
             _ => return,
         }
-        let judge = |issued_at| {
+        let judge = |as_of| {
             if is_removed {
                 return Err(bad_token());
             }
             refuse_disabled(&state, now)?;
-            refuse_revoked(&state, issued_at)
+            refuse_revoked(&state, as_of)
         };
         let is_his = |listener: &Listener| {
             !listener.audience.is_master && listener.audience.user.as_ref() == Some(user)
         };
         let his = self.listeners.iter().filter(|(_, it)| is_his(it));
         let refused: Vec<_> = his
-            .filter_map(|(id, listener)| Some((*id, judge(listener.credential.issued_at).err()?)))
+            .filter_map(|(id, listener)| Some((*id, judge(listener.credential.as_of).err()?)))
             .collect();
         for (id, error) in refused {
             self.end(id, Ending::Refused(error));
@@ -65,8 +65,8 @@ impl Desk {
         };
         let judge = |(id, _): &MemberKey| {
             let listener = self.listeners.get(id)?;
-            let issued_at = listener.credential.issued_at;
-            let may = listener.audience.is_master || refuse_revoked(&state, issued_at).is_ok();
+            let as_of = listener.credential.as_of;
+            let may = listener.audience.is_master || refuse_revoked(&state, as_of).is_ok();
             (!may).then_some(*id)
         };
         let refused: BTreeSet<_> = view.members().filter_map(judge).collect();

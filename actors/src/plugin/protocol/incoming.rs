@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
+use skytrail_schema::json;
 
 use super::MAX_DEPTH;
 
@@ -157,8 +158,7 @@ pub fn parse(text: &str) -> Result<WorkerFrame, FrameError> {
     if is_too_deep(text) {
         return Err(FrameError::TooDeep);
     }
-    let json =
-        serde_json::from_str(text).map_err(|error| FrameError::NotJson(error.to_string()))?;
+    let json = json::from_str(text).map_err(|error| FrameError::NotJson(error.to_string()))?;
     let Json::Object(mut members) = json else {
         return Err(FrameError::NotAnObject);
     };
