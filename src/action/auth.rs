@@ -73,13 +73,16 @@ async fn try_log_in(
 ) -> Result<Session, ApiError> {
     provider::named(&call.body)?;
     let auth_data = auth_data?;
-    throttle(&call, named(&auth_data))?;
+    let tried = throttle(&call, named(&auth_data))?;
     let command = LogIn {
         password: password(&call.body, "password")?,
         auth_data,
         context: call.context,
     };
-    call.services.accounts.log_in(command).await
+    let session = call.services.accounts.log_in(command).await?;
+    // Many may share an address, and none of them guesses.
+    call.services.throttle.give_back(&tried, Instant::now());
+    Ok(session)
 }
 
 pub(super) async fn log_out(call: Call) -> Outcome {
@@ -105,7 +108,7 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     let user = call.context.caller.user.clone();
     let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
     let changed = match throttle(&call, user.iter().map(account)) {
-        Ok(()) => {
+        Ok(_) => {
             let command = ChangePassword {
                 context: call.context,
                 old,
@@ -135,7 +138,7 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
         context: call.context,
     };
     // The master key does not guess; but whoever makes a plugin reset passwords may.
-    let name = [account(&command.user)];
+    let name = [format!("reset {}", command.user)];
     call.services.throttle.admit(&name, Instant::now())?;
     let session = call.services.accounts.reset_password(command).await?;
     call.services
@@ -169,17 +172,18 @@ fn empty(what: &str, argument: &str) -> ApiError {
     ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
-/// Takes one try from the address and from each account that is tried.
+/// Takes one try from the address and from each account that is tried; returns from which buckets.
 pub(super) fn throttle(
     call: &Call,
     accounts: impl Iterator<Item = String>,
-) -> Result<(), ApiError> {
+) -> Result<Vec<String>, ApiError> {
     if call.context.caller.is_master() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut buckets = vec![format!("address {}", call.remote.host())];
     buckets.extend(accounts);
-    call.services.throttle.admit(&buckets, Instant::now())
+    call.services.throttle.admit(&buckets, Instant::now())?;
+    Ok(buckets)
 }
 
 /// Names what is tried at a sign-up or a login, whether or not there is such an account.

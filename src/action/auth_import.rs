@@ -16,8 +16,8 @@ use super::{Call, Outcome, Reply, request};
 use crate::audit::AuditEvent;
 use crate::http::mask::without_secrets;
 
-/// Imports one after the other, and leaves one entry in the audit trail with those who came; each item of the answer says what became of it, and `info.failed`
-/// how many were refused.
+/// Imports one after the other; each item of the answer says what became of it, and `info.failed` how
+/// many were refused. Those who came are one entry of the audit trail.
 pub(super) async fn run(mut call: Call) -> Outcome {
     let users = request::take_list(&mut call.body, "users")?;
     if users.is_empty() {

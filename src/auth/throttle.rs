@@ -103,10 +103,7 @@ impl Throttle {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         buckets.sweep_if_due(now);
-        let keys = names
-            .iter()
-            .map(|name| *blake3::hash(name.as_bytes()).as_bytes());
-        let keys: Vec<Key> = keys.collect();
+        let keys: Vec<Key> = names.iter().map(key_of).collect();
         let tries_of = |key: &Key| {
             let known = buckets.all.get(key);
             known.map_or(CAPACITY, |bucket| bucket.refilled(now))
@@ -124,6 +121,24 @@ impl Throttle {
         }
         Ok(())
     }
+
+    /// Gives back the tries that were taken from these buckets: it was no guess.
+    pub fn give_back(&self, names: &[String], now: Instant) {
+        let mut buckets = self
+            .buckets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        for name in names {
+            if let Some(bucket) = buckets.all.get_mut(&key_of(name)) {
+                let tries = CAPACITY.min(bucket.refilled(now) + 1.0);
+                *bucket = Bucket { tries, at: now };
+            }
+        }
+    }
+}
+
+fn key_of(name: &String) -> Key {
+    *blake3::hash(name.as_bytes()).as_bytes()
 }
 
 fn refusal(wait: Duration) -> ApiError {
@@ -160,6 +175,21 @@ mod tests {
         while throttle.admit(alone, now).is_ok() {}
         assert!((0..100).all(|_| throttle.admit(&both, now).is_err()));
         assert!((0..10).all(|_| throttle.admit(&both[1..], now).is_ok()));
+    }
+
+    #[test]
+    fn what_was_no_guess_takes_nothing() {
+        let throttle = Throttle::new(true);
+        let now = Instant::now();
+        let name = ["address".to_owned()];
+        for _ in 0..100 {
+            throttle.admit(&name, now).unwrap();
+            throttle.give_back(&name, now);
+        }
+        // A try that was not taken is not given.
+        throttle.give_back(&name, now);
+        assert!((0..10).all(|_| throttle.admit(&name, now).is_ok()));
+        assert!(throttle.admit(&name, now).is_err());
     }
 
     #[test]

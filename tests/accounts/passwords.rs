@@ -99,6 +99,16 @@ fn tries_are_slowed_down_per_address_and_per_account() {
 }
 
 #[test]
+fn who_knows_his_password_takes_no_tries_from_others() {
+    let server = TestServer::with(&[("AUTH_THROTTLE", "on")]);
+    let anyone = Client::anonymous(&server);
+    Client::signed_up(&server, "ada");
+    for number in 0..30 {
+        assert_eq!(log_in(&anyone, "ada", FIRST).status, 200, "{number}");
+    }
+}
+
+#[test]
 fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
     for (proxies, is_shared) in [("127.0.0.0/8", false), ("192.0.2.1", true)] {
         let settings = [("AUTH_THROTTLE", "on"), ("TRUSTED_PROXIES", proxies)];
