@@ -121,8 +121,12 @@ impl Envelope {
 
 /// Returns the error of an answer that cannot be read.
 pub(super) fn unparsed(why: &str) -> Outcome {
-    let message = format!("Failed to parse plugin response: {why}");
-    Outcome::Error(json!({"code": 10000, "message": message}))
+    Outcome::Error(json!({"code": 10000, "message": unparsed_text(why)}))
+}
+
+/// Returns what that error says.
+pub(super) fn unparsed_text(why: &str) -> String {
+    format!("Failed to parse plugin response: {why}")
 }
 
 /// Returns an error that the transport itself has: the plugin did not answer.

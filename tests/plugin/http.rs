@@ -1,5 +1,7 @@
 //! Plugins that are posted to.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -265,6 +267,43 @@ fn answers_that_are_none_are_errors() {
         (400, 108, "no".to_owned()),
         "the status does not count"
     );
+}
+
+/// A plugin whose hooks are told what to do with a request and a client for calls of their own.
+fn calling(
+    points: Json,
+    settings: &[(&str, &str)],
+    react: impl Fn(&Client, &Json) -> Reaction + Send + Sync + 'static,
+) -> (HttpPlugin, TestServer) {
+    let own: Arc<OnceLock<Client>> = Arc::default();
+    let known = Arc::clone(&own);
+    let plugin = HttpPlugin::start(points, move |request| react(known.wait(), request));
+    let server = server(&plugin, settings);
+    own.set(Client::master(&server)).unwrap();
+    (plugin, server)
+}
+
+#[test]
+fn an_after_hook_whose_answer_is_not_the_plugins_is_told_again() {
+    let number = AtomicU32::new(0);
+    let react = move |_: &Client, request: &Json| match number.fetch_add(1, Ordering::SeqCst) {
+        0 => Reaction::Text(502, "<html>Bad Gateway</html>".to_owned()),
+        1 => Reaction::Text(200, format!("{{\"result\":\"{}\"}}", "x".repeat(5000))),
+        _ => Reaction::result(request["param"]["record"].clone()),
+    };
+    let hooks = json!({"hook": [hook("note", "afterSave")]});
+    let (plugin, server) = calling(hooks, &[("PLUGIN_MAX_MESSAGE", "4096")], react);
+    ready(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let answer = save(&ada, json!({"_id": "note/1"})).join().unwrap();
+    let message = answer.result()[0]["message"].to_string();
+    assert!(
+        message.contains("Failed to parse plugin response"),
+        "{message}"
+    );
+    eventually("it was told three times", || {
+        (plugin.names("hook").len() == 3).then_some(())
+    });
 }
 
 #[test]
