@@ -284,6 +284,34 @@ fn calling(
 }
 
 #[test]
+fn a_before_hook_may_name_records_and_files_that_it_makes_over_http() {
+    let number = AtomicU32::new(0);
+    let react = move |client: &Client, request: &Json| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
+        let audit = format!("audit/{number}");
+        client.save(&audit, json!({}));
+        let mut record = request["param"]["record"].clone();
+        record["audit"] = json!({"$type": "ref", "$id": audit});
+        Reaction::result(record)
+    };
+    let hooks = json!({"hook": [hook("note", "beforeSave"), hook("user", "beforeSave")]});
+    let (plugin, server) = calling(hooks, &[], react);
+    ready(&server);
+    let master = Client::master(&server);
+    let audit = json!({"fields": [{"name": "audit", "type": "ref(audit)"}]});
+    let types = json!({"audit": {"fields": []}, "note": audit, "user": audit});
+    let types = json!({"record_types": types});
+    master.call("schema:create", types).result();
+    let ada = Client::signed_up(&server, "ada");
+    assert_eq!(plugin.names("hook").len(), 1);
+    for n in 2..4 {
+        let saved = ada.save("note/1", json!({"n": n}));
+        assert_eq!(saved["audit"]["$id"], format!("audit/{}", n - 1));
+        assert_eq!(plugin.names("hook").len(), n);
+    }
+}
+
+#[test]
 fn an_after_hook_whose_answer_is_not_the_plugins_is_told_again() {
     let number = AtomicU32::new(0);
     let react = move |_: &Client, request: &Json| match number.fetch_add(1, Ordering::SeqCst) {

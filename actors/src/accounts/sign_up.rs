@@ -205,9 +205,7 @@ impl Creation {
     ) -> Result<Outcome<Option<(UserState, Arc<Head>, Attending)>>, ApiError> {
         let env = &accounts.env;
         let position = env.live.position();
-        if let Some(account) = &self.newcomer.account
-            && sso::find(accounts, account, position).await?.is_some()
-        {
+        if self.is_known(accounts, position).await? {
             return Ok(Outcome::Done(None));
         }
         let definition = env.definition(&self.item.id.record_type);
@@ -235,7 +233,13 @@ impl Creation {
                 position
             }
         };
+        // It may name what a hook has made in a request of its own, so it rests on now.
+        let (before, now) = (definition, env.live.position());
         let definition = env.definition(&self.item.id.record_type);
+        let position = if definition == before { now } else { position };
+        if self.is_known(accounts, position).await? {
+            return Ok(Outcome::Done(None));
+        }
         let around = look_around(env, &draft, position).await?;
 
         let mut plan = Plan::default();
@@ -267,6 +271,14 @@ impl Creation {
                 Outcome::Done(Some((state, head, attending)))
             }
         })
+    }
+
+    /// Whether the account elsewhere belongs to a user already.
+    async fn is_known(&self, accounts: &Accounts, position: u64) -> Result<bool, ApiError> {
+        match &self.newcomer.account {
+            Some(account) => Ok(sso::find(accounts, account, position).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Takes what the hooks of the attempt before decided, if that still counts.

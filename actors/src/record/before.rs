@@ -15,6 +15,7 @@ use super::messages::{ItemError, SaveRecords};
 use super::save::failed;
 use super::{hooks, migrate, types};
 use crate::context::RequestContext;
+use crate::plugin::Trigger;
 
 /// How far back a save looks for what was written while its hooks ran.
 const MAX_OVERTAKING_EVENTS: usize = 10_000;
@@ -51,6 +52,16 @@ pub(super) async fn run(
     let brought = refuse_unfit(env, drafts, context.may_migrate);
     let brought = brought.iter().map(|(id, fields)| (id, fields));
     types::extend_by(env, brought, &context).await
+}
+
+/// Whether there is a hook for one of the drafts.
+pub(crate) fn are_hooked(env: &RecordEnv, drafts: &[Result<Draft, ItemError>]) -> bool {
+    let points = env.plugins.points();
+    let mut drafts = drafts.iter().flatten();
+    drafts.any(|draft| {
+        let record_type = &draft.record.id.record_type;
+        !points.hooks(record_type, Trigger::BeforeSave).is_empty()
+    })
 }
 
 /// What hooks decided about records as they were at a position.

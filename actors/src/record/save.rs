@@ -118,6 +118,11 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         }
     };
     fail_whole_if_atomic(command, &prepared.drafts)?;
+    let heads = if before::are_hooked(env, &prepared.drafts) {
+        read_again(env, &ids, &types, heads).await?
+    } else {
+        heads
+    };
     let around = look_around(env, &prepared.drafts, &heads).await?;
     let mut plan = Plan::default();
     for slot in &mut prepared.drafts {
@@ -151,6 +156,27 @@ impl Saving<'_> {
         let own = (&self.command.context, self.id);
         decided.if_it_counts(self.env, own, ids, position).await
     }
+}
+
+/// Reads the records once more, after their hooks. If they and their types are what the hooks saw,
+/// the save may rest on now: what it names may be there since a hook has made it, in a request of its
+/// own that nobody can tell from others.
+async fn read_again(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    types: &[Arc<TypeDefinition>],
+    before: Heads,
+) -> Result<Heads, ApiError> {
+    if env.live.position() == before.position {
+        return Ok(before);
+    }
+    let now = env.load_heads(ids).await?;
+    let position_of = |heads: &Heads, id| heads.get(id).map(|head| head.position);
+    let mut ids = ids.iter();
+    let mut types = types.iter();
+    let are_same = ids.all(|id| position_of(&before, id) == position_of(&now, id))
+        && types.all(|definition| env.definition(&definition.name) == *definition);
+    Ok(if are_same { now } else { before })
 }
 
 /// Whether a field of one of the types got another name meanwhile, or is gone.
