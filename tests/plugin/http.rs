@@ -312,6 +312,24 @@ fn a_before_hook_may_name_records_and_files_that_it_makes_over_http() {
 }
 
 #[test]
+fn an_after_hook_may_save_its_own_record_over_http() {
+    let react = |client: &Client, request: &Json| {
+        let record = request["param"]["record"].clone();
+        if record["seen"] != true {
+            client.save("note/1", json!({"seen": true}));
+        }
+        Reaction::result(record)
+    };
+    let hooks = json!({"hook": [hook("note", "afterSave")]});
+    let (plugin, server) = calling(hooks, &[], react);
+    ready(&server);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"_access": null, "n": 1}));
+    assert_eq!(plugin.names("hook").len(), 2);
+    assert_eq!(ada.query("note", json!([]))[0]["seen"], true);
+}
+
+#[test]
 fn an_after_hook_whose_answer_is_not_the_plugins_is_told_again() {
     let number = AtomicU32::new(0);
     let react = move |_: &Client, request: &Json| match number.fetch_add(1, Ordering::SeqCst) {
