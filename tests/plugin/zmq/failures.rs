@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::worker::{HEARTBEAT, SHUTDOWN, Worker};
-use super::{World, assert_timed_out, ops};
+use super::{Seen, World, assert_timed_out, ops};
 use crate::plugin::{call, hook, save};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
@@ -89,6 +89,31 @@ fn without_an_idle_worker_a_request_times_out_after_three_seconds() {
 }
 
 #[test]
+fn a_delivery_that_no_worker_takes_is_no_attempt() {
+    let world = World::new(&[("PLUGIN_MAX_ATTEMPTS", "1")]);
+    let points = json!({"hook": [hook("note", "afterSave")]});
+    let worker = world.first_worker("a", &points);
+    let ada = Client::signed_up(&world.server, "ada");
+    worker.die();
+    let saved = save(&ada, json!({"_id": "note/1"})).join().unwrap();
+    assert_eq!(saved.result()[0]["message"], "Plugin time out");
+    let mut worker = world.worker("b");
+    let told = eventually("it is told", || {
+        match worker.next(Duration::from_secs(1)) {
+            Seen::Request(request) if request.body["kind"] == "hook" => return Some(request),
+            Seen::Request(request) if request.body["name"] == "init" => {
+                worker.answer(&request, &points);
+            }
+            Seen::Request(event) => worker.answer(&event, &json!(null)),
+            _ => {}
+        }
+        None
+    });
+    assert_eq!(told.body["param"]["record"]["_id"], "note/1");
+    worker.answer_record(&told, &json!({}));
+}
+
+#[test]
 fn garbage_costs_at_most_the_connection_that_sent_it() {
     let world = World::new(&[]);
     let mut worker = world.first_worker("a", &ops(&["x"]));
@@ -145,7 +170,7 @@ fn a_worker_that_comes_back_under_another_name_registers_anew() {
     worker.register(&ops(&["y"]));
     let asked = eventually("the new point is there", || {
         let asked = call(&client, "y", json!({}));
-        let is_there = matches!(worker.next(Duration::from_secs(1)), super::Seen::Request(request)
+        let is_there = matches!(worker.next(Duration::from_secs(1)), Seen::Request(request)
             if { worker.answer(&request, &json!(1)); true });
         is_there.then_some(asked)
     });

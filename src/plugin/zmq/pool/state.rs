@@ -48,9 +48,12 @@ pub(in crate::plugin::zmq) enum Action {
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::plugin::zmq) enum Failure {
-    /// There was no worker, or no answer, or the worker was lost.
+    /// There was no answer, or the worker was lost.
     #[error("Plugin time out")]
     TimedOut,
+    /// No worker has taken it.
+    #[error("Plugin time out")]
+    NotTaken,
     /// It would be nested too deeply.
     #[error("Plugin exceeded max bounce count")]
     TooDeep,
@@ -132,7 +135,7 @@ impl Pool {
             return self.fail(asked.ticket, Failure::TooDeep);
         }
         if self.waiting.len() >= self.limits.max_waiting {
-            return self.fail(asked.ticket, Failure::TimedOut);
+            return self.fail(asked.ticket, Failure::NotTaken);
         }
         let expiry = now + PATIENCE;
         self.waiting.push_back(Waiting { asked, expiry });

@@ -37,6 +37,10 @@ fn timed_out(ticket: &str) -> Action {
     Action::Answer(ticket.into(), Err(Failure::TimedOut))
 }
 
+fn not_taken(ticket: &str) -> Action {
+    Action::Answer(ticket.into(), Err(Failure::NotTaken))
+}
+
 fn answered(ticket: &str, body: &str) -> Action {
     Action::Answer(ticket.into(), Ok(body.as_bytes().to_vec()))
 }
@@ -155,7 +159,7 @@ fn without_a_worker_a_request_waits_three_seconds() {
     game.wait(2, &[]);
     assert_eq!(game.drain(), []);
     game.wait(1, &[]);
-    assert_eq!(game.drain(), [timed_out("1")]);
+    assert_eq!(game.drain(), [not_taken("1")]);
     game.ask("2", None);
     game.wait(2, &[]);
     game.pool.link(&name("a"), game.now);
@@ -452,5 +456,5 @@ fn so_many_requests_wait_and_no_more() {
     }
     assert_eq!(game.drain(), []);
     game.ask("more", None);
-    assert_eq!(game.drain(), [timed_out("more")]);
+    assert_eq!(game.drain(), [not_taken("more")]);
 }
