@@ -93,6 +93,8 @@ pub(super) struct Job {
     pub(super) lane: Lane,
     /// What it delivers, and its limit, which the worker may start anew.
     pub(super) delivery: Option<Box<Lease>>,
+    /// Set when there is no answer; the gate looks here.
+    pub(super) silence: Arc<OnceLock<Silence>>,
     /// Where the answer goes; taken when it is given.
     pub(super) reply: Option<oneshot::Sender<Answer>>,
 }
@@ -106,8 +108,6 @@ pub(super) struct Lease {
     pub(super) limit: Duration,
     /// Until when it has; the gate looks here.
     pub(super) until: watch::Sender<Instant>,
-    /// Set when there is no answer.
-    pub(super) silence: Arc<OnceLock<Silence>>,
 }
 
 /// Why a plugin that is not connected by itself did not answer.

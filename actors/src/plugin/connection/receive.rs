@@ -126,10 +126,9 @@ impl PluginConnection {
         let ticket = ticket_of(&response.id);
         match ticket.map_or(Answered::Unknown, |ticket| self.requests.answer(ticket)) {
             Answered::InTime(mut job) => {
-                let silence = Silence::of(&response.outcome);
-                if let (Some(silence), Some(lease)) = (silence, &job.delivery) {
+                if let Some(silence) = Silence::of(&response.outcome) {
                     // Set once: a request is answered once.
-                    let _ = lease.silence.set(silence);
+                    let _ = job.silence.set(silence);
                 }
                 if response.outcome == Outcome::Malformed {
                     self.warn("a response has either result or error", ctx);
