@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::{CallMessage, Outcome};
+use tokio::sync::watch;
 
 /// A request to a plugin. Serialised, it is v1's envelope.
 #[derive(Debug, Serialize)]
@@ -72,6 +73,11 @@ pub(super) trait Transport: Send + Sync + 'static {
     /// anything then.
     async fn notice(&self) -> Notice {
         pending().await
+    }
+
+    /// Returns how many workers take its requests, where it knows.
+    fn crew(&self) -> Option<watch::Receiver<usize>> {
+        None
     }
 
     /// Takes the answer to a call to the plugin: the HTTP status and the body that it would have had.

@@ -167,7 +167,7 @@ pub struct Presence {
     pub num_workers: usize,
     /// Whether that is all the world; while plugins prepare they serve only each other.
     pub is_ready: bool,
-    /// How many requests they take at once, all together.
+    /// How many deliveries they take at once, all together.
     pub window: usize,
     /// How long one of its requests may take.
     pub limit: Duration,

@@ -40,6 +40,8 @@ pub enum TransportEvent {
     Closed,
     /// The worker ended the connection in order: its session is over.
     Goodbye,
+    /// So many share the worker's requests out among them.
+    Crew(usize),
 }
 
 /// Something came over the transport of another connection, which this session goes on over.
@@ -252,6 +254,9 @@ pub(super) enum Report {
 pub(super) struct Capacity {
     pub(super) number: u64,
     pub(super) window: usize,
+    /// How many share its requests out among them, where that is known: who can wait with what he
+    /// has sends no more at once.
+    pub(super) crew: Option<usize>,
     /// Too much waits to be written.
     pub(super) is_choked: bool,
     /// It wants no new requests.

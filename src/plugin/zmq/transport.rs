@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::MAX_WINDOW;
 use skytrail_actors::spawn::spawn_named;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +135,10 @@ impl Transport for Zmq {
             Some(notice) => notice,
             None => std::future::pending().await,
         }
+    }
+
+    fn crew(&self) -> Option<watch::Receiver<usize>> {
+        Some(self.desk.crew())
     }
 
     /// As over HTTP the text ends with its line; there is no status.

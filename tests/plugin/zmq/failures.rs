@@ -114,6 +114,29 @@ fn a_delivery_that_no_worker_takes_is_no_attempt() {
 }
 
 #[test]
+fn as_many_deliveries_are_under_way_as_there_are_workers() {
+    let world = World::new(&[]);
+    let mut point = hook("note", "afterSave");
+    point["async"] = json!(true);
+    let _first = world.first_worker("a", &json!({"hook": [point]}));
+    let ada = Client::signed_up(&world.server, "ada");
+    for n in 0..4 {
+        ada.save(&format!("note/{n}"), json!({}));
+    }
+    let master = Client::master(&world.server);
+    let are_running = |num: u64| {
+        eventually("so many run", || {
+            let consumer = master.call("delivery:list", json!({})).result()[0].clone();
+            let counts = (consumer["open"].as_u64(), consumer["in_flight"].as_u64());
+            (counts == (Some(4), Some(num))).then_some(())
+        });
+    };
+    are_running(1);
+    let _second = world.worker("b");
+    are_running(2);
+}
+
+#[test]
 fn garbage_costs_at_most_the_connection_that_sent_it() {
     let world = World::new(&[]);
     let mut worker = world.first_worker("a", &ops(&["x"]));

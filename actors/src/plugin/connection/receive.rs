@@ -33,6 +33,10 @@ impl PluginConnection {
             TransportEvent::TooLarge => self.refuse_size(ctx),
             TransportEvent::Closed => self.lose_link(ctx),
             TransportEvent::Goodbye => self.end(ctx),
+            TransportEvent::Crew(size) => {
+                self.crew = Some(size);
+                self.tell_capacity();
+            }
         }
     }
 

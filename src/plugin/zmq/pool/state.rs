@@ -120,10 +120,11 @@ impl Pool {
         std::mem::take(&mut self.actions)
     }
 
-    /// Whether any worker takes requests, now or when it has done what it is at.
-    pub(in crate::plugin::zmq) fn is_manned(&self) -> bool {
-        let mut workers = self.workers.values();
-        workers.any(|worker| worker.is_ready && worker.unlinked_at.is_none())
+    /// Counts the workers that take requests, now or when they have done what they are at.
+    pub(in crate::plugin::zmq) fn num_ready(&self) -> usize {
+        let workers = self.workers.values();
+        let ready = workers.filter(|worker| worker.is_ready && worker.unlinked_at.is_none());
+        ready.count()
     }
 
     /// Takes a request in.
