@@ -8,8 +8,9 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use skytrail_actors::plugin::TransportKind;
+use skytrail_actors::plugin::protocol::Outcome;
 
-use super::transport::{Answer, Envelope, Transport, unparsed};
+use super::transport::{Answer, Envelope, Transport, failure, unparsed, unparsed_text};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,12 +82,23 @@ impl Transport for Http {
         let sent = request.header(CONTENT_TYPE, "application/json").send();
         let read = async { self.read(sent.await?).await };
         match read.await {
-            Ok(Some(bytes)) => Answer::Given(envelope.outcome_of(&bytes)),
-            Ok(None) => Answer::Given(unparsed(&format!("more than {} bytes", self.max_answer))),
+            Ok(Some(bytes)) => Answer::Given(outcome(envelope, &bytes)),
+            Ok(None) => Answer::Given(unread(&format!("more than {} bytes", self.max_answer))),
             Err(error) if error.is_connect() => Answer::NotThere(text_of(&error)),
             Err(error) => Answer::Unreachable(text_of(&error)),
         }
     }
+}
+
+/// Reads an answer. One that is none may be that of a proxy before the plugin, which then has said
+/// nothing.
+fn outcome(envelope: &Envelope, answer: &[u8]) -> Outcome {
+    envelope.read(answer).unwrap_or_else(|why| unread(&why))
+}
+
+/// Returns the error of an answer that cannot be read: whoever delivers something tries again.
+fn unread(why: &str) -> Outcome {
+    failure(&unparsed_text(why))
 }
 
 /// Returns an error with its causes: the library's own text has none of them.

@@ -1,6 +1,7 @@
 //! Plays the worker of a plugin towards the connection's actor.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +18,7 @@ use skytrail_actors::plugin::protocol::{
 };
 use skytrail_actors::plugin::transport::{Outgoing, channel};
 use skytrail_actors::plugin::{ApiCaller, PluginBroker, PluginConnection};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
 
@@ -71,6 +72,10 @@ pub(super) async fn run(
         .say(WorkerMessage::Hello(Box::new(session.hello())))
         .await;
     let mut answers = FuturesUnordered::new();
+    let mut crew = session.parts.transport.crew();
+    if let Some(crew) = &mut crew {
+        crew.mark_changed();
+    }
     loop {
         tokio::select! {
             message = outgoing.next() => match message {
@@ -88,6 +93,10 @@ pub(super) async fn run(
             },
             Some((envelope, answer)) = answers.next() => session.answer(envelope, answer).await,
             Some(call) = calls.recv() => session.say(WorkerMessage::Call(call)).await,
+            size = next_size(&mut crew) => {
+                let told = FromTransport(TransportEvent::Crew(size));
+                let _ = session.actor.send(told).await;
+            }
         }
     }
     let goodbye = FromTransport(TransportEvent::Goodbye);
@@ -277,6 +286,16 @@ impl Session {
         // The supervisor may follow another session by now.
         let _ = self.parts.events.send(event).await;
     }
+}
+
+/// Waits until other workers are there than before; returns how many.
+async fn next_size(crew: &mut Option<watch::Receiver<usize>>) -> usize {
+    if let Some(crew) = crew
+        && crew.changed().await.is_ok()
+    {
+        return *crew.borrow_and_update();
+    }
+    pending().await
 }
 
 fn is_greeting(envelope: &Envelope) -> bool {

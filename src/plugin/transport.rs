@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::{CallMessage, Outcome};
+use tokio::sync::watch;
 
 /// A request to a plugin. Serialised, it is v1's envelope.
 #[derive(Debug, Serialize)]
@@ -74,6 +75,11 @@ pub(super) trait Transport: Send + Sync + 'static {
         pending().await
     }
 
+    /// Returns how many workers take its requests, where it knows.
+    fn crew(&self) -> Option<watch::Receiver<usize>> {
+        None
+    }
+
     /// Takes the answer to a call to the plugin: the HTTP status and the body that it would have had.
     fn reply(&self, _call: &str, _status: u16, _body: &RawValue) {}
 }
@@ -121,8 +127,12 @@ impl Envelope {
 
 /// Returns the error of an answer that cannot be read.
 pub(super) fn unparsed(why: &str) -> Outcome {
-    let message = format!("Failed to parse plugin response: {why}");
-    Outcome::Error(json!({"code": 10000, "message": message}))
+    Outcome::Error(json!({"code": 10000, "message": unparsed_text(why)}))
+}
+
+/// Returns what that error says.
+pub(super) fn unparsed_text(why: &str) -> String {
+    format!("Failed to parse plugin response: {why}")
 }
 
 /// Returns an error that the transport itself has: the plugin did not answer.

@@ -1,5 +1,7 @@
 //! Plugins that are posted to.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -265,6 +267,89 @@ fn answers_that_are_none_are_errors() {
         (400, 108, "no".to_owned()),
         "the status does not count"
     );
+}
+
+/// A plugin whose hooks are told what to do with a request and a client for calls of their own.
+fn calling(
+    points: Json,
+    settings: &[(&str, &str)],
+    react: impl Fn(&Client, &Json) -> Reaction + Send + Sync + 'static,
+) -> (HttpPlugin, TestServer) {
+    let own: Arc<OnceLock<Client>> = Arc::default();
+    let known = Arc::clone(&own);
+    let plugin = HttpPlugin::start(points, move |request| react(known.wait(), request));
+    let server = server(&plugin, settings);
+    own.set(Client::master(&server)).unwrap();
+    (plugin, server)
+}
+
+#[test]
+fn a_before_hook_may_name_records_and_files_that_it_makes_over_http() {
+    let number = AtomicU32::new(0);
+    let react = move |client: &Client, request: &Json| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
+        let audit = format!("audit/{number}");
+        client.save(&audit, json!({}));
+        let mut record = request["param"]["record"].clone();
+        record["audit"] = json!({"$type": "ref", "$id": audit});
+        Reaction::result(record)
+    };
+    let hooks = json!({"hook": [hook("note", "beforeSave"), hook("user", "beforeSave")]});
+    let (plugin, server) = calling(hooks, &[], react);
+    ready(&server);
+    let master = Client::master(&server);
+    let audit = json!({"fields": [{"name": "audit", "type": "ref(audit)"}]});
+    let types = json!({"audit": {"fields": []}, "note": audit, "user": audit});
+    let types = json!({"record_types": types});
+    master.call("schema:create", types).result();
+    let ada = Client::signed_up(&server, "ada");
+    assert_eq!(plugin.names("hook").len(), 1);
+    for n in 2..4 {
+        let saved = ada.save("note/1", json!({"n": n}));
+        assert_eq!(saved["audit"]["$id"], format!("audit/{}", n - 1));
+        assert_eq!(plugin.names("hook").len(), n);
+    }
+}
+
+#[test]
+fn an_after_hook_may_save_its_own_record_over_http() {
+    let react = |client: &Client, request: &Json| {
+        let record = request["param"]["record"].clone();
+        if record["seen"] != true {
+            client.save("note/1", json!({"seen": true}));
+        }
+        Reaction::result(record)
+    };
+    let hooks = json!({"hook": [hook("note", "afterSave")]});
+    let (plugin, server) = calling(hooks, &[], react);
+    ready(&server);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"_access": null, "n": 1}));
+    assert_eq!(plugin.names("hook").len(), 2);
+    assert_eq!(ada.query("note", json!([]))[0]["seen"], true);
+}
+
+#[test]
+fn an_after_hook_whose_answer_is_not_the_plugins_is_told_again() {
+    let number = AtomicU32::new(0);
+    let react = move |_: &Client, request: &Json| match number.fetch_add(1, Ordering::SeqCst) {
+        0 => Reaction::Text(502, "<html>Bad Gateway</html>".to_owned()),
+        1 => Reaction::Text(200, format!("{{\"result\":\"{}\"}}", "x".repeat(5000))),
+        _ => Reaction::result(request["param"]["record"].clone()),
+    };
+    let hooks = json!({"hook": [hook("note", "afterSave")]});
+    let (plugin, server) = calling(hooks, &[("PLUGIN_MAX_MESSAGE", "4096")], react);
+    ready(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let answer = save(&ada, json!({"_id": "note/1"})).join().unwrap();
+    let message = answer.result()[0]["message"].to_string();
+    assert!(
+        message.contains("Failed to parse plugin response"),
+        "{message}"
+    );
+    eventually("it was told three times", || {
+        (plugin.names("hook").len() == 3).then_some(())
+    });
 }
 
 #[test]

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use skytrail_schema::time::Timestamp;
 
+use super::http_plugin::{HttpPlugin, Reaction};
 use super::worker::{Seen, Serving, Worker};
-use super::{call, server};
+use super::{call, http, server};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
-use crate::support::server::{MASTER_KEY, TestServer};
+use crate::support::server::{MASTER_KEY, TestServer, lasting_address};
 
 /// Longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -363,6 +364,28 @@ fn what_was_due_without_a_worker_is_made_up_for_once() {
     let dues = claimed(&server);
     assert!(dues.is_sorted_by(|a, b| a < b), "{dues:?}");
     assert!(dues[1] > due, "{dues:?}");
+}
+
+#[test]
+fn what_is_due_while_a_plugin_over_http_is_away_waits_for_it() {
+    let address = lasting_address();
+    let start = || {
+        let points = ticking("@every 2s");
+        HttpPlugin::start_at(&address, points, |_| Reaction::result(Json::Null))
+    };
+    let plugin = start();
+    let server = http::server(&plugin, &[]);
+    let num = |task: &Json, what: &str| task[what].as_u64().unwrap();
+    await_task(&server, "it ran", |task| num(task, "runs") > 0);
+    drop(plugin);
+    let alone = await_task(&server, "runs were due", |task| {
+        num(task, "skipped") > 0 || num(task, "failures") > 0
+    });
+    assert_eq!(num(&alone, "failures"), 0, "{alone}");
+    let _plugin = start();
+    let before = num(&alone, "runs");
+    let back = await_task(&server, "it ran again", |task| num(task, "runs") > before);
+    assert_eq!(num(&back, "failures"), 0, "{back}");
 }
 
 #[test]

@@ -21,11 +21,12 @@ use super::{sso, undo};
 use crate::context::RequestContext;
 use crate::delivery::after::{Attending, Originals};
 use crate::record::attempt::{Outcome, commit_attended, until_settled};
+use crate::record::before::Decided;
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
 use crate::record::messages::SaveItem;
-use crate::record::{before, hooks, types};
+use crate::record::{hooks, types};
 
 /// Signs a user up.
 ///
@@ -193,8 +194,8 @@ struct Creation {
     own_context: RequestContext,
     /// What the hooks cause names it.
     attempt: Uuid,
-    /// What the hooks of an attempt decided that only they themselves have overtaken.
-    decided: Mutex<Option<Draft>>,
+    /// What the hooks of an attempt decided that was overtaken: it counts if that was only by them.
+    decided: Mutex<Option<Decided<Draft>>>,
 }
 
 impl Creation {
@@ -204,9 +205,7 @@ impl Creation {
     ) -> Result<Outcome<Option<(UserState, Arc<Head>, Attending)>>, ApiError> {
         let env = &accounts.env;
         let position = env.live.position();
-        if let Some(account) = &self.newcomer.account
-            && sso::find(accounts, account, position).await?.is_some()
-        {
+        if self.is_known(accounts, position).await? {
             return Ok(Outcome::Done(None));
         }
         let definition = env.definition(&self.item.id.record_type);
@@ -224,11 +223,23 @@ impl Creation {
             provenance: Vec::new(),
         };
         self.drop_unwritable(&mut draft, &env.live.get_field_rules(), at);
-        match self.decided.lock().await.take() {
-            Some(decided) => draft.take_over(decided),
-            None => self.run_hooks(env, &mut draft).await?,
-        }
+        let decided_at = match self.take_decided(env, position).await {
+            Some(Decided { what, position }) => {
+                draft.take_over(what);
+                position
+            }
+            None => {
+                self.run_hooks(env, &mut draft).await?;
+                position
+            }
+        };
+        // It may name what a hook has made in a request of its own, so it rests on now.
+        let (before, now) = (definition, env.live.position());
         let definition = env.definition(&self.item.id.record_type);
+        let position = if definition == before { now } else { position };
+        if self.is_known(accounts, position).await? {
+            return Ok(Outcome::Done(None));
+        }
         let around = look_around(env, &draft, position).await?;
 
         let mut plan = Plan::default();
@@ -248,9 +259,10 @@ impl Creation {
         let done = commit_attended(env, (plan, position), Originals::new(), (own, told)).await?;
         Ok(match done {
             Outcome::Conflict => {
-                if before::have_written(env, self.attempt, position).await {
-                    *self.decided.lock().await = Some(draft);
-                }
+                *self.decided.lock().await = Some(Decided {
+                    what: draft,
+                    position: decided_at,
+                });
                 Outcome::Conflict
             }
             Outcome::Done((commit, attending)) => {
@@ -259,6 +271,22 @@ impl Creation {
                 Outcome::Done(Some((state, head, attending)))
             }
         })
+    }
+
+    /// Whether the account elsewhere belongs to a user already.
+    async fn is_known(&self, accounts: &Accounts, position: u64) -> Result<bool, ApiError> {
+        match &self.newcomer.account {
+            Some(account) => Ok(sso::find(accounts, account, position).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes what the hooks of the attempt before decided, if that still counts.
+    async fn take_decided(&self, env: &RecordEnv, position: u64) -> Option<Decided<Draft>> {
+        let decided = self.decided.lock().await.take()?;
+        let (own, record) = ((&self.newcomer.context, self.attempt), &self.item.id);
+        let record = std::slice::from_ref(record);
+        decided.if_it_counts(env, own, record, position).await
     }
 
     /// Runs the before-hooks, which may bring files, and fields that no user had before.

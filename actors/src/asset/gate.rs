@@ -26,14 +26,20 @@ impl PluginGate for AssetGate {
         self.inner.points()
     }
 
-    async fn call(&self, mut request: PluginRequest) -> Result<Json, ApiError> {
+    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
+        let answer = self.ask(request).await;
+        answer.map_err(Undelivered::into_error)
+    }
+
+    async fn ask(&self, mut request: PluginRequest) -> Result<Json, Undelivered> {
         if request.kind == "op" {
-            self.assets.complete_json(&mut request.param).await?;
+            let completed = self.assets.complete_json(&mut request.param).await;
+            completed.map_err(Undelivered::Refused)?;
         } else {
             // Records have their media types already.
             self.assets.sign_json(&mut request.param);
         }
-        self.inner.call(request).await
+        self.inner.ask(request).await
     }
 
     fn announce(&self, name: &'static str, param: Json) {

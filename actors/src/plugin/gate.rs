@@ -131,7 +131,7 @@ pub struct DeliveryNote {
 /// what is behind it.
 pub type Hurry = watch::Receiver<Vec<Via>>;
 
-/// Why a delivery did not go well.
+/// Why a delivery, or another request, did not go well.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Undelivered {
     /// The plugin had it and said no.
@@ -149,6 +149,13 @@ impl Undelivered {
             Self::Refused(error) | Self::Lost(error) | Self::Unready(error) => error,
         }
     }
+
+    /// Forgets why.
+    pub fn into_error(self) -> ApiError {
+        match self {
+            Self::Refused(error) | Self::Lost(error) | Self::Unready(error) => error,
+        }
+    }
 }
 
 /// What there is of a plugin at the moment.
@@ -160,7 +167,7 @@ pub struct Presence {
     pub num_workers: usize,
     /// Whether that is all the world; while plugins prepare they serve only each other.
     pub is_ready: bool,
-    /// How many requests they take at once, all together.
+    /// How many deliveries they take at once, all together.
     pub window: usize,
     /// How long one of its requests may take.
     pub limit: Duration,
@@ -181,6 +188,14 @@ pub trait PluginGate: Send + Sync + 'static {
     /// # Errors
     /// The plugin's own error; 118 without a worker, 119 after the deadline.
     async fn call(&self, request: PluginRequest) -> Result<Json, ApiError>;
+
+    /// As [`PluginGate::call`], but says whether the plugin has had the request.
+    ///
+    /// # Errors
+    /// See [`Undelivered`].
+    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
+        self.call(request).await.map_err(Undelivered::Refused)
+    }
 
     /// Tells every worker of every plugin an event, in the background; answers are ignored.
     fn announce(&self, name: &'static str, param: Json);

@@ -40,6 +40,8 @@ pub enum TransportEvent {
     Closed,
     /// The worker ended the connection in order: its session is over.
     Goodbye,
+    /// So many share the worker's requests out among them.
+    Crew(usize),
 }
 
 /// Something came over the transport of another connection, which this session goes on over.
@@ -93,6 +95,8 @@ pub(super) struct Job {
     pub(super) lane: Lane,
     /// What it delivers, and its limit, which the worker may start anew.
     pub(super) delivery: Option<Box<Lease>>,
+    /// Set when there is no answer; the gate looks here.
+    pub(super) silence: Arc<OnceLock<Silence>>,
     /// Where the answer goes; taken when it is given.
     pub(super) reply: Option<oneshot::Sender<Answer>>,
 }
@@ -106,8 +110,6 @@ pub(super) struct Lease {
     pub(super) limit: Duration,
     /// Until when it has; the gate looks here.
     pub(super) until: watch::Sender<Instant>,
-    /// Set when there is no answer.
-    pub(super) silence: Arc<OnceLock<Silence>>,
 }
 
 /// Why a plugin that is not connected by itself did not answer.
@@ -252,6 +254,9 @@ pub(super) enum Report {
 pub(super) struct Capacity {
     pub(super) number: u64,
     pub(super) window: usize,
+    /// How many share its requests out among them, where that is known: who can wait with what he
+    /// has sends no more at once.
+    pub(super) crew: Option<usize>,
     /// Too much waits to be written.
     pub(super) is_choked: bool,
     /// It wants no new requests.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::Commit;
+use skytrail_schema::event::{Commit, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Fields;
 use uuid::Uuid;
@@ -14,8 +14,10 @@ use super::env::RecordEnv;
 use super::messages::{ItemError, SaveRecords};
 use super::save::failed;
 use super::{hooks, migrate, types};
+use crate::context::RequestContext;
+use crate::plugin::Trigger;
 
-/// How far back a save looks for what its own hooks wrote.
+/// How far back a save looks for what was written while its hooks ran.
 const MAX_OVERTAKING_EVENTS: usize = 10_000;
 
 /// Runs the hooks on the drafts. A record whose hooks refuse it, or bring what its type cannot take,
@@ -52,14 +54,55 @@ pub(super) async fn run(
     types::extend_by(env, brought, &context).await
 }
 
-/// Whether the hooks of a save, which names itself `id`, wrote something since `position`.
-pub(crate) async fn have_written(env: &RecordEnv, id: Uuid, position: u64) -> bool {
-    if env.plugins.points().hooks.is_empty() {
-        return false;
+/// Whether there is a hook for one of the drafts.
+pub(crate) fn are_hooked(env: &RecordEnv, drafts: &[Result<Draft, ItemError>]) -> bool {
+    let points = env.plugins.points();
+    let mut drafts = drafts.iter().flatten();
+    drafts.any(|draft| {
+        let record_type = &draft.record.id.record_type;
+        !points.hooks(record_type, Trigger::BeforeSave).is_empty()
+    })
+}
+
+/// What hooks decided about records as they were at a position.
+#[derive(Debug)]
+pub(crate) struct Decided<T> {
+    /// What they decided.
+    pub(crate) what: T,
+    /// The position.
+    pub(crate) position: u64,
+}
+
+impl<T> Decided<T> {
+    /// Returns it if it still counts at `until`: the hooks of this save or deletion, which names
+    /// itself `id`, have written something, and nobody else has changed one of the records.
+    pub(crate) async fn if_it_counts(
+        self,
+        env: &RecordEnv,
+        (context, id): (&RequestContext, Uuid),
+        records: &[RecordId],
+        until: u64,
+    ) -> Option<Self> {
+        if env.plugins.points().hooks.is_empty() {
+            return None;
+        }
+        let since = env.log.read(self.position + 1, MAX_OVERTAKING_EVENTS).await;
+        let mut since = since.ok()?;
+        let is_all = since.last()?.last_position() >= until;
+        since.retain(|commit| commit.first_position() <= until);
+        let have_written = since.iter().any(|commit| commit.causation == Some(id));
+        // What the hooks cause, however indirectly, is of this request. So is what goes on beside
+        // this save, if it came with a call of a plugin; that names the same cause as this save.
+        let (request, beside) = (context.request.id(), context.ancestors.last().copied());
+        let is_own =
+            |commit: &Commit| commit.request_id == Some(request) && commit.causation != beside;
+        let has_changed = |commit: &Commit| {
+            let mut events = commit.events.iter();
+            events.any(|event| matches!(&event.stream, Stream::Record(id) if records.contains(id)))
+        };
+        let is_others = |commit: &Arc<Commit>| !is_own(commit) && has_changed(commit);
+        (is_all && have_written && !since.iter().any(is_others)).then_some(self)
     }
-    let since = env.log.read(position + 1, MAX_OVERTAKING_EVENTS).await;
-    let is_own = |commit: &Arc<Commit>| commit.causation == Some(id);
-    since.is_ok_and(|commits| commits.iter().any(is_own))
 }
 
 /// Fails the records that types cannot be extended for, together with those before them; returns

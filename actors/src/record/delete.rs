@@ -11,11 +11,12 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_attended, until_settled};
+use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
-use super::{before, hooks, save};
+use super::{hooks, save};
 use crate::delivery::after::Attending;
 
 /// Per id: the record that is deleted, or why it is not.
@@ -68,7 +69,7 @@ async fn attempt(
     env: &RecordEnv,
     command: &DeleteRecords,
     attempt_id: Uuid,
-    decided: &Mutex<Option<Victims>>,
+    decided: &Mutex<Option<Decided<Victims>>>,
 ) -> Result<Outcome<Settled>, ApiError> {
     let heads = env.load_heads(&command.ids).await?;
     let mut victims: Victims = command
@@ -77,10 +78,24 @@ async fn attempt(
         .map(|id| find(command, &heads, id))
         .collect();
     fail_whole_if_atomic(command, &victims)?;
-    match decided.lock().await.take() {
-        Some(decided) => keep_refusals(decided, &mut victims),
-        None => run_before_hooks(env, command, &mut victims, attempt_id).await,
-    }
+    let own = (&command.context, attempt_id);
+    let earlier = match decided.lock().await.take() {
+        Some(earlier) => {
+            let counts = earlier.if_it_counts(env, own, &command.ids, heads.position);
+            counts.await
+        }
+        None => None,
+    };
+    let decided_at = match earlier {
+        Some(Decided { what, position }) => {
+            keep_refusals(what, &mut victims);
+            position
+        }
+        None => {
+            run_before_hooks(env, command, &mut victims, attempt_id).await;
+            heads.position
+        }
+    };
     let asked = victims.clone();
     fail_whole_if_atomic(command, &victims)?;
     let mut plan = Plan::default();
@@ -119,9 +134,11 @@ async fn attempt(
     let originals = originals.collect();
     let (plan, context) = ((plan, heads.position), &command.context);
     let done = commit_attended(env, plan, originals, (context, context)).await?;
-    let is_overtaken = matches!(done, Outcome::Conflict);
-    if is_overtaken && before::have_written(env, attempt_id, heads.position).await {
-        *decided.lock().await = Some(asked);
+    if matches!(done, Outcome::Conflict) {
+        *decided.lock().await = Some(Decided {
+            what: asked,
+            position: decided_at,
+        });
     }
     Ok(done.map(|(commit, attending)| Settled {
         victims,

@@ -26,11 +26,12 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::attempt::{Outcome, commit_attended, until_settled};
+use super::before::{self, Decided};
 use super::decide::{self, Plan, Surroundings, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
-use super::{before, types};
+use super::types;
 use crate::delivery::after::Attending;
 
 /// A draft, or why there is none.
@@ -42,9 +43,9 @@ struct Saving<'a> {
     command: &'a SaveRecords,
     /// What its hooks cause names it.
     id: Uuid,
-    /// What the hooks of an attempt decided that only their own writes have overtaken: the next
+    /// What the hooks of an attempt decided that was overtaken: if only by their own writes, the next
     /// attempt takes it over instead of running them again.
-    decided: Mutex<Option<Drafts>>,
+    decided: Mutex<Option<Decided<Drafts>>>,
 }
 
 struct Prepared {
@@ -106,11 +107,22 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         drafts: make_drafts(env, command, &heads),
     };
     fail_whole_if_atomic(command, &prepared.drafts)?;
-    match saving.decided.lock().await.take() {
-        Some(decided) => rebase(decided, &mut prepared.drafts),
-        None => before::run(env, command, &mut prepared.drafts, saving.id).await?,
-    }
+    let decided_at = match saving.take_decided(&ids, heads.position).await {
+        Some(Decided { what, position }) => {
+            rebase(what, &mut prepared.drafts);
+            position
+        }
+        None => {
+            before::run(env, command, &mut prepared.drafts, saving.id).await?;
+            heads.position
+        }
+    };
     fail_whole_if_atomic(command, &prepared.drafts)?;
+    let heads = if before::are_hooked(env, &prepared.drafts) {
+        read_again(env, &ids, &types, heads).await?
+    } else {
+        heads
+    };
     let around = look_around(env, &prepared.drafts, &heads).await?;
     let mut plan = Plan::default();
     for slot in &mut prepared.drafts {
@@ -126,14 +138,45 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         return Ok(Outcome::Conflict);
     }
     fail_whole_if_atomic(command, &prepared.drafts)?;
-    let drafts = prepared.drafts.clone();
+    let decided = Decided {
+        what: prepared.drafts.clone(),
+        position: decided_at,
+    };
     let outcome = settle(env, command, prepared, plan, heads.position).await?;
-    if matches!(outcome, Outcome::Conflict)
-        && before::have_written(env, saving.id, heads.position).await
-    {
-        *saving.decided.lock().await = Some(drafts);
+    if matches!(outcome, Outcome::Conflict) {
+        *saving.decided.lock().await = Some(decided);
     }
     Ok(outcome)
+}
+
+impl Saving<'_> {
+    /// Takes what the hooks of the attempt before decided, if that still counts.
+    async fn take_decided(&self, ids: &[RecordId], position: u64) -> Option<Decided<Drafts>> {
+        let decided = self.decided.lock().await.take()?;
+        let own = (&self.command.context, self.id);
+        decided.if_it_counts(self.env, own, ids, position).await
+    }
+}
+
+/// Reads the records once more, after their hooks. If they and their types are what the hooks saw,
+/// the save may rest on now: what it names may be there since a hook has made it, in a request of its
+/// own that nobody can tell from others.
+async fn read_again(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    types: &[Arc<TypeDefinition>],
+    before: Heads,
+) -> Result<Heads, ApiError> {
+    if env.live.position() == before.position {
+        return Ok(before);
+    }
+    let now = env.load_heads(ids).await?;
+    let position_of = |heads: &Heads, id| heads.get(id).map(|head| head.position);
+    let mut ids = ids.iter();
+    let mut types = types.iter();
+    let are_same = ids.all(|id| position_of(&before, id) == position_of(&now, id))
+        && types.all(|definition| env.definition(&definition.name) == *definition);
+    Ok(if are_same { now } else { before })
 }
 
 /// Whether a field of one of the types got another name meanwhile, or is gone.

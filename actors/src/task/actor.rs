@@ -14,6 +14,7 @@ use skytrail_schema::event::{EventBody, NoDetails, TaskEnd, TaskSchedule};
 use skytrail_schema::id::TaskId;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::driver::{Driver, seconds_before};
@@ -79,6 +80,8 @@ pub struct ScheduledTask {
     setting: Setting,
     armed: Option<SpawnHandle>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
+    /// Cancelled when it is to leave: runs do not wait for the plugin any more.
+    pub(super) ending: CancellationToken,
 }
 
 /// What happened since the server's start.
@@ -126,6 +129,7 @@ impl ScheduledTask {
             setting: Setting::Done,
             armed: None,
             leaving: None,
+            ending: CancellationToken::new(),
         }
     }
 
@@ -334,6 +338,7 @@ impl Handler<Stop> for ScheduledTask {
     fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) -> ResponseFuture<()> {
         let (sender, left) = oneshot::channel();
         self.leaving.get_or_insert_default().push(sender);
+        self.ending.cancel();
         self.leave_if_done(ctx);
         Box::pin(async move {
             // Either it said so, or it is gone.

@@ -9,18 +9,22 @@ use serde_json::Value as Json;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, TaskClaim, TaskEnd, TaskTrigger};
 use skytrail_schema::time::Timestamp;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::actor::{Reply, ScheduledTask, TaskParts, stopping, until};
 use super::messages::{RunOutcome, RunReport, TaskReport};
 use super::state::TaskRun;
 use crate::context::RequestContext;
-use crate::plugin::{Lineage, PluginRequest, Timer};
+use crate::plugin::{Lineage, PluginRequest, Timer, Undelivered};
 
 /// When the next run is due within this time, the log gets a good end together with its claim: one
 /// commit per run instead of two.
 const SOON: Duration = Duration::from_secs(15);
 /// How many ends may wait for that.
 const MAX_UNWRITTEN: usize = 8;
+/// The pause before a plugin that was not reached is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of a run.
 enum Outcome {
@@ -39,6 +43,8 @@ struct Beginning {
     passed_before: Timestamp,
     context: RequestContext,
     reply: Option<Reply>,
+    /// Until when it waits for a plugin that is not reached.
+    patience: Option<Timestamp>,
 }
 
 impl ScheduledTask {
@@ -49,6 +55,9 @@ impl ScheduledTask {
         passed_before: Timestamp,
         ctx: &mut Context<Self>,
     ) {
+        let catch_up = self.parts.settings.catch_up.as_micros();
+        let catch_up = i64::try_from(catch_up).unwrap_or(i64::MAX);
+        let patience = due.micros().saturating_add(catch_up);
         let beginning = Beginning {
             claim: TaskClaim {
                 due,
@@ -57,6 +66,7 @@ impl ScheduledTask {
             passed_before,
             context: RequestContext::system(),
             reply: None,
+            patience: Some(Timestamp::from_micros(patience)),
         };
         self.begin(beginning, ctx);
     }
@@ -95,6 +105,7 @@ impl ScheduledTask {
             passed_before: self.passed,
             context,
             reply: Some(reply),
+            patience: None,
         };
         self.begin(beginning, ctx);
     }
@@ -104,8 +115,9 @@ impl ScheduledTask {
             .insert(beginning.claim.due, self.parts.clock.now());
         let ends = std::mem::take(&mut self.unwritten);
         let (parts, timer) = (Arc::clone(&self.parts), self.timer.clone());
+        let ending = self.ending.clone();
         let running = async move {
-            let outcome = carry_out(&parts, timer, &beginning, &ends).await;
+            let outcome = carry_out(&parts, timer, (&beginning, &ending), &ends).await;
             (outcome, beginning, ends)
         };
         let running =
@@ -244,11 +256,11 @@ impl ScheduledTask {
     }
 }
 
-/// Claims a run and asks the plugin.
+/// Claims a run and asks the plugin; one that is not reached is asked again for a while.
 async fn carry_out(
     parts: &TaskParts,
     timer: Timer,
-    beginning: &Beginning,
+    (beginning, ending): (&Beginning, &CancellationToken),
     ends: &[TaskEnd],
 ) -> Outcome {
     let claim = beginning.claim;
@@ -282,5 +294,17 @@ async fn carry_out(
             ..Lineage::default()
         },
     };
-    Outcome::Ended(parts.plugins.call(request).await)
+    loop {
+        let error = match parts.plugins.ask(request.clone()).await {
+            // It has heard nothing yet: this is not a second run.
+            Err(Undelivered::Unready(error)) => error,
+            answer => return Outcome::Ended(answer.map_err(Undelivered::into_error)),
+        };
+        let now = parts.clock.now();
+        let has_time = beginning.patience.is_some_and(|until| now < until);
+        let pause = ending.run_until_cancelled(sleep(PAUSE));
+        if !has_time || pause.await.is_none() {
+            return Outcome::Ended(Err(error));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use skytrail_actors::plugin::protocol::CallMessage;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bodies;
 use super::message::{self, Identity, Told};
@@ -32,7 +32,8 @@ struct State {
     links: HashMap<Identity, Link>,
     waiting: HashMap<Ticket, Waiting>,
     notices: mpsc::Sender<Notice>,
-    was_manned: bool,
+    /// How many workers take requests.
+    crew: watch::Sender<usize>,
 }
 
 /// Who waits for an answer.
@@ -50,7 +51,7 @@ impl Desk {
             links: HashMap::new(),
             waiting: HashMap::new(),
             notices,
-            was_manned: false,
+            crew: watch::Sender::new(0),
         };
         Self {
             plugin,
@@ -61,6 +62,11 @@ impl Desk {
     /// Returns whose desk it is.
     pub(super) fn plugin(&self) -> &str {
         &self.plugin
+    }
+
+    /// Returns how many workers take requests.
+    pub(super) fn crew(&self) -> watch::Receiver<usize> {
+        self.state.lock().crew.subscribe()
     }
 
     /// Asks a worker; the answer comes when it comes, or with the reason why there is none.
@@ -214,10 +220,13 @@ impl State {
     /// Tells when there are workers again after there were none: the plugin is initialised anew,
     /// unless that is what the first of them is going to be asked.
     fn note_manning(&mut self) {
-        let is_manned = self.pool.is_manned();
-        let was_manned = std::mem::replace(&mut self.was_manned, is_manned);
+        let crew = self.pool.num_ready();
+        if *self.crew.borrow() == crew {
+            return;
+        }
+        let before = self.crew.send_replace(crew);
         let is_greeted = self.waiting.values().any(|waiting| waiting.is_greeting);
-        if is_manned && !was_manned && !is_greeted {
+        if before == 0 && !is_greeted {
             // With so many notices that nobody took, one more would change nothing.
             let _ = self.notices.try_send(Notice::Back);
         }

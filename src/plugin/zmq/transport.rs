@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::MAX_WINDOW;
 use skytrail_actors::spawn::spawn_named;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::desk::Desk;
 use super::endpoint::Endpoint;
 use super::pool::{Asked, Failure, Limits, Pool, Ticket};
 use super::socket;
-use crate::plugin::transport::{Answer, Envelope, Notice, Transport, failure, unparsed};
+use crate::plugin::transport::{Answer, Envelope, Notice, Transport, failure, unparsed, unreached};
 
 /// How often the pool's clock ticks.
 const TICK: Duration = Duration::from_millis(100);
@@ -124,6 +124,7 @@ impl Transport for Zmq {
             Ok(body) => Answer::Given(envelope.outcome_of(&body)),
             // Whoever was not there has not heard it, and is told again.
             Err(why) if envelope.is_initialisation() => Answer::Unreachable(why.to_string()),
+            Err(why @ Failure::NotTaken) => Answer::Given(unreached(&why.to_string())),
             Err(why) => Answer::Given(failure(&why.to_string())),
         }
     }
@@ -134,6 +135,10 @@ impl Transport for Zmq {
             Some(notice) => notice,
             None => std::future::pending().await,
         }
+    }
+
+    fn crew(&self) -> Option<watch::Receiver<usize>> {
+        Some(self.desk.crew())
     }
 
     /// As over HTTP the text ends with its line; there is no status.

@@ -1,6 +1,7 @@
 //! Database hooks: what they are told, may change, and what becomes of their refusals.
 
 mod bounds;
+mod overtaken;
 mod several;
 mod users;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::worker::{HEARTBEAT, SHUTDOWN, Worker};
-use super::{World, assert_timed_out, ops};
+use super::{Seen, World, assert_timed_out, ops};
 use crate::plugin::{call, hook, save};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
@@ -89,6 +89,54 @@ fn without_an_idle_worker_a_request_times_out_after_three_seconds() {
 }
 
 #[test]
+fn a_delivery_that_no_worker_takes_is_no_attempt() {
+    let world = World::new(&[("PLUGIN_MAX_ATTEMPTS", "1")]);
+    let points = json!({"hook": [hook("note", "afterSave")]});
+    let worker = world.first_worker("a", &points);
+    let ada = Client::signed_up(&world.server, "ada");
+    worker.die();
+    let saved = save(&ada, json!({"_id": "note/1"})).join().unwrap();
+    assert_eq!(saved.result()[0]["message"], "Plugin time out");
+    let mut worker = world.worker("b");
+    let told = eventually("it is told", || {
+        match worker.next(Duration::from_secs(1)) {
+            Seen::Request(request) if request.body["kind"] == "hook" => return Some(request),
+            Seen::Request(request) if request.body["name"] == "init" => {
+                worker.answer(&request, &points);
+            }
+            Seen::Request(event) => worker.answer(&event, &json!(null)),
+            _ => {}
+        }
+        None
+    });
+    assert_eq!(told.body["param"]["record"]["_id"], "note/1");
+    worker.answer_record(&told, &json!({}));
+}
+
+#[test]
+fn as_many_deliveries_are_under_way_as_there_are_workers() {
+    let world = World::new(&[]);
+    let mut point = hook("note", "afterSave");
+    point["async"] = json!(true);
+    let _first = world.first_worker("a", &json!({"hook": [point]}));
+    let ada = Client::signed_up(&world.server, "ada");
+    for n in 0..4 {
+        ada.save(&format!("note/{n}"), json!({}));
+    }
+    let master = Client::master(&world.server);
+    let are_running = |num: u64| {
+        eventually("so many run", || {
+            let consumer = master.call("delivery:list", json!({})).result()[0].clone();
+            let counts = (consumer["open"].as_u64(), consumer["in_flight"].as_u64());
+            (counts == (Some(4), Some(num))).then_some(())
+        });
+    };
+    are_running(1);
+    let _second = world.worker("b");
+    are_running(2);
+}
+
+#[test]
 fn garbage_costs_at_most_the_connection_that_sent_it() {
     let world = World::new(&[]);
     let mut worker = world.first_worker("a", &ops(&["x"]));
@@ -145,7 +193,7 @@ fn a_worker_that_comes_back_under_another_name_registers_anew() {
     worker.register(&ops(&["y"]));
     let asked = eventually("the new point is there", || {
         let asked = call(&client, "y", json!({}));
-        let is_there = matches!(worker.next(Duration::from_secs(1)), super::Seen::Request(request)
+        let is_there = matches!(worker.next(Duration::from_secs(1)), Seen::Request(request)
             if { worker.answer(&request, &json!(1)); true });
         is_there.then_some(asked)
     });

@@ -1,6 +1,6 @@
 //! Deliveries through the gate: their limits, and what became of those that did not go well.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 use skytrail_schema::code::{ApiError, Code};
@@ -24,20 +24,13 @@ impl PluginBroker {
         let limit = request.timeout.unwrap_or(own);
         let deadline = Instant::now() + limit;
         let (until, lease) = watch::channel(deadline);
-        let silence = Arc::new(OnceLock::new());
         let mut job = self.job(request, deadline).map_err(Undelivered::Refused)?;
-        job.delivery = Some(Box::new(Lease {
-            note,
-            limit,
-            until,
-            silence: Arc::clone(&silence),
-        }));
+        job.delivery = Some(Box::new(Lease { note, limit, until }));
+        let silence = Arc::clone(&job.silence);
         let answer = self.wait_for_delivery(job, &lease, hurry).await;
-        answer.map_err(|undelivered| match (undelivered, silence.get()) {
-            (Undelivered::Refused(error), Some(Silence::Lost)) => Undelivered::Lost(error),
-            (Undelivered::Refused(error), Some(Silence::Unreached)) => Undelivered::Unready(error),
-            (Undelivered::Refused(error), None) => judge(error, &plugin),
-            (other, _) => other,
+        answer.map_err(|undelivered| match undelivered {
+            Undelivered::Refused(error) => judge(error, &plugin, silence.get()),
+            other => other,
         })
     }
 
@@ -75,7 +68,12 @@ impl PluginBroker {
 }
 
 /// Tells the plugin's own errors from those of the way to it.
-fn judge(error: ApiError, plugin: &str) -> Undelivered {
+pub(super) fn judge(error: ApiError, plugin: &str, silence: Option<&Silence>) -> Undelivered {
+    match silence {
+        Some(Silence::Lost) => return Undelivered::Lost(error),
+        Some(Silence::Unreached) => return Undelivered::Unready(error),
+        None => {}
+    }
     let text = |name: &str| error.info.get(name).and_then(Json::as_str);
     let is_about = error.code == Code::PluginUnavailable && text("plugin") == Some(plugin);
     match text("reason").filter(|_| is_about) {
@@ -94,7 +92,7 @@ mod tests {
 
     #[test]
     fn only_what_the_plugin_said_itself_is_its_refusal() {
-        let lost = |why| judge(unavailable("P", why), "P");
+        let lost = |why| judge(unavailable("P", why), "P", None);
         assert!(matches!(
             lost(Unavailable::WorkerLost),
             Undelivered::Lost(_)
@@ -107,10 +105,16 @@ mod tests {
             lost(Unavailable::QueueFull),
             Undelivered::Unready(_)
         ));
-        assert!(matches!(judge(too_large(2, 1), "P"), Undelivered::Lost(_)));
+        assert!(matches!(
+            judge(too_large(2, 1), "P", None),
+            Undelivered::Lost(_)
+        ));
         let of_another = unavailable("Q", Unavailable::WorkerLost);
-        assert!(matches!(judge(of_another, "P"), Undelivered::Refused(_)));
+        assert!(matches!(
+            judge(of_another, "P", None),
+            Undelivered::Refused(_)
+        ));
         let own = ApiError::new(Code::BadRequest, "no");
-        assert!(matches!(judge(own, "P"), Undelivered::Refused(_)));
+        assert!(matches!(judge(own, "P", None), Undelivered::Refused(_)));
     }
 }

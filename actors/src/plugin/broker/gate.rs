@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::actor::Plugins;
+use super::deliver::judge;
 use super::state::PluginsState;
 use crate::plugin::caller::ApiCaller;
 use crate::plugin::connection::PluginConnection;
@@ -205,6 +206,7 @@ impl PluginBroker {
             deadline,
             is_idempotent: false,
             delivery: None,
+            silence: Arc::default(),
             reply: None,
         }))
     }
@@ -263,6 +265,11 @@ impl PluginGate for PluginBroker {
     }
 
     async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
+        let answer = self.ask(request).await;
+        answer.map_err(Undelivered::into_error)
+    }
+
+    async fn ask(&self, request: PluginRequest) -> Result<Json, Undelivered> {
         let limit = self.settings.timeout_of(&request.plugin);
         let limit = match (request.kind, request.timeout) {
             // Nobody waits for a timer: it may have more time than what somebody waits for.
@@ -274,11 +281,13 @@ impl PluginGate for PluginBroker {
         let plugin = Arc::clone(&request.plugin);
         let (kind, name) = (request.kind, request.name.clone());
         let began = Instant::now();
-        let job = self.job(request, clients.unwrap_or(own))?;
+        let job = self.job(request, clients.unwrap_or(own));
+        let job = job.map_err(Undelivered::Refused)?;
+        let silence = Arc::clone(&job.silence);
         let answer = self.wait_for(job, clients.is_some()).await;
         let point = (&plugin, kind, name.as_str());
         self.shared.recent.note(point, began, answer.as_ref().err());
-        answer
+        answer.map_err(|error| judge(error, &plugin, silence.get()))
     }
 
     async fn deliver(

@@ -67,6 +67,7 @@ impl Herald {
             is_idempotent: false,
             lane: Lane::Lifecycle,
             delivery: None,
+            silence: Arc::default(),
             reply: Some(sender),
         };
         let answered = async {

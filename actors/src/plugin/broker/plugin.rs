@@ -141,7 +141,7 @@ impl Plugin {
             // Who may come back to his session is waited for: his client should notice nothing.
             num_workers: self.serving(stage).count(),
             is_ready: serving().any(|worker| worker.stage == Stage::Ready),
-            window: serving().map(|worker| worker.capacity.window).sum(),
+            window: serving().map(Worker::window_for_deliveries).sum(),
             limit,
             transport,
             from: serving().find_map(|worker| Some((worker.id, worker.from?))),
@@ -269,6 +269,12 @@ impl Worker {
     fn has_room(&self) -> bool {
         let capacity = self.capacity;
         !capacity.is_choked && !capacity.is_suspended && self.in_use < capacity.window
+    }
+
+    /// Returns how many deliveries it takes at once. One is tried when nobody is there to take it.
+    fn window_for_deliveries(&self) -> usize {
+        let Capacity { window, crew, .. } = self.capacity;
+        crew.map_or(window, |crew| window.min(crew.max(1)))
     }
 
     /// Whether it may get requests, now or soon.

@@ -47,6 +47,8 @@ pub struct PluginConnection {
     pub(super) features: Vec<&'static str>,
     pub(super) outbox: Outbox,
     pub(super) window: usize,
+    /// How many share its requests out among them, if it said so.
+    pub(super) crew: Option<usize>,
     pub(super) requests: Requests,
     pub(super) calls: Calls,
     pub(super) is_choked: bool,
@@ -113,6 +115,7 @@ impl PluginConnection {
             secret: Uuid::new_v4().simple().to_string(),
             features: Vec::new(),
             window: 0,
+            crew: None,
             requests: Requests::default(),
             calls: Calls::default(),
             is_choked: false,
@@ -219,6 +222,7 @@ impl PluginConnection {
         Capacity {
             number: self.num_capacities,
             window: self.window,
+            crew: self.crew,
             is_choked: self.is_choked,
             is_draining: matches!(self.state, State::Draining { .. }),
             is_suspended: self.is_suspended(),

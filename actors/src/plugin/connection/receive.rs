@@ -33,6 +33,10 @@ impl PluginConnection {
             TransportEvent::TooLarge => self.refuse_size(ctx),
             TransportEvent::Closed => self.lose_link(ctx),
             TransportEvent::Goodbye => self.end(ctx),
+            TransportEvent::Crew(size) => {
+                self.crew = Some(size);
+                self.tell_capacity();
+            }
         }
     }
 
@@ -126,10 +130,9 @@ impl PluginConnection {
         let ticket = ticket_of(&response.id);
         match ticket.map_or(Answered::Unknown, |ticket| self.requests.answer(ticket)) {
             Answered::InTime(mut job) => {
-                let silence = Silence::of(&response.outcome);
-                if let (Some(silence), Some(lease)) = (silence, &job.delivery) {
+                if let Some(silence) = Silence::of(&response.outcome) {
                     // Set once: a request is answered once.
-                    let _ = lease.silence.set(silence);
+                    let _ = job.silence.set(silence);
                 }
                 if response.outcome == Outcome::Malformed {
                     self.warn("a response has either result or error", ctx);

@@ -48,9 +48,12 @@ pub(in crate::plugin::zmq) enum Action {
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::plugin::zmq) enum Failure {
-    /// There was no worker, or no answer, or the worker was lost.
+    /// There was no answer, or the worker was lost.
     #[error("Plugin time out")]
     TimedOut,
+    /// No worker has taken it.
+    #[error("Plugin time out")]
+    NotTaken,
     /// It would be nested too deeply.
     #[error("Plugin exceeded max bounce count")]
     TooDeep,
@@ -117,10 +120,11 @@ impl Pool {
         std::mem::take(&mut self.actions)
     }
 
-    /// Whether any worker takes requests, now or when it has done what it is at.
-    pub(in crate::plugin::zmq) fn is_manned(&self) -> bool {
-        let mut workers = self.workers.values();
-        workers.any(|worker| worker.is_ready && worker.unlinked_at.is_none())
+    /// Counts the workers that take requests, now or when they have done what they are at.
+    pub(in crate::plugin::zmq) fn num_ready(&self) -> usize {
+        let workers = self.workers.values();
+        let ready = workers.filter(|worker| worker.is_ready && worker.unlinked_at.is_none());
+        ready.count()
     }
 
     /// Takes a request in.
@@ -132,7 +136,7 @@ impl Pool {
             return self.fail(asked.ticket, Failure::TooDeep);
         }
         if self.waiting.len() >= self.limits.max_waiting {
-            return self.fail(asked.ticket, Failure::TimedOut);
+            return self.fail(asked.ticket, Failure::NotTaken);
         }
         let expiry = now + PATIENCE;
         self.waiting.push_back(Waiting { asked, expiry });

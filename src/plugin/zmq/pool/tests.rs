@@ -37,6 +37,10 @@ fn timed_out(ticket: &str) -> Action {
     Action::Answer(ticket.into(), Err(Failure::TimedOut))
 }
 
+fn not_taken(ticket: &str) -> Action {
+    Action::Answer(ticket.into(), Err(Failure::NotTaken))
+}
+
 fn answered(ticket: &str, body: &str) -> Action {
     Action::Answer(ticket.into(), Ok(body.as_bytes().to_vec()))
 }
@@ -155,7 +159,7 @@ fn without_a_worker_a_request_waits_three_seconds() {
     game.wait(2, &[]);
     assert_eq!(game.drain(), []);
     game.wait(1, &[]);
-    assert_eq!(game.drain(), [timed_out("1")]);
+    assert_eq!(game.drain(), [not_taken("1")]);
     game.ask("2", None);
     game.wait(2, &[]);
     game.pool.link(&name("a"), game.now);
@@ -167,9 +171,9 @@ fn without_a_worker_a_request_waits_three_seconds() {
 fn a_silent_idle_worker_is_dropped_and_has_to_say_ready_again() {
     let mut game = Game::with(&["a"]);
     game.wait(2, &[]);
-    assert!(game.pool.is_manned());
+    assert_eq!(game.pool.num_ready(), 1);
     game.wait(1, &[]);
-    assert!(!game.pool.is_manned());
+    assert_eq!(game.pool.num_ready(), 0);
     game.hear("a", Told::Heartbeat);
     game.ask("1", None);
     assert_eq!(game.drain(), []);
@@ -368,7 +372,7 @@ fn a_worker_that_leaves_or_begins_anew_loses_what_it_had() {
         game.hear("a", told.clone());
         let lost: Vec<_> = ["1", "2", "3"].map(timed_out).into();
         assert_eq!(game.drain(), lost);
-        assert_eq!(game.pool.is_manned(), told == Told::Ready);
+        assert_eq!(game.pool.num_ready() > 0, told == Told::Ready);
         // The reply to a call that nobody remembers goes nowhere.
         game.pool.reply(&call, Vec::new(), game.now);
         assert_eq!(game.drain(), []);
@@ -452,5 +456,5 @@ fn so_many_requests_wait_and_no_more() {
     }
     assert_eq!(game.drain(), []);
     game.ask("more", None);
-    assert_eq!(game.drain(), [timed_out("more")]);
+    assert_eq!(game.drain(), [not_taken("more")]);
 }

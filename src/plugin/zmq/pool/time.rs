@@ -26,10 +26,10 @@ impl Pool {
     }
 
     fn expire_requests(&mut self, now: Instant) {
-        let mut expired = Vec::new();
-        while self.waiting.front().is_some_and(|next| next.expiry <= now) {
-            expired.extend(self.waiting.pop_front().map(|waiting| waiting.asked.ticket));
+        while let Some(next) = self.waiting.pop_front_if(|next| next.expiry <= now) {
+            self.fail(next.asked.ticket, Failure::NotTaken);
         }
+        let mut expired = Vec::new();
         let mut overdue = Vec::new();
         for worker in self.workers.values_mut() {
             expired.append(&mut worker.give_up(now));

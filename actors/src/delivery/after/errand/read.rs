@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Stream};
+use skytrail_schema::event::{Commit, Origin, Stream};
 use tokio::time::Instant;
 
 use super::wanted::Past;
 use super::{Errand, Guest, PAUSE};
+use crate::context::RequestContext;
 use crate::delivery::after::attendance::Seat;
 use crate::delivery::after::cursor::Cursor;
 use crate::delivery::after::occasion::{self, Occasion};
@@ -27,6 +29,13 @@ const MAX_GUESTS: usize = 1024;
 
 /// So many events may be over beyond what has been read.
 const MAX_AHEAD: usize = 1000;
+
+/// Whether a request may be one that a plugin makes by itself, and not over its connection: it has
+/// the master key then, and does not say for which hook it is.
+fn may_be_of_plugin(context: &RequestContext) -> bool {
+    let is_masters = context.caller.key == KeyKind::Master;
+    is_masters && context.origin == Origin::Api && context.via.is_empty()
+}
 
 impl Errand {
     /// Takes notice of who is there, and of what a plugin registered.
@@ -206,6 +215,7 @@ impl Errand {
                 // Plugins that prepare wait for each other, and for nobody else.
                 let is_waited_for = !context.via.is_empty() || !self.presence.is_ready;
                 arrival.is_urgent = seat.is_some() && is_waited_for;
+                arrival.may_be_nested = seat.is_some() && may_be_of_plugin(context);
                 let num_left = arrival.hooks.iter().filter(|(_, is_sync)| *is_sync).count();
                 let guest = Guest {
                     attendance: Arc::clone(attendance),

@@ -72,6 +72,7 @@ impl Wanted<'_> {
             hooks: self.hooks.clone(),
             is_held: false,
             is_urgent: false,
+            may_be_nested: false,
         }
     }
 }

@@ -105,10 +105,39 @@ impl Schedule {
         };
         let is_urgent = entry.is_urgent;
         self.entries.insert(position, entry);
+        if is_urgent || arrival.may_be_nested {
+            self.pass_causes(position, arrival.may_be_nested);
+        }
         if is_urgent {
             self.hurry(position);
         }
         self.enlist(position);
+    }
+
+    /// Lets an event that its cause may wait for, and what comes before it, run beside the cause.
+    fn pass_causes(&mut self, position: u64, may_be_any: bool) {
+        let Some(entry) = self.entries.get(&position) else {
+            return;
+        };
+        let Some(queue) = self.queues.get(&entry.stream) else {
+            return;
+        };
+        let mut causes = entry.causes.clone();
+        if may_be_any {
+            let running = queue.running.iter();
+            causes.extend(running.filter_map(|it| Some(self.entries.get(it)?.commit)));
+        }
+        let until: Vec<u64> = queue.positions.range(..=position).copied().collect();
+        for position in until {
+            if let Some(entry) = self.entries.get_mut(&position) {
+                for cause in &causes {
+                    if !entry.causes.contains(cause) {
+                        entry.causes.push(*cause);
+                    }
+                }
+            }
+            self.enlist(position);
+        }
     }
 
     /// Makes what an urgent event waits for as urgent as itself.

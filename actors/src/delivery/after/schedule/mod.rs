@@ -11,7 +11,8 @@
 //! 4. [`Schedule::cursor`] says at any time what is over and what is not.
 //!
 //! What a delivery itself has caused need not wait for it: a hook may save its own record, and be
-//! told of that before it answers. What is before an urgent event of the same record is as urgent.
+//! told of that before it answers. What is before an urgent event of the same record is as urgent,
+//! and need not wait for the cause either.
 
 mod load;
 mod run;
@@ -45,6 +46,9 @@ pub(in crate::delivery::after) struct Arrival {
     pub(in crate::delivery::after) is_held: bool,
     /// Whether somebody whom the consumer waits for waits for it: it does not wait for the window.
     pub(in crate::delivery::after) is_urgent: bool,
+    /// Whether whoever waits for it may be a hook that is under way, which nobody can tell: whatever
+    /// of its stream is under way may have caused it.
+    pub(in crate::delivery::after) may_be_nested: bool,
 }
 
 /// Names a task.

@@ -215,9 +215,15 @@ impl Schedule {
             self.queues.remove(&stream);
             return;
         };
+        // What is next may be let run beside those that are under way.
+        let is_idle = |other: &u64| !queue.running.contains(other);
+        let next = queue.positions.range(position + 1..).copied().find(is_idle);
         self.enlist(first);
         if !is_over && first != position {
             self.enlist(position);
+        }
+        if let Some(next) = next.filter(|next| is_over && *next != first) {
+            self.enlist(next);
         }
     }
 

@@ -25,6 +25,7 @@ fn arrival(position: u64, of: usize, hooks: &[(&str, bool)]) -> Arrival {
             .collect(),
         is_held: false,
         is_urgent: false,
+        may_be_nested: false,
     }
 }
 
@@ -131,6 +132,33 @@ fn a_hook_may_be_told_of_what_it_caused_itself() {
     own.causes = vec![Uuid::from_u128(1)];
     schedule.load(own);
     assert_eq!(started(&mut schedule, SECOND, 1), [(4, "a".to_owned())]);
+}
+
+#[test]
+fn what_is_before_an_event_that_its_cause_waits_for_need_not_wait_for_the_cause() {
+    for is_known in [true, false] {
+        let mut schedule = schedule();
+        schedule.load(arrival(1, 0, &[("a", true)]));
+        assert_eq!(started(&mut schedule, SECOND, 9), [(1, "a".to_owned())]);
+        schedule.load(arrival(2, 0, &[("a", true)]));
+        assert!(started(&mut schedule, SECOND, 9).is_empty());
+        let mut own = arrival(3, 0, &[("a", true)]);
+        if is_known {
+            own.is_urgent = true;
+            own.causes = vec![Uuid::from_u128(1)];
+        } else {
+            own.may_be_nested = true;
+        }
+        schedule.load(own);
+        assert_eq!(started(&mut schedule, SECOND, 9), [(2, "a".to_owned())]);
+        schedule.load(arrival(4, 0, &[("a", true)]));
+        schedule.finish(task(2, 0));
+        assert_eq!(started(&mut schedule, SECOND, 9), [(3, "a".to_owned())]);
+        schedule.finish(task(3, 0));
+        assert!(started(&mut schedule, SECOND, 9).is_empty());
+        schedule.finish(task(1, 0));
+        assert_eq!(started(&mut schedule, SECOND, 9), [(4, "a".to_owned())]);
+    }
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! Saves and deletions that somebody else has overtaken while their hooks ran, which had written
+//! something themselves.
+
+use serde_json::{Value as Json, json};
+
+use super::points;
+use crate::plugin::worker::Worker;
+use crate::plugin::{call, save, server};
+use crate::support::client::Client;
+
+/// Saves a record as the hook that answers `request`.
+fn write(worker: &mut Worker, request: &Json, key: &str, record: Json) {
+    let payload = json!({"action": "record:save", "records": [record]});
+    worker.send(json!({"type": "call", "id": key, "parent": request["id"], "payload": payload}));
+    assert_eq!(
+        worker.expect("reply")["body"]["result"][0]["_type"],
+        "record"
+    );
+}
+
+#[test]
+fn a_save_that_another_has_overtaken_asks_its_hook_again_whatever_that_wrote() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeSave"]));
+    let ada = Client::signed_up(&server, "ada");
+    let first = save(
+        &ada,
+        json!({"_id": "order/1", "status": "open", "note": ""}),
+    );
+    let request = worker.expect_request("order_beforeSave");
+    write(&mut worker, &request, "c0", json!({"_id": "audit/0"}));
+    worker.answer_record(&request, &json!({}));
+    first.join().unwrap().result();
+
+    let saving = save(&ada, json!({"_id": "order/1", "note": "late"}));
+    let asked = worker.expect_request("order_beforeSave");
+    assert_eq!(asked["param"]["original"]["status"], "open");
+    write(&mut worker, &asked, "c1", json!({"_id": "audit/1"}));
+    let paying = save(&ada, json!({"_id": "order/1", "status": "paid"}));
+    let request = worker.expect_request("order_beforeSave");
+    worker.answer_record(&request, &json!({}));
+    assert_eq!(paying.join().unwrap().result()[0]["status"], "paid");
+    worker.answer_record(&asked, &json!({}));
+
+    let asked = worker.expect_request("order_beforeSave");
+    assert_eq!(asked["param"]["original"]["status"], "paid");
+    worker.refuse(&asked, &json!({"code": 102, "message": "it is paid"}));
+    assert_eq!(saving.join().unwrap().result()[0]["code"], 102);
+    assert_eq!(ada.query("order", json!([]))[0]["note"], "");
+}
+
+#[test]
+fn a_deletion_that_another_has_overtaken_asks_its_hook_again_whatever_that_wrote() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("order", &["beforeDelete"]));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("order/1", json!({"status": "open"}));
+    let deleting = call(&ada, "record:delete", json!({"ids": ["order/1"]}));
+    let asked = worker.expect_request("order_beforeDelete");
+    write(&mut worker, &asked, "c1", json!({"_id": "audit/1"}));
+    ada.save("order/1", json!({"status": "paid"}));
+    worker.answer_record(&asked, &json!({}));
+
+    let asked = worker.expect_request("order_beforeDelete");
+    assert_eq!(asked["param"]["record"]["status"], "paid");
+    worker.refuse(&asked, &json!({"code": 102, "message": "it is paid"}));
+    assert_eq!(deleting.join().unwrap().result()[0]["code"], 102);
+    assert_eq!(ada.query("order", json!([])).len(), 1);
+}
+
+#[test]
+fn a_save_that_only_its_own_hooks_have_overtaken_asks_them_once() {
+    let server = server(&[]);
+    let hooks = points("order", &["beforeSave"]);
+    let mut worker = Worker::ready(&server, &json!({}), &hooks);
+    let ada = Client::signed_up(&server, "ada");
+    let saving = save(&ada, json!({"_id": "order/1", "n": 1}));
+    let outer = worker.expect_request("order_beforeSave");
+    // Another one of the type, whose hook saves the record that all began with.
+    let payload = json!({"action": "record:save", "records": [{"_id": "order/2"}]});
+    worker.send(json!({"type": "call", "id": "c1", "parent": outer["id"], "payload": payload}));
+    let inner = worker.expect_request("order_beforeSave");
+    let payload = json!({"action": "record:save", "_user_id": ada.user,
+                         "records": [{"_id": "order/1", "seen": true}]});
+    worker.send(json!({"type": "call", "id": "c2", "parent": inner["id"], "payload": payload}));
+    let innermost = worker.expect_request("order_beforeSave");
+    assert_eq!(innermost["param"]["record"]["_id"], "order/1");
+    worker.answer_record(&innermost, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "c2");
+    worker.answer_record(&inner, &json!({}));
+    assert_eq!(worker.expect("reply")["id"], "c1");
+    worker.answer_record(&outer, &json!({}));
+    // Asked again, the hook would not be answered.
+    let saved = saving.join().unwrap().result()[0].clone();
+    assert_eq!((&saved["n"], &saved["seen"]), (&json!(1), &json!(true)));
+}
