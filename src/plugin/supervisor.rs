@@ -84,19 +84,27 @@ async fn follow(
     transport: &dyn Transport,
     (broker, pause): (&PluginBroker, &mut Duration),
 ) -> End {
+    // Workers that come while the session registers are asked by it. Only if it fails all the same,
+    // another one begins at once.
+    let (mut is_registered, mut are_news) = (false, false);
     loop {
         tokio::select! {
             event = heard.recv() => match event {
-                Some(Event::Registered) => *pause = FIRST_PAUSE,
+                Some(Event::Registered) => {
+                    is_registered = true;
+                    *pause = FIRST_PAUSE;
+                }
                 Some(Event::Away) if transport.kind() == TransportKind::Http => return End::Away,
                 // Over other transports the plugin speaks first, or there is none to be away.
                 Some(Event::Away) => {}
                 Some(Event::Back) => return End::Back,
                 Some(Event::Closed) | None if broker.is_leaving() => return End::Leaving,
+                Some(Event::Closed) | None if are_news && !is_registered => return End::Back,
                 Some(Event::Closed) | None => return End::Lost,
             },
             notice = transport.notice() => match notice {
-                Notice::Back => return End::Back,
+                Notice::Back if is_registered => return End::Back,
+                Notice::Back => are_news = true,
                 Notice::Call(call) => pass_on(call, calls, transport),
             },
         }
