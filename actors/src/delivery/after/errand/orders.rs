@@ -27,6 +27,8 @@ impl Errand {
         match command {
             Command::Order(order, reply) => {
                 let done = self.carry_out(order).await;
+                // Who has the answer and looks sees no earlier state.
+                self.show();
                 // Nobody may be waiting any more.
                 let _ = reply.send(done);
             }
