@@ -4,21 +4,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use skytrail_actors::log::disk::{Disk, DiskFile};
+use skytrail_actors::log::disk::DiskFile;
 use skytrail_actors::log::journal::archive::Survey;
 use skytrail_actors::testkit::disk::MemoryDisk;
 
-use super::damage::{last_segment, used_bytes, written};
+use super::damage::{Instead, last_segment, used_bytes, written};
 
 /// What is done at each read: which it is, the file, the offset, and what it is to fill.
 type OnRead = Arc<dyn Fn(usize, &dyn DiskFile, u64, &mut [u8]) -> io::Result<()> + Send + Sync>;
 
-/// A disk on which something happens to the last segment while it is read.
-struct Watched {
-    disk: MemoryDisk,
-    on_read: OnRead,
-}
-
+/// A segment to which something happens while it is read.
 struct WatchedFile {
     file: Arc<dyn DiskFile>,
     num_reads: AtomicUsize,
@@ -48,43 +43,22 @@ impl DiskFile for WatchedFile {
     }
 }
 
-impl Disk for Watched {
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(name)?;
-        if name != last_segment(&self.disk) {
-            return Ok(file);
-        }
-        Ok(Arc::new(WatchedFile {
-            file,
-            num_reads: AtomicUsize::default(),
-            on_read: Arc::clone(&self.on_read),
-        }))
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(name)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        self.disk.sync_folder()
-    }
-}
-
 /// Looks at the last segment; says where it ends.
 fn surveyed(disk: MemoryDisk, on_read: OnRead) -> u64 {
-    let survey = Survey::of(&Watched { disk, on_read }).unwrap();
+    let watched = move |file| {
+        let (num_reads, on_read) = (AtomicUsize::default(), Arc::clone(&on_read));
+        Arc::new(WatchedFile {
+            file,
+            num_reads,
+            on_read,
+        }) as Arc<dyn DiskFile>
+    };
+    let disk = Instead {
+        name: last_segment(&disk),
+        disk,
+        wrap: watched,
+    };
+    let survey = Survey::of(&disk).unwrap();
     assert_eq!(survey.damage, []);
     let last = survey.segments.last().unwrap();
     assert_eq!(last.check().unwrap().damage, []);

@@ -85,23 +85,24 @@ impl DiskFile for CutMeanwhile {
     }
 }
 
-/// A disk whose last segment is sealed while it is looked at.
-struct SealedMeanwhile {
-    disk: MemoryDisk,
-    last: String,
-    end: u64,
+/// A disk one file of which is another one.
+pub(super) struct Instead<W> {
+    pub(super) disk: MemoryDisk,
+    pub(super) name: String,
+    /// Makes the other one.
+    pub(super) wrap: W,
 }
 
-impl Disk for SealedMeanwhile {
+impl<W> Disk for Instead<W>
+where
+    W: Fn(Arc<dyn DiskFile>) -> Arc<dyn DiskFile> + Send + Sync + 'static,
+{
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(name)?;
-        if name != self.last {
+        if name != self.name {
             return Ok(file);
         }
-        Ok(Arc::new(CutMeanwhile {
-            file,
-            end: self.end,
-        }))
+        Ok((self.wrap)(file))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -131,7 +132,11 @@ async fn a_log_can_be_read_while_its_last_segment_is_sealed() {
     let last = last_segment(&disk);
     let end = used_bytes(&disk.bytes(&last)) as u64;
     assert!(end < disk.bytes(&last).len() as u64);
-    let disk: Arc<dyn Disk> = Arc::new(SealedMeanwhile { disk, last, end });
+    let disk: Arc<dyn Disk> = Arc::new(Instead {
+        disk,
+        name: last,
+        wrap: move |file| Arc::new(CutMeanwhile { file, end }) as Arc<dyn DiskFile>,
+    });
     let segments = Segments::open(&disk).unwrap();
     let report = segments.verify(&BTreeMap::new(), |_| {}).unwrap();
     assert_eq!(report.head, acknowledged.last().unwrap().last_position());

@@ -4,14 +4,17 @@
 //! whatever is whole can be saved, and says of the rest what is missing. It reads beside a process
 //! that may be writing: only whole frames count, and they are made durable before they are told of.
 
+mod check;
+
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skytrail_schema::chain::{self, ChainHash};
-use skytrail_schema::codec;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
+
+pub use check::Checked;
 
 use super::frame::Frame;
 use super::{READ_BYTES, frame, recovery, segment};
@@ -101,19 +104,6 @@ pub struct SegmentFile {
     file: Arc<dyn DiskFile>,
     /// Where an open segment is damaged.
     bad_offset: Option<u64>,
-}
-
-/// What a check of a segment found.
-#[derive(Clone, Debug, Default)]
-pub struct Checked {
-    /// The digest of its bytes, up to the end of its frames.
-    pub digest: [u8; 32],
-    /// Events whose contents are erased.
-    pub num_erased: u64,
-    /// Events that are sealed with their subject's key.
-    pub num_sealed: u64,
-    /// What is wrong; nothing when it is whole.
-    pub damage: Vec<Damage>,
 }
 
 /// A journal as it is, segment by segment.
@@ -325,75 +315,6 @@ impl SegmentFile {
         self.last_position < self.first_position
     }
 
-    /// Reads all of it: frames, positions, the chain, the seal.
-    ///
-    /// # Errors
-    /// The device's; damage is none.
-    pub fn check(&self) -> io::Result<Checked> {
-        let mut checked = Checked {
-            digest: self.compute_digest()?,
-            ..Checked::default()
-        };
-        let mut pass = Pass {
-            position: self.first_position.saturating_sub(1),
-            chain: Some(self.previous_chain),
-        };
-        let mut offset = segment::HEADER_BYTES as u64;
-        while offset < self.end {
-            let stopped = walk(&*self.file, offset, self.end, &mut |at, frame| {
-                let wrong = pass.take(frame, &mut checked);
-                let found =
-                    wrong.map(|(first, last, reason)| self.damage(at, first, Some(last), &reason));
-                checked.damage.extend(found);
-                true
-            })?;
-            if stopped >= self.end {
-                break;
-            }
-            let (next, resumes_at) = self.next_whole(stopped, pass.position)?;
-            let lost = next.or(self.digest.map(|_| self.last_position + 1));
-            let (first, last) = (pass.position + 1, lost.map(|next| next - 1));
-            let reason = "frame does not hold together";
-            checked
-                .damage
-                .push(self.damage(stopped, first, last, reason));
-            pass = Pass {
-                position: next.map_or(pass.position, |next| next - 1),
-                chain: None,
-            };
-            offset = resumes_at;
-        }
-        if let Some(offset) = self.bad_offset {
-            let reason = "frame does not hold together";
-            let first = self.last_position + 1;
-            checked
-                .damage
-                .push(self.damage(offset, first, None, reason));
-        }
-        let is_sealed_wrong = self.digest.is_some_and(|digest| digest != checked.digest);
-        if is_sealed_wrong && checked.damage.is_empty() {
-            let (first, last) = (self.first_position, self.first_position.saturating_sub(1));
-            let damage = self.damage(self.end, first, Some(last), "its seal does not match");
-            checked.damage.push(damage);
-        }
-        Ok(checked)
-    }
-
-    /// Finds the next frame behind a bad one: its position, and where it is.
-    fn next_whole(&self, offset: u64, position: u64) -> io::Result<(Option<u64>, u64)> {
-        let rest = read(&*self.file, offset, self.end)?;
-        let found = (1..rest.len()).find_map(|ahead| {
-            let frame = frame::read(rest.get(ahead..)?)?;
-            let first = frame.peek.first_position;
-            let is_later = first > position && first <= self.last_position.max(position + 1);
-            is_later.then_some((first, ahead as u64))
-        });
-        Ok(match found {
-            Some((first, ahead)) => (Some(first), offset + ahead),
-            None => (None, self.end),
-        })
-    }
-
     /// Finds the last commit that is wanted; the segment's beginning when none is.
     ///
     /// # Errors
@@ -489,39 +410,6 @@ impl SegmentFile {
             first_position: first,
             last_position: last,
             reason: reason.to_owned(),
-        }
-    }
-}
-
-/// How far a check is.
-struct Pass {
-    position: u64,
-    /// Behind a gap it is not known, and the next commit's own word has to do.
-    chain: Option<ChainHash>,
-}
-
-impl Pass {
-    /// Holds a frame against what came before; returns which positions are lost, and why.
-    fn take(&mut self, frame: Frame<'_>, checked: &mut Checked) -> Option<(u64, u64, String)> {
-        let (first, last) = (frame.peek.first_position, frame.peek.last_position());
-        if first <= self.position {
-            return Some((first, last, "it was there before".to_owned()));
-        }
-        let expected = self.position + 1;
-        if first > expected {
-            self.chain = None;
-        }
-        let found = codec::check_commit(frame.commit, self.chain.as_ref());
-        self.position = last;
-        self.chain = Some(frame.peek.chain);
-        match found {
-            Ok(contents) => {
-                checked.num_erased += contents.num_erased;
-                checked.num_sealed += contents.num_sealed;
-                (first > expected)
-                    .then(|| (expected, first - 1, "positions are missing".to_owned()))
-            }
-            Err(error) => Some((expected, last, error.to_string())),
         }
     }
 }
