@@ -8,7 +8,7 @@ use skytrail_actors::log::disk::DiskFile;
 use skytrail_actors::log::journal::archive::Survey;
 use skytrail_actors::testkit::disk::MemoryDisk;
 
-use super::damage::{Instead, last_segment, used_bytes, written};
+use super::damage::{Instead, last_frame, last_segment, written};
 
 /// What is done at each read: which it is, the file, the offset, and what it is to fill.
 type OnRead = Arc<dyn Fn(usize, &dyn DiskFile, u64, &mut [u8]) -> io::Result<()> + Send + Sync>;
@@ -68,7 +68,7 @@ fn surveyed(disk: MemoryDisk, on_read: OnRead) -> u64 {
 #[tokio::test]
 async fn groups_that_are_written_meanwhile_are_no_damage() {
     let (disk, _) = written().await;
-    let end = used_bytes(&disk.bytes(&last_segment(&disk))) as u64;
+    let end = last_frame(&disk.bytes(&last_segment(&disk))).end as u64;
     // Nothing behind this has been written at the first reads; at one of them the start of what is
     // read is older than its end.
     let early = 2000;
@@ -94,7 +94,7 @@ async fn groups_that_are_written_meanwhile_are_no_damage() {
 async fn a_segment_that_is_sealed_meanwhile_is_none_that_cannot_be_read() {
     let (disk, _) = written().await;
     let name = last_segment(&disk);
-    let end = used_bytes(&disk.bytes(&name)) as u64;
+    let end = last_frame(&disk.bytes(&name)).end as u64;
     for at_read in 0..6 {
         let disk = disk.with_file(&name, |_| ());
         let on_read: OnRead = Arc::new(move |number, file, offset, buffer| {
