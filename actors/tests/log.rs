@@ -14,6 +14,7 @@ mod log {
     mod erasures;
     mod faults;
     mod histories;
+    mod keys;
     mod search;
     mod sled;
     mod world;

@@ -234,7 +234,7 @@ impl OpenedLog {
     /// # Errors
     /// Not accessible, or damaged.
     pub fn on_disk(disk: Arc<dyn Disk>, options: JournalOptions) -> Result<Self, LogOpenError> {
-        let keys = |_: Uuid| Ok(Arc::new(NoKeys) as Arc<dyn SubjectKeys>);
+        let keys = |_: Uuid, _: &Segments| Ok(Arc::new(NoKeys) as Arc<dyn SubjectKeys>);
         let (journal, report) = Journal::open(disk, options, &keys)?;
         Ok(Self {
             journal,
@@ -255,8 +255,9 @@ impl OpenedLog {
         folder: &Path,
     ) -> Result<Self, LogOpenError> {
         let keyring = OnceCell::new();
-        let keys = |store_id: Uuid| {
-            let opened = Arc::new(Keyring::open(folder, store_id)?);
+        let keys = |store_id: Uuid, log: &Segments| {
+            let opened = Keyring::open(folder, store_id, |look| log.last_key(look))?;
+            let opened = Arc::new(opened);
             let keys = Arc::clone(keyring.get_or_init(|| opened));
             Ok(keys as Arc<dyn SubjectKeys>)
         };

@@ -143,8 +143,8 @@ struct SegmentEntry {
     index: Vec<(u64, u64)>,
 }
 
-/// Opens the keys of a store.
-pub(super) type KeysOf<'a> = &'a dyn Fn(Uuid) -> Result<Arc<dyn SubjectKeys>, OpenError>;
+/// Opens the keys of a store; what is sealed in its log is not open to it.
+pub(super) type KeysOf<'a> = &'a dyn Fn(Uuid, &Segments) -> Result<Arc<dyn SubjectKeys>, OpenError>;
 
 /// A stored commit: its first position and its bytes.
 pub type RawCommit = (u64, Vec<u8>);
@@ -171,12 +171,13 @@ impl Journal {
                 (Vec::new(), end, Uuid::new_v4(), 0)
             }
         };
-        let keys = keys(store_id)?;
         let reopened = recovery::reopen_last(&entries)?;
-        let shared = Arc::new(Segments {
+        let segments = Segments {
             list: RwLock::new(entries),
-            keys,
-        });
+            keys: Arc::new(NoKeys),
+        };
+        let keys = keys(store_id, &segments)?;
+        let shared = Arc::new(segments.with_keys(keys));
         // It is not known when nothing has been written behind a sealed segment.
         let time = shared.time_at(end.position).unwrap_or_default();
         let end = End {

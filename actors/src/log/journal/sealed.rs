@@ -5,6 +5,7 @@ use skytrail_schema::codec::{self, SealedEvent};
 
 use super::Segments;
 use crate::log::ReadError;
+use crate::log::keyring::Look;
 
 /// How many events are read at once.
 const READ_EVENTS: usize = 4096;
@@ -31,5 +32,26 @@ impl Segments {
                 found.extend(sealed.into_iter().filter(|event| event.key == key));
             }
         }
+    }
+
+    /// Finds the highest number of a key that something is sealed with; 0 when nothing is. What cannot
+    /// be read says nothing: whoever reads it says so.
+    pub(in crate::log) fn last_key(&self, look: Look) -> u64 {
+        let mut next = match look {
+            Look::All => 1,
+            Look::Newest => self.head().saturating_sub(READ_EVENTS as u64) + 1,
+        };
+        let mut last = 0;
+        while let Ok(commits) = self.read_raw(next, READ_EVENTS) {
+            let Some((_, newest)) = commits.last() else {
+                break;
+            };
+            let Ok(peek) = codec::peek(newest) else { break };
+            next = peek.last_position() + 1;
+            let sealed = commits.iter().map(|(_, it)| codec::sealed_events(it));
+            let keys = sealed.flat_map(Result::unwrap_or_default);
+            last = keys.map(|event| event.key).fold(last, u64::max);
+        }
+        last
     }
 }

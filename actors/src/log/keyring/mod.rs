@@ -51,6 +51,26 @@ pub enum KeyringError {
     /// Bytes that were durable are not what was written.
     #[error("{KEYRING_FILE} is damaged at key {0}: put it back from a backup")]
     Damaged(u64),
+    /// It is missing, or older than the log. Its next keys would have numbers that are in use.
+    #[error(
+        "{KEYRING_FILE} has {has} keys, and the log is sealed with key {used}: \
+         put its newest state back from a backup"
+    )]
+    Lost {
+        /// How many keys the file has.
+        has: u64,
+        /// A key that it does not have.
+        used: u64,
+    },
+}
+
+/// Which events are looked at for the keys that they are sealed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All of the log.
+    All,
+    /// Its last events.
+    Newest,
 }
 
 /// The keys of a log that is being written.
@@ -74,15 +94,20 @@ struct Known {
 }
 
 impl Keyring {
-    /// Opens the keys of a store, or begins with none.
+    /// Opens the keys of a store, or begins with none. `last_used` finds the highest number of a key
+    /// that the log is sealed with.
     ///
     /// # Errors
-    /// See [`KeyringError`].
-    pub fn open(folder: &Path, store_id: Uuid) -> Result<Self, KeyringError> {
+    /// See [`KeyringError`]; the file is as it was.
+    pub(super) fn open(
+        folder: &Path,
+        store_id: Uuid,
+        last_used: impl FnOnce(Look) -> u64,
+    ) -> Result<Self, KeyringError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let file = options.truncate(false).open(folder.join(KEYRING_FILE))?;
-        let ring = Self::of(Arc::new(file), store_id)?;
+        let ring = Self::of(Arc::new(file), store_id, last_used)?;
         if ring.known.lock().last == 0 {
             // The file may be new.
             File::open(folder)?.sync_all()?;
@@ -90,19 +115,29 @@ impl Keyring {
         Ok(ring)
     }
 
-    fn of(file: Arc<dyn DiskFile>, store_id: Uuid) -> Result<Self, KeyringError> {
+    fn of(
+        file: Arc<dyn DiskFile>,
+        store_id: Uuid,
+        last_used: impl FnOnce(Look) -> u64,
+    ) -> Result<Self, KeyringError> {
         let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         file.read_at(&mut bytes, 0)?;
         let mut known = Known::default();
+        let mut look = Look::Newest;
         if bytes.iter().all(|byte| *byte == 0) {
             bytes = slot::header(store_id).to_vec();
+            look = Look::All;
         }
         for (number, slot) in (1..).zip(&slot::parse(&bytes, Some(store_id))?) {
             if let Slot::Live(subject, _) = slot {
                 known.current.insert(*subject, number);
             }
             known.last = number;
+        }
+        let (has, used) = (known.last, last_used(look));
+        if used > has {
+            return Err(KeyringError::Lost { has, used });
         }
         // What is behind that was being added when everything ended.
         let end = offset(known.last + 1);
@@ -269,6 +304,11 @@ mod tests {
     use crate::log::disk::Disk as _;
     use crate::testkit::disk::{Faults, MemoryDisk};
 
+    /// Of a log in which nothing is sealed.
+    fn unused(_: Look) -> u64 {
+        0
+    }
+
     fn subjects(names: &[&str]) -> BTreeSet<UserId> {
         names.iter().map(|name| UserId::from(*name)).collect()
     }
@@ -284,14 +324,14 @@ mod tests {
     fn a_key_is_the_same_until_it_is_destroyed_and_never_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let store = Uuid::new_v4();
-        let ring = Keyring::open(folder.path(), store).unwrap();
+        let ring = Keyring::open(folder.path(), store, unused).unwrap();
         assert_eq!(ring.find(&subjects(&["ada"])).unwrap(), None);
         let (ada, bob) = (key_of(&ring, "ada"), key_of(&ring, "bob"));
         assert_eq!((ada.0, bob.0), (1, 2));
         assert_ne!(ada.1, bob.1);
         let before = KeyringCopy::read(folder.path()).unwrap();
         drop(ring);
-        let ring = Keyring::open(folder.path(), store).unwrap();
+        let ring = Keyring::open(folder.path(), store, unused).unwrap();
         assert_eq!(key_of(&ring, "ada"), ada);
 
         ring.destroy(&[ada.0, 99]).unwrap();
@@ -303,7 +343,7 @@ mod tests {
         // Who is told of him again gets another one.
         assert_eq!(key_of(&ring, "ada").0, 3);
         drop(ring);
-        let ring = Keyring::open(folder.path(), store).unwrap();
+        let ring = Keyring::open(folder.path(), store, unused).unwrap();
         assert_eq!(ring.state(ada.0), KeyState::Destroyed);
         assert_eq!(ring.number_of(&"ada".into()), Some(3));
 
@@ -322,7 +362,7 @@ mod tests {
     #[test]
     fn keys_that_a_start_has_outlive_a_power_cut() {
         let (disk, store) = (MemoryDisk::default(), Uuid::new_v4());
-        let ring = Keyring::of(file_on(&disk), store).unwrap();
+        let ring = Keyring::of(file_on(&disk), store, unused).unwrap();
         let ada = key_of(&ring, "ada");
         drop(ring);
         // A process that ended between the write and the flush of two more.
@@ -331,9 +371,9 @@ mod tests {
             let slot = Slot::Live(subject, SubjectKey([3; 32])).encode(number, back);
             file_on(&disk).write_at(&slot, offset(number)).unwrap();
         }
-        let ring = Keyring::of(file_on(&disk), store).unwrap();
+        let ring = Keyring::of(file_on(&disk), store, unused).unwrap();
         let after = disk.lose_power(|_| false);
-        let after = Keyring::of(file_on(&after), store).unwrap();
+        let after = Keyring::of(file_on(&after), store, unused).unwrap();
         assert_eq!(after.state(1), KeyState::Live(ada.1));
         for number in [2, 3] {
             assert_ne!(ring.state(number), KeyState::Missing);
@@ -344,7 +384,7 @@ mod tests {
     #[test]
     fn a_key_whose_destruction_was_not_flushed_is_destroyed_again() {
         let (disk, store) = (MemoryDisk::default(), Uuid::new_v4());
-        let ring = Keyring::of(file_on(&disk), store).unwrap();
+        let ring = Keyring::of(file_on(&disk), store, unused).unwrap();
         let (number, _) = key_of(&ring, "ada");
         disk.set_faults(Faults {
             sync_fails: true,
@@ -354,14 +394,14 @@ mod tests {
         disk.set_faults(Faults::default());
         ring.destroy(&[number]).unwrap();
         let after = disk.lose_power(|_| false);
-        let after = Keyring::of(file_on(&after), store).unwrap();
+        let after = Keyring::of(file_on(&after), store, unused).unwrap();
         assert_eq!(after.state(number), KeyState::Destroyed);
     }
 
     #[test]
     fn those_who_come_while_keys_are_made_share_the_next_flush() {
         let folder = tempfile::tempdir().unwrap();
-        let ring = Keyring::open(folder.path(), Uuid::new_v4()).unwrap();
+        let ring = Keyring::open(folder.path(), Uuid::new_v4(), unused).unwrap();
         ring.make(&subjects(&["first"])).unwrap();
         let names: Vec<String> = (0..16).map(|number| format!("user-{number}")).collect();
         std::thread::scope(|scope| {
@@ -393,7 +433,7 @@ mod tests {
     #[test]
     fn more_than_a_batch_is_made_in_batches() {
         let folder = tempfile::tempdir().unwrap();
-        let ring = Keyring::open(folder.path(), Uuid::new_v4()).unwrap();
+        let ring = Keyring::open(folder.path(), Uuid::new_v4(), unused).unwrap();
         let names: Vec<String> = (0..=MAX_BATCH).map(|number| number.to_string()).collect();
         let names: BTreeSet<UserId> = names.iter().map(|name| name.as_str().into()).collect();
         ring.make(&names).unwrap();
@@ -405,7 +445,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Uuid::new_v4();
         let path = folder.path().join(KEYRING_FILE);
-        let ring = Keyring::open(folder.path(), store).unwrap();
+        let ring = Keyring::open(folder.path(), store, unused).unwrap();
         let durable = key_of(&ring, "durable");
         ring.make(&subjects(&["a", "b", "c", "d"])).unwrap();
         let whole = std::fs::read(&path).unwrap();
@@ -416,7 +456,7 @@ mod tests {
             }
             std::fs::write(&path, &torn).unwrap();
             let num_whole = 1 + u64::from(kept.trailing_ones());
-            let ring = Keyring::open(folder.path(), store).unwrap();
+            let ring = Keyring::open(folder.path(), store, unused).unwrap();
             assert_eq!(
                 std::fs::metadata(&path).unwrap().len(),
                 offset(num_whole + 1)
@@ -428,7 +468,7 @@ mod tests {
         let mut lost = whole;
         lost[SLOT_BYTES..2 * SLOT_BYTES].fill(0);
         std::fs::write(&path, &lost).unwrap();
-        let refused = Keyring::open(folder.path(), store).err().unwrap();
+        let refused = Keyring::open(folder.path(), store, unused).err().unwrap();
         assert!(matches!(refused, KeyringError::Damaged(1)));
     }
 
@@ -437,12 +477,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Uuid::new_v4();
         let path = folder.path().join(KEYRING_FILE);
-        let ring = Keyring::open(folder.path(), store).unwrap();
+        let ring = Keyring::open(folder.path(), store, unused).unwrap();
         ring.make(&subjects(&["a", "b", "c"])).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for torn in 1..SLOT_BYTES {
             std::fs::write(&path, &whole[..whole.len() - torn]).unwrap();
-            let ring = Keyring::open(folder.path(), store).unwrap();
+            let ring = Keyring::open(folder.path(), store, unused).unwrap();
             assert_eq!(ring.state(3), KeyState::Missing, "{torn}");
             assert_eq!(key_of(&ring, "d").0, 3);
         }
@@ -450,12 +490,12 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).unwrap();
-            let refused = Keyring::open(folder.path(), store).err().unwrap();
+            let refused = Keyring::open(folder.path(), store, unused).err().unwrap();
             assert!(matches!(refused, KeyringError::Damaged(1 | 2)), "{bit}");
             assert!(KeyringCopy::read(folder.path()).is_err());
         }
         std::fs::write(&path, &whole).unwrap();
-        let other = Keyring::open(folder.path(), Uuid::new_v4());
+        let other = Keyring::open(folder.path(), Uuid::new_v4(), unused);
         assert!(matches!(other, Err(KeyringError::Foreign)));
     }
 }
