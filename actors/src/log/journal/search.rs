@@ -5,8 +5,8 @@
 use skytrail_schema::codec;
 use skytrail_schema::event::EventFilter;
 
-use super::super::Searched;
-use super::{RawCommit, ReadError, Segments, frame};
+use super::super::{ReadError, Searched};
+use super::{RawCommit, Segments, frame};
 
 /// A piece of the log that is looked at at once.
 const PIECE_BYTES: u64 = 4 << 20;
