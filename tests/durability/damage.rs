@@ -3,7 +3,9 @@
 //!
 //! `SKYTRAIL_FLIPS` sets the number of times that the record store is damaged; 50 by default.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -235,4 +237,31 @@ fn damaged_keys_are_refused_at_the_start_and_the_file_is_named() {
     }
     std::fs::write(&path, kept).unwrap();
     server.restart();
+}
+
+/// Who reads the file with SQLite and closes it would merge what the server has written, and remove it,
+/// if the server's locks were gone.
+#[test]
+fn who_reads_the_store_with_sqlite_leaves_it_to_the_server() {
+    let mut server = TestServer::with(&[("STORE_CHECK_PERIOD", "1")]);
+    let ada = fill(&server);
+    let store = server.data_dir().join("records.sqlite");
+    let written = server.data_dir().join("records.sqlite-wal");
+    let file_id = || std::fs::metadata(&written).unwrap().ino();
+    let before = file_id();
+    let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); \
+        print(db.execute('SELECT count(*) FROM note').fetchone()[0]); db.close()";
+    let read = Command::new("python3")
+        .args(["-c", script])
+        .arg(&store)
+        .output();
+    let read = read.unwrap();
+    let found = String::from_utf8_lossy(&read.stdout);
+    assert_eq!(found.trim(), NOTES.to_string(), "{read:?}");
+    assert_eq!(file_id(), before);
+    let expected = ask(&ada);
+    server.kill();
+    server.restart();
+    assert_eq!(ask(&ada.at(&server)), expected);
+    assert!(!clear_aside(&server));
 }

@@ -125,10 +125,11 @@ impl SqlStore {
     /// Goes over all pages; returns whether they are what was written.
     async fn look_over(&self, file: &File) -> Result<bool, sqlx::Error> {
         let mut first = 1;
-        while let Some(seeming) = sums::look_over(&file.path, first, PAGES_AT_ONCE).await? {
+        let (path, held) = (&file.path, &file.held);
+        while let Some(seeming) = sums::look_over(path, held, first, PAGES_AT_ONCE).await? {
             if !seeming.is_empty() {
                 let _nobody_merges = self.writer.lock().await;
-                if let Some(damage) = sums::find_damage(&file.path, Some(seeming)).await? {
+                if let Some(damage) = sums::find_damage(path, held, Some(seeming)).await? {
                     file.condition
                         .note(&StoreError::Damaged(damage.to_string()));
                     file.condition.is_damaged.send_replace(true);

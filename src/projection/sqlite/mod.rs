@@ -1,7 +1,7 @@
 //! The store in a file of its own: SQLite.
 //!
 //! - `readers`: one connection that writes, a few that read.
-//! - `sums`: the pages' checksums. `condition`: watching them, and what follows damage.
+//! - `sums`: the pages' checksums. `held`: looking at pages beside SQLite. `condition`: watching them, and what follows damage.
 //! - `erase`: forgetting for good.
 //! - `digest`, `rebuild`: what commands do with a file.
 //!
@@ -10,6 +10,7 @@
 mod condition;
 mod digest;
 pub(crate) mod erase;
+pub(crate) mod held;
 mod readers;
 pub mod rebuild;
 pub(super) mod sums;
@@ -29,6 +30,7 @@ pub(super) use self::condition::Condition;
 pub use self::condition::damage_marker;
 pub use self::digest::{TableDigest, digest};
 pub(super) use self::erase::scrub;
+use self::held::HeldFile;
 pub(super) use self::readers::{Reader, Readers};
 use self::sums::Merger;
 pub(crate) use self::sums::{PARTS, part};
@@ -143,6 +145,7 @@ pub(super) struct File {
     pub(super) path: PathBuf,
     merger: Mutex<Merger>,
     options: StoreOptions,
+    held: HeldFile,
 }
 
 impl File {
@@ -151,13 +154,14 @@ impl File {
         path: &Path,
         options: &StoreOptions,
     ) -> Result<(Self, SqliteConnection), OpenError> {
-        let conn = open_writer(path, options).await?;
+        let (conn, held) = open_writer(path, options).await?;
         let file = Self {
             readers: Readers::new(reader_options(path, options), options.num_readers),
             condition: Condition::new(path),
             path: path.to_owned(),
             merger: Mutex::new(Merger::new(path, MERGE_PAGES)),
             options: *options,
+            held,
         };
         Ok((file, conn))
     }
@@ -214,31 +218,34 @@ pub(crate) fn reader_options(path: &Path, options: &StoreOptions) -> SqliteConne
 }
 
 /// Opens the one connection that writes, if the file is what was written; makes the file if there
-/// is none.
+/// is none. What comes with it is to be kept while any connection is open.
 pub(crate) async fn open_writer(
     path: &Path,
     options: &StoreOptions,
-) -> Result<SqliteConnection, OpenError> {
+) -> Result<(SqliteConnection, HeldFile), OpenError> {
     let is_new = !path.exists();
-    if is_new {
+    let opened = if is_new {
         remove(path)?;
-        let made = std::fs::File::create(path);
-        made.map_err(|source| OpenError::Folder {
-            path: path.to_owned(),
-            source,
-        })?;
-    } else if let Some(damage) = sums::find_damage(path, None).await? {
+        HeldFile::create(path)
+    } else {
+        HeldFile::open(path)
+    };
+    let held = opened.map_err(|source| OpenError::Folder {
+        path: path.to_owned(),
+        source,
+    })?;
+    if !is_new && let Some(damage) = sums::find_damage(path, &held, None).await? {
         return Err(OpenError::Damaged(damage.to_string()));
     }
     let mut conn = connect_writer(path, options).await?;
     migrate(&mut conn).await?;
     if is_new {
-        sums::seal(path).await?;
+        sums::seal(path, &held).await?;
     }
     sqlx::query("PRAGMA synchronous = NORMAL")
         .execute(&mut conn)
         .await?;
-    Ok(conn)
+    Ok((conn, held))
 }
 
 /// Opens a connection that writes to a file that is there. A power cut only rolls the newest batches

@@ -71,7 +71,7 @@ pub async fn rebuild(
         writer_cache_kib: CACHE_KIB,
         ..StoreOptions::default()
     };
-    let mut conn = open_writer(path, &options).await?;
+    let (mut conn, held) = open_writer(path, &options).await?;
     // A file that is not finished is thrown away, so it may be in any state until then; SQLite merges
     // as it likes, and the checksums come at the end.
     sqlx::raw_sql(
@@ -111,7 +111,7 @@ pub async fn rebuild(
         .execute(&mut conn)
         .await?;
     conn.close().await?;
-    sums::seal(path).await?;
+    sums::seal(path, &held).await?;
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|source| failed(path, source))

@@ -10,16 +10,19 @@
 //! that has fewer frames of that life has lost some.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::wal::Wal;
 use super::{PAGE_BYTES, part, sum_of};
+use crate::projection::sqlite::held::HeldFile;
 
 const HEADER_BYTES: usize = 32;
 const CHECKED_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"SKYSUMS\x01";
+/// How much of the store is read at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// The file, open and locked.
 pub(super) struct SumFile(File);
@@ -128,8 +131,8 @@ impl SumFile {
     }
 
     /// Writes the checksums of all pages of the store's file.
-    pub(super) fn sum_all(&mut self, path: &Path) -> io::Result<()> {
-        let mut store = Pages::open(path)?;
+    pub(super) fn sum_all(&mut self, store: &HeldFile) -> io::Result<()> {
+        let mut store = Pages::of(store)?;
         let Some(num_pages) = store.num_pages() else {
             return Err(io::Error::other("not a file of whole pages"));
         };
@@ -144,22 +147,21 @@ impl SumFile {
 }
 
 /// The pages of a store's file, best read in order.
-pub(super) struct Pages {
-    file: BufReader<File>,
+pub(super) struct Pages<'a> {
+    file: &'a HeldFile,
     num_bytes: u64,
-    /// The page that comes next without a seek.
-    next: u32,
-    page: [u8; PAGE_BYTES],
+    /// Some pages that follow each other, and where they begin.
+    read: Vec<u8>,
+    offset: u64,
 }
 
-impl Pages {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+impl<'a> Pages<'a> {
+    pub(super) fn of(file: &'a HeldFile) -> io::Result<Self> {
         Ok(Self {
-            num_bytes: file.metadata()?.len(),
-            file: BufReader::with_capacity(1 << 20, file),
-            next: 1,
-            page: [0; PAGE_BYTES],
+            num_bytes: file.num_bytes()?,
+            file,
+            read: Vec::new(),
+            offset: 0,
         })
     }
 
@@ -176,11 +178,20 @@ impl Pages {
         if offset >= self.num_bytes {
             return Ok(0);
         }
-        if page != self.next {
-            self.file.seek(SeekFrom::Start(offset))?;
+        if self.read_page(offset).is_none() {
+            let left = usize::try_from(self.num_bytes - offset).unwrap_or(READ_BYTES);
+            self.read.resize(left.min(READ_BYTES), 0);
+            self.file.read_at(&mut self.read, offset)?;
+            self.offset = offset;
         }
-        self.file.read_exact(&mut self.page)?;
-        self.next = page + 1;
-        Ok(sum_of(&self.page))
+        let page = self.read_page(offset);
+        page.map(sum_of)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Returns a page that was read already.
+    fn read_page(&self, offset: u64) -> Option<&[u8]> {
+        let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        self.read.get(start..start.checked_add(PAGE_BYTES)?)
     }
 }

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::file::SumFile;
 use self::wal::Walk;
+use super::held::HeldFile;
 
 /// The pages of every store have this size.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -187,29 +188,34 @@ impl Default for Ahead {
     }
 }
 
-/// Makes the checksums of a file that has just been made, as it is.
-pub(crate) async fn seal(path: &Path) -> Result<(), sqlx::Error> {
-    blocking(path, |path| SumFile::create(path)?.sum_all(path)).await
+/// Makes the checksums of the store at `path` that has just been made, as it is.
+pub(crate) async fn seal(path: &Path, store: &HeldFile) -> Result<(), sqlx::Error> {
+    let store = store.clone();
+    blocking(path, move |path| SumFile::create(path)?.sum_all(&store)).await
 }
 
-/// Compares a file with its checksums; `only` some of its pages or all. Others may use the file, but
-/// while one merges, pages may seem to differ that do not.
+/// Compares the store at `path` with its checksums; `only` some of its pages or all. Others may use
+/// it, but while one merges, pages may seem to differ that do not.
 pub(crate) async fn find_damage(
     path: &Path,
+    store: &HeldFile,
     only: Option<Vec<u32>>,
 ) -> Result<Option<Damage>, sqlx::Error> {
-    blocking(path, move |path| compare(path, only.as_deref())).await
+    let store = store.clone();
+    blocking(path, move |path| compare(path, &store, only.as_deref())).await
 }
 
-/// Looks over some pages, cheaply, while the file is in use: returns those that seem to differ, for
+/// Looks over some pages, cheaply, while the store is in use: returns those that seem to differ, for
 /// [`find_damage`] to look at when nobody merges; `None` behind the last page.
 pub(crate) async fn look_over(
     path: &Path,
+    store: &HeldFile,
     first: u32,
     count: u32,
 ) -> Result<Option<Vec<u32>>, sqlx::Error> {
+    let store = store.clone();
     blocking(path, move |path| {
-        let mut store = file::Pages::open(path)?;
+        let mut store = file::Pages::of(&store)?;
         let sums = file::read_some(path, first, count)?;
         let end = store.num_pages().unwrap_or_default().saturating_add(1);
         if first >= end {
@@ -227,7 +233,7 @@ pub(crate) async fn look_over(
     .await
 }
 
-fn compare(path: &Path, only: Option<&[u32]>) -> io::Result<Option<Damage>> {
+fn compare(path: &Path, store: &HeldFile, only: Option<&[u32]>) -> io::Result<Option<Damage>> {
     let whole = |what| Ok(Some(Damage::Whole(what)));
     let Some(sums) = file::read(path)? else {
         return whole("its checksums are missing or damaged");
@@ -238,7 +244,7 @@ fn compare(path: &Path, only: Option<&[u32]>) -> io::Result<Option<Damage>> {
     if wal.salts == sums.salts && wal.num_frames < sums.num_frames {
         return whole("its write-ahead file has lost what was in it");
     }
-    let mut store = file::Pages::open(path)?;
+    let mut store = file::Pages::of(store)?;
     let Some(num_pages) = store.num_pages() else {
         return whole("its length is not that of whole pages");
     };

@@ -1,27 +1,34 @@
 //! Checksums against SQLite itself: nothing that it does looks like damage, and all damage does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use skytrail_actors::store::RecordStore as _;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tempfile::TempDir;
 
-use super::{Damage, Merger, PAGE_BYTES, PARTS, find_damage, merge, part, seal, wal::Walk};
+use super::{Damage, Merger, PAGE_BYTES, PARTS, merge, part, seal, wal::Walk};
+use crate::projection::sqlite::held::HeldFile;
 use crate::projection::sqlite::{StoreOptions, open_writer, reader_options};
+
+async fn find_damage(path: &Path) -> Option<Damage> {
+    let store = HeldFile::open(path).unwrap();
+    super::find_damage(path, &store, None).await.unwrap()
+}
 
 /// A store's file with a table to fill.
 struct World {
     _folder: TempDir,
     path: PathBuf,
     conn: sqlx::SqliteConnection,
+    _held: HeldFile,
 }
 
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
-        let mut conn = open_writer(&path, &StoreOptions::default()).await.unwrap();
+        let (mut conn, _held) = open_writer(&path, &StoreOptions::default()).await.unwrap();
         sqlx::query("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT, number REAL)")
             .execute(&mut conn)
             .await
@@ -30,6 +37,7 @@ impl World {
             _folder: folder,
             path,
             conn,
+            _held,
         }
     }
 
@@ -98,13 +106,13 @@ async fn what_sqlite_does_is_no_damage() {
             world.run("DELETE FROM t WHERE id % 3 = 0").await;
         }
         merger.go_on(&mut world.conn).await.unwrap();
-        assert_eq!(find_damage(&world.path, None).await.unwrap(), None);
+        assert_eq!(find_damage(&world.path).await, None);
         let (_folder, copy) = world.copy();
-        assert_eq!(find_damage(&copy, None).await.unwrap(), None, "{round}");
-        let mut reopened = open_writer(&copy, &StoreOptions::default()).await.unwrap();
+        assert_eq!(find_damage(&copy).await, None, "{round}");
+        let (mut reopened, _held) = open_writer(&copy, &StoreOptions::default()).await.unwrap();
         merge(&mut reopened, &copy).await.unwrap();
         reopened.close().await.unwrap();
-        assert_eq!(find_damage(&copy, None).await.unwrap(), None, "{round}");
+        assert_eq!(find_damage(&copy).await, None, "{round}");
     }
 }
 
@@ -125,7 +133,7 @@ async fn the_write_ahead_file_stays_short() {
         num_merged += u32::from(frames == merged);
     }
     assert!(num_merged >= 4, "merged {num_merged} times");
-    assert_eq!(find_damage(&world.path, None).await.unwrap(), None);
+    assert_eq!(find_damage(&world.path).await, None);
 }
 
 #[tokio::test]
@@ -171,17 +179,17 @@ async fn a_write_ahead_file_that_lost_what_was_merged_in_part_is_damage() {
         let mut bytes = whole.clone();
         bytes[at] ^= 4;
         std::fs::write(&wal, bytes).unwrap();
-        let found = find_damage(&copy, None).await.unwrap();
+        let found = find_damage(&copy).await;
         assert_eq!(found.is_some(), is_damage, "byte {at}: {found:?}");
     }
     std::fs::remove_file(&wal).unwrap();
-    assert!(find_damage(&copy, None).await.unwrap().is_some());
+    assert!(find_damage(&copy).await.is_some());
 }
 
 #[tokio::test]
 async fn what_belongs_together_is_missed() {
     let (_folder, path) = World::at_rest().await;
-    let found = || async { find_damage(&path, None).await.unwrap() };
+    let found = || find_damage(&path);
     let (store, sums) = (std::fs::read(&path).unwrap(), part(&path, "-sums"));
     let kept = std::fs::read(&sums).unwrap();
 
@@ -202,7 +210,7 @@ async fn what_belongs_together_is_missed() {
     assert_eq!(found().await, Some(Damage::Pages(vec![6])));
     std::fs::write(&path, store).unwrap();
     assert_eq!(found().await, None);
-    seal(&path).await.unwrap();
+    seal(&path, &HeldFile::open(&path).unwrap()).await.unwrap();
     assert_eq!(found().await, None);
 }
 
@@ -221,7 +229,7 @@ proptest! {
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 std::fs::write(&path, bytes).unwrap();
                 let page = u32::try_from(bit / 8 / PAGE_BYTES).unwrap() + 1;
-                let found = find_damage(&path, None).await.unwrap();
+                let found = find_damage(&path).await;
                 assert_eq!(found, Some(Damage::Pages(vec![page])), "bit {bit}");
             }
         });
