@@ -36,6 +36,7 @@
 pub(crate) mod bytes;
 mod decode;
 mod encode;
+mod parts;
 mod payload;
 mod sealed;
 
