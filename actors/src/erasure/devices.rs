@@ -11,6 +11,9 @@ use crate::context::RequestContext;
 use crate::record::decide::Plan;
 use crate::record::past;
 
+/// How many events are read at once.
+const AT_ONCE: usize = 256;
+
 /// What the log has of a user's devices and of what he had devices subscribe to.
 #[derive(Debug, Default)]
 pub(super) struct OfDevices {
@@ -27,11 +30,14 @@ impl Eraser {
         user: &UserId,
         until: u64,
     ) -> Result<OfDevices, ApiError> {
-        let mut found = OfDevices::default();
+        let mut positions = Vec::new();
         for kind in [EventKind::DeviceRegistered, EventKind::SubscriptionSaved] {
             let listed = self.env.store.list_positions_of_kind(kind, 1, until);
-            for position in listed.await? {
-                let (commit, event) = past::read(&self.env, position).await?;
+            positions.extend(listed.await?);
+        }
+        let mut found = OfDevices::default();
+        for some in positions.chunks(AT_ONCE) {
+            for (commit, event) in past::read_all(&self.env, some).await? {
                 let is_his = match &event.body {
                     EventBody::DeviceRegistered(state) => state.user.as_ref() == Some(user),
                     EventBody::SubscriptionSaved(saved) => is_his(user, saved, &commit),
@@ -40,7 +46,7 @@ impl Eraser {
                 if let (Stream::Device(device) | Stream::Subscriptions(device), true) =
                     (event.stream, is_his)
                 {
-                    found.positions.push(position);
+                    found.positions.push(event.position);
                     found.devices.insert(device);
                 }
             }
@@ -83,8 +89,8 @@ impl Eraser {
     ) -> Result<(), ApiError> {
         let stream = Stream::Subscriptions(device);
         let (mut kept, mut version) = (BTreeMap::new(), 0);
-        for position in self.env.store.list_positions(&stream, 1, until).await? {
-            let (commit, event) = past::read(&self.env, position).await?;
+        let listed = self.env.store.list_positions(&stream, 1, until).await?;
+        for (commit, event) in past::read_all(&self.env, &listed).await? {
             if event.stream != stream {
                 continue;
             }

@@ -164,8 +164,8 @@ impl Importer {
             return Ok(ended);
         }
         let until = self.env.applied.position();
-        for position in self.env.store.list_positions(stream, 1, until).await? {
-            let (_, event) = past::read(&self.env, position).await?;
+        let listed = self.env.store.list_positions(stream, 1, until).await?;
+        for (_, event) in past::read_all(&self.env, &listed).await? {
             if event.stream == *stream {
                 ended.extend(read(event.body));
             }
