@@ -281,7 +281,9 @@ impl Import<'_> {
         let is_dry = self.command.dry_run || self.command.hooks;
         let mut body = Map::new();
         body.insert("records".to_owned(), json!(records));
-        body.insert("update".to_owned(), self.command.update.into());
+        // Once more only references come: of several lines of one record the last one counts.
+        let updates = self.command.update && !again;
+        body.insert("update".to_owned(), updates.into());
         body.insert("dry_run".to_owned(), is_dry.into());
         body.insert("postpone".to_owned(), (!again).into());
         let answer = self.server.call("record:import", body).await;

@@ -272,6 +272,17 @@ fn references_to_later_records_come_in_the_second_pass() {
         (json!("node/c"), json!("node/d"))
     );
 
+    // Files, of which a table has the names only, are in nobody's way.
+    let put = json!({"filename": "a.txt", "content-type": "text/plain", "content-size": 1});
+    let put = master.call("asset:put", put).result();
+    let asset = put["asset"]["$name"].as_str().unwrap();
+    let rows = format!("_id,title,next,file\ng,first,node/h,{asset}\nh,last,,\n");
+    let path = file(&server, "files.csv", &rows);
+    let how = [how.as_slice(), &["--map", "file=file:asset"]].concat();
+    assert_eq!(import(&server, &path, &how).of("node"), [2, 2, 0, 0, 0, 0]);
+    assert_eq!(next("node/g"), "node/h");
+    assert_eq!(import(&server, &path, &how).of("node"), [2, 0, 0, 2, 0, 0]);
+
     // Over the API, as long as they are sent again.
     let reference = |id: &str| json!({"$type": "ref", "$id": id});
     let records = json!([{"_id": "node/e", "title": "fifth", "next": reference("node/f")},

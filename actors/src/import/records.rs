@@ -107,9 +107,12 @@ impl Importer {
     /// 114 when a value does not fit its field; the log or the store failed.
     pub async fn partial_records(
         &self,
-        records: Vec<ImportedRecord>,
+        mut records: Vec<ImportedRecord>,
         postpones: bool,
     ) -> Result<Vec<Outcome>, ApiError> {
+        // Media types are those of the files, as in what is here.
+        let fields = records.iter_mut().map(|record| &mut record.fields);
+        self.env.assets.complete(fields).await?;
         let brought = records.iter().map(|it| (&it.id, &it.fields));
         if self.options.is_dry {
             // What is referred to may have come with an earlier portion.
@@ -127,7 +130,6 @@ impl Importer {
         }
         let ids: Vec<RecordId> = records.iter().map(|it| it.id.clone()).collect();
         let heads = self.env.load_heads(&ids).await?;
-        // Media types are those of the files, in what is here as well.
         let whole = records.into_iter().map(|record| {
             let head = heads.get(&record.id).map(|head| &head.record);
             let default = self
