@@ -2,8 +2,8 @@
 //!
 //! A text that a spreadsheet would calculate (it begins with `=`, `+`, `-`, `@`, their full-width
 //! forms, a tab or a line break) gets an apostrophe in front, which spreadsheets take for "this is
-//! text". Who reads the file with a program takes one apostrophe away where such a character
-//! follows.
+//! text"; so does one that has apostrophes before such a character. Who reads the file with a program
+//! takes one apostrophe away where such a character follows them: [`unguarded`].
 
 /// What a formula may begin with.
 const DANGEROUS: [char; 11] = [
@@ -23,8 +23,21 @@ pub fn row<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> String {
     line
 }
 
+/// Returns a cell of a row as it was before [`row`] wrote it.
+pub fn unguarded(cell: &str) -> &str {
+    match cell.strip_prefix('\'') {
+        Some(rest) if is_guarded(rest) => rest,
+        _ => cell,
+    }
+}
+
+/// Whether a cell is written with an apostrophe in front.
+fn is_guarded(cell: &str) -> bool {
+    cell.trim_start_matches('\'').starts_with(DANGEROUS)
+}
+
 fn push(line: &mut String, cell: &str) {
-    let guard = if cell.starts_with(DANGEROUS) { "'" } else { "" };
+    let guard = if is_guarded(cell) { "'" } else { "" };
     if !cell.contains(['"', ',', '\r', '\n']) {
         line.push_str(guard);
         line.push_str(cell);
@@ -67,7 +80,7 @@ mod tests {
             "=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "\n=1", "＝1", "a=1", "", "'=1",
         ];
         let expected = [
-            "'=1+1", "'+1", "'-1", "'@a", "'\t=1", "'\r=1", "'\n=1", "'＝1", "a=1", "", "'=1",
+            "'=1+1", "'+1", "'-1", "'@a", "'\t=1", "'\r=1", "'\n=1", "'＝1", "a=1", "", "''=1",
         ];
         assert_eq!(read(&row(cells)), [expected]);
     }
@@ -79,15 +92,9 @@ mod tests {
             let written: String = table.iter().map(row).collect();
             let mut rows = read(&written);
             for cell in rows.iter_mut().flatten() {
-                if cell.strip_prefix('\'').is_some_and(|rest| rest.starts_with(DANGEROUS)) {
-                    cell.remove(0);
-                }
+                prop_assert!(!cell.starts_with(DANGEROUS), "{} would be calculated", cell);
+                *cell = unguarded(cell).to_owned();
             }
-            // An apostrophe of the cell's own before such a character cannot be told from ours.
-            let is_plain = |cell: &String| {
-                cell.strip_prefix('\'').is_none_or(|rest| !rest.starts_with(DANGEROUS))
-            };
-            prop_assume!(table.iter().flatten().all(is_plain));
             prop_assert_eq!(rows, table);
         }
     }

@@ -1,5 +1,7 @@
-//! Copies of the store's and the ledger's files that were kept when they were made anew: nobody reads
-//! them but people, and what is erased is in them still. An erasure removes them.
+//! Copies of the store's and the ledger's files that nobody reads but people.
+//!
+//! They were kept when those were made anew, or left by a backup that was killed; what is erased is in
+//! them still. An erasure removes them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
 use skytrail_schema::positions::Positions;
+
+use crate::backup::{LEDGER_COPIES, Local};
 
 /// How the names of such copies begin; the files in use are called `records.sqlite` and `ops.sqlite`.
 const COPIES: [&str; 5] = [
@@ -44,7 +48,23 @@ impl Leftovers {
                 tracing::warn!(%name, "a copy that was set aside is removed: it may hold what was erased");
             }
         }
+        self.remove_of_backups();
         Ok(())
+    }
+
+    /// Removes what a backup has left that was killed; one that is under way removes it at its end.
+    fn remove_of_backups(&self) {
+        let is_there = |name: &str| self.folder.join(name).exists();
+        if LEDGER_COPIES.into_iter().any(is_there) {
+            let local = Local {
+                data_dir: self.folder.clone(),
+                assets: None,
+                ledger: None,
+            };
+            if let Err(reason) = local.take_turn() {
+                tracing::warn!(%reason, "a backup's copy of the ledger stays until it is done");
+            }
+        }
     }
 }
 
@@ -57,5 +77,33 @@ impl Holder for Leftovers {
     async fn forget(&self, _: &Positions) -> Result<(), HolderError> {
         let removed = self.remove();
         removed.map_err(|error| HolderError::Failed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_backup_has_left_goes_and_that_of_one_under_way_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let write = || LEDGER_COPIES.map(|name| std::fs::write(path(name), "x").unwrap());
+        let leftovers = Leftovers::new(folder.path(), false);
+        write();
+        std::fs::write(path("ops.sqlite"), "x").unwrap();
+        leftovers.remove().unwrap();
+        assert!(LEDGER_COPIES.iter().all(|name| !path(name).exists()));
+        assert!(path("ops.sqlite").exists());
+
+        let local = Local {
+            data_dir: folder.path().to_owned(),
+            assets: None,
+            ledger: None,
+        };
+        let _turn = local.take_turn().unwrap();
+        write();
+        leftovers.remove().unwrap();
+        assert!(LEDGER_COPIES.iter().all(|name| path(name).exists()));
     }
 }

@@ -20,7 +20,7 @@ use skytrail_actors::record::live::LiveState;
 use skytrail_actors::store::RecordStore;
 use tokio::sync::watch;
 
-use crate::app::EXIT_LOG_IN_DOUBT;
+use crate::app::{EXIT_LOG_IN_DOUBT, erasures_of};
 use crate::asset::Files;
 use crate::config::{Config, Keys};
 use crate::moved;
@@ -75,12 +75,15 @@ impl Offline {
         let (store, snapshot) = ready.map_err(|error| text(&error))?;
         let store = Arc::new(store);
         let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
+        let erasures = erasures_of(&store, &opened).await;
+        let erasures = erasures.map_err(|error| text(&error))?;
         let (feed, fed) = projector::feed();
         let sequences = snapshot.sequences.into_iter();
         let sequences = sequences.map(|(name, field, last)| ((name, field), last));
         let now = Arc::clone(&clock);
         let options = LogOptions {
             sled_cache_bytes: config.storage.sled_cache_bytes,
+            erasures: Arc::clone(&erasures),
             ..LogOptions::new(Arc::new(move || now.now()), Arc::new(in_doubt))
         };
         let observers = vec![Arc::clone(&live) as _, Arc::new(feed) as _];
@@ -102,7 +105,7 @@ impl Offline {
             live: Arc::clone(&live),
             applied: is_applied.clone(),
             urls: Arc::clone(&files.urls),
-            erasures: Arc::default(),
+            erasures,
         };
         Ok(Self {
             env: RecordEnv {

@@ -43,11 +43,14 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     };
     let mut outcomes = call.services.records.import(command).await?.into_iter();
     let mut item = |(id, refused): (Json, Option<ApiError>)| {
-        let (outcome, reason) = match refused {
-            Some(error) => ("refused", Some(error.message)),
-            None => outcomes.next().map_or(("refused", None), told),
-        };
+        let refused = refused.map(|error| Became::Refused(error.message.to_string()));
+        let became = refused.or_else(|| outcomes.next());
         let mut item = Map::new();
+        if let Some(Became::Incomplete(otherwise)) = &became {
+            let (otherwise, _) = told(Became::clone(otherwise));
+            item.insert("became".to_owned(), otherwise.into());
+        }
+        let (outcome, reason) = became.map_or(("refused", None), told);
         item.insert("_id".to_owned(), id);
         item.insert("outcome".to_owned(), outcome.into());
         if let Some(reason) = reason {
@@ -63,7 +66,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
 pub(super) fn told(outcome: Became) -> (&'static str, Option<String>) {
     match outcome {
         Became::Added => ("added", None),
-        Became::Incomplete => ("incomplete", None),
+        Became::Incomplete(_) => ("incomplete", None),
         Became::Updated => ("updated", None),
         Became::Present => ("present", None),
         Became::Kept(reason) => ("kept", Some(reason)),

@@ -176,7 +176,13 @@ impl Core {
 }
 
 /// Finds the erasures that the log has, finished or not.
-async fn erasures_of(store: &SqlStore, log: &OpenedLog) -> Result<Arc<Erasures>, StartError> {
+///
+/// # Errors
+/// See [`StartError`].
+pub(crate) async fn erasures_of(
+    store: &SqlStore,
+    log: &OpenedLog,
+) -> Result<Arc<Erasures>, StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
     let erasures = Erasures::default();
     let head = log.report().head;

@@ -34,6 +34,7 @@ use socket2::Socket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::core::erasures_of;
 use self::core::{Core, Tails};
 pub use self::serve::{serve, serve_with};
 use crate::asset::{Files, OpenError};

@@ -14,6 +14,15 @@ use crate::asset::UPLOADS;
 use crate::config::{AssetStore, Config, KEY_FILE};
 use crate::proof;
 
+/// Copies of the ledger that are made for a backup, and are there no longer than it takes: the copy
+/// itself, and what it is made from.
+pub(crate) const LEDGER_COPIES: [&str; 4] = [
+    "backup.ops",
+    "backup.raw",
+    "backup.raw-wal",
+    "backup.raw-shm",
+];
+
 /// Where a backup's parts are.
 #[derive(Clone, Debug)]
 pub struct Local {
@@ -64,7 +73,9 @@ impl Local {
         let file = File::create(&path).map_err(failed())?;
         match file.try_lock() {
             Ok(()) => {
-                let _ = std::fs::remove_file(self.ledger_copy());
+                for name in LEDGER_COPIES {
+                    let _ = std::fs::remove_file(self.data_dir.join(name));
+                }
                 Ok(Turn { _file: file })
             }
             Err(TryLockError::WouldBlock) => Err(BackupError::Refused(format!(
@@ -77,7 +88,7 @@ impl Local {
 
     /// Returns where a copy of the ledger is put while it is the turn of a backup.
     pub fn ledger_copy(&self) -> PathBuf {
-        self.data_dir.join("backup.ops")
+        self.data_dir.join(LEDGER_COPIES[0])
     }
 
     pub(super) fn journal(&self) -> PathBuf {

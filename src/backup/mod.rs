@@ -45,6 +45,7 @@ use std::io;
 
 use skytrail_actors::log::journal::archive::Damage;
 
+pub(crate) use local::LEDGER_COPIES;
 pub use local::{Local, Turn};
 pub use manifest::{Manifest, SavedFile, SegmentRef};
 pub use repository::Repository;

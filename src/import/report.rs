@@ -65,10 +65,14 @@ impl Report {
     /// # Errors
     /// The file cannot be written.
     pub fn note(&mut self, table: &str, id: &str, outcome: &Outcome) -> io::Result<()> {
+        let outcome = match outcome {
+            Outcome::Incomplete(became) => became,
+            outcome => outcome,
+        };
         let counts = self.counts(table);
         counts.found += 1;
         let (what, why) = match outcome {
-            Outcome::Added | Outcome::Incomplete => {
+            Outcome::Added => {
                 counts.added += 1;
                 return Ok(());
             }
@@ -76,7 +80,7 @@ impl Report {
                 counts.updated += 1;
                 return Ok(());
             }
-            Outcome::Present => {
+            Outcome::Present | Outcome::Incomplete(_) => {
                 counts.present += 1;
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 //!
 //! | field | cell |
 //! | --- | --- |
-//! | text | as it is; an empty one is `""`, since an empty cell is no value |
+//! | text | as it is; one of quotes alone, also the empty one, gets two more: an empty cell is no value |
 //! | number, integer, sequence | `1.5` |
 //! | boolean | `true` or `false` |
 //! | datetime | RFC 3339 |
@@ -17,18 +17,16 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::json;
 use skytrail_schema::types::FieldType;
 
-/// What stands for an empty text.
-const EMPTY: &str = "\"\"";
-/// What a spreadsheet takes for the beginning of a formula.
-const FORMULA: [char; 11] = [
-    '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
-];
+use crate::csv;
+
+/// What a text of quotes alone gets in addition.
+const QUOTES: &str = "\"\"";
 
 /// Returns the cell of a wire value.
 pub fn cell(value: &Json) -> String {
     match value {
         Json::Null => String::new(),
-        Json::String(text) if text.is_empty() => EMPTY.to_owned(),
+        Json::String(text) if is_quotes(text) => format!("{QUOTES}{text}"),
         Json::String(text) => text.clone(),
         Json::Object(object) => {
             let text = |name: &str| object.get(name).and_then(Json::as_str).map(str::to_owned);
@@ -49,23 +47,24 @@ pub fn cell(value: &Json) -> String {
     }
 }
 
+fn is_quotes(text: &str) -> bool {
+    text.chars().all(|it| it == '"')
+}
+
 /// Returns the wire value of a cell; null for an empty one.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn value(kind: &FieldType, cell: &str) -> Result<Json, String> {
-    let cell = match cell.strip_prefix('\'') {
-        Some(rest) if rest.starts_with(FORMULA) => rest,
-        _ => cell,
-    };
+    let cell = csv::unguarded(cell);
     if cell.is_empty() {
         return Ok(Json::Null);
     }
     let wrong = |what: &str| format!("{cell:?} is no {what}");
     Ok(match kind {
-        FieldType::String | FieldType::CaselessString => match cell {
-            EMPTY => "".into(),
-            text => text.into(),
+        FieldType::String | FieldType::CaselessString => match cell.strip_prefix(QUOTES) {
+            Some(text) if is_quotes(text) => text.into(),
+            _ => cell.into(),
         },
         FieldType::Number | FieldType::Integer | FieldType::Sequence => {
             let number: f64 = cell.trim().parse().map_err(|_| wrong("number"))?;
@@ -152,11 +151,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_and_numbers_come_back(text in "[^']{1,8}", number in any::<f64>()) {
-            prop_assume!(number.is_finite() && text != EMPTY);
-            prop_assert_eq!(value(&FieldType::String, &cell(&json!(text))), Ok(json!(text)));
+        fn texts_and_numbers_come_back(
+            text in prop_oneof!["['\"=+@a,\t\r\n]{0,6}", any::<String>()],
+            number in any::<f64>(),
+        ) {
+            prop_assume!(number.is_finite());
             let wire = skytrail_schema::value::number_to_wire(number);
-            prop_assert_eq!(value(&FieldType::Number, &cell(&wire)), Ok(wire));
+            let row = csv::row([cell(&json!(text)), cell(&wire)]);
+            let mut rows = ::csv::ReaderBuilder::new()
+                .has_headers(false)
+                .from_reader(row.as_bytes());
+            let row = rows.records().next().unwrap().unwrap();
+            prop_assert_eq!(value(&FieldType::String, &row[0]), Ok(json!(text)));
+            prop_assert_eq!(value(&FieldType::Number, &row[1]), Ok(wire));
         }
     }
 }

@@ -99,7 +99,8 @@ pub struct List {
 /// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what is wrong; also when an erasure is not finished yet.
+/// A sentence that says what is wrong; also when an erasure is not finished yet, or some records were
+/// refused.
 pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
     match command {
         EraseCommand::Record(Record {
@@ -160,8 +161,15 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     body.insert("why".to_owned(), order.why.as_str().into());
     let erased = block_on(server.call(action, body))?;
     let member = |name: &str| erased.get(name).cloned().unwrap_or_default();
-    for refused in member("refused").as_array().into_iter().flatten() {
-        say(&format!("not erased: {refused}"));
+    let refused = member("refused");
+    let refused = refused.as_array().map(Vec::as_slice).unwrap_or_default();
+    for refused in refused {
+        let text = |name: &str| refused.get(name).and_then(Json::as_str).unwrap_or_default();
+        say(&format!(
+            "not erased: {}: {}",
+            text("record"),
+            text("message")
+        ));
     }
     for name in member("kept_files").as_array().into_iter().flatten() {
         say(&format!(
@@ -181,7 +189,13 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
         say(&format!(
             "{events} events are erased; the log says so{place}"
         ));
-        return Ok(());
+        return match refused.len() {
+            0 => Ok(()),
+            1 => Err("1 record is not erased: it was refused, see above".to_owned()),
+            more => Err(format!(
+                "{more} records are not erased: they were refused, see above"
+            )),
+        };
     }
     Err(format!(
         "not finished yet: {events} events are being erased, see `skytrail erase list`; the server \

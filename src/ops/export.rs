@@ -1,9 +1,9 @@
 //! `skytrail export`: records of a running server as JSON lines or as a table.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -124,8 +124,14 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
             if command.password_hashes {
                 options.mode(0o600);
             }
-            let file = options.open(path);
-            Box::new(file.map_err(|error| format!("{}: {error}", path.display()))?)
+            let failed = |error: io::Error| format!("{}: {error}", path.display());
+            let file = options.open(path).map_err(failed)?;
+            // The mode above is that of a new file.
+            if command.password_hashes && file.metadata().map_err(failed)?.is_file() {
+                let only_ours = Permissions::from_mode(0o600);
+                file.set_permissions(only_ours).map_err(failed)?;
+            }
+            Box::new(file)
         }
         None => Box::new(io::stdout()),
     };

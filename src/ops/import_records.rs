@@ -2,10 +2,10 @@
 //! server.
 //!
 //! A file is read a portion at a time. References to records that come later are left out at first;
-//! if there were any, the file is gone through once more. What is here already is found, so who was
-//! interrupted begins again.
+//! if there were any, the file is gone through once more, for the records that have them. What is here
+//! already is found, so who was interrupted begins again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -84,11 +84,11 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
             report: &mut report,
             mapping: Mapping::read(command, &schema)?,
             schema,
-            num_incomplete: 0,
+            incomplete: BTreeSet::new(),
             users: Vec::new(),
         };
         import.go_through(false).await?;
-        if import.num_incomplete > 0 {
+        if !import.incomplete.is_empty() {
             import.go_through(true).await?;
         }
         Ok(())
@@ -111,7 +111,8 @@ struct Import<'a> {
     report: &'a mut Report,
     mapping: Mapping,
     schema: Schema,
-    num_incomplete: u64,
+    /// The lines of the records that lack references to later ones.
+    incomplete: BTreeSet<u64>,
     /// Users who follow their records.
     users: Vec<(u64, Json)>,
 }
@@ -133,17 +134,18 @@ impl Import<'_> {
         let (mut portion, mut bytes) = (Vec::new(), 0);
         for line in lines {
             let line = line.map_err(|error| format!("{path}: {error}"))?;
+            if again && !self.incomplete.contains(&line.number) {
+                continue;
+            }
             match line.record {
                 Ok(record) if record.get("_type").and_then(Json::as_str) == Some("types") => {
                     self.make_types(&record).await?;
                 }
                 Ok(roles) if roles.get("_type").and_then(Json::as_str) == Some(ROLES_LINE) => {
-                    if !again {
-                        self.bring_roles(line.number, &roles).await?;
-                    }
+                    self.bring_roles(line.number, &roles).await?;
                 }
                 Ok(user) if user.get("_type").and_then(Json::as_str) == Some(AUTH_LINE) => {
-                    if !again && !self.command.dry_run {
+                    if !self.command.dry_run {
                         self.users.push((line.number, user));
                     }
                 }
@@ -151,8 +153,7 @@ impl Import<'_> {
                     bytes += record.to_string().len();
                     portion.push((line.number, self.mapping.complete(record)));
                 }
-                Err(why) if !again => self.note(line.number, "", &Outcome::Refused(why))?,
-                Err(_) => {}
+                Err(why) => self.note(line.number, "", &Outcome::Refused(why))?,
             }
             if portion.len() >= PORTION || bytes >= PORTION_BYTES {
                 self.bring(std::mem::take(&mut portion), again).await?;
@@ -254,8 +255,9 @@ impl Import<'_> {
             match self.ask(&portion, again).await {
                 Ok(outcomes) => {
                     for ((number, record), outcome) in portion.iter().zip(outcomes) {
-                        let is_known = again && !matches!(outcome, Outcome::Refused(_));
-                        if !is_known {
+                        // Counted already, but for those that stay without their references.
+                        let is_left = matches!(outcome, Outcome::Refused(_) | Outcome::Kept(_));
+                        if !again || is_left {
                             let id = record.get("_id").and_then(Json::as_str).unwrap_or_default();
                             self.note(*number, id, &outcome)?;
                         }
@@ -279,7 +281,9 @@ impl Import<'_> {
         let is_dry = self.command.dry_run || self.command.hooks;
         let mut body = Map::new();
         body.insert("records".to_owned(), json!(records));
-        body.insert("update".to_owned(), self.command.update.into());
+        // Once more only references come: of several lines of one record the last one counts.
+        let updates = self.command.update && !again;
+        body.insert("update".to_owned(), updates.into());
         body.insert("dry_run".to_owned(), is_dry.into());
         body.insert("postpone".to_owned(), (!again).into());
         let answer = self.server.call("record:import", body).await;
@@ -289,8 +293,10 @@ impl Import<'_> {
         if self.command.hooks && !self.command.dry_run {
             self.save_wanted(portion, &mut outcomes).await?;
         }
-        let incomplete = outcomes.iter().filter(|it| **it == Outcome::Incomplete);
-        self.num_incomplete += incomplete.count() as u64;
+        let outcomes_of = portion.iter().zip(&outcomes);
+        let incomplete = outcomes_of.filter(|(_, it)| matches!(it, Outcome::Incomplete(_)));
+        self.incomplete
+            .extend(incomplete.map(|((number, _), _)| *number));
         Ok(outcomes)
     }
 
@@ -303,10 +309,7 @@ impl Import<'_> {
     ) -> Result<(), Failure> {
         let records = portion.iter().map(|(_, record)| record).zip(outcomes);
         let mut wanted: Vec<_> = records
-            .filter(|(_, outcome)| {
-                let (added, updated) = (&Outcome::Added, &Outcome::Updated);
-                [added, updated, &Outcome::Incomplete].contains(&&**outcome)
-            })
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Added | Outcome::Updated))
             .collect();
         let runs = wanted.chunk_by_mut(|(one, _), (next, _)| keeper(one) == keeper(next));
         for run in runs.flat_map(|run| run.chunks_mut(SAVED_AT_ONCE)) {
@@ -375,7 +378,11 @@ fn outcome_of(item: &Json) -> Outcome {
     let reason = text("reason").to_owned();
     match text("outcome") {
         "added" => Outcome::Added,
-        "incomplete" => Outcome::Incomplete,
+        "incomplete" => Outcome::Incomplete(Box::new(match text("became") {
+            "updated" => Outcome::Updated,
+            "present" => Outcome::Present,
+            _ => Outcome::Added,
+        })),
         "updated" => Outcome::Updated,
         "present" => Outcome::Present,
         "kept" => Outcome::Kept(reason),
@@ -384,16 +391,19 @@ fn outcome_of(item: &Json) -> Outcome {
 }
 
 fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String>> {
-    let lines = BufReader::new(file).lines().zip(1..);
+    let lines = BufReader::new(file).split(b'\n').zip(1..);
     let lines = lines.map(|(line, number)| Ok((line.map_err(|error| error.to_string())?, number)));
-    let is_full = |line: &Result<(String, u64), String>| {
+    let is_full = |line: &Result<(Vec<u8>, u64), String>| {
         line.as_ref()
-            .map_or(true, |(line, _)| !line.trim().is_empty())
+            .map_or(true, |(line, _)| !line.trim_ascii().is_empty())
     };
     lines.filter(is_full).map(|line| {
         let (line, number) = line?;
-        let record =
-            skytrail_schema::json::from_str(&line).map_err(|error| format!("no JSON: {error}"));
+        let text = String::from_utf8(line).map_err(|error| format!("no UTF-8: {error}"));
+        let record = text.and_then(|text| {
+            let parsed = skytrail_schema::json::from_str(&text);
+            parsed.map_err(|error| format!("no JSON: {error}"))
+        });
         let is_object = |record: Json| match record {
             Json::Object(_) => Ok(record),
             _ => Err("no JSON object".to_owned()),

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::search::{await_copies, places_of};
 use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
+use crate::devices::{register, subscribe};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 #[test]
@@ -55,6 +57,104 @@ fn a_user_is_gone_with_his_devices_and_records() {
     assert!(!places_of(&server, CONTROL).is_empty());
     let again = master.call("erase:user", json!({"user": user, "why": "again"}));
     assert_eq!(again.code(), 110);
+}
+
+/// Apps take a device from its user before he logs out, and the next one who logs in has it.
+#[test]
+fn a_user_is_gone_from_devices_that_are_not_his_any_more() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let bob = Client::signed_up(&server, "bob");
+    let user = ada.user.clone().unwrap();
+    let notes = |text: &str| {
+        let predicate = json!(["eq", {"$type": "keypath", "$val": "text"}, text]);
+        json!({"record_type": "note", "predicate": predicate})
+    };
+    let hers = notes(CANARY);
+    let left = register(&ada, &format!("{CANARY}-left"));
+    subscribe(&ada, &left, "hers", hers.clone());
+    subscribe(&master, &left, "for-her", hers.clone());
+    ada.call("device:unregister", json!({"id": left})).result();
+    let [next, last] = ["next", "last"].map(|token| {
+        let device = register(&ada, token);
+        subscribe(&ada, &device, "hers", hers.clone());
+        subscribe(&ada, &device, "ended", hers.clone());
+        let ended = json!({"device_id": device, "subscription_ids": ["ended"]});
+        ada.call("subscription:delete", ended).result();
+        device
+    });
+    // What she had there ended before he came; what he does with it stays.
+    let ended = json!({"device_id": last, "subscription_ids": ["hers"]});
+    ada.call("subscription:delete", ended).result();
+    for device in [&next, &last] {
+        let his =
+            json!({"id": device, "type": "ios", "device_token": format!("{CONTROL}-{device}")});
+        bob.call("device:register", his).result();
+    }
+    subscribe(&bob, &next, "his", notes(CONTROL));
+    await_copies_in_store(&server, &master, CANARY);
+    let in_the_log = places_of(&server, CANARY);
+    assert!(in_the_log.iter().all(|it| !it.contains("/journal/")));
+
+    let erased = erase(&server, &["user", &user]);
+    assert!(erased.status.success(), "{}", said(&erased));
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    let names = |master: &Client, device: &str| {
+        let listed = master.call("subscription:fetch_all", json!({"device_id": device}));
+        let listed = listed.result();
+        let names = listed.as_array().unwrap().iter();
+        names.map(|it| it["id"].clone()).collect::<Vec<_>>()
+    };
+    let kept = [
+        (&left, vec![]),
+        (&next, vec![json!("his")]),
+        (&last, vec![]),
+    ];
+    for (device, expected) in &kept {
+        assert_eq!(names(&master, device), *expected);
+    }
+    let listed = bob.call("device:register", json!({"id": left, "type": "ios"}));
+    assert_eq!(listed.code(), 110, "nobody's device is gone");
+    assert_store_is_the_logs(&mut server);
+    let bob = bob.at(&server);
+    for (device, expected) in &kept {
+        assert_eq!(names(&master.at(&server), device), *expected);
+    }
+    subscribe(&bob, &last, "his", notes(CONTROL));
+    let places = places_of(&server, &format!("{CONTROL}-{last}"));
+    assert!(places.iter().any(|it| it.contains("/records.sqlite")));
+    assert_store_is_the_logs(&mut server);
+}
+
+fn await_copies_in_store(server: &TestServer, client: &Client, text: &str) {
+    eventually(&format!("{text} is in the store"), || {
+        // Whoever asks makes the store catch up.
+        client.call("record:query", json!({"record_type": "note", "limit": 1}));
+        let places = places_of(server, text);
+        let is_there = places.iter().any(|it| it.contains("/records.sqlite"));
+        is_there.then_some(())
+    });
+}
+
+/// Whoever asked for more than could be erased is told so by the exit, too.
+#[test]
+fn records_that_could_not_be_erased_with_their_owner_are_told() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let user = ada.user.clone().unwrap();
+    ada.save("note/1", json!({"text": CANARY}));
+    master.save("link/1", json!({"to": {"$type": "ref", "$id": "note/1"}}));
+    let erased = erase(&server, &["user", &user, "--records"]);
+    assert_eq!(erased.status.code(), Some(1), "{}", said(&erased));
+    let said = said(&erased);
+    assert!(
+        said.contains("note/1: ") && said.contains("1 record is not erased"),
+        "{said}"
+    );
+    assert_ne!(ada.call("me", json!({})).status, 200, "she is gone");
 }
 
 /// What is about a user is in the log only under his key; with it, history shows everything.

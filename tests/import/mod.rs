@@ -1,5 +1,6 @@
 //! Taking over what other servers have.
 
+mod again;
 mod buckets;
 mod compare;
 mod records;

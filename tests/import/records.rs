@@ -146,7 +146,8 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
             "at": {"$type": "date", "$date": "2017-01-02T03:04:05.5Z"},
             "where": {"$type": "geo", "$lng": 1.25, "$lat": -2},
             "city": {"$type": "ref", "$id": "city/a/b"}, "more": {"a": [1, null]},
-            "shape": {"$type": "geojson", "$val": {"type": "Point", "coordinates": [1, 2]}}}),
+            "shape": {"$type": "geojson", "$val": {"type": "Point", "coordinates": [1, 2]}},
+            "guarded": "'=1", "plain": "'a", "quotes": "\"\""}),
     );
     master.save("place/2", json!({"text": null, "_access": []}));
     let cities = export(&first, &["city"]);
@@ -237,6 +238,80 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
     );
     let ada = master.call("record:fetch", json!({"ids": ["person/ada"]}));
     assert_eq!(ada.result()[0]["age"], 37);
+}
+
+/// Records may refer to what comes later in the file, whatever the file says of times.
+#[test]
+fn references_to_later_records_come_in_the_second_pass() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let body = json!({"record_types": {"node": {"fields": [
+        {"name": "title", "type": "string"}, {"name": "next", "type": "ref(node)"}]}}});
+    master.call("schema:create", body).result();
+    let next = |id: &str| {
+        let found = master.call("record:fetch", json!({"ids": [id]})).result();
+        found[0]["next"]["$id"].clone()
+    };
+    let how = ["--type", "node"];
+    let rows = "_id,title,next\na,first,node/b\nb,second,\n";
+    let path = file(&server, "nodes.csv", rows);
+    assert_eq!(import(&server, &path, &how).of("node"), [2, 2, 0, 0, 0, 0]);
+    assert_eq!(next("node/a"), "node/b");
+    assert_eq!(import(&server, &path, &how).of("node"), [2, 0, 0, 2, 0, 0]);
+
+    // So do those of records that are here already, whether they referred to another or to none.
+    let rows = "_id,title,next\na,first,node/c\nb,second,node/d\nc,third,\nd,fourth,\n";
+    let path = file(&server, "more.csv", rows);
+    let update = [how.as_slice(), &["--update"]].concat();
+    assert_eq!(
+        import(&server, &path, &update).of("node"),
+        [4, 2, 1, 1, 0, 0]
+    );
+    assert_eq!(
+        (next("node/a"), next("node/b")),
+        (json!("node/c"), json!("node/d"))
+    );
+
+    // Files, of which a table has the names only, are in nobody's way.
+    let put = json!({"filename": "a.txt", "content-type": "text/plain", "content-size": 1});
+    let put = master.call("asset:put", put).result();
+    let asset = put["asset"]["$name"].as_str().unwrap();
+    let rows = format!("_id,title,next,file\ng,first,node/h,{asset}\nh,last,,\n");
+    let path = file(&server, "files.csv", &rows);
+    let how = [how.as_slice(), &["--map", "file=file:asset"]].concat();
+    assert_eq!(import(&server, &path, &how).of("node"), [2, 2, 0, 0, 0, 0]);
+    assert_eq!(next("node/g"), "node/h");
+    assert_eq!(import(&server, &path, &how).of("node"), [2, 0, 0, 2, 0, 0]);
+
+    // Over the API, as long as they are sent again.
+    let reference = |id: &str| json!({"$type": "ref", "$id": id});
+    let records = json!([{"_id": "node/e", "title": "fifth", "next": reference("node/f")},
+        {"_id": "node/f", "title": "sixth"}]);
+    let outcomes = |postpone: bool| {
+        let body = json!({"records": records, "postpone": postpone});
+        let answer = master.call("record:import", body).result();
+        let outcomes = answer.as_array().unwrap().iter();
+        outcomes.map(|it| it["outcome"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(true), ["incomplete", "added"]);
+    assert_eq!(next("node/e"), Json::Null);
+    assert_eq!(outcomes(false), ["present", "present"]);
+    assert_eq!(next("node/e"), "node/f");
+}
+
+/// What cannot be read of a file is told by line, and the rest comes.
+#[test]
+fn a_line_that_is_no_text_is_named() {
+    let server = TestServer::start();
+    let path = server.folder().join("a.jsonl");
+    let lines = b"{\"_id\": \"note/1\"}\n{\"_id\": \"note/\xff\"}\n\n{\"_id\": \"note/3\"}";
+    std::fs::write(&path, lines).unwrap();
+    let report = server.folder().join("report.jsonl");
+    let report_to = report.to_string_lossy().into_owned();
+    let table = import(&server, &path, &["--report", &report_to]);
+    assert_eq!(table.of("total"), [3, 2, 0, 0, 0, 1], "{}", table.0);
+    let told = std::fs::read_to_string(report).unwrap();
+    assert!(told.contains("line 2") && told.contains("UTF-8"), "{told}");
 }
 
 #[test]

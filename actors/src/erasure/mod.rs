@@ -13,6 +13,7 @@
 //!    crash nor a full disk leaves anything.
 
 mod compact;
+mod devices;
 mod event;
 mod field;
 mod files;

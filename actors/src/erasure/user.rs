@@ -9,7 +9,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
     ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream, Touch,
 };
-use skytrail_schema::id::{DeviceId, RecordId, TypeName, UserId};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
@@ -131,19 +131,12 @@ impl Eraser {
             self.plan_without_record(&mut plan, head, context, position)
                 .await?;
         }
-        let devices = self
-            .devices
-            .list_devices_of(std::slice::from_ref(user))
+        let of_devices = self.of_devices(user, position).await?;
+        let mut devices = of_devices.devices;
+        let users = std::slice::from_ref(user);
+        devices.extend(self.devices.list_devices_of(users).await?);
+        self.plan_without_devices(&mut plan, (user, &devices), context, position)
             .await?;
-        for (device, known) in devices
-            .iter()
-            .zip(self.devices.load_devices(&devices).await?)
-        {
-            if let Some((version, _)) = known {
-                let body = EventBody::DeviceDeleted(self.touch(context));
-                plan.push(Stream::Device(device.clone()), version + 1, body);
-            }
-        }
         if !plan.events.is_empty() {
             // With this he is gone; what is left of him is looked for afresh.
             commit(&self.env.log, plan, position, context).await?;
@@ -154,6 +147,7 @@ impl Eraser {
             return Ok(Outcome::Conflict);
         }
         let mut positions = self.of_user(user, &id, position).await?;
+        positions.extend(of_devices.positions);
         let named = records
             .iter()
             .filter_map(|it| self.erasures.get(it.position));
@@ -218,14 +212,14 @@ impl Eraser {
         Ok(())
     }
 
-    fn touch(&self, context: &RequestContext) -> Touch {
+    pub(super) fn touch(&self, context: &RequestContext) -> Touch {
         Touch {
             at: self.env.clock.now(),
             by: context.caller.user.clone(),
         }
     }
 
-    /// Finds the events that hold something of a user.
+    /// Finds the events of a user's own streams that hold something of him.
     async fn of_user(
         &self,
         user: &UserId,
@@ -240,41 +234,6 @@ impl Eraser {
         let stream = Stream::Record(id.clone());
         let of_record = self.with_payloads(&stream, until).await?;
         found.extend(of_record.iter().filter(|it| Some(*it) != last));
-        let mut devices = BTreeSet::new();
-        let kind = EventKind::DeviceRegistered;
-        let listed = self.env.store.list_positions_of_kind(kind, 1, until);
-        for position in listed.await? {
-            let (_, event) = past::read(&self.env, position).await?;
-            if let (Stream::Device(device), EventBody::DeviceRegistered(state)) =
-                (&event.stream, &event.body)
-                && state.user.as_ref() == Some(user)
-            {
-                found.push(position);
-                devices.insert(device.clone());
-            }
-        }
-        for device in devices {
-            found.extend(self.subscriptions_of(user, device, until).await?);
-        }
-        Ok(found)
-    }
-
-    /// Finds what a user had a device subscribe to.
-    async fn subscriptions_of(
-        &self,
-        user: &UserId,
-        device: DeviceId,
-        until: u64,
-    ) -> Result<Vec<u64>, ApiError> {
-        let stream = Stream::Subscriptions(device);
-        let mut found = Vec::new();
-        for position in self.env.store.list_positions(&stream, 1, until).await? {
-            let (commit, event) = past::read(&self.env, position).await?;
-            let is_his = commit.actor.user.as_ref() == Some(user);
-            if is_his && matches!(event.body, EventBody::SubscriptionSaved(_)) {
-                found.push(position);
-            }
-        }
         Ok(found)
     }
 

@@ -15,9 +15,10 @@ mod records;
 mod settings;
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Origin, Stream};
+use skytrail_schema::event::{EventBody, Origin, Stream};
 use skytrail_schema::id::TypeName;
 use tokio::sync::Mutex;
 
@@ -37,8 +38,8 @@ use crate::record::past;
 pub enum Outcome {
     /// It was not here, and is now.
     Added,
-    /// It was not here, and is now, without references to what is not here yet.
-    Incomplete,
+    /// It became this, without references to what is not here yet.
+    Incomplete(Box<Outcome>),
     /// It was here as it was there before, and is now as it is there.
     Updated,
     /// It is here already.
@@ -150,6 +151,26 @@ impl Importer {
             }
         }
         Ok(false)
+    }
+
+    /// Finds what was ended in a stream; `read` says what an event ends.
+    async fn ended<T: Eq + Hash>(
+        &self,
+        stream: &Stream,
+        read: impl Fn(EventBody) -> Option<T>,
+    ) -> Result<HashSet<T>, ApiError> {
+        let mut ended = HashSet::new();
+        if self.is_first || self.options.revives {
+            return Ok(ended);
+        }
+        let until = self.env.applied.position();
+        let listed = self.env.store.list_positions(stream, 1, until).await?;
+        for (_, event) in past::read_all(&self.env, &listed).await? {
+            if event.stream == *stream {
+                ended.extend(read(event.body));
+            }
+        }
+        Ok(ended)
     }
 }
 

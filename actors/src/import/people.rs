@@ -113,12 +113,23 @@ impl Importer {
                 .await?;
             let stream = Stream::Relation(*relation, user.clone());
             let version = versions.entry(stream.clone()).or_insert(version);
+            let ended = if others.iter().all(|to| present.contains(to)) {
+                HashSet::new()
+            } else {
+                let ended = |body| match body {
+                    EventBody::RelationRemoved(target) => Some(target.to),
+                    _ => None,
+                };
+                self.ended(&stream, ended).await?
+            };
             for to in others {
                 if user.as_str().is_empty() || to.as_str().is_empty() {
                     let reason = "it is nobody's, or to nobody".to_owned();
                     outcomes.push(Outcome::Refused(reason));
                 } else if present.contains(to) {
                     outcomes.push(Outcome::Present);
+                } else if ended.contains(to) {
+                    outcomes.push(deleted_here());
                 } else {
                     *version += 1;
                     let body = EventBody::RelationAdded(RelationTarget { to: to.clone() });
@@ -204,19 +215,30 @@ impl Importer {
                 let mut known = known.iter().flat_map(|known| &known.subscriptions);
                 known.find(|known| known.key == *key)
             };
+            let stream = Stream::Subscriptions(device.clone());
+            let is_known = |it: &Subscription| find(&it.key).is_some();
+            let ended = if !is_here || subscriptions.iter().all(is_known) {
+                HashSet::new()
+            } else {
+                let ended = |body| match body {
+                    EventBody::SubscriptionDeleted(key) => Some(key),
+                    _ => None,
+                };
+                self.ended(&stream, ended).await?
+            };
             for subscription in subscriptions {
                 outcomes.push(match find(&subscription.key) {
                     _ if !is_here => Outcome::Refused("its device is not here".to_owned()),
                     Some(known) if *known == subscription => Outcome::Present,
                     Some(_) => Outcome::Kept("there is one of this name here".to_owned()),
+                    None if ended.contains(&subscription.key) => deleted_here(),
                     None => {
                         version += 1;
-                        let stream = Stream::Subscriptions(device.clone());
                         let body = EventBody::SubscriptionSaved(SavedSubscription {
                             subscriber: subscriber.clone(),
                             subscription,
                         });
-                        plan.push(stream, version, body);
+                        plan.push(stream.clone(), version, body);
                         Outcome::Added
                     }
                 });

@@ -89,7 +89,8 @@ impl ImportedRecord {
             let (at, by) = (record.updated_at, record.updated_by.clone());
             record.updated_at = here.updated_at;
             record.updated_by.clone_from(&here.updated_by);
-            if record != *here {
+            // References that were left out change nothing when they come.
+            if !lacks_references(here, &record) {
                 record.updated_at = at;
                 record.updated_by = by;
             }
@@ -106,9 +107,12 @@ impl Importer {
     /// 114 when a value does not fit its field; the log or the store failed.
     pub async fn partial_records(
         &self,
-        records: Vec<ImportedRecord>,
+        mut records: Vec<ImportedRecord>,
         postpones: bool,
     ) -> Result<Vec<Outcome>, ApiError> {
+        // Media types are those of the files, as in what is here.
+        let fields = records.iter_mut().map(|record| &mut record.fields);
+        self.env.assets.complete(fields).await?;
         let brought = records.iter().map(|it| (&it.id, &it.fields));
         if self.options.is_dry {
             // What is referred to may have come with an earlier portion.
@@ -126,7 +130,6 @@ impl Importer {
         }
         let ids: Vec<RecordId> = records.iter().map(|it| it.id.clone()).collect();
         let heads = self.env.load_heads(&ids).await?;
-        // Media types are those of the files, in what is here as well.
         let whole = records.into_iter().map(|record| {
             let head = heads.get(&record.id).map(|head| &head.record);
             let default = self
@@ -168,6 +171,9 @@ impl Importer {
         let known = self.env.assets.load(&names).await?;
         let mut plan = Plan::default();
         let mut take = |(name, state): (AssetName, AssetState)| match known.get(&name) {
+            _ if self.env.assets.erasures.has_file(&name) => {
+                Outcome::Kept("it was erased here".to_owned())
+            }
             Some((_, here)) if *here == state => Outcome::Present,
             Some(_) => Outcome::Kept("there is a file of this name here".to_owned()),
             None => {
@@ -241,8 +247,8 @@ impl Importer {
         let mut plan = Plan::default();
         for (slot, outcome) in drafts.iter_mut().zip(&mut outcomes) {
             let Ok(draft) = slot else { continue };
-            if postpones && leave_out_missing(draft, &plan, &around) && *outcome == Outcome::Added {
-                *outcome = Outcome::Incomplete;
+            if postpones && leave_out_missing(draft, &plan, &around) {
+                *outcome = Outcome::Incomplete(Box::new(outcome.clone()));
             }
             let definition = self.definition(&draft.record.id.record_type);
             if let Err(error) = plan.save(draft, &definition, &around) {
@@ -329,7 +335,7 @@ fn with_cleared(record: &Record, head: Option<&Arc<Head>>) -> Record {
     record
 }
 
-/// Whether a record is here as it was there but for references, which were left out.
+/// Whether a record is here as it was there, but for references that were left out.
 fn lacks_references(here: &Record, there: &Record) -> bool {
     let mut completed = here.clone();
     for (name, value) in &there.fields {
@@ -343,12 +349,22 @@ fn lacks_references(here: &Record, there: &Record) -> bool {
 /// Takes references to what is not there out of a draft; says whether there were any.
 fn leave_out_missing(draft: &mut Draft, plan: &Plan, around: &Surroundings) -> bool {
     let is_there = |id: &RecordId| plan.leaves(id).unwrap_or(around.existing.contains(id));
+    let before = draft.original.as_ref().map(|head| &head.record.fields);
     // A record may refer to itself once it is here.
-    let is_missing = |value: &Value| match value {
-        Value::Reference(id) => !is_there(id),
+    let is_missing = |(name, value): &(&String, &Value)| match value {
+        Value::Reference(id) => {
+            before.and_then(|fields| fields.get(name.as_str())) != Some(*value) && !is_there(id)
+        }
         _ => false,
     };
-    let before = draft.record.fields.len();
-    draft.record.fields.retain(|_, value| !is_missing(value));
-    draft.record.fields.len() < before
+    let missing = draft.record.fields.iter().filter(is_missing);
+    let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+    for name in &missing {
+        // What stands there is not what is to come.
+        match before.and_then(|fields| fields.get(name)) {
+            Some(_) => draft.record.fields.insert(name.clone(), Value::Null),
+            None => draft.record.fields.remove(name),
+        };
+    }
+    !missing.is_empty()
 }

@@ -88,7 +88,10 @@ pub fn subject<'a>(event: &'a NewEvent, actor: &'a Actor) -> Option<UserId> {
             user.or_else(|| event.subject.clone()).filter(|_| is_said)
         }
         (Stream::Device(_), EventBody::DeviceRegistered(state)) => state.user.clone(),
-        (Stream::Subscriptions(_), EventBody::SubscriptionSaved(_)) => actor.user.clone(),
+        (Stream::Subscriptions(_), EventBody::SubscriptionSaved(saved)) => {
+            // Imports and the master key save for others.
+            saved.subscriber.as_ref().or(actor.user.as_ref()).cloned()
+        }
         _ => None,
     }
 }
@@ -173,7 +176,8 @@ mod tests {
     use crate::codec::{
         Contents, Seal, check_commit, decode_commit, encode_events, seal, take_apart, verify_chain,
     };
-    use crate::event::{LoggedIn, NewCommit, UserPatch};
+    use crate::event::{LoggedIn, NewCommit, SavedSubscription, UserPatch};
+    use crate::subscription::Subscription;
     use crate::time::Timestamp;
 
     struct Keys(KeyState);
@@ -264,6 +268,40 @@ mod tests {
         let (salt, payload) = parts.events[0].content.unwrap();
         assert!(std::str::from_utf8(payload).unwrap().contains("\"sealed\""));
         assert_eq!(chain::payload_hash(&salt, payload), parts.events[0].hash);
+    }
+
+    #[test]
+    fn a_subscription_is_its_subscribers_whoever_saves_it() {
+        let [ada, bob]: [Option<UserId>; 2] = ["ada", "bob"].map(|it| Some(it.into()));
+        let key = crate::subscription::SubscriptionKey {
+            database: crate::id::Database::Public,
+            id: "s".to_owned(),
+        };
+        for (subscriber, saved_by, expected) in [
+            (&ada, &bob, &ada),
+            (&ada, &None, &ada),
+            (&None, &bob, &bob),
+            (&None, &None, &None),
+        ] {
+            let saved = SavedSubscription {
+                subscriber: subscriber.clone(),
+                subscription: Subscription {
+                    key: key.clone(),
+                    kind: "query".to_owned(),
+                    notification_info: None,
+                    query: serde_json::Map::new(),
+                },
+            };
+            let event = NewEvent {
+                stream: Stream::Subscriptions("phone".into()),
+                ..event("ada", EventBody::SubscriptionSaved(saved))
+            };
+            let actor = Actor {
+                user: saved_by.clone(),
+                ..Actor::default()
+            };
+            assert_eq!(subject(&event, &actor), *expected);
+        }
     }
 
     /// A sealed payload belongs to its event: it says nothing at another one.

@@ -1,6 +1,6 @@
 //! Rows that become records.
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::record::{Fields, Record};
@@ -26,7 +26,8 @@ pub(super) fn record(table: &Table, row: &mut Row) -> Result<Record, String> {
     for (name, kind) in &table.fields {
         let value = row.remove(name).unwrap_or_default();
         if !value.is_null() {
-            let value = value_of(kind, value).map_err(|reason| format!("{name}: {reason}"))?;
+            let value = value_of(kind, value).and_then(readable);
+            let value = value.map_err(|reason| format!("{name}: {reason}"))?;
             fields.insert(name.clone(), value);
         }
     }
@@ -69,7 +70,22 @@ pub(super) fn maybe_time(row: &Row, name: &str) -> Result<Option<Timestamp>, Str
 
 fn moment(text: &str) -> Result<Timestamp, String> {
     let micros = text.parse().map(Timestamp::from_micros);
-    micros.map_err(|_| format!("{text:?} is no point in time"))
+    let moment = micros.map_err(|_| format!("{text:?} is no point in time"))?;
+    // The log has times as text, too.
+    let is_readable = Timestamp::parse(&moment.to_string()) == Some(moment);
+    is_readable
+        .then_some(moment)
+        .ok_or_else(|| format!("{moment} is not in the years 0 to 9999"))
+}
+
+/// Refuses what would not be read again as it is from the form in which the log has it: such as JSON
+/// with a `$type`, which is taken for a value of another type.
+fn readable(value: Value) -> Result<Value, String> {
+    match Value::from_wire(value.to_wire()) {
+        Ok(read) if read == value => Ok(value),
+        Ok(_) => Err("it would be taken for a value of another type".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn value_of(kind: &FieldType, value: Json) -> Result<Value, String> {
@@ -81,8 +97,7 @@ fn value_of(kind: &FieldType, value: Json) -> Result<Value, String> {
             Value::Number(number.ok_or_else(|| "the number is out of range".to_owned())?)
         }
         (FieldType::Boolean, Json::Bool(value)) => Value::Bool(value),
-        (FieldType::Json, value @ Json::Array(_)) => Value::Json(value),
-        (FieldType::Json, Json::Object(object)) => Value::Json(plain(object)?),
+        (FieldType::Json, value @ (Json::Array(_) | Json::Object(_))) => Value::Json(value),
         (FieldType::DateTime, Json::String(text)) => Value::Date(moment(&text)?),
         (FieldType::Asset, Json::String(name)) => Value::Asset(Box::new(Asset {
             name,
@@ -102,14 +117,6 @@ fn value_of(kind: &FieldType, value: Json) -> Result<Value, String> {
         (FieldType::Geometry, value @ Json::Object(_)) => Value::Geometry(value),
         (_, value) => return Err(unexpected(&value)),
     })
-}
-
-/// An object that would be taken for a value of another type cannot be told from one.
-fn plain(object: Map<String, Json>) -> Result<Json, String> {
-    if object.contains_key("$type") {
-        return Err("a JSON object with $type is taken for a value of another type".to_owned());
-    }
-    Ok(object.into())
 }
 
 #[cfg(test)]
@@ -137,7 +144,33 @@ mod tests {
         for (kind, value, expected) in cases {
             assert_eq!(value_of(&kind, value), Err(expected.to_owned()));
         }
-        let typed = value_of(&FieldType::Json, json!({"$type": "x"}));
-        assert!(typed.is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_refused() {
+        let read = |kind: &FieldType, value: Json| value_of(kind, value).and_then(readable);
+        let date = json!({"$type": "date", "$date": "2020-01-01T00:00:00Z"});
+        for (value, is_good) in [
+            (json!({"$type": "x"}), false),
+            (date.clone(), false),
+            (json!({"a": date}), true),
+            (json!({"a": {"$type": "paragraph"}}), false),
+            (json!([{"$type": "ref"}]), false),
+            (json!([1, {"a": null}]), true),
+        ] {
+            let found = read(&FieldType::Json, value.clone());
+            assert_eq!(found.is_ok(), is_good, "{value}");
+        }
+        // The first and the last microsecond of the years that have four digits.
+        let (first, last) = (-62_167_219_200_000_000_i64, 253_402_300_799_999_999_i64);
+        for (micros, is_good) in [
+            (first - 1, false),
+            (first, true),
+            (last, true),
+            (last + 1, false),
+        ] {
+            let found = read(&FieldType::DateTime, json!(micros.to_string()));
+            assert_eq!(found.is_ok(), is_good, "{micros}");
+        }
     }
 }

@@ -154,7 +154,8 @@ WHERE n.nspname = $1 AND k.contype = 'u' ORDER BY c.relname, k.conname";
     }
 
     fn rows_of(&mut self, sql: &str, argument: Option<&str>) -> Rows<'_> {
-        let sql = format!("SELECT row_to_json(t)::text FROM ({sql}) t");
+        // A column of this name would be taken for the row; names of fields begin with no underscore.
+        let sql = format!("SELECT row_to_json(_row)::text FROM ({sql}) _row");
         let mut query = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql));
         if let Some(argument) = argument {
             query = query.bind(argument.to_owned());

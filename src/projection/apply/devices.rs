@@ -8,14 +8,22 @@ use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 use super::ApplyError;
 use crate::projection::sql::{Arg, Sql};
 
-/// Follows an event of a device.
+/// Follows an event of a device; `subscribed` is the version of its subscriptions, where its row is made
+/// anew.
 pub(super) async fn change_device(
     conn: &mut Conn<'_>,
     id: &DeviceId,
-    event: &Event,
+    (event, subscribed): (&Event, Option<u64>),
 ) -> Result<(), ApplyError> {
     match &event.body {
-        EventBody::DeviceRegistered(state) => register(conn, id, event.version, state).await,
+        EventBody::DeviceRegistered(state) => {
+            register(conn, id, event.version, state).await?;
+            if let Some(version) = subscribed {
+                let version = Arg::unsigned(version);
+                set_subscriptions_version(conn, id, version).await?;
+            }
+            Ok(())
+        }
         EventBody::DeviceUnregistered(_) => {
             let mut sql = Sql::new("UPDATE _device SET auth_id = NULL, version=");
             sql.bind(Arg::Int(event.version.into())).push(" WHERE id=");
@@ -63,10 +71,7 @@ pub(super) async fn change_subscriptions(
     device: &DeviceId,
     event: &Event,
 ) -> Result<(), ApplyError> {
-    let mut sql = Sql::new("UPDATE _device SET subscriptions_version=");
-    sql.bind(Arg::Int(event.version.into())).push(" WHERE id=");
-    sql.bind(Arg::text(device.as_str()));
-    must_change(sql, conn, "the device is not there").await?;
+    set_subscriptions_version(conn, device, Arg::Int(event.version.into())).await?;
     match &event.body {
         EventBody::SubscriptionSaved(saved) => save(conn, device, &saved.subscription).await,
         EventBody::SubscriptionDeleted(key) => {
@@ -80,6 +85,17 @@ pub(super) async fn change_subscriptions(
         }
         _ => Err(ApplyError::fault("not an event of subscriptions")),
     }
+}
+
+async fn set_subscriptions_version(
+    conn: &mut Conn<'_>,
+    device: &DeviceId,
+    version: Arg,
+) -> Result<(), ApplyError> {
+    let mut sql = Sql::new("UPDATE _device SET subscriptions_version=");
+    sql.bind(version).push(" WHERE id=");
+    sql.bind(Arg::text(device.as_str()));
+    must_change(sql, conn, "the device is not there").await
 }
 
 async fn save(

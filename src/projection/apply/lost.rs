@@ -1,14 +1,16 @@
 //! Things whose beginning was erased: what they were is not known until an event carries a full state.
 //!
 //! Changes and the end of such a thing may have nothing to work on, and that is no fault. When a record
-//! is known again its row gets the place that its creation would have given it, so that a store made
-//! from what is left equals the one that saw everything.
+//! is known again its row gets the place that its creation would have given it, and that of a device
+//! the version of its subscriptions, so that a store made from what is left equals the one that saw
+//! everything.
 
 use std::collections::HashMap;
 
 use skytrail_schema::event::{Event, EventBody, EventKind, Stream};
 
-/// The things that are not known at present, with the positions at which they began.
+/// The things that are not known at present, with the positions at which they began; what devices
+/// subscribe to with the version that it has come to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lost(HashMap<Stream, u64>);
 
@@ -17,7 +19,8 @@ pub(super) struct Lost(HashMap<Stream, u64>);
 pub(super) enum Meaning {
     /// Nothing: it is erased, or has nothing to work on.
     Nothing,
-    /// It is applied; a row that is made anew gets this place, if there is one.
+    /// It is applied; a row that is made anew gets this place, or this version of its subscriptions, if
+    /// there is one.
     Apply(Option<u64>),
     /// It is applied as far as it can be.
     Try,
@@ -32,26 +35,42 @@ impl Lost {
         match &event.body {
             Body::Erased(blank) => {
                 if begins(blank.kind) {
-                    self.0.insert(stream.clone(), event.position);
+                    self.insert(event);
                 }
                 Meaning::Nothing
             }
             _ if self.0.is_empty() => Meaning::Apply(None),
             Body::RecordReplaced(_) => Meaning::Apply(self.0.remove(stream)),
-            Body::RecordCreated(_) | Body::UserCreated(_) | Body::DeviceRegistered(_) => {
+            Body::RecordCreated(_) | Body::UserCreated(_) => {
                 self.0.remove(stream);
                 Meaning::Apply(None)
+            }
+            Body::DeviceRegistered(_) => {
+                self.0.remove(stream);
+                Meaning::Apply(self.0.get(&subscriptions_of(stream)).copied())
             }
             Body::RecordChanged(_) if self.0.contains_key(stream) => Meaning::Nothing,
             Body::RecordDeleted(_) if self.0.remove(stream).is_some() => Meaning::Nothing,
             Body::UserRemoved(_) | Body::DeviceDeleted(_) if self.0.remove(stream).is_some() => {
                 Meaning::Try
             }
-            _ if self.0.contains_key(stream) => Meaning::Try,
             // What a device subscribes to goes with the device.
-            _ if self.0.contains_key(&device_of(stream)) => Meaning::Try,
+            _ if self.0.contains_key(stream) || self.0.contains_key(&device_of(stream)) => {
+                if matches!(stream, Stream::Subscriptions(_)) {
+                    self.insert(event);
+                }
+                Meaning::Try
+            }
             _ => Meaning::Apply(None),
         }
+    }
+
+    fn insert(&mut self, event: &Event) {
+        let place = match &event.stream {
+            Stream::Subscriptions(_) => event.version.into(),
+            _ => event.position,
+        };
+        self.0.insert(event.stream.clone(), place);
     }
 }
 
@@ -70,6 +89,14 @@ fn begins(kind: EventKind) -> bool {
 fn device_of(stream: &Stream) -> Stream {
     match stream {
         Stream::Subscriptions(id) => Stream::Device(id.clone()),
+        other => other.clone(),
+    }
+}
+
+/// Returns the stream of what a device subscribes to; that of anything else is its own.
+fn subscriptions_of(stream: &Stream) -> Stream {
+    match stream {
+        Stream::Device(id) => Stream::Subscriptions(id.clone()),
         other => other.clone(),
     }
 }

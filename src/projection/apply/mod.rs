@@ -308,7 +308,7 @@ impl Session<'_> {
         self.change(conn, (event, place), time).await
     }
 
-    /// Follows an event; a row of a record that is made anew gets the place, if there is one.
+    /// Follows an event; a row that is made anew gets what is beside it, see [`Meaning::Apply`].
     async fn change(
         &mut self,
         conn: &mut Conn<'_>,
@@ -346,7 +346,7 @@ impl Session<'_> {
             }
             Stream::FieldAccess => settings::set_field_access(conn, event).await,
             Stream::Asset(name) => asset::change(conn, name, event).await,
-            Stream::Device(id) => devices::change_device(conn, id, event).await,
+            Stream::Device(id) => devices::change_device(conn, id, (event, place)).await,
             Stream::Subscriptions(id) => devices::change_subscriptions(conn, id, event).await,
             Stream::Task(id) => tasks::change(conn, id, event, time).await,
             // The log alone knows of erasures, and those who look at it.

@@ -1,0 +1,118 @@
+//! A user's devices: those that are his, that nobody has any more, and that others have by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{Commit, EventBody, EventKind, SavedSubscription, Stream};
+use skytrail_schema::id::{DeviceId, UserId};
+
+use super::Eraser;
+use crate::context::RequestContext;
+use crate::record::decide::Plan;
+use crate::record::past;
+
+/// How many events are read at once.
+const AT_ONCE: usize = 256;
+
+/// What the log has of a user's devices and of what he had devices subscribe to.
+#[derive(Debug, Default)]
+pub(super) struct OfDevices {
+    /// The events.
+    pub(super) positions: Vec<u64>,
+    /// The devices that they are about.
+    pub(super) devices: BTreeSet<DeviceId>,
+}
+
+impl Eraser {
+    /// Finds what the log has of a user's devices.
+    pub(super) async fn of_devices(
+        &self,
+        user: &UserId,
+        until: u64,
+    ) -> Result<OfDevices, ApiError> {
+        let mut positions = Vec::new();
+        for kind in [EventKind::DeviceRegistered, EventKind::SubscriptionSaved] {
+            let listed = self.env.store.list_positions_of_kind(kind, 1, until);
+            positions.extend(listed.await?);
+        }
+        let mut found = OfDevices::default();
+        for some in positions.chunks(AT_ONCE) {
+            for (commit, event) in past::read_all(&self.env, some).await? {
+                let is_his = match &event.body {
+                    EventBody::DeviceRegistered(state) => state.user.as_ref() == Some(user),
+                    EventBody::SubscriptionSaved(saved) => is_his(user, saved, &commit),
+                    _ => false,
+                };
+                if let (Stream::Device(device) | Stream::Subscriptions(device), true) =
+                    (event.stream, is_his)
+                {
+                    found.positions.push(event.position);
+                    found.devices.insert(device);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Plans that devices are forgotten which are his, or nobody's any more; one that another has by
+    /// now stays, without what the user had it subscribe to.
+    pub(super) async fn plan_without_devices(
+        &self,
+        plan: &mut Plan,
+        (user, devices): (&UserId, &BTreeSet<DeviceId>),
+        context: &RequestContext,
+        until: u64,
+    ) -> Result<(), ApiError> {
+        let devices: Vec<DeviceId> = devices.iter().cloned().collect();
+        let known = self.devices.load_devices(&devices).await?;
+        for (device, known) in devices.into_iter().zip(known) {
+            let Some((version, state)) = known else {
+                continue;
+            };
+            if state.user.as_ref().is_none_or(|now| now == user) {
+                let body = EventBody::DeviceDeleted(self.touch(context));
+                plan.push(Stream::Device(device), version + 1, body);
+            } else {
+                self.plan_without_subscriptions(plan, user, device, until)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_without_subscriptions(
+        &self,
+        plan: &mut Plan,
+        user: &UserId,
+        device: DeviceId,
+        until: u64,
+    ) -> Result<(), ApiError> {
+        let stream = Stream::Subscriptions(device);
+        let (mut kept, mut version) = (BTreeMap::new(), 0);
+        let listed = self.env.store.list_positions(&stream, 1, until).await?;
+        for (commit, event) in past::read_all(&self.env, &listed).await? {
+            if event.stream != stream {
+                continue;
+            }
+            version = event.version;
+            match event.body {
+                EventBody::SubscriptionSaved(saved) => {
+                    let is_his = is_his(user, &saved, &commit);
+                    kept.insert(saved.subscription.key, is_his);
+                }
+                EventBody::SubscriptionDeleted(key) => drop(kept.remove(&key)),
+                _ => {}
+            }
+        }
+        for (key, _) in kept.into_iter().filter(|(_, is_his)| *is_his) {
+            version += 1;
+            plan.push(stream.clone(), version, EventBody::SubscriptionDeleted(key));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a subscription is a user's: for him, or saved by him. His key may seal either.
+fn is_his(user: &UserId, saved: &SavedSubscription, commit: &Commit) -> bool {
+    [&saved.subscriber, &commit.actor.user].contains(&&Some(user.clone()))
+}
