@@ -40,7 +40,7 @@ pub struct ExportCommand {
     /// How to write them.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Where to; by default the standard output.
+    /// Where to, into a file that there is not yet; by default the standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -117,26 +117,41 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     if command.users && !types.iter().any(|name| name == USER) {
         return Err("users come with records of type user: name it, too".to_owned());
     }
-    let out: Box<dyn Write> = match &command.output {
-        Some(path) => {
-            let mut options = File::options();
-            options.write(true).create(true).truncate(true);
-            if command.password_hashes {
-                options.mode(0o600);
-            }
-            let file = options.open(path);
-            Box::new(file.map_err(|error| format!("{}: {error}", path.display()))?)
-        }
-        None => Box::new(io::stdout()),
-    };
-    let mut out = BufWriter::new(out);
-    let mut moment = command.as_of.as_deref().map(at);
     let mut exported = Schema::new();
     for name in &types {
         let unknown = || format!("there is no type {name:?}");
         let fields = schema.get(name).ok_or_else(unknown)?;
         exported.insert(name.clone(), fields.clone());
     }
+    let Some(path) = &command.output else {
+        return write(server, command, &exported, io::stdout()).await;
+    };
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    if command.password_hashes {
+        options.mode(0o600);
+    }
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => format!("{} is there already", path.display()),
+        _ => format!("{}: {error}", path.display()),
+    });
+    let done = write(server, command, &exported, file?).await;
+    if done.is_err() {
+        // Half of an export is none, and would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+    }
+    done
+}
+
+/// Writes the records of some types, with what goes with them.
+async fn write(
+    server: &RunningServer,
+    command: &ExportCommand,
+    exported: &Schema,
+    out: impl Write,
+) -> Result<(), String> {
+    let mut out = BufWriter::new(out);
+    let mut moment = command.as_of.as_deref().map(at);
     if command.format == Format::Jsonl {
         let line = json!({"_type": "types", "types": exported});
         writeln!(out, "{line}").map_err(|error| error.to_string())?;
@@ -146,7 +161,7 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
         let line = json!({"_type": ROLES_LINE, "roles": roles});
         writeln!(out, "{line}").map_err(|error| error.to_string())?;
     }
-    for (name, fields) in &exported {
+    for (name, fields) in exported {
         let writer = Writer {
             format: command.format,
             fields,
