@@ -81,9 +81,14 @@ async fn user(call: &Call) -> Result<UserId, ApiError> {
     found.ok_or_else(|| ApiError::new(Code::ResourceNotFound, message()))
 }
 
+/// Reads a user's id, which may be that of his record or his stream.
+pub(crate) fn user_id(text: &str) -> UserId {
+    text.strip_prefix("user/").unwrap_or(text).into()
+}
+
 /// Finds a user by id, by name or by mail address.
 pub(crate) async fn find_user(services: &Services, text: &str) -> Result<Option<UserId>, ApiError> {
-    let id = UserId::from(text);
+    let id = user_id(text);
     if services.accounts.load_user(&id).await?.is_some() {
         return Ok(Some(id));
     }

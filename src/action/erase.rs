@@ -3,8 +3,9 @@
 use serde_json::{Value as Json, json};
 use skytrail_actors::erasure::{EraseEvent, EraseField, EraseRecord, EraseTypeField, EraseUser};
 use skytrail_actors::log::Erasure;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 
+use super::audit::{find_user, user_id};
 use super::{Call, Outcome, Reply, request};
 
 /// How many erasures are listed when nobody says, and at most.
@@ -58,14 +59,24 @@ pub(super) async fn field(call: Call) -> Outcome {
 }
 
 pub(super) async fn user(call: Call) -> Outcome {
+    let text = required(&call, "user")?;
+    let named = find_user(&call.services, &text).await?;
+    let is_known = named.is_some();
     let command = EraseUser {
-        user: required(&call, "user")?.into(),
+        // Who is gone already may have left something, under his id.
+        user: named.unwrap_or_else(|| user_id(&text)),
         with_records: request::flag(&call.body, "records")?,
         with_files: request::with_files(&call.body)?,
         why: why(&call)?,
         context: call.context,
     };
-    Reply::new(&call.services.eraser.user(command).await?)
+    match call.services.eraser.user(command).await {
+        Err(error) if error.code == Code::ResourceNotFound && !is_known => {
+            let message = format!("no user {text:?}, by id or by name: {}", error.message);
+            Err(ApiError::new(Code::ResourceNotFound, message))
+        }
+        erased => Reply::new(&erased?),
+    }
 }
 
 pub(super) async fn compact(call: Call) -> Outcome {

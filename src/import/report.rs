@@ -130,6 +130,16 @@ impl Report {
         self.tables.get(table).copied().unwrap_or_default()
     }
 
+    /// Whether anything was looked at.
+    pub fn has_begun(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// Returns how many rows could not be taken over.
+    pub fn num_refused(&self) -> u64 {
+        self.tables.values().map(|counts| counts.refused).sum()
+    }
+
     /// Ends the report: returns it as lines of text.
     ///
     /// # Errors

@@ -120,6 +120,7 @@ pub async fn cut(path: &Path, head: u64) -> Result<(), sqlx::Error> {
     let kept = rows::load(&mut connection, i64::MAX).await?;
     for (name, mut standing) in kept.consumers {
         standing.cursor.clamp(head);
+        standing.ordered = standing.ordered.min(head);
         for since in standing.since.values_mut() {
             *since = (*since).min(head);
         }

@@ -64,7 +64,7 @@ pub struct Field {
 /// See [`EraseCommand::User`].
 #[derive(Clone, Debug, Args)]
 pub struct User {
-    /// The user's id.
+    /// The user, by id, user name or mail address.
     user: String,
     /// The records that he owns, too.
     #[arg(long)]
@@ -178,6 +178,9 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     }
     for name in member("files").as_array().into_iter().flatten() {
         say(&format!("file {name} goes"));
+    }
+    if let Some(user) = member("user").as_str() {
+        say(&format!("the user is {user}"));
     }
     let (events, position) = (member("num_events"), member("position"));
     if member("finished") == json!(true) {

@@ -1,9 +1,9 @@
 //! `skytrail export`: records of a running server as JSON lines or as a table.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -40,7 +40,7 @@ pub struct ExportCommand {
     /// How to write them.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Where to; by default the standard output.
+    /// Where to, into a file that there is not yet; by default the standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -117,32 +117,41 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     if command.users && !types.iter().any(|name| name == USER) {
         return Err("users come with records of type user: name it, too".to_owned());
     }
-    let out: Box<dyn Write> = match &command.output {
-        Some(path) => {
-            let mut options = File::options();
-            options.write(true).create(true).truncate(true);
-            if command.password_hashes {
-                options.mode(0o600);
-            }
-            let failed = |error: io::Error| format!("{}: {error}", path.display());
-            let file = options.open(path).map_err(failed)?;
-            // The mode above is that of a new file.
-            if command.password_hashes && file.metadata().map_err(failed)?.is_file() {
-                let only_ours = Permissions::from_mode(0o600);
-                file.set_permissions(only_ours).map_err(failed)?;
-            }
-            Box::new(file)
-        }
-        None => Box::new(io::stdout()),
-    };
-    let mut out = BufWriter::new(out);
-    let mut moment = command.as_of.as_deref().map(at);
     let mut exported = Schema::new();
     for name in &types {
         let unknown = || format!("there is no type {name:?}");
         let fields = schema.get(name).ok_or_else(unknown)?;
         exported.insert(name.clone(), fields.clone());
     }
+    let Some(path) = &command.output else {
+        return write(server, command, &exported, io::stdout()).await;
+    };
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    if command.password_hashes {
+        options.mode(0o600);
+    }
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => format!("{} is there already", path.display()),
+        _ => format!("{}: {error}", path.display()),
+    });
+    let done = write(server, command, &exported, file?).await;
+    if done.is_err() {
+        // Half of an export is none, and would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+    }
+    done
+}
+
+/// Writes the records of some types, with what goes with them.
+async fn write(
+    server: &RunningServer,
+    command: &ExportCommand,
+    exported: &Schema,
+    out: impl Write,
+) -> Result<(), String> {
+    let mut out = BufWriter::new(out);
+    let mut moment = command.as_of.as_deref().map(at);
     if command.format == Format::Jsonl {
         let line = json!({"_type": "types", "types": exported});
         writeln!(out, "{line}").map_err(|error| error.to_string())?;
@@ -152,7 +161,7 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
         let line = json!({"_type": ROLES_LINE, "roles": roles});
         writeln!(out, "{line}").map_err(|error| error.to_string())?;
     }
-    for (name, fields) in &exported {
+    for (name, fields) in exported {
         let writer = Writer {
             format: command.format,
             fields,

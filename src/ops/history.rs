@@ -121,8 +121,9 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
 fn describe(version: &Json) -> Vec<String> {
     let position = version.get("position").unwrap_or(&Json::Null);
     let (time, kind) = (text(version, "/time"), text(version, "/kind"));
-    let who = who(version.get("actor").unwrap_or(&Json::Null));
-    let mut lines = vec![format!("{position}  {time}  {kind}  {who}")];
+    let who = sql_role(version).unwrap_or_else(|| who(version, "/actor"));
+    let erased = erased(version).unwrap_or_default();
+    let mut lines = vec![format!("{position}  {time}  {kind}  {who}{erased}")];
     for hook in version
         .get("hooks")
         .and_then(Json::as_array)
@@ -147,7 +148,21 @@ pub(super) fn changes(version: &Json) -> Vec<String> {
     changes.collect()
 }
 
-fn who(actor: &Json) -> String {
+/// Names the database role that wrote an event by SQL, if one did.
+pub(super) fn sql_role(event: &Json) -> Option<String> {
+    let role = event.pointer("/sql/role").and_then(Json::as_str);
+    role.map(|role| format!("sql role {role}"))
+}
+
+/// Says when, by whom and why an event was erased, if it was; to be put behind what is said of it.
+pub(super) fn erased(event: &Json) -> Option<String> {
+    let mark = event.get("erased").filter(|mark| mark.is_object())?;
+    let (at, why) = (text(mark, "/at"), text(mark, "/why"));
+    Some(format!("  erased at {at} by {}: {why}", who(mark, "/by")))
+}
+
+fn who(event: &Json, place: &str) -> String {
+    let actor = event.pointer(place).unwrap_or(&Json::Null);
     let (user, key) = (text(actor, "/user"), text(actor, "/key"));
     let (origin, plugin) = (text(actor, "/origin"), text(actor, "/plugin"));
     let user = if user.is_empty() { "nobody" } else { user };

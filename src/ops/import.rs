@@ -94,6 +94,9 @@ impl Skygear {
         };
         let system = actix_web::rt::System::new();
         let done = system.block_on(skygear::run(config, &options, &mut report));
+        if done.is_err() && !report.has_begun() {
+            return done;
+        }
         let lines = report
             .finish()
             .map_err(|error| format!("the report cannot be written: {error}"))?;

@@ -5,7 +5,7 @@
 //! if there were any, the file is gone through once more, for the records that have them. What is here
 //! already is found, so who was interrupted begins again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -40,7 +40,8 @@ pub struct Records {
     #[arg(long = "type", value_name = "TYPE")]
     record_type: Option<String>,
     /// Takes a column for another field, and for what it is: `age=years`, `age=years:integer`; `age=`
-    /// leaves it out. May be given again and again.
+    /// leaves it out. May be given again and again. TYPE is one of string, number, integer, boolean,
+    /// datetime, json, asset, location, geometry, ref(TYPE), sequence.
     #[arg(long, value_name = "COLUMN=FIELD[:TYPE]")]
     map: Vec<String>,
     /// Only says what would become of everything.
@@ -58,6 +59,10 @@ pub struct Records {
     #[command(flatten)]
     server: ServerFlag,
 }
+
+/// The types that a column may be of, as the help has them.
+const TYPES: &str = "string, number, integer, boolean, datetime, json, asset, location, geometry, \
+                     ref(TYPE), sequence";
 
 /// The code of a user who is here already.
 const DUPLICATED: i64 = 109;
@@ -93,6 +98,10 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
         }
         Ok(())
     });
+    if done.is_err() && !report.has_begun() {
+        return done;
+    }
+    let num_refused = report.num_refused();
     let lines = report
         .finish()
         .map_err(|error| format!("the report cannot be written: {error}"))?;
@@ -102,7 +111,12 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
     if command.dry_run {
         say("a dry run: nothing was taken over");
     }
-    done
+    done?;
+    match (num_refused, &command.report) {
+        (0, _) => Ok(()),
+        (_, None) => Err(format!("{num_refused} refused, see above")),
+        (_, Some(path)) => Err(format!("{num_refused} refused, see {}", path.display())),
+    }
 }
 
 struct Import<'a> {
@@ -128,6 +142,9 @@ impl Import<'_> {
         let mapping = self.mapping.clone();
         let lines: Box<dyn Iterator<Item = Result<Line, String>>> =
             match self.command.format.unwrap_or(by_name) {
+                Format::Jsonl if !self.command.map.is_empty() => {
+                    return Err(format!("--map is for a table, and {path} has JSON lines"));
+                }
                 Format::Jsonl => Box::new(json_lines(file)),
                 Format::Csv => Box::new(rows(file, mapping)?),
             };
@@ -425,6 +442,12 @@ fn rows(
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').to_owned())
         .collect();
+    if let Some(unknown) = mapping.fields.keys().find(|name| !head.contains(name)) {
+        let columns = head.join(", ");
+        return Err(format!(
+            "the table has no column {unknown:?}; it has {columns}"
+        ));
+    }
     if !head
         .iter()
         .any(|name| mapping.field_of(name) == Some("_id"))
@@ -448,7 +471,7 @@ fn rows(
 struct Mapping {
     record_type: Option<String>,
     /// By column; none for one that is left out.
-    fields: HashMap<String, Option<String>>,
+    fields: BTreeMap<String, Option<String>>,
     kinds: BTreeMap<String, FieldType>,
 }
 
@@ -475,7 +498,8 @@ impl Mapping {
                 None => (field, None),
             };
             if let Some(kind) = kind {
-                let kind = FieldType::from_wire_name(kind).ok_or_else(wrong)?;
+                let unknown = || format!("--map {map:?}: {kind:?} is no type; there are {TYPES}");
+                let kind = FieldType::from_wire_name(kind).ok_or_else(unknown)?;
                 mapping.kinds.insert(field.to_owned(), kind);
             }
             let field = (!field.is_empty()).then(|| field.to_owned());

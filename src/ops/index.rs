@@ -1,5 +1,7 @@
 //! `skytrail index`: looking at the record store's indexes, and saying which to have.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use skytrail_schema::id::TypeName;
 
@@ -7,8 +9,11 @@ use super::say;
 use crate::config::Config;
 use crate::moved;
 use crate::projection::index::{
-    IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_indexes, set_index,
+    IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_fields, list_indexes,
+    set_index,
 };
+use crate::projection::{OpenError, is_shared};
+
 use crate::store_start::with_causes;
 
 /// What to do. The server makes and drops indexes by itself; all of this works while it runs.
@@ -20,7 +25,7 @@ pub enum IndexCommand {
     Declare(On),
     /// Wants an index never to be made; one that is there is dropped.
     Forbid(On),
-    /// Keeps an index that is there, also when no query uses it any more.
+    /// Keeps an index also when no query uses it any more; one that is not there is made.
     Pin(On),
     /// Leaves an index to the server again.
     Free(On),
@@ -74,13 +79,19 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
         None if path.exists() => (StorePlace::File(&path), path.display().to_string()),
         None => return Err(format!("no record store in {}", config.data_dir.display())),
     };
+    let failed = |error: OpenError| format!("{called}: {}", with_causes(&error));
     let done = runtime.block_on(async {
         let Some(wanted) = wanted(&command) else {
-            return list_indexes(place).await;
+            return list_indexes(place).await.map_err(failed);
         };
-        Ok(vec![set_index(place, wanted).await?])
+        // What is gone may still be let go.
+        if !matches!(command, IndexCommand::Free(_)) {
+            check(&wanted, &list_fields(place).await.map_err(failed)?)?;
+        }
+        let entry = set_index(place, wanted).await;
+        entry.map(|entry| vec![entry]).map_err(failed)
     });
-    let entries = done.map_err(|error| format!("{called}: {}", with_causes(&error)))?;
+    let entries = done?;
     if entries.is_empty() {
         say("no query needed an index yet, and nobody asked for one");
     }
@@ -88,6 +99,23 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
         say(&describe(entry));
     }
     Ok(())
+}
+
+/// Refuses an index over what there is not: nothing would ever make it.
+fn check(wanted: &IndexEntry, types: &BTreeMap<TypeName, Vec<String>>) -> Result<(), String> {
+    let name = &wanted.record_type;
+    let fields = types.get(name);
+    let fields = fields.ok_or_else(|| format!("there is no type {:?}", name.as_str()))?;
+    let is_there =
+        |column: &IndexColumn| is_shared(&column.field) || fields.contains(&column.field);
+    match wanted.columns.iter().find(|column| !is_there(column)) {
+        None => Ok(()),
+        Some(column) => Err(format!(
+            "{name} has no field {:?}; it has {}",
+            column.field,
+            fields.join(", ")
+        )),
+    }
 }
 
 /// Returns what the command wants of an index; `None` for the list.
@@ -120,7 +148,8 @@ fn describe(entry: &IndexEntry) -> String {
     let columns: Vec<String> = entry.columns.iter().map(column).collect();
     let on = format!("{} {}", entry.record_type, columns.join(" "));
     let state = match (entry.state, entry.wish) {
-        (IndexState::Built, IndexWish::Forbidden) => "to be dropped",
+        (IndexState::Built, IndexWish::Forbidden) => "to be dropped, forbidden",
+        (_, IndexWish::Forbidden) => "forbidden",
         (IndexState::Built, _) if entry.has_past => "built, also over the past",
         (IndexState::Built, _) => "built",
         (IndexState::Wanted, _) => "to be built",
@@ -128,7 +157,7 @@ fn describe(entry: &IndexEntry) -> String {
     };
     let wish = match (entry.wish, entry.is_pinned) {
         (IndexWish::Declared, _) => ", declared",
-        (IndexWish::Forbidden, _) => ", forbidden",
+        (IndexWish::Forbidden, _) => "",
         (IndexWish::Auto, true) => ", pinned",
         (IndexWish::Auto, false) => "",
     };

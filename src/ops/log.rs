@@ -1,13 +1,16 @@
 //! `skytrail log`: looking into the event log, also while a server writes it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
+use skytrail_actors::log::Erasures;
 use skytrail_actors::log::journal::Segments;
 use skytrail_schema::event::{Commit, Event, Shown, Stream};
 
+use super::history::{erased, sql_role};
 use super::log_proof::{self, ExportCommand, VerifyCommand};
 use super::{open_log, say};
 use crate::config::Config;
@@ -73,9 +76,12 @@ pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
 
 fn tail(segments: &Segments, events: u64) -> Result<(), String> {
     let from = segments.head().saturating_sub(events) + 1;
+    let mut blanks = Blanks::of(segments);
     for_each(segments, from, |commit, event| {
         if event.position >= from {
-            say(&line(&json!(Shown { commit, event })));
+            blanks.show(commit, event, |commit, event| {
+                say(&line(&json!(Shown { commit, event })));
+            });
         }
         true
     })
@@ -88,8 +94,9 @@ pub(super) fn line(event: &Json) -> String {
     let (time, kind, stream) = (text("/time"), text("/kind"), text("/stream"));
     let (position, version) = (number("/position"), number("/version"));
     let (position, version) = (position.unwrap_or_default(), version.unwrap_or_default());
-    let user = text("/actor/user");
-    format!("{position:>8}  {time}  {kind:<16}  {stream} v{version}  by {user}")
+    let user = sql_role(event).unwrap_or_else(|| text("/actor/user").to_owned());
+    let erased = erased(event).unwrap_or_default();
+    format!("{position:>8}  {time}  {kind:<16}  {stream} v{version}  by {user}{erased}")
 }
 
 fn show(segments: &Segments, what: &str) -> Result<(), String> {
@@ -100,12 +107,14 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
             "{what:?} is neither a position nor a stream such as record/note/1"
         ));
     }
-    let mut found = false;
+    let (mut found, mut blanks) = (false, Blanks::of(segments));
     for_each(segments, position.unwrap_or(1), |commit, event| {
         let is_wanted = position == Some(event.position) || stream.as_ref() == Some(&event.stream);
         if is_wanted {
             found = true;
-            say(&format!("{:#}", describe(commit, event)));
+            blanks.show(commit, event, |commit, event| {
+                say(&format!("{:#}", describe(commit, event)));
+            });
         }
         position.is_none_or(|position| event.position < position)
     })?;
@@ -163,6 +172,7 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
     let marks = log_proof::marks(config, segments, command)?;
     // The server may have gone on and signed that since.
     let newer = marks
+        .chains
         .last_key_value()
         .is_some_and(|(signed, _)| *signed > segments.head());
     let reopened = newer.then(|| open_log(config)).transpose()?;
@@ -171,7 +181,7 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
     let style =
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
-    let report = segments.verify(&marks, |progress| bar.set_position(progress.bytes));
+    let report = segments.verify(&marks.chains, |progress| bar.set_position(progress.bytes));
     bar.finish_and_clear();
     let report = report.map_err(|error| error.to_string())?;
     if report.num_erased > 0 {
@@ -186,21 +196,62 @@ fn verify(config: &Config, segments: &Segments, command: &VerifyCommand) -> Resu
         report.num_commits,
         hex::encode(&report.chain)
     ));
-    match marks.last_key_value() {
+    let file = command.checkpoints.as_ref().zip(marks.num_elsewhere);
+    let elsewhere = file.map(|(path, number)| format!("; {} has {number} of them", path.display()));
+    match marks.chains.last_key_value() {
         Some((position, _)) => say(&format!(
-            "it goes through {} signed checkpoints, the last one at {position}",
-            report.num_marks
+            "it goes through {} signed checkpoints, the last one at {position}{}",
+            report.num_marks,
+            elsewhere.unwrap_or_default()
         )),
         None => say("there are no signed checkpoints"),
     }
     Ok(())
 }
 
+/// Tells of erased events what took them. That stands behind them, and is looked for with the first.
+struct Blanks<'a> {
+    segments: &'a Segments,
+    erasures: Option<Erasures>,
+}
+
+impl<'a> Blanks<'a> {
+    fn of(segments: &'a Segments) -> Self {
+        Self {
+            segments,
+            erasures: None,
+        }
+    }
+
+    /// Has an event shown, with its mark if it is erased.
+    fn show(&mut self, commit: &Arc<Commit>, event: &Event, show: impl Fn(&Commit, &Event)) {
+        if event.body.erased().is_none() {
+            return show(commit, event);
+        }
+        let segments = self.segments;
+        let erasures = self.erasures.get_or_insert_with(|| {
+            let erasures = Erasures::default();
+            // What cannot be read is said when its turn comes.
+            let _ = for_each(segments, event.position, |commit, event| {
+                erasures.learn(commit, event);
+                true
+            });
+            erasures
+        });
+        let marked = erasures.shown(Arc::clone(commit));
+        let found = marked
+            .events
+            .iter()
+            .find(|it| it.position == event.position);
+        show(&marked, found.unwrap_or(event));
+    }
+}
+
 /// Visits events from a position on, until `visit` wants no more.
 fn for_each(
     segments: &Segments,
     from: u64,
-    mut visit: impl FnMut(&Commit, &Event) -> bool,
+    mut visit: impl FnMut(&Arc<Commit>, &Event) -> bool,
 ) -> Result<(), String> {
     let mut position = from.max(1);
     while position <= segments.head() {

@@ -29,7 +29,7 @@ pub struct VerifyCommand {
     key: Option<String>,
     /// A file of checkpoints that was kept elsewhere; looked at as well as those of the data folder.
     #[arg(long, value_name = "FILE")]
-    checkpoints: Option<PathBuf>,
+    pub(super) checkpoints: Option<PathBuf>,
 }
 
 /// Which part is exported.
@@ -50,26 +50,38 @@ pub(super) fn key(config: &Config) -> Result<LogKey, String> {
     key.ok_or_else(|| format!("no key in {folder}: a server makes one at its first start"))
 }
 
-/// Checks the signatures of all checkpoints, and returns which chain hash has to be where.
+/// Which chain hash has to be where.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// By position.
+    pub(super) chains: BTreeMap<u64, ChainHash>,
+    /// How many of them a file has that was named.
+    pub(super) num_elsewhere: Option<usize>,
+}
+
+/// Checks the signatures of all checkpoints, and returns what they say.
 pub(super) fn marks(
     config: &Config,
     segments: &Segments,
     command: &VerifyCommand,
-) -> Result<BTreeMap<u64, ChainHash>, String> {
-    let mut files = vec![Notes::of(&config.data_dir)];
-    files.extend(command.checkpoints.clone().map(Notes::at));
-    let has_none = |file: &Notes| file.read().is_ok_and(|notes| notes.is_empty());
-    if command.key.is_none() && files.iter().all(has_none) {
-        return Ok(BTreeMap::new());
+) -> Result<Marks, String> {
+    let mut marks = Marks::default();
+    let own = Notes::of(&config.data_dir);
+    let elsewhere = command.checkpoints.clone().map(Notes::at);
+    let has_none = own.read().is_ok_and(|notes| notes.is_empty());
+    if command.key.is_none() && elsewhere.is_none() && has_none {
+        return Ok(marks);
     }
     let public = match &command.key {
         Some(text) => parse_public(text).ok_or_else(|| format!("{text:?} is no public key"))?,
         None => key(config)?.public(),
     };
-    let mut marks = BTreeMap::new();
-    for file in &files {
-        for (position, chain) in file.check(&public, segments.store_id())? {
-            let known = marks.insert(position, chain);
+    marks.chains = own.check(&public, segments.store_id())?;
+    if let Some(elsewhere) = elsewhere {
+        let found = elsewhere.check(&public, segments.store_id())?;
+        marks.num_elsewhere = Some(found.len());
+        for (position, chain) in found {
+            let known = marks.chains.insert(position, chain);
             if known.is_some_and(|known| known != chain) {
                 return Err(format!(
                     "two checkpoints at position {position} contradict each other"

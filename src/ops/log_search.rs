@@ -55,7 +55,7 @@ struct Wanted {
     /// What was done with these keys, separated by commas: none, client, master.
     #[arg(long, value_delimiter = ',')]
     key: Vec<String>,
-    /// What came through these, separated by commas: api, plugin, system, cli, import.
+    /// What came through these, separated by commas: api, plugin, system, cli, import, sql.
     #[arg(long, value_delimiter = ',')]
     origin: Vec<String>,
     /// What this plugin did, or changed with its hooks.

@@ -21,7 +21,7 @@ use crate::config::{Config, Database};
 use crate::leaving;
 use crate::moved::{self, Note};
 use crate::projection::index::{StorePlace, carry_over_indexes};
-use crate::projection::{SqlStore, StoreOptions, remove};
+use crate::projection::{SqlStore, StoreOptions, place_of, remove};
 use crate::store_start::{check_owner, with_causes};
 
 /// The server applies so many events in no time.
@@ -52,7 +52,11 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
         opened => Some(opened.map_err(|error| error.to_string())?),
     };
     let store = match &database {
-        Some(database) => open(&config.app.name, database).await?,
+        Some(database) => {
+            let opened = open(&config.app.name, database).await;
+            let place = place_of(database.url.reveal());
+            opened.map_err(|error| format!("{place}: {error}"))?
+        }
         None => open_file(config).await?,
     };
     let filled = catch_up(config, &store).await;
@@ -94,7 +98,7 @@ fn target(config: &Config, to: &str) -> Result<Option<Database>, String> {
 /// Opens the file in the data folder; one that is of no use any more is made anew.
 async fn open_file(config: &Config) -> Result<SqlStore, String> {
     let (path, options) = (config.store_path(), StoreOptions::default());
-    let failed = |error: &dyn std::error::Error| with_causes(error);
+    let failed = |error: &(dyn std::error::Error + 'static)| with_causes(error);
     match SqlStore::open_file(&path, &options).await {
         Err(error) if error.is_damage() => {
             remove(&path).map_err(|error| failed(&error))?;

@@ -45,6 +45,10 @@ pub struct RebuildCommand {
     to: Option<String>,
 }
 
+/// What there is to say of a store that nothing has made yet, as after a restore.
+const NO_STORE: &str =
+    "there is no record store yet: the first start of the server makes it, or skytrail rebuild";
+
 const EXAMPLES: &str = "\
 Examples:
   skytrail rebuild                               the server must not run
@@ -169,6 +173,9 @@ fn last_commit(segments: &Segments, until: Until) -> Result<Arc<Commit>, String>
 async fn verify(config: &Config) -> Result<(), String> {
     let segments = open_log(config)?;
     let current = config.store_path();
+    if !current.exists() {
+        return Err(format!("{}: {NO_STORE}", current.display()));
+    }
     let failed = |error: sqlx::Error| format!("{}: {error}", current.display());
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
     let shadow = current.with_extension("verify");

@@ -15,9 +15,9 @@ use crate::leaving;
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
     OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting, digest_server,
-    drop_store, switch_schemas,
+    drop_store, origin_server, switch_schemas,
 };
-use crate::store_start::{ErasedMeanwhile, check_owner, with_causes};
+use crate::store_start::{ErasedMeanwhile, Stranger, check_owner, find_stranger, with_causes};
 
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;
@@ -88,7 +88,14 @@ async fn fill_beside(
 ///
 /// What others have changed by SQL is taken in first, and nobody can write there until the switch.
 pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), String> {
-    if let Err(error) = leaving::take_in_the_last(config).await {
+    let taken = match stranger(config, database).await {
+        Some(stranger) => Err(format!(
+            "{}: it is replaced",
+            stranger.describe(&config.app.name)
+        )),
+        None => leaving::take_in_the_last(config).await,
+    };
+    if let Err(error) = taken {
         check_outbox(config, database, &error).await?;
     }
     let opened = OpenedLog::open(&config.data_dir, JournalOptions::default());
@@ -121,6 +128,15 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     Ok(())
 }
 
+/// Finds out whether the old store is of another past than the log that is there. What cannot be read
+/// is told when it is opened.
+async fn stranger(config: &Config, database: &Database) -> Option<Stranger> {
+    let (app, url) = (config.app.name.as_str(), database.url.reveal());
+    let (checkpoint, origin) = origin_server(url, app).await.ok()?;
+    let segments = open_log(config).ok()?;
+    find_stranger((checkpoint, &origin), (&segments, segments.head())).ok()?
+}
+
 /// Goes on without what others have changed only if it is known that there is nothing: the store may be
 /// made anew because it cannot be used.
 async fn check_outbox(config: &Config, database: &Database, error: &str) -> Result<(), String> {
@@ -142,6 +158,9 @@ async fn check_outbox(config: &Config, database: &Database, error: &str) -> Resu
 pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), String> {
     let failed = |error: OpenError| with_causes(&error);
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
+    if let Some(stranger) = stranger(config, database).await {
+        return Err(stranger.advise(app));
+    }
     let (checkpoint, found) = digest_server(url, app).await.map_err(failed)?;
     // Behind what is compared: the log of a running server grows.
     let segments = open_log(config)?;

@@ -37,8 +37,12 @@ mod value;
 mod tests;
 
 pub use captured::{carry_over_captured, count_parked, count_waiting};
+pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_passing;
-pub use postgres::{ServerOptions, StoreOrigin, beside, digest_server, drop_store, switch_schemas};
+pub use postgres::{
+    ServerOptions, StoreOrigin, beside, digest_server, drop_store, origin_server, place_of,
+    switch_schemas,
+};
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};
 pub(crate) use sqlite::{PARTS, part, remove};

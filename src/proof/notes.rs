@@ -18,6 +18,8 @@ pub const NOTES_FILE: &str = "checkpoints.jsonl";
 #[derive(Clone, Debug)]
 pub struct Notes {
     path: PathBuf,
+    /// Whether somebody named it, who expects something there.
+    is_named: bool,
 }
 
 impl Notes {
@@ -25,12 +27,16 @@ impl Notes {
     pub fn of(data_dir: &Path) -> Self {
         Self {
             path: data_dir.join(NOTES_FILE),
+            is_named: false,
         }
     }
 
-    /// Those in any file.
+    /// Those in a file that somebody names: it has to be there, and have some.
     pub fn at(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            is_named: true,
+        }
     }
 
     /// Adds one, durably.
@@ -56,14 +62,17 @@ impl Notes {
         file.sync_all()
     }
 
-    /// Reads all; the line that a crash has cut off at the end of an addition is no checkpoint.
+    /// Reads all, none where no file was made yet; the line that a crash has cut off at the end of an
+    /// addition is no checkpoint.
     ///
     /// # Errors
     /// The file cannot be read; a line that is none, named by its number.
     pub fn read(&self) -> io::Result<Vec<Checkpoint>> {
         let text = match std::fs::read_to_string(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            text => text?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_named => {
+                return Ok(Vec::new());
+            }
+            text => text.map_err(|error| self.named(&error))?,
         };
         let mut found = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -78,6 +87,10 @@ impl Notes {
             }
         }
         Ok(found)
+    }
+
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::other(format!("{}: {error}", self.path.display()))
     }
 
     /// Leaves those up to a position, for a log that was put back to there.
@@ -100,7 +113,7 @@ impl Notes {
     ///
     /// # Errors
     /// A sentence that names the first line that is not signed by the key, is about another store, or
-    /// contradicts another one.
+    /// contradicts another one; a file that was named has none.
     pub fn check(
         &self,
         key: &VerifyingKey,
@@ -109,6 +122,9 @@ impl Notes {
         let mut marks = BTreeMap::new();
         let path = self.path.display();
         let checkpoints = self.read().map_err(|error| error.to_string())?;
+        if self.is_named && checkpoints.is_empty() {
+            return Err(format!("{path} has no checkpoint"));
+        }
         for (number, checkpoint) in checkpoints.iter().enumerate() {
             let (line, position) = (number + 1, checkpoint.position);
             if !checkpoint.is_signed_by(key) {

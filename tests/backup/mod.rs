@@ -403,3 +403,27 @@ fn no_server_starts_on_half_a_restore() {
     let ended = command.env("HOST", "127.0.0.1:0").output().unwrap();
     assert!(refusal(&ended).contains("was not finished"), "{ended:?}");
 }
+
+#[test]
+fn a_restore_has_no_store_before_something_makes_it() {
+    let world = World::start();
+    Client::signed_up(&world.server, "ada").save("single/1", json!({"number": 1}));
+    world.back_up(&[]);
+    said(&world.try_restore("restored", &[]));
+    let data = world.server.folder().join("restored");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.args(arguments).env_clear().env("DATA_DIR", &data);
+        command.output().unwrap()
+    };
+    said(&run(&["log", "verify"]));
+    let refused = refusal(&run(&["rebuild", "--verify"]));
+    assert!(
+        refused.contains("there is no record store yet"),
+        "{refused}"
+    );
+    assert!(!data.join("records.sqlite").exists());
+    said(&run(&["rebuild"]));
+    let equal = said(&run(&["rebuild", "--verify"]));
+    assert!(equal.contains("equals the log"), "{equal}");
+}

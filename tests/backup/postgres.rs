@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value as Json, json};
 
-use super::{World, said, text};
+use super::{World, refusal, said, text};
 use crate::support::client::Client;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
@@ -48,6 +48,8 @@ fn a_backup_is_restored_into_an_empty_database() {
     ada.save("note/later", json!({"title": "not in the backup"}));
 
     said(&world.try_restore("restored", &[]));
+    let none = refusal(&rebuild(&world.server, &other, &["--verify"]));
+    assert!(none.contains("there is no record store yet"), "{none}");
     let restored = start(&world, "restored", &other);
     let master = Client::master(&restored);
     assert_eq!(exported(&master, "note"), notes);
@@ -91,6 +93,7 @@ fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
     let folder = world.server.folder().join("earlier");
     world.server.set("DATA_DIR", text(&folder));
     refused_with_advice(&mut world.server, "ends at");
+    compared_with_advice(&world.server, &database, "ends at");
     assert_eq!(titles(&database), "1|late\n2|late, too\n");
 
     // It goes on elsewhere, beyond where the database is: that is another history of the same log.
@@ -103,8 +106,14 @@ fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
     assert!(world.server.terminate().success());
     world.server.set("DATABASE_URL", &database.url());
     refused_with_advice(&mut world.server, "has another event at");
+    compared_with_advice(&world.server, &database, "has another event at");
 
-    said(&rebuild(&world.server, &database, &[]));
+    let done = said(&rebuild(&world.server, &database, &[]));
+    assert!(done.contains("has another event at"), "{done}");
+    assert!(
+        !done.contains("run `skytrail rebuild`"),
+        "it is running: {done}"
+    );
     world.server.restart();
     assert_eq!(titles(&database), "1|other 4\n");
     let here = ada.at(&world.server);
@@ -118,6 +127,13 @@ fn an_earlier_state_takes_the_place_of_a_later_one_when_it_is_told_to() {
 /// The server does not start, and says how it would.
 fn refused_with_advice(server: &mut TestServer, why: &str) {
     let said = server.try_restart().unwrap_err();
+    assert!(said.contains(why), "{said}");
+    assert!(said.contains("run `skytrail rebuild`"), "{said}");
+}
+
+/// A comparison says so, too.
+fn compared_with_advice(server: &TestServer, database: &Database<'_>, why: &str) {
+    let said = refusal(&rebuild(server, database, &["--verify"]));
     assert!(said.contains(why), "{said}");
     assert!(said.contains("run `skytrail rebuild`"), "{said}");
 }

@@ -113,6 +113,29 @@ fn rows_that_are_written_by_sql_are_versions_of_their_records() {
     assert_eq!(changed["actor"]["origin"], "sql");
     assert_eq!(changed["sql"]["role"], "postgres");
     assert!(changed["sql"]["transaction"].as_u64().unwrap() > 0);
+    let key = format!("MASTER_KEY={}", crate::support::server::MASTER_KEY);
+    let address = ["--server", world.server.base_url.as_str()];
+    let printed = [
+        [&["--set", &key, "history", "list", "note/1"][..], &address].concat(),
+        [
+            &["--set", &key, "log", "search", "--origin", "sql"][..],
+            &address,
+        ]
+        .concat(),
+        vec!["log", "tail"],
+    ];
+    for arguments in printed {
+        let printed = world.server.skytrail(&arguments).stdout;
+        let printed = String::from_utf8(printed).unwrap();
+        let lines = printed
+            .lines()
+            .filter(|line| line.contains("record.changed") && !line.contains("record/user/"));
+        let lines: Vec<&str> = lines.collect();
+        assert!(!lines.is_empty(), "{printed}");
+        for line in lines {
+            assert!(line.contains("sql role postgres"), "{line}");
+        }
+    }
     let earlier = json!({"ids": ["note/1"], "as_of": changed["position"]});
     let earlier = world.master.call("record:fetch", earlier).result();
     assert_eq!(earlier[0]["n"], 2);

@@ -104,6 +104,7 @@ fn a_record_that_is_erased_is_nowhere_and_the_rest_is_as_it_was() {
     check_what_is_shown(&master, &before[0], &last);
     assert_eq!(versions(&master, "note/stays").len(), 40);
     assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    check_what_is_printed(&server, &last);
     let output = server.output();
     assert!(!output.contains("differs from its checksum"), "{output}");
 }
@@ -144,6 +145,35 @@ fn check_what_is_shown(master: &Client, before: &Json, last: &Json) {
         json!({"record": "note/gone", "as_of": last}),
     );
     assert_eq!(restored.code(), 110);
+}
+
+/// The command line says so, too.
+fn check_what_is_printed(server: &TestServer, last: &Json) {
+    let key = format!("MASTER_KEY={}", crate::support::server::MASTER_KEY);
+    let list = [
+        "--set",
+        &key,
+        "history",
+        "list",
+        "note/gone",
+        "--server",
+        &server.base_url,
+    ];
+    let listed = said(&server.skytrail(&list));
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 41, "{listed}");
+    assert!(!lines[0].contains("erased"), "{listed}");
+    for line in &lines[1..] {
+        assert!(line.contains("erased at "), "{line}");
+        assert!(line.contains("asked for on paper"), "{line}");
+    }
+    // Without the server, in the log itself.
+    let shown = server.skytrail(&["log", "show", &last.to_string()]).stdout;
+    let shown: Json = serde_json::from_slice(&shown).unwrap();
+    assert_eq!(shown["erased"]["why"], "asked for on paper", "{shown}");
+    assert_eq!(shown["erased"]["by"]["key"], "master", "{shown}");
+    let tail = said(&server.skytrail(&["log", "tail", "-n", "100000"]));
+    assert_eq!(tail.matches("  erased").count(), 40, "{tail}");
 }
 
 #[test]

@@ -242,3 +242,72 @@ fn a_field_is_gone_and_the_record_goes_on() {
     let body = json!({"record": "note/1", "field": "none", "why": "x"});
     assert_eq!(master.call("erase:field", body).code(), 110);
 }
+
+#[test]
+fn a_user_is_found_by_whatever_names_him() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let anonymous = Client::anonymous(&server);
+    let sign_up = |auth_data: serde_json::Value| {
+        let body = json!({"auth_data": auth_data, "password": "a long secret"});
+        let user = anonymous.call("auth:signup", body).result()["user_id"].clone();
+        user.as_str().unwrap().to_owned()
+    };
+    let bob = sign_up(json!({"username": "bob"}));
+    let eve = sign_up(json!({"username": "eve", "email": "eve@example.org"}));
+    let dan = sign_up(json!({"username": "dan"}));
+    let named = [
+        ("bob".to_owned(), &bob),
+        ("eve@example.org".to_owned(), &eve),
+        (format!("user/{dan}"), &dan),
+    ];
+    for (name, id) in &named {
+        let found = server.skytrail(&[
+            "--set",
+            &format!("MASTER_KEY={}", crate::support::server::MASTER_KEY),
+            "audit",
+            "changes",
+            "--user",
+            name,
+            "--server",
+            &server.base_url,
+        ]);
+        assert!(found.status.success(), "{}", said(&found));
+        let erased = erase(&server, &["user", name]);
+        assert!(erased.status.success(), "{name}: {}", said(&erased));
+        assert!(said(&erased).contains(*id), "{name}: {}", said(&erased));
+    }
+    for (name, id) in &named {
+        let record = json!({"ids": [format!("user/{id}")]});
+        assert_eq!(master.call("record:fetch", record).result()[0]["code"], 110);
+        // What is not there is said in a way that nobody takes for an all-clear.
+        let refused = erase(&server, &["user", name]);
+        assert!(!refused.status.success());
+        let said = said(&refused);
+        assert!(said.contains(&format!("no user {name:?}")), "{said}");
+    }
+}
+
+/// Who is gone already may have left records, and they go without him.
+#[test]
+fn the_records_of_a_user_who_is_erased_already_are_erased() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let user = ada.user.clone().unwrap();
+    ada.save("note/hers", json!({"text": CANARY}));
+    let erased = master.call("erase:user", json!({"user": user, "why": "x"}));
+    assert_eq!(erased.result()["num_records"], 0);
+    let body = json!({"user": user, "records": true, "why": "x"});
+    let erased = master.call("erase:user", body.clone()).result();
+    assert_eq!(
+        (&erased["num_records"], &erased["finished"]),
+        (&json!(1), &json!(true))
+    );
+    assert_eq!(
+        master.call("erase:user", body).code(),
+        110,
+        "nothing is left"
+    );
+    verified(&server);
+}

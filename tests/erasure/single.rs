@@ -47,12 +47,9 @@ fn one_event_loses_what_it_held_and_the_record_goes_on() {
     assert_eq!(code(json!(1_000_000)), 110, "not there yet");
     assert_eq!(code(json!(0)), 110);
     let ada = Client::signed_up(&server, "ada");
-    let row = server.skytrail(&["log", "show", &format!("user/{}", ada.user.unwrap())]);
-    let row: Json = serde_json::from_slice(row.stdout.split(|it| *it == b'\n').next().unwrap())
-        .unwrap_or_default();
-    if let Some(position) = row.get("position") {
-        assert_eq!(code(position.clone()), 103, "no version of a record");
-    }
+    let stream = json!({"stream": format!("user/{}", ada.user.unwrap())});
+    let of_user = master.call("log:read", stream).result()[0]["position"].clone();
+    assert_eq!(code(of_user), 111, "no version of a record");
     assert_eq!(master.call("erase:event", json!({"why": "x"})).code(), 108);
 }
 
@@ -103,4 +100,39 @@ fn a_field_of_a_type_is_gone_from_all_records() {
         110
     );
     assert_eq!(code(json!({"field": "secret", "why": "x"})), 108);
+}
+
+/// What is refused has changed nothing, and is not half done.
+#[test]
+fn what_is_refused_of_a_temporal_type_is_as_it_was() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    master.save("note/1", json!({"text": CONTROL, "n": 1}));
+    let body = json!({"type": "note", "temporal": true});
+    master.call("schema:temporal", body).result();
+    let position = &versions(&master, "note/1")[0]["position"];
+    // Who acts as a user for the first time gets a record of his own.
+    let body = json!({"position": 0, "why": "x"});
+    assert_eq!(master.call("erase:event", body).code(), 110);
+    let head = || master.health()["log"]["head"].clone();
+    let before = head();
+    assert!(before.is_u64(), "{before}");
+    for (action, body) in [
+        (
+            "erase:field",
+            json!({"record": "note/1", "field": "text", "why": "x"}),
+        ),
+        (
+            "erase:field",
+            json!({"type": "note", "field": "text", "why": "x"}),
+        ),
+        ("erase:event", json!({"position": position, "why": "x"})),
+    ] {
+        let refused = master.call(action, body);
+        assert_eq!((refused.status, refused.code()), (501, 111), "{action}");
+    }
+    let ids = json!({"ids": ["note/1"]});
+    let now = master.call("record:fetch", ids).result();
+    assert_eq!(now[0]["text"], CONTROL);
+    assert_eq!(head(), before, "nothing has happened");
 }

@@ -24,10 +24,23 @@ pub(super) fn export(server: &TestServer, arguments: &[&str]) -> String {
 }
 
 pub(super) fn import(server: &TestServer, file: &Path, arguments: &[&str]) -> Table {
+    let done = try_import(server, file, arguments);
+    let table = Table(String::from_utf8(done.stdout.clone()).unwrap());
+    let num_refused = table.of("total")[5];
+    assert_eq!(done.status.success(), num_refused == 0, "{}", said(&done));
+    if num_refused > 0 {
+        assert!(
+            said(&done).contains(&format!("{num_refused} refused")),
+            "{}",
+            said(&done)
+        );
+    }
+    table
+}
+
+fn try_import(server: &TestServer, file: &Path, arguments: &[&str]) -> Output {
     let file = file.to_string_lossy().into_owned();
-    let done = run(server, &[&["import", "records", &file], arguments].concat());
-    assert!(done.status.success(), "{}", said(&done));
-    Table(String::from_utf8(done.stdout).unwrap())
+    run(server, &[&["import", "records", &file], arguments].concat())
 }
 
 pub(super) fn file(server: &TestServer, name: &str, text: &str) -> PathBuf {
@@ -407,4 +420,82 @@ fn records_of_one_owner_go_through_the_hooks_together_and_each_has_its_answer() 
             assert_eq!(note["_ownerID"], owner(number));
         }
     }
+}
+
+#[test]
+fn a_mapping_that_fits_nothing_is_refused_before_anything_begins() {
+    let server = TestServer::start();
+    let table = file(&server, "people.csv", "id,Full name\nada,Ada\n");
+    let lines = file(&server, "people.jsonl", "{\"_id\": \"person/ada\"}\n");
+    let garbage = file(&server, "garbage.jsonl", "nothing of it\n");
+    assert_eq!(import(&server, &garbage, &["--dry-run"]).of("total")[5], 1);
+    let id = "id=_id";
+    let no_column = "the table has no column \"Ful name\"; it has id, Full name";
+    let types = "string, number, integer, boolean, datetime, json, asset, location, geometry, \
+                 ref(TYPE), sequence";
+    let cases: [(&Path, &[&str], &str); 6] = [
+        (&table, &[id, "Ful name=name"], no_column),
+        (
+            &table,
+            &["nope=_id"],
+            "the table has no column \"nope\"; it has id, Full name",
+        ),
+        (
+            &table,
+            &[],
+            "the table has no column for _id; name one with --map COLUMN=_id",
+        ),
+        (&table, &[id, "Full name=name:text"], "\"text\" is no type"),
+        (&table, &[id, "Full name=name:text"], types),
+        (&lines, &["a=b"], "--map is for a table"),
+    ];
+    for (file, maps, expected) in cases {
+        let maps = maps.iter().flat_map(|map| ["--map", map]);
+        let how: Vec<&str> = ["--type", "person", "--dry-run"]
+            .into_iter()
+            .chain(maps)
+            .collect();
+        let refused = try_import(&server, file, &how);
+        assert!(!refused.status.success(), "{expected}");
+        assert!(said(&refused).contains(expected), "{}", said(&refused));
+        // Nothing began, so there is nothing to say of it.
+        let printed = String::from_utf8_lossy(&refused.stdout).into_owned();
+        assert_eq!(printed, "");
+    }
+    let refused = try_import(&server, Path::new("/nowhere.csv"), &["--dry-run"]);
+    assert!(
+        said(&refused).contains("/nowhere.csv: No such file"),
+        "{}",
+        said(&refused)
+    );
+    assert!(refused.stdout.is_empty());
+    let help = server.skytrail(&["import", "records", "--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&help).contains(&words(types)), "{help}");
+}
+
+#[test]
+fn an_export_does_not_overwrite_an_earlier_one() {
+    let server = TestServer::start();
+    Client::master(&server).save("note/1", json!({"n": 1}));
+    let path = server.folder().join("all.jsonl");
+    let to = path.to_string_lossy().into_owned();
+    export(&server, &["--output", &to]);
+    let first = std::fs::read_to_string(&path).unwrap();
+    assert!(first.contains("note/1"));
+    let refused = run(&server, &["export", "user", "--output", &to]);
+    assert!(!refused.status.success());
+    assert!(
+        said(&refused).contains("is there already"),
+        "{}",
+        said(&refused)
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
+    // What is refused for another reason leaves no file behind.
+    let other = server.folder().join("other.jsonl");
+    let to = other.to_string_lossy().into_owned();
+    let refused = run(&server, &["export", "nothing", "--output", &to]);
+    assert!(!refused.status.success());
+    assert!(!other.exists());
 }

@@ -594,3 +594,45 @@ fn what_cannot_be_imported_is_said_at_once() {
     let said = failing(&[]);
     assert!(said.contains("no table _sso_oauth"), "{said}");
 }
+
+#[test]
+fn a_database_that_is_not_there_is_told_in_one_sentence() {
+    let moved = Move::with("");
+    let (name, url) = (moved.database.name(), moved.database.url());
+    let nowhere = url.replace(name, "nodb");
+    let mut command = moved.command(&["--dry-run"]);
+    let refused = command
+        .env("SKYGEAR_DATABASE_URL", &nowhere)
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let told = said(&refused);
+    assert!(told.contains("database \"nodb\" does not exist"), "{told}");
+    assert!(!told.contains("at line"), "{told}");
+    assert_eq!(
+        String::from_utf8_lossy(&refused.stdout),
+        "",
+        "nothing began"
+    );
+
+    let server = TestServer::start();
+    let refused = server.skytrail(&["rebuild", "--to", &nowhere]);
+    assert!(!refused.status.success());
+    let told = said(&refused);
+    assert!(!told.contains("at line"), "{told}");
+    assert_eq!(told.matches("does not exist").count(), 1, "{told}");
+    // Where it is, without how to get in.
+    assert!(told.contains("/nodb"), "{told}");
+}
+
+#[test]
+fn a_database_of_v1_is_told_from_others_and_where_it_goes() {
+    let moved = Move::with("");
+    let mut server = TestServer::start();
+    assert!(server.terminate().success());
+    server.set("DATABASE_URL", &moved.database.url());
+    let told = server.try_restart().unwrap_err();
+    assert!(told.contains("looks like Skygear v1's"), "{told}");
+    assert!(told.contains("SKYGEAR_DATABASE_URL"), "{told}");
+    assert!(told.contains("skytrail import skygear"), "{told}");
+}

@@ -111,8 +111,7 @@ fn roles_and_forbidden_passwords_come_back_in_a_fresh_server() {
     let users = [ada_id.as_str(), &bob_id, "eve"];
     let plain = export(&first, &["--users"]);
     assert!(!plain.contains("password_history"));
-    // Also when there was a file before that others may read.
-    let whole = file(&first, "whole.jsonl", "old");
+    let whole = first.folder().join("whole.jsonl");
     let whole_path = whole.to_string_lossy().into_owned();
     export(
         &first,

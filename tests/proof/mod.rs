@@ -299,3 +299,33 @@ fn a_log_that_is_written_meanwhile_is_checked_as_it_is() {
     assert!(server.terminate().success());
     assert!(server.output().contains("the log is signed"));
 }
+
+#[test]
+fn checkpoints_that_are_named_have_to_be_there() {
+    let server = signed();
+    let key = key(&server);
+    let file = server.folder().join("kept.jsonl");
+    let path = file.to_str().unwrap();
+    for key in [None, Some(key.as_str())] {
+        let with = |path: &str| {
+            let mut more = vec!["--checkpoints", path];
+            more.extend(key.iter().flat_map(|key| ["--key", key]));
+            verify(&server, &more)
+        };
+        let _ = std::fs::remove_file(&file);
+        let said = with(path).unwrap_err();
+        assert!(said.contains("kept.jsonl: No such file"), "{said}");
+        // Neither is one of which nothing is left, or whose only line was cut off.
+        for left in ["", "\n\n", "{\"store_id\":"] {
+            std::fs::write(&file, left).unwrap();
+            let said = with(path).unwrap_err();
+            assert!(
+                said.contains("kept.jsonl has no checkpoint"),
+                "{left:?}: {said}"
+            );
+        }
+        std::fs::copy(server.data_dir().join("checkpoints.jsonl"), &file).unwrap();
+        let said = with(path).unwrap();
+        assert!(said.contains("kept.jsonl has 1 of them"), "{said}");
+    }
+}

@@ -136,3 +136,30 @@ fn damage_that_a_query_meets_is_told_and_the_store_made_anew() {
     let answer = ada.at(&server).call("record:query", query);
     assert_eq!(answer.result().as_array().unwrap().len(), 300);
 }
+
+/// As docs/API.md says of mistakes.
+#[test]
+fn mistakes_in_queries_and_references_have_the_codes_that_are_documented() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1, "text": "a"}));
+    let field = |name: &str| json!({"$type": "keypath", "$val": name});
+    for (name, value) in [
+        ("predicate", json!(["in", field("text"), "a"])),
+        ("predicate", json!(["eq", field("n"), "x"])),
+        ("sort", json!([[field("nope"), "asc"]])),
+        ("limit", json!(-1)),
+    ] {
+        let answer = ada.call("record:query", json!({"record_type": "note", name: value}));
+        assert_eq!((answer.status, answer.code()), (500, 10000), "{answer:?}");
+    }
+    let reference = json!({"$type": "ref", "$id": "note/none"});
+    ada.save("link/1", json!({"to": {"$type": "ref", "$id": "note/1"}}));
+    let body = json!({"records": [{"_id": "link/2", "to": reference}]});
+    let item = ada.call("record:save", body).result()[0].clone();
+    assert_eq!(item["code"], 10000, "{item}");
+    let records = json!([{"_id": "note/2", "n": 2}, {"_id": "note/3", "n": "three"}]);
+    let answer = ada.call("record:save", json!({"records": records}));
+    assert_eq!((answer.status, answer.code()), (409, 114), "{answer:?}");
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+}

@@ -1,5 +1,7 @@
 //! Changing types from outside: names and fields, while others save, and over restarts.
 
+mod indexes;
+
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

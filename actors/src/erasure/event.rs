@@ -31,7 +31,7 @@ impl Eraser {
     /// Erases an event; answers when it is gone, or when that takes too long.
     ///
     /// # Errors
-    /// 110 when there is nothing of it; 103 when it is no version of a record, or one of a temporal
+    /// 110 when there is nothing of it; 111 when it is no version of a record, or one of a temporal
     /// type; 102 for a private record of another.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
         let turn = Mutex::new(());

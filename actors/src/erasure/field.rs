@@ -40,7 +40,8 @@ impl Eraser {
     /// loses it first, by a save like any other.
     ///
     /// # Errors
-    /// Those of a save; 110 when there is nothing of it; 102 for a private record of another.
+    /// Those of a save; 110 when there is nothing of it; 111 for a temporal type; 102 for a private
+    /// record of another.
     pub async fn field(&self, command: EraseField) -> Result<Erased, ApiError> {
         let asked = self.ask_for_field_until_settled(&command).await?;
         self.await_end(asked, &command.context).await
@@ -74,6 +75,7 @@ impl Eraser {
             with_files,
         } = command;
         let heads = self.load_checked(id, context).await?;
+        self.refuse_temporal(&id.record_type)?;
         let head = heads.get(id);
         let has_value = |head: &&std::sync::Arc<skytrail_schema::record::Head>| {
             let value = head.record.fields.get(field);
@@ -91,7 +93,6 @@ impl Eraser {
                 .await?;
             return Ok(Outcome::Conflict);
         }
-        self.refuse_temporal(&id.record_type)?;
         let stream = Stream::Record(id.clone());
         let names = self.names_of(&id.record_type, field).await?;
         let carries = |body: &EventBody| match body {

@@ -48,7 +48,7 @@ impl Eraser {
     /// One that is broken off goes on when it is asked for again.
     ///
     /// # Errors
-    /// 110 when no record has or had it; 103 for a temporal type.
+    /// 110 when no record has or had it; 111 for a temporal type.
     pub async fn field_of_type(&self, command: EraseTypeField) -> Result<TypeErased, ApiError> {
         let EraseTypeField {
             context,

@@ -42,6 +42,8 @@ pub struct EraseUser {
 /// What erasing a user came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct UserErased {
+    /// The user.
+    pub user: UserId,
     /// The erasure of the user himself.
     #[serde(flatten)]
     pub erased: Erased,
@@ -100,6 +102,7 @@ impl Eraser {
             erased.files.add(one.files);
         }
         Ok(UserErased {
+            user: command.user.clone(),
             erased,
             num_records,
             refused,
@@ -172,7 +175,8 @@ impl Eraser {
             keys: self.log.key_of(user).into_iter().collect(),
             files: files.erased.iter().cloned().collect(),
         };
-        if request.positions.is_empty() {
+        // Who is gone already may have left records, which go now.
+        if request.positions.is_empty() && records.is_empty() {
             return Err(super::request::nothing(user));
         }
         let stream = Stream::User(user.clone());

@@ -13,7 +13,7 @@ use skytrail_schema::event::{EventFilter, Kinds, Stream};
 use skytrail_schema::id::{TypeName, UserId};
 use skytrail_schema::time::Timestamp;
 
-use crate::action::audit::find_user;
+use crate::action::audit::{find_user, user_id};
 use crate::action::request;
 use crate::services::Services;
 
@@ -120,7 +120,7 @@ pub(crate) fn filter(body: &Map<String, Json>) -> Result<EventFilter, ApiError> 
         kinds,
         user: request::text(body, "user")?.map(UserId::from),
         keys: words(body, "keys", "none, client or master")?,
-        origins: words(body, "origins", "api, plugin, system, cli or import")?,
+        origins: words(body, "origins", "api, plugin, system, cli, import or sql")?,
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         request_id: request_id.transpose()?,
     })
@@ -136,10 +136,9 @@ pub(crate) async fn filter_by_name(
     body: &Map<String, Json>,
 ) -> Result<EventFilter, ApiError> {
     let mut filter = filter(body)?;
-    if let Some(user) = &filter.user
-        && let Some(named) = find_user(services, user.as_str()).await?
-    {
-        filter.user = Some(named);
+    if let Some(user) = &filter.user {
+        let named = find_user(services, user.as_str()).await?;
+        filter.user = Some(named.unwrap_or_else(|| user_id(user.as_str())));
     }
     Ok(filter)
 }
@@ -280,7 +279,13 @@ mod tests {
         assert!(
             refused(json!({"keys": ["clients"]})).contains("\"clients\" is none of none, client")
         );
-        assert!(refused(json!({"origins": ["x"]})).contains("\"x\" is none of api"));
+        let of_origins = refused(json!({"origins": ["x"]}));
+        assert!(of_origins.contains("\"x\" is none of api"));
+        for name in ["api", "plugin", "system", "cli", "import", "sql"] {
+            let body = json!({"origins": [name]});
+            assert!(filter(body.as_object().unwrap()).is_ok());
+            assert!(of_origins.contains(name), "{of_origins}");
+        }
         assert!(refused(json!({"request_id": "1"})).contains("\"1\" is no request"));
         assert!(refused(json!({"record": "note"})).contains("_id"));
         let both = json!({"record": "note/1", "stream": "type/note"});

@@ -10,6 +10,8 @@ use skytrail_schema::json::Members;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
+use crate::store_start::with_causes;
+
 /// A row.
 pub(super) type Row = Map<String, Json>;
 
@@ -54,7 +56,10 @@ impl Source {
             .map_err(|error: sqlx::Error| format!("the database's address: {error}"))?;
         let options = options.application_name("skytrail import");
         let conn = PgConnection::connect_with(&options).await;
-        let mut conn = conn.map_err(|error| format!("the database cannot be reached: {error}"))?;
+        let mut conn = conn.map_err(|error| {
+            let why = with_causes(&error);
+            format!("the database cannot be reached: {why}")
+        })?;
         for setting in [
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             "SET LOCAL TimeZone = 'UTC'",
@@ -199,7 +204,7 @@ fn quoted(name: &str) -> String {
 }
 
 fn failed(error: &sqlx::Error) -> String {
-    format!("the database failed: {error}")
+    format!("the database failed: {}", with_causes(error))
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! The indexes of a store, seen from another process or with the server at rest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use skytrail_schema::id::TypeName;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::keeper::{carry_over, wish};
 use super::table::{IndexEntry, load};
 use crate::projection::conn::Conn;
-use crate::projection::postgres;
+use crate::projection::layout::TypeLayout;
 use crate::projection::sqlite::{OpenError, StoreOptions, open_beside, reader_options, sums};
+use crate::projection::{postgres, read};
 
 /// Where a store is.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,40 @@ pub async fn list_indexes(place: StorePlace<'_>) -> Result<Vec<IndexEntry>, Open
             Ok(entries?)
         }
     }
+}
+
+/// Lists the types of a store, each with its fields.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub async fn list_fields(
+    place: StorePlace<'_>,
+) -> Result<BTreeMap<TypeName, Vec<String>>, OpenError> {
+    let catalog = match place {
+        StorePlace::File(path) => {
+            let options = reader_options(path, &StoreOptions::default());
+            let mut conn = options.connect().await?;
+            let catalog = read::catalog(&mut Conn::Sqlite(&mut conn)).await;
+            conn.close().await?;
+            catalog?.0
+        }
+        StorePlace::Server { url, app } => {
+            let (mut conn, extensions) = postgres::open_beside(url, app).await?;
+            let catalog = read::catalog(&mut Conn::server(&mut conn, extensions)).await;
+            conn.close().await?;
+            catalog?.0
+        }
+    };
+    let fields = |layout: &TypeLayout| {
+        let columns = layout.table.iter().flat_map(|table| &table.columns);
+        let mut fields: Vec<String> = columns.map(|column| column.field.clone()).collect();
+        fields.sort();
+        fields
+    };
+    let types = catalog.sorted().into_iter();
+    Ok(types
+        .map(|(name, layout)| (name.clone(), fields(layout)))
+        .collect())
 }
 
 /// Says what is wanted of an index: its wish, whether it is pinned, and why. The server follows

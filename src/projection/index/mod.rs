@@ -21,7 +21,7 @@ mod stats;
 mod table;
 
 pub use advice::IndexLimits;
-pub use beside::{StorePlace, carry_over_indexes, list_indexes, set_index};
+pub use beside::{StorePlace, carry_over_indexes, list_fields, list_indexes, set_index};
 pub use shape::IndexColumn;
 pub use table::{IndexEntry, IndexState, IndexWish};
 

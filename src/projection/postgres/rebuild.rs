@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::schema::{connect_beside, open_beside, schema_of};
+use super::schema::{StoreOrigin, connect_beside, open_beside, origin_of, schema_of};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::names::Name;
@@ -83,6 +83,30 @@ async fn exists(conn: &mut Conn<'_>, schema: &Name) -> Result<bool, sqlx::Error>
     Ok(sql.fetch_optional(conn).await?.is_some())
 }
 
+/// Returns a store's checkpoint and where it comes from.
+///
+/// # Errors
+/// The store does not open or cannot be read.
+pub async fn origin_server(url: &str, app: &str) -> Result<(u64, StoreOrigin), OpenError> {
+    let (mut conn, extensions) = open_beside(url, app).await?;
+    let found = {
+        let mut conn = Conn::server(&mut conn, extensions);
+        let mut tx = conn.begin().await?;
+        let checkpoint = checkpoint_of(&mut tx.conn()).await?;
+        let origin = origin_of(&mut tx.conn()).await?;
+        tx.rollback().await?;
+        (checkpoint, origin)
+    };
+    conn.close().await?;
+    Ok(found)
+}
+
+async fn checkpoint_of(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
+    let row = Sql::new("SELECT position FROM _checkpoint");
+    let row = row.fetch_optional(conn).await?;
+    row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)
+}
+
 /// Digests every table of a store, as of one moment; returns the checkpoint as well.
 ///
 /// Tables that say how the store serves its queries, not what it holds, are left out; so are those of
@@ -106,9 +130,7 @@ async fn digest_tables(
 ) -> Result<(u64, BTreeMap<String, TableDigest>), sqlx::Error> {
     let mut conn = Conn::server(conn, extensions);
     let mut tx = conn.begin().await?;
-    let row = Sql::new("SELECT position FROM _checkpoint");
-    let row = row.fetch_optional(&mut tx.conn()).await?;
-    let checkpoint = row.ok_or(sqlx::Error::RowNotFound)?.unsigned(0)?;
+    let checkpoint = checkpoint_of(&mut tx.conn()).await?;
     let tables = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
          AND relname NOT IN ('_index','_outbox','_parked','_lifted') \

@@ -84,8 +84,7 @@ pub(in crate::projection) async fn open_beside(
     let known_conn = &mut Conn::server(&mut conn, Extensions::default());
     let row = sql.fetch_optional(known_conn).await?;
     if !row.map_or(Ok(false), |row| row.flag(0))? {
-        let what = format!("it has no record store in the schema {}", schema.as_str());
-        return Err(OpenError::Foreign(what));
+        return Err(OpenError::Missing(schema.as_str().to_owned()));
     }
     let (_, extensions) = known(known_conn).await?;
     Ok((conn, extensions))
@@ -106,7 +105,9 @@ pub(super) async fn prepare(
     sql.bind(Arg::Text(format!("{}._checkpoint", schema.quoted())))
         .push(") IS NOT NULL, current_setting('server_encoding')='UTF8', EXISTS (SELECT 1 FROM pg_class WHERE relnamespace=to_regnamespace(")
         .bind(Arg::text(schema.quoted()))
-        .push("))");
+        .push(")), to_regclass(")
+        .bind(Arg::Text(format!("{}._auth", schema.quoted())))
+        .push(") IS NOT NULL");
     let row = sql.fetch_optional(&mut tx.conn()).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
     if !row.flag(1)? {
@@ -119,10 +120,13 @@ pub(super) async fn prepare(
             extensions
         }
         (false, true) => {
-            let what = format!(
-                "the schema {} holds tables that are not ours",
-                schema.as_str()
-            );
+            let whose = if row.flag(3)? {
+                "looks like Skygear v1's: its address goes to `skytrail import skygear` as \
+                 SKYGEAR_DATABASE_URL, and DATABASE_URL has to name another database or be taken away"
+            } else {
+                "holds tables that are not ours"
+            };
+            let what = format!("the schema {} {whose}", schema.as_str());
             return Err(OpenError::Foreign(what));
         }
         (false, false) => create(&mut tx.conn(), schema).await?,

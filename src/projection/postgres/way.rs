@@ -245,6 +245,13 @@ pub(super) fn parse(url: &str) -> Result<Vec<PgConnectOptions>, sqlx::Error> {
         .collect()
 }
 
+/// Says where an address leads, without what opens it.
+pub fn place_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    rest.split(['?', '#']).next().unwrap_or_default()
+}
+
 /// Writes an address once per host that it names.
 fn one_per_host(url: &str) -> Vec<String> {
     let url = without_choices(url);
@@ -280,6 +287,22 @@ fn no_host() -> sqlx::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_an_address_leads_has_no_password() {
+        let cases = [
+            (
+                "postgres://me:secret@db:5432,other/app?sslmode=require",
+                "db:5432,other/app",
+            ),
+            ("postgres://me:s/e?c@ret@db/app", "db/app"),
+            ("postgres://db/app?password=secret", "db/app"),
+            ("db", "db"),
+        ];
+        for (url, place) in cases {
+            assert_eq!(place_of(url), place);
+        }
+    }
 
     #[test]
     fn an_address_may_name_several_hosts() {

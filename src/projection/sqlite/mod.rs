@@ -85,6 +85,12 @@ pub enum OpenError {
     /// The database holds something else than a store of ours.
     #[error("the database cannot be used: {0}")]
     Foreign(String),
+    /// The database has no store in the schema.
+    #[error(
+        "there is no record store yet in the schema {0}: the first start of the server makes it, or \
+         skytrail rebuild"
+    )]
+    Missing(String),
     /// The file is not what was written.
     #[error("record store damaged: {0}")]
     Damaged(String),

@@ -295,3 +295,57 @@ fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
     assert_eq!(state["skipped"], 3);
     assert_eq!(state["dead_letters"], 0);
 }
+
+#[test]
+fn what_somebody_asks_for_again_is_delivered_however_old_it_is() {
+    let Some(faketime) = faketime() else {
+        println!("skipped: faketime is not installed");
+        return;
+    };
+    let mut server = server(&[]);
+    let points = told(&json!({}));
+    come_and_go(&server, &points);
+    let ada = Client::signed_up(&server, "ada");
+    for n in 0..3 {
+        ada.save("note/1", json!({"n": n}));
+    }
+    server.terminate();
+    server.restart_with(&[
+        ("LD_PRELOAD", &faketime),
+        ("FAKETIME", "+8d"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let mut worker = arrive(&server, &json!({}), &points);
+    let state = await_consumer(&server, "it has caught up", |it| it["lag"] == 0);
+    assert_eq!(state["skipped"], 3);
+    let master = Client::master(&server);
+    let body = json!({"consumer": "TEST", "position": 0});
+    master.call("delivery:rewind", body).result();
+    let first = next_delivery(&mut worker);
+    assert_eq!(number(&first), 0);
+    worker.answer(&first, &Json::Null);
+    // A restart on the way changes nothing about it.
+    await_consumer(&server, "the first is over", |it| it["delivered"] == 1);
+    worker.die();
+    server.terminate();
+    server.restart();
+    let mut worker = arrive(&server, &json!({}), &points);
+    let mut numbers = Vec::new();
+    let mut last = Json::Null;
+    while numbers.last() != Some(&2) {
+        last = next_delivery(&mut worker);
+        numbers.push(number(&last));
+        worker.answer(&last, &Json::Null);
+    }
+    assert_eq!(numbers, [1, 2]);
+    let state = await_consumer(&server, "it is done", |it| it["lag"] == 0);
+    assert_eq!(state["skipped"], 3, "none more");
+    // One alone, too.
+    let position = &last["delivery"]["position"];
+    let body = json!({"consumer": "TEST", "from": position, "until": position});
+    let master = master.at(&server);
+    master.call("delivery:redeliver", body).result();
+    let again = next_delivery(&mut worker);
+    assert_eq!(again["delivery"]["id"], last["delivery"]["id"]);
+    worker.answer(&again, &Json::Null);
+}

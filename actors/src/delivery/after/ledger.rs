@@ -27,6 +27,9 @@ pub struct Standing {
     /// Whether nothing is delivered, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    /// Up to here somebody has asked for it: none of it is too old.
+    #[serde(default)]
+    pub ordered: u64,
     /// Deliveries that were skipped by policy, ever.
     #[serde(default)]
     pub num_skipped: u64,

@@ -46,6 +46,8 @@ struct Attempt {
     hurry: Hurry,
     /// Up to here is the past that is being caught up with.
     past: u64,
+    /// Whether somebody has asked for it, so that it is not too old.
+    is_ordered: bool,
     epoch: u64,
 }
 
@@ -111,6 +113,7 @@ impl Errand {
                 } else {
                     0
                 },
+                is_ordered: start.task.position <= self.standing.ordered,
                 start,
                 epoch: self.epoch,
             };
@@ -372,7 +375,7 @@ impl Attempt {
         let env = &self.parts.env;
         let age = env.clock.now().micros().saturating_sub(committed_at);
         let max_lag = self.parts.settings.max_lag.as_micros();
-        if u128::try_from(age).is_ok_and(|age| age > max_lag) {
+        if !self.is_ordered && u128::try_from(age).is_ok_and(|age| age > max_lag) {
             return Ok(Some("too old"));
         }
         let position = self.start.task.position;

@@ -133,6 +133,7 @@ impl Errand {
 
     fn reopen(&mut self, wanted: Vec<LetterId>) {
         for (position, hook) in wanted {
+            self.standing.ordered = self.standing.ordered.max(position);
             self.schedule.reopen(position, [hook]);
         }
     }

@@ -124,7 +124,9 @@ impl Errand {
         self.guests.clear();
         self.hurries.clear();
         self.schedule = Schedule::new(Cursor::at(position), self.parts.settings.max_attempts);
-        self.schedule.catch_up_until(self.parts.env.log.head());
+        let head = self.parts.env.log.head();
+        self.schedule.catch_up_until(head);
+        self.standing.ordered = head;
         for since in self.standing.since.values_mut() {
             *since = (*since).min(position);
         }

@@ -1,0 +1,46 @@
+//! Wishes for indexes: only for what there is.
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+#[test]
+fn a_wish_is_for_a_type_and_fields_that_there_are() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    master.save("todo/1", json!({"title": "a", "list": {"a": 1}}));
+    // The store has it.
+    assert_eq!(master.query("todo", json!(null)).len(), 1);
+    assert!(server.terminate().success());
+    let index = |arguments: &[&str]| {
+        let output = server.skytrail(&[&["index"], arguments].concat());
+        let texts = [&output.stdout, &output.stderr];
+        let said = texts.map(|text| String::from_utf8_lossy(text)).concat();
+        (output.status.success(), said)
+    };
+    for what in ["declare", "forbid", "pin"] {
+        let (is_done, said) = index(&[what, "nope", "x"]);
+        assert!(!is_done, "{what}: {said}");
+        assert!(said.contains("there is no type \"nope\""), "{said}");
+        let (is_done, said) = index(&[what, "todo", "title", "nope:desc"]);
+        assert!(!is_done, "{what}: {said}");
+        assert!(
+            said.contains("todo has no field \"nope\"; it has list, title"),
+            "{said}"
+        );
+    }
+    for field in ["title", "_owner", "_created_at:desc", "_id"] {
+        let (is_done, said) = index(&["declare", "todo", field]);
+        assert!(is_done, "{said}");
+        assert!(said.contains("to be built, declared"), "{said}");
+    }
+    let (_, said) = index(&["forbid", "todo", "title"]);
+    assert!(said.contains(" forbidden;"), "{said}");
+    assert!(!said.contains("to be built"), "{said}");
+    let (_, said) = index(&["list"]);
+    assert!(!said.contains("to be built, forbidden"), "{said}");
+    // What was wished for before may be gone, and is let go all the same.
+    let (is_done, said) = index(&["free", "nope", "x"]);
+    assert!(is_done, "{said}");
+}
