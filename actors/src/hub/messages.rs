@@ -93,8 +93,8 @@ impl Message for Publish {
     type Result = ();
 }
 
-/// Publishes on one channel; when nobody hears it, who comes within two minutes is told. Of several
-/// with one key only the last is. Replies when it is in every listener's queue, or kept.
+/// Publishes on one channel; who comes within two minutes is told, too, but for one who was told over
+/// the same connection. Of several with one key only the last is. Replies when it is in every listener's queue, or kept.
 #[derive(Debug)]
 pub struct Announce {
     /// The channel.

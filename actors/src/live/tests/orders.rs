@@ -172,6 +172,9 @@ fn what_nobody_waits_for_any_more_is_not_looked_up() {
         let mut world = World::new(1 << 20);
         begin(&world);
         let greedy = Greedy::new(&world);
+        assert!(greedy.ask(&world, 1000));
+        world.rest().await;
+        greedy.end(&world, 1000);
         let mut num_refused = 0;
         for number in 0..500 {
             num_refused += usize::from(!greedy.ask(&world, number));
