@@ -16,6 +16,7 @@ pub struct Live {
     pub max_connections_per_address: Option<usize>,
     /// `LIVE_MAX_SUBSCRIPTIONS` per connection, default 100; `LIVE_MAX_RECORDS` of a result,
     /// default 5,000; `LIVE_QUEUE`, frames that may wait for a connection, default 8,192;
+    /// `LIVE_QUEUE_BYTES`, bytes that may, default 8 MiB;
     /// `LIVE_MAX_MISSED`, events that may lie between a position and the present for what was missed
     /// to be told, default 20,000.
     pub queries: LiveSettings,
@@ -31,6 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Live {
             max_subscriptions: number("LIVE_MAX_SUBSCRIPTIONS", 100, 1..=100_000),
             max_records: number("LIVE_MAX_RECORDS", 5000, 1..=10_000_000),
             max_queue: number("LIVE_QUEUE", 8192, 16..=1_000_000),
+            max_queue_bytes: number("LIVE_QUEUE_BYTES", 8 << 20, 1024..=1 << 40),
             max_missed: reader.number("LIVE_MAX_MISSED", 20_000, 0..=100_000_000),
         },
     }

@@ -1,5 +1,6 @@
 //! Live queries from outside.
 
+mod erased;
 mod history;
 pub mod listener;
 mod rights;
@@ -116,6 +117,7 @@ fn what_cannot_be_followed_is_refused_in_plain_words() {
         (json!({"offset": 1}), "offset"),
         (json!({"sort": [[path("stars"), "asc"]]}), "sort"),
         (json!({"count": true}), "count"),
+        (json!({"as_of": 3}), "as_of"),
         (json!({"from": "yesterday"}), "from"),
         (json!({"id": ""}), "id"),
         (json!({"action": "live:dance"}), "action"),

@@ -40,6 +40,36 @@ fn one_who_does_not_read_is_let_go_and_delays_nobody() {
     assert_eq!(after.records, quick.followed["q"].records);
 }
 
+/// A megabyte may wait, and what the kernel takes on top.
+#[test]
+fn for_one_who_does_not_read_so_many_bytes_wait() {
+    let server = TestServer::with(&[("LIVE_QUEUE_BYTES", "1048576")]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let query = json!({"record_type": "note"});
+    let mut socket = Listener::open(&server, &ada);
+    socket.subscribe("q", query.clone());
+    let mut stream = Stream::post(&server, &ada, &query);
+    stream.until(|it| it.num_ready == 1);
+    let text = "x".repeat(900_000);
+    let num_slow = || master.health()["live"]["num_slow"].clone();
+    let mut saved = 0;
+    while num_slow() != 2 {
+        saved += 1;
+        assert!(saved <= 60, "{} are ended", num_slow());
+        ada.save("note/1", json!({"text": text, "n": saved}));
+    }
+    socket.until_closed();
+    // What is missed by so much is not told piece by piece.
+    let before = socket.followed["q"].clone();
+    let mut query = query;
+    query["from"] = before.position.into();
+    let mut back = Listener::open(&server, &ada);
+    back.followed.insert("q".into(), before.resumed());
+    let after = back.subscribe("q", query);
+    assert_eq!((after.num_resets, after.records.len()), (1, 1));
+    assert_eq!(after.records["note/1"]["n"], saved);
+}
+
 #[test]
 fn many_changes_at_once_are_no_slowness() {
     let server = TestServer::with(&[("LIVE_QUEUE", "16")]);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter, Context, Handler};
-use serde_json::value::RawValue;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -76,15 +76,13 @@ impl Hub {
     }
 
     /// Puts a message into the queues of a channel.
-    fn deliver(&mut self, channel: &str, data: &RawValue) {
-        self.num_published += 1;
+    fn deliver(&mut self, channel: &str, frame: &Bytes) {
         let Some(listeners) = self.channels.get(channel) else {
             return;
         };
-        let frame = (self.settings.encode)(channel, data);
         let mut full = Vec::new();
         for (id, outbox) in listeners {
-            match outbox.push(&frame) {
+            match outbox.push(frame) {
                 Ok(()) => self.num_delivered += 1,
                 Err(Lost::Full) => full.push(*id),
                 Err(Lost::Gone) => {}
@@ -156,7 +154,7 @@ impl Handler<Subscribe> for Hub {
         let name = known.map_or_else(|| channel.as_str().into(), |(name, _)| Arc::clone(name));
         listener.channels.insert(Arc::clone(&name));
         let outbox = Arc::clone(&listener.outbox);
-        for frame in self.kept.take(&channel, Instant::now()) {
+        for frame in self.kept.give(&channel, id, Instant::now()) {
             // One that cannot take these is dropped with the next message.
             self.num_delivered += u64::from(outbox.push(&frame).is_ok());
         }
@@ -181,7 +179,11 @@ impl Handler<Publish> for Hub {
 
     fn handle(&mut self, message: Publish, _: &mut Self::Context) {
         for channel in &message.channels {
-            self.deliver(channel, &message.data);
+            self.num_published += 1;
+            if self.channels.contains_key(channel.as_str()) {
+                let frame = (self.settings.encode)(channel, &message.data);
+                self.deliver(channel, &frame);
+            }
         }
     }
 }
@@ -191,12 +193,15 @@ impl Handler<Announce> for Hub {
 
     fn handle(&mut self, message: Announce, _: &mut Self::Context) {
         let Announce { channel, key, data } = message;
-        if self.channels.contains_key(channel.as_str()) {
-            return self.deliver(&channel, &data);
-        }
         self.num_published += 1;
+        let listeners = self.channels.get(channel.as_str());
+        let heard_by = listeners.map(|all| all.keys().copied().collect());
         let frame = (self.settings.encode)(&channel, &data);
-        self.kept.put(&channel, key, frame, Instant::now());
+        self.deliver(&channel, &frame);
+        let message = (key, frame);
+        let now = Instant::now();
+        self.kept
+            .put(&channel, message, heard_by.unwrap_or_default(), now);
     }
 }
 

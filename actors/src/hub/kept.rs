@@ -1,5 +1,6 @@
-//! What is kept for those who are away for a moment: the newest message under each key of a channel
-//! that nobody hears, for two minutes, within bounds.
+//! What is kept for those who are away for a moment: the newest message under each key of a channel,
+//! for two minutes, within bounds. Who hears the channel may be away, too: that the network is gone
+//! shows late.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::ListenerId;
+
 /// Longer than published clients take until they connect again.
 const KEPT_FOR: Duration = Duration::from_secs(120);
 /// Of one channel; the oldest goes.
 const MAX_MESSAGES: usize = 32;
 /// Of all; a message for one more is not kept.
-const MAX_CHANNELS: usize = 10_000;
+const MAX_CHANNELS: usize = 50_000;
 /// How often what is too old is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -28,6 +31,8 @@ struct Message {
     key: String,
     frame: Bytes,
     since: Instant,
+    /// Those who were given it.
+    heard_by: Vec<ListenerId>,
 }
 
 impl Kept {
@@ -39,8 +44,14 @@ impl Kept {
         }
     }
 
-    /// Keeps a message in the place of the one with the same key.
-    pub(super) fn put(&mut self, channel: &str, key: String, frame: Bytes, now: Instant) {
+    /// Keeps a message, which some are given already, in the place of the one with the same key.
+    pub(super) fn put(
+        &mut self,
+        channel: &str,
+        (key, frame): (String, Bytes),
+        heard_by: Vec<ListenerId>,
+        now: Instant,
+    ) {
         if now - self.swept >= SWEEP_EVERY {
             self.sweep(now);
         }
@@ -53,14 +64,23 @@ impl Kept {
             messages.remove(0);
         }
         let since = now;
-        messages.push(Message { key, frame, since });
+        messages.push(Message {
+            key,
+            frame,
+            since,
+            heard_by,
+        });
     }
 
-    /// Gives away what is kept for a channel, in the order in which it came.
-    pub(super) fn take(&mut self, channel: &str, now: Instant) -> Vec<Bytes> {
-        let messages = self.channels.remove(channel).unwrap_or_default();
-        let fresh = messages.into_iter().filter(|message| message.is_fresh(now));
-        fresh.map(|message| message.frame).collect()
+    /// Gives a listener what is kept for a channel and he was not given, in the order in which it came.
+    pub(super) fn give(&mut self, channel: &str, id: ListenerId, now: Instant) -> Vec<Bytes> {
+        let messages = self.channels.get_mut(channel).into_iter().flatten();
+        let news = messages.filter(|it| it.is_fresh(now) && !it.heard_by.contains(&id));
+        news.map(|message| {
+            message.heard_by.push(id);
+            message.frame.clone()
+        })
+        .collect()
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -83,19 +103,22 @@ mod tests {
     use super::*;
 
     fn frames(kept: &mut Kept, channel: &str, now: Instant) -> Vec<Bytes> {
-        kept.take(channel, now)
+        kept.give(channel, 7, now)
     }
 
     #[test]
-    fn the_newest_of_each_key_is_kept_in_order_and_given_once() {
+    fn the_newest_of_each_key_is_kept_in_order_and_given_to_each_once() {
         let now = Instant::now();
         let mut kept = Kept::new(now);
         for (key, frame) in [("a", "1"), ("b", "2"), ("a", "3")] {
-            kept.put("c", key.to_owned(), frame.into(), now);
+            kept.put("c", (key.to_owned(), frame.into()), Vec::new(), now);
         }
         assert_eq!(frames(&mut kept, "other", now), [""; 0]);
         assert_eq!(frames(&mut kept, "c", now), ["2", "3"]);
         assert_eq!(frames(&mut kept, "c", now), [""; 0]);
+        kept.put("c", ("d".to_owned(), "4".into()), vec![7], now);
+        assert_eq!(frames(&mut kept, "c", now), [""; 0]);
+        assert_eq!(kept.give("c", 8, now), ["2", "3", "4"]);
     }
 
     #[test]
@@ -103,17 +126,19 @@ mod tests {
         let now = Instant::now();
         let mut kept = Kept::new(now);
         for number in 0..MAX_MESSAGES + 2 {
-            kept.put("c", number.to_string(), number.to_string().into(), now);
+            let message = (number.to_string(), number.to_string().into());
+            kept.put("c", message, Vec::new(), now);
         }
         for number in 0..MAX_CHANNELS + 2 {
-            kept.put(&format!("many-{number}"), String::new(), "x".into(), now);
+            let message = (String::new(), "x".into());
+            kept.put(&format!("many-{number}"), message, Vec::new(), now);
         }
         assert_eq!(kept.channels.len(), MAX_CHANNELS);
         let held = frames(&mut kept, "c", now);
         assert_eq!((held.len(), &*held[0]), (MAX_MESSAGES, &b"2"[..]));
         let later = now + KEPT_FOR;
         assert_eq!(frames(&mut kept, "many-1", later), [""; 0]);
-        kept.put("c", String::new(), "x".into(), later);
+        kept.put("c", (String::new(), "x".into()), Vec::new(), later);
         assert_eq!(kept.channels.len(), 1);
     }
 }

@@ -93,8 +93,10 @@ impl Message for Publish {
     type Result = ();
 }
 
-/// Publishes on one channel; when nobody hears it, who comes within two minutes is told. Of several
-/// with one key only the last is. Replies when it is in every listener's queue, or kept.
+/// Publishes on one channel, also for who comes within two minutes.
+///
+/// Of several with one key he is told the last, unless he was over the same connection. Replies when
+/// it is in every listener's queue, and kept.
 #[derive(Debug)]
 pub struct Announce {
     /// The channel.

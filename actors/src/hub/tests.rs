@@ -140,5 +140,34 @@ async fn what_is_announced_waits_for_who_is_away() {
     };
     assert_eq!(first.frames.next().await, Some(data(2)));
     assert_eq!(first.frames.next().await, Some(data(3)));
+    assert_eq!(second.frames.next().await, Some(data(2)));
     assert_eq!(second.frames.next().await, Some(data(3)));
+}
+
+#[actix::test]
+async fn what_is_announced_waits_for_one_whose_connection_only_looks_alive() {
+    let hub = start();
+    let announce = |number: usize| {
+        let announce = Announce::new("c".to_owned(), "key".to_owned(), &json!(number));
+        hub.send(announce.unwrap())
+    };
+    let data = |number: usize| encode("c", &serde_json::value::to_raw_value(&number).unwrap());
+    let mut vanished = hub.send(Connect).await.unwrap();
+    let hear = |id| hub.send(channel(id, "c"));
+    hear(vanished.id).await.unwrap().unwrap();
+    announce(1).await.unwrap();
+    let mut back = hub.send(Connect).await.unwrap();
+    hear(back.id).await.unwrap().unwrap();
+    assert_eq!(back.frames.next().await, Some(data(1)));
+    // Over the same connection nothing is told twice.
+    hub.send(Unsubscribe {
+        id: vanished.id,
+        channel: "c".to_owned(),
+    })
+    .await
+    .unwrap();
+    hear(vanished.id).await.unwrap().unwrap();
+    announce(2).await.unwrap();
+    assert_eq!(vanished.frames.next().await, Some(data(1)));
+    assert_eq!(vanished.frames.next().await, Some(data(2)));
 }

@@ -31,6 +31,11 @@ impl Frame {
         &self.content.text
     }
 
+    /// Returns how long the text is.
+    pub(super) fn num_bytes(&self) -> usize {
+        self.content.text.len()
+    }
+
     /// Returns the text as `pack` makes it ready for a connection. All connections have the same
     /// `pack`, so it is called once.
     pub fn packed(&self, pack: fn(&str) -> Bytes) -> Bytes {

@@ -31,6 +31,7 @@ pub(super) struct Outlet {
     shared: Arc<Shared>,
     ended: Option<oneshot::Sender<Ending>>,
     max_waiting: usize,
+    max_bytes: usize,
 }
 
 /// The end where they come out.
@@ -49,12 +50,14 @@ pub struct Ended(oneshot::Receiver<Ending>);
 #[derive(Debug, Default)]
 struct Shared {
     num_waiting: AtomicUsize,
+    /// The bytes of those that wait.
+    num_bytes: AtomicUsize,
     /// What still waits is told no more.
     is_over: AtomicBool,
 }
 
-/// Makes both ends, for so many frames.
-pub(super) fn outlet(max_waiting: usize) -> (Outlet, Inbox, Ended) {
+/// Makes both ends, for so many frames and bytes.
+pub(super) fn outlet(max_waiting: usize, max_bytes: usize) -> (Outlet, Inbox, Ended) {
     let (sender, parcels) = mpsc::channel(max_waiting.max(1));
     let (end, ended) = oneshot::channel();
     let shared = Arc::<Shared>::default();
@@ -63,6 +66,7 @@ pub(super) fn outlet(max_waiting: usize) -> (Outlet, Inbox, Ended) {
         shared: Arc::clone(&shared),
         ended: Some(end),
         max_waiting,
+        max_bytes,
     };
     let inbox = Inbox {
         parcels,
@@ -73,14 +77,23 @@ pub(super) fn outlet(max_waiting: usize) -> (Outlet, Inbox, Ended) {
 }
 
 impl Outlet {
-    /// Puts frames into the queue. Whoever has taken everything may get more at once than fits.
+    /// Puts frames into the queue. Whoever has taken everything may get more frames at once than fit;
+    /// more bytes only as one frame, or as what completes a state: that is bounded elsewhere, and who
+    /// came back for it would be told as much.
     ///
     /// # Errors
     /// They do not fit. Nothing is said when nobody takes them any more: he is about to be let go.
     pub(super) fn put(&self, frames: Vec<Frame>) -> Result<(), Ending> {
-        let number = frames.len();
+        let (number, bytes) = (frames.len(), frames.iter().map(Frame::num_bytes).sum());
         let before = self.shared.num_waiting.fetch_add(number, Ordering::Relaxed);
-        if before > 0 && before + number > self.max_waiting {
+        let bytes_before = self.shared.num_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let may_be_large = number == 1 || frames.iter().any(|frame| frame.event == "ready");
+        let fits = if before > 0 {
+            before + number <= self.max_waiting && bytes_before + bytes <= self.max_bytes
+        } else {
+            bytes <= self.max_bytes || may_be_large
+        };
+        if !fits {
             return Err(Ending::TooSlow);
         }
         match self.parcels.try_send(frames) {
@@ -112,7 +125,9 @@ impl Inbox {
                 return Poll::Ready(None);
             }
             if let Some(frame) = self.opened.next() {
+                let bytes = frame.num_bytes();
                 self.shared.num_waiting.fetch_sub(1, Ordering::Relaxed);
+                self.shared.num_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 return Poll::Ready(Some(frame));
             }
             match ready!(self.parcels.poll_recv(cx)) {
@@ -137,13 +152,15 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::super::frame::Label;
     use super::*;
 
     #[tokio::test]
     async fn what_does_not_fit_is_not_taken_unless_nothing_waits() {
         let frames = |number| vec![Label::default().end(); number];
-        let (outlet, mut inbox, _ended) = outlet(3);
+        let (outlet, mut inbox, _ended) = outlet(3, 1000);
         assert!(outlet.put(frames(5)).is_ok());
         assert!(matches!(outlet.put(frames(1)), Err(Ending::TooSlow)));
         for _ in 0..5 {
@@ -154,9 +171,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bytes_that_do_not_fit_are_taken_only_as_one_frame_or_to_complete_a_state() {
+        let label = Label::default();
+        let large = || label.result(&"x".repeat(200));
+        let (outlet, mut inbox, _ended) = outlet(100, 300);
+        assert!(outlet.put(vec![large(), large(), label.ready(7)]).is_ok());
+        assert!(matches!(outlet.put(vec![large()]), Err(Ending::TooSlow)));
+        let take = |inbox: &mut Inbox| inbox.next().now_or_never().flatten();
+        while take(&mut inbox).is_some() {}
+
+        let (outlet, mut inbox, _ended) = super::outlet(100, 300);
+        assert!(outlet.put(vec![label.result(&"x".repeat(900))]).is_ok());
+        assert!(take(&mut inbox).is_some());
+        assert!(outlet.put(vec![large()]).is_ok());
+        assert!(outlet.put(vec![label.end()]).is_ok());
+        while take(&mut inbox).is_some() {}
+        assert!(matches!(
+            outlet.put(vec![large(), large()]),
+            Err(Ending::TooSlow)
+        ));
+    }
+
+    #[tokio::test]
     async fn the_end_overtakes_what_waits() {
         let frames = |number| vec![Label::default().end(); number];
-        let (outlet, mut inbox, mut ended) = outlet(3);
+        let (outlet, mut inbox, mut ended) = outlet(3, 1000);
         assert!(outlet.put(frames(2)).is_ok() && outlet.put(frames(1)).is_ok());
         assert!(inbox.next().await.is_some());
         assert!(outlet.put(frames(1)).is_ok());

@@ -25,7 +25,7 @@ impl LiveQuery {
     /// Reads the parameters of `record:query`, but for those that make no sense here.
     ///
     /// # Errors
-    /// As [`Query::parse`]; 108 for an order, a page or a count.
+    /// As [`Query::parse`]; 108 for an order, a page, a count or a moment in the past.
     pub fn parse(parameters: &Map<String, Json>, scope: Scope) -> Result<Self, ApiError> {
         let query = Query::parse(parameters)?;
         let refused = [
@@ -33,6 +33,10 @@ impl LiveQuery {
             ("limit", query.limit.is_some()),
             ("offset", query.offset > 0),
             ("count", query.count),
+            (
+                "as_of",
+                parameters.get("as_of").is_some_and(|it| !it.is_null()),
+            ),
         ];
         if let Some((name, _)) = refused.iter().find(|(_, is_there)| *is_there) {
             let text = format!("a live query has no {name}: it is about every record that matches");

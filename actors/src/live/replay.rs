@@ -1,11 +1,10 @@
 //! What somebody missed, out of the log.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Event, EventBody, Stream};
-use skytrail_schema::id::{RecordId, RecordKey};
+use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Head;
 
 use super::follow::full_numbers;
@@ -13,10 +12,12 @@ use super::frame::Frame;
 use super::lens::{Audience, disturbs, moves};
 use super::load::Renderer;
 use super::query::LiveQuery;
+use super::service::LiveSettings;
 use super::view::{Change, Missed};
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::record::past;
+use crate::record::weighed::WeighedCache;
 
 /// About how many events are read at once.
 const PAGE_EVENTS: usize = 1024;
@@ -24,7 +25,8 @@ const PAGE_EVENTS: usize = 1024;
 /// Why somebody has to start anew.
 pub(super) const CHANGED_MEANWHILE: &str =
     "access rights, fields or records that the query looks at changed meanwhile; start anew";
-const TOO_OLD: &str = "too old: too much has happened since; start anew";
+pub(super) const TOO_OLD: &str = "too old: too much has happened since; start anew";
+const ERASED: &str = "some of what happened meanwhile was erased; start anew";
 const UNKNOWN: &str = "the log does not go so far; start anew";
 const UNREADABLE: &str = "what happened meanwhile cannot be read; start anew";
 
@@ -37,18 +39,32 @@ pub(super) enum Replayed {
     Reset(&'static str),
 }
 
-/// Finds out what a member missed; of more than `max_events` events nothing is.
+/// Why what was missed cannot be told.
+enum Untold {
+    /// It cannot be told exactly, for this reason.
+    Because(&'static str),
+    /// It cannot be read.
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Untold {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Finds out what a member missed; of more than the settings allow nothing is.
 pub(super) async fn replay(
     env: &RecordEnv,
     whose: (&LiveQuery, &Audience),
     missed: &Missed,
-    max_events: u64,
+    settings: LiveSettings,
 ) -> Replayed {
     let Missed { from, until, .. } = *missed;
     if from > env.log.head() {
         return Replayed::Reset(UNKNOWN);
     }
-    if until.saturating_sub(from) > max_events {
+    if until.saturating_sub(from) > settings.max_missed {
         return Replayed::Reset(TOO_OLD);
     }
     let mut replay = Replay {
@@ -56,8 +72,10 @@ pub(super) async fn replay(
         whose,
         missed,
         renderer: Renderer::new(env),
-        heads: HashMap::new(),
+        heads: WeighedCache::new(),
         frames: Vec::new(),
+        num_bytes: 0,
+        max_bytes: settings.max_queue_bytes,
     };
     // The follower is ahead of the store, which knows where a record's events stand.
     if let Err(error) = env.applied.wait_for(until).await {
@@ -65,9 +83,9 @@ pub(super) async fn replay(
         return Replayed::Reset(UNREADABLE);
     }
     match replay.run().await {
-        Ok(true) => Replayed::Told(replay.frames),
-        Ok(false) => Replayed::Reset(CHANGED_MEANWHILE),
-        Err(error) => {
+        Ok(()) => Replayed::Told(replay.frames),
+        Err(Untold::Because(reason)) => Replayed::Reset(reason),
+        Err(Untold::Failed(error)) => {
             tracing::warn!(%error, from, "what a live query missed cannot be read");
             Replayed::Reset(UNREADABLE)
         }
@@ -79,14 +97,17 @@ struct Replay<'a> {
     whose: (&'a LiveQuery, &'a Audience),
     missed: &'a Missed,
     renderer: Renderer<'a>,
-    /// The records that were met, as the last event left them.
-    heads: HashMap<RecordKey, Option<Head>>,
+    /// Records that were met, as the last event left them.
+    heads: WeighedCache<RecordId, Option<Arc<Head>>>,
     frames: Vec<Frame>,
+    /// The bytes of the frames, and how many there may be.
+    num_bytes: usize,
+    max_bytes: usize,
 }
 
 impl Replay<'_> {
-    /// Goes through the events; `false` when it cannot be told exactly.
-    async fn run(&mut self) -> Result<bool, ApiError> {
+    /// Goes through the events.
+    async fn run(&mut self) -> Result<(), Untold> {
         let mut position = self.missed.from;
         while position < self.missed.until {
             let commits = self.env.log.read(position + 1, PAGE_EVENTS).await;
@@ -97,56 +118,53 @@ impl Replay<'_> {
             let events = commits.iter().flat_map(|commit| &commit.events);
             let wanted = self.missed.from + 1..=self.missed.until;
             for event in events.filter(|event| wanted.contains(&event.position)) {
-                if event.position > position && !self.step(event).await? {
-                    return Ok(false);
+                if event.position > position {
+                    self.step(event).await?;
                 }
             }
             position = last;
         }
-        Ok(true)
+        Ok(())
     }
 
-    async fn step(&mut self, event: &Event) -> Result<bool, ApiError> {
+    async fn step(&mut self, event: &Event) -> Result<(), Untold> {
         let (query, lens) = (self.whose.0, &self.missed.lens);
-        if disturbs(event, self.whose, Some(lens)) {
-            return Ok(false);
-        }
-        if query.is_wide {
-            return Ok(!moves(event, self.whose, Some(lens)));
+        let has_moved = query.is_wide && moves(event, self.whose, Some(lens));
+        if has_moved || disturbs(event, self.whose, Some(lens)) {
+            return Err(Untold::Because(CHANGED_MEANWHILE));
         }
         match &event.stream {
-            Stream::Record(id) if id.record_type == query.query.record_type => {
-                self.tell(id, event).await?;
+            Stream::Record(id) if !query.is_wide && id.record_type == query.query.record_type => {
+                self.tell(id, event).await
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(true)
     }
 
-    async fn tell(&mut self, id: &RecordId, event: &Event) -> Result<(), ApiError> {
+    async fn tell(&mut self, id: &RecordId, event: &Event) -> Result<(), Untold> {
+        if let EventBody::Erased(_) = event.body {
+            return Err(Untold::Because(ERASED));
+        }
         let (query, lens) = (self.whose.0, Arc::clone(&self.missed.lens));
-        let before = match self.heads.remove(&id.key) {
+        let before = match self.heads.pop(id) {
             Some(known) => known,
-            None => self.load(id, event).await?,
+            None => self.load(id, event).await?.map(Arc::new),
         };
-        let finds = |head: &Head| lens.finds(query, &head.record);
+        let finds = |head: &Arc<Head>| lens.finds(query, &head.record);
         let was_there = before.as_ref().is_some_and(finds);
-        let Folded::Known(after) = apply::record(before.as_ref(), id, event) else {
-            return Err(ApiError::unexpected(
-                "a change of a record that is not there",
-            ));
+        let Folded::Known(after) = apply::record(before.as_deref(), id, event) else {
+            return Err(Untold::Because(ERASED));
         };
+        let after = after.map(Arc::new);
         let label = &self.missed.label;
-        let found = after.as_ref().filter(|head| finds(head));
-        match (was_there, found) {
+        self.renderer.begin();
+        match (was_there, after.as_ref().filter(|head| finds(head))) {
             (_, Some(head)) => {
                 let name = if was_there { "change" } else { "enter" };
-                self.renderer.begin();
-                let head = Arc::new(head.clone());
-                let (place, _) = self.renderer.render(query, &lens, &head);
+                let (place, _) = self.renderer.render(query, &lens, head);
                 let place = (event.position, place);
                 let frame = self.renderer.record(label, name, place);
-                self.frames.push(frame);
+                self.put(frame)?;
             }
             (true, None) => {
                 let change = Change {
@@ -154,29 +172,40 @@ impl Replay<'_> {
                     id: id.clone(),
                     after: None,
                 };
-                self.renderer.begin();
-                self.frames.push(self.renderer.leave(label, &change));
+                let frame = self.renderer.leave(label, &change);
+                self.put(frame)?;
             }
             (false, None) => {}
         }
-        self.heads.insert(id.key.clone(), after);
+        self.heads.put(id.clone(), after);
+        while self.heads.bytes() > self.max_bytes {
+            self.heads.pop_lru();
+        }
         Ok(())
     }
 
-    /// Loads a record as it was when he left.
-    async fn load(&self, id: &RecordId, event: &Event) -> Result<Option<Head>, ApiError> {
+    fn put(&mut self, frame: Frame) -> Result<(), Untold> {
+        self.num_bytes += frame.num_bytes();
+        if self.num_bytes > self.max_bytes {
+            return Err(Untold::Because(TOO_OLD));
+        }
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// Loads a record as it was before an event.
+    async fn load(&self, id: &RecordId, event: &Event) -> Result<Option<Head>, Untold> {
         if matches!(event.body, EventBody::RecordCreated(_)) {
             return Ok(None);
         }
-        let from = self.missed.from;
-        let record = past::record_at(self.env, id, from).await?;
-        let Some(mut record) = record else {
-            return Ok(None);
-        };
+        // There was one, so one that cannot be found again is not one that he did not know.
+        let before = event.position.saturating_sub(1);
+        let record = past::whole_record_at(self.env, id, before).await?;
+        let mut record = record.ok_or(Untold::Because(ERASED))?;
         full_numbers(self.env, &mut record).await?;
         Ok(Some(Head {
             version: event.version.saturating_sub(1),
-            position: from,
+            position: before,
             record,
         }))
     }

@@ -35,6 +35,8 @@ pub struct LiveSettings {
     pub max_records: usize,
     /// Frames that may wait for a connection.
     pub max_queue: usize,
+    /// Bytes that may wait for it, and of what was missed; a result may have more.
+    pub max_queue_bytes: usize,
     /// Events that may lie between a position and the present for what was missed to be told.
     pub max_missed: u64,
 }
@@ -88,7 +90,8 @@ impl LiveQueries {
 
     /// Adds a listener.
     pub fn connect(&self, audience: Audience, credential: Credential) -> Connected {
-        let (outlet, inbox, ended) = outlet(self.0.settings.max_queue);
+        let settings = self.0.settings;
+        let (outlet, inbox, ended) = outlet(settings.max_queue, settings.max_queue_bytes);
         let id = self.0.desk.lock().connect(audience, credential, outlet);
         Connected { id, inbox, ended }
     }
@@ -178,30 +181,33 @@ impl LiveQueries {
         }
     }
 
-    /// Looks something up, and hands it over.
+    /// Looks something up when its turn has come, and hands it over.
     async fn run(self, job: Job) {
-        let whose = (&*job.query, &job.audience);
         let shared = &self.0;
+        if let Work::Load(number) = job.work
+            && number > 1
+            && shared.desk.lock().is_wide(job.view)
+        {
+            tokio::time::sleep(WIDE_PAUSE).await;
+        }
+        let _turn = job.turn().await;
+        let Ok(_permit) = shared.permits.acquire().await else {
+            return;
+        };
+        let asked = shared.desk.lock().begin(&job);
+        let Some((query, audience)) = asked else {
+            return;
+        };
+        let (env, settings) = (&shared.env, shared.settings);
         match &job.work {
             Work::Load(number) => {
-                if *number > 1 && job.query.is_wide {
-                    tokio::time::sleep(WIDE_PAUSE).await;
-                }
-                let Ok(_permit) = shared.permits.acquire().await else {
-                    return;
-                };
-                let max_records = shared.settings.max_records;
-                let outcome = load(&shared.env, whose.0, whose.1, max_records).await;
+                let outcome = load(env, &query, &audience, settings.max_records).await;
                 let place = (job.view, *number);
-                let jobs = shared.desk.lock().loaded(place, outcome, &shared.env);
+                let jobs = shared.desk.lock().loaded(place, outcome, env);
                 self.begin(jobs);
             }
             Work::Replay(missed) => {
-                let Ok(_permit) = shared.permits.acquire().await else {
-                    return;
-                };
-                let replayed = replay(&shared.env, whose, missed, shared.settings.max_missed);
-                let replayed = replayed.await;
+                let replayed = replay(env, (&query, &audience), missed, settings).await;
                 let job = shared.desk.lock().replayed(job.view, missed, replayed);
                 self.begin(job);
             }

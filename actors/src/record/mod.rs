@@ -24,7 +24,7 @@ pub mod readers;
 pub mod save;
 pub mod service;
 pub mod types;
-mod weighed;
+pub(crate) mod weighed;
 
 #[cfg(test)]
 mod tests;

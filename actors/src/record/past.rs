@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Event, Stream};
+use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
@@ -65,6 +65,19 @@ pub async fn record_at(
 ) -> Result<Option<Record>, ApiError> {
     let walk = Walk::begin(env, id, until).await?;
     Ok(walk.into_record())
+}
+
+/// As [`record_at`], but `None`, too, where erasures have left less than what the record was.
+///
+/// # Errors
+/// As [`record_at`].
+pub async fn whole_record_at(
+    env: &RecordEnv,
+    id: &RecordId,
+    until: u64,
+) -> Result<Option<Record>, ApiError> {
+    let walk = Walk::begin(env, id, until).await?;
+    Ok(walk.into_record_if_whole())
 }
 
 /// Returns a record as the store has it, or as it was before it was deleted; `None` when there never
@@ -158,6 +171,8 @@ pub struct Walk {
     /// Where it found the last event that does not build on earlier ones.
     full: Option<u64>,
     head: Option<Head>,
+    /// Whether an erasure took a change that the record as it is here rests on.
+    has_gap: bool,
 }
 
 impl Walk {
@@ -228,6 +243,7 @@ impl Walk {
             position: 0,
             full: full.map(|event| event.position),
             head: None,
+            has_gap: false,
         };
         if let Some(event) = full {
             walk.take(event);
@@ -258,6 +274,11 @@ impl Walk {
     pub fn take(&mut self, event: &Event) {
         self.position = event.position;
         if event.stream == self.stream {
+            match event.body {
+                EventBody::Erased(_) => self.has_gap = true,
+                EventBody::RecordCreated(_) | EventBody::RecordReplaced(_) => self.has_gap = false,
+                _ => {}
+            }
             self.head = match apply::record(self.head.as_ref(), &self.id, event) {
                 Folded::Known(head) => head,
                 Folded::Unknown => None,
@@ -295,6 +316,12 @@ impl Walk {
     /// Returns the record with its version and position as they are here; `None` when there is none.
     pub fn into_head(self) -> Option<Head> {
         self.head
+    }
+
+    /// Returns the record as it is here; `None` when there is none, or not all of it is left.
+    pub fn into_record_if_whole(self) -> Option<Record> {
+        let is_whole = !self.has_gap;
+        self.into_record().filter(|_| is_whole)
     }
 
     /// Returns the record as it is here; `None` when there is none.

@@ -26,20 +26,20 @@ const FIELD_BYTES: usize = size_of::<String>() + size_of::<Value>();
 const JSON_NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Json>()) + 16;
 
 /// Something that can say about how many bytes it takes.
-pub(super) trait Weigh {
+pub(crate) trait Weigh {
     /// Estimates the bytes.
     fn weight(&self) -> usize;
 }
 
 /// Least recently used entries first, with the bytes of all of them.
-pub(super) struct WeighedCache<K: Hash + Eq, V> {
+pub(crate) struct WeighedCache<K: Hash + Eq, V> {
     entries: LruCache<K, V>,
     bytes: usize,
 }
 
 impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
     /// Makes an empty cache. It drops nothing by itself.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             entries: LruCache::unbounded(),
             bytes: 0,
@@ -47,32 +47,32 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
     }
 
     /// Returns how many entries there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Returns about how many bytes the entries take.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Returns an entry, which becomes the most recently used.
-    pub(super) fn get(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         self.entries.get(key)
     }
 
     /// Returns an entry, whose turn stays what it is.
-    pub(super) fn peek(&self, key: &K) -> Option<&V> {
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key)
     }
 
     /// Whether there is an entry.
-    pub(super) fn contains(&self, key: &K) -> bool {
+    pub(crate) fn contains(&self, key: &K) -> bool {
         self.entries.contains(key)
     }
 
     /// Puts an entry, or another in its place.
-    pub(super) fn put(&mut self, key: K, value: V) {
+    pub(crate) fn put(&mut self, key: K, value: V) {
         self.bytes += entry_weight(&key, &value);
         if let Some((key, value)) = self.entries.push(key, value) {
             self.bytes -= entry_weight(&key, &value);
@@ -80,27 +80,27 @@ impl<K: Hash + Eq + Weigh, V: Weigh> WeighedCache<K, V> {
     }
 
     /// Takes an entry out.
-    pub(super) fn pop(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn pop(&mut self, key: &K) -> Option<V> {
         let (key, value) = self.entries.pop_entry(key)?;
         self.bytes -= entry_weight(&key, &value);
         Some(value)
     }
 
     /// Takes all entries out.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
     }
 
     /// Takes the least recently used entry out.
-    pub(super) fn pop_lru(&mut self) -> Option<(K, V)> {
+    pub(crate) fn pop_lru(&mut self) -> Option<(K, V)> {
         let (key, value) = self.entries.pop_lru()?;
         self.bytes -= entry_weight(&key, &value);
         Some((key, value))
     }
 
     /// Walks over the entries.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter()
     }
 }

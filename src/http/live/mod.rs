@@ -20,8 +20,8 @@ use crate::socket::seats::Seat;
 
 pub use admission::{Admitted, End, Shown, admit, read_from, read_query};
 
-/// So many events wait for a client behind those that wait for its connection.
-const QUEUE: usize = 64;
+/// So many events are on their way from a client's bounded queue to its connection.
+const QUEUE: usize = 1;
 
 /// The members that a query string holds as JSON; the others are texts.
 const JSON_MEMBERS: [&str; 4] = ["predicate", "include", "desired_keys", "from"];
@@ -155,7 +155,7 @@ async fn begin(
     let (feed, response) = sse::open(QUEUE, services.stopping.clone());
     let services = Arc::clone(services);
     actix_web::rt::spawn(async move {
-        tell(&services, &feed, (inbox, ended), admitted.end).await;
+        tell(&services, &feed, (inbox, ended), (&shown, admitted.end)).await;
         services.live.disconnect(id);
         drop(seat);
     });
@@ -167,10 +167,14 @@ async fn tell(
     services: &Services,
     feed: &Feed,
     (mut inbox, mut ended): (Inbox, Ended),
-    end: Option<End>,
+    (shown, end): (&Shown, Option<End>),
 ) {
+    let nothing = Map::new();
+    // Who logged out after he was let in, and before he listened, was not ended by that.
+    let refused = shown.pass(services, &nothing).await.err();
     let ending = tokio::select! {
         biased;
+        Some(refusal) = std::future::ready(refused) => Some(Ending::Refused(refusal)),
         ending = ended.wait() => Some(ending),
         refusal = End::wait(end, &*services.clock) => Some(Ending::Refused(refusal)),
         () = feed.gone() => None,

@@ -57,7 +57,7 @@ impl Desk {
                 continue;
             };
             let work = view.notice(event);
-            jobs.extend(work.map(|work| job(id, view, work)));
+            jobs.extend(work.and_then(|work| job(&self.listeners, (id, view), work)));
         }
         jobs
     }
@@ -70,7 +70,7 @@ impl Desk {
         for id in self.by_type.get(name).into_iter().flatten() {
             if let Some(view) = self.views.get_mut(id) {
                 let work = view.disturb(position, position.saturating_sub(1));
-                jobs.extend(work.map(|work| job(*id, view, work)));
+                jobs.extend(work.and_then(|work| job(&self.listeners, (*id, view), work)));
             }
         }
         jobs
@@ -92,7 +92,10 @@ impl Desk {
             };
             let max_records = self.settings.max_records;
             match view.see(change, &mut renderer, &mut post, max_records) {
-                Ok(work) => jobs.extend(work.map(|work| job(*id, view, work))),
+                Ok(work) => {
+                    let job = work.and_then(|work| job(&self.listeners, (*id, view), work));
+                    jobs.extend(job);
+                }
                 Err(error) => failed.push((*id, error)),
             }
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
+use tokio::sync::OwnedMutexGuard;
 
 use super::frame::Label;
 use super::lens::{Audience, Credential};
@@ -20,6 +21,10 @@ use super::service::{LiveSettings, Subscribe};
 use super::view::{MemberKey, Missed, Post, View, Work};
 use crate::record::env::RecordEnv;
 
+/// So many things may wait in a connection's line besides two for each subscription, a result and what
+/// was missed: for queries that were ended, and begun anew, before their turn came.
+const SPARE_PLACES: usize = 100;
+
 /// A view's number.
 pub(super) type ViewId = u64;
 
@@ -28,12 +33,24 @@ pub(super) type ViewId = u64;
 pub(super) struct Job {
     /// The view.
     pub(super) view: ViewId,
-    /// What it asks.
-    pub(super) query: Arc<LiveQuery>,
-    /// As whom.
-    pub(super) audience: Audience,
     /// What is looked up.
     pub(super) work: Work,
+    /// Where it waits for its turn.
+    line: Line,
+}
+
+/// The line of what is looked up for a connection, one thing after the other: so connections take
+/// turns, however much one of them asks for.
+pub(super) type Line = Arc<tokio::sync::Mutex<()>>;
+
+/// What is asked, and as whom.
+pub(super) type Asked = (Arc<LiveQuery>, Audience);
+
+impl Job {
+    /// Waits until it is the connection's turn, and holds that.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.line).lock_owned().await
+    }
 }
 
 /// What an event of a record is looked at for.
@@ -80,6 +97,10 @@ struct Listener {
     outlet: Outlet,
     subscriptions: HashMap<Arc<str>, ViewId>,
     pending: Vec<super::Frame>,
+    /// The bytes of those.
+    num_pending: usize,
+    /// Everything that waits in it has a share of it.
+    line: Line,
 }
 
 /// See the module's overview.
@@ -153,6 +174,8 @@ impl Desk {
             outlet,
             subscriptions: HashMap::new(),
             pending: Vec::new(),
+            num_pending: 0,
+            line: Line::default(),
         };
         self.listeners.insert(self.last_number, listener);
         self.last_number
@@ -234,6 +257,11 @@ impl Desk {
             let limit = serde_json::json!({"name": "LIVE_MAX_SUBSCRIPTIONS", "max": max});
             return Err(ApiError::invalid_argument(text, &["id"]).with_info("limit", limit));
         }
+        // What waits for queries that he has ended is let go when its turn comes.
+        let max_waiting = max.saturating_mul(2).saturating_add(SPARE_PLACES);
+        if Arc::strong_count(&listener.line) > max_waiting {
+            return Err(ApiError::overloaded("the live queries of this connection"));
+        }
         let asked = (Arc::clone(&wanted.query.text), listener.audience.clone());
         let number = self.last_number + 1;
         let view_id = *self.by_asked.entry(asked).or_insert(number);
@@ -256,7 +284,8 @@ impl Desk {
                 let name = query.query.record_type.clone();
                 self.by_type.entry(name).or_default().insert(view_id);
             }
-            let view = View::new(query, listener.audience.clone());
+            let max_bytes = self.settings.max_queue_bytes;
+            let view = View::new(query, listener.audience.clone(), max_bytes);
             self.views.insert(view_id, view);
         }
         let position = self.position;
@@ -264,7 +293,24 @@ impl Desk {
             return Ok(None);
         };
         let work = view.join((id, name), label, wanted.from, position);
-        Ok(work.map(|work| job(view_id, view, work)))
+        let line = Arc::clone(&listener.line);
+        Ok(work.map(|work| Job {
+            view: view_id,
+            work,
+            line,
+        }))
+    }
+
+    /// Whether a view is looked up again and again.
+    pub(super) fn is_wide(&self, id: ViewId) -> bool {
+        self.wide.contains(&id)
+    }
+
+    /// Begins a job whose turn it is; `None` when nobody waits for it any more.
+    pub(super) fn begin(&mut self, job: &Job) -> Option<Asked> {
+        let view = self.views.get_mut(&job.view)?;
+        let is_wanted = view.begin(&job.work);
+        is_wanted.then(|| (Arc::clone(&view.query), view.audience.clone()))
     }
 
     /// Ends a subscription; `false` when there is none of that name.
@@ -300,7 +346,11 @@ impl Desk {
         let work = outcome.and_then(|loaded| view.loaded(number, loaded, out, limits));
         match work {
             Ok(work) => {
-                let jobs = work.into_iter().map(|work| job(id, view, work)).collect();
+                let listeners = &self.listeners;
+                let jobs = work
+                    .into_iter()
+                    .filter_map(|work| job(listeners, (id, view), work));
+                let jobs = jobs.collect();
                 self.refuse_revoked(id, valid_since);
                 self.deliver(post);
                 self.flush();
@@ -329,7 +379,7 @@ impl Desk {
         let view = self.views.get_mut(&id)?;
         let mut post = Vec::new();
         let work = view.replayed(missed, replayed, &mut post);
-        let job = work.map(|work| job(id, view, work));
+        let job = work.and_then(|work| job(&self.listeners, (id, view), work));
         self.deliver(post);
         self.flush();
         job
@@ -351,11 +401,17 @@ impl Desk {
     }
 
     fn deliver(&mut self, post: Post) {
+        let mut is_much = false;
         for (id, frame) in post {
             if let Some(listener) = self.listeners.get_mut(&id) {
+                listener.num_pending += frame.num_bytes();
                 listener.pending.push(frame);
+                is_much |= listener.num_pending > self.settings.max_queue_bytes;
                 self.dirty.insert(id);
             }
+        }
+        if is_much {
+            self.flush();
         }
     }
 
@@ -366,6 +422,7 @@ impl Desk {
                 continue;
             };
             let frames = std::mem::take(&mut listener.pending);
+            listener.num_pending = 0;
             self.figures.num_frames += frames.len() as u64;
             if let Err(ending) = listener.outlet.put(frames) {
                 tracing::warn!(listener = id, "a live query is not read and is ended");
@@ -380,11 +437,24 @@ fn listener_is_named(name: &str) -> bool {
     !name.is_empty()
 }
 
-fn job(id: ViewId, view: &View, work: Work) -> Job {
-    Job {
+/// Puts work into the line of the member whom it is for; what is for all of them, into the line in
+/// which the least is waiting.
+fn job(
+    listeners: &HashMap<ListenerId, Listener>,
+    (id, view): (ViewId, &View),
+    work: Work,
+) -> Option<Job> {
+    let line_of = |id: &ListenerId| listeners.get(id).map(|listener| &listener.line);
+    let line = match &work {
+        Work::Load(_) => {
+            let lines = view.members().filter_map(|(id, _)| line_of(id));
+            lines.min_by_key(|line| Arc::strong_count(line))
+        }
+        Work::Replay(missed) => line_of(&missed.member.0),
+    };
+    Some(Job {
         view: id,
-        query: Arc::clone(&view.query),
-        audience: view.audience.clone(),
+        line: Arc::clone(line?),
         work,
-    }
+    })
 }

@@ -1,7 +1,9 @@
 //! Orders of things that once went wrong.
 
 use serde_json::{Value as Json, json};
+use skytrail_schema::query::Scope;
 
+use super::super::{Connected, Credential, LiveQuery, Subscribe};
 use super::ear::Ear;
 use super::world::{World, audience, changed, created, for_role, note, role, rules};
 use super::{begin, run};
@@ -104,5 +106,110 @@ fn what_was_looked_up_for_a_query_that_ended_is_nothing_to_the_next_of_its_name(
         second.ask_again(&world.service);
         hear_all(&mut world, &mut second).await;
         hear_all(&mut world, &mut first).await;
+    });
+}
+
+/// Somebody who asks for a lot: the number of his connection, which stays, and how he asks.
+struct Greedy(Connected);
+
+impl Greedy {
+    fn new(world: &World) -> Self {
+        Self(world.service.connect(audience(None), Credential::default()))
+    }
+
+    fn ask(&self, world: &World, number: usize) -> bool {
+        let path = json!({"$type": "keypath", "$val": "n"});
+        let asked = json!({"record_type": "note", "predicate": ["lt", path, number]});
+        let wanted = Subscribe {
+            name: number.to_string().into(),
+            query: LiveQuery::parse(asked.as_object().unwrap(), Scope::Public).unwrap(),
+            from: None,
+        };
+        world.service.subscribe(self.0.id, wanted).is_ok()
+    }
+
+    fn end(&self, world: &World, number: usize) {
+        world.service.unsubscribe(self.0.id, &number.to_string());
+    }
+}
+
+/// Lets through the reads behind the first, until the ear hears something.
+async fn pass_by_the_first(world: &mut World, ear: &mut Ear) {
+    world.rest().await;
+    let mut num_reads = 0;
+    while !ear.hear() {
+        assert_eq!(
+            world.store.gate.num_waiting(),
+            2,
+            "one of his, one of the ear's"
+        );
+        world.store.gate.release(1);
+        world.rest().await;
+        num_reads += 1;
+        assert!(num_reads < 9, "it is the ear's turn");
+    }
+}
+
+#[test]
+fn who_asks_for_a_lot_delays_nobody_else() {
+    run(async {
+        let mut world = World::new(1 << 20);
+        begin(&world);
+        let greedy = Greedy::new(&world);
+        assert!((0..10).all(|number| greedy.ask(&world, number)));
+        world.rest().await;
+        let mut ear = ear("asks once");
+        ear.connect(&world.service);
+        pass_by_the_first(&mut world, &mut ear).await;
+        hear_all(&mut world, &mut ear).await;
+        assert_eq!(world.service.state().num_loads, 11);
+    });
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_looked_up() {
+    run(async {
+        let mut world = World::new(1 << 20);
+        begin(&world);
+        let greedy = Greedy::new(&world);
+        assert!(greedy.ask(&world, 1000));
+        world.rest().await;
+        greedy.end(&world, 1000);
+        let mut num_refused = 0;
+        for number in 0..500 {
+            num_refused += usize::from(!greedy.ask(&world, number));
+            greedy.end(&world, number);
+            world.rest().await;
+        }
+        assert!(num_refused > 300, "so many cannot wait");
+        let mut ear = ear("asks once");
+        ear.connect(&world.service);
+        pass_by_the_first(&mut world, &mut ear).await;
+        hear_all(&mut world, &mut ear).await;
+        // The first was under way already.
+        assert_eq!(world.service.state().num_loads, 2);
+        assert!(greedy.ask(&world, 1), "he has room again");
+    });
+}
+
+#[test]
+fn who_asks_what_waits_in_anothers_line_does_not_wait_there() {
+    run(async {
+        let mut world = World::new(1 << 20);
+        begin(&world);
+        let greedy = Greedy::new(&world);
+        assert!((1..4).all(|number| greedy.ask(&world, number)));
+        world.rest().await;
+        let other = Greedy::new(&world);
+        assert!(other.ask(&world, 3));
+        world.rest().await;
+        assert_eq!(world.store.gate.num_waiting(), 2);
+        while world.store.gate.num_waiting() > 1 {
+            world.store.gate.release(1);
+            world.rest().await;
+        }
+        assert_eq!(world.service.state().num_loads, 1, "the third of his");
+        world.come_to_rest().await;
+        assert_eq!(world.service.state().num_loads, 3);
     });
 }

@@ -89,6 +89,7 @@ impl World {
             max_subscriptions: 10,
             max_records: 1000,
             max_queue: 100_000,
+            max_queue_bytes: 1 << 30,
             max_missed: 1000,
         };
         let service = LiveQueries::new(env.clone(), settings);

@@ -28,30 +28,60 @@ pub(super) enum State {
     Waiting {
         load: u64,
         reset: Option<&'static str>,
-        kept: Vec<(u64, Frame)>,
+        kept: Kept,
     },
     /// He comes back from a position, and waits until the view is settled.
     Returning(u64),
     /// What he missed is being looked up, by that replay.
-    CatchingUp {
-        replay: u64,
-        kept: Vec<(u64, Frame)>,
-    },
+    CatchingUp { replay: u64, kept: Kept },
+}
+
+impl State {
+    /// He waits for a load; `reset` is why what he had is void.
+    pub(super) fn waiting(load: u64, reset: Option<&'static str>) -> Self {
+        Self::Waiting {
+            load,
+            reset,
+            kept: Kept::default(),
+        }
+    }
+}
+
+/// Frames that wait for what comes before them.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    frames: Vec<(u64, Frame)>,
+    num_bytes: usize,
+    /// There was too much of it: nothing is kept, and whoever it was kept for begins anew.
+    pub(super) is_lost: bool,
+}
+
+impl Kept {
+    fn push(&mut self, position: u64, frame: Frame, max_bytes: usize) {
+        self.num_bytes += frame.num_bytes();
+        if self.num_bytes > max_bytes {
+            self.is_lost = true;
+            self.frames = Vec::new();
+        }
+        if !self.is_lost {
+            self.frames.push((position, frame));
+        }
+    }
 }
 
 impl Member {
-    /// Takes a frame that is about `position`.
+    /// Takes a frame that is about `position`; so many bytes are kept.
     pub(super) fn take(
         &mut self,
         listener: ListenerId,
-        position: u64,
-        frame: Frame,
+        (position, frame): (u64, Frame),
+        max_bytes: usize,
         post: &mut Post,
     ) {
         match &mut self.state {
             State::Live if position > self.since => post.push((listener, frame)),
             State::Waiting { kept, .. } | State::CatchingUp { kept, .. } => {
-                kept.push((position, frame))
+                kept.push(position, frame, max_bytes);
             }
             State::Live | State::Returning(_) => {}
         }
@@ -63,7 +93,10 @@ impl Member {
         let state = std::mem::replace(&mut self.state, State::Live);
         if let State::Waiting { kept, .. } | State::CatchingUp { kept, .. } = state {
             let since = self.since;
-            let later = kept.into_iter().filter(|(position, _)| *position > since);
+            let later = kept
+                .frames
+                .into_iter()
+                .filter(|(position, _)| *position > since);
             post.extend(later.map(|(_, frame)| (listener, frame)));
         }
     }

@@ -16,8 +16,9 @@ use super::lens::{Audience, Lens, disturbs, moves};
 use super::load::Renderer;
 use super::query::LiveQuery;
 use super::replay::CHANGED_MEANWHILE;
+use crate::record::weighed::Weigh as _;
 
-use self::member::{Member, State};
+use self::member::{Kept, Member, State};
 pub(super) use self::member::{MemberKey, Post};
 
 /// So many changes may wait for a result; with more it is looked up again.
@@ -60,6 +61,15 @@ pub(super) struct Missed {
     pub(super) until: u64,
 }
 
+/// How far a load is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loading {
+    Not,
+    /// It waits for its turn.
+    Waiting,
+    Running,
+}
+
 /// See the module's overview.
 #[derive(Debug)]
 pub(super) struct View {
@@ -79,20 +89,23 @@ pub(super) struct View {
     known_until: u64,
     /// Changes since it is not.
     backlog: Vec<Change>,
+    /// About how many bytes those take, and how many they may, and what is kept for a member.
+    num_backlog: usize,
+    max_bytes: usize,
     /// The last event that changed how the user sees.
     disturbed_at: u64,
     /// The last event that changed what the query looks at beyond its records.
     moved_at: u64,
-    /// How many loads have begun.
+    /// How many loads were asked for.
     num_loads: u64,
     /// How many replays have begun.
     num_replays: u64,
-    is_loading: bool,
+    loading: Loading,
     members: BTreeMap<MemberKey, Member>,
 }
 
 impl View {
-    pub(super) fn new(query: Arc<LiveQuery>, audience: Audience) -> Self {
+    pub(super) fn new(query: Arc<LiveQuery>, audience: Audience, max_bytes: usize) -> Self {
         Self {
             query,
             audience,
@@ -102,11 +115,13 @@ impl View {
             is_settled: false,
             known_until: 0,
             backlog: Vec::new(),
+            num_backlog: 0,
+            max_bytes,
             disturbed_at: 0,
             moved_at: 0,
             num_loads: 0,
             num_replays: 0,
-            is_loading: false,
+            loading: Loading::Not,
             members: BTreeMap::new(),
         }
     }
@@ -136,7 +151,7 @@ impl View {
     ) -> Option<Work> {
         let state = match from {
             Some(from) => State::Returning(from),
-            None => self.waiting(None),
+            None => State::waiting(self.next_load(), None),
         };
         let is_waiting = matches!(state, State::Waiting { .. });
         let member = Member {
@@ -145,19 +160,20 @@ impl View {
             state,
         };
         self.members.insert(key.clone(), member);
-        if is_waiting || !self.is_settled {
-            self.begin_load()
-        } else {
-            self.catch_up(&key, followed)
+        if !is_waiting && self.is_settled {
+            return self.catch_up(&key, followed);
         }
+        // One that waits in somebody else's line waits in his, too: whose turn comes first begins it.
+        let is_in_line = self.loading == Loading::Waiting;
+        let begun = self.begin_load();
+        begun.or_else(|| is_in_line.then_some(Work::Load(self.num_loads)))
     }
 
-    /// Returns the state of one who gets the result of a load that begins after now.
-    fn waiting(&self, reset: Option<&'static str>) -> State {
-        State::Waiting {
-            load: self.num_loads + 1,
-            reset,
-            kept: Vec::new(),
+    /// Returns the first load that begins after now.
+    fn next_load(&self) -> u64 {
+        match self.loading {
+            Loading::Waiting => self.num_loads,
+            Loading::Not | Loading::Running => self.num_loads + 1,
         }
     }
 
@@ -167,35 +183,48 @@ impl View {
     }
 
     fn begin_load(&mut self) -> Option<Work> {
-        if self.is_loading {
+        if self.loading != Loading::Not {
             return None;
         }
-        self.is_loading = true;
+        self.loading = Loading::Waiting;
         self.num_loads += 1;
         Some(Work::Load(self.num_loads))
     }
 
+    /// Begins what was in line, unless nobody waits for it any more, or somebody else has begun it.
+    pub(super) fn begin(&mut self, work: &Work) -> bool {
+        match work {
+            Work::Load(number) => {
+                let is_its_turn = self.loading == Loading::Waiting && self.num_loads == *number;
+                if is_its_turn {
+                    self.loading = Loading::Running;
+                }
+                is_its_turn
+            }
+            Work::Replay(missed) => {
+                let state = self.members.get(&missed.member).map(|it| &it.state);
+                matches!(state, Some(State::CatchingUp { replay, .. }) if *replay == missed.number)
+            }
+        }
+    }
+
     /// Lets a member who comes back catch up, once the view is settled.
     fn catch_up(&mut self, key: &MemberKey, followed: u64) -> Option<Work> {
-        let until = self.position.max(followed);
+        let (until, next) = (self.position.max(followed), self.next_load());
         let member = self.members.get_mut(key)?;
         let State::Returning(from) = member.state else {
             return None;
         };
         if self.query.is_wide && from > self.position {
             // What happened in between is in no difference that he would be told.
-            member.state = State::Waiting {
-                load: self.num_loads + 1,
-                reset: Some(CHANGED_MEANWHILE),
-                kept: Vec::new(),
-            };
+            member.state = State::waiting(next, Some(CHANGED_MEANWHILE));
             return self.begin_load();
         }
         self.num_replays += 1;
         member.since = until.max(from);
         member.state = State::CatchingUp {
             replay: self.num_replays,
-            kept: Vec::new(),
+            kept: Kept::default(),
         };
         Some(Work::Replay(Missed {
             number: self.num_replays,
@@ -235,6 +264,7 @@ impl View {
         self.disturbed_at = position;
         self.is_settled = false;
         self.backlog.clear();
+        self.num_backlog = 0;
         self.begin_load()
     }
 
@@ -253,7 +283,8 @@ impl View {
             return Ok(None);
         }
         if !self.is_settled {
-            if self.backlog.len() >= MAX_BACKLOG {
+            self.num_backlog += change.after.weight();
+            if self.backlog.len() >= MAX_BACKLOG || self.num_backlog > self.max_bytes {
                 return Ok(self.disturb(change.position, change.position));
             }
             self.backlog.push(change.clone());
@@ -279,7 +310,7 @@ impl View {
             if self.known.remove(key).is_some() {
                 for ((listener, _), member) in &mut self.members {
                     let frame = renderer.leave(&member.label, change);
-                    member.take(*listener, change.position, frame, post);
+                    member.take(*listener, (change.position, frame), self.max_bytes, post);
                 }
             }
             return;
@@ -289,7 +320,7 @@ impl View {
         let event = if before.is_some() { "change" } else { "enter" };
         for ((listener, _), member) in &mut self.members {
             let frame = renderer.record(&member.label, event, (change.position, place));
-            member.take(*listener, change.position, frame, post);
+            member.take(*listener, (change.position, frame), self.max_bytes, post);
         }
     }
 

@@ -9,9 +9,9 @@ use skytrail_schema::id::{RecordId, RecordKey};
 use super::super::frame::{Frame, Label};
 use super::super::lens::Lens;
 use super::super::load::{Loaded, Renderer};
-use super::super::replay::{CHANGED_MEANWHILE, Replayed};
-use super::member::{Member, MemberKey, Post, State};
-use super::{Missed, View, Work, refuse_more};
+use super::super::replay::{CHANGED_MEANWHILE, Replayed, TOO_OLD};
+use super::member::{Kept, Member, MemberKey, Post, State};
+use super::{Loading, Missed, View, Work, refuse_more};
 
 impl View {
     /// Takes the result of a load; `followed` is how far the follower is. Returns what else has to
@@ -26,7 +26,7 @@ impl View {
         (renderer, post): (&mut Renderer<'_>, &mut Post),
         (followed, max_records): (u64, usize),
     ) -> Result<Vec<Work>, ApiError> {
-        self.is_loading = false;
+        self.loading = Loading::Not;
         let seen = loaded.position.min(loaded.lens.position);
         if self.disturbed_at > seen {
             return Ok(self.begin_load().into_iter().collect());
@@ -41,6 +41,7 @@ impl View {
         if !self.is_settled || self.query.is_wide {
             self.begin_anew_who_is_ahead();
             self.adopt(&loaded, post);
+            self.num_backlog = 0;
             for change in std::mem::take(&mut self.backlog) {
                 renderer.begin();
                 self.tell(&change, renderer, post);
@@ -73,11 +74,7 @@ impl View {
         for member in self.members.values_mut() {
             let has_result = matches!(member.state, State::Live | State::CatchingUp { .. });
             if has_result && member.since > self.known_until {
-                member.state = State::Waiting {
-                    load: self.num_loads,
-                    reset: Some(CHANGED_MEANWHILE),
-                    kept: Vec::new(),
-                };
+                member.state = State::waiting(self.num_loads, Some(CHANGED_MEANWHILE));
             }
         }
     }
@@ -106,11 +103,11 @@ impl View {
                     Some(body) => member.label.record(event, None, &body.text),
                     None => member.label.leave(None, id),
                 };
-                member.take(*listener, loaded.position, frame, post);
+                member.take(*listener, (loaded.position, frame), self.max_bytes, post);
             }
             if !said.is_empty() {
                 let ready = member.label.ready(loaded.position);
-                member.take(*listener, loaded.position, ready, post);
+                member.take(*listener, (loaded.position, ready), self.max_bytes, post);
             }
         }
         self.known = known;
@@ -123,9 +120,13 @@ impl View {
     fn serve(&mut self, number: u64, loaded: &Loaded, post: &mut Post) {
         let mut pages: HashMap<Label, Vec<Frame>> = HashMap::new();
         for ((listener, _), member) in &mut self.members {
-            let State::Waiting { load, reset, .. } = &member.state else {
+            let State::Waiting { load, reset, kept } = &mut member.state else {
                 continue;
             };
+            if kept.is_lost {
+                // What comes behind this result is not there; the next load begins after that.
+                (*load, *kept) = (number + 1, Kept::default());
+            }
             if *load > number {
                 continue;
             }
@@ -147,30 +148,29 @@ impl View {
         replayed: Replayed,
         post: &mut Post,
     ) -> Option<Work> {
-        let waiting = match &replayed {
-            Replayed::Told(_) => None,
-            Replayed::Reset(reason) => Some(self.waiting(Some(reason))),
-        };
+        let next = self.next_load();
         let member = self.members.get_mut(&missed.member)?;
         // He may have ended his query since, and begun it again.
-        let is_awaited = |replay: &u64| *replay == missed.number;
-        if !matches!(&member.state, State::CatchingUp { replay, .. } if is_awaited(replay)) {
+        let State::CatchingUp { replay, kept } = &member.state else {
+            return None;
+        };
+        if *replay != missed.number {
             return None;
         }
         let listener = missed.member.0;
-        match replayed {
+        let reason = match replayed {
+            Replayed::Told(_) if kept.is_lost => TOO_OLD,
             Replayed::Told(frames) => {
                 post.extend(frames.into_iter().map(|frame| (listener, frame)));
                 let reached = missed.until.max(missed.from);
                 post.push((listener, member.label.ready(reached)));
                 member.go_live(listener, reached, post);
-                None
+                return None;
             }
-            Replayed::Reset(_) => {
-                member.since = 0;
-                member.state = waiting?;
-                self.begin_load()
-            }
-        }
+            Replayed::Reset(reason) => reason,
+        };
+        member.since = 0;
+        member.state = State::waiting(next, Some(reason));
+        self.begin_load()
     }
 }
