@@ -158,10 +158,23 @@ class OneSocket(unittest.TestCase):
 
     def test_an_answer_that_is_no_json_becomes_an_error(self) -> None:
         session = opened()
-        results: list[Any] = [float("nan"), "\ud800", object()]
+        results: list[Any] = [float("nan"), "\ud800", object(), [10**309], 10**5000]
         for seq, result in enumerate(results, 1):
             session.respond(asked(session, seq), {"result": result})
             self.assertEqual(sent(session)[0]["error"]["code"], 10000)
+
+    def test_numbers_that_other_languages_can_read_are_sent(self) -> None:
+        session = opened()
+        result = [10**308, -(2**70), "1" * 400]
+        session.respond(asked(session, 1), {"result": result})
+        self.assertEqual(sent(session)[0]["result"], result)
+
+    def test_an_error_says_what_is_wrong_though_its_text_has_half_of_a_pair(self) -> None:
+        session = opened()
+        error = {"code": 108, "message": "not \ud83d", "info": {"\ud83d": 1}}
+        session.respond(asked(session, 1), {"error": error})
+        expected = {"code": 108, "message": "not \ufffd", "info": {"\ufffd": 1}}
+        self.assertEqual(sent(session)[0]["error"], expected)
 
     def test_cancel_names_the_request(self) -> None:
         session = opened()

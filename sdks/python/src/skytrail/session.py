@@ -152,16 +152,17 @@ class Session:
     def respond(self, request: Request, outcome: JsonObject) -> bool:
         """Answers a request with `{"result": …}` or `{"error": …}`, once.
 
-        What cannot be sent as it is becomes an error. Returns false if nobody waits: the request
-        is of a session that is over, or was answered.
+        What cannot be sent as it is becomes an error, and the text of an error is mended, so that
+        it tells what is wrong. Returns false if nobody waits: the request is of a session that is
+        over, or was answered.
         """
         if request.session != self.number or self._in_flight.pop(request.id, None) is None:
             return False
         envelope = {"type": "response", "id": request.id}
         try:
-            self._send({**envelope, **outcome})
+            self._send({**envelope, **outcome}, is_mended="error" in outcome)
         except (TypeError, ValueError, MessageTooLarge) as error:
-            self._send({**envelope, "error": {**to_wire(error), "info": {}}})
+            self._send({**envelope, "error": {**to_wire(error), "info": {}}}, is_mended=True)
         return True
 
     def call(self, payload: JsonObject, parent: str | None, timeout: float) -> str:
@@ -197,8 +198,8 @@ class Session:
         """Asks for no new requests."""
         self._send({"type": "drain", "reason": reason, "drain_ms": int(limit * 1000)})
 
-    def _send(self, message: JsonObject) -> None:
-        text = _json.write({**message, "seq": self._sent + 1})
+    def _send(self, message: JsonObject, *, is_mended: bool = False) -> None:
+        text = _json.write({**message, "seq": self._sent + 1}, is_mended=is_mended)
         num_bytes = len(text.encode())
         limit = min(self.limits.max_message, self.hello.max_message)
         if num_bytes + ENVELOPE_BYTES > limit:
