@@ -471,19 +471,29 @@ export class ForeignValue {
   readonly wire: any;
 }
 
+/** The platform's `Headers`, but a value may be any text. */
+export interface HttpHeaders extends Headers {}
+export class HttpHeaders {
+  constructor(
+    headers?:
+      | Iterable<readonly [string, string]>
+      | { readonly [name: string]: string | readonly string[] }
+  );
+}
+
 /** A request to a handler. */
 export class HandlerRequest {
   constructor(request: {
     method: string;
     path: string;
     queryString?: string;
-    headers?: Headers | { [name: string]: string | readonly string[] };
+    headers?: HttpHeaders | Headers | { [name: string]: string | readonly string[] };
     body?: string | Uint8Array;
   });
   readonly method: string;
   readonly path: string;
   readonly queryString: string;
-  readonly headers: Headers;
+  readonly headers: HttpHeaders;
   readonly body: Buffer;
   readonly query: { [name: string]: string };
   readonly url: string;
@@ -496,11 +506,11 @@ export class HandlerRequest {
 export class SkygearResponse {
   constructor(response?: {
     statusCode?: number;
-    headers?: Headers | { [name: string]: string | readonly string[] };
+    headers?: HttpHeaders | Headers | { [name: string]: string | readonly string[] };
     body?: unknown;
   });
   readonly statusCode: number;
-  readonly headers: Headers;
+  readonly headers: HttpHeaders;
   readonly body: Buffer;
   text(): string;
   json(): any;

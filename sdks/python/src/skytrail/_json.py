@@ -13,7 +13,7 @@ JsonObject = dict[str, Any]
 MAX_DEPTH = 64
 
 # So many digits are beyond a double, unless they are in a text.
-_MANY_DIGITS = re.compile(r"\d{309}")
+_MANY_DIGITS = re.compile("[0-9]{309}")
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -31,10 +31,10 @@ def write(value: Any, *, is_mended: bool = False) -> str:
     if is_mended:
         text = _HALF_OF_PAIR.sub("\ufffd", text)
     text.encode()
-    if _MANY_DIGITS.search(text):
-        json.loads(text, parse_int=_as_double)
     if is_too_deep(text):
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if _MANY_DIGITS.search(text):
+        json.loads(text, parse_int=_as_double)
     return text
 
 
