@@ -472,13 +472,24 @@ export class ForeignValue {
 }
 
 /** The platform's `Headers`, but a value may be any text. */
-export interface HttpHeaders extends Headers {}
 export class HttpHeaders {
   constructor(
     headers?:
       | Iterable<readonly [string, string]>
       | { readonly [name: string]: string | readonly string[] }
   );
+  append(name: string, value: string): void;
+  delete(name: string): void;
+  /** The value; of several, all of them with commas between. */
+  get(name: string): string | null;
+  has(name: string): boolean;
+  set(name: string, value: string): void;
+  getSetCookie(): string[];
+  forEach(visit: (value: string, name: string, headers: HttpHeaders) => void, self?: unknown): void;
+  keys(): IterableIterator<string>;
+  values(): IterableIterator<string>;
+  entries(): IterableIterator<[string, string]>;
+  [Symbol.iterator](): IterableIterator<[string, string]>;
 }
 
 /** A request to a handler. */
