@@ -57,8 +57,8 @@ def asked(session: Session, seq: int) -> Request:
 
 class OneSocket(unittest.TestCase):
     def test_hello_says_who_the_worker_is(self) -> None:
-        session = Session(Hello("CHAT", "web-1", generation=3, window=4, position=7))
-        session.connect(0.0)
+        session = Session(Hello("CHAT", "web-1", generation=3, window=4))
+        session.connect(0.0, 7)
         (hello,) = sent(session)
         self.assertEqual(hello["plugin"], "CHAT")
         self.assertEqual((hello["worker"], hello["generation"]), ("web-1", 3))
@@ -212,6 +212,17 @@ class Resume(unittest.TestCase):
         events = receive(session, {**WELCOME, "resumed": True, "received": 1})
         self.assertEqual(events, [Welcomed(resumed=True, lost=False)])
         self.assertEqual([(it["seq"], it["result"]) for it in sent(session)], [(2, 2), (3, 3)])
+
+    def test_a_worker_that_pauses_goes_on_to_do_so_whether_or_not_its_session_is_resumed(self) -> None:
+        for resumed in (True, False):
+            session = opened()
+            session.set_window(0)
+            sent(session)
+            session.disconnect()
+            session.connect(1.0)
+            self.assertEqual(sent(session)[0]["window"], 1)
+            receive(session, {**WELCOME, "resumed": resumed, "received": 1})
+            self.assertEqual([(it["type"], it["size"]) for it in sent(session)], [("window", 0)])
 
     def test_what_was_acknowledged_is_not_kept(self) -> None:
         session = opened()
