@@ -76,8 +76,8 @@ export class Plugin {
   }
 
   /** Told of an event: `fn(param, options)`. */
-  event(name, fn) {
-    this.points.addEvent(name, fn);
+  event(name, fn, options) {
+    this.points.addEvent(name, fn, options);
   }
 
   /** Serves the files of a folder, which `fn` returns, below `/static/<prefix>/`. */

@@ -67,8 +67,8 @@ export class Points {
     this.#lists.provider.push({ type: 'auth', id, name: id, ...policy(options) });
   }
 
-  addEvent(name, fn) {
-    wanted('event', name, fn, {}, []);
+  addEvent(name, fn, options = {}) {
+    wanted('event', name, fn, options, []);
     this.events.set(name, [...(this.events.get(name) ?? []), fn]);
   }
 
@@ -88,7 +88,8 @@ function wanted(kind, name, fn, options, known) {
   if (typeof fn !== 'function') throw new TypeError(`${kind} ${name} needs a function`);
   const unknown = Object.keys(options).filter((option) => !known.includes(option));
   if (unknown.length > 0) {
-    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; there are ${known.join(', ')}`);
+    const there = known.join(', ') || 'none';
+    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; there are ${there}`);
   }
 }
 

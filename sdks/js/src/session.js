@@ -51,7 +51,7 @@ export class Session {
   #unackedMessages;
   #unackedBytes;
 
-  /** `hello` has `plugin` and `worker`, and may have `generation`, `window`, `maxMessage`, `from`. */
+  /** `hello` has `plugin` and `worker`, and may have `generation`, `window`, `maxMessage`. */
   constructor(hello) {
     this.#hello = { generation: 0, window: 16, maxMessage: MAX_MESSAGE, ...hello };
     this.#window = this.#hello.window;
@@ -91,9 +91,9 @@ export class Session {
     return this.#inFlight.size;
   }
 
-  /** How many messages the server may not have. */
-  get numUnacknowledged() {
-    return this.#kept.length;
+  /** Whether the server has everything that was sent, or cannot get it any more. */
+  get isSettled() {
+    return this.#kept.length === 0 || !this.isResumable;
   }
 
   /** Whether the server may still have this session, and nothing that it needs is gone. */
@@ -103,9 +103,9 @@ export class Session {
 
   // -- sockets come and go -----------------------------------------------------------------------
 
-  /** A new socket is there: says hello. */
-  connect(now) {
-    const { plugin, worker, generation, maxMessage, from } = this.#hello;
+  /** A new socket is there: says hello. `from` is behind which position deliveries are to start. */
+  connect(now, from = undefined) {
+    const { plugin, worker, generation, maxMessage } = this.#hello;
     const message = {
       type: 'hello',
       plugin,
@@ -317,7 +317,7 @@ export class Session {
       this.#identity = canResume ? { session: message.session, secret: message.secret } : null;
     }
     this.#isOpen = true;
-    if (!isResumed && this.#window === 0) this.setWindow(0);
+    if (this.#window === 0) this.setWindow(0);
     return { type: 'welcome', isResumed, isLost: hadSession && !isResumed };
   }
 

@@ -40,15 +40,17 @@ export class Worker {
   /** The server drains this worker, and wants no other. */
   #isReplaced = false;
   #isDone = false;
+  /** The server has taken the position where deliveries start. */
+  #hasStarted = false;
   #wake = () => {};
 
   constructor(service, options, open = openSocket) {
-    const { name: plugin, worker, generation, window, maxMessage, from } = options;
+    const { name: plugin, worker, generation, window, maxMessage } = options;
     this.#service = service;
     this.#options = options;
     this.#log = options.log;
     this.#open = open;
-    this.#session = new Session({ plugin, worker, generation, window, maxMessage, from });
+    this.#session = new Session({ plugin, worker, generation, window, maxMessage });
   }
 
   /** `connecting`, `registering`, `registered`, or what the server says, such as `ready`. */
@@ -81,8 +83,27 @@ export class Worker {
   }
 
   /** Lives through one socket; returns how it ended. */
-  #connect() {
+  async #connect() {
+    let from;
+    try {
+      from = await this.#from();
+    } catch (thrown) {
+      return { reason: `nobody knows where deliveries are to start: ${thrown}` };
+    }
+    return this.#talk(from);
+  }
+
+  /** Returns behind which position deliveries are to start, if that is for the plugin to say. */
+  async #from() {
+    const { from } = this.#options;
+    if (typeof from === 'function') return from();
+    // It was right when the process started: later the server knows better.
+    return this.#hasStarted ? undefined : from;
+  }
+
+  #talk(from) {
     return new Promise((resolve) => {
+      if (this.#isDone) return resolve({ reason: 'stopped' });
       const onEnd = (ending) => {
         clearInterval(this.#ticker);
         this.#socket = null;
@@ -91,7 +112,7 @@ export class Worker {
         resolve(ending);
       };
       const onOpen = () => {
-        this.#session.connect(performance.now());
+        this.#session.connect(performance.now(), from);
         this.#tickEvery(TICK_MS);
         this.#flush();
       };
@@ -150,6 +171,7 @@ export class Worker {
         return this.#registered(event);
       case 'state':
         this.#state = event.state;
+        this.#hasStarted ||= event.state === 'ready';
         return this.#log.info(`plugin ${this.#options.name} is ${event.state}`);
       case 'drain':
         this.#isReplaced = !event.reconnect;
@@ -267,7 +289,7 @@ export class Worker {
   }
 
   #hasNothingLeft() {
-    return this.#running.size === 0 && this.#session.numUnacknowledged === 0;
+    return this.#running.size === 0 && this.#session.isSettled;
   }
 
   #drain() {

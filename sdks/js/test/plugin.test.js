@@ -65,6 +65,7 @@ test('mistakes are said when they are made', () => {
     [() => plugin.afterSave('note', () => {}), /a hook note.afterSave already/],
     [() => plugin.afterSave('note', () => {}, { name: 'b', catchUp: 'some' }), /one of all, latest/],
     [() => plugin.beforeSave('note', () => {}, { catchUp: 'all' }), /unknown option catchUp/],
+    [() => plugin.event('init', () => {}, { timeoutMs: 1 }), /unknown option timeoutMs/],
     [() => plugin.every('@hourly', () => {}), /a timer needs a name/],
     [() => plugin.every(0.5, () => {}, { name: 'b' }), /at least 1/],
     [() => plugin.provides('auth', 'x', {}), /no login/],

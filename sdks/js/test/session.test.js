@@ -28,8 +28,8 @@ const ask = (session, seq, id) =>
   session.receive(JSON.stringify({ type: 'request', seq, id, kind: 'op', name: 'x' }), 0);
 
 test('hello says who the worker is', () => {
-  const session = new Session({ plugin: 'P', worker: 'w', window: 4, generation: 7, from: 12 });
-  session.connect(0);
+  const session = new Session({ plugin: 'P', worker: 'w', window: 4, generation: 7 });
+  session.connect(0, 12);
   assert.deepEqual(output(session), [
     {
       type: 'hello',
@@ -181,16 +181,17 @@ test('much that came is acknowledged though nothing is sent', () => {
   assert.deepEqual(output(session), [{ type: 'ping', ack: 100 }]);
 });
 
-test('a worker that pauses goes on to do so in a new session', () => {
-  const session = opened();
-  session.setWindow(0);
-  assert.equal(output(session)[0].size, 0);
-  session.forget();
-  session.disconnect();
-  session.connect(0);
-  assert.equal(output(session)[0].window, 1);
-  session.receive(JSON.stringify(WELCOME), 0);
-  assert.equal(output(session)[0].size, 0);
+test('a worker that pauses goes on to do so, whether or not its session is resumed', () => {
+  for (const resumed of [true, false]) {
+    const session = opened();
+    session.setWindow(0);
+    assert.equal(output(session)[0].size, 0);
+    session.disconnect();
+    session.connect(0);
+    assert.equal(output(session)[0].window, 1);
+    session.receive(JSON.stringify({ ...WELCOME, resumed, received: 1 }), 0);
+    assert.deepEqual(output(session).map(({ type, size }) => [type, size]), [['window', 0]]);
+  }
 });
 
 const WRONG = {

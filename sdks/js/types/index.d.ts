@@ -154,8 +154,11 @@ export interface Settings {
   maxMessage?: number;
   /** How long to finish what runs when told to stop; 30 s. */
   drainMs?: number;
-  /** Where deliveries start, for plugins that keep the position with their effects. */
-  from?: number;
+  /**
+   * Behind which position deliveries start, for plugins that keep it with their effects. A number
+   * counts once, at the start of the process; a function is asked whenever the plugin connects.
+   */
+  from?: number | (() => Awaitable<number>);
   log?: Log;
 }
 
