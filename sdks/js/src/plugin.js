@@ -23,7 +23,7 @@ const DRAIN_MS = 30_000;
 export class Plugin {
   points = new Points();
   #settings;
-  #assets = new StaticAssets();
+  #assets = new StaticAssets(this.points.assets);
   #line = { caller: null };
   #worker = null;
 

@@ -54,6 +54,22 @@ test('init answers with the points', async () => {
   });
 });
 
+test('points that init adds are there after every start', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('early', () => 1);
+    plugin.event('init', () => {
+      plugin.op('late', () => 1);
+      plugin.event('server-ready', () => {});
+      plugin.staticAsset('late', () => '.');
+    });
+  });
+  const first = await tester.start();
+  assert.deepEqual(first.op.map(({ name }) => name), ['early', 'late']);
+  assert.equal(first.handler.length, 1);
+  assert.deepEqual(await tester.start(), first);
+  assert.deepEqual(await tester.event('init'), first);
+});
+
 test('mistakes are said when they are made', () => {
   const plugin = new Plugin('TEST');
   plugin.op('a', () => 1);

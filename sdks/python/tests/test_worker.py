@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import unittest
 from typing import Any
@@ -372,6 +373,63 @@ class Workers(unittest.IsolatedAsyncioTestCase):
             socket.hang_up()
             act(await serving.server.accept())
             await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_points_that_init_adds_are_there_after_every_start(self) -> None:
+        @self.plugin.event("init")
+        def add() -> None:
+            self.plugin.op("late")(lambda: 1)
+            self.plugin.event("server-ready")(lambda: None)
+            self.plugin.static_assets("late")(lambda: ".")
+
+        self.plugin.op("early")(lambda: 1)
+        serving, socket = await self.serving()
+        registrations = []
+        for _ in range(3):
+            socket.ask("r1", "event", "before-config", {})
+            await socket.answer_to("r1")
+            socket.ask("r2", "event", "init", {})
+            registrations.append((await socket.answer_to("r2"))["result"])
+            socket.hang_up(1012)
+            socket = await serving.server.accept()
+            await socket.welcome(session="s-2")
+        self.assertEqual([it["name"] for it in registrations[0]["op"]], ["early", "late"])
+        self.assertEqual(len(registrations[0]["handler"]), 1)
+        self.assertEqual(registrations[1:], registrations[:1] * 2)
+
+    async def test_a_function_that_exits_fails_its_request_alone(self) -> None:
+        @self.plugin.op("async")
+        async def in_loop() -> None:
+            sys.exit(3)
+
+        @self.plugin.op("sync")
+        def in_thread() -> None:
+            sys.exit(3)
+
+        _, socket = await self.serving()
+        for name in ("async", "sync"):
+            with self.assertLogs("skytrail", "ERROR"):
+                socket.ask(name, "op", name, {})
+                error = (await socket.answer_to(name))["error"]
+            self.assertIn("sys.exit(3)", error["message"])
+
+    async def test_a_thread_whose_request_was_cancelled_makes_no_calls_any_more(self) -> None:
+        entered, release = threading.Event(), threading.Event()
+        self.addCleanup(release.set)
+
+        @self.plugin.op("block")
+        def block() -> None:
+            entered.set()
+            release.wait(PATIENCE)
+            self.plugin.api.blocking.send_action("a")
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "block", {})
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        socket.tell("cancel", id="r1", reason="client-gone")
+        await socket.settle()
+        release.set()
+        error = (await socket.answer_to("r1"))["error"]
+        self.assertIn("client-gone; nothing was sent", error["message"])
 
     async def test_what_a_lost_session_had_is_ended(self) -> None:
         ended: list[str] = []

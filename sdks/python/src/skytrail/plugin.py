@@ -57,7 +57,7 @@ class Plugin:
         self.generation = generation
         self.position = position
         self.points = Points()
-        self.assets = static.StaticAssets()
+        self.assets = static.StaticAssets(self.points.assets)
         self.worker: Worker | None = None
         self._line = Line()
         self.api = Api(self._line)

@@ -22,7 +22,7 @@ from .backoff import PROTOCOL_ERROR, Backoff, Ending
 from .calls import Calls, Reply
 from .connection import CLOSE_TIMEOUT, Connect, Options, Socket, open_socket
 from .context import Running, current_request, enter
-from .errors import LOST, Code, ConnectionLost, SkygearException, to_wire
+from .errors import LOST, CallTimeout, Code, ConnectionLost, SkygearException, to_wire
 from .functions import Function
 from .messages import (
     Cancelled,
@@ -288,7 +288,11 @@ class Worker:
 
     async def _answer(self, running: Running) -> Any:
         enter(running)
-        return await self.service.answer(running)
+        try:
+            return await self.service.answer(running)
+        except SystemExit as ended:
+            # It would end the loop, and with it everybody's requests.
+            raise RuntimeError(f"the function called sys.exit({ended.code!r})") from ended
 
     def _finish(
         self, running: Running, task: asyncio.Task[Any], timer: asyncio.TimerHandle | None
@@ -348,6 +352,10 @@ class Worker:
         running = current_request()
         if running is not None and running.is_finished:
             running = None
+        if running is not None and running.is_cancelled:
+            if running.cancel_reason == LOST:
+                raise ConnectionLost("connection lost; nothing was sent")
+            raise CallTimeout(f"cancelled: {running.cancel_reason}; nothing was sent")
         limit = CALL_TIMEOUT if timeout is None else timeout
         if running is not None and running.seconds_left is not None:
             limit = min(limit, running.seconds_left)
