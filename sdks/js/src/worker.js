@@ -108,7 +108,9 @@ export class Worker {
         clearInterval(this.#ticker);
         this.#socket = null;
         this.#session.disconnect();
-        if (this.#isStopping && this.#hasNothingLeft()) this.#finish();
+        if (this.#isReplaced && isFinal(ending)) this.#finish();
+        const isLeaving = this.#isStopping || this.#isReplaced;
+        if (isLeaving && this.#hasNothingLeft()) this.#finish();
         resolve(ending);
       };
       const onOpen = () => {
@@ -188,6 +190,8 @@ export class Worker {
     this.#backoff.reset();
     if (isLost) this.#abandon('connection-lost');
     if (!isResumed) this.#state = 'registering';
+    // It came back to what it had, and for nothing else.
+    if (!isResumed && this.#isReplaced) this.#finish();
     this.#log.info(`${isResumed ? 'resumed at' : 'connected to'} ${this.#options.endpoint}`);
     this.#tickEvery(Math.min(TICK_MS, this.#session.limits.heartbeatMs / 4));
     if (this.#isStopping && this.#drainedSession !== this.#session.number) this.#drain();

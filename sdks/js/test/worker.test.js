@@ -54,7 +54,6 @@ test('a position counts until the server has taken it; a function is asked each 
       const hellos = () => server.heard.filter(({ type }) => type === 'hello');
       await server.until(() => hellos().length === number);
       assert.equal(hellos()[number - 1].from, expected[number - 1]);
-      await server.until(() => plugin.state === 'registering');
       if (number === 2) {
         server.send({ type: 'ready', state: 'ready' });
         await server.until(() => plugin.state === 'ready');
@@ -63,6 +62,33 @@ test('a position counts until the server has taken it; a function is asked each 
       if (number < 3) await server.until(() => hellos().length === number + 1);
     }
   }
+});
+
+test('a worker that was replaced brings its answers over the next connection, and ends', async (t) => {
+  const gate = deferred();
+  const { server, end } = await served(t, (plugin) => plugin.op('wait', () => gate.promise));
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'wait', timeout_ms: 5000, param: {} });
+  server.send({ type: 'drain', reason: 'newer generation', reconnect: false });
+  server.socket.send('{"type":"ping"}');
+  await server.find(({ type }) => type === 'pong');
+  server.socket.terminate();
+  await server.until(() => server.connections.length === 2);
+  gate.resolve('done');
+  await server.until(() => server.heard.filter(({ type }) => type === 'hello').length === 2);
+  assert.equal((await server.response('r1')).result, 'done');
+  server.send({ type: 'drained' });
+  await end;
+});
+
+test('a worker that was replaced and lost its session ends', async (t) => {
+  const { server, plugin, end } = await served(t, () => {});
+  server.resumes = false;
+  await server.until(() => plugin.state === 'registering');
+  server.send({ type: 'drain', reason: 'newer generation', reconnect: false });
+  server.socket.send('{"type":"ping"}');
+  await server.find(({ type }) => type === 'pong');
+  server.socket.terminate();
+  await end;
 });
 
 test('requests run side by side, and nested ones are answered while a call waits', async (t) => {
