@@ -93,7 +93,9 @@ async def check(message, original):
     if message.get("room") is None:
         raise refusal("a message needs a room", "room")
     message["word_count"] = len(words)
-    if original is None:
+    if original is not None:
+        message["author"] = original.get("author")
+    else:
         me = current_context()["user_id"]
         message["author"] = await name_of(me)
         # Everybody reads it, and only who wrote it may change it.

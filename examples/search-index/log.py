@@ -4,7 +4,7 @@ import json
 import time
 import urllib.request
 
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
 # Several may be under way; they are of different streams.
@@ -35,7 +35,9 @@ def consume(url, key, consumer, handle):
     address = url.replace("http", "ws", 1) + "/log"
     while True:
         try:
-            with connect(address, additional_headers={"X-Skygear-API-Key": key}) as socket:
+            # An event may be as large as a record.
+            headers = {"X-Skygear-API-Key": key}
+            with connect(address, additional_headers=headers, max_size=None) as socket:
                 hello = {"type": "consume", "consumer": consumer, "window": WINDOW}
                 socket.send(json.dumps(hello))
                 for text in socket:
@@ -45,7 +47,7 @@ def consume(url, key, consumer, handle):
         except InvalidStatus as refused:
             if refused.response.status_code < 500:
                 raise
-        except (ConnectionClosed, OSError):
+        except (ConnectionClosed, InvalidHandshake, OSError):
             pass
         time.sleep(1)
 

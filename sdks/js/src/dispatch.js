@@ -66,6 +66,7 @@ async function runProvider(provider, id, param, options) {
 }
 
 async function runEvent(points, name, param, options) {
+  points.noteEvent(name);
   for (const fn of points.events.get(name) ?? []) await fn(decode(param), options);
   // Functions for `init` may have added points.
   return name === 'init' ? points.registration() : null;

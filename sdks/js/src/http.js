@@ -1,8 +1,9 @@
 /** HTTP requests that handlers get, and responses that they give; bodies are bytes both ways. */
 
+import { HttpHeaders } from './headers.js';
 import { encode } from './values.js';
 
-/** A request. `body` is a Buffer; headers are the platform's `Headers`. */
+/** A request. `body` is a Buffer; `headers` are as the platform's. */
 export class HandlerRequest {
   #query;
 
@@ -10,7 +11,7 @@ export class HandlerRequest {
     this.method = method;
     this.path = path;
     this.queryString = queryString;
-    this.headers = headers instanceof Headers ? headers : headersOf(headers);
+    this.headers = new HttpHeaders(headers);
     this.body = Buffer.from(body);
   }
 
@@ -52,7 +53,7 @@ export class HandlerRequest {
       method: this.method,
       path: this.path,
       ...query,
-      header: headersToWire(this.headers),
+      header: this.headers.toWire(),
       body: this.body.toString('base64')
     };
   }
@@ -62,7 +63,7 @@ export class HandlerRequest {
 export class SkygearResponse {
   constructor({ statusCode = 200, headers = {}, body = '' } = {}) {
     this.statusCode = statusCode;
-    this.headers = headers instanceof Headers ? new Headers(headers) : headersOf(headers);
+    this.headers = new HttpHeaders(headers);
     const [bytes, type] = bytesOf(body);
     this.body = bytes;
     if (type !== null && !this.headers.has('Content-Type')) this.headers.set('Content-Type', type);
@@ -98,7 +99,7 @@ export class SkygearResponse {
 
   toWire() {
     const { statusCode: status, headers, body } = this;
-    return { status, header: headersToWire(headers), body: body.toString('base64') };
+    return { status, header: headers.toWire(), body: body.toString('base64') };
   }
 }
 
@@ -112,25 +113,3 @@ function bytesOf(body) {
   }
   return [Buffer.from(JSON.stringify(encode(body))), 'application/json'];
 }
-
-/** Makes headers of an object whose values are texts, or lists of several with one name. */
-function headersOf(object) {
-  const headers = new Headers();
-  for (const [name, values] of Object.entries(object)) {
-    for (const value of [values].flat()) headers.append(name, String(value));
-  }
-  return headers;
-}
-
-function headersToWire(headers) {
-  const wire = {};
-  for (const [name, value] of headers) {
-    if (name !== 'set-cookie') wire[canonical(name)] = [value];
-  }
-  // Cookies cannot be joined with commas as other values can.
-  const cookies = headers.getSetCookie?.() ?? [];
-  return cookies.length === 0 ? wire : { ...wire, 'Set-Cookie': cookies };
-}
-
-/** `x-request-id` as `X-Request-Id`. */
-const canonical = (name) => name.replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());

@@ -16,6 +16,7 @@ export {
   SkytrailError,
   SkytrailError as SkygearError
 } from './errors.js';
+export { HttpHeaders } from './headers.js';
 export { Version } from './history.js';
 export { HandlerRequest, SkygearResponse } from './http.js';
 export { Plugin } from './plugin.js';

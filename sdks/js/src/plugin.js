@@ -23,7 +23,7 @@ const DRAIN_MS = 30_000;
 export class Plugin {
   points = new Points();
   #settings;
-  #assets = new StaticAssets();
+  #assets = new StaticAssets(this.points.assets);
   #line = { caller: null };
   #worker = null;
 
@@ -76,8 +76,8 @@ export class Plugin {
   }
 
   /** Told of an event: `fn(param, options)`. */
-  event(name, fn) {
-    this.points.addEvent(name, fn);
+  event(name, fn, options) {
+    this.points.addEvent(name, fn, options);
   }
 
   /** Serves the files of a folder, which `fn` returns, below `/static/<prefix>/`. */

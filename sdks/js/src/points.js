@@ -13,12 +13,34 @@ export class Points {
   providers = new Map();
   /** Several functions may listen to one event. */
   events = new Map();
+  /** Folders of static assets. */
+  assets = new Map();
+  #before = null;
+  #isStarting = false;
   #lists = { op: [], handler: [], hook: [], timer: [], provider: [] };
 
   /** Returns what the server is told: every list, also those without points. */
   registration() {
     const event = [...this.events.keys()].map((name) => ({ name }));
     return { ...this.#lists, event };
+  }
+
+  /**
+   * Goes back to the points of before the first start when another one begins: functions for `init`
+   * add theirs at every start of the server.
+   */
+  noteEvent(name) {
+    const isStart = name === 'before-config' || (name === 'init' && !this.#isStarting);
+    this.#isStarting = name === 'before-config';
+    if (!isStart) return;
+    const { ops, handlers, hooks, timers, providers, events, assets } = this;
+    const maps = [ops, handlers, hooks, timers, providers, events, assets];
+    this.#before ??= { maps: maps.map((map) => new Map(map)), lists: copyLists(this.#lists) };
+    for (const [index, map] of maps.entries()) {
+      map.clear();
+      for (const [key, value] of this.#before.maps[index]) map.set(key, value);
+    }
+    this.#lists = copyLists(this.#before.lists);
   }
 
   addOp(name, fn, options = {}) {
@@ -67,8 +89,8 @@ export class Points {
     this.#lists.provider.push({ type: 'auth', id, name: id, ...policy(options) });
   }
 
-  addEvent(name, fn) {
-    wanted('event', name, fn, {}, []);
+  addEvent(name, fn, options = {}) {
+    wanted('event', name, fn, options, []);
     this.events.set(name, [...(this.events.get(name) ?? []), fn]);
   }
 
@@ -80,6 +102,9 @@ export class Points {
   }
 }
 
+const copyLists = (lists) =>
+  Object.fromEntries(Object.entries(lists).map(([kind, list]) => [kind, [...list]]));
+
 const CALL = ['timeoutMs', 'idempotent'];
 
 /** Sees to it that a point has a name and a function, and no option that would do nothing. */
@@ -88,7 +113,8 @@ function wanted(kind, name, fn, options, known) {
   if (typeof fn !== 'function') throw new TypeError(`${kind} ${name} needs a function`);
   const unknown = Object.keys(options).filter((option) => !known.includes(option));
   if (unknown.length > 0) {
-    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; there are ${known.join(', ')}`);
+    const there = known.join(', ') || 'none';
+    throw new TypeError(`${kind} ${name}: unknown option ${unknown[0]}; there are ${there}`);
   }
 }
 

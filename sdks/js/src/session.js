@@ -8,6 +8,7 @@
  */
 
 import { errorToWire, MessageTooLarge } from './errors.js';
+import { write } from './json.js';
 import { ProtocolError, readers, requestFromWire } from './messages.js';
 
 export const SUBPROTOCOL = 'skygear.plugin.v1';
@@ -50,7 +51,7 @@ export class Session {
   #unackedMessages;
   #unackedBytes;
 
-  /** `hello` has `plugin` and `worker`, and may have `generation`, `window`, `maxMessage`, `from`. */
+  /** `hello` has `plugin` and `worker`, and may have `generation`, `window`, `maxMessage`. */
   constructor(hello) {
     this.#hello = { generation: 0, window: 16, maxMessage: MAX_MESSAGE, ...hello };
     this.#window = this.#hello.window;
@@ -90,9 +91,9 @@ export class Session {
     return this.#inFlight.size;
   }
 
-  /** How many messages the server may not have. */
-  get numUnacknowledged() {
-    return this.#kept.length;
+  /** Whether the server has everything that was sent, or cannot get it any more. */
+  get isSettled() {
+    return this.#kept.length === 0 || !this.isResumable;
   }
 
   /** Whether the server may still have this session, and nothing that it needs is gone. */
@@ -102,9 +103,9 @@ export class Session {
 
   // -- sockets come and go -----------------------------------------------------------------------
 
-  /** A new socket is there: says hello. */
-  connect(now) {
-    const { plugin, worker, generation, maxMessage, from } = this.#hello;
+  /** A new socket is there: says hello. `from` is behind which position deliveries are to start. */
+  connect(now, from = undefined) {
+    const { plugin, worker, generation, maxMessage } = this.#hello;
     const message = {
       type: 'hello',
       plugin,
@@ -138,7 +139,8 @@ export class Session {
 
   /**
    * Answers a request with `{result}` or `{error}`, once; what cannot be sent as it is becomes an
-   * error. Returns false if nobody waits: the session is over, or it was answered.
+   * error, and the text of an error is mended, so that it tells what is wrong. Returns false if
+   * nobody waits: the session is over, or it was answered.
    */
   respond(request, outcome) {
     if (request.session !== this.#number || !this.#inFlight.delete(request.id)) return false;
@@ -146,15 +148,15 @@ export class Session {
     // `undefined` vanishes from JSON, and an answer has to have its result.
     const result = 'error' in outcome ? outcome : { result: outcome.result ?? null };
     try {
-      this.#send({ ...envelope, ...result });
+      this.#send({ ...envelope, ...result }, { isMended: 'error' in result });
     } catch (thrown) {
       const { code, message } = errorToWire(thrown);
-      this.#send({ ...envelope, error: { code, message } });
+      this.#send({ ...envelope, error: { code, message } }, { isMended: true });
     }
     return true;
   }
 
-  /** Asks for an action; returns the id of the call. Throws `MessageTooLarge`. */
+  /** Asks for an action; returns the id of the call. Throws `MessageTooLarge`, and `TypeError`. */
   call(payload, parent, timeoutMs) {
     const id = `c${this.#numCalls + 1}`;
     const message = { type: 'call', id, payload, timeout_ms: Math.max(1, Math.ceil(timeoutMs)) };
@@ -186,8 +188,8 @@ export class Session {
     this.#send({ type: 'drain', reason, drain_ms: limitMs });
   }
 
-  #send(message) {
-    const text = JSON.stringify({ ...message, seq: this.#sent + 1 });
+  #send(message, options) {
+    const text = write({ ...message, seq: this.#sent + 1 }, options);
     const numBytes = Buffer.byteLength(text);
     const limit = Math.min(this.#limits.maxMessage, this.#hello.maxMessage);
     if (numBytes + ENVELOPE_BYTES > limit) throw new MessageTooLarge(numBytes, limit);
@@ -315,7 +317,7 @@ export class Session {
       this.#identity = canResume ? { session: message.session, secret: message.secret } : null;
     }
     this.#isOpen = true;
-    if (!isResumed && this.#window === 0) this.setWindow(0);
+    if (this.#window === 0) this.setWindow(0);
     return { type: 'welcome', isResumed, isLost: hadSession && !isResumed };
   }
 

@@ -30,7 +30,11 @@ const TYPES = {
 /** Folders by prefix. */
 export class StaticAssets {
   /** Prefix, without slashes at its ends, and who says where its folder is. */
-  folders = new Map();
+  folders;
+
+  constructor(folders = new Map()) {
+    this.folders = folders;
+  }
 
   add(prefix, folder) {
     const name = prefix.replace(/^\/+|\/+$/g, '');

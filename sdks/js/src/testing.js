@@ -12,6 +12,7 @@
 
 import { ApiError, ErrorCodes, errorToWire, SkytrailError } from './errors.js';
 import { HandlerRequest, SkygearResponse } from './http.js';
+import { write } from './json.js';
 import { Record } from './record.js';
 import { Running } from './running.js';
 import { decode, encode } from './values.js';
@@ -52,7 +53,7 @@ export class PluginTester {
     try {
       return { status: 200, body: { result: travel(withRecords(await this.#answer(seen))) } };
     } catch (error) {
-      return { status: error.status ?? 400, body: { error: travel(errorToWire(error)) } };
+      return { status: error.status ?? 400, body: { error: travelError(error) } };
     }
   }
 
@@ -165,7 +166,7 @@ export class PluginTester {
     try {
       return travel(await running.run(() => this.#plugin.answer(running)));
     } catch (thrown) {
-      const error = ApiError.fromWire(travel(errorToWire(thrown)));
+      const error = ApiError.fromWire(travelError(thrown));
       error.cause = thrown;
       throw error;
     } finally {
@@ -193,7 +194,9 @@ export class PluginTester {
 const isBelow = (path, at) => at.endsWith('/') && path.startsWith(at);
 
 /** Takes a value through JSON, as if it were sent. */
-const travel = (value) => (value === undefined ? null : JSON.parse(JSON.stringify(value)));
+const travel = (value) => (value === undefined ? null : JSON.parse(write(value)));
+
+const travelError = (thrown) => JSON.parse(write(errorToWire(thrown), { isMended: true }));
 
 const recordToWire = (record) => ({ _type: 'record', _access: null, ...record.toWire() });
 

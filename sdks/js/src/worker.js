@@ -40,15 +40,17 @@ export class Worker {
   /** The server drains this worker, and wants no other. */
   #isReplaced = false;
   #isDone = false;
+  /** The server has taken the position where deliveries start. */
+  #hasStarted = false;
   #wake = () => {};
 
   constructor(service, options, open = openSocket) {
-    const { name: plugin, worker, generation, window, maxMessage, from } = options;
+    const { name: plugin, worker, generation, window, maxMessage } = options;
     this.#service = service;
     this.#options = options;
     this.#log = options.log;
     this.#open = open;
-    this.#session = new Session({ plugin, worker, generation, window, maxMessage, from });
+    this.#session = new Session({ plugin, worker, generation, window, maxMessage });
   }
 
   /** `connecting`, `registering`, `registered`, or what the server says, such as `ready`. */
@@ -81,17 +83,38 @@ export class Worker {
   }
 
   /** Lives through one socket; returns how it ended. */
-  #connect() {
+  async #connect() {
+    let from;
+    try {
+      from = await this.#from();
+    } catch (thrown) {
+      return { reason: `nobody knows where deliveries are to start: ${thrown}` };
+    }
+    return this.#talk(from);
+  }
+
+  /** Returns behind which position deliveries are to start, if that is for the plugin to say. */
+  async #from() {
+    const { from } = this.#options;
+    if (typeof from === 'function') return from();
+    // It was right when the process started: later the server knows better.
+    return this.#hasStarted ? undefined : from;
+  }
+
+  #talk(from) {
     return new Promise((resolve) => {
+      if (this.#isDone) return resolve({ reason: 'stopped' });
       const onEnd = (ending) => {
         clearInterval(this.#ticker);
         this.#socket = null;
         this.#session.disconnect();
-        if (this.#isStopping && this.#hasNothingLeft()) this.#finish();
+        if (this.#isReplaced && isFinal(ending)) this.#finish();
+        const isLeaving = this.#isStopping || this.#isReplaced;
+        if (isLeaving && this.#hasNothingLeft()) this.#finish();
         resolve(ending);
       };
       const onOpen = () => {
-        this.#session.connect(performance.now());
+        this.#session.connect(performance.now(), from);
         this.#tickEvery(TICK_MS);
         this.#flush();
       };
@@ -150,6 +173,7 @@ export class Worker {
         return this.#registered(event);
       case 'state':
         this.#state = event.state;
+        this.#hasStarted ||= event.state === 'ready';
         return this.#log.info(`plugin ${this.#options.name} is ${event.state}`);
       case 'drain':
         this.#isReplaced = !event.reconnect;
@@ -166,6 +190,8 @@ export class Worker {
     this.#backoff.reset();
     if (isLost) this.#abandon('connection-lost');
     if (!isResumed) this.#state = 'registering';
+    // It came back to what it had, and for nothing else.
+    if (!isResumed && this.#isReplaced) this.#finish();
     this.#log.info(`${isResumed ? 'resumed at' : 'connected to'} ${this.#options.endpoint}`);
     this.#tickEvery(Math.min(TICK_MS, this.#session.limits.heartbeatMs / 4));
     if (this.#isStopping && this.#drainedSession !== this.#session.number) this.#drain();
@@ -267,7 +293,7 @@ export class Worker {
   }
 
   #hasNothingLeft() {
-    return this.#running.size === 0 && this.#session.numUnacknowledged === 0;
+    return this.#running.size === 0 && this.#session.isSettled;
   }
 
   #drain() {

@@ -54,6 +54,22 @@ test('init answers with the points', async () => {
   });
 });
 
+test('points that init adds are there after every start', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('early', () => 1);
+    plugin.event('init', () => {
+      plugin.op('late', () => 1);
+      plugin.event('server-ready', () => {});
+      plugin.staticAsset('late', () => '.');
+    });
+  });
+  const first = await tester.start();
+  assert.deepEqual(first.op.map(({ name }) => name), ['early', 'late']);
+  assert.equal(first.handler.length, 1);
+  assert.deepEqual(await tester.start(), first);
+  assert.deepEqual(await tester.event('init'), first);
+});
+
 test('mistakes are said when they are made', () => {
   const plugin = new Plugin('TEST');
   plugin.op('a', () => 1);
@@ -65,6 +81,7 @@ test('mistakes are said when they are made', () => {
     [() => plugin.afterSave('note', () => {}), /a hook note.afterSave already/],
     [() => plugin.afterSave('note', () => {}, { name: 'b', catchUp: 'some' }), /one of all, latest/],
     [() => plugin.beforeSave('note', () => {}, { catchUp: 'all' }), /unknown option catchUp/],
+    [() => plugin.event('init', () => {}, { timeoutMs: 1 }), /unknown option timeoutMs/],
     [() => plugin.every('@hourly', () => {}), /a timer needs a name/],
     [() => plugin.every(0.5, () => {}, { name: 'b' }), /at least 1/],
     [() => plugin.provides('auth', 'x', {}), /no login/],
@@ -107,6 +124,44 @@ test('errors travel with code and info; others are unexpected', async () => {
   });
   await assert.rejects(tester.lambda('odd'), { message: 'a text', code: 10000 });
   await assert.rejects(tester.lambda('large'), /bigint cannot be sent/);
+});
+
+test('headers are read and sent as they are, whatever their alphabet', async () => {
+  const tester = tested((plugin) => {
+    plugin.handler('name', ({ headers }) => {
+      const body = [headers.get('x-name'), headers.get('X-LATIN'), headers.get('x-none')];
+      return new SkygearResponse({ headers: { 'X-Name': headers.get('X-NAME') }, body });
+    });
+    plugin.handler('fetch', ({ headers }) => Object.fromEntries(new Headers(headers)));
+  });
+  const headers = { 'X-Name': ['山田', '太郎'], 'X-Latin': 'é' };
+  const answer = await tester.request('GET', '/name', { headers });
+  assert.deepEqual(answer.json(), ['山田, 太郎', 'é', null]);
+  assert.equal(answer.headers.get('x-name'), '山田, 太郎');
+  const plain = await tester.request('GET', '/fetch', { headers: new Headers({ 'X-A': 'b' }) });
+  assert.deepEqual(plain.json(), { 'x-a': 'b' });
+});
+
+test('headers are changed and gone through as those of the platform', () => {
+  const ours = new SkygearResponse().headers;
+  const theirs = new Headers();
+  for (const headers of [ours, theirs]) {
+    headers.set('X-B', 1);
+    headers.append('x-a', 'one');
+    headers.append('X-A', 'two');
+    headers.append('Set-Cookie', 'a=1');
+    headers.append('Set-Cookie', 'b=2');
+    headers.set('x-c', 'c');
+    headers.delete('X-C');
+  }
+  assert.deepEqual([...ours], [...theirs]);
+  assert.deepEqual([...ours.keys()], [...theirs.keys()]);
+  assert.deepEqual([...ours.values()], [...theirs.values()]);
+  assert.deepEqual(ours.getSetCookie(), ['a=1', 'b=2']);
+  assert.deepEqual([ours.has('x-B'), ours.has('x-c')], [true, false]);
+  const seen = [];
+  ours.forEach((value, name) => seen.push([name, value]));
+  assert.deepEqual(seen, [...theirs]);
 });
 
 test('handlers take and give bytes, text, JSON, headers', async () => {

@@ -28,8 +28,8 @@ const ask = (session, seq, id) =>
   session.receive(JSON.stringify({ type: 'request', seq, id, kind: 'op', name: 'x' }), 0);
 
 test('hello says who the worker is', () => {
-  const session = new Session({ plugin: 'P', worker: 'w', window: 4, generation: 7, from: 12 });
-  session.connect(0);
+  const session = new Session({ plugin: 'P', worker: 'w', window: 4, generation: 7 });
+  session.connect(0, 12);
   assert.deepEqual(output(session), [
     {
       type: 'hello',
@@ -71,6 +71,48 @@ test('an answer that is too large, or no JSON, becomes an error', () => {
   assert.match(first.error.message, /above the limit of 10000/);
   assert.match(second.error.message, /circular/i);
   assert.throws(() => session.call({ a: 'x'.repeat(10_000) }, undefined, 1), { status: 413 });
+});
+
+/** A list in a list, so many times. */
+function nested(depth) {
+  let value = 'x';
+  for (let level = 0; level < depth; level += 1) value = [value];
+  return value;
+}
+
+test('half an emoji, or too deep nesting, fails its own request alone', () => {
+  const session = opened();
+  const half = 'ab😀'.slice(0, 3);
+  const results = [half, { [half]: 1 }, [`\\${half}`], nested(64)];
+  for (const [index, result] of results.entries()) {
+    session.respond(ask(session, index + 1, `r${index + 1}`).request, { result });
+  }
+  session.respond(ask(session, 5, 'r5').request, { result: 'as before' });
+  const [first, second, third, fourth, fifth] = output(session);
+  for (const { error } of [first, second, third]) {
+    assert.equal(error.code, 10000);
+    assert.match(error.message, /half of a surrogate pair/);
+  }
+  assert.match(fourth.error.message, /nested deeper than 64/);
+  assert.deepEqual([fifth.result, fifth.seq], ['as before', 5]);
+  assert.throws(() => session.call({ half }, undefined, 1), /half of a surrogate pair/);
+  assert.throws(() => session.call(nested(64), undefined, 1), /nested deeper than 64/);
+  assert.equal(session.call({}, undefined, 1), 'c1');
+});
+
+test('what looks like half an emoji, or like nesting, in a text is a text', () => {
+  const session = opened();
+  const texts = ['\\ud83d', '"\\ud83d', '[{'.repeat(100), '\\"[', '😀'];
+  session.respond(ask(session, 1, 'r1').request, { result: [...texts, nested(61)] });
+  assert.deepEqual(output(session)[0].result, [...texts, nested(61)]);
+});
+
+test('an error says what is wrong though its text has half an emoji', () => {
+  const session = opened();
+  const error = { code: 108, message: 'not 😀'.slice(0, 5), info: { '\ud83d': 1 } };
+  session.respond(ask(session, 1, 'r1').request, { error });
+  const expected = { code: 108, message: 'not \ufffd', info: { '\ufffd': 1 } };
+  assert.deepEqual(output(session)[0].error, expected);
 });
 
 test('a resumed session sends again what the server has not', () => {
@@ -139,16 +181,17 @@ test('much that came is acknowledged though nothing is sent', () => {
   assert.deepEqual(output(session), [{ type: 'ping', ack: 100 }]);
 });
 
-test('a worker that pauses goes on to do so in a new session', () => {
-  const session = opened();
-  session.setWindow(0);
-  assert.equal(output(session)[0].size, 0);
-  session.forget();
-  session.disconnect();
-  session.connect(0);
-  assert.equal(output(session)[0].window, 1);
-  session.receive(JSON.stringify(WELCOME), 0);
-  assert.equal(output(session)[0].size, 0);
+test('a worker that pauses goes on to do so, whether or not its session is resumed', () => {
+  for (const resumed of [true, false]) {
+    const session = opened();
+    session.setWindow(0);
+    assert.equal(output(session)[0].size, 0);
+    session.disconnect();
+    session.connect(0);
+    assert.equal(output(session)[0].window, 1);
+    session.receive(JSON.stringify({ ...WELCOME, resumed, received: 1 }), 0);
+    assert.deepEqual(output(session).map(({ type, size }) => [type, size]), [['window', 0]]);
+  }
 });
 
 const WRONG = {

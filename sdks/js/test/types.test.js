@@ -58,5 +58,6 @@ const INTERNAL = new Set([
   'Plugin.connectTo',
   'Plugin.settings',
   'HandlerRequest.toWire',
+  'HttpHeaders.toWire',
   'SkygearResponse.toWire'
 ]);

@@ -25,6 +25,7 @@ plugin.op('note:hello', async ({ args }, { context, api, signal }) => {
 }, { userRequired: true, idempotent: true });
 plugin.handler('a', (request) => new SkygearResponse({ body: Buffer.from(request.body) }), { method: 'GET' });
 plugin.handler('b', () => new Response('x'));
+plugin.handler('c', ({ headers }) => fetch(`http://x/${headers.get('x-name') ?? ''}`, { headers }));
 plugin.beforeSave('note', (note, original) => {
   if (original !== null) throw new SkytrailError('no', ErrorCodes.InvalidArgument);
   note.room = new Reference('room/1');

@@ -46,6 +46,51 @@ test('a worker shows its key, says who it is, and answers init', async (t) => {
   await server.until(() => plugin.state === 'ready');
 });
 
+test('a position counts until the server has taken it; a function is asked each time', async (t) => {
+  let kept = 7;
+  for (const [from, expected] of [[7, [7, 7, undefined]], [async () => kept++, [7, 8, 9]]]) {
+    const { server, plugin } = await served(t, () => {}, { from }, (it) => (it.resumes = false));
+    for (let number = 1; number <= 3; number += 1) {
+      const hellos = () => server.heard.filter(({ type }) => type === 'hello');
+      await server.until(() => hellos().length === number);
+      assert.equal(hellos()[number - 1].from, expected[number - 1]);
+      if (number === 2) {
+        server.send({ type: 'ready', state: 'ready' });
+        await server.until(() => plugin.state === 'ready');
+      }
+      server.socket.terminate();
+      if (number < 3) await server.until(() => hellos().length === number + 1);
+    }
+  }
+});
+
+test('a worker that was replaced brings its answers over the next connection, and ends', async (t) => {
+  const gate = deferred();
+  const { server, end } = await served(t, (plugin) => plugin.op('wait', () => gate.promise));
+  server.send({ type: 'request', id: 'r1', kind: 'op', name: 'wait', timeout_ms: 5000, param: {} });
+  server.send({ type: 'drain', reason: 'newer generation', reconnect: false });
+  server.socket.send('{"type":"ping"}');
+  await server.find(({ type }) => type === 'pong');
+  server.socket.terminate();
+  await server.until(() => server.connections.length === 2);
+  gate.resolve('done');
+  await server.until(() => server.heard.filter(({ type }) => type === 'hello').length === 2);
+  assert.equal((await server.response('r1')).result, 'done');
+  server.send({ type: 'drained' });
+  await end;
+});
+
+test('a worker that was replaced and lost its session ends', async (t) => {
+  const { server, plugin, end } = await served(t, () => {});
+  server.resumes = false;
+  await server.until(() => plugin.state === 'registering');
+  server.send({ type: 'drain', reason: 'newer generation', reconnect: false });
+  server.socket.send('{"type":"ping"}');
+  await server.find(({ type }) => type === 'pong');
+  server.socket.terminate();
+  await end;
+});
+
 test('requests run side by side, and nested ones are answered while a call waits', async (t) => {
   const { server } = await served(t, (plugin) => {
     plugin.op('save', async (_, { api }) => (await api.action('record:save', { x: 1 })).done);

@@ -154,8 +154,11 @@ export interface Settings {
   maxMessage?: number;
   /** How long to finish what runs when told to stop; 30 s. */
   drainMs?: number;
-  /** Where deliveries start, for plugins that keep the position with their effects. */
-  from?: number;
+  /**
+   * Behind which position deliveries start, for plugins that keep it with their effects. A number
+   * counts once, at the start of the process; a function is asked whenever the plugin connects.
+   */
+  from?: number | (() => Awaitable<number>);
   log?: Log;
 }
 
@@ -471,19 +474,40 @@ export class ForeignValue {
   readonly wire: any;
 }
 
+/** The platform's `Headers`, but a value may be any text. */
+export class HttpHeaders {
+  constructor(
+    headers?:
+      | Iterable<readonly [string, string]>
+      | { readonly [name: string]: string | readonly string[] }
+  );
+  append(name: string, value: string): void;
+  delete(name: string): void;
+  /** The value; of several, all of them with commas between. */
+  get(name: string): string | null;
+  has(name: string): boolean;
+  set(name: string, value: string): void;
+  getSetCookie(): string[];
+  forEach(visit: (value: string, name: string, headers: HttpHeaders) => void, self?: unknown): void;
+  keys(): IterableIterator<string>;
+  values(): IterableIterator<string>;
+  entries(): IterableIterator<[string, string]>;
+  [Symbol.iterator](): IterableIterator<[string, string]>;
+}
+
 /** A request to a handler. */
 export class HandlerRequest {
   constructor(request: {
     method: string;
     path: string;
     queryString?: string;
-    headers?: Headers | { [name: string]: string | readonly string[] };
+    headers?: HttpHeaders | Headers | { [name: string]: string | readonly string[] };
     body?: string | Uint8Array;
   });
   readonly method: string;
   readonly path: string;
   readonly queryString: string;
-  readonly headers: Headers;
+  readonly headers: HttpHeaders;
   readonly body: Buffer;
   readonly query: { [name: string]: string };
   readonly url: string;
@@ -496,11 +520,11 @@ export class HandlerRequest {
 export class SkygearResponse {
   constructor(response?: {
     statusCode?: number;
-    headers?: Headers | { [name: string]: string | readonly string[] };
+    headers?: HttpHeaders | Headers | { [name: string]: string | readonly string[] };
     body?: unknown;
   });
   readonly statusCode: number;
-  readonly headers: Headers;
+  readonly headers: HttpHeaders;
   readonly body: Buffer;
   text(): string;
   json(): any;

@@ -1,6 +1,14 @@
 /** Runs a plugin in tests, without a server. */
 
-import type { Context, Delivery, Plugin, Principal, Record, SkygearResponse } from './index.js';
+import type {
+  Context,
+  Delivery,
+  HttpHeaders,
+  Plugin,
+  Principal,
+  Record,
+  SkygearResponse
+} from './index.js';
 
 export interface AskOptions {
   /** In whose name. */
@@ -32,7 +40,7 @@ export class PluginTester {
     url: string,
     options?: AskOptions & {
       body?: string | Uint8Array;
-      headers?: Headers | { [name: string]: string | readonly string[] };
+      headers?: HttpHeaders | Headers | { [name: string]: string | readonly string[] };
     }
   ): Promise<SkygearResponse>;
   /** Runs the hooks that a save would run; returns what would be stored. */

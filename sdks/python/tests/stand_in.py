@@ -15,6 +15,16 @@ from skytrail.connection import Options, Socket
 from skytrail.worker import Service, Worker
 
 PATIENCE = 10.0
+WELCOME: dict[str, Any] = {
+    "type": "welcome",
+    "session": "s-1",
+    "secret": "secret",
+    "resumed": False,
+    "heartbeat_ms": 10_000,
+    "resume_ms": 15_000,
+    "max_message": 8 << 20,
+    "features": ["resume"],
+}
 
 
 class StandIn:
@@ -92,17 +102,7 @@ class StandInSocket(Socket):
     async def welcome(self, **members: Any) -> dict[str, Any]:
         """Takes the hello; returns it."""
         hello = await self.expect("hello")
-        welcome = {
-            "type": "welcome",
-            "session": "s-1",
-            "secret": "secret",
-            "resumed": False,
-            "heartbeat_ms": 10_000,
-            "resume_ms": 15_000,
-            "max_message": 8 << 20,
-            "features": ["resume"],
-        }
-        self.tell_raw({**welcome, **members})
+        self.tell_raw({**WELCOME, **members})
         return hello
 
     def ask(self, id: str, kind: str, name: str, param: Any = None, **members: Any) -> None:

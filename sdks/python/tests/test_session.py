@@ -57,8 +57,8 @@ def asked(session: Session, seq: int) -> Request:
 
 class OneSocket(unittest.TestCase):
     def test_hello_says_who_the_worker_is(self) -> None:
-        session = Session(Hello("CHAT", "web-1", generation=3, window=4, position=7))
-        session.connect(0.0)
+        session = Session(Hello("CHAT", "web-1", generation=3, window=4))
+        session.connect(0.0, 7)
         (hello,) = sent(session)
         self.assertEqual(hello["plugin"], "CHAT")
         self.assertEqual((hello["worker"], hello["generation"]), ("web-1", 3))
@@ -158,10 +158,23 @@ class OneSocket(unittest.TestCase):
 
     def test_an_answer_that_is_no_json_becomes_an_error(self) -> None:
         session = opened()
-        results: list[Any] = [float("nan"), "\ud800", object()]
+        results: list[Any] = [float("nan"), "\ud800", object(), [10**309], 10**5000]
         for seq, result in enumerate(results, 1):
             session.respond(asked(session, seq), {"result": result})
             self.assertEqual(sent(session)[0]["error"]["code"], 10000)
+
+    def test_numbers_that_other_languages_can_read_are_sent(self) -> None:
+        session = opened()
+        result = [10**308, -(2**70), "1" * 400]
+        session.respond(asked(session, 1), {"result": result})
+        self.assertEqual(sent(session)[0]["result"], result)
+
+    def test_an_error_says_what_is_wrong_though_its_text_has_half_of_a_pair(self) -> None:
+        session = opened()
+        error = {"code": 108, "message": "not \ud83d", "info": {"\ud83d": 1}}
+        session.respond(asked(session, 1), {"error": error})
+        expected = {"code": 108, "message": "not \ufffd", "info": {"\ufffd": 1}}
+        self.assertEqual(sent(session)[0]["error"], expected)
 
     def test_cancel_names_the_request(self) -> None:
         session = opened()
@@ -199,6 +212,17 @@ class Resume(unittest.TestCase):
         events = receive(session, {**WELCOME, "resumed": True, "received": 1})
         self.assertEqual(events, [Welcomed(resumed=True, lost=False)])
         self.assertEqual([(it["seq"], it["result"]) for it in sent(session)], [(2, 2), (3, 3)])
+
+    def test_a_worker_that_pauses_goes_on_to_do_so_whether_or_not_its_session_is_resumed(self) -> None:
+        for resumed in (True, False):
+            session = opened()
+            session.set_window(0)
+            sent(session)
+            session.disconnect()
+            session.connect(1.0)
+            self.assertEqual(sent(session)[0]["window"], 1)
+            receive(session, {**WELCOME, "resumed": resumed, "received": 1})
+            self.assertEqual([(it["type"], it["size"]) for it in sent(session)], [("window", 0)])
 
     def test_what_was_acknowledged_is_not_kept(self) -> None:
         session = opened()

@@ -107,6 +107,11 @@ class Records(unittest.TestCase):
     def test_a_record_travels_back_as_it_came(self) -> None:
         self.assertEqual(Record.from_wire(WIRE).to_wire(), WIRE)
 
+    def test_a_record_within_something_keeps_its_name(self) -> None:
+        wire = encode([Record.from_wire(WIRE)])
+        self.assertEqual(wire, [{"$type": "record", "$record": WIRE}])
+        self.assertEqual(decode(wire)[0].id, RecordID("note", "1"))
+
     def test_a_record_knows_what_the_server_keeps_about_it(self) -> None:
         record = Record.from_wire(WIRE)
         self.assertEqual((record.id.type, record.id.key), ("note", "1"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import unittest
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from skytrail import ApiError, ConnectionLost, Plugin, Refused, SkygearException, current_request
 from skytrail.backoff import Ending
 
-from .stand_in import PATIENCE, Serving, StandInSocket
+from .stand_in import PATIENCE, WELCOME, Serving, StandInSocket
 
 
 class Workers(unittest.IsolatedAsyncioTestCase):
@@ -259,6 +260,176 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((asked["seq"], asked["parent"]), (1, "r1"))
         again.tell("reply", id=asked["id"], status=200, body={"result": "ok"})
         self.assertEqual((await again.answer_to("r1"))["result"], "ok")
+
+    async def test_a_position_counts_until_the_server_has_taken_it(self) -> None:
+        serving = await self.enterAsync(Serving(self.plugin, position=7))
+        positions = []
+        for _ in range(3):
+            socket = await serving.server.accept()
+            positions.append((await socket.welcome()).get("from"))
+            if len(positions) == 2:
+                socket.tell("ready", state="ready")
+                await socket.settle()
+            socket.hang_up(1012)
+        self.assertEqual(positions, [7, 7, None])
+
+    async def test_who_keeps_the_position_is_asked_at_every_connection(self) -> None:
+        kept = [7]
+
+        async def asynchronous() -> int:
+            return kept[0]
+
+        for position in (lambda: kept[0], asynchronous):
+            serving = await self.enterAsync(Serving(self.plugin, position=position))
+            for number in (7, 8):
+                kept[0] = number
+                socket = await serving.server.accept()
+                self.assertEqual((await socket.welcome())["from"], number)
+                socket.tell("ready", state="ready")
+                await socket.settle()
+                kept[0] = number + 1
+                socket.hang_up(1012)
+
+    async def test_a_position_that_cannot_be_told_is_asked_for_again(self) -> None:
+        answers = iter([OSError("not now"), 7])
+
+        def position() -> int:
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        with self.assertLogs("skytrail", "ERROR"):
+            serving = await self.enterAsync(Serving(self.plugin, position=position))
+            self.assertEqual((await (await serving.server.accept()).welcome())["from"], 7)
+
+    async def test_answers_that_the_server_has_not_got_are_brought_before_the_end(self) -> None:
+        @self.plugin.op("quick")
+        async def quick() -> str:
+            return "done"
+
+        async def stop(serving: Serving, socket: StandInSocket) -> None:
+            serving.worker.stop()
+            await socket.expect("drain")
+
+        async def replace(serving: Serving, socket: StandInSocket) -> None:
+            socket.tell("drain", reason="newer generation", reconnect=False)
+            await socket.settle()
+
+        for leave in (stop, replace):
+            serving, socket = await self.serving()
+            socket.ask("r1", "op", "quick", {})
+            await socket.answer_to("r1")
+            await leave(serving, socket)
+            # The answer was written, and did not arrive.
+            socket.hang_up()
+            again = await serving.server.accept()
+            hello = await again.welcome(resumed=True, received=0)
+            self.assertEqual(hello["resume"]["session"], "s-1")
+            again.seq = socket.seq
+            self.assertEqual((await again.answer_to("r1"))["result"], "done")
+            again.tell("drained")
+            await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_what_runs_in_a_worker_that_was_replaced_is_answered_over_the_next_connection(
+        self,
+    ) -> None:
+        release = asyncio.Event()
+
+        @self.plugin.op("wait")
+        async def wait() -> str:
+            await release.wait()
+            return "done"
+
+        serving, socket = await self.serving()
+        socket.ask("r1", "op", "wait", {})
+        socket.tell("drain", reason="newer generation", reconnect=False)
+        await socket.settle()
+        socket.hang_up()
+        again = await serving.server.accept()
+        await again.welcome(resumed=True, received=0)
+        again.seq = socket.seq
+        release.set()
+        self.assertEqual((await again.answer_to("r1"))["result"], "done")
+        again.tell("drained")
+        await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_worker_that_was_replaced_and_lost_its_session_ends(self) -> None:
+        @self.plugin.op("wait")
+        async def wait() -> None:
+            await asyncio.Event().wait()
+
+        def refuse(socket: StandInSocket) -> None:
+            socket.hang_up(4005, "older generation")
+
+        def begin_anew(socket: StandInSocket) -> None:
+            socket.tell_raw({**WELCOME, "session": "s-2"})
+
+        for act in (refuse, begin_anew):
+            serving, socket = await self.serving()
+            socket.ask("r1", "op", "wait", {})
+            socket.tell("drain", reason="newer generation", reconnect=False)
+            await socket.settle()
+            socket.hang_up()
+            act(await serving.server.accept())
+            await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_points_that_init_adds_are_there_after_every_start(self) -> None:
+        @self.plugin.event("init")
+        def add() -> None:
+            self.plugin.op("late")(lambda: 1)
+            self.plugin.event("server-ready")(lambda: None)
+            self.plugin.static_assets("late")(lambda: ".")
+
+        self.plugin.op("early")(lambda: 1)
+        serving, socket = await self.serving()
+        registrations = []
+        for _ in range(3):
+            socket.ask("r1", "event", "before-config", {})
+            await socket.answer_to("r1")
+            socket.ask("r2", "event", "init", {})
+            registrations.append((await socket.answer_to("r2"))["result"])
+            socket.hang_up(1012)
+            socket = await serving.server.accept()
+            await socket.welcome(session="s-2")
+        self.assertEqual([it["name"] for it in registrations[0]["op"]], ["early", "late"])
+        self.assertEqual(len(registrations[0]["handler"]), 1)
+        self.assertEqual(registrations[1:], registrations[:1] * 2)
+
+    async def test_a_function_that_exits_fails_its_request_alone(self) -> None:
+        @self.plugin.op("async")
+        async def in_loop() -> None:
+            sys.exit(3)
+
+        @self.plugin.op("sync")
+        def in_thread() -> None:
+            sys.exit(3)
+
+        _, socket = await self.serving()
+        for name in ("async", "sync"):
+            with self.assertLogs("skytrail", "ERROR"):
+                socket.ask(name, "op", name, {})
+                error = (await socket.answer_to(name))["error"]
+            self.assertIn("sys.exit(3)", error["message"])
+
+    async def test_a_thread_whose_request_was_cancelled_makes_no_calls_any_more(self) -> None:
+        entered, release = threading.Event(), threading.Event()
+        self.addCleanup(release.set)
+
+        @self.plugin.op("block")
+        def block() -> None:
+            entered.set()
+            release.wait(PATIENCE)
+            self.plugin.api.blocking.send_action("a")
+
+        _, socket = await self.serving()
+        socket.ask("r1", "op", "block", {})
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        socket.tell("cancel", id="r1", reason="client-gone")
+        await socket.settle()
+        release.set()
+        error = (await socket.answer_to("r1"))["error"]
+        self.assertIn("client-gone; nothing was sent", error["message"])
 
     async def test_what_a_lost_session_had_is_ended(self) -> None:
         ended: list[str] = []

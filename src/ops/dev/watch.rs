@@ -35,23 +35,25 @@ pub(super) fn begin(
 ) -> Result<(RecommendedWatcher, Changes), String> {
     let (sender, changes) = mpsc::channel(64);
     let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let paths: Vec<PathBuf> = paths.iter().map(absolute).collect();
+    let watched = paths.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let Ok(event) = event else { return };
         let is_change = is_change(event.kind);
         let changed = event.paths.into_iter();
         if let Some(path) = changed
             .filter(|_| is_change)
-            .find(|path| counts(path, &data_dir))
+            .find(|path| counts(path, &watched, &data_dir))
         {
             // When many wait, one more says nothing new.
             let _ = sender.try_send(path);
         }
     })
     .map_err(|error| error.to_string())?;
-    for path in paths {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    for path in &paths {
         watcher
-            .watch(&path, RecursiveMode::Recursive)
+            .watch(path, RecursiveMode::Recursive)
             .map_err(|error| format!("{} cannot be watched: {error}", path.display()))?;
     }
     Ok((watcher, Arc::new(Mutex::new(changes))))
@@ -73,9 +75,15 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Whether a file is one that somebody writes.
-fn counts(path: &Path, data_dir: &Path) -> bool {
-    let mut parts = path
+/// Whether a file is one that somebody writes. What the folders above the watched ones are called
+/// says nothing about it.
+fn counts(path: &Path, watched: &[PathBuf], data_dir: &Path) -> bool {
+    let below = watched
+        .iter()
+        .filter_map(|folder| path.strip_prefix(folder).ok())
+        .min_by_key(|below| below.components().count());
+    let mut parts = below
+        .unwrap_or(path)
         .components()
         .filter_map(|part| part.as_os_str().to_str());
     !path.starts_with(data_dir) && !parts.any(|part| IGNORED.contains(&part))
@@ -88,14 +96,18 @@ mod tests {
     #[test]
     fn what_nobody_writes_is_ignored() {
         let data = Path::new("/app/data");
-        assert!(counts(Path::new("/app/plugin.py"), data));
-        assert!(counts(Path::new("/app/lib/data/x.py"), data));
+        let watched = [PathBuf::from("/app"), PathBuf::from("/target/x/.venv/app")];
+        let counts = |path: &str| counts(Path::new(path), &watched, data);
+        assert!(counts("/app/plugin.py"));
+        assert!(counts("/app/lib/data/x.py"));
+        assert!(counts("/target/x/.venv/app/plugin.py"));
+        assert!(!counts("/target/x/.venv/app/target/x"));
         for ignored in [
             "/app/data/lock",
             "/app/.git/index",
             "/app/a/__pycache__/x.pyc",
         ] {
-            assert!(!counts(Path::new(ignored), data), "{ignored}");
+            assert!(!counts(ignored), "{ignored}");
         }
     }
 }

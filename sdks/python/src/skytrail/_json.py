@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 JsonObject = dict[str, Any]
@@ -10,21 +12,37 @@ JsonObject = dict[str, Any]
 # What both sides refuse to read.
 MAX_DEPTH = 64
 
+# So many digits are beyond a double, unless they are in a text.
+_MANY_DIGITS = re.compile("[0-9]{309}")
+_HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 
-def write(value: Any) -> str:
+
+def write(value: Any, *, is_mended: bool = False) -> str:
     """Writes compact JSON; refuses what other languages would not read.
 
-    Raises `TypeError` or `ValueError` for what JSON cannot carry: foreign objects, NaN, halves of
-    surrogate pairs, too deep nesting, circles.
+    Raises `TypeError` or `ValueError` for what JSON cannot carry: foreign objects, NaN, integers
+    beyond a double, halves of surrogate pairs, too deep nesting, circles. When it is mended, halves
+    become U+FFFD.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
         raise ValueError("nested too deep for JSON") from None
+    if is_mended:
+        text = _HALF_OF_PAIR.sub("\ufffd", text)
     text.encode()
     if is_too_deep(text):
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if _MANY_DIGITS.search(text):
+        json.loads(text, parse_int=_as_double)
     return text
+
+
+def _as_double(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"an integer of {len(digits)} digits is more than JSON's readers can hold")
+    return number
 
 
 def is_too_deep(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -29,6 +29,8 @@ class Socket(Protocol):
 
 
 Connect = Callable[[], AbstractAsyncContextManager[Socket]]
+#: Counts once, when the process starts; a function is asked whenever the worker connects.
+Position = int | Callable[[], int | Awaitable[int]]
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Options:
     window: int = 16
     """How many requests are worked on at once."""
     max_message: int = MAX_MESSAGE
-    position: int | None = None
+    position: Position | None = None
     """Where deliveries start, for plugins that keep the position with their effects."""
     drain_seconds: float = 30.0
     """How long what runs may take when the worker stops."""
@@ -60,7 +62,6 @@ class Options:
             self.generation,
             self.window,
             self.max_message,
-            self.position,
         )
 
 

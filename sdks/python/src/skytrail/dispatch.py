@@ -76,6 +76,7 @@ class Dispatcher:
         return returned.to_wire()
 
     async def _event(self, name: str, param: JsonObject) -> Any:
+        self.points.note_event(name)
         for function in self.points.events.get(name, []):
             await function.run(self.threads, **function.known_names(param))
         # Functions for `init` may have added points.

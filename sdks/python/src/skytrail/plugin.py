@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from . import static
 from ._json import JsonObject
 from .api import Api, Caller, Line
-from .connection import Options
+from .connection import Options, Position
 from .context import Running
 from .dispatch import Dispatcher
 from .points import METHODS, CatchUp, Points, Trigger
@@ -33,8 +33,10 @@ class Plugin:
     `MASTER_KEY`, `PLUGIN_WINDOW`, `PLUGIN_GENERATION`.
 
     Functions may be async, and then run in the event loop, or not, and then run in threads.
-    Every decorator takes `timeout`, in seconds, after which nobody waits for the answer any more.
-    `position` is where deliveries start, for a plugin that keeps it with what it does of them.
+    `position` is behind which deliveries start, for a plugin that keeps it with what it does of
+    them. A number counts once, at the start of the process; a function (async, or run in a thread)
+    is asked whenever the plugin connects.
+    Most decorators take `timeout`, in seconds, after which nobody waits for the answer any more.
     `idempotent` says that a request may go to another worker when the first died of it.
     """
 
@@ -46,7 +48,7 @@ class Plugin:
         master_key: str | None = None,
         window: int | None = None,
         generation: int | None = None,
-        position: int | None = None,
+        position: Position | None = None,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
@@ -55,7 +57,7 @@ class Plugin:
         self.generation = generation
         self.position = position
         self.points = Points()
-        self.assets = static.StaticAssets()
+        self.assets = static.StaticAssets(self.points.assets)
         self.worker: Worker | None = None
         self._line = Line()
         self.api = Api(self._line)

@@ -40,6 +40,26 @@ class Points:
     providers: dict[str, AuthProvider] = field(default_factory=dict)
     events: dict[str, list[Function]] = field(default_factory=dict)
     entries: dict[str, list[JsonObject]] = field(default_factory=dict)
+    assets: dict[str, Any] = field(default_factory=dict)
+    _before: list[dict[Any, Any]] | None = None
+    _is_starting: bool = False
+
+    def note_event(self, name: str) -> None:
+        """Goes back to the points of before the first start when another one begins.
+
+        Functions for `init` add theirs at every start of the server.
+        """
+        is_start = name == "before-config" or (name == "init" and not self._is_starting)
+        self._is_starting = name == "before-config"
+        if not is_start:
+            return
+        tables: list[dict[Any, Any]] = [self.ops, self.handlers, self.hooks, self.timers]
+        tables += [self.providers, self.events, self.entries, self.assets]
+        if self._before is None:
+            self._before = [_copy(table) for table in tables]
+        for table, before in zip(tables, self._before, strict=True):
+            table.clear()
+            table.update(_copy(before))
 
     def registration(self) -> JsonObject:
         """Returns what the server is told: every list, also those without points."""
@@ -120,6 +140,10 @@ def timer_spec(interval: str | float | timedelta) -> str:
     if seconds < 1:
         raise ValueError(f"a timer runs once a second at most: {interval!r}")
     return f"@every {seconds:g}s" if seconds < 1_000_000 else f"@every {int(seconds)}s"
+
+
+def _copy(table: dict[Any, Any]) -> dict[Any, Any]:
+    return {name: list(it) if isinstance(it, list) else it for name, it in table.items()}
 
 
 def _refuse_second(kind: str, name: Any, known: Iterable[Any]) -> None:

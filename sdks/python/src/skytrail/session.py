@@ -55,8 +55,6 @@ class Hello:
     generation: int = 0
     window: int = 16
     max_message: int = MAX_MESSAGE
-    position: int | None = None
-    """Where deliveries are to start, for plugins that keep the position with their effects."""
 
 
 @dataclass(frozen=True)
@@ -111,25 +109,31 @@ class Session:
         return self._identity is not None and self._forgotten <= self._acknowledged
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the server has everything that was sent, or cannot get it any more."""
+        return not self._kept or not self.is_resumable
+
+    @property
     def num_in_flight(self) -> int:
         """How many requests have not been answered."""
         return len(self._in_flight)
 
-    def connect(self, now: float) -> None:
-        """A new socket is there: says hello."""
+    def connect(self, now: float, position: int | None = None) -> None:
+        """A new socket is there: says hello. `position` is behind which deliveries are to start."""
         hello = self.hello
         message: JsonObject = {
             "type": "hello",
             "plugin": hello.plugin,
             "worker": hello.worker,
             "generation": hello.generation,
-            "window": self.window,
+            # A hello has to take something; a worker that pauses says so afterwards.
+            "window": max(1, self.window),
             "max_message": hello.max_message,
             "features": ["resume", "deliver"],
             "sdk": SDK,
         }
-        if hello.position is not None:
-            message["from"] = hello.position
+        if position is not None:
+            message["from"] = position
         if self.is_resumable and self._identity is not None:
             session, secret = self._identity
             resume = {"session": session, "secret": secret, "received": self._received}
@@ -152,16 +156,17 @@ class Session:
     def respond(self, request: Request, outcome: JsonObject) -> bool:
         """Answers a request with `{"result": …}` or `{"error": …}`, once.
 
-        What cannot be sent as it is becomes an error. Returns false if nobody waits: the request
-        is of a session that is over, or was answered.
+        What cannot be sent as it is becomes an error, and the text of an error is mended, so that
+        it tells what is wrong. Returns false if nobody waits: the request is of a session that is
+        over, or was answered.
         """
         if request.session != self.number or self._in_flight.pop(request.id, None) is None:
             return False
         envelope = {"type": "response", "id": request.id}
         try:
-            self._send({**envelope, **outcome})
+            self._send({**envelope, **outcome}, is_mended="error" in outcome)
         except (TypeError, ValueError, MessageTooLarge) as error:
-            self._send({**envelope, "error": {**to_wire(error), "info": {}}})
+            self._send({**envelope, "error": {**to_wire(error), "info": {}}}, is_mended=True)
         return True
 
     def call(self, payload: JsonObject, parent: str | None, timeout: float) -> str:
@@ -197,8 +202,8 @@ class Session:
         """Asks for no new requests."""
         self._send({"type": "drain", "reason": reason, "drain_ms": int(limit * 1000)})
 
-    def _send(self, message: JsonObject) -> None:
-        text = _json.write({**message, "seq": self._sent + 1})
+    def _send(self, message: JsonObject, *, is_mended: bool = False) -> None:
+        text = _json.write({**message, "seq": self._sent + 1}, is_mended=is_mended)
         num_bytes = len(text.encode())
         limit = min(self.limits.max_message, self.hello.max_message)
         if num_bytes + ENVELOPE_BYTES > limit:
@@ -320,6 +325,8 @@ class Session:
             can_resume = "resume" in message.get("features", [])
             self._identity = (message["session"], message["secret"]) if can_resume else None
         self.is_open = True
+        if self.window == 0:
+            self.set_window(0)
         return [Welcomed(resumed, lost=had_session and not resumed)]
 
     def _resume(self, received: int) -> None:

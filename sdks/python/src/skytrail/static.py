@@ -19,8 +19,8 @@ Loader = Callable[[], "str | Path"]
 class StaticAssets:
     """Folders by prefix."""
 
-    def __init__(self) -> None:
-        self.loaders: dict[str, Loader] = {}
+    def __init__(self, loaders: dict[str, Loader] | None = None) -> None:
+        self.loaders = {} if loaders is None else loaders
 
     def add(self, prefix: str, loader: Loader) -> None:
         prefix = prefix.strip("/")

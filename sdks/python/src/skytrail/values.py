@@ -130,7 +130,7 @@ def encode(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(name): encode(item) for name, item in value.items()}
+        return _write_mapping(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [encode(item) for item in value]
     for known, write in _WRITERS:
@@ -143,6 +143,14 @@ def _read_record(wire: JsonObject) -> Any:
     from .record import Record
 
     return Record.from_wire(wire["$record"])
+
+
+def _write_mapping(value: Mapping[Any, Any]) -> JsonObject:
+    from .record import Record
+
+    if isinstance(value, Record):
+        return {"$type": "record", "$record": value.to_wire()}
+    return {str(name): encode(item) for name, item in value.items()}
 
 
 def _read_asset(wire: JsonObject) -> Asset:

@@ -22,7 +22,8 @@ from .backoff import PROTOCOL_ERROR, Backoff, Ending
 from .calls import Calls, Reply
 from .connection import CLOSE_TIMEOUT, Connect, Options, Socket, open_socket
 from .context import Running, current_request, enter
-from .errors import LOST, Code, ConnectionLost, SkygearException, to_wire
+from .errors import LOST, CallTimeout, Code, ConnectionLost, SkygearException, to_wire
+from .functions import Function
 from .messages import (
     Cancelled,
     Drained,
@@ -38,6 +39,7 @@ from .messages import (
     Welcomed,
 )
 from .session import Session
+from .threads import Threads
 
 log = logging.getLogger("skytrail")
 
@@ -78,6 +80,7 @@ class Worker:
         self._connect = connect or (lambda: open_socket(options))
         self._backoff = backoff or Backoff()
         self._running: dict[str, Running] = {}
+        self._threads = Threads()
         self._calls = Calls()
         self._has_output = asyncio.Event()
         self._is_open = asyncio.Event()
@@ -85,6 +88,8 @@ class Worker:
         # Nothing is to be done any more.
         self._done = asyncio.Event()
         self._is_replaced = False
+        # The server has taken the position where deliveries start.
+        self._has_started = False
         self._lost_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -109,16 +114,20 @@ class Worker:
 
     def _after(self, ending: Ending) -> None:
         """Decides what a lost connection takes with it."""
-        if ending.is_final:
+        if ending.is_final and not self._is_replaced:
             raise Refused(f"{ending.close_code}: {ending.reason or 'no reason given'}")
         seconds_away = time.monotonic() - self._lost_at
-        is_over = ending.is_session_lost or seconds_away > self.session.limits.resume
+        is_over = ending.is_final or ending.is_session_lost
+        is_over = is_over or seconds_away > self.session.limits.resume
         if is_over or not self.session.is_resumable:
             self.session.forget()
             self._abandon(LOST)
         log.warning("connection lost: %s", ending.reason or ending.close_code or "no reason")
-        if self._is_replaced or (self._stopping.is_set() and not self._running):
+        if (self._is_replaced or self._stopping.is_set()) and self._has_nothing_left():
             self._done.set()
+
+    def _has_nothing_left(self) -> bool:
+        return not self._running and self.session.is_settled
 
     async def _pause(self, seconds: float) -> None:
         """Waits before the next attempt, or until the worker is to stop."""
@@ -129,8 +138,13 @@ class Worker:
     async def _connection(self) -> Ending:
         """One connection from its beginning to its end."""
         try:
+            position = await self._position()
+        except Exception as error:
+            log.exception("nobody knows where deliveries are to start")
+            return Ending(reason=f"no position: {error}")
+        try:
             async with self._connect() as connection:
-                return await self._talk(connection)
+                return await self._talk(connection, position)
         except ConnectionClosed as closed:
             if closed.rcvd is None:
                 return Ending(reason="no goodbye")
@@ -147,9 +161,17 @@ class Worker:
             self.session.disconnect()
             self._is_open.clear()
 
-    async def _talk(self, connection: Socket) -> Ending:
+    async def _position(self) -> int | None:
+        """Returns behind which position deliveries are to start, if that is for the plugin to say."""
+        position = self.options.position
+        if callable(position):
+            return int(await Function(position).run(self._threads))
+        # It was right when the process started: later the server knows better.
+        return None if self._has_started else position
+
+    async def _talk(self, connection: Socket, position: int | None) -> Ending:
         """Reads, writes, and watches the clock until one of them ends."""
-        self.session.connect(time.monotonic())
+        self.session.connect(time.monotonic(), position)
         self._has_output.set()
         steps = {
             "reads": self._read(connection),
@@ -214,6 +236,7 @@ class Worker:
                 self._registered(event)
             case StateChanged(state):
                 self.state = state
+                self._has_started |= state == "ready"
                 log.info("plugin %s is %s", self.options.plugin, state)
             case Draining(reason, reconnect):
                 log.info("the server drains this worker: %s", reason)
@@ -230,6 +253,9 @@ class Worker:
             self._abandon(LOST)
         if not event.resumed:
             self.state = "registering"
+            if self._is_replaced:
+                # It came back to what it had, and for nothing else.
+                self._done.set()
         log.info("%s %s", "resumed at" if event.resumed else "connected to", self.options.url)
         self._is_open.set()
         if self._stopping.is_set():
@@ -262,7 +288,11 @@ class Worker:
 
     async def _answer(self, running: Running) -> Any:
         enter(running)
-        return await self.service.answer(running)
+        try:
+            return await self.service.answer(running)
+        except SystemExit as ended:
+            # It would end the loop, and with it everybody's requests.
+            raise RuntimeError(f"the function called sys.exit({ended.code!r})") from ended
 
     def _finish(
         self, running: Running, task: asyncio.Task[Any], timer: asyncio.TimerHandle | None
@@ -322,6 +352,10 @@ class Worker:
         running = current_request()
         if running is not None and running.is_finished:
             running = None
+        if running is not None and running.is_cancelled:
+            if running.cancel_reason == LOST:
+                raise ConnectionLost("connection lost; nothing was sent")
+            raise CallTimeout(f"cancelled: {running.cancel_reason}; nothing was sent")
         limit = CALL_TIMEOUT if timeout is None else timeout
         if running is not None and running.seconds_left is not None:
             limit = min(limit, running.seconds_left)
@@ -358,7 +392,7 @@ class Worker:
         log.info("stopping; %d requests under way", len(self._running))
         if self._is_open.is_set():
             self._ask_to_drain()
-        elif not self._running:
+        elif self._has_nothing_left():
             self._done.set()
         # The server keeps the limit; this is for a server that does not, or is away.
         limit = self.options.drain_seconds + CLOSE_TIMEOUT

@@ -1,0 +1,42 @@
+/** JSON texts as the protocol wants them. */
+
+/** What both sides refuse to read. */
+const MAX_DEPTH = 64;
+
+/**
+ * A half of a surrogate pair: `JSON.stringify` writes it as an escape, and nothing else so. Behind an
+ * odd number of backslashes it is not one.
+ */
+const HALF = /(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}/g;
+
+/**
+ * Writes JSON; throws `TypeError` for what other languages would not read: halves of surrogate pairs,
+ * too deep nesting. With `isMended` halves become U+FFFD.
+ */
+export function write(value, { isMended = false } = {}) {
+  let text = JSON.stringify(value);
+  if (text.includes('\\ud')) {
+    const mended = text.replace(HALF, '$1\ufffd');
+    if (!isMended && mended !== text) {
+      throw new TypeError('half of a surrogate pair (of an emoji, say) cannot be sent');
+    }
+    text = mended;
+  }
+  if (isTooDeep(text)) throw new TypeError(`nested deeper than ${MAX_DEPTH}`);
+  return text;
+}
+
+function isTooDeep(text) {
+  let depth = 0;
+  let isInString = false;
+  for (let index = 0; index < text.length; index += 1) {
+    const char = text[index];
+    if (isInString && char === '\\') index += 1;
+    else if (char === '"') isInString = !isInString;
+    else if (isInString) continue;
+    else if (char === '}' || char === ']') depth -= 1;
+    else if (char === '{' || char === '[') depth += 1;
+    if (depth > MAX_DEPTH) return true;
+  }
+  return false;
+}
