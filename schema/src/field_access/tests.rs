@@ -222,7 +222,8 @@ fn hidden_fields_are_removed_and_unwritable_changes_found() {
         "o",
         json!({"secret": 1.0, "count": 5, "free": null, "new": 1}),
     );
-    let denied = |caller: &Caller| rules.find_unwritable(caller, &stored, &changed);
+    let denied =
+        |caller: &Caller| rules.find_unwritable(caller, &stored, (&changed, &changed.fields));
     assert_eq!(denied(&user("u")), ["editors"]);
     assert_eq!(denied(&user("x")), ["count", "editors"]);
     assert_eq!(denied(&master()), [""; 0]);
