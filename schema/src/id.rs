@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::code::{ApiError, Code};
+
 /// Reads a text into its place, without a copy in between.
 struct ReadText;
 
@@ -111,6 +113,9 @@ text_id! {
 }
 
 impl TypeName {
+    /// The type of user records.
+    pub const USER: &str = "user";
+
     /// Whether the name belongs to the system (starts with `_`).
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('_')
@@ -118,12 +123,12 @@ impl TypeName {
 
     /// Returns the type of user records, `user`.
     pub fn user() -> Self {
-        Self::new("user")
+        Self::new(Self::USER)
     }
 
     /// Whether this is the type of user records.
     pub fn is_user(&self) -> bool {
-        &*self.0 == "user"
+        &*self.0 == Self::USER
     }
 }
 
@@ -132,6 +137,21 @@ impl UserId {
     pub fn god() -> Self {
         Self::new("_god")
     }
+}
+
+/// The longest that names and ids may be, in bytes: no index of PostgreSQL takes three times as much.
+pub const MAX_NAME_BYTES: usize = 1024;
+
+/// Refuses a name or an id that is too long for some store.
+///
+/// # Errors
+/// 108, which says what it is.
+pub fn check_length(what: &str, name: &str) -> Result<(), ApiError> {
+    if name.len() <= MAX_NAME_BYTES {
+        return Ok(());
+    }
+    let message = format!("{what} has {MAX_NAME_BYTES} bytes at most");
+    Err(ApiError::new(Code::InvalidArgument, message))
 }
 
 /// The full id of a record: `type/key`.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use crate::code::{ApiError, Code};
-use crate::id::{Database, DeviceId};
+use crate::id::{Database, DeviceId, check_length};
 use crate::json::members;
 use crate::query::Query;
 
@@ -52,7 +52,7 @@ impl Subscription {
     /// Parses the wire form.
     ///
     /// # Errors
-    /// 107 for whatever cannot be read, the query included.
+    /// 107 for whatever cannot be read, the query included; 108 for a name that is too long.
     pub fn from_wire(wire: &Json, database: Database) -> Result<Self, ApiError> {
         let object = wire.as_object().ok_or_else(undecodable)?;
         let text = |name: &str| match object.get(name) {
@@ -60,6 +60,7 @@ impl Subscription {
             Some(Json::String(text)) => Ok(text.clone()),
             Some(_) => Err(undecodable()),
         };
+        check_length("a subscription's id", &text("id")?)?;
         let query = object.get("query").and_then(Json::as_object);
         let query = query.ok_or_else(undecodable)?;
         Query::parse(query).map_err(|_| undecodable())?;

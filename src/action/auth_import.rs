@@ -95,7 +95,7 @@ fn parse(mut user: Map<String, Json>, context: &RequestContext) -> Result<Import
         user: request::text(&user, "id")?.unwrap_or_default().into(),
         password_hash: request::text(&user, "password_hash")?.map(str::to_owned),
         password_history: history,
-        roles: request::roles(request::texts(&user, "roles")?.unwrap_or_default()),
+        roles: request::roles(request::texts(&user, "roles")?.unwrap_or_default())?,
         token_valid_since: time("token_valid_since")?,
         last_seen_at: time("last_seen_at")?,
         accounts: accounts(request::take_object(&mut user, "accounts")?)?,

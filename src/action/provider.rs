@@ -1,5 +1,7 @@
 //! `auth:signup` and `auth:login` of users for whom a plugin's auth provider vouches.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{Account, LogInWithAccount, SignUpWithAccount};
 use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest};
@@ -19,6 +21,7 @@ pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError
 pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
     let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let refusal = "unable to login with the given credentials";
+    auth::throttle(&call, std::iter::empty())?;
     let account = vouched_for(&mut call, provider, refusal).await?;
     let command = SignUpWithAccount {
         context: call.context,
@@ -38,8 +41,14 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         .points()
         .providers
         .contains_key(&provider);
-    let vouched = vouched_for(&mut call, provider, refusal).await;
-    let account = vouched.inspect_err(|refused| {
+    let vouched = match auth::throttle(&call, std::iter::empty()) {
+        Ok(tried) => {
+            let vouched = vouched_for(&mut call, provider, refusal).await;
+            vouched.map(|account| (account, tried))
+        }
+        Err(refused) => Err(refused),
+    };
+    let (account, tried) = vouched.inspect_err(|refused| {
         let (services, known) = (&call.services, is_known.then_some(refused));
         sso::note_failure(services, &service, &call.remote, known);
     })?;
@@ -49,7 +58,10 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         fields: Fields::new(),
         may_sign_up: true,
     };
-    sso::log_in(&call.services, command, &service, &call.remote).await
+    let reply = sso::log_in(&call.services, command, &service, &call.remote).await?;
+    // As with a password.
+    call.services.throttle.give_back(&tried, Instant::now());
+    Ok(reply)
 }
 
 /// Asks the plugin who it is that shows these data.
@@ -58,7 +70,6 @@ async fn vouched_for(
     provider: String,
     refusal: &str,
 ) -> Result<Account, ApiError> {
-    auth::throttle(call, std::iter::empty())?;
     let points = call.services.plugins.points();
     let point = points.providers.get(&provider).ok_or_else(|| {
         let message = format!("no auth provider of name {provider:?}");

@@ -95,6 +95,9 @@ fn parse(record: Json, now: &Touch) -> Result<ImportedRecord, ApiError> {
     };
     let (created, updated) = (time("_created_at")?, time("_updated_at")?);
     let owner = user("_ownerID")?;
+    // A user's record is his, whoever brings it.
+    let is_his = id.record_type.is_user() && created.is_none();
+    let owner = owner.or_else(|| is_his.then(|| UserId::from(id.key.as_str())));
     let is_said = Said {
         // What has a creation is a whole record: one without an owner has none.
         owner: owner.is_some() || created.is_some(),

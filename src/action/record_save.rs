@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_actors::record::messages::{ItemError, SaveItem, SaveRecords};
 use skytrail_schema::acl::{Acl, AclError};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{RecordId, check_length};
 
 use super::{Call, Outcome, Reply, request};
 
@@ -61,9 +61,6 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
     })
 }
 
-/// The longest that a record's key may be: no index of PostgreSQL takes three times as much.
-const MAX_KEY_BYTES: usize = 1024;
-
 /// Refuses ids that have the form of one and cannot be a record's.
 pub(super) fn refuse_id(id: &RecordId) -> Option<ApiError> {
     if id.record_type.is_reserved() {
@@ -74,9 +71,10 @@ pub(super) fn refuse_id(id: &RecordId) -> Option<ApiError> {
         return Some(ApiError::new(Code::InvalidArgument, message));
     }
     let is_empty = |text: &str| text.is_empty();
-    if id.key.as_str().len() > MAX_KEY_BYTES {
-        let message = format!("record keys have {MAX_KEY_BYTES} bytes at most");
-        return Some(ApiError::new(Code::InvalidArgument, message));
+    let key = check_length("a record's key", id.key.as_str());
+    let kind = check_length("a record type's name", id.record_type.as_str());
+    if let Err(refused) = key.and(kind) {
+        return Some(refused);
     }
     match (is_empty(id.record_type.as_str()), is_empty(id.key.as_str())) {
         (true, _) => Some(ApiError::new(

@@ -10,14 +10,21 @@ use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn query(call: Call) -> Outcome {
     let limit = request::whole_number(&call.body, "limit")?.filter(|limit| *limit > 0);
+    let offset = offset(&call, limit)?;
+    // One more than there may be says that there are too many.
+    let most = (call.services.settings.limits.page_records as u64).saturating_add(1);
     let command = ListRelated {
         relation: relation(&call)?,
         direction: direction(&call)?,
-        limit,
-        offset: offset(&call, limit)?,
+        limit: Some(limit.map_or(most, |limit| limit.min(most))),
+        offset,
         context: call.context,
     };
     let found = call.services.accounts.list_related(command).await?;
+    call.services
+        .settings
+        .limits
+        .check_page(found.users.len())?;
     let users: Vec<Json> = found.users.into_iter().map(item).collect();
     Reply::with_info(&users, Some(&json!({"count": found.count})))
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_actors::record::messages::ItemError;
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
+use skytrail_schema::id::{Database, RecordId, RoleName, UserId, check_length};
 use skytrail_schema::query::Scope;
 use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
@@ -125,8 +125,12 @@ pub(super) fn take_object(
 }
 
 /// Reads roles by name.
-pub(super) fn roles<C: FromIterator<RoleName>>(names: Vec<String>) -> C {
-    names.into_iter().map(RoleName::from).collect()
+pub(super) fn roles<C: FromIterator<RoleName>>(names: Vec<String>) -> Result<C, ApiError> {
+    let role = |name: String| {
+        check_length("a role's name", &name)?;
+        Ok(RoleName::from(name))
+    };
+    names.into_iter().map(role).collect()
 }
 
 /// Reads users by id.
@@ -139,8 +143,11 @@ pub(super) fn fields(object: Map<String, Json>) -> Result<Fields, ApiError> {
     let own = object
         .into_iter()
         .filter(|(name, _)| !name.is_empty() && !name.starts_with('_'));
-    own.map(|(name, value)| Ok((name, wire_value(value)?)))
-        .collect()
+    let field = |(name, value): (String, Json)| {
+        check_length("a field's name", &name)?;
+        Ok((name, wire_value(value)?))
+    };
+    own.map(field).collect()
 }
 
 /// Parses a wire value.

@@ -5,7 +5,7 @@ use skytrail_actors::accounts::messages::{ChangeRoles, ImportRoles, RoleFlag, Se
 use skytrail_actors::import::Outcome as Became;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::RoleFlags;
-use skytrail_schema::id::{RoleName, UserId};
+use skytrail_schema::id::{RoleName, UserId, check_length};
 
 use super::{Call, Outcome, Reply, record_import, request};
 use crate::audit::AuditEvent;
@@ -20,7 +20,7 @@ pub(super) async fn set_admin(call: Call) -> Outcome {
 
 async fn set(call: Call, flag: RoleFlag) -> Outcome {
     let names = request::texts(&call.body, "roles")?.ok_or_else(unspecified_roles)?;
-    let roles = request::roles(names.clone());
+    let roles = request::roles(names.clone())?;
     let command = SetFlaggedRoles {
         context: call.context,
         flag,
@@ -53,7 +53,7 @@ async fn change(call: Call, is_assignment: bool) -> Outcome {
     let data = json!({"type": kind, "user_ids": users, "roles": roles});
     let command = ChangeRoles {
         users: request::users(users),
-        roles: request::roles(roles),
+        roles: request::roles(roles)?,
         is_assignment,
         context: call.context,
     };
@@ -115,7 +115,9 @@ pub(super) async fn import(mut call: Call) -> Outcome {
             by_default: request::flag(&role, "by_default")?,
             is_admin: request::flag(&role, "is_admin")?,
         };
-        Ok((RoleName::from(name.ok_or_else(invalid)?), flags))
+        let name = name.ok_or_else(invalid)?;
+        check_length("a role's name", name)?;
+        Ok((RoleName::from(name), flags))
     };
     let roles: Vec<_> = roles.into_iter().map(read).collect::<Result<_, _>>()?;
     let user = call.context.caller.user.clone();

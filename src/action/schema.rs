@@ -10,7 +10,7 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
-use skytrail_schema::id::{RoleName, TypeName};
+use skytrail_schema::id::{RoleName, TypeName, check_length};
 use skytrail_schema::types::FieldType;
 
 use super::{Call, Outcome, Reply, request};
@@ -98,7 +98,9 @@ fn kinds_of(
     if name.is_reserved() || name.as_str().is_empty() {
         return Err(refuse("attempts to create reserved table", name.as_str()));
     }
+    check_length("a record type's name", name.as_str())?;
     let kind = |(field, kind): (String, String)| {
+        check_length("a field's name", &field)?;
         if is_reserved(&field) {
             return Err(refuse("attempts to create reserved field", &field));
         }
@@ -121,6 +123,7 @@ fn required<const N: usize>(
     let mut values = [const { String::new() }; N];
     for (value, name) in values.iter_mut().zip(names) {
         *value = request::text(body, name)?.unwrap_or_default().to_owned();
+        check_length(name, value)?;
     }
     let named = || values.iter().zip(names);
     let missing: Vec<&str> = named()
@@ -150,7 +153,7 @@ fn required<const N: usize>(
 pub(super) async fn access(call: Call) -> Outcome {
     let name = type_name(&call)?;
     let sent = request::texts(&call.body, "create_roles")?.unwrap_or_default();
-    let roles: BTreeSet<RoleName> = request::roles(sent.clone());
+    let roles: BTreeSet<RoleName> = request::roles(sent.clone())?;
     change(&call, &name, TypeChange::CreationRoles(roles)).await?;
     Reply::new(&answer(&name, "create_roles", sent.into()))
 }
@@ -236,8 +239,10 @@ async fn change(call: &Call, name: &TypeName, change: TypeChange) -> Result<(), 
 
 fn type_name(call: &Call) -> Result<TypeName, ApiError> {
     let name = request::text(&call.body, "type")?.filter(|name| !name.is_empty());
-    name.map(TypeName::from)
-        .ok_or_else(|| ApiError::invalid_argument("missing required fields", &["type"]))
+    let missing = || ApiError::invalid_argument("missing required fields", &["type"]);
+    let name = name.ok_or_else(missing)?;
+    check_length("a record type's name", name)?;
+    Ok(TypeName::from(name))
 }
 
 fn answer(name: &TypeName, member: &str, value: Json) -> Json {

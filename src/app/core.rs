@@ -69,6 +69,7 @@ impl Core {
         let cached = config.storage.head_cache_bytes;
         let backlog = Arc::new(Backlog::new(config.storage.store_lag));
         let live = LiveState::new(&snapshot, cached).with_backlog(Arc::clone(&backlog));
+        let live = live.guarding_verified(config.app.verify_required);
         let live = Arc::new(live);
         let failed = |error: StoreError| StartError::Store(error.to_string());
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;

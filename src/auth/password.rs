@@ -28,6 +28,8 @@ const LANES: u32 = 1;
 const MAX_WAITING: usize = 64;
 /// What a hash from elsewhere may cost: bcrypt's exponent; Argon2's memory in KiB and passes.
 const MAX_BCRYPT_COST: u32 = 14;
+/// How much of a password bcrypt looks at.
+const BCRYPT_BYTES: usize = 72;
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
 const MAX_PASSES: u32 = 10;
 
@@ -123,6 +125,10 @@ impl PasswordHasher for Argon2Hasher {
     fn is_outdated(&self, hash: &str) -> bool {
         let present = format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}$");
         !hash.starts_with(&present)
+    }
+
+    fn covers(&self, hash: &str, password: &Password) -> bool {
+        !is_bcrypt(hash) || password.reveal().len() <= BCRYPT_BYTES
     }
 }
 

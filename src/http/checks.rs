@@ -10,7 +10,7 @@ use skytrail_actors::plugin::Readiness;
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::UserState;
-use skytrail_schema::id::UserId;
+use skytrail_schema::id::{UserId, check_length};
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
@@ -155,6 +155,7 @@ impl<'a> Asked<'a> {
             None if kind == KeyKind::Master => {
                 let named = self.body.get("_user_id").and_then(Json::as_str);
                 let named = named.filter(|id| !id.is_empty());
+                named.map_or(Ok(()), |id| check_length("_user_id", id))?;
                 self.context.caller.user = named.map(UserId::from);
             }
             None => {}
@@ -226,6 +227,10 @@ impl<'a> Asked<'a> {
     fn refuse(&self, user: &UserState, password_age: PasswordAge) -> Result<(), ApiError> {
         let accounts = &self.services.accounts;
         let (refusals, id) = (&self.services.refusals, self.context.caller.user.as_ref());
+        // The master key's own user is nobody who could be kept out.
+        if self.context.caller.is_master() && id == Some(&UserId::god()) {
+            return Ok(());
+        }
         accounts
             .admit(user, self.as_of)
             .inspect_err(|refused| refusals.note(id, "token", refused))?;
@@ -312,6 +317,7 @@ impl<'a> Asked<'a> {
                 ));
             }
             (name, user) => {
+                check_length("database_id", name)?;
                 let id = UserId::from(name);
                 if !caller.is_master() && user.as_ref() != Some(&id) {
                     let message = "The selected DB cannot be accessed because permission is denied";

@@ -77,6 +77,8 @@ impl Model {
         let may_create = asker.master
             || settings.creation.is_empty()
             || !settings.creation.is_disjoint(&asker.roles);
+        // A user's record is made by himself.
+        let may_create = may_create && (asker.master || sent.kind != "user" || sent.key == me);
         let mut record = match stored {
             Some(record) if self.may(asker, true, record) => record.clone(),
             Some(_) => return Err(NO_ACCESS),
@@ -87,7 +89,9 @@ impl Model {
         let mut denied = false;
         for (field, value) in &sent.fields {
             let is_same = before.fields.get(field).unwrap_or(&Json::Null) == value;
-            if is_same {
+            let may_see = self.field(asker, Use::Read, (&sent.kind, field), Some(&before));
+            // What cannot be seen is not to be guessed.
+            if is_same && may_see {
                 continue;
             }
             if !self.field(asker, Use::Write, (&sent.kind, field), Some(&before)) {

@@ -43,6 +43,11 @@ fn an_empty_name_is_nobodys() {
         let session = anyone.call("auth:signup", body("", mail)).result();
         assert_eq!(session["profile"].get("username"), None);
     }
+    // Also where nobody has to give one.
+    for _ in 0..2 {
+        let session = anyone.call("auth:signup", json!({"profile": {"username": ""}}));
+        assert_eq!(session.result()["profile"].get("username"), None);
+    }
     let odd = json!({"auth_data": {"username": 5}, "password": PASSWORD});
     assert_eq!(anyone.call("auth:login", odd).code(), 110);
 }

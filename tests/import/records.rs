@@ -499,3 +499,47 @@ fn an_export_does_not_overwrite_an_earlier_one() {
     assert!(!refused.status.success());
     assert!(!other.exists());
 }
+
+#[test]
+fn what_a_stranger_put_in_the_place_of_a_user_gives_way() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let squatted = json!([{"_id": "user/u-1", "nickname": "mallory's"}, {"_id": "user/u-2"}]);
+    master
+        .call(
+            "record:save",
+            json!({"_user_id": "mallory", "records": squatted}),
+        )
+        .result();
+    let whole = json!({"_id": "user/u-1", "_ownerID": "u-1", "_created_at": "2017-01-02T03:04:05Z",
+        "_created_by": "u-1", "_access": null, "phone": "1"});
+    let lines = format!("{whole}\n{}\n", json!({"_id": "user/u-2", "phone": "2"}));
+    let path = file(&server, "users.jsonl", &lines);
+    assert_eq!(
+        import(&server, &path, &["--dry-run"]).of("user"),
+        [2, 0, 2, 0, 0, 0]
+    );
+    assert_eq!(import(&server, &path, &[]).of("user"), [2, 0, 2, 0, 0, 0]);
+    let ids = json!({"ids": ["user/u-1", "user/u-2"]});
+    let records = master.call("record:fetch", ids).result();
+    for (record, phone) in records.as_array().unwrap().iter().zip(["1", "2"]) {
+        assert_eq!(record["phone"], phone);
+        assert_eq!(
+            record["_id"],
+            format!("user/{}", record["_ownerID"].as_str().unwrap())
+        );
+        assert_ne!(record["_created_by"], "mallory", "{record}");
+        assert!(record.get("nickname").is_none());
+    }
+    // A user's record is his, if nobody says otherwise.
+    let path = file(
+        &server,
+        "users.jsonl",
+        &lines.replace("user/u-2", "user/u-3"),
+    );
+    assert_eq!(import(&server, &path, &[]).of("user"), [2, 1, 0, 1, 0, 0]);
+    let fetched = master
+        .call("record:fetch", json!({"ids": ["user/u-3"]}))
+        .result();
+    assert_eq!(fetched[0]["_ownerID"], "u-3");
+}

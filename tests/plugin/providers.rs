@@ -208,3 +208,21 @@ fn what_a_provider_says_is_kept_and_replaced_without_what_opens_something() {
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&grep.stdout), "");
 }
+
+#[test]
+fn who_is_vouched_for_takes_no_tries_from_others() {
+    let server = server(&[("AUTH_THROTTLE", "on")]);
+    let mut worker = Worker::ready(&server, &json!({}), &points());
+    let login = ("auth:login", json!({}));
+    for number in 0..15 {
+        let answer = ask(&server, &mut worker, login.clone(), vouch("ada"));
+        assert_eq!(answer.status, 200, "{number}");
+    }
+    let refuse = |worker: &mut Worker, request: &Json| {
+        worker.refuse(request, &json!({"code": 105, "message": "no"}));
+    };
+    for number in 0..5 {
+        let answer = ask(&server, &mut worker, login.clone(), refuse);
+        assert_eq!(answer.code(), 105, "{number}");
+    }
+}

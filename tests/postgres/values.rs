@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use crate::devices::{register, subscribe};
+use crate::sso::{SECRET, token_of};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
@@ -112,4 +114,97 @@ fn records_of_somebody_are_found_by_an_index() {
         );
         (used == "t\n").then_some(())
     });
+}
+
+#[test]
+fn who_acted_may_be_of_any_length() {
+    let database = shared().database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    Client::master(&server).save("note/1", json!({"n": 1}));
+    // As what a log has from before ids had a bound.
+    let put = format!(
+        "SET skytrail.own = 'yes'; INSERT INTO app_myapp._actor (id, actor) VALUES (99, '{}')",
+        long_text(6000)
+    );
+    database.sql(&put);
+    let actors = "SELECT count(*) FROM app_myapp._actor WHERE length(actor) = 6000";
+    assert_eq!(database.sql(actors), "1\n");
+}
+
+#[test]
+fn names_that_no_index_takes_are_refused() {
+    let database = shared().database(&[]);
+    let mut server = TestServer::with(&[
+        ("DATABASE_URL", &database.url()),
+        ("CUSTOM_TOKEN_SECRET", SECRET),
+    ]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let long = long_text(6000);
+    let note = json!([{"_id": "note/1", "n": 1}]);
+    let user = json!({"_user_id": long, "records": note});
+    let refused = [
+        master.call("record:save", user),
+        master.call(
+            "record:query",
+            json!({"record_type": "note", "database_id": long}),
+        ),
+        ada.call(
+            "sso:custom_token:login",
+            json!({"token": token_of(&long, json!({}))}),
+        ),
+        master.call("role:assign", json!({"roles": [long], "users": []})),
+        master.call("role:default", json!({"roles": [long]})),
+        master.call("role:import", json!({"roles": [{"name": long}]})),
+        master.call("schema:access", json!({"type": long, "create_roles": []})),
+        master.call(
+            "schema:access",
+            json!({"type": "note", "create_roles": [long]}),
+        ),
+        master.call("schema:create", json!({"record_types": {long.clone(): {}}})),
+        master.call(
+            "schema:create",
+            json!({"record_types": {"note": {"fields": [{"name": long, "type": "number"}]}}}),
+        ),
+        master.call(
+            "sso:oauth:signup",
+            json!({"provider": "acme", "principal_id": long}),
+        ),
+    ];
+    for (number, refused) in refused.iter().enumerate() {
+        assert_eq!(refused.code(), 108, "{number}: {}", refused.json());
+        let message = refused.json()["error"]["message"].clone();
+        assert!(
+            message.as_str().unwrap().contains("1024 bytes"),
+            "{message}"
+        );
+    }
+    for record in [
+        json!({"_id": format!("{long}/1")}),
+        json!({"_id": "note/1", long.clone(): 1}),
+    ] {
+        let saved = ada
+            .call("record:save", json!({"records": [record]}))
+            .result();
+        assert_eq!(saved[0]["code"], 108, "{saved}");
+    }
+    let device = register(&ada, "token");
+    let subscription = json!({"id": long, "type": "query", "query": {"record_type": "note"}});
+    let body = json!({"device_id": device, "subscriptions": [subscription]});
+    assert_eq!(ada.call("subscription:save", body).code(), 108);
+    // The longest that there may be, all together.
+    let longest = long_text(1024);
+    let user = json!({"_user_id": longest, "records": [{"_id": format!("{longest}/{longest}"), longest.clone(): 1}]});
+    master.call("record:save", user).result();
+    master
+        .call("role:default", json!({"roles": [longest]}))
+        .result();
+    let token = token_of(&longest, json!({}));
+    ada.call("sso:custom_token:login", json!({"token": token}))
+        .result();
+    subscribe(&ada, &device, &longest, json!({"record_type": longest}));
+    assert_eq!(ada.query(&longest, json!(null)).len(), 1);
+    assert!(server.terminate().success());
+    server.restart();
+    assert_eq!(ada.at(&server).query(&longest, json!(null)).len(), 1);
+    assert_no_faults(&database);
 }

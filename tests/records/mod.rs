@@ -1,5 +1,7 @@
 //! Records from outside: they stay, and they are shown to whom they should be.
 
+mod hidden;
+
 use std::process::Command;
 
 use serde_json::json;

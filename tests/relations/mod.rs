@@ -172,3 +172,26 @@ fn changes_at_once_lose_nothing() {
     let them: Vec<&Client> = them.iter().collect();
     assert_eq!(query(&me, "follow", "outward", &json!({})), (ids(&them), 8));
 }
+
+#[test]
+fn who_asks_for_all_is_told_when_they_are_too_many() {
+    let server = TestServer::with(&[("MAX_PAGE_RECORDS", "3")]);
+    let me = Client::signed_up(&server, "me");
+    let them: [Client; 4] = people(&server, "other");
+    let them: Vec<&Client> = them.iter().collect();
+    add(&me, "follow", &them[..3]);
+    let page = |more| query(&me, "follow", "outward", &more);
+    assert_eq!(page(json!({})), (ids(&them[..3]), 3));
+    add(&me, "follow", &them[3..]);
+    for more in [json!({}), json!({"limit": 4})] {
+        let mut body = more.clone();
+        body["name"] = json!("follow");
+        body["direction"] = json!("outward");
+        let refused = me.call("relation:query", body);
+        assert_eq!(refused.code(), 108, "{more}");
+        let limit = json!({"name": "MAX_PAGE_RECORDS", "max": 3});
+        assert_eq!(refused.json()["error"]["info"]["limit"], limit);
+    }
+    assert_eq!(page(json!({"limit": 3})), (ids(&them[..3]), 4));
+    assert_eq!(page(json!({"offset": 1})), (ids(&them[1..]), 4));
+}

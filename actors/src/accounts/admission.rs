@@ -2,6 +2,7 @@
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, NoDetails, Stream, UserState};
+use skytrail_schema::field_access::IS_VERIFIED;
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Value;
@@ -13,8 +14,6 @@ use crate::record::attempt::{commit, until_settled};
 use crate::record::decide::Plan;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
-/// The field of the user record that says that somebody has verified who he is.
-const IS_VERIFIED: &str = "is_verified";
 
 /// Refuses a user who is locked out.
 pub(crate) fn refuse_disabled(state: &UserState, now: Timestamp) -> Result<(), ApiError> {
@@ -56,6 +55,10 @@ pub fn bad_token() -> ApiError {
 impl Accounts {
     /// Locks a user out, or in again.
     pub(super) async fn lock(&self, command: SetDisabled) -> Result<(), ApiError> {
+        if command.user == UserId::god() {
+            let message = "_god is the master key's own user: nobody locks it out";
+            return Err(ApiError::invalid_argument(message, &["auth_id"]));
+        }
         until_settled(&self.turn, |_| async {
             let (position, user) = self.load(&command.user).await?;
             let (version, _) =

@@ -2,7 +2,7 @@
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Origin, PastPassword, Stream, UserState};
-use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::id::{Database, RecordId, UserId, check_length};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
 
@@ -11,7 +11,7 @@ use super::messages::{ImportRoles, ImportUser};
 use super::sign_up::{self, given, look_around, user_duplicated};
 use super::sso;
 use crate::context::RequestContext;
-use crate::import::{Outcome as ImportOutcome, plan_roles};
+use crate::import::{Outcome as ImportOutcome, is_anothers, plan_roles};
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, commit, until_settled};
 use crate::record::decide::Plan;
@@ -41,6 +41,7 @@ fn check(accounts: &Accounts, command: &ImportUser) -> Result<(), ApiError> {
     if command.user.as_str().is_empty() {
         return Err(invalid("empty id", &["id"]));
     }
+    check_length("a user's id", command.user.as_str())?;
     let is_identified = accounts.settings.auth_keys.effective(&command.auth_data);
     if !command.auth_data.is_empty() && is_identified.is_none() {
         return Err(sign_up::invalid_auth_data());
@@ -80,11 +81,12 @@ async fn attempt(
         now,
     };
     let original = heads.get(&item.id).cloned();
-    let is_there = original
-        .as_ref()
-        .is_some_and(|head| has_all(&head.record, item));
-    let record = match &original {
-        Some(head) => merged(&head.record, item, now),
+    let stored = original.as_ref().map(|head| &head.record);
+    refuse_private(stored)?;
+    let is_his = stored.is_none_or(|stored| stored.owner.as_ref() == Some(&command.user));
+    let is_there = is_his && stored.is_some_and(|stored| has_all(stored, item));
+    let record = match stored.filter(|stored| !is_anothers(stored)) {
+        Some(stored) => merged(stored, (item, &command.user), now),
         None => create_unchecked(item, at),
     };
     let draft = Draft {
@@ -110,8 +112,12 @@ async fn attempt(
     // Who comes with a record that has been brought before leaves it as it is, with its times.
     if is_there {
         plan.reads.insert(ConflictKey::record(&item.id));
-    } else {
+    } else if is_his {
         plan.save(&draft, &definition, &around)
+            .map_err(user_duplicated)?;
+    } else {
+        // A change says nothing of the owner.
+        plan.save_whole(&draft, &definition, &around)
             .map_err(user_duplicated)?;
     }
     let context = RequestContext {
@@ -147,14 +153,25 @@ pub(super) async fn import_roles(
     .await
 }
 
+/// Refuses a user whose record would be in somebody's private database.
+fn refuse_private(stored: Option<&Record>) -> Result<(), ApiError> {
+    let private = stored.filter(|stored| stored.database != Database::Public);
+    private.map_or(Ok(()), |stored| {
+        let (id, owner) = (&stored.id, stored.database.as_stored());
+        let message = format!("{id} is in the private database of {owner}: erase it there first");
+        Err(ApiError::new(Code::Duplicated, message))
+    })
+}
+
 /// Whether a record has all that comes already.
 fn has_all(stored: &Record, item: &SaveItem) -> bool {
     let mut fields = item.fields.iter();
     fields.all(|(name, value)| stored.fields.get(name) == Some(value))
 }
 
-fn merged(stored: &Record, item: &SaveItem, now: Timestamp) -> Record {
+fn merged(stored: &Record, (item, user): (&SaveItem, &UserId), now: Timestamp) -> Record {
     let mut record = stored.clone();
+    record.owner = Some(user.clone());
     record.fields.extend(item.fields.clone());
     record.updated_at = now;
     record

@@ -110,7 +110,8 @@ impl Accounts {
         let (Some(old), Some(password)) = (old, password) else {
             return;
         };
-        if !self.hasher.is_outdated(&old) {
+        // What the old hash does not speak for may be a mistake.
+        if !self.hasher.is_outdated(&old) || !self.hasher.covers(&old, &password) {
             return;
         }
         let renewed = async {

@@ -48,6 +48,9 @@ pub trait PasswordHasher: Send + Sync + 'static {
 
     /// Whether a hash was made in another way than [`PasswordHasher::hash`] makes them now.
     fn is_outdated(&self, hash: &str) -> bool;
+
+    /// Whether a hash speaks for all of a password that it verifies, and not only for its beginning.
+    fn covers(&self, hash: &str, password: &Password) -> bool;
 }
 
 /// Issues, reads and forgets access tokens.

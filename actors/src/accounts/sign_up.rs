@@ -134,6 +134,12 @@ impl Newcomer {
     /// # Errors
     /// As the service says of signing up.
     pub(super) async fn create(mut self, accounts: &Accounts) -> Result<Option<Session>, ApiError> {
+        let keys = accounts.settings.auth_keys.keys();
+        let is_nobodys = |name: &str, value: &Value| {
+            keys.contains(name) && *value == Value::String(String::new())
+        };
+        self.profile
+            .retain(|name, value| !is_nobodys(name.as_str(), value));
         let fields = std::iter::once(&mut self.profile);
         accounts.env.assets.complete(fields).await?;
         let id = Accounts::new_user_id();
@@ -305,7 +311,7 @@ impl Creation {
     /// Takes fields out that the user may not set. What he signs in with stays.
     fn drop_unwritable(&self, draft: &mut Draft, rules: &FieldRules, at: DraftContext<'_>) {
         let blank = draft::blank(draft.record.id.clone(), at);
-        let denied = rules.find_unwritable(at.caller, &blank, &draft.record);
+        let denied = rules.find_unwritable(at.caller, &blank, (&draft.record, &Fields::new()));
         let keys = &self.newcomer.auth_data;
         let is_dropped = |field: &String| denied.contains(field) && !keys.contains_key(field);
         draft.record.fields.retain(|field, _| !is_dropped(field));

@@ -12,7 +12,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
     AccountLinked, AccountUnlinked, EventBody, Service, Stream, UserState,
 };
-use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::id::{Database, RecordId, UserId, check_length};
 use skytrail_schema::record::Fields;
 use skytrail_schema::time::Timestamp;
 
@@ -39,6 +39,11 @@ pub(super) async fn find(
     account: &Account,
     position: u64,
 ) -> Result<Option<UserId>, ApiError> {
+    // Whoever links one looks for it here before.
+    check_length("an account's id", &account.principal)?;
+    if let Service::OAuth(name) | Service::Provider(name) = &account.service {
+        check_length("a provider's name", name)?;
+    }
     let env = &accounts.env;
     env.applied.wait_for(position).await?;
     let found = env.store.find_linked(&account.service, &account.principal);

@@ -66,8 +66,12 @@ impl Eraser {
     /// Erases a user; answers when he is gone, or when that takes too long. His records go first.
     ///
     /// # Errors
-    /// 110 when there is nothing of him; the store or the log failed.
+    /// 108 for the master key's own user; 110 when there is nothing of him; the store or the log failed.
     pub async fn user(&self, command: EraseUser) -> Result<UserErased, ApiError> {
+        if command.user == UserId::god() {
+            let message = "_god is the master key's own user: it is not erased";
+            return Err(ApiError::invalid_argument(message, &["user"]));
+        }
         let context = &command.context;
         let (mut num_records, mut refused, mut asked) = (0, Vec::new(), Vec::new());
         self.env.applied.wait_for(self.env.log.head()).await?;

@@ -19,7 +19,8 @@ use std::hash::Hash;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Origin, Stream};
-use skytrail_schema::id::TypeName;
+use skytrail_schema::id::{TypeName, UserId};
+use skytrail_schema::record::Record;
 use tokio::sync::Mutex;
 
 pub use people::{ImportedSubscriptions, Relations};
@@ -172,6 +173,14 @@ impl Importer {
         }
         Ok(ended)
     }
+}
+
+/// Whether a user's record is another user's, who made it before that user was here. Nothing that
+/// it says is to be believed.
+pub(crate) fn is_anothers(record: &Record) -> bool {
+    let is_other =
+        |owner: &UserId| owner.as_str() != record.id.key.as_str() && *owner != UserId::god();
+    record.id.record_type.is_user() && record.owner.as_ref().is_some_and(is_other)
 }
 
 /// What to say of something that was deleted here.

@@ -6,7 +6,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{
     DeviceState, EventBody, RelationTarget, SavedSubscription, Stream, UserState,
 };
-use skytrail_schema::id::{DeviceId, UserId};
+use skytrail_schema::id::{DeviceId, UserId, check_length};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
@@ -75,6 +75,9 @@ impl Importer {
     ) -> Result<Outcome, ApiError> {
         if id.as_str().is_empty() {
             return Ok(Outcome::Refused("the id is empty".to_owned()));
+        }
+        if let Err(refused) = check_length("a user's id", id.as_str()) {
+            return Ok(Outcome::Refused(refused.message));
         }
         let stream = Stream::User(id);
         if self.was_here(&stream).await? {

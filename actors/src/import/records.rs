@@ -12,7 +12,7 @@ use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 
-use super::{Importer, Outcome, deleted_here};
+use super::{Importer, Outcome, deleted_here, is_anothers};
 use crate::record::attempt::{Outcome as Attempt, until_settled};
 use crate::record::decide::{Plan, Surroundings};
 use crate::record::draft::Draft;
@@ -132,6 +132,7 @@ impl Importer {
         let heads = self.env.load_heads(&ids).await?;
         let whole = records.into_iter().map(|record| {
             let head = heads.get(&record.id).map(|head| &head.record);
+            let head = head.filter(|here| !is_anothers(here));
             let default = self
                 .definition(&record.id.record_type)
                 .default_access
@@ -251,7 +252,13 @@ impl Importer {
                 *outcome = Outcome::Incomplete(Box::new(outcome.clone()));
             }
             let definition = self.definition(&draft.record.id.record_type);
-            if let Err(error) = plan.save(draft, &definition, &around) {
+            let owner = |head: &Arc<Head>| head.record.owner == draft.record.owner;
+            let saved = match draft.original.as_ref().is_none_or(owner) {
+                true => plan.save(draft, &definition, &around),
+                // A change says nothing of the owner.
+                false => plan.save_whole(draft, &definition, &around),
+            };
+            if let Err(error) = saved {
                 *outcome = Outcome::Refused(error.message.to_string());
             }
         }
@@ -286,6 +293,9 @@ impl Importer {
         }
         if here == record {
             return Ok((None, Outcome::Present));
+        }
+        if is_anothers(here) && !is_anothers(record) {
+            return draft(Outcome::Updated);
         }
         if lacks_references(here, record) {
             return draft(Outcome::Present);

@@ -98,8 +98,11 @@ fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Reco
 
 fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
     let roles = &at.definition.creation_roles;
-    let may_create =
-        at.caller.is_master() || roles.is_empty() || !roles.is_disjoint(&at.caller.roles);
+    // Whoever is that user one day would find somebody else's record in place of his own.
+    let is_anothers = item.id.record_type.is_user()
+        && (at.caller.user.as_ref()).is_none_or(|user| user.as_str() != item.id.key.as_str());
+    let has_role = roles.is_empty() || !roles.is_disjoint(&at.caller.roles);
+    let may_create = at.caller.is_master() || has_role && !is_anothers;
     if !may_create {
         return Err(ApiError::new(
             Code::PermissionDenied,
@@ -163,14 +166,14 @@ fn merge(record: &mut Record, item: &SaveItem, at: DraftContext<'_>) {
 /// # Errors
 /// 123 in an atomic save, where nothing is dropped silently.
 pub fn guard_fields(
-    mut draft: Draft,
+    (mut draft, item): (Draft, &SaveItem),
     rules: &FieldRules,
     at: DraftContext<'_>,
     is_atomic: bool,
 ) -> Result<Draft, ApiError> {
     let new = blank(draft.record.id.clone(), at);
     let stored = draft.original.as_ref().map_or(&new, |head| &head.record);
-    let denied = rules.find_unwritable(at.caller, stored, &draft.record);
+    let denied = rules.find_unwritable(at.caller, stored, (&draft.record, &item.fields));
     if is_atomic && !denied.is_empty() {
         let message = "Unable to save to some record fields because of Field ACL denied update.";
         return Err(

@@ -68,6 +68,7 @@ pub struct LiveState {
     cache: Mutex<Cache>,
     keys: KnownKeys,
     backlog: Arc<Backlog>,
+    guards_verified: bool,
 }
 
 struct Cache {
@@ -111,9 +112,10 @@ impl LiveState {
         Self {
             keys,
             backlog: Arc::new(Backlog::new(LagBound::NONE)),
+            guards_verified: false,
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
-            field_access: RwLock::new(compiled(*version, access)),
+            field_access: RwLock::new(compiled(*version, access, false)),
             cache: Mutex::new(Cache {
                 position: snapshot.checkpoint,
                 projected: snapshot.checkpoint,
@@ -131,6 +133,15 @@ impl LiveState {
     #[must_use]
     pub fn with_backlog(self, backlog: Arc<Backlog>) -> Self {
         Self { backlog, ..self }
+    }
+
+    /// Keeps from users who is verified, where users must be.
+    #[must_use]
+    pub fn guarding_verified(mut self, guards_verified: bool) -> Self {
+        self.guards_verified = guards_verified;
+        let field_access = self.field_access.get_mut();
+        *field_access = compiled(field_access.0, &field_access.1, guards_verified);
+        self
     }
 
     /// Returns the last observed position.
@@ -307,7 +318,8 @@ impl LiveState {
             }
             Stream::FieldAccess => {
                 if let EventBody::FieldAccessSet(access) = &event.body {
-                    *self.field_access.write() = compiled(event.version, access);
+                    *self.field_access.write() =
+                        compiled(event.version, access, self.guards_verified);
                 }
             }
             Stream::Relation(..)
@@ -322,13 +334,17 @@ impl LiveState {
 }
 
 /// Prepares rules of access to fields; before the first event those of a new app hold.
-fn compiled(version: u32, access: &FieldAccess) -> (u32, FieldAccess, Arc<FieldRules>) {
+fn compiled(
+    version: u32,
+    access: &FieldAccess,
+    guards_verified: bool,
+) -> (u32, FieldAccess, Arc<FieldRules>) {
     let access = if version == 0 {
         FieldAccess::installed()
     } else {
         access.clone()
     };
-    let rules = Arc::new(FieldRules::new(&access));
+    let rules = Arc::new(FieldRules::new(&access).guarding_verified(guards_verified));
     (version, access, rules)
 }
 

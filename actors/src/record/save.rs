@@ -267,7 +267,7 @@ fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts 
             _ => Ok(draft),
         };
         draft::make(item, original, at)
-            .and_then(|draft| draft::guard_fields(draft, &rules, at, command.is_atomic))
+            .and_then(|draft| draft::guard_fields((draft, item), &rules, at, command.is_atomic))
             .and_then(refuse_elsewhere)
             .map_err(|error| failed(&item.id, error))
     };

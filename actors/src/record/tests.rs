@@ -240,7 +240,7 @@ impl World {
         let known = known.heads.into_iter().next().flatten();
         let original = known.unwrap_or_else(|| self.stored_head(&item.id));
         let draft = draft::make(item, original, at)?;
-        let draft = draft::guard_fields(draft, &FieldRules::default(), at, false)?;
+        let draft = draft::guard_fields((draft, item), &FieldRules::default(), at, false)?;
         let exists = |id: &RecordId| self.acknowledged.heads.contains_key(id);
         let targets = new_references(&draft).into_iter().filter(exists);
         let around = Surroundings {

@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use crate::code::ApiError;
 use crate::id::{RoleName, UserId};
 
-pub use rules::{FieldRules, FieldUse};
+pub use rules::{FieldRules, FieldUse, IS_VERIFIED};
 
 /// Stands for any record type or field.
 const ANY: &str = "*";

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole};
 use crate::caller::Caller;
 use crate::id::{TypeName, UserId};
-use crate::record::Record;
+use crate::record::{Fields, Record};
 use crate::value::Value;
 
 /// What someone wants to do with a field.
@@ -41,7 +41,11 @@ type ByField = HashMap<String, Vec<FieldAccessEntry>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldRules {
     by_type: HashMap<String, ByField>,
+    guards_verified: bool,
 }
+
+/// The field of the user record that says that somebody has verified who he is.
+pub const IS_VERIFIED: &str = "is_verified";
 
 impl FieldRules {
     /// Sorts rules into groups.
@@ -58,6 +62,24 @@ impl FieldRules {
         rules
     }
 
+    /// The same rules, and that nobody says who is verified, unless one of them is about that.
+    #[must_use]
+    pub fn guarding_verified(self, guards_verified: bool) -> Self {
+        Self {
+            guards_verified,
+            ..self
+        }
+    }
+
+    /// Whether only the master key may save a field, though no rule says so.
+    fn is_guarded(&self, wanted: FieldUse, (record_type, field): (&str, &str)) -> bool {
+        let has_rule = |fields: &ByField| fields.contains_key(field);
+        self.guards_verified
+            && wanted == FieldUse::Write
+            && (record_type, field) == (TypeName::USER, IS_VERIFIED)
+            && !self.by_type.get(record_type).is_some_and(has_rule)
+    }
+
     /// Whether the caller may use a field so. Without a record, rules about owners and about users
     /// that fields name do not apply.
     ///
@@ -71,6 +93,9 @@ impl FieldRules {
     ) -> bool {
         if caller.is_master() || field.starts_with('_') {
             return true;
+        }
+        if self.is_guarded(wanted, (record_type, field)) {
+            return false;
         }
         let Some(group) = self.group(record_type, field) else {
             return true;
@@ -91,7 +116,8 @@ impl FieldRules {
     /// Whether some rule may hide a field of the type from the caller, or keep him from saving it.
     pub fn may_hide(&self, caller: &Caller, record_type: &TypeName) -> bool {
         let concerns = |name: &str| self.by_type.contains_key(name);
-        !caller.is_master() && (concerns(record_type.as_str()) || concerns(ANY))
+        let is_guarded = self.guards_verified && record_type.is_user();
+        !caller.is_master() && (is_guarded || concerns(record_type.as_str()) || concerns(ANY))
     }
 
     /// Removes the fields that the caller must not see. To be called on the whole record, before
@@ -109,14 +135,15 @@ impl FieldRules {
         record.fields.retain(|field, _| !hidden.contains(field));
     }
 
-    /// Lists the fields of `record` that differ from `stored` and that the caller must not save.
+    /// Lists the fields of `record` that differ from `stored` and that the caller must not save. Those
+    /// that he must not see either are listed whenever he has `sent` them: else he could guess.
     ///
     /// For a new record, `stored` is one without fields that the caller owns. A null is no value.
     pub fn find_unwritable(
         &self,
         caller: &Caller,
         stored: &Record,
-        record: &Record,
+        (record, sent): (&Record, &Fields),
     ) -> Vec<String> {
         if !self.may_hide(caller, &record.id.record_type) {
             return Vec::new();
@@ -126,12 +153,15 @@ impl FieldRules {
             let value = record.fields.get(field);
             value.filter(|value| !value.is_null()).cloned()
         };
-        let mut fields: Vec<&String> = record.fields.keys().chain(stored.fields.keys()).collect();
+        let fields = record.fields.keys().chain(stored.fields.keys());
+        let mut fields: Vec<&String> = fields.chain(sent.keys()).collect();
         fields.sort();
         fields.dedup();
         let is_refused = |field: &&&String| {
             let is_changed = value_in(stored, field) != value_in(record, field);
-            is_changed && !self.allows(FieldUse::Write, (name, field), caller, Some(stored))
+            let allows = |wanted| self.allows(wanted, (name, field), caller, Some(stored));
+            let is_guess = || sent.contains_key(**field) && !allows(FieldUse::Read);
+            !allows(FieldUse::Write) && (is_changed || is_guess())
         };
         fields
             .iter()

@@ -24,14 +24,15 @@ use crate::projection::{ddl, read};
 const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The format that this program makes and knows.
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 5;
 
 /// What leads to each format from the one before.
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 5] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_captured.sql"),
     include_str!("migrations/0003_parked.sql"),
     include_str!("migrations/0004_marks.sql"),
+    include_str!("migrations/0005_actors.sql"),
 ];
 
 /// Names the schema of an app's store.

@@ -1,0 +1,3 @@
+-- Who acted may be written longer than a sorted index takes.
+ALTER TABLE _actor DROP CONSTRAINT _actor_actor_key,
+    ADD CONSTRAINT _actor_once EXCLUDE USING hash (actor WITH =);
