@@ -222,6 +222,28 @@ fn a_plugin_says_itself_where_deliveries_start() {
 }
 
 #[test]
+fn where_deliveries_start_is_said_once() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    let positions = deliver_some(&ada, &mut worker);
+    worker.die();
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    let hello = json!({"features": ["deliver", "resume"], "from": positions[0]});
+    let mut first = arrive(&server, &hello, &told(&json!({})));
+    assert_eq!(numbers(&mut first, 2), [2, 3]);
+    // Who comes while another serves says nothing new, also when he is the only one later.
+    let mut second = arrive(&server, &hello, &told(&json!({})));
+    first.say_goodbye();
+    await_consumer(&server, "the first has left", |it| it["workers"] == 1);
+    second.break_link();
+    assert!(second.come_back(&server));
+    expect_none(&mut second);
+    ada.save("note/4", json!({"n": 4}));
+    assert_eq!(numbers(&mut second, 1), [4]);
+}
+
+#[test]
 fn a_plugin_that_does_not_come_any_more_is_forgotten() {
     let mut server = server(&[]);
     let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));

@@ -215,6 +215,7 @@ impl Plugins {
         let Some(plugin) = self.plugins.get_mut(index) else {
             return;
         };
+        plugin.choose_starter();
         let active = plugin.active.as_ref().map(|active| active.generation);
         let mut released = Vec::new();
         for worker in &mut plugin.workers {

@@ -128,6 +128,26 @@ impl Plugin {
         })
     }
 
+    /// Settles, before workers become ready, whose word on where deliveries start counts: that of one who
+    /// comes while nobody serves, once. The others' is old by the time they are alone.
+    pub(super) fn choose_starter(&mut self) {
+        let generation = self.active.as_ref().map(|active| active.generation);
+        let is_present = |worker: &&Worker| !worker.capacity.is_suspended;
+        let is_served = self.serving(Stage::Ready).any(|worker| is_present(&worker));
+        let mut coming = self.workers.iter().filter(|worker| {
+            worker.stage == Stage::Configured && Some(worker.generation) == generation
+        });
+        let starter = coming.find(|worker| !is_served && worker.from.is_some());
+        let starter = starter.map(|worker| worker.id);
+        for worker in &mut self.workers {
+            let is_coming =
+                worker.stage == Stage::Configured && Some(worker.generation) == generation;
+            if Some(worker.id) != starter && (is_coming || starter.is_some()) {
+                worker.from = None;
+            }
+        }
+    }
+
     /// Tells what there is of it for those who deliver.
     pub(super) fn presence(
         &self,
