@@ -1,5 +1,6 @@
 //! The command line: arguments, and which command they mean.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -129,6 +130,8 @@ pub fn run() -> ExitCode {
         Command::Serve => serve(&config),
         Command::Config => {
             print_settings(&settings);
+            let unknown = config.unknown.iter().map(ToString::to_string);
+            complain(&unknown.collect::<Vec<_>>());
             Ok(())
         }
         Command::Log(command) => ops::log::run(&config, command),
@@ -181,12 +184,11 @@ fn read_config(
 
 /// The one place that reads the environment.
 fn read_sources(flags: &SettingFlags) -> Result<Sources, String> {
-    let environment = std::env::vars_os();
-    let environment = environment
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut sources = Sources::default().with(Origin::Environment, environment);
-    if let Ok(text) = std::fs::read_to_string(".env") {
-        sources = sources.with_dot_env(&text);
+    let mut sources = Sources::default().with_environment(std::env::vars_os());
+    match std::fs::read_to_string(".env") {
+        Ok(text) => sources = sources.with_dot_env(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!(".env: {error}")),
     }
     let default = PathBuf::from("skytrail.toml");
     let file = flags

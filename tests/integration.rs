@@ -44,6 +44,7 @@ mod relations;
 mod replay;
 mod schema;
 mod sdk;
+mod settings;
 mod sso;
 mod stream;
 mod support;

@@ -34,6 +34,9 @@ pub async fn serve_with<F: Future<Output = ()>>(
 ) -> Result<(), StartError> {
     // Whoever reads that the server is ready may tell it to end at once.
     let mut signals = Signals::listen();
+    for unknown in &config.unknown {
+        tracing::warn!(%unknown, "there is a name in .env that is no setting");
+    }
     let mut door = Door::default();
     loop {
         let in_use = moved::with_moved_store(config).map_err(noted)?;

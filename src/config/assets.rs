@@ -128,7 +128,7 @@ fn read_s3(reader: &mut Reader<'_>, is_needed: bool) -> S3Settings {
 }
 
 /// Returns an address that is set, without a slash at its end.
-fn prefix(reader: &Reader<'_>, name: &str) -> Option<String> {
+fn prefix(reader: &mut Reader<'_>, name: &str) -> Option<String> {
     let prefix = reader.optional(name)?;
     Some(prefix.trim_end_matches('/').to_owned())
 }

@@ -34,7 +34,7 @@ pub enum AuditTarget {
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Audit {
     let is_enabled = reader.boolean("USER_AUDIT_ENABLED", false);
-    let url = reader.address("USER_AUDIT_TRAIL_HANDLER_URL", "");
+    let url = reader.text("USER_AUDIT_TRAIL_HANDLER_URL", "");
     let target = parse_target(&url);
     if target.is_none() && !url.is_empty() {
         let wanted = "file:///absolute/path or fluentd://host:24224";

@@ -43,14 +43,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Database> {
     let wait = reader.number("DATABASE_WAIT", 5, 1..=300);
     let synchronous_commit = reader.boolean("DATABASE_SYNCHRONOUS_COMMIT", true);
     let timeout = reader.number("DATABASE_STATEMENT_TIMEOUT", 30, 1..=86_400);
-    let url = url.filter(|url| !url.reveal().is_empty())?;
-    let scheme = url.reveal().split(':').next().unwrap_or_default();
-    if !matches!(scheme, "postgres" | "postgresql") {
-        reader.refuse(
-            "DATABASE_URL",
-            scheme,
-            "postgres://USER:PASSWORD@HOST/DATABASE",
-        );
+    let url = url?;
+    let is_address = |scheme: &str| url.reveal().starts_with(scheme);
+    if !["postgres://", "postgresql://"].into_iter().any(is_address) {
+        let wanted = "an address, postgres://USER:PASSWORD@HOST/DATABASE";
+        reader.refuse("DATABASE_URL", "***", wanted);
         return None;
     }
     Some(Database {

@@ -1,5 +1,7 @@
 //! Settings of logging.
 
+use tracing_subscriber::EnvFilter;
+
 use super::source::Reader;
 
 /// Logging.
@@ -89,7 +91,7 @@ const EXPECTED_LEVEL: &str = "trace, debug, info, warn, error or off";
 pub(super) fn read(reader: &mut Reader<'_>) -> Log {
     let text = reader.text("LOG_LEVEL", "info");
     let level = if text.contains(['=', ',']) {
-        Some(text.clone())
+        EnvFilter::try_new(&text).ok().map(|_| text.clone())
     } else {
         level(&text).map(str::to_owned)
     };

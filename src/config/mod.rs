@@ -20,6 +20,7 @@ mod secret;
 mod source;
 mod timers;
 mod tokens;
+mod unknown;
 mod user_audit;
 
 use std::collections::BTreeSet;
@@ -92,6 +93,8 @@ pub struct Config {
     pub database: Option<Database>,
     /// Logging.
     pub log: Log,
+    /// What `.env` names that is no setting.
+    pub unknown: Vec<Mistake>,
 }
 
 /// The app.
@@ -252,8 +255,10 @@ impl Config {
             database: database::read(&mut reader),
             log: logging::read(&mut reader),
             data_dir: PathBuf::from(data_dir),
+            unknown: Vec::new(),
         };
-        reader.finish().map(|settings| (config, settings))
+        let (settings, unknown) = reader.finish()?;
+        Ok((Self { unknown, ..config }, settings))
     }
 }
 
@@ -286,10 +291,9 @@ fn read_app(reader: &mut Reader<'_>) -> App {
     {
         reader.refuse("MASTER_KEY", "***", "a key that differs from API_KEY");
     }
-    let access = reader.first_text(&["ACCESS_CONTROL", "ACCESS_CONRTOL"], "role");
-    if access != "role" {
-        reader.refuse("ACCESS_CONTROL", &access, "role");
-    }
+    // The second is v1's own.
+    let spelled = reader.spelled("ACCESS_CONTROL", "ACCESS_CONRTOL");
+    reader.choice(&spelled, "role", &["role"]);
     App {
         name,
         api_key,

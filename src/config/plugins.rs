@@ -81,11 +81,16 @@ fn read_plugin(
     brokers: &mut HashSet<String>,
 ) -> Plugin {
     let transport = read_transport(reader, name, brokers);
+    // Those that the transport does not read are no mistakes either.
+    for what in ["PATH", "ARGS", "WINDOW"] {
+        setting(reader, name, what);
+    }
     let default = match transport {
         PluginTransport::Zmq { .. } => zmq_timeout,
         _ => Duration::from_secs(30),
     };
-    let timeout = reader.seconds(&format!("{name}_TIMEOUT"), default.as_secs());
+    let timeout = setting(reader, name, "TIMEOUT");
+    let timeout = reader.seconds(&timeout, default.as_secs());
     Plugin {
         name: name.to_owned(),
         transport,
@@ -93,13 +98,21 @@ fn read_plugin(
     }
 }
 
+/// Returns the name of a plugin's setting: with the plugin's as it is written, or in capitals, as all
+/// names of `skytrail.toml` come.
+fn setting(reader: &mut Reader<'_>, name: &str, what: &str) -> String {
+    let capitals = name.to_uppercase();
+    reader.spelled(&format!("{name}_{what}"), &format!("{capitals}_{what}"))
+}
+
 fn read_transport(
     reader: &mut Reader<'_>,
     name: &str,
     brokers: &mut HashSet<String>,
 ) -> PluginTransport {
-    let setting = |what: &str| format!("{name}_{what}");
-    let kind = reader.text(&setting("TRANSPORT"), "websocket");
+    let [transport, path, args] =
+        ["TRANSPORT", "PATH", "ARGS"].map(|what| setting(reader, name, what));
+    let kind = reader.text(&transport, "websocket");
     let split = |args: String| -> Vec<String> {
         let args = args.split(',').filter(|arg| !arg.is_empty());
         args.map(str::to_owned).collect()
@@ -107,38 +120,37 @@ fn read_transport(
     match kind.as_str() {
         "websocket" => PluginTransport::WebSocket,
         "http" => {
-            let url = reader.address(&setting("PATH"), "");
+            let url = reader.text(&path, "");
             let is_http = url.starts_with("http://") || url.starts_with("https://");
             if !is_http {
-                let wanted = "the plugin's address, http://…";
-                reader.refuse(&setting("PATH"), &url, wanted);
+                reader.refuse(&path, &url, "the plugin's address, http://…");
             }
             let window = read_window(reader, name, MAX_WINDOW);
             PluginTransport::Http { url, window }
         }
         "exec" => PluginTransport::Exec {
-            program: reader.text(&setting("PATH"), "py-skygear"),
-            args: split(reader.text(&setting("ARGS"), "")),
+            program: reader.text(&path, "py-skygear"),
+            args: split(reader.text(&args, "")),
             window: read_window(reader, name, EXEC_WINDOW),
         },
         "zmq" => {
-            let broker = reader.text(&setting("PATH"), "");
+            let broker = reader.text(&path, "");
             if broker.is_empty() {
-                reader.refuse(&setting("PATH"), "", "a name for the plugin's broker");
+                reader.refuse(&path, "", "a name for the plugin's broker");
             } else if !brokers.insert(broker.clone()) {
-                reader.refuse(&setting("PATH"), &broker, "a name that no other plugin has");
+                reader.refuse(&path, &broker, "a name that no other plugin has");
             }
-            let args = reader.text(&setting("ARGS"), "");
-            let first = split(args.clone()).into_iter().next().unwrap_or_default();
+            let text = reader.text(&args, "");
+            let first = split(text.clone()).into_iter().next().unwrap_or_default();
             let Some(bind) = Endpoint::parse(&first) else {
                 let wanted = "the address to listen on first, such as tcp://127.0.0.1:5555";
-                reader.refuse(&setting("ARGS"), &args, wanted);
+                reader.refuse(&args, &text, wanted);
                 return PluginTransport::WebSocket;
             };
             PluginTransport::Zmq { name: broker, bind }
         }
         other => {
-            reader.refuse(&setting("TRANSPORT"), other, "websocket, http, exec or zmq");
+            reader.refuse(&transport, other, "websocket, http, exec or zmq");
             PluginTransport::WebSocket
         }
     }
@@ -158,7 +170,8 @@ pub(super) fn read_null_database(reader: &mut Reader<'_>) -> Option<SocketAddr> 
 }
 
 fn read_window(reader: &mut Reader<'_>, name: &str, default: u64) -> u64 {
-    reader.number(&format!("{name}_WINDOW"), default, 1..=MAX_WINDOW)
+    let window = setting(reader, name, "WINDOW");
+    reader.number(&window, default, 1..=MAX_WINDOW)
 }
 
 /// Two plugins with one address would take each other's workers.
@@ -171,9 +184,9 @@ fn refuse_doubles(reader: &mut Reader<'_>, plugins: &[Plugin]) {
         // Each gets a port of its own.
         let is_any = bind.to_string().ends_with(":0");
         if !is_any && !addresses.insert(bind) {
-            let setting = format!("{}_ARGS", plugin.name);
+            let args = setting(reader, &plugin.name, "ARGS");
             reader.refuse(
-                &setting,
+                &args,
                 &bind.to_string(),
                 "an address that no other plugin has",
             );

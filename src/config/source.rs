@@ -1,11 +1,13 @@
 //! Where settings come from, and reading them with every mistake noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Secret;
+use super::unknown::unknown;
 
 /// Where a value came from; later ones win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,27 +37,38 @@ impl fmt::Display for Origin {
 }
 
 /// A setting that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name} = {value:?} (from {origin}): expected {expected}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The setting.
     pub name: String,
-    /// Its value; `***` for a secret.
-    pub value: String,
+    /// Its value, `***` for a secret; none when it is the name that is wrong.
+    pub value: Option<String>,
     /// Where it came from.
     pub origin: Origin,
-    /// What is accepted.
-    pub expected: String,
+    /// What is wrong, or what is accepted.
+    pub fault: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(value) = &self.value {
+            write!(f, " = {value:?}")?;
+        }
+        write!(f, " (from {}): {}", self.origin, self.fault)
+    }
 }
 
 /// Values by name, with where they came from.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    values: BTreeMap<String, (Origin, String)>,
+    values: BTreeMap<String, BTreeMap<Origin, String>>,
+    /// Variables of the environment that are no text.
+    garbled: BTreeSet<String>,
 }
 
 impl Sources {
-    /// Adds values; one from a later origin replaces one from an earlier. Empty values count as
+    /// Adds values; of those of a name the one from the latest origin counts. Empty values count as
     /// not set, as in v1.
     #[must_use]
     pub fn with(
@@ -63,16 +76,29 @@ impl Sources {
         origin: Origin,
         values: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        for (name, value) in values {
-            let is_newer = self
-                .values
-                .get(&name)
-                .is_none_or(|(known, _)| *known <= origin);
-            if is_newer && !value.is_empty() {
-                self.values.insert(name, (origin, value));
-            }
+        for (name, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
+            self.values.entry(name).or_default().insert(origin, value);
         }
         self
+    }
+
+    /// Adds the variables of the environment, of which others have theirs, too.
+    #[must_use]
+    pub fn with_environment(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let mut values = Vec::new();
+        for (name, value) in variables {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => values.push((name, value)),
+                (Ok(name), Err(_)) => {
+                    self.garbled.insert(name);
+                }
+                (Err(_), _) => {}
+            }
+        }
+        self.with(Origin::Environment, values)
     }
 
     /// Adds the settings of a TOML file: one table, names in lower case.
@@ -80,9 +106,7 @@ impl Sources {
     /// # Errors
     /// Not TOML, or a value that is neither text, number nor truth value.
     pub fn with_toml(self, text: &str) -> Result<Self, String> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error| format!("skytrail.toml: {error}"))?;
+        let table: toml::Table = text.parse().map_err(|error| not_toml(text, &error))?;
         let mut values = Vec::new();
         for (name, value) in table {
             let text = match value {
@@ -100,13 +124,14 @@ impl Sources {
         Ok(self.with(Origin::File, values))
     }
 
-    /// Adds the settings of a `.env` file: `NAME=value` lines, quotes optional, `#` comments.
+    /// Adds the settings of a `.env` file: `NAME=value` lines, quotes optional, `#` comments, also
+    /// behind a value.
     #[must_use]
     pub fn with_dot_env(self, text: &str) -> Self {
         let parse = |line: &str| {
             let line = line.trim().trim_start_matches("export ");
             let (name, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
-            let value = value.trim().trim_matches(['"', '\'']);
+            let value = quoted(value.trim()).unwrap_or_else(|| without_comment(value));
             Some((name.trim().to_owned(), value.to_owned()))
         };
         let values: Vec<_> = text.lines().filter_map(parse).collect();
@@ -115,10 +140,48 @@ impl Sources {
 
     /// Returns a value and where it came from.
     pub fn get(&self, name: &str) -> Option<(Origin, &str)> {
-        self.values
-            .get(name)
-            .map(|(origin, value)| (*origin, value.as_str()))
+        let (origin, value) = self.values.get(name)?.last_key_value()?;
+        Some((*origin, value.as_str()))
     }
+
+    /// Returns every name with each origin that gives it a value.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&str, Origin)> {
+        let names = self.values.iter();
+        names.flat_map(|(name, from)| from.keys().map(move |origin| (name.as_str(), *origin)))
+    }
+}
+
+/// Says where a file is no TOML. The line itself may hold a secret.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.unwrap_or_default().matches('\n').count() + 1;
+    let message = error.message().trim();
+    format!(
+        "skytrail.toml, line {line}: {message} (values are true, false, whole numbers, or text in quotes)"
+    )
+}
+
+/// Returns what is between the quotes around a value, behind which there may be a comment.
+fn quoted(value: &str) -> Option<&str> {
+    let quote = value
+        .chars()
+        .next()
+        .filter(|first| ['"', '\''].contains(first))?;
+    let inner = value.strip_prefix(quote)?;
+    let mut ends = inner.match_indices(quote);
+    let (end, _) = ends.find(|(end, _)| {
+        let rest = inner.get(end + 1..).unwrap_or_default().trim_start();
+        rest.is_empty() || rest.starts_with('#')
+    })?;
+    inner.get(..end)
+}
+
+fn without_comment(value: &str) -> &str {
+    let mut comments = value
+        .match_indices([' ', '\t'])
+        .map(|(at, _)| value.split_at(at));
+    let found = comments.find(|(_, rest)| rest.trim_start().starts_with('#'));
+    found.map_or(value, |(value, _)| value).trim()
 }
 
 /// A setting as it came out.
@@ -145,6 +208,8 @@ fn without_sign_in(address: &str) -> String {
 /// Reads settings, and notes what came out and what is wrong.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
+    /// Every name that was asked for.
+    known: BTreeSet<String>,
     mistakes: Vec<Mistake>,
     settings: Vec<Setting>,
 }
@@ -153,14 +218,29 @@ impl<'a> Reader<'a> {
     pub(super) fn new(sources: &'a Sources) -> Self {
         Self {
             sources,
+            known: BTreeSet::new(),
             mistakes: Vec::new(),
             settings: Vec::new(),
         }
     }
 
-    pub(super) fn finish(self) -> Result<Vec<Setting>, Vec<Mistake>> {
+    /// Returns the settings, and what in `.env` is none.
+    pub(super) fn finish(mut self) -> Result<(Vec<Setting>, Vec<Mistake>), Vec<Mistake>> {
+        for name in self.sources.garbled.intersection(&self.known) {
+            self.mistakes.push(Mistake {
+                name: name.clone(),
+                value: None,
+                origin: Origin::Environment,
+                fault: "expected text in UTF-8".to_owned(),
+            });
+        }
+        // Other programs may read the same file; the others are the server's alone.
+        let (tolerated, refused): (Vec<_>, _) = unknown(self.sources.given(), &self.known)
+            .into_iter()
+            .partition(|mistake| mistake.origin == Origin::DotEnv);
+        self.mistakes.extend(refused);
         if self.mistakes.is_empty() {
-            Ok(self.settings)
+            Ok((self.settings, tolerated))
         } else {
             Err(self.mistakes)
         }
@@ -171,17 +251,21 @@ impl<'a> Reader<'a> {
             .sources
             .get(name)
             .map_or(Origin::Default, |(origin, _)| origin);
-        let (name, value, expected) = (name.to_owned(), value.to_owned(), expected.to_owned());
         self.mistakes.push(Mistake {
-            name,
-            value,
+            name: name.to_owned(),
+            value: Some(without_sign_in(value)),
             origin,
-            expected,
+            fault: format!("expected {expected}"),
         });
     }
 
-    pub(super) fn optional(&self, name: &str) -> Option<String> {
-        self.sources.get(name).map(|(_, value)| value.to_owned())
+    fn find(&mut self, name: &str) -> Option<(Origin, &'a str)> {
+        self.known.insert(name.to_owned());
+        self.sources.get(name)
+    }
+
+    pub(super) fn optional(&mut self, name: &str) -> Option<String> {
+        self.find(name).map(|(_, value)| value.to_owned())
     }
 
     /// Returns the names of the settings that begin with `prefix`.
@@ -193,66 +277,60 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// Returns a value as text, noted with where it came from.
+    /// Returns a value as text, noted with where it came from; who may sign in at an address is not
+    /// shown.
     pub(super) fn text(&mut self, name: &str, default: &str) -> String {
-        let (origin, value) = self.sources.get(name).unwrap_or((Origin::Default, default));
-        let value = value.to_owned();
+        let (origin, value) = self.find(name).unwrap_or((Origin::Default, default));
         self.settings.push(Setting {
             name: name.to_owned(),
-            value: value.clone(),
+            value: without_sign_in(value),
             origin,
         });
-        value
+        value.to_owned()
     }
 
-    /// As [`Reader::text`], for a setting with several spellings.
-    pub(super) fn first_text(&mut self, names: &[&str], default: &str) -> String {
-        let set = names.iter().find(|name| self.sources.get(name).is_some());
-        match set.or(names.first()) {
-            Some(name) => self.text(name, default),
-            None => default.to_owned(),
+    /// Of the spellings of a setting, returns the one that is set, else the first.
+    pub(super) fn spelled(&mut self, first: &str, second: &str) -> String {
+        match (self.find(first), self.find(second)) {
+            (None, Some(_)) => second.to_owned(),
+            _ => first.to_owned(),
         }
     }
 
     /// Reads a secret; with `_FILE` behind its name, from the file of that path.
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
-        let in_file = self.secret_in_file(name);
-        let found = self.sources.get(name);
-        let found = match &in_file {
-            Some((origin, text)) if found.is_none_or(|(_, text)| text.is_empty()) => {
-                Some((*origin, text.as_str()))
+        let plain = self
+            .find(name)
+            .map(|(origin, text)| (origin, text.to_owned()));
+        let file = format!("{name}_FILE");
+        let found = match self.find(&file) {
+            Some((origin, path)) if plain.as_ref().is_none_or(|(plain, _)| *plain < origin) => {
+                self.text_in(&file, path).map(|text| (origin, text))
             }
-            _ => found,
+            _ => plain,
         };
-        let (origin, value) = found.unwrap_or((Origin::Default, ""));
-        let shown = if value.is_empty() { "" } else { "***" };
+        let (origin, shown) = match &found {
+            Some((origin, _)) => (*origin, "***"),
+            None => (Origin::Default, ""),
+        };
         self.settings.push(Setting {
             name: name.to_owned(),
             value: shown.to_owned(),
             origin,
         });
-        found.map(|(_, value)| Secret::new(value))
+        found.map(|(_, text)| Secret::new(text))
     }
 
-    fn secret_in_file(&mut self, name: &str) -> Option<(Origin, String)> {
-        let name = format!("{name}_FILE");
-        let (origin, path) = self.sources.get(&name)?;
-        let path = path.to_owned();
-        match std::fs::read_to_string(&path) {
-            _ if path.is_empty() => None,
-            Ok(text) => Some((origin, text.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(error) => {
-                self.refuse(&name, &path, &format!("a file that can be read ({error})"));
-                None
+    fn text_in(&mut self, name: &str, path: &str) -> Option<String> {
+        let expected = match std::fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => {
+                "a file with the secret in it: this one is empty".to_owned()
             }
-        }
-    }
-
-    /// As [`Reader::text`], for an address: who may sign in there is not shown.
-    pub(super) fn address(&mut self, name: &str, default: &str) -> String {
-        let value = self.text(name, default);
-        self.show(&without_sign_in(&value));
-        value
+            Ok(text) => return Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => format!("a file that can be read ({error})"),
+        };
+        self.refuse(name, path, &expected);
+        None
     }
 
     /// Says what people are shown of the value that was read last.

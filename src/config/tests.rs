@@ -68,6 +68,35 @@ fn secrets_may_be_in_files() {
 }
 
 #[test]
+fn a_secret_is_that_of_the_later_origin_be_it_in_a_file_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "filed").unwrap();
+    let path = path.to_str().unwrap();
+    let origins = [
+        Origin::File,
+        Origin::DotEnv,
+        Origin::Environment,
+        Origin::Flag,
+    ];
+    for plain in origins {
+        for filed in origins {
+            let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
+            let sources = Sources::default()
+                .with(plain, pair("MASTER_KEY", "plain"))
+                .with(filed, pair("MASTER_KEY_FILE", path));
+            let (config, settings) = Config::read(&sources).unwrap();
+            let found = config.app.master_key.unwrap();
+            let setting = settings.iter().find(|it| it.name == "MASTER_KEY").unwrap();
+            let expected = if filed > plain { "filed" } else { "plain" };
+            assert_eq!(found.reveal(), expected, "{plain} {filed}");
+            assert_eq!(setting.origin, plain.max(filed));
+        }
+    }
+    assert!(!Secret::new("").matches(""), "no secret, no match");
+}
+
+#[test]
 fn later_origins_win_and_empty_values_count_as_unset() {
     let sources = Sources::default()
         .with(

@@ -35,7 +35,7 @@ pub enum TokenPlace {
 
 pub(super) fn read(reader: &mut Reader<'_>, data_dir: &str) -> Tokens {
     let store = reader.choice("TOKEN_STORE", "jwt", &["jwt", "fs", "redis"]);
-    let path = reader.address("TOKEN_STORE_PATH", &format!("{data_dir}/token"));
+    let path = reader.text("TOKEN_STORE_PATH", &format!("{data_dir}/token"));
     let prefix = reader.text("TOKEN_STORE_PREFIX", "");
     let place = match store.as_str() {
         "redis" => {

@@ -9,7 +9,7 @@ fn read(values: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
 
 fn mistakes(values: &[(&str, &str)]) -> Vec<(String, String)> {
     let mistakes = read(values).unwrap_err().into_iter();
-    mistakes.map(|it| (it.name, it.expected)).collect()
+    mistakes.map(|it| (it.name, it.fault)).collect()
 }
 
 fn names(mistakes: &[(String, String)]) -> Vec<&str> {

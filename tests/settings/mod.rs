@@ -1,0 +1,207 @@
+//! Settings as people give them, in files, the environment and flags, and which are refused.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A folder in which the program is started.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn with(name: &str, text: impl AsRef<[u8]>) -> Self {
+        let place = Self::new();
+        place.write(name, text);
+        place
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Returns what `skytrail config` says here: its exit code, the settings, and the complaints.
+    fn config(
+        &self,
+        environment: &[(&str, &OsStr)],
+        flags: &[&str],
+    ) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.env_clear().current_dir(self.0.path());
+        command.envs(environment.iter().copied());
+        let output = command.arg("config").args(flags).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (code, shown, said) = (output.status.code(), &output.stdout, &output.stderr);
+        (code, text(shown), text(said))
+    }
+}
+
+#[test]
+fn an_empty_file_is_no_secret() {
+    let names = [
+        "API_KEY",
+        "MASTER_KEY",
+        "TOKEN_STORE_SECRET",
+        "CUSTOM_TOKEN_SECRET",
+        "METRICS_KEY",
+        "DATABASE_URL",
+    ];
+    for text in ["", "\n", " \t\r\n"] {
+        let place = Place::new();
+        let path = place.write("secret", text);
+        for name in names {
+            let name = format!("{name}_FILE");
+            let (code, _, said) = place.config(&[(&name, path.as_os_str())], &[]);
+            assert_eq!(code, Some(2), "{name} {text:?}: {said}");
+            let is_named = [&name, path.to_str().unwrap(), "empty"];
+            assert!(is_named.iter().all(|it| said.contains(it)), "{said}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_ends_the_start() {
+    let folder = Place::new();
+    std::fs::create_dir(folder.0.path().join(".env")).unwrap();
+    let latin = Place::with(".env", b"DEV_MODE=NO\n# caf\xe9\n");
+    for place in [folder, latin] {
+        let (code, _, said) = place.config(&[], &[]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(".env: "), "{said}");
+    }
+    let place = Place::new();
+    let latin = OsStr::from_bytes(b"caf\xe9");
+    let (code, _, said) = place.config(&[("MASTER_KEY", latin)], &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("MASTER_KEY") && said.contains("UTF-8"),
+        "{said}"
+    );
+    let (code, _, said) = place.config(&[("SOMEBODY_ELSES", latin)], &[]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_is_behind_a_value_in_dot_env_is_a_comment() {
+    let place = Place::with(
+        ".env",
+        "CORS_HOST=https://a # the site\nAPP_NAME='chat' # 'quoted'\nAPI_KEY=a#b\n\
+         METRICS_KEY= # none\nPLUGINS=\"A # B\"\nexport MASTER_KEY=x\t# a tab\n",
+    );
+    let (code, shown, said) = place.config(&[], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "CORS_HOST=https://a  # .env",
+        "APP_NAME=chat  # .env",
+        "METRICS_KEY=  # default",
+        "PLUGINS=A # B  # .env",
+    ] {
+        assert!(shown.lines().any(|it| it == line), "{line} in {shown}");
+    }
+}
+
+#[test]
+fn passwords_in_what_is_refused_or_shown_are_masked() {
+    let refused = [
+        ("DATABASE_URL", "host=db user=sky password=hunter2"),
+        ("DATABASE_URL", "mysql://sky:hunter2@db/sky"),
+        ("USER_AUDIT_TRAIL_HANDLER_URL", "fluentd://u:hunter2@h"),
+        ("ASSET_STORE_S3_ENDPOINT", "ftp://u:hunter2@h"),
+        ("BACKUP_S3_ENDPOINT", "ftp://u:hunter2@h"),
+        ("APNS_ENDPOINT", "http://u:hunter2@h"),
+    ];
+    let place = Place::new();
+    for (name, value) in refused {
+        let environment = [(name, OsStr::new(value)), ("APNS_ENABLE", OsStr::new("1"))];
+        let (code, _, said) = place.config(&environment, &[]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(name) && !said.contains("hunter2"), "{said}");
+    }
+    let shown = [
+        "ASSET_STORE_S3_ENDPOINT",
+        "BACKUP_S3_ENDPOINT",
+        "ASSET_STORE_S3_URL_PREFIX",
+    ];
+    let value = OsStr::new("https://u:hunter2@h");
+    let (code, settings, said) = place.config(&shown.map(|name| (name, value)), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    for name in shown {
+        assert!(
+            settings.contains(&format!("{name}=https://***@h")),
+            "{settings}"
+        );
+    }
+    assert!(!settings.contains("hunter2"), "{settings}");
+    let place = Place::with("skytrail.toml", "master_key = hunter2\n");
+    let (code, _, said) = place.config(&[], &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("line 1") && said.contains("quotes"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_filter_with_a_mistake_is_refused() {
+    let place = Place::new();
+    let with = |level: &str| place.config(&[("LOG_LEVEL", OsStr::new(level))], &[]);
+    let (code, _, said) = with("error,skytrail=debgu");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("LOG_LEVEL"), "{said}");
+    for level in ["error,skytrail=debug", "info,sqlx=off", "Warning"] {
+        assert_eq!(with(level).0, Some(0), "{level}");
+    }
+}
+
+#[test]
+fn names_that_are_no_settings_are_refused_with_the_nearest_one() {
+    let place = Place::with(
+        "skytrail.toml",
+        "dev_mod = false\nfrobnicate = \"hush\"\nresponse_timeout = \"soon\"\nplugins = \"CHAT\"\n\
+         chat_timeout = 5\nchat_tiemout = 5\nlog_level_router = \"debug\"\ndb_impl_name = \"pq\"\n\
+         master_key_file = \"skytrail.toml\"\nsentry_dsn = \"x\"\n",
+    );
+    let flags = ["--set", "DEV_MOED=NO", "--set", "dev_mode=NO"];
+    let (code, _, said) = place.config(&[("DEV_MDOE", OsStr::new("NO"))], &flags);
+    assert_eq!(code, Some(2), "{said}");
+    let mut lines: Vec<_> = said.lines().collect();
+    lines.sort_unstable();
+    let no = "no such setting; did you mean";
+    let expected = [
+        format!("skytrail: DEV_MOED (from command line): {no} DEV_MODE?"),
+        "skytrail: RESPONSE_TIMEOUT = \"soon\" (from skytrail.toml): expected a whole number from \
+         0 to 3153600000"
+            .to_owned(),
+        format!("skytrail: chat_tiemout (from skytrail.toml): {no} chat_timeout?"),
+        format!("skytrail: dev_mod (from skytrail.toml): {no} dev_mode?"),
+        format!("skytrail: dev_mode (from command line): {no} DEV_MODE?"),
+        "skytrail: frobnicate (from skytrail.toml): no such setting".to_owned(),
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn names_in_dot_env_that_are_no_settings_are_warned_of() {
+    let place = Place::with(
+        ".env",
+        "DEV_MOED=NO\nSENTRY_DSN=x\nPLUGINS=chat\nchat_TIMEOUT=5\n",
+    );
+    let (code, shown, said) = place.config(&[("DEV_MDOE", OsStr::new("NO"))], &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let warning = "skytrail: DEV_MOED (from .env): no such setting; did you mean DEV_MODE?\n";
+    assert_eq!(said, warning);
+    assert!(shown.contains("chat_TIMEOUT=5  # .env"), "{shown}");
+}
+
+#[test]
+fn settings_of_plugins_in_the_file_are_found_whatever_their_names_case() {
+    for name in ["chat", "CHAT", "Chat"] {
+        let text = format!("plugins = \"{name}\"\nchat_timeout = 5\nchat_path = \"unused\"\n");
+        let (code, shown, said) = Place::with("skytrail.toml", text).config(&[], &[]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(shown.contains("CHAT_TIMEOUT=5  # skytrail.toml"), "{shown}");
+    }
+}
