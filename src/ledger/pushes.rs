@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 use skytrail_actors::push::{Payload, Waiting};
 use skytrail_schema::event::DeviceKind;
-use skytrail_schema::id::DeviceId;
+use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _};
@@ -15,6 +15,17 @@ pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS push (id TEXT PRIMARY
      since INTEGER NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, options TEXT NOT NULL, \
      content BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID";
 
+/// Adds what the table's first form had not got: rows from before are nobody's in particular.
+pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let known = sqlx::query("SELECT 1 FROM pragma_table_info('push') WHERE name = 'user'");
+    if known.fetch_optional(&mut *connection).await?.is_none() {
+        sqlx::query("ALTER TABLE push ADD COLUMN user TEXT")
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn add(
     connection: &mut SqliteConnection,
     pushes: &[Waiting],
@@ -24,13 +35,14 @@ pub(super) async fn add(
         let id = push.id.to_string();
         let options = json!(push.payload.options).to_string();
         let row = sqlx::query(
-            "INSERT OR REPLACE INTO push (id, since, device, kind, options, content, checksum) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO push (id, since, device, kind, options, content, checksum, user) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         );
         let row = row.bind(&id).bind(push.since.micros());
         let row = row.bind(push.device.as_str()).bind(push.kind.name());
         let row = row.bind(&options).bind(&push.payload.content);
         row.bind(sum(&id, &options, &push.payload.content))
+            .bind(push.user.as_ref().map(UserId::as_str))
             .execute(&mut *tx)
             .await?;
     }
@@ -51,7 +63,8 @@ pub(super) async fn remove(
 
 pub(super) async fn list(connection: &mut SqliteConnection) -> Result<Vec<Waiting>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT id, since, device, kind, options, content, checksum FROM push ORDER BY since, id",
+        "SELECT id, since, device, kind, options, content, checksum, user FROM push \
+         ORDER BY since, id",
     );
     let rows = rows.fetch_all(&mut *connection).await?;
     let num_rows = rows.len();
@@ -80,6 +93,7 @@ fn read(row: &SqliteRow) -> Option<Waiting> {
     Some(Waiting {
         id: Uuid::parse_str(&id).ok()?,
         device: DeviceId::from(row.get::<String, _>(2)),
+        user: row.get::<Option<String>, _>(7).map(UserId::from),
         kind: DeviceKind::parse(&row.get::<String, _>(3))?,
         payload: Payload {
             content,

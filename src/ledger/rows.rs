@@ -38,6 +38,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sql
     for table in TABLES {
         sqlx::query(table).execute(&mut *connection).await?;
     }
+    super::pushes::prepare(connection).await?;
     if format(connection).await? == 0 {
         sqlx::query("PRAGMA user_version = 1")
             .execute(connection)

@@ -18,6 +18,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// service that vanishes without a word is noticed before the next push waits for it.
 const PING_PERIOD: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a service asks for beyond that is a slip, and longer than anything waits.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// As much of an answer is read.
 const MAX_ANSWER: usize = 64 << 10;
 /// As much of what a service says is passed on.
@@ -94,12 +96,14 @@ pub(super) fn unreachable(why: String, holds_all: bool) -> SendError {
 /// Reads `Retry-After`: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = DateTime::parse_from_rfc2822(text).ok()?;
-    let micros = date.timestamp_micros().saturating_sub(now.micros());
-    Some(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = DateTime::parse_from_rfc2822(text).ok()?;
+        let micros = date.timestamp_micros().saturating_sub(now.micros());
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// Returns an error with its causes: the library's own text has none of them.
@@ -131,5 +135,8 @@ mod tests {
         let past = "Tue, 03 Feb 2026 04:05:00 GMT";
         assert_eq!(read(past), Some(Duration::ZERO));
         assert_eq!(read("soon"), None);
+        assert_eq!(read(&u64::MAX.to_string()), Some(MAX_RETRY_AFTER));
+        let far = "Fri, 31 Dec 9999 23:59:59 GMT";
+        assert_eq!(read(far), Some(MAX_RETRY_AFTER));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ struct Google {
     /// The access tokens that are good.
     granted: Mutex<BTreeSet<String>>,
     unregistered: Mutex<BTreeSet<String>>,
+    is_away: AtomicBool,
 }
 
 fn error(status: u16, name: &str, code: Option<&str>) -> Reply {
@@ -41,6 +42,7 @@ fn error(status: u16, name: &str, code: Option<&str>) -> Reply {
 impl Google {
     fn judge(&self, request: &Received) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
+            _ if self.is_away.load(Ordering::Relaxed) => Reply::status(503),
             ("POST", "/token") => self.grant(request),
             ("POST", SEND) => self.take(request),
             _ => Reply::status(404),
@@ -231,4 +233,104 @@ fn a_service_that_is_away_gets_its_messages_when_it_is_back() {
     taken(&service, 4);
     await_figure(&server, "fcm", "num_sent", 4);
     await_figure(&server, "fcm", "num_failed", 0);
+}
+
+#[test]
+fn a_service_that_asks_for_ages_does_not_end_its_queue() {
+    let (_, service) = google();
+    let mut server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "android", "a:1", "");
+    let for_ages = u64::MAX.to_string();
+    // Of one message first, then of everything.
+    push_to(&ada, &ada, &hello());
+    taken(&service, 1);
+    service.script([error(500, "INTERNAL", None).with("retry-after", &for_ages)]);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_failed", 1);
+    push_to(&ada, &ada, &hello());
+    taken(&service, 2);
+    service.script([error(503, "UNAVAILABLE", None).with("retry-after", &for_ages)]);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_failed", 2);
+    await_figure(&server, "fcm", "num_kept", 0);
+    server.restart();
+    push_to(&ada.at(&server), &ada, &hello());
+    taken(&service, 3);
+}
+
+fn to_token(token: &str) -> impl Fn(&Received) -> bool {
+    move |message| message.json()["message"]["token"] == token
+}
+
+#[test]
+fn what_waits_is_not_sent_to_who_has_the_phone_next() {
+    let (google, service) = google();
+    let mut server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    let ben = Client::signed_up(&server, "ben");
+    let phone = register(&ada, "android", "a:1", "");
+    let tablet = register(&ada, "android", "a:2", "");
+    google.is_away.store(true, Ordering::Relaxed);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_kept", 2);
+    // Another user takes the phone over as the device that it is, and the tablet as a new one.
+    ada.call("device:unregister", json!({"id": phone})).result();
+    let body = json!({"id": phone, "type": "android", "device_token": "a:1"});
+    ben.call("device:register", body).result();
+    ada.call("device:unregister", json!({"id": tablet}))
+        .result();
+    register(&ben, "android", "a:2", "");
+    await_figure(&server, "fcm", "num_expired", 2);
+    await_figure(&server, "fcm", "num_kept", 0);
+    // Over a restart as well.
+    push_to(&ada, &ben, &hello());
+    await_figure(&server, "fcm", "num_kept", 2);
+    server.kill();
+    server.restart();
+    let (ada, ben) = (ada.at(&server), ben.at(&server));
+    register(&ada, "android", "a:2", "");
+    await_figure(&server, "fcm", "num_expired", 1);
+    google.is_away.store(false, Ordering::Relaxed);
+    await_figure(&server, "fcm", "num_sent", 1);
+    assert!(taken(&service, 1).iter().all(to_token("a:1")));
+    await_figure(&server, "fcm", "num_kept", 0);
+    drop(ben);
+}
+
+#[test]
+fn what_waits_goes_to_where_its_device_is_then() {
+    let (google, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    let phone = register(&ada, "android", "a:1", "");
+    google.is_away.store(true, Ordering::Relaxed);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_retrying", 1);
+    let body = json!({"id": phone, "type": "android", "device_token": "a:2"});
+    ada.call("device:register", body).result();
+    google.is_away.store(false, Ordering::Relaxed);
+    assert!(taken(&service, 1).iter().all(to_token("a:2")));
+}
+
+#[test]
+fn what_waits_for_who_is_erased_is_never_sent() {
+    let (google, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "android", "a:1", "");
+    google.is_away.store(true, Ordering::Relaxed);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "fcm", "num_kept", 1);
+    let body = json!({"user": ada.user, "why": "asked for"});
+    let erased = Client::master(&server).call("erase:user", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    await_figure(&server, "fcm", "num_expired", 1);
+    await_figure(&server, "fcm", "num_kept", 0);
+    google.is_away.store(false, Ordering::Relaxed);
+    let ben = Client::signed_up(&server, "ben");
+    register(&ben, "android", "b:1", "");
+    push_to(&ben, &ben, &hello());
+    await_figure(&server, "fcm", "num_sent", 1);
+    assert!(taken(&service, 1).iter().all(to_token("b:1")));
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use skytrail_schema::event::{DeviceKind, DeviceState};
+use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -10,14 +12,28 @@ use uuid::Uuid;
 use super::sender::{Address, Payload, PushSender, SendError};
 use crate::device::service::DeviceService;
 
+/// How long looking a device up may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long forgetting a device may take.
 const FORGET_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a sender may take; they keep to less by themselves.
 const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
+/// What is sent to whom.
+pub(super) struct Errand {
+    pub(super) id: Uuid,
+    pub(super) device: DeviceId,
+    pub(super) user: Option<UserId>,
+    /// None when it is to be looked up.
+    pub(super) address: Option<Address>,
+    pub(super) payload: Arc<Payload>,
+}
+
 /// What became of an attempt.
 pub(super) enum Ending {
     Sent,
+    /// The device is gone or somebody else's: nobody is there whom it was meant for.
+    Unwanted,
     Gone {
         num_forgotten: u64,
         why: String,
@@ -34,10 +50,25 @@ pub(super) enum Ending {
 pub(super) async fn deliver(
     sender: Arc<dyn PushSender>,
     devices: Arc<dyn DeviceService>,
-    (address, payload, id): (Address, Arc<Payload>, Uuid),
+    errand: Errand,
     sent_at: Timestamp,
 ) -> Ending {
-    let sent = timeout(SEND_DEADLINE, sender.send(&address, &payload, id)).await;
+    let address = match &errand.address {
+        Some(address) => address.clone(),
+        None => match look_up(&*devices, &errand, sender.kind()).await {
+            Ok(Some(address)) => address,
+            Ok(None) => return Ending::Unwanted,
+            Err(why) => {
+                return Ending::Later {
+                    wait: None,
+                    holds_all: true,
+                    why: format!("the device cannot be looked up: {why}"),
+                };
+            }
+        },
+    };
+    let send = sender.send(&address, &errand.payload, errand.id);
+    let sent = timeout(SEND_DEADLINE, send).await;
     let (since, why) = match sent {
         Ok(Ok(())) => return Ending::Sent,
         Ok(Err(SendError::Refused(why))) => return Ending::Refused(why),
@@ -79,4 +110,22 @@ pub(super) async fn deliver(
         num_forgotten: num_forgotten as u64,
         why,
     }
+}
+
+/// Finds where a device is reached now, if it still is by this service and for this user.
+async fn look_up(
+    devices: &dyn DeviceService,
+    errand: &Errand,
+    kind: DeviceKind,
+) -> Result<Option<Address>, String> {
+    let find = devices.find_devices(std::slice::from_ref(&errand.device));
+    let found = timeout(LOOK_DEADLINE, find).await;
+    let found = found.map_err(|_| "no answer in time".to_owned())?;
+    let found = found.map_err(|error| error.to_string())?;
+    let is_meant = |device: &DeviceState| {
+        let is_his = errand.user.is_none() || device.user == errand.user;
+        device.kind == kind && is_his
+    };
+    let device = found.into_iter().next().flatten().filter(is_meant);
+    Ok(device.and_then(Address::of))
 }

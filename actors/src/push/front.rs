@@ -95,6 +95,9 @@ impl Parcel {
 /// Who gets something.
 pub(super) type Recipient = (DeviceId, DeviceState);
 
+/// A device, who uses it, and where it is reached.
+type Addressed = (DeviceId, Option<UserId>, Address);
+
 impl Push {
     /// Starts a queue for each service; `waiting` is what the outbox has kept from before.
     pub fn start(parts: PushParts, waiting: Vec<Waiting>, arbiter: &ArbiterHandle) -> Self {
@@ -211,23 +214,22 @@ impl Push {
         parcel: &Parcel,
         is_kept: bool,
     ) -> Result<(), ApiError> {
-        let mut addressed: HashMap<DeviceKind, Vec<(DeviceId, Address)>> = HashMap::new();
+        let mut addressed: HashMap<DeviceKind, Vec<Addressed>> = HashMap::new();
         let mut seen = HashSet::new();
         for (id, device) in recipients {
-            let kind = device.kind;
+            let (kind, user) = (device.kind, device.user.clone());
             if !parcel.reaches(kind) {
                 let kind = kind.name();
                 tracing::error!(device = %id, kind, "nothing to push to a device of this type");
                 continue;
             }
-            let Some(token) = device.token else {
+            let Some(address) = Address::of(device) else {
                 tracing::error!(device = %id, "a device without an address cannot be pushed to");
                 continue;
             };
-            if seen.insert((kind, token.clone())) {
-                let topic = device.topic;
+            if seen.insert((kind, address.token.clone())) {
                 let letters = addressed.entry(kind).or_default();
-                letters.push((id, Address { token, topic }));
+                letters.push((id, user, address));
             }
         }
         let mut ready = Vec::new();
@@ -243,12 +245,21 @@ impl Push {
         if is_kept {
             self.keep(&ready).await?;
         }
+        let mut refused = Vec::new();
         for (service, letters) in ready {
-            if !service.take(letters).await {
-                return Err(ApiError::overloaded("push"));
+            let ids: Vec<Uuid> = letters.iter().map(|letter| letter.id).collect();
+            if !refused.is_empty() || !service.take(letters).await {
+                refused.extend(ids);
             }
         }
-        Ok(())
+        if refused.is_empty() {
+            return Ok(());
+        }
+        // Whoever is told that it was not taken asks again.
+        if is_kept && let Err(error) = self.0.outbox.forget_pushes(&refused).await {
+            tracing::warn!(%error, "pushes that were refused are sent after the next start");
+        }
+        Err(ApiError::overloaded("push"))
     }
 
     async fn keep(&self, ready: &[(&Service, Vec<Letter>)]) -> Result<(), ApiError> {
@@ -270,7 +281,7 @@ impl Push {
     fn seated(
         &self,
         service: &Service,
-        letters: Vec<(DeviceId, Address)>,
+        letters: Vec<Addressed>,
         payload: &Arc<Payload>,
     ) -> Result<Vec<Letter>, ApiError> {
         let (num_letters, max_queue) = (letters.len(), self.0.max_queue);
@@ -290,13 +301,14 @@ impl Push {
             let _ = service.queue.try_send(NoteDropped(num_letters as u64));
             return Err(ApiError::overloaded("the push queue"));
         };
-        let letter = |(device, address)| {
+        let letter = |(device, user, address)| {
             Some(Letter {
                 id: Uuid::now_v7(),
                 device,
+                user,
                 since: self.0.clock.now(),
                 is_kept: false,
-                address,
+                address: Some(address),
                 payload: Arc::clone(payload),
                 seat: seats.split(1)?,
             })

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use skytrail_schema::event::DeviceKind;
-use skytrail_schema::id::DeviceId;
+use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -17,6 +17,9 @@ pub struct Waiting {
     pub id: Uuid,
     /// The device.
     pub device: DeviceId,
+    /// Who used it when it was asked for; none when nobody did, or when that was not kept: then it is for
+    /// whoever uses it.
+    pub user: Option<UserId>,
     /// Whose service reaches it.
     pub kind: DeviceKind,
     /// What it gets.

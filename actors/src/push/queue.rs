@@ -2,6 +2,10 @@
 //!
 //! A letter that is kept is forgotten once it is settled, several at once and beside the sending: who is
 //! killed in between sends it again. One that is not kept becomes so when it has to wait.
+//!
+//! Where a device is reached, and whose it is, may change while a letter waits. So before every attempt
+//! but one that follows at once it is looked up, and a letter whose device is gone or somebody else's is
+//! dropped.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +14,12 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler, Message, SpawnHandle};
 use serde::Serialize;
 use skytrail_schema::event::DeviceKind;
-use skytrail_schema::id::DeviceId;
+use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
-use super::attempt::{Ending, deliver};
+use super::attempt::{Ending, Errand, deliver};
 use super::notes::{Notes, write};
 use super::outbox::{Outbox, Waiting};
 use super::schedule::{Again, Bounds, Entry, Schedule};
@@ -25,6 +29,8 @@ use crate::device::service::DeviceService;
 
 /// How many requests, with as many letters as they like, may wait for the actor.
 const MAILBOX: usize = 1024;
+/// How long an address counts that comes with a letter.
+const ADDRESS_LIFE: Duration = Duration::from_secs(1);
 
 /// Something for one device.
 pub struct Letter {
@@ -32,12 +38,14 @@ pub struct Letter {
     pub id: Uuid,
     /// The device.
     pub device: DeviceId,
+    /// Whom it is for: see [`Waiting::user`].
+    pub user: Option<UserId>,
     /// When it was asked for.
     pub since: Timestamp,
     /// Whether the outbox has it.
     pub is_kept: bool,
-    /// Where it is reached.
-    pub address: Address,
+    /// Where it is reached, if that was looked up just now.
+    pub address: Option<Address>,
     /// What it gets.
     pub payload: Arc<Payload>,
     /// Its room in the queue.
@@ -67,7 +75,8 @@ pub struct PushState {
     pub num_unregistered: u64,
     /// Letters for which there was no room.
     pub num_dropped: u64,
-    /// Letters from before the start that were too old then, or whose devices were gone.
+    /// Letters from before the start that were too old then, and those whose devices were gone or somebody
+    /// else's when they could be sent.
     pub num_expired: u64,
     /// Letters that the outbox has: those that a crash would not lose.
     pub num_kept: u64,
@@ -79,6 +88,7 @@ impl Letter {
         Waiting {
             id: self.id,
             device: self.device.clone(),
+            user: self.user.clone(),
             kind,
             payload: Payload::clone(&self.payload),
             since: self.since,
@@ -130,16 +140,20 @@ impl PushQueue {
     /// Sends what may be sent now, and sees to it that the rest is looked at in time.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        while let Some(entry) = self.schedule.take(now) {
-            let letter = &entry.letter;
+        while let Some(mut entry) = self.schedule.take(now) {
+            let is_known = now.saturating_duration_since(entry.added) < ADDRESS_LIFE;
+            let letter = &mut entry.letter;
+            let errand = Errand {
+                id: letter.id,
+                device: letter.device.clone(),
+                user: letter.user.clone(),
+                address: letter.address.take().filter(|_| is_known),
+                payload: Arc::clone(&letter.payload),
+            };
             let send = deliver(
                 Arc::clone(&self.sender),
                 Arc::clone(&self.devices),
-                (
-                    letter.address.clone(),
-                    Arc::clone(&letter.payload),
-                    letter.id,
-                ),
+                errand,
                 self.clock.now(),
             );
             ctx.spawn(wrap_future(send).map(|ending, this: &mut Self, ctx| {
@@ -209,6 +223,11 @@ impl PushQueue {
             Ending::Sent => {
                 self.state.num_sent += 1;
                 self.schedule.settled(now);
+            }
+            Ending::Unwanted => {
+                self.state.num_expired += 1;
+                self.schedule.dropped();
+                tracing::info!(service, %device, "a push is not sent: its device is gone or another's");
             }
             Ending::Gone { num_forgotten, why } => {
                 self.state.num_failed += 1;

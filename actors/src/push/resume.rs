@@ -3,21 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skytrail_schema::event::DeviceState;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::front::{MAX_AGE, PATIENCE, Push};
 use super::outbox::Waiting;
 use super::queue::{Letter, NoteExpired};
-use super::sender::Address;
 use crate::spawn::spawn_named;
 
-/// So many devices are looked up at once.
-const AT_ONCE: usize = 256;
-/// The pause when devices cannot be looked up.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Takes what waited to the queues, until the end; each has a seat there as any other.
+/// Takes what waited to the queues, until the end; each has a seat there as any other. Where its device
+/// is reached the queue looks up.
 pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken) {
     if waiting.is_empty() {
         return;
@@ -25,57 +20,42 @@ pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken
     let num_waiting = waiting.len();
     tracing::info!(num_waiting, "pushes from before the start are sent");
     spawn_named("pushes from before", async move {
-        for page in waiting.chunks(AT_ONCE) {
-            if ending
-                .run_until_cancelled(resume(&push, page))
-                .await
-                .is_none()
-            {
-                return;
-            }
-        }
+        ending.run_until_cancelled(resume(&push, waiting)).await;
     });
 }
 
-async fn resume(push: &Push, page: &[Waiting]) {
-    let ids: Vec<_> = page.iter().map(|it| it.device.clone()).collect();
-    let devices = loop {
-        match push.devices().find_devices(&ids).await {
-            Ok(devices) => break devices,
-            Err(error) => tracing::warn!(%error, "devices cannot be looked up yet"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
-    let mut over = Vec::new();
-    for (waiting, device) in page.iter().zip(devices) {
+async fn resume(push: &Push, waiting: Vec<Waiting>) {
+    let mut over: Vec<Uuid> = Vec::new();
+    for waiting in waiting {
         let Some(service) = push.service(waiting.kind) else {
             let kind = waiting.kind.name();
             tracing::warn!(device = %waiting.device, kind, "no service for a push any more");
             over.push(waiting.id);
             continue;
         };
-        let age = push.clock().now().micros() - waiting.since.micros();
-        let is_old = u128::try_from(age).unwrap_or(0) > MAX_AGE.as_micros();
-        let address = device.filter(|device| !is_old && device.kind == waiting.kind);
-        let Some(address) = address.and_then(address_of) else {
+        let now = push.clock().now().micros();
+        let age = now.saturating_sub(waiting.since.micros());
+        if Duration::from_micros(u64::try_from(age).unwrap_or(0)) > MAX_AGE {
             over.push(waiting.id);
             let _ = tokio::time::timeout(PATIENCE, service.queue.send(NoteExpired(1))).await;
             continue;
-        };
+        }
         let Ok(seat) = Arc::clone(&service.seats).acquire_owned().await else {
             return;
         };
+        let device = waiting.device.clone();
         let letter = Letter {
             id: waiting.id,
-            device: waiting.device.clone(),
+            device: waiting.device,
+            user: waiting.user,
             since: waiting.since,
             is_kept: true,
-            address,
-            payload: Arc::new(waiting.payload.clone()),
+            address: None,
+            payload: Arc::new(waiting.payload),
             seat,
         };
         if !service.take(vec![letter]).await {
-            tracing::warn!(device = %waiting.device, "a push waits for the next start");
+            tracing::warn!(%device, "a push waits for the next start");
         }
     }
     if !over.is_empty()
@@ -83,12 +63,4 @@ async fn resume(push: &Push, page: &[Waiting]) {
     {
         tracing::warn!(%error, "pushes that are not sent any more are not forgotten");
     }
-}
-
-/// Returns where a device is reached now.
-fn address_of(device: DeviceState) -> Option<Address> {
-    Some(Address {
-        token: device.token?,
-        topic: device.topic,
-    })
 }

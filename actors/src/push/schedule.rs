@@ -27,6 +27,8 @@ pub struct Entry<T> {
     pub letter: T,
     /// How often it was tried, this time included.
     pub num_attempts: u32,
+    /// When it was added.
+    pub added: Instant,
     expires: Instant,
 }
 
@@ -71,12 +73,13 @@ impl<T> Schedule<T> {
         self.ready.push_back(Entry {
             letter,
             num_attempts: 0,
+            added: now,
             expires: now + self.bounds.max_age.saturating_sub(age),
         });
     }
 
     /// Takes the next letter that may be sent now. Whoever takes it says what became of it:
-    /// [`Schedule::settled`] or [`Schedule::put_back`].
+    /// [`Schedule::settled`], [`Schedule::dropped`] or [`Schedule::put_back`].
     pub fn take(&mut self, now: Instant) -> Option<Entry<T>> {
         if self.held_until.is_some_and(|until| now < until) {
             return None;
@@ -124,6 +127,11 @@ impl<T> Schedule<T> {
         self.is_there(now);
     }
 
+    /// A letter was not sent, and is not to be: the service was not asked.
+    pub fn dropped(&mut self) {
+        self.num_in_flight = self.num_in_flight.saturating_sub(1);
+    }
+
     /// A letter is to be tried again, after `wait` at the earliest. With `holds_all` nothing else
     /// is sent before that either.
     pub fn put_back(
@@ -140,7 +148,7 @@ impl<T> Schedule<T> {
             self.is_there(now);
         }
         let pause = pause_after(entry.num_attempts).max(wait);
-        let is_too_old = now + pause > entry.expires;
+        let is_too_old = pause > entry.expires.saturating_duration_since(now);
         if entry.num_attempts >= self.bounds.max_attempts || is_too_old {
             return Again::GivenUp(entry.letter);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::DeviceKind;
+use skytrail_schema::event::{DeviceKind, DeviceState};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -38,6 +38,16 @@ pub struct Address {
     pub token: String,
     /// The app on the device, for services that tell apps apart.
     pub topic: Option<String>,
+}
+
+impl Address {
+    /// Returns where a device is reached; `None` when it is not.
+    pub(super) fn of(device: DeviceState) -> Option<Self> {
+        Some(Self {
+            token: device.token?,
+            topic: device.topic,
+        })
+    }
 }
 
 /// Why something was not sent.

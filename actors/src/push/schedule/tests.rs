@@ -88,13 +88,17 @@ fn nothing_waits_longer_than_it_may_be_old() {
     // A service that asks for a year gets the next letters sooner.
     schedule.add(1, Duration::ZERO, now);
     assert_eq!(schedule.next_look(now), Some(now + BOUNDS.max_age));
+    let later = now + BOUNDS.max_age;
+    let entry = schedule.take(later).unwrap();
+    let given_up = schedule.put_back(entry, (Some(Duration::MAX), true), later);
+    assert_eq!(given_up, Again::GivenUp(1));
 }
 
 proptest! {
     /// Whatever the service says, every letter ends exactly once, and whoever waits is looked at.
     #[test]
     fn no_letter_is_lost_or_doubled(
-        answers in prop::collection::vec((0_u8..4, 0_u64..40), 1..200),
+        answers in prop::collection::vec((0_u8..5, 0_u64..40), 1..200),
         num_letters in 1_u32..30,
     ) {
         let mut now = Instant::now();
@@ -121,6 +125,11 @@ proptest! {
             if answer < 2 {
                 ended.push(entry.letter);
                 schedule.settled(now);
+                continue;
+            }
+            if answer == 4 {
+                ended.push(entry.letter);
+                schedule.dropped();
                 continue;
             }
             let again = schedule.put_back(entry, (wait, answer == 3), now);
