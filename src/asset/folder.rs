@@ -45,7 +45,8 @@ impl Folder {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            make_folders(&uploads)
+            make_folders(&uploads)?;
+            remove_erased(&folder.join(ERASED), &folder)
         })
         .await?;
         Ok(Self { root })
@@ -203,6 +204,26 @@ impl Upload for FolderUpload {
         })
         .await
     }
+}
+
+/// Removes what an upload has put in the place of a file that was erased meanwhile, if the process
+/// ended in between.
+fn remove_erased(marks: &Path, places: &Path) -> io::Result<()> {
+    let listed = match std::fs::read_dir(marks) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for mark in listed {
+        let mark = mark?;
+        let place = places.join(mark.file_name());
+        if mark.file_type()?.is_dir() {
+            remove_erased(&mark.path(), &place)?;
+        } else if place.is_file() {
+            std::fs::remove_file(&place)?;
+            flush_folder(places)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a folder and those above it that are missing, and flushes what names the new ones.

@@ -14,10 +14,12 @@ use futures_util::{Stream, StreamExt as _};
 use percent_encoding::percent_decode_str;
 use serde_json::Map;
 use skytrail_actors::context::{RequestContext, RequestId};
+use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, Origin};
 use skytrail_schema::id::AssetName;
 use skytrail_schema::value::Asset;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -126,7 +128,7 @@ async fn put(
 ) -> HttpResponse {
     let _running = services.running.token();
     let store = async {
-        let upload = Incoming::new(&services, &request).await?;
+        let upload = Incoming::new(services.clone(), &request).await?;
         let content_type = request.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|text| text.to_str().ok());
         let broken = |_| bad_request("the body could not be read");
@@ -143,7 +145,7 @@ async fn post(
 ) -> HttpResponse {
     let _running = services.running.token();
     let store = async {
-        let upload = Incoming::new(&services, &request).await?;
+        let upload = Incoming::new(services.clone(), &request).await?;
         if !request
             .content_type()
             .eq_ignore_ascii_case("multipart/form-data")
@@ -182,16 +184,16 @@ fn answer(stored: Result<Reply, ApiError>) -> HttpResponse {
 }
 
 /// An upload by somebody who may.
-struct Incoming<'a> {
-    services: &'a Services,
+struct Incoming {
+    services: web::Data<Services>,
     context: RequestContext,
     raw: String,
     deadline: Instant,
 }
 
-impl<'a> Incoming<'a> {
+impl Incoming {
     /// Checks the key and what is announced.
-    async fn new(services: &'a Services, request: &HttpRequest) -> Result<Self, ApiError> {
+    async fn new(services: web::Data<Services>, request: &HttpRequest) -> Result<Self, ApiError> {
         let key = request.headers().get("x-skygear-api-key");
         let key = key
             .and_then(|key| key.to_str().ok())
@@ -207,8 +209,9 @@ impl<'a> Incoming<'a> {
             ..RequestContext::system()
         };
         let nothing = Map::new();
-        let mut asked = Asked::new(services, &nothing, key, None, context);
+        let mut asked = Asked::new(&services, &nothing, key, None, context);
         asked.pass(&[Check::AccessKey]).await?;
+        let context = asked.context;
         let limits = services.files.limits;
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
@@ -218,10 +221,10 @@ impl<'a> Incoming<'a> {
             return Err(too_large(limits.max_bytes));
         }
         Ok(Self {
-            context: asked.context,
+            context,
+            deadline: Instant::now() + limits.time,
             services,
             raw: raw_name(request.uri().path()),
-            deadline: Instant::now() + limits.time,
         })
     }
 
@@ -263,27 +266,50 @@ impl<'a> Incoming<'a> {
             .begin(&name, &content_type)
             .await
             .map_err(not_stored)?;
-        let size = write(upload, first, &mut bytes).await?;
+        let (upload, size) = write(upload, first, &mut bytes).await?;
         let state = AssetState { content_type, size };
         let asset = Asset {
             url: services.files.urls.url_of(name.as_str()),
             content_type: Some(state.content_type.clone()),
             name: name.to_string(),
         };
-        let noted = services.assets.note_upload(&name, state, &self.context);
-        if let Err(error) = noted.await {
-            if services.assets.is_erased(&name) {
-                // It was when the bytes were on their way.
-                services
-                    .files
-                    .store
-                    .remove(&name)
-                    .await
-                    .map_err(not_stored)?;
-            }
-            return Err(error);
-        }
+        let ending = Ending {
+            services,
+            context: self.context,
+            name,
+            state,
+            upload,
+        };
+        let (sender, ended) = oneshot::channel();
+        spawn_named("end of an upload", async move {
+            let _ = sender.send(ending.run().await);
+        });
+        let given_up = |_| ApiError::unexpected("the upload was given up");
+        ended.await.map_err(given_up)??;
         Reply::new(&asset.to_wire())
+    }
+}
+
+/// What follows when all bytes have come. It goes on when the client hangs up: bytes in their place have
+/// to be known to the log, or to go if they were erased on their way.
+struct Ending {
+    services: web::Data<Services>,
+    context: RequestContext,
+    name: AssetName,
+    state: AssetState,
+    upload: Box<dyn Upload>,
+}
+
+impl Ending {
+    async fn run(self) -> Result<(), ApiError> {
+        self.upload.finish().await.map_err(not_stored)?;
+        let (assets, store) = (&self.services.assets, &self.services.files.store);
+        let noted = assets.note_upload(&self.name, self.state, &self.context);
+        let noted = noted.await;
+        if noted.is_err() && assets.is_erased(&self.name) {
+            store.remove(&self.name).await.map_err(not_stored)?;
+        }
+        noted
     }
 }
 
@@ -291,7 +317,7 @@ async fn write(
     mut upload: Box<dyn Upload>,
     first: Bytes,
     bytes: &mut Body<impl Stream<Item = Result<Bytes, ApiError>> + Unpin>,
-) -> Result<u64, ApiError> {
+) -> Result<(Box<dyn Upload>, u64), ApiError> {
     let mut size = 0;
     let mut next = Some(first);
     while let Some(chunk) = next {
@@ -299,8 +325,7 @@ async fn write(
         upload.write(chunk).await.map_err(not_stored)?;
         next = bytes.next().await?;
     }
-    upload.finish().await.map_err(not_stored)?;
-    Ok(size)
+    Ok((upload, size))
 }
 
 /// The bytes of a file as they come, within their bounds.

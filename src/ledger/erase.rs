@@ -1,7 +1,10 @@
-//! Forgetting dead letters of events that were erased: they name records and repeat what plugins said.
+//! Forgetting dead letters of events that were erased, which name records and repeat what plugins said;
+//! and of users that were, who was not let in as one and what waits to be pushed to him.
 
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
+use skytrail_schema::event::ErasureScope;
+use skytrail_schema::id::UserId;
 use skytrail_schema::positions::Positions;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
@@ -14,6 +17,29 @@ use crate::projection::sqlite::erase::failed;
 impl Holder for SqlLedger {
     fn name(&self) -> &'static str {
         "ledger of deliveries"
+    }
+
+    async fn forget_beside(&self, scopes: &[ErasureScope]) -> Result<(), HolderError> {
+        let users = scopes.iter().filter_map(|scope| match scope {
+            ErasureScope::User(user) => Some(user.clone()),
+            _ => None,
+        });
+        let users: Vec<UserId> = users.collect();
+        let mut connection = self.connection.lock().await;
+        // What was counted before and is written later is his as well.
+        self.erased.lock().extend(users.iter().cloned());
+        let closed = || HolderError::Failed("it is closed".to_owned());
+        let connection = connection.as_mut().ok_or_else(closed)?;
+        for user in users {
+            for statement in [
+                "DELETE FROM refusal WHERE user = ?",
+                "DELETE FROM push WHERE user = ?",
+            ] {
+                let row = sqlx::query(statement).bind(user.as_str());
+                row.execute(&mut *connection).await.map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     async fn forget(&self, positions: &Positions) -> Result<(), HolderError> {

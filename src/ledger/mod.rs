@@ -11,7 +11,7 @@ mod pushes;
 mod refusals;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
 use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId};
 use skytrail_actors::push::{Outbox, Waiting};
+use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous,
@@ -84,6 +85,8 @@ pub struct SqlLedger {
     /// `None` once it is closed.
     connection: Mutex<Option<SqliteConnection>>,
     now: Timestamp,
+    /// Users that were erased since the start.
+    erased: parking_lot::Mutex<BTreeSet<UserId>>,
 }
 
 impl SqlLedger {
@@ -129,6 +132,7 @@ impl SqlLedger {
         Ok(Self {
             connection: Mutex::new(Some(connection)),
             now,
+            erased: parking_lot::Mutex::default(),
         })
     }
 
@@ -137,7 +141,12 @@ impl SqlLedger {
     /// # Errors
     /// The file cannot be written.
     pub async fn add_refusals(&self, counted: &BTreeMap<Kind, u32>) -> Result<(), LedgerError> {
-        with!(self, connection => refusals::add(connection, counted))
+        with!(self, connection => async {
+            let erased = self.erased.lock().clone();
+            let is_erased = |kind: &Kind| kind.user.as_ref().is_some_and(|it| erased.contains(it));
+            let kept = counted.iter().filter(|(kind, _)| !is_erased(kind));
+            refusals::add(connection, kept).await
+        })
     }
 
     /// Lists who was not let in.

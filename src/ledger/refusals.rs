@@ -1,7 +1,5 @@
 //! The table of who was not let in.
 
-use std::collections::BTreeMap;
-
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
@@ -15,7 +13,7 @@ pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS refusal (number INTEG
 
 pub(super) async fn add(
     connection: &mut SqliteConnection,
-    counted: &BTreeMap<Kind, u32>,
+    counted: impl Iterator<Item = (&Kind, &u32)>,
 ) -> Result<(), sqlx::Error> {
     let mut tx = connection.begin().await?;
     for (kind, count) in counted {

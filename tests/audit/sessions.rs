@@ -236,3 +236,32 @@ fn what_a_plugin_registers_is_told_once_until_it_is_something_else() {
     assert_eq!(registered().len(), 1);
     second.terminate();
 }
+
+#[test]
+fn who_is_erased_is_not_among_those_who_were_not_let_in() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada").user.unwrap(),
+        Client::signed_up(&server, "bob").user.unwrap(),
+    );
+    let try_as = |name: &str| {
+        let wrong = json!({"auth_data": {"username": name}, "password": "guessed"});
+        let refused = Client::anonymous(&server).call("auth:login", wrong);
+        assert_eq!(refused.code(), 105);
+    };
+    ["ada", "bob"].into_iter().for_each(try_as);
+    let of = |user: &str| refusals(&master, json!({"user": user})).len();
+    eventually("both are listed", || {
+        (of(&ada) == 1 && of(&bob) == 1).then_some(())
+    });
+    // One that is not written yet.
+    try_as("ada");
+    let erase = json!({"user": ada, "why": "a test"});
+    let erased = master.call("erase:user", erase).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    ["bob", "bob"].into_iter().for_each(try_as);
+    let all_of_bob = || refusals(&master, json!({"user": bob}))[0].3 == 3;
+    eventually("what came later is written", || all_of_bob().then_some(()));
+    assert_eq!((of(&ada), of(&bob)), (0, 1));
+}

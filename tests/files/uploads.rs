@@ -110,6 +110,57 @@ fn a_file_above_the_limit_is_refused_however_it_comes() {
     assert_eq!(num_unfinished(&server), 0);
 }
 
+/// What comes behind the last byte is finished whether the client is there or not.
+#[test]
+fn who_hangs_up_at_the_end_brings_no_erased_file_back_and_leaves_none_that_nobody_knows() {
+    const NUM_FILES: usize = 12;
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let begin = |path: &str| {
+        let mut raw = Raw::connect(&server);
+        raw.head("PUT", path.as_bytes(), &put_head(MIB));
+        raw.send(&vec![1; MIB - 10]);
+        eventually("the upload begins", || {
+            (num_unfinished(&server) == 1).then_some(())
+        });
+        raw
+    };
+    let ended = || (num_unfinished(&server) == 0).then_some(());
+    for number in 0..NUM_FILES {
+        let (asset, path) = announce(&master, "erased.bin", "application/x-test", MIB as u64);
+        let note = format!("note/{number}");
+        master.save(&note, json!({"file": asset}));
+        let mut raw = begin(&path);
+        let erase = json!({"record": note, "why": "a test"});
+        let erased = master.call("erase:record", erase).result();
+        assert_eq!(erased["files"], json!([asset["$name"]]), "{erased}");
+        raw.send(&[1; 10]);
+        drop(raw);
+        eventually("it ends", ended);
+        let mut raw = begin("/files/known.bin");
+        raw.send(&[1; 10]);
+        drop(raw);
+        eventually("it ends", ended);
+    }
+    assert!(server.terminate().success());
+    let folder = std::fs::read_dir(server.data_dir().join("asset")).unwrap();
+    let kept: Vec<String> = folder
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert!(!kept.iter().any(|name| name.contains("erased")), "{kept:?}");
+    server.restart();
+    for name in kept {
+        let known = json!({"$type": "asset", "$name": name});
+        let saved = json!({"records": [{"_id": "note/names", "file": known}]});
+        let saved = Client::master(&server).call("record:save", saved).result();
+        assert_eq!(
+            saved[0]["file"]["$content_type"], "application/x-test",
+            "{saved}"
+        );
+    }
+}
+
 #[test]
 fn a_client_that_hangs_up_leaves_nothing() {
     let server = TestServer::start();
