@@ -213,7 +213,6 @@ fn read_sources(flags: &SettingFlags) -> Result<Sources, String> {
     Ok(sources.with(Origin::Flag, set))
 }
 
-#[expect(clippy::print_stdout, reason = "what the command is for")]
 fn print_settings(settings: &[Setting]) {
     for Setting {
         name,
@@ -221,7 +220,7 @@ fn print_settings(settings: &[Setting]) {
         origin,
     } in settings
     {
-        println!("{name}={value}  # {origin}");
+        ops::say(&format!("{name}={value}  # {origin}"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A server from its start until the process is told to end.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use skytrail_actors::log::EventLog as _;
@@ -19,7 +20,7 @@ pub async fn serve(config: &Config) -> Result<(), StartError> {
     serve_with(config, |_| std::future::pending()).await
 }
 
-fn noted(source: std::io::Error) -> StartError {
+fn noted(source: io::Error) -> StartError {
     let what = "where the record store was moved to cannot be noted or read".to_owned();
     StartError::Io { what, source }
 }
@@ -108,10 +109,7 @@ enum End {
     StoreMoved,
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "what a person who starts the server needs to see"
-)]
+/// Says what a person who starts the server needs to see, if anybody reads it.
 fn announce(application: &Application) {
     let show = |key: &Secret, origin| match origin {
         KeyOrigin::Configured => "(from the configuration)".to_owned(),
@@ -119,12 +117,16 @@ fn announce(application: &Application) {
         KeyOrigin::Made => format!("{} (made just now, kept in the data folder)", key.reveal()),
     };
     let keys = &application.keys;
-    println!("skytrail: client key {}", show(&keys.api, keys.api_origin));
-    println!(
-        "skytrail: master key {}",
-        show(&keys.master, keys.master_origin)
+    let (client, master) = (
+        show(&keys.api, keys.api_origin),
+        show(&keys.master, keys.master_origin),
     );
-    println!("skytrail: ready on http://{}", application.address);
+    let address = application.address;
+    let _ = write!(
+        io::stdout(),
+        "skytrail: client key {client}\nskytrail: master key {master}\n\
+         skytrail: ready on http://{address}\n"
+    );
 }
 
 /// What tells the process to end.

@@ -1,8 +1,8 @@
 //! The app's keys: given, or made on the first start and kept.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -197,7 +197,10 @@ fn random_key() -> String {
 
 fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options

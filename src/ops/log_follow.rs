@@ -89,7 +89,6 @@ async fn follow(server: &RunningServer, query: Vec<(&'static str, String)>) -> R
 }
 
 /// Prints an event of the log; returns the id of whatever it is.
-#[expect(clippy::print_stdout, reason = "what the command is for")]
 fn print(event: &str) -> Option<String> {
     let member = |name: &str| {
         let mut lines = event.lines();
@@ -98,7 +97,7 @@ fn print(event: &str) -> Option<String> {
     if member("event") == Some("event")
         && let Some(data) = member("data")
     {
-        println!("{data}");
+        super::say(data);
     }
     member("id").map(str::to_owned)
 }

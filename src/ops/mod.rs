@@ -24,6 +24,7 @@ pub mod remote;
 pub mod replay;
 pub mod task;
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use skytrail_actors::log::KeyringCopy;
@@ -36,7 +37,10 @@ use crate::config::Config;
 fn open_log(config: &Config) -> Result<Segments, String> {
     let folder = config.data_dir.join("journal");
     if !folder.is_dir() {
-        return Err(format!("no log in {}", config.data_dir.display()));
+        let folder = config.data_dir.display();
+        return Err(format!(
+            "no log in {folder}: name the folder with --data-dir"
+        ));
     }
     let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
@@ -48,10 +52,18 @@ fn open_log(config: &Config) -> Result<Segments, String> {
     Ok(segments.with_keys(Arc::new(keys.with(earlier))))
 }
 
-/// Prints a line of a command's result.
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-fn say(line: &str) {
-    println!("{line}");
+/// Prints a line of a command's result. Whoever has closed the pipe wants no more of it; a command whose
+/// output cannot be written otherwise has failed.
+#[expect(clippy::exit, reason = "nobody is left to tell")]
+pub(crate) fn say(line: &str) {
+    let Err(error) = writeln!(io::stdout(), "{line}") else {
+        return;
+    };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    complain(&format!("the output cannot be written: {error}"));
+    std::process::exit(1);
 }
 
 /// Prints what somebody should know, beside the result.

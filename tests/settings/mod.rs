@@ -1,9 +1,13 @@
 //! Settings as people give them, in files, the environment and flags, and which are refused.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use crate::support::server::TestServer;
 
 /// A folder in which the program is started.
 struct Place(tempfile::TempDir);
@@ -204,4 +208,38 @@ fn settings_of_plugins_in_the_file_are_found_whatever_their_names_case() {
         assert_eq!(code, Some(0), "{said}");
         assert!(shown.contains("CHAT_TIMEOUT=5  # skytrail.toml"), "{shown}");
     }
+}
+
+#[test]
+fn a_command_whose_output_nobody_takes_ends_quietly_and_one_that_cannot_write_says_so() {
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.args(["config"]).stderr(Stdio::piped());
+        command
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = command().stdout(writer).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(0), ""));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let ended = command().stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(said.contains("the output cannot be written"), "{said}");
+}
+
+#[test]
+fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
+    let mode = |server: &TestServer| {
+        let about = std::fs::metadata(server.data_dir()).unwrap();
+        about.permissions().mode() & 0o777
+    };
+    let mut server = TestServer::start();
+    assert_eq!(mode(&server), 0o700);
+    assert!(server.terminate().success());
+    let open = std::fs::Permissions::from_mode(0o750);
+    std::fs::set_permissions(server.data_dir(), open).unwrap();
+    server.restart();
+    assert_eq!(mode(&server), 0o750);
 }

@@ -5,7 +5,8 @@ mod port;
 mod tests;
 
 use std::cell::OnceCell;
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -212,7 +213,13 @@ impl OpenedLog {
             path: folder.to_owned(),
             source,
         };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        // What is in there is nobody else's business; a folder that is there is as somebody wants it.
+        let mut making = DirBuilder::new();
+        making
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
