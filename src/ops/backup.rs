@@ -174,7 +174,11 @@ fn contents(manifest: &Manifest) -> String {
 }
 
 fn list(repository: &Repository) -> Result<(), String> {
-    for name in repository.names().map_err(text)? {
+    let names = repository.names().map_err(text)?;
+    if names.is_empty() {
+        return Err(format!("there are no backups at {}", repository.place()));
+    }
+    for name in names {
         match repository.manifest(&name) {
             Ok(manifest) => {
                 let damaged = if manifest.damage.is_empty() {

@@ -145,8 +145,7 @@ impl RunningServer {
         }
         let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
         let response = request.send().await;
-        let response =
-            response.map_err(|error| format!("{}: {}", self.base_url, innermost(&error)))?;
+        let response = response.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -179,19 +178,28 @@ impl RunningServer {
 
     async fn bytes(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Bytes), String> {
         let key = self.master_key.reveal();
-        let unreachable = |error: reqwest::Error| {
-            let why = if error.is_timeout() {
-                "no answer in time".to_owned()
-            } else {
-                innermost(&error)
-            };
-            format!("{}: {why}", self.base_url)
-        };
+        let unreachable = |error| self.unreachable(&error);
         let request = request.header("X-Skygear-API-Key", key);
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
         Ok((status, bytes))
+    }
+
+    /// Says why there is no answer.
+    fn unreachable(&self, error: &reqwest::Error) -> String {
+        let (base_url, why) = (&self.base_url, innermost(error));
+        if error.is_connect() {
+            return format!(
+                "no server at {base_url} ({why}): is it running? --server or HOST names another"
+            );
+        }
+        let why = if error.is_timeout() {
+            "no answer in time"
+        } else {
+            &why
+        };
+        format!("{base_url}: {why}")
     }
 
     fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, String> {

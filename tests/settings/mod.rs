@@ -243,3 +243,35 @@ fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
     server.restart();
     assert_eq!(mode(&server), 0o750);
 }
+
+#[test]
+fn who_looks_in_the_wrong_place_is_told_where_to_look() {
+    let place = Place::new();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.env_clear().current_dir(place.0.path());
+        // Nobody can listen there.
+        let set = ["--set", "MASTER_KEY=k", "--host", "127.0.0.1:1"];
+        let output = command.args(set).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let cases = [
+        (
+            &["history", "list", "note/1"][..],
+            "is it running? --server or HOST",
+        ),
+        (
+            &["log", "tail"],
+            "no log in data: name the folder with --data-dir",
+        ),
+        (
+            &["backup", "nowhere", "--list"],
+            "there are no backups at nowhere",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let said = run(arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}

@@ -366,7 +366,10 @@ impl AfterHooks {
     pub(super) fn find(&self, consumer: &str) -> Result<CourierHandle, ApiError> {
         let couriers = self.inner.couriers.lock();
         let found = couriers.get(consumer).cloned();
-        found.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "no such consumer"))
+        found.ok_or_else(|| {
+            let message = "no such consumer; delivery:list has them all";
+            ApiError::new(Code::ResourceNotFound, message)
+        })
     }
 
     /// Starts no delivery any more: the plugins are about to be told to leave.

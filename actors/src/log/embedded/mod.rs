@@ -89,7 +89,7 @@ impl LogOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LogOpenError {
     /// Another process has it open.
-    #[error("the data folder is in use by another process: {}", .0.display())]
+    #[error("the data folder is in use by another process, which has to stop first: {}", .0.display())]
     InUse(PathBuf),
     /// The folder cannot be used.
     #[error("data folder {}: {source}", path.display())]
