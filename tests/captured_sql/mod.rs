@@ -337,6 +337,10 @@ fn a_constraint_that_does_not_fit_the_log_is_lifted_until_it_does() {
     assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
 }
 
+/// What who acted was found by up to format 4.
+const ACTORS_OF_BEFORE: &str = "SET skytrail.own TO 'yes'; \
+    ALTER TABLE _actor DROP CONSTRAINT _actor_once, ADD UNIQUE (actor)";
+
 #[test]
 fn a_store_from_before_takes_sql_in_from_now_on() {
     let mut world = World::new();
@@ -350,6 +354,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
          DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted; \
          UPDATE _checkpoint SET format = 1",
     );
+    world.sql(ACTORS_OF_BEFORE);
     world.server.restart();
     world.ada = world.ada.at(&world.server);
     world.master = Client::master(&world.server);
@@ -373,6 +378,7 @@ fn what_waited_in_a_store_from_before_is_taken_in_once() {
          INSERT INTO _captured VALUES (gen_random_uuid()); ALTER TABLE _outbox DROP mark; \
          UPDATE _checkpoint SET format = 3",
     );
+    world.sql(ACTORS_OF_BEFORE);
     let one = world.sql("SELECT outbox FROM _captured");
     world.server.restart();
     world.ada = world.ada.at(&world.server);
