@@ -93,11 +93,15 @@ impl<T> Schedule<T> {
         if self.num_in_flight >= at_once {
             return None;
         }
+        // One that was tried and is due goes first; but while the service is away, each is tried before
+        // any is again: the same one would use up its attempts, and nobody look at the others.
+        let untried = (self.num_holds > 0).then(|| self.ready.pop_front());
         let due = self.waiting.first_entry();
         let due = due.filter(|entry| entry.key().0 <= now);
-        let mut entry = match due {
-            Some(entry) => entry.remove(),
-            None => self.ready.pop_front()?,
+        let mut entry = match (untried.flatten(), due) {
+            (Some(untried), _) => untried,
+            (None, Some(due)) => due.remove(),
+            (None, None) => self.ready.pop_front()?,
         };
         entry.num_attempts += 1;
         self.num_in_flight += 1;

@@ -47,6 +47,18 @@ fn a_letter_is_tried_again_after_pauses_that_double_and_then_given_up() {
 }
 
 #[test]
+fn while_the_service_is_away_each_letter_is_tried_before_any_is_again() {
+    let mut now = Instant::now();
+    let mut schedule = filled(0..3, now);
+    for expected in [0, 1, 2, 0] {
+        let entry = schedule.take(now).unwrap();
+        assert_eq!(entry.letter, expected);
+        schedule.put_back(entry, (None, true), now);
+        now = schedule.next_look(now).unwrap();
+    }
+}
+
+#[test]
 fn a_service_is_not_asked_before_it_said_and_then_with_one_letter() {
     let now = Instant::now();
     let mut schedule = filled(0..9, now);
