@@ -73,9 +73,19 @@ async fn a_sled_of_another_log_is_set_aside_not_believed() {
     close(&log);
 }
 
-/// Opens the store of a log that is closed, changes it, and closes it.
+/// Opens the store of a log that is closed, changes it, and closes it. Threads of sled's own may have
+/// the file for a moment longer.
 fn change_store(folder: &Path, change: impl FnOnce(&sled::Db)) {
-    let store = sled::open(folder.join("sled")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let store = loop {
+        match sled::open(folder.join("sled")) {
+            Err(sled::Error::Io(error)) if Instant::now() < deadline => {
+                assert!(error.to_string().contains("acquire lock"), "{error}");
+                std::thread::yield_now();
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     change(&store);
     store.flush().unwrap();
 }
