@@ -1,11 +1,12 @@
 //! The app's keys: given, or made on the first start and kept.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use skytrail_actors::log::make_folder;
 use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
@@ -197,10 +198,7 @@ fn random_key() -> String {
 
 fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    make_folder(folder)?;
     let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options

@@ -1,6 +1,6 @@
 //! `skytrail captured`: rows that SQL has changed and that could not be taken into the log.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{self, RunningServer, ServerFlag};
@@ -39,9 +39,9 @@ enum What {
 
 /// Which rows.
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "all"]).required(true))]
 struct Rows {
     /// Their ids.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<u64>,
     /// All of them.
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `skytrail delivery`: how far plugins are with what after-hooks are told, and other programs with
 //! the log, and setting it right.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::delivery_follow;
@@ -97,11 +97,11 @@ pub struct Watch {
 
 /// Which dead letters.
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "all"]).required(true))]
 pub struct Letters {
     /// The plugin, or `log/` and the name of a consumer of the log.
     consumer: String,
     /// Their ids, such as `42/note_saved`.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<String>,
     /// All of them.
     #[arg(long)]

@@ -13,6 +13,7 @@ use skytrail_schema::json;
 
 use super::log_search::moment as at;
 use super::remote::{RunningServer, ServerFlag, block_on};
+use super::unwritten;
 use crate::config::Config;
 use crate::csv;
 use crate::import::table;
@@ -154,19 +155,19 @@ async fn write(
     let mut moment = command.as_of.as_deref().map(at);
     if command.format == Format::Jsonl {
         let line = json!({"_type": "types", "types": exported});
-        writeln!(out, "{line}").map_err(|error| error.to_string())?;
+        writeln!(out, "{line}").map_err(|error| unwritten(&error))?;
     }
     if command.users {
         let roles = server.call("role:export", Map::new()).await?;
         let line = json!({"_type": ROLES_LINE, "roles": roles});
-        writeln!(out, "{line}").map_err(|error| error.to_string())?;
+        writeln!(out, "{line}").map_err(|error| unwritten(&error))?;
     }
     for (name, fields) in exported {
         let writer = Writer {
             format: command.format,
             fields,
         };
-        writer.begin(&mut out).map_err(|error| error.to_string())?;
+        writer.begin(&mut out).map_err(|error| unwritten(&error))?;
         let mut after = Json::Null;
         loop {
             let mut body = Map::new();
@@ -185,18 +186,18 @@ async fn write(
             moment = Some(page.info.position.into());
             for record in &page.result {
                 let written = writer.write(&mut out, record);
-                written.map_err(|error| error.to_string())?;
+                written.map_err(|error| unwritten(&error))?;
             }
             if command.users && name == USER {
                 for user in users_of(server, &page.result, command.password_hashes).await? {
-                    writeln!(out, "{user}").map_err(|error| error.to_string())?;
+                    writeln!(out, "{user}").map_err(|error| unwritten(&error))?;
                 }
             }
             let Some(next) = page.info.next else { break };
             after = next.into();
         }
     }
-    out.flush().map_err(|error| error.to_string())
+    out.flush().map_err(|error| unwritten(&error))
 }
 
 /// Asks for the users whose records these are, as lines of their own.

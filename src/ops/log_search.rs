@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::json;
 
 use super::remote::{self, RunningServer, ServerFlag};
+use super::unwritten;
 use crate::action::log::table::Format;
 use crate::config::Config;
 
@@ -162,7 +163,7 @@ async fn search(
         let page: Page = server.call_for("log:read", body.clone()).await?;
         bar.set_length(page.info.head);
         for event in &page.result {
-            take(event).map_err(|error| error.to_string())?;
+            take(event).map_err(|error| unwritten(&error))?;
             left -= 1;
         }
         let Some(next) = page.info.next else { break };
@@ -176,7 +177,7 @@ async fn search(
 fn head(out: &mut impl Write, format: Option<Format>) -> Result<(), String> {
     let head = format.map(Format::head).unwrap_or_default();
     out.write_all(head.as_bytes())
-        .map_err(|error| error.to_string())
+        .map_err(|error| unwritten(&error))
 }
 
 fn line(format: Option<Format>, event: &RawValue) -> String {

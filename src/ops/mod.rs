@@ -25,6 +25,7 @@ pub mod replay;
 pub mod task;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use skytrail_actors::log::KeyringCopy;
@@ -33,15 +34,21 @@ use skytrail_actors::log::journal::Segments;
 
 use crate::config::Config;
 
+/// Finds the journal in the data folder.
+fn journal_of(config: &Config) -> Result<PathBuf, String> {
+    let folder = config.data_dir.join("journal");
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let folder = config.data_dir.display();
+    Err(format!(
+        "no log in {folder}: name the folder with --data-dir"
+    ))
+}
+
 /// Opens the log of the data folder to be read, beside a server that may be writing it.
 fn open_log(config: &Config) -> Result<Segments, String> {
-    let folder = config.data_dir.join("journal");
-    if !folder.is_dir() {
-        let folder = config.data_dir.display();
-        return Err(format!(
-            "no log in {folder}: name the folder with --data-dir"
-        ));
-    }
+    let folder = journal_of(config)?;
     let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     // Of a key that is destroyed between the two looks, the log that was read does not know yet.
@@ -52,18 +59,23 @@ fn open_log(config: &Config) -> Result<Segments, String> {
     Ok(segments.with_keys(Arc::new(keys.with(earlier))))
 }
 
-/// Prints a line of a command's result. Whoever has closed the pipe wants no more of it; a command whose
-/// output cannot be written otherwise has failed.
+/// Prints a line of a command's result.
 #[expect(clippy::exit, reason = "nobody is left to tell")]
 pub(crate) fn say(line: &str) {
-    let Err(error) = writeln!(io::stdout(), "{line}") else {
-        return;
-    };
+    if let Err(error) = writeln!(io::stdout(), "{line}") {
+        complain(&unwritten(&error));
+        std::process::exit(1);
+    }
+}
+
+/// Says that a command's result cannot be written. Whoever has closed the pipe wants no more of it: then
+/// the command is done.
+#[expect(clippy::exit, reason = "nobody is left to tell")]
+fn unwritten(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    complain(&format!("the output cannot be written: {error}"));
-    std::process::exit(1);
+    format!("the output cannot be written: {error}")
 }
 
 /// Prints what somebody should know, beside the result.

@@ -14,12 +14,14 @@ use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::event::Commit;
 
 use super::backup::parse_until;
-use super::{complain, move_store, open_log, rebuild_server, say};
+use super::{complain, journal_of, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
 use crate::moved;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
-use crate::projection::{SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove};
+use crate::projection::{
+    OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
+};
 use crate::store_start::with_causes;
 
 /// What to do.
@@ -45,10 +47,6 @@ pub struct RebuildCommand {
     to: Option<String>,
 }
 
-/// What there is to say of a store that nothing has made yet, as after a restore.
-const NO_STORE: &str =
-    "there is no record store yet: the first start of the server makes it, or skytrail rebuild";
-
 const EXAMPLES: &str = "\
 Examples:
   skytrail rebuild                               the server must not run
@@ -63,6 +61,8 @@ Examples:
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
+    // Where there is none, one would be made.
+    journal_of(config)?;
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
     actix_web::rt::System::new().block_on(async {
         match (&command.until, &command.to, &config.database) {
@@ -174,7 +174,8 @@ async fn verify(config: &Config) -> Result<(), String> {
     let segments = open_log(config)?;
     let current = config.store_path();
     if !current.exists() {
-        return Err(format!("{}: {NO_STORE}", current.display()));
+        let place = format!("at {}", current.display());
+        return Err(OpenError::Missing(place).to_string());
     }
     let failed = |error: sqlx::Error| format!("{}: {error}", current.display());
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;

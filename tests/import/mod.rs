@@ -4,6 +4,7 @@ mod again;
 mod buckets;
 mod compare;
 mod records;
+mod refused;
 mod skygear;
 mod users;
 

@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::server::TestServer;
+use crate::support::server::{MASTER_KEY, TestServer};
 
 /// A folder in which the program is started.
 struct Place(tempfile::TempDir);
@@ -212,18 +212,31 @@ fn settings_of_plugins_in_the_file_are_found_whatever_their_names_case() {
 
 #[test]
 fn a_command_whose_output_nobody_takes_ends_quietly_and_one_that_cannot_write_says_so() {
-    let command = || {
+    let server = TestServer::start();
+    let master_key = format!("MASTER_KEY={MASTER_KEY}");
+    let of_server = ["--set", &master_key, "--server", &server.base_url];
+    for (arguments, others) in [
+        (&["config"][..], &[][..]),
+        (&["export"], &of_server),
+        (&["export", "user", "--format", "csv"], &of_server),
+        (&["log", "search"], &of_server),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
         let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
-        command.args(["config"]).stderr(Stdio::piped());
-        command
-    };
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let ended = command().stdout(writer).output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!((ended.status.code(), said.as_str()), (Some(0), ""));
+        command.args(arguments).args(others).stdout(writer);
+        let ended = command.stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(
+            (ended.status.code(), &*said),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let ended = command().stdout(full).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.arg("config").stdout(full).stderr(Stdio::piped());
+    let ended = command.output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1));
     assert!(said.contains("the output cannot be written"), "{said}");
@@ -235,8 +248,15 @@ fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
         let about = std::fs::metadata(server.data_dir()).unwrap();
         about.permissions().mode() & 0o777
     };
-    let mut server = TestServer::start();
+    let place = Place::new();
+    let (parent, other) = (place.0.path().join("a"), place.0.path().join("b"));
+    let data = parent.join("data");
+    let mut server = TestServer::with(&[("DATA_DIR", data.to_str().unwrap())]);
     assert_eq!(mode(&server), 0o700);
+    // Those above it are made as any folder is.
+    std::fs::create_dir(&other).unwrap();
+    let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode_of(&parent), mode_of(&other));
     assert!(server.terminate().success());
     let open = std::fs::Permissions::from_mode(0o750);
     std::fs::set_permissions(server.data_dir(), open).unwrap();
@@ -260,6 +280,10 @@ fn who_looks_in_the_wrong_place_is_told_where_to_look() {
         (
             &["history", "list", "note/1"][..],
             "is it running? --server or HOST",
+        ),
+        (
+            &["rebuild"],
+            "no log in data: name the folder with --data-dir",
         ),
         (
             &["log", "tail"],

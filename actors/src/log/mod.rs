@@ -45,6 +45,7 @@ pub use backlog::{Backlog, LagBound};
 pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{
     BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
+    make_folder,
 };
 pub use erasures::{Erasure, Erasures};
 pub use follower::FollowerState;

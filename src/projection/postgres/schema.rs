@@ -85,7 +85,8 @@ pub(in crate::projection) async fn open_beside(
     let known_conn = &mut Conn::server(&mut conn, Extensions::default());
     let row = sql.fetch_optional(known_conn).await?;
     if !row.map_or(Ok(false), |row| row.flag(0))? {
-        return Err(OpenError::Missing(schema.as_str().to_owned()));
+        let place = format!("in the schema {}", schema.as_str());
+        return Err(OpenError::Missing(place));
     }
     let (_, extensions) = known(known_conn).await?;
     Ok((conn, extensions))

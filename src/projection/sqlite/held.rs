@@ -40,12 +40,9 @@ impl HeldFile {
     /// Makes an empty file where there is none.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut held = HELD.lock();
-        let options = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
-        Self::hold(&mut held, options)
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(path)?;
+        Self::hold(&mut held, file)
     }
 
     fn hold(held: &mut BTreeMap<FileId, Weak<File>>, file: File) -> io::Result<Self> {

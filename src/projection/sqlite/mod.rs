@@ -1,7 +1,8 @@
 //! The store in a file of its own: SQLite.
 //!
 //! - `readers`: one connection that writes, a few that read.
-//! - `sums`: the pages' checksums. `held`: looking at pages beside SQLite. `condition`: watching them, and what follows damage.
+//! - `sums`: the pages' checksums. `held`: looking at pages beside SQLite.
+//! - `condition`: watching them, and what follows damage.
 //! - `erase`: forgetting for good.
 //! - `digest`, `rebuild`: what commands do with a file.
 //!
@@ -85,10 +86,9 @@ pub enum OpenError {
     /// The database holds something else than a store of ours.
     #[error("the database cannot be used: {0}")]
     Foreign(String),
-    /// The database has no store in the schema.
+    /// Nothing has made a store there yet, as after a restore.
     #[error(
-        "there is no record store yet in the schema {0}: the first start of the server makes it, or \
-         skytrail rebuild"
+        "there is no record store yet {0}: the first start of the server makes it, or skytrail rebuild"
     )]
     Missing(String),
     /// The file is not what was written.

@@ -203,6 +203,21 @@ struct Rewriting {
     is_closing: AtomicBool,
 }
 
+/// Makes a data folder where there is none: what is in it is nobody else's business. One that is there is as
+/// somebody wants it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder(folder: &Path) -> std::io::Result<()> {
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(_) if folder.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
 impl OpenedLog {
     /// Opens the log in a folder, exclusively; sled is kept beside the journal.
     ///
@@ -213,13 +228,7 @@ impl OpenedLog {
             path: folder.to_owned(),
             source,
         };
-        // What is in there is nobody else's business; a folder that is there is as somebody wants it.
-        let mut making = DirBuilder::new();
-        making
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}

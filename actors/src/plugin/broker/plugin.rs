@@ -132,17 +132,15 @@ impl Plugin {
     /// comes while nobody serves, once. The others' is old by the time they are alone.
     pub(super) fn choose_starter(&mut self) {
         let generation = self.active.as_ref().map(|active| active.generation);
-        let is_present = |worker: &&Worker| !worker.capacity.is_suspended;
-        let is_served = self.serving(Stage::Ready).any(|worker| is_present(&worker));
-        let mut coming = self.workers.iter().filter(|worker| {
+        let is_coming = |worker: &Worker| {
             worker.stage == Stage::Configured && Some(worker.generation) == generation
-        });
-        let starter = coming.find(|worker| !is_served && worker.from.is_some());
-        let starter = starter.map(|worker| worker.id);
+        };
+        let is_present = |worker: &Worker| !worker.capacity.is_suspended;
+        let is_served = self.serving(Stage::Ready).any(is_present);
+        let may_start = |worker: &&Worker| !is_served && is_coming(worker) && worker.from.is_some();
+        let starter = self.workers.iter().find(may_start).map(|worker| worker.id);
         for worker in &mut self.workers {
-            let is_coming =
-                worker.stage == Stage::Configured && Some(worker.generation) == generation;
-            if Some(worker.id) != starter && (is_coming || starter.is_some()) {
+            if Some(worker.id) != starter && (starter.is_some() || is_coming(worker)) {
                 worker.from = None;
             }
         }

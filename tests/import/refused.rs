@@ -1,0 +1,75 @@
+//! Databases that cannot be imported, and where they are told to go.
+
+use super::{Move, said};
+use crate::support::server::TestServer;
+
+#[test]
+fn what_cannot_be_imported_is_said_at_once() {
+    let moved = Move::with("");
+    let failing = |arguments: &[&str]| {
+        let done = moved.command(arguments).output().unwrap();
+        assert!(!done.status.success());
+        said(&done)
+    };
+    let said = failing(&["--app", "other"]);
+    assert!(
+        said.contains("no schema \"app_other\"") && said.contains("there are: myapp"),
+        "{said}"
+    );
+    let said = failing(&[
+        "--database-url",
+        "postgres://nobody@localhost/x?host=/nowhere",
+    ]);
+    assert!(said.contains("the database cannot be reached"), "{said}");
+    let said = failing(&["--assets-from", "/nowhere"]);
+    assert!(said.contains("/nowhere is no folder"), "{said}");
+    let server = moved.serve(&[]);
+    let said = failing(&[]);
+    assert!(said.contains("another process"), "{said}");
+    drop(server);
+    moved.database.sql("DROP TABLE app_myapp._sso_oauth");
+    let said = failing(&[]);
+    assert!(said.contains("no table _sso_oauth"), "{said}");
+}
+
+#[test]
+fn a_database_that_is_not_there_is_told_in_one_sentence() {
+    let moved = Move::with("");
+    let (name, url) = (moved.database.name(), moved.database.url());
+    let nowhere = url.replace(name, "nodb");
+    let mut command = moved.command(&["--dry-run"]);
+    let refused = command
+        .env("SKYGEAR_DATABASE_URL", &nowhere)
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let told = said(&refused);
+    assert!(told.contains("database \"nodb\" does not exist"), "{told}");
+    assert!(!told.contains("at line"), "{told}");
+    assert_eq!(
+        String::from_utf8_lossy(&refused.stdout),
+        "",
+        "nothing began"
+    );
+
+    let server = TestServer::start();
+    let refused = server.skytrail(&["rebuild", "--to", &nowhere]);
+    assert!(!refused.status.success());
+    let told = said(&refused);
+    assert!(!told.contains("at line"), "{told}");
+    assert_eq!(told.matches("does not exist").count(), 1, "{told}");
+    // Where it is, without how to get in.
+    assert!(told.contains("/nodb"), "{told}");
+}
+
+#[test]
+fn a_database_of_v1_is_told_from_others_and_where_it_goes() {
+    let moved = Move::with("");
+    let mut server = TestServer::start();
+    assert!(server.terminate().success());
+    server.set("DATABASE_URL", &moved.database.url());
+    let told = server.try_restart().unwrap_err();
+    assert!(told.contains("looks like Skygear v1's"), "{told}");
+    assert!(told.contains("SKYGEAR_DATABASE_URL"), "{told}");
+    assert!(told.contains("skytrail import skygear"), "{told}");
+}
