@@ -98,6 +98,7 @@ pub struct Watch {
 /// Which dead letters.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("which").args(["ids", "all"]).required(true))]
+#[command(override_usage = "skytrail delivery <resend|drop> <CONSUMER> <IDS|--all>")]
 pub struct Letters {
     /// The plugin, or `log/` and the name of a consumer of the log.
     consumer: String,
