@@ -16,6 +16,8 @@ export class Room {
     this.readers = new Map();
     this.typing = new Map();
     this.announced = new Set();
+    // All that was said so far, as soon as it is sent.
+    this.sent = Promise.resolve();
     this.isLoaded = false;
     this.isFollowed = false;
     this.hasOlder = false;
@@ -98,17 +100,19 @@ export class Room {
     return this.server.query('message', ['and', here, ...more], order, limit);
   }
 
-  /** Says something. Its id is ours, so sending it twice is saying it once. */
+  /** Says something, behind what was said before. Its id is ours, so sending it twice is saying it once. */
   async say(text, file) {
     const id = `message/${crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`}`;
     const entry = { id, text, file, said: new Date().toISOString() };
     this.outbox.set(id, entry);
     this.changed();
-    await this.#send(entry);
+    const sent = this.sent.then(() => this.#send(entry));
+    this.sent = sent.catch(() => {});
+    await sent;
   }
 
   async #send(entry) {
-    if (entry.isSending) return;
+    if (entry.isSending || !this.outbox.has(entry.id)) return;
     entry.isSending = true;
     try {
       if (entry.file && !entry.attachment) entry.attachment = await this.server.upload(entry.file);
