@@ -179,7 +179,8 @@ async fn perform(
     }
 }
 
-/// Finds an action by path, else by the body's `action`, as it is written there.
+/// Finds an action by path, else by the body's `action`, as it is written there. Home is where neither
+/// names one: a path that nobody knows must not be answered as if something had been done.
 fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Target, ApiError> {
     let by_path = path.strip_prefix('/').unwrap_or(path).replace('/', ":");
     let by_body = body
@@ -191,12 +192,12 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
         let lambda = points.lambdas.get(name).cloned().map(Target::Lambda);
         lambda.or_else(|| action::find(name).map(Target::Action))
     };
-    let by_path = Some(by_path)
-        .filter(|name| !name.is_empty())
-        .and_then(|name| known(&name));
-    by_path
-        .or_else(|| known(by_body))
-        .ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
+    let found = match (by_path.as_str(), by_body) {
+        ("", by_body) => known(by_body),
+        (by_path, "") => known(by_path.trim_end_matches(':')),
+        (by_path, by_body) => known(by_path).or_else(|| known(by_body)),
+    };
+    found.ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
 }
 
 /// Begins the circumstances of a request.

@@ -58,7 +58,7 @@ fn every_answer_of_every_route_carries_its_id_and_the_allowed_origin() {
         ("GET", "/", 200),
         ("GET", "/_/health", 200),
         ("GET", "/_/metrics", 401),
-        ("GET", "/nowhere/at-all", 200),
+        ("GET", "/nowhere/at-all", 404),
         ("GET", "/schema/access", 400),
         ("GET", "/record//query", 301),
         ("POST", "/record/query", 400),

@@ -47,11 +47,16 @@ fn paths_are_matched_by_the_longest_beginning() {
         assert_eq!(answer.status, 301, "{path}");
         assert_eq!(answer.header("Location"), Some(address), "{path}");
     }
-    for (method, path) in [("POST", "/web"), ("GET", "/web/deep/x"), ("PUT", "/web/x")] {
+    for (method, path) in [
+        ("POST", "/web"),
+        ("GET", "/web/deep/x"),
+        ("PUT", "/web/x"),
+        ("GET", "/we"),
+    ] {
         assert_unmatched(&ask(&server, (method, path), &[], None).join().unwrap());
     }
-    // Whatever is nobody's is an action's.
-    assert_eq!(get(&server, "/we").json()["result"]["status"], "OK");
+    // Whatever is no plugin's is an action's.
+    assert_eq!(get(&server, "/").json()["result"]["status"], "OK");
     let fetched = call(
         &Client::anonymous(&server),
         "record:fetch",
