@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
+use skytrail_actors::log::{NotOne, Timeline};
 use skytrail_actors::record::messages::ItemError;
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::{ApiError, Code};
@@ -81,6 +82,15 @@ pub(super) fn time(body: &Map<String, Json>, name: &str) -> Result<Option<Timest
         || ApiError::invalid_argument(format!("{name} should be a time (RFC 3339)"), &[name]);
     text(body, name)?
         .map(|text| Timestamp::parse(text).ok_or_else(wrong))
+        .transpose()
+}
+
+/// Reads of which history a position is.
+pub(crate) fn timeline(body: &Map<String, Json>) -> Result<Option<Timeline>, ApiError> {
+    let wrong =
+        |error: NotOne| ApiError::invalid_argument(format!("timeline: {error}"), &["timeline"]);
+    text(body, "timeline")?
+        .map(|text| text.parse().map_err(wrong))
         .transpose()
 }
 

@@ -8,7 +8,7 @@ use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::erasure::{Eraser, Holder};
 use skytrail_actors::log::tail::{Tail, tail};
 use skytrail_actors::log::{
-    Backlog, EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve,
+    Backlog, EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve, Timeline,
 };
 use skytrail_actors::projector::{self, Applied, Committed, Fed};
 use skytrail_actors::record::actor::Records;
@@ -32,6 +32,7 @@ use crate::proof::{Checkpoints, LogKey};
 pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) log: Arc<EmbeddedLog>,
+    pub(super) timeline: Timeline,
     pub(super) store: Arc<SqlStore>,
     /// How far the store was when the log was started.
     pub(super) checkpoint: u64,
@@ -77,6 +78,8 @@ impl Core {
         let stored_tasks = store.load_tasks().await.map_err(failed)?;
         let tasks = Arc::new(Ledger::new(snapshot.checkpoint, stored_tasks));
         let after_hooks = AfterHooks::default();
+        let timeline = Timeline::of(&config.data_dir);
+        let timeline = timeline.map_err(StartError::io("the data folder"))?;
         let deliveries = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
         let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
         let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
@@ -127,6 +130,7 @@ impl Core {
         let core = Self {
             clock,
             log,
+            timeline,
             store,
             checkpoint: snapshot.checkpoint,
             live,

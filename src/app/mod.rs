@@ -264,7 +264,7 @@ impl Application {
         let waiting = pushes.outbox.load_pushes().await;
         let waiting = waiting.map_err(|error| StartError::Store(error.to_string()))?;
         let push = Push::start(pushes, waiting, &pushing.handle());
-        let live = LiveQueries::new(env.clone(), config.live.queries);
+        let live = LiveQueries::new(env.clone(), config.live.queries, core.timeline);
         let live_follower =
             consumers::follow_live(&core, (&live, tails.live, tails.committed), listeners);
         let told = Notices::new(env.clone(), noticed, internal_hub.clone(), push.notices());
@@ -276,7 +276,7 @@ impl Application {
         });
         let tasks = consumers::run_tasks(&core, config, (&plugins, &broker), background);
         let events = EventReader::new(
-            Arc::clone(&core.log) as _,
+            (Arc::clone(&core.log) as _, core.timeline),
             core.after_hooks.observer(),
             Arc::clone(&core.store) as _,
             applied,

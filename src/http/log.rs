@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, guard, web};
 use serde_json::{Map, Value as Json};
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::events::{Follower, Progress};
+use skytrail_actors::log::Timeline;
 use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::code::ApiError;
 
@@ -97,29 +98,24 @@ async fn follow(
     body: &Map<String, Json>,
 ) -> Result<HttpResponse, ApiError> {
     admit(services, request, body).await?;
-    let follower = match sse::last_event_id(request) {
-        Some(id) => {
-            let position = id.parse().map_err(|_| {
-                let message = format!("Last-Event-ID should be a position, not {id:?}");
-                ApiError::invalid_argument(message, &["Last-Event-ID"])
-            })?;
-            asked::follower_behind(&services.events, body, position)?
-        }
+    let follower = match sse::last_place(request) {
+        Some(place) => asked::follower_behind(&services.events, body, place?)?,
         None => asked::follower(&services.events, body).await?,
     };
+    let timeline = services.events.timeline();
     let (feed, response) = sse::open(QUEUE, services.stopping.clone());
     let followers = Arc::clone(&services.followers);
     spawn_named("log follower", async move {
         let _counted = followers.enter();
         // Gone or too slow: the client comes again and goes on.
-        let _ = tell(&feed, follower).await;
+        let _ = tell(&feed, follower, timeline).await;
     });
     Ok(response)
 }
 
 /// Tells what comes, until the client is gone.
-async fn tell(feed: &Feed, mut follower: Follower) -> Result<(), SendError> {
-    let mut progress = Progress::default();
+async fn tell(feed: &Feed, mut follower: Follower, timeline: Timeline) -> Result<(), SendError> {
+    let mut progress = Progress::new(timeline);
     loop {
         let page = tokio::select! {
             page = follower.next() => page,
@@ -134,12 +130,12 @@ async fn tell(feed: &Feed, mut follower: Follower) -> Result<(), SendError> {
             }
         };
         for found in &page.events {
-            let id = found.position.to_string();
+            let id = timeline.at(found.position).to_string();
             feed.send(Frame::new(Some(&id), "event", found.json.get()))
                 .await?;
         }
         if let Some(note) = progress.note(&page, follower.position()) {
-            let id = follower.position().to_string();
+            let id = timeline.at(follower.position()).to_string();
             feed.send(Frame::new(Some(&id), "position", &note.to_string()))
                 .await?;
         }

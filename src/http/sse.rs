@@ -14,6 +14,8 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
+use skytrail_actors::log::Place;
+use skytrail_schema::code::ApiError;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{sleep, timeout};
@@ -140,10 +142,14 @@ fn open_at(pace: Pace, queue: usize, stopping: CancellationToken) -> (Feed, Http
     (feed, response)
 }
 
-/// Returns the id of the last event that a client that comes again has had.
-pub fn last_event_id(request: &HttpRequest) -> Option<String> {
+/// Returns the place that a client that comes again has got to: the id of its last event.
+pub fn last_place(request: &HttpRequest) -> Option<Result<Place, ApiError>> {
     let shown = request.headers().get("last-event-id")?.to_str().ok()?;
-    Some(shown.trim().to_owned()).filter(|id| !id.is_empty())
+    let id = Some(shown.trim()).filter(|id| !id.is_empty())?;
+    Some(id.parse().map_err(|error| {
+        let message = format!("Last-Event-ID: {error}, not {id:?}");
+        ApiError::invalid_argument(message, &["Last-Event-ID"])
+    }))
 }
 
 /// The client's end.

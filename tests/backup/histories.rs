@@ -1,6 +1,75 @@
 //! A log that was put back and goes on has another history from there on.
 
 use super::*;
+use crate::live::listener::{Followed, Listener, PATIENCE};
+use crate::live::stream::Stream;
+use crate::support::server::MASTER_KEY;
+use crate::support::sse::{EventSource, Heard};
+
+/// Whoever follows and comes back with a position that the restored log has as well, but for something
+/// else, must not be told what came behind that and believe that he has missed nothing.
+#[test]
+fn who_followed_what_is_lost_is_told_so() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    client.save("single/1", json!({"number": 1}));
+    world.back_up(&[]);
+    let query = json!({"record_type": "single"});
+    let is_ready = |followed: &Followed| followed.num_ready > 0;
+    let mut stream = Stream::get(&world.server, &client, &query, None);
+    let mut listener = Listener::open(&world.server, &client);
+    stream.until(is_ready);
+    let early = (stream.followed.clone(), stream.last_id.clone());
+    listener.subscribe("q", query.clone());
+    client.save("single/2", json!({"number": 2}));
+    stream.until(|followed| followed.records.len() == 2);
+    listener.until("q", |followed| followed.records.len() == 2);
+    let log_id = followed_to_end(&world.server, &[]).unwrap();
+
+    let restored = world.restore("earlier", &[]);
+    let forked = client.at(&restored);
+    for number in 3..9 {
+        forked.save("single/3", json!({"number": number}));
+    }
+    for (followed, last_id) in [(stream.followed, stream.last_id), early] {
+        let again = Stream::get(&restored, &forked, &query, last_id.as_deref());
+        let mut again = again.after(&followed);
+        let ready = followed.num_ready;
+        again.until(|followed| followed.num_ready > ready);
+        assert_eq!(again.followed.num_resets, 1, "{:?}", again.followed.heard);
+        let ids: Vec<&String> = again.followed.records.keys().collect();
+        assert_eq!(ids, ["single/1", "single/3"]);
+        // One of this history is good.
+        let good = Stream::get(&restored, &forked, &query, again.last_id.as_deref());
+        let mut good = good.after(&again.followed);
+        let ready = again.followed.num_ready;
+        good.until(|followed| followed.num_ready > ready);
+        assert_eq!(good.followed.num_resets, 1, "{:?}", good.followed.heard);
+    }
+    let known = listener.followed["q"].clone();
+    let mut returned = query.clone();
+    returned["from"] = json!(known.position);
+    returned["timeline"] = json!(known.timeline);
+    let mut back = Listener::open(&restored, &forked);
+    back.followed.insert("q".into(), known.resumed());
+    let told = back.subscribe("q", returned.clone());
+    assert_eq!(told.num_resets, 1, "{:?}", told.heard);
+    returned["timeline"] = json!("1234");
+    back.followed.clear();
+    back.ask("q2", returned);
+    back.until("q2", |followed| followed.error.is_some());
+    let error = back.followed["q2"].error.clone().unwrap();
+    assert!(
+        error["message"].as_str().unwrap().contains("timeline"),
+        "{error}"
+    );
+
+    let refused = followed_to_end(&restored, &[("Last-Event-ID", &log_id)]).unwrap_err();
+    assert!(refused.contains("another timeline"), "{refused}");
+    let new_id = followed_to_end(&restored, &[]).unwrap();
+    forked.save("single/1", json!({"number": 10}));
+    assert!(followed_to_end(&restored, &[("Last-Event-ID", &new_id)]).is_ok());
+}
 
 #[test]
 fn two_histories_share_a_repository_and_neither_takes_the_others_backups() {
@@ -48,4 +117,23 @@ fn two_histories_share_a_repository_and_neither_takes_the_others_backups() {
 
 fn said_again(server: &TestServer, repository: &Path) {
     said(&server.skytrail(&["backup", text(repository), "--keep", "1"]));
+}
+
+/// Follows the log until its end is told; returns the last id, or why it is refused.
+fn followed_to_end(server: &TestServer, headers: &[(&str, &str)]) -> Result<String, String> {
+    let headers = [&[("X-Skygear-API-Key", MASTER_KEY)], headers].concat();
+    let path = "/log/follow?from=1";
+    let mut source = EventSource::open(server.address(), path, &headers, None).unwrap();
+    if source.status != 200 {
+        return Err(source.rest());
+    }
+    loop {
+        let heard = source.next(PATIENCE);
+        let Heard::Event(event) = heard else {
+            panic!("{heard:?}");
+        };
+        if event.event == "position" {
+            return Ok(event.id);
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub struct Followed {
     /// What a reset or the beginning leaves behind, until the result is whole.
     arriving: Option<BTreeMap<String, Json>>,
     pub position: Option<u64>,
+    pub timeline: Option<Json>,
     pub num_ready: u64,
     pub num_resets: u64,
     pub error: Option<Json>,
@@ -63,6 +64,7 @@ impl Followed {
                     self.records = arrived;
                 }
                 self.num_ready += 1;
+                self.timeline = Some(frame["timeline"].clone());
             }
             "enter" => {
                 let before = self.records.insert(id(), record.clone());

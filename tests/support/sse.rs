@@ -4,6 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+/// Longer than anything here should take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// An event as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -81,6 +84,13 @@ impl EventSource {
                 return Heard::Event(event);
             }
         }
+    }
+
+    /// Reads the rest of an answer that has an end.
+    pub fn rest(&mut self) -> String {
+        let rest = self.piece("\0", PATIENCE);
+        assert_eq!(rest, Err(()), "the answer goes on");
+        String::from_utf8(self.buffer.split_off(0)).unwrap()
     }
 
     /// Reads up to an ending; `None` when it does not come in time, an error at the end.

@@ -6,6 +6,8 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::EventFilter;
 
+use crate::log::Timeline;
+
 use super::page::{Asked, Direction, EVERYWHERE, EventReader, Page};
 
 /// So many events come at once at most.
@@ -58,13 +60,23 @@ impl Follower {
 
 /// What whoever is told of a log has been told of his place in it: he goes on there when he comes
 /// again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    timeline: Timeline,
     told: u64,
     is_live: bool,
 }
 
 impl Progress {
+    /// Nothing was told yet. Positions are those of a timeline.
+    pub fn new(timeline: Timeline) -> Self {
+        Self {
+            timeline,
+            told: 0,
+            is_live: false,
+        }
+    }
+
     /// After a page was told that was looked at up to `position`: returns what is to be said of
     /// that. The first time that the log's end is reached it is said; otherwise it goes without
     /// saying while there are events.
@@ -78,6 +90,10 @@ impl Progress {
         }
         self.is_live |= is_new;
         self.told = position;
-        Some(json!({"position": position, "caught_up": page.next.is_none()}))
+        Some(json!({
+            "position": position,
+            "timeline": self.timeline.to_string(),
+            "caught_up": page.next.is_none(),
+        }))
     }
 }

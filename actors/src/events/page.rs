@@ -9,7 +9,7 @@ use skytrail_schema::event::{Commit, Event, EventFilter, Shown};
 use skytrail_schema::time::Timestamp;
 
 use crate::log::seek::{load_commit, position_before, unreadable};
-use crate::log::{EventLog, Recent};
+use crate::log::{EventLog, Recent, Timeline};
 use crate::projector::Applied;
 use crate::store::RecordStore;
 
@@ -87,6 +87,7 @@ pub struct EventReader {
     recent: Arc<Recent>,
     store: Arc<dyn RecordStore>,
     applied: Applied,
+    timeline: Timeline,
 }
 
 /// Positions that are looked at together.
@@ -117,7 +118,7 @@ struct Filling<'a> {
 impl EventReader {
     /// Builds a reader.
     pub fn new(
-        log: Arc<dyn EventLog>,
+        (log, timeline): (Arc<dyn EventLog>, Timeline),
         recent: Arc<Recent>,
         store: Arc<dyn RecordStore>,
         applied: Applied,
@@ -127,7 +128,13 @@ impl EventReader {
             recent,
             store,
             applied,
+            timeline,
         }
+    }
+
+    /// Returns which history the positions belong to.
+    pub fn timeline(&self) -> Timeline {
+        self.timeline
     }
 
     /// Returns the log's end. What was seen a moment ago may not be acknowledged yet, and is

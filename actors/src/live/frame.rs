@@ -7,6 +7,8 @@ use serde_json::json;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
 
+use crate::log::Timeline;
+
 /// What a listener is told: a JSON text, written once for all who are told the same.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -45,13 +47,21 @@ impl Frame {
 }
 
 /// How a subscription's frames are marked: with the name that the listener gave it, or not at all.
+/// Their positions are those of a timeline, which `ready` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Label(Option<Arc<str>>);
+pub(super) struct Label {
+    name: Option<Arc<str>>,
+    timeline: Timeline,
+}
 
 impl Label {
-    /// Marks frames with a name.
-    pub(super) fn named(name: &str) -> Self {
-        Self(Some(json!(name).to_string().into()))
+    /// Marks frames with a name; it is empty for the only subscription of a stream, which has none.
+    pub(super) fn new(name: &str, timeline: Timeline) -> Self {
+        let is_named = !name.is_empty();
+        Self {
+            name: is_named.then(|| json!(name).to_string().into()),
+            timeline,
+        }
     }
 
     /// A record is new in the result, or is not as it was.
@@ -72,7 +82,8 @@ impl Label {
 
     /// Everything up to a position was told.
     pub(super) fn ready(&self, position: u64) -> Frame {
-        self.write("ready", Some(position), None)
+        let timeline = json!(self.timeline.to_string()).to_string();
+        self.write("ready", Some(position), Some(("timeline", &timeline)))
     }
 
     /// What was told before is void; a result follows.
@@ -98,7 +109,7 @@ impl Label {
     ) -> Frame {
         let mut text = String::with_capacity(member.map_or(0, |(_, body)| body.len()) + 96);
         text.push('{');
-        if let Self(Some(name)) = self {
+        if let Some(name) = &self.name {
             text.push_str("\"id\":");
             text.push_str(name);
             text.push(',');
@@ -134,7 +145,7 @@ mod tests {
 
     #[test]
     fn frames_are_json_with_the_listeners_own_name() {
-        let label = Label::named("a\"b");
+        let label = Label::new("a\"b", Timeline::default());
         let text = |frame: Frame| serde_json::from_str::<serde_json::Value>(frame.text()).unwrap();
         let id = RecordId::new("note", "x/y");
         assert_eq!(
@@ -152,7 +163,7 @@ mod tests {
         );
         assert_eq!(
             text(Label::default().ready(9)),
-            json!({"event": "ready", "position": 9})
+            json!({"event": "ready", "position": 9, "timeline": "00000000"})
         );
     }
 }

@@ -27,7 +27,7 @@ pub(super) const CHANGED_MEANWHILE: &str =
     "access rights, fields or records that the query looks at changed meanwhile; start anew";
 pub(super) const TOO_OLD: &str = "too old: too much has happened since; start anew";
 const ERASED: &str = "some of what happened meanwhile was erased; start anew";
-const UNKNOWN: &str = "the log does not go so far; start anew";
+pub(super) const PUT_BACK: &str = "the log was put back to an earlier state; start anew";
 const UNREADABLE: &str = "what happened meanwhile cannot be read; start anew";
 
 /// What was found out.
@@ -62,7 +62,7 @@ pub(super) async fn replay(
 ) -> Replayed {
     let Missed { from, until, .. } = *missed;
     if from > env.log.head() {
-        return Replayed::Reset(UNKNOWN);
+        return Replayed::Reset(PUT_BACK);
     }
     if until.saturating_sub(from) > settings.max_missed {
         return Replayed::Reset(TOO_OLD);

@@ -16,6 +16,7 @@ use super::outlet::{Ended, Inbox, ListenerId, outlet};
 use super::query::LiveQuery;
 use super::replay::replay;
 use super::view::{Change, Work};
+use crate::log::{Place, Timeline};
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
 
@@ -60,7 +61,7 @@ pub struct Subscribe {
     /// The query.
     pub query: LiveQuery,
     /// He has had everything up to here.
-    pub from: Option<u64>,
+    pub from: Option<Place>,
 }
 
 /// Live queries; see the module's overview. Cheap to clone.
@@ -78,11 +79,11 @@ struct Shared {
 
 impl LiveQueries {
     /// Builds them. Nothing is told before a delivery has a [`Follower`](super::Follower).
-    pub fn new(env: RecordEnv, settings: LiveSettings) -> Self {
+    pub fn new(env: RecordEnv, settings: LiveSettings, timeline: Timeline) -> Self {
         Self(Arc::new(Shared {
             env,
             settings,
-            desk: Mutex::new(Desk::new(settings)),
+            desk: Mutex::new(Desk::new(settings, timeline)),
             rouse: Notify::new(),
             permits: Semaphore::new(MAX_JOBS),
         }))

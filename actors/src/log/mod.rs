@@ -31,6 +31,7 @@ pub mod seek;
 mod sled_folder;
 mod sled_store;
 pub mod tail;
+mod timeline;
 mod weight;
 #[cfg(test)]
 pub(crate) mod written;
@@ -53,6 +54,7 @@ pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};
 pub use recent::Recent;
 pub use reserve::Reserve;
+pub use timeline::{NotOne, Place, Timeline};
 
 /// A decision: what to append, and on what it rests.
 #[derive(Clone, Debug)]

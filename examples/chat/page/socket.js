@@ -113,7 +113,7 @@ export class LiveQueries extends LastingSocket {
   }
 
   follow(id, query, follower) {
-    const known = { query, follower, position: null, arriving: null };
+    const known = { query, follower, place: {}, arriving: null };
     this.queries.set(id, known);
     this.#ask(id, known);
   }
@@ -122,12 +122,12 @@ export class LiveQueries extends LastingSocket {
     for (const [id, known] of this.queries) this.#ask(id, known);
   }
 
-  heard({ id, event, position, record, records, error }) {
+  heard({ id, event, position, timeline, record, records, error }) {
     const known = this.queries.get(id);
     if (!known) return;
     const { follower } = known;
     if (event === 'result') (known.arriving ??= []).push(...records);
-    if (event === 'reset') Object.assign(known, { arriving: [], position: null });
+    if (event === 'reset') Object.assign(known, { arriving: [], place: {} });
     if (event === 'enter' || event === 'change') follower.take(record);
     if (event === 'leave') follower.drop(record._id);
     if (event === 'ready') {
@@ -139,10 +139,11 @@ export class LiveQueries extends LastingSocket {
       this.queries.delete(id);
       follower.failed(error);
     }
-    known.position = position ?? known.position;
+    if (position) known.place.from = position;
+    if (timeline) known.place.timeline = timeline;
   }
 
-  #ask(id, { query, position }) {
-    this.send({ action: 'live:subscribe', id, ...query, ...(position === null ? {} : { from: position }) });
+  #ask(id, { query, place }) {
+    this.send({ action: 'live:subscribe', id, ...query, ...place });
   }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use skytrail_actors::events::{EventReader, Follower};
+use skytrail_actors::log::Place;
 use skytrail_actors::record::past::Moment;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventFilter, Kinds, Stream};
@@ -180,49 +181,58 @@ fn words<T: DeserializeOwned + Ord>(
 /// Begins to follow what a body asks for, from now on if it does not say where.
 ///
 /// # Errors
-/// As [`filter`] and [`start`]; 108 for a place beyond the log's end.
+/// As [`filter`] and [`start`]; 108 for a place beyond the log's end, or of another timeline.
 pub(crate) async fn follower(
     reader: &Arc<EventReader>,
     body: &Map<String, Json>,
 ) -> Result<Follower, ApiError> {
     let position = behind(reader, body).await?;
-    follower_behind(reader, body, position)
+    Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
 }
 
 /// Returns the position behind which a body wants to begin, the log's end if it does not say.
 ///
 /// # Errors
-/// As [`start`]; 108 for a place beyond the log's end.
+/// As [`start`]; 108 for a place beyond the log's end, or of another timeline.
 pub(crate) async fn behind(
     reader: &EventReader,
     body: &Map<String, Json>,
 ) -> Result<u64, ApiError> {
     match start(body)? {
-        Some(start) => within(reader, start.first(reader).await?.saturating_sub(1)),
+        Some(start) => {
+            let place = Place {
+                position: start.first(reader).await?.saturating_sub(1),
+                timeline: request::timeline(body)?,
+            };
+            within(reader, place)
+        }
         None => Ok(reader.head()),
     }
 }
 
-fn within(reader: &EventReader, position: u64) -> Result<u64, ApiError> {
+fn within(reader: &EventReader, place: Place) -> Result<u64, ApiError> {
+    if !place.may_be_of(reader.timeline()) {
+        let message = "the log was put back to an earlier state since, and has another timeline";
+        return Err(ApiError::invalid_argument(message, &["timeline"]));
+    }
     let head = reader.head();
-    if position > head {
-        // It was never given, or the log was put back to an earlier state.
+    if place.position > head {
         let message = format!("the log ends at {head}");
         return Err(ApiError::invalid_argument(message, &["from"]));
     }
-    Ok(position)
+    Ok(place.position)
 }
 
-/// As [`follower`], behind a position that is known.
+/// As [`follower`], behind a place that is known.
 ///
 /// # Errors
 /// As [`follower`].
 pub(crate) fn follower_behind(
     reader: &Arc<EventReader>,
     body: &Map<String, Json>,
-    position: u64,
+    place: Place,
 ) -> Result<Follower, ApiError> {
-    let position = within(reader, position)?;
+    let position = within(reader, place)?;
     Ok(Follower::new(Arc::clone(reader), filter(body)?, position))
 }
 

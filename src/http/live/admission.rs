@@ -10,10 +10,12 @@ use skytrail_actors::accounts::policy::password_expired;
 use skytrail_actors::clock::Clock;
 use skytrail_actors::context::RequestContext;
 use skytrail_actors::live::{Audience, Credential, LiveQuery};
+use skytrail_actors::log::Place;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::query::Scope;
 use skytrail_schema::time::Timestamp;
 
+use crate::action::request;
 use crate::http::checks::{Asked, Check};
 use crate::services::Services;
 
@@ -145,16 +147,18 @@ pub fn read_query(
     Ok(query)
 }
 
-/// Reads the position from which somebody comes back.
+/// Reads the place from which somebody comes back.
 ///
 /// # Errors
-/// 108: not a whole number.
-pub fn read_from(body: &Map<String, Json>) -> Result<Option<u64>, ApiError> {
+/// 108: no position, or no timeline.
+pub fn read_from(body: &Map<String, Json>) -> Result<Option<Place>, ApiError> {
+    let timeline = request::timeline(body)?;
     match body.get("from") {
         None | Some(Json::Null) => Ok(None),
         Some(from) => {
             let refusal = || ApiError::invalid_argument("from must be a position", &["from"]);
-            from.as_u64().map(Some).ok_or_else(refusal)
+            let position = from.as_u64().ok_or_else(refusal)?;
+            Ok(Some(Place { position, timeline }))
         }
     }
 }

@@ -8,6 +8,7 @@ use actix_web::http::header::UPGRADE;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::live::{Connected, Ended, Ending, Inbox, Subscribe};
+use skytrail_actors::log::Timeline;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::json;
 
@@ -132,11 +133,8 @@ async fn begin(
     let admitted = admit(services, &shown).await?;
     let scope = shown.pass(services, body).await?.scope;
     let query = read_query(services, body, scope)?;
-    let from = match sse::last_event_id(request) {
-        Some(id) => Some(id.parse().map_err(|_| {
-            let text = format!("Last-Event-ID must be a position, not {id:?}");
-            ApiError::invalid_argument(text, &["Last-Event-ID"])
-        })?),
+    let from = match sse::last_place(request) {
+        Some(place) => Some(place?),
         None => read_from(body)?,
     };
     let seat = take_seat(services, request)?;
@@ -178,7 +176,7 @@ async fn tell(
         ending = ended.wait() => Some(ending),
         refusal = End::wait(end, &*services.clock) => Some(Ending::Refused(refusal)),
         () = feed.gone() => None,
-        ending = pass_on(feed, &mut inbox) => ending,
+        ending = pass_on(feed, &mut inbox, services.events.timeline()) => ending,
     };
     let error = match ending {
         Some(Ending::Refused(error)) => error.to_wire(),
@@ -190,9 +188,11 @@ async fn tell(
 }
 
 /// Passes on frames; returns why they end, unless the client is gone.
-async fn pass_on(feed: &Feed, inbox: &mut Inbox) -> Option<Ending> {
+async fn pass_on(feed: &Feed, inbox: &mut Inbox, timeline: Timeline) -> Option<Ending> {
     while let Some(frame) = inbox.next().await {
-        let id = frame.position.map(|position| position.to_string());
+        let id = frame
+            .position
+            .map(|position| timeline.at(position).to_string());
         let is_last = frame.event == "error";
         let frame = Frame::new(id.as_deref(), frame.event, frame.text());
         match feed.send(frame).await {

@@ -22,7 +22,7 @@ pub(super) async fn run(
     message: &Map<String, Json>,
 ) -> Result<(), ApiError> {
     let mut follower = asked::follower(&services.events, message).await?;
-    let mut progress = Progress::default();
+    let mut progress = Progress::new(services.events.timeline());
     loop {
         tokio::select! {
             page = next(&mut follower) => {

@@ -16,9 +16,10 @@ use super::lens::{Audience, Credential};
 use super::load::{Loaded, Renderer};
 use super::outlet::{Ending, ListenerId, Outlet};
 use super::query::LiveQuery;
-use super::replay::Replayed;
+use super::replay::{PUT_BACK, Replayed};
 use super::service::{LiveSettings, Subscribe};
-use super::view::{MemberKey, Missed, Post, View, Work};
+use super::view::{Beginning, MemberKey, Missed, Post, View, Work};
+use crate::log::Timeline;
 use crate::record::env::RecordEnv;
 
 /// So many things may wait in a connection's line besides two for each subscription, a result and what
@@ -106,6 +107,7 @@ struct Listener {
 /// See the module's overview.
 pub(super) struct Desk {
     settings: LiveSettings,
+    timeline: Timeline,
     /// The last event that the follower has shown.
     position: u64,
     /// The position up to which the first of the views needs no events.
@@ -124,9 +126,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(settings: LiveSettings) -> Self {
+    pub(super) fn new(settings: LiveSettings, timeline: Timeline) -> Self {
         Self {
             settings,
+            timeline,
             position: 0,
             needless: 0,
             last_number: 0,
@@ -267,10 +270,11 @@ impl Desk {
         let view_id = *self.by_asked.entry(asked).or_insert(number);
         let name = Arc::clone(&wanted.name);
         listener.subscriptions.insert(Arc::clone(&name), view_id);
-        let label = if listener_is_named(&name) {
-            Label::named(&name)
-        } else {
-            Label::default()
+        let label = Label::new(&name, self.timeline);
+        let beginning = match wanted.from {
+            None => Beginning::Anew,
+            Some(place) if place.may_be_of(self.timeline) => Beginning::Behind(place.position),
+            Some(_) => Beginning::Reset(PUT_BACK),
         };
         if view_id == number {
             if self.views.is_empty() {
@@ -292,7 +296,7 @@ impl Desk {
         let Some(view) = self.views.get_mut(&view_id) else {
             return Ok(None);
         };
-        let work = view.join((id, name), label, wanted.from, position);
+        let work = view.join((id, name), label, beginning, position);
         let line = Arc::clone(&listener.line);
         Ok(work.map(|work| Job {
             view: view_id,
@@ -322,7 +326,7 @@ impl Desk {
             return false;
         };
         self.leave(view, &(id, Arc::clone(&name)));
-        self.deliver(vec![(id, Label::named(&name).end())]);
+        self.deliver(vec![(id, Label::new(&name, self.timeline).end())]);
         self.flush();
         true
     }
@@ -430,11 +434,6 @@ impl Desk {
             }
         }
     }
-}
-
-/// Whether a subscription has a name; the only one of a stream has none.
-fn listener_is_named(name: &str) -> bool {
-    !name.is_empty()
 }
 
 /// Puts work into the line of the member whom it is for; what is for all of them, into the line in

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::query::Scope;
 
 use super::super::{Audience, Connected, Credential, LiveQueries, LiveQuery, Subscribe};
+use crate::log::Timeline;
 
 /// What he calls his query.
 const NAME: &str = "q";
@@ -57,7 +58,9 @@ impl Ear {
         let wanted = Subscribe {
             name: NAME.into(),
             query: self.parsed(),
-            from: self.position,
+            from: self
+                .position
+                .map(|position| Timeline::default().at(position)),
         };
         service.subscribe(id, wanted).unwrap();
     }

@@ -25,7 +25,7 @@ use crate::capture::CaptureGate;
 use crate::clock::ManualClock;
 use crate::delivery::Consumer as _;
 use crate::delivery::after::AfterHooks;
-use crate::log::CommitObserver as _;
+use crate::log::{CommitObserver as _, Timeline};
 use crate::plugin::NoPlugins;
 use crate::projector::feed;
 use crate::record::env::RecordEnv;
@@ -92,7 +92,7 @@ impl World {
             max_queue_bytes: 1 << 30,
             max_missed: 1000,
         };
-        let service = LiveQueries::new(env.clone(), settings);
+        let service = LiveQueries::new(env.clone(), settings, Timeline::default());
         let mut follower = Follower::new(service.clone());
         let (to_follow, mut commits) = mpsc::unbounded_channel::<Arc<Commit>>();
         spawn_named("follower of a test", async move {

@@ -44,6 +44,17 @@ pub(super) enum Work {
     Replay(Missed),
 }
 
+/// Where a member begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// With the result.
+    Anew,
+    /// He has had everything up to this position.
+    Behind(u64),
+    /// With the result; what he has had counts no more, for this reason.
+    Reset(&'static str),
+}
+
 /// What a member missed.
 #[derive(Clone, Debug)]
 pub(super) struct Missed {
@@ -141,17 +152,18 @@ impl View {
         self.members.keys()
     }
 
-    /// Lets somebody join: anew, or from a position. `followed` is how far the follower is.
+    /// Lets somebody join. `followed` is how far the follower is.
     pub(super) fn join(
         &mut self,
         key: MemberKey,
         label: Label,
-        from: Option<u64>,
+        beginning: Beginning,
         followed: u64,
     ) -> Option<Work> {
-        let state = match from {
-            Some(from) => State::Returning(from),
-            None => State::waiting(self.next_load(), None),
+        let state = match beginning {
+            Beginning::Behind(position) => State::Returning(position),
+            Beginning::Anew => State::waiting(self.next_load(), None),
+            Beginning::Reset(reason) => State::waiting(self.next_load(), Some(reason)),
         };
         let is_waiting = matches!(state, State::Waiting { .. });
         let member = Member {
