@@ -20,6 +20,7 @@ use skytrail_actors::push::Push;
 use skytrail_actors::record::service::RecordService;
 use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::task::Tasks;
+use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::id::TypeName;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,6 +108,8 @@ pub struct Services {
 pub struct Settings {
     /// Whether clients may extend record types.
     pub dev_mode: bool,
+    /// What users sign in with.
+    pub auth_keys: AuthKeys,
     /// Types whose records' owners may see their history.
     pub history_for_owners: BTreeSet<TypeName>,
     /// The allowed origin.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use skytrail_schema::auth_keys::AuthKeys;
+use skytrail_schema::auth_keys::{AuthKeys, LAST_LOGIN};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RoleFlags, Stream, TypeExtension};
 use skytrail_schema::id::{RecordId, RoleName, TypeName};
@@ -76,8 +76,8 @@ fn user_extension(
     if !definition.is_created {
         fields.insert("username".to_owned(), FieldType::CaselessString);
         fields.insert("email".to_owned(), FieldType::CaselessString);
-        fields.insert("last_login_at".to_owned(), FieldType::DateTime);
     }
+    fields.insert(LAST_LOGIN.to_owned(), FieldType::DateTime);
     for key in auth_keys.keys() {
         fields.entry(key.to_owned()).or_insert(FieldType::String);
     }

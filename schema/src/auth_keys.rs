@@ -11,6 +11,9 @@ use crate::value::Value;
 /// Values of auth keys, as somebody who signs up or in gives them.
 pub type AuthData = BTreeMap<String, Value>;
 
+/// The field of the user record that says when he signed in last.
+pub const LAST_LOGIN: &str = "last_login_at";
+
 /// The alternatives, in configured order; the keys of each are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthKeys(Vec<Vec<String>>);

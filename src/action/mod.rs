@@ -189,8 +189,8 @@ actions! {
     "schema:access" "schema" SCHEMA => schema::access;
     "schema:default_access" "schema" SCHEMA => schema::default_access;
     "schema:temporal" "schema" SCHEMA => schema::temporal;
-    "schema:retention" "schema" SCHEMA => schema::retention;
-    "schema:personal" "schema" SCHEMA => schema::personal;
+    "schema:retention" "schema" ADMIN => schema::retention;
+    "schema:personal" "schema" ADMIN => schema::personal;
     "sso:custom_token:login" "sso" KEY => sso::custom_token_login;
     "sso:oauth:link" "sso" MASTER_READY => sso::oauth_link;
     "sso:oauth:login" "sso" MASTER_READY => sso::oauth_login;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::record::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
 use skytrail_schema::acl::Acl;
+use skytrail_schema::auth_keys::LAST_LOGIN;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
@@ -38,19 +39,28 @@ pub(super) async fn fetch(call: Call) -> Outcome {
 
 pub(super) async fn rename(call: Call) -> Outcome {
     let [name, from, to] = required(&call.body, ["record_type", "item_name", "new_name"])?;
-    change(
-        &call,
-        &TypeName::from(name),
-        TypeChange::RenameField { from, to },
-    )
-    .await?;
+    let name = TypeName::from(name);
+    refuse_sign_in(&call, &name, &from)?;
+    change(&call, &name, TypeChange::RenameField { from, to }).await?;
     fetch(call).await
 }
 
 pub(super) async fn delete(call: Call) -> Outcome {
     let [name, field] = required(&call.body, ["record_type", "item_name"])?;
-    change(&call, &TypeName::from(name), TypeChange::DeleteField(field)).await?;
+    let name = TypeName::from(name);
+    refuse_sign_in(&call, &name, &field)?;
+    change(&call, &name, TypeChange::DeleteField(field)).await?;
     fetch(call).await
+}
+
+/// Refuses to take away a field without which nobody could sign in.
+fn refuse_sign_in(call: &Call, name: &TypeName, field: &str) -> Result<(), ApiError> {
+    let keys = call.services.settings.auth_keys.keys();
+    if *name == TypeName::user() && (field == LAST_LOGIN || keys.contains(field)) {
+        let message = format!("users sign in with {field}");
+        return Err(ApiError::invalid_argument(message, &["item_name"]));
+    }
+    Ok(())
 }
 
 pub(super) async fn get_field_access(call: Call) -> Outcome {

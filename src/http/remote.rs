@@ -38,16 +38,21 @@ impl Remote {
         }
     }
 
-    /// Returns what tells the client from others: its address, of version 6 the network of it, in which
-    /// it may have any; empty when there is none.
+    /// Returns what tells the client from others, as [`host_of`]; empty when there is none.
     pub fn host(&self) -> String {
-        match self.client {
-            None => String::new(),
-            Some(IpAddr::V4(address)) => address.to_string(),
-            Some(IpAddr::V6(address)) => {
-                let [a, b, c, d, ..] = address.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).to_string()
-            }
+        let host = self.client.map(host_of);
+        host.map(|host| host.to_string()).unwrap_or_default()
+    }
+}
+
+/// Returns what tells a client from others: its address, of version 6 the network of it (/64), in
+/// which it may have any.
+pub fn host_of(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `skytrail import`: taking over what other servers and files have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use skytrail_actors::import::ImportOptions;
@@ -77,6 +77,36 @@ pub fn run(config: &Config, command: ImportCommand) -> Result<(), String> {
     }
 }
 
+/// Says what became of everything, at the end of an import that was `done` or failed.
+///
+/// # Errors
+/// It failed, or something was refused.
+pub(super) fn end(
+    done: Result<(), String>,
+    report: Report,
+    (path, is_dry): (Option<&Path>, bool),
+) -> Result<(), String> {
+    if done.is_err() && !report.has_begun() {
+        return done;
+    }
+    let num_refused = report.num_refused();
+    let lines = report
+        .finish()
+        .map_err(|error| format!("the report cannot be written: {error}"))?;
+    for line in lines {
+        say(&line);
+    }
+    if is_dry {
+        say("a dry run: nothing was taken over");
+    }
+    done?;
+    match (num_refused, path) {
+        (0, _) => Ok(()),
+        (_, None) => Err(format!("{num_refused} refused, see above")),
+        (_, Some(path)) => Err(format!("{num_refused} refused, see {}", path.display())),
+    }
+}
+
 impl Skygear {
     fn run(&self, config: &Config) -> Result<(), String> {
         telemetry::start(&config.log);
@@ -94,19 +124,7 @@ impl Skygear {
         };
         let system = actix_web::rt::System::new();
         let done = system.block_on(skygear::run(config, &options, &mut report));
-        if done.is_err() && !report.has_begun() {
-            return done;
-        }
-        let lines = report
-            .finish()
-            .map_err(|error| format!("the report cannot be written: {error}"))?;
-        for line in lines {
-            say(&line);
-        }
-        if self.dry_run {
-            say("a dry run: nothing was taken over");
-        }
-        done
+        end(done, report, (self.report.as_deref(), self.dry_run))
     }
 
     fn assets(&self) -> Option<AssetSource> {

@@ -17,7 +17,6 @@ use skytrail_schema::types::FieldType;
 
 use super::export::{AUTH_LINE, Format, ROLES_LINE, SYSTEM, Schema, schema};
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::say;
 use crate::config::Config;
 use crate::import::{Report, table};
 
@@ -98,25 +97,7 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
         }
         Ok(())
     });
-    if done.is_err() && !report.has_begun() {
-        return done;
-    }
-    let num_refused = report.num_refused();
-    let lines = report
-        .finish()
-        .map_err(|error| format!("the report cannot be written: {error}"))?;
-    for line in lines {
-        say(&line);
-    }
-    if command.dry_run {
-        say("a dry run: nothing was taken over");
-    }
-    done?;
-    match (num_refused, &command.report) {
-        (0, _) => Ok(()),
-        (_, None) => Err(format!("{num_refused} refused, see above")),
-        (_, Some(path)) => Err(format!("{num_refused} refused, see {}", path.display())),
-    }
+    super::import::end(done, report, (command.report.as_deref(), command.dry_run))
 }
 
 struct Import<'a> {

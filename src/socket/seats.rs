@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 use skytrail_schema::code::ApiError;
 
+use crate::http::remote::host_of;
+
 /// When one who was refused may try again.
 const RETRY_AFTER_MS: u64 = 5000;
 
@@ -43,11 +45,12 @@ impl Seats {
         })
     }
 
-    /// Takes a place.
+    /// Takes a place for a client, if its address is known.
     ///
     /// # Errors
     /// 503 when all are taken, 429 when the address has as many as it may.
-    pub fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Seat, ApiError> {
+    pub fn take(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Seat, ApiError> {
+        let address = client.map(host_of);
         let mut taken = self.taken.lock();
         if taken.num >= self.max {
             return Err(refused("there are as many sockets as there may be", 503));
@@ -104,6 +107,17 @@ mod tests {
             (0_u8..3).prop_map(Step::Take),
             any::<usize>().prop_map(Step::Leave)
         ]
+    }
+
+    #[test]
+    fn a_client_may_have_any_address_of_its_network() {
+        let seats = Seats::new(9, Some(1));
+        let take = |address: &str| seats.take(Some(address.parse().unwrap()));
+        let first = take("2001:db8:0:1::1").unwrap();
+        assert_eq!(take("2001:db8:0:1:ffff::2").unwrap_err().status(), 429);
+        assert!(take("2001:db8:0:2::1").is_ok());
+        drop(first);
+        assert!(take("2001:db8:0:1::2").is_ok());
     }
 
     proptest! {

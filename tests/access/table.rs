@@ -139,8 +139,8 @@ const ROWS: &[(&str, &str)] = &[
     ("schema:access", "K V K V V V . ."),
     ("schema:default_access", "K V K V V V . ."),
     ("schema:temporal", "K V K V V V . ."),
-    ("schema:retention", "K V K V V V . ."),
-    ("schema:personal", "K V K V V V . ."),
+    ("schema:retention", "B U A A U . . ."),
+    ("schema:personal", "B U A A U . . ."),
     ("schema:field_access:get", "B U A A U . . ."),
     ("schema:field_access:update", "B U A A U . . ."),
     ("subscription:delete", "B L . . D . . ."),
@@ -170,14 +170,13 @@ const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
     ("GET", "/_/pubsub", [401, 401, 400, 400]),
     ("GET", "/_/plugin", [401, 401, 403, 426]),
     ("GET", "/_/sandbox/_/plugin", [401, 401, 403, 426]),
-    // Not an upgrade: as if there were no such address, and so the server's greeting.
-    ("GET", "/log", [200, 200, 200, 200]),
+    // Not an upgrade: as if there were no such address.
+    ("GET", "/log", [404, 404, 404, 404]),
     ("GET", "/log/follow", [401, 401, 401, 200]),
     ("POST", "/log/follow", [401, 401, 401, 200]),
     ("GET", "/log/search", [401, 401, 401, 200]),
     ("POST", "/log/search", [401, 401, 401, 200]),
-    // Without an upgrade it is like any address without an action.
-    ("GET", "/live", [200, 200, 200, 200]),
+    ("GET", "/live", [404, 404, 404, 404]),
     // Let in, and then told that a record type is missing.
     ("GET", "/live/query", [401, 401, 400, 400]),
     ("POST", "/live/query", [401, 401, 400, 400]),

@@ -220,3 +220,23 @@ fn ids_and_names_of_users_have_a_bound() {
     }
     assert_eq!(done[3]["_type"], "user");
 }
+
+#[test]
+fn who_was_erased_has_no_sessions_when_his_id_is_imported_again() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let id = ada.user.clone().unwrap();
+    let body = json!({"user": id, "why": "a test"});
+    assert_eq!(master.call("erase:user", body).status, 200);
+    let user = json!({"id": id, "auth_data": {"username": "ada"},
+        "password_hash": bcrypt::hash("new", 4).unwrap()});
+    assert_eq!(
+        import(&server, json!([user])),
+        json!([{"_type": "user", "_id": id}])
+    );
+    assert_eq!(ada.call("me", json!({})).code(), 104);
+    let session = log_in(&Client::anonymous(&server), "ada", "new").result();
+    assert_eq!(session["user_id"], id);
+    let again = ada.with_token(session["access_token"].as_str().unwrap());
+    assert_eq!(again.call("me", json!({})).status, 200);
+}

@@ -73,3 +73,34 @@ fn a_database_of_v1_is_told_from_others_and_where_it_goes() {
     assert!(told.contains("SKYGEAR_DATABASE_URL"), "{told}");
     assert!(told.contains("skytrail import skygear"), "{told}");
 }
+
+/// The log takes names and ids of any length, a store in PostgreSQL does not: it would stop for good.
+#[test]
+fn ids_that_no_store_takes_are_refused() {
+    let moved = Move::with("");
+    let long = "x".repeat(1025);
+    let record = |key: &str, owner: &str| {
+        format!(
+            "INSERT INTO app_myapp.query_all_t (_id, _database_id, _owner_id, _created_at, \
+               _updated_at) VALUES ('{key}', '', '{owner}', now(), now());"
+        )
+    };
+    let before = moved.import(&[]);
+    moved.database.sql(&format!(
+        "{}{} INSERT INTO app_myapp._auth (id) VALUES ('eve'), ('{long}'); \
+         INSERT INTO app_myapp._follow (left_id, right_id) VALUES ('eve', '{long}'); \
+         INSERT INTO app_myapp._device (id, auth_id, type, last_registered_at) \
+           VALUES ('{long}', 'eve', 'ios', now())",
+        record(&long, "eve"),
+        record("owned", &long),
+    ));
+    let (table, told) = moved.import_and_report(&[]);
+    let refused = |name: &str| table.of(name)[5] - before.of(name)[5];
+    assert_eq!(refused("query_all_t"), 2, "{told:?}");
+    for name in ["_auth", "_follow", "_device"] {
+        assert_eq!(refused(name), 1, "{name} {told:?}");
+    }
+    let reasons = told.iter().map(|line| line["reason"].as_str().unwrap());
+    let too_long = reasons.filter(|reason| reason.ends_with("has 1024 bytes at most"));
+    assert_eq!(too_long.count(), 5, "{told:?}");
+}

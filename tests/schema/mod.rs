@@ -121,6 +121,33 @@ fn a_new_name_does_not_open_a_closed_field() {
 }
 
 #[test]
+fn what_users_sign_in_with_stays() {
+    let server = TestServer::with(&[("AUTH_RECORD_KEYS", "username,(email,phone)")]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    master.save(
+        &format!("user/{}", ada.user.as_deref().unwrap()),
+        json!({"city": "London"}),
+    );
+    let code = |action: &str, field: &str, to: &str| {
+        let body = json!({"record_type": "user", "item_name": field, "new_name": to});
+        let answer = master.call(action, body);
+        (answer.code(), answer.json()["error"]["message"].clone())
+    };
+    for field in ["username", "email", "phone", "last_login_at"] {
+        for action in ["schema:rename", "schema:delete"] {
+            let refused = (108, json!(format!("users sign in with {field}")));
+            assert_eq!(code(action, field, "other"), refused);
+        }
+    }
+    assert_eq!(code("schema:rename", "city", "town").0, 0);
+    assert_eq!(code("schema:delete", "town", "").0, 0);
+    ada.save("note/1", json!({"username": "u"}));
+    assert_eq!(delete(&ada, "username"), 0);
+    let body = json!({"auth_data": {"username": "ada"}, "password": "secret-of-the-test"});
+    assert_eq!(ada.call("auth:login", body).status, 200);
+}
+
+#[test]
 fn of_two_changes_of_one_field_at_once_one_is_made() {
     let server = TestServer::start();
     let master = Client::master(&server);

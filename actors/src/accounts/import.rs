@@ -178,6 +178,7 @@ fn merged(stored: &Record, (item, user): (&SaveItem, &UserId), now: Timestamp) -
 }
 
 fn auth_row(accounts: &Accounts, command: &ImportUser, now: Timestamp) -> UserState {
+    let erased_at = accounts.env.assets.erasures.time_of_user(&command.user);
     let set_at = command.token_valid_since.unwrap_or(now);
     let policy = &accounts.settings.policy;
     let mut history = command.password_history.clone();
@@ -189,7 +190,8 @@ fn auth_row(accounts: &Accounts, command: &ImportUser, now: Timestamp) -> UserSt
     }
     UserState {
         password_hash: command.password_hash.clone(),
-        token_valid_since: command.token_valid_since,
+        // Who was erased has no sessions, and gets none back with his id.
+        token_valid_since: command.token_valid_since.max(erased_at),
         roles: command.roles.clone(),
         disabled: command.disabled.clone(),
         last_seen_at: command.last_seen_at,

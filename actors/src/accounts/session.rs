@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use skytrail_schema::auth_keys::LAST_LOGIN;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
@@ -103,10 +104,7 @@ impl Accounts {
         if let Some(record) = &mut profile {
             self.env.assets.sign(record);
         }
-        let last_login_at = match profile
-            .as_ref()
-            .and_then(|it| it.fields.get("last_login_at"))
-        {
+        let last_login_at = match profile.as_ref().and_then(|it| it.fields.get(LAST_LOGIN)) {
             Some(Value::Date(time)) => Some(*time),
             _ => None,
         };

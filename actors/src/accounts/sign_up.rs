@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skytrail_schema::auth_keys::AuthData;
+use skytrail_schema::auth_keys::{AuthData, LAST_LOGIN};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, Stream, UserState};
 use skytrail_schema::field_access::FieldRules;
@@ -102,7 +102,7 @@ pub(super) fn login_draft(head: &Arc<Head>, user: &UserId, now: Timestamp) -> Dr
     let mut record = head.record.clone();
     record
         .fields
-        .insert("last_login_at".to_owned(), Value::Date(now));
+        .insert(LAST_LOGIN.to_owned(), Value::Date(now));
     record.updated_at = now;
     record.updated_by = Some(user.clone());
     Draft {

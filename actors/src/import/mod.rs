@@ -19,7 +19,7 @@ use std::hash::Hash;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Origin, Stream};
-use skytrail_schema::id::{TypeName, UserId};
+use skytrail_schema::id::{TypeName, UserId, check_length};
 use skytrail_schema::record::Record;
 use tokio::sync::Mutex;
 
@@ -181,6 +181,12 @@ pub(crate) fn is_anothers(record: &Record) -> bool {
     let is_other =
         |owner: &UserId| owner.as_str() != record.id.key.as_str() && *owner != UserId::god();
     record.id.record_type.is_user() && record.owner.as_ref().is_some_and(is_other)
+}
+
+/// Refuses an id that is too long for some store; the log would have what a store cannot take.
+fn too_long(what: &str, id: &str) -> Option<Outcome> {
+    let refused = check_length(what, id).err()?;
+    Some(Outcome::Refused(refused.message))
 }
 
 /// What to say of something that was deleted here.

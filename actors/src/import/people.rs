@@ -6,11 +6,11 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{
     DeviceState, EventBody, RelationTarget, SavedSubscription, Stream, UserState,
 };
-use skytrail_schema::id::{DeviceId, UserId, check_length};
+use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
-use super::{Importer, Outcome, deleted_here};
+use super::{Importer, Outcome, deleted_here, too_long};
 use crate::device::DeviceStore;
 use crate::record::decide::Plan;
 
@@ -76,8 +76,8 @@ impl Importer {
         if id.as_str().is_empty() {
             return Ok(Outcome::Refused("the id is empty".to_owned()));
         }
-        if let Err(refused) = check_length("a user's id", id.as_str()) {
-            return Ok(Outcome::Refused(refused.message));
+        if let Some(refused) = too_long("a user's id", id.as_str()) {
+            return Ok(refused);
         }
         let stream = Stream::User(id);
         if self.was_here(&stream).await? {
@@ -126,7 +126,10 @@ impl Importer {
                 self.ended(&stream, ended).await?
             };
             for to in others {
-                if user.as_str().is_empty() || to.as_str().is_empty() {
+                let mut ids = [user, to].into_iter();
+                if let Some(refused) = ids.find_map(|id| too_long("a user's id", id.as_str())) {
+                    outcomes.push(refused);
+                } else if user.as_str().is_empty() || to.as_str().is_empty() {
                     let reason = "it is nobody's, or to nobody".to_owned();
                     outcomes.push(Outcome::Refused(reason));
                 } else if present.contains(to) {
@@ -161,6 +164,10 @@ impl Importer {
         let mut tokens = HashSet::new();
         let mut outcomes = Vec::with_capacity(devices.len());
         for ((id, state), known) in devices.into_iter().zip(known) {
+            if let Some(refused) = too_long("a device's id", id.as_str()) {
+                outcomes.push(refused);
+                continue;
+            }
             if let Some((_, here)) = known {
                 outcomes.push(if here == state {
                     Outcome::Present

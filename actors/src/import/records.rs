@@ -12,7 +12,7 @@ use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 
-use super::{Importer, Outcome, deleted_here, is_anothers};
+use super::{Importer, Outcome, deleted_here, is_anothers, too_long};
 use crate::record::attempt::{Outcome as Attempt, until_settled};
 use crate::record::decide::{Plan, Surroundings};
 use crate::record::draft::Draft;
@@ -280,6 +280,9 @@ impl Importer {
             };
             Ok((Some(draft), outcome))
         };
+        if let Some(refused) = has_long_id(record) {
+            return Ok((None, refused));
+        }
         let Some(head) = head else {
             if self.was_here(&Stream::Record(record.id.clone())).await? {
                 return Ok((None, deleted_here()));
@@ -332,6 +335,18 @@ impl Importer {
         }
         Ok(around)
     }
+}
+
+/// Refuses a record with an id in it that is too long.
+fn has_long_id(record: &Record) -> Option<Outcome> {
+    let private = match &record.database {
+        Database::Private(user) => Some(user),
+        Database::Public => None,
+    };
+    let users = [&record.owner, &record.created_by, &record.updated_by];
+    let users = users.into_iter().filter_map(Option::as_ref).chain(private);
+    let mut refused = users.filter_map(|user| too_long("a user's id", user.as_str()));
+    too_long("a record's key", record.id.key.as_str()).or_else(|| refused.next())
 }
 
 /// Returns the record with nulls for what it has not got and is here.

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use skytrail_schema::event::{
-    Blank, Commit, ErasureMark, ErasureRequest, Event, EventBody, Stream,
+    Blank, Commit, ErasureMark, ErasureRequest, ErasureScope, Event, EventBody, Stream,
 };
-use skytrail_schema::id::AssetName;
+use skytrail_schema::id::{AssetName, UserId};
 use skytrail_schema::positions::Positions;
+use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 
 use super::CommitObserver;
@@ -101,6 +102,16 @@ impl Erasures {
     /// Whether a file was erased.
     pub fn has_file(&self, name: &AssetName) -> bool {
         self.files.read().contains(name)
+    }
+
+    /// Returns when a user was erased last.
+    pub fn time_of_user(&self, user: &UserId) -> Option<Timestamp> {
+        let known = self.known.read();
+        let is_his = |erasure: &&Erasure| match &erasure.request.scope {
+            ErasureScope::User(erased) => erased == user,
+            _ => false,
+        };
+        known.values().rev().find(is_his).map(|it| it.mark.at)
     }
 
     /// Tells how many erasures are to be finished, whenever that changes.
