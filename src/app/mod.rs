@@ -6,6 +6,8 @@ mod core;
 mod serve;
 mod settings;
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +144,7 @@ impl Application {
         };
         let opened = OpenedLog::open(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
+        warn_of_readers(&config.data_dir);
         let listen = config.http.listen;
         let taken = door.take(listen);
         let taken = taken.map_err(StartError::io(&format!("cannot listen on {listen}")));
@@ -482,5 +485,17 @@ async fn step(what: &'static str, work: impl Future<Output = ()>) {
     match tokio::time::timeout(STEP_DEADLINE, work).await {
         Ok(()) => tracing::info!(what, "stopping"),
         Err(_) => tracing::warn!(what, "stopping: not in time, going on"),
+    }
+}
+
+/// Says so when a data folder that somebody else has made lets everybody in.
+fn warn_of_readers(data_dir: &Path) {
+    let mode = std::fs::metadata(data_dir).map(|about| about.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o005 != 0) {
+        tracing::warn!(
+            folder = %data_dir.display(),
+            "every user of this machine can read the data folder, with hashes of passwords in it: \
+             chmod o= it"
+        );
     }
 }

@@ -262,6 +262,12 @@ fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
     std::fs::set_permissions(server.data_dir(), open).unwrap();
     server.restart();
     assert_eq!(mode(&server), 0o750);
+    let warning = "every user of this machine can read the data folder";
+    assert!(!server.output().contains(warning));
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(server.data_dir(), open).unwrap();
+    server.restart();
+    assert!(server.output().contains(warning));
 }
 
 #[test]
