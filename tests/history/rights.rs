@@ -153,3 +153,89 @@ fn a_record_that_is_named_twice_is_deleted_once() {
     assert_eq!(versions(&master, "note/1").len(), 2);
     assert_eq!(fetch(&ada, "note/1", &then)["n"], 1);
 }
+
+fn path(field: &str) -> Json {
+    json!({"$type": "keypath", "$val": field})
+}
+
+/// Says who may do what with a field of notes; everything else that was said goes.
+fn close(master: &Client, fields: &[&str]) {
+    let rule = |field: &&str| {
+        json!({"record_type": "note", "record_field": field, "user_role": "_any_user",
+            "writable": true, "readable": false, "comparable": false, "discoverable": false})
+    };
+    let rules: Vec<Json> = fields.iter().map(rule).collect();
+    let body = json!({"access": rules});
+    master.call("schema:field_access:update", body).result();
+}
+
+#[test]
+fn an_old_name_does_not_open_a_closed_field() {
+    for temporal in [false, true] {
+        let server = TestServer::with(&[("HISTORY_FOR_OWNERS", "note")]);
+        let master = Client::master(&server);
+        let ada = Client::signed_up(&server, "ada");
+        let schema = |action: &str, field: &str, to: &str| {
+            let body = json!({"record_type": "note", "item_name": field, "new_name": to});
+            master.call(action, body).result();
+        };
+        ada.save("note/0", json!({"open": "o0"}));
+        let body = json!({"type": "note", "temporal": temporal});
+        master.call("schema:temporal", body).result();
+        ada.save(
+            "note/1",
+            json!({"secret": "s1", "gone": "g1", "open": "o1"}),
+        );
+        close(&master, &["secret", "gone"]);
+        let then = versions(&master, "note/1")[0]["position"].clone();
+        let hidden = |what: &str| {
+            let seen = fetch(&ada, "note/1", &then);
+            assert_eq!(
+                (&seen["open"], seen.get("secret"), seen.get("gone")),
+                (&json!("o1"), None, None),
+                "{what} {temporal}"
+            );
+            let query = |more: Json| {
+                let mut body = json!({"record_type": "note", "as_of": then});
+                body.as_object_mut()
+                    .unwrap()
+                    .extend(more.as_object().unwrap().clone());
+                ada.call("record:query", body)
+            };
+            let found = query(json!({"predicate": ["eq", path("open"), "o1"]})).result();
+            assert_eq!(
+                (found[0].get("secret"), found[0].get("gone")),
+                (None, None),
+                "{what}"
+            );
+            for field in ["secret", "gone"] {
+                let asked = json!({"predicate": ["eq", path(field), "s1"]});
+                assert_eq!(query(asked).code(), 124, "{what} {field} {temporal}");
+                let sorted = json!({"sort": [[path(field), "asc"]]});
+                assert_eq!(query(sorted).code(), 124, "{what} {field} {temporal}");
+            }
+            let told = Json::from(versions(&ada, "note/1")).to_string();
+            assert!(told.contains("o1"), "{told}");
+            for value in ["s1", "g1"] {
+                assert!(!told.contains(value), "{what} {temporal} {told}");
+            }
+            assert_eq!(fetch(&master, "note/1", &then)["secret"], "s1");
+        };
+        hidden("as it was");
+        schema("schema:rename", "secret", "s2");
+        hidden("renamed");
+        schema("schema:delete", "gone", "");
+        // Rules are set as a whole, and nobody thinks of what is gone.
+        close(&master, &["s2"]);
+        hidden("deleted");
+        // Another field of the old name, which everybody sees.
+        ada.save("note/2", json!({"secret": "open to all", "gone": "too"}));
+        assert_eq!(fetch(&ada, "note/2", &Json::Null)["secret"], "open to all");
+        hidden("its name given to another");
+        schema("schema:rename", "s2", "s3");
+        hidden("renamed again");
+        schema("schema:delete", "s3", "");
+        close(&master, &[]);
+        hidden("renamed and deleted");
+    }
+}

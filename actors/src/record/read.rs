@@ -22,6 +22,7 @@ use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
 use super::past::{self, Moment};
+use super::past_rules::PastRules;
 use crate::store::Asker;
 
 /// The records that a query includes and the caller may see, by id.
@@ -69,7 +70,8 @@ async fn fetch_past(
     moment: Moment,
 ) -> Result<ItemResults<Record>, ApiError> {
     let position = moment.find(env, "as_of").await?;
-    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
+    let rules = PastRules::since(env, position).await?.at(position);
+    let caller = &command.context.caller;
     let mut results = Vec::new();
     for id in &command.ids {
         let was = past::record_at(env, id, position).await?;
