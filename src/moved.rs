@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Where a store was moved to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Note {
-    /// The server's address; none is the file in the data folder.
+    /// The address of a PostgreSQL; without one it is the file in the data folder.
     pub(crate) database_url: Option<String>,
     /// Whether a server uses it.
     #[serde(default)]
@@ -41,7 +41,7 @@ pub(crate) struct Note {
 /// Where a store was before it was moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Left {
-    /// The server's address; none is the file in the data folder.
+    /// The address of a PostgreSQL; without one it is the file in the data folder.
     pub(crate) database_url: Option<String>,
 }
 

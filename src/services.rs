@@ -55,11 +55,11 @@ pub struct Services {
     pub plugins: Arc<dyn PluginGate>,
     /// Scheduled tasks.
     pub tasks: Addr<Tasks>,
-    /// What can be seen of them.
+    /// What can be seen of plugins.
     pub broker: PluginBroker,
     /// Where plugins are tried on what happened.
     pub sandbox: Arc<Sandbox>,
-    /// What takes after-hooks to them.
+    /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
     /// Looks after what others change by SQL.
     pub captured: CaptureDesk,

@@ -110,7 +110,7 @@ impl Core {
                 Arc::new(notices_feed),
                 Arc::new(live_feed),
                 after_hooks.observer(),
-                // The last: those who deliver what is applied or committed have it at hand by then.
+                // These two behind the others: who delivers what is applied or committed has it at hand by then.
                 Arc::new(feed),
                 Arc::clone(&committed) as _,
             ],

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::{assert_store_is_the_logs, verified, versions};
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::machine::{number, skipped};
+use crate::support::machine::{faketime, number, skipped};
 use crate::support::server::TestServer;
 
 /// What records were after each event, by position; null for a deletion.
@@ -115,14 +115,6 @@ fn whatever_is_kept_is_as_it_was_through_compactions_and_kills() {
     assert_store_is_the_logs(&mut server);
     let master = master.at(&server);
     check(&master, &model, None);
-}
-
-/// Returns the library that lets a process see another time, if this machine has it.
-fn faketime() -> Option<String> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let mut libraries = folders.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
-    let found = libraries.find(|library| library.exists())?;
-    Some(found.to_string_lossy().into_owned())
 }
 
 #[test]

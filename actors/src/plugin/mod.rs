@@ -9,7 +9,7 @@
 //! 1. [`PluginBroker`], the gate, gives it a deadline and puts it into the mailbox of [`Plugins`].
 //!    It is the gate that answers its caller when the deadline passes: whatever happens behind it,
 //!    a caller is answered once and in time.
-//! 2. [`Plugins`], one per app, picks the worker with the smallest share of its window in use, or
+//! 2. [`Plugins`], one for the app and one for its sandbox, picks the worker with the smallest share of its window in use, or
 //!    queues the request.
 //! 3. [`PluginConnection`], one per worker, writes it to its transport and waits for the answer. A
 //!    transport is two things: a [`transport::Outgoing`] that it takes texts from, and someone who

@@ -5,7 +5,7 @@
 //! write the projector has not applied yet is pinned: whoever misses here may
 //! read the store and gets everything up to the head of the log.
 //!
-//! It is the log's first observer, so it is updated before a write is
+//! It observes the log right behind the erasures, so it is updated before a write is
 //! acknowledged: who was acknowledged reads his write.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

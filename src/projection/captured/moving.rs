@@ -1,4 +1,4 @@
-//! What comes along when a store in a server is left for another: rows that are parked, and constraints
+//! What comes along when a store in PostgreSQL is left for another: rows that are parked, and constraints
 //! that others have added.
 //!
 //! Both stores may be in different servers. Rows are taken out of the old one when the new one has them;

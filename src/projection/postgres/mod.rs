@@ -1,4 +1,4 @@
-//! The store in a server: PostgreSQL 15 or newer.
+//! The store in PostgreSQL, 15 or newer.
 //!
 //! - `way`: which host is used, and whether a connection is of use. `readers`: those that read.
 //! - `values`: how values are sent and come back. `escape`: texts that it does not take.

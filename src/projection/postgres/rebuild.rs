@@ -1,4 +1,4 @@
-//! A store in a server that is made beside the one in use, in a schema of its own, and put into its
+//! A store in PostgreSQL that is made beside the one in use, in a schema of its own, and put into its
 //! place; and what a store holds, in a few numbers.
 
 use std::collections::BTreeMap;

@@ -249,7 +249,7 @@ impl Translator<'_, '_> {
     }
 }
 
-/// The database's planner takes seconds for some thousand parts of one `and` or `or`.
+/// The database's planner takes seconds for a few thousand parts of one `and` or `or`.
 const MAX_PARTS: usize = 200;
 
 /// Makes a list of the alternatives that compare one column with constants.

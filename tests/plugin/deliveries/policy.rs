@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::support::machine::{faketime, skipped};
 
 #[test]
 fn a_delivery_says_what_it_is_and_comes_once() {
@@ -257,20 +258,10 @@ fn a_hook_that_is_added_later_starts_at_the_end() {
     worker.answer(&first, &Json::Null);
 }
 
-/// Returns the library that lets a process see another time, if this machine has it.
-fn faketime() -> Option<String> {
-    let folders = std::fs::read_dir("/usr/lib").unwrap();
-    let libraries =
-        folders.map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"));
-    let mut found = libraries.filter(|library| library.exists());
-    Some(found.next()?.to_string_lossy().into_owned())
-}
-
 #[test]
 fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
     let Some(faketime) = faketime() else {
-        println!("skipped: faketime is not installed");
-        return;
+        return skipped("what is a week old", "faketime is not installed");
     };
     let mut server = server(&[]);
     let points = told(&json!({}));
@@ -299,8 +290,7 @@ fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
 #[test]
 fn what_somebody_asks_for_again_is_delivered_however_old_it_is() {
     let Some(faketime) = faketime() else {
-        println!("skipped: faketime is not installed");
-        return;
+        return skipped("what is a week old", "faketime is not installed");
     };
     let mut server = server(&[]);
     let points = told(&json!({}));
