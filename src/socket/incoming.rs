@@ -5,20 +5,30 @@
 //! taken at once, up to a bound, also while an earlier message is dealt with. Beyond
 //! the bound a client has to wait for the answer to its close frame, as they do, to
 //! be sure that all was heard.
+//!
+//! What waits is less than what came: a ping gives way to one that comes right behind it
+//! (RFC 6455, 5.5.3), and a pong says no more than that somebody is there.
 
 use std::collections::VecDeque;
 
+use actix_web::web::Bytes;
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use futures_util::{FutureExt, StreamExt};
 
 /// What is taken ahead.
 const MAX_AHEAD_BYTES: usize = 1 << 20;
+/// What a message takes beside its own bytes: else those without any would cost nothing.
+const MESSAGE_BYTES: usize = 128;
+/// Messages up to this size are copied. They are cut out of what was read at once, and one of them
+/// would keep all of it, however much else was in it.
+const MAX_COPIED_BYTES: usize = 4 << 10;
 
 /// Messages in their order; an error or the end comes after all that was read before.
 pub(super) struct Incoming {
     stream: AggregatedMessageStream,
     ahead: VecDeque<AggregatedMessage>,
     num_bytes: usize,
+    is_heard: bool,
     /// That the stream is over, and the error that is not told yet, if it broke.
     end: Option<Option<ProtocolError>>,
 }
@@ -29,6 +39,7 @@ impl Incoming {
             stream,
             ahead: VecDeque::new(),
             num_bytes: 0,
+            is_heard: false,
             end: None,
         }
     }
@@ -45,6 +56,11 @@ impl Incoming {
             }
             self.read().await;
         }
+    }
+
+    /// Whether anything came, if only a pong, since this was asked last.
+    pub(super) fn was_heard(&mut self) -> bool {
+        std::mem::take(&mut self.is_heard)
     }
 
     /// Does something, and takes what comes meanwhile.
@@ -92,17 +108,154 @@ impl Incoming {
     }
 
     fn take(&mut self, message: AggregatedMessage) {
+        self.is_heard = true;
+        if matches!(message, AggregatedMessage::Pong(_)) {
+            return;
+        }
+        // One with something between it and the next stays, so that a ping is answered when what
+        // came before it is done, and in time also when there is always more behind it.
+        let is_ping = matches!(message, AggregatedMessage::Ping(_));
+        if let Some(AggregatedMessage::Ping(_)) = self.ahead.back().filter(|_| is_ping)
+            && let Some(older) = self.ahead.pop_back()
+        {
+            self.num_bytes -= size(&older);
+        }
         self.num_bytes += size(&message);
-        self.ahead.push_back(message);
+        self.ahead.push_back(alone(message));
     }
 }
 
 fn size(message: &AggregatedMessage) -> usize {
+    MESSAGE_BYTES
+        + match message {
+            AggregatedMessage::Text(text) => text.len(),
+            AggregatedMessage::Binary(bytes)
+            | AggregatedMessage::Ping(bytes)
+            | AggregatedMessage::Pong(bytes) => bytes.len(),
+            AggregatedMessage::Close(_) => 0,
+        }
+}
+
+/// Returns the message without what came beside it.
+fn alone(message: AggregatedMessage) -> AggregatedMessage {
     match message {
-        AggregatedMessage::Text(text) => text.len(),
-        AggregatedMessage::Binary(bytes)
-        | AggregatedMessage::Ping(bytes)
-        | AggregatedMessage::Pong(bytes) => bytes.len(),
-        AggregatedMessage::Close(_) => 0,
+        AggregatedMessage::Text(text) if text.len() <= MAX_COPIED_BYTES => {
+            AggregatedMessage::Text((*text).into())
+        }
+        AggregatedMessage::Binary(bytes) if bytes.len() <= MAX_COPIED_BYTES => {
+            AggregatedMessage::Binary(Bytes::copy_from_slice(&bytes))
+        }
+        AggregatedMessage::Ping(bytes) => AggregatedMessage::Ping(Bytes::copy_from_slice(&bytes)),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::dev::Payload;
+    use actix_web::test::TestRequest;
+    use actix_web::{FromRequest, HttpResponse, web};
+    use futures_util::stream;
+
+    use super::*;
+
+    const TEXT: u8 = 1;
+    const PING: u8 = 9;
+    const PONG: u8 = 10;
+
+    /// A frame as a client sends it, whose mask changes nothing.
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        let head = [0x80 | kind, 0x80 | length, 0, 0, 0, 0];
+        [&head[..], payload].concat()
+    }
+
+    /// A socket on which these pieces come and then nothing; with the answer, which holds it open.
+    fn incoming(pieces: Vec<Vec<u8>>) -> (Incoming, HttpResponse) {
+        let upgrade = [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let request = TestRequest::get();
+        let request = upgrade
+            .into_iter()
+            .fold(request, TestRequest::insert_header);
+        let pieces = pieces.into_iter().map(|piece| Ok(piece.into()));
+        let pieces = stream::iter(pieces).chain(stream::pending());
+        let mut payload: Payload = Payload::Stream {
+            payload: Box::pin(pieces),
+        };
+        let request = request.to_http_request();
+        let body = web::Payload::from_request(&request, &mut payload);
+        let body = body.into_inner().unwrap();
+        let (response, _, stream) = actix_ws::handle(&request, body).unwrap();
+        let stream = stream.aggregate_continuations();
+        (Incoming::new(stream), response)
+    }
+
+    /// Lets come what comes while something takes long.
+    fn while_busy(incoming: &mut Incoming) {
+        let busy = incoming.meanwhile(std::future::pending::<()>());
+        assert_eq!(busy.now_or_never(), None);
+    }
+
+    #[test]
+    fn messages_without_bytes_are_not_taken_without_end() {
+        let piece = frame(TEXT, b"").repeat(1000);
+        let (mut incoming, _open) = incoming(vec![piece; 500]);
+        while_busy(&mut incoming);
+        let most = MAX_AHEAD_BYTES / size_of::<AggregatedMessage>();
+        assert!(incoming.ahead.len() <= most, "{}", incoming.ahead.len());
+        // All are heard when there is time for them.
+        let messages = std::iter::from_fn(|| incoming.next().now_or_never());
+        let is_text = |it: &Option<_>| matches!(it, Some(Ok(AggregatedMessage::Text(_))));
+        assert_eq!(messages.filter(is_text).count(), 500_000);
+    }
+
+    #[test]
+    fn of_pings_in_a_row_the_newest_waits() {
+        let pings = [b"1", b"2", b"3"].map(|it| frame(PING, it)).concat();
+        let pieces = vec![pings.clone(), pings, frame(TEXT, b"x"), frame(PING, b"4")];
+        let (mut incoming, _open) = incoming(pieces);
+        while_busy(&mut incoming);
+        let expected = [
+            AggregatedMessage::Ping("3".into()),
+            AggregatedMessage::Text("x".into()),
+            AggregatedMessage::Ping("4".into()),
+        ];
+        assert_eq!(incoming.ahead, expected);
+        for _ in expected {
+            assert!(incoming.next().now_or_never().is_some());
+        }
+        assert_eq!(incoming.num_bytes, 0);
+    }
+
+    #[test]
+    fn pongs_do_not_wait() {
+        let (mut incoming, _open) = incoming(vec![frame(PONG, b"").repeat(1000); 500]);
+        assert!(!incoming.was_heard());
+        while_busy(&mut incoming);
+        assert!(incoming.ahead.is_empty(), "{}", incoming.ahead.len());
+        // But somebody is there.
+        assert!(incoming.was_heard());
+        assert!(!incoming.was_heard());
+    }
+
+    #[test]
+    fn what_waits_does_not_keep_what_came_beside_it() {
+        let piece = [frame(TEXT, b"x"), frame(PONG, &[0; 100])].concat();
+        let (mut incoming, _open) = incoming(vec![piece; 100]);
+        while_busy(&mut incoming);
+        assert_eq!(incoming.ahead.len(), 100);
+        for message in incoming.ahead {
+            let AggregatedMessage::Text(text) = message else {
+                panic!("{message:?}");
+            };
+            let bytes = text.into_bytes();
+            let is_alone = bytes.try_into_mut().is_ok_and(|it| it.capacity() < 100);
+            assert!(is_alone);
+        }
     }
 }

@@ -119,7 +119,6 @@ impl Socket {
         loop {
             tokio::select! {
                 message = incoming.next() => {
-                    silent_pings = 0;
                     let text = match message {
                         Some(Ok(AggregatedMessage::Text(text))) => text.to_string(),
                         Some(Ok(AggregatedMessage::Binary(bytes))) => String::from_utf8_lossy(&bytes).into(),
@@ -141,7 +140,7 @@ impl Socket {
                 }
                 ending = self.ended.wait() => return Leaving::Ended(ending),
                 _ = pings.tick() => {
-                    silent_pings += 1;
+                    silent_pings = if incoming.was_heard() { 1 } else { silent_pings + 1 };
                     if silent_pings > MAX_SILENT_PINGS { return Leaving::Gone; }
                     if let Some(leaving) = self.send(|mut session| async move { session.ping(b"").await }).await {
                         return leaving;

@@ -145,13 +145,12 @@ impl Socket {
         let ending = loop {
             tokio::select! {
                 message = incoming.next() => {
-                    silent_pings = 0;
                     let taken = incoming.meanwhile(self.take(message)).await;
                     if let Some(ending) = taken { break ending; }
                 }
                 _ = &mut dropped => break Ending::because(CloseCode::Policy, "too slow: messages were waiting"),
                 _ = pings.tick() => {
-                    silent_pings += 1;
+                    silent_pings = if incoming.was_heard() { 1 } else { silent_pings + 1 };
                     if silent_pings > MAX_SILENT_PINGS { break Ending::default(); }
                     self.is_gone |= self.session.ping(b"").await.is_err();
                 }
@@ -179,6 +178,7 @@ impl Socket {
                 self.is_gone |= self.session.pong(&bytes).await.is_err();
                 return None;
             }
+            // Those do not come here.
             Some(Ok(AggregatedMessage::Pong(_))) => return None,
             Some(Ok(AggregatedMessage::Close(reason))) => {
                 return Some(Ending { text: None, reason });

@@ -28,11 +28,11 @@ fn frames(texts: &[String], is_closed: bool) -> Vec<u8> {
 }
 
 /// Opens a socket as bytes, to be closed as no client would.
-fn open(server: &TestServer) -> TcpStream {
+pub(super) fn open(server: &TestServer, path: &str) -> TcpStream {
     let address = server.address();
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!(
-        "GET /pubsub?api_key={API_KEY} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
+        "GET {path}?api_key={API_KEY} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
@@ -58,7 +58,7 @@ fn who_publishes_and_hangs_up_at_once_is_heard() {
         if is_listener {
             texts.insert(0, subscription("room"));
         }
-        let mut publisher = open(&server);
+        let mut publisher = open(&server, "/pubsub");
         publisher.write_all(&frames(&texts, is_closed)).unwrap();
         publisher.shutdown(Shutdown::Write).unwrap();
         for expected in said {
@@ -170,7 +170,7 @@ fn publish(server: &TestServer, channel: &str, from: usize, publisher: &Publishe
         )
     };
     let texts: Vec<String> = sizes.map(text).collect();
-    let mut stream = open(server);
+    let mut stream = open(server, "/pubsub");
     let is_closed = !matches!(publisher.leaving, Leaving::Silently);
     stream.write_all(&frames(&texts, is_closed)).unwrap();
     if matches!(publisher.leaving, Leaving::Politely) {

@@ -1,9 +1,14 @@
 //! How much sockets may take up.
 
+use std::io::Write;
+use std::time::Duration;
+
 use serde_json::json;
 
+use super::closing::open;
 use super::{PATIENCE, connect, hear, listen, publication, subscribe, subscription};
 use crate::support::eventually;
+use crate::support::machine::resident_bytes;
 use crate::support::server::{API_KEY, TestServer};
 use crate::support::socket::{Incoming, Socket};
 
@@ -91,4 +96,25 @@ fn a_message_has_a_size() {
     let most = (1 << 20) - frame(0).len();
     listener.send(&frame(most));
     assert_eq!(hear(&mut listener).as_str().unwrap().len(), most);
+}
+
+#[test]
+fn pings_whose_answers_nobody_reads_are_not_kept() {
+    let server = TestServer::with(&[("LOG_LEVEL", "warn")]);
+    listen(&server, "room");
+    let before = resident_bytes(server.pid());
+    for path in ["/pubsub", "/_/pubsub"] {
+        let mut client = open(&server, path);
+        // The server may stop reading, too: that bounds it as well.
+        client
+            .set_write_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let pings = [0x89, 0x80, 0, 0, 0, 0].repeat(10_000);
+        let mut sent = 0;
+        while sent < 40 << 20 && client.write_all(&pings).is_ok() {
+            sent += pings.len();
+        }
+        let more = resident_bytes(server.pid()).saturating_sub(before);
+        assert!(more < 64 << 20, "{path}: {more} bytes more after {sent}");
+    }
 }

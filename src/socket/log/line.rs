@@ -59,7 +59,8 @@ impl Line {
                 message = self.incoming.next() => message,
                 () = self.stopping.cancelled() => return Heard::Ended,
                 _ = self.pings.tick() => {
-                    self.num_silent_pings += 1;
+                    let is_heard = self.incoming.was_heard();
+                    self.num_silent_pings = if is_heard { 1 } else { self.num_silent_pings + 1 };
                     let is_silent = self.num_silent_pings > MAX_SILENT_PINGS;
                     if is_silent || self.session.ping(b"").await.is_err() {
                         return Heard::Ended;
@@ -67,7 +68,6 @@ impl Line {
                     continue;
                 }
             };
-            self.num_silent_pings = 0;
             match message {
                 Some(Ok(AggregatedMessage::Text(text))) => return parse(text.as_bytes()),
                 Some(Ok(AggregatedMessage::Binary(bytes))) => return parse(&bytes),
