@@ -118,6 +118,7 @@ impl Offline {
                 after_hooks: AfterHooks::default(),
                 captured: CaptureGate::default(),
                 clock,
+                max_included_bytes: config.http.limits.included_bytes,
             },
             captured: config.database.as_ref().map(|_| Arc::clone(&store) as _),
             devices: store,

@@ -214,6 +214,7 @@ impl Application {
             after_hooks: core.after_hooks.clone(),
             captured: CaptureGate::default(),
             clock: Arc::clone(&clock),
+            max_included_bytes: config.http.limits.included_bytes,
         };
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         spawn::spawn_named("learn keys", background::learn_keys(env.clone()));

@@ -61,6 +61,12 @@ pub struct Limits {
     pub predicate_nodes: usize,
     /// Operators within each other. `MAX_PREDICATE_DEPTH`, default 32.
     pub predicate_depth: usize,
+    /// Names of a query's `include`. `MAX_QUERY_INCLUDES`, default 20.
+    pub query_includes: usize,
+    /// Keys that a query sorts by. `MAX_QUERY_SORTS`, default 16.
+    pub query_sorts: usize,
+    /// Bytes that `include` adds to an answer, as JSON. `MAX_INCLUDED_BYTES`, default 64 MiB.
+    pub included_bytes: usize,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Http {
@@ -96,6 +102,10 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
         // SQLite takes expressions of 1000 levels, and a chain of ORs is one of them each.
         predicate_nodes: limit("MAX_PREDICATE_NODES", 500, 900),
         predicate_depth: limit("MAX_PREDICATE_DEPTH", 32, 100),
+        query_includes: limit("MAX_QUERY_INCLUDES", 20, 1000),
+        // SQLite sorts by 2000 keys at most.
+        query_sorts: limit("MAX_QUERY_SORTS", 16, 500),
+        included_bytes: limit("MAX_INCLUDED_BYTES", 64 << 20, 1 << 40),
     }
 }
 

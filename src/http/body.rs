@@ -104,6 +104,9 @@ mod tests {
         page_records: 100,
         predicate_nodes: 100,
         predicate_depth: 100,
+        query_includes: 1,
+        query_sorts: 1,
+        included_bytes: 1,
     };
 
     #[test]

@@ -54,23 +54,40 @@ impl Limits {
         Err(named(error, "MAX_LIST_ITEMS", self.list_items))
     }
 
-    /// Refuses a predicate that is too large, and bounds the page: one record more than may be
-    /// answered is asked for, so that it is known when there are too many.
+    /// Refuses a query that is too large, and bounds the page: one record more than may be answered
+    /// is asked for, so that it is known when there are too many.
     ///
     /// # Errors
     /// 108 with the argument.
     pub fn bound_query(&self, query: &mut Query) -> Result<(), ApiError> {
-        self.check_predicate(query)?;
+        self.check_query(query)?;
         let most = (self.page_records as u64).saturating_add(1);
         query.limit = Some(query.limit.unwrap_or(most).min(most));
         Ok(())
     }
 
-    /// Refuses a predicate that is too large.
+    /// Refuses a query with too large a predicate, too many includes or too many keys of its order.
     ///
     /// # Errors
     /// 108 with the argument.
-    pub fn check_predicate(&self, query: &Query) -> Result<(), ApiError> {
+    pub fn check_query(&self, query: &Query) -> Result<(), ApiError> {
+        self.check_predicate(query)?;
+        let refuse = |argument: &str, what: &str, (name, most): (&str, usize)| {
+            let message = format!("{argument} has more than {most} {what}");
+            let error = ApiError::invalid_argument(message, &[argument]);
+            Err(named(error, name, most))
+        };
+        if query.include.len() > self.query_includes {
+            let limit = ("MAX_QUERY_INCLUDES", self.query_includes);
+            return refuse("include", "names", limit);
+        }
+        if query.sort.len() > self.query_sorts {
+            return refuse("sort", "keys", ("MAX_QUERY_SORTS", self.query_sorts));
+        }
+        Ok(())
+    }
+
+    fn check_predicate(&self, query: &Query) -> Result<(), ApiError> {
         let size = query.predicate.as_ref().map(|predicate| predicate.size());
         let size = size.unwrap_or_default();
         let refuse = |what: &str, name: &str, most: usize| {

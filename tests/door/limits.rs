@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::live::listener::Listener;
 use crate::support::client::{Answer, Client, send};
 use crate::support::raw::RawClient;
 use crate::support::server::{API_KEY, TestServer};
@@ -213,4 +214,161 @@ fn the_largest_predicates_that_can_be_allowed_are_answered() {
         let answer = client.call("record:query", body);
         assert_eq!(answer.status, 200, "{}", answer.json());
     }
+}
+
+fn path(field: &str) -> Json {
+    json!({"$type": "keypath", "$val": field})
+}
+
+/// So many names that bring the same.
+fn names_of(field: &str, count: usize) -> Json {
+    (0..count)
+        .map(|n| (format!("n{n}"), path(field)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+/// The ways in which records are asked for.
+fn ask_every_way(server: &TestServer, client: &Client, query: &Json) -> Vec<(&'static str, Json)> {
+    let mut said = Vec::new();
+    for action in ["record:query", "record:export"] {
+        let master = Client::master(server);
+        let client = if action == "record:query" {
+            client
+        } else {
+            &master
+        };
+        said.push((action, client.call(action, query.clone()).json()));
+    }
+    let mut listener = Listener::open(server, client);
+    listener.ask("q", query.clone());
+    listener.until("q", |it| it.error.is_some() || it.num_ready > 0);
+    let error = listener.followed["q"].error.clone();
+    said.push(("/live", json!({"error": error})));
+    let headers = [
+        ("X-Skygear-API-Key".to_owned(), API_KEY.to_owned()),
+        (
+            "X-Skygear-Access-Token".to_owned(),
+            client.token.clone().unwrap(),
+        ),
+    ];
+    let url = format!("{}/live/query", server.base_url);
+    if error.is_some() {
+        let body = query.to_string().into_bytes();
+        let answer = send("POST", &url, &headers, Some(body)).unwrap();
+        said.push(("/live/query", answer.json()));
+    }
+    said
+}
+
+#[test]
+fn what_a_query_includes_and_sorts_by() {
+    let settings = [("MAX_QUERY_INCLUDES", "3"), ("MAX_QUERY_SORTS", "2")];
+    let server = TestServer::with(&settings);
+    let client = Client::signed_up(&server, "names");
+    client.save("note/1", json!({"n": 1}));
+    let including =
+        |count: usize| json!({"record_type": "note", "include": names_of("_owner_id", count)});
+    for (way, said) in ask_every_way(&server, &client, &including(3)) {
+        assert_eq!(said["error"], json!(null), "{way}: {said}");
+    }
+    let refused = ask_every_way(&server, &client, &including(4));
+    assert_eq!(refused.len(), 4);
+    for (way, said) in refused {
+        let error = &said["error"];
+        assert_eq!(error["code"], 108, "{way}: {said}");
+        assert_eq!(error["info"]["arguments"], json!(["include"]), "{way}");
+        let limit = json!({"name": "MAX_QUERY_INCLUDES", "max": 3});
+        assert_eq!(error["info"]["limit"], limit, "{way}");
+    }
+    // A name that is given again is the same name.
+    let n = path("_owner_id");
+    let again = format!(
+        r#"{{"record_type": "note", "include": {{"a": {n}, "b": {n}, "a": {n}, "c": {n}}}}}"#
+    );
+    assert_eq!(post(&server, &again).status, 200);
+
+    let sorted = |count: usize| {
+        let sort = vec![json!([path("n"), "asc"]); count];
+        let body = json!({"record_type": "note", "sort": sort});
+        client.call("record:query", body)
+    };
+    assert_eq!(sorted(2).status, 200);
+    assert_names(&sorted(3), (400, 108), "MAX_QUERY_SORTS", 2);
+}
+
+/// By default so many are let in as pages of apps have.
+#[test]
+fn includes_and_sorts_that_are_not_limited_otherwise() {
+    let server = TestServer::start();
+    let client = Client::signed_up(&server, "names");
+    client.save("note/1", json!({"n": 1}));
+    let ask = |names: usize, keys: usize| {
+        let sort = vec![json!([path("n"), "asc"]); keys];
+        let include = names_of("_owner_id", names);
+        let body = json!({"record_type": "note", "include": include, "sort": sort});
+        client.call("record:query", body)
+    };
+    let found = ask(20, 16).result();
+    assert_eq!(found[0]["_transient"].as_object().unwrap().len(), 20);
+    assert_names(&ask(21, 0), (400, 108), "MAX_QUERY_INCLUDES", 20);
+    assert_names(&ask(0, 17), (400, 108), "MAX_QUERY_SORTS", 16);
+}
+
+/// What the settings allow at most, the store must be able to answer.
+#[test]
+fn the_longest_sorts_that_can_be_allowed_are_answered() {
+    let server = TestServer::with(&[("MAX_QUERY_SORTS", "500")]);
+    let client = Client::signed_up(&server, "large");
+    client.save("note/1", json!({"n": 1}));
+    let sort = vec![json!([path("n"), "asc"]); 500];
+    let body = json!({"record_type": "note", "sort": sort});
+    assert_eq!(client.call("record:query", body).result()[0]["n"], 1);
+}
+
+/// A record that many refer to comes with each of them, under each name.
+#[test]
+fn the_bytes_that_a_query_includes() {
+    let server = TestServer::with(&[("MAX_INCLUDED_BYTES", "10000")]);
+    let client = Client::signed_up(&server, "bytes");
+    client.save("room/1", json!({"text": "x".repeat(1000)}));
+    let room = json!({"$type": "ref", "$id": "room/1"});
+    for number in 0..4 {
+        client.save(&format!("note/{number}"), json!({"room": room}));
+    }
+    let asking = |include: Json| json!({"record_type": "note", "include": include});
+    let query = |include: Json| client.call("record:query", asking(include));
+    let found = query(names_of("room", 1)).result();
+    for note in found.as_array().unwrap() {
+        assert_eq!(note["_transient"]["n0"]["text"], "x".repeat(1000));
+    }
+    let is_refused =
+        |answer: &Answer| assert_names(answer, (400, 108), "MAX_INCLUDED_BYTES", 10_000);
+    is_refused(&query(names_of("room", 3)));
+    let head = Client::master(&server).call("log:read", json!({"limit": 1, "backwards": true}));
+    let position = head.json()["result"][0]["position"].clone();
+    let mut then = asking(names_of("room", 3));
+    then["as_of"] = position;
+    is_refused(&client.call("record:query", then));
+    // A constant and a name count like what a reference brings.
+    assert_eq!(query(json!({"text": "x".repeat(2000)})).status, 200);
+    is_refused(&query(json!({"text": "x".repeat(3000)})));
+    is_refused(&query(json!({"x".repeat(3000): path("_owner_id")})));
+
+    let mut listener = Listener::open(&server, &client);
+    listener.ask("q", asking(names_of("room", 3)));
+    listener.until("q", |it| it.error.is_some() || it.num_ready > 0);
+    let error = listener.followed["q"].error.clone().unwrap();
+    let limit = json!({"name": "MAX_INCLUDED_BYTES", "max": 10_000});
+    assert_eq!(
+        (&error["code"], &error["info"]["limit"]),
+        (&json!(108), &limit)
+    );
+    assert_eq!(
+        listener
+            .subscribe("r", asking(names_of("room", 1)))
+            .records
+            .len(),
+        4
+    );
 }

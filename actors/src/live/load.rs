@@ -14,6 +14,7 @@ use super::lens::{Audience, Lens};
 use super::query::LiveQuery;
 use super::view::Change;
 use crate::record::env::RecordEnv;
+use crate::record::included::Included;
 use crate::record::messages::Found;
 
 /// So many records go into a frame.
@@ -106,7 +107,7 @@ fn write(env: &RecordEnv, found: Found) -> Body {
     let hash = HASHES.hash_one(&text);
     let before = Arc::clone(&found.head);
     let has_more = !found.transient.is_empty();
-    let signed = found.signed(env);
+    let signed = found.signed(env, &mut Included::new());
     let is_as_written = Arc::ptr_eq(&before, &signed.head) && !has_more;
     let text = if is_as_written {
         text

@@ -27,6 +27,7 @@ use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::env::RecordEnv;
+use super::included::Included;
 use super::messages::{QueryRecords, QueryReply};
 use super::past::{self, Moment, Walk};
 use super::past_rules::PastRules;
@@ -88,7 +89,7 @@ pub(super) async fn query(
         asker: looking.asker(),
         rules: &rules,
     };
-    let mut included = read::Included::new();
+    let mut included = Included::new();
     let ids = look.included_ids(definition, &records);
     let ids: Vec<RecordId> = ids.into_iter().collect();
     for Seen { then, today } in looking.find(&ids).await? {
@@ -96,7 +97,8 @@ pub(super) async fn query(
             included.insert(then.record.id.clone(), Arc::new(then));
         }
     }
-    let found = look.bring_from(&included, definition, records);
+    let included = (included, env.max_included_bytes);
+    let found = look.bring_from(included, definition, records)?;
     Ok(read::reply(env, found, count))
 }
 

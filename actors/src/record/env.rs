@@ -41,6 +41,8 @@ pub struct RecordEnv {
     pub captured: CaptureGate,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// How many bytes `include` may add to an answer (`MAX_INCLUDED_BYTES`).
+    pub max_included_bytes: usize,
 }
 
 /// The current versions of some records, as of one position.

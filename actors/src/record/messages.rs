@@ -144,13 +144,24 @@ pub struct Found {
 }
 
 /// A value under `_transient`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Transient {
-    /// A record, or null when it is missing or may not be read.
-    Record(Option<Box<Record>>),
+    /// A record, or null when it is missing or may not be read. All that bring it share it.
+    Record(Option<Arc<Head>>),
     /// A computed or constant value.
     Value(serde_json::Value),
+}
+
+impl Serialize for Transient {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Record(head) => {
+                let record = head.as_ref().map(|head| &head.record);
+                record.serialize(serializer)
+            }
+            Self::Value(value) => value.serialize(serializer),
+        }
+    }
 }
 
 /// Writes the record, and what was brought along under `_transient`.

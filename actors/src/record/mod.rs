@@ -13,6 +13,7 @@ mod export;
 mod handover;
 pub mod history;
 pub mod hooks;
+pub(crate) mod included;
 mod kept_heads;
 pub mod known_keys;
 pub mod live;

@@ -1,7 +1,7 @@
 //! Fetching and querying: memory where it has the records, the store for the rest, with
 //! everything that was acknowledged before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skytrail_schema::acl::Level;
@@ -18,15 +18,13 @@ use skytrail_schema::value::{Point, Value, number_to_wire};
 use super::as_of;
 use super::draft::no_permission;
 use super::env::RecordEnv;
+use super::included::{Included, Room};
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
 use super::past::{self, Moment};
 use super::past_rules::PastRules;
 use crate::store::Asker;
-
-/// The records that a query includes and the caller may see, by id.
-pub(super) type Included = HashMap<RecordId, Arc<Head>>;
 
 /// Fetches records by id.
 ///
@@ -135,8 +133,10 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
 
 /// Makes the answer; files get their addresses.
 pub(super) fn reply(env: &RecordEnv, found: Vec<Found>, count: Option<u64>) -> QueryReply {
+    let mut signed = Included::new();
+    let found = found.into_iter();
     QueryReply {
-        records: found.into_iter().map(|found| found.signed(env)).collect(),
+        records: found.map(|it| it.signed(env, &mut signed)).collect(),
         count,
     }
 }
@@ -164,26 +164,28 @@ impl Look<'_> {
         let ids = self.included_ids(&definition, &heads);
         let mut included = env.load_heads(&ids).await?.by_id;
         included.retain(|_, head| may_find(&self.asker, &head.record));
-        Ok(self.bring_from(&included, &definition, heads))
+        let included = (included, env.max_included_bytes);
+        self.bring_from(included, &definition, heads)
     }
 
-    /// As [`Look::bring`], with included records that are at hand; he may see them.
+    /// As [`Look::bring`], with included records that are at hand, and the most bytes that they may
+    /// add; he may see them.
     pub(super) fn bring_from(
         &self,
-        included: &Included,
+        (mut included, max_bytes): (Included, usize),
         definition: &TypeDefinition,
         heads: Vec<Arc<Head>>,
-    ) -> Vec<Found> {
+    ) -> Result<Vec<Found>, ApiError> {
+        for head in included.values_mut() {
+            *head = visible(self.rules, self.asker.caller, Arc::clone(head));
+        }
+        let mut room = Room::new(&included, max_bytes);
         let found = heads.into_iter().map(|head| {
-            let mut transient = self.transient_of(definition, &head.record, included);
+            let mut transient = self.transient_of(definition, &head.record, &included);
             self.hide_unreadable(&head.record, &mut transient);
-            for value in transient.values_mut() {
-                if let Transient::Record(Some(record)) = value {
-                    self.rules.hide_unreadable(self.asker.caller, record);
-                }
-            }
+            room.take(&transient)?;
             let head = self.cut(head);
-            Found { head, transient }
+            Ok(Found { head, transient })
         });
         found.collect()
     }
@@ -222,9 +224,7 @@ impl Look<'_> {
             Operand::Path(_) => {
                 let id = path_of(operand).and_then(|path| target(definition, record, path));
                 let head = id.and_then(|id| included.get(&id));
-                Some(Transient::Record(
-                    head.map(|head| Box::new(head.record.clone())),
-                ))
+                Some(Transient::Record(head.cloned()))
             }
             Operand::Literal(value) => Some(Transient::Value(value.to_wire())),
             Operand::Distance { field, from } => distance(&record.fields, field, *from)
@@ -260,11 +260,14 @@ impl Look<'_> {
 }
 
 impl Found {
-    /// Gives files their addresses.
-    pub(crate) fn signed(mut self, env: &RecordEnv) -> Self {
+    /// Gives files their addresses. Included records that have some are in `signed`, so that those
+    /// who bring the same share it.
+    pub(crate) fn signed(mut self, env: &RecordEnv, signed: &mut Included) -> Self {
         for value in self.transient.values_mut() {
-            if let Transient::Record(Some(record)) = value {
-                env.assets.sign(record);
+            if let Transient::Record(Some(head)) = value {
+                let known = signed.entry(head.record.id.clone());
+                let known = known.or_insert_with(|| env.assets.sign_head(Arc::clone(head)));
+                *head = Arc::clone(known);
             }
         }
         let head = env.assets.sign_head(self.head);

@@ -143,7 +143,7 @@ pub fn read_query(
     let limits = &services.settings.limits;
     limits.check_lists(body)?;
     let query = LiveQuery::parse(body, scope)?;
-    limits.check_predicate(&query.query)?;
+    limits.check_query(&query.query)?;
     Ok(query)
 }
 

@@ -84,6 +84,7 @@ impl World {
             after_hooks: AfterHooks::default(),
             captured: CaptureGate::default(),
             clock: Arc::new(ManualClock::default()),
+            max_included_bytes: 1 << 20,
         };
         let settings = LiveSettings {
             max_subscriptions: 10,
