@@ -1,8 +1,10 @@
 //! What databases say differently.
 
 use skytrail_schema::types::FieldType;
+use sqlx::postgres::PgDatabaseError;
 
 use super::sql::{Arg, Kind, Sql};
+use super::{postgres, sqlite};
 
 /// A database's way of speaking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,21 @@ pub(crate) struct Extensions {
     pub(crate) has_citext: bool,
     /// PostGIS: locations are geometries, as in v1, else points.
     pub(crate) has_postgis: bool,
+}
+
+/// Whether a statement or its values are at fault, not the database's disk, memory or file.
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            match error.try_downcast_ref::<PgDatabaseError>() {
+                Some(_) => postgres::is_about_data(&code),
+                None => sqlite::is_about_data(&code),
+            }
+        }
+        _ => false,
+    }
 }
 
 impl Dialect {

@@ -27,7 +27,6 @@ use crate::projection::conn::Conn;
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
-use sqlx::postgres::PgDatabaseError;
 
 use self::history::Actors;
 use self::lost::{Lost, Meaning};
@@ -35,9 +34,10 @@ use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;
 use super::captured::{self, Touched};
+use super::dialect::is_refusal;
 use super::layout::Catalog;
+use super::postgres;
 use super::sql::{Arg, Sql};
-use super::{postgres, sqlite};
 
 pub(super) use self::history::stream_hash;
 pub(super) use self::settings::Indexing;
@@ -61,15 +61,8 @@ impl ApplyError {
     /// Whether the event is at fault, not the database's disk, memory or file.
     fn is_about_the_event(&self) -> bool {
         match self {
-            Self::Fault(_) | Self::Sql(sqlx::Error::Encode(_)) => true,
-            Self::Sql(sqlx::Error::Database(error)) => {
-                let code = error.code().unwrap_or_default();
-                match error.try_downcast_ref::<PgDatabaseError>() {
-                    Some(_) => postgres::is_about_data(&code),
-                    None => sqlite::is_about_data(&code),
-                }
-            }
-            Self::Sql(_) => false,
+            Self::Fault(_) => true,
+            Self::Sql(error) => is_refusal(error),
         }
     }
 }

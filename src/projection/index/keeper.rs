@@ -13,6 +13,7 @@ use super::shape::Shape;
 use super::stats::{Stats, Usage};
 use super::table::{self, IndexEntry, IndexState, IndexWish};
 use crate::projection::ddl;
+use crate::projection::dialect::is_refusal;
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, SafeText, Sql};
@@ -50,7 +51,16 @@ impl Look {
             }
             let plan = match plans.get(&usage.sample.0) {
                 Some(plan) => plan.clone(),
-                None => explain(conn, &usage.sample).await?,
+                None => match explain(conn, &usage.sample).await {
+                    Ok(plan) => plan,
+                    // The others have nothing to do with it, and would not be told again.
+                    Err(error) if is_refusal(&error) => {
+                        let record_type = &shape.record_type;
+                        tracing::warn!(%record_type, %error, "a query could not be explained");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             look.note(conn, catalog, limits, (shape, &usage, &plan))
                 .await?;

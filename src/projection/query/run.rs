@@ -21,6 +21,7 @@ use super::memory;
 use super::past::AsOf;
 use super::plan::Plan;
 use crate::projection::index::{Shape, Stats, shapes_of};
+use crate::projection::is_passing;
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{
     checkpoint, decode_head, heads as load_heads, past_heads as load_past_heads, push_head_columns,
@@ -36,6 +37,13 @@ pub(crate) enum QueryError {
     /// The database failed.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+}
+
+impl QueryError {
+    /// Whether the same query may have an answer later.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_passing(error))
+    }
 }
 
 /// The longest page that is looked for in memory.
@@ -87,7 +95,11 @@ pub(crate) async fn query(
     };
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
-    run.note(stats, &plan, begun);
+    // What the database refuses needs no index. What took it too long may well need one.
+    let is_refused = matches!(&answer, Err(error) if !error.is_passing());
+    if !is_refused {
+        run.note(stats, &plan, begun);
+    }
     answer
 }
 

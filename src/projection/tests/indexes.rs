@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::predicate::CompareOp;
-use skytrail_schema::query::Query;
+use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::FieldType;
 
@@ -13,8 +13,9 @@ use super::query::{by, compare, eq, find};
 use super::world::*;
 use crate::projection::StoreOptions;
 use crate::projection::index::{
-    Access, IndexColumn, IndexEntry, IndexLimits, IndexState, IndexWish,
+    Access, IndexColumn, IndexEntry, IndexLimits, IndexState, IndexWish, shapes_of,
 };
+use crate::projection::sql::Sql;
 
 const ROWS: usize = 3000;
 
@@ -137,6 +138,22 @@ async fn a_query_that_scans_gets_its_index() {
         assert!(uses_own(&after) && !after.is_scanning, "{index}: {after:?}");
         assert_eq!(world.keys(&query).await, answer);
     }
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_explained_does_not_stop_the_others() {
+    let world = world(limits()).await;
+    world.run_query(&of_room()).await;
+    let query = find("message", Some(eq("title", json!("t1"))));
+    let catalog = world.store.catalog.load_full();
+    let layout = catalog.get(&query.record_type).unwrap();
+    let bound = query.bind(&layout.definition, &*catalog).unwrap();
+    let shapes = shapes_of(&query.record_type, &bound, &Scope::Public);
+    let nowhere = || Some(Sql::new("SELECT 1 FROM nowhere").finish());
+    let stats = &world.store.stats;
+    stats.note(shapes, Duration::from_secs(1), nowhere);
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await, ["message room,_created_at"]);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod past_indexes;
 mod people;
 #[path = "../query.rs"]
 mod query;
+mod refused;
 #[path = "../world.rs"]
 mod world;
 
