@@ -22,7 +22,6 @@ use super::draft::no_permission;
 use super::env::RecordEnv;
 use super::messages::SaveItem;
 use super::past::{self, Moment, Walk};
-use super::past_rules::PastRules;
 use crate::context::RequestContext;
 
 /// How many versions a page has at most.
@@ -175,25 +174,23 @@ async fn load(
     from: u64,
     until: u64,
 ) -> Result<Vec<Version>, ApiError> {
-    let from = from.saturating_sub(1);
-    let rules = PastRules::since(env, from).await?;
-    let seen = |record: &Record, position: u64| {
+    let rules = env.live.get_field_rules();
+    let seen = |record: &Record| {
         let mut record = record.clone();
-        let rules = rules.at(position);
         rules.hide_unreadable(&command.context.caller, &mut record);
         record
     };
-    let mut walk = Walk::begin(env, &command.id, from).await?;
-    let mut before = walk.record().map(|record| seen(record, from));
+    let mut walk = Walk::begin(env, &command.id, from.saturating_sub(1)).await?;
+    let mut before = walk.record().map(seen);
     let mut versions = Vec::new();
     for (commit, event) in walk.ahead(env, until).await? {
         walk.take(&event);
         if event.stream != *walk.stream() {
             // A field got another name: no version, and no change of one.
-            before = walk.record().map(|record| seen(record, event.position));
+            before = walk.record().map(seen);
             continue;
         }
-        let after = walk.record().map(|record| seen(record, event.position));
+        let after = walk.record().map(seen);
         let is_wanted = command
             .kinds
             .as_ref()

@@ -244,12 +244,6 @@ impl LiveState {
         Arc::clone(&self.field_access.read().2)
     }
 
-    /// Makes other rules of access to fields ready to be asked, as those in force are.
-    pub fn compile(&self, access: &FieldAccess) -> Arc<FieldRules> {
-        let rules = FieldRules::new(access);
-        Arc::new(rules.guarding_verified(self.guards_verified))
-    }
-
     /// Returns the rules of access to fields with the version of their stream.
     pub fn get_field_access(&self) -> (u32, FieldAccess) {
         let access = self.field_access.read();

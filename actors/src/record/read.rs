@@ -23,7 +23,6 @@ use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
 use super::past::{self, Moment};
-use super::past_rules::PastRules;
 use crate::store::Asker;
 
 /// Fetches records by id.
@@ -68,8 +67,7 @@ async fn fetch_past(
     moment: Moment,
 ) -> Result<ItemResults<Record>, ApiError> {
     let position = moment.find(env, "as_of").await?;
-    let rules = PastRules::since(env, position).await?.at(position);
-    let caller = &command.context.caller;
+    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
     let mut results = Vec::new();
     for id in &command.ids {
         let was = past::record_at(env, id, position).await?;

@@ -18,7 +18,6 @@ use serde_json::{Value as Json, json};
 use crate::code::ApiError;
 use crate::id::{RoleName, UserId};
 
-use rules::groups;
 pub use rules::{FieldRules, FieldUse, IS_VERIFIED};
 
 /// Stands for any record type or field.
@@ -89,67 +88,6 @@ impl FieldAccess {
         Some(Self(entries))
     }
 
-    /// Returns the rules for the time before a field of a type got another name: what holds for it now
-    /// held for it then. Whatever has its old name by now is another field.
-    pub fn before_rename(&self, record_type: &str, from: &str, to: &str) -> Self {
-        let of_field = self.governing(record_type, to);
-        let of_field = of_field
-            .into_iter()
-            .map(|entry| entry.about(record_type, from));
-        let is_other =
-            |entry: &&FieldAccessEntry| ![from, to].iter().any(|it| entry.is_of(record_type, it));
-        let others = self.0.iter().filter(is_other);
-        let mut entries: Vec<_> = of_field.chain(others.cloned()).collect();
-        for entry in entries
-            .iter_mut()
-            .filter(|it| it.record_type == record_type)
-        {
-            if let FieldUserRole::Field(name) = &mut entry.user_role {
-                if name == to {
-                    from.clone_into(name);
-                } else if name == from {
-                    // It was not there yet, and named nobody.
-                    name.clear();
-                }
-            }
-        }
-        entries.sort_by(FieldAccessEntry::compare);
-        Self(entries)
-    }
-
-    /// Returns the rules, but for a field of a type those that were in force earlier.
-    pub fn with_rules_of(&self, earlier: &Self, record_type: &str, field: &str) -> Self {
-        let of_field = earlier.governing(record_type, field);
-        let of_field = of_field
-            .into_iter()
-            .map(|entry| entry.about(record_type, field));
-        let others = self
-            .0
-            .iter()
-            .filter(|entry| !entry.is_of(record_type, field));
-        let mut entries: Vec<_> = of_field.chain(others.cloned()).collect();
-        entries.sort_by(FieldAccessEntry::compare);
-        Self(entries)
-    }
-
-    /// Whether a rule names the field.
-    pub fn names(&self, record_type: &str, field: &str) -> bool {
-        self.0.iter().any(|entry| entry.is_of(record_type, field))
-    }
-
-    /// Lists the entries that decide about a field.
-    fn governing(&self, record_type: &str, field: &str) -> Vec<&FieldAccessEntry> {
-        let groups = groups(record_type, field).into_iter();
-        let entries_of = |(of, field): (&str, &str)| {
-            let entries = self.0.iter().filter(|entry| entry.is_of(of, field));
-            entries.collect::<Vec<_>>()
-        };
-        let mut found = groups.map(entries_of);
-        found
-            .find(|entries| !entries.is_empty())
-            .unwrap_or_default()
-    }
-
     /// Parses the entries of `schema:field_access:update`, and sorts them.
     ///
     /// # Errors
@@ -201,19 +139,6 @@ impl FieldAccessEntry {
             "comparable": self.comparable,
             "discoverable": self.discoverable,
         })
-    }
-
-    fn is_of(&self, record_type: &str, field: &str) -> bool {
-        self.record_type == record_type && self.record_field == field
-    }
-
-    /// Returns the same rule for a field.
-    fn about(&self, record_type: &str, field: &str) -> Self {
-        Self {
-            record_type: record_type.to_owned(),
-            record_field: field.to_owned(),
-            ..self.clone()
-        }
     }
 
     fn compare(&self, other: &Self) -> Ordering {

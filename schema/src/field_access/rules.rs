@@ -34,16 +34,6 @@ impl FieldAccessEntry {
     }
 }
 
-/// The groups of rules that may decide about a field: the first of them that there is does.
-pub(super) fn groups<'a>(record_type: &'a str, field: &'a str) -> [(&'a str, &'a str); 4] {
-    [
-        (record_type, field),
-        (record_type, ANY),
-        (ANY, field),
-        (ANY, ANY),
-    ]
-}
-
 /// The rules of a type's fields, `*` among them; each list in the order in which it is tried.
 type ByField = HashMap<String, Vec<FieldAccessEntry>>;
 
@@ -116,8 +106,11 @@ impl FieldRules {
     }
 
     fn group(&self, record_type: &str, field: &str) -> Option<&Vec<FieldAccessEntry>> {
-        let mut groups = groups(record_type, field).into_iter();
-        groups.find_map(|(record_type, field)| self.by_type.get(record_type)?.get(field))
+        let of = |record_type: &str, field: &str| self.by_type.get(record_type)?.get(field);
+        of(record_type, field)
+            .or_else(|| of(record_type, ANY))
+            .or_else(|| of(ANY, field))
+            .or_else(|| of(ANY, ANY))
     }
 
     /// Whether some rule may hide a field of the type from the caller, or keep him from saving it.

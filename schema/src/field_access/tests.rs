@@ -390,50 +390,7 @@ fn model(
     true
 }
 
-/// Any rules over two types and three fields.
-fn any_access() -> impl Strategy<Value = FieldAccess> {
-    let roles = ["_owner", "_field:a", "_field:b", "_any_user", "_public"];
-    let keys = (
-        prop::sample::select(vec!["note", "other", "*"]),
-        prop::sample::select(vec!["a", "b", "c", "*"]),
-        prop::sample::select(roles.to_vec()),
-    );
-    let all = prop::collection::btree_map(keys, "[wrcd]{0,3}", 0..10);
-    all.prop_map(|entries| {
-        let entries = entries
-            .iter()
-            .map(|((of, field, role), flags)| entry(of, field, role, flags));
-        FieldAccess(entries.collect())
-    })
-}
-
 proptest! {
-    #[test]
-    fn a_field_had_the_rules_that_it_has_under_its_new_name(
-        access in any_access(),
-        id in prop::option::of(prop::sample::select(vec!["u", "owner"])),
-        named in any::<bool>(),
-    ) {
-        // `a` is called `b` by now; `a` may be another field, and `c` stays what it was.
-        let before = FieldRules::new(&access.before_rename("note", "a", "b"));
-        let now = FieldRules::new(&access);
-        let caller = id.map_or_else(Caller::default, user);
-        let users = if named { json!(["u"]) } else { json!([]) };
-        let (then, today) = (record("owner", json!({"a": users})), record("owner", json!({"b": users})));
-        for wanted in [FieldUse::Read, FieldUse::Write, FieldUse::Compare, FieldUse::Discover] {
-            let allowed = |rules: &FieldRules, field, record| {
-                rules.allows(wanted, ("note", field), &caller, Some(record))
-            };
-            let (was, is) = (allowed(&before, "a", &then), allowed(&now, "b", &today));
-            // What is said of the old name in all types still counts where nothing else is said.
-            let by_old_name = access.names("*", "a") && access.governing("note", "b").is_empty();
-            prop_assert!(was == is || (by_old_name && !was));
-            prop_assert_eq!(allowed(&before, "c", &then), allowed(&now, "c", &today));
-            let other = |rules: &FieldRules| rules.allows(wanted, ("other", "a"), &caller, Some(&then));
-            prop_assert_eq!(other(&before), other(&now));
-        }
-    }
-
     #[test]
     fn evaluation_agrees_with_the_specification(
         entries in prop::collection::btree_map(
