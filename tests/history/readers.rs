@@ -164,3 +164,14 @@ fn fields_that_the_rules_of_then_hid_are_named() {
         assert_eq!(then["users"][0]["hidden"], json!([]));
     }
 }
+
+#[test]
+fn the_rules_of_a_new_app_are_rules() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let master = Client::master(&server);
+    let record = format!("user/{}", ada.user.unwrap());
+    let then = asked(&master, &record, head(&master));
+    assert_eq!(then["everyone"]["hidden"], json!(["username"]), "{then}");
+    assert_eq!(then["everyone"]["hidden_from_users"], json!([]), "{then}");
+}

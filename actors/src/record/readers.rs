@@ -19,7 +19,7 @@ use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Event, EventBody, EventKind, RoleFlags, Stream, UserState};
-use skytrail_schema::field_access::FieldRules;
+use skytrail_schema::field_access::{FieldAccess, FieldRules};
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
@@ -313,13 +313,14 @@ async fn time_of(env: &RecordEnv, at: Moment, position: u64) -> Result<Timestamp
     }
 }
 
-/// Returns the rules of access to fields.
-async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRules, ApiError> {
+/// Returns the rules of access to fields; before the first were set those of a new app hold.
+pub(super) async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRules, ApiError> {
     let access = last(env, &Stream::FieldAccess, position, |body| match body {
         EventBody::FieldAccessSet(access) => Some(access.clone()),
         _ => None,
     });
-    Ok(FieldRules::new(&access.await?.unwrap_or_default()))
+    let access = access.await?.unwrap_or_else(FieldAccess::installed);
+    Ok(FieldRules::new(&access))
 }
 
 /// Finds what a stream's last event up to a position says.
