@@ -1,6 +1,7 @@
 //! What records were: versions, the past, and bringing it back.
 
 mod as_of;
+mod field_rights;
 mod random;
 mod readers;
 mod rights;

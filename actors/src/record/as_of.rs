@@ -11,7 +11,8 @@
 //!    the evaluator that the store's SQL is held against.
 //!
 //! Rights are today's: who may see a record may see what it was; of what is deleted, who could see
-//! it last, whatever was made under its id since. Relations between users count as rights.
+//! it last, whatever was made under its id since. Rules for fields go back along the fields' names
+//! ([`super::past_rules`]). Relations between users count as rights.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use super::env::RecordEnv;
 use super::included::Included;
 use super::messages::{QueryRecords, QueryReply};
 use super::past::{self, Moment, Walk};
+use super::past_rules::PastRules;
 use super::{apply, read};
 use crate::store::{Asker, QueryAnswer, RelatedPage};
 
@@ -64,8 +66,11 @@ pub(super) async fn query(
     let position = moment.find(env, "as_of").await?;
     let name = &command.query.record_type;
     let types = types_at(env, name, position).await?;
-    let rules = env.live.get_field_rules();
-    rules.check_query(&command.query, &command.context.caller, types.as_slice())?;
+    let caller = &command.context.caller;
+    let names: Vec<&TypeName> = types.iter().map(|it| &it.name).collect();
+    let rules = PastRules::load(env, caller, &names, position).await?;
+    let rules = rules.at(position);
+    rules.check_query(&command.query, caller, types.as_slice())?;
     let Some(definition) = types.first().filter(|it| it.is_created) else {
         return Ok(QueryReply {
             records: Vec::new(),

@@ -13,15 +13,18 @@ use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, Event, EventKind, Stream};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::Value;
 
+use super::apply;
 use super::draft::no_permission;
 use super::env::RecordEnv;
 use super::messages::SaveItem;
 use super::past::{self, Moment, Walk};
+use super::past_rules::PastRules;
 use crate::context::RequestContext;
 
 /// How many versions a page has at most.
@@ -174,23 +177,28 @@ async fn load(
     from: u64,
     until: u64,
 ) -> Result<Vec<Version>, ApiError> {
-    let rules = env.live.get_field_rules();
-    let seen = |record: &Record| {
+    let (caller, begin) = (&command.context.caller, from.saturating_sub(1));
+    let past = PastRules::load(env, caller, &[&command.id.record_type], begin).await?;
+    let mut rules = past.at(begin);
+    let seen = |record: &Record, rules: &FieldRules| {
         let mut record = record.clone();
-        rules.hide_unreadable(&command.context.caller, &mut record);
+        rules.hide_unreadable(caller, &mut record);
         record
     };
-    let mut walk = Walk::begin(env, &command.id, from.saturating_sub(1)).await?;
-    let mut before = walk.record().map(seen);
+    let mut walk = Walk::begin(env, &command.id, begin).await?;
+    let mut before = walk.record().map(|record| seen(record, &rules));
     let mut versions = Vec::new();
     for (commit, event) in walk.ahead(env, until).await? {
         walk.take(&event);
         if event.stream != *walk.stream() {
             // A field got another name: no version, and no change of one.
-            before = walk.record().map(seen);
+            if apply::reshapes(&event.body) {
+                rules = past.at(event.position);
+                before = walk.record().map(|record| seen(record, &rules));
+            }
             continue;
         }
-        let after = walk.record().map(seen);
+        let after = walk.record().map(|record| seen(record, &rules));
         let is_wanted = command
             .kinds
             .as_ref()

@@ -20,6 +20,7 @@ pub mod live;
 pub mod messages;
 pub mod migrate;
 pub mod past;
+mod past_rules;
 pub mod read;
 pub mod readers;
 pub mod save;

@@ -23,6 +23,7 @@ use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
 use super::past::{self, Moment};
+use super::past_rules::PastRules;
 use crate::store::Asker;
 
 /// Fetches records by id.
@@ -60,14 +61,20 @@ pub async fn fetch(
 }
 
 /// Fetches records as they were at a moment. Rights are today's: who may see a record may see what it
-/// was; what is deleted, who could see it last, whatever was made under its id since.
+/// was; what is deleted, who could see it last, whatever was made under its id since. Rules for fields
+/// go back along the fields' names.
 async fn fetch_past(
     env: &RecordEnv,
     command: &FetchRecords,
     moment: Moment,
 ) -> Result<ItemResults<Record>, ApiError> {
     let position = moment.find(env, "as_of").await?;
-    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
+    let caller = &command.context.caller;
+    let mut types: Vec<&TypeName> = command.ids.iter().map(|id| &id.record_type).collect();
+    types.sort();
+    types.dedup();
+    let rules = PastRules::load(env, caller, &types, position).await?;
+    let rules = rules.at(position);
     let mut results = Vec::new();
     for id in &command.ids {
         let was = past::record_at(env, id, position).await?;

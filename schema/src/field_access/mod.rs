@@ -6,6 +6,7 @@
 //! the name in any type, else of `*` in any type. In the group the first rule that is
 //! about the caller decides, and none means no. A field without a group is open.
 
+mod past;
 mod query;
 mod rules;
 
@@ -18,6 +19,7 @@ use serde_json::{Value as Json, json};
 use crate::code::ApiError;
 use crate::id::{RoleName, UserId};
 
+pub use past::Reshaping;
 pub use rules::{FieldRules, FieldUse, IS_VERIFIED};
 
 /// Stands for any record type or field.

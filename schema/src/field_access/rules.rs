@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
-use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole};
+use super::past::{Names, Past};
+use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole, Reshaping};
 use crate::caller::Caller;
 use crate::id::{TypeName, UserId};
 use crate::record::{Fields, Record};
@@ -42,7 +43,12 @@ type ByField = HashMap<String, Vec<FieldAccessEntry>>;
 pub struct FieldRules {
     by_type: HashMap<String, ByField>,
     guards_verified: bool,
+    /// What became of the fields that are asked for, where names are not today's; by type.
+    past: HashMap<String, Past>,
 }
+
+/// Who wants something, and the record at hand.
+pub(super) type Who<'a> = (&'a Caller, Option<&'a Record>);
 
 /// The field of the user record that says that somebody has verified who he is.
 pub const IS_VERIFIED: &str = "is_verified";
@@ -68,6 +74,14 @@ impl FieldRules {
         Self {
             guards_verified,
             ..self
+        }
+    }
+
+    /// Makes them rules for records of a type as they were before it changed `since`, in that order:
+    /// fields, in records and in queries, have the names of then. Once for a type.
+    pub fn carry_back(&mut self, record_type: &TypeName, since: &[Reshaping]) {
+        if !since.is_empty() {
+            self.past.insert(record_type.to_string(), Past::of(since));
         }
     }
 
@@ -97,11 +111,27 @@ impl FieldRules {
         if self.is_guarded(wanted, (record_type, field)) {
             return false;
         }
+        let (of, who) = ((record_type, field), (caller, record));
+        match self.past.get(record_type) {
+            Some(past) => past.allows(self, wanted, of, who),
+            None => self.says(wanted, of, who, None),
+        }
+    }
+
+    /// What the rules say of a field under the name that they have for it. The record has the names
+    /// of an earlier time, if there are any.
+    pub(super) fn says(
+        &self,
+        wanted: FieldUse,
+        (record_type, field): (&str, &str),
+        who: Who<'_>,
+        names: Option<&Names>,
+    ) -> bool {
         let Some(group) = self.group(record_type, field) else {
             return true;
         };
         let mut rules = group.iter();
-        let decisive = rules.find(|entry| entry.user_role.is_about(caller, record));
+        let decisive = rules.find(|entry| entry.user_role.is_about(who, names));
         decisive.is_some_and(|entry| entry.allows(wanted))
     }
 
@@ -117,7 +147,10 @@ impl FieldRules {
     pub fn may_hide(&self, caller: &Caller, record_type: &TypeName) -> bool {
         let concerns = |name: &str| self.by_type.contains_key(name);
         let is_guarded = self.guards_verified && record_type.is_user();
-        !caller.is_master() && (is_guarded || concerns(record_type.as_str()) || concerns(ANY))
+        // Rules that a field had before it was deleted are there as well.
+        let has_past = self.past.contains_key(record_type.as_str());
+        let is_concerned = has_past || concerns(record_type.as_str()) || concerns(ANY);
+        !caller.is_master() && (is_guarded || is_concerned)
     }
 
     /// Removes the fields that the caller must not see. To be called on the whole record, before
@@ -172,14 +205,16 @@ impl FieldRules {
 }
 
 impl FieldUserRole {
-    fn is_about(&self, caller: &Caller, record: Option<&Record>) -> bool {
+    fn is_about(&self, (caller, record): Who<'_>, names: Option<&Names>) -> bool {
         let user = caller.user.as_ref();
         match self {
             Self::Owner => record.is_some_and(|record| caller.owns(record)),
             Self::User(wanted) => user == Some(wanted),
-            Self::Field(field) => user
-                .zip(record)
-                .is_some_and(|(user, record)| names_user(record, field, user)),
+            Self::Field(field) => {
+                let field = names.map_or(Some(field.as_str()), |names| names.name_then(field));
+                let at_hand = user.zip(record).zip(field);
+                at_hand.is_some_and(|((user, record), field)| names_user(record, field, user))
+            }
             Self::Role(role) => caller.roles.contains(role),
             Self::AnyUser => user.is_some(),
             Self::Public => true,

@@ -1,0 +1,93 @@
+//! The rules of access to fields for what was: those of today, under the names that fields had.
+//!
+//! Rules and changes of types are taken as of one position. If a field got its new name in between,
+//! its rule would be looked for under the old one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skytrail_schema::caller::Caller;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, Stream};
+use skytrail_schema::field_access::{FieldRules, Reshaping};
+use skytrail_schema::id::TypeName;
+
+use super::env::RecordEnv;
+use super::live::LiveState;
+use super::{past, readers};
+
+/// Today's rules, and what happened to the fields of some types since a position.
+#[derive(Debug)]
+pub(super) struct PastRules {
+    today: Arc<FieldRules>,
+    since: BTreeMap<TypeName, Vec<(u64, Reshaping)>>,
+}
+
+impl PastRules {
+    /// Reads what happened to types; nothing for the master key, which no rule is about.
+    ///
+    /// # Errors
+    /// The store or the log cannot be read.
+    pub(super) async fn load(
+        env: &RecordEnv,
+        caller: &Caller,
+        types: &[&TypeName],
+        position: u64,
+    ) -> Result<Self, ApiError> {
+        let (until, today) = env.live.at_one_position(LiveState::get_field_rules);
+        let mut since = BTreeMap::new();
+        if !caller.is_master() {
+            env.applied.wait_for(until).await?;
+            for name in types {
+                let changes = changes(env, name, (position + 1, until)).await?;
+                since.insert(TypeName::clone(name), changes);
+            }
+        }
+        Ok(Self { today, since })
+    }
+
+    /// Returns the rules for records and queries as of a position, not before the one that it was
+    /// loaded for.
+    pub(super) fn at(&self, position: u64) -> Arc<FieldRules> {
+        let mut rules = Arc::clone(&self.today);
+        for (name, changes) in &self.since {
+            let later = changes.iter().filter(|(at, _)| *at > position);
+            let later: Vec<Reshaping> = later.map(|(_, change)| change.clone()).collect();
+            if !later.is_empty() {
+                Arc::make_mut(&mut rules).carry_back(name, &later);
+            }
+        }
+        rules
+    }
+}
+
+/// Lists what happened to a type's fields within a range of positions.
+async fn changes(
+    env: &RecordEnv,
+    name: &TypeName,
+    (from, until): (u64, u64),
+) -> Result<Vec<(u64, Reshaping)>, ApiError> {
+    if env.definition(name).position < from {
+        return Ok(Vec::new());
+    }
+    let stream = Stream::Type(name.clone());
+    let positions = env.store.list_positions(&stream, from, until).await?;
+    let mut changes = Vec::new();
+    for (_, event) in past::read_all(env, &positions).await? {
+        let change = match event.body {
+            // The store's places are those of hashes: another stream may have the same.
+            _ if event.stream != stream => continue,
+            EventBody::TypeFieldRenamed(rename) => Reshaping::Renamed {
+                from: rename.from,
+                to: rename.to,
+            },
+            EventBody::TypeFieldDeleted(deletion) => Reshaping::Deleted {
+                field: deletion.field,
+                rules: Arc::new(readers::rules_at(env, event.position).await?),
+            },
+            _ => continue,
+        };
+        changes.push((event.position, change));
+    }
+    Ok(changes)
+}

@@ -1,0 +1,257 @@
+//! Rules carried back, held against a model that knows fields by what they are and not by name.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::caller::Caller;
+use crate::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
+use crate::id::{Database, RecordId, TypeName};
+use crate::record::Record;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const USES: [FieldUse; 4] = [
+    FieldUse::Read,
+    FieldUse::Write,
+    FieldUse::Compare,
+    FieldUse::Discover,
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(usize),
+    Rename(usize, usize),
+    Delete(usize),
+    SetRules(Vec<FieldAccessEntry>),
+    Nothing,
+}
+
+fn name() -> impl Strategy<Value = usize> {
+    0..NAMES.len()
+}
+
+fn entry() -> impl Strategy<Value = FieldAccessEntry> {
+    let of_type = prop_oneof![4 => Just("note"), 1 => Just("*"), 1 => Just("page")];
+    let field = prop_oneof![5 => prop::sample::select(&NAMES[..]), 1 => Just("*")];
+    let role = prop_oneof![
+        2 => Just("_public".to_owned()),
+        1 => Just("_any_user".to_owned()),
+        1 => Just("_owner".to_owned()),
+        3 => prop::sample::select(&NAMES[..]).prop_map(|field| format!("_field:{field}")),
+    ];
+    let flags = prop::array::uniform4(any::<bool>());
+    (of_type, field, role, flags).prop_map(|(of_type, field, role, flags)| {
+        let [writable, readable, comparable, discoverable] = flags;
+        FieldAccessEntry {
+            record_type: of_type.to_owned(),
+            record_field: field.to_owned(),
+            user_role: FieldUserRole::parse(&role).unwrap(),
+            writable,
+            readable,
+            comparable,
+            discoverable,
+        }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => name().prop_map(Step::Add),
+        4 => (name(), name()).prop_map(|(from, to)| Step::Rename(from, to)),
+        2 => name().prop_map(Step::Delete),
+        2 => prop::collection::vec(entry(), 0..10).prop_map(Step::SetRules),
+        1 => Just(Step::Nothing),
+    ]
+}
+
+/// A type whose fields are known by numbers.
+#[derive(Clone, Default)]
+struct Model {
+    fields: BTreeMap<&'static str, usize>,
+    num_fields: usize,
+    access: FieldAccess,
+    /// What the fields that went were called last, and all that was there right before.
+    gone: BTreeMap<usize, (&'static str, Box<Model>)>,
+}
+
+impl Model {
+    /// Does what the step says, if the type would take it.
+    fn take(&mut self, step: &Step) -> Option<Reshaping> {
+        match step {
+            Step::Add(name) => {
+                self.num_fields += 1;
+                self.fields.entry(NAMES[*name]).or_insert(self.num_fields);
+                None
+            }
+            Step::Rename(from, to) => {
+                let (from, to) = (NAMES[*from], NAMES[*to]);
+                if self.fields.contains_key(to) {
+                    return None;
+                }
+                let field = self.fields.remove(from)?;
+                self.fields.insert(to, field);
+                let access = self.access.with_renamed_field("note", from, to);
+                self.access = access.unwrap_or_else(|| self.access.clone());
+                let (from, to) = (from.to_owned(), to.to_owned());
+                Some(Reshaping::Renamed { from, to })
+            }
+            Step::Delete(name) => {
+                let name = NAMES[*name];
+                let before = Box::new(self.clone());
+                let field = self.fields.remove(name)?;
+                self.gone.insert(field, (name, before));
+                let rules = Arc::new(FieldRules::new(&self.access));
+                let field = name.to_owned();
+                Some(Reshaping::Deleted { field, rules })
+            }
+            Step::SetRules(entries) => {
+                self.access = FieldAccess(entries.clone());
+                None
+            }
+            Step::Nothing => None,
+        }
+    }
+
+    fn name_of(&self, field: usize) -> Option<&'static str> {
+        let mut fields = self.fields.iter();
+        fields.find_map(|(name, known)| (*known == field).then_some(*name))
+    }
+
+    /// A record in which fields have these values, under the names that they have here.
+    fn record(&self, values: &BTreeMap<usize, &str>) -> Record {
+        let fields = self.fields.iter();
+        let fields = fields.filter_map(|(name, field)| {
+            let value = Value::from_wire(json!(values.get(field)?)).unwrap();
+            Some(((*name).to_owned(), value))
+        });
+        Record {
+            id: RecordId::new("note", "1"),
+            database: Database::Public,
+            owner: Some("u0".into()),
+            access: None,
+            created_at: Timestamp::from_micros(0),
+            created_by: None,
+            updated_at: Timestamp::from_micros(0),
+            updated_by: None,
+            fields: fields.collect(),
+        }
+    }
+
+    /// What the rules that are in force here say of a name here; nothing is carried anywhere.
+    fn says(
+        &self,
+        wanted: FieldUse,
+        name: &str,
+        caller: &Caller,
+        values: Option<&BTreeMap<usize, &str>>,
+    ) -> bool {
+        let record = values.map(|values| self.record(values));
+        let rules = FieldRules::new(&self.access);
+        rules.allows(wanted, ("note", name), caller, record.as_ref())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_field_of_then_is_held_against_the_rules_for_what_it_is(
+        earlier in prop::collection::vec(step(), 0..8),
+        later in prop::collection::vec(step(), 0..12),
+        users in prop::array::uniform5(0..3_usize),
+    ) {
+        let mut model = Model::default();
+        for number in 0..3 {
+            model.take(&Step::Add(number));
+        }
+        for step in &earlier {
+            model.take(step);
+        }
+        // Every field of then names somebody.
+        let users = users.map(|user| ["u0", "u1", "u2"][user]);
+        let then = model.clone();
+        let values = then.fields.values().copied().zip(users).collect();
+        let since: Vec<Reshaping> = later.iter().filter_map(|step| model.take(step)).collect();
+        let mut rules = FieldRules::new(&model.access);
+        rules.carry_back(&TypeName::from("note"), &since);
+
+        let named = |user: &str| Caller { user: Some(user.into()), ..Caller::default() };
+        for caller in [Caller::default(), named("u0"), named("u1"), named("u2")] {
+            let whole = then.record(&values);
+            let mut seen = whole.clone();
+            rules.hide_unreadable(&caller, &mut seen);
+            for (name, field) in &then.fields {
+                for values in [None, Some(&values)] {
+                    let record = values.map(|_| &whole);
+                    for wanted in USES {
+                        let expected = match model.name_of(*field) {
+                            Some(today) => model.says(wanted, today, &caller, values),
+                            None => {
+                                let (last, before) = &model.gone[field];
+                                before.says(wanted, last, &caller, values)
+                                    && model.says(wanted, last, &caller, values)
+                            }
+                        };
+                        let got = rules.allows(wanted, ("note", name), &caller, record);
+                        prop_assert_eq!(got, expected, "{} {:?} {:?}", name, wanted, since);
+                    }
+                }
+                let is_seen = rules.allows(FieldUse::Read, ("note", name), &caller, Some(&whole));
+                prop_assert_eq!(seen.fields.contains_key(*name), is_seen, "{}", name);
+            }
+        }
+        // Other types are none of its business.
+        let today = FieldRules::new(&model.access);
+        for name in NAMES {
+            let ask = |rules: &FieldRules| {
+                rules.allows(FieldUse::Read, ("page", name), &Caller::default(), None)
+            };
+            prop_assert_eq!(ask(&rules), ask(&today));
+        }
+    }
+
+    #[test]
+    fn no_change_of_names_opens_what_is_closed(
+        steps in prop::collection::vec(
+            step().prop_filter("rules stay", |step| !matches!(step, Step::SetRules(_))),
+            0..16,
+        ),
+    ) {
+        let mut model = Model::default();
+        for number in 0..3 {
+            model.take(&Step::Add(number));
+        }
+        let closed = FieldAccessEntry {
+            record_type: "note".to_owned(),
+            record_field: "a".to_owned(),
+            user_role: FieldUserRole::Public,
+            writable: false,
+            readable: false,
+            comparable: false,
+            discoverable: false,
+        };
+        model.take(&Step::SetRules(vec![closed]));
+        let mut moments = vec![(model.clone(), Vec::new())];
+        let secret = model.fields["a"];
+        for step in &steps {
+            let Some(change) = model.take(step) else { continue };
+            for (_, since) in &mut moments {
+                since.push(change.clone());
+            }
+            moments.push((model.clone(), Vec::new()));
+        }
+        for (then, since) in moments {
+            let mut rules = FieldRules::new(&model.access);
+            rules.carry_back(&TypeName::from("note"), &since);
+            let Some(name) = then.name_of(secret) else { continue };
+            for wanted in USES {
+                let caller = Caller::default();
+                prop_assert!(!rules.allows(wanted, ("note", name), &caller, None), "{}", name);
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Who sees which fields of what records were, when fields got other names or went since.
+
+use super::*;
+
+fn path(name: &str) -> Json {
+    json!({"$type": "keypath", "$val": name})
+}
+
+fn now(server: &TestServer) -> Json {
+    Client::master(server).health()["log"]["head"].clone()
+}
+
+/// A rule for a field of notes, which says yes or no to everything.
+fn rule(field: &str, role: &str, is_open: bool) -> Json {
+    json!({
+        "record_type": "note", "record_field": field, "user_role": role, "writable": is_open,
+        "readable": is_open, "comparable": is_open, "discoverable": is_open,
+    })
+}
+
+fn closed(field: &str) -> Vec<Json> {
+    ["_any_user", "_public"]
+        .map(|role| rule(field, role, false))
+        .into()
+}
+
+struct World {
+    server: TestServer,
+    master: Client,
+    ada: Client,
+    /// An administrator.
+    boss: Client,
+    bob: Client,
+    nobody: Client,
+}
+
+impl World {
+    fn new(is_temporal: bool) -> Self {
+        let server = TestServer::with(&[("HISTORY_FOR_OWNERS", "note")]);
+        let master = Client::master(&server);
+        let [ada, boss, bob] = ["ada", "boss", "bob"].map(|name| Client::signed_up(&server, name));
+        master
+            .call("role:admin", json!({"roles": ["Boss"]}))
+            .result();
+        let body = json!({"users": [boss.user], "roles": ["Boss"]});
+        master.call("role:assign", body).result();
+        let set = json!({"type": "note", "temporal": is_temporal});
+        assert_eq!(master.call("schema:temporal", set.clone()).result(), set);
+        Self {
+            nobody: Client::anonymous(&server),
+            server,
+            master,
+            ada,
+            boss,
+            bob,
+        }
+    }
+
+    fn set_rules(&self, rules: &[Json]) {
+        let body = json!({"access": rules});
+        self.master
+            .call("schema:field_access:update", body)
+            .result();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let body = json!({"record_type": "note", "item_name": from, "new_name": to});
+        self.master.call("schema:rename", body).result();
+    }
+
+    fn delete_field(&self, field: &str) {
+        let body = json!({"record_type": "note", "item_name": field});
+        self.master.call("schema:delete", body).result();
+    }
+
+    /// All ways to look at `field` of notes as of a moment, and what each of them gives away of the
+    /// values that begin with "top"; nothing where it is refused because of the field.
+    fn looks(&self, client: &Client, field: &str, then: &Json) -> Vec<(String, bool)> {
+        let ask = |record_type: &str, more: Json| {
+            let mut body = json!({"record_type": record_type, "as_of": then});
+            body.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            client.call("record:query", body).json()
+        };
+        let through = |name: &str| {
+            let conditions = [
+                json!(["eq", path(name), "top1"]),
+                json!(["in", path(name), ["top1"]]),
+                json!(["like", path(name), "top%"]),
+                json!(["not", ["eq", path(name), "other"]]),
+            ];
+            conditions.map(|condition| json!({"predicate": condition}))
+        };
+        let notes = through(field).into_iter();
+        let notes = notes.chain([json!({"sort": [[path(field), "asc"]]})]);
+        let notes = notes.map(|more| ("note", more));
+        let pages = through(&format!("note.{field}"));
+        let searches = notes.chain(pages.map(|more| ("page", more)));
+        let shows = |answer: Json| answer.to_string().contains("top");
+        let searches = searches.map(|(of_type, more)| {
+            let answer = ask(of_type, more.clone());
+            let code = answer["error"]["code"].as_i64().unwrap_or_default();
+            let is_found = answer["result"][0]["_id"].is_string();
+            assert_eq!(is_found, code != 124, "{more} {answer}");
+            (more.to_string(), is_found)
+        });
+        let mut looks: Vec<_> = searches.collect();
+        let included = json!({"include": {"note": path("note")}});
+        let fetched = json!({"ids": ["note/1", "note/2"], "as_of": then});
+        for (what, answer) in [
+            ("query", ask("note", json!({}))),
+            ("desired", ask("note", json!({"desired_keys": [field]}))),
+            ("include", ask("page", included)),
+            ("fetch", client.call("record:fetch", fetched).json()),
+        ] {
+            assert!(answer["result"][0]["_id"].is_string(), "{what} {answer}");
+            looks.push((what.to_owned(), shows(answer)));
+        }
+        looks
+    }
+
+    /// Whether everybody, or nobody but the master key, has `field` as of a moment.
+    fn check(&self, field: &str, then: &Json, is_open: bool, when: &str) {
+        for client in [&self.nobody, &self.bob, &self.boss, &self.ada] {
+            for (what, is_seen) in self.looks(client, field, then) {
+                assert_eq!(is_seen, is_open, "{when}: {what} {client:?}");
+            }
+        }
+        for client in [&self.boss, &self.ada] {
+            let histories = ["note/1", "note/2"].map(|id| versions(client, id));
+            let shown = json!(histories).to_string();
+            assert_eq!(shown.contains("top"), is_open, "{when}: {shown}");
+        }
+        for (what, is_seen) in self.looks(&self.master, field, then) {
+            assert!(is_seen, "{when}: {what}");
+        }
+        let shown = json!(versions(&self.master, "note/1"));
+        assert!(shown.to_string().contains("top"), "{when}: {shown}");
+    }
+
+    /// Saves two notes, of which the first is another one later, and a page that refers to it.
+    fn save_notes(&self, field: &str) -> Json {
+        for (id, value) in [("note/1", "top1"), ("note/2", "top2")] {
+            let mut note = json!({"n": 1});
+            note[field] = value.into();
+            self.ada.save(id, note);
+        }
+        let reference = json!({"$type": "ref", "$id": "note/1"});
+        self.ada.save("page/1", json!({"note": reference}));
+        let then = now(&self.server);
+        self.ada.save("note/1", json!({"n": 2}));
+        then
+    }
+}
+
+#[test]
+fn a_hidden_field_is_hidden_under_the_names_that_it_had() {
+    for is_temporal in [false, true] {
+        let world = World::new(is_temporal);
+        let then = world.save_notes("secret");
+        world.check("secret", &then, true, "no rule yet");
+        world.set_rules(&closed("secret"));
+        world.check("secret", &then, false, "closed");
+        world.rename("secret", "s2");
+        world.check("secret", &then, false, "renamed");
+        let between = now(&world.server);
+        world.rename("s2", "s3");
+        world.check("secret", &then, false, "renamed twice");
+        world.check("s2", &between, false, "renamed once then");
+        // Another field has the name now, and everybody may see that one.
+        let open = ["_any_user", "_public"].map(|role| rule("secret", role, true));
+        world.set_rules(&[closed("s3"), open.to_vec()].concat());
+        world.ada.save("note/1", json!({"secret": "another"}));
+        world.check("secret", &then, false, "another one of its name");
+        let shown = fetch(&world.nobody, "note/1", &now(&world.server));
+        assert_eq!(shown["secret"], "another");
+
+        world.delete_field("s3");
+        world.check("secret", &then, false, "deleted");
+        world.check("s2", &between, false, "deleted, renamed once then");
+        world.set_rules(&open);
+        world.check("secret", &then, false, "deleted, and its rules are gone");
+        world.check("s2", &between, false, "renamed once then, rules are gone");
+    }
+}
+
+#[test]
+fn an_open_field_that_went_can_be_closed_but_not_by_the_rules_of_another() {
+    for is_temporal in [false, true] {
+        let world = World::new(is_temporal);
+        let then = world.save_notes("text");
+        world.set_rules(&closed("other"));
+        world.rename("text", "body");
+        world.delete_field("body");
+        world.check("text", &then, true, "deleted");
+        world.set_rules(&closed("text"));
+        world.check("text", &then, true, "its first name is closed");
+        world.set_rules(&closed("body"));
+        world.check("text", &then, false, "its last name is closed");
+    }
+}
+
+#[test]
+fn fields_that_change_their_names_keep_their_rules() {
+    for is_temporal in [false, true] {
+        let world = World::new(is_temporal);
+        let note = json!({"a": "shown", "b": "hidden", "n": 1});
+        world.ada.save("note/1", note);
+        world.set_rules(&closed("b"));
+        let mut moments = vec![(now(&world.server), ["a", "b"])];
+        for (n, from, to, names) in [
+            (2, "a", "c", ["c", "b"]),
+            (3, "b", "a", ["c", "a"]),
+            (4, "c", "b", ["b", "a"]),
+        ] {
+            world.rename(from, to);
+            world.ada.save("note/1", json!({"n": n}));
+            moments.push((now(&world.server), names));
+        }
+        let check = |record: &Json, [shown, hidden]: [&str; 2]| {
+            assert_eq!(record[shown], "shown", "{record}");
+            assert_eq!(record.get(hidden), None, "{record}");
+        };
+        for (then, names) in &moments {
+            for client in [&world.bob, &world.nobody] {
+                check(&fetch(client, "note/1", then), *names);
+                let body = json!({"record_type": "note", "as_of": then});
+                check(&client.call("record:query", body).result()[0], *names);
+            }
+        }
+        // The newest version first.
+        let shown = versions(&world.boss, "note/1");
+        assert_eq!(shown.len(), moments.len());
+        for (version, (_, names)) in shown.iter().zip(moments.iter().rev()) {
+            check(&version["record"], *names);
+        }
+        let first = json!({
+            "a": {"after": "shown"}, "n": {"after": 1}, "_ownerID": {"after": world.ada.user},
+        });
+        assert_eq!(shown[3]["changes"], first);
+        for version in &shown[..3] {
+            let changes = version["changes"].as_object().unwrap();
+            assert_eq!(changes.keys().collect::<Vec<_>>(), ["n"], "{version}");
+        }
+    }
+}
+
+#[test]
+fn users_whom_a_field_names_are_those_whom_it_named_under_its_old_name() {
+    let world = World::new(false);
+    let note = json!({"text": "top", "editors": [world.bob.user]});
+    world.ada.save("note/1", note);
+    let named = rule("text", "_field:editors", true);
+    world.set_rules(&[vec![named], closed("text")].concat());
+    let then = now(&world.server);
+    world.rename("editors", "writers");
+    world.rename("text", "body");
+    assert_eq!(fetch(&world.bob, "note/1", &then)["text"], "top");
+    assert_eq!(fetch(&world.ada, "note/1", &then).get("text"), None);
+    // Who is named by another field that has the name now is not meant.
+    let named = rule("body", "_field:editors", true);
+    world.set_rules(&[vec![named], closed("body")].concat());
+    let editors = json!({"editors": [world.ada.user]});
+    world.ada.save("note/1", editors);
+    assert_eq!(fetch(&world.ada, "note/1", &Json::Null)["body"], "top");
+    assert_eq!(fetch(&world.bob, "note/1", &then).get("text"), None);
+}
