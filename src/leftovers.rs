@@ -3,6 +3,7 @@
 //! They were kept when those were made anew, or left by a backup that was killed; what is erased is in
 //! them still. An erasure removes them.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,31 @@ const COPIES: [&str; 5] = [
     "ops.damaged-",
 ];
 
+/// Those of them that a command fills while the server runs.
+const FILLED: [&str; 2] = ["records.rebuild", "records.verify"];
+
+/// Held while a command fills a store in the data folder beside the server: its files are no copies
+/// that were left.
+pub(crate) struct Filling {
+    _file: File,
+}
+
+impl Filling {
+    /// Begins; any number may do so at once.
+    ///
+    /// # Errors
+    /// The lock's file cannot be made.
+    pub(crate) fn begin(folder: &Path) -> io::Result<Self> {
+        let file = lock_file(folder)?;
+        file.lock_shared()?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn lock_file(folder: &Path) -> io::Result<File> {
+    File::create(folder.join("filling.lock"))
+}
+
 /// The copies in one data folder.
 pub struct Leftovers {
     folder: PathBuf,
@@ -37,19 +63,30 @@ impl Leftovers {
         }
     }
 
-    fn remove(&self) -> io::Result<()> {
+    /// Removes them; `false` when some are being filled, and have to be looked at again.
+    fn remove(&self) -> io::Result<bool> {
+        let lock = lock_file(&self.folder)?;
+        let is_filled = match lock.try_lock() {
+            Ok(()) => false,
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let is_old_store = self.is_elsewhere && name.starts_with("records.sqlite");
+            let may_be_filled = is_old_store || FILLED.iter().any(|copy| name.starts_with(copy));
+            if may_be_filled && is_filled {
+                continue;
+            }
             if is_old_store || COPIES.iter().any(|copy| name.starts_with(copy)) {
                 std::fs::remove_file(entry.path())?;
                 tracing::warn!(%name, "a copy that was set aside is removed: it may hold what was erased");
             }
         }
         self.remove_of_backups();
-        Ok(())
+        Ok(!is_filled)
     }
 
     /// Removes what a backup has left that was killed; one that is under way removes it at its end.
@@ -75,14 +112,46 @@ impl Holder for Leftovers {
     }
 
     async fn forget(&self, _: &Positions) -> Result<(), HolderError> {
-        let removed = self.remove();
-        removed.map_err(|error| HolderError::Failed(error.to_string()))
+        match self.remove() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let reason = "a command fills a store in the data folder: when it is done";
+                Err(HolderError::Failed(reason.to_owned()))
+            }
+            Err(error) => Err(HolderError::Failed(error.to_string())),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_command_fills_stays_until_it_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let filled = [
+            "records.sqlite",
+            "records.sqlite-wal",
+            "records.verify",
+            "records.rebuild",
+        ];
+        for name in filled.iter().chain(&["records.previous"]) {
+            std::fs::write(path(name), "x").unwrap();
+        }
+        let leftovers = Leftovers::new(folder.path(), true);
+        let both = [
+            Filling::begin(folder.path()).unwrap(),
+            Filling::begin(folder.path()).unwrap(),
+        ];
+        assert!(!leftovers.remove().unwrap());
+        assert!(filled.iter().all(|name| path(name).exists()));
+        assert!(!path("records.previous").exists());
+        drop(both);
+        assert!(leftovers.remove().unwrap());
+        assert!(filled.iter().all(|name| !path(name).exists()));
+    }
 
     #[test]
     fn what_a_killed_backup_has_left_goes_and_that_of_one_under_way_stays() {

@@ -197,6 +197,10 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
         (by_path, "") => known(by_path.trim_end_matches(':')),
         (by_path, by_body) => known(by_path).or_else(|| known(by_body)),
     };
+    if found.is_none() {
+        // It may be a plugin's that has not come yet.
+        points.readiness.check(false)?;
+    }
     found.ok_or_else(|| ApiError::new(Code::UndefinedOperation, "route unmatched"))
 }
 

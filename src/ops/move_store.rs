@@ -19,6 +19,7 @@ use super::rebuild_server::{fill, open};
 use super::{complain, open_log, say};
 use crate::config::{Config, Database};
 use crate::leaving;
+use crate::leftovers::Filling;
 use crate::moved::{self, Note};
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::{SqlStore, StoreOptions, place_of, remove};
@@ -51,6 +52,9 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
         Err(LogOpenError::InUse(_)) => None,
         opened => Some(opened.map_err(|error| error.to_string())?),
     };
+    // Until the server uses the file, and knows it as its own.
+    let filling = database.is_none().then(|| Filling::begin(&config.data_dir));
+    let _filling = filling.transpose().map_err(|error| with_causes(&error))?;
     let store = match &database {
         Some(database) => {
             let opened = open(&config.app.name, database).await;
@@ -63,12 +67,12 @@ pub(super) async fn run(config: &Config, to: &str) -> Result<(), String> {
     let closed = store.close().await.map_err(|error| error.to_string());
     let position = filled.and_then(|position| closed.map(|()| position))?;
     keep_indexes(config, database.as_ref()).await;
-    let noted = moved::write(config, &Note::new(url, config.database.as_ref()));
+    let noted = moved::write(config, &Note::new(url.clone(), config.database.as_ref()));
     noted.map_err(|error| format!("the move cannot be noted: {error}"))?;
     let who = match held {
         Some(_) => "the next start uses it",
         None => {
-            await_server(config).await?;
+            await_server(config, &url).await?;
             "the server uses it now"
         }
     };
@@ -151,17 +155,24 @@ fn place<'a>(config: &'a Config, database: Option<&'a Database>, path: &'a Path)
     }
 }
 
-/// Waits until the server that runs uses the new store.
-async fn await_server(config: &Config) -> Result<(), String> {
+/// Waits until the server that runs uses the new store, at `url` or in the file.
+async fn await_server(config: &Config, url: &Option<String>) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match moved::read(config).map_err(|error| error.to_string())? {
-            None => return Err("the server cannot use the new store: see its log".into()),
-            Some(note) if note.is_taken => return Ok(()),
-            Some(_) if Instant::now() >= deadline => {
+            Some(note) if note.is_taken && note.database_url == *url => return Ok(()),
+            Some(Note {
+                is_taken: false, ..
+            }) if Instant::now() < deadline => sleep(PAUSE).await,
+            Some(Note {
+                is_taken: false, ..
+            }) => {
                 return Err("the server has not taken the new store yet: see its log".into());
             }
-            Some(_) => sleep(PAUSE).await,
+            // It has gone back to where it was.
+            None | Some(_) => {
+                return Err("the server cannot use the new store: see its log".into());
+            }
         }
     }
 }

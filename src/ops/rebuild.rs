@@ -16,6 +16,7 @@ use skytrail_schema::event::Commit;
 use super::backup::parse_until;
 use super::{complain, journal_of, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
+use crate::leftovers::Filling;
 use crate::moved;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
@@ -179,10 +180,12 @@ async fn verify(config: &Config) -> Result<(), String> {
     }
     let failed = |error: sqlx::Error| format!("{}: {error}", current.display());
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
+    let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
     let shadow = current.with_extension("verify");
     fill(&shadow, &segments, checkpoint).await?;
     let (_, wanted) = digest(&shadow).await.map_err(failed)?;
     remove(&shadow).map_err(|error| with_causes(&error))?;
+    drop(filling);
     report(checkpoint, &found, &wanted)
 }
 

@@ -224,3 +224,29 @@ fn what_is_erased_meanwhile_is_not_in_a_store_that_is_moved_to() {
     let said = skytrail(&server, &["rebuild", "--verify"]);
     assert!(said.contains("equals the log"), "{said}");
 }
+
+/// Behind an earlier move there is a note already of where the store is, and it is taken.
+#[test]
+fn a_second_move_that_the_server_cannot_follow_is_not_said_to_be_done() {
+    let (first, second) = (shared().database(&[]), shared().database(&[]));
+    let server = TestServer::with(&[("HOST", &lasting_address())]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    skytrail(&server, &["rebuild", "--to", &first.url()]);
+    // Only the command is told where that is.
+    let url = format!("postgres:///{}?user=postgres", second.name());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().env("DATA_DIR", server.data_dir());
+    command.env("PGHOST", second.folder());
+    let output = command.args(["rebuild", "--to", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(
+        said.contains("the server cannot use the new store"),
+        "{said}"
+    );
+    assert_eq!(number(&second, NOTES), 1);
+    ada.save("note/2", json!({"n": 2}));
+    assert_eq!(ada.query("note", json!(null)).len(), 2);
+    assert_eq!(number(&first, NOTES), 2);
+}
