@@ -165,3 +165,28 @@ fn mistakes_in_queries_and_references_have_the_codes_that_are_documented() {
     assert_eq!((answer.status, answer.code()), (409, 114), "{answer:?}");
     assert_eq!(ada.query("note", json!(null)).len(), 1);
 }
+
+/// Nobody takes memory with names of types that there are not.
+#[test]
+fn types_that_there_are_not_leave_no_actors() {
+    let server = TestServer::with(&[("DEV_MODE", "NO")]);
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..200 {
+        let body = json!({"records": [{"_id": format!("t{number}/a"), "n": 1}]});
+        assert_eq!(ada.call("record:save", body).code(), 114);
+        let body = json!({"ids": [format!("d{number}/a")]});
+        let refused = ada.call("record:delete", body).result();
+        assert_eq!(refused[0]["code"], 110, "{refused}");
+    }
+    let shown = crate::support::client::send(
+        "GET",
+        &format!("{}/_/metrics", server.base_url),
+        &[("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())],
+        None,
+    );
+    let text = String::from_utf8(shown.unwrap().bytes).unwrap();
+    let mut lines = text.lines();
+    let actors = lines.find_map(|line| line.strip_prefix("skytrail_record_actors "));
+    let actors: f64 = actors.unwrap().parse().unwrap();
+    assert!(actors < 100.0, "{actors}");
+}

@@ -128,6 +128,9 @@ impl Handler<ChangeType> for RecordActor {
     }
 }
 
+/// After so many more actors those of types that there are not are let go.
+const SWEPT_AT: usize = 64;
+
 /// How long a plugin's write waits until the tables have it.
 const SHOWN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -185,6 +188,10 @@ impl Records {
             && running.addr.connected()
         {
             return Some(running.addr.clone());
+        }
+        if actors.len().is_multiple_of(SWEPT_AT) {
+            // Types of any name can be asked for; those that there are not leave nothing behind.
+            actors.retain(|name, _| self.env.definition(name).is_created);
         }
         let arbiter = self.arbiters.get(actors.len() % self.arbiters.len())?;
         let counters = Arc::new(Counters::default());
