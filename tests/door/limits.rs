@@ -372,3 +372,15 @@ fn the_bytes_that_a_query_includes() {
         4
     );
 }
+
+#[test]
+fn one_id_again_and_again() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    let fetch = |times: usize| ada.call("record:fetch", json!({"ids": vec!["note/1"; times]}));
+    let found = fetch(10).result();
+    let found = found.as_array().unwrap();
+    assert!(found.len() == 10 && found.iter().all(|it| it["n"] == 1));
+    assert_eq!(fetch(11).code(), 108);
+}
