@@ -14,7 +14,7 @@ use skytrail_actors::delivery::after::{AfterHooks, ConsumerState};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::erasure::{Eraser, EraserState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
-use skytrail_actors::live::{Follower, LiveQueries, LiveState};
+use skytrail_actors::live::{LiveFollower, LiveQueries, LiveQueriesState};
 use skytrail_actors::log::{EmbeddedLog, LogState};
 use skytrail_actors::plugin::{PluginBroker, PluginsState};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
@@ -62,7 +62,7 @@ pub struct Parts {
     /// Live queries.
     pub live: LiveQueries,
     /// What keeps them up to date.
-    pub live_follower: Addr<Delivery<Follower>>,
+    pub live_follower: Addr<Delivery<LiveFollower>>,
     /// What takes after-hooks to plugins.
     pub after_hooks: AfterHooks,
     /// Looks after what others change by SQL.
@@ -149,7 +149,7 @@ pub struct LiveFigures {
     pub position: u64,
     /// What they say of themselves.
     #[serde(flatten)]
-    pub state: LiveState,
+    pub state: LiveQueriesState,
 }
 
 /// The record store's own indexes, all together.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{Actor as _, Addr, Arbiter};
 use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
-use skytrail_actors::live::{Follower, LiveQueries};
+use skytrail_actors::live::{LiveFollower, LiveQueries};
 use skytrail_actors::log::tail::Tail;
 use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::projector::{Applied, Fed, Projector, ProjectorParts};
@@ -40,13 +40,13 @@ pub(super) fn follow_live(
     core: &Core,
     (live, tail, committed): (&LiveQueries, Tail, Applied),
     arbiter: &Arbiter,
-) -> Addr<Delivery<Follower>> {
+) -> Addr<Delivery<LiveFollower>> {
     let parts = DeliveryParts {
         place: None,
         log: Arc::clone(&core.log) as _,
         tail,
         applied: committed,
-        consumer: Follower::new(live.clone()),
+        consumer: LiveFollower::new(live.clone()),
     };
     Delivery::start_in_arbiter(&arbiter.handle(), |_| Delivery::new(parts, None))
 }

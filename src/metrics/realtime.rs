@@ -1,7 +1,7 @@
 //! What clients are told: pushes, live queries, channels.
 
 use skytrail_actors::hub::HubState;
-use skytrail_actors::live::LiveState;
+use skytrail_actors::live::LiveQueriesState;
 use skytrail_actors::push::PushState;
 
 use super::Exposition;
@@ -63,7 +63,7 @@ pub(super) fn write_live(text: &mut Exposition, states: &States) {
         "Events that live queries have not been told yet.",
     )
     .maybe(lag);
-    let mut write = |is_counter, name, help, of: fn(&LiveState) -> u64| {
+    let mut write = |is_counter, name, help, of: fn(&LiveQueriesState) -> u64| {
         let mut family = if is_counter {
             text.counter(name, help)
         } else {

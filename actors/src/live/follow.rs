@@ -24,7 +24,7 @@ use crate::store::HeadSource as _;
 const MAX_HEADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2047);
 
 /// The consumer that keeps live queries up to date.
-pub struct Follower {
+pub struct LiveFollower {
     service: LiveQueries,
     /// Records as the last event left them.
     heads: LruCache<RecordId, Arc<Head>>,
@@ -32,7 +32,7 @@ pub struct Follower {
     next: u64,
 }
 
-impl Follower {
+impl LiveFollower {
     /// Builds the consumer.
     pub fn new(service: LiveQueries) -> Self {
         Self {
@@ -139,7 +139,7 @@ pub(super) async fn full_numbers(env: &RecordEnv, record: &mut Record) -> Result
 }
 
 #[async_trait]
-impl Consumer for Follower {
+impl Consumer for LiveFollower {
     fn is_idle(&self) -> bool {
         self.service.is_idle()
     }

@@ -7,9 +7,10 @@
 //! 2. A view is **loaded** ([`load`]): the store runs the query as of a position that
 //!    it names. Whoever joins gets that result; what happens behind its position
 //!    meanwhile is kept for him. So there is no gap, and nothing comes twice.
-//! 3. The [`Follower`] is the consumer of a delivery of what is committed: nobody waits
-//!    for the store, except where something has to be looked up. It works out the record as each event left it, once for all views of the
-//!    type, and each view tells `enter`, `change` or `leave` from what it knew.
+//! 3. The [`LiveFollower`] is the consumer of a delivery of what is committed: nobody waits
+//!    for the store, except where something has to be looked up. It works out the record as
+//!    each event left it, once for all views of the type, and each view tells `enter`,
+//!    `change` or `leave` from what it knew.
 //! 4. What changes the lens – a role, rules for fields, the type's fields – silences
 //!    the view until it is loaded again; then the difference is told. A view whose
 //!    condition looks beyond its own records is loaded again whenever those change.
@@ -32,8 +33,8 @@ mod service;
 mod tests;
 mod view;
 
-pub use desk::LiveState;
-pub use follow::Follower;
+pub use desk::LiveQueriesState;
+pub use follow::LiveFollower;
 pub use frame::Frame;
 pub use lens::{Audience, Credential};
 pub use outlet::{Ended, Ending, Inbox, ListenerId};

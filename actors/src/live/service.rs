@@ -9,7 +9,7 @@ use skytrail_schema::event::Event;
 use skytrail_schema::id::{RecordId, TypeName};
 use tokio::sync::{Notify, Semaphore};
 
-use super::desk::{Desk, Interest, Job, LiveState};
+use super::desk::{Desk, Interest, Job, LiveQueriesState};
 use super::lens::{Audience, Credential};
 use super::load::load;
 use super::outlet::{Ended, Inbox, ListenerId, outlet};
@@ -78,7 +78,7 @@ struct Shared {
 }
 
 impl LiveQueries {
-    /// Builds them. Nothing is told before a delivery has a [`Follower`](super::Follower).
+    /// Builds them. Nothing is told before a delivery has a [`LiveFollower`](super::LiveFollower).
     pub fn new(env: RecordEnv, settings: LiveSettings, timeline: Timeline) -> Self {
         Self(Arc::new(Shared {
             env,
@@ -126,7 +126,7 @@ impl LiveQueries {
     }
 
     /// Returns the state.
-    pub fn state(&self) -> LiveState {
+    pub fn state(&self) -> LiveQueriesState {
         self.0.desk.lock().state()
     }
 

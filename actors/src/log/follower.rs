@@ -42,7 +42,7 @@ pub struct FollowerState {
     pub is_degraded: bool,
 }
 
-pub(super) struct Follower {
+pub(super) struct SledFollower {
     shared: Arc<Shared>,
     desk: Sender<Notice>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -58,7 +58,7 @@ enum Notice {
     Stop,
 }
 
-impl Follower {
+impl SledFollower {
     /// Starts following.
     pub(super) fn start(
         segments: Arc<Segments>,
@@ -131,7 +131,7 @@ impl Follower {
         self.ask(read, |commits| is_answer(commits, from)).await
     }
 
-    /// As [`Follower::read`], for the commits that hold these positions.
+    /// As [`SledFollower::read`], for the commits that hold these positions.
     pub(super) async fn read_each(&self, positions: &[u64]) -> Option<Vec<Arc<Commit>>> {
         let store = self.store_with(positions.iter().copied().max()?)?;
         let wanted = positions.to_vec();
@@ -398,7 +398,7 @@ mod tests {
         (log, segments)
     }
 
-    async fn until(follower: &Follower, is_so: impl Fn(&FollowerState) -> bool) {
+    async fn until(follower: &SledFollower, is_so: impl Fn(&FollowerState) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !is_so(&follower.state()) {
             assert!(Instant::now() < deadline, "{:?}", follower.state());
@@ -413,7 +413,7 @@ mod tests {
         let (log, segments) = open(folder.path());
         let patience = Duration::from_millis(300);
         let sled = folder.path().join("sled");
-        let follower = Follower::start(segments, &sled, 1 << 20, None, patience).unwrap();
+        let follower = SledFollower::start(segments, &sled, 1 << 20, None, patience).unwrap();
         append_some(&log, 10).await;
         until(&follower, |state| state.position == 10).await;
 

@@ -1,7 +1,7 @@
 //! `log:consumer:create`, `log:consumer:delete`
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::after::LogOptions;
+use skytrail_actors::delivery::after::LogConsumerOptions;
 use skytrail_schema::code::ApiError;
 
 use super::asked;
@@ -19,7 +19,7 @@ pub(in crate::action) async fn create(call: Call) -> Outcome {
     let timeout_ms = request::whole_number(&call.body, "timeout_ms")?.unwrap_or(TIMEOUT_MS.0);
     within("max_attempts", attempts, (1, ATTEMPTS.1))?;
     within("timeout_ms", timeout_ms, (TIMEOUT_MS.1, TIMEOUT_MS.2))?;
-    let options = LogOptions {
+    let options = LogConsumerOptions {
         filter: asked::filter(&call.body)?,
         max_attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         timeout_ms,

@@ -12,7 +12,7 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::errand::Errand;
-use super::ledger::{LogOptions, Standing};
+use super::ledger::{LogConsumerOptions, Standing};
 use super::messages::{Command, ConsumerState, Order};
 use super::parts::{CourierParts, LogSide, Recipient};
 
@@ -82,7 +82,7 @@ impl CourierHandle {
         }
     }
 
-    pub(super) fn options(&self) -> Option<&LogOptions> {
+    pub(super) fn options(&self) -> Option<&LogConsumerOptions> {
         self.log().map(|side| &side.options)
     }
 

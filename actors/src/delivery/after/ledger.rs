@@ -35,7 +35,7 @@ pub struct Standing {
     pub num_skipped: u64,
     /// What a consumer of the log is told; `None` for a plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<LogOptions>,
+    pub log: Option<LogConsumerOptions>,
 }
 
 impl Standing {
@@ -53,7 +53,7 @@ impl Standing {
 
 /// What a consumer of the log is told, and how. Given when it is made, and never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogOptions {
+pub struct LogConsumerOptions {
     /// Which events.
     #[serde(default)]
     pub filter: EventFilter,

@@ -37,7 +37,9 @@ mod schedule;
 pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};
 pub use desk::{Answer, HandedOut, LogWorker};
-pub use ledger::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, LogOptions, Standing};
+pub use ledger::{
+    DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, LogConsumerOptions, Standing,
+};
 pub use messages::{ConsumerState, Order, Target};
 pub use named::LOG_PREFIX;
 pub use office::AfterHooks;

@@ -1,6 +1,6 @@
 //! Consumers of the log: other programs that are told of events by name, like plugins of theirs.
 //!
-//! One is made with what it is told ([`LogOptions`]) and where it begins, and has a courier from then
+//! One is made with what it is told ([`LogConsumerOptions`]) and where it begins, and has a courier from then
 //! on. Its workers come and go; what they have not acknowledged is told again.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use skytrail_schema::code::{ApiError, Code};
 use super::courier::CourierHandle;
 use super::cursor::Cursor;
 use super::desk::LogWorker;
-use super::ledger::{Entry, LogOptions, Standing};
+use super::ledger::{Entry, LogConsumerOptions, Standing};
 use super::messages::ConsumerState;
 use super::office::AfterHooks;
 
@@ -29,7 +29,7 @@ impl AfterHooks {
     pub async fn create_consumer(
         &self,
         name: &str,
-        options: LogOptions,
+        options: LogConsumerOptions,
         position: u64,
     ) -> Result<ConsumerState, ApiError> {
         let full = full_name(name)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attendance::Attendances;
 use super::desk::Desk;
-use super::ledger::{Ledger, LogOptions};
+use super::ledger::{Ledger, LogConsumerOptions};
 use crate::log::Recent;
 use crate::record::env::RecordEnv;
 
@@ -54,13 +54,13 @@ pub(super) enum Recipient {
 
 /// What a consumer of the log is told, and where its workers are.
 pub(super) struct LogSide {
-    pub(super) options: LogOptions,
+    pub(super) options: LogConsumerOptions,
     pub(super) desk: Arc<Desk>,
 }
 
 impl Recipient {
     /// Returns who is told; a plugin without options.
-    pub(super) fn of(log: Option<LogOptions>) -> Self {
+    pub(super) fn of(log: Option<LogConsumerOptions>) -> Self {
         log.map_or(Self::Plugin, |options| {
             let desk = Desk::new(Duration::from_millis(options.timeout_ms));
             let desk = Arc::new(desk);

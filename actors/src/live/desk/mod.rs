@@ -69,7 +69,7 @@ pub(super) enum Interest {
 
 /// What live queries say of themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LiveState {
+pub struct LiveQueriesState {
     /// Connections.
     pub num_listeners: usize,
     /// Queries that they follow.
@@ -122,7 +122,7 @@ pub(super) struct Desk {
     wide: BTreeSet<ViewId>,
     /// Listeners with frames that are not in their queues yet.
     dirty: BTreeSet<ListenerId>,
-    figures: LiveState,
+    figures: LiveQueriesState,
 }
 
 impl Desk {
@@ -139,7 +139,7 @@ impl Desk {
             by_type: HashMap::new(),
             wide: BTreeSet::new(),
             dirty: BTreeSet::new(),
-            figures: LiveState::default(),
+            figures: LiveQueriesState::default(),
         }
     }
 
@@ -153,9 +153,9 @@ impl Desk {
         (!self.is_idle()).then_some(self.needless)
     }
 
-    pub(super) fn state(&self) -> LiveState {
+    pub(super) fn state(&self) -> LiveQueriesState {
         let subscriptions = self.listeners.values().map(|it| it.subscriptions.len());
-        LiveState {
+        LiveQueriesState {
             num_listeners: self.listeners.len(),
             num_subscriptions: subscriptions.sum(),
             num_views: self.views.len(),

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::super::load::load;
-use super::super::{Audience, Follower, LiveQueries, LiveSettings};
+use super::super::{Audience, LiveFollower, LiveQueries, LiveSettings};
 use super::ear::Ear;
 use super::store::{Gate, ModelLog, ModelStore};
 use crate::asset::{AssetCatalog, AssetUrls};
@@ -94,7 +94,7 @@ impl World {
             max_missed: 1000,
         };
         let service = LiveQueries::new(env.clone(), settings, Timeline::default());
-        let mut follower = Follower::new(service.clone());
+        let mut follower = LiveFollower::new(service.clone());
         let (to_follow, mut commits) = mpsc::unbounded_channel::<Arc<Commit>>();
         spawn_named("follower of a test", async move {
             while let Some(commit) = commits.recv().await {

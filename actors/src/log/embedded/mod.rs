@@ -25,7 +25,7 @@ use super::backlog::Backlog;
 use super::committer::{Committer, Counters, Now, OnFatal, Order, SequenceNumbers};
 use super::disk::{Disk, RealDisk, is_full};
 use super::erasures::Erasures;
-use super::follower::{Follower, FollowerState};
+use super::follower::{FollowerState, SledFollower};
 use super::journal::{
     self, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten, Segments,
 };
@@ -184,7 +184,7 @@ pub struct EmbeddedLog {
     disk: Arc<dyn Disk>,
     keyring: Option<Arc<Keyring>>,
     erasures: Arc<Erasures>,
-    follower: Option<Arc<Follower>>,
+    follower: Option<Arc<SledFollower>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     queue_bytes: usize,
     max_commit_bytes: usize,
@@ -326,7 +326,8 @@ impl OpenedLog {
         let follow = |folder: PathBuf| {
             let (segments, reserve) = (Arc::clone(&segments), options.reserve.clone());
             let cache_bytes = options.sled_cache_bytes;
-            Follower::start(segments, &folder, cache_bytes, reserve, SLED_PATIENCE).map(Arc::new)
+            SledFollower::start(segments, &folder, cache_bytes, reserve, SLED_PATIENCE)
+                .map(Arc::new)
         };
         let follower = self.sled_folder.map(follow).transpose()?;
         let mut observers = observers;
@@ -370,7 +371,7 @@ impl OpenedLog {
 }
 
 /// Wakes the follower when there is something new.
-struct Wake(Arc<Follower>);
+struct Wake(Arc<SledFollower>);
 
 impl CommitObserver for Wake {
     fn committed(&self, _: &[Arc<Commit>]) {
