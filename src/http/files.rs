@@ -28,7 +28,8 @@ use super::error;
 use super::frame::trace_of;
 use super::reply::Reply;
 use super::router;
-use super::server::{query_value, unmatched};
+use super::server::unmatched;
+use super::shown::{KEY, query_value};
 use crate::action::asset_put::too_large;
 use crate::asset::{ByteRange, Content, FileError, Upload};
 use crate::services::Services;
@@ -194,12 +195,7 @@ struct Incoming {
 impl Incoming {
     /// Checks the key and what is announced.
     async fn new(services: web::Data<Services>, request: &HttpRequest) -> Result<Self, ApiError> {
-        let key = request.headers().get("x-skygear-api-key");
-        let key = key
-            .and_then(|key| key.to_str().ok())
-            .filter(|key| !key.is_empty());
-        let key = key.map(str::to_owned);
-        let key = key.or_else(|| query_value(request.query_string(), "api_key"));
+        let key = KEY.in_head_or_query(request);
         let context = RequestContext {
             caller: Default::default(),
             request: RequestId::own(trace_of(request).id),

@@ -14,7 +14,7 @@ use skytrail_actors::spawn::spawn_named;
 use skytrail_schema::code::ApiError;
 
 use super::checks::{Asked, Check};
-use super::server::query_value;
+use super::shown::KEY;
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
 use crate::action::log::asked;
@@ -72,21 +72,13 @@ async fn upgrade(
     }
 }
 
-/// Lets in who shows the master key, in the head, the query or the body.
+/// Lets in who shows the master key.
 pub(super) async fn admit(
     services: &Services,
     request: &HttpRequest,
     body: &Map<String, Json>,
 ) -> Result<(), ApiError> {
-    let shown = request.headers().get("x-skygear-api-key");
-    let shown = shown.and_then(|key| key.to_str().ok());
-    let shown = shown.filter(|key| !key.is_empty()).map(str::to_owned);
-    let key = shown.or_else(|| query_value(request.query_string(), "api_key"));
-    let key = key.or_else(|| {
-        body.get("api_key")
-            .and_then(Json::as_str)
-            .map(str::to_owned)
-    });
+    let key = KEY.anywhere(request, body);
     let mut asked = Asked::new(services, body, key, None, RequestContext::system());
     asked.pass(&[Check::AccessKey, Check::RequireMaster]).await
 }

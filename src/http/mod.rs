@@ -28,5 +28,6 @@ pub mod reply;
 pub mod router;
 pub mod sandbox;
 pub mod server;
+mod shown;
 pub mod sse;
 pub mod trace;

@@ -20,6 +20,7 @@ use super::frame::trace_of;
 use super::remote::Remote;
 use super::reply::Outcome;
 use super::server::unmatched;
+use super::shown::{KEY, TOKEN};
 use super::trace::{Trace, Watch};
 use super::{body, contents, error, handler, path};
 use crate::action::{self, Action, Call};
@@ -67,15 +68,9 @@ async fn act(
     };
     let trace = trace_of(&request);
     contents::log(&services, &request, trace.id, &body);
-    let header = |name: &str| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
     let asked = Credentials {
-        key: header("x-skygear-api-key").map(str::to_owned),
-        token: header("x-skygear-access-token").map(str::to_owned),
+        key: KEY.in_head(&request),
+        token: TOKEN.in_head(&request),
         remote: Remote::of(&request, &settings.proxies),
     };
     let context = context(RequestId::own(trace.id), Origin::Api, &services);
@@ -134,9 +129,8 @@ async fn perform(
     mut context: RequestContext,
 ) -> Outcome {
     let text = |name: &str| body.get(name).and_then(Json::as_str).map(str::to_owned);
-    let given = |shown: Option<String>| shown.filter(|shown| !shown.is_empty());
-    let key = given(shown.key).or_else(|| text("api_key"));
-    let token = given(shown.token).or_else(|| text("access_token"));
+    let key = shown.key.or_else(|| text("api_key"));
+    let token = shown.token.or_else(|| text("access_token"));
     let (tag, checks) = match &target {
         Target::Action(action) => (action.tag, action.checks),
         Target::Lambda(lambda) => {

@@ -17,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::checks::{Asked, Check};
 use super::connection::{Connection, Connections};
 use super::descriptors::Descriptors;
+use super::shown::KEY;
 use super::{error, files, frame, health, live, log, log_search, metrics, router};
 use crate::config::Http;
 use crate::services::Services;
@@ -130,12 +131,7 @@ async fn open(
     body: web::Payload,
     is_internal: bool,
 ) -> actix_web::Result<HttpResponse> {
-    let header = request
-        .headers()
-        .get("x-skygear-api-key")
-        .and_then(|key| key.to_str().ok());
-    let key = header.filter(|key| !key.is_empty()).map(str::to_owned);
-    let key = key.or_else(|| query_value(request.query_string(), "api_key"));
+    let key = KEY.in_head_or_query(&request);
     let nothing = Map::new();
     let mut asked = Asked::new(&services, &nothing, key, None, RequestContext::system());
     if let Err(refused) = asked.pass(&[Check::AccessKey]).await {
@@ -163,15 +159,6 @@ async fn open(
         connection.leave_alone();
     }
     pubsub::open(&request, body, seat, door).await
-}
-
-/// Returns a member of the query.
-pub(super) fn query_value(query: &str, name: &str) -> Option<String> {
-    let pairs = web::Query::<Vec<(String, String)>>::from_query(query).ok()?;
-    pairs
-        .iter()
-        .find(|(known, _)| known == name)
-        .map(|(_, value)| value.clone())
 }
 
 /// Answers that there is nothing.

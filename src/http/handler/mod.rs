@@ -20,7 +20,7 @@ use super::checks::{self, Asked};
 use super::deadline::within;
 use super::frame::trace_of;
 use super::router::context;
-use super::server::query_value;
+use super::shown::{KEY, TOKEN};
 use super::{body, contents, error};
 use crate::services::Services;
 
@@ -46,7 +46,10 @@ async fn ask(
 ) -> Result<HttpResponse, ApiError> {
     let mut context = context(RequestId::own(trace_of(request).id), Origin::Api, services);
     context.tag = "plugin";
-    let (key, token) = credentials(request);
+    let (key, token) = (
+        KEY.in_head_or_query(request),
+        TOKEN.in_head_or_query(request),
+    );
     let shown = [&key, &token].map(|shown| shown.as_deref().unwrap_or_default());
     contents::log_head(services, request, context.request.id(), shown);
     let nothing = Map::new();
@@ -75,18 +78,4 @@ async fn ask(
     let time = (context.deadline, context.storing);
     let result = within(time, services.plugins.call(request)).await?;
     answer::parse(result).map(answer::Answer::into_response)
-}
-
-/// Returns key and token: from the head, else from the query.
-fn credentials(request: &HttpRequest) -> (Option<String>, Option<String>) {
-    let find = |header: &str, name: &str| {
-        let shown = request.headers().get(header);
-        let shown = shown.and_then(|shown| shown.to_str().ok());
-        let shown = shown.filter(|shown| !shown.is_empty()).map(str::to_owned);
-        shown.or_else(|| query_value(request.query_string(), name))
-    };
-    (
-        find("x-skygear-api-key", "api_key"),
-        find("x-skygear-access-token", "access_token"),
-    )
 }

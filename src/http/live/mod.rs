@@ -12,7 +12,7 @@ use skytrail_actors::log::Timeline;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::json;
 
-use super::server::query_value;
+use super::shown::{KEY, TOKEN};
 use super::sse::{self, Feed, Frame, SendError};
 use super::{body, error, router};
 use crate::services::Services;
@@ -43,19 +43,11 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(socket).service(stream);
 }
 
-/// Returns what a request shows: in its head, else in the query, else in the body.
+/// Returns what a request shows.
 fn shown(request: &HttpRequest, body: &Map<String, Json>) -> Shown {
-    let find = |header: &str, member: &str| {
-        let header = request.headers().get(header);
-        let header = header.and_then(|shown| shown.to_str().ok());
-        let header = header.map(str::to_owned).filter(|shown| !shown.is_empty());
-        let in_body = || body.get(member).and_then(Json::as_str).map(str::to_owned);
-        let in_query = || query_value(request.query_string(), member);
-        header.or_else(in_query).or_else(in_body)
-    };
     Shown {
-        key: find("x-skygear-api-key", "api_key"),
-        token: find("x-skygear-access-token", "access_token"),
+        key: KEY.anywhere(request, body),
+        token: TOKEN.anywhere(request, body),
     }
 }
 

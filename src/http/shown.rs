@@ -1,0 +1,57 @@
+//! The key and the token that a request shows: in its head, else in the query of its address, else in
+//! its body. Which of these count is a matter of the route. An empty text shows nothing.
+
+use actix_web::{HttpRequest, web};
+use serde_json::{Map, Value as Json};
+
+/// Something that is shown, by its names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
+    header: &'static str,
+    member: &'static str,
+}
+
+/// The app's key, or the master key.
+pub(super) const KEY: Proof = Proof {
+    header: "x-skygear-api-key",
+    member: "api_key",
+};
+
+/// A user's access token.
+pub(super) const TOKEN: Proof = Proof {
+    header: "x-skygear-access-token",
+    member: "access_token",
+};
+
+impl Proof {
+    /// Reads it from the head.
+    pub(super) fn in_head(self, request: &HttpRequest) -> Option<String> {
+        let shown = request.headers().get(self.header)?.to_str().ok()?;
+        Some(shown.to_owned()).filter(|shown| !shown.is_empty())
+    }
+
+    /// Reads it from the head, else from the query.
+    pub(super) fn in_head_or_query(self, request: &HttpRequest) -> Option<String> {
+        let in_query = || query_value(request.query_string(), self.member);
+        self.in_head(request).or_else(in_query)
+    }
+
+    /// Reads it from the head, else from the query, else from the body.
+    pub(super) fn anywhere(
+        self,
+        request: &HttpRequest,
+        body: &Map<String, Json>,
+    ) -> Option<String> {
+        let in_body = || body.get(self.member)?.as_str().map(str::to_owned);
+        self.in_head_or_query(request).or_else(in_body)
+    }
+}
+
+/// Returns a member of the query.
+pub(super) fn query_value(query: &str, name: &str) -> Option<String> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(query).ok()?;
+    let mut pairs = pairs.into_inner().into_iter();
+    pairs
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value)
+}
