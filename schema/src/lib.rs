@@ -26,3 +26,4 @@ pub mod time;
 pub mod types;
 pub mod upcast;
 pub mod value;
+pub mod width;

@@ -6,6 +6,7 @@ mod indexes;
 mod moving;
 mod outage;
 mod values;
+mod wide;
 
 use serde_json::json;
 

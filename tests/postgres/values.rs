@@ -23,7 +23,7 @@ fn long_text(length: usize) -> String {
     chars.collect()
 }
 
-fn assert_no_faults(database: &Database<'_>) {
+pub(super) fn assert_no_faults(database: &Database<'_>) {
     let faults = database.sql("SELECT count(*) FROM app_myapp._faults");
     assert_eq!(faults, "0\n");
 }

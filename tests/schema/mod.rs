@@ -1,6 +1,7 @@
 //! Changing types from outside: names and fields, while others save, and over restarts.
 
 mod indexes;
+mod wide;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -12,6 +12,7 @@ use skytrail_schema::event::{
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{RoleName, TypeName};
 use skytrail_schema::types::{FieldType, TypeDefinition};
+use skytrail_schema::width::check_fields;
 
 use super::{Importer, Outcome};
 use crate::install::install;
@@ -98,6 +99,11 @@ impl Importer {
                 }
                 _ => {}
             }
+        }
+        let missing = wanted.fields.iter();
+        let missing = missing.filter(|(name, _)| !here.fields.contains_key(*name));
+        if let Err(refused) = check_fields(&here, missing.map(|(_, kind)| kind)) {
+            return Ok((Outcome::Refused(refused.message), clashes));
         }
         let mut plan = Plan::default();
         let mut bodies = self.extension(wanted, &here).await?;

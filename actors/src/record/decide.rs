@@ -13,6 +13,7 @@ use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
+use skytrail_schema::width::check_row;
 
 use super::apply;
 use super::draft::{Draft, taken};
@@ -172,8 +173,8 @@ impl Plan {
     /// Decides a save: adds its events, or refuses it and leaves the plan as it was.
     ///
     /// # Errors
-    /// 108 for a fraction in a whole-number field, 109 for a unique value that another record
-    /// has, 10000 for a reference to a record that does not exist or an unknown file.
+    /// 108 for a fraction in a whole-number field and for more values than a row takes, 109 for a
+    /// unique value that another record has, 10000 for a reference to a record that does not exist or an unknown file.
     pub fn save(
         &mut self,
         draft: &Draft,
@@ -182,6 +183,8 @@ impl Plan {
     ) -> Result<(), ApiError> {
         let id = &draft.record.id;
         check_values(&draft.record, definition)?;
+        let before = draft.original.as_ref().map(|head| &head.record);
+        check_row(&draft.record, before, definition)?;
         check_files(draft, around)?;
         for name in named_files(draft) {
             // An erasure that looked who names it has to look again, and takes it from whoever is later.

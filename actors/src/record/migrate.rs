@@ -9,6 +9,7 @@ use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Fields;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
+use skytrail_schema::width::check_fields;
 
 /// What must be added to the types so that records can be stored: extensions by type.
 pub type Extensions = BTreeMap<TypeName, TypeExtension>;
@@ -17,8 +18,9 @@ pub type Extensions = BTreeMap<TypeName, TypeExtension>;
 ///
 /// # Errors
 /// 114 for a field whose type contradicts its column or another record of the request, for a
-/// reference to a type that neither exists nor is about to, and, unless `may_migrate`, for
-/// anything that is missing. 10000 for a value of unknown type in a new field.
+/// reference to a type that neither exists nor is about to, for more fields than a table takes, and,
+/// unless `may_migrate`, for anything that is missing. 10000 for a value of unknown type in a new
+/// field.
 pub fn extensions<'a>(
     records: impl Iterator<Item = (&'a RecordId, &'a Fields)>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -42,14 +44,15 @@ pub fn extensions<'a>(
         return Err(migration_disabled());
     }
     check_references(&types, definition_of)?;
+    check_number(&types)?;
     Ok(extensions_of(types))
 }
 
 /// Compares fields that types shall have with the types as they are.
 ///
 /// # Errors
-/// 114 for a field that is there with another type, and for a reference to a type that neither
-/// exists nor is about to.
+/// 114 for a field that is there with another type, for a reference to a type that neither exists nor
+/// is about to, and for more fields than a table takes.
 pub fn creations(
     wanted: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -73,6 +76,7 @@ pub fn creations(
         }
     }
     check_references(&types, definition_of)?;
+    check_number(&types)?;
     Ok(extensions_of(types))
 }
 
@@ -135,6 +139,13 @@ fn check_references(
         }
     }
     Ok(())
+}
+
+fn check_number(types: &Needed) -> Result<(), ApiError> {
+    let mut types = types.values();
+    types.try_for_each(|(definition, extension, _)| {
+        check_fields(definition, extension.fields.values())
+    })
 }
 
 fn migration_disabled() -> ApiError {

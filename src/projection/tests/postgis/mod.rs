@@ -6,6 +6,8 @@ mod agreement;
 mod apply;
 #[path = "../query.rs"]
 mod query;
+#[path = "../wide.rs"]
+mod wide;
 #[path = "../world.rs"]
 mod world;
 

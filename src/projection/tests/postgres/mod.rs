@@ -20,6 +20,8 @@ mod past_indexes;
 mod people;
 #[path = "../query.rs"]
 mod query;
+#[path = "../wide.rs"]
+mod wide;
 #[path = "../world.rs"]
 mod world;
 

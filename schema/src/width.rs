@@ -1,0 +1,248 @@
+//! How wide a type's table and a record's row may become: what is acknowledged has to fit into every
+//! store. Pure.
+//!
+//! A table of SQLite has 2,000 columns, one of PostgreSQL 1,600, and a row of PostgreSQL has to fit
+//! into a page: 8,160 bytes, its head included. Long values are moved out of a row, but each leaves
+//! some bytes behind, and a number stays where it is.
+//!
+//! What is reckoned here is what PostgreSQL may take at worst, in whatever order the columns lie: a
+//! test there holds rows at the bound against it.
+
+use crate::code::{ApiError, Code};
+use crate::record::Record;
+use crate::types::{FieldType, TypeDefinition};
+use crate::value::Value;
+
+/// How many columns the fields of a type may take, see [`num_columns`].
+///
+/// Of PostgreSQL's 1,600, 11 are the system's, and one more is in the table of what records were.
+/// SQLite computes two from others, which leaves more. A field that was deleted goes on counting in
+/// PostgreSQL until the table is made anew: the rest is for those.
+pub const MAX_COLUMNS: usize = 1500;
+
+/// How many bytes a record's values may take in a row.
+///
+/// Of a page's 8,160, 224 are for a row's head with a bit for each of 1,600 columns, and 231 for the
+/// system's columns: six texts, or JSON, of 24 bytes and up to 3 before each, six of 8 bytes, and up to
+/// 7 before each of three of these. What is left above this is for sequence fields that come later.
+pub const MAX_BYTES: usize = 7600;
+
+/// The most that a value which can be moved out of the row takes in it: what has 24 bytes with its
+/// length stays where it is; what has more leaves 18 bytes, unless it could be compressed to at most 24.
+const LONG: usize = 24;
+
+/// Returns how many columns a field takes: a file has its media type in one of its own, and caseless
+/// text the form that is compared.
+pub fn num_columns(field: &FieldType) -> usize {
+    match field {
+        FieldType::Asset | FieldType::CaselessString => 2,
+        _ => 1,
+    }
+}
+
+/// Refuses fields that a type's table has no columns for, beside those that it has.
+///
+/// # Errors
+/// 114.
+pub fn check_fields<'a>(
+    definition: &'a TypeDefinition,
+    added: impl Iterator<Item = &'a FieldType>,
+) -> Result<(), ApiError> {
+    let mut added = added.map(num_columns).peekable();
+    // Types of earlier builds may have more; they go on as they are.
+    if added.peek().is_none() {
+        return Ok(());
+    }
+    let present = definition.fields.values().map(num_columns);
+    if present.chain(added).sum::<usize>() <= MAX_COLUMNS {
+        return Ok(());
+    }
+    let message = format!(
+        "type {} would have too many fields: at most {MAX_COLUMNS}, of which a file takes two",
+        definition.name
+    );
+    Err(ApiError::new(Code::IncompatibleSchema, message))
+}
+
+/// Refuses a record that no row takes. One that was as wide before may be saved all the same: a store
+/// has it, and what it was saved for may be the login of a user.
+///
+/// # Errors
+/// 108.
+pub fn check_row(
+    record: &Record,
+    before: Option<&Record>,
+    definition: &TypeDefinition,
+) -> Result<(), ApiError> {
+    let width = width_of(record, definition);
+    if width <= MAX_BYTES || before.is_some_and(|before| width <= width_of(before, definition)) {
+        return Ok(());
+    }
+    let message = format!(
+        "failed to save {}: it has too many values for a row, which takes about 900 numbers, or \
+         300 texts",
+        record.id
+    );
+    Err(ApiError::new(Code::InvalidArgument, message))
+}
+
+/// Returns how many bytes a record's values take in a row, at worst.
+pub fn width_of(record: &Record, definition: &TypeDefinition) -> usize {
+    let mut row = Row::default();
+    for (name, value) in &record.fields {
+        row.add(value, definition.fields.get(name));
+    }
+    // They get their numbers when all else is decided.
+    let has_none = |field: &&str| record.fields.get(*field).is_none_or(Value::is_null);
+    let unnumbered = definition.sequence_fields().filter(has_none).count();
+    row.num_words += unnumbered;
+    row.num_bytes += 8 * unnumbered;
+    row.width()
+}
+
+/// Values, by what they begin at a multiple of.
+#[derive(Default)]
+struct Row {
+    num_bytes: usize,
+    /// Of 8 bytes.
+    num_words: usize,
+    /// Of 4 bytes, if compressed.
+    num_long: usize,
+    /// Of any byte.
+    num_others: usize,
+}
+
+impl Row {
+    fn add(&mut self, value: &Value, field: Option<&FieldType>) {
+        match value {
+            Value::Null | Value::Sequence | Value::Unknown(_) => {}
+            Value::Bool(_) => {
+                self.num_others += 1;
+                self.num_bytes += 1;
+            }
+            Value::Number(_) | Value::Date(_) => {
+                self.num_words += 1;
+                self.num_bytes += 8;
+            }
+            // A point has 16; a geometry of PostGIS 29, and 18 when it is moved.
+            Value::Location(_) => {
+                self.num_words += 1;
+                self.num_bytes += 18;
+            }
+            Value::String(text) if field == Some(&FieldType::CaselessString) => {
+                self.add_text(text);
+                // Folded it may be longer.
+                self.add_long();
+            }
+            Value::String(text) => self.add_text(text),
+            Value::Reference(id) => self.add_text(id.key.as_str()),
+            Value::Asset(asset) => {
+                self.add_text(&asset.name);
+                self.add_text(asset.content_type.as_deref().unwrap_or_default());
+            }
+            Value::Json(_) | Value::Geometry(_) => self.add_long(),
+        }
+    }
+
+    fn add_text(&mut self, text: &str) {
+        // Two characters are written as two, since PostgreSQL has no NUL.
+        let escaped = text.bytes().filter(|byte| *byte < 2).count();
+        let size = text.len() + escaped + 1;
+        if size > LONG {
+            self.add_long();
+        } else {
+            self.num_others += 1;
+            self.num_bytes += size;
+        }
+    }
+
+    fn add_long(&mut self) {
+        self.num_long += 1;
+        self.num_bytes += LONG;
+    }
+
+    /// Returns the width when there is as much between the values as there can be: bytes are left free
+    /// only where one begins behind one that ends anywhere.
+    fn width(&self) -> usize {
+        let before_words = self.num_words.min(self.num_others + self.num_long + 1);
+        let before_long = self.num_long.min(self.num_others + 1);
+        self.num_bytes + 7 * before_words + 3 * before_long
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::id::{Database, RecordId, TypeName};
+    use crate::time::Timestamp;
+
+    fn record(values: impl IntoIterator<Item = Value>) -> Record {
+        let now = Timestamp::from_micros(0);
+        let fields = values.into_iter().enumerate();
+        Record {
+            id: RecordId::new(TypeName::new("note"), "1"),
+            database: Database::Public,
+            owner: None,
+            access: None,
+            created_at: now,
+            created_by: None,
+            updated_at: now,
+            updated_by: None,
+            fields: fields.map(|(n, value)| (n.to_string(), value)).collect(),
+        }
+    }
+
+    fn note() -> TypeDefinition {
+        TypeDefinition::empty(TypeName::new("note"))
+    }
+
+    fn width(values: impl IntoIterator<Item = Value>) -> usize {
+        width_of(&record(values), &note())
+    }
+
+    #[test]
+    fn values_take_what_they_leave_in_the_row() {
+        let text = |length| Value::String("x".repeat(length));
+        assert_eq!(width([]), 0);
+        assert_eq!(width([Value::Null]), 0);
+        assert_eq!(width([text(0)]), 1);
+        assert_eq!(width([text(23)]), 24);
+        assert_eq!(width([text(24)]), 24 + 3);
+        assert_eq!(width([text(1_000_000)]), 24 + 3);
+        assert_eq!(width([Value::String("\0\u{1}".to_owned())]), 5);
+        let number = || Value::Number(1.0);
+        assert_eq!(width([number(), number()]), 16 + 7);
+        assert_eq!(width([number(), Value::Bool(true), number()]), 17 + 14);
+        assert_eq!(width([Value::Json(json!({}))]), 24 + 3);
+    }
+
+    #[test]
+    fn a_record_may_stay_as_wide_as_it_is() {
+        let numbers = |number| record(std::iter::repeat_n(Value::Number(1.0), number));
+        let check = |number, before: Option<usize>| {
+            let before = before.map(numbers);
+            check_row(&numbers(number), before.as_ref(), &note()).is_ok()
+        };
+        assert!(check(900, None));
+        assert!(!check(1000, None));
+        assert!(!check(1000, Some(900)));
+        assert!(check(1100, Some(1100)));
+        assert!(check(1000, Some(1100)));
+        assert!(!check(1101, Some(1100)));
+    }
+
+    #[test]
+    fn a_type_with_too_many_fields_goes_on_as_it_is() {
+        let mut wide = note();
+        let fields = (0..1600).map(|n| (n.to_string(), FieldType::Number));
+        wide.fields.extend(fields);
+        assert!(check_fields(&wide, [].iter()).is_ok());
+        assert!(check_fields(&wide, [FieldType::Number].iter()).is_err());
+        let files = vec![FieldType::Asset; MAX_COLUMNS / 2];
+        assert!(check_fields(&note(), files.iter()).is_ok());
+        let more = files.iter().chain([&FieldType::Number]);
+        assert!(check_fields(&note(), more).is_err());
+    }
+}
