@@ -57,6 +57,8 @@ pub enum Away {
     Full,
     /// It takes no writes: a standby.
     ReadOnly,
+    /// It does not let the server write: a right, a table or a column was taken away.
+    Closed,
     /// It has lost something, which is being applied again.
     Behind,
 }
@@ -70,6 +72,7 @@ impl Away {
             Self::Crowded => "the database has no connection to spare, try again",
             Self::Full => "the database has no space left, try again later",
             Self::ReadOnly => "the database takes no writes at present, try again",
+            Self::Closed => "the database does not let the server write, try again later",
             Self::Behind => "the database is being brought up to date, try again",
         }
     }

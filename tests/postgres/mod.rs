@@ -5,6 +5,7 @@ mod compose;
 mod indexes;
 mod moving;
 mod outage;
+mod rights;
 mod values;
 mod wide;
 

@@ -5,7 +5,7 @@
 //! 2. A row of history per event, then the checkpoint, then commit.
 //! 3. If an event cannot be applied, the transaction is undone and the batch
 //!    applied event by event; the one at fault goes to `_faults`, the others stay.
-//! 4. If the *database* fails (disk full, I/O), nothing is applied and the caller
+//! 4. If the *database* fails (disk full, I/O, a right or a table that was taken away), nothing is applied and the caller
 //!    tries again.
 
 mod asset;
@@ -58,11 +58,12 @@ impl ApplyError {
         Self::Fault(reason.into())
     }
 
-    /// Whether the event is at fault, not the database's disk, memory or file.
+    /// Whether the event is at fault, not the database's disk, memory or file, nor what somebody has taken
+    /// away from it: that may come back, and the event must not be lost meanwhile.
     fn is_about_the_event(&self) -> bool {
         match self {
             Self::Fault(_) => true,
-            Self::Sql(error) => is_refusal(error),
+            Self::Sql(error) => is_refusal(error) && !postgres::is_about_the_server(error),
         }
     }
 }

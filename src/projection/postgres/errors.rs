@@ -2,11 +2,26 @@
 
 use skytrail_actors::store::{Away, StoreError};
 
+/// Those of the class of syntax and access rules that say what the server lets us do and what is there:
+/// no right, no such table, column, function, or type or other object, and a thing of the name that is
+/// of another kind, such as a view. Tables and columns are made by events before others need them, so
+/// whoever took one away has to give it back, and the event has nothing to do with it.
+///
+/// What remains of the class may be due to the names and kinds that an event brings: a table or a column
+/// that is there already, a name that is too long, kinds that do not go together.
+const ABOUT_THE_SERVER: [&str; 6] = ["42501", "42P01", "42703", "42883", "42704", "42809"];
+
 /// Whether an error is about what was to be written, not about the server: data, constraints, syntax,
-/// limits.
+/// limits; unless [`is_about_the_server`] knows better.
 pub(in crate::projection) fn is_about_data(code: &str) -> bool {
     const CLASSES: [&str; 6] = ["0A", "22", "23", "42", "44", "54"];
     CLASSES.iter().any(|class| code.starts_with(class))
+}
+
+/// Whether a statement met something that was taken away from the server.
+pub(in crate::projection) fn is_about_the_server(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| ABOUT_THE_SERVER.contains(&&*code))
 }
 
 /// Whether the server is away, busy with itself or too slow, so that the same may succeed later.
@@ -54,6 +69,15 @@ fn why(error: &sqlx::Error) -> Away {
         "57014" | "55P03" => Away::Slow,
         code if code.starts_with("40") => Away::Slow,
         _ => Away::Unreachable,
+    }
+}
+
+/// Tells the port what failed while events were applied: what was taken away from the server may come
+/// back, as the server itself may.
+pub(in crate::projection) fn not_applied(error: &sqlx::Error) -> StoreError {
+    match is_about_the_server(error) {
+        true => StoreError::unavailable(Away::Closed, error.to_string()),
+        false => failed(error),
     }
 }
 

@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 
 use self::errors::io_error;
 pub(crate) use self::errors::is_passing;
-pub(super) use self::errors::{failed, is_about_data};
+pub(super) use self::errors::{failed, is_about_data, is_about_the_server, not_applied};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;

@@ -19,7 +19,7 @@ use sqlx::Connection as _;
 use tokio::time::timeout;
 
 use super::{Home, SqlStore, WriterConn, open_writer_of};
-use crate::projection::postgres::silent;
+use crate::projection::postgres::{self, silent};
 use crate::projection::{captured, history, people, query, read};
 
 #[async_trait]
@@ -363,7 +363,10 @@ impl RecordStore for SqlStore {
         };
         if let Err(error) = self.apply_over(writer, commits).await {
             self.renew(writer, &error).await;
-            return Err(self.failed(error));
+            return Err(match &self.home {
+                Home::File(_) => self.failed(error),
+                Home::Server(_) => postgres::not_applied(&error),
+            });
         }
         if let Home::Server(server) = &self.home {
             server.reach(writer.state.checkpoint);
