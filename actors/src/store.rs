@@ -186,6 +186,11 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Loads what the server keeps in memory.
     async fn load_snapshot(&self) -> Result<Snapshot, StoreError>;
 
+    /// Returns how many events, or parts of them, the store could not take: the log alone has those.
+    fn num_faults(&self) -> u64 {
+        0
+    }
+
     /// Loads the current versions of records, in the order asked for; `None` for those that are not there.
     async fn load_heads(
         &self,

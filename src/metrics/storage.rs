@@ -79,6 +79,11 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
         "Whether the record store took no events the last time.",
     )
     .maybe(projector.map(|it| u64::from(it.is_failing)));
+    text.gauge(
+        "skytrail_projector_faults",
+        "Events that the record store could not take.",
+    )
+    .maybe(projector.map(|it| it.num_faults));
     let mut family = text.counter("skytrail_record_commands_total", "Saves and deletes taken.");
     let sum = |of: fn(&skytrail_actors::record::actor::RecordActorState) -> u64| -> u64 {
         states.records.iter().map(of).sum()

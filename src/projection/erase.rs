@@ -1,6 +1,7 @@
 //! Forgetting what events held, wherever the store has it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
@@ -15,7 +16,7 @@ use super::layout::Catalog;
 use super::sql::{Arg, Sql};
 use super::sqlite::erase::failed;
 use super::store::{Home, SqlStore, Writer, open_writer_of};
-use super::{postgres, sqlite};
+use super::{postgres, read, sqlite};
 
 #[async_trait]
 impl Holder for SqlStore {
@@ -59,6 +60,8 @@ impl Holder for SqlStore {
             let (mut conn, state) = writer.conn()?;
             let catalog = Arc::clone(&state.catalog);
             mark(&mut conn, &catalog, positions).await?;
+            let num_faults = read::count_faults(&mut conn).await?;
+            self.num_faults.store(num_faults, Ordering::Relaxed);
             // Nothing is applied meanwhile; reading goes on.
             match &self.home {
                 Home::File(file) => sqlite::scrub(&file.path).await,

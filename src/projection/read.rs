@@ -278,6 +278,14 @@ pub(crate) async fn catalog(conn: &mut Conn<'_>) -> Result<(Catalog, u64), sqlx:
     Ok((catalog, checkpoint))
 }
 
+/// Counts what could not be applied.
+pub(crate) async fn count_faults(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
+    let row = Sql::new("SELECT count(*) FROM _faults")
+        .fetch_optional(conn)
+        .await?;
+    row.map_or(Ok(0), |row| row.unsigned(0))
+}
+
 /// Loads the last applied position.
 pub(crate) async fn checkpoint(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
     let row = Sql::new("SELECT position FROM _checkpoint")

@@ -2,6 +2,7 @@
 
 mod away;
 mod compose;
+mod faults;
 mod indexes;
 mod moving;
 mod outage;

@@ -49,11 +49,14 @@ pub struct ProjectorState {
     pub is_failing: bool,
     /// Why it did.
     pub reason: Option<String>,
+    /// Events, or parts of them, that the store could not take, ever: the log alone has those.
+    pub num_faults: u64,
 }
 
 /// See the module's overview.
 pub struct Projector {
     parts: Option<ProjectorParts>,
+    store: Arc<dyn RecordStore>,
     shared: Arc<Shared>,
 }
 
@@ -77,6 +80,7 @@ impl Projector {
             .position
             .store(*parts.applied.borrow(), Ordering::Relaxed);
         Self {
+            store: Arc::clone(&parts.store),
             parts: Some(parts),
             shared,
         }
@@ -112,6 +116,7 @@ impl Handler<GetProjectorState> for Projector {
             num_failures: self.shared.num_failures.load(Ordering::Relaxed),
             is_failing: self.shared.is_failing.load(Ordering::Relaxed),
             reason: self.shared.reason.lock().clone(),
+            num_faults: self.store.num_faults(),
         })
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct WriterState {
     pub(super) checkpoint: u64,
     /// When indexes are made.
     pub(super) indexing: Indexing,
+    /// How many faults were written since somebody took note.
+    pub(super) new_faults: u64,
     /// Whether transactions do not wait for the disk of the database, if it is a server's.
     pub(super) is_lazy: bool,
     texts: Texts,
@@ -90,6 +92,7 @@ impl WriterState {
             catalog,
             checkpoint,
             indexing: Indexing::default(),
+            new_faults: 0,
             is_lazy: false,
             texts: Texts::default(),
             actors: Actors::default(),
@@ -144,6 +147,20 @@ impl WriterState {
         self.is_lazy && commits.iter().all(|commit| commit.sql.is_none())
     }
 
+    /// Says what was skipped, once that is stored: the log has it, and who asked for it was told that it is
+    /// saved, so somebody has to know.
+    fn tell(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            tracing::error!(
+                position = fault.position,
+                stream = fault.stream,
+                reason = fault.reason,
+                "the record store cannot take an event, or a part of it, which is in the log only;                  remove the reason, then run skytrail rebuild, and skytrail rebuild --verify to see                  that nothing is missing"
+            );
+            self.new_faults = self.new_faults.saturating_add(1);
+        }
+    }
+
     /// Forgets what may be known only from a transaction that was undone.
     fn forget(&mut self) {
         self.texts.clear();
@@ -174,8 +191,9 @@ impl WriterState {
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         captured::take_out_all(&mut tx.conn(), commits).await?;
         captured::overlay(&mut tx.conn(), touched).await?;
-        finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
+        finish(&mut tx.conn(), self.checkpoint, commits, &faults).await?;
         tx.commit().await?;
+        self.tell(&faults);
         self.lost = lost;
         Ok(catalog)
     }
@@ -220,8 +238,9 @@ impl WriterState {
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         captured::take_out_all(&mut tx.conn(), commits).await?;
         captured::overlay(&mut tx.conn(), touched).await?;
-        finish(&mut tx.conn(), self.checkpoint, commits, faults).await?;
+        finish(&mut tx.conn(), self.checkpoint, commits, &faults).await?;
         tx.commit().await?;
+        self.tell(&faults);
         self.lost = lost;
         Ok(catalog)
     }
@@ -379,19 +398,13 @@ async fn finish(
     conn: &mut Conn<'_>,
     checkpoint: u64,
     commits: &[&Commit],
-    faults: Vec<Fault>,
+    faults: &[Fault],
 ) -> Result<(), ApplyError> {
     for fault in faults {
-        tracing::warn!(
-            position = fault.position,
-            stream = fault.stream,
-            reason = fault.reason,
-            "event not applied"
-        );
         let mut sql = Sql::new("INSERT INTO _faults (position, stream, reason) VALUES (");
         sql.bind(Arg::unsigned(fault.position)).push(",");
-        sql.bind(Arg::Text(fault.stream)).push(",");
-        sql.bind(Arg::Text(fault.reason)).push(")");
+        sql.bind(Arg::text(fault.stream.as_str())).push(",");
+        sql.bind(Arg::text(fault.reason.as_str())).push(")");
         sql.execute(conn).await?;
     }
     let position = commits.last().map_or(0, |commit| commit.last_position());

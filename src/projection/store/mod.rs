@@ -5,6 +5,7 @@ mod port;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use skytrail_actors::store::{Away, StoreError};
@@ -36,6 +37,8 @@ pub struct SqlStore {
     /// Held by whoever reads with the catalog in hand; taken alone while columns get other names
     /// or go, so that nobody reads a table as it was by a catalog as it is.
     columns: RwLock<()>,
+    /// How many events, or parts of them, could not be applied.
+    pub(super) num_faults: AtomicU64,
     pub(super) stats: Stats,
     pub(super) index_limits: IndexLimits,
     /// Told when those who look after indexes and pages shall end.
@@ -128,11 +131,12 @@ impl SqlStore {
     pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let (file, mut conn) = sqlite::File::open(path, options).await?;
         let stored = read::catalog(&mut Conn::Sqlite(&mut conn)).await?;
+        let num_faults = read::count_faults(&mut Conn::Sqlite(&mut conn)).await?;
         let conn = WriterConn::File(conn);
         Ok(Self::new(
             Home::File(Box::new(file)),
             conn,
-            stored,
+            (stored.0, stored.1, num_faults),
             options.index_limits,
         ))
     }
@@ -144,13 +148,15 @@ impl SqlStore {
     pub async fn open_server(url: &str, options: &ServerOptions) -> Result<Self, OpenError> {
         let (server, mut link) = postgres::Server::open(url, options).await?;
         let extensions = server.extensions();
-        let stored = read::catalog(&mut Conn::server(&mut link.conn, extensions)).await?;
+        let conn = &mut Conn::server(&mut link.conn, extensions);
+        let stored = read::catalog(conn).await?;
+        let num_faults = read::count_faults(conn).await?;
         server.reach(stored.1);
         let conn = WriterConn::Server(Ok(link), extensions);
         Ok(Self::new(
             Home::Server(Box::new(server)),
             conn,
-            stored,
+            (stored.0, stored.1, num_faults),
             options.index_limits,
         ))
     }
@@ -158,7 +164,7 @@ impl SqlStore {
     fn new(
         home: Home,
         conn: WriterConn,
-        (catalog, checkpoint): (Catalog, u64),
+        (catalog, checkpoint, num_faults): (Catalog, u64, u64),
         index_limits: IndexLimits,
     ) -> Self {
         let catalog = Arc::new(catalog);
@@ -169,6 +175,7 @@ impl SqlStore {
             writer: Mutex::new(Some(Writer { conn, state })),
             catalog: ArcSwap::new(catalog),
             columns: RwLock::new(()),
+            num_faults: AtomicU64::new(num_faults),
             stats: Stats::default(),
             index_limits,
             ending: CancellationToken::new(),
@@ -231,9 +238,11 @@ impl SqlStore {
         let Err(lost) = link else { return Ok(()) };
         let mut fresh = server.connect(Some(lost)).await?;
         let conn = &mut Conn::server(&mut fresh.conn, *extensions);
-        let stored = timeout(server.statement_limit(), read::catalog(conn)).await;
+        let read = async { Ok((read::catalog(conn).await?, read::count_faults(conn).await?)) };
+        let stored = timeout(server.statement_limit(), read).await;
         let stored = stored.unwrap_or_else(|_late| Err(silent(server.statement_limit())))?;
-        let (catalog, checkpoint) = stored;
+        let ((catalog, checkpoint), num_faults) = stored;
+        self.num_faults.store(num_faults, Ordering::Relaxed);
         tracing::info!(position = checkpoint, "connected to the database again");
         let catalog = Arc::new(catalog);
         writer.state = WriterState::new(Arc::clone(&catalog), checkpoint);

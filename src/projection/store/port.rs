@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use skytrail_actors::record::apply as fold;
@@ -348,6 +349,10 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
+    fn num_faults(&self) -> u64 {
+        self.num_faults.load(Ordering::Relaxed)
+    }
+
     async fn apply(&self, commits: &[Arc<Commit>]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         let writer = open_writer_of(&mut writer).map_err(|error| self.failed(error))?;
@@ -368,6 +373,8 @@ impl RecordStore for SqlStore {
                 Home::Server(_) => postgres::not_applied(&error),
             });
         }
+        let new_faults = std::mem::take(&mut writer.state.new_faults);
+        self.num_faults.fetch_add(new_faults, Ordering::Relaxed);
         if let Home::Server(server) = &self.home {
             server.reach(writer.state.checkpoint);
         }
