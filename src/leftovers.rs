@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use skytrail_actors::erasure::{Holder, HolderError};
 use skytrail_schema::positions::Positions;
 
-use crate::backup::{LEDGER_COPIES, Local};
+use crate::backup::{LEDGER_COPIES, LedgerCopy, Local};
 
 /// How the names of such copies begin; the files in use are called `records.sqlite` and `ops.sqlite`.
 const COPIES: [&str; 5] = [
@@ -96,7 +96,7 @@ impl Leftovers {
             let local = Local {
                 data_dir: self.folder.clone(),
                 assets: None,
-                ledger: None,
+                ledger: LedgerCopy::None,
             };
             if let Err(reason) = local.take_turn() {
                 tracing::warn!(%reason, "a backup's copy of the ledger stays until it is done");

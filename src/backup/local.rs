@@ -30,8 +30,19 @@ pub struct Local {
     pub data_dir: PathBuf,
     /// The folder of files; `None` when they are in a bucket, which is none of a backup's business.
     pub assets: Option<PathBuf>,
-    /// A copy of the ledger that nobody writes.
-    pub ledger: Option<PathBuf>,
+    /// What became of the ledger.
+    pub ledger: LedgerCopy,
+}
+
+/// What a backup gets of the ledger of deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerCopy {
+    /// There is no ledger.
+    None,
+    /// A copy that nobody writes.
+    At(PathBuf),
+    /// It cannot be copied, and why. The log is saved all the same: it is what nothing else has.
+    Failed(String),
 }
 
 /// A file to be saved.
@@ -59,7 +70,7 @@ impl Local {
         Self {
             data_dir: config.data_dir.clone(),
             assets,
-            ledger: None,
+            ledger: LedgerCopy::None,
         }
     }
 
@@ -123,7 +134,7 @@ impl Local {
                 });
             }
         }
-        if let Some(ledger) = &self.ledger {
+        if let LedgerCopy::At(ledger) = &self.ledger {
             files.push(LocalFile {
                 path: "ops.sqlite".to_owned(),
                 place: ledger.clone(),

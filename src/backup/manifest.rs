@@ -51,6 +51,9 @@ pub struct Manifest {
     /// What of the log was damaged and is not in the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Damage>,
+    /// Why the ledger of deliveries, which there was, is not in the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_ledger: Option<String>,
     /// Everything else, but for the keys of subjects.
     pub files: Vec<SavedFile>,
     /// The keys of subjects as they were; only those of the newest backup are kept.
@@ -135,6 +138,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Whether everything is in it that there was to save.
+    pub fn is_complete(&self) -> bool {
+        self.damage.is_empty() && self.missing_ledger.is_none()
+    }
+
     /// Returns the first position that was damaged when the backup was made.
     pub fn first_damage(&self) -> Option<&Damage> {
         self.damage
@@ -167,6 +175,7 @@ mod tests {
             }],
             damaged_segments: Vec::new(),
             damage: Vec::new(),
+            missing_ledger: None,
             files: vec![SavedFile {
                 path: "keys.json".to_owned(),
                 size: 4,

@@ -46,7 +46,7 @@ use std::io;
 use skytrail_actors::log::journal::archive::Damage;
 
 pub(crate) use local::LEDGER_COPIES;
-pub use local::{Local, Turn};
+pub use local::{LedgerCopy, Local, Turn};
 pub use manifest::{Manifest, SavedFile, SegmentRef};
 pub use repository::Repository;
 pub use restore::{Plan, Restored, Stage, restore, verify};

@@ -14,7 +14,7 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackupError, Local, Repository, Taken, back_up};
+use super::{BackupError, LedgerCopy, Local, Repository, Taken, back_up};
 use crate::config::{BackupPlace, Backups, Config};
 use crate::ledger::SqlLedger;
 use crate::proof::Checkpoints;
@@ -39,6 +39,8 @@ pub struct BackupState {
     pub last_head: u64,
     /// What was damaged when it was made.
     pub damage: Vec<String>,
+    /// Why the ledger of deliveries is not in it, if it is not.
+    pub missing_ledger: Option<String>,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<String>,
 }
@@ -133,9 +135,10 @@ impl BackupSchedule {
         let mut local = self.local.clone();
         let turn = local.take_turn()?;
         let copy = local.ledger_copy();
-        let copied = self.ledger.copy_to(&copy).await;
-        copied.map_err(|error| BackupError::Refused(error.to_string()))?;
-        local.ledger = Some(copy);
+        local.ledger = match self.ledger.copy_to(&copy).await {
+            Ok(()) => LedgerCopy::At(copy),
+            Err(error) => LedgerCopy::Failed(error.to_string()),
+        };
         self.checkpoints.sign().await;
         let (place, settings) = (place.clone(), self.settings.clone());
         let (now, keep) = (self.clock.now(), self.settings.keep);
@@ -154,6 +157,12 @@ impl BackupSchedule {
         for damage in &manifest.damage {
             tracing::error!(%damage, "the log is damaged; the backup has not got this");
         }
+        if let Some(reason) = &manifest.missing_ledger {
+            tracing::error!(
+                reason,
+                "the backup is without the ledger of deliveries, ops.sqlite"
+            );
+        }
         let (copied_bytes, head) = (taken.copied_bytes, manifest.head);
         tracing::info!(
             name = manifest.name,
@@ -167,6 +176,7 @@ impl BackupSchedule {
         state.last_time = Some(manifest.time);
         state.last_head = head;
         state.damage = manifest.damage.iter().map(ToString::to_string).collect();
+        state.missing_ledger = manifest.missing_ledger.clone();
         state.last_error = None;
     }
 

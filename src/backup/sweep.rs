@@ -47,11 +47,11 @@ pub(super) fn sweep(
             swept.foreign.push(backup.name.clone());
         }
     }
-    // One of a damaged log is none that could take another one's place.
+    // One in which something is missing is none that could take another one's place.
     let is_whole = |name: &&str| {
         backups
             .iter()
-            .any(|it| it.name == **name && it.damage.is_empty())
+            .any(|it| it.name == **name && it.is_complete())
     };
     let whole: Vec<&str> = own.iter().copied().filter(is_whole).collect();
     let oldest = whole.len().checked_sub(keep).filter(|_| keep > 0);

@@ -1,6 +1,7 @@
 //! Making a backup.
 //!
-//! 1. The ledger was copied before: it must not be ahead of the log.
+//! 1. The ledger was copied before: it must not be ahead of the log. If it could not be, the backup is
+//!    made without it, and says so.
 //! 2. The log is looked at, and what the repository has not got of it is checked and copied.
 //! 3. The files follow: every file that the log names was there before.
 //! 4. So do the keys of subjects, as they are then.
@@ -15,7 +16,7 @@ use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::local::{Digesting, Local, LocalFile, OpenFile, Turn};
+use super::local::{Digesting, LedgerCopy, Local, LocalFile, OpenFile, Turn};
 use super::manifest::{FORMAT, Manifest, SavedFile, SegmentRef};
 use super::object::{DAMAGED, FILES, SegmentName, content};
 use super::repository::{Repository, manifest_object};
@@ -53,7 +54,8 @@ pub struct Taken {
 ///
 /// # Errors
 /// Something cannot be read or written; the repository is another store's.
-/// Damage of the log is none: the rest is saved, and the manifest says what is missing.
+/// Damage of the log is none, nor is a ledger that cannot be copied: the rest is saved, and the
+/// manifest says what is missing.
 pub fn back_up(
     local: &Local,
     turn: Turn,
@@ -62,9 +64,8 @@ pub fn back_up(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Taken, BackupError> {
     let done = save(local, repository, (now, keep), progress);
-    if let Some(ledger) = &local.ledger {
-        let _ = std::fs::remove_file(ledger);
-    }
+    // Also what a copy that failed has come to.
+    let _ = std::fs::remove_file(local.ledger_copy());
     drop(turn);
     done
 }
@@ -398,6 +399,10 @@ impl Work<'_> {
             segments: log.segments,
             damaged_segments: log.damaged_segments,
             damage: log.damage,
+            missing_ledger: match &self.local.ledger {
+                LedgerCopy::Failed(reason) => Some(reason.clone()),
+                LedgerCopy::None | LedgerCopy::At(_) => None,
+            },
             files,
             keys,
         })

@@ -202,4 +202,9 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
         "Places of the log that were damaged when the newest backup was made.",
     )
     .value(backups.damage.len() as u64);
+    text.gauge(
+        "skytrail_backup_without_ledger",
+        "1 when the ledger of deliveries could not be copied for the newest backup.",
+    )
+    .value(u64::from(backups.missing_ledger.is_some()));
 }

@@ -10,7 +10,9 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::{complain, say};
-use crate::backup::{self, BackupError, Local, Manifest, Plan, Repository, Stage, Taken};
+use crate::backup::{
+    self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
+};
 use crate::config::{BackupPlace, Config};
 use crate::{hex, ledger};
 
@@ -86,12 +88,13 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         let scratch = std::env::temp_dir().join(format!("skytrail-verify-{}", Uuid::new_v4()));
         let checked = backup::verify(&repository, command.backup.as_deref(), &scratch);
         let manifest = checked.map_err(text)?;
-        say(&format!(
-            "backup {} is whole: {}",
-            manifest.name,
-            contents(&manifest)
-        ));
-        return damage_of(&manifest);
+        let what = if manifest.is_complete() {
+            format!("backup {} is whole", manifest.name)
+        } else {
+            format!("what backup {} has is as it was saved", manifest.name)
+        };
+        say(&format!("{what}: {}", contents(&manifest)));
+        return missing_in(&manifest);
     }
     take(
         config,
@@ -108,11 +111,11 @@ fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), Str
         &config.data_dir.join("ops.sqlite"),
         &copy,
     ))?;
-    let has_ledger = copied.unwrap_or_else(|error| {
-        complain(&format!("ops.sqlite is not in the backup: {error}"));
-        false
-    });
-    local.ledger = has_ledger.then_some(copy);
+    local.ledger = match copied {
+        Ok(true) => LedgerCopy::At(copy),
+        Ok(false) => LedgerCopy::None,
+        Err(error) => LedgerCopy::Failed(error.to_string()),
+    };
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {bytes} copied, {bytes_per_sec}");
     bar.set_style(style.map_err(|error| error.to_string())?);
@@ -145,19 +148,32 @@ fn report(taken: &Taken) -> Result<(), String> {
     for note in &taken.notes {
         complain(note);
     }
-    damage_of(manifest)
+    missing_in(manifest)
 }
 
-/// A backup of a damaged log is one, and still no reason to be content.
-fn damage_of(manifest: &Manifest) -> Result<(), String> {
-    if manifest.damage.is_empty() {
+/// A backup in which something is missing is one, and still no reason to be content.
+fn missing_in(manifest: &Manifest) -> Result<(), String> {
+    let mut missing: Vec<String> = Vec::new();
+    missing.extend(without_ledger(manifest));
+    if !manifest.damage.is_empty() {
+        let lines = manifest.damage.iter().map(|damage| format!("\n  {damage}"));
+        let lines: String = lines.collect();
+        missing.push(format!(
+            "the log was damaged; this is missing in the backup:{lines}"
+        ));
+    }
+    if missing.is_empty() {
         return Ok(());
     }
-    let lines = manifest.damage.iter().map(|damage| format!("  {damage}"));
-    let lines: Vec<String> = lines.collect();
-    Err(format!(
-        "the log was damaged; this is missing in the backup:\n{}",
-        lines.join("\n")
+    Err(missing.join("\n"))
+}
+
+fn without_ledger(manifest: &Manifest) -> Option<String> {
+    let reason = manifest.missing_ledger.as_ref()?;
+    Some(format!(
+        "backup {} is without the ledger of deliveries, ops.sqlite, which could not be copied: \
+         {reason}",
+        manifest.name
     ))
 }
 
@@ -181,16 +197,15 @@ fn list(repository: &Repository) -> Result<(), String> {
     for name in names {
         match repository.manifest(&name) {
             Ok(manifest) => {
-                let damaged = if manifest.damage.is_empty() {
-                    ""
-                } else {
-                    ", of a damaged log"
-                };
+                let is_damaged = !manifest.damage.is_empty();
+                let damaged = if is_damaged { ", of a damaged log" } else { "" };
+                let has_none = manifest.missing_ledger.is_some();
+                let ledger = if has_none { ", without the ledger" } else { "" };
                 let follows = manifest.follows.as_deref();
                 let follows = follows.map(|name| format!(", after {name}"));
                 let follows = follows.unwrap_or_default();
                 say(&format!(
-                    "{name}  {}{follows}{damaged}",
+                    "{name}  {}{follows}{damaged}{ledger}",
                     contents(&manifest)
                 ));
             }
@@ -240,6 +255,11 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         say(&format!(
             "{} events in it were erased later, and stay so; its last event says that",
             restored.num_erased_later
+        ));
+    }
+    if let Some(missing) = without_ledger(&restored.manifest) {
+        complain(&format!(
+            "{missing}; plugins and consumers of the log begin at the end of the log"
         ));
     }
     say(&format!(

@@ -6,6 +6,7 @@ mod damage;
 mod erased;
 mod histories;
 mod killed;
+mod ledger;
 mod postgres;
 
 use std::path::{Path, PathBuf};
