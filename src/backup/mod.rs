@@ -29,6 +29,7 @@
 //!    objects that nobody refers to; they go a day later.
 
 mod carry;
+mod choose;
 mod folder;
 mod keys;
 mod local;
@@ -45,6 +46,7 @@ use std::io;
 
 use skytrail_actors::log::journal::archive::Damage;
 
+pub use choose::choose;
 pub(crate) use local::LEDGER_COPIES;
 pub use local::{LedgerCopy, Local, Turn};
 pub use manifest::{Manifest, SavedFile, SegmentRef};

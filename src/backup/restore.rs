@@ -39,8 +39,8 @@ use crate::{hex, ledger};
 pub struct Plan {
     /// Into which folder; there must be nothing in it.
     pub to: PathBuf,
-    /// Which backup; the newest when it is not said.
-    pub backup: Option<String>,
+    /// Which backup; see [`choose`].
+    pub backup: Manifest,
     /// Where the log is to end.
     pub until: Until,
 }
@@ -92,7 +92,7 @@ pub fn restore(
     plan: &Plan,
     tell: &mut dyn FnMut(Stage),
 ) -> Result<Restored, BackupError> {
-    let manifest = choose(repository, plan.backup.as_deref())?;
+    let manifest = plan.backup.clone();
     if let Until::Position(position) = plan.until
         && position > manifest.head
     {
@@ -166,15 +166,13 @@ fn cut_ledger(path: &Path, head: u64) -> Result<(), BackupError> {
 /// As [`restore`].
 pub fn verify(
     repository: &Repository,
-    backup: Option<&str>,
+    manifest: &Manifest,
     scratch: &Path,
-) -> Result<Manifest, BackupError> {
-    let manifest = choose(repository, backup)?;
-    let read = read_all(repository, &manifest, scratch);
+) -> Result<(), BackupError> {
+    let read = read_all(repository, manifest, scratch);
     let removed = std::fs::remove_dir_all(scratch);
     read?;
-    removed.map_err(BackupError::io(scratch.display().to_string()))?;
-    Ok(manifest)
+    removed.map_err(BackupError::io(scratch.display().to_string()))
 }
 
 fn read_all(
@@ -239,44 +237,6 @@ fn erased_later(
     let gone =
         files.filter(|file| erased.contains(&file.path) && !there.contains(&content(&file.blake3)));
     Ok(gone.map(|file| file.path.clone()).collect())
-}
-
-/// Finds the backup that is meant.
-fn choose(repository: &Repository, backup: Option<&str>) -> Result<Manifest, BackupError> {
-    if let Some(name) = backup {
-        return repository.manifest(name);
-    }
-    let names = repository.names()?;
-    let mut manifests = Vec::new();
-    for name in &names {
-        manifests.push(repository.manifest(name)?);
-    }
-    let is_followed = |name: &str| {
-        manifests
-            .iter()
-            .any(|it| it.follows.as_deref() == Some(name))
-    };
-    let ends: Vec<&Manifest> = manifests
-        .iter()
-        .filter(|manifest| !is_followed(&manifest.name))
-        .collect();
-    match ends.as_slice() {
-        [] => Err(BackupError::Refused(format!(
-            "there are no backups at {}",
-            repository.place()
-        ))),
-        [newest] => Ok((*newest).clone()),
-        several => {
-            let describe = |it: &&Manifest| format!("{} (up to {})", it.name, it.head);
-            let ends: Vec<String> = several.iter().map(describe).collect();
-            Err(BackupError::Refused(format!(
-                "{} has backups of several histories of the log, which end with {}: say which with \
-                 --backup",
-                repository.place(),
-                ends.join(", ")
-            )))
-        }
-    }
 }
 
 /// Makes the folder, and marks it as not done.

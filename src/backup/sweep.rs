@@ -30,12 +30,12 @@ pub(super) fn sweep(
     keep: usize,
     now: Timestamp,
 ) -> Result<Swept, BackupError> {
-    let mut backups = Vec::new();
+    let (mut backups, mut damaged) = (Vec::new(), Vec::new());
     let mut swept = Swept::default();
     for name in repository.names()? {
         match repository.manifest(&name) {
             Ok(manifest) => backups.push(manifest),
-            Err(error @ BackupError::Damaged { .. }) => swept.notes.push(error.to_string()),
+            Err(error @ BackupError::Damaged { .. }) => damaged.push((name, error)),
             Err(error) => return Err(error),
         }
     }
@@ -58,6 +58,23 @@ pub(super) fn sweep(
     if let Some(oldest) = oldest.and_then(|number| whole.get(number)) {
         let removed = own.iter().filter(|name| *name < oldest);
         swept.removed = removed.map(|name| (*name).to_owned()).collect();
+        // A damaged one that one of these follows was of this history, and is as old.
+        let is_over = |name: &str| {
+            let mut follows = backups.iter().filter(|it| own.contains(&it.name.as_str()));
+            name < *oldest && follows.any(|it| it.follows.as_deref() == Some(name))
+        };
+        let (over, left) = damaged.into_iter().partition(|(name, _)| is_over(name));
+        damaged = left;
+        for (name, _) in over {
+            repository.remove(&manifest_object(&name))?;
+            swept.removed.push(name);
+        }
+        swept.removed.sort();
+    }
+    for (_, error) in &damaged {
+        swept.notes.push(format!(
+            "{error}; while it is there, what no backup needs is not removed"
+        ));
     }
     let (gone, left): (Vec<&Manifest>, Vec<&Manifest>) = backups
         .iter()
@@ -77,7 +94,7 @@ pub(super) fn sweep(
         now,
     };
     // What a backup that is not readable refers to, nobody knows.
-    if swept.notes.is_empty() {
+    if damaged.is_empty() {
         garbage.remove()?;
     }
     Ok(swept)

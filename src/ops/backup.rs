@@ -86,8 +86,8 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     }
     if command.verify {
         let scratch = std::env::temp_dir().join(format!("skytrail-verify-{}", Uuid::new_v4()));
-        let checked = backup::verify(&repository, command.backup.as_deref(), &scratch);
-        let manifest = checked.map_err(text)?;
+        let manifest = choose(&repository, command.backup.as_deref())?;
+        backup::verify(&repository, &manifest, &scratch).map_err(text)?;
         let what = if manifest.is_complete() {
             format!("backup {} is whole", manifest.name)
         } else {
@@ -101,6 +101,12 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         &repository,
         command.keep.unwrap_or(config.backups.keep),
     )
+}
+
+/// Finds the backup that is meant, and says which others cannot be read.
+fn choose(repository: &Repository, backup: Option<&str>) -> Result<Manifest, String> {
+    let mut skip = |error: &BackupError| complain(&error.to_string());
+    backup::choose(repository, backup, &mut skip).map_err(text)
 }
 
 fn take(config: &Config, repository: &Repository, keep: usize) -> Result<(), String> {
@@ -225,7 +231,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     let repository = Repository::open(&place, &config.backups).map_err(text)?;
     let plan = Plan {
         to: command.to.clone(),
-        backup: command.backup.clone(),
+        backup: choose(&repository, command.backup.as_deref())?,
         until: parse_until(command.until.as_deref())?,
     };
     let bar = ProgressBar::new(0);

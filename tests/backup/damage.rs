@@ -113,3 +113,50 @@ fn what_an_earlier_backup_has_is_not_lost() {
     let restored = world.restore("again", &[]);
     assert_eq!(head(&restored), until + 1);
 }
+
+/// One manifest that cannot be read any more is no reason to restore nothing.
+#[test]
+fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    let file = world.server.data_dir().join("asset/old.txt");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, b"in the first two").unwrap();
+    for number in 0..3 {
+        client.save("single/1", json!({"number": number}));
+        world.back_up(&[]);
+        if number == 1 {
+            std::fs::remove_file(&file).unwrap();
+        }
+    }
+    let names = world.names();
+    let manifest = |number: usize| world.objects("backups").remove(number);
+    // One that another one follows, too.
+    for damaged in [0, 1] {
+        flip(&manifest(damaged), 100);
+        let to = format!("without-{damaged}");
+        for output in [
+            world.try_back_up(&["--verify"]),
+            world.try_restore(&to, &[]),
+        ] {
+            let named = format!("backups/{}.json", names[damaged]);
+            assert!(said(&output).contains(&names[2]), "{output:?}");
+            assert!(lossy(&output.stderr).contains(&named), "{output:?}");
+        }
+        flip(&manifest(damaged), 100);
+    }
+    (0..3).for_each(|number| flip(&manifest(number), 100));
+    let refused = refusal(&world.try_restore("none", &[]));
+    assert!(refused.contains(&names[0]), "{refused}");
+    (1..3).for_each(|number| flip(&manifest(number), 100));
+
+    // It goes when its time has come, and with it what keeps garbage from being removed.
+    let digest = blake3::hash(b"in the first two").to_hex();
+    let object = world.repository.join(format!("files/{digest}"));
+    assert!(object.exists());
+    let said = world.back_up(&["--keep", "2"]);
+    let removed = format!("removed {}, {}", names[0], names[1]);
+    assert!(said.contains(&removed), "{said}");
+    assert!(!object.exists(), "{said}");
+    assert_eq!(world.names().len(), 2);
+}

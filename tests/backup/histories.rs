@@ -137,3 +137,31 @@ fn followed_to_end(server: &TestServer, headers: &[(&str, &str)]) -> Result<Stri
         }
     }
 }
+
+/// A damaged manifest hides which backup it followed; which history is meant is asked all the same.
+#[test]
+fn a_damaged_manifest_does_not_make_one_history_of_two() {
+    let world = World::start();
+    let client = Client::signed_up(&world.server, "writer");
+    client.save("single/1", json!({"number": 1}));
+    world.back_up(&[]);
+    let restored = world.restore("fork", &[]);
+    client.save("single/1", json!({"number": 2}));
+    world.back_up(&[]);
+    for number in [20, 30] {
+        client
+            .at(&restored)
+            .save("single/1", json!({"number": number}));
+        said(&restored.skytrail(&["backup", text(&world.repository)]));
+    }
+    let names = world.names();
+    let within = &world.objects("backups")[2];
+    let mut bytes = std::fs::read(within).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(within, bytes).unwrap();
+    let refused = refusal(&world.try_restore("which", &[]));
+    assert!(refused.contains("several histories"), "{refused}");
+    for name in [&names[1], &names[2], &names[3]] {
+        assert!(refused.contains(name.as_str()), "{refused}");
+    }
+}

@@ -1,0 +1,85 @@
+//! Finding the backup that is meant.
+
+use super::BackupError;
+use super::manifest::Manifest;
+use super::object::SegmentName;
+use super::repository::Repository;
+
+/// Finds the backup of a name, or the newest. What is damaged among the others is told to `skip`: one
+/// old manifest is no reason to restore nothing.
+///
+/// # Errors
+/// There is none of that name, none at all, or none that is readable; the backups are of several
+/// histories, of which one has to be named.
+pub fn choose(
+    repository: &Repository,
+    backup: Option<&str>,
+    skip: &mut dyn FnMut(&BackupError),
+) -> Result<Manifest, BackupError> {
+    if let Some(name) = backup {
+        return repository.manifest(name);
+    }
+    let (mut manifests, mut damaged) = (Vec::new(), Vec::new());
+    for name in repository.names()? {
+        match repository.manifest(&name) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(error @ BackupError::Damaged { .. }) => damaged.push((name, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if manifests.is_empty() {
+        let nothing = format!("there are no backups at {}", repository.place());
+        let first = damaged.into_iter().next().map(|(_, error)| error);
+        return Err(first.unwrap_or(BackupError::Refused(nothing)));
+    }
+    damaged.iter().for_each(|(_, error)| skip(error));
+    let mut ends = ends(&manifests);
+    // A damaged one does not say any more which one it follows; the log does.
+    if !damaged.is_empty() && ends.len() > 1 {
+        let known = repository.segments()?;
+        let all = ends.clone();
+        ends.retain(|end| !all.iter().any(|later| is_within(end, later, &known)));
+    }
+    match ends.as_slice() {
+        [newest] => Ok((*newest).clone()),
+        several => {
+            let describe = |it: &&Manifest| format!("{} (up to {})", it.name, it.head);
+            let ends: Vec<String> = several.iter().map(describe).collect();
+            Err(BackupError::Refused(format!(
+                "{} has backups of several histories of the log, which end with {}: say which with \
+                 --backup",
+                repository.place(),
+                ends.join(", ")
+            )))
+        }
+    }
+}
+
+/// Finds the backups with which histories end: those that no other one follows.
+fn ends(manifests: &[Manifest]) -> Vec<&Manifest> {
+    let is_followed = |name: &str| {
+        let mut follows = manifests.iter().filter_map(|it| it.follows.as_deref());
+        follows.any(|before| before == name)
+    };
+    let ends = manifests.iter().filter(|it| !is_followed(&it.name));
+    ends.collect()
+}
+
+/// Whether the log of a backup is the beginning of a later one's. Its last segment is one of that, or
+/// has grown to one: then nothing else in the repository could give it back. Where that cannot be
+/// told, it is none.
+fn is_within(earlier: &Manifest, later: &Manifest, known: &[SegmentName]) -> bool {
+    if earlier.name >= later.name {
+        return false;
+    }
+    let Some(last) = earlier.segments.last() else {
+        return true;
+    };
+    let is_laters = |name: &&SegmentName| {
+        let mut segments = later.segments.iter();
+        segments.any(|it| it.first == name.first && name.ends_with(it.last, &it.chain))
+    };
+    let mut holders = known.iter().filter(|name| name.may_hold(last)).peekable();
+    later.segments.contains(last)
+        || (holders.peek().is_some() && holders.all(|name| is_laters(&name)))
+}
