@@ -23,6 +23,9 @@ pub(crate) const LEDGER_COPIES: [&str; 4] = [
     "backup.raw-shm",
 ];
 
+/// The folder of files within a restored data folder, wherever they were.
+pub const ASSETS: &str = "asset";
+
 /// Where a backup's parts are.
 #[derive(Clone, Debug)]
 pub struct Local {
@@ -145,7 +148,7 @@ impl Local {
             && assets.is_dir()
         {
             let failed = BackupError::io(assets.display().to_string());
-            list(assets, "asset", &mut files).map_err(failed)?;
+            list(assets, ASSETS, &mut files).map_err(failed)?;
         }
         Ok(files)
     }

@@ -48,7 +48,7 @@ use skytrail_actors::log::journal::archive::Damage;
 
 pub use choose::choose;
 pub(crate) use local::LEDGER_COPIES;
-pub use local::{LedgerCopy, Local, Turn};
+pub use local::{ASSETS, LedgerCopy, Local, Turn};
 pub use manifest::{Manifest, SavedFile, SegmentRef};
 pub use repository::Repository;
 pub use restore::{Plan, Restored, Stage, restore, verify};

@@ -26,7 +26,7 @@ use skytrail_schema::time::Timestamp;
 
 use super::carry::carry_over;
 use super::folder::write;
-use super::local::Digesting;
+use super::local::{ASSETS, Digesting};
 use super::manifest::{Manifest, SavedFile, SegmentRef};
 use super::object::{FILES, SegmentName, content};
 use super::repository::{Repository, missing};
@@ -58,6 +58,8 @@ pub struct Restored {
     pub time: Option<Timestamp>,
     /// Files besides the log.
     pub num_files: usize,
+    /// Those of them that are in [`ASSETS`].
+    pub num_assets: usize,
     /// Events that are blank because they were erased behind where the log ends now. The restored log
     /// has an event that says so.
     pub num_erased_later: u64,
@@ -116,10 +118,12 @@ pub fn restore(
     let cut = reading.log(plan.until, tell)?;
     let all = manifest.files.len();
     let gone = erased_later(repository, &manifest)?;
+    let mut num_assets = 0;
     for (done, file) in manifest.files.iter().enumerate() {
         tell(Stage::Files { done, all });
         if !gone.contains(&file.path) {
             save(repository, file, &plan.to)?;
+            num_assets += usize::from(Path::new(&file.path).starts_with(ASSETS));
         }
     }
     if let Some(saved) = keys::find(repository, &manifest)? {
@@ -138,6 +142,7 @@ pub fn restore(
         chain: cut.chain,
         time: cut.time,
         num_files: manifest.files.len() - gone.len(),
+        num_assets,
         num_erased_later,
         manifest,
     })

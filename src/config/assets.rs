@@ -29,6 +29,8 @@ pub enum AssetStore {
     Folder {
         /// The folder. `ASSET_STORE_PATH`, default `asset` in the data folder.
         path: PathBuf,
+        /// Whether nobody has said so: then it goes with the data folder.
+        is_default: bool,
         /// What addresses begin with. `ASSET_STORE_URL_PREFIX`, default `/files` on this server.
         url_prefix: Option<String>,
     },
@@ -78,6 +80,7 @@ fn read_store(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) -> As
         ),
         other => reader.refuse("ASSET_STORE", other, "fs or s3"),
     }
+    let is_default = reader.optional("ASSET_STORE_PATH").is_none();
     let path = reader.text("ASSET_STORE_PATH", &format!("{data_dir}/asset"));
     reader.text("ASSET_STORE_URL_PREFIX", &own_prefix(listen));
     let s3 = read_s3(reader, kind == "s3");
@@ -86,6 +89,7 @@ fn read_store(reader: &mut Reader<'_>, data_dir: &str, listen: SocketAddr) -> As
     }
     AssetStore::Folder {
         path: path.into(),
+        is_default,
         url_prefix: prefix(reader, "ASSET_STORE_URL_PREFIX"),
     }
 }

@@ -1,6 +1,6 @@
 //! `skytrail backup` and `skytrail restore`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -13,7 +13,7 @@ use super::{complain, say};
 use crate::backup::{
     self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
 };
-use crate::config::{BackupPlace, Config};
+use crate::config::{AssetStore, BackupPlace, Config};
 use crate::{hex, ledger};
 
 /// Saves the log, the ledger of deliveries, keys and files; also while the server runs.
@@ -268,11 +268,39 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
             "{missing}; plugins and consumers of the log begin at the end of the log"
         ));
     }
+    if let Some(line) = misplaced(config, &command.to, restored.num_assets) {
+        say(&line);
+    }
     say(&format!(
         "start it with: skytrail --data-dir {} serve",
         command.to.display()
     ));
     Ok(())
+}
+
+/// Says where files belong that were put into the restored data folder, when a server with this
+/// configuration looks elsewhere.
+fn misplaced(config: &Config, to: &Path, num_files: usize) -> Option<String> {
+    let put = to.join(backup::ASSETS);
+    let place = match &config.assets.store {
+        _ if num_files == 0 => return None,
+        AssetStore::Folder { is_default, .. } if *is_default => return None,
+        AssetStore::Folder { path, .. } => {
+            let absolute = |path: &Path| std::path::absolute(path).ok();
+            if absolute(path) == absolute(&put) {
+                return None;
+            }
+            format!("ASSET_STORE_PATH is {}: move them there", path.display())
+        }
+        AssetStore::S3(s3) => format!(
+            "ASSET_STORE is the bucket {}: put into it what it has not got",
+            s3.bucket
+        ),
+    };
+    let put = put.display();
+    Some(format!(
+        "{num_files} files are in {put}, where the server does not look for them; {place}"
+    ))
 }
 
 fn parse_place(text: &str) -> Result<BackupPlace, String> {

@@ -7,6 +7,7 @@ mod erased;
 mod histories;
 mod killed;
 mod ledger;
+mod place;
 mod postgres;
 
 use std::path::{Path, PathBuf};

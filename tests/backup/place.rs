@@ -1,0 +1,63 @@
+//! Where files belong after a restore.
+
+use super::*;
+use crate::files::{ask, path_of, upload};
+
+#[test]
+fn a_restore_says_where_its_files_belong_when_the_server_looks_elsewhere() {
+    let mut world = World::start();
+    let folder = world.server.folder().join("files");
+    let setting = format!("ASSET_STORE_PATH={}", text(&folder));
+    world
+        .server
+        .restart_with(&[("ASSET_STORE_PATH", text(&folder))]);
+    let asset = upload(&world.server, "note.txt", "text/plain", "elsewhere");
+    let repository = text(&world.repository);
+    let run = |arguments: &[&str]| said(&world.server.skytrail(arguments));
+    run(&["--set", &setting, "backup", repository]);
+
+    let to = world.server.folder().join("r8");
+    let told = run(&["--set", &setting, "restore", repository, "--to", text(&to)]);
+    let last = told.lines().find(|line| line.contains("ASSET_STORE_PATH"));
+    let last = last.unwrap_or_else(|| panic!("{told}"));
+    let put = to.join("asset");
+    assert!(last.contains("1 files"), "{last}");
+    assert!(
+        last.contains(text(&put)) && last.contains(text(&folder)),
+        "{last}"
+    );
+    // They are found where the sentence says that they belong.
+    std::fs::rename(&folder, world.server.folder().join("lost")).unwrap();
+    std::fs::rename(&put, &folder).unwrap();
+    let settings = [("DATA_DIR", text(&to)), ("ASSET_STORE_PATH", text(&folder))];
+    let restored = TestServer::with(&settings);
+    assert_eq!(ask(&restored, "GET", &path_of(&asset), &[]).status, 200);
+
+    let bucket = [
+        "--set",
+        "ASSET_STORE=s3",
+        "--set",
+        "ASSET_STORE_BUCKET=pictures",
+        "--set",
+        "ASSET_STORE_ACCESS_KEY=a",
+        "--set",
+        "ASSET_STORE_SECRET_KEY=b",
+    ];
+    let to = world.server.folder().join("r9");
+    let restore = ["restore", repository, "--to", text(&to)];
+    let told = run(&[&bucket[..], &restore].concat());
+    assert!(
+        told.contains("1 files") && told.contains("bucket pictures"),
+        "{told}"
+    );
+
+    // Without the setting a server looks into its own data folder.
+    let to = world.server.folder().join("r10");
+    let told = run(&["restore", repository, "--to", text(&to)]);
+    assert!(!told.contains("ASSET_STORE"), "{told}");
+    let own = to.join("data/asset");
+    let setting = format!("ASSET_STORE_PATH={}", text(&own));
+    let to = to.join("data");
+    let told = run(&["--set", &setting, "restore", repository, "--to", text(&to)]);
+    assert!(!told.contains("ASSET_STORE"), "{told}");
+}
