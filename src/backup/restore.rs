@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use skytrail_actors::log::RESTORE_MARK;
 use skytrail_actors::log::disk::RealDisk;
 use skytrail_actors::log::journal::archive::{
-    Checked, Cut, SegmentError, SegmentFile, Until, file_name,
+    Checked, Cut, LostRecords, SegmentError, SegmentFile, Until, file_name,
 };
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
@@ -63,6 +63,9 @@ pub struct Restored {
     /// Events that are blank because they were erased behind where the log ends now. The restored log
     /// has an event that says so.
     pub num_erased_later: u64,
+    /// Records that were there at the end, and are not known: what they were then was let go by
+    /// retention, or erased, since.
+    pub num_lost_records: u64,
 }
 
 /// How far a restore is.
@@ -114,6 +117,7 @@ pub fn restore(
         known: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
+        lost: LostRecords::default(),
     };
     let cut = reading.log(plan.until, tell)?;
     let all = manifest.files.len();
@@ -144,6 +148,7 @@ pub fn restore(
         num_files: manifest.files.len() - gone.len(),
         num_assets,
         num_erased_later,
+        num_lost_records: reading.lost.count(),
         manifest,
     })
 }
@@ -164,7 +169,8 @@ fn cut_ledger(path: &Path, head: u64) -> Result<(), BackupError> {
     cut.map_err(failed)
 }
 
-/// Reads all of a backup as a restore would. `scratch` is a folder that is not there yet; it is gone
+/// Reads all of a backup as a restore would, and returns how many records that were there at its end
+/// are not known any more (see [`Restored::num_lost_records`]). `scratch` is a folder that is not there yet; it is gone
 /// afterwards.
 ///
 /// # Errors
@@ -173,18 +179,19 @@ pub fn verify(
     repository: &Repository,
     manifest: &Manifest,
     scratch: &Path,
-) -> Result<(), BackupError> {
+) -> Result<u64, BackupError> {
     let read = read_all(repository, manifest, scratch);
     let removed = std::fs::remove_dir_all(scratch);
-    read?;
-    removed.map_err(BackupError::io(scratch.display().to_string()))
+    let num_lost_records = read?;
+    removed.map_err(BackupError::io(scratch.display().to_string()))?;
+    Ok(num_lost_records)
 }
 
 fn read_all(
     repository: &Repository,
     manifest: &Manifest,
     scratch: &Path,
-) -> Result<(), BackupError> {
+) -> Result<u64, BackupError> {
     let failed = BackupError::io(scratch.display().to_string());
     let disk = RealDisk::new(scratch).map_err(failed)?;
     let mut reading = Reading {
@@ -195,6 +202,7 @@ fn read_all(
         known: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
+        lost: LostRecords::default(),
     };
     let mut end = (0, chain::GENESIS);
     for wanted in &manifest.segments {
@@ -202,8 +210,12 @@ fn read_all(
         let follows = (end.0 + 1 == wanted.first).then_some(end.1);
         let fetched = reading.fetch(wanted, follows)?;
         end = (wanted.last, wanted.chain);
+        let cut = fetched.segment.find_cut(Until::Position(wanted.last));
+        let cut = cut.map_err(BackupError::io(&fetched.name))?;
+        reading.look_for_lost(&fetched, &cut)?;
         remove(&scratch.join(fetched.name))?;
     }
+    let num_lost_records = reading.lost.count();
     let gone = erased_later(repository, manifest)?;
     let files = manifest.files.iter();
     let files = files.filter(|file| !gone.contains(&file.path));
@@ -216,7 +228,7 @@ fn read_all(
         std::io::copy(&mut reading, &mut std::io::sink()).map_err(BackupError::io(&file.path))?;
         compare(file, &reading)?;
     }
-    Ok(())
+    Ok(num_lost_records)
 }
 
 /// Finds the files of a backup that are not there any more because they were erased since.
@@ -277,6 +289,8 @@ fn begin(to: &Path) -> Result<PathBuf, BackupError> {
 struct Fetched {
     name: String,
     segment: SegmentFile,
+    /// Events without their payloads.
+    num_erased: u64,
 }
 
 struct Reading<'a> {
@@ -289,6 +303,8 @@ struct Reading<'a> {
     num_erased: u64,
     /// Events that are sealed with their subjects' keys.
     num_sealed: u64,
+    /// Records of which nothing is known where what was fetched ends.
+    lost: LostRecords,
 }
 
 impl Reading<'_> {
@@ -318,6 +334,7 @@ impl Reading<'_> {
                 remove(&self.folder.join(fetched.name))?;
                 return finish(last);
             }
+            self.look_for_lost(&fetched, &cut)?;
             // Until it turns out that another one follows.
             let is_all = cut.position == wanted.last;
             end = (cut.position, cut.chain);
@@ -381,7 +398,17 @@ impl Reading<'_> {
         Ok(Fetched {
             name: file_name(wanted.first),
             segment,
+            num_erased,
         })
+    }
+
+    fn look_for_lost(&mut self, fetched: &Fetched, cut: &Cut) -> Result<(), BackupError> {
+        // Nothing can be lost by it, or found again.
+        if fetched.num_erased == 0 && self.lost.count() == 0 {
+            return Ok(());
+        }
+        let read = self.lost.read(&fetched.segment, cut.end);
+        read.map_err(BackupError::io(&fetched.name))
     }
 
     fn look_at(

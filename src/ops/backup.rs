@@ -87,13 +87,14 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
     if command.verify {
         let scratch = std::env::temp_dir().join(format!("skytrail-verify-{}", Uuid::new_v4()));
         let manifest = choose(&repository, command.backup.as_deref())?;
-        backup::verify(&repository, &manifest, &scratch).map_err(text)?;
+        let num_lost = backup::verify(&repository, &manifest, &scratch).map_err(text)?;
         let what = if manifest.is_complete() {
             format!("backup {} is whole", manifest.name)
         } else {
             format!("what backup {} has is as it was saved", manifest.name)
         };
         say(&format!("{what}: {}", contents(&manifest)));
+        say_lost(num_lost);
         return missing_in(&manifest);
     }
     take(
@@ -263,6 +264,7 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
             restored.num_erased_later
         ));
     }
+    say_lost(restored.num_lost_records);
     if let Some(missing) = without_ledger(&restored.manifest) {
         complain(&format!(
             "{missing}; plugins and consumers of the log begin at the end of the log"
@@ -276,6 +278,16 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         command.to.display()
     ));
     Ok(())
+}
+
+/// Says how many records a restored log has without knowing anything of them.
+fn say_lost(num_records: u64) {
+    if num_records > 0 {
+        say(&format!(
+            "{num_records} records that were there then are not known any more: what they were then was \
+             let go by retention (compaction) or erased since"
+        ));
+    }
 }
 
 /// Says where files belong that were put into the restored data folder, when a server with this

@@ -9,6 +9,7 @@ mod killed;
 mod ledger;
 mod place;
 mod postgres;
+mod retention;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

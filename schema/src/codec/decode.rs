@@ -5,7 +5,7 @@ use super::parts::{Content, Fixed, Frame, Head, Header, Section};
 use super::sealed::{self, SubjectKeys, Withheld};
 use super::{CodecError, CommitParts, EventParts, Peek, section_flag};
 use crate::chain::ChainHash;
-use crate::event::{Commit, EventFilter, Stream};
+use crate::event::{Commit, EventFilter, EventKind, Stream};
 
 /// Decodes a commit; what is sealed with a key that was destroyed is [erased](EventBody::Erased).
 /// Whether it is what was written, [`verify_chain`] and the frame's checksum know.
@@ -58,6 +58,33 @@ pub fn check_commit(bytes: &[u8], previous: Option<&ChainHash>) -> Result<Conten
     };
     frame.decode(chain, &Withheld)?;
     Ok(contents)
+}
+
+/// What an event shows without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// What it is about.
+    pub stream: Stream,
+    /// What it was.
+    pub kind: EventKind,
+    /// Whether its payload is gone.
+    pub is_erased: bool,
+}
+
+/// Reads what the events of a commit show without their payloads: no key is needed.
+///
+/// # Errors
+/// As [`decode_commit`].
+pub fn outlines(bytes: &[u8]) -> Result<Vec<Outline>, CodecError> {
+    let (frame, _) = Frame::read_chained(bytes)?;
+    let outline = |section: Section<'_>| {
+        Ok(Outline {
+            kind: section.parsed.kind()?,
+            stream: section.parsed.stream,
+            is_erased: section.payload.is_none(),
+        })
+    };
+    frame.sections.into_iter().map(outline).collect()
 }
 
 /// An event that is sealed.

@@ -44,8 +44,8 @@ use crate::chain::ChainHash;
 use crate::time::Timestamp;
 
 pub use decode::{
-    Contents, SealedEvent, blank_payloads, chain_behind, check_commit, decode_commit, has_wanted,
-    peek, sealed_events, take_apart, verify_chain, without_chain,
+    Contents, Outline, SealedEvent, blank_payloads, chain_behind, check_commit, decode_commit,
+    has_wanted, outlines, peek, sealed_events, take_apart, verify_chain, without_chain,
 };
 pub use encode::{EncodedEvents, encode_events, seal};
 pub use payload::payload_json;

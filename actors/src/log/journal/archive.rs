@@ -5,6 +5,7 @@
 //! that may be writing: only whole frames count, and they are made durable before they are told of.
 
 mod check;
+mod lost;
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 pub use check::Checked;
+pub use lost::LostRecords;
 
 use super::frame::Frame;
 use super::{READ_BYTES, frame, recovery, segment};
