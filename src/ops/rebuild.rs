@@ -95,13 +95,15 @@ async fn replace(config: &Config) -> Result<(), String> {
             "the old store's indexes are not known any more: {error}"
         ));
     }
+    // After a restore there is none.
+    let has_old = current.exists();
     switch(&new, &current).map_err(|error| with_causes(&error))?;
     // The new one has nothing of what was found there.
     let _ = std::fs::remove_file(damage_marker(&current));
-    say(&format!(
-        "rebuilt from {head} events; the old store is kept in {}",
-        current.with_extension("previous").display()
-    ));
+    let kept = current.with_extension("previous");
+    let kept = format!("; the old store is kept in {}", kept.display());
+    let kept = if has_old { kept.as_str() } else { "" };
+    say(&format!("rebuilt from {head} events{kept}"));
     Ok(())
 }
 

@@ -426,7 +426,14 @@ fn a_restore_has_no_store_before_something_makes_it() {
         "{refused}"
     );
     assert!(!data.join("records.sqlite").exists());
-    said(&run(&["rebuild"]));
+    // There is none, so none is kept.
+    let made = said(&run(&["rebuild"]));
+    assert!(made.contains("rebuilt from"), "{made}");
+    assert!(!made.contains("is kept"), "{made}");
+    assert!(!data.join("records.previous").exists());
     let equal = said(&run(&["rebuild", "--verify"]));
     assert!(equal.contains("equals the log"), "{equal}");
+    let again = said(&run(&["rebuild"]));
+    assert!(again.contains("is kept in"), "{again}");
+    assert!(data.join("records.previous").exists());
 }
