@@ -168,7 +168,7 @@ mod tests {
         let local = Local {
             data_dir: folder.path().to_owned(),
             assets: None,
-            ledger: None,
+            ledger: LedgerCopy::None,
         };
         let _turn = local.take_turn().unwrap();
         write();

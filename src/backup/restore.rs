@@ -169,9 +169,9 @@ fn cut_ledger(path: &Path, head: u64) -> Result<(), BackupError> {
     cut.map_err(failed)
 }
 
-/// Reads all of a backup as a restore would, and returns how many records that were there at its end
-/// are not known any more (see [`Restored::num_lost_records`]). `scratch` is a folder that is not there yet; it is gone
-/// afterwards.
+/// Reads all of a backup as a restore would; returns [`Restored::num_lost_records`].
+///
+/// `scratch` is a folder that is not there yet; it is gone afterwards.
 ///
 /// # Errors
 /// As [`restore`].

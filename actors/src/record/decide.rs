@@ -174,7 +174,8 @@ impl Plan {
     ///
     /// # Errors
     /// 108 for a fraction in a whole-number field and for more values than a row takes, 109 for a
-    /// unique value that another record has, 10000 for a reference to a record that does not exist or an unknown file.
+    /// unique value that another record has, 10000 for a reference to a record that does not exist
+    /// or an unknown file.
     pub fn save(
         &mut self,
         draft: &Draft,
