@@ -9,6 +9,7 @@
 //! test there holds rows at the bound against it.
 
 use crate::code::{ApiError, Code};
+use crate::id::Database;
 use crate::record::Record;
 use crate::types::{FieldType, TypeDefinition};
 use crate::value::Value;
@@ -26,6 +27,11 @@ pub const MAX_COLUMNS: usize = 1500;
 /// system's columns: six texts, or JSON, of 24 bytes and up to 3 before each, six of 8 bytes, and up to
 /// 7 before each of three of these. What is left above this is for sequence fields that come later.
 pub const MAX_BYTES: usize = 7600;
+
+/// How many bytes a record's key, its owner's id and that of a private database's user may have
+/// together. They are one key of an index in PostgreSQL, of which an entry has 2,704 bytes with what it
+/// adds: 8 for the entry, up to 4 for the length of each text and 3 between them.
+pub const MAX_KEY_BYTES: usize = 2600;
 
 /// The most that a value which can be moved out of the row takes in it: what has 24 bytes with its
 /// length stays where it is; what has more leaves 18 bytes, unless it could be compressed to at most 24.
@@ -62,6 +68,26 @@ pub fn check_fields<'a>(
         definition.name
     );
     Err(ApiError::new(Code::IncompatibleSchema, message))
+}
+
+/// Refuses a record whose key is too long for an index together with whom it belongs to.
+///
+/// # Errors
+/// 108.
+pub fn check_key(record: &Record) -> Result<(), ApiError> {
+    let private = match &record.database {
+        Database::Private(user) => user.as_str().len(),
+        Database::Public => 0,
+    };
+    let owner = record.owner.as_ref().map_or(0, |user| user.as_str().len());
+    if record.id.key.as_str().len() + private + owner <= MAX_KEY_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "failed to save {}: its key, its owner and its database have more than {MAX_KEY_BYTES} bytes",
+        record.id
+    );
+    Err(ApiError::new(Code::InvalidArgument, message))
 }
 
 /// Refuses a record that no row takes. One that was as wide before may be saved all the same: a store
@@ -175,7 +201,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::id::{Database, RecordId, TypeName};
+    use crate::id::{RecordId, TypeName};
     use crate::time::Timestamp;
 
     fn record(values: impl IntoIterator<Item = Value>) -> Record {
@@ -216,6 +242,18 @@ mod tests {
         assert_eq!(width([number(), number()]), 16 + 7);
         assert_eq!(width([number(), Value::Bool(true), number()]), 17 + 14);
         assert_eq!(width([Value::Json(json!({}))]), 24 + 3);
+    }
+
+    #[test]
+    fn a_key_counts_with_whom_its_record_belongs_to() {
+        let mut record = record([]);
+        record.id = RecordId::new(TypeName::new("note"), "k".repeat(1024));
+        record.owner = Some("o".repeat(1024).as_str().into());
+        assert!(check_key(&record).is_ok());
+        record.database = Database::Private("p".repeat(552).as_str().into());
+        assert!(check_key(&record).is_ok());
+        record.database = Database::Private("p".repeat(553).as_str().into());
+        assert!(check_key(&record).is_err());
     }
 
     #[test]

@@ -45,9 +45,7 @@ fn import(moved: &Move, arguments: &[&str], settings: &[(&str, String)]) -> Tabl
         .env("SKYGEAR_ASSET_ACCESS_KEY", KEY)
         .env("SKYGEAR_ASSET_SECRET_KEY", HIDDEN);
     command.envs(settings.iter().map(|(name, value)| (*name, value)));
-    let done = command.output().unwrap();
-    assert!(done.status.success(), "{}", said(&done));
-    Table(String::from_utf8(done.stdout).unwrap())
+    Table::of_done(&command.output().unwrap())
 }
 
 fn put(service: &Service, name: &str, bytes: &[u8]) {

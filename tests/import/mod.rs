@@ -56,17 +56,7 @@ impl Move {
 
     /// Imports, and returns the table of what became of everything.
     fn import(&self, arguments: &[&str]) -> Table {
-        let done = self.command(arguments).output().unwrap();
-        let table = Table(String::from_utf8_lossy(&done.stdout).into_owned());
-        // Who imports by a script notices that something is missing.
-        let ending = match table.of("total")[5] {
-            0 => (true, String::new()),
-            number => (false, format!("{number} refused")),
-        };
-        let told = said(&done);
-        assert_eq!(done.status.success(), ending.0, "{told}");
-        assert!(told.contains(&ending.1), "{told}");
-        table
+        Table::of_done(&self.command(arguments).output().unwrap())
     }
 
     /// As [`Move::import`]; also returns the rows that were not taken over.
@@ -96,6 +86,19 @@ fn said(output: &Output) -> String {
 struct Table(String);
 
 impl Table {
+    /// Of an import that is done. Who imports by a script notices that something was refused.
+    fn of_done(done: &Output) -> Self {
+        let table = Self(String::from_utf8_lossy(&done.stdout).into_owned());
+        let ending = match table.of("total")[5] {
+            0 => (true, String::new()),
+            number => (false, format!("{number} refused")),
+        };
+        let told = said(done);
+        assert_eq!(done.status.success(), ending.0, "{told}");
+        assert!(told.contains(&ending.1), "{told}");
+        table
+    }
+
     /// How many rows of a table were there, added, updated, present, kept and refused.
     fn of(&self, name: &str) -> [u64; 6] {
         let line = self.0.lines().find(|line| {

@@ -104,3 +104,23 @@ fn ids_that_no_store_takes_are_refused() {
     let too_long = reasons.filter(|reason| reason.ends_with("has 1024 bytes at most"));
     assert_eq!(too_long.count(), 5, "{told:?}");
 }
+
+#[test]
+fn a_type_that_no_store_takes_is_refused_with_its_records() {
+    let moved = Move::with(
+        "CREATE TABLE wide_t (LIKE asset_in_record_t INCLUDING ALL); \
+         DO $$ BEGIN FOR n IN 1..1520 LOOP \
+           EXECUTE format('ALTER TABLE wide_t ADD COLUMN c%s double precision', n); \
+         END LOOP; END $$; \
+         INSERT INTO wide_t (_id, _database_id, _owner_id, _created_at, _updated_at) \
+         VALUES ('empty', '', '', now(), now());",
+    );
+    let (table, left_out) = moved.import_and_report(&[]);
+    assert_eq!(table.of("wide_t"), [1, 0, 0, 0, 0, 1]);
+    let why = |id: &str| {
+        let line = left_out.iter().find(|line| line["id"] == id);
+        line.map_or(String::new(), |line| line["reason"].to_string())
+    };
+    assert!(why("wide_t").contains("1500"), "{left_out:?}");
+    assert!(why("empty").contains("its type"), "{left_out:?}");
+}

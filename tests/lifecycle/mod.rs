@@ -169,7 +169,7 @@ fn a_slave_has_no_channels() {
         })
     };
     // Paths like any other, as in v1: nothing is there to be upgraded.
-    assert_eq!(statuses(&server), [200, 200]);
+    assert_eq!(statuses(&server), [404, 404]);
     server.set("SLAVE", "NO");
     server.restart();
     // Hubs, and nothing for who does not upgrade.

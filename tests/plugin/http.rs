@@ -164,8 +164,8 @@ fn a_bad_registration_is_refused_as_a_whole_with_its_reasons() {
     }
     assert_eq!(
         client.call("fine", json!({})).code(),
-        117,
-        "nobody knows it"
+        118,
+        "it may come yet"
     );
     assert_eq!(client.call("schema:fetch", json!({})).code(), 118);
     // Mended, it is taken, and nothing had to be restarted.

@@ -76,3 +76,37 @@ fn a_type_may_have_as_many_fields_as_it_is_said() {
     assert_eq!(found, "100\n");
     assert_no_faults(&database);
 }
+
+#[test]
+fn the_longest_key_with_the_longest_owner_is_stored() {
+    let database = shared().database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let master = Client::master(&server);
+    // Such that nothing of it can be compressed.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |length: usize| -> String {
+        let letters = (0..length).map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + u8::try_from(state % 90).unwrap())
+        });
+        letters.map(|it| if it == '/' { '~' } else { it }).collect()
+    };
+    let user = random(1000);
+    let body = json!({"users": [{"id": user, "auth_data": {"username": "ada"}}]});
+    assert_eq!(master.call("auth:import", body).status, 200);
+    let mut save = |length: usize| {
+        let id = format!("note/{}", random(length));
+        let body = json!({"database_id": "_private", "_user_id": user,
+            "records": [{"_id": id, "n": 1}]});
+        let saved = master.call("record:save", body).result();
+        saved[0]["code"].as_i64()
+    };
+    assert_eq!(save(600), None);
+    assert_eq!(save(601), Some(108));
+    let body = json!({"record_type": "note", "database_id": "_private", "_user_id": user});
+    let found = master.call("record:query", body).result();
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    assert_no_faults(&database);
+}

@@ -283,6 +283,11 @@ impl Importer {
         if let Some(refused) = has_long_id(record) {
             return Ok((None, refused));
         }
+        // It was refused; in a dry run one may be missing that would be made.
+        if !self.options.is_dry && !self.definition(&record.id.record_type).is_created {
+            let reason = "its type is not here".to_owned();
+            return Ok((None, Outcome::Refused(reason)));
+        }
         let Some(head) = head else {
             if self.was_here(&Stream::Record(record.id.clone())).await? {
                 return Ok((None, deleted_here()));

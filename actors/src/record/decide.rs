@@ -13,7 +13,7 @@ use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
-use skytrail_schema::width::check_row;
+use skytrail_schema::width::{check_key, check_row};
 
 use super::apply;
 use super::draft::{Draft, taken};
@@ -186,6 +186,7 @@ impl Plan {
         check_values(&draft.record, definition)?;
         let before = draft.original.as_ref().map(|head| &head.record);
         check_row(&draft.record, before, definition)?;
+        check_key(&draft.record)?;
         check_files(draft, around)?;
         for name in named_files(draft) {
             // An erasure that looked who names it has to look again, and takes it from whoever is later.
