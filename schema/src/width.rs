@@ -29,8 +29,10 @@ pub const MAX_COLUMNS: usize = 1500;
 pub const MAX_BYTES: usize = 7600;
 
 /// How many bytes a record's key, its owner's id and that of a private database's user may have
-/// together. They are one key of an index in PostgreSQL, of which an entry has 2,704 bytes with what it
-/// adds: 8 for the entry, up to 4 for the length of each text and 3 between them.
+/// together.
+///
+/// They are one key of an index in PostgreSQL, of which an entry has 2,704 bytes with what it adds: 8
+/// for the entry, up to 4 for the length of each text and 3 between them.
 pub const MAX_KEY_BYTES: usize = 2600;
 
 /// The most that a value which can be moved out of the row takes in it: what has 24 bytes with its
