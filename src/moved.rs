@@ -12,13 +12,13 @@
 //! All of this is about a projection of the log, which knows how far it is: whichever is chosen, nothing
 //! is lost or applied twice.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use skytrail_actors::log::write_whole;
 
 use crate::config::{Config, Database};
 
@@ -72,19 +72,7 @@ pub(crate) fn read(config: &Config) -> io::Result<Option<Note>> {
 
 /// Writes the note: whole or not at all, and for the owner's eyes only.
 pub(crate) fn write(config: &Config, note: &Note) -> io::Result<()> {
-    let path = path(config);
-    let new = path.with_extension("new");
-    let options = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new);
-    let mut file = options?;
-    file.write_all(&serde_json::to_vec(note)?)?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    File::open(&config.data_dir)?.sync_all()
+    write_whole(&path(config), &serde_json::to_vec(note)?)
 }
 
 /// Removes the note.

@@ -1,12 +1,10 @@
 //! The app's keys: given, or made on the first start and kept.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use skytrail_actors::log::make_folder;
+use skytrail_actors::log::{make_folder, write_whole};
 use skytrail_schema::caller::KeyKind;
 
 use super::{Config, Secret};
@@ -199,18 +197,10 @@ fn random_key() -> String {
 fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     make_folder(folder)?;
-    let temporary = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(keys).map_err(io::Error::other)?)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
+    write_whole(
+        path,
+        &serde_json::to_vec_pretty(keys).map_err(io::Error::other)?,
+    )
 }
 
 #[cfg(test)]

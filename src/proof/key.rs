@@ -1,11 +1,10 @@
 //! The key that signs checkpoints, in a file of its own that only the owner may read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use skytrail_actors::log::write_whole;
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
@@ -52,15 +51,7 @@ impl LogKey {
             hex::encode(key.0.as_bytes()),
             key.public_text()
         );
-        let path = data_dir.join(KEY_FILE);
-        let temporary = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        File::open(data_dir)?.sync_all()?;
+        write_whole(&data_dir.join(KEY_FILE), text.as_bytes())?;
         Ok(key)
     }
 

@@ -20,6 +20,7 @@ pub mod disk;
 mod embedded;
 mod erasures;
 mod filler;
+mod folder;
 mod follower;
 pub mod journal;
 mod key;
@@ -46,9 +47,9 @@ pub use backlog::{Backlog, LagBound};
 pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{
     BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,
-    make_folder,
 };
 pub use erasures::{Erasure, Erasures};
+pub use folder::{make_folder, write_whole};
 pub use follower::FollowerState;
 pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};

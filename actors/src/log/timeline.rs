@@ -5,10 +5,11 @@
 //! backup holds; a folder that was restored gets another.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
+
+use super::folder::write_whole;
 
 /// The file's name in the data folder.
 const FILE: &str = "timeline";
@@ -32,12 +33,7 @@ impl Timeline {
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let made = Self(rand::random());
-                let temporary = folder.join(format!("{FILE}.new"));
-                let mut file = File::create(&temporary)?;
-                writeln!(file, "{made}")?;
-                file.sync_all()?;
-                std::fs::rename(&temporary, &path)?;
-                File::open(folder)?.sync_all()?;
+                write_whole(&path, format!("{made}\n").as_bytes())?;
                 Ok(made)
             }
             Err(error) => Err(error),

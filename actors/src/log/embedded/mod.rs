@@ -5,8 +5,7 @@ mod port;
 mod tests;
 
 use std::cell::OnceCell;
-use std::fs::{DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +24,7 @@ use super::backlog::Backlog;
 use super::committer::{Committer, Counters, Now, OnFatal, Order, SequenceNumbers};
 use super::disk::{Disk, RealDisk, is_full};
 use super::erasures::Erasures;
+use super::folder::make_folder;
 use super::follower::{FollowerState, SledFollower};
 use super::journal::{
     self, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten, Segments,
@@ -201,21 +201,6 @@ struct Rewriting {
     /// Held by who does it.
     turn: Mutex<()>,
     is_closing: AtomicBool,
-}
-
-/// Makes a data folder where there is none: what is in it is nobody else's business. One that is there is as
-/// somebody wants it.
-///
-/// # Errors
-/// It cannot be made.
-pub fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if let Some(parent) = folder.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(_) if folder.is_dir() => Ok(()),
-        made => made,
-    }
 }
 
 impl OpenedLog {
