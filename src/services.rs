@@ -46,7 +46,7 @@ pub struct Services {
     /// What is known of files.
     pub assets: Assets,
     /// The bytes of files.
-    pub files: Files,
+    pub files: Arc<Files>,
     /// Devices and what they subscribe to.
     pub devices: Arc<dyn DeviceService>,
     /// Push services.

@@ -2,26 +2,83 @@
 
 use std::sync::Arc;
 
-use actix::{Actor as _, Addr, Arbiter};
+use actix::{Actor as _, Addr};
 use skytrail_actors::delivery::{Delivery, DeliveryParts, Place, Positions as _};
+use skytrail_actors::hub::Hub;
 use skytrail_actors::live::{LiveFollower, LiveQueries};
 use skytrail_actors::log::tail::Tail;
-use skytrail_actors::plugin::{PluginBroker, PluginGate};
 use skytrail_actors::projector::{Applied, Fed, Projector, ProjectorParts};
-use skytrail_actors::record::env::RecordEnv;
-use skytrail_actors::subscription::Notices;
+use skytrail_actors::push::{Push, PushParts};
+use skytrail_actors::spawn;
+use skytrail_actors::subscription::{Notices, Subscriptions};
 use skytrail_actors::task::{CronDriver, TaskParts, Tasks};
 use tokio::sync::watch;
 
-use super::core::Core;
-use super::{StartError, settings};
-use crate::config::Config;
+use super::domain::Domain;
+use super::{Foundation, StartError, background, settings};
+use crate::push;
 
 /// Under which it is kept how far the subscriptions' notices are.
 const NOTICES: &str = "notices";
 
+/// What is committed, for each of those who go on with it, but for the projector.
+pub(super) struct Tails {
+    pub(super) notices: Tail,
+    pub(super) live: Tail,
+    /// How far the log is, for live queries.
+    pub(super) committed: Applied,
+}
+
+/// Those who go on with what is committed, and where it goes.
+pub(super) struct Consumers {
+    pub(super) hub: Addr<Hub>,
+    pub(super) internal_hub: Addr<Hub>,
+    pub(super) push: Push,
+    pub(super) live: LiveQueries,
+    pub(super) live_follower: Addr<Delivery<LiveFollower>>,
+    pub(super) notices: Addr<Delivery<Notices>>,
+    pub(super) tasks: Addr<Tasks>,
+}
+
+impl Consumers {
+    /// Starts them: after-hooks, pushes, live queries, notices and scheduled tasks.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(super) async fn start(
+        on: &Foundation<'_>,
+        domain: &Domain,
+        tails: Tails,
+    ) -> Result<Self, StartError> {
+        deliver_after_hooks(on, domain).await?;
+        let pubsub = &on.config.pubsub;
+        let hub = Hub::start_on(&on.arbiters.front, settings::hub(pubsub));
+        let internal_hub = Hub::start_on(&on.arbiters.front, settings::hub(pubsub));
+        let push = start_push(on, domain).await?;
+        let (env, timeline) = (domain.env.clone(), on.core.timeline);
+        let live = LiveQueries::new(env.clone(), on.config.live.queries, timeline);
+        let live_follower = follow_live(on, &live, (tails.live, tails.committed));
+        let subscriptions = followed_subscriptions(on, domain);
+        let notices = Notices::new(env, subscriptions, internal_hub.clone(), push.notices());
+        let notices = notify(on, domain, (notices, tails.notices)).await?;
+        Ok(Self {
+            hub,
+            internal_hub,
+            push,
+            live,
+            live_follower,
+            notices,
+            tasks: run_tasks(on, domain),
+        })
+    }
+}
+
 /// Starts what feeds the record store, and returns with it how far it is.
-pub(super) fn project(core: &Core, fed: Fed, arbiter: &Arbiter) -> (Addr<Projector>, Applied) {
+pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applied) {
+    let core = on.core;
+    core.store.keep_indexes(Arc::clone(&core.clock));
+    core.store
+        .keep_checking(on.config.storage.store_check_period);
     let (applied, position) = watch::channel(core.checkpoint);
     let is_applied = fed.applied(position);
     let parts = ProjectorParts {
@@ -31,67 +88,98 @@ pub(super) fn project(core: &Core, fed: Fed, arbiter: &Arbiter) -> (Addr<Project
         fed,
         applied,
     };
-    let projector = Projector::start_in_arbiter(&arbiter.handle(), |_| Projector::new(parts));
+    let arbiter = on.arbiters.background.handle();
+    let projector = Projector::start_in_arbiter(&arbiter, |_| Projector::new(parts));
     (projector, is_applied)
 }
 
+/// Starts what takes after-hooks to plugins.
+async fn deliver_after_hooks(on: &Foundation<'_>, domain: &Domain) -> Result<(), StartError> {
+    let begun = on.core.after_hooks.begin(
+        domain.env.clone(),
+        Arc::clone(&on.core.ledger) as _,
+        settings::deliveries(on.config),
+        on.arbiters.couriers.handle(),
+    );
+    Ok(begun.await?)
+}
+
+/// Starts what sends to push services, with what was not sent before.
+async fn start_push(on: &Foundation<'_>, domain: &Domain) -> Result<Push, StartError> {
+    let clock = Arc::clone(&on.core.clock);
+    let parts = PushParts {
+        senders: push::open(&on.config.push, &on.keys.web_push, &clock)?,
+        devices: Arc::clone(&domain.devices) as _,
+        outbox: Arc::clone(&on.core.ledger) as _,
+        clock,
+        settings: settings::push(on.config),
+    };
+    let waiting = parts.outbox.load_pushes().await?;
+    Ok(Push::start(parts, waiting, &on.arbiters.pushing.handle()))
+}
+
 /// Starts what tells live queries.
-pub(super) fn follow_live(
-    core: &Core,
-    (live, tail, committed): (&LiveQueries, Tail, Applied),
-    arbiter: &Arbiter,
+fn follow_live(
+    on: &Foundation<'_>,
+    live: &LiveQueries,
+    (tail, committed): (Tail, Applied),
 ) -> Addr<Delivery<LiveFollower>> {
     let parts = DeliveryParts {
         place: None,
-        log: Arc::clone(&core.log) as _,
+        log: Arc::clone(&on.core.log) as _,
         tail,
         applied: committed,
         consumer: LiveFollower::new(live.clone()),
     };
-    Delivery::start_in_arbiter(&arbiter.handle(), |_| Delivery::new(parts, None))
+    let arbiter = on.arbiters.listeners.handle();
+    Delivery::start_in_arbiter(&arbiter, |_| Delivery::new(parts, None))
+}
+
+/// Returns the subscriptions that this server tells: none if it is a slave, whose master has the hubs.
+fn followed_subscriptions(on: &Foundation<'_>, domain: &Domain) -> Arc<Subscriptions> {
+    if on.config.timers.is_slave {
+        return Arc::new(Subscriptions::new(Vec::new()));
+    }
+    let forgotten = background::forget_devices(Arc::clone(&domain.devices));
+    spawn::spawn_named("forget devices", forgotten);
+    Arc::clone(&on.core.subscriptions)
 }
 
 /// Starts what tells those who subscribe, from where it was.
-///
-/// # Errors
-/// The ledger.
-pub(super) async fn notify(
-    core: &Core,
-    env: &RecordEnv,
+async fn notify(
+    on: &Foundation<'_>,
+    domain: &Domain,
     (notices, tail): (Notices, Tail),
-    arbiter: &Arbiter,
 ) -> Result<Addr<Delivery<Notices>>, StartError> {
-    let told = core.deliveries.load_position(NOTICES).await;
-    let told = told.map_err(|error| StartError::Store(error.to_string()))?;
+    let ledger = &on.core.ledger;
+    let told = ledger.load_position(NOTICES).await?;
     let parts = DeliveryParts {
         place: Some(Place {
             name: NOTICES,
-            positions: Arc::clone(&core.deliveries) as _,
+            positions: Arc::clone(ledger) as _,
         }),
-        log: Arc::clone(&core.log) as _,
+        log: Arc::clone(&on.core.log) as _,
         tail,
-        applied: env.applied.clone(),
+        applied: domain.env.applied.clone(),
         consumer: notices,
     };
     let start = move |_: &mut _| Delivery::new(parts, told);
-    Ok(Delivery::start_in_arbiter(&arbiter.handle(), start))
+    let arbiter = on.arbiters.background.handle();
+    Ok(Delivery::start_in_arbiter(&arbiter, start))
 }
 
 /// Starts the scheduled tasks of plugins.
-pub(super) fn run_tasks(
-    core: &Core,
-    config: &Config,
-    (plugins, broker): (&Arc<dyn PluginGate>, &PluginBroker),
-    arbiter: &Arbiter,
-) -> Addr<Tasks> {
+fn run_tasks(on: &Foundation<'_>, domain: &Domain) -> Addr<Tasks> {
+    let core = on.core;
     let parts = TaskParts {
         log: Arc::clone(&core.log) as _,
         ledger: Arc::clone(&core.tasks),
-        plugins: Arc::clone(plugins),
+        plugins: Arc::clone(&domain.env.plugins),
         clock: Arc::clone(&core.clock),
         driver: Arc::new(CronDriver::default()),
-        settings: settings::tasks(config),
+        settings: settings::tasks(on.config),
     };
-    let changes = broker.changes();
-    Tasks::start_in_arbiter(&arbiter.handle(), |_| Tasks::new(parts, changes))
+    let changes = domain.broker.changes();
+    let arbiter = on.arbiters.background.handle();
+    Tasks::start_in_arbiter(&arbiter, |_| Tasks::new(parts, changes))
 }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use skytrail_actors::clock::{Clock, SystemClock};
 use skytrail_actors::delivery::after::AfterHooks;
 use skytrail_actors::device::DeviceStore as _;
-use skytrail_actors::erasure::{Eraser, Holder};
-use skytrail_actors::log::tail::{Tail, tail};
+use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{
     Backlog, EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve, Timeline,
 };
-use skytrail_actors::projector::{self, Applied, Committed, Fed};
-use skytrail_actors::record::actor::Records;
+use skytrail_actors::projector::{self, Committed, Fed};
 use skytrail_actors::record::live::LiveState;
 use skytrail_actors::spawn;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
@@ -20,11 +18,10 @@ use skytrail_actors::task::{Ledger, TaskStore as _};
 use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
+use super::consumers::Tails;
 use super::{StartError, background, settings};
-use crate::asset::{Files, Remover};
 use crate::config::Config;
 use crate::ledger::SqlLedger;
-use crate::leftovers::Leftovers;
 use crate::projection::SqlStore;
 use crate::proof::{Checkpoints, LogKey};
 
@@ -40,20 +37,11 @@ pub(super) struct Core {
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) tasks: Arc<Ledger>,
     pub(super) after_hooks: AfterHooks,
-    pub(super) deliveries: Arc<SqlLedger>,
+    pub(super) ledger: Arc<SqlLedger>,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) ending: CancellationToken,
     pub(super) erasures: Arc<Erasures>,
-    reserve: Arc<Reserve>,
-}
-
-/// What is committed, for each of those who go on with it.
-pub(super) struct Tails {
-    pub(super) projector: Fed,
-    pub(super) notices: Tail,
-    pub(super) live: Tail,
-    /// How far the log is, for live queries.
-    pub(super) committed: Applied,
+    pub(super) reserve: Arc<Reserve>,
 }
 
 impl Core {
@@ -65,7 +53,7 @@ impl Core {
         config: &Config,
         opened: OpenedLog,
         (store, snapshot): (Arc<SqlStore>, Snapshot),
-    ) -> Result<(Self, Tails), StartError> {
+    ) -> Result<(Self, Fed, Tails), StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;
         let backlog = Arc::new(Backlog::new(config.storage.store_lag));
@@ -80,7 +68,7 @@ impl Core {
         let after_hooks = AfterHooks::default();
         let timeline = Timeline::of(&config.data_dir);
         let timeline = timeline.map_err(StartError::io("the data folder"))?;
-        let deliveries = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
+        let ledger = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
         let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
         let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
         let reserve = Arc::new(reserve);
@@ -137,7 +125,7 @@ impl Core {
             subscriptions,
             tasks,
             after_hooks,
-            deliveries: Arc::new(deliveries),
+            ledger: Arc::new(ledger),
             checkpoints: Arc::new(checkpoints),
             ending,
             erasures,
@@ -145,38 +133,10 @@ impl Core {
         };
         let tails = Tails {
             committed: fed.applied(committed.subscribe()),
-            projector: fed,
             notices,
             live: live_tail,
         };
-        Ok((core, tails))
-    }
-
-    /// Starts what erases, and compacts.
-    pub(super) fn start_eraser(
-        &self,
-        config: &Config,
-        (records, files): (&Arc<Records>, &Files),
-    ) -> Arc<Eraser> {
-        let holders: Vec<Arc<dyn Holder>> = vec![
-            Arc::clone(&self.log) as _,
-            Arc::clone(&self.store) as _,
-            Arc::clone(&self.deliveries) as _,
-            Arc::new(Leftovers::new(&config.data_dir, config.database.is_some())),
-        ];
-        let known = (Arc::clone(records) as _, Arc::clone(&self.store) as _);
-        let kept = (Arc::clone(&self.log), Arc::clone(&self.erasures));
-        let eraser = Eraser::new(records.env().clone(), known, kept, holders);
-        let eraser = eraser.giving_up(Arc::clone(&self.reserve));
-        let eraser = eraser.removing(Arc::new(Remover(Arc::clone(&files.store))));
-        let eraser = Arc::new(eraser);
-        let erased = background::erase(Arc::clone(&eraser), self.ending.clone());
-        spawn::spawn_named("eraser", erased);
-        if let Some(at) = config.storage.compact_at {
-            let daily = background::compact(Arc::clone(&eraser), at, self.ending.clone());
-            spawn::spawn_named("compaction", daily);
-        }
-        eraser
+        Ok((core, fed, tails))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Application, StartError};
 use crate::config::{Config, KeyOrigin, Secret};
 use crate::http::server::Door;
-use crate::{leaving, moved};
+use crate::record_store::{leaving, moved};
 
 /// Runs a server until the process is told to end. When the record store turns out damaged the server
 /// stops and starts again, in the same process: the start makes the store anew.

@@ -7,14 +7,14 @@ use skytrail_schema::id::TypeName;
 
 use super::say;
 use crate::config::Config;
-use crate::moved;
 use crate::projection::index::{
     IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_fields, list_indexes,
     set_index,
 };
 use crate::projection::{OpenError, is_shared};
+use crate::record_store::moved;
 
-use crate::store_start::with_causes;
+use crate::projection::with_causes;
 
 /// What to do. The server makes and drops indexes by itself; all of this works while it runs.
 #[derive(Clone, Debug, Subcommand)]

@@ -2,9 +2,9 @@
 //!
 //! 1. The new store is filled from the log, beside the server, until it is a few events behind. It knows
 //!    how far it is, so a move that was broken off goes on there.
-//! 2. A note in the data folder says where the store is now ([`crate::moved`]). The server starts again
+//! 2. A note in the data folder says where the store is now ([`crate::record_store::moved`]). The server starts again
 //!    with it, in the same process, and applies what came last; before that it takes in what others have
-//!    changed in the old one by SQL ([`crate::leaving`]).
+//!    changed in the old one by SQL ([`crate::record_store::leaving`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,12 +18,13 @@ use super::rebuild::progress_bar;
 use super::rebuild_server::{fill, open};
 use super::{complain, open_log, say};
 use crate::config::{Config, Database};
-use crate::leaving;
-use crate::leftovers::Filling;
-use crate::moved::{self, Note};
 use crate::projection::index::{StorePlace, carry_over_indexes};
+use crate::projection::with_causes;
 use crate::projection::{SqlStore, StoreOptions, place_of, remove};
-use crate::store_start::{check_owner, with_causes};
+use crate::record_store::leaving;
+use crate::record_store::leftovers::Filling;
+use crate::record_store::moved::{self, Note};
+use crate::record_store::stranger::check_owner;
 
 /// The server applies so many events in no time.
 const FEW_EVENTS: u64 = 512;

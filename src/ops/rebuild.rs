@@ -16,14 +16,14 @@ use skytrail_schema::event::Commit;
 use super::backup::parse_until;
 use super::{complain, journal_of, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
-use crate::leftovers::Filling;
-use crate::moved;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
+use crate::projection::with_causes;
 use crate::projection::{
     OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };
-use crate::store_start::with_causes;
+use crate::record_store::leftovers::Filling;
+use crate::record_store::moved;
 
 /// What to do.
 #[derive(Clone, Debug, Args)]

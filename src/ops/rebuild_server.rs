@@ -11,13 +11,15 @@ use skytrail_actors::store::RecordStore as _;
 use super::rebuild::{progress_bar, report};
 use super::{complain, open_log, say};
 use crate::config::{Config, Database};
-use crate::leaving;
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
+use crate::projection::with_causes;
 use crate::projection::{
     OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting, digest_server,
     drop_store, origin_server, switch_schemas,
 };
-use crate::store_start::{ErasedMeanwhile, Stranger, check_owner, find_stranger, with_causes};
+use crate::record_store::leaving;
+use crate::record_store::start::ErasedMeanwhile;
+use crate::record_store::stranger::{Stranger, check_owner, find_stranger};
 
 /// How many events are applied at once.
 const BATCH_EVENTS: usize = 4096;

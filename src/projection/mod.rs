@@ -14,6 +14,7 @@
 
 mod apply;
 mod captured;
+mod causes;
 mod conn;
 mod ddl;
 mod devices;
@@ -37,6 +38,7 @@ mod value;
 mod tests;
 
 pub use captured::{carry_over_captured, count_parked, count_waiting};
+pub(crate) use causes::with_causes;
 pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_passing;
 pub use postgres::{

@@ -20,7 +20,7 @@ use super::source::{Row, Rows, Source};
 use crate::auth::password::Argon2Hasher;
 use crate::config::Config;
 use crate::import::Report;
-use crate::offline::Offline;
+use crate::record_store::offline::Offline;
 
 /// So many rows are taken over in one commit,
 const PORTION_ROWS: usize = 500;

@@ -10,7 +10,7 @@ use skytrail_schema::json::Members;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use crate::store_start::with_causes;
+use crate::projection::with_causes;
 
 /// A row.
 pub(super) type Row = Map<String, Json>;

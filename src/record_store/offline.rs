@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use crate::app::{EXIT_LOG_IN_DOUBT, erasures_of};
 use crate::asset::Files;
 use crate::config::{Config, Keys};
-use crate::moved;
-use crate::store_start::ready_store;
+use crate::record_store::moved;
+use crate::record_store::start::ready_store;
 
 /// How long the log may take to write what is left of it.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@
 //! Whatever is broken off is begun again with the next start: the old store's outbox says what is missing.
 
 use crate::config::{Config, Database};
-use crate::offline::Offline;
+use crate::projection::with_causes;
 use crate::projection::{carry_over_captured, count_parked};
-use crate::store_start::with_causes;
+use crate::record_store::offline::Offline;
 
 /// Takes what is in the store of `old` and not in the log along into that of `new`. Needs an actor system.
 ///

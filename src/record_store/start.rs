@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
-use skytrail_actors::log::journal::Segments;
 use skytrail_actors::store::{RecordStore as _, Snapshot};
 use skytrail_schema::event::{Commit, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
@@ -16,9 +15,10 @@ use crate::app::StartError;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
-    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, StoreOrigin, damage_marker,
-    is_passing, part,
+    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, is_passing, part,
+    with_causes,
 };
+use crate::record_store::stranger::check_owner;
 
 /// How long a start waits for a database that cannot be reached, and how long between two tries.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -78,86 +78,6 @@ async fn open_server(
     Ok(store)
 }
 
-/// Makes sure that a store was filled from this log, which ends at `head`, if it was from any; returns
-/// its checkpoint.
-pub(crate) async fn check_owner(
-    store: &SqlStore,
-    app: &str,
-    (segments, head): (&Segments, u64),
-) -> Result<u64, String> {
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let snapshot = store.load_snapshot().await;
-    let checkpoint = snapshot.map_err(|error| failed(&error))?.checkpoint;
-    let origin = store.origin().await.map_err(|error| failed(&error))?;
-    match find_stranger((checkpoint, &origin), (segments, head))? {
-        None => Ok(checkpoint),
-        Some(stranger) => Err(stranger.advise(app)),
-    }
-}
-
-/// What a store is that was not filled from this log, in the words behind its name.
-pub(crate) enum Stranger {
-    /// One of another log altogether.
-    OfAnotherLog(String),
-    /// One of this log's past that then went another way.
-    OfAnotherPast(String),
-}
-
-impl Stranger {
-    /// Says what it is.
-    pub(crate) fn describe(&self, app: &str) -> String {
-        let (Self::OfAnotherLog(what) | Self::OfAnotherPast(what)) = self;
-        format!("the schema app_{app} in the database {what}")
-    }
-
-    /// Says what it is, and what to do.
-    pub(crate) fn advise(&self, app: &str) -> String {
-        let what = self.describe(app);
-        match self {
-            Self::OfAnotherLog(_) => {
-                format!("{what}; drop it, or set another APP_NAME or DATABASE_URL")
-            }
-            Self::OfAnotherPast(_) => format!(
-                "{what}: it was filled by a server that went on from there, as when an earlier backup \
-                 is restored. If that server is gone for good, run `skytrail rebuild`, which fills the \
-                 schema from this log and keeps what is in it as app_{app}~old; otherwise set another \
-                 APP_NAME or DATABASE_URL"
-            ),
-        }
-    }
-}
-
-/// Whether a store at a checkpoint was filled from something else than this log, which ends at `head`.
-pub(crate) fn find_stranger(
-    (checkpoint, origin): (u64, &StoreOrigin),
-    (segments, head): (&Segments, u64),
-) -> Result<Option<Stranger>, String> {
-    let load = |position| {
-        let read = segments.read(position, 1);
-        read.map_err(|error| error.to_string())
-    };
-    let own = load(1)?.first().map(|commit| commit.id.to_string());
-    if origin.log.is_some() && origin.log != own {
-        return Ok(Some(Stranger::OfAnotherLog(format!(
-            "is a store of another log (it is at {checkpoint}, the log below DATA_DIR ends at {head})"
-        ))));
-    }
-    if checkpoint > head {
-        return Ok(Some(Stranger::OfAnotherPast(format!(
-            "is at {checkpoint}, and the log below DATA_DIR ends at {head}"
-        ))));
-    }
-    let Some(last) = origin.last else {
-        return Ok(None);
-    };
-    if load(checkpoint)?.iter().any(|commit| commit.time == last) {
-        return Ok(None);
-    }
-    Ok(Some(Stranger::OfAnotherPast(format!(
-        "has another event at {checkpoint} than the log below DATA_DIR"
-    ))))
-}
-
 /// Waits a while for a database that cannot be reached: it may be starting, too.
 async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStore, StartError> {
     let deadline = Instant::now() + START_PATIENCE;
@@ -178,24 +98,6 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
         }
         sleep(PAUSE).await;
     }
-}
-
-/// Writes an error and what caused it, each once.
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    for cause in std::iter::successors(Some(error), |error| error.source()) {
-        let text = match cause.downcast_ref() {
-            // Its words alone: where in the database's own source they are from helps nobody.
-            Some(sqlx::Error::Database(error)) => error.message().to_owned(),
-            _ => cause.to_string(),
-        };
-        // Some say what caused them themselves; of the database's words there may be more behind.
-        let is_said = |last: &String| last.ends_with(&text) || text.starts_with(last.as_str());
-        if !causes.last().is_some_and(is_said) {
-            causes.push(text);
-        }
-    }
-    causes.join(": ")
 }
 
 /// Opens the record store; one that is damaged or not of this log is set aside and made anew.

@@ -1,0 +1,114 @@
+//! What decides and writes: records and accounts, with the plugins and files that they need.
+
+use std::sync::Arc;
+
+use skytrail_actors::accounts::Accounts;
+use skytrail_actors::asset::{AssetCatalog, AssetGate};
+use skytrail_actors::capture::{CaptureDesk, CaptureGate, CaptureSource, Captures};
+use skytrail_actors::device::Devices;
+use skytrail_actors::plugin::{PluginBroker, PluginGate, note_registrations};
+use skytrail_actors::projector::Applied;
+use skytrail_actors::record::actor::Records;
+use skytrail_actors::record::env::RecordEnv;
+use skytrail_actors::sandbox::Sandbox;
+use skytrail_actors::{install, spawn};
+
+use super::{Foundation, StartError, background, settings};
+use crate::asset::Files;
+
+/// What decides and writes.
+pub(super) struct Domain {
+    pub(super) env: RecordEnv,
+    pub(super) broker: PluginBroker,
+    /// The plugins that are only tried.
+    pub(super) tried: PluginBroker,
+    pub(super) files: Arc<Files>,
+    pub(super) records: Arc<Records>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) devices: Arc<Devices>,
+    pub(super) captured: CaptureDesk,
+    pub(super) sandbox: Arc<Sandbox>,
+}
+
+impl Domain {
+    /// Opens it on a record store that is up to `applied`; the first start installs.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(super) async fn open(on: &Foundation<'_>, applied: Applied) -> Result<Self, StartError> {
+        let (config, keys, core) = (on.config, on.keys, on.core);
+        let clock = Arc::clone(&core.clock);
+        let files = Files::open(config, &keys.asset_secret, Arc::clone(&clock)).await?;
+        let assets = AssetCatalog {
+            store: Arc::clone(&core.store) as _,
+            live: Arc::clone(&core.live),
+            applied: applied.clone(),
+            urls: Arc::clone(&files.urls),
+            erasures: Arc::clone(&core.erasures),
+        };
+        let gate = |broker: &PluginBroker| -> Arc<dyn PluginGate> {
+            Arc::new(AssetGate {
+                inner: Arc::new(broker.clone()),
+                assets: assets.clone(),
+            })
+        };
+        let front = on.arbiters.front.handle();
+        let broker = PluginBroker::start(settings::plugins(config, keys), &front);
+        let tried = PluginBroker::start(settings::sandbox(config, keys), &front);
+        let (plugins, stage) = (gate(&broker), gate(&tried));
+        let env = RecordEnv {
+            log: Arc::clone(&core.log) as _,
+            store: Arc::clone(&core.store) as _,
+            live: Arc::clone(&core.live),
+            applied,
+            assets,
+            plugins,
+            after_hooks: core.after_hooks.clone(),
+            captured: CaptureGate::default(),
+            clock,
+            max_included_bytes: config.http.limits.included_bytes,
+        };
+        install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
+        let devices = Devices::new(
+            env.clone(),
+            Arc::clone(&core.store) as _,
+            Arc::clone(&core.subscriptions),
+        );
+        let domain = Self {
+            sandbox: Arc::new(Sandbox::new(tried.clone(), stage, env.clone())),
+            records: Arc::new(Records::new(env.clone(), config.http.workers)),
+            accounts: Arc::new(settings::accounts(config, keys, env.clone())?),
+            devices: Arc::new(devices),
+            captured: take_in_captured(on, &env),
+            env,
+            broker,
+            tried,
+            files: Arc::new(files),
+        };
+        domain.learn(on);
+        Ok(domain)
+    }
+
+    /// Starts to learn the keys of records, and what plugins register.
+    fn learn(&self, on: &Foundation<'_>) {
+        spawn::spawn_named("learn keys", background::learn_keys(self.env.clone()));
+        let plugins = Arc::clone(&self.env.plugins);
+        let noting = note_registrations(self.env.clone(), plugins, self.broker.changes());
+        let ending = on.core.ending.clone();
+        spawn::spawn_named("note registrations", async move {
+            ending.run_until_cancelled(noting).await;
+        });
+    }
+}
+
+/// Begins to take in what others change by SQL, where they can.
+fn take_in_captured(on: &Foundation<'_>, env: &RecordEnv) -> CaptureDesk {
+    let database = on.config.database.as_ref();
+    let outbox = database.map(|_| Arc::clone(&on.core.store) as Arc<dyn CaptureSource>);
+    if let Some(outbox) = outbox.clone() {
+        let captures = Captures::new(env.clone(), outbox, !on.config.plugins.is_empty());
+        let taken_in = background::take_in(captures, on.core.ending.clone());
+        spawn::spawn_named("captured SQL", taken_in);
+    }
+    CaptureDesk::new(env.clone(), outbox)
+}

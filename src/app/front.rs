@@ -1,0 +1,200 @@
+//! Where clients and plugins come in: what actions may reach, and the routes.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use actix_web::dev::ServerHandle;
+use skytrail_actors::asset::Assets;
+use skytrail_actors::events::EventReader;
+use skytrail_actors::plugin::{ApiCaller, PluginBroker};
+use skytrail_actors::projector::Projector;
+use socket2::Socket;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::consumers::Consumers;
+use super::domain::Domain;
+use super::upkeep::Upkeep;
+use super::{Foundation, STEP_DEADLINE, StartError, settings};
+use crate::auth::custom_token::CustomTokens;
+use crate::auth::throttle::Throttle;
+use crate::http::counters::DoorCounters;
+use crate::http::router::PluginCaller;
+use crate::http::sandbox::SandboxCaller;
+use crate::http::server;
+use crate::parts::Parts;
+use crate::services::Services;
+use crate::socket::followers::Followers;
+use crate::socket::plugin::{self, PluginDoor};
+use crate::socket::seats::Seats;
+
+/// The parts behind the door.
+#[derive(Clone, Copy)]
+pub(super) struct Behind<'a> {
+    pub(super) projector: &'a Addr<Projector>,
+    pub(super) domain: &'a Domain,
+    pub(super) consumers: &'a Consumers,
+    pub(super) upkeep: &'a Upkeep,
+}
+
+/// The open door.
+pub(super) struct Front {
+    pub(super) http: ServerHandle,
+    /// How plugins call the server.
+    pub(super) api: Arc<dyn ApiCaller>,
+    /// The requests under way.
+    pub(super) running: TaskTracker,
+    /// Cancelled when the stop begins.
+    pub(super) stopping: CancellationToken,
+}
+
+impl Front {
+    /// Opens the door at a socket.
+    ///
+    /// # Errors
+    /// The socket does not listen.
+    pub(super) fn open(
+        on: &Foundation<'_>,
+        behind: Behind<'_>,
+        socket: Socket,
+    ) -> Result<Self, StartError> {
+        let services = Arc::new(services(on, behind));
+        let (running, stopping) = (services.running.clone(), services.stopping.clone());
+        let door = |path, broker: &PluginBroker, api: &Arc<dyn ApiCaller>| PluginDoor {
+            path,
+            broker: broker.clone(),
+            api: Arc::clone(api),
+            keys: on.keys.clone(),
+        };
+        let api: Arc<dyn ApiCaller> = Arc::new(PluginCaller(Arc::clone(&services)));
+        let tried_api: Arc<dyn ApiCaller> = Arc::new(SandboxCaller(Arc::clone(&services)));
+        let plugins = door(plugin::PATH, &behind.domain.broker, &api);
+        let tried = door(plugin::SANDBOX_PATH, &behind.domain.tried, &tried_api);
+        let is_slave = on.config.timers.is_slave;
+        let routes: server::Routes = Arc::new(move |config| {
+            plugin::configure(&plugins, config);
+            plugin::configure(&tried, config);
+            if !is_slave {
+                server::hubs(config);
+            }
+        });
+        let settings = &on.config.http;
+        let server = server::listen(services, routes, (socket, settings), STEP_DEADLINE);
+        let cannot = format!("cannot listen on {}", settings.listen);
+        let server = server.map_err(StartError::io(&cannot))?;
+        let http = server.handle();
+        actix_web::rt::spawn(server);
+        Ok(Self {
+            http,
+            api,
+            running,
+            stopping,
+        })
+    }
+}
+
+/// What the door itself keeps.
+struct AtTheDoor {
+    followers: Arc<Followers>,
+    counters: Arc<DoorCounters>,
+    running: TaskTracker,
+    throttle: Arc<Throttle>,
+}
+
+/// Gathers what actions may reach.
+fn services(on: &Foundation<'_>, behind: Behind<'_>) -> Services {
+    let (config, core) = (on.config, on.core);
+    let Behind {
+        domain,
+        consumers,
+        upkeep,
+        ..
+    } = behind;
+    let door = AtTheDoor {
+        followers: Arc::default(),
+        counters: Arc::default(),
+        running: TaskTracker::new(),
+        throttle: Arc::new(Throttle::new(config.http.auth_throttle)),
+    };
+    let events = EventReader::new(
+        (Arc::clone(&core.log) as _, core.timeline),
+        core.after_hooks.observer(),
+        Arc::clone(&core.store) as _,
+        domain.env.applied.clone(),
+    );
+    let live_seats = Seats::new(
+        config.live.max_connections,
+        config.live.max_connections_per_address,
+    );
+    let custom_tokens = config.custom_token_secret.as_ref();
+    Services {
+        records: Arc::clone(&domain.records) as _,
+        accounts: Arc::clone(&domain.accounts) as _,
+        assets: Assets::new(domain.env.clone()),
+        files: Arc::clone(&domain.files),
+        devices: Arc::clone(&domain.devices) as _,
+        push: consumers.push.clone(),
+        plugins: Arc::clone(&domain.env.plugins),
+        tasks: consumers.tasks.clone(),
+        broker: domain.broker.clone(),
+        sandbox: Arc::clone(&domain.sandbox),
+        after_hooks: core.after_hooks.clone(),
+        captured: domain.captured.clone(),
+        eraser: Arc::clone(&upkeep.eraser),
+        events: Arc::new(events),
+        hub: consumers.hub.clone(),
+        internal_hub: consumers.internal_hub.clone(),
+        sockets: settings::sockets(&config.pubsub),
+        live: consumers.live.clone(),
+        live_seats,
+        keys: on.keys.clone(),
+        custom_tokens: custom_tokens.map(|secret| CustomTokens::new(secret.reveal())),
+        audit: Arc::clone(&upkeep.audit),
+        refusals: Arc::clone(&upkeep.refusals),
+        clock: Arc::clone(&core.clock),
+        settings: settings::services(config, on.keys),
+        health: Arc::new(parts(on, behind, &door)),
+        followers: door.followers,
+        throttle: door.throttle,
+        door: door.counters,
+        running: door.running,
+        stopping: CancellationToken::new(),
+    }
+}
+
+/// Gathers what says how it is.
+fn parts(on: &Foundation<'_>, behind: Behind<'_>, door: &AtTheDoor) -> Parts {
+    let core = on.core;
+    let Behind {
+        projector,
+        domain,
+        consumers,
+        upkeep,
+    } = behind;
+    Parts {
+        log: Arc::clone(&core.log),
+        store: Arc::clone(&core.store),
+        records: Arc::clone(&domain.records),
+        accounts: Arc::clone(&domain.accounts),
+        projector: projector.clone(),
+        hub: consumers.hub.clone(),
+        internal_hub: consumers.internal_hub.clone(),
+        notices: consumers.notices.clone(),
+        push: consumers.push.clone(),
+        live: consumers.live.clone(),
+        live_follower: consumers.live_follower.clone(),
+        after_hooks: core.after_hooks.clone(),
+        captured: domain.captured.clone(),
+        eraser: Arc::clone(&upkeep.eraser),
+        followers: Arc::clone(&door.followers),
+        broker: domain.broker.clone(),
+        tasks: consumers.tasks.clone(),
+        door: Arc::clone(&door.counters),
+        running: door.running.clone(),
+        throttle: Arc::clone(&door.throttle),
+        refusals: Arc::clone(&upkeep.refusals),
+        audit: Arc::clone(&upkeep.audit),
+        backups: Arc::clone(&upkeep.backups),
+        checkpoints: Arc::clone(&core.checkpoints),
+    }
+}

@@ -1,0 +1,84 @@
+//! What looks after the server's data beside its work: erasures, compaction, backups, signatures,
+//! refusals and the audit trail.
+
+use std::sync::Arc;
+
+use skytrail_actors::erasure::{Eraser, Holder};
+use skytrail_actors::spawn;
+
+use super::domain::Domain;
+use super::{Foundation, StartError, background};
+use crate::asset::Remover;
+use crate::audit::AuditTrail;
+use crate::auth::refusals::Refusals;
+use crate::backup::BackupSchedule;
+use crate::record_store::leftovers::Leftovers;
+
+/// What looks after the server's data.
+pub(super) struct Upkeep {
+    pub(super) eraser: Arc<Eraser>,
+    pub(super) backups: Arc<BackupSchedule>,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) audit: Arc<AuditTrail>,
+}
+
+impl Upkeep {
+    /// Starts all but backups and signatures, which begin with [`Self::run`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(super) fn start(on: &Foundation<'_>, domain: &Domain) -> Result<Self, StartError> {
+        let (config, core) = (on.config, on.core);
+        let clock = || Arc::clone(&core.clock);
+        let audit = AuditTrail::start(&config.audit, clock());
+        let audit = audit.map_err(StartError::io("the audit trail cannot be written"))?;
+        let (ledger, checkpoints) = (Arc::clone(&core.ledger), Arc::clone(&core.checkpoints));
+        let backups = BackupSchedule::new(config, Arc::clone(&ledger), checkpoints, clock());
+        let refusals = Refusals::new(clock(), ledger, config.http.refusals_days);
+        let refusals = Arc::new(refusals);
+        let writing = Arc::clone(&refusals).keep_writing(core.ending.clone());
+        spawn::spawn_named("refusals", writing);
+        Ok(Self {
+            eraser: start_eraser(on, domain),
+            backups: Arc::new(backups),
+            refusals,
+            audit: Arc::new(audit),
+        })
+    }
+
+    /// Begins to make backups and to sign the log, once clients are served.
+    pub(super) fn run(&self, on: &Foundation<'_>) {
+        let ending = &on.core.ending;
+        let backups = Arc::clone(&self.backups).run(ending.clone());
+        spawn::spawn_named("backups", backups);
+        let signing = Arc::clone(&on.core.checkpoints).run(ending.clone());
+        spawn::spawn_named("checkpoints", signing);
+    }
+}
+
+/// Starts what erases, and compacts.
+fn start_eraser(on: &Foundation<'_>, domain: &Domain) -> Arc<Eraser> {
+    let (config, core) = (on.config, on.core);
+    let holders: Vec<Arc<dyn Holder>> = vec![
+        Arc::clone(&core.log) as _,
+        Arc::clone(&core.store) as _,
+        Arc::clone(&core.ledger) as _,
+        Arc::new(Leftovers::new(&config.data_dir, config.database.is_some())),
+    ];
+    let known = (
+        Arc::clone(&domain.records) as _,
+        Arc::clone(&core.store) as _,
+    );
+    let kept = (Arc::clone(&core.log), Arc::clone(&core.erasures));
+    let eraser = Eraser::new(domain.env.clone(), known, kept, holders);
+    let eraser = eraser.giving_up(Arc::clone(&core.reserve));
+    let eraser = eraser.removing(Arc::new(Remover(Arc::clone(&domain.files.store))));
+    let eraser = Arc::new(eraser);
+    let erased = background::erase(Arc::clone(&eraser), core.ending.clone());
+    spawn::spawn_named("eraser", erased);
+    if let Some(at) = config.storage.compact_at {
+        let daily = background::compact(Arc::clone(&eraser), at, core.ending.clone());
+        spawn::spawn_named("compaction", daily);
+    }
+    eraser
+}

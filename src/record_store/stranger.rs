@@ -1,0 +1,86 @@
+//! Whose log a record store was filled from.
+
+use skytrail_actors::log::journal::Segments;
+use skytrail_actors::store::RecordStore as _;
+
+use crate::projection::{SqlStore, StoreOrigin};
+
+/// Makes sure that a store was filled from this log, which ends at `head`, if it was from any; returns
+/// its checkpoint.
+pub(crate) async fn check_owner(
+    store: &SqlStore,
+    app: &str,
+    (segments, head): (&Segments, u64),
+) -> Result<u64, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let snapshot = store.load_snapshot().await;
+    let checkpoint = snapshot.map_err(|error| failed(&error))?.checkpoint;
+    let origin = store.origin().await.map_err(|error| failed(&error))?;
+    match find_stranger((checkpoint, &origin), (segments, head))? {
+        None => Ok(checkpoint),
+        Some(stranger) => Err(stranger.advise(app)),
+    }
+}
+
+/// What a store is that was not filled from this log, in the words behind its name.
+pub(crate) enum Stranger {
+    /// One of another log altogether.
+    OfAnotherLog(String),
+    /// One of this log's past that then went another way.
+    OfAnotherPast(String),
+}
+
+impl Stranger {
+    /// Says what it is.
+    pub(crate) fn describe(&self, app: &str) -> String {
+        let (Self::OfAnotherLog(what) | Self::OfAnotherPast(what)) = self;
+        format!("the schema app_{app} in the database {what}")
+    }
+
+    /// Says what it is, and what to do.
+    pub(crate) fn advise(&self, app: &str) -> String {
+        let what = self.describe(app);
+        match self {
+            Self::OfAnotherLog(_) => {
+                format!("{what}; drop it, or set another APP_NAME or DATABASE_URL")
+            }
+            Self::OfAnotherPast(_) => format!(
+                "{what}: it was filled by a server that went on from there, as when an earlier backup \
+                 is restored. If that server is gone for good, run `skytrail rebuild`, which fills the \
+                 schema from this log and keeps what is in it as app_{app}~old; otherwise set another \
+                 APP_NAME or DATABASE_URL"
+            ),
+        }
+    }
+}
+
+/// Whether a store at a checkpoint was filled from something else than this log, which ends at `head`.
+pub(crate) fn find_stranger(
+    (checkpoint, origin): (u64, &StoreOrigin),
+    (segments, head): (&Segments, u64),
+) -> Result<Option<Stranger>, String> {
+    let load = |position| {
+        let read = segments.read(position, 1);
+        read.map_err(|error| error.to_string())
+    };
+    let own = load(1)?.first().map(|commit| commit.id.to_string());
+    if origin.log.is_some() && origin.log != own {
+        return Ok(Some(Stranger::OfAnotherLog(format!(
+            "is a store of another log (it is at {checkpoint}, the log below DATA_DIR ends at {head})"
+        ))));
+    }
+    if checkpoint > head {
+        return Ok(Some(Stranger::OfAnotherPast(format!(
+            "is at {checkpoint}, and the log below DATA_DIR ends at {head}"
+        ))));
+    }
+    let Some(last) = origin.last else {
+        return Ok(None);
+    };
+    if load(checkpoint)?.iter().any(|commit| commit.time == last) {
+        return Ok(None);
+    }
+    Ok(Some(Stranger::OfAnotherPast(format!(
+        "has another event at {checkpoint} than the log below DATA_DIR"
+    ))))
+}
