@@ -5,9 +5,11 @@
 //! if there were any, the file is gone through once more, for the records that have them. What is here
 //! already is found, so who was interrupted begins again.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod lines;
+mod mapping;
+
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,10 +17,12 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_actors::import::Outcome;
 use skytrail_schema::types::FieldType;
 
-use super::export::{AUTH_LINE, Format, ROLES_LINE, SYSTEM, Schema, schema};
+use self::lines::{Line, json_lines, rows};
+use self::mapping::Mapping;
+use super::export::{AUTH_LINE, Format, ROLES_LINE, Schema, schema};
 use super::remote::{RunningServer, ServerFlag, block_on};
 use crate::config::Config;
-use crate::import::{Report, table};
+use crate::import::Report;
 
 /// So many records go into one request,
 const PORTION: usize = 200;
@@ -59,18 +63,8 @@ pub struct Records {
     server: ServerFlag,
 }
 
-/// The types that a column may be of, as the help has them.
-const TYPES: &str = "string, number, integer, boolean, datetime, json, asset, location, geometry, \
-                     ref(TYPE), sequence";
-
 /// The code of a user who is here already.
 const DUPLICATED: i64 = 109;
-
-/// A record of the file, and the line where it begins.
-struct Line {
-    number: u64,
-    record: Result<Json, String>,
-}
 
 /// Runs the command.
 ///
@@ -385,148 +379,5 @@ fn outcome_of(item: &Json) -> Outcome {
         "present" => Outcome::Present,
         "kept" => Outcome::Kept(reason),
         _ => Outcome::Refused(reason),
-    }
-}
-
-fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String>> {
-    let lines = BufReader::new(file).split(b'\n').zip(1..);
-    let lines = lines.map(|(line, number)| Ok((line.map_err(|error| error.to_string())?, number)));
-    let is_full = |line: &Result<(Vec<u8>, u64), String>| {
-        line.as_ref()
-            .map_or(true, |(line, _)| !line.trim_ascii().is_empty())
-    };
-    lines.filter(is_full).map(|line| {
-        let (line, number) = line?;
-        let text = String::from_utf8(line).map_err(|error| format!("no UTF-8: {error}"));
-        let record = text.and_then(|text| {
-            let parsed = skytrail_schema::json::from_str(&text);
-            parsed.map_err(|error| format!("no JSON: {error}"))
-        });
-        let is_object = |record: Json| match record {
-            Json::Object(_) => Ok(record),
-            _ => Err("no JSON object".to_owned()),
-        };
-        Ok(Line {
-            number,
-            record: record.and_then(is_object),
-        })
-    })
-}
-
-fn rows(
-    file: File,
-    mapping: Mapping,
-) -> Result<impl Iterator<Item = Result<Line, String>>, String> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
-    let head = reader.headers().map_err(|error| error.to_string())?;
-    let head: Vec<String> = head
-        .iter()
-        .map(|name| name.trim_start_matches('\u{feff}').to_owned())
-        .collect();
-    if let Some(unknown) = mapping.fields.keys().find(|name| !head.contains(name)) {
-        let columns = head.join(", ");
-        return Err(format!(
-            "the table has no column {unknown:?}; it has {columns}"
-        ));
-    }
-    if !head
-        .iter()
-        .any(|name| mapping.field_of(name) == Some("_id"))
-    {
-        return Err("the table has no column for _id; name one with --map COLUMN=_id".to_owned());
-    }
-    Ok(reader.into_records().map(move |row| {
-        let row = row.map_err(|error| error.to_string())?;
-        let number = row.position().map_or(0, csv::Position::line);
-        let record = if row.len() == head.len() {
-            mapping.record(&head, &row)
-        } else {
-            Err(format!("{} cells, and {} columns", row.len(), head.len()))
-        };
-        Ok(Line { number, record })
-    }))
-}
-
-/// Which column is which field, and of which type.
-#[derive(Clone, Debug, Default)]
-struct Mapping {
-    record_type: Option<String>,
-    /// By column; none for one that is left out.
-    fields: BTreeMap<String, Option<String>>,
-    kinds: BTreeMap<String, FieldType>,
-}
-
-impl Mapping {
-    fn read(command: &Records, schema: &Schema) -> Result<Self, String> {
-        let mut mapping = Self {
-            record_type: command.record_type.clone(),
-            ..Self::default()
-        };
-        let known = command
-            .record_type
-            .as_ref()
-            .and_then(|name| schema.get(name));
-        for (field, kind) in known.into_iter().flatten() {
-            mapping
-                .kinds
-                .extend(FieldType::from_wire_name(kind).map(|kind| (field.clone(), kind)));
-        }
-        for map in &command.map {
-            let wrong = || format!("--map {map:?}: expected COLUMN=FIELD or COLUMN=FIELD:TYPE");
-            let (column, field) = map.split_once('=').ok_or_else(wrong)?;
-            let (field, kind) = match field.split_once(':') {
-                Some((field, kind)) => (field, Some(kind)),
-                None => (field, None),
-            };
-            if let Some(kind) = kind {
-                let unknown = || format!("--map {map:?}: {kind:?} is no type; there are {TYPES}");
-                let kind = FieldType::from_wire_name(kind).ok_or_else(unknown)?;
-                mapping.kinds.insert(field.to_owned(), kind);
-            }
-            let field = (!field.is_empty()).then(|| field.to_owned());
-            mapping.fields.insert(column.to_owned(), field);
-        }
-        Ok(mapping)
-    }
-
-    fn field_of<'a>(&'a self, column: &'a str) -> Option<&'a str> {
-        match self.fields.get(column) {
-            Some(field) => field.as_deref(),
-            None => Some(column),
-        }
-    }
-
-    fn record(&self, head: &[String], row: &csv::StringRecord) -> Result<Json, String> {
-        let mut record = Map::new();
-        for (column, cell) in head.iter().zip(row) {
-            let Some(field) = self.field_of(column) else {
-                continue;
-            };
-            let kind = match field {
-                "_access" => &FieldType::Json,
-                name if SYSTEM.contains(&name) => &FieldType::String,
-                name => self.kinds.get(name).unwrap_or(&FieldType::String),
-            };
-            let value = table::value(kind, cell).map_err(|why| format!("{column}: {why}"))?;
-            // An empty cell of these says nothing.
-            if !value.is_null() || field == "_access" || !field.starts_with('_') {
-                record.insert(field.to_owned(), value);
-            }
-        }
-        Ok(record.into())
-    }
-
-    /// Gives an id its type.
-    fn complete(&self, mut record: Json) -> Json {
-        let id = record.get("_id").and_then(Json::as_str);
-        if let (Some(id), Some(name)) = (id, &self.record_type)
-            && !id.starts_with(&format!("{name}/"))
-        {
-            let id = format!("{name}/{id}");
-            if let Some(object) = record.as_object_mut() {
-                object.insert("_id".to_owned(), id.into());
-            }
-        }
-        record
     }
 }
