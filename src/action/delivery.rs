@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::after::{DeadLetter, LetterId, Order, Target};
+use skytrail_actors::delivery::after::{LetterId, ListedLetter, Order, Target};
 use skytrail_schema::code::ApiError;
 
 use super::{Call, Outcome, Reply, request};
@@ -121,14 +121,24 @@ fn letter_id(text: &str) -> Result<LetterId, ApiError> {
     })
 }
 
-fn to_wire(letter: &DeadLetter) -> Json {
-    json!({
-        "id": format!("{}/{}", letter.position, letter.hook),
-        "position": letter.position,
-        "hook": letter.hook,
-        "record": letter.record,
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "at": letter.at,
-    })
+fn to_wire(listed: &ListedLetter) -> Json {
+    let (position, hook) = &listed.id;
+    let id = format!("{position}/{hook}");
+    match &listed.letter {
+        Ok(letter) => json!({
+            "id": id,
+            "position": position,
+            "hook": hook,
+            "record": letter.record,
+            "attempts": letter.attempts,
+            "error": letter.error,
+            "at": letter.at,
+        }),
+        Err(why) => json!({
+            "id": id,
+            "position": position,
+            "hook": hook,
+            "unreadable": why,
+        }),
+    }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
-use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId};
+use skytrail_actors::delivery::after::{Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter};
 use skytrail_actors::push::{Outbox, Waiting};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
@@ -235,7 +235,7 @@ impl Ledger for SqlLedger {
         consumer: &str,
         after: Option<&LetterId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, LedgerError> {
+    ) -> Result<Vec<ListedLetter>, LedgerError> {
         with!(self, connection => rows::list_letters(connection, consumer, after, limit))
     }
 

@@ -1,10 +1,9 @@
 //! The ledger's tables.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use skytrail_actors::delivery::after::{DeadLetter, Entry, Kept, LetterId};
+use skytrail_actors::delivery::after::{Entry, Kept, LetterId, ListedLetter};
 use skytrail_schema::time::Timestamp;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _};
 
 /// The format that this program writes.
@@ -210,13 +209,13 @@ pub(super) async fn list_letters(
     consumer: &str,
     after: Option<&LetterId>,
     limit: usize,
-) -> Result<Vec<DeadLetter>, sqlx::Error> {
+) -> Result<Vec<ListedLetter>, sqlx::Error> {
     let (position, hook) = match after {
         Some((position, hook)) => (signed(*position), &**hook),
         None => (-1, ""),
     };
     let rows = sqlx::query(
-        "SELECT letter FROM dead_letter WHERE consumer = ? AND (position, hook) > (?, ?) \
+        "SELECT position, hook, letter FROM dead_letter WHERE consumer = ? AND (position, hook) > (?, ?) \
          ORDER BY position, hook LIMIT ?",
     );
     let rows = rows
@@ -225,7 +224,28 @@ pub(super) async fn list_letters(
         .bind(hook)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = rows.fetch_all(connection).await?;
-    rows.iter().map(|row| read(row.get(0))).collect()
+    let listed: Vec<ListedLetter> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    for ListedLetter { id, letter } in &listed {
+        if let Err(error) = letter {
+            let (position, hook) = (id.0, &*id.1);
+            tracing::error!(consumer, position, hook, error, "a dead letter is not readable");
+        }
+    }
+    Ok(listed)
+}
+
+/// Reads a letter. Its name is the row's key, and what is damaged is most likely what it says.
+fn read(row: &SqliteRow) -> Result<ListedLetter, sqlx::Error> {
+    let (position, hook): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
+    let text: Result<&str, _> = row.try_get(2);
+    let letter = text.map_err(|error| error.to_string()).and_then(|text| {
+        let read = serde_json::from_str(text);
+        read.map_err(|error| error.to_string())
+    });
+    Ok(ListedLetter {
+        id: (u64::try_from(position).unwrap_or_default(), hook.into()),
+        letter,
+    })
 }
 
 pub(super) async fn count_letters(
@@ -243,8 +263,4 @@ pub(super) fn signed(position: u64) -> i64 {
 
 fn write(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
-}
-
-fn read<T: DeserializeOwned>(text: &str) -> Result<T, sqlx::Error> {
-    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -2,7 +2,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use serde_json::json;
-use skytrail_actors::delivery::after::{Cursor, Open, Standing};
+use skytrail_actors::delivery::after::{Cursor, DeadLetter, Open, Standing};
 
 use super::*;
 
@@ -30,6 +30,11 @@ fn letter(position: u64) -> DeadLetter {
         error: json!({"code": 1}),
         at: Timestamp::from_micros(5),
     }
+}
+
+/// Those of the letters that can be read.
+fn letters(listed: Vec<ListedLetter>) -> Vec<DeadLetter> {
+    listed.into_iter().filter_map(|it| it.letter.ok()).collect()
 }
 
 fn entry(read: u64, dead: &[u64], forgotten: &[u64]) -> Entry {
@@ -77,11 +82,11 @@ async fn what_was_kept_is_there_after_a_loss_of_the_process() {
     assert_eq!(kept.consumers["A"], standing(9));
     assert_eq!(kept.consumers["B"], standing(7));
     assert!(!kept.is_lost && kept.damaged.is_empty());
-    let letters = ledger.list_letters("A", None, 10).await.unwrap();
-    assert_eq!(letters, [letter(1), letter(3)]);
+    let listed = ledger.list_letters("A", None, 10).await.unwrap();
+    assert_eq!(letters(listed), [letter(1), letter(3)]);
     let after = (1, "h".into());
-    let letters = ledger.list_letters("A", Some(&after), 10).await.unwrap();
-    assert_eq!(letters, [letter(3)]);
+    let listed = ledger.list_letters("A", Some(&after), 10).await.unwrap();
+    assert_eq!(letters(listed), [letter(3)]);
     assert_eq!(ledger.count_letters("A").await.unwrap(), 2);
     ledger.forget("A").await.unwrap();
     assert_eq!(ledger.count_letters("A").await.unwrap(), 0);
@@ -132,4 +137,35 @@ async fn a_row_that_is_not_what_was_written_is_named() {
     let kept = reopened.load().await.unwrap();
     assert_eq!(kept.damaged, ["A"]);
     assert_eq!(kept.consumers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder.path().join("ops.sqlite")).await;
+    ledger
+        .save("A", &entry(5, &[1, 2, 3, 4], &[]))
+        .await
+        .unwrap();
+    let mut held = ledger.connection.lock().await;
+    for spoilt in [
+        "UPDATE dead_letter SET letter = substr(letter, 1, 20) WHERE position = 2",
+        "UPDATE dead_letter SET letter = x'ff00' WHERE position = 3",
+    ] {
+        let connection = held.as_mut().unwrap();
+        sqlx::query(spoilt).execute(connection).await.unwrap();
+    }
+    drop(held);
+    let listed = ledger.list_letters("A", None, 10).await.unwrap();
+    let found = listed.iter().map(|it| (it.id.0, &*it.id.1, it.letter.is_ok()));
+    let expected = [(1, "h", true), (2, "h", false), (3, "h", false), (4, "h", true)];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    assert_eq!(listed[3].letter, Ok(letter(4)));
+    assert!(matches!(&listed[1].letter, Err(why) if why.contains("EOF")));
+    // A page may end with one.
+    let page = ledger.list_letters("A", Some(&listed[1].id), 1).await;
+    assert_eq!(page.unwrap(), &listed[2..3]);
+    ledger.save("A", &entry(5, &[], &[2, 3])).await.unwrap();
+    let left = ledger.list_letters("A", None, 10).await.unwrap();
+    assert_eq!(letters(left), [letter(1), letter(4)]);
 }

@@ -230,6 +230,9 @@ fn describe(state: &Json) -> String {
 
 fn describe_letter(letter: &Json) -> String {
     let text = |name: &str| letter.get(name).and_then(Json::as_str).unwrap_or_default();
+    if let Some(why) = letter.get("unreadable").and_then(Json::as_str) {
+        return format!("{:<32} cannot be read: {why}", text("id"));
+    }
     let error = letter.get("error").and_then(|error| error.get("message"));
     format!(
         "{:<32} {:<32} {} after {} attempts: {}",

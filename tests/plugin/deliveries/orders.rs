@@ -261,3 +261,49 @@ fn a_plugin_that_does_not_come_any_more_is_forgotten() {
     server.restart();
     assert!(delivery(&server, &["list"]).contains("no plugin"));
 }
+
+#[test]
+fn a_damaged_letter_is_listed_and_dropped_among_the_others() {
+    let mut server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    let error = json!({"code": 10000, "message": "never", "info": {"drop": true}});
+    for n in 1..=2 {
+        ada.save(&format!("note/{n}"), json!({"n": n}));
+        let given_up = next_delivery(&mut worker);
+        worker.refuse(&given_up, &error);
+    }
+    await_consumer(&server, "both are letters", |it| it["dead_letters"] == 2);
+    let serving = worker.serve(|_, _| {});
+    assert!(server.terminate().success());
+    drop(serving);
+    let path = server.data_dir().join("ops.sqlite");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let said = br#""record":"note/1""#;
+    let found = bytes.windows(said.len()).position(|it| it == said);
+    // No JSON any more.
+    bytes[found.unwrap()] = b'x';
+    std::fs::write(&path, bytes).unwrap();
+    server.restart();
+
+    let master = Client::master(&server);
+    let letters = || {
+        let listed = master.call("delivery:dead_letters", json!({"consumer": "TEST"}));
+        listed.result()
+    };
+    let listed = letters();
+    let damaged = &listed[0]["id"];
+    assert!(listed[0]["unreadable"].is_string(), "{listed}");
+    assert_eq!(listed[0].get("record"), None);
+    assert_eq!(listed[1]["record"], "note/2");
+    let said = delivery(&server, &["dead-letters", "TEST"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains("cannot be read"), "{said}");
+    assert!(lines[1].contains("note/2"), "{said}");
+    let body = json!({"consumer": "TEST", "ids": [damaged]});
+    let state = master.call("delivery:drop", body).result();
+    assert_eq!(state["dead_letters"], 1);
+    let left = letters();
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+    assert_eq!(left[0]["record"], "note/2");
+}

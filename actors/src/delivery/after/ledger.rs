@@ -84,6 +84,16 @@ pub struct DeadLetter {
 /// Names a dead letter of a consumer.
 pub type LetterId = (u64, Arc<str>);
 
+/// A dead letter as it is found. One that is damaged can be delivered again or be forgotten like
+/// any other: that takes its name only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedLetter {
+    /// Its name.
+    pub id: LetterId,
+    /// What it says, or why that cannot be read.
+    pub letter: Result<DeadLetter, String>,
+}
+
 /// A change of what is kept of a consumer: all of it or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
@@ -135,13 +145,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Lists a consumer's letters in the log's order, those behind `after`, at most `limit`.
     ///
     /// # Errors
-    /// It is not readable.
+    /// It is not readable as a whole; a single letter that is not is listed as such.
     async fn list_letters(
         &self,
         consumer: &str,
         after: Option<&LetterId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, LedgerError>;
+    ) -> Result<Vec<ListedLetter>, LedgerError>;
 
     /// Counts a consumer's letters.
     ///

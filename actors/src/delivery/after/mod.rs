@@ -38,7 +38,8 @@ pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};
 pub use desk::{Answer, HandedOut, LogWorker};
 pub use ledger::{
-    DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, LogConsumerOptions, Standing,
+    DeadLetter, Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter, LogConsumerOptions,
+    Standing,
 };
 pub use messages::{ConsumerState, Order, Target};
 pub use named::LOG_PREFIX;

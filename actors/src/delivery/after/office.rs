@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::attendance::{Attendance, Attendances, Attending, Originals, Place, Row};
 use super::courier::CourierHandle;
-use super::ledger::{DeadLetter, Entry, Kept, Ledger, LetterId, Standing};
+use super::ledger::{Entry, Kept, Ledger, LetterId, ListedLetter, Standing};
 use super::messages::{Command, ConsumerState, Order};
 use super::named::LOG_PREFIX;
 use super::occasion;
@@ -353,7 +353,7 @@ impl AfterHooks {
         consumer: &str,
         after: Option<&LetterId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, ApiError> {
+    ) -> Result<Vec<ListedLetter>, ApiError> {
         // Those that were given up a moment ago are letters, too.
         self.find(consumer)?.keep().await;
         let Some(office) = self.office() else {

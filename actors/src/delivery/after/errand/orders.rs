@@ -1,7 +1,5 @@
 //! What people want of a consumer, and the server of its courier.
 
-use std::sync::Arc;
-
 use skytrail_schema::code::ApiError;
 
 use super::Errand;
@@ -150,11 +148,12 @@ impl Errand {
                 .list_letters(name, after.as_ref(), PAGE_LETTERS)
                 .await;
             let page = page.map_err(|error| ApiError::unexpected(error.to_string()))?;
-            let ids = page.iter().map(|it| (it.position, Arc::clone(&it.hook)));
-            found.extend(ids.filter(|id| named.is_empty() || named.contains(id)));
+            let ids = page.iter().map(|it| &it.id);
+            let wanted = ids.filter(|id| named.is_empty() || named.contains(id));
+            found.extend(wanted.cloned());
             match page.last() {
                 Some(last) if page.len() == PAGE_LETTERS && found.len() < MAX_AGAIN => {
-                    after = Some((last.position, Arc::clone(&last.hook)));
+                    after = Some(last.id.clone());
                 }
                 _ => break,
             }
