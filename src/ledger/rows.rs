@@ -228,7 +228,13 @@ pub(super) async fn list_letters(
     for ListedLetter { id, letter } in &listed {
         if let Err(error) = letter {
             let (position, hook) = (id.0, &*id.1);
-            tracing::error!(consumer, position, hook, error, "a dead letter is not readable");
+            tracing::error!(
+                consumer,
+                position,
+                hook,
+                error,
+                "a dead letter is not readable"
+            );
         }
     }
     Ok(listed)

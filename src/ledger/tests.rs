@@ -157,8 +157,15 @@ async fn a_letter_that_cannot_be_read_is_named_among_the_others_and_can_be_forgo
     }
     drop(held);
     let listed = ledger.list_letters("A", None, 10).await.unwrap();
-    let found = listed.iter().map(|it| (it.id.0, &*it.id.1, it.letter.is_ok()));
-    let expected = [(1, "h", true), (2, "h", false), (3, "h", false), (4, "h", true)];
+    let found = listed
+        .iter()
+        .map(|it| (it.id.0, &*it.id.1, it.letter.is_ok()));
+    let expected = [
+        (1, "h", true),
+        (2, "h", false),
+        (3, "h", false),
+        (4, "h", true),
+    ];
     assert_eq!(found.collect::<Vec<_>>(), expected);
     assert_eq!(listed[3].letter, Ok(letter(4)));
     assert!(matches!(&listed[1].letter, Err(why) if why.contains("EOF")));

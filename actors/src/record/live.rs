@@ -60,6 +60,22 @@ pub struct CacheSizes {
     pub num_pinned: usize,
 }
 
+/// The rules of access to fields, and which names of fields they are about.
+#[derive(Clone, Debug)]
+pub struct NamedRules {
+    /// The rules.
+    pub rules: Arc<FieldRules>,
+    /// The last position at which a field of any type got another name or went.
+    pub reshaped: u64,
+}
+
+impl NamedRules {
+    /// Whether neither rules nor names have changed between two looks.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.reshaped == other.reshaped && Arc::ptr_eq(&self.rules, &other.rules)
+    }
+}
+
 /// See the module's overview.
 pub struct LiveState {
     types: RwLock<HashMap<TypeName, Arc<TypeDefinition>>>,
@@ -82,6 +98,8 @@ struct Cache {
     pinned: VecDeque<(u64, Stream)>,
     /// Types all of whose records the projector is to change, and at which position.
     reshaped: HashMap<TypeName, u64>,
+    /// See [`NamedRules::reshaped`].
+    last_reshaped: u64,
     /// How many entries of the caches are pinned, by stream.
     pins: HashMap<Stream, u32>,
     /// The bytes of the users.
@@ -100,6 +118,9 @@ impl LiveState {
             .roles
             .iter()
             .map(|(name, version, flags)| (name.clone(), (*version, *flags)));
+        // A type's last change is no earlier than the last of its fields' names.
+        let reshaped = snapshot.types.iter().filter(|it| it.reshaped > 0);
+        let last_reshaped = reshaped.map(|it| it.position).max();
         let (version, access) = &snapshot.field_access;
         let keys = KnownKeys::default();
         if snapshot
@@ -123,6 +144,7 @@ impl LiveState {
                 users: WeighedCache::new(),
                 pinned: VecDeque::new(),
                 reshaped: HashMap::new(),
+                last_reshaped: last_reshaped.unwrap_or_default(),
                 pins: HashMap::new(),
                 max_bytes: max_bytes / 4,
             }),
@@ -244,6 +266,20 @@ impl LiveState {
         Arc::clone(&self.field_access.read().2)
     }
 
+    /// Returns the rules of access to fields with the names that they are about, and the position as of
+    /// which that is so.
+    ///
+    /// What was read from the store between two looks that are the same has these names: the store
+    /// applies nothing that was not observed here before. It must have applied the first's position.
+    pub fn get_named_rules(&self) -> (u64, NamedRules) {
+        let cache = self.cache.lock();
+        let named = NamedRules {
+            rules: self.get_field_rules(),
+            reshaped: cache.last_reshaped,
+        };
+        (cache.position, named)
+    }
+
     /// Returns the rules of access to fields with the version of their stream.
     pub fn get_field_access(&self) -> (u32, FieldAccess) {
         let access = self.field_access.read();
@@ -302,6 +338,9 @@ impl LiveState {
                 let definition = apply::record_type(&before, event);
                 let is_numbered = before.is_created
                     && before.sequence_fields().count() < definition.sequence_fields().count();
+                if apply::reshapes(&event.body) {
+                    cache.last_reshaped = event.position;
+                }
                 if is_numbered || apply::reshapes(&event.body) {
                     cache.await_reshaping(name, event.position);
                 }

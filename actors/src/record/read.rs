@@ -17,7 +17,7 @@ use skytrail_schema::value::{Point, Value, number_to_wire};
 
 use super::as_of;
 use super::draft::no_permission;
-use super::env::RecordEnv;
+use super::env::{Heads, RecordEnv};
 use super::included::{Included, Room};
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
@@ -25,6 +25,9 @@ use super::messages::{
 use super::past::{self, Moment};
 use super::past_rules::PastRules;
 use crate::store::Asker;
+
+/// So often something is read anew when rules or names of fields changed meanwhile.
+const MAX_ATTEMPTS: usize = 10;
 
 /// Fetches records by id.
 ///
@@ -37,8 +40,28 @@ pub async fn fetch(
     if let Some(moment) = command.as_of {
         return fetch_past(env, &command, moment).await;
     }
-    let heads = env.load_heads(&command.ids).await?;
-    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
+    let caller = &command.context.caller;
+    let (_, mut named) = env.live.get_named_rules();
+    for _ in 0..MAX_ATTEMPTS {
+        let heads = env.load_heads(&command.ids).await?;
+        // Rules hide nothing under a name that they do not know.
+        let (_, after) = env.live.get_named_rules();
+        if caller.is_master() || named.is_same(&after) {
+            return Ok(pick(env, &command, &heads, &after.rules));
+        }
+        named = after;
+    }
+    Err(ApiError::overloaded("the record store"))
+}
+
+/// Picks what was asked for, as far as the caller may see it.
+fn pick(
+    env: &RecordEnv,
+    command: &FetchRecords,
+    heads: &Heads,
+    rules: &FieldRules,
+) -> ItemResults<Record> {
+    let caller = &command.context.caller;
     let find = |id: &RecordId| {
         let head = heads
             .get(id)
@@ -46,7 +69,7 @@ pub async fn fetch(
         let error = match head {
             None => not_found(),
             Some(head) if caller.may(Level::Read, &head.record) => {
-                let mut record = visible(&rules, caller, Arc::clone(head)).record.clone();
+                let mut record = visible(rules, caller, Arc::clone(head)).record.clone();
                 env.assets.sign(&mut record);
                 return Ok(record);
             }
@@ -57,7 +80,7 @@ pub async fn fetch(
             error,
         })
     };
-    Ok(command.ids.iter().map(find).collect())
+    command.ids.iter().map(find).collect()
 }
 
 /// Fetches records as they were at a moment. Rights are today's: who may see a record may see what it
@@ -114,26 +137,43 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     if let Some(moment) = command.as_of {
         return as_of::query(env, command, moment).await;
     }
-    let (rules, caller) = (env.live.get_field_rules(), &command.context.caller);
-    let position = env.log.head();
-    env.applied.wait_for(position).await?;
-    let definitions = involved(env, &command.query.record_type);
-    rules.check_query(&command.query, caller, definitions.as_slice())?;
+    let (mut position, mut named) = env.live.get_named_rules();
+    for _ in 0..MAX_ATTEMPTS {
+        env.applied.wait_for(position.max(env.log.head())).await?;
+        let answered = answer(env, &command, &named.rules).await;
+        // Names and rules may have changed before the store answered: what it says, be it a refusal, is
+        // nothing to judge by these rules then.
+        let (now, after) = env.live.get_named_rules();
+        if command.context.caller.is_master() || named.is_same(&after) {
+            let (found, count) = answered?;
+            return Ok(reply(env, found, count));
+        }
+        (position, named) = (now, after);
+    }
+    Err(ApiError::overloaded("the record store"))
+}
+
+/// Asks the store, and brings along what the query includes.
+async fn answer(
+    env: &RecordEnv,
+    command: &QueryRecords,
+    rules: &FieldRules,
+) -> Result<(Vec<Found>, Option<u64>), ApiError> {
     let asker = Asker {
         scope: &command.scope,
-        caller,
+        caller: &command.context.caller,
     };
-    let answer = env
-        .store
-        .query(&command.query, &asker, env.live.as_ref())
-        .await?;
+    let definitions = involved(env, &command.query.record_type);
+    rules.check_query(&command.query, asker.caller, definitions.as_slice())?;
+    let heads = env.live.as_ref();
+    let answer = env.store.query(&command.query, &asker, heads).await?;
     let look = Look {
         query: &command.query,
         asker,
-        rules: &rules,
+        rules,
     };
     let found = look.bring(env, answer.records).await?;
-    Ok(reply(env, found, answer.count))
+    Ok((found, answer.count))
 }
 
 /// Makes the answer; files get their addresses.

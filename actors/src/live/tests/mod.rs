@@ -8,6 +8,7 @@
 
 mod ear;
 mod orders;
+mod reads;
 mod store;
 mod world;
 

@@ -288,11 +288,12 @@ impl RecordStore for ModelStore {
 
     async fn query(
         &self,
-        _: &Query,
-        _: &Asker<'_>,
+        query: &Query,
+        asker: &Asker<'_>,
         _: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        not_modelled()
+        let (_, answer) = self.query_at(query, asker).await?;
+        Ok(answer)
     }
 
     async fn query_as_of(

@@ -46,7 +46,7 @@ impl AssetUrls for NoUrls {
 
 pub(super) struct World {
     pub(super) service: LiveQueries,
-    env: RecordEnv,
+    pub(super) env: RecordEnv,
     log: Arc<ModelLog>,
     pub(super) store: Arc<ModelStore>,
     to_follow: mpsc::UnboundedSender<Arc<Commit>>,
@@ -314,9 +314,14 @@ pub(super) fn role(user: &str, role: &str, has: bool) -> (Stream, EventBody) {
 
 /// Only those who have a role may see `note.secret`; without one everybody may.
 pub(super) fn rules(role: Option<&str>) -> (Stream, EventBody) {
+    rules_for("secret", role)
+}
+
+/// As [`rules`], for any field of `note`.
+pub(super) fn rules_for(field: &str, role: Option<&str>) -> (Stream, EventBody) {
     let entry = |user_role: &str, may: bool| FieldAccessEntry {
         record_type: "note".to_owned(),
-        record_field: "secret".to_owned(),
+        record_field: field.to_owned(),
         user_role: FieldUserRole::parse(user_role).unwrap(),
         writable: true,
         readable: may,

@@ -1,0 +1,120 @@
+//! Reads that are answered once, while a field that is hidden gets another name.
+
+use serde_json::{Value as Json, json};
+use skytrail_schema::caller::{Caller, KeyKind};
+use skytrail_schema::query::Scope;
+use skytrail_schema::record::Fields;
+
+use super::world::{World, created, note, renamed, rules, rules_for};
+use super::{begin, run};
+use crate::context::RequestContext;
+use crate::record::messages::{FetchRecords, QueryRecords};
+use crate::record::read;
+
+/// Reads go to the store; one note is there, whose `secret` nobody may see.
+fn world() -> World {
+    let world = World::new(0);
+    begin(&world);
+    world.commit(vec![rules(Some("red"))]);
+    let fields = json!({"n": 1, "secret": 7});
+    world.commit(vec![created(&note("a"), fields, &Json::Null)]);
+    world.apply(usize::MAX);
+    world
+}
+
+fn rename(world: &World, from: &str, to: &str) {
+    world.commit(vec![rules_for(to, Some("red")), renamed(from, to)]);
+}
+
+/// What may happen while somebody reads.
+fn meanwhiles() -> [(&'static str, fn(&World)); 4] {
+    [
+        ("nothing", |_| {}),
+        ("a rename that the store has not applied", |world| {
+            rename(world, "secret", "open");
+        }),
+        ("a rename", |world| {
+            rename(world, "secret", "open");
+            world.apply(usize::MAX);
+        }),
+        ("a rename there, and back later", |world| {
+            rename(world, "secret", "open");
+            world.apply(usize::MAX);
+            rename(world, "open", "secret");
+        }),
+    ]
+}
+
+fn context() -> RequestContext {
+    let caller = Caller {
+        key: KeyKind::Client,
+        ..Caller::default()
+    };
+    RequestContext {
+        caller,
+        ..RequestContext::system()
+    }
+}
+
+/// Reads; when the store has been asked, `meanwhile` happens before it answers.
+async fn read_while<T>(
+    world: &World,
+    reading: impl Future<Output = T>,
+    meanwhile: fn(&World),
+) -> T {
+    let happening = async {
+        world.rest().await;
+        assert_eq!(world.store.gate.num_waiting(), 1);
+        meanwhile(world);
+        loop {
+            world.release_all().await;
+            world.apply(usize::MAX);
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = reading => answer,
+        () = happening => unreachable!("it does not end"),
+    }
+}
+
+fn names(fields: &Fields) -> Vec<&str> {
+    fields.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_fetch_shows_no_hidden_field_under_its_other_name() {
+    for (what, meanwhile) in meanwhiles() {
+        run(async {
+            let world = world();
+            let command = FetchRecords {
+                context: context(),
+                scope: Scope::Public,
+                ids: vec![note("a")],
+                as_of: None,
+            };
+            let fetched = read_while(&world, read::fetch(&world.env, command), meanwhile).await;
+            let record = fetched.unwrap().remove(0).unwrap();
+            assert_eq!(names(&record.fields), ["n"], "{what}");
+        });
+    }
+}
+
+#[test]
+fn a_query_shows_no_hidden_field_under_its_other_name() {
+    for (what, meanwhile) in meanwhiles() {
+        run(async {
+            let world = world();
+            let query = json!({"record_type": "note"});
+            let command = QueryRecords {
+                context: context(),
+                scope: Scope::Public,
+                query: skytrail_schema::query::Query::parse(query.as_object().unwrap()).unwrap(),
+                as_of: None,
+            };
+            let found = read_while(&world, read::query(&world.env, command), meanwhile).await;
+            let found = found.unwrap().records.remove(0);
+            assert_eq!(names(&found.head.record.fields), ["n"], "{what}");
+        });
+    }
+}
