@@ -1,5 +1,6 @@
 //! Devices from outside, and what reaches those who subscribe.
 
+mod behind;
 mod leaving;
 mod missed;
 

@@ -17,8 +17,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventKind, Stream};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::predicate::column::Via;
 use skytrail_schema::predicate::{Condition, Context, Direction, LookedUp};
@@ -300,6 +302,22 @@ impl Looking<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns a type and those that its references name as they were at a position, which the store has
+/// applied, and the rules that somebody without the master key is under who looks at what was then.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(crate) async fn terms_at(
+    env: &RecordEnv,
+    name: &TypeName,
+    position: u64,
+) -> Result<(Vec<Arc<TypeDefinition>>, Arc<FieldRules>), ApiError> {
+    let types = types_at(env, name, position).await?;
+    let names: Vec<&TypeName> = types.iter().map(|it| &it.name).collect();
+    let rules = PastRules::load(env, &Caller::default(), &names, position).await?;
+    Ok((types, rules.at(position)))
 }
 
 /// Folds a type and those that its references name, as they were.

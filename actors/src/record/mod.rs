@@ -2,7 +2,7 @@
 
 pub mod actor;
 pub mod apply;
-mod as_of;
+pub(crate) mod as_of;
 pub mod attempt;
 pub(crate) mod before;
 pub mod decide;

@@ -1,7 +1,6 @@
 //! What a condition depends on besides the record.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
@@ -11,21 +10,23 @@ use skytrail_schema::record::{Head, Record};
 
 use super::matching::may_see;
 use crate::record::env::RecordEnv;
+use crate::record::past;
 
 /// The records that one record refers to, and relations of the subscription's owner.
 #[derive(Default)]
 pub(super) struct Around {
-    records: HashMap<RecordId, Arc<Head>>,
+    records: HashMap<RecordId, Record>,
     related: BTreeSet<(Relation, UserId, UserId)>,
 }
 
 impl Around {
-    /// Loads what the condition asks for, as of the present. What the subscription's owner may not
-    /// see is not there.
+    /// Loads what the condition asks for, as of the present; when its fields have the names of a
+    /// position of the `past`, records as of that. What the subscription's owner may not see is not
+    /// there.
     pub(super) async fn load(
         env: &RecordEnv,
         condition: &Condition,
-        record: &Record,
+        (record, past): (&Record, Option<u64>),
         owner: &Caller,
     ) -> Result<Self, ApiError> {
         let mut around = Self::default();
@@ -33,9 +34,13 @@ impl Around {
         let vias = columns.filter_map(|column| column.via.as_ref());
         let targets: Vec<RecordId> = vias.filter_map(|via| via.target_of(record)).collect();
         if !targets.is_empty() {
-            around.records = env.load_heads(&targets).await?.by_id;
-            let is_visible = |_: &RecordId, head: &mut Arc<Head>| may_see(owner, &head.record);
-            around.records.retain(is_visible);
+            for (id, head) in env.load_heads(&targets).await?.by_id {
+                if may_see(owner, &head.record)
+                    && let Some(record) = as_of(env, &head, past).await?
+                {
+                    around.records.insert(id, record);
+                }
+            }
         }
         let mut wanted = BTreeSet::new();
         collect_relations(condition, record, &mut wanted);
@@ -50,6 +55,18 @@ impl Around {
             }
         }
         Ok(around)
+    }
+}
+
+/// Returns a record that is there as it was at a position.
+async fn as_of(
+    env: &RecordEnv,
+    head: &Head,
+    position: Option<u64>,
+) -> Result<Option<Record>, ApiError> {
+    match position {
+        None => Ok(Some(head.record.clone())),
+        Some(position) => past::record_at(env, &head.record.id, position).await,
     }
 }
 
@@ -78,7 +95,7 @@ fn collect_relations(
 
 impl Surroundings for Around {
     fn find_record(&self, id: &RecordId) -> Option<&Record> {
-        self.records.get(id).map(|head| &head.record)
+        self.records.get(id)
     }
 
     fn is_related(&self, relation: Relation, from: &UserId, to: &UserId) -> bool {

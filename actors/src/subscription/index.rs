@@ -31,6 +31,8 @@ pub struct Candidate {
     pub device: DeviceId,
     /// Who uses it.
     pub user: Option<UserId>,
+    /// Where the records are that it is about.
+    pub database: Database,
     /// The subscription's name.
     pub id: String,
     /// Which records it is about: only the condition counts.
@@ -118,11 +120,11 @@ impl Subscriptions {
     }
 
     /// Returns the subscriptions that a change at `position` of a record may concern, by device and
-    /// name.
+    /// name; without a database, those of all.
     pub fn candidates(
         &self,
         record_type: &TypeName,
-        database: &Database,
+        database: Option<&Database>,
         position: u64,
     ) -> Vec<Candidate> {
         let index = self.0.read();
@@ -130,10 +132,12 @@ impl Subscriptions {
         let candidate = |(device, key): &(DeviceId, SubscriptionKey)| {
             let known = index.devices.get(device)?;
             let entry = known.subscriptions.get(key)?;
-            let concerns = key.database == *database && entry.since < position;
+            let is_there = database.is_none_or(|database| key.database == *database);
+            let concerns = is_there && entry.since < position;
             Some(Candidate {
                 device: device.clone(),
                 user: known.user.clone(),
+                database: key.database.clone(),
                 id: key.id.clone(),
                 query: Arc::clone(entry.query.as_ref().filter(|_| concerns)?),
             })

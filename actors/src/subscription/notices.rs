@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use serde_json::{Value as Json, json};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::{Commit, Event, EventBody, Stream};
-use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Stream};
+use skytrail_schema::field_access::FieldRules;
+use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::predicate::Context;
 use skytrail_schema::record::Record;
+use skytrail_schema::types::TypeDefinition;
 
 use super::around::Around;
 use super::matching::{may_see, wanted};
@@ -21,7 +23,7 @@ use crate::delivery::Consumer;
 use crate::hub::{Announce, Hub};
 use crate::push::NoticePush;
 use crate::record::env::RecordEnv;
-use crate::record::{apply, past, read};
+use crate::record::{apply, as_of, past, read};
 use crate::store::HeadSource as _;
 
 /// Publishes a notice for every subscription that a change matches: its number and the
@@ -41,6 +43,14 @@ pub struct Notices {
 enum Past {
     Unknown,
     Known(Option<Box<Record>>),
+}
+
+/// What subscriptions are held against: fields have the names that they had when something changed.
+struct Terms {
+    types: Vec<Arc<TypeDefinition>>,
+    rules: Arc<FieldRules>,
+    /// The position of the change, when names are others by now.
+    past: Option<u64>,
 }
 
 impl Notices {
@@ -63,22 +73,69 @@ impl Notices {
     }
 
     async fn look_at(&mut self, id: &RecordId, event: &Event, number: u64) -> Result<(), ApiError> {
-        let Some(record) = self.changed_record(id, event).await? else {
-            return Ok(());
+        let mut concerned = Vec::new();
+        let mut done = None;
+        let (_, named) = self.env.live.get_named_rules();
+        if named.reshaped < event.position {
+            let terms = Terms {
+                types: read::involved(&self.env, &id.record_type),
+                rules: Arc::clone(&named.rules),
+                past: None,
+            };
+            let found = self.find_concerned((id, event), &terms, &mut concerned);
+            let found = found.await;
+            let (_, after) = self.env.live.get_named_rules();
+            done = Some(found).filter(|_| after.reshaped == named.reshaped);
+        }
+        let done = match done {
+            Some(done) => done,
+            // A name says another field by now: one that the subscription's owner may not search, or
+            // may and might not then.
+            None => {
+                concerned.clear();
+                let (name, position) = (&id.record_type, event.position);
+                let (types, rules) = as_of::terms_at(&self.env, name, position).await?;
+                let past = Some(position);
+                let terms = Terms { types, rules, past };
+                self.find_concerned((id, event), &terms, &mut concerned)
+                    .await
+            }
         };
-        let name = &id.record_type;
+        for candidate in concerned {
+            self.publish(candidate, number).await?;
+        }
+        done
+    }
+
+    /// Finds the subscriptions that a change concerns; those before one that fails are found.
+    async fn find_concerned(
+        &self,
+        (id, event): (&RecordId, &Event),
+        terms: &Terms,
+        concerned: &mut Vec<Candidate>,
+    ) -> Result<(), ApiError> {
+        let record = self.changed_record(id, event, terms).await?;
+        if record.is_none() && event.body.kind() != EventKind::RecordDeleted {
+            return Ok(());
+        }
+        let database = record.as_ref().map(|record| &record.database);
         let candidates = self
             .subscriptions
-            .candidates(name, &record.database, event.position);
+            .candidates(&id.record_type, database, event.position);
         let mut past = Past::Unknown;
         for candidate in candidates {
-            let concerns = self.concerns(&candidate, &record).await?
-                || match self.look_back(id, event, &mut past).await? {
-                    Some(before) => self.concerns(&candidate, before).await?,
-                    None => false,
-                };
+            let concerns = match &record {
+                Some(record) => {
+                    self.concerns(&candidate, record, terms).await?
+                        || match self.look_back(id, event, &mut past).await? {
+                            Some(before) => self.concerns(&candidate, before, terms).await?,
+                            None => false,
+                        }
+                }
+                None => self.may_concern(&candidate, terms).await?,
+            };
             if concerns {
-                self.publish(candidate, number).await?;
+                concerned.push(candidate);
             }
         }
         Ok(())
@@ -92,8 +149,8 @@ impl Notices {
         event: &Event,
         past: &'a mut Past,
     ) -> Result<Option<&'a Record>, ApiError> {
-        let is_first = matches!(event.body, EventBody::RecordCreated(_));
-        if is_first || matches!(event.body, EventBody::RecordDeleted(_)) {
+        let kind = event.body.kind();
+        if matches!(kind, EventKind::RecordCreated | EventKind::RecordDeleted) {
             return Ok(None);
         }
         if matches!(past, Past::Unknown) {
@@ -106,43 +163,65 @@ impl Notices {
         }
     }
 
-    /// Returns the record as the event left it; as it was before when it is deleted.
+    /// Returns the record as the event left it; as it was before when it is deleted. `None` when that
+    /// has been erased.
     async fn changed_record(
         &self,
         id: &RecordId,
         event: &Event,
+        terms: &Terms,
     ) -> Result<Option<Record>, ApiError> {
         match &event.body {
             EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => {
-                Ok(Some(apply::full(id, state)))
+                return Ok(Some(apply::full(id, state)));
             }
-            EventBody::RecordDeleted(_) => past::record_at(&self.env, id, event.position - 1).await,
-            _ => {
-                let wanted = [(id.key.clone(), event.position)];
-                let known = self.env.live.get_written(&id.record_type, &wanted);
-                match known.into_iter().next().flatten() {
-                    Some(head) => Ok(Some(head.record.clone())),
-                    None => past::record_at(&self.env, id, event.position).await,
-                }
+            body if body.kind() == EventKind::RecordDeleted => {
+                return past::whole_record_at(&self.env, id, event.position - 1).await;
+            }
+            _ => {}
+        }
+        // In memory it has the names of now.
+        if terms.past.is_none() {
+            let wanted = [(id.key.clone(), event.position)];
+            let known = self.env.live.get_written(&id.record_type, &wanted);
+            if let Some(head) = known.into_iter().next().flatten() {
+                return Ok(Some(head.record.clone()));
             }
         }
+        past::record_at(&self.env, id, event.position).await
     }
 
-    async fn concerns(&self, candidate: &Candidate, record: &Record) -> Result<bool, ApiError> {
+    async fn concerns(
+        &self,
+        candidate: &Candidate,
+        record: &Record,
+        terms: &Terms,
+    ) -> Result<bool, ApiError> {
         let caller = self.caller(candidate.user.as_ref()).await?;
         if !may_see(&caller, record) {
             return Ok(false);
         }
-        let types = read::involved(&self.env, &record.id.record_type);
-        let rules = self.env.live.get_field_rules();
-        let Some(condition) = wanted(&candidate.query, &caller, &rules, &types) else {
+        let Some(condition) = wanted(&candidate.query, &caller, &terms.rules, &terms.types) else {
             return Ok(false);
         };
+        let of = (record, terms.past);
         let context = Context {
             user: caller.user.as_ref(),
-            around: &Around::load(&self.env, &condition, record, &caller).await?,
+            around: &Around::load(&self.env, &condition, of, &caller).await?,
         };
         Ok(condition.evaluate(record, context) == Some(true))
+    }
+
+    /// Whether a subscription may be about a record of which nothing is left. Who has it must hear that
+    /// it is gone, so rather more are told than it concerns: a notice says nothing of it, and who asks
+    /// again finds what he may see.
+    async fn may_concern(&self, candidate: &Candidate, terms: &Terms) -> Result<bool, ApiError> {
+        let caller = self.caller(candidate.user.as_ref()).await?;
+        let is_his = match &candidate.database {
+            Database::Public => true,
+            Database::Private(owner) => caller.user.as_ref() == Some(owner),
+        };
+        Ok(is_his && wanted(&candidate.query, &caller, &terms.rules, &terms.types).is_some())
     }
 
     /// Returns the subscription's owner as a caller; one who is locked out is nobody.

@@ -152,7 +152,7 @@ fn seen(index: &Subscriptions) -> Vec<String> {
     let mut seen = vec![format!("{} {}", index.len(), index.is_empty())];
     for name in TYPES {
         for is_private in [false, true] {
-            let found = index.candidates(&name.into(), &database(is_private), u64::MAX);
+            let found = index.candidates(&name.into(), Some(&database(is_private)), u64::MAX);
             let found = found.iter().map(|it| {
                 let user = it.user.as_ref();
                 format!("{name} {is_private} {} {user:?} {}", it.device, it.id)
@@ -192,7 +192,7 @@ fn changes_from_before_do_not_concern_a_subscription() {
     index.committed(&[commit(7, event)]);
     let at = |position| {
         index
-            .candidates(&"note".into(), &Database::Public, position)
+            .candidates(&"note".into(), Some(&Database::Public), position)
             .len()
     };
     assert_eq!([at(6), at(7), at(8)], [0, 0, 1]);
