@@ -116,7 +116,6 @@ fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
     first.answer(&outer, &json!("outer"));
     assert_eq!(asked.join().unwrap().result(), "outer");
     for idle in &mut idle {
-        let next = idle.next(std::time::Duration::from_millis(50));
-        assert!(matches!(next, super::worker::Seen::Nothing), "{next:?}");
+        idle.expect_nothing(&server);
     }
 }

@@ -1,17 +1,12 @@
 //! Work that is lost with its worker: what another one gets, and what nobody gets again.
 
-use std::time::Duration;
-
 use serde_json::{Value as Json, json};
 
-use super::worker::{Seen, Worker};
+use super::worker::Worker;
 use super::{call, hook, save, server};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
 use crate::support::server::TestServer;
-
-/// Long enough for a request that should not come.
-const A_WHILE: Duration = Duration::from_millis(300);
 
 /// The worker that has the request dies; returns another, which was there by then.
 fn die(worker: Worker, server: &TestServer, points: &Json) -> Worker {
@@ -20,11 +15,6 @@ fn die(worker: Worker, server: &TestServer, points: &Json) -> Worker {
     other.expect("ready");
     worker.die();
     other
-}
-
-fn expect_nothing(worker: &mut Worker) {
-    let next = worker.next(A_WHILE);
-    assert!(matches!(next, Seen::Nothing), "{next:?}");
 }
 
 #[test]
@@ -40,7 +30,7 @@ fn a_hook_goes_to_nobody_else_unless_it_may_be_repeated() {
     let mut other = die(worker, &server, &points);
     let slot = saving.join().unwrap().result();
     assert_eq!(slot[0]["info"]["reason"], "worker-lost", "{slot}");
-    expect_nothing(&mut other);
+    other.expect_nothing(&server);
     assert!(ada.query("once", json!([])).is_empty());
 
     let saving = save(&ada, json!({"_id": "again/1"}));
@@ -71,7 +61,7 @@ fn lambdas_and_handlers_that_are_lost_are_unavailable() {
         assert_eq!((answer.status, answer.code()), (503, 118), "{name}");
         let info = answer.json()["error"]["info"].clone();
         assert_eq!(info, json!({"plugin": "TEST", "reason": "worker-lost"}));
-        expect_nothing(&mut worker);
+        worker.expect_nothing(&server);
     }
 }
 
@@ -91,5 +81,5 @@ fn a_run_that_is_lost_is_noted_and_not_repeated() {
         let task = &listed["tasks"][0];
         (task["last_run"]["error"]["code"] == 118).then_some(())
     });
-    expect_nothing(&mut other);
+    other.expect_nothing(&server);
 }

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
+use crate::support::client::Client;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Longer than anything here should take.
@@ -21,8 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a refused connection was told: status and body.
 pub type Refused = (u16, Json);
 
-/// A worker of plugin `TEST`.
+/// A worker of plugin `TEST`, unless it greets as one of another.
 pub struct Worker {
+    pub plugin: String,
     socket: WebSocket<TcpStream>,
     seq: u64,
     /// The highest number that it has received.
@@ -61,6 +63,7 @@ impl Worker {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         match client(request, stream) {
             Ok((socket, _)) => Ok(Self {
+                plugin: "TEST".to_owned(),
                 socket,
                 seq: 0,
                 received: 0,
@@ -93,6 +96,7 @@ impl Worker {
         for (name, value) in more.as_object().unwrap() {
             hello[name] = value.clone();
         }
+        worker.plugin = hello["plugin"].as_str().unwrap().to_owned();
         worker.send(hello);
         let welcome = worker.expect("welcome");
         worker.claim = json!({"session": welcome["session"], "secret": welcome["secret"]});
@@ -265,6 +269,38 @@ impl Worker {
         let request = self.expect("request");
         assert_eq!(request["name"], name);
         request
+    }
+
+    /// Returns what the server has asked its plugins for so far and this worker has not taken.
+    ///
+    /// No time says that nothing comes, so this hears what comes before a mark. The first pong says
+    /// that the server has heard what this worker said; the broker answers for its state once it
+    /// has sent on what it was asked for before; and the second pong is behind all that.
+    pub fn sent_so_far(&mut self, server: &TestServer) -> Vec<Json> {
+        let mut sent = self.sent_before_pong();
+        let health = Client::master(server).health();
+        assert!(health["plugins"]["plugins"].is_array(), "{health}");
+        sent.extend(self.sent_before_pong());
+        sent
+    }
+
+    /// Pings, and returns what comes before the pong.
+    fn sent_before_pong(&mut self) -> Vec<Json> {
+        self.send(json!({"type": "ping"}));
+        let mut sent = Vec::new();
+        loop {
+            match self.next(PATIENCE) {
+                Seen::Message(message) if message["type"] == "pong" => return sent,
+                Seen::Message(message) => sent.push(message),
+                other => panic!("expected a pong, saw {other:?} behind {sent:?}"),
+            }
+        }
+    }
+
+    /// Fails when the server has asked this worker for something.
+    pub fn expect_nothing(&mut self, server: &TestServer) {
+        let sent = self.sent_so_far(server);
+        assert!(sent.is_empty(), "{sent:?}");
     }
 
     /// Waits for the server's goodbye, whatever comes before.

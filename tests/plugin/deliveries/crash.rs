@@ -207,8 +207,7 @@ fn what_was_acknowledged_and_kept_does_not_come_again_whatever_is_rebuilt() {
     let open = next_delivery(&mut worker);
     assert_eq!(number(&open), 2);
     worker.answer(&open, &Json::Null);
-    expect_none(&mut worker);
-    await_consumer(&server, "all is over", |it| it["lag"] == 0);
+    expect_end(&server, &mut worker);
 }
 
 #[test]
@@ -234,7 +233,7 @@ fn lost_positions_are_for_people_to_set() {
         state["reason"].as_str().unwrap().contains("lost"),
         "{state}"
     );
-    expect_none(&mut worker);
+    expect_held(&server, &mut worker, (1, 0));
     let master = Client::master(&server);
     let body = json!({"consumer": "TEST", "position": position - 1});
     master.call("delivery:rewind", body).result();

@@ -16,9 +16,6 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
-/// Long enough for something that should not come.
-const A_WHILE: Duration = Duration::from_millis(300);
-
 /// Returns an asynchronous after-save hook of `note`, with more members.
 fn told(more: &Json) -> Json {
     let mut point = hook("note", "afterSave");
@@ -73,16 +70,32 @@ fn next_delivery(worker: &mut Worker) -> Json {
     }
 }
 
-/// Fails when a delivery comes.
-fn expect_none(worker: &mut Worker) {
-    loop {
-        match worker.next(A_WHILE) {
-            Seen::Nothing => return,
-            Seen::Message(message) if message["kind"] == "event" => {
-                worker.answer(&message, &Json::Null);
-            }
-            other => panic!("expected nothing, saw {other:?}"),
-        }
+/// Fails when a delivery has been sent that was not taken, or one is still to come. Until the
+/// consumer has looked at the whole log and has an answer to everything, this waits.
+pub(super) fn expect_end(server: &TestServer, worker: &mut Worker) {
+    await_consumer(server, "everything is over", |it| it["lag"] == 0);
+    expect_none_sent(server, worker);
+}
+
+/// Fails when a delivery has been sent that was not taken, though `num_open` are not over, and
+/// `num_sent` of these are at workers. Until the consumer has read so many, this waits: what it
+/// says then it says behind what it has sent.
+fn expect_held(server: &TestServer, worker: &mut Worker, (num_open, num_sent): (u64, u64)) {
+    let name = worker.plugin.clone();
+    let state = eventually("the consumer has read so many", || {
+        let states = states(server);
+        let state = states.into_iter().find(|it| it["name"] == name);
+        state.filter(|it| it["open"] == num_open)
+    });
+    assert_eq!(state["in_flight"], num_sent, "{state}");
+    expect_none_sent(server, worker);
+}
+
+/// Fails when a delivery has been sent that was not taken; events are answered.
+fn expect_none_sent(server: &TestServer, worker: &mut Worker) {
+    for sent in worker.sent_so_far(server) {
+        assert_eq!(sent["kind"], "event", "{sent}");
+        worker.answer(&sent, &Json::Null);
     }
 }
 
@@ -94,10 +107,15 @@ fn id(request: &Json) -> &str {
     request["param"]["record"]["_id"].as_str().unwrap()
 }
 
+/// Returns what all consumers say of themselves.
+fn states(server: &TestServer) -> Vec<Json> {
+    let listed = Client::master(server).call("delivery:list", json!({}));
+    listed.result().as_array().unwrap().clone()
+}
+
 /// Returns what the only consumer says of itself.
 fn consumer(server: &TestServer) -> Json {
-    let listed = Client::master(server).call("delivery:list", json!({}));
-    listed.result()[0].clone()
+    states(server).remove(0)
 }
 
 /// Waits until the only consumer says something of itself.

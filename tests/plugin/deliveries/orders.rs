@@ -54,7 +54,7 @@ fn people_pause_rewind_and_deliver_again() {
 
     delivery(&server, &["pause", "TEST"]);
     ada.save("note/4", json!({"n": 4}));
-    expect_none(&mut worker);
+    expect_held(&server, &mut worker, (1, 0));
     assert_eq!(consumer(&server)["state"], "paused");
     delivery(&server, &["resume", "TEST"]);
     assert_eq!(numbers(&mut worker, 1), [4]);
@@ -70,7 +70,7 @@ fn people_pause_rewind_and_deliver_again() {
     );
     assert_eq!(numbers(&mut worker, 4), [1, 2, 3, 4]);
     delivery(&server, &["rewind", "TEST", "--end"]);
-    expect_none(&mut worker);
+    expect_end(&server, &mut worker);
 }
 
 #[test]
@@ -113,11 +113,11 @@ fn a_paused_consumer_keeps_nobody_waiting_and_is_paused_after_a_restart() {
     let body = json!({"records": [{"_id": "note/1", "n": 1}]});
     let slot = ada.call("record:save", body).result();
     assert_eq!(slot[0]["info"]["reason"], "paused");
-    expect_none(&mut worker);
+    expect_held(&server, &mut worker, (1, 0));
     server.kill();
     server.restart();
     let mut worker = arrive(&server, &json!({}), &points);
-    expect_none(&mut worker);
+    expect_held(&server, &mut worker, (1, 0));
     let master = Client::master(&server);
     master
         .call("delivery:resume", json!({"consumer": "TEST"}))
@@ -204,7 +204,7 @@ fn what_makes_no_sense_is_refused_with_what_is_wrong() {
             "{error}"
         );
     }
-    expect_none(&mut worker);
+    expect_end(&server, &mut worker);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_plugin_says_itself_where_deliveries_start() {
     let from = json!({"from": positions[0]});
     let mut worker = arrive(&server, &from, &told(&json!({})));
     assert_eq!(numbers(&mut worker, 2), [2, 3]);
-    expect_none(&mut worker);
+    expect_end(&server, &mut worker);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn where_deliveries_start_is_said_once() {
     await_consumer(&server, "the first has left", |it| it["workers"] == 1);
     second.break_link();
     assert!(second.come_back(&server));
-    expect_none(&mut second);
+    expect_end(&server, &mut second);
     ada.save("note/4", json!({"n": 4}));
     assert_eq!(numbers(&mut second, 1), [4]);
 }

@@ -19,8 +19,7 @@ fn an_error_answer_is_final() {
     assert_eq!(request["context"]["request_tag"], "record");
     worker.refuse(&request, &json!({"code": 110, "message": "no"}));
     assert_eq!(saving.join().unwrap().result()[0]["code"], 110);
-    std::thread::park_timeout(Duration::from_millis(1100));
-    expect_none(&mut worker);
+    expect_end(&server, &mut worker);
     let state = consumer(&server);
     assert_eq!(
         (&state["open"], &state["dead_letters"]),
@@ -49,7 +48,7 @@ fn who_saves_while_nobody_is_there_hears_so_at_once_and_the_plugin_hears_later()
         (1, &json!(1))
     );
     worker.answer_record(&delivery, &json!({}));
-    expect_none(&mut worker);
+    expect_end(&server, &mut worker);
 }
 
 #[test]
@@ -135,7 +134,7 @@ fn hooks_of_several_plugins_come_in_the_order_of_the_plugins() {
     let ada = Client::signed_up(&server, "ada");
     let saving = save(&ada, json!({"_id": "note/1", "n": 1}));
     let first = next_delivery(&mut one);
-    expect_none(&mut two);
+    expect_held(&server, &mut two, (1, 0));
     one.answer_record(&first, &json!({}));
     let second = next_delivery(&mut two);
     two.refuse(&second, &json!({"code": 110, "message": "no"}));
@@ -183,7 +182,7 @@ fn notes_of_a_login_are_no_saves() {
     let auth_data = json!({"username": "ada"});
     let body = json!({"auth_data": auth_data, "password": "secret-of-the-test"});
     Client::anonymous(&server).call("auth:login", body).result();
-    expect_none(&mut worker);
+    expect_end(&server, &mut worker);
     let id = format!("user/{}", ada.user.as_ref().unwrap());
     ada.save(&id, json!({"bio": "x"}));
     assert_eq!(next_delivery(&mut worker)["param"]["record"]["bio"], "x");

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{ask, handler, points, serve};
 use crate::plugin::server;
-use crate::plugin::worker::{Seen, Worker};
+use crate::plugin::worker::Worker;
 use crate::support::raw::RawClient;
 
 #[test]
@@ -58,8 +58,7 @@ fn bodies_are_taken_within_limits_and_only_from_who_may_ask() {
     client.send_head("/key", &["Content-Length: 5"]);
     let answer = client.answer(patience).unwrap();
     assert_eq!((answer.status, answer.code()), (401, 101));
-    let next = worker.next(Duration::from_millis(200));
-    assert!(matches!(next, Seen::Nothing), "{next:?}");
+    worker.expect_nothing(&server);
 }
 
 #[test]

@@ -272,11 +272,7 @@ fn plugins_hear_of_new_fields() {
     worker.answer(&event, &json!(null));
     // Nothing new, no news.
     ada.save("note/1", json!({"title": "b"}));
-    let next = worker.next(std::time::Duration::from_millis(200));
-    assert!(
-        matches!(next, crate::plugin::worker::Seen::Nothing),
-        "{next:?}"
-    );
+    worker.expect_nothing(&server);
 }
 
 #[test]
@@ -301,9 +297,5 @@ fn a_hook_may_save_the_very_record_that_it_is_asked_about() {
     assert_eq!(found[0]["title"], "mine");
     assert_eq!(found[0]["checked"], true);
     assert_eq!(found[0]["counter"], 1);
-    let next = worker.next(std::time::Duration::from_millis(200));
-    assert!(
-        matches!(next, crate::plugin::worker::Seen::Nothing),
-        "{next:?}"
-    );
+    worker.expect_nothing(&server);
 }

@@ -1,18 +1,12 @@
 //! Hooks of several plugins, several hooks of one, several records.
 
-use std::time::Duration;
-
 use serde_json::{Value as Json, json};
 
 use super::points;
-use crate::plugin::worker::{Seen, Worker};
+use crate::plugin::deliveries::expect_end;
+use crate::plugin::worker::Worker;
 use crate::plugin::{call, hook, save, server, two_ready};
 use crate::support::client::Client;
-
-fn nothing_more(worker: &mut Worker) {
-    let next = worker.next(Duration::from_millis(200));
-    assert!(matches!(next, Seen::Nothing), "{next:?}");
-}
 
 #[test]
 fn hooks_of_several_plugins_run_in_their_order_each_on_what_the_one_before_left() {
@@ -54,7 +48,7 @@ fn hooks_of_several_plugins_run_in_their_order_each_on_what_the_one_before_left(
     let request = first.expect_request("note_beforeSave");
     first.refuse(&request, &json!({"code": 102, "message": "no"}));
     assert_eq!(saving.join().unwrap().result()[0]["code"], 102);
-    nothing_more(&mut second);
+    second.expect_nothing(&server);
     assert_eq!(ada.query("note", json!([]))[0]["by"], "second");
 }
 
@@ -130,7 +124,7 @@ fn a_batch_goes_phase_by_phase_and_who_fails_takes_no_further_part() {
         }
         assert_eq!(ada.query("note", json!([])).len(), 2);
     }
-    nothing_more(&mut worker);
+    expect_end(&server, &mut worker);
 }
 
 #[test]
@@ -161,5 +155,8 @@ fn an_asynchronous_before_hook_changes_refuses_and_delays_nothing() {
     let request = worker.expect_request("note_beforeDelete");
     assert_eq!(request["context"], context);
     worker.refuse(&request, &json!({"message": "ignored"}));
-    nothing_more(&mut worker);
+    // None is asked again: the next request is the next save's.
+    ada.save("note/3", json!({"n": 3}));
+    let request = worker.expect_request("note_beforeSave");
+    assert_eq!(request["param"]["record"]["_id"], "note/3");
 }
