@@ -270,9 +270,12 @@ fn plugins_hear_of_new_fields() {
     );
     assert!(event["param"]["user"]["fields"].is_array());
     worker.answer(&event, &json!(null));
-    // Nothing new, no news.
+    // Nothing new, no news: the next are those of what is new.
     ada.save("note/1", json!({"title": "b"}));
-    worker.expect_nothing(&server);
+    ada.save("note/1", json!({"words": 2}));
+    let event = worker.expect_request("schema-changed");
+    let fields = &event["param"]["note"]["fields"];
+    assert_eq!(fields[2]["name"], "words", "{fields}");
 }
 
 #[test]
