@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use super::worker::{A_WHILE, PATIENCE, Worker, await_end, create, position, state, stream};
+use super::worker::{PATIENCE, Worker, await_end, create, expect_held, position, state, stream};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
@@ -35,10 +35,9 @@ fn what_is_acknowledged_is_over_and_what_is_not_comes_again() {
         (&json!(1), &json!("record.created"))
     );
     worker.ack(&first);
-    // No more than the window at once.
+    // No more than the window at once: the fourth is new when it comes below.
     let held: Vec<Json> = (0..3).map(|_| worker.event()).collect();
-    assert!(worker.hear(A_WHILE).is_none());
-    assert_eq!(state(&master, "search")["in_flight"], 3);
+    expect_held(&master, "search", (4, 3));
     drop(worker);
     let mut worker = Worker::connect(server.address(), "search", 3);
     let mut again = Vec::new();
@@ -51,7 +50,13 @@ fn what_is_acknowledged_is_over_and_what_is_not_comes_again() {
     assert!(positions(&again).is_superset(&positions(&held)));
     assert_eq!(again.iter().filter(|it| it["attempt"] == 2).count(), 3);
     await_end(&master, "search");
-    assert!(worker.hear(A_WHILE).is_none());
+    // Nothing comes once more: the next is what is new, behind all else of its stream.
+    master.save("note/0", json!({"number": 9}));
+    let next = worker.event();
+    assert_eq!(
+        (stream(&next), &next["event"]["version"]),
+        ("record/note/0".to_owned(), &json!(2))
+    );
 }
 
 #[test]
@@ -68,7 +73,8 @@ fn where_it_begins_and_what_it_is_told_is_said_once() {
     create(&master, "now", &json!({}));
     let streams = |name: &str| -> Vec<String> {
         let mut worker = Worker::connect(server.address(), name, 8);
-        worker.take_all().iter().map(stream).collect()
+        let all = worker.take_all(&master, name);
+        all.iter().map(stream).collect()
     };
     assert_eq!(streams("all"), ["record/note/1"]);
     assert_eq!(streams("timed"), ["record/note/1"]);
@@ -238,13 +244,15 @@ fn time_limits_pauses_and_people() {
     master.save("note/1", json!({}));
     let mut worker = Worker::connect(server.address(), "slow", 2);
     let first = worker.event();
-    // Whoever says that it goes on has its time anew.
+    // Whoever says that it goes on has its time anew. The time that is waited is what is tested:
+    // more than the limit in all, and less each time.
     for _ in 0..3 {
         assert!(worker.hear(Duration::from_millis(250)).is_none());
         worker.say("extend", position(&first), &json!({}));
     }
     worker.ack(&first);
     await_end(&master, "slow");
+    assert_eq!(state(&master, "slow")["failed"], 0);
     // One that says nothing is tried again.
     master.save("note/1", json!({"more": 1}));
     assert_eq!(worker.event()["attempt"], 1);
@@ -259,15 +267,18 @@ fn time_limits_pauses_and_people() {
     };
     assert_eq!(tell("delivery:pause", json!({}))["state"], "paused");
     master.save("note/2", json!({}));
-    assert!(worker.hear(A_WHILE).is_none());
+    expect_held(&master, "slow", (1, 0));
     tell("delivery:resume", json!({}));
     let event = worker.event();
-    assert_eq!(stream(&event), "record/note/2");
+    assert_eq!(
+        (stream(&event), &event["attempt"]),
+        ("record/note/2".to_owned(), &json!(1))
+    );
     worker.ack(&event);
     await_end(&master, "slow");
     // Everything once more, in the order of each stream.
     tell("delivery:rewind", json!({"position": 0}));
-    let all = worker.take_all();
+    let all = worker.take_all(&master, "slow");
     let of_first: Vec<u64> = all
         .iter()
         .filter(|it| stream(it) == "record/note/1")

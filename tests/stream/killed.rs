@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use super::read_all;
-use super::worker::{Worker, create, position, state, stream};
+use super::worker::{Worker, create, position, stream};
 use crate::support::client::Client;
 use crate::support::server::{TestServer, lasting_address};
 
@@ -45,16 +45,11 @@ fn nothing_is_missed_when_server_and_workers_are_killed() {
         }
     }
     let mut worker = Worker::connect(&address, "steady", 8);
-    loop {
-        for event in worker.take_all() {
-            heard
-                .entry(stream(&event))
-                .or_default()
-                .push(position(&event));
-        }
-        if state(&master, "steady")["lag"] == 0 {
-            break;
-        }
+    for event in worker.take_all(&master, "steady") {
+        heard
+            .entry(stream(&event))
+            .or_default()
+            .push(position(&event));
     }
     let written = read_all(
         &master,

@@ -10,8 +10,6 @@ use crate::support::server::MASTER_KEY;
 use crate::support::socket::{Incoming, Socket};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// Long enough for something that should not come.
-pub const A_WHILE: Duration = Duration::from_millis(300);
 
 /// Someone who works for a consumer.
 pub struct Worker(pub Socket);
@@ -56,13 +54,17 @@ impl Worker {
         self.say("ack", position(event), &json!({}));
     }
 
-    /// Takes and acknowledges events until none comes for a while.
-    pub fn take_all(&mut self) -> Vec<Json> {
+    /// Takes and acknowledges events until its consumer, which nobody else works for, has had
+    /// everything.
+    pub fn take_all(&mut self, master: &Client, consumer: &str) -> Vec<Json> {
         let mut taken = Vec::new();
-        while let Some(event) = self.hear(A_WHILE) {
-            self.ack(&event);
-            taken.push(event);
-        }
+        eventually("the consumer has had everything", || {
+            while let Some(event) = self.hear(Duration::from_millis(5)) {
+                self.ack(&event);
+                taken.push(event);
+            }
+            has_had_all(master, consumer).then_some(())
+        });
         taken
     }
 }
@@ -91,9 +93,23 @@ pub fn state(master: &Client, name: &str) -> Json {
     found.cloned().unwrap_or(Json::Null)
 }
 
+/// Whether a consumer has an answer to everything up to the log's end.
+fn has_had_all(master: &Client, name: &str) -> bool {
+    state(master, name)["lag"] == 0
+}
+
 /// Waits until a consumer has had everything.
 pub fn await_end(master: &Client, name: &str) {
     eventually("the consumer has had everything", || {
-        (state(master, name)["lag"] == 0).then_some(())
+        has_had_all(master, name).then_some(())
     });
+}
+
+/// Waits until a consumer has read `num_open` events that are not over, and fails unless
+/// `num_sent` of them are at workers: what it says of itself it says once it has sent what it may.
+pub fn expect_held(master: &Client, name: &str, (num_open, num_sent): (u64, u64)) {
+    let state = eventually("the consumer has read so many", || {
+        Some(state(master, name)).filter(|it| it["open"] == num_open)
+    });
+    assert_eq!(state["in_flight"], num_sent, "{state}");
 }
