@@ -103,6 +103,7 @@ fn more_connections_than_allowed_wait_for_room() {
     }
     let mut waiting = RawClient::connect(&server);
     ask(&mut waiting);
+    // Nothing that the server does tells that it leaves a connection alone.
     assert!(waiting.answer(Duration::from_millis(300)).is_none());
     drop(taken.pop());
     assert_eq!(waiting.answer(SOON).unwrap().status, 200);

@@ -4,6 +4,7 @@
 //! server answers otherwise on purpose, why, and what it answers instead; a scenario that is
 //! listed and passes as recorded is a failure too.
 
+mod line;
 pub mod matching;
 pub mod runner;
 

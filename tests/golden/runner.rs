@@ -9,6 +9,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use super::line::Line;
 use super::matching::{Variables, compare, substitute, substitute_text};
 use crate::support::client::{Answer, send};
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer};
@@ -88,7 +89,8 @@ pub fn run_witnessed(
             ("api_key".to_owned(), json!(API_KEY)),
             ("master_key".to_owned(), json!(MASTER_KEY)),
         ]),
-        sockets: BTreeMap::new(),
+        lines: BTreeMap::new(),
+        unsettled: None,
     };
     for (number, step) in scenario.steps.iter().enumerate() {
         let ours = difference.and_then(|difference| difference.steps.get(&(number + 1)));
@@ -106,7 +108,9 @@ pub fn run_witnessed(
 struct Play<'a> {
     server: &'a TestServer,
     variables: Variables,
-    sockets: BTreeMap<String, Socket>,
+    lines: BTreeMap<String, Line>,
+    /// The line over which something was said last, unless the hub has surely taken it.
+    unsettled: Option<String>,
 }
 
 impl Play<'_> {
@@ -117,7 +121,10 @@ impl Play<'_> {
         }
         match step["ws"].as_str() {
             Some(kind) => self.socket_step(kind, step),
-            None => self.http_step(step, ours),
+            None => {
+                self.settle(None)?;
+                self.http_step(step, ours)
+            }
         }
     }
 
@@ -256,40 +263,53 @@ impl Play<'_> {
             return self.open(name, step);
         }
         if kind == "close" {
-            if let Some(mut socket) = self.sockets.remove(&name) {
-                socket.close();
+            self.settle(None)?;
+            if let Some(line) = self.lines.remove(&name) {
+                line.close();
             }
             return Ok(());
         }
+        self.settle(Some(&name))?;
         let variables = self.variables.clone();
-        let socket = self.sockets.get_mut(&name).ok_or("no such connection")?;
-        let patience =
-            |default| Duration::from_millis(step["within_ms"].as_u64().unwrap_or(default));
+        let line = self.lines.get_mut(&name).ok_or("no such connection")?;
+        let patience = Duration::from_millis(step["within_ms"].as_u64().unwrap_or(5000));
         match kind {
             "send" => {
                 let text = match step.get("json") {
                     Some(json) => substitute(json, &variables).to_string(),
                     None => substitute_text(step["text"].as_str().unwrap(), &variables),
                 };
-                socket.send(&text);
-                std::thread::park_timeout(Duration::from_millis(50));
+                line.send(&text);
+                self.unsettled = Some(name);
                 Ok(())
             }
             "recv" => {
-                let Incoming::Text(text) = socket.receive(patience(5000)) else {
+                let Incoming::Text(text) = line.receive(patience) else {
                     return Err("no message came".to_owned());
                 };
                 self.check_message(step, text)
             }
-            "recv_none" => match socket.receive(patience(400)) {
-                Incoming::Nothing => Ok(()),
-                other => Err(format!("wanted silence, found {other:?}")),
-            },
-            "closed" => match socket.receive(patience(5000)) {
+            "recv_none" => {
+                line.mark()?;
+                match line.take_heard() {
+                    None => Ok(()),
+                    Some(text) => Err(format!("wanted silence, found {text}")),
+                }
+            }
+            "closed" => match line.receive(patience) {
                 Incoming::Closed => Ok(()),
                 other => Err(format!("wanted the end, found {other:?}")),
             },
             other => Err(format!("unknown step {other}")),
+        }
+    }
+
+    /// Sees to it that the hub has taken what was said over another line than `going_on`.
+    fn settle(&mut self, going_on: Option<&str>) -> Result<(), String> {
+        let name = self.unsettled.take_if(|name| Some(&**name) != going_on);
+        match name.and_then(|name| self.lines.get_mut(&name)) {
+            Some(line) if line.may_publish() => line.mark(),
+            _ => Ok(()),
         }
     }
 
@@ -298,7 +318,8 @@ impl Play<'_> {
         let headers = header_list(&substitute(&step["headers"], &self.variables));
         let (status, body) = match Socket::open(self.server.address(), &path, &headers) {
             Ok(socket) => {
-                self.sockets.insert(name, socket);
+                let line = Line::new(&name, socket, &path);
+                self.lines.insert(name, line);
                 (101, Json::Null)
             }
             Err((status, body)) => (status, serde_json::from_slice(&body).unwrap_or(Json::Null)),

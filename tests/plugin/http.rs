@@ -1,7 +1,8 @@
 //! Plugins that are posted to.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -376,14 +377,21 @@ fn a_plugin_over_http_does_not_connect_by_itself() {
 
 #[test]
 fn a_drained_server_waits_for_what_runs() {
-    let plugin = HttpPlugin::start(op("slow"), |_| {
-        std::thread::park_timeout(Duration::from_millis(500));
-        Reaction::result(json!("done"))
+    let (go_on, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let plugin = HttpPlugin::start(op("slow"), move |_| {
+        let told = gate.lock().unwrap().recv_timeout(Duration::from_secs(30));
+        told.map_or_else(
+            |_| Reaction::result(json!("too long")),
+            |()| Reaction::result(json!("done")),
+        )
     });
     let mut server = server(&plugin, &[]);
     let client = ready(&server);
     let waiting = call(&client, "slow", json!({}));
     plugin.await_request("slow");
-    assert!(server.terminate().success());
+    server.begin_to_terminate();
+    go_on.send(()).unwrap();
     assert_eq!(waiting.join().unwrap().result(), "done");
+    assert!(server.wait().success());
 }

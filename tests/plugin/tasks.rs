@@ -490,6 +490,7 @@ fn a_slave_runs_no_tasks() {
     let server = server(&[("SLAVE", "YES")]);
     let (mut worker, ticks) = join(&server, &json!({}), &ticking("* * * * * *"));
     assert!(ticks.is_empty());
+    // The clock calls for runs, and nothing comes with it but runs: more than two seconds of it.
     let patience = Duration::from_millis(2500);
     while let Seen::Message(message) = worker.next(patience) {
         assert_ne!(message["kind"], "timer");

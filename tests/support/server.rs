@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::eventually;
+use super::socket::{Incoming, Socket};
 
 pub const API_KEY: &str = "client-key-of-the-tests";
 pub const MASTER_KEY: &str = "master-key-of-the-tests";
@@ -128,9 +129,23 @@ impl TestServer {
 
     /// Asks the server to end and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.wait()
+    }
+
+    /// Asks the server to end and waits until it has begun to: it sends followers of its log away
+    /// first.
+    pub fn begin_to_terminate(&self) {
+        let key = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
+        let mut follower = Socket::open(self.address(), "/log", &key).unwrap();
+        self.ask_to_end();
+        let heard = follower.receive(READY_DEADLINE);
+        assert!(matches!(heard, Incoming::Closed), "{heard:?}");
+    }
+
+    fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        self.wait()
     }
 
     /// Starts a command on the same data and kills it after a while, whatever it is at.

@@ -9,7 +9,6 @@ mod sample;
 mod worker;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -253,7 +252,7 @@ fn what_comes_back_through_another_plugin_goes_to_the_worker_that_waits() {
     assert_eq!(worker.expect_reply().body["result"], "between");
     worker.answer(&outer, &json!("outer"));
     assert_eq!(asked.join().unwrap().result(), "outer");
-    idle.expect_peace(Duration::from_millis(100));
+    idle.expect_nothing();
 }
 
 #[test]
@@ -262,15 +261,11 @@ fn a_stop_lets_workers_finish_and_ends_their_connections() {
     let mut worker = world.first_worker("a", &ops(&["x"]));
     let asked = call(&Client::anonymous(&world.server), "x", json!({}));
     let request = worker.expect_request("x");
-    let ending = std::thread::spawn(move || {
-        let status = world.server.terminate();
-        (status, world)
-    });
-    worker.expect_peace(Duration::from_millis(300));
+    world.server.begin_to_terminate();
+    worker.expect_nothing();
     worker.answer(&request, &json!("done"));
     assert_eq!(asked.join().unwrap().result(), "done");
     worker.expect_end();
-    let (status, world) = ending.join().unwrap();
-    assert!(status.success());
+    assert!(world.server.wait().success());
     assert!(!world.path.exists());
 }

@@ -94,6 +94,7 @@ fn the_sample_ends_with_an_interrupt_alone_and_is_initialised_again() {
     };
     let first = pid(&client).unwrap();
     signal(&plugin, "-TERM");
+    // What is ignored leaves nothing to be seen.
     std::thread::park_timeout(Duration::from_millis(500));
     assert_eq!(pid(&client), Some(first));
     signal(&plugin, "-INT");

@@ -165,6 +165,16 @@ impl Worker {
     pub fn next(&mut self, patience: Duration) -> Seen {
         let deadline = Instant::now() + patience;
         loop {
+            match self.next_of_all(deadline.saturating_duration_since(Instant::now())) {
+                Seen::Request(news) if is_news(&news) => self.answer(&news, &Json::Null),
+                seen => return seen,
+            }
+        }
+    }
+
+    fn next_of_all(&mut self, patience: Duration) -> Seen {
+        let deadline = Instant::now() + patience;
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Seen::Nothing;
@@ -176,13 +186,7 @@ impl Worker {
             if !self.has_bytes(left.min(Duration::from_millis(200))) {
                 continue;
             }
-            let seen = self.read_message().map_or(Seen::Lost, understand);
-            match seen {
-                Seen::Request(news) if news.body["name"] == "schema-changed" => {
-                    self.answer(&news, &Json::Null);
-                }
-                seen => return seen,
-            }
+            return self.read_message().map_or(Seen::Lost, understand);
         }
     }
 
@@ -272,7 +276,30 @@ impl Worker {
         }
     }
 
-    /// Says for a while that it is there, and sees no request.
+    /// Fails when the server has sent it a request. No time says that nothing comes: the reply to a
+    /// call of its own is behind what it was sent before.
+    pub fn expect_nothing(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mark = |number: u32| format!("MARK-{number:04}");
+        let mut number = 0;
+        self.call_alone(&mark(number), &json!({"action": "schema:fetch"}));
+        loop {
+            match self.next_of_all(deadline.saturating_duration_since(Instant::now())) {
+                Seen::Reply(reply) if reply.id == mark(number) => return,
+                Seen::Heartbeat | Seen::Reply(_) => {}
+                Seen::Request(news) if is_news(&news) => {
+                    // The answer ends all that it was at, its call among them.
+                    self.answer(&news, &Json::Null);
+                    number += 1;
+                    self.call_alone(&mark(number), &json!({"action": "schema:fetch"}));
+                }
+                other => panic!("expected nothing, saw {other:?}"),
+            }
+        }
+    }
+
+    /// Says for a while that it is there, and sees no request. For what has no order with anything
+    /// that this worker could see.
     pub fn expect_peace(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -329,6 +356,10 @@ impl Worker {
         let stream = self.stream.get_ref();
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }
+}
+
+fn is_news(request: &Envelope) -> bool {
+    request.body["name"] == "schema-changed"
 }
 
 fn understand(frames: Vec<Vec<u8>>) -> Seen {
