@@ -19,13 +19,18 @@ use super::postgres;
 
 /// A connection in use.
 pub(crate) enum Conn<'a> {
-    /// To a file.
-    Sqlite(&'a mut SqliteConnection),
+    /// To a file; whether it owes an answer.
+    Sqlite(&'a mut SqliteConnection, Option<&'a Watch>),
     /// To a server; how long it may be silent.
     Postgres(&'a mut PgConnection, Extensions, Option<&'a Watch>),
 }
 
 impl<'a> Conn<'a> {
+    /// To a file, for somebody who sees his work to its end.
+    pub(crate) fn file(conn: &'a mut SqliteConnection) -> Self {
+        Self::Sqlite(conn, None)
+    }
+
     /// To a server that may take as long as it needs.
     pub(crate) fn server(conn: &'a mut PgConnection, extensions: Extensions) -> Self {
         Self::Postgres(conn, extensions, None)
@@ -37,14 +42,14 @@ impl Conn<'_> {
     pub(crate) fn knowing(self, extensions: Extensions) -> Self {
         match self {
             Self::Postgres(conn, _, watch) => Self::Postgres(conn, extensions, watch),
-            file @ Self::Sqlite(_) => file,
+            file @ Self::Sqlite(..) => file,
         }
     }
 
     /// Returns the database's way of speaking.
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
-            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Sqlite(..) => Dialect::Sqlite,
             Self::Postgres(_, extensions, _) => Dialect::Postgres(*extensions),
         }
     }
@@ -52,7 +57,10 @@ impl Conn<'_> {
     /// Starts to read as of one moment; within a transaction, to do what can be undone alone.
     pub(crate) async fn begin(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         match self {
-            Self::Sqlite(conn) => conn.begin().await.map(Tx::Sqlite),
+            Self::Sqlite(conn, watch) => {
+                let begun = within(*watch, conn.begin()).await;
+                begun.map(|tx| Tx::Sqlite(tx, *watch))
+            }
             Self::Postgres(conn, extensions, watch) => {
                 let begun = if conn.is_in_transaction() {
                     within(*watch, conn.begin()).await
@@ -74,7 +82,10 @@ impl Conn<'_> {
     /// again.
     pub(crate) async fn begin_applying(&mut self, is_lazy: bool) -> Result<Tx<'_>, sqlx::Error> {
         match self {
-            Self::Sqlite(conn) => conn.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+            Self::Sqlite(conn, watch) => {
+                let begun = within(*watch, conn.begin_with("BEGIN IMMEDIATE")).await;
+                begun.map(|tx| Tx::Sqlite(tx, *watch))
+            }
             Self::Postgres(conn, extensions, watch) => {
                 let begun = match is_lazy {
                     true => {
@@ -89,13 +100,14 @@ impl Conn<'_> {
     }
 }
 
-/// How long a server may be silent, and whether it owes an answer.
+/// How long a server may be silent, and whether an answer is owed.
 ///
 /// Who gives up waiting, or goes away, leaves a connection on which the answer is still to come: it must
 /// not be used again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Watch {
-    limit: Duration,
+    /// A file is never silent.
+    limit: Option<Duration>,
     is_owed: AtomicBool,
 }
 
@@ -103,7 +115,7 @@ impl Watch {
     /// Waits so long for each answer.
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
-            limit,
+            limit: Some(limit),
             is_owed: AtomicBool::new(false),
         }
     }
@@ -123,17 +135,21 @@ pub(super) async fn within<T>(
         return answer.await;
     };
     watch.is_owed.store(true, Ordering::Relaxed);
-    let answered = tokio::time::timeout(watch.limit, answer).await;
-    if answered.is_ok() {
-        watch.is_owed.store(false, Ordering::Relaxed);
-    }
-    answered.unwrap_or_else(|_late| Err(postgres::silent(watch.limit)))
+    let answered = match watch.limit {
+        None => answer.await,
+        Some(limit) => match tokio::time::timeout(limit, answer).await {
+            Ok(answered) => answered,
+            Err(_late) => return Err(postgres::silent(limit)),
+        },
+    };
+    watch.is_owed.store(false, Ordering::Relaxed);
+    answered
 }
 
 /// What is done or undone as a whole; undone when it is dropped.
 pub(crate) enum Tx<'a> {
     /// In a file.
-    Sqlite(Transaction<'a, Sqlite>),
+    Sqlite(Transaction<'a, Sqlite>, Option<&'a Watch>),
     /// In a server.
     Postgres(Transaction<'a, Postgres>, Extensions, Option<&'a Watch>),
 }
@@ -142,7 +158,7 @@ impl Tx<'_> {
     /// Returns the connection.
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Sqlite(tx) => Conn::Sqlite(tx),
+            Self::Sqlite(tx, watch) => Conn::Sqlite(tx, *watch),
             Self::Postgres(tx, extensions, watch) => Conn::Postgres(tx, *extensions, *watch),
         }
     }
@@ -150,7 +166,7 @@ impl Tx<'_> {
     /// Does it.
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await,
+            Self::Sqlite(tx, watch) => within(watch, tx.commit()).await,
             Self::Postgres(tx, _, watch) => within(watch, tx.commit()).await,
         }
     }
@@ -158,7 +174,7 @@ impl Tx<'_> {
     /// Undoes it, or ends a reading.
     pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(tx) => tx.rollback().await,
+            Self::Sqlite(tx, watch) => within(watch, tx.rollback()).await,
             Self::Postgres(tx, _, watch) => within(watch, tx.rollback()).await,
         }
     }

@@ -124,8 +124,9 @@ impl SafeText {
     ) -> Result<u64, sqlx::Error> {
         let dialect = conn.dialect();
         match conn {
-            Conn::Sqlite(conn) => {
-                let done = self.for_sqlite(args)?.execute(&mut **conn).await?;
+            Conn::Sqlite(conn, watch) => {
+                let query = self.for_sqlite(args)?;
+                let done = within(*watch, query.execute(&mut **conn)).await?;
                 Ok(done.rows_affected())
             }
             Conn::Postgres(conn, _, watch) => {
@@ -144,8 +145,9 @@ impl SafeText {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let dialect = conn.dialect();
         match conn {
-            Conn::Sqlite(conn) => {
-                let rows = self.for_sqlite(args)?.fetch_all(&mut **conn).await?;
+            Conn::Sqlite(conn, watch) => {
+                let query = self.for_sqlite(args)?;
+                let rows = within(*watch, query.fetch_all(&mut **conn)).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
             Conn::Postgres(conn, _, watch) => {
@@ -164,8 +166,9 @@ impl SafeText {
     ) -> Result<Option<Row>, sqlx::Error> {
         let dialect = conn.dialect();
         match conn {
-            Conn::Sqlite(conn) => {
-                let row = self.for_sqlite(args)?.fetch_optional(&mut **conn).await?;
+            Conn::Sqlite(conn, watch) => {
+                let query = self.for_sqlite(args)?;
+                let row = within(*watch, query.fetch_optional(&mut **conn)).await?;
                 Ok(row.map(Row::Sqlite))
             }
             Conn::Postgres(conn, _, watch) => {

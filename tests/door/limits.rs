@@ -200,6 +200,38 @@ fn the_size_of_a_predicate() {
 
 /// What the settings allow at most, the store must be able to answer.
 #[test]
+fn the_length_of_a_pattern() {
+    let server = TestServer::start();
+    let client = Client::signed_up(&server, "length");
+    client.save("note/1", json!({"text": "a".repeat(1 << 20)}));
+    let ask = |operator: &str, pattern: &str| {
+        let predicate = json!([operator, {"$type": "keypath", "$val": "text"}, pattern]);
+        let body = json!({"record_type": "note", "predicate": predicate});
+        client.call("record:query", body)
+    };
+    for operator in ["like", "ilike"] {
+        for (pattern, num_found) in [
+            ("%".to_owned() + &"a".repeat(4094) + "%", 1),
+            ("%".to_owned() + &"_a".repeat(2047) + "%", 1),
+            ("%a".repeat(2048), 1),
+            ("%".to_owned() + &"a".repeat(4093) + "b%", 0),
+            ("%".to_owned() + &"_a".repeat(2046) + "_b%", 0),
+            ("%a".repeat(2047) + "%b", 0),
+        ] {
+            let found = ask(operator, &pattern).result();
+            assert_eq!(found.as_array().unwrap().len(), num_found, "{pattern}");
+        }
+        let refused = ask(operator, &"a".repeat(4097));
+        assert_eq!(
+            (refused.status, refused.code()),
+            (400, 108),
+            "{}",
+            refused.json()
+        );
+    }
+}
+
+#[test]
 fn the_largest_predicates_that_can_be_allowed_are_answered() {
     let settings = [
         ("MAX_PREDICATE_NODES", "900"),

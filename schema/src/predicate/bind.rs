@@ -261,10 +261,15 @@ fn match_pattern(
         CellClass::CaselessText => true,
         _ => return Err(nonsense("only text can be matched with a pattern")),
     };
-    if let Term::Constant(Cell::Text(pattern)) = &pattern
-        && !like::is_well_formed(pattern)
-    {
-        return Err(nonsense("a pattern must not end with the escape character"));
+    if let Term::Constant(Cell::Text(pattern)) = &pattern {
+        if !like::is_well_formed(pattern) {
+            return Err(nonsense("a pattern must not end with the escape character"));
+        }
+        if pattern.len() > like::MAX_PATTERN_BYTES {
+            let most = like::MAX_PATTERN_BYTES;
+            let why = format!("a pattern has {most} bytes at most");
+            return Err(ApiError::invalid_argument(why, &["predicate"]));
+        }
     }
     Ok(Condition::Like {
         text,

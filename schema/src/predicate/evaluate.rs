@@ -96,7 +96,7 @@ impl Condition {
                 is_caseless,
             } => match (row.term(text)?, row.term(pattern)?) {
                 (Cell::Text(text), Cell::Text(pattern)) => {
-                    Some(like::is_match(&text, &pattern, *is_caseless))
+                    like::is_match(&text, &pattern, *is_caseless)
                 }
                 _ => None,
             },

@@ -2,6 +2,7 @@
 //! makes the next character stand for itself. A pattern matches a whole text.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// A part of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,51 +40,134 @@ pub fn is_well_formed(pattern: &str) -> bool {
     num_escapes % 2 == 0
 }
 
-/// Whether `pattern` matches all of `text`.
-pub fn is_match(text: &str, pattern: &str, is_caseless: bool) -> bool {
-    if is_caseless {
+/// The longest pattern, in bytes. Matching takes a time that grows with both lengths once `_` is in it.
+pub const MAX_PATTERN_BYTES: usize = 4096;
+
+/// Whether `pattern` matches all of `text`; `None` for a pattern that is longer than any may be.
+pub fn is_match(text: &str, pattern: &str, is_caseless: bool) -> Option<bool> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return None;
+    }
+    Some(if is_caseless {
         matches(&fold(text), &parse(&fold(pattern)))
     } else {
         matches(text, &parse(pattern))
+    })
+}
+
+/// Matches what stands before the first `%` and behind the last one where it must stand, and each part
+/// between two of them at the first place where it fits: a later one would only leave less for the rest.
+fn matches(text: &str, pattern: &[Token]) -> bool {
+    let mut parts = pattern.split(|token| *token == Token::AnyRun);
+    let Some(rest) = parts.next().and_then(|first| behind(text, first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    let Some(mut rest) = before(rest, last) else {
+        return false;
+    };
+    parts.all(|part| match find_end(rest, part) {
+        Some(end) => {
+            rest = &rest[end..];
+            true
+        }
+        None => false,
+    })
+}
+
+fn fits(token: Token, char: char) -> bool {
+    match token {
+        Token::AnyRun => false,
+        Token::AnyChar => true,
+        Token::Char(wanted) => wanted == char,
     }
 }
 
-/// Matches without recursion: only the last `%` ever needs to take one character more.
-fn matches(text: &str, pattern: &[Token]) -> bool {
-    let mut rest = text.chars();
-    let mut at = 0;
-    let mut retry = None;
-    loop {
-        let mut after = rest.clone();
-        let next = after.next();
-        match (pattern.get(at), next) {
-            (None, None) => return true,
-            (Some(Token::AnyRun), _) => {
-                at += 1;
-                retry = Some((at, rest.clone()));
-                continue;
+/// Returns what is behind a part with which the text begins.
+fn behind<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
+    let mut chars = text.chars();
+    let is_there = part
+        .iter()
+        .all(|token| chars.next().is_some_and(|char| fits(*token, char)));
+    is_there.then(|| chars.as_str())
+}
+
+/// Returns what is before a part with which the text ends.
+fn before<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
+    let mut chars = text.chars();
+    let mut backwards = part.iter().rev();
+    let is_there = backwards.all(|token| chars.next_back().is_some_and(|it| fits(*token, it)));
+    is_there.then(|| chars.as_str())
+}
+
+/// Returns where the first place ends at which a part fits.
+fn find_end(text: &str, part: &[Token]) -> Option<usize> {
+    let literal: Option<String> = part
+        .iter()
+        .map(|token| match token {
+            Token::Char(char) => Some(*char),
+            Token::AnyRun | Token::AnyChar => None,
+        })
+        .collect();
+    match literal {
+        // In linear time, whatever the texts.
+        Some(literal) => text.find(&literal).map(|at| at + literal.len()),
+        None => Wildcards::new(part).find_end(text),
+    }
+}
+
+/// A part with `_` in it, for a search that goes through a text once (shift-and, Baeza-Yates and Gonnet
+/// 1992): a bit for each beginning of the part that fits right before the character that is looked at.
+struct Wildcards {
+    num_tokens: usize,
+    /// For each character of the part, the places where it may stand.
+    places: HashMap<char, Vec<u64>>,
+    /// Where any character may stand.
+    anywhere: Vec<u64>,
+}
+
+impl Wildcards {
+    fn new(part: &[Token]) -> Self {
+        let num_words = part.len().div_ceil(64);
+        let mut anywhere = vec![0; num_words];
+        for (at, token) in part.iter().enumerate() {
+            if *token == Token::AnyChar {
+                anywhere[at / 64] |= 1 << (at % 64);
             }
-            (Some(Token::AnyChar), Some(_)) => {
-                at += 1;
-                rest = after;
-                continue;
-            }
-            (Some(Token::Char(wanted)), Some(char)) if *wanted == char => {
-                at += 1;
-                rest = after;
-                continue;
-            }
-            _ => {}
         }
-        let Some((resume_at, mut resume_from)) = retry.take() else {
-            return false;
-        };
-        if resume_from.next().is_none() {
-            return false;
+        let mut places = HashMap::new();
+        for (at, token) in part.iter().enumerate() {
+            if let Token::Char(char) = token {
+                let places = places.entry(*char).or_insert_with(|| anywhere.clone());
+                places[at / 64] |= 1 << (at % 64);
+            }
         }
-        at = resume_at;
-        rest = resume_from.clone();
-        retry = Some((resume_at, resume_from));
+        Self {
+            num_tokens: part.len(),
+            places,
+            anywhere,
+        }
+    }
+
+    fn find_end(&self, text: &str) -> Option<usize> {
+        let mut begun = vec![0u64; self.anywhere.len()];
+        let last = self.num_tokens.checked_sub(1)?;
+        for (at, char) in text.char_indices() {
+            let places = self.places.get(&char).unwrap_or(&self.anywhere);
+            // A place may begin at every character.
+            let mut carried = 1;
+            for (begun, places) in begun.iter_mut().zip(places) {
+                let next = *begun >> 63;
+                *begun = (*begun << 1 | carried) & places;
+                carried = next;
+            }
+            if begun[last / 64] & 1 << (last % 64) != 0 {
+                return Some(at + char.len_utf8());
+            }
+        }
+        None
     }
 }
 
@@ -93,7 +177,13 @@ fn matches(text: &str, pattern: &[Token]) -> bool {
 /// outside (the Kelvin sign), stays as it is. So the number of characters does not change,
 /// and ASCII texts are folded exactly as SQLite's LIKE and NOCASE do.
 pub fn fold(text: &str) -> Cow<'_, str> {
-    if text.chars().all(|char| fold_char(char) == char) {
+    if text.is_ascii() {
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(text.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(text)
+        }
+    } else if text.chars().all(|char| fold_char(char) == char) {
         Cow::Borrowed(text)
     } else {
         Cow::Owned(text.chars().map(fold_char).collect())
@@ -142,10 +232,10 @@ mod tests {
         ) {
             let chars: Vec<char> = text.chars().collect();
             let expected = reference(&chars, &parse(&pattern));
-            prop_assert_eq!(is_match(&text, &pattern, false), expected);
+            prop_assert_eq!(is_match(&text, &pattern, false), Some(expected));
             let folded: Vec<char> = fold(&text).chars().collect();
             let expected = reference(&folded, &parse(&fold(&pattern)));
-            prop_assert_eq!(is_match(&text, &pattern, true), expected);
+            prop_assert_eq!(is_match(&text, &pattern, true), Some(expected));
         }
 
         #[test]
@@ -158,17 +248,56 @@ mod tests {
 
     #[test]
     fn escapes_make_wildcards_plain() {
-        assert!(is_match("100%", "100\\%", false));
-        assert!(!is_match("1000", "100\\%", false));
-        assert!(is_match("a\\b", "a\\\\b", false));
+        assert_eq!(is_match("100%", "100\\%", false), Some(true));
+        assert_eq!(is_match("1000", "100\\%", false), Some(false));
+        assert_eq!(is_match("a\\b", "a\\\\b", false), Some(true));
         assert!(!is_well_formed("a\\"));
         assert!(is_well_formed("a\\\\"));
     }
 
     #[test]
     fn case_matters_only_when_asked() {
-        assert!(is_match("Grüße", "grÜ%", true));
-        assert!(!is_match("Grüße", "grÜ%", false));
-        assert!(!is_match("\u{212a}", "k", true));
+        assert_eq!(is_match("Grüße", "grÜ%", true), Some(true));
+        assert_eq!(is_match("Grüße", "grÜ%", false), Some(false));
+        assert_eq!(is_match("\u{212a}", "k", true), Some(false));
+    }
+
+    #[test]
+    fn long_parts_are_found_across_words() {
+        let text = "é".repeat(200) + "b" + &"a".repeat(130) + "c";
+        let part = "_".repeat(64) + "b" + &"_".repeat(129) + "a";
+        for (pattern, expected) in [
+            (format!("%{part}%"), true),
+            (format!("%{part}c"), true),
+            (format!("%{part}%b%"), false),
+            (format!("%b{part}%"), false),
+        ] {
+            assert_eq!(
+                is_match(&text, &pattern, false),
+                Some(expected),
+                "{pattern}"
+            );
+        }
+    }
+
+    /// What took a step for each pair of their characters would not end within this test.
+    #[test]
+    fn no_pattern_takes_long() {
+        let text = "a".repeat(1 << 20);
+        for part in ["a".repeat(4000) + "b", "_a".repeat(1900) + "_b"] {
+            for pattern in [
+                format!("%{part}"),
+                format!("%{part}%"),
+                format!("%a{part}%a%"),
+            ] {
+                assert_eq!(is_match(&text, &pattern, true), Some(false));
+            }
+        }
+        let pattern = "%a".repeat(MAX_PATTERN_BYTES / 2 - 1) + "%b";
+        assert_eq!(is_match(&text, &pattern, false), Some(false));
+        assert_eq!(
+            is_match(&text, &"a".repeat(MAX_PATTERN_BYTES + 1), false),
+            None
+        );
     }
 }

@@ -36,7 +36,7 @@ pub async fn list_indexes(place: StorePlace<'_>) -> Result<Vec<IndexEntry>, Open
         StorePlace::File(path) => {
             let options = reader_options(path, &StoreOptions::default());
             let mut conn = options.connect().await?;
-            let entries = load(&mut Conn::Sqlite(&mut conn)).await;
+            let entries = load(&mut Conn::file(&mut conn)).await;
             conn.close().await?;
             Ok(entries?)
         }
@@ -60,7 +60,7 @@ pub async fn list_fields(
         StorePlace::File(path) => {
             let options = reader_options(path, &StoreOptions::default());
             let mut conn = options.connect().await?;
-            let catalog = read::catalog(&mut Conn::Sqlite(&mut conn)).await;
+            let catalog = read::catalog(&mut Conn::file(&mut conn)).await;
             conn.close().await?;
             catalog?.0
         }
@@ -92,7 +92,7 @@ pub async fn set_index(place: StorePlace<'_>, wanted: IndexEntry) -> Result<Inde
     match place {
         StorePlace::File(path) => {
             let mut conn = open_beside(path).await?;
-            let entry = wish(&mut Conn::Sqlite(&mut conn), wanted).await;
+            let entry = wish(&mut Conn::file(&mut conn), wanted).await;
             sums::merge(&mut conn, path).await?;
             conn.close().await?;
             Ok(entry?)
@@ -116,7 +116,7 @@ pub async fn carry_over_indexes(old: StorePlace<'_>, new: StorePlace<'_>) -> Res
     match new {
         StorePlace::File(path) => {
             let mut conn = open_beside(path).await?;
-            let done = carry_over(&mut Conn::Sqlite(&mut conn), entries).await;
+            let done = carry_over(&mut Conn::file(&mut conn), entries).await;
             sums::merge(&mut conn, path).await?;
             conn.close().await?;
             Ok(done?)

@@ -10,10 +10,26 @@ use super::condition::Translated;
 use super::path::Place;
 use crate::projection::sql::{Arg, Sql};
 
-/// The database refuses patterns above 50,000 bytes; a GLOB may be three times its LIKE. And it
-/// takes NUL for the end of a text.
+/// The longest pattern, in characters, that the database looks for as it is: it may take a step for each
+/// pair of a pattern's and a text's characters, and does not stop within a text. Of a longer one it finds
+/// texts that have so much of it.
+const MAX_TOKENS: usize = 100;
+
+/// The database takes NUL for the end of a text.
 fn is_sayable(pattern: &str) -> bool {
-    pattern.len() <= 16_000 && !pattern.contains('\0')
+    !pattern.contains('\0')
+}
+
+/// Shortens a pattern to one that matches whatever it matches. Returns whether it is the same still.
+fn shorten(tokens: Vec<Token>) -> (Vec<Token>, bool) {
+    if tokens.len() <= MAX_TOKENS {
+        return (tokens, true);
+    }
+    let parts = tokens.split(|token| matches!(token, Token::AnyRun | Token::AnyChar));
+    let longest = parts.max_by_key(|part| part.len()).unwrap_or_default();
+    let some_of_it = longest.iter().take(MAX_TOKENS - 2).copied();
+    let around = || std::iter::once(Token::AnyRun);
+    (around().chain(some_of_it).chain(around()).collect(), false)
 }
 
 /// Says that a text column matches a pattern. The fixed beginning of a pattern becomes a range, for
@@ -34,6 +50,7 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
         sql.push("=").bind(Arg::Text(prefix)).push(")");
         return Some(Translated::exact(sql));
     }
+    let (tokens, is_exact) = shorten(tokens);
     if place.dialect.is_sqlite() {
         // The database would prepare a statement anew for every pattern that it gets as it is.
         sql.push(" GLOB (").bind(Arg::Text(to_glob(&tokens)));
@@ -50,7 +67,7 @@ pub(super) fn exactly(place: &Place, pattern: &str) -> Option<Translated> {
         sql.push("<").bind(Arg::Text(end));
     }
     sql.push(")");
-    Some(Translated::exact(sql))
+    Some(Translated { sql, is_exact })
 }
 
 fn to_glob(tokens: &[Token]) -> String {
@@ -91,7 +108,9 @@ pub(super) fn ignoring_case(place: &Place, pattern: &str) -> Option<Translated> 
     if !is_sayable(pattern) {
         return None;
     }
-    let (like, is_exact) = to_like(parse(pattern), |char| char.is_ascii());
+    let (tokens, is_whole) = shorten(parse(pattern));
+    let (like, is_known) = to_like(tokens, |char| char.is_ascii());
+    let is_exact = is_whole && is_known;
     let mut sql = Sql::new("(");
     place.push(&mut sql);
     if place.dialect.is_sqlite() {
@@ -133,6 +152,17 @@ mod tests {
     fn patterns_become_globs() {
         assert_eq!(to_glob(&parse(r"a%b_c\%[*")), "a*b?c%[[][*]");
         assert_eq!(to_glob(&parse(r"\")), r"\");
+    }
+
+    #[test]
+    fn a_long_pattern_is_looked_for_by_a_piece_of_it() {
+        let short = parse("%a_b%");
+        assert_eq!(shorten(short.clone()), (short, true));
+        let (tokens, is_same) = shorten(parse(&format!("a%b_%{}%c", "xy".repeat(200))));
+        assert!(!is_same);
+        assert_eq!(to_glob(&tokens), format!("*{}*", "xy".repeat(49)));
+        let (tokens, _) = shorten(parse(&"_".repeat(200)));
+        assert_eq!(to_glob(&tokens), "**");
     }
 
     #[test]

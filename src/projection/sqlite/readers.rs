@@ -3,6 +3,9 @@
 //! This is our own small pool because sqlx's checks a connection before every
 //! use and gives it back through a task: two thread changes per query.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
@@ -16,16 +19,40 @@ pub(crate) struct Readers {
     permits: Semaphore,
 }
 
+/// An open connection.
+struct Open {
+    conn: SqliteConnection,
+    /// Set, it breaks off what the connection is doing.
+    is_given_up: Arc<AtomicBool>,
+}
+
+/// After so many steps of the database's machine it is looked whether somebody still waits: some tenths
+/// of a millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 20_000;
+
+impl Open {
+    async fn open(options: &SqliteConnectOptions) -> Result<Self, sqlx::Error> {
+        let mut conn = options.connect().await?;
+        let is_given_up = Arc::<AtomicBool>::default();
+        let looked_at = Arc::clone(&is_given_up);
+        let goes_on = move || !looked_at.load(Ordering::Relaxed);
+        let mut handle = conn.lock_handle().await?;
+        handle.set_progress_handler(STEPS_BETWEEN_LOOKS, goes_on);
+        drop(handle);
+        Ok(Self { conn, is_given_up })
+    }
+}
+
 #[derive(Default)]
 struct Idle {
-    conns: Vec<SqliteConnection>,
+    conns: Vec<Open>,
     /// Grows when connections that are open already are no longer wanted.
     generation: u64,
 }
 
 /// A connection that goes back when it is dropped.
 pub(crate) struct Reader<'a> {
-    conn: Option<SqliteConnection>,
+    conn: Option<Open>,
     generation: u64,
     readers: &'a Readers,
     _permit: SemaphorePermit<'a>,
@@ -51,7 +78,7 @@ impl Readers {
         };
         let conn = match idle {
             Some(conn) => conn,
-            None => self.options.connect().await?,
+            None => Open::open(&self.options).await?,
         };
         Ok(Reader {
             conn: Some(conn),
@@ -78,8 +105,8 @@ impl Readers {
     }
 }
 
-async fn close_all(conns: Vec<SqliteConnection>) {
-    for conn in conns {
+async fn close_all(conns: Vec<Open>) {
+    for Open { conn, .. } in conns {
         if let Err(error) = conn.close().await {
             tracing::warn!(%error, "reader not closed cleanly");
         }
@@ -99,6 +126,50 @@ impl Drop for Reader<'_> {
 impl Reader<'_> {
     /// Returns the connection.
     pub(crate) fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        self.conn.as_mut().ok_or(sqlx::Error::PoolClosed)
+        let open = self.conn.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(&mut open.conn)
+    }
+
+    /// Gives up the connection, on which an answer is still to come that nobody waits for: the database
+    /// stops looking for it.
+    pub(crate) fn break_off(&mut self) {
+        if let Some(open) = self.conn.take() {
+            open.is_given_up.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// Long enough for anything that ends at all.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_ends() {
+        let readers = Readers::new(SqliteConnectOptions::new().in_memory(true), 1);
+        let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) \
+                       SELECT max(x) FROM n";
+        let mut reader = readers.acquire().await.unwrap();
+        let conn = reader.conn().unwrap();
+        let asked = timeout(Duration::ZERO, sqlx::query(endless).fetch_one(conn)).await;
+        assert!(asked.is_err(), "it has no end");
+        let given_up = Arc::downgrade(&reader.conn.as_ref().unwrap().is_given_up);
+        reader.break_off();
+        drop(reader);
+        let mut next = timeout(PATIENCE, readers.acquire()).await.unwrap().unwrap();
+        let one = sqlx::query("SELECT 1").fetch_one(next.conn().unwrap());
+        assert!(timeout(PATIENCE, one).await.unwrap().is_ok());
+        let is_gone = async {
+            while given_up.strong_count() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, is_gone).await.unwrap();
     }
 }

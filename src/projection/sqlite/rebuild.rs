@@ -92,7 +92,7 @@ pub async fn rebuild(
             let position = state.checkpoint + 1;
             return Err(RebuildError::Log(format!("it has no position {position}")));
         }
-        state.apply(&mut Conn::Sqlite(&mut conn), &wanted).await?;
+        state.apply(&mut Conn::file(&mut conn), &wanted).await?;
         progress(state.checkpoint);
     }
     sqlx::raw_sql(
@@ -103,8 +103,7 @@ pub async fn rebuild(
     .await?;
     for layout in state.catalog.sorted().into_values() {
         for text in ddl::indexes(layout) {
-            text.execute(&mut Conn::Sqlite(&mut conn), Vec::new())
-                .await?;
+            text.execute(&mut Conn::file(&mut conn), Vec::new()).await?;
         }
     }
     sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE);")

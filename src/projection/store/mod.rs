@@ -76,7 +76,7 @@ impl Writer {
     /// Returns the connection, unless it was lost.
     pub(super) fn conn(&mut self) -> Result<(Conn<'_>, &mut WriterState), sqlx::Error> {
         let conn = match &mut self.conn {
-            WriterConn::File(conn) => Conn::Sqlite(conn),
+            WriterConn::File(conn) => Conn::file(conn),
             WriterConn::Server(link, extensions) => {
                 let link = link.as_mut().map_err(|_lost| sqlx::Error::PoolClosed)?;
                 Conn::server(&mut link.conn, *extensions)
@@ -94,16 +94,16 @@ pub(super) struct Reading<'a> {
 }
 
 enum ReaderConn<'a> {
-    File(sqlite::Reader<'a>),
+    File(sqlite::Reader<'a>, Watch),
     Server(PoolConnection<Postgres>, Extensions, Watch),
 }
 
 impl Drop for ReaderConn<'_> {
     fn drop(&mut self) {
-        if let Self::Server(conn, _, watch) = self
-            && watch.is_owed()
-        {
-            conn.close_on_drop();
+        match self {
+            Self::File(reader, watch) if watch.is_owed() => reader.break_off(),
+            Self::Server(conn, _, watch) if watch.is_owed() => conn.close_on_drop(),
+            _ => {}
         }
     }
 }
@@ -111,7 +111,7 @@ impl Drop for ReaderConn<'_> {
 impl Reading<'_> {
     pub(super) fn conn(&mut self) -> Result<Conn<'_>, sqlx::Error> {
         match &mut self.conn {
-            ReaderConn::File(reader) => reader.conn().map(Conn::Sqlite),
+            ReaderConn::File(reader, watch) => Ok(Conn::Sqlite(reader.conn()?, Some(watch))),
             ReaderConn::Server(conn, extensions, watch) => {
                 Ok(Conn::Postgres(conn, *extensions, Some(watch)))
             }
@@ -130,8 +130,8 @@ impl SqlStore {
     /// See [`OpenError`].
     pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let (file, mut conn) = sqlite::File::open(path, options).await?;
-        let stored = read::catalog(&mut Conn::Sqlite(&mut conn)).await?;
-        let num_faults = read::count_faults(&mut Conn::Sqlite(&mut conn)).await?;
+        let stored = read::catalog(&mut Conn::file(&mut conn)).await?;
+        let num_faults = read::count_faults(&mut Conn::file(&mut conn)).await?;
         let conn = WriterConn::File(conn);
         Ok(Self::new(
             Home::File(Box::new(file)),
@@ -190,7 +190,7 @@ impl SqlStore {
                 let columns = self.columns.read().await;
                 let conn = file.readers.acquire().await;
                 let conn = conn.map_err(|error| self.failed(error))?;
-                (columns, ReaderConn::File(conn))
+                (columns, ReaderConn::File(conn, Watch::default()))
             }
             Home::Server(server) => {
                 server.check()?;

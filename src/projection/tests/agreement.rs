@@ -138,8 +138,17 @@ fn literal() -> impl Strategy<Value = Json> {
     ]
 }
 
+/// One that is longer than what a database is asked to look for, and matches short texts, too.
+fn long_pattern() -> impl Strategy<Value = Json> {
+    let start = select(vec!["", "a", "%", "%b", "_"]);
+    (start, text(), 100..120usize, text()).prop_map(|(start, piece, num_runs, end)| {
+        json!(format!("{start}{}%{piece}%{end}", "%".repeat(num_runs)))
+    })
+}
+
 fn leaf() -> impl Strategy<Value = Json> {
     let operator = select(vec!["eq", "neq", "gt", "lt", "gte", "lte", "like", "ilike"]);
+    let pattern = select(vec!["like", "ilike"]);
     let distance = point()
         .prop_map(|from| json!(["func", "distance", {"$type": "keypath", "$val": "place"}, from]));
     let metres = select(vec![
@@ -158,6 +167,7 @@ fn leaf() -> impl Strategy<Value = Json> {
         6 => (operator.clone(), path(), literal()).prop_map(|(op, path, value)| json!([op, path, value])),
         1 => (operator.clone(), literal(), path()).prop_map(|(op, value, path)| json!([op, value, path])),
         1 => (operator, path(), path()).prop_map(|(op, left, right)| json!([op, left, right])),
+        1 => (pattern, path(), long_pattern()).prop_map(|(op, path, pattern)| json!([op, path, pattern])),
         2 => (path(), prop::collection::vec(literal(), 0..4)).prop_map(|(path, list)| json!(["in", path, list])),
         1 => text().prop_map(|text| json!(["in", text, {"$type": "keypath", "$val": "json"}])),
         1 => area().prop_map(|area| json!(["in", {"$type": "keypath", "$val": "place"}, area])),

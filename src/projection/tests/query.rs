@@ -1,5 +1,7 @@
 //! Queries that SQL answers.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 use skytrail_actors::store::{Asker, NoHeads, QueryAnswer, RecordStore as _, StoreError};
 use skytrail_schema::acl::Acl;
@@ -10,8 +12,10 @@ use skytrail_schema::predicate::{CompareOp, KeyPath, Operand, Predicate};
 use skytrail_schema::query::{Query, Scope, Sort, SortKey};
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::Value;
+use tokio::time::timeout;
 
 use super::world::*;
+use crate::projection::sql::Sql;
 
 pub(crate) fn path(text: &str) -> Operand {
     Operand::Path(KeyPath(text.split('.').map(str::to_owned).collect()))
@@ -351,4 +355,22 @@ async fn long_and_wide_predicates_are_answered() {
         ])));
     }
     world.keys(&find("book", Some(deep))).await;
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_waits_for_holds_nobody_up() {
+    let world = books().await;
+    let mut reading = world.store.reader().await.unwrap();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) \
+                   SELECT max(x) FROM n";
+    let mut conn = reading.conn().unwrap();
+    let asked = Sql::new(endless).fetch_all(&mut conn);
+    assert!(
+        timeout(Duration::ZERO, asked).await.is_err(),
+        "it has no end"
+    );
+    drop(reading);
+    let all = find("book", None);
+    let found = timeout(Duration::from_secs(60), world.keys(&all)).await;
+    assert!(!found.unwrap().is_empty());
 }
