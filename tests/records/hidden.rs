@@ -35,3 +35,38 @@ fn an_atomic_save_does_not_tell_what_a_hidden_field_holds() {
     let body = json!({"records": [{"_id": "note/1", "text": "z"}], "atomic": true});
     assert_eq!(ada.call("record:save", body).status, 200);
 }
+
+#[test]
+fn a_field_that_a_rule_for_all_types_hides_is_hidden_under_its_new_name() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    for id in ["note/1", "page/1"] {
+        master.save(id, json!({"grade": 3, "text": "x"}));
+    }
+    let rule = json!({"record_type": "*", "record_field": "grade", "user_role": "_public",
+        "writable": false, "readable": false, "comparable": false, "discoverable": false});
+    let body = json!({"access": [rule]});
+    master.call("schema:field_access:update", body).result();
+    let last = json!({"record": "page/1", "limit": 1});
+    let position = master.call("log:read", last).result()[0]["position"].clone();
+    let body = json!({"record_type": "note", "item_name": "grade", "new_name": "mark"});
+    master.call("schema:rename", body).result();
+
+    for (record_type, field) in [("note", "mark"), ("page", "grade")] {
+        let found = ada.query(record_type, json!(null));
+        assert_eq!(
+            (&found[0]["text"], found[0].get(field)),
+            (&json!("x"), None)
+        );
+        let path = json!({"$type": "keypath", "$val": field});
+        let guess = json!({"record_type": record_type, "predicate": ["eq", path, 3]});
+        assert_eq!(ada.call("record:query", guess).code(), 124);
+        let saved = ada.save(&format!("{record_type}/1"), json!({field: 4, "text": "y"}));
+        assert_eq!((&saved["text"], saved.get(field)), (&json!("y"), None));
+        let body = json!({"record_type": record_type, "as_of": position});
+        let was = ada.call("record:query", body).result();
+        assert!(was[0].get("grade").is_none(), "{was}");
+    }
+    let found = master.query("note", json!(null));
+    assert_eq!(found[0]["mark"], 3);
+}

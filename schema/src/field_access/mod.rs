@@ -8,6 +8,7 @@
 
 mod past;
 mod query;
+mod renamed;
 mod rules;
 
 use std::cmp::Ordering;
@@ -53,41 +54,6 @@ impl FieldAccess {
                 .flat_map(of_field)
                 .collect(),
         )
-    }
-
-    /// Returns the rules after a field of a type got another name; `None` when they stay as they
-    /// are. Rules that were there for the new name make room for those that come with the field.
-    pub fn with_renamed_field(&self, record_type: &str, from: &str, to: &str) -> Option<Self> {
-        let is_of_type = |entry: &&FieldAccessEntry| entry.record_type == record_type;
-        let (old, new) = (FieldUserRole::Field(from.to_owned()), to.to_owned());
-        let rename = |entry: &FieldAccessEntry| {
-            let mut entry = entry.clone();
-            if entry.record_field == from {
-                entry.record_field.clone_from(&new);
-            }
-            if entry.user_role == old {
-                entry.user_role = FieldUserRole::Field(new.clone());
-            }
-            entry
-        };
-        let touched = self.0.iter().filter(is_of_type);
-        let renamed: Vec<_> = touched
-            .map(|entry| (entry, rename(entry)))
-            .filter(|(before, after)| *before != after)
-            .collect();
-        if renamed.is_empty() {
-            return None;
-        }
-        let stays = |entry: &&FieldAccessEntry| {
-            let makes_room = |(before, after): &(&FieldAccessEntry, _)| {
-                entry == before || entry.compare(after).is_eq()
-            };
-            !renamed.iter().any(makes_room)
-        };
-        let mut entries: Vec<_> = self.0.iter().filter(stays).cloned().collect();
-        entries.extend(renamed.iter().map(|(_, after)| after.clone()));
-        entries.sort_by(FieldAccessEntry::compare);
-        Some(Self(entries))
     }
 
     /// Parses the entries of `schema:field_access:update`, and sorts them.

@@ -422,26 +422,87 @@ proptest! {
     }
 }
 
+/// Sorted, as they are kept.
+fn access(entries: &[(&str, &str, &str, &str)]) -> FieldAccess {
+    let mut entries: Vec<_> = entries
+        .iter()
+        .map(|(of, field, role, flags)| entry(of, field, role, flags))
+        .collect();
+    entries.sort_by(FieldAccessEntry::compare);
+    FieldAccess(entries)
+}
+
 #[test]
 fn rules_follow_a_field_that_is_renamed() {
-    let access = FieldAccess(vec![
-        entry("note", "x", "_public", "wcd"),
-        entry("note", "y", "_field:x", "wcd"),
-        entry("note", "z", "_owner", "wrcd"),
-        entry("note", "z", "_public", "wrcd"),
-        entry("page", "x", "_field:x", "wcd"),
-        entry("*", "x", "_public", "wcd"),
-    ]);
-    let renamed = access.with_renamed_field("note", "x", "z").unwrap();
-    let mut expected = vec![
-        entry("note", "y", "_field:z", "wcd"),
-        entry("note", "z", "_owner", "wrcd"),
-        // In the place of the one that was there before.
-        entry("note", "z", "_public", "wcd"),
-        entry("page", "x", "_field:x", "wcd"),
-        entry("*", "x", "_public", "wcd"),
+    let others = [
+        ("page", "x", "_field:x", "wcd"),
+        ("*", "x", "_public", "wcd"),
     ];
-    expected.sort_by(FieldAccessEntry::compare);
-    assert_eq!(renamed.0, expected);
-    assert_eq!(access.with_renamed_field("note", "w", "v"), None);
+    let of_note = [
+        ("note", "x", "_public", "wcd"),
+        ("note", "y", "_field:x", "wcd"),
+        // Of a field that there was once, or that there might have been.
+        ("note", "z", "_owner", "wrcd"),
+        ("note", "z", "_public", "wrcd"),
+    ];
+    let before = access(&[&others[..], &of_note].concat());
+    let renamed = before.with_renamed_field("note", "x", "z");
+    let of_note = [
+        ("note", "y", "_field:z", "wcd"),
+        ("note", "z", "_public", "wcd"),
+    ];
+    assert_eq!(renamed, Some(access(&[&others[..], &of_note].concat())));
+    assert_eq!(before.with_renamed_field("note", "w", "v"), None);
+    // What nothing was said of comes under what is said of the name.
+    assert_eq!(before.with_renamed_field("note", "w", "z"), None);
+}
+
+#[test]
+fn what_is_said_of_a_field_of_any_type_is_said_of_a_renamed_one() {
+    let any = [
+        ("*", "x", "_owner", "r"),
+        ("*", "x", "_public", ""),
+        ("*", "y", "_public", "wrcd"),
+        ("*", "*", "_any_user", "rcd"),
+    ];
+    let before = access(&any);
+    let with = |own: &[_]| Some(access(&[&any[..], own].concat()));
+    let hidden = [("note", "z", "_owner", "r"), ("note", "z", "_public", "")];
+    assert_eq!(before.with_renamed_field("note", "x", "z"), with(&hidden));
+    // What is said of all fields covers any name, but one of which something is said.
+    assert_eq!(before.with_renamed_field("note", "a", "b"), None);
+    let only = [("note", "y", "_any_user", "rcd")];
+    assert_eq!(before.with_renamed_field("note", "a", "y"), with(&only));
+    // A type with rules for all its fields is under none for any type.
+    let own = access(&[&any[..], &[("note", "*", "_public", "wrcd")]].concat());
+    assert_eq!(own.with_renamed_field("note", "x", "z"), None);
+}
+
+#[test]
+fn a_rule_for_all_types_names_users_by_the_new_name() {
+    let any = [
+        ("*", "x", "_public", "r"),
+        ("*", "*", "_field:f", "rcd"),
+        ("*", "*", "_public", ""),
+    ];
+    let own = [
+        ("note", "x", "_public", "r"),
+        ("note", "*", "_field:g", "rcd"),
+        ("note", "*", "_public", ""),
+    ];
+    let renamed = access(&any).with_renamed_field("note", "f", "g");
+    assert_eq!(renamed, Some(access(&[any, own].concat())));
+}
+
+#[test]
+fn a_rename_lets_nobody_say_that_he_is_verified() {
+    let any = [
+        ("*", "*", "_field:f", "wr"),
+        ("*", IS_VERIFIED, "_public", "wr"),
+    ];
+    let renamed = access(&any).with_renamed_field("user", "f", "g").unwrap();
+    let rules = FieldRules::new(&renamed).guarding_verified(true);
+    let of = ("user", IS_VERIFIED);
+    assert!(rules.allows(FieldUse::Read, of, &user("u"), None));
+    assert!(!rules.allows(FieldUse::Write, of, &user("u"), None));
 }
