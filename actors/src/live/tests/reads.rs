@@ -26,8 +26,10 @@ fn rename(world: &World, from: &str, to: &str) {
     world.commit(vec![rules_for(to, Some("red")), renamed(from, to)]);
 }
 
-/// What may happen while somebody reads.
-fn meanwhiles() -> [(&'static str, fn(&World)); 4] {
+/// Something that happens while somebody reads.
+type Meanwhile = (&'static str, fn(&World));
+
+fn meanwhiles() -> [Meanwhile; 4] {
     [
         ("nothing", |_| {}),
         ("a rename that the store has not applied", |world| {
