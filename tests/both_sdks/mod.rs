@@ -173,11 +173,11 @@ fn catch_up(language: Language) {
         let told = seen.iter().filter(|it| it[name] == value);
         told.map(|it| it["n"].as_i64().unwrap()).collect()
     };
+    world.await_consumer("nothing is left", |it| it["lag"] == 0 && it["open"] == 0);
     let seen = world.await_seen("it has caught up", |seen| seen.len() >= 4);
     assert_eq!(told(&seen, "catching_up", json!(true)), [2, 3, 4]);
     assert_eq!(told(&seen, "sign", json!("latest")), [4]);
     assert!(told(&seen, "sign", json!("none")).is_empty());
-    world.await_consumer("nothing is left", |it| it["lag"] == 0 && it["open"] == 0);
     world.end(plugin);
     // One that says itself how far it is hears all that is behind that once more.
     let _plugin = world.start(&[("FROM", &position.to_string())]);

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 
-use super::{connect, hear, hub_figure, listen, publication, subscription};
+use super::{connect, hear, hub_figure, listen, publication, subscribe, subscription};
 use crate::support::machine::{number, resident_bytes};
 use crate::support::server::TestServer;
 use crate::support::socket::Socket;
@@ -35,12 +35,10 @@ fn idle_sockets_take_little_memory_and_all_hear() {
         })
         .collect();
     // Who has heard itself was subscribed.
-    for socket in &mut crowd {
-        socket.send(&json!({"action": "sub", "channel": "own"}).to_string());
+    for (number, socket) in crowd.iter_mut().enumerate() {
+        subscribe(socket, &format!("own-{number}"));
     }
-    crate::support::eventually("all listen", || {
-        (hub_figure(&server, "num_listeners") == count + 1).then_some(())
-    });
+    assert_eq!(hub_figure(&server, "num_listeners"), count + 1);
     let idle = resident_bytes(server.pid()) - before;
     println!("{count} idle sockets: {} KiB each", idle / count / 1024);
     assert!(
