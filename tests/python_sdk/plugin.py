@@ -57,10 +57,14 @@ async def sleep(seconds, blocking=False):
     return {"slept": seconds}
 
 
-@skytrail.op("demo:write_later")
-async def write_later(seconds, title):
-    """Saves after a while, in which the connection may break."""
-    await sleep(seconds)
+@skytrail.op("demo:write_away")
+async def write_away(title):
+    """Saves when the test says that the connection is cut, and notes that it does."""
+    place = Path(os.environ["PLACE"])
+    while not (place / "away").exists():
+        await asyncio.sleep(0.01)
+    with open(place / "saving", "a", encoding="utf-8") as saving:
+        saving.write(f"{title}\n")
     saved = await skytrail.api.save(Record("note", title=title))
     return saved["revision"]
 
