@@ -68,9 +68,9 @@ fn matches(text: &str, pattern: &[Token]) -> bool {
     let Some(mut rest) = before(rest, last) else {
         return false;
     };
-    parts.all(|part| match find_end(rest, part) {
-        Some(end) => {
-            rest = &rest[end..];
+    parts.all(|part| match after_first(rest, part) {
+        Some(behind) => {
+            rest = behind;
             true
         }
         None => false,
@@ -91,7 +91,7 @@ fn behind<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     let is_there = part
         .iter()
         .all(|token| chars.next().is_some_and(|char| fits(*token, char)));
-    is_there.then(|| chars.as_str())
+    is_there.then_some(chars.as_str())
 }
 
 /// Returns what is before a part with which the text ends.
@@ -99,11 +99,11 @@ fn before<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     let mut chars = text.chars();
     let mut backwards = part.iter().rev();
     let is_there = backwards.all(|token| chars.next_back().is_some_and(|it| fits(*token, it)));
-    is_there.then(|| chars.as_str())
+    is_there.then_some(chars.as_str())
 }
 
-/// Returns where the first place ends at which a part fits.
-fn find_end(text: &str, part: &[Token]) -> Option<usize> {
+/// Returns what is behind the first place at which a part fits.
+fn after_first<'a>(text: &'a str, part: &[Token]) -> Option<&'a str> {
     let literal: Option<String> = part
         .iter()
         .map(|token| match token {
@@ -113,8 +113,8 @@ fn find_end(text: &str, part: &[Token]) -> Option<usize> {
         .collect();
     match literal {
         // In linear time, whatever the texts.
-        Some(literal) => text.find(&literal).map(|at| at + literal.len()),
-        None => Wildcards::new(part).find_end(text),
+        Some(literal) => text.split_once(&literal).map(|(_, behind)| behind),
+        None => Wildcards::new(part).after_first(text),
     }
 }
 
@@ -134,14 +134,13 @@ impl Wildcards {
         let mut anywhere = vec![0; num_words];
         for (at, token) in part.iter().enumerate() {
             if *token == Token::AnyChar {
-                anywhere[at / 64] |= 1 << (at % 64);
+                set(&mut anywhere, at);
             }
         }
         let mut places = HashMap::new();
         for (at, token) in part.iter().enumerate() {
             if let Token::Char(char) = token {
-                let places = places.entry(*char).or_insert_with(|| anywhere.clone());
-                places[at / 64] |= 1 << (at % 64);
+                set(places.entry(*char).or_insert_with(|| anywhere.clone()), at);
             }
         }
         Self {
@@ -151,10 +150,11 @@ impl Wildcards {
         }
     }
 
-    fn find_end(&self, text: &str) -> Option<usize> {
+    fn after_first<'a>(&self, text: &'a str) -> Option<&'a str> {
         let mut begun = vec![0u64; self.anywhere.len()];
         let last = self.num_tokens.checked_sub(1)?;
-        for (at, char) in text.char_indices() {
+        let mut chars = text.chars();
+        while let Some(char) = chars.next() {
             let places = self.places.get(&char).unwrap_or(&self.anywhere);
             // A place may begin at every character.
             let mut carried = 1;
@@ -163,12 +163,23 @@ impl Wildcards {
                 *begun = (*begun << 1 | carried) & places;
                 carried = next;
             }
-            if begun[last / 64] & 1 << (last % 64) != 0 {
-                return Some(at + char.len_utf8());
+            if is_set(&begun, last) {
+                return Some(chars.as_str());
             }
         }
         None
     }
+}
+
+fn set(bits: &mut [u64], at: usize) {
+    if let Some(word) = bits.get_mut(at / 64) {
+        *word |= 1 << (at % 64);
+    }
+}
+
+fn is_set(bits: &[u64], at: usize) -> bool {
+    bits.get(at / 64)
+        .is_some_and(|word| word >> (at % 64) & 1 == 1)
 }
 
 /// Folds case for comparisons, character by character.
