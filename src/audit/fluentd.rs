@@ -2,7 +2,8 @@
 //! `MessagePack` over TCP.
 //!
 //! The protocol's plain form has no acknowledgements: what fluentd had received and not stored when
-//! it went down is lost. What it has not received is kept here, within a bound, until it is back.
+//! it went down is lost. What it has not received is kept here, within a bound, until it is back or
+//! the server stops.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -17,6 +18,10 @@ const TAG: &str = "skygear.audit";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a fluentd that could not be reached is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same before the end.
+const PAUSE_AT_END: Duration = Duration::from_millis(100);
+/// The least that is waited for anything.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// How many messages wait for a fluentd that is away.
 const MAX_WAITING: usize = 4096;
 
@@ -49,46 +54,73 @@ impl Fluentd {
         Ok(())
     }
 
-    /// Sends what waits, as far as fluentd takes it.
-    pub(super) fn flush(&mut self) {
+    /// Sends what waits, as far as fluentd takes it. Returns how many messages it took.
+    pub(super) fn flush(&mut self) -> u64 {
         let is_pausing = self.failed_at.is_some_and(|at| at.elapsed() < PAUSE);
         if self.waiting.is_empty() || is_pausing {
-            return;
+            return 0;
         }
-        match self.send() {
+        let mut num_sent = 0;
+        match self.send(&mut num_sent, None) {
             Ok(()) => self.failed_at = None,
             Err(error) => {
                 if self.failed_at.is_none() {
                     tracing::warn!(%error, host = self.host, "fluentd does not take the audit trail");
                 }
                 self.failed_at = Some(Instant::now());
-                self.connection = None;
             }
+        }
+        num_sent
+    }
+
+    /// Sends what waits before the end, again and again until `until`, however lately that failed.
+    /// Returns how many messages fluentd took; why it did not take the others, and how many there are.
+    pub(super) fn finish(&mut self, until: Instant) -> (u64, Option<(io::Error, u64)>) {
+        let mut num_sent = 0;
+        loop {
+            let Err(error) = self.send(&mut num_sent, Some(until)) else {
+                return (num_sent, None);
+            };
+            if Instant::now() >= until {
+                let left = std::mem::take(&mut self.waiting);
+                return (num_sent, Some((error, left.len() as u64)));
+            }
+            std::thread::park_timeout(PAUSE_AT_END);
         }
     }
 
-    fn send(&mut self) -> io::Result<()> {
+    /// Sends all that waits, and counts it.
+    fn send(&mut self, num_sent: &mut u64, until: Option<Instant>) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
         let mut connection = match self.connection.take() {
             Some(connection) if is_open(&connection)? => connection,
-            _ => connect(&self.host, self.port)?,
+            _ => connect(&self.host, self.port, until)?,
         };
         while let Some(message) = self.waiting.front() {
+            connection.set_write_timeout(Some(patience(until)))?;
             connection.write_all(message)?;
             self.waiting.pop_front();
+            *num_sent += 1;
         }
         self.connection = Some(connection);
         Ok(())
     }
 }
 
-fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Returns how long something may take.
+fn patience(until: Option<Instant>) -> Duration {
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    // None at all would be no bound.
+    left.map_or(PATIENCE, |left| left.clamp(SHORTEST, PATIENCE))
+}
+
+fn connect(host: &str, port: u16, until: Option<Instant>) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(ErrorKind::NotFound, "no address of that name");
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(connection) => {
-                connection.set_write_timeout(Some(PATIENCE))?;
-                return Ok(connection);
-            }
+        match TcpStream::connect_timeout(&address, patience(until)) {
+            Ok(connection) => return Ok(connection),
             Err(error) => failure = error,
         }
     }
@@ -131,26 +163,37 @@ mod tests {
         let mut fluentd = Fluentd::new("127.0.0.1", port);
         let record = |number: i64| json!({"event": "signup", "data": {"n": number}});
         fluentd.add(1, &record(1)).unwrap();
-        fluentd.flush();
+        assert_eq!(fluentd.flush(), 1);
         assert_eq!(receive(&listener, 1), [(TAG.to_owned(), 1, record(1))]);
 
         // The connection is closed now, and nobody listens on that port.
         fluentd.port = 1;
         fluentd.add(2, &record(2)).unwrap();
-        fluentd.flush();
+        assert_eq!(fluentd.flush(), 0);
         assert_eq!(fluentd.waiting.len(), 1);
         fluentd.add(3, &record(3)).unwrap();
         fluentd.flush();
         assert_eq!(fluentd.waiting.len(), 2, "it is left alone for a while");
 
+        // Before the end nothing is left alone.
         fluentd.port = port;
-        fluentd.failed_at = None;
-        fluentd.flush();
+        let (num_sent, left) = fluentd.finish(Instant::now() + PATIENCE);
+        assert!(num_sent == 2 && left.is_none(), "{left:?}");
         let expected = [
             (TAG.to_owned(), 2, record(2)),
             (TAG.to_owned(), 3, record(3)),
         ];
         assert_eq!(receive(&listener, 2), expected);
+    }
+
+    #[test]
+    fn what_nobody_takes_before_the_end_is_told() {
+        let mut fluentd = Fluentd::new("127.0.0.1", 1);
+        fluentd.add(1, &json!({})).unwrap();
+        fluentd.add(2, &json!({})).unwrap();
+        let (num_sent, left) = fluentd.finish(Instant::now());
+        let (error, num_left) = left.unwrap();
+        assert_eq!((num_sent, num_left), (0, 2), "{error}");
     }
 
     #[test]

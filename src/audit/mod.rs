@@ -4,7 +4,8 @@
 //!    fit is counted and left out.
 //! 2. A thread of its own writes: to the standard error, and to a file or to fluentd if one is
 //!    configured. However slow those are, no request is.
-//! 3. At a shutdown what is in the queue is written first.
+//! 3. At a shutdown what is in the queue is written first. What fluentd does not take within a few
+//!    seconds then is counted as lost, and the log says so.
 //!
 //! Entries hold ids, names of roles and providers, and addresses; never passwords, keys or tokens.
 
@@ -54,9 +55,9 @@ struct Counters {
 pub struct AuditState {
     /// Whether there is a trail at all.
     pub is_enabled: bool,
-    /// Entries written since the start.
+    /// Entries written since the start; of those for fluentd, what it took.
     pub num_written: u64,
-    /// Entries that did not fit into the queue, or that the file or fluentd did not take.
+    /// Entries that did not fit into the queue, or that the file or, until the end, fluentd did not take.
     pub num_dropped: u64,
 }
 

@@ -16,7 +16,9 @@ use crate::config::AuditTarget;
 
 /// How often what could not be sent is tried again while nothing new comes.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How often the log says that entries were lost.
+/// How long what waits for fluentd is tried at the end.
+const AT_END: Duration = Duration::from_secs(3);
+/// How often at most the log says that entries were lost, before the end.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// The standard error, and what the configuration adds.
@@ -64,7 +66,7 @@ impl Sinks {
             }
             self.flush();
         }
-        self.flush();
+        self.finish();
     }
 
     fn write(&mut self, entry: &Entry) {
@@ -73,36 +75,58 @@ impl Sinks {
         // Nobody can be told that the standard error cannot be written to.
         let _ = io::stderr().lock().write_all(line.as_bytes());
         let written = match &mut self.target {
-            None => Ok(()),
+            None => Ok(1),
             Some(Target::File(path)) => {
                 // Opened each time, so that the file may be moved away at any time.
-                open(path).and_then(|mut file| file.write_all(line.as_bytes()))
+                let written = open(path).and_then(|mut file| file.write_all(line.as_bytes()));
+                written.map(|()| 1)
             }
-            Some(Target::Fluentd(fluentd)) => fluentd.add(entry.seconds(), &json),
+            // Written is what fluentd took.
+            Some(Target::Fluentd(fluentd)) => fluentd.add(entry.seconds(), &json).map(|()| 0),
         };
         match written {
-            Ok(()) => {
-                self.counters.written.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => {
-                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                self.last_error = Some(error);
-            }
+            Ok(num_written) => self.count(num_written),
+            Err(error) => self.lose(1, error),
         }
     }
 
     fn flush(&mut self) {
         if let Some(Target::Fluentd(fluentd)) = &mut self.target {
-            fluentd.flush();
+            let num_sent = fluentd.flush();
+            self.count(num_sent);
+        }
+        if self.told.1.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            self.tell_of_losses();
+        }
+    }
+
+    /// Gives what waits for fluentd a last chance.
+    fn finish(&mut self) {
+        if let Some(Target::Fluentd(fluentd)) = &mut self.target {
+            let (num_sent, left) = fluentd.finish(Instant::now() + AT_END);
+            self.count(num_sent);
+            if let Some((error, num_left)) = left {
+                self.lose(num_left, error);
+            }
         }
         self.tell_of_losses();
     }
 
-    /// Says now and then how many entries were lost, not at each of them.
+    fn count(&self, num_written: u64) {
+        let written = &self.counters.written;
+        written.fetch_add(num_written, Ordering::Relaxed);
+    }
+
+    fn lose(&mut self, num_lost: u64, error: io::Error) {
+        let dropped = &self.counters.dropped;
+        dropped.fetch_add(num_lost, Ordering::Relaxed);
+        self.last_error = Some(error);
+    }
+
+    /// Says how many entries were lost.
     fn tell_of_losses(&mut self) {
         let dropped = self.counters.dropped.load(Ordering::Relaxed);
-        let (told, at) = self.told;
-        if dropped == told || at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+        if dropped == self.told.0 {
             return;
         }
         self.told = (dropped, Some(Instant::now()));

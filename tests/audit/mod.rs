@@ -227,18 +227,46 @@ fn fluentd_gets_every_event_and_one_that_does_not_read_holds_nobody_up() {
         .collect();
     assert_eq!(found, wanted);
     let state = eventually("the state is shown", || {
-        let headers = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
-        let answer = send(
-            "GET",
-            &format!("{}/_/health", server.base_url),
-            &headers,
-            None,
-        );
-        let json = answer.unwrap().json();
-        let state = find(&json, "num_written")?.clone();
+        let state = state(&server)?;
         (state["num_written"] == json!(wanted.len())).then_some(state)
     });
     assert_eq!(state["num_dropped"], 0);
+}
+
+/// Returns what the trail says of itself.
+fn state(server: &TestServer) -> Option<Json> {
+    let headers = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
+    let url = format!("{}/_/health", server.base_url);
+    let json = send("GET", &url, &headers, None).unwrap().json();
+    find(&json, "num_written").cloned()
+}
+
+#[test]
+fn what_fluentd_never_took_is_not_written_and_the_log_says_so_at_the_end() {
+    // Nobody listens there.
+    let mut server = TestServer::with(&[
+        ("USER_AUDIT_ENABLED", "YES"),
+        ("USER_AUDIT_TRAIL_HANDLER_URL", "fluentd://127.0.0.1:1"),
+    ]);
+    Client::signed_up(&server, "ada");
+    eventually("the entry is on the standard error", || {
+        (entries(&server.output()).len() == 1).then_some(())
+    });
+    let state = state(&server).unwrap();
+    assert_eq!(
+        (&state["num_written"], &state["num_dropped"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(server.terminate().success());
+    let output = server.output();
+    let said = output
+        .lines()
+        .find(|line| line.contains("audit trail were lost"));
+    let said = said.expect("the loss is told");
+    assert!(
+        said.contains("ERROR") && said.contains("dropped=1"),
+        "{said}"
+    );
 }
 
 /// Finds the object with a member of that name.
