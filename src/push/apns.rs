@@ -3,6 +3,7 @@
 //! The server is known by a certificate, whose subject names the app, or by a
 //! token signed with a key of the team, beside which each device's topic names it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,30 @@ pub(super) struct Apns {
 enum Proof {
     Certificate { topic: String },
     Token(Box<ProviderToken>),
+}
+
+impl Proof {
+    /// Notes that Apple has taken something for a topic.
+    fn note_taken(&self, topic: &str) {
+        if let Self::Token(token) = self {
+            let mut topics = token.topics.lock();
+            if !topics.contains(topic) {
+                topics.insert(topic.to_owned());
+            }
+        }
+    }
+
+    /// Whether a refusal of whoever sends holds for everything. While others are taken, one for a topic
+    /// that never was holds for that: anybody can register a device with the topic of another team.
+    fn is_refused_for_all(&self, topic: &str) -> bool {
+        match self {
+            Self::Certificate { .. } => true,
+            Self::Token(token) => {
+                let topics = token.topics.lock();
+                topics.is_empty() || topics.contains(topic)
+            }
+        }
+    }
 }
 
 /// What is put into a request to prove it.
@@ -189,20 +214,22 @@ impl PushSender for Apns {
             ));
         }
         let shown = self.shown(address)?;
-        let answer = self.post((address, payload, id), &shown).await?;
-        let Some(refusal) = Refusal::of(&answer) else {
-            return Ok(());
-        };
+        let mut answer = self.post((address, payload, id), &shown).await?;
+        let mut refusal = Refusal::of(&answer);
         // Nobody but Apple's clock knows when a token is too old.
         if let (Proof::Token(provider), Some(token)) = (&self.identity, &shown.token)
-            && refusal.reason == "ExpiredProviderToken"
+            && refusal.as_ref().is_some_and(Refusal::is_of_old_token)
         {
             provider.forget(token);
             let shown = self.shown(address)?;
-            let answer = self.post((address, payload, id), &shown).await?;
-            return Refusal::of(&answer).map_or(Ok(()), |refusal| Err(refusal.verdict(&answer)));
+            answer = self.post((address, payload, id), &shown).await?;
+            refusal = Refusal::of(&answer);
         }
-        Err(refusal.verdict(&answer))
+        let Some(refusal) = refusal else {
+            self.identity.note_taken(&shown.topic);
+            return Ok(());
+        };
+        Err(refusal.verdict(&answer, &self.identity, &shown.topic))
     }
 }
 
@@ -243,7 +270,11 @@ impl Refusal {
         Some(serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
-    fn verdict(self, answer: &Answer) -> SendError {
+    fn is_of_old_token(&self) -> bool {
+        self.reason == "ExpiredProviderToken"
+    }
+
+    fn verdict(self, answer: &Answer, identity: &Proof, topic: &str) -> SendError {
         let reason = self.reason.as_str();
         match (answer.status, reason) {
             (410, _) | (400, "BadDeviceToken") => SendError::Gone {
@@ -255,6 +286,13 @@ impl Refusal {
             // Too many for this one device.
             (429, "TooManyRequests") => answer.later(reason, false),
             (429 | 500.., _) => answer.later(reason, true),
+            // Of whoever sends: that is for a person to mend, and what waits meanwhile is sent then.
+            (403, _) => answer.later(reason, identity.is_refused_for_all(topic)),
+            // The topic is the certificate's own. Beside a token each device brings one, and answers
+            // for it alone.
+            (400, "TopicDisallowed") if matches!(identity, Proof::Certificate { .. }) => {
+                answer.later(reason, true)
+            }
             _ => SendError::Refused(answer.words(reason)),
         }
     }
@@ -265,6 +303,8 @@ struct ProviderToken {
     signer: Signer,
     team: String,
     current: Mutex<Option<(Arc<str>, Timestamp)>>,
+    /// For which Apple has taken something: the team's own.
+    topics: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Serialize)]
@@ -279,6 +319,7 @@ impl ProviderToken {
             signer,
             team,
             current: Mutex::new(None),
+            topics: Mutex::default(),
         }
     }
 
@@ -295,7 +336,7 @@ impl ProviderToken {
             iat: seconds(now),
         };
         let token = self.signer.sign(&claims);
-        let token = token.map_err(|error| SendError::Refused(error.to_string()))?;
+        let token = token.map_err(|error| client::unreachable(error.to_string(), true))?;
         let token: Arc<str> = token.into();
         *current = Some((Arc::clone(&token), now));
         Ok(token)

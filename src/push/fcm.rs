@@ -134,15 +134,15 @@ impl Fcm {
             iat: seconds(now),
             exp: seconds(now) + GRANT_LIFE,
         };
-        let refused = |error: &dyn std::fmt::Display| SendError::Refused(error.to_string());
-        let assertion = self.signer.sign(&claims).map_err(|error| refused(&error))?;
+        let unreachable = |why| client::unreachable(format!("no access token: {why}"), true);
+        let assertion = self.signer.sign(&claims);
+        let assertion = assertion.map_err(|error| unreachable(error.to_string()))?;
         let grant = utf8_percent_encode(GRANT, NON_ALPHANUMERIC);
         let request = self
             .client
             .post(&self.token_url)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(format!("grant_type={grant}&assertion={assertion}"));
-        let unreachable = |why| client::unreachable(format!("no access token: {why}"), true);
         let answer = client::ask(request, now).await.map_err(unreachable)?;
         if answer.status != 200 {
             let said = json::from_slice(&answer.body).unwrap_or_default();
@@ -151,7 +151,7 @@ impl Fcm {
             // meanwhile is sent then.
             return Err(answer.later(&format!("no access token: {reason}"), true));
         }
-        serde_json::from_slice(&answer.body).map_err(|error| refused(&error))
+        serde_json::from_slice(&answer.body).map_err(|error| unreachable(error.to_string()))
     }
 
     async fn post(&self, body: Vec<u8>, token: &str) -> Result<Answer, SendError> {
@@ -242,14 +242,23 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
     if answer.status == 200 {
         return Ok(());
     }
-    let refused: Refused = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let code = refused
+    let said: Refused = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let code = said
         .error
         .details
         .iter()
         .find_map(|detail| detail.error_code.as_deref());
-    let code = code.unwrap_or(&refused.error.status);
+    let code = code.unwrap_or(&said.error.status);
+    let refused = || {
+        let words = format!("{code} {}", said.error.message);
+        SendError::Refused(answer.words(&words))
+    };
     Err(match answer.status {
+        // Of this device: it is another project's, or one that Google reaches over a service for which
+        // it has no key.
+        401 | 403 if matches!(code, "SENDER_ID_MISMATCH" | "THIRD_PARTY_AUTH_ERROR") => refused(),
+        // Of whoever sends: as a grant that is refused.
+        401 | 403 => answer.later(code, true),
         404 if code == "UNREGISTERED" => SendError::Gone {
             since: None,
             why: answer.words(code),
@@ -261,6 +270,6 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
         },
         500 => answer.later(code, false),
         501.. => answer.later(code, true),
-        _ => SendError::Refused(answer.words(&format!("{code} {}", refused.error.message))),
+        _ => refused(),
     })
 }

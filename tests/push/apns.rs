@@ -28,6 +28,20 @@ pub(super) fn with_token(service: &Service, more: &[(&str, &str)]) -> TestServer
     server(&settings)
 }
 
+fn with_certificate(service: &Service) -> TestServer {
+    let (url, pem, key) = (
+        service.url(),
+        certificates::setting("app.pem"),
+        certificates::setting("app.key"),
+    );
+    server(&[
+        ("APNS_ENABLE", "YES"),
+        ("APNS_CERTIFICATE_PATH", &pem),
+        ("APNS_PRIVATE_KEY_PATH", &key),
+        ("APNS_ENDPOINT", &url),
+    ])
+}
+
 fn hello() -> Json {
     json!({"apns": {"aps": {"alert": "hello"}, "room": "den"}})
 }
@@ -87,17 +101,7 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
 #[test]
 fn a_certificate_says_which_app_sends() {
     let (_, service) = apple();
-    let (url, pem, key) = (
-        service.url(),
-        certificates::setting("app.pem"),
-        certificates::setting("app.key"),
-    );
-    let server = server(&[
-        ("APNS_ENABLE", "YES"),
-        ("APNS_CERTIFICATE_PATH", &pem),
-        ("APNS_PRIVATE_KEY_PATH", &key),
-        ("APNS_ENDPOINT", &url),
-    ]);
+    let server = with_certificate(&service);
     let ada = Client::signed_up(&server, "ada");
     register(&ada, "ios", "a1", "");
     push_to(&ada, &ada, &hello());
@@ -107,19 +111,92 @@ fn a_certificate_says_which_app_sends() {
     assert_eq!(received[0].header("authorization"), None);
 }
 
-/// Another team's key: Apple refuses the push, and that says nothing of the device.
+/// Another team's key: Apple refuses whoever sends, and that says nothing of the device. What waits is
+/// sent when somebody has mended that.
 #[test]
-fn a_key_that_apple_does_not_know_costs_no_device() {
+fn a_key_that_apple_does_not_know_costs_no_device_and_no_push() {
     let (_, service) = apple();
     let key = certificates::setting("other-team.key");
-    let server = with_token(&service, &[("APNS_TOKEN_KEY_PATH", &key)]);
+    let mut server = with_token(&service, &[("APNS_TOKEN_KEY_PATH", &key)]);
     let ada = Client::signed_up(&server, "ada");
     let phone = register(&ada, "ios", "a1", APP);
     push_to(&ada, &ada, &hello());
     service.await_answers(403, 1);
-    await_figure(&server, "apns", "num_failed", 1);
+    await_figure(&server, "apns", "is_held", true);
+    await_figure(&server, "apns", "num_failed", 0);
     assert!(is_known(&ada, &phone));
     assert!(server.output().contains("InvalidProviderToken"));
+    server.set("APNS_TOKEN_KEY_PATH", &certificates::setting("team.key"));
+    server.restart();
+    service.await_answers(200, 1);
+}
+
+#[test]
+fn a_push_waits_while_apple_does_not_take_who_sends() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    service.script([
+        refusal(403, "InvalidProviderToken"),
+        refusal(403, "ExpiredProviderToken"),
+        refusal(403, "ExpiredProviderToken"),
+    ]);
+    push_to(&ada, &ada, &hello());
+    service.await_answers(200, 1);
+    await_figure(&server, "apns", "num_sent", 1);
+    await_figure(&server, "apns", "num_retried", 2);
+    await_figure(&server, "apns", "num_failed", 0);
+    // Also once something was taken.
+    service.script([refusal(403, "Forbidden").with("retry-after", "30")]);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_retrying", 1);
+    await_figure(&server, "apns", "is_held", true);
+}
+
+/// Anybody can register a device with the topic of another team: that holds up nobody.
+#[test]
+fn a_topic_that_apple_never_took_holds_up_no_other() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let (ada, eve) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "eve"),
+    );
+    register(&ada, "ios", "a1", APP);
+    register(&eve, "ios", "e1", "com.example.strange");
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 1);
+    service.script([refusal(403, "InvalidProviderToken").with("retry-after", "30")]);
+    push_to(&eve, &eve, &hello());
+    await_figure(&server, "apns", "num_retrying", 1);
+    await_figure(&server, "apns", "is_held", false);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 2);
+}
+
+/// A certificate's topic is its own; a token's is what the device said.
+#[test]
+fn a_topic_that_is_not_allowed_is_the_certificates_or_the_devices_fault() {
+    let (_, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    service.script([refusal(400, "TopicDisallowed")]);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_failed", 1);
+
+    let (_, service) = apple();
+    let server = with_certificate(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", "");
+    service.script([
+        refusal(400, "TopicDisallowed"),
+        refusal(403, "BadCertificate"),
+    ]);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 1);
+    await_figure(&server, "apns", "num_failed", 0);
 }
 
 /// Whoever cannot prove to be Apple gets nothing.

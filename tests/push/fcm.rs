@@ -235,6 +235,46 @@ fn a_service_that_is_away_gets_its_messages_when_it_is_back() {
     await_figure(&server, "fcm", "num_failed", 0);
 }
 
+/// What Google says of whoever sends is no word about the message.
+#[test]
+fn a_message_waits_while_google_does_not_take_who_sends() {
+    let (_, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "android", "a:1", "");
+    // A grant that is none, then one whose token is not taken, nor the one after it; then no right.
+    let granted = || Reply::json(200, &json!({"access_token": "bad", "expires_in": 3599}));
+    service.script([
+        Reply::json(200, &json!({"token_type": "Bearer"})),
+        granted(),
+        error(401, "UNAUTHENTICATED", None),
+        granted(),
+        error(401, "UNAUTHENTICATED", None),
+        error(403, "PERMISSION_DENIED", None),
+    ]);
+    push_to(&ada, &ada, &hello());
+    taken(&service, 1);
+    await_figure(&server, "fcm", "num_sent", 1);
+    await_figure(&server, "fcm", "num_retried", 3);
+    await_figure(&server, "fcm", "num_failed", 0);
+    // These are words about one device.
+    for (status, name, code) in [
+        (403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
+        (401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
+    ] {
+        let refused = || error(status, name, Some(code));
+        let again = Reply::json(200, &json!({"access_token": "bad", "expires_in": 3599}));
+        if status == 401 {
+            service.script([refused(), again, refused()]);
+        } else {
+            service.script([refused()]);
+        }
+        push_to(&ada, &ada, &hello());
+    }
+    await_figure(&server, "fcm", "num_failed", 2);
+    await_figure(&server, "fcm", "is_held", false);
+}
+
 #[test]
 fn a_service_that_asks_for_ages_does_not_end_its_queue() {
     let (_, service) = google();
