@@ -2,8 +2,9 @@
 //!
 //! An upload is written to a file in `.uploads`, which no name leads into, flushed, and renamed
 //! into its place; the folders on the way are flushed, too. What a crash leaves in `.uploads` is
-//! thrown away at the next start. Of a file that is erased an empty one stays in `.erased`, for the
-//! backups that still have it.
+//! thrown away at the next start. Of a file that is erased a mark stays in `.erased`, for the backups
+//! that still have it: a file called by a hash of the name, with the name in it. Names themselves would
+//! need folders there, which those of other marks could be in the way of.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -46,7 +47,7 @@ impl Folder {
                 _ => {}
             }
             make_folders(&uploads)?;
-            remove_erased(&folder.join(ERASED), &folder)
+            remove_erased(&folder.join(ERASED), &folder, &folder)
         })
         .await?;
         Ok(Self { root })
@@ -79,15 +80,15 @@ impl FileStore for Folder {
 
     async fn open(&self, name: &AssetName, range: Option<ByteRange>) -> Result<Content, FileError> {
         let path = self.root.join(name.as_str());
-        let (mut file, size) = blocking(move || {
-            let file = File::open(path)?;
-            let about = file.metadata()?;
-            if !about.is_file() {
-                return Err(io::ErrorKind::NotFound.into());
+        let opened = blocking(move || match File::open(path) {
+            Ok(file) => {
+                let about = file.metadata()?;
+                Ok(about.is_file().then_some((file, about.len())))
             }
-            Ok((file, about.len()))
-        })
-        .await?;
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        });
+        let (mut file, size) = opened.await?.ok_or(FileError::Missing)?;
         let range = match range {
             None => 0..size,
             Some(range) => range.within(size).ok_or(FileError::OutOfRange)?,
@@ -116,17 +117,35 @@ impl FileStore for Folder {
 
     async fn remove(&self, name: &AssetName) -> Result<(), FileError> {
         let place = self.root.join(name.as_str());
-        let mark = self.root.join(ERASED).join(name.as_str());
-        let done = blocking(move || {
-            let folder_of = |path: &Path| path.parent().unwrap_or(Path::new(".")).to_owned();
-            make_folders(&folder_of(&mark))?;
-            File::create(&mark)?.sync_all()?;
-            flush_folder(&folder_of(&mark))?;
-            std::fs::remove_file(&place)?;
-            flush_folder(&folder_of(&place))
+        let marks = self.root.join(ERASED);
+        let name = name.clone();
+        let removed = blocking(move || {
+            make_folders(&marks)?;
+            let mut mark = File::create(marks.join(mark_of(name.as_str())))?;
+            mark.write_all(name.as_str().as_bytes())?;
+            mark.sync_all()?;
+            flush_folder(&marks)?;
+            match std::fs::remove_file(&place) {
+                Ok(()) => flush_folder(place.parent().unwrap_or(Path::new("."))).map(|()| true),
+                // Nothing else may count as one that is gone: whoever erases takes it for done.
+                Err(error) if is_missing(&error) => Ok(false),
+                Err(error) => Err(error),
+            }
         });
-        done.await
+        removed.await?.then_some(()).ok_or(FileError::Missing)
     }
+}
+
+/// Returns what the mark of an erased file is called. No name begins with a dot, so this is no mark of
+/// before, which was called as the file is.
+pub(crate) fn mark_of(name: &str) -> String {
+    format!(".{}", blake3::hash(name.as_bytes()).to_hex())
+}
+
+/// Whether there is no file at a path: what is there is a folder, or it leads through a file.
+fn is_missing(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
 }
 
 fn read(mut file: File, left: u64) -> io::Result<(Bytes, File)> {
@@ -207,23 +226,40 @@ impl Upload for FolderUpload {
 }
 
 /// Removes what an upload has put in the place of a file that was erased meanwhile, if the process
-/// ended in between.
-fn remove_erased(marks: &Path, places: &Path) -> io::Result<()> {
+/// ended in between. Goes by the marks of before, too: each stands where its file would, in `folder`.
+fn remove_erased(marks: &Path, root: &Path, folder: &Path) -> io::Result<()> {
     let listed = match std::fs::read_dir(marks) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
     for mark in listed {
-        let mark = mark?;
-        let place = places.join(mark.file_name());
-        if mark.file_type()?.is_dir() {
-            remove_erased(&mark.path(), &place)?;
-        } else if place.is_file() {
+        let (path, name) = mark.map(|mark| (mark.path(), mark.file_name()))?;
+        if path.is_dir() {
+            remove_erased(&path, root, &folder.join(name))?;
+            continue;
+        }
+        let is_flat = folder == root && name.as_encoded_bytes().starts_with(b".");
+        let place = if is_flat {
+            let Some(name) = name_in(&path)? else {
+                continue;
+            };
+            root.join(name.as_str())
+        } else {
+            folder.join(name)
+        };
+        if place.is_file() {
             std::fs::remove_file(&place)?;
-            flush_folder(places)?;
+            flush_folder(place.parent().unwrap_or(root))?;
         }
     }
     Ok(())
+}
+
+/// Reads the name in a mark; there is none when a crash left it half written.
+fn name_in(mark: &Path) -> io::Result<Option<AssetName>> {
+    let name = String::from_utf8_lossy(&std::fs::read(mark)?).into_owned();
+    let is_whole = mark.ends_with(mark_of(&name));
+    Ok(AssetName::clean(&name).filter(|clean| is_whole && clean.as_str() == name))
 }
 
 /// Makes a folder and those above it that are missing, and flushes what names the new ones.
@@ -234,7 +270,8 @@ fn make_folders(folder: &Path) -> io::Result<()> {
     let parent = folder.parent().unwrap_or(Path::new("."));
     make_folders(parent)?;
     match std::fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Somebody else may have made it; a file is none.
+        Err(error) if !folder.is_dir() => Err(error),
         _ => flush_folder(parent),
     }
 }
@@ -321,5 +358,75 @@ mod tests {
         let below = folder.begin(&"a/b/c".into(), "").await.unwrap();
         assert!(below.finish().await.is_err());
         assert_eq!(read_all(&folder, &name).await, Some(b"x".to_vec()));
+    }
+
+    async fn put(folder: &Folder, name: &AssetName) {
+        let mut upload = folder.begin(name, "").await.unwrap();
+        upload.write(Bytes::from_static(b"x")).await.unwrap();
+        upload.finish().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_erased_is_in_the_way_of_no_other() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = store(place.path()).await;
+        let names = ["a", "a/b", "a/b/c"].map(AssetName::from);
+        for name in &names {
+            put(&folder, name).await;
+            folder.remove(name).await.unwrap();
+            let again = folder.remove(name).await;
+            assert!(matches!(again, Err(FileError::Missing)), "{again:?}");
+            assert_eq!(read_all(&folder, name).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_where_a_file_would_be_is_no_file_to_remove() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = store(place.path()).await;
+        let below = AssetName::from("a/b");
+        put(&folder, &below).await;
+        for name in ["a", "a/b/c"] {
+            let removed = folder.remove(&name.into()).await;
+            assert!(matches!(removed, Err(FileError::Missing)), "{removed:?}");
+        }
+        assert!(read_all(&folder, &below).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_removed_is_not_taken_for_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = store(place.path()).await;
+        let name = AssetName::from("a");
+        put(&folder, &name).await;
+        // A file where the folder of marks would be.
+        std::fs::write(place.path().join("files").join(ERASED), "").unwrap();
+        let removed = folder.remove(&name).await;
+        assert!(matches!(removed, Err(FileError::Failed(_))), "{removed:?}");
+        assert!(read_all(&folder, &name).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_came_back_goes_at_the_next_start_by_marks_of_now_and_of_before() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = store(place.path()).await;
+        let names = ["now", "deep/now", "before", "deep/before", "half"].map(AssetName::from);
+        for name in &names[..2] {
+            put(&folder, name).await;
+            folder.remove(name).await.unwrap();
+        }
+        let marks = place.path().join("files").join(ERASED);
+        std::fs::create_dir_all(marks.join("deep")).unwrap();
+        for name in ["before", "deep/before", &mark_of("half")] {
+            std::fs::write(marks.join(name), "").unwrap();
+        }
+        for name in &names {
+            put(&folder, name).await;
+        }
+        let folder = store(place.path()).await;
+        for name in &names {
+            let is_there = read_all(&folder, name).await.is_some();
+            assert_eq!(is_there, name.as_str() == "half", "{name}");
+        }
     }
 }

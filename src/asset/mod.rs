@@ -18,7 +18,7 @@ use skytrail_actors::clock::Clock;
 pub use address::{DownloadGate, FolderUrls, UrlSigner, escape_name, escape_path};
 pub use erase::Remover;
 pub use folder::Folder;
-pub(crate) use folder::{ERASED, UPLOADS};
+pub(crate) use folder::{ERASED, UPLOADS, mark_of};
 pub(crate) use s3::bucket;
 pub use s3::{S3, S3Urls};
 pub use store::{ByteRange, Content, FileError, FileStore, Upload};

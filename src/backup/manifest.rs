@@ -3,6 +3,8 @@
 //! A manifest is written as `{"manifest": …, "blake3": "…"}`: the digest is over the manifest's own
 //! bytes, so that one that is damaged is noticed before anything is believed of it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use skytrail_actors::log::journal::archive::Damage;
@@ -10,8 +12,8 @@ use skytrail_schema::chain::ChainHash;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::BackupError;
-use crate::asset::ERASED;
+use super::{ASSETS, BackupError};
+use crate::asset::{ERASED, mark_of};
 use crate::proof::Checkpoint;
 
 /// The format that this program writes.
@@ -87,13 +89,35 @@ pub struct SavedFile {
     pub modified: Option<i64>,
 }
 
-impl Manifest {
-    /// Returns where the files were that had been erased by then.
-    pub(super) fn erased_files(&self) -> impl Iterator<Item = String> {
-        let paths = self.files.iter().map(|file| file.path.as_str());
-        let marks = paths.filter_map(|path| path.strip_prefix("asset/")?.strip_prefix(ERASED));
-        marks.map(|name| format!("asset{name}"))
+/// Which files were erased, by the marks in backups.
+#[derive(Debug, Default)]
+pub(super) struct ErasedFiles {
+    marks: BTreeSet<String>,
+}
+
+impl ErasedFiles {
+    /// Learns which had been erased when a backup was made.
+    pub(super) fn learn(&mut self, manifest: &Manifest) {
+        let paths = manifest.files.iter().map(|file| file.path.as_str());
+        let marks = paths.filter_map(|path| below(ERASED, below(ASSETS, path)?));
+        self.marks.extend(marks.map(str::to_owned));
     }
+
+    /// Whether none was.
+    pub(super) fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// Whether a file of a backup was.
+    pub(super) fn contains(&self, file: &SavedFile) -> bool {
+        // Marks of before are called as the file is.
+        below(ASSETS, &file.path)
+            .is_some_and(|name| self.marks.contains(&mark_of(name)) || self.marks.contains(name))
+    }
+}
+
+fn below<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix(folder)?.strip_prefix('/')
 }
 
 #[derive(Serialize, Deserialize)]

@@ -27,7 +27,7 @@ use skytrail_schema::time::Timestamp;
 use super::carry::carry_over;
 use super::folder::write;
 use super::local::{ASSETS, Digesting};
-use super::manifest::{Manifest, SavedFile, SegmentRef};
+use super::manifest::{ErasedFiles, Manifest, SavedFile, SegmentRef};
 use super::object::{FILES, SegmentName, content};
 use super::repository::{Repository, missing};
 use super::{BackupError, keys};
@@ -236,23 +236,23 @@ fn erased_later(
     repository: &Repository,
     manifest: &Manifest,
 ) -> Result<BTreeSet<String>, BackupError> {
-    let mut erased = BTreeSet::new();
+    let mut erased = ErasedFiles::default();
     for name in repository.names()? {
         match repository.manifest(&name) {
-            Ok(other) => erased.extend(other.erased_files()),
+            Ok(other) => erased.learn(&other),
             // What it says nobody knows; without it the files have to be there.
             Err(BackupError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
     }
     if erased.is_empty() {
-        return Ok(erased);
+        return Ok(BTreeSet::new());
     }
     let there = repository.list(FILES)?.into_iter();
     let there: BTreeSet<String> = there.map(|object| object.name).collect();
     let files = manifest.files.iter();
     let gone =
-        files.filter(|file| erased.contains(&file.path) && !there.contains(&content(&file.blake3)));
+        files.filter(|file| erased.contains(file) && !there.contains(&content(&file.blake3)));
     Ok(gone.map(|file| file.path.clone()).collect())
 }
 

@@ -6,7 +6,7 @@ use skytrail_actors::log::journal::archive::Survey;
 use skytrail_schema::time::Timestamp;
 
 use super::folder::PART;
-use super::manifest::Manifest;
+use super::manifest::{ErasedFiles, Manifest};
 use super::object::{BACKUPS, DAMAGED, FILES, KEYS, SEGMENTS, SegmentName, content};
 use super::repository::{Object, Repository, manifest_object};
 use super::{BackupError, keys};
@@ -136,12 +136,13 @@ fn remove_erased(
     own: &[&Manifest],
     foreign: &[&Manifest],
 ) -> Result<(), BackupError> {
-    let erased: BTreeSet<String> = made.erased_files().collect();
+    let mut erased = ErasedFiles::default();
+    erased.learn(made);
     if erased.is_empty() {
         return Ok(());
     }
     let files = own.iter().chain([&made]).flat_map(|backup| &backup.files);
-    let (gone, left): (Vec<_>, Vec<_>) = files.partition(|file| erased.contains(&file.path));
+    let (gone, left): (Vec<_>, Vec<_>) = files.partition(|file| erased.contains(file));
     let left = left.into_iter().map(|file| content(&file.blake3));
     let needed: BTreeSet<String> = contents(foreign).into_iter().chain(left).collect();
     let there: BTreeSet<String> = repository
