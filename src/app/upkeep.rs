@@ -72,7 +72,8 @@ fn start_eraser(on: &Foundation<'_>, domain: &Domain) -> Arc<Eraser> {
     let kept = (Arc::clone(&core.log), Arc::clone(&core.erasures));
     let eraser = Eraser::new(domain.env.clone(), known, kept, holders);
     let eraser = eraser.giving_up(Arc::clone(&core.reserve));
-    let eraser = eraser.removing(Arc::new(Remover(Arc::clone(&domain.files.store))));
+    let remover = Arc::new(Remover(Arc::clone(&domain.files.store)));
+    let eraser = eraser.removing(remover, config.assets.upload_timeout);
     let eraser = Arc::new(eraser);
     let erased = background::erase(Arc::clone(&eraser), core.ending.clone());
     spawn::spawn_named("eraser", erased);

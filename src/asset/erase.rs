@@ -17,12 +17,14 @@ pub struct Remover(
 #[async_trait]
 impl FileRemover for Remover {
     async fn remove(&self, names: &[AssetName]) -> Result<(), HolderError> {
+        let mut removed = Ok(());
         for name in names {
             match self.0.remove(name).await {
                 Ok(()) | Err(FileError::Missing) => {}
-                Err(error) => return Err(HolderError::Failed(error.to_string())),
+                // The others go all the same.
+                Err(error) => removed = Err(HolderError::Failed(error.to_string())),
             }
         }
-        Ok(())
+        removed
     }
 }

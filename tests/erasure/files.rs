@@ -1,11 +1,14 @@
 //! Files of what is erased.
 
+use std::path::PathBuf;
+
 use serde_json::{Value as Json, json};
 
 use super::search::places_of;
 use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
 use crate::files::{ask, path_of, upload};
 use crate::support::client::{Answer, Client};
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 fn named(asset: &Json) -> Json {
@@ -235,4 +238,72 @@ fn files_that_only_versions_let_go_named_are_let_go_with_them() {
     }
     verified(&server);
     assert_store_is_the_logs(&mut server);
+}
+
+/// What is stored below the name of a file that was erased is erased as any other.
+#[test]
+fn a_file_below_the_name_of_an_erased_one_goes_as_any_other() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let first = upload(&server, "a.txt", "text/plain", CONTROL);
+    master.save("note/1", json!({"file": named(&first)}));
+    erase_record(&master, "note/1");
+    let name = format!("{}/secret.txt", first["$name"].as_str().unwrap());
+    let second = upload(&server, &name, "text/plain", CANARY);
+    master.save("note/2", json!({"file": named(&second)}));
+    assert_eq!(places_of(&server, CANARY).len(), 1);
+    let erased = erase_record(&master, "note/2");
+    assert_eq!(erased["files"], json!([second["$name"]]));
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+}
+
+/// Puts a folder in the way of a file's removal.
+fn block(server: &TestServer, asset: &Json) -> PathBuf {
+    let name = asset["$name"].as_str().unwrap();
+    let mark = format!(".erased/.{}", blake3::hash(name.as_bytes()).to_hex());
+    let mark = server.data_dir().join("asset").join(mark);
+    std::fs::create_dir_all(&mark).unwrap();
+    mark
+}
+
+/// An erasure whose file cannot be removed holds up no other, and no other file of its own.
+#[test]
+fn a_file_that_cannot_be_removed_holds_up_no_other_erasure() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let file = |name: &str, text: &str| upload(&server, name, "text/plain", text);
+    // The one that is stuck is the first of the two.
+    let (stuck, beside) = (file("a/stuck.txt", CONTROL), file("b/beside.txt", CANARY));
+    let other = file("other.txt", CANARY);
+    let both = json!({"a": named(&stuck), "b": named(&beside)});
+    master.save("note/stuck", both);
+    master.save("note/other", json!({"file": named(&other)}));
+    let in_the_way = block(&server, &stuck);
+    let place = |asset: &Json| {
+        let folder = server.data_dir().join("asset");
+        folder.join(asset["$name"].as_str().unwrap())
+    };
+    let finished = || {
+        let listed = master.call("erase:list", json!({})).result();
+        let listed = listed["erasures"].as_array().unwrap().clone();
+        listed
+            .iter()
+            .map(|it| it["finished"] == true)
+            .collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let body = json!({"record": "note/stuck", "why": "a test"});
+        scope.spawn(|| master.call("erase:record", body).result());
+        eventually("its other file goes", || {
+            (!place(&beside).exists()).then_some(())
+        });
+        erase_record(&master, "note/other");
+        assert!(!place(&other).exists() && place(&stuck).exists());
+        assert_eq!(finished(), [true, false]);
+        std::fs::remove_dir(&in_the_way).unwrap();
+    });
+    eventually("the first one ends", || {
+        finished().iter().all(|it| *it).then_some(())
+    });
+    assert!(!place(&stuck).exists());
 }

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::raw::Raw;
 use super::{announce, ask, form, request, upload};
-use crate::support::client::Client;
+use crate::support::client::{Client, send};
 use crate::support::eventually;
 use crate::support::s3::{Service, fetch};
 use crate::support::server::TestServer;
@@ -168,4 +168,28 @@ fn a_file_of_an_erased_record_is_gone_from_the_bucket() {
     assert_eq!(erased["files"], json!([asset["$name"]]), "{erased}");
     assert_eq!(erased["finished"], true);
     assert_eq!(fetch("GET", url, &[]).status, 404);
+}
+
+/// The bytes of an upload that had begun before may get there when the file is gone, and the server
+/// be killed before it has looked.
+#[test]
+fn what_comes_late_of_an_erased_file_goes_at_the_next_start() {
+    let service = Service::start(BUCKET);
+    let mut server = serve(&service, &[]);
+    let asset = upload(&server, "a.txt", "text/plain", "hello world");
+    let named = json!({"$type": "asset", "$name": asset["$name"]});
+    let master = Client::master(&server);
+    master.save("note/1", json!({ "file": named }));
+    let body = json!({"record": "note/1", "why": "a test"});
+    let erased = master.call("erase:record", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    server.kill();
+    let name = asset["$name"].as_str().unwrap();
+    let url = format!("{}/{BUCKET}/{name}", service.endpoint);
+    let bytes = Some(b"hello world".to_vec());
+    assert_eq!(send("PUT", &url, &[], bytes).unwrap().status, 200);
+    let is_there = || service.look("list-type=2").contains("<Contents>");
+    assert!(is_there());
+    server.restart();
+    eventually("it goes", || (!is_there()).then_some(()));
 }

@@ -24,6 +24,7 @@ mod user;
 mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use skytrail_schema::event::ErasureScope;
@@ -129,6 +130,10 @@ pub struct Eraser {
     erasures: Arc<Erasures>,
     holders: Vec<Arc<dyn Holder>>,
     files: Option<Arc<dyn FileRemover>>,
+    /// How long bytes of a file that was erased may have been on their way.
+    upload_time: Duration,
+    /// The log's end when this was built, which is where the last stop or crash left it.
+    first_head: u64,
     reserve: Option<Arc<Reserve>>,
     state: work::Figures,
 }
@@ -141,6 +146,7 @@ impl Eraser {
         (log, erasures): (Arc<EmbeddedLog>, Arc<Erasures>),
         holders: Vec<Arc<dyn Holder>>,
     ) -> Self {
+        let first_head = env.log.head();
         Self {
             env,
             records,
@@ -149,6 +155,8 @@ impl Eraser {
             erasures,
             holders,
             files: None,
+            upload_time: Duration::ZERO,
+            first_head,
             reserve: None,
             state: work::Figures::default(),
         }
@@ -161,10 +169,11 @@ impl Eraser {
         self
     }
 
-    /// Removes files that only what is erased names.
+    /// Removes files that only what is erased names; an upload takes `upload_time` at most.
     #[must_use]
-    pub fn removing(mut self, files: Arc<dyn FileRemover>) -> Self {
+    pub fn removing(mut self, files: Arc<dyn FileRemover>, upload_time: Duration) -> Self {
         self.files = Some(files);
+        self.upload_time = upload_time;
         self
     }
 

@@ -16,6 +16,8 @@ use crate::record::decide::Plan;
 
 /// How long to wait before a holder that failed is asked again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What an upload takes at most when all its bytes have come.
+const ENDING: Duration = Duration::from_secs(3600);
 /// How long at most while the disk is full: whoever makes space waits for it to be done.
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,10 @@ impl Eraser {
     /// Finishes whatever erasures are open and come, without end.
     pub async fn work(&self) {
         self.forget_old_keys().await;
+        tokio::join!(self.remove_late_files(), self.finish_all());
+    }
+
+    async fn finish_all(&self) {
         let mut num_open = self.erasures.watch();
         let mut pause = PAUSES.0;
         while num_open.wait_for(|num_open| *num_open > 0).await.is_ok() {
@@ -62,7 +68,11 @@ impl Eraser {
             if self.log.is_disk_full() {
                 pause = pause.min(PAUSE_WHEN_FULL);
             }
-            tokio::time::sleep(pause).await;
+            // One that comes meanwhile need not wait for those that failed.
+            let last = open.last().map_or(0, |erasure| erasure.mark.position);
+            let newest = || self.erasures.open().last().map(|it| it.mark.position);
+            let more = num_open.wait_for(|_| newest().is_some_and(|it| it > last));
+            let _ = tokio::time::timeout(pause, more).await;
             pause = (pause * 2).min(PAUSES.1);
         }
     }
@@ -76,7 +86,34 @@ impl Eraser {
         }
     }
 
-    /// Goes through all holders for some erasures together; says whether it is done.
+    /// Removes files of erasures that were done shortly before the last stop once more: an upload that
+    /// had begun earlier may have put its bytes there, and a crash kept them from being removed again.
+    async fn remove_late_files(&self) {
+        let all = self.erasures.last(usize::MAX);
+        let Some(remover) = self.files.as_ref().filter(|_| !all.is_empty()) else {
+            return;
+        };
+        let last = self.env.log.read(self.first_head, 1).await;
+        let last = last.map(|commits| commits.first().map(|commit| commit.time));
+        let Ok(Some(last)) = last else {
+            tracing::error!("the log's end cannot be read: files of erasures are not looked after");
+            return;
+        };
+        let window = (self.upload_time + ENDING).as_micros();
+        let window = i64::try_from(window).unwrap_or(i64::MAX);
+        let since = last.micros().saturating_sub(window);
+        let late = all.iter().filter(|it| it.mark.at.micros() >= since);
+        let names: Vec<_> = late.flat_map(|it| it.request.files.clone()).collect();
+        let mut pause = PAUSES.0;
+        while let Err(error) = remover.remove(&names).await {
+            tracing::error!(%error, "files of erasures are not looked after; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Goes through all holders for some erasures together, and ends each whose files are gone; says
+    /// whether that is all.
     async fn finish(&self, open: &[Erasure]) -> bool {
         let positions = open.iter().map(|erasure| &erasure.request.positions);
         let positions = positions.fold(Positions::default(), |all, more| all.union(more));
@@ -114,28 +151,38 @@ impl Eraser {
                 return false;
             }
         }
-        let files: Vec<_> = open
-            .iter()
-            .flat_map(|it| it.request.files.clone())
-            .collect();
-        if let Some(remover) = self.files.as_ref().filter(|_| !files.is_empty())
-            && let Err(error) = remover.remove(&files).await
-        {
-            tracing::error!(%error, "files of an erasure are not removed yet; trying again");
+        let mut is_done = true;
+        for erasure in open {
+            // Whose files cannot be removed holds up no other.
+            is_done &= self.remove_files(erasure).await && self.end(erasure).await;
+        }
+        is_done
+    }
+
+    async fn remove_files(&self, erasure: &Erasure) -> bool {
+        let files = &erasure.request.files;
+        let Some(remover) = self.files.as_ref().filter(|_| !files.is_empty()) else {
+            return true;
+        };
+        let removed = remover.remove(files).await;
+        if let Err(error) = &removed {
+            let erasure = &erasure.stream;
+            tracing::error!(%erasure, %error, "files of an erasure are not removed yet; trying again");
+        }
+        removed.is_ok()
+    }
+
+    async fn end(&self, erasure: &Erasure) -> bool {
+        if let Err(error) = self.note_end(erasure).await {
+            tracing::error!(%error, "the end of an erasure could not be noted");
             return false;
         }
-        for erasure in open {
-            if let Err(error) = self.note_end(erasure).await {
-                tracing::error!(%error, "the end of an erasure could not be noted");
-                return false;
-            }
-            self.state.num_finished.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(
-                erasure = %erasure.stream,
-                events = erasure.request.positions.len(),
-                "erased"
-            );
-        }
+        self.state.num_finished.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            erasure = %erasure.stream,
+            events = erasure.request.positions.len(),
+            "erased"
+        );
         true
     }
 
