@@ -1,4 +1,5 @@
-//! Files as values of fields: finding them within a value, and names that stay below one folder.
+//! Files as values of fields: finding them within a value, names that stay below one folder, and media
+//! types that a header holds.
 
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -10,6 +11,10 @@ use crate::value::{Asset, Value};
 const MAX_NAME_BYTES: usize = 1024;
 /// The longest part between slashes, in bytes: file systems take no longer one.
 const MAX_PART_BYTES: usize = 255;
+/// The longest media type, in bytes.
+pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
+/// The media type of a file of which none is known.
+pub const UNKNOWN_CONTENT_TYPE: &str = "application/octet-stream";
 
 impl Value {
     /// Calls `see` with the name of every file in the value, at any depth.
@@ -28,6 +33,22 @@ impl Value {
             Self::Json(json) => edit_assets(json, edit),
             _ => {}
         }
+    }
+}
+
+/// Whether a media type can be stored: whoever fetches the file gets it as a header, and every record
+/// that names the file holds it.
+pub fn is_content_type(text: &str) -> bool {
+    let is_held = |byte| matches!(byte, b'\t' | b' '..=b'~');
+    text.len() <= MAX_CONTENT_TYPE_BYTES && text.bytes().all(is_held)
+}
+
+/// Returns a media type that was stored, or the unknown one for what could be before there were bounds.
+pub fn content_type_or_unknown(text: String) -> String {
+    if is_content_type(&text) {
+        text
+    } else {
+        UNKNOWN_CONTENT_TYPE.to_owned()
     }
 }
 
@@ -90,6 +111,13 @@ impl AssetName {
         Self::clean(file)?;
         Self::clean(&format!("{folder}/{id}-{file}"))
     }
+
+    /// Returns the folders that the file is in, the outermost first. None of them can be a file.
+    pub fn folders(&self) -> impl Iterator<Item = Self> {
+        let name = self.as_str();
+        name.match_indices('/')
+            .map(|(end, _)| Self::from(name.split_at(end).0))
+    }
 }
 
 fn clean_once(name: &str) -> String {
@@ -138,6 +166,32 @@ mod tests {
         for raw in ["", "/", "..", "+", "a\0b", "a\nb", "a\x7f", &long, &deep] {
             assert_eq!(clean(raw), None, "{raw:?}");
         }
+    }
+
+    #[test]
+    fn media_types_are_what_a_header_holds() {
+        let longest = "x".repeat(MAX_CONTENT_TYPE_BYTES);
+        for text in ["", "text/plain; charset=\"utf-8\"", "a\tb", &longest] {
+            assert_eq!(content_type_or_unknown(text.to_owned()), text);
+        }
+        let longer = "x".repeat(MAX_CONTENT_TYPE_BYTES + 1);
+        for text in ["a\nb", "a\rb", "a\0", "a\x7f", "ü", &longer] {
+            assert_eq!(
+                content_type_or_unknown(text.to_owned()),
+                UNKNOWN_CONTENT_TYPE
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_says_its_folders() {
+        let folders = |name: &str| {
+            let folders = AssetName::from(name);
+            let folders = folders.folders().map(|folder| folder.to_string());
+            folders.collect::<Vec<_>>()
+        };
+        assert_eq!(folders("é/b/c.txt"), ["é", "é/b"]);
+        assert_eq!(folders("a.txt"), Vec::<String>::new());
     }
 
     #[test]

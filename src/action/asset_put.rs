@@ -1,6 +1,7 @@
 //! `asset:put`
 
 use serde_json::{Map, Value as Json, json};
+use skytrail_schema::asset::{MAX_CONTENT_TYPE_BYTES, is_content_type};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::AssetState;
 use skytrail_schema::id::AssetName;
@@ -23,6 +24,7 @@ pub(super) async fn run(call: Call) -> Outcome {
     let name = name.ok_or_else(bad_name)?;
     let content_type = body.get("content-type").and_then(Json::as_str);
     let content_type = content_type.ok_or_else(|| missing("content-type", "content type"))?;
+    check_content_type(content_type)?;
     let size = size(&body).ok_or_else(|| missing("content-size", "content size"))?;
     let max_bytes = services.files.limits.max_bytes;
     if size > max_bytes {
@@ -37,6 +39,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         content_type: Some(state.content_type.clone()),
         name: name.to_string(),
     };
+    services.assets.check_place(&name).await?;
     services.assets.register(&name, state, &context).await?;
     // Escaped: clients send the address as it is, and not every name can be sent so.
     let action = format!("/files/{}", escape_path(name.as_str()));
@@ -57,6 +60,23 @@ fn size(body: &Map<String, Json>) -> Option<u64> {
 fn missing(argument: &str, what: &str) -> ApiError {
     let message = format!("Missing {what} or {what} is invalid");
     ApiError::invalid_argument(message, &[argument])
+}
+
+/// Checks that a media type can be stored.
+///
+/// # Errors
+/// 108 for one that cannot.
+pub fn check_content_type(text: &str) -> Result<(), ApiError> {
+    if is_content_type(text) {
+        return Ok(());
+    }
+    let message = if text.len() > MAX_CONTENT_TYPE_BYTES {
+        let size = text.len();
+        format!("content-type has {size} bytes, {MAX_CONTENT_TYPE_BYTES} at most")
+    } else {
+        "content-type has characters that no header can hold".to_owned()
+    };
+    Err(ApiError::invalid_argument(message, &["content-type"]))
 }
 
 /// Returns the refusal of a file above the limit.

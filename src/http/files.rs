@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Map;
 use skytrail_actors::context::{RequestContext, RequestId};
 use skytrail_actors::spawn::spawn_named;
+use skytrail_schema::asset::UNKNOWN_CONTENT_TYPE;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, Origin};
 use skytrail_schema::id::AssetName;
@@ -30,14 +31,13 @@ use super::reply::Reply;
 use super::router;
 use super::server::unmatched;
 use super::shown::{KEY, query_value};
-use crate::action::asset_put::too_large;
+use crate::action::asset_put::{check_content_type, too_large};
 use crate::asset::{ByteRange, Content, FileError, Upload};
 use crate::services::Services;
 
 const PREFIX: &str = "/files/";
 /// How long the next bytes of an upload may take.
 const SILENCE: Duration = Duration::from_secs(60);
-const UNKNOWN_TYPE: &str = "application/octet-stream";
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -115,7 +115,7 @@ fn respond(content: Content, state: &AssetState, is_part: bool) -> HttpResponse 
     answer
         .insert_header((
             CONTENT_TYPE,
-            known.unwrap_or(HeaderValue::from_static(UNKNOWN_TYPE)),
+            known.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE)),
         ))
         // What somebody uploaded as text must not run as a script.
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -130,11 +130,10 @@ async fn put(
     let _running = services.running.token();
     let store = async {
         let upload = Incoming::new(services.clone(), &request).await?;
-        let content_type = request.headers().get(CONTENT_TYPE);
-        let content_type = content_type.and_then(|text| text.to_str().ok());
+        let content_type = request.headers().get(CONTENT_TYPE).map(text_of);
         let broken = |_| bad_request("the body could not be read");
         let bytes = payload.map(|part| part.map_err(broken));
-        upload.store(content_type.unwrap_or_default(), bytes).await
+        upload.store(&content_type.unwrap_or_default(), bytes).await
     };
     answer(store.await)
 }
@@ -165,16 +164,19 @@ async fn post(
             if part.name() != Some("file") {
                 continue;
             }
-            let content_type = part.headers().get(CONTENT_TYPE);
-            let content_type = content_type.and_then(|text| text.to_str().ok());
+            let content_type = part.headers().get(CONTENT_TYPE).map(text_of);
             let content_type = content_type
-                .map(str::to_owned)
                 .ok_or_else(|| ApiError::unexpected("the file's part has no Content-Type"))?;
             let bytes = part.map(|chunk| chunk.map_err(|error| unreadable(&error)));
             return upload.store(&content_type, bytes).await;
         }
     };
     answer(store.await)
+}
+
+/// Returns what a header says, whatever it holds: it is looked at, and not stored as it is.
+fn text_of(header: &HeaderValue) -> String {
+    String::from_utf8_lossy(header.as_bytes()).into_owned()
 }
 
 fn answer(stored: Result<Reply, ApiError>) -> HttpResponse {
@@ -245,6 +247,8 @@ impl Incoming {
             Some(known) => (asked_for, known.content_type),
             None => {
                 let name = AssetName::unique(raw, Uuid::new_v4()).ok_or_else(bad_name)?;
+                check_content_type(content_type)?;
+                services.assets.check_place(&name).await?;
                 (name, content_type.to_owned())
             }
         };

@@ -151,6 +151,44 @@ fn names_that_no_store_takes_are_refused() {
     }
 }
 
+/// A file is no folder: what would lie below one could not be stored, or would be in its way.
+#[test]
+fn no_name_lies_below_a_file() {
+    let server = TestServer::start();
+    let client = Client::anonymous(&server);
+    let (asset, action) = announce(&client, "deep/a.txt", "text/plain", 1);
+    let file = asset["$name"].as_str().unwrap();
+    for below in ["x.txt", "y/z/x.txt"] {
+        let name = format!("{file}/{below}");
+        let message = format!("{file} is a file, and no folder for others");
+        let asked = json!({"filename": name, "content-type": "a/b", "content-size": 3});
+        let (content_type, body) = form("text/plain", b"bad");
+        let path = format!("/files/{name}");
+        let plain = [("Content-Type", "text/plain")];
+        for answer in [
+            client.call("asset:put", asked),
+            request(&server, "PUT", &path, &plain, Some(b"bad")),
+            request(
+                &server,
+                "POST",
+                &path,
+                &[("Content-Type", &content_type)],
+                Some(&body),
+            ),
+        ] {
+            assert_eq!((answer.status, answer.code()), (400, 108), "{name}");
+            let error = answer.json()["error"].clone();
+            assert_eq!(error["message"], message);
+            assert_eq!(error["info"]["arguments"], json!(["filename"]));
+        }
+    }
+    // The file itself has its place, and others are beside it.
+    let plain = [("Content-Type", "text/plain")];
+    request(&server, "PUT", &action, &plain, Some(b"x")).result();
+    let (_, beside) = announce(&client, "deep/b.txt", "text/plain", 1);
+    request(&server, "PUT", &beside, &plain, Some(b"x")).result();
+}
+
 #[test]
 fn whatever_a_name_holds_it_is_read_back() {
     let server = TestServer::start();

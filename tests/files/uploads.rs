@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::raw::Raw;
 use super::{announce, ask, form, num_unfinished, path_of, request, upload};
-use crate::support::client::Client;
+use crate::support::client::{Answer, Client};
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
@@ -47,6 +47,63 @@ fn an_announced_file_is_sent_as_the_sdks_do_and_read_back() {
     assert_eq!(answer.header("Content-Type"), Some("image/png"));
     assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
+}
+
+/// Every download and every record that names the file has its media type.
+#[test]
+fn media_types_are_short_and_what_a_header_holds() {
+    let server = TestServer::start();
+    let client = Client::anonymous(&server);
+    let (longest, longer) = ("x".repeat(255), "x".repeat(256));
+    let held = "content-type has characters that no header can hold";
+    let short = "content-type has 256 bytes, 255 at most";
+    for (content_type, message) in [
+        (&*longer, short),
+        ("a\nb", held),
+        ("a\0b", held),
+        ("ü", held),
+    ] {
+        let asked = json!({"filename": "a", "content-type": content_type, "content-size": 1});
+        let refused = client.call("asset:put", asked);
+        assert_eq!((refused.status, refused.code()), (400, 108));
+        let error = refused.json()["error"].clone();
+        assert_eq!(error["message"], message);
+        assert_eq!(error["info"]["arguments"], json!(["content-type"]));
+    }
+    let refused = |answer: Answer, message: &str| {
+        assert_eq!((answer.status, answer.code()), (400, 108), "{message}");
+        assert_eq!(answer.json()["error"]["message"], message);
+    };
+    let put = |path: &str, content_type: &str| {
+        request(
+            &server,
+            "PUT",
+            path,
+            &[("Content-Type", content_type)],
+            Some(b"x"),
+        )
+    };
+    let (form_type, body) = form(&longer, b"x");
+    let form_type = [("Content-Type", form_type.as_str())];
+    refused(put("/files/a", &longer), short);
+    refused(put("/files/a", "ü"), held);
+    refused(
+        request(&server, "POST", "/files/a", &form_type, Some(&body)),
+        short,
+    );
+
+    let stored = put("/files/a", &longest).result();
+    assert_eq!(stored["$content_type"], longest);
+    let found = ask(&server, "GET", &path_of(&stored), &[]);
+    assert_eq!(found.header("Content-Type"), Some(&*longest));
+    // Of a file that was announced it counts what was said then.
+    let (asset, action) = announce(&client, "a", "", 1);
+    put(&action, &longer).result();
+    let found = ask(&server, "GET", &path_of(&asset), &[]);
+    assert_eq!(
+        found.header("Content-Type"),
+        Some("application/octet-stream")
+    );
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use skytrail_schema::asset::{edit_assets, see_assets};
+use skytrail_schema::asset::{content_type_or_unknown, edit_assets, see_assets};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::AssetState;
 use skytrail_schema::id::AssetName;
 use skytrail_schema::record::{Fields, Head, Record};
-use skytrail_schema::value::Value;
+use skytrail_schema::value::{Asset, Value};
 
 use crate::log::Erasures;
 use crate::projector::Applied;
@@ -39,7 +39,7 @@ pub struct AssetCatalog {
 
 impl AssetCatalog {
     /// Loads what is known of files, with the versions of their streams; unknown ones and those that
-    /// were erased are left out.
+    /// were erased are left out. A media type that nobody could store today is the unknown one.
     ///
     /// # Errors
     /// The store failed or does not catch up.
@@ -54,9 +54,12 @@ impl AssetCatalog {
         let known = self.store.load_assets(names).await?;
         let named = names.iter().cloned().zip(known);
         let there = named.filter(|(name, _)| !self.erasures.has_file(name));
-        Ok(there
-            .filter_map(|(name, known)| Some((name, known?)))
-            .collect())
+        let there = there.filter_map(|(name, known)| {
+            let (version, mut state) = known?;
+            state.content_type = content_type_or_unknown(state.content_type);
+            Some((name, (version, state)))
+        });
+        Ok(there.collect())
     }
 
     /// Gives the files in fields their media types, whatever the fields said of them.
@@ -104,23 +107,27 @@ impl AssetCatalog {
             if let Some((_, state)) = known.get(asset.name.as_str()) {
                 asset.content_type = Some(state.content_type.clone());
             }
-            asset.url = self.urls.url_of(&asset.name);
+            self.sign_asset(asset);
         });
         Ok(())
     }
 
     /// Gives the files in a wire value their addresses.
     pub fn sign_json(&self, json: &mut Json) {
-        edit_assets(json, &mut |asset| {
-            asset.url = self.urls.url_of(&asset.name);
-        });
+        edit_assets(json, &mut |asset| self.sign_asset(asset));
     }
 
     /// Gives the files in a record their addresses, for a record on its way out.
     pub fn sign(&self, record: &mut Record) {
         for (_, value) in &mut record.fields {
-            value.edit_assets(&mut |asset| asset.url = self.urls.url_of(&asset.name));
+            value.edit_assets(&mut |asset| self.sign_asset(asset));
         }
+    }
+
+    fn sign_asset(&self, asset: &mut Asset) {
+        asset.url = self.urls.url_of(&asset.name);
+        // Records of before may hold one of any length.
+        asset.content_type = asset.content_type.take().map(content_type_or_unknown);
     }
 
     /// As [`AssetCatalog::sign`], for a shared record, which is copied only if it names files.

@@ -35,6 +35,26 @@ impl Assets {
         Ok(known.remove(name).map(|(_, state)| state))
     }
 
+    /// Checks that a new name can have a file: that nothing above it is one. Below it there is nothing,
+    /// since it has an id of its own.
+    ///
+    /// # Errors
+    /// 108 when a folder of it is a file; the store failed.
+    pub async fn check_place(&self, name: &AssetName) -> Result<(), ApiError> {
+        let folders: Vec<AssetName> = name.folders().collect();
+        let known = self.env.assets.load(&folders).await?;
+        match folders
+            .into_iter()
+            .find(|folder| known.contains_key(folder))
+        {
+            None => Ok(()),
+            Some(file) => {
+                let message = format!("{file} is a file, and no folder for others");
+                Err(ApiError::invalid_argument(message, &["filename"]))
+            }
+        }
+    }
+
     /// Whether a file was erased: nobody gets its name again.
     pub fn is_erased(&self, name: &AssetName) -> bool {
         self.env.assets.erasures.has_file(name)

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use skytrail_schema::acl::Acl;
+use skytrail_schema::asset::content_type_or_unknown;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, EventBody, Stream, Touch};
 use skytrail_schema::id::{AssetName, Database, RecordId, TypeName, UserId};
@@ -171,6 +172,10 @@ impl Importer {
         let names: Vec<AssetName> = assets.iter().map(|(name, _)| name.clone()).collect();
         let known = self.env.assets.load(&names).await?;
         let mut plan = Plan::default();
+        let assets = assets.into_iter().map(|(name, mut state)| {
+            state.content_type = content_type_or_unknown(state.content_type);
+            (name, state)
+        });
         let mut take = |(name, state): (AssetName, AssetState)| match known.get(&name) {
             _ if self.env.assets.erasures.has_file(&name) => {
                 Outcome::Kept("it was erased here".to_owned())
@@ -182,7 +187,7 @@ impl Importer {
                 Outcome::Added
             }
         };
-        let outcomes = assets.into_iter().map(&mut take).collect();
+        let outcomes = assets.map(&mut take).collect();
         self.append(plan, position).await?;
         Ok(outcomes)
     }
