@@ -2,9 +2,14 @@
 
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use hmac::{Hmac, Mac as _};
 use serde_json::Value as Json;
+use sha2::Sha256;
 
-use super::{ask, path_of, upload};
+use super::{announce, ask, path_of, upload};
+use crate::support::client::Client;
 use crate::support::server::TestServer;
 
 #[test]
@@ -66,6 +71,10 @@ fn an_address_is_good_with_its_own_signature_alone() {
     assert_eq!(status(&forged), (401, 106));
     let past = path_one.replace("expiredAt=1", "expiredAt=0");
     assert_eq!(status(&past), (403, 102));
+    let (signed, _) = path_one.split_once("signature=").unwrap();
+    assert_eq!(status(&format!("{signed}signature=!")), (403, 102));
+    let (asset, _) = announce(&Client::anonymous(&server), "a.txt", "text/plain", 3);
+    assert_eq!(status(&path_of(&asset)), (500, 10000));
 
     // The secret was made at the first start and is kept.
     let keys = server.data_dir().join("keys.json");
@@ -102,6 +111,14 @@ fn plugins_sign_with_the_same_secret() {
     let vector = "expiredAt=1481096834&signature=R5kMq2neUkCGBjQD6zSv99PajRvI0EqMesuRHQS4hNA=";
     let answer = ask(&server, "GET", &format!("/files/index.html?{vector}"), &[]);
     assert_eq!((answer.status, answer.code()), (403, 102));
+    // There is no such file, but whoever signs may ask.
+    let expiry = "9999999999";
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"asset_secret").unwrap();
+    mac.update(format!("index.html{expiry}").as_bytes());
+    let signature = URL_SAFE.encode(mac.finalize().into_bytes());
+    let path = format!("/files/index.html?expiredAt={expiry}&signature={signature}");
+    let answer = ask(&server, "GET", &path, &[]);
+    assert_eq!((answer.status, answer.code()), (500, 10000));
     assert!(!server.data_dir().join("keys.json").exists());
 }
 
