@@ -180,6 +180,6 @@ fn run_tasks(on: &Foundation<'_>, domain: &Domain) -> Addr<Tasks> {
         settings: settings::tasks(on.config),
     };
     let changes = domain.broker.changes();
-    let arbiter = on.arbiters.background.handle();
+    let arbiter = on.arbiters.timers.handle();
     Tasks::start_in_arbiter(&arbiter, |_| Tasks::new(parts, changes))
 }

@@ -104,8 +104,10 @@ struct Foundation<'a> {
 
 /// The threads of actors that are not a record type's.
 struct Arbiters {
-    /// What feeds the record store, tells subscriptions and runs tasks.
+    /// What feeds the record store and tells subscriptions.
     background: Arbiter,
+    /// Scheduled tasks: whatever they take, nobody who reads waits for it.
+    timers: Arbiter,
     /// Plugins' connections and hubs.
     front: Arbiter,
     /// After-hooks.
@@ -120,6 +122,7 @@ impl Arbiters {
     fn start() -> Self {
         Self {
             background: Arbiter::new(),
+            timers: Arbiter::new(),
             front: Arbiter::new(),
             couriers: Arbiter::new(),
             pushing: Arbiter::new(),
@@ -130,12 +133,14 @@ impl Arbiters {
     fn stop(self) {
         let Self {
             background,
+            timers,
             front,
             couriers,
             pushing,
             listeners,
         } = self;
-        for arbiter in [background, front, couriers, pushing, listeners] {
+        let others = [front, couriers, pushing, listeners];
+        for arbiter in [background, timers].into_iter().chain(others) {
             arbiter.stop();
         }
     }

@@ -76,6 +76,10 @@ impl Look<'_> {
             verdict.num_missed = 1;
             verdict.passed = Some(oldest);
         }
+        if !self.is_busy && !self.is_attended {
+            // It waits, and what waits need not be counted in every second.
+            return verdict;
+        }
         let window = (seen_to.max(oldest), now);
         let Some((due, num_due)) = self.spec.last_within(window, since, self.zone) else {
             return verdict;
@@ -83,7 +87,7 @@ impl Look<'_> {
         if self.is_busy {
             verdict.num_skipped = num_due;
             verdict.passed = Some(due);
-        } else if self.is_attended {
+        } else {
             verdict.num_missed += num_due - 1;
             verdict.passed = Some(due);
             verdict.run = Some(due);

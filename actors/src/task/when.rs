@@ -10,8 +10,8 @@
 //!   clock skips is due as much later as the clock was put forward; of one that it shows twice the
 //!   first counts.
 
-use chrono::{DateTime, MappedLocalTime, TimeZone};
-use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, Timelike};
+use chrono::{DateTime, TimeZone};
+use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, Timelike};
 use chrono_tz::Tz;
 use skytrail_schema::time::Timestamp;
 
@@ -21,8 +21,11 @@ const MICROS: i64 = 1_000_000;
 /// How far ahead an admitted day is looked for. The 29th of February comes back after eight years
 /// at the latest, a 1st of February on a certain day of the week after twelve.
 const MAX_DAYS: usize = 13 * 366;
-/// Clocks are put forward or back by at most so many seconds.
-const MAX_SHIFT: i64 = 3 * 3600;
+/// Clocks are put forward or back by less than so many seconds: Samoa once left out a day.
+const REACH: i64 = 26 * 3600;
+/// So many due times are counted. Whoever waits for an hour with one in each second need not know
+/// how many it were.
+const MAX_COUNTED: u64 = 1000;
 
 impl TimerSpec {
     /// Returns the first due time after `after`; `None` when there is none. Intervals count from
@@ -36,30 +39,40 @@ impl TimerSpec {
                 let periods = after.saturating_sub(start).div_euclid(interval) + 1;
                 start.checked_add(interval.checked_mul(periods.max(1))?)
             }
-            Self::Calendar(calendar) => calendar.next_after(after, zone),
+            Self::Calendar(calendar) => calendar.next_after(after, &|at| offset(zone, at)),
         };
         next?.checked_mul(MICROS).map(Timestamp::from_micros)
     }
 
-    /// Returns the last due time after `after` and not after `until`, and how many there are. Takes
-    /// time in proportion to how many.
+    /// Returns the last due time after `after` and not after `until`, and how many there are, of
+    /// which at most [`MAX_COUNTED`] are counted.
     pub fn last_within(
         &self,
         (after, until): (Timestamp, Timestamp),
         since: Timestamp,
         zone: Tz,
     ) -> Option<(Timestamp, u64)> {
-        let mut last = None;
-        let mut num_due = 0;
-        let mut from = after;
-        while let Some(due) = self
-            .next_after(from, since, zone)
-            .filter(|due| *due <= until)
-        {
-            (last, from) = (Some(due), due);
-            num_due += 1;
+        let next = |from| {
+            let due = self.next_after(from, since, zone);
+            due.filter(|due| *due <= until)
+        };
+        let mut last = next(after)?;
+        for num_due in 1..MAX_COUNTED {
+            match next(last) {
+                Some(due) => last = due,
+                None => return Some((last, num_due)),
+            }
         }
-        last.map(|due| (due, num_due))
+        // All others are in the seconds up to here, if there are any.
+        let mut end = seconds(until);
+        while seconds(last) < end {
+            let middle = seconds(last) + (end - seconds(last)) / 2;
+            match next(Timestamp::from_micros(middle * MICROS)) {
+                Some(due) => last = due,
+                None => end = middle,
+            }
+        }
+        Some((last, MAX_COUNTED))
     }
 
     /// Returns the seconds of a minute, as bits, in which a due time may lie: in any zone whose
@@ -87,68 +100,110 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The first and perhaps a second moment at which a clock shows a time.
-type Moments = [Option<i64>; 2];
+/// Seconds around a moment in which a zone's clocks are neither put forward nor back.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// How many seconds clocks are ahead of UTC.
+    offset: i64,
+    /// When clocks were changed last, and how far they were ahead before; if it was lately.
+    change: Option<(i64, i64)>,
+    /// The first second that is not known to be of it.
+    end: i64,
+    /// Whether clocks are changed then.
+    ends_in_change: bool,
+}
 
-impl Calendar {
-    fn next_after(&self, after: i64, zone: Tz) -> Option<i64> {
-        let is_even = offset(zone, after - MAX_SHIFT)? == offset(zone, after + MAX_SHIFT)?;
-        // Times that were shown before may be shown, or made up for, once more.
-        let back = if is_even { 0 } else { MAX_SHIFT };
-        let shown = local(zone, after)?;
-        let start = shown.checked_sub_signed(TimeDelta::seconds(back))?;
-        let mut slack = back;
-        let mut best: Option<i64> = None;
-        let mut from = start;
-        while let Some(reading) = self.next_reading(from) {
-            let (moments, is_plain) = self.moments(reading, zone)?;
-            if !is_plain {
-                slack = MAX_SHIFT;
-            }
-            let is_beyond = |best: i64| moments[0].is_some_and(|first| first > best + slack);
-            if best.is_some_and(is_beyond) {
-                break;
-            }
-            let later = moments.into_iter().flatten().filter(|it| *it > after);
-            best = later.chain(best).min();
-            if slack == 0 && best.is_some() {
-                break;
-            }
-            from = reading.checked_add_signed(TimeDelta::seconds(1))?;
-        }
-        best
-    }
-
-    /// Returns when a time that the clock shows is due, and whether there is nothing special to it.
-    fn moments(&self, reading: NaiveDateTime, zone: Tz) -> Option<(Moments, bool)> {
-        let is_by_the_hour = self.hours.is_star;
-        Some(match zone.from_local_datetime(&reading) {
-            MappedLocalTime::Single(time) => ([Some(time.timestamp()), None], true),
-            MappedLocalTime::Ambiguous(first, second) => {
-                let second = is_by_the_hour.then(|| second.timestamp());
-                ([Some(first.timestamp()), second], false)
-            }
-            MappedLocalTime::None if is_by_the_hour => ([None, None], false),
-            MappedLocalTime::None => {
-                // As if the clock had not been put forward yet.
-                let shown = reading.and_utc().timestamp();
-                let before = offset(zone, shown - offset(zone, shown)? - MAX_SHIFT)?;
-                ([Some(shown - before), None], false)
-            }
+impl Span {
+    /// Finds it. It is known for as far as [`REACH`].
+    fn around(moment: i64, ahead: &impl Fn(i64) -> Option<i64>) -> Option<Self> {
+        let offset = ahead(moment)?;
+        let (early, late) = (moment - REACH, moment + REACH);
+        let change = if ahead(early)? == offset {
+            None
+        } else {
+            let change = first(early, moment, |at| Some(ahead(at)? == offset))?;
+            Some((change, ahead(change - 1)?))
+        };
+        let ends_in_change = ahead(late)? != offset;
+        let end = if ends_in_change {
+            first(moment, late, |at| Some(ahead(at)? != offset))?
+        } else {
+            late
+        };
+        Some(Self {
+            offset,
+            change,
+            end,
+            ends_in_change,
         })
     }
+}
 
-    /// Returns the first admitted time from `from` on, as a clock shows it.
-    fn next_reading(&self, from: NaiveDateTime) -> Option<NaiveDateTime> {
+/// Returns the first second after `low` of which something is true that is true of `high` and not
+/// of `low`.
+fn first(mut low: i64, mut high: i64, is_true: impl Fn(i64) -> Option<bool>) -> Option<i64> {
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if is_true(middle)? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    Some(high)
+}
+
+impl Calendar {
+    /// Returns the first due time after `after`. `ahead` tells how many seconds the zone's clocks
+    /// are ahead of UTC. Goes from one change of the clocks to the next, however often a spec is
+    /// due in between.
+    fn next_after(&self, after: i64, ahead: &impl Fn(i64) -> Option<i64>) -> Option<i64> {
+        let mut from = after.checked_add(1)?;
+        loop {
+            let span = Span::around(from, ahead)?;
+            let due = self.first_in(span, from)?;
+            if due < span.end {
+                return Some(due);
+            }
+            // Wherever clocks are put in between, they do not show an admitted time much sooner.
+            from = if span.ends_in_change {
+                span.end
+            } else {
+                span.end.max(due - REACH)
+            };
+        }
+    }
+
+    /// Returns the first due time from `from` on, as if the span had no end.
+    fn first_in(&self, span: Span, from: i64) -> Option<i64> {
+        let shown = |from, offset| Some(self.next_reading(utc(from + offset)?)? - offset);
+        let by_the_day = span.change.filter(|_| !self.hours.is_star);
+        let Some((change, before)) = by_the_day else {
+            return shown(from, span.offset);
+        };
+        let until = change + (span.offset - before).abs();
+        if span.offset < before {
+            // Until then clocks show once more what they have shown.
+            return shown(from.max(until), span.offset);
+        }
+        // What was skipped is due as if clocks had not been put forward yet.
+        let made_up = shown(from, before).filter(|due| *due < until);
+        made_up.into_iter().chain(shown(from, span.offset)).min()
+    }
+
+    /// Returns the first admitted time from `from` on, as a clock shows it, in seconds as if it
+    /// were in UTC.
+    fn next_reading(&self, from: NaiveDateTime) -> Option<i64> {
         let first_day = from.date();
         if self.admits_day(first_day)
             && let Some(time) = self.next_time(from.time())
         {
-            return Some(first_day.and_time(time));
+            return Some(first_day.and_time(time).and_utc().timestamp());
         }
         let days = first_day.iter_days().skip(1).take(MAX_DAYS);
         let day = self.next_day(days)?;
-        Some(day.and_time(self.next_time(NaiveTime::MIN)?))
+        let time = self.next_time(NaiveTime::MIN)?;
+        Some(day.and_time(time).and_utc().timestamp())
     }
 
     fn next_day(&self, mut days: impl Iterator<Item = NaiveDate>) -> Option<NaiveDate> {
@@ -214,11 +269,6 @@ fn utc(seconds: i64) -> Option<NaiveDateTime> {
 fn offset(zone: Tz, seconds: i64) -> Option<i64> {
     let offset = zone.offset_from_utc_datetime(&utc(seconds)?).fix();
     Some(offset.local_minus_utc().into())
-}
-
-/// Returns what a zone's clocks show.
-fn local(zone: Tz, seconds: i64) -> Option<NaiveDateTime> {
-    utc(seconds + offset(zone, seconds)?)
 }
 
 #[cfg(test)]

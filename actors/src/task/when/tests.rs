@@ -1,11 +1,14 @@
 //! The spec's table, and a model that walks through the seconds one by one.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Offset, TimeZone, Timelike, Utc};
 use proptest::prelude::*;
 
 use super::*;
+
+mod readings;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
@@ -243,7 +246,7 @@ fn spec() -> impl Strategy<Value = String> {
 }
 
 /// Moments around which it gets interesting: clocks are put forward or back, months and years end.
-const MOMENTS: [(Tz, i64); 10] = [
+const MOMENTS: [(Tz, i64); 14] = [
     (Tz::Europe__Berlin, 1_774_746_000), // 2026-03-29T01:00:00Z, forward
     (Tz::Europe__Berlin, 1_792_890_000), // 2026-10-25T01:00:00Z, back
     (Tz::America__New_York, 1_772_953_200), // 2026-03-08T07:00:00Z, forward
@@ -252,9 +255,16 @@ const MOMENTS: [(Tz, i64); 10] = [
     (Tz::Australia__Lord_Howe, 1_791_041_400), // 2026-10-03T15:30:00Z, half an hour forward
     (Tz::America__Havana, 1_772_946_000), // 2026-03-08T05:00:00Z, forward at midnight
     (Tz::America__Havana, 1_793_509_200), // 2026-11-01T05:00:00Z, back at one
-    (Tz::Asia__Kolkata, 1_798_761_600),  // 2027-01-01T00:00:00Z
-    (Tz::UTC, 1_582_934_400),            // 2020-02-29T00:00:00Z
+    (Tz::Africa__Casablanca, 1_771_120_800), // 2026-02-15T02:00:00Z, back
+    (Tz::Africa__Casablanca, 1_774_144_800), // 2026-03-22T02:00:00Z, forward again
+    (Tz::Antarctica__Troll, 1_774_746_000), // 2026-03-29T01:00:00Z, two hours forward
+    SAMOA,
+    (Tz::Asia__Kolkata, 1_798_761_600), // 2027-01-01T00:00:00Z
+    (Tz::UTC, 1_582_934_400),           // 2020-02-29T00:00:00Z
 ];
+
+/// A day was left out, 2011-12-30T10:00:00Z.
+const SAMOA: (Tz, i64) = (Tz::Pacific__Apia, 1_325_239_200);
 
 /// What a field of a spec admits, by its definition.
 fn admits(text: &str, value: u32) -> bool {
@@ -324,10 +334,11 @@ fn walk(spec: &str, after: i64, limit: i64, zone: Tz) -> Option<i64> {
         i64::from(offset.local_minus_utc())
     };
     // Begins before, to know of a change that still has its effects.
-    let mut offset = ahead(after - 4 * 3600);
+    let begin = after - 25 * 3600;
+    let mut offset = ahead(begin);
     // The last change: when it was, and the offset before.
     let mut change = (i64::MIN / 2, offset);
-    for second in after - 4 * 3600 + 1..=after + limit {
+    for second in begin + 1..=after + limit {
         let now = ahead(second);
         if now != offset {
             change = (second, offset);
@@ -354,6 +365,129 @@ fn walk(spec: &str, after: i64, limit: i64, zone: Tz) -> Option<i64> {
     None
 }
 
+/// Returns the next due time, and how often it was looked how far clocks are ahead.
+fn next_and_work(spec: &str, after: i64, zone: Tz) -> (Option<i64>, usize) {
+    let num_looks = Cell::new(0);
+    let ahead = |at| {
+        num_looks.set(num_looks.get() + 1);
+        offset(zone, at)
+    };
+    let next = match TimerSpec::parse(spec).unwrap() {
+        TimerSpec::Calendar(calendar) => calendar.next_after(after, &ahead),
+        TimerSpec::Every(_) => None,
+    };
+    (next, num_looks.get())
+}
+
+#[test]
+fn around_a_change_the_next_time_is_found_as_quickly_as_ever() {
+    const MAX_LOOKS: usize = 120;
+    for (zone, moment) in MOMENTS {
+        for distance in (-30 * 3600..30 * 3600).step_by(599) {
+            let after = moment + distance;
+            for spec in [
+                "* * * * * *",
+                "* * 0-23 * * *",
+                "0 0 2 * * *",
+                "0 0 2 1 1 *",
+            ] {
+                let (next, num_looks) = next_and_work(spec, after, zone);
+                assert!(next.is_some(), "{spec} {zone} {after}");
+                assert!(num_looks <= MAX_LOOKS, "{spec} {zone} {after}: {num_looks}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_day_that_is_left_out_is_made_up_for_by_the_day_and_not_by_the_hour() {
+    let (zone, _) = SAMOA;
+    assert_eq!(
+        shown("0 30 12 30 * *", zone, (2011, 12, 29)),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        shown("0 30 12 30 * *", zone, (2011, 12, 31)),
+        ["31 12:30:00 +14:00"]
+    );
+    // Of two that are due at one time there is one.
+    assert_eq!(
+        shown("0 30 12 * * *", zone, (2011, 12, 31)),
+        ["31 12:30:00 +14:00", "01 12:30:00 +14:00"]
+    );
+    assert_eq!(
+        shown("0 30 * 30 12 *", zone, (2011, 12, 31)),
+        Vec::<String>::new()
+    );
+}
+
+/// Checks what is found within a range against what is found by going from one to the next.
+fn check_last_within(spec: &TimerSpec, (after, until): (i64, i64), zone: Tz) {
+    let micros = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+    let since = micros(1);
+    let mut due = spec.next_after(micros(after), since, zone);
+    let mut all = Vec::new();
+    while let Some(next) = due.filter(|due| *due <= micros(until)) {
+        all.push(next);
+        due = spec.next_after(next, since, zone);
+    }
+    let expected = all.last().map(|last| {
+        let num_due = u64::try_from(all.len()).unwrap();
+        (*last, num_due.min(MAX_COUNTED))
+    });
+    let found = spec.last_within((micros(after), micros(until)), since, zone);
+    assert_eq!(found, expected, "{spec:?} {after} {until}");
+}
+
+#[test]
+fn the_last_of_many_is_found_without_counting_all() {
+    let (zone, moment) = MOMENTS[1];
+    let texts = [
+        "* * * * * *",
+        "*/7 * * * * *",
+        "* * 2 * * *",
+        "@every 1s",
+        "0-30 0-17 * * * *",
+    ];
+    for text in texts {
+        let spec = TimerSpec::parse(text).unwrap();
+        for length in [0, 1, 999, 1000, 1001, 2500, 7201] {
+            check_last_within(&spec, (moment - 3000, moment - 3000 + length), zone);
+        }
+    }
+}
+
+/// A spec for certain days of certain months.
+fn rare_spec() -> impl Strategy<Value = String> {
+    let time = (field(0, 59), field(0, 59), field(0, 23));
+    let day = (field(1, 31), field(1, 12), field(0, 6));
+    (time, day).prop_map(|((second, minute, hour), (day, month, weekday))| {
+        format!("{second} {minute} {hour} {day} {month} {weekday}")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Also where a walk through the seconds would take too long.
+    #[test]
+    fn the_next_time_is_the_one_that_a_search_through_readings_finds(
+        spec in rare_spec(),
+        moment in 0..MOMENTS.len(),
+        distance in prop_oneof![-20_000_i64..20_000, -40_000_000_i64..40_000_000],
+    ) {
+        let (zone, moment) = MOMENTS[moment];
+        prop_assume!((zone, moment) != SAMOA);
+        let after = moment + distance;
+        let (next, num_looks) = next_and_work(&spec, after, zone);
+        if let TimerSpec::Calendar(calendar) = TimerSpec::parse(&spec).unwrap() {
+            let expected = readings::next_after(&calendar, after, zone);
+            prop_assert_eq!(next, expected, "{} {}", spec, zone);
+        }
+        prop_assert!(num_looks <= 300, "{} {}: {}", spec, zone, num_looks);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
@@ -361,7 +495,7 @@ proptest! {
     fn the_next_time_is_the_one_that_a_walk_through_the_seconds_finds(
         spec in spec(),
         moment in 0..MOMENTS.len(),
-        distance in -20_000_i64..20_000,
+        distance in prop_oneof![3 => -20_000_i64..20_000, 1 => -100_000_i64..100_000],
         micros in 0_i64..1_000_000,
     ) {
         const LIMIT: i64 = 26 * 3600;

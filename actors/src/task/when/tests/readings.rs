@@ -1,0 +1,61 @@
+//! Another way to the next due time: all that clocks show around a change, one after the other, and
+//! when they show it. Knows nothing of changes by more than three hours.
+
+use chrono::{MappedLocalTime, NaiveDateTime, TimeDelta, TimeZone};
+use chrono_tz::Tz;
+
+use super::super::{offset, utc};
+use crate::plugin::timer_spec::Calendar;
+
+const MAX_SHIFT: i64 = 3 * 3600;
+
+/// Returns the first due time after `after`.
+pub(super) fn next_after(calendar: &Calendar, after: i64, zone: Tz) -> Option<i64> {
+    let is_even = offset(zone, after - MAX_SHIFT)? == offset(zone, after + MAX_SHIFT)?;
+    // Times that were shown before may be shown, or made up for, once more.
+    let back = if is_even { 0 } else { MAX_SHIFT };
+    let shown = utc(after + offset(zone, after)?)?;
+    let mut slack = back;
+    let mut best: Option<i64> = None;
+    let mut from = shown.checked_sub_signed(TimeDelta::seconds(back))?;
+    while let Some(reading) = calendar.next_reading(from).and_then(utc) {
+        let (moments, is_plain) = moments(calendar, reading, zone)?;
+        if !is_plain {
+            slack = MAX_SHIFT;
+        }
+        let is_beyond = |best: i64| moments[0].is_some_and(|first| first > best + slack);
+        if best.is_some_and(is_beyond) {
+            break;
+        }
+        let later = moments.into_iter().flatten().filter(|it| *it > after);
+        best = later.chain(best).min();
+        if slack == 0 && best.is_some() {
+            break;
+        }
+        from = reading.checked_add_signed(TimeDelta::seconds(1))?;
+    }
+    best
+}
+
+/// Returns when a time that the clock shows is due, and whether there is nothing special to it.
+fn moments(
+    calendar: &Calendar,
+    reading: NaiveDateTime,
+    zone: Tz,
+) -> Option<([Option<i64>; 2], bool)> {
+    let is_by_the_hour = calendar.hours.is_star;
+    Some(match zone.from_local_datetime(&reading) {
+        MappedLocalTime::Single(time) => ([Some(time.timestamp()), None], true),
+        MappedLocalTime::Ambiguous(first, second) => {
+            let second = is_by_the_hour.then(|| second.timestamp());
+            ([Some(first.timestamp()), second], false)
+        }
+        MappedLocalTime::None if is_by_the_hour => ([None, None], false),
+        MappedLocalTime::None => {
+            // As if the clock had not been put forward yet.
+            let shown = reading.and_utc().timestamp();
+            let before = offset(zone, shown - offset(zone, shown)? - MAX_SHIFT)?;
+            ([Some(shown - before), None], false)
+        }
+    })
+}
