@@ -12,6 +12,7 @@ use super::worker::{Seen, Serving, Worker};
 use super::{call, http, server};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
+use crate::support::machine::{faketime, skipped};
 use crate::support::server::{MASTER_KEY, TestServer, lasting_address};
 
 /// Longer than anything here should take.
@@ -364,6 +365,55 @@ fn what_was_due_without_a_worker_is_made_up_for_once() {
     let dues = claimed(&server);
     assert!(dues.is_sorted_by(|a, b| a < b), "{dues:?}");
     assert!(dues[1] > due, "{dues:?}");
+}
+
+#[test]
+fn a_clock_that_was_a_year_ahead_for_a_moment_stops_no_task() {
+    let Some(faketime) = faketime() else {
+        return skipped("a clock that jumps", "faketime is not installed");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let time = folder.path().join("time");
+    // Written beside and put in its place: the server reads it whenever it looks at the clock.
+    let put = |offset: &str| {
+        let next = folder.path().join("next");
+        std::fs::write(&next, offset).unwrap();
+        std::fs::rename(&next, &time).unwrap();
+    };
+    put("+0");
+    let server = server(&[
+        ("LD_PRELOAD", &faketime),
+        ("FAKETIME_TIMESTAMP_FILE", &time.to_string_lossy()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let points = timers(json!([
+        {"name": "often", "spec": "@every 1s"},
+        {"name": "tick", "spec": "* * * * * *"},
+    ]));
+    let (_worker, _ticks) = run_plugin(&server, points);
+    let due_of = |name: &str| {
+        let tasks = Client::master(&server)
+            .call("task:list", json!({}))
+            .result();
+        let tasks = tasks["tasks"].as_array()?.clone();
+        let task = tasks.into_iter().find(|task| task["name"] == name)?;
+        let due = &task["last_run"]["due"];
+        due.is_string().then(|| second(due))
+    };
+    let both = |what: &str, is_so: &dyn Fn(i64) -> bool| {
+        let is_one_so = |name: &str| due_of(name).filter(|due| is_so(*due));
+        eventually(what, || is_one_so("often").zip(is_one_so("tick")))
+    };
+    let (first, _) = both("runs", &|_| true);
+    let half_a_year = first + 180 * 86_400;
+    put("+365d");
+    both("runs in a year", &|due| due > half_a_year);
+    put("+0");
+    let (often, tick) = both("runs now", &|due| due < half_a_year);
+    both("more runs", &|due| {
+        due < half_a_year && due > often.max(tick) + 2
+    });
 }
 
 #[test]

@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use super::driver::{Driver, seconds_before};
 use super::ledger::Ledger;
-use super::look::Look;
+use super::look::{Look, Now};
 use super::messages::{GetReport, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
+use super::state::SMALL_STEP;
 use super::tasks::TaskSettings;
 use crate::clock::Clock;
 use crate::context::RequestContext;
@@ -77,6 +78,10 @@ pub struct ScheduledTask {
     pub(super) tally: Tally,
     pub(super) num_writing: usize,
     job: Option<Job>,
+    /// Whether the driver may wait for a time that it has seen already.
+    is_job_stale: bool,
+    /// The latest time that was seen since the clock was put back.
+    latest: Timestamp,
     setting: Setting,
     armed: Option<SpawnHandle>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
@@ -126,6 +131,8 @@ impl ScheduledTask {
             tally: Tally::default(),
             num_writing: 0,
             job: None,
+            is_job_stale: false,
+            latest: Timestamp::default(),
             setting: Setting::Done,
             armed: None,
             leaving: None,
@@ -153,8 +160,17 @@ impl ScheduledTask {
         }
         self.setting = Setting::UnderWay;
         let parts = Arc::clone(&self.parts);
-        let told = tell(parts, self.timer.clone(), self.job, ctx.address());
-        let told = wrap_future(told).map(|told, this: &mut Self, ctx| this.have_set(told, ctx));
+        let is_stale = std::mem::take(&mut self.is_job_stale);
+        let told = tell(
+            parts,
+            self.timer.clone(),
+            (self.job, is_stale),
+            ctx.address(),
+        );
+        let told = wrap_future(told).map(move |told, this: &mut Self, ctx| {
+            this.is_job_stale |= is_stale && told.is_err();
+            this.have_set(told, ctx);
+        });
         ctx.spawn(told);
     }
 
@@ -179,10 +195,14 @@ impl ScheduledTask {
 
     /// Looks what is to be done now, and does it.
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        let now = self.parts.clock.now();
+        self.notice(now);
         if self.setting != Setting::Done || self.job.is_none() || self.is_leaving() {
             return;
         }
-        let now = self.parts.clock.now();
+        if self.is_job_stale {
+            return self.set(ctx);
+        }
         let (_, state) = self.parts.ledger.read(&self.id);
         let look = Look {
             spec: &self.timer.spec,
@@ -199,6 +219,9 @@ impl ScheduledTask {
         self.next = verdict.next;
         self.tally.skipped += verdict.num_skipped;
         self.tally.missed += verdict.num_missed;
+        if verdict.is_put_back {
+            return self.set(ctx);
+        }
         if verdict.num_skipped > 0 {
             tracing::warn!(task = %self.id, "skipped: the run before has not ended");
         }
@@ -209,6 +232,16 @@ impl ScheduledTask {
             self.begin_due(due, passed_before, ctx);
         }
         self.arm(now, ctx);
+    }
+
+    /// Notices when the clock was put back.
+    fn notice(&mut self, now: Timestamp) {
+        if self.latest.micros() > now.micros().saturating_add(SMALL_STEP) {
+            tracing::warn!(task = %self.id, was = %self.latest, "the clock was put back");
+            self.is_job_stale = true;
+            self.latest = now;
+        }
+        self.latest = self.latest.max(now);
     }
 
     /// Waits for the next due time when it is near.
@@ -259,12 +292,12 @@ pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }
 
-/// Tells the log of the timer's schedule, if it does not know it, then the driver. Returns the
-/// driver's job.
+/// Tells the log of the timer's schedule, if it does not know it or knows it by a clock that was
+/// ahead, then the driver. Returns the driver's job.
 async fn tell(
     parts: Arc<TaskParts>,
     timer: Timer,
-    job: Option<Job>,
+    (job, is_stale): (Option<Job>, bool),
     task: actix::Addr<ScheduledTask>,
 ) -> Result<Job, String> {
     let zone = timer.zone.unwrap_or(parts.settings.zone);
@@ -272,12 +305,26 @@ async fn tell(
         let is_known = state.schedule.as_ref().is_some_and(|known| {
             known.zone == zone.name() && TimerSpec::parse(&known.spec).as_ref() == Ok(&timer.spec)
         });
+        let now = parts.clock.now();
+        let is_put_back = state.schedule.as_ref().is_some_and(|known| {
+            let moment = Now {
+                spec: &timer.spec,
+                zone,
+                since: known.since,
+                now,
+            };
+            moment.is_put_back(state.settled.unwrap_or(known.since))
+        });
+        if is_put_back {
+            let settled = state.settled;
+            tracing::warn!(task = %timer.id, ?settled, "the clock was ahead: going on from now");
+        }
         let schedule = TaskSchedule {
             spec: timer.spec_text.clone(),
             zone: zone.name().to_owned(),
-            since: parts.clock.now(),
+            since: now,
         };
-        let is_new = (!is_known).then_some(EventBody::TaskScheduled(schedule));
+        let is_new = (!is_known || is_put_back).then_some(EventBody::TaskScheduled(schedule));
         is_new.into_iter().collect()
     };
     let context = RequestContext::system();
@@ -288,7 +335,7 @@ async fn tell(
     let since = state.schedule.map(|schedule| schedule.since);
     let seconds = seconds_before(timer.spec.due_seconds(since.unwrap_or_default()));
     match job {
-        Some((known, id)) if known == seconds => Ok((known, id)),
+        Some((known, id)) if known == seconds && !is_stale => Ok((known, id)),
         _ => {
             let added = parts.driver.add(seconds, task.recipient()).await;
             let added = added.map_err(|error| error.to_string())?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use skytrail_schema::time::Timestamp;
 
-use super::state::TaskState;
+use super::state::{SMALL_STEP, TaskState};
 use crate::plugin::timer_spec::TimerSpec;
 
 /// A run that begins no later than this is in time: waking up takes its time under load.
@@ -43,6 +43,34 @@ pub(super) struct Verdict {
     pub(super) num_missed: u64,
     /// The next due time.
     pub(super) next: Option<Timestamp>,
+    /// Whether the log is to be told to go on from now, because the clock was put back.
+    pub(super) is_put_back: bool,
+}
+
+/// A moment that is looked at, and what a task's due times are counted from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now<'a> {
+    /// When it is due.
+    pub(super) spec: &'a TimerSpec,
+    /// In which zone.
+    pub(super) zone: Tz,
+    /// Since when it is scheduled.
+    pub(super) since: Timestamp,
+    /// The time.
+    pub(super) now: Timestamp,
+}
+
+impl Now<'_> {
+    /// Whether the clock must have been put back since something was seen to up to a time. A minute
+    /// is waited for, and so is a time before which nothing is due.
+    pub(super) fn is_put_back(self, seen_to: Timestamp) -> bool {
+        let limit = self.now.micros().saturating_add(SMALL_STEP);
+        let is_due_before = || {
+            let next = self.spec.next_after(self.now, self.since, self.zone);
+            next.is_some_and(|next| next < seen_to)
+        };
+        self.since.micros() > limit || seen_to.micros() > limit && is_due_before()
+    }
 }
 
 impl Look<'_> {
@@ -50,7 +78,7 @@ impl Look<'_> {
     ///
     /// Of several due times that nobody has seen to the last one counts. It is run if it is not
     /// older than `catch_up`; while a run is under way it is passed over; without a worker it waits
-    /// until it is too old.
+    /// until it is too old. After a clock was far ahead it goes on from what the clock shows now.
     pub(super) fn decide(&self, now: Timestamp) -> Verdict {
         let Some(schedule) = &self.state.schedule else {
             return Verdict::default();
@@ -59,11 +87,28 @@ impl Look<'_> {
         if self.state.is_paused {
             return Verdict::default();
         }
+        let moment = Now {
+            spec: self.spec,
+            zone: self.zone,
+            since,
+            now,
+        };
+        let settled = self.state.settled.unwrap_or(since);
+        if moment.is_put_back(settled) {
+            return Verdict {
+                passed: Some(now),
+                is_put_back: true,
+                ..Verdict::default()
+            };
+        }
+        let is_passed_ahead = moment.is_put_back(self.passed);
+        let passed = if is_passed_ahead { now } else { self.passed };
         let mut verdict = Verdict {
+            passed: is_passed_ahead.then_some(now),
             next: self.spec.next_after(now, since, self.zone),
             ..Verdict::default()
         };
-        let seen_to = self.state.settled.unwrap_or(since).max(self.passed);
+        let seen_to = settled.max(passed);
         let patience = self.catch_up.max(IN_TIME).as_micros();
         let patience = i64::try_from(patience).unwrap_or(i64::MAX);
         let oldest =
@@ -209,6 +254,45 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_put_back_far_is_followed_and_one_that_is_put_back_a_little_waited_for() {
+        let year = 365 * 86_400_000;
+        let calendar = TimerSpec::parse("* * * * * *").unwrap();
+        for spec in [every(2), calendar] {
+            for (since, settled) in [(0, Some(year)), (year, None)] {
+                let state = state(since, settled);
+                let verdict = look(&spec, &state).decide(at(10_500));
+                assert!(verdict.is_put_back, "{spec:?} {since}");
+                assert_eq!((verdict.run, verdict.passed), (None, Some(at(10_500))));
+            }
+            let near = state(0, Some(70_000));
+            assert!(!look(&spec, &near).decide(at(10_000)).is_put_back);
+            assert!(look(&spec, &near).decide(at(9_000)).is_put_back);
+        }
+        // What was run already is waited for if nothing is due before.
+        let (spec, state) = (every(3600), state(0, Some(3_600_000)));
+        let verdict = look(&spec, &state).decide(at(1_800_000));
+        assert_eq!((verdict.is_put_back, verdict.run), (false, None));
+        assert_eq!(look(&spec, &state).decide(at(3_600_000)).run, None);
+    }
+
+    #[test]
+    fn what_was_passed_over_by_a_clock_that_was_ahead_is_not_passed() {
+        let (spec, state) = (every(2), state(0, Some(4_000)));
+        let ahead = Look {
+            passed: at(900_000),
+            ..look(&spec, &state)
+        };
+        let verdict = ahead.decide(at(10_500));
+        let nothing_yet = (verdict.run, verdict.passed, verdict.is_put_back);
+        assert_eq!(nothing_yet, (None, Some(at(10_500)), false));
+        let after = Look {
+            passed: verdict.passed.unwrap(),
+            ..look(&spec, &state)
+        };
+        assert_eq!(after.decide(at(12_000)).run, Some(at(12_000)));
+    }
+
+    #[test]
     fn a_paused_task_and_one_without_a_schedule_do_nothing() {
         let (spec, mut state) = (every(1), state(0, None));
         state.is_paused = true;
@@ -247,6 +331,40 @@ mod tests {
                 let last = now / (interval as i64 * 1000) * interval as i64 * 1000;
                 let is_left = !is_busy && now - last <= 60_000 && last > 0;
                 prop_assert!(!is_left || passed.max(state.settled.unwrap_or(at(0))) >= at(last));
+            }
+        }
+
+        /// Wherever the clock goes: what is run is due, between two fresh starts no due time is run
+        /// twice, and a clock that then goes on as it should is not waited for longer than a while.
+        #[test]
+        fn a_clock_that_jumps_neither_doubles_a_run_nor_stops_the_task(
+            interval in 1_u64..7,
+            jumps in prop::collection::vec((-10_000_000_i64..10_000_000, 1_i64..5), 1..12),
+        ) {
+            let spec = every(interval);
+            let mut known = state(0, None);
+            let (mut now, mut passed) = (0, at(0));
+            let mut last_run = at(0);
+            for (jump, num_looks) in jumps {
+                now = (now + jump).max(0);
+                let landed = now;
+                let mut has_run = false;
+                let end = now + 60_000 + num_looks * 1000 + 2 * interval as i64 * 1000;
+                while now < end {
+                    let verdict = Look { passed, ..look(&spec, &known) }.decide(at(now));
+                    passed = verdict.passed.unwrap_or(passed);
+                    if verdict.is_put_back {
+                        known = state(now, Some(now));
+                        last_run = at(0);
+                    }
+                    if let Some(due) = verdict.run {
+                        prop_assert!(due <= at(now) && due > last_run);
+                        (last_run, has_run) = (due, true);
+                        known.settled = Some(due);
+                    }
+                    now += 1000;
+                }
+                prop_assert!(has_run, "nothing from {landed} on");
             }
         }
     }

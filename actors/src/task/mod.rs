@@ -6,7 +6,8 @@
 //!    what the log says of it ([`Ledger`]), what its spec says ([`when`](self::when)), and what follows
 //!    ([`look`](self::look)) are pure.
 //! 3. A run is claimed first: an event that says which due time it is for. The log takes one such
-//!    event for a due time and no second one, whoever tries.
+//!    event for a due time and no second one, whoever tries, as long as the clock is not put back by
+//!    more than a minute: then a fresh schedule in the log says that it begins anew.
 //! 4. Only then the plugin is asked, once. How the run ended is an event, too.
 //!
 //! So no due time is run twice, also when the process dies at the worst moment: a run that was

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 use skytrail_schema::event::{Event, EventBody, TaskEnd, TaskSchedule, TaskTrigger};
 use skytrail_schema::time::Timestamp;
 
+/// A clock that is put back by no more than so many microseconds is waited for: until it is past
+/// what it has shown, nothing is run. By more, and tasks go on from what it shows.
+pub(super) const SMALL_STEP: i64 = 60_000_000;
+
 /// A task as its events left it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskState {
@@ -43,7 +47,7 @@ impl TaskState {
         self.version = event.version;
         match &event.body {
             EventBody::TaskScheduled(schedule) => {
-                self.settle(schedule.since);
+                self.begin_anew(schedule.since);
                 self.schedule = Some(schedule.clone());
             }
             EventBody::TaskClaimed(claim) => {
@@ -65,7 +69,7 @@ impl TaskState {
             EventBody::TaskPaused(_) => self.is_paused = true,
             EventBody::TaskResumed(_) => {
                 self.is_paused = false;
-                self.settle(time);
+                self.begin_anew(time);
             }
             _ => {}
         }
@@ -78,6 +82,13 @@ impl TaskState {
 
     fn settle(&mut self, until: Timestamp) {
         self.settled = self.settled.max(Some(until));
+    }
+
+    /// Goes on from a time, also when more was settled by a clock that was far ahead.
+    fn begin_anew(&mut self, from: Timestamp) {
+        let limit = Timestamp::from_micros(from.micros().saturating_add(SMALL_STEP));
+        self.settled = self.settled.filter(|settled| *settled <= limit);
+        self.settle(from);
     }
 }
 
@@ -158,6 +169,27 @@ mod tests {
         events.push((7, end(2, None)));
         let last = fold(events).last.unwrap();
         assert_eq!(last.end.map(|end| (end.at, end.error)), Some((at(7), None)));
+    }
+
+    #[test]
+    fn a_new_schedule_and_a_resumed_task_go_on_from_their_time() {
+        let ahead = vec![
+            (10, scheduled(10)),
+            (9000, claimed(9000, TaskTrigger::Schedule)),
+        ];
+        let mut anew = ahead.clone();
+        anew.push((9001, scheduled(20)));
+        let state = fold(anew);
+        assert!(!state.is_open(at(20)) && state.is_open(at(21)));
+        let mut resumed = ahead.clone();
+        resumed.push((20, EventBody::TaskPaused(NoDetails {})));
+        resumed.push((30, EventBody::TaskResumed(NoDetails {})));
+        let state = fold(resumed);
+        assert!(!state.is_open(at(30)) && state.is_open(at(31)));
+        // What was claimed by a clock that was a little ahead is not open once more.
+        let mut near = ahead;
+        near.push((9001, scheduled(8940)));
+        assert!(!fold(near).is_open(at(9000)));
     }
 
     #[test]

@@ -15,11 +15,12 @@ use tokio::time::timeout;
 
 use super::actor::{ScheduledTask, TaskParts, stopping};
 use super::driver::MAX_JOBS;
-use super::messages::{GetReport, ListTasks, PauseTask, RunTask, SetTimer, Stop, TaskReport};
+use super::messages::{GetReport, ListTasks, PauseTask, RunTask, SetTimer, Stop, TaskReport, Wake};
 use crate::plugin::Timer;
 use crate::spawn::spawn_named;
 
-/// How often it is looked whether all tasks are there.
+/// How often it is looked whether all tasks are there, and all are woken: their driver is asleep
+/// after a clock that was ahead is put back.
 const CARE_PERIOD: Duration = Duration::from_secs(10);
 /// How long a task may take to tell its state.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -161,7 +162,13 @@ impl Actor for Tasks {
         ctx.spawn(wrap_future(async move {
             while address.send(Reconcile).await.is_ok() && changes.changed().await.is_ok() {}
         }));
-        ctx.run_interval(CARE_PERIOD, |this, _| this.reconcile());
+        ctx.run_interval(CARE_PERIOD, |this, _| {
+            this.reconcile();
+            for known in this.tasks.values() {
+                // One with a full mailbox is awake.
+                let _ = known.address.try_send(Wake);
+            }
+        });
     }
 }
 

@@ -96,6 +96,54 @@ async fn a_lost_wake_up_call_is_made_up_for_by_the_next() {
 }
 
 #[actix::test]
+async fn a_clock_that_was_ahead_once_stops_no_task() {
+    const YEAR: i64 = 365 * 86_400;
+    for spec in ["@every 10s", "*/10 * * * * *"] {
+        let (clock, log) = nothing();
+        let timers = [timer(spec)];
+        let mut world = World::start(&clock, &log, &timers).await;
+        let jobs = world.jobs();
+        world.wake_at(10).await;
+        world.finish().await;
+        world.wake_at(YEAR).await;
+        world.finish().await;
+        // Right again: nothing of before is run once more, and the next due time is.
+        world.wake_at(25).await;
+        assert!(world.is_asked_nothing());
+        assert!(world.report().await.next_run.unwrap() <= at(35));
+        // The driver has seen the year's end, too.
+        assert_ne!(world.jobs(), jobs);
+        world.wake_at(35).await;
+        world.finish().await;
+        let claims = log.claims();
+        assert!(claims[2] > 25 && claims[2] <= 35, "{claims:?}");
+        // A resumed task is not held back either, whatever time its commit has.
+        for is_paused in [true, false] {
+            let message = PauseTask {
+                id: TaskId::new("p", "tick"),
+                is_paused,
+                context: RequestContext::system(),
+            };
+            world.tasks.send(message).await.unwrap().unwrap();
+        }
+        quiet().await;
+        world.wake_at(45).await;
+        world.finish().await;
+        assert_eq!(log.claims().len(), 4);
+        // Nor is one that a server with a right clock finds after one with a wrong clock.
+        world.wake_at(YEAR).await;
+        world.finish().await;
+        world.tasks.send(Stop).await.unwrap();
+        clock.advance((60 - YEAR) * 1_000_000);
+        let mut world = World::start(&clock, &log, &timers).await;
+        world.wake_at(70).await;
+        world.finish().await;
+        let claims = log.claims();
+        assert!(claims.len() == 6 && claims[5] <= 70, "{claims:?}");
+    }
+}
+
+#[actix::test]
 async fn a_full_disk_delays_a_run_and_does_not_lose_it() {
     let (clock, log) = nothing();
     let mut world = World::start(&clock, &log, &[timer("@every 10s")]).await;

@@ -119,10 +119,15 @@ impl EventLog for MemoryLog {
             });
         }
         let head = inner.head;
+        let last = inner.commits.last().map(|commit| commit.time.micros() + 1);
+        let time = self
+            .clock
+            .now()
+            .max(Timestamp::from_micros(last.unwrap_or_default()));
         inner.resolver.record(head, &writes);
         let commit = Arc::new(Commit {
             id: commit.id,
-            time: self.clock.now(),
+            time,
             epoch: 1,
             actor: commit.actor,
             request_id: commit.request_id,
@@ -306,6 +311,12 @@ impl World {
     pub(crate) fn wake_seconds(&self) -> Vec<u64> {
         let jobs = self.driver.jobs.lock();
         jobs.iter().map(|(_, seconds, _)| *seconds).collect()
+    }
+
+    /// Returns the names of the driver's jobs.
+    pub(crate) fn jobs(&self) -> Vec<Uuid> {
+        let jobs = self.driver.jobs.lock();
+        jobs.iter().map(|(id, _, _)| *id).collect()
     }
 
     /// Returns the run that reached the plugin; there has to be one.
