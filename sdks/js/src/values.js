@@ -2,7 +2,7 @@
  * Values that JSON has no form for: dates, references, places, files, records.
  *
  * They travel as objects with a `$type`. A value whose type this package does not know goes back as
- * it came.
+ * it came, and so does a date that no `Date` can be.
  */
 
 import { Record } from './record.js';
@@ -52,7 +52,7 @@ export class GeoJSON {
   }
 }
 
-/** A value with a `$type` that this package does not know. */
+/** A value with a `$type` that this package does not know, or a date that no `Date` can be. */
 export class ForeignValue {
   constructor(wire) {
     this.wire = wire;
@@ -65,9 +65,15 @@ export class ForeignValue {
  */
 const exactDates = new WeakMap();
 
+/** A date by its form, whether or not a `Date` has room for it. */
+const DATE = /^[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i;
+
 function readDate(wire) {
   const date = new Date(wire.$date);
-  if (Number.isNaN(date.getTime())) throw new TypeError(`not a date: ${wire.$date}`);
+  if (Number.isNaN(date.getTime())) {
+    if (DATE.test(wire.$date)) return new ForeignValue(wire);
+    throw new TypeError(`not a date: ${wire.$date}`);
+  }
   exactDates.set(date, { time: date.getTime(), text: wire.$date });
   return date;
 }

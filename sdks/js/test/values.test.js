@@ -54,6 +54,15 @@ test('a date that was changed is sent as it is now', () => {
   assert.equal(sent(day).$date, '2021-01-02T03:04:05.123Z');
 });
 
+test('a date that no Date can be goes back as it came', () => {
+  for (const $date of ['-0001-12-31T23:00:00Z', '+10000-01-01T00:00:00Z', '2016-12-31T23:59:60Z']) {
+    const wire = { $type: 'date', $date };
+    assert.ok(decode(wire) instanceof ForeignValue, $date);
+    assert.deepEqual(sent(decode(wire)), wire);
+  }
+  assert.throws(() => decode({ $type: 'date', $date: 'soon' }), TypeError);
+});
+
 test('what cannot be sent is refused', () => {
   for (const value of [NaN, Infinity, 1n, () => 1, Symbol('x'), Buffer.from('x'), new Date(NaN)]) {
     assert.throws(() => encode({ list: [value] }), TypeError);

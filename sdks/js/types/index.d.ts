@@ -468,7 +468,10 @@ export class GeoJSON {
   readonly value: any;
 }
 
-/** A value with a `$type` that this package does not know; it goes back as it came. */
+/**
+ * A value with a `$type` that this package does not know, or a date that no `Date` can be; it goes
+ * back as it came.
+ */
 export class ForeignValue {
   constructor(wire: object);
   readonly wire: any;

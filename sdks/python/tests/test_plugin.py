@@ -133,6 +133,26 @@ class Points(unittest.IsolatedAsyncioTestCase):
         error = await self.fails(self.tester.ask("op", "greet", {"args": None}))
         self.assertEqual((error.code, error.info), (108, {"arguments": ["args"]}))
 
+    async def test_arguments_may_have_any_name(self) -> None:
+        names = dict.fromkeys(("self", "threads", "function", "name", "args", "kwargs"), 1)
+
+        @self.plugin.op("greet")
+        def greet(who: str) -> str:
+            return who
+
+        @self.plugin.op("echo")
+        def echo(**named: Any) -> Any:
+            return named
+
+        @self.plugin.op("echo_async")
+        async def echo_async(**named: Any) -> Any:
+            return named
+
+        error = await self.fails(self.tester.ask("op", "greet", {"args": names}))
+        self.assertEqual((error.code, error.info), (108, {"arguments": ["args"]}))
+        for name in ("echo", "echo_async"):
+            self.assertEqual(await self.tester.ask("op", name, {"args": names}), names)
+
     async def test_what_is_not_there_is_said_to_be_not_there(self) -> None:
         for kind, param in (
             ("op", {}),
@@ -389,6 +409,8 @@ class ApiCalls(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(self.tester.calls[1]["ids"], ["note/2"])
         self.assertEqual(await self.api.lambda_("other:lambda", 1, 2), [1, 2])
         self.assertEqual(await self.api.lambda_("other:lambda", a=1), {"a": 1})
+        named = {"self": 1, "name": 2}
+        self.assertEqual(await self.api.lambda_("other:lambda", **named), named)
         self.assertIsNone(await self.api.lambda_("other:lambda"))
         await self.api.publish("room", {"at": NOON})
         self.assertEqual(self.tester.published, [(["room"], {"at": NOON})])

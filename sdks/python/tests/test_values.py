@@ -17,7 +17,7 @@ from skytrail import (
     UnknownValue,
 )
 from skytrail._json import write
-from skytrail.values import decode, encode, parse_date
+from skytrail.values import Foreign, decode, encode, parse_date
 
 NOON = datetime(2024, 6, 11, 12, 0, 0, 123456, timezone.utc)
 
@@ -61,6 +61,21 @@ class Values(unittest.TestCase):
             encode(datetime(2024, 6, 11))
         with self.assertRaisesRegex(ValueError, "zone"):
             parse_date("2024-06-11T12:00:00")
+
+    def test_dates_that_no_datetime_can_be_travel_back_untouched(self) -> None:
+        for text in (
+            "0000-01-01T00:00:00Z",
+            "-0001-12-31T23:00:00Z",
+            "+10000-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.5-01:00",
+            "2016-12-31T23:59:60Z",
+        ):
+            wire = {"at": {"$type": "date", "$date": text}}
+            self.assertIsInstance(decode(wire)["at"], Foreign, text)
+            self.assertEqual(encode(decode(wire)), wire)
+        for text in ("soon", "2024-06-11", "2024-06-11T12:00:00"):
+            with self.assertRaises(ValueError):
+                decode({"$type": "date", "$date": text})
 
     def test_dates_of_other_zones_are_written_in_utc(self) -> None:
         there = timezone(timedelta(hours=-7))

@@ -82,7 +82,7 @@ class Api:
         """Runs any action by its name and returns its result. Raises `ApiError`."""
         return decode((await self.request(action, payload, timeout=timeout)).get("result"))
 
-    async def lambda_(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    async def lambda_(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Runs a lambda, of this plugin or another, with a list or with named arguments."""
         if args and kwargs:
             raise TypeError("a lambda takes a list of arguments or named ones, not both")

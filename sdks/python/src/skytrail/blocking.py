@@ -36,7 +36,7 @@ class BlockingApi:
         """Runs any action by its name and returns its result. Raises `ApiError`."""
         return self._wait(self._api.send_action(action, payload, timeout=timeout))
 
-    def lambda_(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def lambda_(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Runs a lambda."""
         return self._wait(self._api.lambda_(name, *args, **kwargs))
 

@@ -36,7 +36,7 @@ class Function:
             call = call.func
         return str(getattr(call, "__qualname__", type(call).__name__)).replace("<locals>.", "")
 
-    def complaint(self, *args: Any, **kwargs: Any) -> str | None:
+    def complaint(self, /, *args: Any, **kwargs: Any) -> str | None:
         """Says what is wrong with arguments, if anything is."""
         try:
             self.signature.bind(*args, **kwargs)
@@ -50,7 +50,7 @@ class Function:
             return arguments
         return {name: it for name, it in arguments.items() if name in self.signature.parameters}
 
-    async def run(self, threads: Threads, *args: Any, **kwargs: Any) -> Any:
+    async def run(self, threads: Threads, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function where it belongs."""
         if self.is_async:
             return await self.call(*args, **kwargs)

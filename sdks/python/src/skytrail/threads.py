@@ -31,7 +31,7 @@ class Threads:
         self._lock = threading.Lock()
         self._num_idle = 0
 
-    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    async def run(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Runs a function in a thread, with the caller's context variables."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()

@@ -1,7 +1,8 @@
 """Values that JSON has no form for: dates, references, locations, files.
 
 They travel as objects with a `$type`. Dates become `datetime` objects that know their zone; a
-`datetime` without a zone is refused, since nobody could tell what it means.
+`datetime` without a zone is refused, since nobody could tell what it means. For years before 1 and
+after 9999 and for leap seconds it has no room: such dates travel back as they came.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class GeoJSON:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A value with a `$type` that this package does not know; it travels back as it came."""
+    """A value that this package has no form for; it travels back as it came.
+
+    That is one with a `$type` that is not known, or a date that no `datetime` can be.
+    """
 
     wire: Mapping[str, Any]
 
@@ -100,6 +104,19 @@ def parse_date(text: str) -> datetime:
     if date.tzinfo is None:
         raise ValueError(f"a date should have a zone: {text!r}")
     return date.astimezone(timezone.utc)
+
+
+# A date by its form, whether or not a `datetime` has room for it.
+_DATE = re.compile(r"[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _read_date(wire: JsonObject) -> datetime | Foreign:
+    try:
+        return parse_date(wire["$date"])
+    except (ValueError, OverflowError):
+        if _DATE.fullmatch(wire["$date"]) is None:
+            raise
+        return Foreign(wire)
 
 
 def write_date(date: datetime) -> str:
@@ -158,7 +175,7 @@ def _read_asset(wire: JsonObject) -> Asset:
 
 
 _READERS: dict[str, Callable[[JsonObject], Any]] = {
-    "date": lambda wire: parse_date(wire["$date"]),
+    "date": _read_date,
     "ref": lambda wire: Reference(RecordID.parse(wire["$id"])),
     "geo": lambda wire: Location(wire["$lng"], wire["$lat"]),
     "asset": _read_asset,
