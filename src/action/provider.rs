@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::accounts::messages::{Account, LogInWithAccount, SignUpWithAccount};
-use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest};
+use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest, Undelivered};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Service;
 use skytrail_schema::record::Fields;
@@ -21,8 +21,10 @@ pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError
 pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
     let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let refusal = "unable to login with the given credentials";
-    auth::throttle(&call, std::iter::empty())?;
-    let account = vouched_for(&mut call, provider, refusal).await?;
+    let tried = auth::throttle(&call, std::iter::empty())?;
+    let vouched = vouched_for(&mut call, provider, refusal).await;
+    give_back_if_unheard(&call, &tried, &vouched);
+    let account = vouched?;
     let command = SignUpWithAccount {
         context: call.context,
         account,
@@ -44,11 +46,15 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
     let vouched = match auth::throttle(&call, std::iter::empty()) {
         Ok(tried) => {
             let vouched = vouched_for(&mut call, provider, refusal).await;
+            give_back_if_unheard(&call, &tried, &vouched);
             vouched.map(|account| (account, tried))
         }
         Err(refused) => Err(refused),
     };
     let (account, tried) = vouched.inspect_err(|refused| {
+        if is_outage(refused) {
+            return;
+        }
         let (services, known) = (&call.services, is_known.then_some(refused));
         sso::note_failure(services, &service, &call.remote, known);
     })?;
@@ -86,12 +92,13 @@ async fn vouched_for(
         deadline: call.context.deadline,
         lineage: Lineage::of(&call.context),
     };
-    let answer = call.services.plugins.call(request).await;
-    let vouched = answer.and_then(|answer| {
-        let nobody = || ApiError::unexpected("the provider named nobody");
-        parse(answer).ok_or_else(nobody)
-    });
-    let (principal, profile) = vouched.map_err(|error| refused(error, refusal))?;
+    let answer = call.services.plugins.ask(request).await;
+    // Why a provider refuses is hidden, as v1 does; but nobody's credentials are wrong because a
+    // plugin is away.
+    let refused = || ApiError::new(Code::InvalidCredentials, refusal);
+    let said = |silent: Undelivered| silent.outage(&point.plugin).unwrap_or_else(refused);
+    let answer = answer.map_err(said)?;
+    let (principal, profile) = parse(answer).ok_or_else(refused)?;
     Ok(Account {
         service: Service::Provider(provider),
         principal,
@@ -110,11 +117,17 @@ fn parse(mut answer: Json) -> Option<(String, Json)> {
     is_readable.then(|| (principal, without_secrets(auth_data)))
 }
 
-/// Hides why a provider refuses, as v1 does; but nobody's credentials are wrong because a plugin
-/// is away.
-fn refused(error: ApiError, refusal: &str) -> ApiError {
-    match error.code {
-        Code::PluginUnavailable | Code::PluginTimeout | Code::ResponseTimeout => error,
-        _ => ApiError::new(Code::InvalidCredentials, refusal),
+/// What the plugin has not judged was no guess.
+fn give_back_if_unheard(call: &Call, tried: &[String], vouched: &Result<Account, ApiError>) {
+    if vouched.as_ref().is_err_and(is_outage) {
+        call.services.throttle.give_back(tried, Instant::now());
     }
+}
+
+/// Whether it is about the plugin and not about who asks.
+fn is_outage(error: &ApiError) -> bool {
+    matches!(
+        error.code,
+        Code::PluginUnavailable | Code::PluginTimeout | Code::ResponseTimeout
+    )
 }

@@ -397,3 +397,43 @@ fn a_drained_server_waits_for_what_runs() {
     assert_eq!(waiting.join().unwrap().result(), "done");
     assert!(server.wait().success());
 }
+
+#[test]
+fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
+    let points = json!({"provider": [{"type": "auth", "id": "acme"}]});
+    let plugin = HttpPlugin::start(points, |request| match request["param"]["auth_data"]["do"]
+        .as_str()
+    {
+        Some("hang") => Reaction::Hang,
+        Some("hang up") => Reaction::HangUp,
+        Some("nonsense") => Reaction::Text(502, "<html>".to_owned()),
+        _ => Reaction::Json(json!({"error": {"code": 118, "message": "no"}})),
+    });
+    let settings = [("AUTH_THROTTLE", "on"), ("TEST_TIMEOUT", "1")];
+    let server = server(&plugin, &settings);
+    let client = ready(&server);
+    let try_it = |what: &str| {
+        let body = json!({"provider": "acme", "provider_auth_data": {"do": what}});
+        let answers = ["auth:login", "auth:signup"].map(|it| client.call(it, body.clone()));
+        answers.map(|answer| (answer.status, answer.code()))
+    };
+    assert_eq!(try_it("hang"), [(504, 119); 2]);
+    // More often than there are tries: what was not judged was no guess.
+    for _ in 0..6 {
+        assert_eq!(try_it("hang up"), [(503, 118); 2]);
+        assert_eq!(try_it("nonsense"), [(503, 118); 2]);
+    }
+    // What the plugin says itself is its refusal, whatever it calls that.
+    assert_eq!(try_it("refuse"), [(401, 105); 2]);
+    drop(plugin);
+    assert_eq!(try_it("refuse"), [(503, 118); 2]);
+    let refusals = Client::master(&server).call("audit:refusals", json!({}));
+    let refusals = refusals.result();
+    let counted = refusals.as_array().unwrap().iter();
+    let counted: Vec<_> = counted.map(|it| (&it["reason"], &it["count"])).collect();
+    assert_eq!(
+        counted,
+        [(&json!("wrong_credentials"), &json!(1))],
+        "{refusals}"
+    );
+}

@@ -40,6 +40,11 @@ pub(crate) fn timed_out(plugin: &str, transport: TransportKind) -> ApiError {
     if transport != TransportKind::WebSocket {
         return ApiError::unexpected("Plugin time out");
     }
+    late(plugin)
+}
+
+/// Returns the 119 for a plugin that took too long.
+pub(crate) fn late(plugin: &str) -> ApiError {
     ApiError::new(Code::PluginTimeout, "the plugin did not answer in time")
         .with_info("plugin", json!(plugin))
         .with_info("reason", json!("deadline"))

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value as Json;
 use skytrail_schema::caller::KeyKind;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::errors::{Unavailable, late, unavailable};
 use super::points::{Points, Readiness};
 use super::settings::TransportKind;
 use crate::context::RequestContext;
@@ -136,8 +137,10 @@ pub type Hurry = watch::Receiver<Vec<Via>>;
 pub enum Undelivered {
     /// The plugin had it and said no.
     Refused(ApiError),
-    /// It was lost with it, or did not answer in time.
+    /// It was lost with it.
     Lost(ApiError),
+    /// It did not answer in time.
+    Late(ApiError),
     /// It never got it.
     Unready(ApiError),
 }
@@ -146,14 +149,32 @@ impl Undelivered {
     /// Returns the error itself.
     pub fn error(&self) -> &ApiError {
         match self {
-            Self::Refused(error) | Self::Lost(error) | Self::Unready(error) => error,
+            Self::Refused(error) | Self::Lost(error) | Self::Late(error) | Self::Unready(error) => {
+                error
+            }
+        }
+    }
+
+    /// Returns the 118 or 119 of a plugin that has said nothing, whatever its transport calls that;
+    /// `None` when it has said no itself.
+    pub fn outage(&self, plugin: &str) -> Option<ApiError> {
+        match self {
+            Self::Refused(_) => None,
+            // Who is too busy, or has a request that is too large, is told so.
+            other if other.error().code != Code::UnexpectedError => Some(other.error().clone()),
+            other if other.error().status() != 500 => Some(other.error().clone()),
+            Self::Lost(_) => Some(unavailable(plugin, Unavailable::WorkerLost)),
+            Self::Late(_) => Some(late(plugin)),
+            Self::Unready(_) => Some(unavailable(plugin, Unavailable::NoWorker)),
         }
     }
 
     /// Forgets why.
     pub fn into_error(self) -> ApiError {
         match self {
-            Self::Refused(error) | Self::Lost(error) | Self::Unready(error) => error,
+            Self::Refused(error) | Self::Lost(error) | Self::Late(error) | Self::Unready(error) => {
+                error
+            }
         }
     }
 }

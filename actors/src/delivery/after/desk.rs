@@ -167,7 +167,7 @@ impl Desk {
                     self.workers.lock().roster.overdue(worker);
                     self.changes.send_replace(());
                     let message = "the worker did not answer in time";
-                    Err(Undelivered::Lost(ApiError::new(
+                    Err(Undelivered::Late(ApiError::new(
                         Code::PluginTimeout,
                         message,
                     )))
@@ -360,7 +360,7 @@ mod tests {
         let desk = desk();
         let mut worker = desk.join(2).unwrap();
         let late = desk.deliver(event(1)).await;
-        assert!(matches!(late, Err(Undelivered::Lost(_))));
+        assert!(matches!(late, Err(Undelivered::Late(_))));
         assert_eq!(desk.presence().window, 1);
         // The same once more: it takes no second place.
         let again = async {

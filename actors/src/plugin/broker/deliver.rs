@@ -61,7 +61,7 @@ impl PluginBroker {
             if *lease.borrow() <= deadline {
                 guard.pass(deadline);
                 let transport = self.settings().transport_of(&plugin);
-                return Err(Undelivered::Lost(timed_out(&plugin, transport)));
+                return Err(Undelivered::Late(timed_out(&plugin, transport)));
             }
         }
     }

@@ -241,20 +241,25 @@ impl PluginBroker {
     }
 
     /// Sends a job off and waits. Whatever becomes of it, this answers by the deadline.
-    async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Answer {
+    async fn wait_for(&self, job: Box<Job>, is_clients: bool) -> Result<Json, Undelivered> {
         let (plugin, deadline) = (Arc::clone(&job.plugin), job.deadline);
-        let (mut guard, answer) = self.send(job)?;
+        let silence = Arc::clone(&job.silence);
+        let (mut guard, answer) = self.send(job).map_err(Undelivered::Unready)?;
         // Who has a deadline of his own hears of it as a whole, rather than of one hook in it.
         let patience = if is_clients {
             DEADLINE_GRACE
         } else {
             Duration::ZERO
         };
-        match timeout_at(deadline + patience, answer).await {
-            Ok(answer) => guard.take(answer, &plugin),
-            Err(_) if is_clients => Err(response_timed_out()),
-            Err(_) => Err(timed_out(&plugin, self.settings.transport_of(&plugin))),
-        }
+        let late = match timeout_at(deadline + patience, answer).await {
+            Ok(answer) => {
+                let answer = guard.take(answer, &plugin);
+                return answer.map_err(|error| judge(error, &plugin, silence.get()));
+            }
+            Err(_) if is_clients => response_timed_out(),
+            Err(_) => timed_out(&plugin, self.settings.transport_of(&plugin)),
+        };
+        Err(Undelivered::Late(late))
     }
 }
 
@@ -283,11 +288,11 @@ impl PluginGate for PluginBroker {
         let began = Instant::now();
         let job = self.job(request, clients.unwrap_or(own));
         let job = job.map_err(Undelivered::Refused)?;
-        let silence = Arc::clone(&job.silence);
         let answer = self.wait_for(job, clients.is_some()).await;
         let point = (&plugin, kind, name.as_str());
-        self.shared.recent.note(point, began, answer.as_ref().err());
-        answer.map_err(|error| judge(error, &plugin, silence.get()))
+        let error = answer.as_ref().err().map(Undelivered::error);
+        self.shared.recent.note(point, began, error);
+        answer
     }
 
     async fn deliver(

@@ -325,7 +325,7 @@ impl Attempt {
             }
             Ok(_) => Outcome::Acknowledged(Ok(())),
             Err(Undelivered::Refused(error)) => Outcome::Refused(error),
-            Err(Undelivered::Lost(error)) => Outcome::Lost(error),
+            Err(Undelivered::Lost(error) | Undelivered::Late(error)) => Outcome::Lost(error),
             Err(Undelivered::Unready(error)) => Outcome::Unready(error),
         })
     }
@@ -360,7 +360,7 @@ impl Attempt {
         Ok(match side.desk.deliver(handed).await {
             Ok(()) => Outcome::Acknowledged(Ok(())),
             Err(Undelivered::Refused(error)) => Outcome::Refused(error),
-            Err(Undelivered::Lost(error)) => Outcome::Lost(error),
+            Err(Undelivered::Lost(error) | Undelivered::Late(error)) => Outcome::Lost(error),
             Err(Undelivered::Unready(error)) => Outcome::Unready(error),
         })
     }
