@@ -40,8 +40,10 @@ impl Http {
             .redirect(Policy::none())
             .no_proxy()
             .build()
-            .map_err(|error| text_of(&error))?;
-        let url: reqwest::Url = url.parse().map_err(|error| format!("{url}: {error}"))?;
+            .map_err(text_of)?;
+        let url: reqwest::Url = url
+            .parse()
+            .map_err(|error| format!("the address is none: {error}"))?;
         Ok(Self {
             client,
             url: url.to_string(),
@@ -84,8 +86,8 @@ impl Transport for Http {
         match read.await {
             Ok(Some(bytes)) => Answer::Given(outcome(envelope, &bytes)),
             Ok(None) => Answer::Given(unread(&format!("more than {} bytes", self.max_answer))),
-            Err(error) if error.is_connect() => Answer::NotThere(text_of(&error)),
-            Err(error) => Answer::Unreachable(text_of(&error)),
+            Err(error) if error.is_connect() => Answer::NotThere(text_of(error)),
+            Err(error) => Answer::Unreachable(text_of(error)),
         }
     }
 }
@@ -101,8 +103,10 @@ fn unread(why: &str) -> Outcome {
     failure(&unparsed_text(why))
 }
 
-/// Returns an error with its causes: the library's own text has none of them.
-fn text_of(error: &dyn Error) -> String {
+/// Returns an error with its causes: the library's own text has none of them. Clients are told it, so
+/// it is without the address, which may have a token or a password.
+fn text_of(error: reqwest::Error) -> String {
+    let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

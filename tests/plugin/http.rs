@@ -437,3 +437,32 @@ fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
         "{refusals}"
     );
 }
+
+#[test]
+fn nobody_is_shown_the_address_of_a_plugin_that_is_away() {
+    let plugin = HttpPlugin::start(op("say"), echo);
+    let secret = format!("http://name:pass-word@{}/x?token=se-cret", plugin.address);
+    let server = server_at(&secret, &[]);
+    let client = ready(&server);
+    assert_eq!(
+        client.call("say", json!({"args": [1]})).result(),
+        json!([1])
+    );
+    drop(plugin);
+    let answer = client.call("say", json!({"args": [1]}));
+    let message = answer.json()["error"]["message"].take();
+    let message = message.as_str().unwrap();
+    assert!(message.contains("Connection refused"), "{message}");
+    let log = eventually("it is logged", || {
+        let output = server.output();
+        output
+            .contains("the plugin cannot be reached")
+            .then_some(output)
+    });
+    for text in [message, &log] {
+        assert!(
+            !text.contains("se-cret") && !text.contains("pass-word"),
+            "{text}"
+        );
+    }
+}
