@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::TypeExtension;
-use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::id::{RecordId, TypeName, check_length};
 use skytrail_schema::record::Fields;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use skytrail_schema::value::Value;
@@ -19,8 +19,8 @@ pub type Extensions = BTreeMap<TypeName, TypeExtension>;
 /// # Errors
 /// 114 for a field whose type contradicts its column or another record of the request, for a
 /// reference to a type that neither exists nor is about to, for more fields than a table takes, and,
-/// unless `may_migrate`, for anything that is missing. 10000 for a value of unknown type in a new
-/// field.
+/// unless `may_migrate`, for anything that is missing. 108 for a new field with too long a name, and
+/// 10000 for a value of unknown type in one.
 pub fn extensions<'a>(
     records: impl Iterator<Item = (&'a RecordId, &'a Fields)>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -52,7 +52,7 @@ pub fn extensions<'a>(
 ///
 /// # Errors
 /// 114 for a field that is there with another type, for a reference to a type that neither exists nor
-/// is about to, and for more fields than a table takes.
+/// is about to, and for more fields than a table takes; 108 for a new field with too long a name.
 pub fn creations(
     wanted: &BTreeMap<TypeName, BTreeMap<String, FieldType>>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -64,6 +64,7 @@ pub fn creations(
         for (field, kind) in fields {
             match definition.fields.get(field) {
                 None => {
+                    check_length("a field's name", field)?;
                     extension.fields.insert(field.clone(), kind.clone());
                 }
                 Some(existing) if existing.is_compatible(kind) => {}
@@ -117,6 +118,8 @@ fn derive(
         Some(earlier) if *earlier != derived => Err(cannot_migrate()),
         Some(_) => Ok(()),
         None => {
+            // Hooks name fields, too, and not only clients.
+            check_length("a field's name", name)?;
             extension.fields.insert(name.to_owned(), derived);
             Ok(())
         }

@@ -169,3 +169,21 @@ fn a_hook_may_save_the_record_whose_deletion_it_is_asked_about() {
     assert_eq!(deleting.join().unwrap().result()[0]["_type"], "record");
     assert!(ada.query("note", json!([])).is_empty());
 }
+
+#[test]
+fn a_hook_names_its_fields_no_longer_than_clients_may() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &json!({}), &points("note", &["beforeSave"]));
+    let master = Client::master(&server);
+    let (longest, longer) = ("f".repeat(1024), "g".repeat(1025));
+    let result = save_two(&mut worker, &master, &json!({&longest: 1}), false).result();
+    assert_eq!(result[0][&longest], 1);
+    let result = save_two(&mut worker, &master, &json!({&longer: 1}), false).result();
+    assert_eq!(
+        (&result[0]["code"], &result[0]["_id"]),
+        (&json!(108), &json!("note/odd"))
+    );
+    assert_eq!(result[1]["_type"], "record", "{result}");
+    let schema = master.call("schema:fetch", json!({})).json().to_string();
+    assert!(schema.contains(&longest) && !schema.contains(&longer));
+}
