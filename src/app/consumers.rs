@@ -88,7 +88,7 @@ pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applie
         fed,
         applied,
     };
-    let arbiter = on.arbiters.background.handle();
+    let arbiter = on.arbiters.projector.handle();
     let projector = Projector::start_in_arbiter(&arbiter, |_| Projector::new(parts));
     (projector, is_applied)
 }
@@ -164,7 +164,7 @@ async fn notify(
         consumer: notices,
     };
     let start = move |_: &mut _| Delivery::new(parts, told);
-    let arbiter = on.arbiters.background.handle();
+    let arbiter = on.arbiters.notices.handle();
     Ok(Delivery::start_in_arbiter(&arbiter, start))
 }
 

@@ -104,10 +104,12 @@ struct Foundation<'a> {
 
 /// The threads of actors that are not a record type's.
 struct Arbiters {
-    /// What feeds the record store and tells subscriptions.
-    background: Arbiter,
-    /// Scheduled tasks: whatever they take, nobody who reads waits for it.
+    /// What feeds the record store: most of what is read waits for it.
+    projector: Arbiter,
+    /// Scheduled tasks.
     timers: Arbiter,
+    /// Subscriptions.
+    notices: Arbiter,
     /// Plugins' connections and hubs.
     front: Arbiter,
     /// After-hooks.
@@ -121,8 +123,9 @@ struct Arbiters {
 impl Arbiters {
     fn start() -> Self {
         Self {
-            background: Arbiter::new(),
+            projector: Arbiter::new(),
             timers: Arbiter::new(),
+            notices: Arbiter::new(),
             front: Arbiter::new(),
             couriers: Arbiter::new(),
             pushing: Arbiter::new(),
@@ -132,15 +135,16 @@ impl Arbiters {
 
     fn stop(self) {
         let Self {
-            background,
+            projector,
             timers,
+            notices,
             front,
             couriers,
             pushing,
             listeners,
         } = self;
-        let others = [front, couriers, pushing, listeners];
-        for arbiter in [background, timers].into_iter().chain(others) {
+        let log_readers = [projector, timers, notices, couriers, listeners];
+        for arbiter in log_readers.into_iter().chain([front, pushing]) {
             arbiter.stop();
         }
     }
