@@ -16,6 +16,10 @@ pub(super) async fn save(call: Call) -> Outcome {
     let parse = |wire| Subscription::from_wire(wire, Database::Public);
     let parsed = sent.into_iter().flatten().map(parse);
     let parsed: Vec<Subscription> = parsed.collect::<Result<_, _>>()?;
+    let limits = &call.services.settings.limits;
+    parsed
+        .iter()
+        .try_for_each(|it| limits.check_subscription(it))?;
     if parsed.is_empty() {
         let message = "empty subscriptions";
         return Err(ApiError::invalid_argument(message, &["subscriptions"]));

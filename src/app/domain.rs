@@ -73,6 +73,7 @@ impl Domain {
             env.clone(),
             Arc::clone(&core.store) as _,
             Arc::clone(&core.subscriptions),
+            settings::devices(config),
         );
         let domain = Self {
             sandbox: Arc::new(Sandbox::new(tried.clone(), stage, env.clone())),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use skytrail_actors::accounts::{AccountSettings, Accounts};
 use skytrail_actors::clock::Clock;
 use skytrail_actors::delivery::after::DeliverySettings;
+use skytrail_actors::device::DeviceLimits;
 use skytrail_actors::hub::HubSettings;
 use skytrail_actors::log::{LogOptions, Reserve};
 use skytrail_actors::plugin::{PluginEntry, PluginsSettings};
@@ -54,6 +55,13 @@ pub(super) fn accounts(
         is_verification_required: config.app.verify_required,
     };
     Ok(Accounts::new(env, Arc::new(hasher), tokens, settings))
+}
+
+pub(super) fn devices(config: &Config) -> DeviceLimits {
+    DeviceLimits {
+        devices: config.http.limits.user_devices,
+        subscriptions: config.http.limits.device_subscriptions,
+    }
 }
 
 pub(super) fn plugins(config: &Config, keys: &Keys) -> PluginsSettings {

@@ -65,6 +65,13 @@ pub struct Limits {
     pub query_includes: usize,
     /// Keys that a query sorts by. `MAX_QUERY_SORTS`, default 16.
     pub query_sorts: usize,
+    /// Devices of a user; one more takes the place of the one that was registered longest ago.
+    /// `MAX_USER_DEVICES`, default 100.
+    pub user_devices: usize,
+    /// Subscriptions of a device. `MAX_DEVICE_SUBSCRIPTIONS`, default 200.
+    pub device_subscriptions: usize,
+    /// Bytes of a subscription, as JSON. `MAX_SUBSCRIPTION_BYTES`, default 16 KiB.
+    pub subscription_bytes: usize,
     /// Bytes that `include` adds to an answer, as JSON. `MAX_INCLUDED_BYTES`, default 64 MiB.
     pub included_bytes: usize,
 }
@@ -105,6 +112,9 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
         query_includes: limit("MAX_QUERY_INCLUDES", 20, 1000),
         // SQLite sorts by 2000 keys at most.
         query_sorts: limit("MAX_QUERY_SORTS", 16, 500),
+        user_devices: limit("MAX_USER_DEVICES", 100, 1_000_000),
+        device_subscriptions: limit("MAX_DEVICE_SUBSCRIPTIONS", 200, 1_000_000),
+        subscription_bytes: limit("MAX_SUBSCRIPTION_BYTES", 16 << 10, 1 << 30),
         included_bytes: limit("MAX_INCLUDED_BYTES", 64 << 20, 1 << 40),
     }
 }

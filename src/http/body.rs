@@ -106,6 +106,9 @@ mod tests {
         predicate_depth: 100,
         query_includes: 1,
         query_sorts: 1,
+        user_devices: 1,
+        device_subscriptions: 1,
+        subscription_bytes: 1,
         included_bytes: 1,
     };
 

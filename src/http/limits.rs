@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::query::Query;
+use skytrail_schema::subscription::Subscription;
 
 use crate::config::Limits;
 
@@ -83,6 +84,26 @@ impl Limits {
         }
         if query.sort.len() > self.query_sorts {
             return refuse("sort", "keys", ("MAX_QUERY_SORTS", self.query_sorts));
+        }
+        Ok(())
+    }
+
+    /// Refuses a subscription that is too large, or whose query is: it is kept, and held against every
+    /// change of a record of its type.
+    ///
+    /// # Errors
+    /// 108.
+    pub fn check_subscription(&self, subscription: &Subscription) -> Result<(), ApiError> {
+        if let Some(query) = subscription.parse_query() {
+            self.check_query(&query)?;
+        }
+        let most = self.subscription_bytes;
+        // Writing into memory cannot fail.
+        let text = serde_json::to_string(subscription).unwrap_or_default();
+        if text.len() > most {
+            let message = format!("a subscription has more than {most} bytes");
+            let error = ApiError::invalid_argument(message, &["subscriptions"]);
+            return Err(named(error, "MAX_SUBSCRIPTION_BYTES", most));
         }
         Ok(())
     }

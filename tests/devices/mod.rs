@@ -2,6 +2,7 @@
 
 mod behind;
 mod leaving;
+mod limits;
 mod missed;
 
 use std::collections::VecDeque;

@@ -60,9 +60,19 @@ pub trait DeviceStore: Send + Sync + 'static {
     async fn load_subscriptions(&self) -> Result<Vec<SubscribedDevice>, StoreError>;
 }
 
+/// What may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Devices of a user: one more takes the place of the one that was registered longest ago.
+    pub devices: usize,
+    /// Subscriptions of a device.
+    pub subscriptions: usize,
+}
+
 /// See the module's overview.
 pub struct Devices {
     env: RecordEnv,
+    limits: DeviceLimits,
     store: Arc<dyn DeviceStore>,
     subscriptions: Arc<Subscriptions>,
     turn: Mutex<()>,
@@ -74,9 +84,11 @@ impl Devices {
         env: RecordEnv,
         store: Arc<dyn DeviceStore>,
         subscriptions: Arc<Subscriptions>,
+        limits: DeviceLimits,
     ) -> Self {
         Self {
             env,
+            limits,
             store,
             subscriptions,
             turn: Mutex::new(()),
@@ -113,6 +125,46 @@ impl Devices {
                 let body = EventBody::DeviceDeleted(touch.clone());
                 plan.push(Stream::Device(other), version + 1, body);
             }
+        }
+        Ok(())
+    }
+
+    /// Plans that a user who has as many devices as he may loses one, as he gets another: the one that
+    /// was registered longest ago, since apps register at each start. Whoever has more already, by an
+    /// import or from before there was a limit, loses no more than that.
+    async fn make_room(
+        &self,
+        plan: &mut Plan,
+        user: &UserId,
+        touch: &Touch,
+    ) -> Result<(), ApiError> {
+        let key = ConflictKey::devices_of(user);
+        plan.reads.insert(key);
+        plan.writes.insert(key);
+        let ids = self
+            .store
+            .list_devices_of(std::slice::from_ref(user))
+            .await?;
+        let is_leaving = |id: &DeviceId| {
+            let stream = Stream::Device(id.clone());
+            plan.events.iter().any(|event| event.stream == stream)
+        };
+        let ids: Vec<DeviceId> = ids.into_iter().filter(|id| !is_leaving(id)).collect();
+        if ids.len() < self.limits.devices {
+            return Ok(());
+        }
+        let states = self.store.load_devices(&ids).await?;
+        let known = ids.into_iter().zip(states);
+        let known =
+            known.filter_map(|(id, device)| device.map(|(version, state)| (state, id, version)));
+        let oldest = known.min_by_key(|(state, id, _)| (state.registered_at, id.clone()));
+        if let Some((_, id, version)) = oldest {
+            tracing::info!(device = %id, user = %user, "a user has a device too many; his oldest is forgotten");
+            plan.push(
+                Stream::Device(id),
+                version + 1,
+                EventBody::DeviceDeleted(touch.clone()),
+            );
         }
         Ok(())
     }
@@ -167,6 +219,13 @@ impl DeviceService for Devices {
             let mut plan = Plan::default();
             if let Some(token) = &token {
                 self.take_over_token(&mut plan, token, &id, &touch).await?;
+            }
+            let caller = &command.context.caller;
+            // A program that has the master key has devices for others.
+            if let Some(user) = caller.user.as_ref().filter(|_| !caller.is_master())
+                && before.is_none_or(|state| state.user.as_ref() != Some(user))
+            {
+                self.make_room(&mut plan, user, &touch).await?;
             }
             let state = DeviceState {
                 user: command.context.caller.user.clone(),

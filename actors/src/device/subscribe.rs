@@ -1,8 +1,10 @@
 //! Saving and ending subscriptions.
 
+use std::collections::BTreeSet;
+
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, SavedSubscription, Stream};
-use skytrail_schema::subscription::Subscription;
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
 
 use super::Devices;
 use super::messages::{DeleteSubscriptions, SaveSubscriptions};
@@ -26,12 +28,16 @@ pub(super) async fn save(
         plan.reads.insert(key);
         let mut version = devices.subscriptions.version(&command.device);
         let mut results = Vec::with_capacity(command.subscriptions.len());
+        let mut names = devices.subscriptions.keys(&command.device);
         for subscription in &command.subscriptions {
             let Some((_, device)) = &device else {
                 results.push(Err(ApiError::unexpected("Specific device not found")));
                 continue;
             };
-            results.push(check(subscription).map(|()| {
+            let most = devices.limits.subscriptions;
+            let checked =
+                check(subscription).and_then(|()| make_room(&mut names, subscription, most));
+            results.push(checked.map(|()| {
                 version += 1;
                 let saved = SavedSubscription {
                     subscriber: device.user.clone(),
@@ -53,6 +59,23 @@ fn check(subscription: &Subscription) -> Result<(), ApiError> {
     if subscription.kind.is_empty() {
         return Err(ApiError::unexpected("empty type"));
     }
+    Ok(())
+}
+
+/// Takes a name, unless there are too many without it. One that is there already may always change.
+fn make_room(
+    names: &mut BTreeSet<SubscriptionKey>,
+    subscription: &Subscription,
+    most: usize,
+) -> Result<(), ApiError> {
+    let key = &subscription.key;
+    if names.len() >= most && !names.contains(key) {
+        let text = format!("a device has at most {most} subscriptions");
+        let limit = serde_json::json!({"name": "MAX_DEVICE_SUBSCRIPTIONS", "max": most});
+        let error = ApiError::invalid_argument(text, &["subscriptions"]);
+        return Err(error.with_info("limit", limit));
+    }
+    names.insert(key.clone());
     Ok(())
 }
 

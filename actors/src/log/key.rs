@@ -53,6 +53,11 @@ impl ConflictKey {
         Self::of("device token", &[token])
     }
 
+    /// Which devices a user has: read and written by whoever gives him one.
+    pub fn devices_of(user: &UserId) -> Self {
+        Self::of("devices of", &[user.as_str()])
+    }
+
     /// A value of a unique set of fields: read when it is found free, written when taken or given up.
     /// `parts` are the fields' names and values, normalised as the set compares them.
     pub fn unique(name: &TypeName, parts: &[&str]) -> Self {

@@ -96,6 +96,15 @@ impl Subscriptions {
         index.devices.get(device).map_or(0, |known| known.version)
     }
 
+    /// Returns what names a device's subscriptions, in all databases.
+    pub fn keys(&self, device: &DeviceId) -> BTreeSet<SubscriptionKey> {
+        let index = self.0.read();
+        let known = index.devices.get(device).into_iter();
+        known
+            .flat_map(|device| device.subscriptions.keys().cloned())
+            .collect()
+    }
+
     /// Finds a subscription.
     pub fn get(&self, device: &DeviceId, key: &SubscriptionKey) -> Option<Arc<Subscription>> {
         let index = self.0.read();

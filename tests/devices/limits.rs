@@ -1,0 +1,137 @@
+//! What devices may leave behind: at the limit it is kept, beyond it is refused by name, or makes room.
+
+use serde_json::{Value as Json, json};
+
+use super::{Listener, notes, register, subscribe, subscriptions};
+use crate::support::client::{Answer, Client};
+use crate::support::server::TestServer;
+
+fn save(client: &Client, device: &str, subscriptions: &[(&str, Json)]) -> Answer {
+    let wire = |(id, query): &(&str, Json)| json!({"id": id, "type": "query", "query": query});
+    let subscriptions: Vec<Json> = subscriptions.iter().map(wire).collect();
+    let body = json!({"device_id": device, "subscriptions": subscriptions});
+    client.call("subscription:save", body)
+}
+
+/// Fails unless it is an error that names the limit.
+fn assert_names(error: &Json, name: &str, max: u64) {
+    assert_eq!(error["code"], 108, "{error}");
+    let limit = json!({"name": name, "max": max});
+    assert_eq!(error["info"]["limit"], limit, "{error}");
+}
+
+fn chain(operator: &str, number: usize) -> Json {
+    let equal = json!(["eq", {"$type": "keypath", "$val": "text"}, "x"]);
+    let parts = std::iter::once(json!(operator)).chain(vec![equal; number]);
+    json!({"record_type": "note", "predicate": parts.collect::<Json>()})
+}
+
+#[test]
+fn a_subscription_is_no_larger_than_a_query() {
+    let settings = [
+        ("MAX_PREDICATE_NODES", "6"),
+        ("MAX_SUBSCRIPTION_BYTES", "1000"),
+    ];
+    let server = TestServer::with(&settings);
+    let ada = Client::signed_up(&server, "ada");
+    let device = register(&ada, "t");
+    subscribe(&ada, &device, "six", chain("or", 5));
+    let refused = save(
+        &ada,
+        &device,
+        &[("fine", notes("x")), ("seven", chain("or", 6))],
+    );
+    assert_names(&refused.json()["error"], "MAX_PREDICATE_NODES", 6);
+    let mut sorted = notes("x");
+    sorted["sort"] = vec![json!([{"$type": "keypath", "$val": "text"}, "asc"]); 17].into();
+    let refused = save(&ada, &device, &[("sorted", sorted)]);
+    assert_names(&refused.json()["error"], "MAX_QUERY_SORTS", 16);
+
+    subscribe(&ada, &device, "long", notes(&"x".repeat(700)));
+    let refused = save(&ada, &device, &[("longer", notes(&"x".repeat(1000)))]);
+    assert_names(&refused.json()["error"], "MAX_SUBSCRIPTION_BYTES", 1000);
+    let told = json!({"aps": {"alert": {"body": "x".repeat(1000)}}});
+    let subscription = json!({"id": "loud", "type": "query", "query": notes("x"),
+        "notification_info": told});
+    let body = json!({"device_id": device, "subscriptions": [subscription]});
+    let refused = ada.call("subscription:save", body);
+    assert_names(&refused.json()["error"], "MAX_SUBSCRIPTION_BYTES", 1000);
+    assert_eq!(subscriptions(&ada, &device).len(), 2);
+}
+
+#[test]
+fn a_device_has_so_many_subscriptions() {
+    let mut server = TestServer::with(&[("MAX_DEVICE_SUBSCRIPTIONS", "3")]);
+    let mut ada = Client::signed_up(&server, "ada");
+    let device = register(&ada, "t");
+    // Those of a request count one after the other, and one that is there may always change.
+    let wanted = ["a", "b", "a", "c", "d", "b"].map(|name| (name, notes("x")));
+    let saved = save(&ada, &device, &wanted).result();
+    let failed = |entry: &Json| entry["_type"] == "error";
+    let refused: Vec<bool> = saved.as_array().unwrap().iter().map(failed).collect();
+    assert_eq!(
+        refused,
+        [false, false, false, false, true, false],
+        "{saved}"
+    );
+    assert_names(&saved[4], "MAX_DEVICE_SUBSCRIPTIONS", 3);
+    // Those of private records count, too.
+    let body = json!({"device_id": device, "database_id": "_private",
+        "subscriptions": [{"id": "a", "type": "query", "query": notes("x")}]});
+    let refused = ada.call("subscription:save", body).result();
+    assert_names(&refused[0], "MAX_DEVICE_SUBSCRIPTIONS", 3);
+    let body = json!({"device_id": device, "subscription_ids": ["c"]});
+    ada.call("subscription:delete", body).result();
+    subscribe(&ada, &device, "d", notes("y"));
+
+    // What is there stays when less is allowed.
+    assert!(server.terminate().success());
+    server.set("MAX_DEVICE_SUBSCRIPTIONS", "1");
+    server.restart();
+    ada = ada.at(&server);
+    assert_eq!(subscriptions(&ada, &device).len(), 3);
+    subscribe(&ada, &device, "a", notes("z"));
+    let refused = save(&ada, &device, &[("e", notes("x"))]).result();
+    assert_names(&refused[0], "MAX_DEVICE_SUBSCRIPTIONS", 1);
+    let mut listener = Listener::new(&server, &device);
+    ada.save("note/1", json!({"text": "y"}));
+    listener.hears("d");
+}
+
+#[test]
+fn one_device_more_takes_the_place_of_the_one_that_was_registered_longest_ago() {
+    let server = TestServer::with(&[("MAX_USER_DEVICES", "3")]);
+    let [ada, ben] = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
+    let again = |client: &Client, device: &str| {
+        let body = json!({"id": device, "type": "ios"});
+        client.call("device:register", body)
+    };
+    let [first, second, third] = ["1", "2", "3"].map(|token| register(&ada, token));
+    let bens = register(&ben, "4");
+    for device in [&first, &second, &third] {
+        subscribe(&ada, device, "s", notes("x"));
+    }
+    // Apps register at each start.
+    assert_eq!(again(&ada, &first).result()["id"], *first);
+    let fourth = register(&ada, "5");
+    assert_eq!(again(&ada, &second).code(), 110);
+    assert!(subscriptions(&ada, &second).is_empty());
+    for device in [&first, &third, &fourth] {
+        assert_eq!(again(&ada, device).result()["id"], **device);
+    }
+    assert_eq!(subscriptions(&ada, &first).len(), 1);
+    // One that somebody else had is one more; his other one with its address has gone by then.
+    assert_eq!(again(&ada, &bens).result()["id"], *bens);
+    assert_eq!(again(&ada, &first).code(), 110);
+    let fifth = register(&ada, "3");
+    assert_eq!(again(&ada, &third).code(), 110);
+    for device in [&fourth, &bens, &fifth] {
+        assert_eq!(again(&ada, device).result()["id"], **device);
+    }
+    // Who has the master key may have devices for others.
+    let master = Client::master(&server);
+    let mut many = ["6", "7", "8", "9"]
+        .map(|token| register(&master, token))
+        .into_iter();
+    assert!(many.all(|device| again(&master, &device).code() != 110));
+}
