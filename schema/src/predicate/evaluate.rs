@@ -136,9 +136,9 @@ impl OrderOp {
 
 /// A record, where its condition is evaluated.
 #[derive(Clone, Copy)]
-struct Row<'a> {
-    record: &'a Record,
-    context: Context<'a>,
+pub(super) struct Row<'a> {
+    pub(super) record: &'a Record,
+    pub(super) context: Context<'a>,
 }
 
 impl<'a> Row<'a> {
@@ -155,7 +155,7 @@ impl<'a> Row<'a> {
         result
     }
 
-    fn read(self, column: &Column) -> Option<Cell<'a>> {
+    pub(super) fn read(self, column: &Column) -> Option<Cell<'a>> {
         match &column.via {
             None => column.read(self.record),
             Some(via) => {

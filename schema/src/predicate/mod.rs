@@ -15,6 +15,7 @@ pub mod bind;
 mod coerce;
 pub mod column;
 mod condition;
+mod cost;
 pub mod evaluate;
 pub mod geo;
 pub mod like;

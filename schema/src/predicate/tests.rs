@@ -421,6 +421,69 @@ fn a_condition_splits_into_what_a_store_can_do_and_the_rest() {
     assert!(matches!(left, Some(Condition::Or(_))));
 }
 
+#[test]
+fn what_a_condition_looks_at_is_counted_before_it_is_looked_at() {
+    let long = "x".repeat(1000);
+    let fields = json!({
+        "text": long, "name": long, "number": 1,
+        "json": {"a": vec![long.clone(); 10]}, "place": {"$type": "geo", "$lng": 1, "$lat": 2},
+        "note": {"$type": "ref", "$id": "note/a"},
+    });
+    let record = record("thing/key", fields);
+    let world = World {
+        note: self::record("note/a", json!({"title": long})),
+    };
+    let context = Context {
+        user: None,
+        around: &world,
+    };
+    let cost = |wire: &Json, most| {
+        let condition = condition(wire).unwrap_or_else(|error| panic!("{wire}: {error}"));
+        condition.cost(&record, context, most)
+    };
+    let like = |name: &str| json!(["like", path(name), "%a%"]);
+    let ring = vec![json!([0, 0]); 100];
+    let area = json!({"$type": "geojson", "$val": {"type": "Polygon", "coordinates": [ring]}});
+    // Each between these, the second of which is far from the next thing that one could look at.
+    let cases = [
+        (like("text"), 1000, 1100),
+        (like("note.title"), 1000, 1100),
+        (
+            json!(["and", like("text"), ["not", like("name")]]),
+            2000,
+            2100,
+        ),
+        (
+            json!(["or", ["eq", path("_id"), "key"], like("text")]),
+            1000,
+            1100,
+        ),
+        (json!(["eq", path("text"), "x"]), 1, 100),
+        (json!(["eq", path("name"), "x"]), 1000, 1100),
+        (json!(["eq", path("number"), 1]), 1, 100),
+        (json!(["in", path("text"), ["x", "y", "z"]]), 3, 100),
+        (json!(["in", path("name"), ["x", "y", "z"]]), 3000, 3100),
+        (json!(["in", "a", path("json")]), 10_000, 11_000),
+        (json!(["in", path("place"), area]), 1600, 2000),
+        (
+            json!(["func", "userRelation", path("_owner"),
+            {"$type": "relation", "$name": "_follow", "$direction": "outward"}]),
+            1,
+            100,
+        ),
+    ];
+    for (wire, least, most) in cases {
+        let cost = cost(&wire, 1 << 40);
+        assert!((least..most).contains(&cost), "{wire}: {cost}");
+    }
+    let many = vec![like("text"); 500];
+    let many: Vec<Json> = [json!("or")].into_iter().chain(many).collect();
+    let many = json!(many);
+    assert!(cost(&many, 1 << 40) >= 500_000);
+    let stopped = cost(&many, 10_000);
+    assert!((10_001..12_000).contains(&stopped), "{stopped}");
+}
+
 fn any_json() -> impl Strategy<Value = Json> {
     let word = prop_oneof![
         Just("and"),
