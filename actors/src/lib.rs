@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod asset;
+mod breath;
 pub mod capture;
 pub mod clock;
 pub mod context;

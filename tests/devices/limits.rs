@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Listener, notes, register, subscribe, subscriptions};
 use crate::support::client::{Answer, Client};
+use crate::support::eventually;
 use crate::support::server::TestServer;
 
 fn save(client: &Client, device: &str, subscriptions: &[(&str, Json)]) -> Answer {
@@ -134,4 +135,45 @@ fn one_device_more_takes_the_place_of_the_one_that_was_registered_longest_ago() 
         .map(|token| register(&master, token))
         .into_iter();
     assert!(many.all(|device| again(&master, &device).code() != 110));
+}
+
+#[test]
+fn a_subscription_that_looks_at_too_much_of_a_change_is_not_told_of_it_and_the_others_are() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/0", json!({"text": "b"}));
+    let device = register(&ada, "t");
+    let path = json!({"$type": "keypath", "$val": "text"});
+    let like = |pattern: &str| json!(["like", path, pattern]);
+    let likes = |number: usize| {
+        let parts = [json!("or"), like("a%")].into_iter();
+        let parts: Json = parts.chain(vec![like("%x%"); number - 1]).collect();
+        json!({"record_type": "note", "predicate": parts})
+    };
+    // Those of one device are told in the order of their names.
+    subscribe(&ada, &device, "1 costly", likes(33));
+    subscribe(&ada, &device, "2 cheap", likes(2));
+    let mut listener = Listener::new(&server, &device);
+    let text = "a".repeat(2 << 20);
+    ada.save("note/1", json!({"text": text}));
+    listener.hears("2 cheap");
+    let master = Client::master(&server);
+    eventually("it is counted", || {
+        let consumer = &master.health()["notices"]["consumer"];
+        (consumer["num_skipped"] == 1).then_some(())
+    });
+    // All that a user has count together.
+    for number in 3..=7 {
+        subscribe(&ada, &device, &format!("{number} less"), likes(31));
+    }
+    ada.save("note/2", json!({"text": text}));
+    for name in ["2 cheap", "3 less", "4 less", "5 less", "6 less"] {
+        listener.hears(name);
+    }
+    eventually("they are counted", || {
+        let consumer = &master.health()["notices"]["consumer"];
+        (consumer["num_skipped"] == 3).then_some(())
+    });
+    ada.save("note/0", json!({"text": "ax"}));
+    listener.hears("1 costly");
 }

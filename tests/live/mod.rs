@@ -1,5 +1,6 @@
 //! Live queries from outside.
 
+mod costly;
 mod erased;
 mod history;
 pub mod listener;

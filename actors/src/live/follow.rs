@@ -63,11 +63,12 @@ impl LiveFollower {
                     None => drop(self.heads.pop(id)),
                 }
                 let position = event.position;
-                self.service.see(&Change {
+                let change = Change {
                     position,
                     id: id.clone(),
                     after,
-                });
+                };
+                self.service.see(&change).await;
             }
             Err(error) => {
                 tracing::warn!(%error, position = event.position, "a change is looked up again");

@@ -149,6 +149,20 @@ impl Lens {
             && condition.is_some_and(|it| it.evaluate(record, context) == Some(true))
     }
 
+    /// Returns about how much [`Self::finds`] looks at; of more than `most`, some number above it.
+    pub(super) fn cost(&self, query: &LiveQuery, record: &Record, most: u64) -> u64 {
+        let context = Context {
+            user: self.caller.user.as_ref(),
+            around: &Nothing,
+        };
+        match &self.condition {
+            Some(condition) if may_find(&self.look(query).asker, record) => {
+                condition.cost(record, context, most)
+            }
+            _ => 1,
+        }
+    }
+
     /// Returns the version at which the queried type's records were last changed by a change of the
     /// type.
     pub(super) fn reshaped(&self) -> u32 {

@@ -141,6 +141,13 @@ impl<'a> Renderer<'a> {
         }
     }
 
+    /// Returns how long the record at a place is.
+    pub(super) fn num_bytes(&self, place: usize) -> u64 {
+        self.bodies
+            .get(place)
+            .map_or(0, |body| body.text.len() as u64)
+    }
+
     /// Goes on to another change.
     pub(super) fn begin(&mut self) {
         self.bodies.clear();

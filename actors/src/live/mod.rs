@@ -17,12 +17,16 @@
 //! 5. Whoever comes back **from** a position is told what he missed out of the log
 //!    ([`replay`]), or that he has to start anew.
 //!
-//! The [`desk`] has all of this under one lock, which is held for one event at a time
-//! and never while something is waited for. With no listener, commits go by unread.
+//! The [`desk`] has all of this under one lock, which is never held while something is
+//! waited for, nor while a query is held against a record, which may take long: what
+//! queries say of a change is worked out before ([`judge`]), for the lens that each view
+//! has; one that has another by then is asked again. With no listener, commits go by
+//! unread.
 
 mod desk;
 mod follow;
 mod frame;
+mod judge;
 mod lens;
 mod load;
 mod outlet;

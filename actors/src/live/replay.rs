@@ -9,11 +9,13 @@ use skytrail_schema::record::Head;
 
 use super::follow::full_numbers;
 use super::frame::Frame;
+use super::judge::MAX_COST;
 use super::lens::{Audience, disturbs, moves};
 use super::load::Renderer;
 use super::query::LiveQuery;
 use super::service::LiveSettings;
 use super::view::{Change, Missed};
+use crate::breath::Breath;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
 use crate::record::past;
@@ -28,6 +30,7 @@ pub(super) const CHANGED_MEANWHILE: &str =
 pub(super) const TOO_OLD: &str = "too old: too much has happened since; start anew";
 const ERASED: &str = "some of what happened meanwhile was erased; start anew";
 pub(super) const PUT_BACK: &str = "the log was put back to an earlier state; start anew";
+const TOO_COSTLY: &str = "the query would have to look at too much for that; start anew";
 const UNREADABLE: &str = "what happened meanwhile cannot be read; start anew";
 
 /// What was found out.
@@ -76,6 +79,7 @@ pub(super) async fn replay(
         frames: Vec::new(),
         num_bytes: 0,
         max_bytes: settings.max_queue_bytes,
+        breath: Breath::default(),
     };
     // The follower is ahead of the store, which knows where a record's events stand.
     if let Err(error) = env.applied.wait_for(until).await {
@@ -103,6 +107,7 @@ struct Replay<'a> {
     /// The bytes of the frames, and how many there may be.
     num_bytes: usize,
     max_bytes: usize,
+    breath: Breath,
 }
 
 impl Replay<'_> {
@@ -150,12 +155,23 @@ impl Replay<'_> {
             Some(known) => known,
             None => self.load(id, event).await?.map(Arc::new),
         };
+        let cost = |head: &Arc<Head>| lens.cost(query, &head.record, MAX_COST);
         let finds = |head: &Arc<Head>| lens.finds(query, &head.record);
+        let mut spent = before.as_ref().map_or(0, cost);
+        if spent > MAX_COST {
+            return Err(Untold::Because(TOO_COSTLY));
+        }
         let was_there = before.as_ref().is_some_and(finds);
         let Folded::Known(after) = apply::record(before.as_deref(), id, event) else {
             return Err(Untold::Because(ERASED));
         };
         let after = after.map(Arc::new);
+        let of_after = after.as_ref().map_or(0, cost);
+        if of_after > MAX_COST {
+            return Err(Untold::Because(TOO_COSTLY));
+        }
+        spent = spent.saturating_add(of_after);
+        self.breath.after(spent).await;
         let label = &self.missed.label;
         self.renderer.begin();
         match (was_there, after.as_ref().filter(|head| finds(head))) {

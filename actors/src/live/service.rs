@@ -10,12 +10,14 @@ use skytrail_schema::id::{RecordId, TypeName};
 use tokio::sync::{Notify, Semaphore};
 
 use super::desk::{Desk, Interest, Job, LiveQueriesState};
+use super::judge::{Judge, Judges};
 use super::lens::{Audience, Credential};
 use super::load::load;
 use super::outlet::{Ended, Inbox, ListenerId, outlet};
 use super::query::LiveQuery;
 use super::replay::replay;
 use super::view::{Change, Work};
+use crate::breath::Breath;
 use crate::log::{Place, Timeline};
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
@@ -130,6 +132,12 @@ impl LiveQueries {
         self.0.desk.lock().state()
     }
 
+    /// Whether somebody has the desk.
+    #[cfg(test)]
+    pub(super) fn is_locked(&self) -> bool {
+        self.0.desk.is_locked()
+    }
+
     pub(super) fn env(&self) -> &RecordEnv {
         &self.0.env
     }
@@ -161,9 +169,17 @@ impl LiveQueries {
         self.begin(jobs);
     }
 
-    pub(super) fn see(&self, change: &Change) {
-        let jobs = self.0.desk.lock().see(change, &self.0.env);
-        self.begin(jobs);
+    /// Shows a change to all who ask for such records.
+    pub(super) async fn see(&self, change: &Change) {
+        let mut judge = Judge::new(&self.0.env);
+        let mut breath = Breath::default();
+        loop {
+            let seen = self.0.desk.lock().see(change, &mut judge);
+            match seen {
+                Ok(jobs) => return self.begin(jobs),
+                Err(open) => judge.answer(open, change, &mut breath).await,
+            }
+        }
     }
 
     pub(super) fn disturb(&self, name: &TypeName, position: u64) {
@@ -204,8 +220,15 @@ impl LiveQueries {
             Work::Load(number) => {
                 let outcome = load(env, &query, &audience, settings.max_records).await;
                 let place = (job.view, *number);
-                let jobs = shared.desk.lock().loaded(place, outcome, env);
-                self.begin(jobs);
+                let mut judges = Judges::new(env);
+                let mut breath = Breath::default();
+                loop {
+                    let taken = shared.desk.lock().loaded(place, &outcome, &mut judges);
+                    match taken {
+                        Ok(jobs) => return self.begin(jobs),
+                        Err(open) => judges.answer(open, &mut breath).await,
+                    }
+                }
             }
             Work::Replay(missed) => {
                 let replayed = replay(env, (&query, &audience), missed, settings).await;

@@ -1,24 +1,28 @@
 //! Telling devices of changes.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use actix::Addr;
 use async_trait::async_trait;
+use lru::LruCache;
 use serde_json::{Value as Json, json};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Stream};
 use skytrail_schema::field_access::FieldRules;
-use skytrail_schema::id::{Database, RecordId, UserId};
-use skytrail_schema::predicate::Context;
+use skytrail_schema::id::{Database, DeviceId, RecordId, UserId};
+use skytrail_schema::predicate::{Condition, Context};
 use skytrail_schema::record::Record;
 use skytrail_schema::types::TypeDefinition;
 
 use super::around::Around;
+use super::budget::{Budget, MAX_COST};
 use super::matching::{may_see, wanted};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
 use crate::accounts::admission::refuse_disabled;
+use crate::breath::Breath;
 use crate::delivery::Consumer;
 use crate::hub::{Announce, Hub};
 use crate::push::NoticePush;
@@ -37,12 +41,29 @@ pub struct Notices {
     numbers: SequenceNumbers,
     num_notices: u64,
     num_failures: u64,
+    /// Changes that were not held against a subscription, since that would have cost too much.
+    num_skipped: u64,
+    /// Subscriptions of which that was said lately.
+    complained: LruCache<(DeviceId, String), ()>,
+    breath: Breath,
 }
+
+/// So many subscriptions are remembered of which it was said that they cost too much.
+const MAX_COMPLAINED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 
 /// A record as it was, looked up when somebody asks.
 enum Past {
     Unknown,
     Known(Option<Box<Record>>),
+}
+
+/// A subscription that is held against a change.
+struct Asked<'a> {
+    candidate: &'a Candidate,
+    caller: &'a Caller,
+    /// Its condition, once it is needed; none if there is none that could be fulfilled.
+    condition: Option<Option<Condition>>,
+    budget: &'a mut Budget,
 }
 
 /// What subscriptions are held against: fields have the names that they had when something changed.
@@ -69,6 +90,9 @@ impl Notices {
             push,
             num_notices: 0,
             num_failures: 0,
+            num_skipped: 0,
+            complained: LruCache::new(MAX_COMPLAINED),
+            breath: Breath::default(),
         }
     }
 
@@ -109,7 +133,7 @@ impl Notices {
 
     /// Finds the subscriptions that a change concerns; those before one that fails are found.
     async fn find_concerned(
-        &self,
+        &mut self,
         (id, event): (&RecordId, &Event),
         terms: &Terms,
         concerned: &mut Vec<Candidate>,
@@ -123,16 +147,25 @@ impl Notices {
             .subscriptions
             .candidates(&id.record_type, database, event.position);
         let mut past = Past::Unknown;
+        let mut budget = Budget::default();
         for candidate in candidates {
+            let caller = self.caller(candidate.user.as_ref()).await?;
+            let condition = || wanted(&candidate.query, &caller, &terms.rules, &terms.types);
             let concerns = match &record {
                 Some(record) => {
-                    self.concerns(&candidate, record, terms).await?
+                    let mut asked = Asked {
+                        candidate: &candidate,
+                        caller: &caller,
+                        condition: None,
+                        budget: &mut budget,
+                    };
+                    self.concerns(&mut asked, record, terms).await?
                         || match self.look_back(id, event, &mut past).await? {
-                            Some(before) => self.concerns(&candidate, before, terms).await?,
+                            Some(before) => self.concerns(&mut asked, before, terms).await?,
                             None => false,
                         }
                 }
-                None => self.may_concern(&candidate, terms).await?,
+                None => may_concern(&candidate, &caller) && condition().is_some(),
             };
             if concerns {
                 concerned.push(candidate);
@@ -192,36 +225,50 @@ impl Notices {
     }
 
     async fn concerns(
-        &self,
-        candidate: &Candidate,
+        &mut self,
+        asked: &mut Asked<'_>,
         record: &Record,
         terms: &Terms,
     ) -> Result<bool, ApiError> {
-        let caller = self.caller(candidate.user.as_ref()).await?;
-        if !may_see(&caller, record) {
+        let Asked {
+            candidate, caller, ..
+        } = *asked;
+        if !may_see(caller, record) {
             return Ok(false);
         }
-        let Some(condition) = wanted(&candidate.query, &caller, &terms.rules, &terms.types) else {
+        let bind = || wanted(&candidate.query, caller, &terms.rules, &terms.types);
+        let Some(condition) = asked.condition.get_or_insert_with(bind) else {
             return Ok(false);
         };
         let of = (record, terms.past);
-        let context = Context {
+        let around = Around::load(&self.env, condition, of, caller).await?;
+        let context = || Context {
             user: caller.user.as_ref(),
-            around: &Around::load(&self.env, &condition, of, &caller).await?,
+            around: &around,
         };
-        Ok(condition.evaluate(record, context) == Some(true))
+        let cost = condition.cost(record, context(), MAX_COST);
+        let whose = candidate.user.as_ref().map(UserId::as_str);
+        let whose = whose.unwrap_or(candidate.device.as_str());
+        if !asked.budget.take(whose, cost) {
+            self.skip(candidate);
+            return Ok(false);
+        }
+        let is_found = condition.evaluate(record, context()) == Some(true);
+        self.breath.after(cost).await;
+        Ok(is_found)
     }
 
-    /// Whether a subscription may be about a record of which nothing is left. Who has it must hear that
-    /// it is gone, so rather more are told than it concerns: a notice says nothing of it, and who asks
-    /// again finds what he may see.
-    async fn may_concern(&self, candidate: &Candidate, terms: &Terms) -> Result<bool, ApiError> {
-        let caller = self.caller(candidate.user.as_ref()).await?;
-        let is_his = match &candidate.database {
-            Database::Public => true,
-            Database::Private(owner) => caller.user.as_ref() == Some(owner),
-        };
-        Ok(is_his && wanted(&candidate.query, &caller, &terms.rules, &terms.types).is_some())
+    /// Counts that a subscription is not held against a change, and says so unless it was said lately.
+    fn skip(&mut self, candidate: &Candidate) {
+        self.num_skipped += 1;
+        let (device, subscription) = (candidate.device.clone(), candidate.id.clone());
+        if self.complained.put((device, subscription), ()).is_none() {
+            tracing::warn!(
+                device = %candidate.device,
+                subscription = candidate.id,
+                "a subscription would have to look at too much of a change and is not told of it"
+            );
+        }
     }
 
     /// Returns the subscription's owner as a caller; one who is locked out is nobody.
@@ -253,6 +300,16 @@ impl Notices {
     }
 }
 
+/// Whether a subscription may be about a record of which nothing is left. Who has it must hear that
+/// it is gone, so rather more are told than it concerns: a notice says nothing of it, and who asks
+/// again finds what he may see.
+fn may_concern(candidate: &Candidate, caller: &Caller) -> bool {
+    match &candidate.database {
+        Database::Public => true,
+        Database::Private(owner) => caller.user.as_ref() == Some(owner),
+    }
+}
+
 #[async_trait]
 impl Consumer for Notices {
     fn is_idle(&self) -> bool {
@@ -280,6 +337,7 @@ impl Consumer for Notices {
             "num_subscriptions": self.subscriptions.len(),
             "num_notices": self.num_notices,
             "num_failures": self.num_failures,
+            "num_skipped": self.num_skipped,
         })
     }
 }

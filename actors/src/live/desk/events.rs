@@ -6,11 +6,10 @@ use skytrail_schema::event::{Event, EventBody, Stream};
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::time::Timestamp;
 
+use super::super::judge::{Judge, Question};
 use super::super::lens::Lens;
-use super::super::load::Renderer;
 use super::super::view::Change;
 use super::{Desk, Interest, Job, ViewId, job};
-use crate::record::env::RecordEnv;
 
 impl Desk {
     /// Sees that a record has an event; those who ask for it want to see the change, too.
@@ -76,22 +75,31 @@ impl Desk {
         jobs
     }
 
-    /// Sees a change of a record.
-    pub(in super::super) fn see(&mut self, change: &Change, env: &RecordEnv) -> Vec<Job> {
+    /// Sees a change of a record: all views of its type at once, so that the position is one up to
+    /// which each of them has told everything.
+    ///
+    /// # Errors
+    /// What has to be known before; nothing has changed.
+    pub(in super::super) fn see(
+        &mut self,
+        change: &Change,
+        judge: &mut Judge<'_>,
+    ) -> Result<Vec<Job>, Vec<Question>> {
+        let ids = self.by_type.get(&change.id.record_type);
+        let ids = || ids.into_iter().flatten();
+        let question = |id: &ViewId| self.views.get(id)?.question(*id, change, judge);
+        let open: Vec<Question> = ids().filter_map(question).collect();
+        if !open.is_empty() {
+            return Err(open);
+        }
         self.position = change.position;
         let (mut post, mut failed, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut renderer = Renderer::new(env);
-        for id in self
-            .by_type
-            .get(&change.id.record_type)
-            .into_iter()
-            .flatten()
-        {
+        for id in ids() {
             let Some(view) = self.views.get_mut(id) else {
                 continue;
             };
             let max_records = self.settings.max_records;
-            match view.see(change, &mut renderer, &mut post, max_records) {
+            match view.see(*id, change, (&mut *judge, &mut post), max_records) {
                 Ok(work) => {
                     let job = work.and_then(|work| job(&self.listeners, (*id, view), work));
                     jobs.extend(job);
@@ -103,6 +111,6 @@ impl Desk {
         for (id, error) in failed {
             self.fail(id, &error);
         }
-        jobs
+        Ok(jobs)
     }
 }

@@ -12,15 +12,15 @@ use skytrail_schema::id::TypeName;
 use tokio::sync::OwnedMutexGuard;
 
 use super::frame::Label;
+use super::judge::{Judges, Question};
 use super::lens::{Audience, Credential};
-use super::load::{Loaded, Renderer};
+use super::load::Loaded;
 use super::outlet::{Ending, ListenerId, Outlet};
 use super::query::LiveQuery;
 use super::replay::{PUT_BACK, Replayed};
 use super::service::{LiveSettings, Subscribe};
-use super::view::{Beginning, MemberKey, Missed, Post, View, Work};
+use super::view::{Beginning, Change, MemberKey, Missed, Post, View, Work};
 use crate::log::Timeline;
-use crate::record::env::RecordEnv;
 
 /// So many things may wait in a connection's line besides two for each subscription, a result and what
 /// was missed: for queries that were ended, and begun anew, before their turn came.
@@ -332,23 +332,34 @@ impl Desk {
     }
 
     /// Takes the outcome of a load.
+    ///
+    /// # Errors
+    /// What has to be known before, of changes since; nothing has changed.
     pub(super) fn loaded(
         &mut self,
         (id, number): (ViewId, u64),
-        outcome: Result<Loaded, ApiError>,
-        env: &RecordEnv,
-    ) -> Vec<Job> {
+        outcome: &Result<Loaded, ApiError>,
+        judges: &mut Judges<'_>,
+    ) -> Result<Vec<Job>, Vec<(Change, Question)>> {
+        let view = self.views.get_mut(&id);
+        if let (Some(view), Ok(loaded)) = (&view, outcome) {
+            let open = view.questions(id, loaded, judges);
+            if !open.is_empty() {
+                return Err(open);
+            }
+        }
         self.figures.num_loads += 1;
-        let Some(view) = self.views.get_mut(&id) else {
-            return Vec::new();
+        let Some(view) = view else {
+            return Ok(Vec::new());
         };
         let valid_since = outcome.as_ref().ok().and_then(|it| it.lens.valid_since);
         let limits = (self.position, self.settings.max_records);
         let mut post = Vec::new();
-        let mut renderer = Renderer::new(env);
-        let out = (&mut renderer, &mut post);
-        let work = outcome.and_then(|loaded| view.loaded(number, loaded, out, limits));
-        match work {
+        let work = match outcome {
+            Ok(loaded) => view.loaded((id, number), loaded, (judges, &mut post), limits),
+            Err(error) => Err(error.clone()),
+        };
+        Ok(match work {
             Ok(work) => {
                 let listeners = &self.listeners;
                 let jobs = work
@@ -366,7 +377,7 @@ impl Desk {
                 self.flush();
                 Vec::new()
             }
-        }
+        })
     }
 
     /// Takes the outcome of a replay.

@@ -213,3 +213,36 @@ fn who_asks_what_waits_in_anothers_line_does_not_wait_there() {
         assert_eq!(world.service.state().num_loads, 3);
     });
 }
+
+/// Both what the follower shows, and what has waited for a result.
+#[test]
+fn records_are_looked_at_and_written_while_nobody_has_the_desk() {
+    run(async {
+        let mut world = World::new(1 << 20);
+        begin(&world);
+        world.watch_the_desk();
+        let mut ear = ear("hears of records with files");
+        ear.connect(&world.service);
+        hear_all(&mut world, &mut ear).await;
+        let file = json!({"$type": "asset", "$name": "f"});
+        let with_file = |n: u64| json!({"n": n, "file": file});
+        world.commit(vec![created(&note("a"), with_file(1), &Json::Null)]);
+        hear_all(&mut world, &mut ear).await;
+        let num_shown = world.urls.was_locked.lock().len();
+        assert!(num_shown > 0);
+
+        // He has to wait for a load; meanwhile something happens.
+        world.commit(vec![role("u0", "red", true)]);
+        world.apply(usize::MAX);
+        world.follow(usize::MAX);
+        world.rest().await;
+        assert_eq!(world.store.gate.num_waiting(), 1);
+        world.commit(vec![created(&note("b"), with_file(2), &Json::Null)]);
+        world.follow(usize::MAX);
+        world.rest().await;
+        hear_all(&mut world, &mut ear).await;
+        let was_locked = world.urls.was_locked.lock().clone();
+        assert!(was_locked.len() > num_shown);
+        assert!(!was_locked.contains(&true), "{was_locked:?}");
+    });
+}

@@ -1,7 +1,9 @@
 //! Everything that live queries meet, each part of which moves only when the schedule says so: what is
 //! committed, what the store has applied, what the follower has seen, which read comes back first.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::acl::Acl;
@@ -34,12 +36,20 @@ use crate::spawn::spawn_named;
 use crate::store::Snapshot;
 
 /// Longer than any chain of wakeups that one step sets off.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 60;
 
-struct NoUrls;
+/// Is asked for the addresses of files while records are written.
+#[derive(Default)]
+pub(super) struct Urls {
+    service: OnceLock<LiveQueries>,
+    /// Whether the desk was somebody's then.
+    pub(super) was_locked: Mutex<Vec<bool>>,
+}
 
-impl AssetUrls for NoUrls {
+impl AssetUrls for Urls {
     fn url_of(&self, _: &str) -> Option<String> {
+        let service = self.service.get()?;
+        self.was_locked.lock().push(service.is_locked());
         None
     }
 }
@@ -47,6 +57,7 @@ impl AssetUrls for NoUrls {
 pub(super) struct World {
     pub(super) service: LiveQueries,
     pub(super) env: RecordEnv,
+    pub(super) urls: Arc<Urls>,
     log: Arc<ModelLog>,
     pub(super) store: Arc<ModelStore>,
     to_follow: mpsc::UnboundedSender<Arc<Commit>>,
@@ -67,11 +78,12 @@ impl World {
         });
         let live = Arc::new(LiveState::new(&Snapshot::default(), max_bytes));
         let applied = fed.applied(position);
+        let urls = Arc::new(Urls::default());
         let assets = AssetCatalog {
             store: Arc::clone(&store) as _,
             live: Arc::clone(&live),
             applied: applied.clone(),
-            urls: Arc::new(NoUrls),
+            urls: Arc::clone(&urls) as _,
             erasures: Arc::default(),
         };
         let env = RecordEnv {
@@ -105,11 +117,17 @@ impl World {
         Self {
             service,
             env,
+            urls,
             log,
             store,
             to_follow,
             num_given: 0,
         }
+    }
+
+    /// Notes from now on whether the desk is somebody's while records are written.
+    pub(super) fn watch_the_desk(&self) {
+        let _ = self.urls.service.set(self.service.clone());
     }
 
     /// Lets everything run that can.

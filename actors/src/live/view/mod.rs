@@ -11,9 +11,10 @@ use skytrail_schema::event::Event;
 use skytrail_schema::id::{RecordId, RecordKey};
 use skytrail_schema::record::Head;
 
+use super::desk::ViewId;
 use super::frame::Label;
+use super::judge::{Judge, Question, Verdict};
 use super::lens::{Audience, Lens, disturbs, moves};
-use super::load::Renderer;
 use super::query::LiveQuery;
 use super::replay::CHANGED_MEANWHILE;
 use crate::record::weighed::Weigh as _;
@@ -280,15 +281,45 @@ impl View {
         self.begin_load()
     }
 
-    /// Sees a change of a record of its type.
+    /// Returns what has to be known before the view can [see](Self::see) a change.
+    pub(super) fn question(
+        &self,
+        id: ViewId,
+        change: &Change,
+        judge: &Judge<'_>,
+    ) -> Option<Question> {
+        if !self.is_settled || self.query.is_wide {
+            return None;
+        }
+        self.question_by(self.lens.as_ref()?, self.position, (id, change, judge))
+    }
+
+    /// Returns it for a result as of `position`, seen by `lens`.
+    fn question_by(
+        &self,
+        lens: &Arc<Lens>,
+        position: u64,
+        (id, change, judge): (ViewId, &Change, &Judge<'_>),
+    ) -> Option<Question> {
+        let matters = change.position > position && change.after.is_some();
+        let is_open = matters && judge.verdict(id, lens).is_none();
+        is_open.then(|| Question {
+            view: id,
+            query: Arc::clone(&self.query),
+            lens: Arc::clone(lens),
+            payer: self.members.keys().next().map(|(listener, _)| *listener),
+        })
+    }
+
+    /// Sees a change of a record of its type; it has no [question](Self::question) any more.
     ///
     /// # Errors
-    /// There are more records than `max_records` now.
+    /// There are more records than `max_records` now, or it costs too much.
     pub(super) fn see(
         &mut self,
+        id: ViewId,
         change: &Change,
-        renderer: &mut Renderer<'_>,
-        post: &mut Post,
+        (judge, post): (&mut Judge<'_>, &mut Post),
         max_records: usize,
     ) -> Result<Option<Work>, ApiError> {
         if self.query.is_wide {
@@ -302,38 +333,45 @@ impl View {
             self.backlog.push(change.clone());
             return Ok(None);
         }
-        self.tell(change, renderer, post);
+        self.tell(id, change, judge, post)?;
         refuse_more(self.known.len(), max_records)?;
         Ok(None)
     }
 
-    fn tell(&mut self, change: &Change, renderer: &mut Renderer<'_>, post: &mut Post) {
-        let Some(lens) = self
-            .lens
-            .as_ref()
-            .filter(|_| change.position > self.position)
-        else {
-            return;
+    fn tell(
+        &mut self,
+        id: ViewId,
+        change: &Change,
+        judge: &mut Judge<'_>,
+        post: &mut Post,
+    ) -> Result<(), ApiError> {
+        let lens = self.lens.as_ref();
+        let Some(lens) = lens.filter(|_| change.position > self.position) else {
+            return Ok(());
         };
-        let found = change.after.as_ref();
-        let found = found.filter(|head| lens.finds(&self.query, &head.record));
+        let verdict = judge.verdict(id, lens).cloned();
+        let renderer = &mut judge.renderer;
         let key = &change.id.key;
-        let Some(head) = found else {
-            if self.known.remove(key).is_some() {
-                for ((listener, _), member) in &mut self.members {
-                    let frame = renderer.leave(&member.label, change);
-                    member.take(*listener, (change.position, frame), self.max_bytes, post);
+        let (place, hash) = match verdict {
+            Some(Verdict::Found(place, hash)) => (place, hash),
+            Some(Verdict::Refused(error)) => return Err(error),
+            Some(Verdict::Unfound) | None => {
+                if self.known.remove(key).is_some() {
+                    for ((listener, _), member) in &mut self.members {
+                        let frame = renderer.leave(&member.label, change);
+                        member.take(*listener, (change.position, frame), self.max_bytes, post);
+                    }
                 }
+                return Ok(());
             }
-            return;
         };
-        let (place, hash) = renderer.render(&self.query, lens, head);
         let before = self.known.insert(key.clone(), hash);
         let event = if before.is_some() { "change" } else { "enter" };
         for ((listener, _), member) in &mut self.members {
             let frame = renderer.record(&member.label, event, (change.position, place));
             member.take(*listener, (change.position, frame), self.max_bytes, post);
         }
+        Ok(())
     }
 
     /// Tells everybody that nothing more comes, and why.

@@ -6,14 +6,36 @@ use std::sync::Arc;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::{RecordId, RecordKey};
 
+use super::super::desk::ViewId;
 use super::super::frame::{Frame, Label};
+use super::super::judge::{Judges, Question};
 use super::super::lens::Lens;
-use super::super::load::{Loaded, Renderer};
+use super::super::load::Loaded;
 use super::super::replay::{CHANGED_MEANWHILE, Replayed, TOO_OLD};
 use super::member::{Kept, Member, MemberKey, Post, State};
-use super::{Loading, Missed, View, Work, refuse_more};
+use super::{Change, Loading, Missed, View, Work, refuse_more};
 
 impl View {
+    /// Returns the changes since a load, with what has to be known of each before its result can be
+    /// [taken](Self::loaded).
+    pub(in super::super) fn questions(
+        &self,
+        id: ViewId,
+        loaded: &Loaded,
+        judges: &mut Judges<'_>,
+    ) -> Vec<(Change, Question)> {
+        // It will not be taken.
+        if self.disturbed_at > loaded.position.min(loaded.lens.position) {
+            return Vec::new();
+        }
+        let question = |change: &Change| {
+            let of = (id, change, &*judges.of(change.position));
+            let question = self.question_by(&loaded.lens, loaded.position, of)?;
+            Some((change.clone(), question))
+        };
+        self.backlog.iter().filter_map(question).collect()
+    }
+
     /// Takes the result of a load; `followed` is how far the follower is. Returns what else has to
     /// be looked up.
     ///
@@ -21,9 +43,9 @@ impl View {
     /// Nothing can be told any more.
     pub(in super::super) fn loaded(
         &mut self,
-        number: u64,
-        loaded: Loaded,
-        (renderer, post): (&mut Renderer<'_>, &mut Post),
+        (id, number): (ViewId, u64),
+        loaded: &Loaded,
+        (judges, post): (&mut Judges<'_>, &mut Post),
         (followed, max_records): (u64, usize),
     ) -> Result<Vec<Work>, ApiError> {
         self.loading = Loading::Not;
@@ -40,15 +62,15 @@ impl View {
         refuse_more(loaded.records.len(), max_records)?;
         if !self.is_settled || self.query.is_wide {
             self.begin_anew_who_is_ahead();
-            self.adopt(&loaded, post);
+            self.adopt(loaded, post);
             self.num_backlog = 0;
             for change in std::mem::take(&mut self.backlog) {
-                renderer.begin();
-                self.tell(&change, renderer, post);
+                let judge = judges.of(change.position);
+                self.tell(id, &change, judge, post)?;
             }
             refuse_more(self.known.len(), max_records)?;
         }
-        self.serve(number, &loaded, post);
+        self.serve(number, loaded, post);
         let returning = |(key, member): (&MemberKey, &Member)| {
             matches!(member.state, State::Returning(_)).then(|| key.clone())
         };

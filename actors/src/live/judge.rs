@@ -1,0 +1,146 @@
+//! What queries say of a change: worked out without the desk's lock, and bounded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::record::Head;
+
+use super::desk::ViewId;
+use super::lens::Lens;
+use super::load::Renderer;
+use super::outlet::ListenerId;
+use super::query::LiveQuery;
+use super::view::Change;
+use crate::breath::Breath;
+use crate::record::env::RecordEnv;
+
+/// A query may look at so many bytes of a change, see [`Condition::cost`].
+///
+/// [`Condition::cost`]: skytrail_schema::predicate::Condition::cost
+pub(super) const MAX_COST: u64 = 64 << 20;
+
+/// All queries of a connection together may.
+const MAX_COST_TOGETHER: u64 = 256 << 20;
+
+/// What a view wants to know of a change.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) view: ViewId,
+    /// What is asked, and how its user sees.
+    pub(super) query: Arc<LiveQuery>,
+    pub(super) lens: Arc<Lens>,
+    /// The connection that it counts for: one of those that listen.
+    pub(super) payer: Option<ListenerId>,
+}
+
+/// What a query says of a record.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// It does not find it.
+    Unfound,
+    /// It finds it, written at that place of the renderer, with that hash.
+    Found(usize, u64),
+    /// It is not looked at.
+    Refused(ApiError),
+}
+
+/// What views say of one change, each by the lens that it had.
+pub(super) struct Judge<'a> {
+    pub(super) renderer: Renderer<'a>,
+    verdicts: HashMap<ViewId, (Arc<Lens>, Verdict)>,
+    /// What was looked at, by connection.
+    spent: HashMap<ListenerId, u64>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(env: &'a RecordEnv) -> Self {
+        Self {
+            renderer: Renderer::new(env),
+            verdicts: HashMap::new(),
+            spent: HashMap::new(),
+        }
+    }
+
+    /// Returns what was found out for a view, if it sees by that lens.
+    pub(super) fn verdict(&self, view: ViewId, lens: &Arc<Lens>) -> Option<&Verdict> {
+        let (by, verdict) = self.verdicts.get(&view)?;
+        Arc::ptr_eq(by, lens).then_some(verdict)
+    }
+
+    /// Finds out what views want to know.
+    pub(super) async fn answer(
+        &mut self,
+        questions: Vec<Question>,
+        change: &Change,
+        breath: &mut Breath,
+    ) {
+        let Some(head) = &change.after else { return };
+        for question in questions {
+            let (verdict, cost) = self.judge(&question, head);
+            let answer = (question.lens, verdict);
+            self.verdicts.insert(question.view, answer);
+            breath.after(cost).await;
+        }
+    }
+
+    /// Returns the verdict, and what it cost.
+    fn judge(&mut self, question: &Question, head: &Arc<Head>) -> (Verdict, u64) {
+        let (query, lens) = (&question.query, &question.lens);
+        let cost = lens.cost(query, &head.record, MAX_COST);
+        if cost > MAX_COST {
+            return (Verdict::Refused(too_costly("the query", MAX_COST)), 1);
+        }
+        if let Some(payer) = question.payer {
+            let spent = self.spent.entry(payer).or_default();
+            if *spent + cost > MAX_COST_TOGETHER {
+                let whose = "the live queries of the connection";
+                return (Verdict::Refused(too_costly(whose, MAX_COST_TOGETHER)), 1);
+            }
+            *spent += cost;
+        }
+        if !lens.finds(query, &head.record) {
+            return (Verdict::Unfound, cost);
+        }
+        let (place, hash) = self.renderer.render(query, lens, head);
+        let written = self.renderer.num_bytes(place);
+        (Verdict::Found(place, hash), cost.saturating_add(written))
+    }
+}
+
+/// What a view says of changes, by their positions.
+pub(super) struct Judges<'a> {
+    env: &'a RecordEnv,
+    judges: HashMap<u64, Judge<'a>>,
+}
+
+impl<'a> Judges<'a> {
+    pub(super) fn new(env: &'a RecordEnv) -> Self {
+        let judges = HashMap::new();
+        Self { env, judges }
+    }
+
+    /// Returns the judge of a change.
+    pub(super) fn of(&mut self, position: u64) -> &mut Judge<'a> {
+        let env = self.env;
+        self.judges
+            .entry(position)
+            .or_insert_with(|| Judge::new(env))
+    }
+
+    /// Finds out what a view wants to know.
+    pub(super) async fn answer(&mut self, open: Vec<(Change, Question)>, breath: &mut Breath) {
+        for (change, question) in open {
+            let judge = self.of(change.position);
+            judge.answer(vec![question], &change, breath).await;
+        }
+    }
+}
+
+fn too_costly(whose: &str, most: u64) -> ApiError {
+    let text = format!(
+        "{whose} would have to look at more than {} MiB to know what becomes of one change; ask for less",
+        most >> 20
+    );
+    ApiError::invalid_argument(text, &["predicate"])
+}
