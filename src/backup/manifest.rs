@@ -179,9 +179,17 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_flipped_bit_is_noticed_unless_it_changes_nothing() {
-        let manifest = Manifest {
+    fn file(path: &str) -> SavedFile {
+        SavedFile {
+            path: path.to_owned(),
+            size: 4,
+            blake3: crate::hex::encode(&[1; 32]),
+            modified: None,
+        }
+    }
+
+    fn manifest(files: Vec<SavedFile>) -> Manifest {
+        Manifest {
             format: FORMAT,
             name: "20240611T093000Z".to_owned(),
             time: Timestamp::from_micros(1),
@@ -200,14 +208,33 @@ mod tests {
             damaged_segments: Vec::new(),
             damage: Vec::new(),
             missing_ledger: None,
-            files: vec![SavedFile {
-                path: "keys.json".to_owned(),
-                size: 4,
-                blake3: crate::hex::encode(&[1; 32]),
-                modified: None,
-            }],
+            files,
             keys: None,
-        };
+        }
+    }
+
+    #[test]
+    fn erased_files_are_known_by_marks_of_now_and_of_before() {
+        let mut erased = ErasedFiles::default();
+        assert!(erased.is_empty());
+        let now = format!("asset/.erased/{}", mark_of("deep/now"));
+        let marks = [&*now, "asset/.erased/deep/before", "asset/other"].map(file);
+        erased.learn(&manifest(marks.to_vec()));
+        for (path, is_erased) in [
+            ("asset/deep/now", true),
+            ("asset/deep/before", true),
+            ("asset/other", false),
+            ("asset/now", false),
+            ("deep/now", false),
+            (&*now, false),
+        ] {
+            assert_eq!(erased.contains(&file(path)), is_erased, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_unless_it_changes_nothing() {
+        let manifest = manifest(vec![file("keys.json")]);
         let bytes = manifest.encode().unwrap();
         assert_eq!(Manifest::decode("x", &bytes).unwrap(), manifest);
         for bit in 0..bytes.len() * 8 {

@@ -125,9 +125,7 @@ impl AssetCatalog {
     }
 
     fn sign_asset(&self, asset: &mut Asset) {
-        asset.url = self.urls.url_of(&asset.name);
-        // Records of before may hold one of any length.
-        asset.content_type = asset.content_type.take().map(content_type_or_unknown);
+        show(asset, &*self.urls);
     }
 
     /// As [`AssetCatalog::sign`], for a shared record, which is copied only if it names files.
@@ -140,5 +138,46 @@ impl AssetCatalog {
             self.sign(&mut Arc::make_mut(&mut head).record);
         }
         head
+    }
+}
+
+/// Gives a file its address, and the media type that it may be shown with: records of before may hold
+/// one of any length.
+fn show(asset: &mut Asset, urls: &dyn AssetUrls) {
+    asset.url = urls.url_of(&asset.name);
+    asset.content_type = asset.content_type.take().map(content_type_or_unknown);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Urls;
+
+    impl AssetUrls for Urls {
+        fn url_of(&self, name: &str) -> Option<String> {
+            Some(format!("at/{name}"))
+        }
+    }
+
+    #[test]
+    fn media_types_that_nobody_could_store_today_are_not_shown() {
+        let long = "x".repeat(256);
+        let unknown = Some("application/octet-stream");
+        for (stored, shown) in [
+            (None, None),
+            (Some("text/plain"), Some("text/plain")),
+            (Some("a\nb"), unknown),
+            (Some(&*long), unknown),
+        ] {
+            let mut asset = Asset {
+                name: "a".to_owned(),
+                content_type: stored.map(str::to_owned),
+                url: None,
+            };
+            show(&mut asset, &Urls);
+            assert_eq!(asset.content_type.as_deref(), shown);
+            assert_eq!(asset.url.as_deref(), Some("at/a"));
+        }
     }
 }
