@@ -285,6 +285,34 @@ fn a_plugin_that_was_away_for_a_week_is_spared_what_is_older() {
     let state = await_consumer(&server, "it has caught up", |it| it["lag"] == 0);
     assert_eq!(state["skipped"], 3);
     assert_eq!(state["dead_letters"], 0);
+    // Nobody has to look for it: the log says which they were.
+    let said = eventually("the server says what it skipped", || {
+        let output = server.output();
+        let line = output.lines().find(|line| line.contains("PLUGIN_MAX_LAG"));
+        line.map(str::to_owned)
+    });
+    assert!(said.contains("WARN") && said.contains("num=3"), "{said}");
+    // So they can be brought all the same, one command for all of them.
+    let number_in = |name: &str| {
+        let (_, rest) = said.split_once(&format!("{name}=")).unwrap();
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits.unwrap().parse::<u64>().unwrap()
+    };
+    let body = json!({
+        "consumer": "TEST",
+        "from": number_in("from"),
+        "until": number_in("until"),
+    });
+    let master = Client::master(&server);
+    master.call("delivery:redeliver", body).result();
+    let mut brought: Vec<i64> = Vec::new();
+    for _ in 0..3 {
+        let delivery = next_delivery(&mut worker);
+        brought.push(number(&delivery));
+        worker.answer(&delivery, &Json::Null);
+    }
+    brought.sort_unstable();
+    assert_eq!(brought, [0, 1, 2]);
 }
 
 #[test]

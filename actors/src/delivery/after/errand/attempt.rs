@@ -30,6 +30,9 @@ use crate::record::hooks;
 /// Asynchronous hooks get so many times the plugin's limit: 60 s by default, as in v1.
 const ASYNC_LIMITS: u32 = 2;
 
+/// Why a delivery is skipped that waited for longer than is bearable.
+const TOO_OLD: &str = "too old";
+
 /// The longest pause that a plugin may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
@@ -164,6 +167,9 @@ impl Errand {
             Outcome::Skipped(why) => {
                 tracing::debug!(position = task.position, hook = %ended.start.hook, why, "skipped");
                 self.standing.num_skipped += 1;
+                if *why == TOO_OLD {
+                    self.keeping.let_go(task.position);
+                }
                 self.tell(task.position, is_sync, Ok(()));
                 self.schedule.finish(task);
             }
@@ -376,7 +382,7 @@ impl Attempt {
         let age = env.clock.now().micros().saturating_sub(committed_at);
         let max_lag = self.parts.settings.max_lag.as_micros();
         if !self.is_ordered && u128::try_from(age).is_ok_and(|age| age > max_lag) {
-            return Ok(Some("too old"));
+            return Ok(Some(TOO_OLD));
         }
         let position = self.start.task.position;
         Ok(match hook.catch_up {

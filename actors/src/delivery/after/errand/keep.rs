@@ -22,6 +22,15 @@ pub(super) struct Keeping {
     under_way: Option<BoxFuture<'static, (Entry, Result<(), LedgerError>)>>,
     num_letters: u64,
     is_failing: bool,
+    too_old: Option<TooOld>,
+}
+
+/// Deliveries that were skipped because they were too old, of which nobody was told yet.
+#[derive(Clone, Copy)]
+struct TooOld {
+    num: u64,
+    from: u64,
+    until: u64,
 }
 
 /// How keeping went.
@@ -37,6 +46,23 @@ impl Keeping {
     pub(super) fn bury(&mut self, letter: DeadLetter) {
         self.num_letters += 1;
         self.dead.push(letter);
+        self.touch();
+    }
+
+    /// Notes that a delivery was too old. It is told of with what is kept next, together with others:
+    /// after a long absence there may be millions.
+    pub(super) fn let_go(&mut self, position: u64) {
+        let first = TooOld {
+            num: 0,
+            from: position,
+            until: position,
+        };
+        let TooOld { num, from, until } = self.too_old.unwrap_or(first);
+        self.too_old = Some(TooOld {
+            num: num + 1,
+            from: from.min(position),
+            until: until.max(position),
+        });
         self.touch();
     }
 
@@ -79,8 +105,17 @@ impl Keeping {
         }
     }
 
-    fn take(&mut self, standing: Standing) -> Entry {
+    fn take(&mut self, consumer: &str, standing: Standing) -> Entry {
         self.changed = None;
+        if let Some(TooOld { num, from, until }) = self.too_old.take() {
+            tracing::warn!(
+                consumer,
+                num,
+                from,
+                until,
+                "skipped: older than PLUGIN_MAX_LAG; `delivery:redeliver` brings them all the same"
+            );
+        }
         Entry {
             standing,
             dead: std::mem::take(&mut self.dead),
@@ -93,7 +128,8 @@ impl Errand {
     /// Starts to keep what has changed, when it is time.
     pub(super) fn keep_if_due(&mut self) {
         if self.keeping.due().is_some_and(|due| due <= Instant::now()) && !self.is_new {
-            let entry = self.keeping.take(self.standing_now());
+            let standing = self.standing_now();
+            let entry = self.keeping.take(&self.parts.name, standing);
             let (ledger, name) = (Arc::clone(&self.parts.ledger), Arc::clone(&self.parts.name));
             self.keeping.under_way = Some(Box::pin(async move {
                 let kept = ledger.save(&name, &entry).await;
@@ -128,7 +164,8 @@ impl Errand {
         if self.keeping.changed.is_none() {
             return true;
         }
-        let entry = self.keeping.take(self.standing_now());
+        let standing = self.standing_now();
+        let entry = self.keeping.take(&self.parts.name, standing);
         let kept = self.parts.ledger.save(&self.parts.name, &entry).await;
         self.kept((entry, kept))
     }
