@@ -274,3 +274,28 @@ impl PluginGate for NoPlugins {
 
     fn announce(&self, _: &'static str, _: Json) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::errors::too_large;
+
+    #[test]
+    fn a_plugin_that_has_said_nothing_is_an_outage_over_every_transport() {
+        let shown = |silent: Undelivered| {
+            let outage = silent.outage("P")?;
+            Some((outage.code.number(), outage.status()))
+        };
+        // What the transports of v1 call everything.
+        let plain = || ApiError::unexpected("Plugin time out");
+        assert_eq!(shown(Undelivered::Lost(plain())), Some((118, 503)));
+        assert_eq!(shown(Undelivered::Unready(plain())), Some((118, 503)));
+        assert_eq!(shown(Undelivered::Late(plain())), Some((119, 504)));
+        let busy = ApiError::overloaded("the plugins' mailbox");
+        assert_eq!(shown(Undelivered::Unready(busy)), Some((10_000, 503)));
+        let large = too_large(2, 1);
+        assert_eq!(shown(Undelivered::Lost(large)), Some((107, 413)));
+        let own = ApiError::new(Code::PluginUnavailable, "no");
+        assert_eq!(shown(Undelivered::Refused(own)), None);
+    }
+}
