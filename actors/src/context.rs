@@ -7,6 +7,7 @@ use skytrail_schema::caller::Caller;
 use skytrail_schema::event::{Actor, Origin};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::plugin::Via;
@@ -79,36 +80,53 @@ impl RequestId {
 }
 
 /// Whether anything may still be stored for a request: once its client was told that it took too
-/// long, nothing is. Copies speak of the same request.
+/// long, or is gone, nothing is. Copies speak of the same request.
 #[derive(Clone, Debug)]
-pub struct Storing(Arc<Semaphore>);
+pub struct Storing {
+    commits: Arc<Semaphore>,
+    given_up: CancellationToken,
+}
 
 /// How many commits of one request may be under way at once.
 const MANY: u32 = 1 << 16;
 
 impl Default for Storing {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MANY as usize)))
+        Self {
+            commits: Arc::new(Semaphore::new(MANY as usize)),
+            given_up: CancellationToken::new(),
+        }
     }
 }
 
 impl Storing {
     /// Begins to store, until what is returned is dropped; `None` when it is too late.
     pub async fn begin(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.acquire().await.ok()
+        self.commits.acquire().await.ok()
     }
 
     /// Whether something is being stored.
     pub fn is_under_way(&self) -> bool {
-        self.0.available_permits() < MANY as usize
+        self.commits.available_permits() < MANY as usize
     }
 
     /// Waits for what is being stored, after which nothing is. Says whether there was something.
     pub async fn end(&self) -> bool {
         let was_storing = self.is_under_way();
-        let _all = self.0.acquire_many(MANY).await;
-        self.0.close();
+        let _all = self.commits.acquire_many(MANY).await;
+        self.commits.close();
         was_storing
+    }
+
+    /// Nobody waits for the request any more: what is being stored just now is, and nothing else.
+    pub fn give_up(&self) {
+        self.commits.close();
+        self.given_up.cancel();
+    }
+
+    /// Waits until nobody waits for the request any more.
+    pub async fn given_up(&self) {
+        self.given_up.cancelled().await;
     }
 }
 

@@ -15,7 +15,8 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 const WORD_OF_IT: Duration = Duration::from_secs(2);
 
 /// Runs work to its end, or to the deadline. What an actor has taken up goes on there, but stores
-/// nothing any more: at the deadline whatever is being stored is waited for.
+/// nothing any more: at the deadline whatever is being stored is waited for. Neither does it when the
+/// client hangs up, for which this is dropped.
 ///
 /// # Errors
 /// The work's; 122 at the deadline; 10000 when it panics.
@@ -23,6 +24,10 @@ pub(super) async fn within<T>(
     (deadline, storing): (Option<Instant>, Storing),
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
+    let mut waiting = Waiting {
+        storing: storing.clone(),
+        is_over: false,
+    };
     let work = AssertUnwindSafe(work).catch_unwind();
     let done = match deadline {
         Some(deadline) => {
@@ -46,6 +51,7 @@ pub(super) async fn within<T>(
         }
         None => work.await,
     };
+    waiting.is_over = true;
     done.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -55,6 +61,21 @@ pub(super) async fn within<T>(
             "panic occurred while handling request: {text}"
         )))
     })
+}
+
+/// Somebody waits for a request, until this is dropped.
+struct Waiting {
+    storing: Storing,
+    /// Whether the work is done.
+    is_over: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.storing.give_up();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +113,22 @@ mod tests {
         let refused = within((Some(soon()), storing), work).await.unwrap_err();
         assert_eq!(refused.code, Code::ResponseTimeout);
         assert!(late.begin().await.is_none());
+    }
+
+    #[actix_web::test]
+    async fn nothing_is_stored_for_a_client_that_is_gone() {
+        let storing = Storing::default();
+        let work = std::future::pending::<Result<(), ApiError>>();
+        let waiting = within((None, storing.clone()), work);
+        assert!(waiting.now_or_never().is_none());
+        assert!(storing.begin().await.is_none());
+        storing.given_up().await;
+
+        let storing = Storing::default();
+        let done = within((None, storing.clone()), async { Ok(()) }).await;
+        assert_eq!(done, Ok(()));
+        // What goes on in the background is another matter.
+        assert!(storing.begin().await.is_some());
     }
 
     #[actix_web::test]

@@ -10,7 +10,8 @@ use super::worker::{Seen, Worker};
 use super::{call, hook, plugin_state, save, server};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
-use crate::support::server::MASTER_KEY;
+use crate::support::raw::RawClient;
+use crate::support::server::{MASTER_KEY, TestServer};
 
 /// Waits for the hook's request.
 fn expect_hook(worker: &mut Worker) -> Json {
@@ -305,4 +306,51 @@ fn a_silent_worker_is_given_up() {
     });
     assert!(started.elapsed() < Duration::from_secs(8));
     drop(worker);
+}
+
+/// Sends a request with the master key, and does not wait for the answer.
+fn begin(server: &TestServer, path: &str, body: &Json) -> RawClient {
+    let body = body.to_string();
+    let key = format!("X-Skygear-API-Key: {MASTER_KEY}");
+    let mut client = RawClient::connect(server);
+    client.send_head(path, &[&format!("Content-Length: {}", body.len()), &key]);
+    client.send(body.as_bytes());
+    client
+}
+
+#[test]
+fn what_a_client_that_is_gone_wanted_saved_or_deleted_ends_in_its_hooks() {
+    let server = server(&[]);
+    let points = json!({"hook": [hook("note", "beforeSave"), hook("note", "beforeDelete")]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let master = Client::master(&server);
+    let mut save_one = |worker: &mut Worker, id: &str| {
+        let saving = save(&master, json!({"_id": id}));
+        let request = expect_hook(worker);
+        assert_eq!(request["param"]["record"]["_id"], id);
+        worker.answer_record(&request, &json!({}));
+        saving.join().unwrap().result();
+    };
+    save_one(&mut worker, "note/old");
+    let records = json!([{"_id": "note/gone"}, {"_id": "note/gone-too"}]);
+    for wanted in [
+        ("/record/save", json!({"records": records})),
+        ("/record/delete", json!({"ids": ["note/old"]})),
+    ] {
+        let client = begin(&server, wanted.0, &wanted.1);
+        let request = worker.expect("request");
+        drop(client);
+        let cancel = worker.expect("cancel");
+        assert_eq!(
+            (&cancel["id"], &cancel["reason"]),
+            (&request["id"], &json!("client-gone"))
+        );
+        worker.answer(&request, &request["param"]["record"]);
+    }
+    // Nobody was asked about the other record.
+    save_one(&mut worker, "note/new");
+    let mut stored: Vec<_> = master.query("note", json!([]));
+    stored.sort_by_key(|record| record["_id"].to_string());
+    let ids: Vec<_> = stored.iter().map(|record| &record["_id"]).collect();
+    assert_eq!(ids, ["note/new", "note/old"]);
 }

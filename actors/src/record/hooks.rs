@@ -35,7 +35,7 @@ pub async fn before_save(
             forget(plugins, request);
             continue;
         }
-        let answer = parse_answer(&plugins.call(request).await?, &draft.record)?;
+        let answer = parse_answer(&ask(plugins, request, context).await?, &draft.record)?;
         let changed = take_over(draft, answer);
         if !changed.is_empty() {
             let plugin = hook.plugin.to_string();
@@ -67,7 +67,7 @@ pub async fn before_delete(
         if hook.is_async {
             forget(plugins, request);
         } else {
-            check_answer(&plugins.call(request).await?, record)?;
+            check_answer(&ask(plugins, request, context).await?, record)?;
         }
     }
     Ok(())
@@ -100,6 +100,21 @@ pub async fn after(
 /// 10000 for what is not this record.
 pub fn check_answer(answer: &Json, record: &Record) -> Result<(), ApiError> {
     parse_answer(answer, record).map(drop)
+}
+
+/// Asks a before-hook, as long as somebody waits for what it is about.
+async fn ask(
+    plugins: &Arc<dyn PluginGate>,
+    request: PluginRequest,
+    context: &RequestContext,
+) -> Result<Json, ApiError> {
+    tokio::select! {
+        biased;
+        () = context.storing.given_up() => {
+            Err(ApiError::unexpected("the client is gone").with_status(499))
+        }
+        answer = plugins.call(request) => answer,
+    }
 }
 
 fn forget(plugins: &Arc<dyn PluginGate>, mut request: PluginRequest) {
