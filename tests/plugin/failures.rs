@@ -354,3 +354,47 @@ fn what_a_client_that_is_gone_wanted_saved_or_deleted_ends_in_its_hooks() {
     let ids: Vec<_> = stored.iter().map(|record| &record["_id"]).collect();
     assert_eq!(ids, ["note/new", "note/old"]);
 }
+
+#[test]
+fn what_is_saved_for_a_request_ends_with_it() {
+    let server = server(&[]);
+    let points = json!({"hook": [hook("note", "beforeSave")], "op": [{"name": "outer"}]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    for (id, is_answered) in [("c1", false), ("c2", true)] {
+        let client = begin(&server, "/outer", &json!({}));
+        let outer = worker.expect_request("outer");
+        let payload = json!({"action": "record:save", "records": [{"_id": format!("note/{id}")}]});
+        let parent = &outer["id"];
+        worker.send(json!({"type": "call", "id": id, "parent": parent, "payload": payload}));
+        let inner = expect_hook(&mut worker);
+        let mut left = vec![("reply", json!(id)), ("cancel", inner["id"].clone())];
+        if is_answered {
+            worker.answer(&outer, &json!("done"));
+        } else {
+            drop(client);
+            left.push(("cancel", outer["id"].clone()));
+        }
+        while !left.is_empty() {
+            let Seen::Message(message) = worker.next(Duration::from_secs(30)) else {
+                panic!("{left:?} did not come");
+            };
+            let before = left.len();
+            left.retain(|(kind, id)| message["type"] != *kind || message["id"] != *id);
+            assert_eq!(left.len(), before - 1, "{message}");
+            if message["type"] == "reply" {
+                assert_eq!(message["status"], 499, "{message}");
+            }
+        }
+        worker.answer_record(&inner, &json!({}));
+        if !is_answered {
+            worker.answer(&outer, &json!("late"));
+        }
+    }
+    let saving = save(&Client::master(&server), json!({"_id": "note/own"}));
+    let request = expect_hook(&mut worker);
+    worker.answer_record(&request, &json!({}));
+    saving.join().unwrap().result();
+    let stored = Client::master(&server).query("note", json!([]));
+    let ids: Vec<_> = stored.iter().map(|record| &record["_id"]).collect();
+    assert_eq!(ids, ["note/own"]);
+}

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::plugin::{ApiReply, Lineage};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::{Worker, World, op, payload, request};
+use crate::support::{EVER, Worker, World, op, payload, request};
 
 async fn call(worker: &mut Worker, id: &str, parent: Option<&Json>, action: &str) {
     let mut message = json!({"type": "call", "id": id, "payload": payload(action)});
@@ -143,6 +144,57 @@ async fn a_call_ends_with_its_parents_limit() {
     assert!(kinds.contains(&(json!("cancel"), json!(null))), "{kinds:?}");
 }
 
+/// How a request may be over before a call that is made for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    ClientGone,
+    Answered,
+    WorkerLost,
+}
+
+#[actix::test]
+async fn a_call_ends_with_the_request_that_it_is_made_for() {
+    for end in [End::ClientGone, End::Answered, End::WorkerLost] {
+        let world = World::new(&["P"]);
+        let mut calls = world.api.calls();
+        let mut worker = world.ready(json!({}), op("a")).await;
+        let asked = world.ask(request("a"));
+        let sent = worker.expect("request").await;
+        call(&mut worker, "c1", Some(&sent), "slow").await;
+        call(&mut worker, "c2", None, "slow").await;
+        let (mut of_it, alone) = (calls.recv().await.unwrap(), calls.recv().await.unwrap());
+        if end == End::WorkerLost {
+            worker.die().await;
+            timeout(EVER, of_it.reply.closed()).await.unwrap();
+            continue;
+        }
+        if end == End::ClientGone {
+            asked.hang_up();
+            worker.expect("cancel").await;
+        } else {
+            worker.answer(&sent, json!(1)).await;
+        }
+        timeout(EVER, of_it.reply.closed()).await.unwrap();
+        let reply = worker.expect("reply").await;
+        assert_eq!(
+            (&reply["id"], &reply["status"]),
+            (&json!("c1"), &json!(499))
+        );
+        if end == End::ClientGone {
+            // It still is the worker's; nobody waits for what it asks for.
+            call(&mut worker, "c3", Some(&sent), "slow").await;
+            let reply = worker.expect("reply").await;
+            assert_eq!(
+                (&reply["id"], &reply["status"]),
+                (&json!("c3"), &json!(499))
+            );
+            assert!(calls.try_recv().is_err());
+        }
+        alone.reply.send(ok(json!(2))).unwrap();
+        assert_eq!(worker.expect("reply").await["id"], "c2");
+    }
+}
+
 #[actix::test]
 async fn a_timer_may_have_more_time_than_its_plugin() {
     let its = Duration::from_secs(3);
@@ -251,7 +303,8 @@ async fn an_id_in_use_is_odd() {
     let mut worker = world.ready(json!({}), op("a")).await;
     call(&mut worker, "c1", None, "slow").await;
     call(&mut worker, "c1", None, "slow").await;
-    worker.expect("warning").await;
+    let warning = worker.expect("warning").await;
+    assert_eq!(warning["message"], "a call of the id \"c1\" is under way");
 }
 
 #[actix::test]

@@ -6,8 +6,9 @@ use actix::{ActorContext, AsyncContext, Context, Handler};
 use serde_json::{Value as Json, json};
 use skytrail_schema::code::ApiError;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use super::actor::{PluginConnection, State, to_millis};
+use super::actor::{PluginConnection, State, quote, to_millis};
 use super::requests::{id_of, ticket_of};
 use crate::plugin::caller::{ApiReply, PluginCall};
 use crate::plugin::errors::{Unavailable, response_timed_out, too_deep, too_large, unavailable};
@@ -166,12 +167,13 @@ impl PluginConnection {
         if self.calls.len() >= self.settings.max_calls {
             return self.reply(&id, &too_many_calls(), ctx);
         }
-        let (lineage, deadline) = self.lineage_of(&call, &id);
+        let (lineage, deadline, over) = self.lineage_of(&call, &id);
         if lineage.depth > self.settings.max_depth {
             return self.reply(&id, &error_reply(&too_deep()), ctx);
         }
         if !self.calls.insert(&id) {
-            return self.warn("a call's id is in use", ctx);
+            let message = format!("a call of the id {:?} is under way", quote(&id));
+            return self.warn(&message, ctx);
         }
         let call = PluginCall {
             plugin: Arc::clone(&self.plugin),
@@ -183,25 +185,33 @@ impl PluginConnection {
         let connection = ctx.address();
         // Beside the actor, so that an action never holds up answers.
         spawn_named("plugin call", async move {
-            let reply = timeout_at(deadline, api.call(call)).await;
-            let reply = reply.unwrap_or_else(|_| error_reply(&response_timed_out()));
+            let reply = tokio::select! {
+                biased;
+                () = over.cancelled() => None,
+                reply = timeout_at(deadline, api.call(call)) => reply.ok(),
+            };
+            let reply = reply.unwrap_or_else(|| error_reply(&unended(deadline)));
             // The worker may be gone; then nobody waits for the reply.
             let _ = connection.send(CallDone { id, reply }).await;
         });
     }
 
-    /// Finds out what a call descends from and how long it may take: no longer than the request
-    /// that it is made for.
-    fn lineage_of(&self, call: &CallMessage, id: &Arc<str>) -> (Lineage, Instant) {
+    /// Finds out what a call descends from, how long it may take, and what ends it before: the end of
+    /// the request that it is made for.
+    fn lineage_of(
+        &self,
+        call: &CallMessage,
+        id: &Arc<str>,
+    ) -> (Lineage, Instant, CancellationToken) {
         let limit = call.timeout.unwrap_or(self.settings.call_timeout);
         let own = Instant::now() + limit.min(self.settings.call_timeout);
         let parent = call.parent.as_deref().and_then(ticket_of);
-        let Some(parent) = parent.and_then(|ticket| self.requests.get(ticket)) else {
+        let Some((parent, over)) = parent.and_then(|ticket| self.requests.get(ticket)) else {
             let lineage = Lineage {
                 depth: 1,
                 ..Lineage::default()
             };
-            return (lineage, own);
+            return (lineage, own, CancellationToken::new());
         };
         let mut lineage = parent.lineage.clone();
         lineage.depth += 1;
@@ -209,7 +219,7 @@ impl PluginConnection {
             worker: self.id,
             call: Arc::clone(id),
         });
-        (lineage, own.min(parent.deadline))
+        (lineage, own.min(parent.deadline), over.clone())
     }
 
     pub(super) fn cancel_call(&mut self, id: &str, ctx: &mut Context<Self>) {
@@ -246,6 +256,15 @@ impl PluginConnection {
 fn too_many_calls() -> ApiReply {
     let error = ApiError::unexpected("too many calls at once").with_status(429);
     error_reply(&error.with_info("retry_after_ms", json!(100)))
+}
+
+/// Returns the error of a call that has not come to its end.
+fn unended(deadline: Instant) -> ApiError {
+    if Instant::now() >= deadline {
+        return response_timed_out();
+    }
+    let message = "the request that the call belongs to is over; the action may have happened";
+    ApiError::unexpected(message).with_status(499)
 }
 
 fn error_reply(error: &ApiError) -> ApiReply {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::plugin::messages::{Job, Lane};
 
@@ -22,6 +23,8 @@ pub(super) struct Requests {
 struct Pending {
     job: Box<Job>,
     given_up_at: Option<Instant>,
+    /// Ends the calls that are made for it, when it is answered or given up.
+    over: CancellationToken,
 }
 
 /// What an answer is to the table.
@@ -56,6 +59,7 @@ impl Requests {
         let pending = Pending {
             job,
             given_up_at: None,
+            over: CancellationToken::new(),
         };
         self.by_ticket.insert(pending.job.ticket, pending);
     }
@@ -65,6 +69,7 @@ impl Requests {
         let Some(pending) = self.by_ticket.remove(&ticket) else {
             return Answered::Unknown;
         };
+        pending.over.cancel();
         self.num_nested -= usize::from(pending.job.lane != Lane::Window);
         let job = pending.job;
         if pending.given_up_at.is_some() {
@@ -82,6 +87,7 @@ impl Requests {
             return false;
         };
         pending.given_up_at = Some(now);
+        pending.over.cancel();
         true
     }
 
@@ -122,9 +128,10 @@ impl Requests {
         self.by_ticket.values().filter(is_stuck).count()
     }
 
-    /// Returns the request that a call is made for.
-    pub(super) fn get(&self, ticket: u64) -> Option<&Job> {
-        self.by_ticket.get(&ticket).map(|pending| &*pending.job)
+    /// Returns the request that a call is made for, and what says that it is over.
+    pub(super) fn get(&self, ticket: u64) -> Option<(&Job, &CancellationToken)> {
+        let pending = self.by_ticket.get(&ticket);
+        pending.map(|pending| (&*pending.job, &pending.over))
     }
 
     /// Counts the slots in use.
@@ -146,6 +153,7 @@ impl Requests {
     pub(super) fn take_waiting(&mut self) -> Vec<Job> {
         self.num_nested = 0;
         let all = std::mem::take(&mut self.by_ticket).into_values();
+        let all = all.inspect(|pending| pending.over.cancel());
         all.filter(|pending| pending.given_up_at.is_none())
             .map(|pending| *pending.job)
             .collect()
