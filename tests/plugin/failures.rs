@@ -324,7 +324,7 @@ fn what_a_client_that_is_gone_wanted_saved_or_deleted_ends_in_its_hooks() {
     let points = json!({"hook": [hook("note", "beforeSave"), hook("note", "beforeDelete")]});
     let mut worker = Worker::ready(&server, &json!({}), &points);
     let master = Client::master(&server);
-    let mut save_one = |worker: &mut Worker, id: &str| {
+    let save_one = |worker: &mut Worker, id: &str| {
         let saving = save(&master, json!({"_id": id}));
         let request = expect_hook(worker);
         assert_eq!(request["param"]["record"]["_id"], id);
