@@ -12,6 +12,7 @@ pub mod context;
 pub mod delivery;
 pub mod device;
 pub mod erasure;
+pub mod evaluation;
 pub mod events;
 pub mod hub;
 pub mod import;

@@ -232,6 +232,29 @@ fn the_length_of_a_pattern() {
 }
 
 #[test]
+fn what_a_predicate_looks_at_in_a_record() {
+    let server = TestServer::start();
+    let client = Client::signed_up(&server, "looks");
+    client.save("note/1", json!({"text": "a".repeat(1 << 20)}));
+    let ask = |num_patterns: usize| {
+        let pattern = |n: usize| format!("%{n}{}", "a%".repeat(100));
+        let path = json!({"$type": "keypath", "$val": "text"});
+        let parts = (0..num_patterns).map(|n| json!(["like", path, pattern(n)]));
+        let predicate: Vec<Json> = [json!("or")].into_iter().chain(parts).collect();
+        let body = json!({"record_type": "note", "predicate": predicate});
+        client.call("record:query", body)
+    };
+    assert_eq!(ask(10).result(), json!([]));
+    let refused = ask(300);
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, 108),
+        "{}",
+        refused.json()
+    );
+}
+
+#[test]
 fn the_largest_predicates_that_can_be_allowed_are_answered() {
     let settings = [
         ("MAX_PREDICATE_NODES", "900"),

@@ -34,6 +34,7 @@ use super::messages::{QueryRecords, QueryReply};
 use super::past::{self, Moment, Walk};
 use super::past_rules::PastRules;
 use super::{apply, read};
+use crate::evaluation::Evaluation;
 use crate::store::{Asker, QueryAnswer, RelatedPage};
 
 /// How many records are looked at together.
@@ -260,9 +261,9 @@ impl Looking<'_> {
             user: caller.user.as_ref(),
             around: &self.around.known,
         };
-        let condition = self.bound.condition.as_ref();
+        let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
         for Seen { then, .. } in seen {
-            if condition.is_none_or(|it| it.evaluate(&then.record, context) == Some(true)) {
+            if evaluation.matches(&then.record, context).await? {
                 page.add(then);
             }
         }
@@ -276,12 +277,14 @@ impl Looking<'_> {
             user: self.command.context.caller.user.as_ref(),
             around: &self.around.known,
         };
-        let condition = self.bound.condition.as_ref();
-        let is_match = |seen: &Seen| {
-            condition.is_none_or(|it| it.evaluate(&seen.then.record, context) == Some(true))
-        };
-        let kept = seen.into_iter().filter(is_match);
-        Ok(kept.map(|seen| seen.then).collect())
+        let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
+        let mut kept = Vec::new();
+        for Seen { then, .. } in seen {
+            if evaluation.matches(&then.record, context).await? {
+                kept.push(then);
+            }
+        }
+        Ok(kept)
     }
 
     /// Loads what the references of a portion lead to, in the place of what was before.

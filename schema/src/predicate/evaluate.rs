@@ -13,7 +13,7 @@ use crate::id::{RecordId, UserId};
 use crate::record::Record;
 
 /// What a record's condition may depend on besides the record.
-pub trait Surroundings {
+pub trait Surroundings: Sync {
     /// Finds the record that a reference names; none when the condition must not look into it.
     fn find_record(&self, id: &RecordId) -> Option<&Record>;
 

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::projection::conn::Conn;
+use skytrail_actors::evaluation::Evaluation;
 use skytrail_actors::store::QueryAnswer;
 use skytrail_schema::predicate::Context;
 use skytrail_schema::query::Page;
@@ -17,7 +18,7 @@ use skytrail_schema::record::Head;
 
 use self::around::Around;
 use super::plan::Plan;
-use super::run::Run;
+use super::run::{QueryError, Run};
 use crate::projection::read::{decode_head, push_head_columns};
 use crate::projection::sql::{Arg, Sql};
 
@@ -29,10 +30,11 @@ pub(super) async fn run(
     run: &Run<'_>,
     conn: &mut Conn<'_>,
     plan: &Plan,
-) -> Result<QueryAnswer, sqlx::Error> {
+) -> Result<QueryAnswer, QueryError> {
     let mut tx = conn.begin().await?;
     let mut page = Page::new(run.query, run.bound, plan.is_sorted);
     let mut around = Around::load(run, &mut tx.conn()).await?;
+    let mut evaluation = Evaluation::new(run.bound.condition.as_ref());
     for rows in candidates(&mut tx.conn(), plan).await?.chunks(PORTION) {
         let portion = load(run, &mut tx.conn(), rows).await?;
         around.load_records(run, &mut tx.conn(), &portion).await?;
@@ -40,9 +42,8 @@ pub(super) async fn run(
             user: run.asker.caller.user.as_ref(),
             around: around.known(),
         };
-        let condition = run.bound.condition.as_ref();
         for head in portion {
-            if condition.is_none_or(|it| it.evaluate(&head.record, context) == Some(true)) {
+            if evaluation.matches(&head.record, context).await? {
                 page.add(head);
             }
         }

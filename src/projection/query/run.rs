@@ -198,7 +198,7 @@ impl Run<'_> {
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, QueryError> {
         if !plan.is_exact || !plan.is_sorted {
-            return Ok(memory::run(self, conn, plan).await?);
+            return memory::run(self, conn, plan).await;
         }
         let is_short = self
             .query

@@ -1,0 +1,50 @@
+//! Predicates that are evaluated record by record, on a thread that many share.
+
+use skytrail_schema::code::ApiError;
+use skytrail_schema::predicate::{Condition, Context};
+use skytrail_schema::record::Record;
+
+use crate::breath::Breath;
+
+/// So many bytes of one record a predicate may look at, see [`Condition::cost`]: others wait meanwhile.
+const MAX_COST: u64 = 256 << 20;
+
+/// One predicate, and what it has taken since others had their turn.
+pub struct Evaluation<'a> {
+    condition: Option<&'a Condition>,
+    breath: Breath,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Begins; without a condition every record matches.
+    pub fn new(condition: Option<&'a Condition>) -> Self {
+        Self {
+            condition,
+            breath: Breath::default(),
+        }
+    }
+
+    /// Whether a record matches.
+    ///
+    /// # Errors
+    /// 108: the predicate would have to look at too much.
+    pub async fn matches(
+        &mut self,
+        record: &Record,
+        context: Context<'_>,
+    ) -> Result<bool, ApiError> {
+        let Some(condition) = self.condition else {
+            return Ok(true);
+        };
+        let cost = condition.cost(record, context, MAX_COST);
+        if cost > MAX_COST {
+            let most = MAX_COST >> 20;
+            let why = format!(
+                "the predicate would have to look at more than {most} MiB of a record; ask for less"
+            );
+            return Err(ApiError::invalid_argument(why, &["predicate"]));
+        }
+        self.breath.after(cost).await;
+        Ok(condition.evaluate(record, context) == Some(true))
+    }
+}
