@@ -409,7 +409,7 @@ fn a_push_is_given_up_after_its_attempts() {
 #[test]
 fn a_stop_sends_what_was_asked_for() {
     let (_, service) = apple();
-    let mut server = with_token(&service, &[]);
+    let mut server = with_token(&service, &[("MAX_USER_DEVICES", "200")]);
     let ada = Client::signed_up(&server, "ada");
     let devices: Vec<_> = (0..200)
         .map(|number| register(&ada, "ios", &format!("a{number}"), APP))
