@@ -94,10 +94,14 @@ async fn vouched_for(
     };
     let answer = call.services.plugins.ask(request).await;
     // Why a provider refuses is hidden, as v1 does; but nobody's credentials are wrong because a
-    // plugin is away.
+    // plugin is away, or says that what it asks is.
     let refused = || ApiError::new(Code::InvalidCredentials, refusal);
-    let said = |silent: Undelivered| silent.outage(&point.plugin).unwrap_or_else(refused);
-    let answer = answer.map_err(said)?;
+    let told = |failed: Undelivered| {
+        let outage = failed.outage(&point.plugin);
+        let own = || Some(failed.error()).filter(|it| is_outage(it)).cloned();
+        outage.or_else(own).unwrap_or_else(refused)
+    };
+    let answer = answer.map_err(told)?;
     let (principal, profile) = parse(answer).ok_or_else(refused)?;
     Ok(Account {
         service: Service::Provider(provider),
