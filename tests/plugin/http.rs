@@ -407,7 +407,8 @@ fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
         Some("hang") => Reaction::Hang,
         Some("hang up") => Reaction::HangUp,
         Some("nonsense") => Reaction::Text(502, "<html>".to_owned()),
-        _ => Reaction::Json(json!({"error": {"code": 118, "message": "no"}})),
+        Some("say so") => Reaction::Json(json!({"error": {"code": 118, "message": "later"}})),
+        _ => Reaction::Json(json!({"error": {"code": 10_000, "message": "no"}})),
     });
     let settings = [("AUTH_THROTTLE", "on"), ("TEST_TIMEOUT", "1")];
     let server = server(&plugin, &settings);
@@ -422,8 +423,8 @@ fn nobodys_credentials_are_wrong_because_a_plugin_over_http_is_slow_or_away() {
     for _ in 0..6 {
         assert_eq!(try_it("hang up"), [(503, 118); 2]);
         assert_eq!(try_it("nonsense"), [(503, 118); 2]);
+        assert_eq!(try_it("say so"), [(503, 118); 2]);
     }
-    // What the plugin says itself is its refusal, whatever it calls that.
     assert_eq!(try_it("refuse"), [(401, 105); 2]);
     drop(plugin);
     assert_eq!(try_it("refuse"), [(503, 118); 2]);
