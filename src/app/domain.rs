@@ -67,6 +67,7 @@ impl Domain {
             captured: CaptureGate::default(),
             clock,
             max_included_bytes: config.http.limits.included_bytes,
+            max_page_bytes: config.http.limits.page_bytes,
         };
         install::install(&env, &config.app.auth_record_keys, config.app.dev_mode).await?;
         let devices = Devices::new(

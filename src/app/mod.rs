@@ -190,7 +190,7 @@ impl Application {
         let database = crate::plugin::open_database(&mut config).await;
         let database = database.map_err(StartError::io("the plugins' database cannot listen"))?;
         let (store, snapshot) = ready_store(&config, &opened).await?;
-        let store = Arc::new(store);
+        let store = Arc::new(store.answering_at_most(config.http.limits.page_bytes));
         let stored = (Arc::clone(&store), snapshot);
         let started = async {
             // It was closed if another one was in use, and is up to the log now.

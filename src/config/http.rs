@@ -57,6 +57,9 @@ pub struct Limits {
     pub list_items: usize,
     /// Records that a query answers with. `MAX_PAGE_RECORDS`, default 10,000.
     pub page_records: usize,
+    /// Bytes that records take in an answer, about as they do in memory. `MAX_PAGE_BYTES`, default
+    /// 128 MiB.
+    pub page_bytes: usize,
     /// Comparisons and operators of a predicate. `MAX_PREDICATE_NODES`, default 500.
     pub predicate_nodes: usize,
     /// Operators within each other. `MAX_PREDICATE_DEPTH`, default 32.
@@ -106,6 +109,7 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
         json_values: limit("MAX_JSON_VALUES", 200_000, 100_000_000),
         list_items: limit("MAX_LIST_ITEMS", 5000, 1_000_000),
         page_records: limit("MAX_PAGE_RECORDS", 10_000, 10_000_000),
+        page_bytes: limit("MAX_PAGE_BYTES", 128 << 20, 1 << 40),
         // SQLite takes expressions of 1000 levels, and a chain of ORs is one of them each.
         predicate_nodes: limit("MAX_PREDICATE_NODES", 500, 900),
         predicate_depth: limit("MAX_PREDICATE_DEPTH", 32, 100),

@@ -110,6 +110,7 @@ mod tests {
         device_subscriptions: 1,
         subscription_bytes: 1,
         included_bytes: 1,
+        page_bytes: 1,
     };
 
     #[test]

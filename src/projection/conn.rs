@@ -120,6 +120,11 @@ impl Watch {
         }
     }
 
+    /// Notes that nobody takes the rest of an answer.
+    pub(super) fn leave(&self) {
+        self.is_owed.store(true, Ordering::Relaxed);
+    }
+
     /// Whether an answer is still to come.
     pub(crate) fn is_owed(&self) -> bool {
         self.is_owed.load(Ordering::Relaxed)

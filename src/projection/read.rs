@@ -73,6 +73,16 @@ pub(crate) async fn heads(
     layout: &TypeLayout,
     keys: &[RecordKey],
 ) -> Result<Vec<Option<Head>>, sqlx::Error> {
+    heads_if(conn, layout, keys, |_| Ok(())).await
+}
+
+/// Loads heads by key, until one is refused.
+pub(crate) async fn heads_if<E: From<sqlx::Error>>(
+    conn: &mut Conn<'_>,
+    layout: &TypeLayout,
+    keys: &[RecordKey],
+    mut take: impl FnMut(&Head) -> Result<(), E>,
+) -> Result<Vec<Option<Head>>, E> {
     let Some(table) = &layout.table else {
         return Ok(vec![None; keys.len()]);
     };
@@ -83,10 +93,13 @@ pub(crate) async fn heads(
         sql.push(" FROM ").name(&table.name);
         sql.push(" AS t WHERE t._id")
             .within(chunk, RecordKey::as_str);
-        for row in sql.fetch_all(conn).await? {
-            let head = decode_head(&layout.definition.name, table, &row)?;
+        let keep = |row: &Row| {
+            let head = decode_head(&layout.definition.name, table, row)?;
+            take(&head)?;
             found.insert(head.record.id.key.clone(), head);
-        }
+            Ok::<_, E>(())
+        };
+        sql.for_each(conn, keep).await?;
     }
     Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }

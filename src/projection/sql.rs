@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, Stream, TryStreamExt as _};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Point;
 use sqlx::postgres::{PgArguments, Postgres};
@@ -108,6 +108,18 @@ struct Hole {
     kind: Kind,
 }
 
+/// Waits until all rows were taken, or one was refused.
+async fn all_taken<E>(
+    mut rows: impl Stream<Item = Result<Result<(), E>, sqlx::Error>> + Unpin,
+) -> Result<Result<(), E>, sqlx::Error> {
+    while let Some(taken) = rows.try_next().await? {
+        if taken.is_err() {
+            return Ok(taken);
+        }
+    }
+    Ok(Ok(()))
+}
+
 /// SQL text that was made by [`Sql`]. Cheap to clone, so that often used texts are made once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SafeText {
@@ -156,6 +168,32 @@ impl SafeText {
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
         }
+    }
+
+    /// Runs the statement and hands over its rows as they come, until one is refused.
+    pub(crate) async fn for_each<E: From<sqlx::Error>>(
+        &self,
+        conn: &mut Conn<'_>,
+        args: Vec<Arg>,
+        mut take: impl FnMut(&Row) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let dialect = conn.dialect();
+        let (taken, watch) = match conn {
+            Conn::Sqlite(conn, watch) => {
+                let rows = self.for_sqlite(args)?.fetch(&mut **conn);
+                let rows = rows.map_ok(|row| take(&Row::Sqlite(row)));
+                (within(*watch, all_taken(rows)).await?, watch)
+            }
+            Conn::Postgres(conn, _, watch) => {
+                let rows = self.for_postgres(dialect, args)?.fetch(&mut **conn);
+                let rows = rows.map_ok(|row| take(&Row::Postgres(row)));
+                (within(*watch, all_taken(rows)).await?, watch)
+            }
+        };
+        if let (Err(_), Some(watch)) = (&taken, watch) {
+            watch.leave();
+        }
+        taken
     }
 
     /// Runs the statement and returns its first row.
@@ -421,6 +459,16 @@ impl Sql {
     pub(crate) async fn fetch_all(self, conn: &mut Conn<'_>) -> Result<Vec<Row>, sqlx::Error> {
         let (text, args) = self.finish();
         text.fetch_all(conn, args).await
+    }
+
+    /// Runs the statement and hands over its rows as they come, until one is refused.
+    pub(crate) async fn for_each<E: From<sqlx::Error>>(
+        self,
+        conn: &mut Conn<'_>,
+        take: impl FnMut(&Row) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (text, args) = self.finish();
+        text.for_each(conn, args, take).await
     }
 
     /// Runs the statement and returns its first row.

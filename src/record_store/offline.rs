@@ -119,6 +119,7 @@ impl Offline {
                 captured: CaptureGate::default(),
                 clock,
                 max_included_bytes: config.http.limits.included_bytes,
+                max_page_bytes: config.http.limits.page_bytes,
             },
             captured: config.database.as_ref().map(|_| Arc::clone(&store) as _),
             devices: store,

@@ -200,6 +200,58 @@ fn the_size_of_a_predicate() {
 
 /// What the settings allow at most, the store must be able to answer.
 #[test]
+fn the_bytes_of_an_answers_records() {
+    let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
+    let client = Client::signed_up(&server, "bytes");
+    let ids: Vec<String> = (0..8).map(|n| format!("note/{n}")).collect();
+    for id in &ids {
+        client.save(id, json!({"text": "x".repeat(20_000)}));
+    }
+    let past = client.save("small/1", json!({}))["_updated_at"].clone();
+    let sort = json!([[{"$type": "keypath", "$val": "text"}, "asc"]]);
+    // In memory, since no database looks for it as it is.
+    let pattern = "%x".repeat(100) + "%";
+    let matching = json!(["like", {"$type": "keypath", "$val": "text"}, pattern]);
+    let ask = |limit: Option<usize>, more: Json| {
+        let mut body = json!({"record_type": "note"});
+        if let Some(limit) = limit {
+            body["limit"] = json!(limit);
+        }
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        client.call("record:query", body)
+    };
+    let queries = [
+        json!({}),
+        json!({"sort": sort}),
+        json!({"predicate": matching}),
+        json!({"predicate": matching, "sort": sort}),
+        json!({"as_of": past}),
+    ];
+    for query in queries {
+        let found = ask(Some(4), query.clone()).result();
+        assert_eq!(found.as_array().unwrap().len(), 4, "{query}");
+        for limit in [Some(6), Some(1000), None] {
+            let answer = ask(limit, query.clone());
+            assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
+        }
+    }
+    let fetch = |ids: &[String], more: Json| {
+        let mut body = json!({"ids": ids});
+        if more.is_string() {
+            body["as_of"] = more;
+        }
+        client.call("record:fetch", body)
+    };
+    for moment in [json!(null), past] {
+        assert_eq!(fetch(&ids[..4], moment.clone()).status, 200);
+        let answer = fetch(&ids, moment);
+        assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
+    }
+}
+
+#[test]
 fn the_length_of_a_pattern() {
     let server = TestServer::start();
     let client = Client::signed_up(&server, "length");

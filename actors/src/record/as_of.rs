@@ -31,6 +31,7 @@ use skytrail_schema::types::{FieldType, TypeDefinition};
 use super::env::RecordEnv;
 use super::included::Included;
 use super::messages::{QueryRecords, QueryReply};
+use super::page_bytes::{PageBytes, Portion};
 use super::past::{self, Moment, Walk};
 use super::past_rules::PastRules;
 use super::{apply, read};
@@ -121,8 +122,10 @@ impl Looking<'_> {
             }
         }
         let mut page = Page::new(query, self.bound, false);
-        let scanned = self.scan(definition, &mut page).await?;
-        self.look_at_deleted(&scanned, &mut page).await?;
+        let mut room = PageBytes::new(self.env.max_page_bytes);
+        let scanned = self.scan(definition, (&mut page, &mut room)).await?;
+        self.look_at_deleted(&scanned, (&mut page, &mut room))
+            .await?;
         let (heads, count) = page.finish();
         let records = heads.into_iter().map(Arc::new).collect();
         Ok(QueryAnswer { records, count })
@@ -139,19 +142,21 @@ impl Looking<'_> {
     async fn scan(
         &mut self,
         definition: &TypeDefinition,
-        page: &mut Page<'_>,
+        (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<HashSet<RecordId>, ApiError> {
         let present = self.env.definition(&definition.name);
         let (mut scanned, mut after) = (HashSet::new(), 0);
+        let mut size = Portion::of_at_most(PORTION);
         loop {
-            let (portion, last) = self.env.store.scan(&present, after, PORTION).await?;
+            let (portion, last) = self.env.store.scan(&present, after, size.size()).await?;
             if portion.is_empty() {
                 return Ok(scanned);
             }
+            size.had(portion.iter().map(|head| &head.record));
             after = last;
             scanned.extend(portion.iter().map(|head| head.record.id.clone()));
             let seen = self.back_from(portion).await?;
-            self.add_matches(seen, page).await?;
+            self.add_matches(seen, (page, room)).await?;
         }
     }
 
@@ -159,7 +164,7 @@ impl Looking<'_> {
     async fn look_at_deleted(
         &mut self,
         scanned: &HashSet<RecordId>,
-        page: &mut Page<'_>,
+        (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<(), ApiError> {
         let until = self.env.applied.position();
         let kind = EventKind::RecordDeleted;
@@ -168,6 +173,7 @@ impl Looking<'_> {
             .store
             .list_positions_of_kind(kind, self.position + 1, until);
         let mut known = HashSet::new();
+        let mut size = Portion::of_at_most(PORTION);
         for some in listed.await?.chunks(PORTION) {
             let mut ids = Vec::new();
             for (_, event) in past::read_all(self.env, some).await? {
@@ -181,8 +187,14 @@ impl Looking<'_> {
                     ids.push(id);
                 }
             }
-            let seen = self.find(&ids).await?;
-            self.add_matches(seen, page).await?;
+            let mut left = ids.as_slice();
+            while !left.is_empty() {
+                let some;
+                (some, left) = left.split_at(size.size().min(left.len()));
+                let seen = self.find(some).await?;
+                size.had(seen.iter().map(|seen| &seen.then.record));
+                self.add_matches(seen, (page, room)).await?;
+            }
         }
         Ok(())
     }
@@ -249,7 +261,7 @@ impl Looking<'_> {
     async fn add_matches(
         &mut self,
         mut seen: Vec<Seen>,
-        page: &mut Page<'_>,
+        (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<(), ApiError> {
         let (scope, caller) = (&self.command.scope, &self.command.context.caller);
         seen.retain(|seen| {
@@ -264,7 +276,7 @@ impl Looking<'_> {
         let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
         for Seen { then, .. } in seen {
             if evaluation.matches(&then.record, context).await? {
-                page.add(then);
+                room.add(page, then)?;
             }
         }
         Ok(())

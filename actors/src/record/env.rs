@@ -43,6 +43,8 @@ pub struct RecordEnv {
     pub clock: Arc<dyn Clock>,
     /// How many bytes `include` may add to an answer (`MAX_INCLUDED_BYTES`).
     pub max_included_bytes: usize,
+    /// How many bytes the records of an answer may have.
+    pub max_page_bytes: usize,
 }
 
 /// The current versions of some records, as of one position.

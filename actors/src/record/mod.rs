@@ -19,6 +19,7 @@ pub mod known_keys;
 pub mod live;
 pub mod messages;
 pub mod migrate;
+pub mod page_bytes;
 pub mod past;
 mod past_rules;
 pub mod read;

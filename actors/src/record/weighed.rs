@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::packed::PackedHead;
-use skytrail_schema::record::{Fields, Head};
+use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::{Asset, Value};
 
 /// What an entry takes besides key and value: its place in the map, the links of its node.
@@ -146,15 +146,20 @@ impl<T: Weigh> Weigh for Option<Arc<T>> {
 
 impl Weigh for Head {
     fn weight(&self) -> usize {
-        let record = &self.record;
-        let users = [&record.owner, &record.created_by, &record.updated_by];
+        size_of::<Self>() - size_of::<Record>() + self.record.weight()
+    }
+}
+
+impl Weigh for Record {
+    fn weight(&self) -> usize {
+        let users = [&self.owner, &self.created_by, &self.updated_by];
         let users = users.into_iter().flatten().map(Weigh::weight);
-        let access = record.access.as_ref().map_or(0, |acl| acl.0.len());
+        let access = self.access.as_ref().map_or(0, |acl| acl.0.len());
         size_of::<Self>()
-            + record.id.weight()
+            + self.id.weight()
             + users.sum::<usize>()
             + access * size_of::<skytrail_schema::acl::AccessEntry>()
-            + record.fields.weight()
+            + self.fields.weight()
     }
 }
 

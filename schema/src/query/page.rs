@@ -55,9 +55,21 @@ impl<'a> Page<'a> {
         }
         self.heads.push(head);
         if self.heads.len() >= wanted.saturating_add(SLACK) {
+            self.prune();
+        }
+    }
+
+    /// Lets go of what cannot be on the page.
+    pub fn prune(&mut self) {
+        if let Some(wanted) = self.num_wanted() {
             self.sort();
             self.heads.truncate(wanted);
         }
+    }
+
+    /// Walks over what may be on the page so far.
+    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.heads.iter()
     }
 
     fn sort(&mut self) {

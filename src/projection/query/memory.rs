@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::projection::conn::Conn;
 use skytrail_actors::evaluation::Evaluation;
+use skytrail_actors::record::page_bytes::{PageBytes, Portion};
 use skytrail_actors::store::QueryAnswer;
 use skytrail_schema::predicate::Context;
 use skytrail_schema::query::Page;
@@ -22,7 +23,7 @@ use super::run::{QueryError, Run};
 use crate::projection::read::{decode_head, push_head_columns};
 use crate::projection::sql::{Arg, Sql};
 
-/// How many candidates are evaluated together.
+/// How many candidates are evaluated together at most.
 const PORTION: usize = 256;
 
 /// Runs a query whose condition or order SQL cannot say.
@@ -35,8 +36,15 @@ pub(super) async fn run(
     let mut page = Page::new(run.query, run.bound, plan.is_sorted);
     let mut around = Around::load(run, &mut tx.conn()).await?;
     let mut evaluation = Evaluation::new(run.bound.condition.as_ref());
-    for rows in candidates(&mut tx.conn(), plan).await?.chunks(PORTION) {
+    let mut room = PageBytes::new(run.max_bytes);
+    let mut size = Portion::of_at_most(PORTION);
+    let candidates = candidates(&mut tx.conn(), plan).await?;
+    let mut left = candidates.as_slice();
+    while !left.is_empty() {
+        let rows;
+        (rows, left) = left.split_at(size.size().min(left.len()));
         let portion = load(run, &mut tx.conn(), rows).await?;
+        size.had(portion.iter().map(|head| &head.record));
         around.load_records(run, &mut tx.conn(), &portion).await?;
         let context = Context {
             user: run.asker.caller.user.as_ref(),
@@ -44,7 +52,7 @@ pub(super) async fn run(
         };
         for head in portion {
             if evaluation.matches(&head.record, context).await? {
-                page.add(head);
+                room.add(&mut page, head)?;
             }
         }
         if page.is_enough() {

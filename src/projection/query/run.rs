@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, Row};
+use skytrail_actors::record::page_bytes::PageBytes;
 use skytrail_actors::store::{Asker, HeadSource, QueryAnswer};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordKey;
@@ -24,7 +25,8 @@ use crate::projection::index::{Shape, Stats, shapes_of};
 use crate::projection::is_passing;
 use crate::projection::layout::{Catalog, Table, TypeLayout};
 use crate::projection::read::{
-    checkpoint, decode_head, heads as load_heads, past_heads as load_past_heads, push_head_columns,
+    checkpoint, decode_head, heads_if as load_heads, past_heads as load_past_heads,
+    push_head_columns,
 };
 use crate::projection::sql::Sql;
 
@@ -65,6 +67,8 @@ pub(super) struct Run<'a> {
     pub(super) table: &'a Table,
     /// The table of what its records were, when that is asked for.
     past: Option<&'a Table>,
+    /// How many bytes the records of the answer may have.
+    pub(super) max_bytes: usize,
 }
 
 /// Runs a query as `asker`, and counts what it cost.
@@ -72,7 +76,7 @@ pub(crate) async fn query(
     conn: &mut Conn<'_>,
     (catalog, stats): (&Catalog, &Stats),
     (query, asker): (&Query, &Asker<'_>),
-    heads: &dyn HeadSource,
+    (heads, max_bytes): (&dyn HeadSource, usize),
 ) -> Result<QueryAnswer, QueryError> {
     let layout = catalog.get(&query.record_type);
     let Some((layout, table)) = layout.and_then(|layout| Some((layout, layout.table.as_ref()?)))
@@ -92,6 +96,7 @@ pub(crate) async fn query(
         layout,
         table,
         past: None,
+        max_bytes,
     };
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await;
@@ -108,7 +113,7 @@ pub(crate) async fn query(
 pub(crate) async fn query_as_of(
     conn: &mut Conn<'_>,
     (catalog, stats, heads): (&Catalog, &Stats, &dyn HeadSource),
-    (query, asker): (&Query, &Asker<'_>),
+    (query, asker, max_bytes): (&Query, &Asker<'_>, usize),
     (position, then): (u64, &TypeDefinition),
 ) -> Result<Option<QueryAnswer>, QueryError> {
     let layout = catalog.get(&query.record_type);
@@ -141,6 +146,7 @@ pub(crate) async fn query_as_of(
         layout,
         table,
         past: Some(&past),
+        max_bytes,
     };
     let begun = Instant::now();
     let answer = run.answer(conn, &plan, heads).await?;
@@ -207,7 +213,7 @@ impl Run<'_> {
         if is_short && let Some(answer) = self.short_page(conn, plan, heads).await? {
             return Ok(answer);
         }
-        Ok(self.whole_page(conn, plan).await?)
+        self.whole_page(conn, plan).await
     }
 
     /// Fetches a page by keys; `None` when records changed meanwhile.
@@ -225,8 +231,15 @@ impl Run<'_> {
             .filter(|(_, head)| head.is_none())
             .map(|((key, _), _)| key.clone())
             .collect();
+        let mut room = PageBytes::new(self.max_bytes);
+        for head in found.iter().flatten() {
+            room.take(&head.record)?;
+        }
         if !missing.is_empty() {
-            let loaded = load_heads(conn, self.layout, &missing).await?;
+            let loaded = load_heads(conn, self.layout, &missing, |head: &Head| {
+                Ok::<_, QueryError>(room.take(&head.record)?)
+            })
+            .await?;
             let mut loaded = loaded.into_iter();
             for ((_, position), slot) in keys.iter().zip(&mut found) {
                 if slot.is_none() {
@@ -240,6 +253,9 @@ impl Run<'_> {
             let slots = keys.iter().zip(&found).filter(|(_, slot)| slot.is_none());
             let missing: Vec<u64> = slots.map(|((_, position), _)| *position).collect();
             let mut loaded = load_past_heads(conn, self.layout, past, &missing).await?;
+            for head in loaded.values() {
+                room.take(&head.record)?;
+            }
             for ((_, position), slot) in keys.iter().zip(&mut found) {
                 if slot.is_none() {
                     *slot = loaded.remove(position).map(Arc::new);
@@ -287,17 +303,21 @@ impl Run<'_> {
         &self,
         conn: &mut Conn<'_>,
         plan: &Plan,
-    ) -> Result<QueryAnswer, sqlx::Error> {
+    ) -> Result<QueryAnswer, QueryError> {
         let mut tx = conn.begin().await?;
         let (mut sql, mut columns) = (Sql::default(), Sql::default());
         push_head_columns(&mut columns, self.table);
         plan.push_page(&mut sql, &columns, self.query, self.table.dialect);
         let name = &self.layout.definition.name;
-        let rows = sql.fetch_all(&mut tx.conn()).await?;
-        let records = rows
-            .iter()
-            .map(|row| Ok(Arc::new(decode_head(name, self.table, row)?)));
-        let records = records.collect::<Result<_, sqlx::Error>>()?;
+        let mut room = PageBytes::new(self.max_bytes);
+        let mut records = Vec::new();
+        let taken = |row: &Row| {
+            let head = decode_head(name, self.table, row)?;
+            room.take(&head.record)?;
+            records.push(Arc::new(head));
+            Ok::<_, QueryError>(())
+        };
+        sql.for_each(&mut tx.conn(), taken).await?;
         let mut count = None;
         if self.query.count {
             let mut sql = Sql::new("SELECT ");

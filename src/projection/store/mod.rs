@@ -41,6 +41,8 @@ pub struct SqlStore {
     pub(super) num_faults: AtomicU64,
     pub(super) stats: Stats,
     pub(super) index_limits: IndexLimits,
+    /// How many bytes the records of an answer may have.
+    pub(super) max_page_bytes: usize,
     /// Told when those who look after indexes and pages shall end.
     pub(super) ending: CancellationToken,
 }
@@ -178,7 +180,17 @@ impl SqlStore {
             num_faults: AtomicU64::new(num_faults),
             stats: Stats::default(),
             index_limits,
+            max_page_bytes: usize::MAX,
             ending: CancellationToken::new(),
+        }
+    }
+
+    /// Answers queries with so many bytes of records at most.
+    #[must_use]
+    pub fn answering_at_most(self, max_page_bytes: usize) -> Self {
+        Self {
+            max_page_bytes,
+            ..self
         }
     }
 

@@ -182,6 +182,7 @@ impl RecordStore for SqlStore {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let heads = (heads, self.max_page_bytes);
         let answer = query::query(&mut conn, (&catalog, &self.stats), (query, asker), heads).await;
         answer.map_err(|error| self.note(error))
     }
@@ -199,7 +200,8 @@ impl RecordStore for SqlStore {
         let position = read::checkpoint(&mut tx.conn()).await;
         let position = position.map_err(|error| self.failed(error))?;
         let asked = (query, asker);
-        let answer = query::query(&mut tx.conn(), (&catalog, &self.stats), asked, &NoHeads).await;
+        let heads = (&NoHeads as &dyn HeadSource, self.max_page_bytes);
+        let answer = query::query(&mut tx.conn(), (&catalog, &self.stats), asked, heads).await;
         let answer = answer.map_err(|error| self.note(error))?;
         tx.rollback().await.map_err(|error| self.failed(error))?;
         Ok((position, answer))
@@ -215,7 +217,7 @@ impl RecordStore for SqlStore {
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let asked = (query, asker);
+        let asked = (query, asker, self.max_page_bytes);
         let answer =
             query::query_as_of(&mut conn, (&catalog, &self.stats, heads), asked, moment).await;
         answer.map_err(|error| self.note(error))

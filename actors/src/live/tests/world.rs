@@ -97,6 +97,7 @@ impl World {
             captured: CaptureGate::default(),
             clock: Arc::new(ManualClock::default()),
             max_included_bytes: 1 << 20,
+            max_page_bytes: 1 << 20,
         };
         let settings = LiveSettings {
             max_subscriptions: 10,

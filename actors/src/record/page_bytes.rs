@@ -1,0 +1,161 @@
+//! How many bytes of records an answer may have, and how many are looked at together.
+//!
+//! A record may have megabytes, so bounds on their number are none on the memory that a short request
+//! takes.
+
+use serde_json::json;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::query::Page;
+use skytrail_schema::record::{Head, Record};
+
+use super::weighed::Weigh as _;
+
+/// What room is left in an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct PageBytes {
+    left: usize,
+    most: usize,
+}
+
+impl PageBytes {
+    /// Begins with room for so many bytes.
+    pub fn new(most: usize) -> Self {
+        Self { left: most, most }
+    }
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// 108: there is no room for it.
+    pub fn take(&mut self, record: &Record) -> Result<(), ApiError> {
+        let left = self.left.checked_sub(record.weight());
+        self.left = left.ok_or_else(|| {
+            let most = self.most;
+            let message = format!("the records have more than {most} bytes; ask for smaller pages");
+            let limit = json!({"name": "MAX_PAGE_BYTES", "max": most});
+            ApiError::invalid_argument(message, &["limit"]).with_info("limit", limit)
+        })?;
+        Ok(())
+    }
+
+    /// Adds a match to a page, which keeps those only that may be on it.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn add(&mut self, page: &mut Page<'_>, head: Head) -> Result<(), ApiError> {
+        let taken = self.take(&head.record);
+        page.add(head);
+        if taken.is_err() {
+            page.prune();
+            *self = Self::new(self.most);
+            for head in page.heads() {
+                self.take(&head.record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// So many bytes of records are looked at together, if they have about the same size.
+const PORTION_BYTES: usize = 4 << 20;
+
+/// How many records are looked at together: fewer when they are large.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion {
+    size: usize,
+    most: usize,
+}
+
+impl Portion {
+    /// Begins with some.
+    pub fn of_at_most(most: usize) -> Self {
+        let size = most.min(32);
+        Self { size, most }
+    }
+
+    /// Returns how many come next.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Learns what those were that came.
+    pub fn had<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
+        let bytes: usize = records.into_iter().map(|record| record.weight()).sum();
+        let size = self.size.saturating_mul(PORTION_BYTES) / bytes.max(1);
+        self.size = size.clamp(1, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use skytrail_schema::id::{Database, RecordId, TypeName};
+    use skytrail_schema::query::Query;
+    use skytrail_schema::time::Timestamp;
+    use skytrail_schema::types::TypeDefinition;
+    use skytrail_schema::value::Value;
+
+    use super::*;
+
+    fn head(number: usize, num_bytes: usize) -> Head {
+        let text = Value::String("x".repeat(num_bytes));
+        let record = Record {
+            id: RecordId::parse(&format!("note/{number}")).unwrap(),
+            database: Database::Public,
+            owner: None,
+            access: None,
+            created_at: Timestamp::from_micros(0),
+            created_by: None,
+            updated_at: Timestamp::from_micros(0),
+            updated_by: None,
+            fields: [("text".to_owned(), text)].into_iter().collect(),
+        };
+        Head {
+            record,
+            version: 1,
+            position: 1,
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_on_the_page_takes_room() {
+        for (limit, is_refused) in [(2, false), (3000, true)] {
+            let query = Query {
+                record_type: TypeName::from("note"),
+                predicate: None,
+                sort: Vec::new(),
+                include: BTreeMap::new(),
+                desired_keys: None,
+                count: true,
+                limit: Some(limit),
+                offset: 0,
+            };
+            let definition = TypeDefinition::empty(TypeName::from("note"));
+            let bound = query.bind(&definition, [Arc::new(definition.clone())].as_slice());
+            let bound = bound.unwrap();
+            let mut page = Page::new(&query, &bound, false);
+            let mut room = PageBytes::new(100 * 1500);
+            let mut added = (0..8000).map(|number| room.add(&mut page, head(number, 1000)));
+            assert_eq!(added.any(|added| added.is_err()), is_refused);
+        }
+    }
+
+    #[test]
+    fn large_records_come_in_small_portions() {
+        let mut portion = Portion::of_at_most(256);
+        for _ in 0..4 {
+            portion.had(&vec![head(1, 10).record; portion.size()]);
+        }
+        assert_eq!(portion.size(), 256);
+        portion.had(&vec![head(1, 1 << 20).record; 256]);
+        assert_eq!(portion.size(), 3);
+        portion.had(&vec![head(1, 100 << 20).record; 3]);
+        assert_eq!(portion.size(), 1);
+        portion.had(&[head(1, 10).record]);
+        assert_eq!(portion.size(), 256);
+        portion.had([]);
+        assert_eq!(portion.size(), 256);
+    }
+}
