@@ -70,3 +70,19 @@ fn those_of_a_connection_that_look_at_too_much_together_end_and_the_others_go_on
     }
     his.until("q", |it| it.records.contains_key("note/1"));
 }
+
+#[test]
+fn one_that_is_too_large_to_be_kept_is_refused() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "a"}));
+    let mut hers = Listener::open(&server, &ada);
+    let query = |num_texts: usize| {
+        let texts: Vec<String> = (0..num_texts).map(|n| format!("{n:08}")).collect();
+        json!({"record_type": "note", "predicate": ["in", path("text"), texts]})
+    };
+    hers.subscribe("small", query(5000));
+    hers.ask("large", query(7000));
+    assert_ended(&mut hers, "large", "65536");
+    assert!(hers.followed["small"].error.is_none());
+}

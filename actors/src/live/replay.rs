@@ -29,6 +29,9 @@ pub(super) const CHANGED_MEANWHILE: &str =
     "access rights, fields or records that the query looks at changed meanwhile; start anew";
 pub(super) const TOO_OLD: &str = "too old: too much has happened since; start anew";
 const ERASED: &str = "some of what happened meanwhile was erased; start anew";
+/// It took too long to find out what was missed.
+pub(super) const TOO_LONG: &str = "what was missed takes too long to find out; start anew";
+
 pub(super) const PUT_BACK: &str = "the log was put back to an earlier state; start anew";
 const TOO_COSTLY: &str = "the query would have to look at too much for that; start anew";
 const UNREADABLE: &str = "what happened meanwhile cannot be read; start anew";

@@ -8,26 +8,37 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Event;
 use skytrail_schema::id::{RecordId, TypeName};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::error::Elapsed;
 
-use super::desk::{Desk, Interest, Job, LiveQueriesState};
+use super::desk::{Desk, Interest, Job, LiveQueriesState, ViewId};
 use super::judge::{Judge, Judges};
 use super::lens::{Audience, Credential};
 use super::load::load;
 use super::outlet::{Ended, Inbox, ListenerId, outlet};
 use super::query::LiveQuery;
-use super::replay::replay;
+use super::replay::{Replayed, TOO_LONG, replay};
 use super::view::{Change, Work};
 use crate::breath::Breath;
 use crate::log::{Place, Timeline};
+use crate::plugin::errors::response_timed_out;
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
 
-/// So many results are looked up at once, so that other queries get their turn.
-const MAX_JOBS: usize = 4;
+/// How long looking a result up may take, or what was missed.
+const LOOK_TIME: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether somebody still waits for it.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// The pause before a result is looked up once more because of what it looks at beyond its records:
 /// what comes meanwhile is in it, too.
 const WIDE_PAUSE: Duration = Duration::from_millis(50);
+
+/// So many results are looked up at once: half as many as there are connections to a file to read with,
+/// so that other queries get their turn.
+fn max_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +98,7 @@ impl LiveQueries {
             settings,
             desk: Mutex::new(Desk::new(settings, timeline)),
             rouse: Notify::new(),
-            permits: Semaphore::new(MAX_JOBS),
+            permits: Semaphore::new(max_jobs()),
         }))
     }
 
@@ -198,6 +209,23 @@ impl LiveQueries {
         }
     }
 
+    /// Works as long as somebody waits for it, `None` when nobody does, and no longer than is allowed.
+    async fn while_waited_for<T>(
+        &self,
+        view: ViewId,
+        work: impl Future<Output = T>,
+    ) -> Option<Result<T, Elapsed>> {
+        let gone = async {
+            while self.0.desk.lock().has(view) {
+                tokio::time::sleep(LOOK_PERIOD).await;
+            }
+        };
+        tokio::select! {
+            done = tokio::time::timeout(LOOK_TIME, work) => Some(done),
+            () = gone => None,
+        }
+    }
+
     /// Looks something up when its turn has come, and hands it over.
     async fn run(self, job: Job) {
         let shared = &self.0;
@@ -218,7 +246,11 @@ impl LiveQueries {
         let (env, settings) = (&shared.env, shared.settings);
         match &job.work {
             Work::Load(number) => {
-                let outcome = load(env, &query, &audience, settings.max_records).await;
+                let loading = load(env, &query, &audience, settings.max_records);
+                let Some(outcome) = self.while_waited_for(job.view, loading).await else {
+                    return;
+                };
+                let outcome = outcome.unwrap_or_else(|_late| Err(response_timed_out()));
                 let place = (job.view, *number);
                 let mut judges = Judges::new(env);
                 let mut breath = Breath::default();
@@ -231,7 +263,11 @@ impl LiveQueries {
                 }
             }
             Work::Replay(missed) => {
-                let replayed = replay(env, (&query, &audience), missed, settings).await;
+                let replaying = replay(env, (&query, &audience), missed, settings);
+                let Some(replayed) = self.while_waited_for(job.view, replaying).await else {
+                    return;
+                };
+                let replayed = replayed.unwrap_or(Replayed::Reset(TOO_LONG));
                 let job = shared.desk.lock().replayed(job.view, missed, replayed);
                 self.begin(job);
             }

@@ -28,14 +28,20 @@ impl PageBytes {
     /// # Errors
     /// 108: there is no room for it.
     pub fn take(&mut self, record: &Record) -> Result<(), ApiError> {
-        let left = self.left.checked_sub(record.weight());
-        self.left = left.ok_or_else(|| {
-            let most = self.most;
-            let message = format!("the records have more than {most} bytes; ask for smaller pages");
-            let limit = json!({"name": "MAX_PAGE_BYTES", "max": most});
-            ApiError::invalid_argument(message, &["limit"]).with_info("limit", limit)
-        })?;
+        self.take_bytes(record.weight())
+    }
+
+    fn take_bytes(&mut self, num_bytes: usize) -> Result<(), ApiError> {
+        let left = self.left.checked_sub(num_bytes);
+        self.left = left.ok_or_else(|| self.too_much())?;
         Ok(())
+    }
+
+    fn too_much(&self) -> ApiError {
+        let most = self.most;
+        let message = format!("the records have more than {most} bytes; ask for smaller pages");
+        let limit = json!({"name": "MAX_PAGE_BYTES", "max": most});
+        ApiError::invalid_argument(message, &["limit"]).with_info("limit", limit)
     }
 
     /// Adds a match to a page, which keeps those only that may be on it.
@@ -43,14 +49,18 @@ impl PageBytes {
     /// # Errors
     /// As [`Self::take`].
     pub fn add(&mut self, page: &mut Page<'_>, head: Head) -> Result<(), ApiError> {
-        let taken = self.take(&head.record);
-        page.add(head);
-        if taken.is_err() {
-            page.prune();
-            *self = Self::new(self.most);
-            for head in page.heads() {
-                self.take(&head.record)?;
-            }
+        let num_bytes = head.record.weight();
+        if !page.add(head) || self.take_bytes(num_bytes).is_ok() {
+            return Ok(());
+        }
+        page.prune();
+        *self = Self::new(self.most);
+        for head in page.heads() {
+            self.take(&head.record)?;
+        }
+        // Some more than the page itself is held; with too little room it would be pruned for each.
+        if self.left < self.most / 8 {
+            return Err(self.too_much());
         }
         Ok(())
     }

@@ -146,8 +146,10 @@ impl BoundSort {
 impl BoundQuery {
     /// Compares two records by all sort keys; equal when there are none.
     pub fn compare(&self, left: &Record, right: &Record) -> Ordering {
-        let orders = self.sort.iter().map(|sort| sort.compare(left, right));
-        orders.fold(Ordering::Equal, Ordering::then)
+        let mut orders = self.sort.iter().map(|sort| sort.compare(left, right));
+        orders
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
     }
 }
 

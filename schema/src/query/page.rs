@@ -43,20 +43,21 @@ impl<'a> Page<'a> {
             && wanted.is_some_and(|wanted| self.heads.len() >= wanted)
     }
 
-    /// Adds the next match.
-    pub fn add(&mut self, head: Head) {
+    /// Adds the next match; says whether it may be on the page.
+    pub fn add(&mut self, head: Head) -> bool {
         self.count += 1;
         let Some(wanted) = self.num_wanted() else {
             self.heads.push(head);
-            return;
+            return true;
         };
         if self.is_sorted && self.heads.len() >= wanted {
-            return;
+            return false;
         }
         self.heads.push(head);
         if self.heads.len() >= wanted.saturating_add(SLACK) {
             self.prune();
         }
+        true
     }
 
     /// Lets go of what cannot be on the page.

@@ -1,5 +1,7 @@
 //! Queries from the parameters of `record:query`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json};
 
 use super::{Query, Sort};
@@ -83,7 +85,8 @@ fn desired_keys(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError
         let refusal = || ApiError::new(Code::InvalidArgument, "unexpected value in desired_keys");
         item.as_str().map(str::to_owned).ok_or_else(refusal)
     };
-    items.iter().map(text).collect::<Result<_, _>>().map(Some)
+    let keys: BTreeSet<String> = items.iter().map(text).collect::<Result<_, _>>()?;
+    Ok(Some(keys.into_iter().collect()))
 }
 
 fn limit(parameters: &Parameters) -> Result<Option<u64>, ApiError> {

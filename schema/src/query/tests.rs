@@ -136,6 +136,13 @@ fn limits_are_cut_to_whole_numbers() {
 }
 
 #[test]
+fn desired_keys_that_come_again_say_nothing() {
+    let keys = json!(["s", "n", "s", "s"]);
+    let query = parse(json!({"record_type": "t", "desired_keys": keys})).unwrap();
+    assert_eq!(query.desired_keys.unwrap(), ["n", "s"]);
+}
+
+#[test]
 fn includes_bring_records_distances_and_constants() {
     let point = json!({"$type": "geo", "$lng": 1, "$lat": 2});
     let query = bind(json!({"record_type": "t", "include": {

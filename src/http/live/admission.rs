@@ -131,6 +131,9 @@ pub async fn admit(services: &Services, shown: &Shown) -> Result<Admitted, ApiEr
     })
 }
 
+/// How large a live query may be, as JSON: unlike any other it is kept.
+const MAX_QUERY_BYTES: usize = 64 << 10;
+
 /// Reads a query within the limits.
 ///
 /// # Errors
@@ -142,6 +145,13 @@ pub fn read_query(
 ) -> Result<LiveQuery, ApiError> {
     let limits = &services.settings.limits;
     limits.check_lists(body)?;
+    let num_bytes = body
+        .iter()
+        .map(|(name, value)| name.len() + value.to_string().len());
+    if num_bytes.sum::<usize>() > MAX_QUERY_BYTES {
+        let why = format!("a live query has {MAX_QUERY_BYTES} bytes at most");
+        return Err(ApiError::invalid_argument(why, &["predicate"]));
+    }
     let query = LiveQuery::parse(body, scope)?;
     limits.check_query(&query.query)?;
     Ok(query)

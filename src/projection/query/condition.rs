@@ -52,7 +52,13 @@ pub(super) struct Translator<'a, 'b> {
     pub(super) paths: &'b mut Paths<'a>,
     /// Whose relations count.
     pub(super) user: Option<&'b UserId>,
+    /// How long the patterns are, all together, that the database looks for.
+    pub(super) pattern_bytes: usize,
 }
+
+/// What of patterns is longer together is left to the evaluator, which takes a time that grows with the
+/// texts alone, and gives way to others.
+const MAX_PATTERN_BYTES: usize = 1000;
 
 impl Translator<'_, '_> {
     /// Translates a condition; `is_negated` asks for its negation.
@@ -188,6 +194,10 @@ impl Translator<'_, '_> {
     }
 
     fn like(&mut self, column: &Column, pattern: &str, is_caseless: bool) -> Option<Translated> {
+        self.pattern_bytes = self.pattern_bytes.saturating_add(pattern.len());
+        if self.pattern_bytes > MAX_PATTERN_BYTES {
+            return None;
+        }
         if !is_caseless {
             let place = self.paths.find(column, Some(CellClass::Text))?;
             return like::exactly(&place, pattern);

@@ -47,6 +47,7 @@ impl Plan {
             let mut translator = Translator {
                 paths: &mut paths,
                 user: asker.caller.user.as_ref(),
+                pattern_bytes: 0,
             };
             let translated = translator.translate(bound, false);
             let is_bindable = translated.sql.num_values() <= max_values;

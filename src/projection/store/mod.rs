@@ -14,7 +14,7 @@ use skytrail_schema::types::TypeDefinition;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::Postgres;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,9 @@ pub struct SqlStore {
     pub(super) index_limits: IndexLimits,
     /// How many bytes the records of an answer may have.
     pub(super) max_page_bytes: usize,
+    /// Turns of queries: they leave a connection to those who look something up by its key, such as who
+    /// signs in.
+    queries: Semaphore,
     /// Told when those who look after indexes and pages shall end.
     pub(super) ending: CancellationToken,
 }
@@ -139,7 +142,7 @@ impl SqlStore {
             Home::File(Box::new(file)),
             conn,
             (stored.0, stored.1, num_faults),
-            options.index_limits,
+            (options.index_limits, options.num_readers),
         ))
     }
 
@@ -159,7 +162,7 @@ impl SqlStore {
             Home::Server(Box::new(server)),
             conn,
             (stored.0, stored.1, num_faults),
-            options.index_limits,
+            (options.index_limits, options.max_readers as usize),
         ))
     }
 
@@ -167,7 +170,7 @@ impl SqlStore {
         home: Home,
         conn: WriterConn,
         (catalog, checkpoint, num_faults): (Catalog, u64, u64),
-        index_limits: IndexLimits,
+        (index_limits, num_readers): (IndexLimits, usize),
     ) -> Self {
         let catalog = Arc::new(catalog);
         let mut state = WriterState::new(Arc::clone(&catalog), checkpoint);
@@ -181,6 +184,7 @@ impl SqlStore {
             stats: Stats::default(),
             index_limits,
             max_page_bytes: usize::MAX,
+            queries: Semaphore::new(num_readers.saturating_sub(1).max(1)),
             ending: CancellationToken::new(),
         }
     }
@@ -192,6 +196,21 @@ impl SqlStore {
             max_page_bytes,
             ..self
         }
+    }
+
+    /// Waits for the turn of a query, and for a connection.
+    pub(super) async fn query_reader(
+        &self,
+    ) -> Result<(SemaphorePermit<'_>, Reading<'_>), StoreError> {
+        let turn = self.queries.acquire();
+        let turn = match &self.home {
+            Home::File(_) => turn.await,
+            Home::Server(server) => timeout(server.patience(), turn).await.map_err(|_late| {
+                StoreError::unavailable(Away::Slow, "other queries have all connections")
+            })?,
+        };
+        let closed = |_| self.failed(sqlx::Error::PoolClosed);
+        Ok((turn.map_err(closed)?, self.reader().await?))
     }
 
     /// Waits for a connection that reads.

@@ -179,7 +179,7 @@ impl RecordStore for SqlStore {
         asker: &Asker<'_>,
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        let mut reader = self.reader().await?;
+        let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let heads = (heads, self.max_page_bytes);
@@ -192,7 +192,7 @@ impl RecordStore for SqlStore {
         query: &Query,
         asker: &Asker<'_>,
     ) -> Result<(u64, QueryAnswer), StoreError> {
-        let mut reader = self.reader().await?;
+        let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let mut tx = conn.begin().await.map_err(|error| self.failed(error))?;
@@ -214,7 +214,7 @@ impl RecordStore for SqlStore {
         heads: &dyn HeadSource,
         moment: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {
-        let mut reader = self.reader().await?;
+        let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let asked = (query, asker, self.max_page_bytes);

@@ -310,6 +310,11 @@ impl Desk {
         self.wide.contains(&id)
     }
 
+    /// Whether anybody still follows a query.
+    pub(super) fn has(&self, id: ViewId) -> bool {
+        self.views.contains_key(&id)
+    }
+
     /// Begins a job whose turn it is; `None` when nobody waits for it any more.
     pub(super) fn begin(&mut self, job: &Job) -> Option<Asked> {
         let view = self.views.get_mut(&job.view)?;

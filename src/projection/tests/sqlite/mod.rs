@@ -19,6 +19,7 @@ mod people;
 #[path = "../query.rs"]
 mod query;
 mod refused;
+mod turns;
 #[path = "../world.rs"]
 mod world;
 
