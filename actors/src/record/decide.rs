@@ -524,3 +524,25 @@ pub fn head_after<'a>(
         }
     })
 }
+
+/// Returns the heads of the drafts' records after events.
+///
+/// A request may have many drafts of one record, and an event for each: every event is folded once.
+pub fn heads_after<'d, 'e>(
+    drafts: impl IntoIterator<Item = &'d Draft>,
+    events: impl IntoIterator<Item = &'e Event>,
+) -> HashMap<RecordId, Arc<Head>> {
+    let drafts = drafts.into_iter();
+    let originals = drafts.map(|draft| (draft.record.id.clone(), draft.original.clone()));
+    let mut heads: HashMap<_, _> = originals.collect();
+    for event in events {
+        let Stream::Record(id) = &event.stream else {
+            continue;
+        };
+        if let Some(head) = heads.get_mut(id) {
+            *head = head_after(head.take(), id, [event]);
+        }
+    }
+    let known = heads.into_iter();
+    known.filter_map(|(id, head)| Some((id, head?))).collect()
+}

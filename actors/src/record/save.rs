@@ -18,7 +18,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Event, Stream};
+use skytrail_schema::event::Event;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
@@ -220,30 +220,26 @@ async fn settle(
         }
     };
     let events = commit.iter().flat_map(|commit| &commit.events);
-    let mut events_of: HashMap<&Stream, Vec<&Event>> = HashMap::new();
-    for event in events {
-        events_of.entry(&event.stream).or_default().push(event);
-    }
-    let result_of = |slot: Result<Draft, ItemError>| {
-        let Draft {
-            record, original, ..
-        } = slot?;
-        let id = &record.id;
-        let events = events_of.get(&Stream::Record(id.clone()));
-        let events = events.into_iter().flatten().copied();
-        let after = decide::head_after(original, id, events);
-        let lost = || {
-            failed(
-                id,
-                ApiError::unexpected(format!("failed to fetch record id = {id}")),
-            )
-        };
-        after.ok_or_else(lost)
-    };
     Ok(Outcome::Done(Settled {
-        results: prepared.drafts.into_iter().map(result_of).collect(),
+        results: results_of(prepared.drafts, events),
         attending,
     }))
+}
+
+/// Answers every slot with its record as the events leave it: one head for all slots of a record.
+fn results_of<'a>(
+    drafts: Drafts,
+    events: impl Iterator<Item = &'a Event>,
+) -> ItemResults<Arc<Head>> {
+    let heads = decide::heads_after(drafts.iter().flatten(), events);
+    let result_of = |slot: Result<Draft, ItemError>| {
+        let id = slot?.record.id;
+        heads.get(&id).cloned().ok_or_else(|| {
+            let message = format!("failed to fetch record id = {id}");
+            failed(&id, ApiError::unexpected(message))
+        })
+    };
+    drafts.into_iter().map(result_of).collect()
 }
 
 fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts {
@@ -406,3 +402,6 @@ pub(super) fn fail_whole<'a>(errors: impl Iterator<Item = &'a ItemError>) -> Res
         ..ApiError::new(Code::AtomicOperationFailure, message)
     })
 }
+
+#[cfg(test)]
+mod tests;
