@@ -21,6 +21,10 @@ use crate::value::Value;
 /// PostgreSQL until the table is made anew: the rest is for those.
 pub const MAX_COLUMNS: usize = 1500;
 
+/// How many sequence fields a type may have. One thread gives the numbers of all records, and looks
+/// up the last one of each field.
+pub const MAX_SEQUENCES: usize = 32;
+
 /// How many bytes a record's values may take in a row.
 ///
 /// Of a page's 8,160, 224 are for a row's head with a bit for each of 1,600 columns, and 231 for the
@@ -56,20 +60,26 @@ pub fn check_fields<'a>(
     definition: &'a TypeDefinition,
     added: impl Iterator<Item = &'a FieldType>,
 ) -> Result<(), ApiError> {
-    let mut added = added.map(num_columns).peekable();
+    let added: Vec<_> = added.collect();
     // Types of earlier builds may have more; they go on as they are.
-    if added.peek().is_none() {
+    if added.is_empty() {
         return Ok(());
     }
-    let present = definition.fields.values().map(num_columns);
-    if present.chain(added).sum::<usize>() <= MAX_COLUMNS {
-        return Ok(());
+    let refused = |limit: String| {
+        let message = format!("type {} would have too many {limit}", definition.name);
+        Err(ApiError::new(Code::IncompatibleSchema, message))
+    };
+    let all = || definition.fields.values().chain(added.iter().copied());
+    if all().map(num_columns).sum::<usize>() > MAX_COLUMNS {
+        return refused(format!(
+            "fields: at most {MAX_COLUMNS}, of which a file takes two"
+        ));
     }
-    let message = format!(
-        "type {} would have too many fields: at most {MAX_COLUMNS}, of which a file takes two",
-        definition.name
-    );
-    Err(ApiError::new(Code::IncompatibleSchema, message))
+    let is_sequence = |field: &&FieldType| **field == FieldType::Sequence;
+    if added.iter().any(is_sequence) && all().filter(is_sequence).count() > MAX_SEQUENCES {
+        return refused(format!("sequence fields: at most {MAX_SEQUENCES}"));
+    }
+    Ok(())
 }
 
 /// Refuses a record whose key is too long for an index together with whom it belongs to.
@@ -284,5 +294,21 @@ mod tests {
         assert!(check_fields(&note(), files.iter()).is_ok());
         let more = files.iter().chain([&FieldType::Number]);
         assert!(check_fields(&note(), more).is_err());
+    }
+
+    #[test]
+    fn a_type_with_too_many_sequences_gets_no_more_of_them() {
+        let sequences = |number| vec![FieldType::Sequence; number];
+        let check = |definition: &TypeDefinition, added: &[FieldType]| {
+            check_fields(definition, added.iter()).map_err(|refused| refused.code)
+        };
+        assert_eq!(check(&note(), &sequences(MAX_SEQUENCES)), Ok(()));
+        let refused = Err(Code::IncompatibleSchema);
+        assert_eq!(check(&note(), &sequences(MAX_SEQUENCES + 1)), refused);
+        let mut many = note();
+        let fields = (0..40).map(|n| (n.to_string(), FieldType::Sequence));
+        many.fields.extend(fields);
+        assert_eq!(check(&many, &sequences(1)), refused);
+        assert_eq!(check(&many, &[FieldType::Number]), Ok(()));
     }
 }

@@ -88,6 +88,41 @@ fn a_new_sequence_field_numbers_the_records_that_are_there_and_new_ones_behind_t
     assert_eq!(fourth["number"], 4);
 }
 
+#[test]
+fn all_sequence_fields_of_a_save_get_their_numbers() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let field = |name: &str| json!({"name": name, "type": "sequence"});
+    let fields = ["a", "b", "c"].map(field);
+    let types = json!({"record_types": {"bill": {"fields": fields}}});
+    assert_eq!(master.call("schema:create", types).code(), 0);
+    let records = json!({"records": [
+        {"_id": "bill/1"},
+        {"_id": "bill/2", "b": 40},
+        {"_id": "bill/3"},
+        {"_id": "bill/1", "c": 7},
+        {"_id": "bill/4", "text": "kept"},
+    ]});
+    let saved = ada.call("record:save", records).result();
+    let numbers = |at: usize| ["a", "b", "c"].map(|field| saved[at][field].clone());
+    // Both copies of a new record are numbered, and the answer is the record behind the last.
+    assert_eq!(numbers(0), [4, 42, 7], "{saved}");
+    assert_eq!(numbers(1), [2, 40, 2], "{saved}");
+    assert_eq!(numbers(2), [3, 41, 3], "{saved}");
+    assert_eq!(saved[3], saved[0]);
+    assert_eq!(numbers(4), [5, 43, 8], "{saved}");
+    assert_eq!(saved[4]["text"], "kept");
+    let found = ada.call("record:fetch", json!({"ids": ["bill/1", "bill/4"]}));
+    let found = found.result();
+    assert_eq!([&found[0]["b"], &found[1]["b"]], [42, 43]);
+    let refused = json!({"record_types": {"bill": {
+        "fields": (0..30).map(|n| field(&format!("f{n}"))).collect::<Vec<_>>(),
+    }}});
+    let refused = master.call("schema:create", refused);
+    assert_eq!(refused.code(), 114);
+    assert!(refused.json().to_string().contains("at most 32"));
+}
+
 /// Overwrites the pages of the record store from `first` on.
 fn damage_store(server: &TestServer, first: usize) {
     const PAGE: usize = 4096;

@@ -4,7 +4,7 @@
 //! to the journal as one group, flushes once, tells the observers, and answers.
 //! There is no timer: while a flush runs, the next group gathers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -230,13 +230,14 @@ impl Committer {
         }
     }
 
-    /// Gives sequence fields their numbers.
+    /// Gives sequence fields their numbers. An event is encoded once with all of its own.
     fn number(
         &mut self,
         encoded: &mut EncodedEvents,
         requests: &[SequenceRequest],
         group: &mut Group,
     ) -> Result<(), codec::CodecError> {
+        let mut numbered: BTreeMap<usize, EventBody> = BTreeMap::new();
         for request in requests {
             let event = encoded.commit().events.get(request.event);
             let Some(event) = event else { continue };
@@ -251,13 +252,16 @@ impl Committer {
                 Some(number) => before.unwrap_or(0).max(number),
                 None => before.unwrap_or(0) + 1,
             };
-            let body = event.body.clone();
             group.sequences_before.push((key.clone(), before));
             self.sequences.insert(key, number);
             if request.explicit.is_none() {
-                let body = with_number(body, &request.field, number);
-                encoded.replace_body(request.event, body, super::random_salt())?;
+                let body = numbered.entry(request.event);
+                let body = body.or_insert_with(|| event.body.clone());
+                put_number(body, &request.field, number);
             }
+        }
+        for (index, body) in numbered {
+            encoded.replace_body(index, body, super::random_salt())?;
         }
         Ok(())
     }
@@ -357,20 +361,11 @@ fn retired_by(encoded: &EncodedEvents) -> Vec<u64> {
     keys.flatten().collect()
 }
 
-fn with_number(body: EventBody, field: &str, number: i64) -> EventBody {
-    match body {
-        EventBody::RecordCreated(mut state) => {
-            state.fields.insert(field.to_owned(), number.into());
-            EventBody::RecordCreated(state)
-        }
-        EventBody::RecordReplaced(mut state) => {
-            state.fields.insert(field.to_owned(), number.into());
-            EventBody::RecordReplaced(state)
-        }
-        EventBody::RecordChanged(mut patch) => {
-            patch.set.insert(field.to_owned(), number.into());
-            EventBody::RecordChanged(patch)
-        }
-        other => other,
-    }
+fn put_number(body: &mut EventBody, field: &str, number: i64) {
+    let fields = match body {
+        EventBody::RecordCreated(state) | EventBody::RecordReplaced(state) => &mut state.fields,
+        EventBody::RecordChanged(patch) => &mut patch.set,
+        _ => return,
+    };
+    fields.insert(field.to_owned(), number.into());
 }
