@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{self, RunningServer, ServerFlag};
+use super::remote::{self, NotFollowed, RunningServer, ServerFlag};
 use crate::config::Config;
 
 /// How long is waited before a lost server is asked again.
@@ -68,11 +68,11 @@ async fn follow(server: &RunningServer, query: Vec<(&'static str, String)>) -> R
         let mut answer = match answer {
             Ok(answer) => answer,
             // One that was there once is waited for.
-            Err(_) if last_id.is_some() => {
+            Err(NotFollowed::Away(_)) if last_id.is_some() => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            Err(error) => return Err(error),
+            Err(NotFollowed::Away(why) | NotFollowed::Refused(why)) => return Err(why),
         };
         let mut lines = Vec::new();
         while let Ok(Some(bytes)) = answer.chunk().await {

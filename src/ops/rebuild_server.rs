@@ -90,6 +90,9 @@ async fn fill_beside(
 ///
 /// What others have changed by SQL is taken in first, and nobody can write there until the switch.
 pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), String> {
+    // A server that runs takes in what others write there: nobody is to be told to delete that.
+    let free = OpenedLog::open(&config.data_dir, JournalOptions::default());
+    drop(free.map_err(|error| error.to_string())?);
     let taken = match stranger(config, database).await {
         Some(stranger) => Err(format!(
             "{}: it is replaced",

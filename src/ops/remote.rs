@@ -27,6 +27,15 @@ pub struct ServerFlag {
     server: Option<String>,
 }
 
+/// Why a server is not followed, in a sentence.
+#[derive(Debug)]
+pub enum NotFollowed {
+    /// There is none, or it cannot answer now.
+    Away(String),
+    /// It refuses.
+    Refused(String),
+}
+
 /// A running server.
 pub struct RunningServer {
     client: reqwest::Client,
@@ -126,12 +135,12 @@ impl RunningServer {
     /// Begins to follow the log, behind the event of an id if there is one.
     ///
     /// # Errors
-    /// A sentence: no server there, or its refusal.
+    /// See [`NotFollowed`].
     pub async fn follow(
         &self,
         query: &[(&str, String)],
         last_id: Option<&str>,
-    ) -> Result<reqwest::Response, String> {
+    ) -> Result<reqwest::Response, NotFollowed> {
         /// There is something to hear every few seconds; it goes on for as long as somebody wants it.
         const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let pairs = query.iter();
@@ -145,16 +154,22 @@ impl RunningServer {
         }
         let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
         let response = request.send().await;
-        let response = response.map_err(|error| self.unreachable(&error))?;
+        let response = response.map_err(|error| NotFollowed::Away(self.unreachable(&error)))?;
         if response.status().is_success() {
             return Ok(response);
         }
+        let is_away = response.status().is_server_error();
         let bytes = response.bytes().await.unwrap_or_default();
         let said = json::from_slice(&bytes).unwrap_or_default();
-        Err(said.get("error").map_or_else(
+        let why = said.get("error").map_or_else(
             || format!("{}: not an answer of a Skytrail server", self.base_url),
             sentence,
-        ))
+        );
+        Err(if is_away {
+            NotFollowed::Away(why)
+        } else {
+            NotFollowed::Refused(why)
+        })
     }
 
     /// Returns what `/_/health` shows.

@@ -21,6 +21,8 @@ pub struct Follower {
     reader: Arc<EventReader>,
     filter: EventFilter,
     position: u64,
+    /// Whether it has looked at the log.
+    has_begun: bool,
 }
 
 impl Follower {
@@ -30,6 +32,7 @@ impl Follower {
             reader,
             filter,
             position,
+            has_begun: false,
         }
     }
 
@@ -38,13 +41,16 @@ impl Follower {
         self.position
     }
 
-    /// Waits for the next page. It may hold no event, when those that were looked at are not
-    /// wanted. May be given up and called again: nothing is lost.
+    /// Waits for the next page; the first comes at once, so that whoever begins at the end knows where
+    /// that was. It may hold no event, when those that were looked at are not wanted. May be given up
+    /// and called again: nothing is lost.
     ///
     /// # Errors
     /// Log or store cannot be read; the next call tries again.
     pub async fn next(&mut self) -> Result<Page, ApiError> {
-        self.reader.beyond(self.position).await;
+        if self.has_begun {
+            self.reader.beyond(self.position).await;
+        }
         let asked = Asked {
             filter: self.filter.clone(),
             from: Some(self.position + 1),
@@ -54,6 +60,7 @@ impl Follower {
         };
         let page = self.reader.page(&asked).await?;
         self.position = page.next.map_or(page.head, |next| next - 1);
+        self.has_begun = true;
         Ok(page)
     }
 }
