@@ -40,6 +40,7 @@ fn strange_values() -> Vec<Json> {
         json!({"$type": "date", "$date": "x"}),
         json!({"$type": "date", "$date": "+999999-01-01T00:00:00Z"}),
         json!({"$type": "date", "$date": "2020-02-30T25:61:61Z"}),
+        json!({"$type": "date", "$date": "9999-12-31T23:59:59-01:00"}),
         json!({"$type": "geo", "$lat": 1e300, "$lng": -1e300}),
         json!({"$type": "geo", "$lat": "x"}),
         json!({"$type": "ref", "$id": ""}),

@@ -36,6 +36,29 @@ fn what_was_acknowledged_survives_a_stop_and_a_kill() {
 }
 
 #[test]
+fn a_date_that_could_not_be_written_again_is_refused() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let save = |id: &str, date: &str| {
+        let record = json!({"_id": id, "at": {"$type": "date", "$date": date}});
+        let body = json!({"database_id": "_public", "records": [record]});
+        ada.call("record:save", body).result()[0].clone()
+    };
+    for date in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:59:59+01:00"] {
+        let refused = save("note/1", date);
+        assert_eq!(refused["_type"], "error", "{refused}");
+        assert!(
+            refused["message"].as_str().unwrap().contains(date),
+            "{refused}"
+        );
+    }
+    for date in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z"] {
+        save("note/1", date);
+        assert_eq!(ada.query("note", json!(null))[0]["at"]["$date"], date);
+    }
+}
+
+#[test]
 fn a_second_server_on_the_same_data_is_refused() {
     let server = TestServer::start();
     let second = Command::new(env!("CARGO_BIN_EXE_skytrail"))

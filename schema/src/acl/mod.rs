@@ -91,22 +91,19 @@ impl AccessEntry {
         };
         let text = |name: &str| object.get(name).and_then(Json::as_str);
         let public = object.get("public").and_then(Json::as_bool);
-        let entry = Self {
-            relation: text("relation").map(str::to_owned),
-            role: text("role").map(RoleName::from),
-            level,
-            user_id: text("user_id").map(UserId::from),
-            public: public.unwrap_or(false),
-        };
-        let names_someone = entry.relation.is_some()
-            || entry.role.is_some()
-            || entry.user_id.is_some()
-            || public.is_some();
-        if names_someone {
-            Ok(entry)
-        } else {
-            Err(AclError::BadEntry)
+        let targets = ["relation", "role", "user_id"].map(text);
+        if public.is_none() && targets.iter().all(Option::is_none) {
+            return Err(AclError::BadEntry);
         }
+        // An empty name is of nobody, and is left out when the entry is written.
+        let [relation, role, user_id] = targets.map(|name| name.filter(|name| !name.is_empty()));
+        Ok(Self {
+            relation: relation.map(str::to_owned),
+            role: role.map(RoleName::from),
+            level,
+            user_id: user_id.map(UserId::from),
+            public: public.unwrap_or(false),
+        })
     }
 
     fn to_wire(&self) -> Json {
