@@ -128,7 +128,13 @@ impl Transport for Exec {
     async fn request(&self, envelope: &Envelope) -> Answer {
         match self.run(envelope).await {
             Ok(output) => Answer::Given(self.outcome(envelope, &output)),
-            Err(error) => Answer::Given(unreached(&format!("{}: {error}", self.program))),
+            Err(error) => {
+                // Where programs are is not for clients.
+                let (plugin, program) = (&self.plugin, &self.program);
+                tracing::warn!(plugin, program, %error, "the program cannot be run");
+                let message = format!("the program cannot be run: {error}");
+                Answer::Given(unreached(&message))
+            }
         }
     }
 }

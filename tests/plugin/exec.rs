@@ -1,5 +1,8 @@
 //! Plugins that are run for each request.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
@@ -70,6 +73,30 @@ fn what_goes_wrong_in_a_process_is_an_error() {
     let talked = client.call("talks", json!({})).result();
     assert_eq!(talked.as_str().unwrap().len(), 300_000);
     assert!(server.output().contains("exec is meant for development"));
+}
+
+#[test]
+fn a_program_that_went_is_named_in_the_log_and_to_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("plugin");
+    let python = set_up(".venv/bin/python");
+    let script = format!("#!/bin/sh\nexec {} \"$@\"\n", python.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+    let program = program.to_str().unwrap();
+    let server = server(&[("TEST_PATH", program)]);
+    let client = ready(&server);
+    std::fs::remove_file(program).unwrap();
+    let error = client.call("told", json!({"args": []})).json()["error"].clone();
+    let message = error["message"].as_str().unwrap();
+    assert!(!message.contains(program), "{message}");
+    assert!(message.contains("the program cannot be run"), "{message}");
+    eventually("the log names it", || {
+        let output = server.output();
+        let mut lines = output.lines();
+        lines.find(|line| line.contains("cannot be run") && line.contains(program))?;
+        Some(())
+    });
 }
 
 #[test]
