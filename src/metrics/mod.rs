@@ -32,7 +32,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
     write_deliveries(&mut text, &states.deliveries);
     write_captured(&mut text, states.captured.as_ref());
     write_erasures(&mut text, states.erasures);
-    text.gauge(
+    text.metric(
         "skytrail_log_followers",
         "Clients that follow the log, or work for a consumer of it.",
     )
@@ -49,7 +49,7 @@ pub fn render(states: &States, actions: &[ActionFigures]) -> String {
 }
 
 fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures]) {
-    let mut family = text.counter(
+    let mut family = text.metric(
         "skytrail_requests_total",
         "Answers, by action and HTTP status.",
     );
@@ -70,21 +70,21 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
         family.buckets(&[("action", &figures.action)], &figures.seconds);
     }
     let (door, throttle) = (&states.door, &states.throttle);
-    text.gauge("skytrail_requests_running", "Actions under way.")
+    text.metric("skytrail_requests_running", "Actions under way.")
         .value(door.num_running);
-    text.counter(
+    text.metric(
         "skytrail_hang_ups_total",
         "Requests whose clients went away before the answer.",
     )
     .value(door.num_hang_ups);
-    text.gauge("skytrail_connections", "Connections open at the HTTP door.")
+    text.metric("skytrail_connections", "Connections open at the HTTP door.")
         .value(door.num_connections);
-    text.counter(
+    text.metric(
         "skytrail_throttle_refused_total",
         "Sign-ups and logins refused as too many.",
     )
     .value(throttle.num_refused);
-    let mut family = text.counter(
+    let mut family = text.metric(
         "skytrail_auth_refused_total",
         "Logins, changes of passwords and sessions that were refused, by reason.",
     );
@@ -92,13 +92,13 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
         let number = states.refusals.get(&reason).copied().unwrap_or_default();
         family.labelled(&[("reason", reason.name())], number);
     }
-    text.gauge(
+    text.metric(
         "skytrail_throttle_buckets",
         "Addresses and accounts that were tried lately.",
     )
     .value(throttle.num_buckets);
     let audit = &states.audit;
-    text.counter(
+    text.metric(
         "skytrail_audit_entries_total",
         "Entries of the audit trail, by what became of them.",
     )
@@ -108,14 +108,14 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
 
 fn write_process(text: &mut Exposition) {
     let process = Process::read();
-    text.gauge("process_resident_memory_bytes", "Memory in use.")
+    text.metric("process_resident_memory_bytes", "Memory in use.")
         .maybe(process.map(|it| it.resident_bytes));
-    text.counter("process_cpu_seconds_total", "Processor time.")
+    text.metric("process_cpu_seconds_total", "Processor time.")
         .maybe(process.map(|it| it.cpu_seconds));
-    text.gauge("process_threads", "Threads.")
+    text.metric("process_threads", "Threads.")
         .maybe(process.map(|it| it.num_threads));
-    text.gauge("process_open_fds", "Open files and sockets.")
+    text.metric("process_open_fds", "Open files and sockets.")
         .maybe(process.map(|it| it.num_open_files));
-    text.gauge("skytrail_build_info", "1, with the version.")
+    text.metric("skytrail_build_info", "1, with the version.")
         .labelled(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 }

@@ -10,67 +10,64 @@ use super::Exposition;
 
 pub(super) fn write_plugins(text: &mut Exposition, plugins: Option<&PluginsState>) {
     let is_ready = plugins.map(|it| u8::from(it.readiness == Readiness::Ready));
-    text.gauge(
+    text.metric(
         "skytrail_plugins_ready",
         "1 when all plugins are ready, and clients are served.",
     )
     .maybe(is_ready);
     let each = plugins.map(|it| it.plugins.as_slice()).unwrap_or_default();
-    let mut write = |is_counter, name, help, of: fn(&PluginState) -> u64| {
-        let mut family = if is_counter {
-            text.counter(name, help)
-        } else {
-            text.gauge(name, help)
-        };
+    type Figure = fn(&PluginState) -> u64;
+    let figures: [(&str, &str, Figure); 9] = [
+        (
+            "skytrail_plugin_calls_total",
+            "Requests to plugins that ended.",
+            |it| it.calls,
+        ),
+        (
+            "skytrail_plugin_errors_total",
+            "Those that failed, also by time or loss.",
+            |it| it.errors,
+        ),
+        (
+            "skytrail_plugin_late_answers_total",
+            "Answers that came too late.",
+            |it| it.figures.late,
+        ),
+        (
+            "skytrail_plugin_stray_answers_total",
+            "Answers that nobody asked for.",
+            |it| it.figures.stray,
+        ),
+        (
+            "skytrail_plugin_resumes_total",
+            "Workers that came back to their sessions.",
+            |it| it.resumed,
+        ),
+        (
+            "skytrail_plugin_workers_lost_total",
+            "Workers that went away unasked.",
+            |it| it.lost,
+        ),
+        ("skytrail_plugin_in_flight", "Requests at workers.", |it| {
+            it.in_flight as u64
+        }),
+        (
+            "skytrail_plugin_queued",
+            "Requests that wait for a worker.",
+            |it| it.queued as u64,
+        ),
+        ("skytrail_plugin_workers", "Workers connected.", |it| {
+            it.workers.len() as u64
+        }),
+    ];
+    for (name, help, of) in figures {
+        let mut family = text.metric(name, help);
         for plugin in each {
             family.labelled(&[("plugin", &plugin.name)], of(plugin));
         }
-    };
-    let (counter, gauge) = (true, false);
-    let name = "skytrail_plugin_calls_total";
-    write(counter, name, "Requests to plugins that ended.", |it| {
-        it.calls
-    });
-    let name = "skytrail_plugin_errors_total";
-    write(
-        counter,
-        name,
-        "Those that failed, also by time or loss.",
-        |it| it.errors,
-    );
-    let name = "skytrail_plugin_late_answers_total";
-    write(counter, name, "Answers that came too late.", |it| {
-        it.figures.late
-    });
-    let name = "skytrail_plugin_stray_answers_total";
-    write(counter, name, "Answers that nobody asked for.", |it| {
-        it.figures.stray
-    });
-    let name = "skytrail_plugin_resumes_total";
-    write(
-        counter,
-        name,
-        "Workers that came back to their sessions.",
-        |it| it.resumed,
-    );
-    let name = "skytrail_plugin_workers_lost_total";
-    write(counter, name, "Workers that went away unasked.", |it| {
-        it.lost
-    });
-    let name = "skytrail_plugin_in_flight";
-    write(gauge, name, "Requests at workers.", |it| {
-        it.in_flight as u64
-    });
-    let name = "skytrail_plugin_queued";
-    write(gauge, name, "Requests that wait for a worker.", |it| {
-        it.queued as u64
-    });
-    let name = "skytrail_plugin_workers";
-    write(gauge, name, "Workers connected.", |it| {
-        it.workers.len() as u64
-    });
+    }
     let name = "skytrail_plugin_endings_total";
-    let mut family = text.counter(name, "What became of requests to plugins.");
+    let mut family = text.metric(name, "What became of requests to plugins.");
     for plugin in each {
         for (ending, count) in &plugin.figures.endings {
             let labels = [("plugin", &*plugin.name), ("ending", ending.name())];
@@ -93,7 +90,7 @@ pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
         let its = tasks.iter().filter(|task| task.plugin == plugin);
         its.map(of).sum()
     };
-    let mut family = text.gauge("skytrail_tasks", "Scheduled tasks, by what they are at.");
+    let mut family = text.metric("skytrail_tasks", "Scheduled tasks, by what they are at.");
     for plugin in &plugins {
         let states: [(&str, TaskFigure); 3] = [
             ("all", |_| 1),
@@ -104,7 +101,7 @@ pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
             family.labelled(&[("plugin", plugin), ("state", state)], sum(plugin, of));
         }
     }
-    let mut family = text.counter(
+    let mut family = text.metric(
         "skytrail_task_runs_total",
         "Due times of scheduled tasks, by what became of them; runs that were asked for, too.",
     );
@@ -123,36 +120,48 @@ pub(super) fn write_tasks(text: &mut Exposition, tasks: &[TaskReport]) {
 }
 
 pub(super) fn write_deliveries(text: &mut Exposition, consumers: &[ConsumerState]) {
-    let mut write = |is_counter, name, help, of: fn(&ConsumerState) -> u64| {
-        let mut family = if is_counter {
-            text.counter(name, help)
-        } else {
-            text.gauge(name, help)
-        };
+    type Figure = fn(&ConsumerState) -> u64;
+    let figures: [(&str, &str, Figure); 7] = [
+        (
+            "skytrail_delivery_lag_events",
+            "Events of the log that the plugin has not had, or that are none of its business.",
+            |it| it.lag,
+        ),
+        (
+            "skytrail_delivery_in_flight",
+            "After-hooks under way.",
+            |it| it.in_flight as u64,
+        ),
+        (
+            "skytrail_delivery_retrying",
+            "After-hooks that wait to be tried again.",
+            |it| it.retrying as u64,
+        ),
+        (
+            "skytrail_delivery_dead_letters",
+            "After-hooks that were given up.",
+            |it| it.dead_letters,
+        ),
+        (
+            "skytrail_delivery_delivered_total",
+            "After-hooks that were acknowledged.",
+            |it| it.delivered,
+        ),
+        (
+            "skytrail_delivery_failed_total",
+            "Attempts that failed.",
+            |it| it.failed,
+        ),
+        (
+            "skytrail_delivery_skipped_total",
+            "After-hooks that were skipped: too old, or not to be caught up with.",
+            |it| it.skipped,
+        ),
+    ];
+    for (name, help, of) in figures {
+        let mut family = text.metric(name, help);
         for consumer in consumers {
             family.labelled(&[("plugin", &consumer.name)], of(consumer));
         }
-    };
-    let (counter, gauge) = (true, false);
-    let name = "skytrail_delivery_lag_events";
-    let help = "Events of the log that the plugin has not had, or that are none of its business.";
-    write(gauge, name, help, |it| it.lag);
-    let name = "skytrail_delivery_in_flight";
-    write(gauge, name, "After-hooks under way.", |it| {
-        it.in_flight as u64
-    });
-    let name = "skytrail_delivery_retrying";
-    let help = "After-hooks that wait to be tried again.";
-    write(gauge, name, help, |it| it.retrying as u64);
-    let name = "skytrail_delivery_dead_letters";
-    let help = "After-hooks that were given up.";
-    write(gauge, name, help, |it| it.dead_letters);
-    let name = "skytrail_delivery_delivered_total";
-    let help = "After-hooks that were acknowledged.";
-    write(counter, name, help, |it| it.delivered);
-    let name = "skytrail_delivery_failed_total";
-    write(counter, name, "Attempts that failed.", |it| it.failed);
-    let name = "skytrail_delivery_skipped_total";
-    let help = "After-hooks that were skipped: too old, or not to be caught up with.";
-    write(counter, name, help, |it| it.skipped);
+    }
 }

@@ -8,7 +8,7 @@ use super::Exposition;
 use crate::parts::States;
 
 pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
-    let mut family = text.counter(
+    let mut family = text.metric(
         "skytrail_push_total",
         "Pushes to devices, by what became of them.",
     );
@@ -26,143 +26,136 @@ pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
             family.labelled(&labels, of(service));
         }
     }
-    let mut write = |is_counter, name, help, of: Figure| {
-        let mut family = if is_counter {
-            text.counter(name, help)
-        } else {
-            text.gauge(name, help)
-        };
+    let figures: [(&str, &str, Figure); 5] = [
+        (
+            "skytrail_push_unregistered_total",
+            "Devices forgotten because their service does not know them any more.",
+            |it| it.num_unregistered,
+        ),
+        (
+            "skytrail_push_queued",
+            "Pushes that wait, those for another attempt included.",
+            |it| it.num_queued as u64,
+        ),
+        ("skytrail_push_in_flight", "Pushes under way.", |it| {
+            it.num_in_flight as u64
+        }),
+        (
+            "skytrail_push_kept",
+            "Pushes that a crash would not lose.",
+            |it| it.num_kept,
+        ),
+        (
+            "skytrail_push_held",
+            "1 while a service is not asked, or with one push only, because it failed.",
+            |it| it.is_held.into(),
+        ),
+    ];
+    for (name, help, of) in figures {
+        let mut family = text.metric(name, help);
         for service in services {
             family.labelled(&[("service", service.service)], of(service));
         }
-    };
-    let (counter, gauge) = (true, false);
-    let name = "skytrail_push_unregistered_total";
-    let help = "Devices forgotten because their service does not know them any more.";
-    write(counter, name, help, |it| it.num_unregistered);
-    let name = "skytrail_push_queued";
-    let help = "Pushes that wait, those for another attempt included.";
-    write(gauge, name, help, |it| it.num_queued as u64);
-    let name = "skytrail_push_in_flight";
-    write(gauge, name, "Pushes under way.", |it| {
-        it.num_in_flight as u64
-    });
-    let name = "skytrail_push_kept";
-    let help = "Pushes that a crash would not lose.";
-    write(gauge, name, help, |it| it.num_kept);
-    let name = "skytrail_push_held";
-    let help = "1 while a service is not asked, or with one push only, because it failed.";
-    write(gauge, name, help, |it| it.is_held.into());
+    }
 }
 
 pub(super) fn write_live(text: &mut Exposition, states: &States) {
     let live = states.live.as_ref();
     let lag = live.map(|it| states.log.head.saturating_sub(it.position));
-    text.gauge(
+    text.metric(
         "skytrail_live_lag_events",
         "Events that live queries have not been told yet.",
     )
     .maybe(lag);
-    let mut write = |is_counter, name, help, of: fn(&LiveQueriesState) -> u64| {
-        let mut family = if is_counter {
-            text.counter(name, help)
-        } else {
-            text.gauge(name, help)
-        };
-        family.maybe(live.map(|it| of(&it.state)));
-    };
-    let (counter, gauge) = (true, false);
-    let name = "skytrail_live_connections";
-    write(gauge, name, "Connections that follow queries.", |it| {
-        it.num_listeners as u64
-    });
-    let name = "skytrail_live_subscriptions";
-    write(gauge, name, "Queries that are followed.", |it| {
-        it.num_subscriptions as u64
-    });
-    let name = "skytrail_live_views";
-    write(
-        gauge,
-        name,
-        "Different ones among them, by what is asked and as whom.",
-        |it| it.num_views as u64,
-    );
-    let name = "skytrail_live_loads_total";
-    write(counter, name, "Results looked up.", |it| it.num_loads);
-    let name = "skytrail_live_replays_total";
-    write(
-        counter,
-        name,
-        "Absences made up for out of the log.",
-        |it| it.num_replays,
-    );
-    let name = "skytrail_live_resets_total";
-    write(
-        counter,
-        name,
-        "Absences that could not be: the result was told anew.",
-        |it| it.num_resets,
-    );
-    let name = "skytrail_live_frames_total";
-    write(counter, name, "What connections were told.", |it| {
-        it.num_frames
-    });
-    let name = "skytrail_live_slow_total";
-    write(
-        counter,
-        name,
-        "Connections ended because they did not read.",
-        |it| it.num_slow,
-    );
-    let name = "skytrail_live_refused_total";
-    write(
-        counter,
-        name,
-        "Connections ended because their users may not listen any more.",
-        |it| it.num_refused,
-    );
-    let name = "skytrail_live_failures_total";
-    write(
-        counter,
-        name,
-        "Changes that could not be read, so that results were looked up again.",
-        |it| it.num_failures,
-    );
+    type Figure = fn(&LiveQueriesState) -> u64;
+    let figures: [(&str, &str, Figure); 10] = [
+        (
+            "skytrail_live_connections",
+            "Connections that follow queries.",
+            |it| it.num_listeners as u64,
+        ),
+        (
+            "skytrail_live_subscriptions",
+            "Queries that are followed.",
+            |it| it.num_subscriptions as u64,
+        ),
+        (
+            "skytrail_live_views",
+            "Different ones among them, by what is asked and as whom.",
+            |it| it.num_views as u64,
+        ),
+        ("skytrail_live_loads_total", "Results looked up.", |it| {
+            it.num_loads
+        }),
+        (
+            "skytrail_live_replays_total",
+            "Absences made up for out of the log.",
+            |it| it.num_replays,
+        ),
+        (
+            "skytrail_live_resets_total",
+            "Absences that could not be: the result was told anew.",
+            |it| it.num_resets,
+        ),
+        (
+            "skytrail_live_frames_total",
+            "What connections were told.",
+            |it| it.num_frames,
+        ),
+        (
+            "skytrail_live_slow_total",
+            "Connections ended because they did not read.",
+            |it| it.num_slow,
+        ),
+        (
+            "skytrail_live_refused_total",
+            "Connections ended because their users may not listen any more.",
+            |it| it.num_refused,
+        ),
+        (
+            "skytrail_live_failures_total",
+            "Changes that could not be read, so that results were looked up again.",
+            |it| it.num_failures,
+        ),
+    ];
+    for (name, help, of) in figures {
+        text.metric(name, help).maybe(live.map(|it| of(&it.state)));
+    }
 }
 
 pub(super) fn write_hubs(text: &mut Exposition, hubs: &[(&str, Option<HubState>)]) {
-    let mut write = |is_counter, name, help, of: fn(&HubState) -> u64| {
-        let mut family = if is_counter {
-            text.counter(name, help)
-        } else {
-            text.gauge(name, help)
-        };
+    type Figure = fn(&HubState) -> u64;
+    let figures: [(&str, &str, Figure); 5] = [
+        ("skytrail_hub_sockets", "Sockets connected.", |it| {
+            it.num_listeners as u64
+        }),
+        (
+            "skytrail_hub_channels",
+            "Channels that somebody hears.",
+            |it| it.num_channels as u64,
+        ),
+        (
+            "skytrail_hub_published_total",
+            "Messages published.",
+            |it| it.num_published,
+        ),
+        (
+            "skytrail_hub_delivered_total",
+            "Messages put into sockets' queues.",
+            |it| it.num_delivered,
+        ),
+        (
+            "skytrail_hub_dropped_total",
+            "Sockets closed because they did not read.",
+            |it| it.num_dropped,
+        ),
+    ];
+    for (name, help, of) in figures {
+        let mut family = text.metric(name, help);
         for (hub, state) in hubs {
             if let Some(state) = state {
                 family.labelled(&[("hub", hub)], of(state));
             }
         }
-    };
-    let (counter, gauge) = (true, false);
-    let name = "skytrail_hub_sockets";
-    write(gauge, name, "Sockets connected.", |it| {
-        it.num_listeners as u64
-    });
-    let name = "skytrail_hub_channels";
-    write(gauge, name, "Channels that somebody hears.", |it| {
-        it.num_channels as u64
-    });
-    let name = "skytrail_hub_published_total";
-    write(counter, name, "Messages published.", |it| it.num_published);
-    let name = "skytrail_hub_delivered_total";
-    write(counter, name, "Messages put into sockets' queues.", |it| {
-        it.num_delivered
-    });
-    let name = "skytrail_hub_dropped_total";
-    write(
-        counter,
-        name,
-        "Sockets closed because they did not read.",
-        |it| it.num_dropped,
-    );
+    }
 }

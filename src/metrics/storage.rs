@@ -9,12 +9,12 @@ use crate::parts::States;
 
 pub(super) fn write_log(text: &mut Exposition, states: &States) {
     let log = &states.log;
-    text.gauge(
+    text.metric(
         "skytrail_log_position",
         "The position of the last durable event.",
     )
     .value(log.head);
-    text.counter(
+    text.metric(
         "skytrail_log_groups_total",
         "Groups written, each with one flush.",
     )
@@ -26,17 +26,17 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
         "Time of a flush (fdatasync) of the journal.",
     )
     .buckets(&[], &log.flush_seconds);
-    text.counter(
+    text.metric(
         "skytrail_log_conflicts_total",
         "Decisions that were overtaken and taken again.",
     )
     .value(log.num_conflicts);
-    text.gauge(
+    text.metric(
         "skytrail_log_queued_bytes",
         "Bytes of decisions that wait for the journal.",
     )
     .value(log.queued_bytes);
-    let mut family = text.gauge(
+    let mut family = text.metric(
         "skytrail_log_refuses_writes",
         "Whether writes are refused, by reason.",
     );
@@ -45,11 +45,11 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
         &[("reason", "store_behind")],
         u64::from(log.is_store_behind),
     );
-    text.gauge("skytrail_log_journal_bytes", "Size of the journal.")
+    text.metric("skytrail_log_journal_bytes", "Size of the journal.")
         .value(log.journal_bytes);
     let sled = log.sled.as_ref();
     let lag = sled.map(|sled| log.head.saturating_sub(sled.position));
-    text.gauge(
+    text.metric(
         "skytrail_log_sled_lag_events",
         "Events that the event store has not got yet.",
     )
@@ -59,41 +59,41 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
 pub(super) fn write_store(text: &mut Exposition, states: &States) {
     let projector = states.projector.as_ref();
     let lag = projector.map(|it| states.log.head.saturating_sub(it.position));
-    text.gauge(
+    text.metric(
         "skytrail_projector_lag_events",
         "Events that the record store has not got yet.",
     )
     .maybe(lag);
-    text.counter(
+    text.metric(
         "skytrail_projector_batches_total",
         "Transactions of the record store.",
     )
     .maybe(projector.map(|it| it.num_batches));
-    text.counter(
+    text.metric(
         "skytrail_projector_failures_total",
         "Transactions that failed.",
     )
     .maybe(projector.map(|it| it.num_failures));
-    text.gauge(
+    text.metric(
         "skytrail_projector_failing",
         "Whether the record store took no events the last time.",
     )
     .maybe(projector.map(|it| u64::from(it.is_failing)));
-    text.gauge(
+    text.metric(
         "skytrail_projector_faults",
         "Events that the record store could not take.",
     )
     .maybe(projector.map(|it| it.num_faults));
-    let mut family = text.counter("skytrail_record_commands_total", "Saves and deletes taken.");
+    let mut family = text.metric("skytrail_record_commands_total", "Saves and deletes taken.");
     let sum = |of: fn(&skytrail_actors::record::actor::RecordActorState) -> u64| -> u64 {
         states.records.iter().map(of).sum()
     };
     family.labelled(&[("kind", "save")], sum(|actor| actor.num_saves));
     family.labelled(&[("kind", "delete")], sum(|actor| actor.num_deletes));
-    text.gauge("skytrail_record_actors", "Record types in use.")
+    text.metric("skytrail_record_actors", "Record types in use.")
         .value(states.records.len());
     let caches = states.caches;
-    let mut family = text.gauge("skytrail_cache_entries", "What is kept in memory.");
+    let mut family = text.metric("skytrail_cache_entries", "What is kept in memory.");
     let entries = [
         ("records", caches.num_records),
         ("users", caches.num_users),
@@ -104,73 +104,73 @@ pub(super) fn write_store(text: &mut Exposition, states: &States) {
     for (cache, entries) in entries {
         family.labelled(&[("cache", cache)], entries);
     }
-    text.gauge(
+    text.metric(
         "skytrail_cache_bytes",
         "Memory that kept records and users take, roughly.",
     )
     .value(caches.num_bytes);
     let indexes = states.indexes;
-    let mut family = text.gauge("skytrail_indexes", "Indexes that the store looks after.");
+    let mut family = text.metric("skytrail_indexes", "Indexes that the store looks after.");
     if let Some(indexes) = indexes {
         family.labelled(&[("state", "built")], indexes.num_built);
         family.labelled(&[("state", "wanted")], indexes.num_wanted);
     }
-    text.gauge("skytrail_index_bytes", "Size of these indexes.")
+    text.metric("skytrail_index_bytes", "Size of these indexes.")
         .maybe(indexes.map(|it| it.num_bytes));
 }
 
 pub(super) fn write_captured(text: &mut Exposition, captured: Option<&CaptureFigures>) {
-    text.gauge(
+    text.metric(
         "skytrail_captured_active",
         "1 when reads and saves wait for what SQL has changed.",
     )
     .maybe(captured.map(|it| u8::from(it.state.is_active)));
-    text.gauge(
+    text.metric(
         "skytrail_captured_failing",
         "1 while what SQL has changed cannot be taken in.",
     )
     .maybe(captured.map(|it| u8::from(it.state.is_failing)));
-    text.counter(
+    text.metric(
         "skytrail_captured_failures_total",
         "Attempts to take in what SQL has changed that failed.",
     )
     .maybe(captured.map(|it| it.state.num_failures));
-    text.counter(
+    text.metric(
         "skytrail_captured_transactions_total",
         "Transactions of others that were taken in.",
     )
     .maybe(captured.map(|it| it.state.num_transactions));
-    text.gauge(
+    text.metric(
         "skytrail_captured_waiting_rows",
         "Rows that SQL has changed and the log has not got yet.",
     )
     .maybe(captured.map(|it| it.num_waiting));
-    text.gauge(
+    text.metric(
         "skytrail_captured_waiting_seconds",
         "Since when the oldest of them was changed.",
     )
     .maybe(captured.map(|it| it.waiting_seconds));
-    text.counter(
+    text.metric(
         "skytrail_captured_refused_total",
         "Rows that could not be taken in, and were parked.",
     )
     .maybe(captured.map(|it| it.state.num_parked));
-    text.gauge("skytrail_captured_parked_rows", "Rows that are parked.")
+    text.metric("skytrail_captured_parked_rows", "Rows that are parked.")
         .maybe(captured.map(|it| it.num_parked_rows));
 }
 
 pub(super) fn write_erasures(text: &mut Exposition, erasures: EraserState) {
-    text.gauge(
+    text.metric(
         "skytrail_erasures_open",
         "Erasures that have not reached everything yet.",
     )
     .value(erasures.num_open as u64);
-    text.gauge(
+    text.metric(
         "skytrail_erasures_failing",
         "1 while something cannot forget what it should.",
     )
     .value(u64::from(erasures.is_failing));
-    text.counter(
+    text.metric(
         "skytrail_erasures_finished_total",
         "Erasures that were finished.",
     )
@@ -178,7 +178,7 @@ pub(super) fn write_erasures(text: &mut Exposition, erasures: EraserState) {
 }
 
 pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
-    text.counter(
+    text.metric(
         "skytrail_backups_total",
         "Backups that the server was to make by itself, by what became of them.",
     )
@@ -187,22 +187,22 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
     let last = backups
         .last_time
         .map_or(0, |time| time.micros() / 1_000_000);
-    text.gauge(
+    text.metric(
         "skytrail_backup_last_timestamp_seconds",
         "When the newest backup was made; 0 for never.",
     )
     .value(u64::try_from(last).unwrap_or_default());
-    text.counter(
+    text.metric(
         "skytrail_backup_copied_bytes_total",
         "Bytes that backups have copied.",
     )
     .value(backups.copied_bytes);
-    text.gauge(
+    text.metric(
         "skytrail_backup_damage",
         "Places of the log that were damaged when the newest backup was made.",
     )
     .value(backups.damage.len() as u64);
-    text.gauge(
+    text.metric(
         "skytrail_backup_without_ledger",
         "1 when the ledger of deliveries could not be copied for the newest backup.",
     )

@@ -19,14 +19,10 @@ pub struct Family<'a> {
 }
 
 impl Exposition {
-    /// Begins a metric that only grows; its name ends in `_total`.
-    pub fn counter(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        self.family(name, "counter", help)
-    }
-
-    /// Begins a metric that goes up and down.
-    pub fn gauge(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        self.family(name, "gauge", help)
+    /// Begins a metric. One that only grows has a name that ends in `_total`.
+    pub fn metric(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        let only_grows = name.ends_with("_total");
+        self.family(name, if only_grows { "counter" } else { "gauge" }, help)
     }
 
     /// Begins a metric that counts values by size.
@@ -109,7 +105,7 @@ mod tests {
     #[test]
     fn families_are_written_with_their_meaning() {
         let mut text = Exposition::default();
-        let mut family = text.counter("a_total", "Things.");
+        let mut family = text.metric("a_total", "Things.");
         family.labelled(&[("by", "x\"y\\z\nw")], 3).value(4);
         let histogram = Histogram::new(&[0.5, 1.0]);
         histogram.observe(0.7);
