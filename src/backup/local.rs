@@ -33,6 +33,8 @@ pub struct Local {
     pub data_dir: PathBuf,
     /// The folder of files; `None` when they are in a bucket, which is none of a backup's business.
     pub assets: Option<PathBuf>,
+    /// The bucket that they are in.
+    pub bucket: Option<String>,
     /// What became of the ledger.
     pub ledger: LedgerCopy,
 }
@@ -66,13 +68,14 @@ pub struct Turn {
 impl Local {
     /// Takes the places from the configuration.
     pub fn new(config: &Config) -> Self {
-        let assets = match &config.assets.store {
-            AssetStore::Folder { path, .. } => Some(path.clone()),
-            AssetStore::S3(_) => None,
+        let (assets, bucket) = match &config.assets.store {
+            AssetStore::Folder { path, .. } => (Some(path.clone()), None),
+            AssetStore::S3(s3) => (None, Some(s3.bucket.clone())),
         };
         Self {
             data_dir: config.data_dir.clone(),
             assets,
+            bucket,
             ledger: LedgerCopy::None,
         }
     }

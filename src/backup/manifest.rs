@@ -19,6 +19,9 @@ use crate::proof::Checkpoint;
 /// The format that this program writes.
 pub(super) const FORMAT: u32 = 1;
 
+/// So many missing files are named in a sentence.
+const SHOWN: usize = 3;
+
 /// A backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -56,11 +59,76 @@ pub struct Manifest {
     /// Why the ledger of deliveries, which there was, is not in the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_ledger: Option<String>,
+    /// Files that are not in the backup and that the log knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_files: Option<MissingFiles>,
+    /// Whether it was looked for such files.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_looked_for_files: bool,
+    /// The bucket in which the files were, none of which is in the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_in_bucket: Option<String>,
     /// Everything else, but for the keys of subjects.
     pub files: Vec<SavedFile>,
     /// The keys of subjects as they were; only those of the newest backup are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<SavedFile>,
+}
+
+/// Files that should have been where a backup was told that they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingFiles {
+    /// Where they were looked for.
+    pub folder: String,
+    /// Whether no server keeps files there, as far as can be seen.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_other_folder: bool,
+    /// Those whose bytes had come, or that an earlier backup has.
+    pub names: Vec<String>,
+    /// How many were only announced or imported, in a folder where none is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub num_announced: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl MissingFiles {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.names.len() as u64 + self.num_announced
+    }
+}
+
+impl std::fmt::Display for MissingFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (count, folder) = (self.count(), &self.folder);
+        let noun = if count == 1 { "file" } else { "files" };
+        write!(
+            f,
+            "{count} {noun} that the log knows, looked for in {folder}"
+        )?;
+        if self.is_other_folder {
+            write!(f, ", where no server keeps any")?;
+        }
+        let shown: Vec<&str> = self.names.iter().take(SHOWN).map(String::as_str).collect();
+        if !shown.is_empty() {
+            let more = if self.names.len() > SHOWN {
+                ", …"
+            } else {
+                ""
+            };
+            write!(f, " ({}{more})", shown.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// A run of the log.
@@ -98,7 +166,12 @@ pub(super) struct ErasedFiles {
 impl ErasedFiles {
     /// Learns which had been erased when a backup was made.
     pub(super) fn learn(&mut self, manifest: &Manifest) {
-        let paths = manifest.files.iter().map(|file| file.path.as_str());
+        self.learn_from(&manifest.files);
+    }
+
+    /// Learns from the marks among files.
+    pub(super) fn learn_from(&mut self, files: &[SavedFile]) {
+        let paths = files.iter().map(|file| file.path.as_str());
         let marks = paths.filter_map(|path| below(ERASED, below(ASSETS, path)?));
         self.marks.extend(marks.map(str::to_owned));
     }
@@ -110,9 +183,13 @@ impl ErasedFiles {
 
     /// Whether a file of a backup was.
     pub(super) fn contains(&self, file: &SavedFile) -> bool {
+        below(ASSETS, &file.path).is_some_and(|name| self.has(name))
+    }
+
+    /// Whether the file of a name was.
+    pub(super) fn has(&self, name: &str) -> bool {
         // Marks of before are called as the file is.
-        below(ASSETS, &file.path)
-            .is_some_and(|name| self.marks.contains(&mark_of(name)) || self.marks.contains(name))
+        self.marks.contains(&mark_of(name)) || self.marks.contains(name)
     }
 }
 
@@ -164,7 +241,32 @@ impl Manifest {
 
     /// Whether everything is in it that there was to save.
     pub fn is_complete(&self) -> bool {
-        self.damage.is_empty() && self.missing_ledger.is_none()
+        self.damage.is_empty() && self.missing_ledger.is_none() && self.missing_files.is_none()
+    }
+
+    /// Whether it may take the place of an earlier backup: it has what that one has.
+    pub(super) fn may_replace(&self, earlier: &Self) -> bool {
+        let missing = self.missing_files.iter().flat_map(|missing| &missing.names);
+        let missing: BTreeSet<&str> = missing.map(String::as_str).collect();
+        let mut has = earlier
+            .files
+            .iter()
+            .filter_map(|file| below(ASSETS, &file.path));
+        self.damage.is_empty()
+            && self.missing_ledger.is_none()
+            && !has.any(|name| missing.contains(name))
+    }
+
+    /// Returns the files that it knows of, saved or missing, by their names.
+    pub(super) fn known_files(&self) -> BTreeSet<String> {
+        let saved = self
+            .files
+            .iter()
+            .filter_map(|file| below(ASSETS, &file.path));
+        let saved = saved.filter(|name| below(ERASED, name).is_none());
+        let missing = self.missing_files.iter().flat_map(|missing| &missing.names);
+        let saved = saved.map(str::to_owned);
+        saved.chain(missing.cloned()).collect()
     }
 
     /// Returns the first position that was damaged when the backup was made.
@@ -208,6 +310,9 @@ mod tests {
             damaged_segments: Vec::new(),
             damage: Vec::new(),
             missing_ledger: None,
+            missing_files: None,
+            has_looked_for_files: true,
+            files_in_bucket: None,
             files,
             keys: None,
         }

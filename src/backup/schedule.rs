@@ -14,7 +14,7 @@ use skytrail_schema::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackupError, LedgerCopy, Local, Repository, Taken, back_up};
+use super::{BackupError, LedgerCopy, Local, MissingFiles, Repository, Taken, back_up};
 use crate::config::{BackupPlace, Backups, Config};
 use crate::ledger::SqlLedger;
 use crate::proof::Checkpoints;
@@ -41,6 +41,8 @@ pub struct BackupState {
     pub damage: Vec<String>,
     /// Why the ledger of deliveries is not in it, if it is not.
     pub missing_ledger: Option<String>,
+    /// How many files that the log knows are not in it, because they were not there.
+    pub missing_files: u64,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<String>,
 }
@@ -163,6 +165,9 @@ impl BackupSchedule {
                 "the backup is without the ledger of deliveries, ops.sqlite"
             );
         }
+        if let Some(missing) = &manifest.missing_files {
+            tracing::error!(%missing, "the backup is without files");
+        }
         let (copied_bytes, head) = (taken.copied_bytes, manifest.head);
         tracing::info!(
             name = manifest.name,
@@ -177,6 +182,8 @@ impl BackupSchedule {
         state.last_head = head;
         state.damage = manifest.damage.iter().map(ToString::to_string).collect();
         state.missing_ledger = manifest.missing_ledger.clone();
+        let missing = manifest.missing_files.as_ref();
+        state.missing_files = missing.map_or(0, MissingFiles::count);
         state.last_error = None;
     }
 

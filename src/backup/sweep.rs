@@ -47,21 +47,21 @@ pub(super) fn sweep(
             swept.foreign.push(backup.name.clone());
         }
     }
-    // One in which something is missing is none that could take another one's place.
-    let is_whole = |name: &&str| {
-        backups
-            .iter()
-            .any(|it| it.name == **name && it.is_complete())
+    // Those that are followed by so many that have what they have: one in which something is missing
+    // takes no other one's place. None goes that is behind one that stays: it is what the next follows.
+    let is_own = |backup: &&Manifest| own.contains(&backup.name.as_str());
+    let is_over = |earlier: &&Manifest| {
+        let later = backups.iter().filter(is_own);
+        let later = later.filter(|later| later.name > earlier.name);
+        keep > 0 && later.filter(|later| later.may_replace(earlier)).count() >= keep
     };
-    let whole: Vec<&str> = own.iter().copied().filter(is_whole).collect();
-    let oldest = whole.len().checked_sub(keep).filter(|_| keep > 0);
-    if let Some(oldest) = oldest.and_then(|number| whole.get(number)) {
-        let removed = own.iter().filter(|name| *name < oldest);
-        swept.removed = removed.map(|name| (*name).to_owned()).collect();
+    let over = backups.iter().filter(is_own).take_while(is_over);
+    swept.removed = over.map(|backup| backup.name.clone()).collect();
+    if let Some(newest) = swept.removed.iter().max().cloned() {
         // A damaged one that one of these follows was of this history, and is as old.
         let is_over = |name: &str| {
             let mut follows = backups.iter().filter(|it| own.contains(&it.name.as_str()));
-            name < *oldest && follows.any(|it| it.follows.as_deref() == Some(name))
+            *name < *newest && follows.any(|it| it.follows.as_deref() == Some(name))
         };
         let (over, left) = damaged.into_iter().partition(|(name, _)| is_over(name));
         damaged = left;

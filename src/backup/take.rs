@@ -3,7 +3,8 @@
 //! 1. The ledger was copied before: it must not be ahead of the log. If it could not be, the backup is
 //!    made without it, and says so.
 //! 2. The log is looked at, and what the repository has not got of it is checked and copied.
-//! 3. The files follow: every file that the log names was there before.
+//! 3. The files follow: every file that the log names was there before. If one is not there, the backup
+//!    says so (`lookup`).
 //! 4. So do the keys of subjects, as they are then.
 //! 5. The manifest makes it a backup.
 //! 6. What nobody needs any more goes (`sweep`).
@@ -17,10 +18,10 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::local::{Digesting, LedgerCopy, Local, LocalFile, OpenFile, Turn};
-use super::manifest::{FORMAT, Manifest, SavedFile, SegmentRef};
+use super::manifest::{FORMAT, Manifest, MissingFiles, SavedFile, SegmentRef};
 use super::object::{DAMAGED, FILES, SegmentName, content};
 use super::repository::{Repository, manifest_object};
-use super::{BackupError, keys, sweep};
+use super::{BackupError, keys, lookup, sweep};
 use crate::proof::{KEY_FILE, LogKey};
 
 /// What is under way.
@@ -54,8 +55,8 @@ pub struct Taken {
 ///
 /// # Errors
 /// Something cannot be read or written; the repository is another store's.
-/// Damage of the log is none, nor is a ledger that cannot be copied: the rest is saved, and the
-/// manifest says what is missing.
+/// Damage of the log is none, nor is a ledger that cannot be copied, nor are files that are not there:
+/// the rest is saved, and the manifest says what is missing.
 pub fn back_up(
     local: &Local,
     turn: Turn,
@@ -97,10 +98,16 @@ fn save(
     };
     let mut log = Log::default();
     work.save_log(&survey, &mut log)?;
-    let files = work.save_files()?;
+    let last = work.last.take();
+    let files = work.save_files(last.as_ref())?;
+    let missing = match &local.assets {
+        Some(folder) => lookup::find_missing(folder, (&survey, last.as_ref()), &files)?,
+        None => None,
+    };
+    work.last = last;
     let keys = keys::save(local, repository)?;
     work.copied(keys.as_ref().map_or(0, |keys| keys.size));
-    let manifest = work.manifest((store_id, &survey), log, (files, keys), now)?;
+    let manifest = work.manifest((store_id, &survey), log, (files, missing, keys), now)?;
     let bytes = manifest.encode()?;
     repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
     let swept = sweep::sweep(repository, &survey, (&manifest, &work.used), keep, now)?;
@@ -303,19 +310,15 @@ impl Work<'_> {
         Ok(object)
     }
 
-    fn save_files(&mut self) -> Result<Vec<SavedFile>, BackupError> {
+    fn save_files(&mut self, last: Option<&Manifest>) -> Result<Vec<SavedFile>, BackupError> {
         let there = self.repository.list(FILES)?.into_iter();
         let mut there: BTreeSet<String> = there.map(|object| object.name).collect();
-        let last = self
-            .last
-            .as_mut()
-            .map(|last| std::mem::take(&mut last.files));
-        let last = last.unwrap_or_default().into_iter();
-        let last: BTreeMap<String, SavedFile> =
-            last.map(|file| (file.path.clone(), file)).collect();
+        let last = last.into_iter().flat_map(|last| &last.files);
+        let last: BTreeMap<&str, &SavedFile> =
+            last.map(|file| (file.path.as_str(), file)).collect();
         let mut saved = Vec::new();
         for file in self.local.files()? {
-            match self.save_file(&file, last.get(&file.path), &mut there) {
+            match self.save_file(&file, last.get(&*file.path).copied(), &mut there) {
                 Ok(file) => saved.push(file),
                 // Listed, and gone.
                 Err(BackupError::Io { source, .. })
@@ -368,7 +371,7 @@ impl Work<'_> {
         &self,
         (store_id, survey): (Uuid, &Survey),
         log: Log,
-        (files, keys): (Vec<SavedFile>, Option<SavedFile>),
+        (files, missing_files, keys): (Vec<SavedFile>, Option<MissingFiles>, Option<SavedFile>),
         now: Timestamp,
     ) -> Result<Manifest, BackupError> {
         let end = log.segments.last();
@@ -403,6 +406,9 @@ impl Work<'_> {
                 LedgerCopy::Failed(reason) => Some(reason.clone()),
                 LedgerCopy::None | LedgerCopy::At(_) => None,
             },
+            missing_files,
+            has_looked_for_files: self.local.assets.is_some(),
+            files_in_bucket: self.local.bucket.clone(),
             files,
             keys,
         })

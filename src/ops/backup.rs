@@ -162,6 +162,7 @@ fn report(taken: &Taken) -> Result<(), String> {
 fn missing_in(manifest: &Manifest) -> Result<(), String> {
     let mut missing: Vec<String> = Vec::new();
     missing.extend(without_ledger(manifest));
+    missing.extend(without_files(manifest));
     if !manifest.damage.is_empty() {
         let lines = manifest.damage.iter().map(|damage| format!("\n  {damage}"));
         let lines: String = lines.collect();
@@ -184,14 +185,30 @@ fn without_ledger(manifest: &Manifest) -> Option<String> {
     ))
 }
 
+fn without_files(manifest: &Manifest) -> Option<String> {
+    let missing = manifest.missing_files.as_ref()?;
+    let advice = if missing.is_other_folder {
+        "; say with ASSET_STORE and ASSET_STORE_PATH where the server has them"
+    } else {
+        ""
+    };
+    Some(format!(
+        "backup {} is without {missing}{advice}",
+        manifest.name
+    ))
+}
+
 fn contents(manifest: &Manifest) -> String {
     let time = manifest.head_time.map(|time| format!(" ({time})"));
+    let bucket = manifest.files_in_bucket.as_ref();
+    let bucket = bucket.map(|bucket| format!(" (without those in the bucket {bucket})"));
     format!(
-        "events up to {}{} in {} segments, {} files, chain {}",
+        "events up to {}{} in {} segments, {} files{}, chain {}",
         manifest.head,
         time.unwrap_or_default(),
         manifest.segments.len(),
         manifest.files.len(),
+        bucket.unwrap_or_default(),
         hex::encode(&manifest.chain)
     )
 }
@@ -208,11 +225,14 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let damaged = if is_damaged { ", of a damaged log" } else { "" };
                 let has_none = manifest.missing_ledger.is_some();
                 let ledger = if has_none { ", without the ledger" } else { "" };
+                let missing = manifest.missing_files.as_ref();
+                let files = missing.map(|it| format!(", without {} files", it.count()));
+                let files = files.unwrap_or_default();
                 let follows = manifest.follows.as_deref();
                 let follows = follows.map(|name| format!(", after {name}"));
                 let follows = follows.unwrap_or_default();
                 say(&format!(
-                    "{name}  {}{follows}{damaged}{ledger}",
+                    "{name}  {}{follows}{damaged}{ledger}{files}",
                     contents(&manifest)
                 ));
             }
@@ -269,6 +289,9 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
         complain(&format!(
             "{missing}; plugins and consumers of the log begin at the end of the log"
         ));
+    }
+    if let Some(missing) = without_files(&restored.manifest) {
+        complain(&missing);
     }
     if let Some(line) = misplaced(config, &command.to, restored.num_assets) {
         say(&line);

@@ -96,6 +96,7 @@ impl Leftovers {
             let local = Local {
                 data_dir: self.folder.clone(),
                 assets: None,
+                bucket: None,
                 ledger: LedgerCopy::None,
             };
             if let Err(reason) = local.take_turn() {
@@ -168,6 +169,7 @@ mod tests {
         let local = Local {
             data_dir: folder.path().to_owned(),
             assets: None,
+            bucket: None,
             ledger: LedgerCopy::None,
         };
         let _turn = local.take_turn().unwrap();

@@ -4,6 +4,7 @@
 mod bucket;
 mod damage;
 mod erased;
+mod files;
 mod histories;
 mod killed;
 mod ledger;

@@ -110,6 +110,11 @@ impl Kinds {
         Ok(Self(kinds))
     }
 
+    /// Takes these.
+    pub fn of(kinds: impl IntoIterator<Item = EventKind>) -> Self {
+        Self(kinds.into_iter().collect())
+    }
+
     /// Whether no kind is named.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -5,6 +5,7 @@
 //! that may be writing: only whole frames count, and they are made durable before they are told of.
 
 mod check;
+mod files;
 mod lost;
 
 use std::io::{self, Read};
@@ -16,6 +17,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 pub use check::Checked;
+pub use files::KnownFiles;
 pub use lost::LostRecords;
 
 use super::frame::Frame;

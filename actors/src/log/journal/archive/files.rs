@@ -1,0 +1,85 @@
+//! Which files a log knows: what a backup holds the folder of files against.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use skytrail_schema::codec::{self, CodecError, KeyState, SubjectKeys};
+use skytrail_schema::event::{EventBody, EventFilter, EventKind, Kinds, Stream};
+use skytrail_schema::id::AssetName;
+
+use super::{SegmentFile, walk};
+use crate::log::journal::segment;
+
+/// Leaves what is sealed as it is: no erasure is.
+struct Sealed;
+
+impl SubjectKeys for Sealed {
+    fn state(&self, _: u64) -> KeyState {
+        KeyState::Destroyed
+    }
+}
+
+/// See the module. Segments are read in order; what is damaged of them is left out.
+#[derive(Clone, Debug, Default)]
+pub struct KnownFiles {
+    /// Files that were announced or imported; their bytes need not have come.
+    pub announced: BTreeSet<AssetName>,
+    /// Files whose bytes have come.
+    pub uploaded: BTreeSet<AssetName>,
+    /// Files that an erasure or retention has removed.
+    pub erased: BTreeSet<AssetName>,
+}
+
+impl KnownFiles {
+    /// Reads what a segment has from a position on.
+    ///
+    /// # Errors
+    /// The device's; or a commit cannot be read.
+    pub fn read(&mut self, segment: &SegmentFile, from: u64) -> io::Result<()> {
+        if segment.last_position < from {
+            return Ok(());
+        }
+        let filter = EventFilter {
+            kinds: Kinds::of([
+                EventKind::AssetRegistered,
+                EventKind::AssetUploaded,
+                EventKind::ErasureRequested,
+            ]),
+            ..EventFilter::default()
+        };
+        let mut wrong: Option<CodecError> = None;
+        let start = segment::HEADER_BYTES as u64;
+        walk(&*segment.file, start, segment.end, &mut |_, frame| {
+            if frame.peek.last_position() >= from
+                && let Err(error) = self.look_at(frame.commit, &filter)
+            {
+                wrong = Some(error);
+            }
+            wrong.is_none()
+        })?;
+        wrong.map_or(Ok(()), |error| Err(io::Error::other(error)))
+    }
+
+    fn look_at(&mut self, commit: &[u8], filter: &EventFilter) -> Result<(), CodecError> {
+        if !codec::has_wanted(commit, filter)? {
+            return Ok(());
+        }
+        // Of a file the stream's name is enough, so a payload that is erased is not missed.
+        for event in codec::outlines(commit)? {
+            let Stream::Asset(name) = event.stream else {
+                continue;
+            };
+            match event.kind {
+                EventKind::AssetRegistered => self.announced.insert(name),
+                EventKind::AssetUploaded => self.uploaded.insert(name),
+                _ => false,
+            };
+        }
+        for event in codec::decode_commit(commit, &Sealed)?.events {
+            if let EventBody::ErasureRequested(request) = event.body {
+                self.erased.extend(request.files);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Looking for the files that the log knows.
+//!
+//! The folder of files is a setting, and the command `backup` may have another one than the server: what
+//! it then saves has none of the files that somebody believes to be in it. So a backup is held against
+//! the log: a file whose bytes have come has to be there unless an erasure has named it. One that was
+//! announced only need not be, as its bytes may never have come.
+//!
+//! What an earlier backup has looked at is not read again while nothing is missing: it knows the files of
+//! then, saved or missing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use skytrail_actors::log::journal::archive::{KnownFiles, Survey};
+use skytrail_schema::id::AssetName;
+
+use super::manifest::{ErasedFiles, Manifest, MissingFiles, SavedFile};
+use super::{ASSETS, BackupError, sweep};
+use crate::asset::{ERASED, UPLOADS};
+
+/// Finds the files that the log knows and that are not among those that were saved of `folder`.
+pub(super) fn find_missing(
+    folder: &Path,
+    (survey, last): (&Survey, Option<&Manifest>),
+    saved: &[SavedFile],
+) -> Result<Option<MissingFiles>, BackupError> {
+    let there = There::of(folder, saved);
+    let last = match last.filter(|last| last.has_looked_for_files) {
+        Some(last) if sweep::is_own(last, survey)? => Some(last),
+        _ => None,
+    };
+    let earlier = last.map(Manifest::known_files).unwrap_or_default();
+    if let Some(last) = last {
+        let lately = read(survey, last.head + 1)?;
+        let uploaded = lately.uploaded.iter().map(AssetName::as_str);
+        let mut known = uploaded.chain(earlier.iter().map(String::as_str));
+        if !there.is_other_folder && !known.any(|name| there.misses(name, &lately)) {
+            return Ok(None);
+        }
+    }
+    // Whether the log knows what an earlier backup found in the folder, all of it says.
+    let known = read(survey, 0)?;
+    let (mut names, mut num_announced) = (Vec::new(), 0);
+    for name in known.announced.union(&known.uploaded) {
+        if !there.misses(name.as_str(), &known) {
+            continue;
+        }
+        if known.uploaded.contains(name) || earlier.contains(name.as_str()) {
+            names.push(name.to_string());
+        } else {
+            num_announced += u64::from(there.is_other_folder);
+        }
+    }
+    let missing = MissingFiles {
+        folder: folder.display().to_string(),
+        is_other_folder: there.is_other_folder,
+        names,
+        num_announced,
+    };
+    Ok((missing.count() > 0).then_some(missing))
+}
+
+fn read(survey: &Survey, from: u64) -> Result<KnownFiles, BackupError> {
+    let mut known = KnownFiles::default();
+    for segment in &survey.segments {
+        let read = known.read(segment, from);
+        read.map_err(BackupError::io(segment.name.clone()))?;
+    }
+    Ok(known)
+}
+
+/// What the folder of files has.
+struct There<'a> {
+    names: BTreeSet<&'a Path>,
+    erased: ErasedFiles,
+    /// Whether no server keeps files there, as far as can be seen.
+    is_other_folder: bool,
+}
+
+impl<'a> There<'a> {
+    fn of(folder: &Path, saved: &'a [SavedFile]) -> Self {
+        let paths = saved.iter().map(|file| Path::new(&file.path));
+        let names = paths.filter_map(|path| path.strip_prefix(ASSETS).ok());
+        let names: BTreeSet<&Path> = names.filter(|name| !name.starts_with(ERASED)).collect();
+        let mut erased = ErasedFiles::default();
+        erased.learn_from(saved);
+        // A server makes its folder, and one for uploads in it, when it starts; a restored one has files.
+        let is_other_folder = !folder.join(UPLOADS).is_dir() && names.is_empty();
+        Self {
+            names,
+            erased,
+            is_other_folder,
+        }
+    }
+
+    fn misses(&self, name: &str, known: &KnownFiles) -> bool {
+        !self.names.contains(Path::new(name))
+            && !self.erased.has(name)
+            && !known.erased.contains(name)
+    }
+}
