@@ -22,6 +22,7 @@ pub mod projection;
 pub mod proof;
 pub mod push;
 pub mod record_store;
+mod scratch;
 pub mod services;
 pub mod socket;
 pub mod telemetry;

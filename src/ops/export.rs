@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use skytrail_schema::json;
 
 use super::log_search::moment as at;
+use super::partial::Partial;
 use super::remote::{RunningServer, ServerFlag, block_on};
 use super::unwritten;
 use crate::config::Config;
@@ -127,21 +128,16 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     let Some(path) = &command.output else {
         return write(server, command, &exported, io::stdout()).await;
     };
+    let partial = Partial::begin(path, &[""])?;
     let mut options = File::options();
     options.write(true).create_new(true);
     if command.password_hashes {
         options.mode(0o600);
     }
-    let file = options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => format!("{} is there already", path.display()),
-        _ => format!("{}: {error}", path.display()),
-    });
-    let done = write(server, command, &exported, file?).await;
-    if done.is_err() {
-        // Half of an export is none, and would be in the way of the next try.
-        let _ = std::fs::remove_file(path);
-    }
-    done
+    let file = options.open(partial.path());
+    let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+    write(server, command, &exported, file).await?;
+    partial.finish()
 }
 
 /// Writes the records of some types, with what goes with them.

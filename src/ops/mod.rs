@@ -17,6 +17,7 @@ pub mod log_follow;
 pub mod log_proof;
 pub mod log_search;
 mod move_store;
+mod partial;
 pub mod plugin;
 pub mod rebuild;
 mod rebuild_server;

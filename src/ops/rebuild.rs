@@ -14,13 +14,14 @@ use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::event::Commit;
 
 use super::backup::parse_until;
+use super::partial::Partial;
 use super::{complain, journal_of, move_store, open_log, rebuild_server, say};
 use crate::config::Config;
 use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::with_causes;
 use crate::projection::{
-    OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
+    OpenError, PARTS, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };
 use crate::record_store::leftovers::Filling;
 use crate::record_store::moved;
@@ -89,7 +90,7 @@ async fn replace(config: &Config) -> Result<(), String> {
     // Open until the end: no server may start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
     let head = opened.report().head;
-    fill(&new, &opened.segments(), head).await?;
+    fill((&new, false), &opened.segments(), head).await?;
     if let Err(error) = keep_indexes(&current, &new).await {
         complain(&format!(
             "the old store's indexes are not known any more: {error}"
@@ -125,12 +126,13 @@ async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
 
 /// Makes a store as it was.
 async fn past(config: &Config, until: Until, to: &Path) -> Result<(), String> {
-    if to.exists() {
-        return Err(format!("{} is there already", to.display()));
-    }
+    let partial = Partial::begin(to, &PARTS)?;
     let segments = open_log(config)?;
     let commit = last_commit(&segments, until)?;
-    fill(to, &segments, commit.last_position()).await?;
+    // It has hashes of passwords, and is where anybody may look.
+    let place = (&*partial.path(), true);
+    fill(place, &segments, commit.last_position()).await?;
+    partial.finish()?;
     say(&format!(
         "{} has the records as they were at position {}, {}",
         to.display(),
@@ -184,7 +186,7 @@ async fn verify(config: &Config) -> Result<(), String> {
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
     let shadow = current.with_extension("verify");
-    fill(&shadow, &segments, checkpoint).await?;
+    fill((&shadow, false), &segments, checkpoint).await?;
     let (_, wanted) = digest(&shadow).await.map_err(failed)?;
     remove(&shadow).map_err(|error| with_causes(&error))?;
     drop(filling);
@@ -234,13 +236,13 @@ fn compare(
         .collect()
 }
 
-async fn fill(path: &Path, segments: &Segments, until: u64) -> Result<(), String> {
+async fn fill(place: (&Path, bool), segments: &Segments, until: u64) -> Result<(), String> {
     let bar = progress_bar(until)?;
     let mut read = |from: u64, max_events: usize| {
         let commits = segments.read(from, max_events);
         commits.map_err(|error| error.to_string())
     };
-    let done = rebuild(path, until, &mut read, &mut |position| {
+    let done = rebuild(place, until, &mut read, &mut |position| {
         bar.set_position(position)
     })
     .await;

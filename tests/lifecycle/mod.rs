@@ -1,5 +1,7 @@
 //! Starting, stopping, and looking into the log from the command line.
 
+mod unfinished;
+
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -37,10 +37,13 @@ impl HeldFile {
         Self::hold(&mut held, File::open(path)?)
     }
 
-    /// Makes an empty file where there is none.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    /// Makes an empty file where there is none; one that is private only its owner can read.
+    pub(crate) fn create(path: &Path, is_private: bool) -> io::Result<Self> {
         let mut held = HELD.lock();
         let mut options = OpenOptions::new();
+        if is_private {
+            options.mode(0o600);
+        }
         let file = options.read(true).write(true).create_new(true).open(path)?;
         Self::hold(&mut held, file)
     }

@@ -49,6 +49,9 @@ pub struct StoreOptions {
     pub reader_cache_kib: u32,
     /// How many indexes the store makes of its own accord.
     pub index_limits: IndexLimits,
+    /// Whether a file that is made is for the owner's eyes only, wherever it is: so are those that
+    /// SQLite keeps beside it. In the data folder the folder is.
+    pub is_private: bool,
 }
 
 impl Default for StoreOptions {
@@ -59,6 +62,7 @@ impl Default for StoreOptions {
             writer_cache_kib: 16_384,
             reader_cache_kib: 4096,
             index_limits: IndexLimits::default(),
+            is_private: false,
         }
     }
 }
@@ -232,7 +236,7 @@ pub(crate) async fn open_writer(
     let is_new = !path.exists();
     let opened = if is_new {
         remove(path)?;
-        HeldFile::create(path)
+        HeldFile::create(path, options.is_private)
     } else {
         HeldFile::open(path)
     };

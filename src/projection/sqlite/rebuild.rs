@@ -55,13 +55,14 @@ pub enum RebuildError {
 pub type ReadLog<'a> = dyn FnMut(u64, usize) -> Result<Vec<Arc<Commit>>, String> + Send + 'a;
 
 /// Makes a store at `path` from the events up to position `until`. A file that is there is replaced.
+/// `is_private` is as in [`StoreOptions`].
 ///
 /// `progress` is told the position after every batch.
 ///
 /// # Errors
 /// See [`RebuildError`]; the file is not usable then.
 pub async fn rebuild(
-    path: &Path,
+    (path, is_private): (&Path, bool),
     until: u64,
     read: &mut ReadLog<'_>,
     progress: &mut (dyn FnMut(u64) + Send),
@@ -69,6 +70,7 @@ pub async fn rebuild(
     remove(path)?;
     let options = StoreOptions {
         writer_cache_kib: CACHE_KIB,
+        is_private,
         ..StoreOptions::default()
     };
     let (mut conn, held) = open_writer(path, &options).await?;

@@ -11,7 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::wal::Wal;
@@ -97,9 +97,13 @@ impl SumFile {
         Ok(Self(file))
     }
 
-    /// Makes an empty file of checksums in the place of one that may be there.
+    /// Makes an empty file of checksums in the place of one that may be there. Who may read it, the
+    /// store's own file says, as with the files that SQLite keeps beside it.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create(part(path, "-sums"))?;
+        let mode = std::fs::metadata(path)?.mode() & 0o666;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(mode);
+        let file = options.open(part(path, "-sums"))?;
         file.lock()?;
         Ok(Self(file))
     }

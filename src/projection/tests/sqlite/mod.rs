@@ -102,7 +102,9 @@ async fn check_rebuilt(world: &mut World) {
             .collect())
     };
     let until = world.log.last().map_or(0, |commit| commit.last_position());
-    rebuild(&new, until, &mut read, &mut |_| {}).await.unwrap();
+    rebuild((&new, false), until, &mut read, &mut |_| {})
+        .await
+        .unwrap();
     let (live, rebuilt) = (digest(&current).await.unwrap(), digest(&new).await.unwrap());
     assert_eq!(live, rebuilt);
     switch(&new, &current).unwrap();

@@ -1,0 +1,105 @@
+//! A file that a command writes: it has its name when it is whole.
+//!
+//! Until then it is in a folder beside, so one that is killed leaves nothing that looks finished, and
+//! the next one that writes the same file removes it.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::scratch::Scratch;
+
+/// See the module.
+pub(super) struct Partial {
+    scratch: Scratch,
+    to: PathBuf,
+    /// What the names of the file and of those that go with it end with.
+    endings: &'static [&'static str],
+}
+
+impl Partial {
+    /// Begins a file, which there must not be yet, nor any that goes with it.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub(super) fn begin(to: &Path, endings: &'static [&'static str]) -> Result<Self, String> {
+        for ending in endings {
+            let to = with(to, ending);
+            if to.symlink_metadata().is_ok() {
+                return Err(is_there(&to));
+            }
+        }
+        let Some(name) = to.file_name() else {
+            return Err(format!("{} is no file's name", to.display()));
+        };
+        let prefix = format!(".{}.part-", name.to_string_lossy());
+        let scratch = Scratch::make(folder_of(to), &prefix).map_err(|error| failed(to, &error))?;
+        Ok(Self {
+            scratch,
+            to: to.to_owned(),
+            endings,
+        })
+    }
+
+    /// Returns where it is to be written.
+    pub(super) fn path(&self) -> PathBuf {
+        let name = self.to.file_name().unwrap_or_default();
+        self.scratch.path().join(name)
+    }
+
+    /// Makes it durable and gives it its name, last of those that go with it.
+    ///
+    /// # Errors
+    /// As [`Partial::begin`].
+    pub(super) fn finish(self) -> Result<(), String> {
+        for ending in self.endings {
+            let (from, to) = (with(&self.path(), ending), with(&self.to, ending));
+            if from.exists() {
+                put(&from, &to).map_err(|error| failed(&to, &error))?;
+            }
+        }
+        let synced = File::open(folder_of(&self.to)).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| failed(&self.to, &error))
+    }
+}
+
+/// Puts a file into its place, never over another one.
+fn put(from: &Path, to: &Path) -> io::Result<()> {
+    File::open(from)?.sync_all()?;
+    match std::fs::hard_link(from, to) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            // Not every file system has links.
+            if to.symlink_metadata().is_ok() {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            std::fs::rename(from, to)
+        }
+        linked => linked,
+    }
+}
+
+fn with(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    }
+}
+
+fn is_there(path: &Path) -> String {
+    format!("{} is there already", path.display())
+}
+
+fn failed(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AlreadyExists => is_there(path),
+        _ => format!("{}: {error}", path.display()),
+    }
+}

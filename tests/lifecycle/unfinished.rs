@@ -1,0 +1,126 @@
+//! Files that a command makes, and that it was killed over: nobody takes half of one for the whole.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::{MASTER_KEY, TestServer};
+
+/// A server that has something, and a folder for what is made of it, which is anybody's.
+fn filled() -> (TestServer, tempfile::TempDir) {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    for number in 0..20 {
+        let text = format!("{number} ").repeat(10_000);
+        master.save(&format!("note/{number}"), json!({"text": text}));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    (server, folder)
+}
+
+/// Runs a command for whom files are readable by all, after what a shell is told.
+fn run(server: &TestServer, told: &str, arguments: &[&str]) -> Output {
+    let script = format!("umask 0; {told}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.env_clear().env("DATA_DIR", server.data_dir());
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_skytrail")]);
+    command.args(arguments).output().unwrap()
+}
+
+/// Runs a command that is killed when a file becomes larger than this.
+fn run_killed(server: &TestServer, arguments: &[&str]) {
+    let killed = run(server, "ulimit -c 0; ulimit -f 60", arguments);
+    assert!(killed.status.signal().is_some(), "{killed:?}");
+}
+
+fn run_well(server: &TestServer, arguments: &[&str]) {
+    let done = run(server, "true", arguments);
+    assert!(done.status.success(), "{done:?}");
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn mode_of(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_store_of_the_past_is_for_its_owners_eyes_and_has_its_name_when_it_is_whole() {
+    let (server, folder) = filled();
+    let file = folder.path().join("past.sqlite");
+    let rebuild = [
+        "rebuild",
+        "--until",
+        "9999-01-01T00:00:00Z",
+        "--to",
+        file.to_str().unwrap(),
+    ];
+    run_killed(&server, &rebuild);
+    assert!(!file.exists(), "{:?}", names_in(folder.path()));
+    for name in names_in(folder.path()) {
+        assert_eq!(mode_of(&folder.path().join(&name)) & 0o077, 0, "{name}");
+    }
+
+    run_well(&server, &rebuild);
+    assert_eq!(
+        names_in(folder.path()),
+        ["past.sqlite", "past.sqlite-sums"],
+        "what the killed one left is gone"
+    );
+    for name in names_in(folder.path()) {
+        assert_eq!(mode_of(&folder.path().join(&name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_store_of_the_past_that_cannot_be_made_leaves_nothing() {
+    let (server, folder) = filled();
+    let file = folder.path().join("past.sqlite");
+    let file = file.to_str().unwrap();
+    let refused = run(
+        &server,
+        "true",
+        &["rebuild", "--until", "1000000", "--to", file],
+    );
+    assert!(!refused.status.success());
+    // A full disk is told, unlike a limit, which kills.
+    let told = "trap '' XFSZ; ulimit -f 60";
+    let failed = run(&server, told, &["rebuild", "--until", "20", "--to", file]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert_eq!(names_in(folder.path()), [""; 0]);
+}
+
+#[test]
+fn an_export_has_its_name_when_it_is_whole() {
+    let (server, folder) = filled();
+    let file = folder.path().join("all.jsonl");
+    let key = format!("MASTER_KEY={MASTER_KEY}");
+    let export = [
+        "--set",
+        &key,
+        "export",
+        "--server",
+        &server.base_url,
+        "--output",
+        file.to_str().unwrap(),
+    ];
+    run_killed(&server, &export);
+    assert!(!file.exists(), "{:?}", names_in(folder.path()));
+
+    run_well(&server, &export);
+    assert_eq!(names_in(folder.path()), ["all.jsonl"]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches("\"note/").count(), 20);
+}
