@@ -14,8 +14,8 @@ use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::with_causes;
 use crate::projection::{
-    OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting, digest_server,
-    drop_store, origin_server, switch_schemas,
+    HeldStore, OpenError, ServerOptions, SqlStore, beside, carry_over_captured, count_waiting,
+    digest_server, drop_left, drop_store, origin_server, switch_schemas,
 };
 use crate::record_store::leaving;
 use crate::record_store::start::ErasedMeanwhile;
@@ -86,6 +86,15 @@ async fn fill_beside(
     filled.and(closed)
 }
 
+/// Holds the store that is filled: what nobody holds is dropped by a start, an erasure or the next rebuild.
+async fn hold(url: &str, app: &str) -> Result<HeldStore, String> {
+    let held = HeldStore::hold(url, app).await;
+    held.map_err(|error| {
+        let why = with_causes(&error);
+        format!("app_{app} cannot be filled, maybe as another command is filling it: {why}")
+    })
+}
+
 /// Makes the store anew and puts it into the place of the old one.
 ///
 /// What others have changed by SQL is taken in first, and nobody can write there until the switch.
@@ -108,9 +117,11 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
     let opened = opened.map_err(|error| error.to_string())?;
     let head = opened.report().head;
     let (app, url) = (config.app.name.as_str(), database.url.reveal());
-    let new = beside(app, "new");
-    // What is there was made by another run, maybe from a log that was restored since.
     let failed = |error: OpenError| with_causes(&error);
+    drop_left(url, app).await.map_err(failed)?;
+    let new = beside(app, "new");
+    let held = hold(url, &new).await?;
+    // What is there was made by another run, maybe from a log that was restored since.
     drop_store(url, &new).await.map_err(failed)?;
     fill_beside(&new, database, (&opened.segments(), head)).await?;
     let place = |app| StorePlace::Server { url, app };
@@ -127,6 +138,7 @@ pub(super) async fn replace(config: &Config, database: &Database) -> Result<(), 
         ));
     }
     switch_schemas(url, &new, app).await.map_err(failed)?;
+    held.close().await.map_err(failed)?;
     say(&format!(
         "rebuilt from {head} events; the old store is kept in the schema app_{app}~old"
     ));
@@ -169,7 +181,9 @@ pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), S
     let (checkpoint, found) = digest_server(url, app).await.map_err(failed)?;
     // Behind what is compared: the log of a running server grows.
     let segments = open_log(config)?;
+    drop_left(url, app).await.map_err(failed)?;
     let shadow = beside(app, "verify");
+    let held = hold(url, &shadow).await?;
     drop_store(url, &shadow).await.map_err(failed)?;
     let made = async {
         fill_beside(&shadow, database, (&segments, checkpoint)).await?;
@@ -177,5 +191,6 @@ pub(super) async fn verify(config: &Config, database: &Database) -> Result<(), S
     };
     let made = made.await;
     drop_store(url, &shadow).await.map_err(failed)?;
+    held.close().await.map_err(failed)?;
     report(checkpoint, &found, &made?.1)
 }

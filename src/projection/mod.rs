@@ -42,8 +42,8 @@ pub(crate) use causes::with_causes;
 pub(crate) use layout::is_shared;
 pub(crate) use postgres::is_passing;
 pub use postgres::{
-    ServerOptions, StoreOrigin, beside, digest_server, drop_store, origin_server, place_of,
-    switch_schemas,
+    HeldStore, ServerOptions, StoreOrigin, beside, digest_server, drop_left, drop_store,
+    origin_server, place_of, switch_schemas,
 };
 pub use sqlite::rebuild;
 pub use sqlite::{OpenError, StoreOptions, TableDigest, damage_marker, digest};

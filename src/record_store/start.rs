@@ -15,8 +15,8 @@ use crate::app::StartError;
 use crate::config::{Config, Database};
 use crate::projection::index::{IndexLimits, StorePlace, carry_over_indexes};
 use crate::projection::{
-    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, is_passing, part,
-    with_causes,
+    OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, drop_left, is_passing,
+    part, with_causes,
 };
 use crate::record_store::stranger::check_owner;
 
@@ -75,6 +75,14 @@ async fn open_server(
     let head = log.report().head;
     let checked = check_owner(&store, app, (&log.segments(), head)).await;
     checked.map_err(|error| failed(&error))?;
+    // They have what may be erased meanwhile.
+    if let Err(error) = drop_left(database.url.reveal(), app).await {
+        let error = with_causes(&error);
+        tracing::warn!(
+            error,
+            "what commands have left beside the record store cannot be dropped"
+        );
+    }
     Ok(store)
 }
 

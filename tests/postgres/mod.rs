@@ -4,6 +4,7 @@ mod away;
 mod compose;
 mod faults;
 mod indexes;
+mod left;
 mod moving;
 mod outage;
 mod rights;

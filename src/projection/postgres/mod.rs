@@ -35,7 +35,9 @@ pub(super) use self::errors::{failed, is_about_data, is_about_the_server, not_ap
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
-pub use self::rebuild::{beside, digest_server, drop_store, origin_server, switch_schemas};
+pub use self::rebuild::{
+    HeldStore, beside, digest_server, drop_left, drop_store, origin_server, switch_schemas,
+};
 pub use self::schema::StoreOrigin;
 pub(super) use self::schema::{open_beside, origin_of};
 use self::schema::{options_of, prepare, schema_of};

@@ -9,12 +9,100 @@ use sqlx::postgres::PgConnection;
 use super::schema::{StoreOrigin, connect_beside, open_beside, origin_of, schema_of};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
-use crate::projection::names::Name;
+use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::{OpenError, TableDigest};
 
 /// The ending of the schema of a store that was replaced.
 const OLD: &str = "~old";
+
+/// What stores are filled for beside the one in use.
+const FILLED: [&str; 2] = ["new", "verify"];
+
+/// How long it is waited for somebody who drops what was left, or for whoever looks into it.
+const SHORTLY: &str = "SET lock_timeout='10s'";
+
+/// A schema beside the store in use, which a command fills: nobody takes it for one that was left.
+///
+/// The lock is the connection's, so it ends with the command, however that ends.
+pub struct HeldStore {
+    conn: PgConnection,
+}
+
+impl HeldStore {
+    /// Holds the store of `app`, which need not be there, until this is dropped or closed.
+    ///
+    /// # Errors
+    /// Another command holds it; the database failed.
+    pub async fn hold(url: &str, app: &str) -> Result<Self, OpenError> {
+        let schema = schema_of(app);
+        let mut conn = connect_beside(url, &schema).await?;
+        {
+            let conn = &mut Conn::server(&mut conn, Extensions::default());
+            Sql::new(SHORTLY).execute(conn).await?;
+            let mut lock = Sql::new("SELECT pg_advisory_lock(");
+            lock.bind(Arg::Int(lock_of(&schema))).push(")");
+            lock.execute(conn).await?;
+        }
+        Ok(Self { conn })
+    }
+
+    /// Lets go of it.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn close(self) -> Result<(), OpenError> {
+        Ok(self.conn.close().await?)
+    }
+}
+
+/// The number of the lock of a store that is filled; another one than that of its making.
+fn lock_of(schema: &Name) -> i64 {
+    i64::from_ne_bytes(fnv(&format!("filled {}", schema.as_str())).to_ne_bytes())
+}
+
+/// Drops what commands that were killed have filled beside the store of `app`; `false` when there is
+/// something that one is filling.
+///
+/// # Errors
+/// The database failed.
+pub async fn drop_left(url: &str, app: &str) -> Result<bool, OpenError> {
+    let schema = schema_of(app);
+    let mut conn = connect_beside(url, &schema).await?;
+    let dropped = {
+        let conn = &mut Conn::server(&mut conn, Extensions::default());
+        Sql::new(SHORTLY).execute(conn).await?;
+        drop_left_of(conn, schema.as_str()).await
+    };
+    conn.close().await?;
+    Ok(dropped?)
+}
+
+async fn drop_left_of(conn: &mut Conn<'_>, schema: &str) -> Result<bool, sqlx::Error> {
+    let mut is_free = true;
+    for purpose in FILLED {
+        let left = Name::new(&beside(schema, purpose));
+        let mut tx = conn.begin_writing().await?;
+        if !exists(&mut tx.conn(), &left).await? {
+            tx.rollback().await?;
+            continue;
+        }
+        let mut lock = Sql::new("SELECT pg_try_advisory_xact_lock(");
+        lock.bind(Arg::Int(lock_of(&left))).push(")");
+        let row = lock.fetch_optional(&mut tx.conn()).await?;
+        if row.map_or(Ok(false), |row| row.flag(0))? {
+            drop_in(&mut tx.conn(), &left).await?;
+            tracing::warn!(
+                schema = left.as_str(),
+                "a store that a command has left is dropped"
+            );
+        } else {
+            is_free = false;
+        }
+        tx.commit().await?;
+    }
+    Ok(is_free)
+}
 
 /// Names a store beside the one of `app`: no app's name has this character.
 pub fn beside(app: &str, purpose: &str) -> String {
@@ -56,13 +144,15 @@ pub async fn drop_store(url: &str, app: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Drops what was set aside of the store that a connection is to.
-pub(super) async fn drop_old(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+/// Drops what was set aside of the store that a connection is to, and what was left beside it; `false` as
+/// in [`drop_left`].
+pub(super) async fn drop_copies(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error> {
     let row = Sql::new("SELECT current_schema::text");
     let row = row.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    let old = Name::new(&format!("{}{OLD}", row.text(0)?));
-    drop_in(conn, &old).await
+    let schema = row.text(0)?;
+    drop_in(conn, &Name::new(&format!("{schema}{OLD}"))).await?;
+    drop_left_of(conn, &schema).await
 }
 
 async fn drop_in(conn: &mut Conn<'_>, schema: &Name) -> Result<(), sqlx::Error> {

@@ -13,7 +13,10 @@ const STATISTICS: &str = include_str!("statistics.sql");
 /// Writes all tables anew, so that what rows held is not left in their files. What the database keeps
 /// elsewhere, its write-ahead log and backups, is its own.
 pub(in crate::projection) async fn scrub(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
-    rebuild::drop_old(conn).await?;
+    if !rebuild::drop_copies(conn).await? {
+        let message = "a command fills a store beside this one: when it is done".to_owned();
+        return Err(sqlx::Error::Protocol(message));
+    }
     await_readers(conn).await?;
     let sql = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \

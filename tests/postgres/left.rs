@@ -1,0 +1,133 @@
+//! Stores that a command fills beside the one in use: what one that was killed has left goes, what one is
+//! filling stays.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::{Database, Session, shared};
+use crate::support::server::TestServer;
+
+const LEFT: &str = "SELECT count(*) FROM pg_namespace WHERE nspname='app_myapp~verify'";
+
+/// Makes whoever drops the schema that `rebuild --verify` has filled wait for a lock.
+const STOP: &str = "CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
+    IF current_setting('search_path') LIKE '%~verify%' \
+    AND EXISTS (SELECT FROM pg_namespace WHERE nspname='app_myapp~verify') \
+    THEN PERFORM pg_advisory_xact_lock(4711); END IF; END $$; \
+    CREATE EVENT TRIGGER stop ON ddl_command_start WHEN TAG IN ('DROP SCHEMA') \
+    EXECUTE FUNCTION public.stop()";
+
+/// Those that wait for it.
+const WAITING: &str = "FROM pg_locks WHERE locktype='advisory' AND objid=4711 AND NOT granted \
+    AND database=(SELECT oid FROM pg_database WHERE datname=current_database())";
+
+/// A `rebuild --verify` that has filled its schema and goes no further.
+struct Stopped<'a> {
+    database: &'a Database<'a>,
+    command: Child,
+    lock: Option<Session>,
+}
+
+impl<'a> Stopped<'a> {
+    fn start(server: &TestServer, database: &'a Database<'a>) -> Self {
+        database.sql(STOP);
+        let role = database.sql("SELECT current_user");
+        let place = (role.trim(), database.name());
+        let lock = shared().session(place, "SELECT pg_advisory_lock(4711)");
+        let command = Command::new(env!("CARGO_BIN_EXE_skytrail"))
+            .env_clear()
+            .env("DATA_DIR", server.data_dir())
+            .env("DATABASE_URL", database.url())
+            .args(["rebuild", "--verify"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the schema is filled", || {
+            (database.sql(&format!("SELECT count(*) {WAITING}")) == "1\n").then_some(())
+        });
+        assert_eq!(database.sql(LEFT), "1\n");
+        Self {
+            database,
+            command,
+            lock: Some(lock),
+        }
+    }
+
+    /// Kills the command, and waits until the database knows.
+    fn kill(mut self) {
+        self.command.kill().unwrap();
+        self.command.wait().unwrap();
+        // What it was about to do would be done without it.
+        self.database
+            .sql(&format!("SELECT pg_terminate_backend(pid) {WAITING}"));
+        self.go_on();
+        let held = "SELECT count(*) FROM pg_locks WHERE locktype='advisory' \
+            AND database=(SELECT oid FROM pg_database WHERE datname=current_database())";
+        eventually("the database knows", || {
+            (self.database.sql(held) == "0\n").then_some(())
+        });
+        assert_eq!(self.database.sql(LEFT), "1\n");
+    }
+
+    fn go_on(&mut self) {
+        self.lock = None;
+        self.database.sql("DROP EVENT TRIGGER stop");
+    }
+}
+
+fn with_note(database: &Database<'_>) -> (TestServer, Client) {
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let master = Client::master(&server);
+    master.save("note/1", json!({"text": "secret"}));
+    assert_eq!(master.query("note", json!(null)).len(), 1);
+    (server, master)
+}
+
+#[test]
+fn a_start_drops_what_a_killed_command_has_left_beside_the_store() {
+    let database = shared().database(&[]);
+    let (mut server, _) = with_note(&database);
+    Stopped::start(&server, &database).kill();
+    server.restart();
+    assert_eq!(database.sql(LEFT), "0\n");
+}
+
+#[test]
+fn an_erasure_reaches_what_a_killed_command_has_left_beside_the_store() {
+    let database = shared().database(&[]);
+    let (server, master) = with_note(&database);
+    Stopped::start(&server, &database).kill();
+    let held = database.sql("SELECT text FROM \"app_myapp~verify\".note");
+    assert_eq!(held, "secret\n");
+    let body = json!({"record": "note/1", "why": "a test"});
+    let erased = master.call("erase:record", body).result();
+    assert_eq!(erased["finished"], true, "{erased}");
+    assert_eq!(database.sql(LEFT), "0\n");
+}
+
+#[test]
+fn what_a_command_is_filling_stays_and_an_erasure_waits_for_it() {
+    let database = shared().database(&[]);
+    let (mut server, master) = with_note(&database);
+    let mut stopped = Stopped::start(&server, &database);
+    server.restart();
+    assert_eq!(database.sql(LEFT), "1\n");
+    let master = master.at(&server);
+    let erased = std::thread::scope(|scope| {
+        let body = json!({"record": "note/1", "why": "a test"});
+        let erasing = scope.spawn(|| master.call("erase:record", body).result());
+        eventually("the erasure has met it", || {
+            let said = "a command fills a store beside this one";
+            server.output().contains(said).then_some(())
+        });
+        stopped.go_on();
+        assert!(stopped.command.wait().unwrap().success());
+        erasing.join().unwrap()
+    });
+    assert_eq!(erased["finished"], true, "{erased}");
+    assert_eq!(database.sql(LEFT), "0\n");
+}
