@@ -7,13 +7,13 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use skytrail_actors::clock::{Clock as _, SystemClock};
 use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
-use uuid::Uuid;
 
 use super::{complain, say};
 use crate::backup::{
     self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
 };
 use crate::config::{AssetStore, BackupPlace, Config};
+use crate::scratch::Scratch;
 use crate::{hex, ledger};
 
 /// Saves the log, the ledger of deliveries, keys and files; also while the server runs.
@@ -85,9 +85,10 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         return list(&repository);
     }
     if command.verify {
-        let scratch = std::env::temp_dir().join(format!("skytrail-verify-{}", Uuid::new_v4()));
+        let scratch = scratch()?;
         let manifest = choose(&repository, command.backup.as_deref())?;
-        let num_lost = backup::verify(&repository, &manifest, &scratch).map_err(text)?;
+        let place = scratch.path().join("journal");
+        let num_lost = backup::verify(&repository, &manifest, &place).map_err(text)?;
         let what = if manifest.is_complete() {
             format!("backup {} is whole", manifest.name)
         } else {
@@ -97,11 +98,20 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         say_lost(num_lost);
         return missing_in(&manifest);
     }
+    // What a check that was killed has left of the log goes.
+    drop(scratch());
     take(
         config,
         &repository,
         command.keep.unwrap_or(config.backups.keep),
     )
+}
+
+/// Makes a folder for what is checked, and removes those that were left.
+fn scratch() -> Result<Scratch, String> {
+    let parent = std::env::temp_dir();
+    let made = Scratch::make(&parent, "skytrail-verify-");
+    made.map_err(|error| format!("{}: {error}", parent.display()))
 }
 
 /// Finds the backup that is meant, and says which others cannot be read.

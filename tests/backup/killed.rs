@@ -32,3 +32,29 @@ fn a_backup_that_is_killed_leaves_the_others_whole() {
     let restored = world.restore("restored", &[]);
     compare(&restored, &world.server, until);
 }
+
+#[test]
+fn what_a_check_that_was_killed_has_left_goes_with_the_next_one() {
+    let world = World::start();
+    world.fill(&Client::signed_up(&world.server, "writer"), "first");
+    world.back_up(&[]);
+    let temporary = world.server.folder().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let run = |told: &str, more: &[&str]| {
+        let script = format!("{told}; exec \"$0\" backup \"$@\"");
+        let mut command = Command::new("sh");
+        command.env_clear().env("DATA_DIR", world.server.data_dir());
+        command.env("TMPDIR", &temporary);
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_skytrail")]);
+        command.arg(&world.repository).args(more).output().unwrap()
+    };
+    let num_left = || std::fs::read_dir(&temporary).unwrap().count();
+    for next in [&["--verify"][..], &[]] {
+        // A signal kills who makes a file larger than this.
+        let killed = run("ulimit -c 0; ulimit -f 200", &["--verify"]);
+        assert_eq!(killed.status.code(), None, "{killed:?}");
+        assert_eq!(num_left(), 1);
+        said(&run("true", next));
+        assert_eq!(num_left(), 0, "{next:?}");
+    }
+}
