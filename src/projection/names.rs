@@ -25,7 +25,7 @@ impl Name {
         Self { plain, quoted }
     }
 
-    /// Makes the name of an index. One that the database would cut gets a hash instead of its end.
+    /// Makes the name of an index, or of a schema beside another. One that the database would cut gets a hash instead of its end.
     pub(crate) fn of_index(plain: &str, dialect: Dialect) -> Self {
         let limit = dialect.max_name_bytes();
         if plain.len() <= limit {
@@ -33,6 +33,11 @@ impl Name {
         }
         let ending = format!("~{:016x}", fnv(plain));
         Self::new(&format!("{}{ending}", cut(plain, limit - ending.len())))
+    }
+
+    /// Quotes an identifier as the database has it, which cuts one that is too long.
+    pub(crate) fn cut(plain: &str, dialect: Dialect) -> Self {
+        Self::new(cut(plain, dialect.max_name_bytes()))
     }
 
     /// Returns the name as the database's catalog has it.

@@ -131,3 +131,30 @@ fn what_a_command_is_filling_stays_and_an_erasure_waits_for_it() {
     assert_eq!(erased["finished"], true, "{erased}");
     assert_eq!(database.sql(LEFT), "0\n");
 }
+
+#[test]
+fn a_store_whose_name_is_as_long_as_the_database_takes_is_not_taken_for_one_beside() {
+    let database = shared().database(&[]);
+    let app = "a".repeat(63 - "app_".len());
+    let settings = [("DATABASE_URL", &*database.url()), ("APP_NAME", &app)];
+    let mut server = TestServer::with(&settings);
+    let master = Client::master(&server);
+    master.save("note/1", json!({"text": "kept"}));
+    assert_eq!(master.query("note", json!(null)).len(), 1);
+    let data_dir = server.data_dir();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command.env_clear().env("DATA_DIR", &data_dir);
+        command.envs(settings).args(arguments).output().unwrap()
+    };
+    let verified = run(&["rebuild", "--verify"]);
+    let notes = || database.try_sql(&format!("SELECT text FROM app_{app}.note"));
+    assert_eq!(notes().as_deref(), Ok("kept\n"));
+    assert!(verified.status.success(), "{verified:?}");
+    assert!(server.terminate().success());
+    let rebuilt = run(&["rebuild"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    assert_eq!(notes().as_deref(), Ok("kept\n"));
+    server.restart();
+    assert_eq!(master.at(&server).query("note", json!(null)).len(), 1);
+}

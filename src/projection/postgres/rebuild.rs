@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::schema::{StoreOrigin, connect_beside, open_beside, origin_of, schema_of};
+use super::schema::{
+    StoreOrigin, connect_beside, open_beside, origin_of, schema_beside, schema_of,
+};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::{OpenError, TableDigest};
 
-/// The ending of the schema of a store that was replaced.
-const OLD: &str = "~old";
+/// What the store that was replaced is kept as.
+const OLD: &str = "old";
 
 /// What stores are filled for beside the one in use.
 const FILLED: [&str; 2] = ["new", "verify"];
@@ -81,7 +83,7 @@ pub async fn drop_left(url: &str, app: &str) -> Result<bool, OpenError> {
 async fn drop_left_of(conn: &mut Conn<'_>, schema: &str) -> Result<bool, sqlx::Error> {
     let mut is_free = true;
     for purpose in FILLED {
-        let left = Name::new(&beside(schema, purpose));
+        let left = schema_beside(schema, purpose);
         let mut tx = conn.begin_writing().await?;
         if !exists(&mut tx.conn(), &left).await? {
             tx.rollback().await?;
@@ -115,7 +117,7 @@ pub fn beside(app: &str, purpose: &str) -> String {
 /// The database failed; everything is as it was.
 pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenError> {
     let (current, new) = (schema_of(app), schema_of(new));
-    let old = schema_of(&format!("{app}{OLD}"));
+    let old = schema_of(&beside(app, OLD));
     let mut conn = connect_beside(url, &current).await?;
     {
         let mut conn = Conn::server(&mut conn, Extensions::default());
@@ -151,7 +153,7 @@ pub(super) async fn drop_copies(conn: &mut Conn<'_>) -> Result<bool, sqlx::Error
     let row = row.fetch_optional(conn).await?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
     let schema = row.text(0)?;
-    drop_in(conn, &Name::new(&format!("{schema}{OLD}"))).await?;
+    drop_in(conn, &schema_beside(&schema, OLD)).await?;
     drop_left_of(conn, &schema).await
 }
 

@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use super::way;
 use crate::projection::OpenError;
 use crate::projection::conn::Conn;
-use crate::projection::dialect::Extensions;
+use crate::projection::dialect::{Dialect, Extensions};
 use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::{ddl, read};
@@ -35,9 +35,25 @@ const SCRIPTS: [&str; 5] = [
     include_str!("migrations/0005_actors.sql"),
 ];
 
-/// Names the schema of an app's store.
+/// What bounds names, whatever the extensions are.
+const SERVER: Dialect = Dialect::Postgres(Extensions {
+    has_citext: false,
+    has_postgis: false,
+});
+
+/// Names the schema of an app's store, or of one that is [`beside`](super::beside) it.
+///
+/// The database would cut a name that is too long, and then take one beside for the store itself.
 pub(super) fn schema_of(app: &str) -> Name {
-    Name::new(&format!("app_{app}"))
+    match app.split_once('~') {
+        Some((app, purpose)) => schema_beside(schema_of(app).as_str(), purpose),
+        None => Name::cut(&format!("app_{app}"), SERVER),
+    }
+}
+
+/// Names the schema beside another one.
+pub(super) fn schema_beside(schema: &str, purpose: &str) -> Name {
+    Name::of_index(&format!("{schema}~{purpose}"), SERVER)
 }
 
 /// Returns what all connections to a schema share, for each host of the address.
