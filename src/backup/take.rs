@@ -100,14 +100,19 @@ fn save(
     work.save_log(&survey, &mut log)?;
     let last = work.last.take();
     let files = work.save_files(last.as_ref())?;
-    let missing = match &local.assets {
-        Some(folder) => lookup::find_missing(folder, (&survey, last.as_ref()), &files)?,
-        None => None,
-    };
+    let looked = local.assets.as_ref().map(|folder| {
+        let found = lookup::find_missing(folder, (&survey, last.as_ref()), &files);
+        found.map_err(|error| {
+            // The log is saved all the same.
+            let note = format!("the files were not held against the log: {error}");
+            work.notes.push(note);
+        })
+    });
+    let looked = looked.and_then(Result::ok);
     work.last = last;
     let keys = keys::save(local, repository)?;
     work.copied(keys.as_ref().map_or(0, |keys| keys.size));
-    let manifest = work.manifest((store_id, &survey), log, (files, missing, keys), now)?;
+    let manifest = work.manifest((store_id, &survey), log, (files, looked, keys), now)?;
     let bytes = manifest.encode()?;
     repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
     let swept = sweep::sweep(repository, &survey, (&manifest, &work.used), keep, now)?;
@@ -371,7 +376,11 @@ impl Work<'_> {
         &self,
         (store_id, survey): (Uuid, &Survey),
         log: Log,
-        (files, missing_files, keys): (Vec<SavedFile>, Option<MissingFiles>, Option<SavedFile>),
+        (files, looked, keys): (
+            Vec<SavedFile>,
+            Option<Option<MissingFiles>>,
+            Option<SavedFile>,
+        ),
         now: Timestamp,
     ) -> Result<Manifest, BackupError> {
         let end = log.segments.last();
@@ -406,8 +415,8 @@ impl Work<'_> {
                 LedgerCopy::Failed(reason) => Some(reason.clone()),
                 LedgerCopy::None | LedgerCopy::At(_) => None,
             },
-            missing_files,
-            has_looked_for_files: self.local.assets.is_some(),
+            has_looked_for_files: looked.is_some(),
+            missing_files: looked.flatten(),
             files_in_bucket: self.local.bucket.clone(),
             files,
             keys,
