@@ -207,7 +207,7 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
         "1 when the ledger of deliveries could not be copied for the newest backup.",
     )
     .value(u64::from(backups.missing_ledger.is_some()));
-    text.gauge(
+    text.metric(
         "skytrail_backup_missing_files",
         "Files that the log knows and that were not there for the newest backup.",
     )
