@@ -203,9 +203,9 @@ impl Chunk {
     }
 
     /// Returns the commit that holds a position.
-    pub(super) fn find(&self, position: u64) -> Option<RawCommit> {
+    pub(super) fn find(&self, position: u64) -> Option<(RawCommit, u64)> {
         let place = self.behind(position).next()?;
-        (place.first <= position).then(|| self.raw(place))
+        (place.first <= position).then(|| (self.raw(place), place.last))
     }
 
     /// Returns commits from the one that holds `from` on, until so many events as are `wanted` are

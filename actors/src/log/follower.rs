@@ -131,14 +131,14 @@ impl SledFollower {
         self.ask(read, |commits| is_answer(commits, from)).await
     }
 
-    /// As [`SledFollower::read`], for the commits that hold these positions.
+    /// As [`SledFollower::read`], for the commits that hold these ascending positions, each once.
     pub(super) async fn read_each(&self, positions: &[u64]) -> Option<Vec<Arc<Commit>>> {
-        let store = self.store_with(positions.iter().copied().max()?)?;
+        let store = self.store_with(*positions.last()?)?;
         let wanted = positions.to_vec();
         let read = move || store.read_each(&wanted);
-        let holds = |(commit, position): (&Arc<Commit>, &u64)| holds(commit, *position);
         let hold = |commits: &[Arc<Commit>]| {
-            commits.len() == positions.len() && commits.iter().zip(positions).all(holds)
+            let is_held = |position: &u64| holder(commits, *position).is_some();
+            positions.iter().all(is_held)
         };
         self.ask(read, hold).await
     }
@@ -205,6 +205,12 @@ fn is_answer(commits: &[Arc<Commit>], from: u64) -> bool {
         _ => true,
     };
     commits.first().is_some_and(|first| holds(first, from)) && commits.windows(2).all(follows)
+}
+
+/// Finds the commit that holds a position among ascending ones.
+pub(super) fn holder(commits: &[Arc<Commit>], position: u64) -> Option<&Arc<Commit>> {
+    let place = commits.partition_point(|commit| commit.last_position() < position);
+    commits.get(place).filter(|commit| holds(commit, position))
 }
 
 fn holds(commit: &Commit, position: u64) -> bool {

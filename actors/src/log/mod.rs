@@ -152,7 +152,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// See [`ReadError`].
     async fn read(&self, from: u64, max_events: usize) -> Result<Vec<Arc<Commit>>, ReadError>;
 
-    /// Loads the commits that hold these positions, one for each, in the order of the positions.
+    /// Loads the commits that hold these positions, one for each, in the order of the positions; those
+    /// of one commit share it.
     ///
     /// # Errors
     /// See [`ReadError`]; a position beyond the head cannot be read.

@@ -372,8 +372,11 @@ async fn full_states(
     let candidates = env.store.find_full_states(&wanted).await?;
     let mut positions: Vec<u64> = candidates.iter().flatten().copied().collect();
     positions.sort_unstable();
-    let events = read_all(env, &positions).await?.into_iter();
-    let events: HashMap<u64, Event> = events.map(|(_, event)| (event.position, event)).collect();
+    let mut events: HashMap<u64, Event> = HashMap::new();
+    for some in positions.chunks(AT_ONCE) {
+        let read = read_all(env, some).await?.into_iter();
+        events.extend(read.map(|(_, event)| (event.position, event)));
+    }
     let mut found = Vec::new();
     for (stream, candidate) in streams.iter().zip(candidates) {
         let mut event = candidate.and_then(|position| events.get(&position).cloned());

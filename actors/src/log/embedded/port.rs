@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::EmbeddedLog;
 use crate::log::committer::{Order, Request};
 use crate::log::disk::is_full;
+use crate::log::follower::holder;
 use crate::log::{
     AppendError, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt, read_piece,
 };
 
-/// So many commits are read at once, wherever they stand.
+/// So many positions are looked up at once, wherever they are.
 const MAX_READ_AT_ONCE: usize = 256;
 
 impl EmbeddedLog {
@@ -39,6 +40,18 @@ impl EmbeddedLog {
             let made = made.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             made.map_err(|error| no_key(&error))?;
         }
+    }
+
+    /// Reads the commits that hold these ascending positions, each once.
+    async fn read_holders(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
+        if let Some(follower) = &self.follower
+            && let Some(read) = follower.read_each(positions).await
+        {
+            return Ok(read);
+        }
+        let (segments, positions) = (Arc::clone(&self.segments), positions.to_vec());
+        let read = tokio::task::spawn_blocking(move || segments.read_each(&positions)).await;
+        read.map_err(|error| ReadError::Io(error.to_string()))?
     }
 
     fn shown(&self, commits: Vec<Arc<Commit>>) -> Vec<Arc<Commit>> {
@@ -156,19 +169,23 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn read_each(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let mut commits = Vec::with_capacity(positions.len());
-        for some in positions.chunks(MAX_READ_AT_ONCE) {
-            if let Some(follower) = &self.follower
-                && let Some(read) = follower.read_each(some).await
-            {
-                commits.extend(read);
-                continue;
-            }
-            let (segments, some) = (Arc::clone(&self.segments), some.to_vec());
-            let read = tokio::task::spawn_blocking(move || segments.read_each(&some)).await;
-            commits.extend(read.map_err(|error| ReadError::Io(error.to_string()))??);
+        let mut wanted = positions.to_vec();
+        wanted.sort_unstable();
+        let mut commits: Vec<Arc<Commit>> = Vec::new();
+        let mut wanted = wanted.as_slice();
+        while !wanted.is_empty() {
+            let (some, rest) = wanted.split_at(MAX_READ_AT_ONCE.min(wanted.len()));
+            commits.extend(self.read_holders(some).await?);
+            let has = commits.last().map_or(0, |commit| commit.last_position());
+            let is_new = rest.partition_point(|position| *position <= has);
+            wanted = rest.get(is_new..).unwrap_or_default();
         }
-        Ok(self.shown(commits))
+        let commits = self.shown(commits);
+        let found = |position: &u64| {
+            let found = holder(&commits, *position).map(Arc::clone);
+            found.ok_or_else(|| ReadError::Io(format!("the log ends before position {position}")))
+        };
+        positions.iter().map(found).collect()
     }
 
     async fn search(

@@ -113,42 +113,37 @@ impl Segments {
         self.decode_all(self.read_raw(from, max_events)?)
     }
 
-    /// Reads the commits that hold these positions, in their order.
+    /// Reads the commits that hold these ascending positions, each once.
     ///
     /// # Errors
-    /// As [`Segments::read`]; a position beyond the end.
+    /// As [`Segments::read`]. What is beyond the end is left out.
     pub(in crate::log) fn read_each(
         &self,
         positions: &[u64],
     ) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let read = |position: &u64| {
-            let found = self.read(*position, 1)?.into_iter().next();
-            found.ok_or_else(|| ReadError::Io(format!("the log ends before position {position}")))
-        };
-        positions.iter().map(read).collect()
+        let mut commits: Vec<Arc<Commit>> = Vec::new();
+        for position in positions {
+            let last = commits.last().map_or(0, |commit| commit.last_position());
+            if *position > last {
+                commits.extend(self.read(*position, 1)?.into_iter().next());
+            }
+        }
+        Ok(commits)
     }
 
-    /// Decodes stored commits; one that comes again right away is decoded once.
+    /// Decodes stored commits.
     pub(in crate::log) fn decode_all(
         &self,
         raw: Vec<RawCommit>,
     ) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let mut commits: Vec<Arc<Commit>> = Vec::with_capacity(raw.len());
-        for (position, bytes) in raw {
-            let again = commits.last().filter(|it| it.first_position() == position);
-            let commit = match again {
-                Some(commit) => Arc::clone(commit),
-                None => {
-                    let decoded = codec::decode_commit(&bytes, &*self.keys);
-                    Arc::new(decoded.map_err(|error| ReadError::Damaged {
-                        position,
-                        reason: error.to_string(),
-                    })?)
-                }
-            };
-            commits.push(commit);
-        }
-        Ok(commits)
+        let decode = |(position, bytes): RawCommit| {
+            let decoded = codec::decode_commit(&bytes, &*self.keys);
+            decoded.map(Arc::new).map_err(|error| ReadError::Damaged {
+                position,
+                reason: error.to_string(),
+            })
+        };
+        raw.into_iter().map(decode).collect()
     }
 
     /// Returns the time of the commit that holds a position, if it can be read.
