@@ -15,6 +15,7 @@ pub mod import;
 pub mod ledger;
 pub mod metrics;
 pub mod ops;
+mod own_file;
 pub mod parts;
 pub mod plugin;
 pub mod process;

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::json;
 use skytrail_actors::import::Outcome;
 
+use crate::own_file;
+
 /// How many rows that were not taken over are shown when they are written nowhere.
 const SHOWN: usize = 20;
 
@@ -43,9 +45,9 @@ impl Report {
     /// Begins a report; with a path, what was not taken over is written there, a JSON object a line.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be made, or has something in it.
     pub fn begin(path: Option<&Path>) -> io::Result<Self> {
-        let file = path.map(File::create).transpose()?.map(BufWriter::new);
+        let file = path.map(own_file::begin).transpose()?.map(BufWriter::new);
         Ok(Self {
             tables: BTreeMap::new(),
             order: Vec::new(),

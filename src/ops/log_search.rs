@@ -1,8 +1,8 @@
 //! `skytrail log search`: what happened, by who did it, to what, through what and when; for people,
 //! or as a file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,6 +16,7 @@ use super::remote::{self, RunningServer, ServerFlag};
 use super::unwritten;
 use crate::action::log::table::Format;
 use crate::config::Config;
+use crate::own_file;
 
 /// How many events are asked for at once.
 const PAGE: u64 = 1000;
@@ -37,10 +38,10 @@ pub struct SearchCommand {
     /// As lines for a program, whole; by default as lines for people.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Into this file.
+    /// Into this file, which is made new.
     #[arg(long, value_name = "FILE", requires = "format")]
     output: Option<PathBuf>,
-    /// Goes on behind the last event that the file has.
+    /// Goes on behind the last event that the file has; it has to be the result of a search.
     #[arg(long, requires = "output", conflicts_with = "limit")]
     resume: bool,
     #[command(flatten)]
@@ -110,7 +111,7 @@ pub fn run(config: &Config, command: &SearchCommand) -> Result<(), String> {
     };
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let format = format.unwrap_or(Format::Jsonl);
-    let (mut file, last) = open(path, format, command.resume).map_err(failed)?;
+    let (mut file, last) = open(path, format, command.resume)?;
     match last {
         Some(last) => insert(&mut body, "from", Some((last + 1).into())),
         None => head(&mut file, Some(format))?,
@@ -193,29 +194,54 @@ fn open(
     path: &Path,
     format: Format,
     is_resumed: bool,
-) -> io::Result<(BufWriter<File>, Option<u64>)> {
+) -> Result<(BufWriter<File>, Option<u64>), String> {
     if !is_resumed || !path.exists() {
-        return Ok((BufWriter::new(File::create_new(path)?), None));
+        let file = own_file::begin(path).map_err(|error| error.to_string())?;
+        return Ok((BufWriter::new(file), None));
     }
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let (mut end, mut last, mut line) = (0, None, String::new());
-    let mut lines = BufReader::new(&file);
+    let name = path.display();
+    let failed = |error: io::Error| format!("{name}: {error}");
+    let mut options = File::options();
+    let mut file = options.read(true).write(true).open(path).map_err(failed)?;
+    let found = end_of(&mut BufReader::new(&file), format).map_err(failed)?;
+    let (end, last) = found.ok_or_else(|| {
+        format!("{name} is no result of a search in this format: name another file, or remove it")
+    })?;
+    // Without an event it begins anew, with its head.
+    let end = last.map_or(0, |_| end);
+    file.set_len(end).map_err(failed)?;
+    file.seek(SeekFrom::End(0)).map_err(failed)?;
+    Ok((BufWriter::new(file), last))
+}
+
+/// Finds where the last whole line of a result ends, and its position; nothing when something is in the file
+/// that no search has written.
+fn end_of(lines: &mut impl BufRead, format: Format) -> io::Result<Option<(u64, Option<u64>)>> {
+    let head = format.head();
+    let (mut end, mut last, mut line) = (0, None, Vec::new());
     loop {
         line.clear();
-        let length = lines.read_line(&mut line)?;
+        let length = lines.read_until(b'\n', &mut line)?;
+        let Ok(text) = str::from_utf8(&line) else {
+            // A letter may be cut in two with the line.
+            let is_begun = end > 0 && !line.ends_with(b"\n");
+            return Ok(is_begun.then_some((end, last)));
+        };
         // What does not end is a line that was begun only.
-        if !line.ends_with('\n') {
-            break;
+        if !text.ends_with('\n') {
+            let is_ours = end > 0 || format.may_begin(text);
+            return Ok(is_ours.then_some((end, last)));
+        }
+        if end > 0 || head.is_empty() {
+            let Some(position) = format.position(text) else {
+                return Ok(None);
+            };
+            last = Some(position);
+        } else if text != head {
+            return Ok(None);
         }
         end += u64::try_from(length).unwrap_or_default();
-        last = format.position(&line).or(last);
     }
-    if last.is_none() {
-        end = 0;
-    }
-    file.set_len(end)?;
-    file.seek(SeekFrom::End(0))?;
-    Ok((BufWriter::new(file), last))
 }
 
 /// A number is a position, everything else a time.
@@ -237,6 +263,8 @@ mod tests {
     fn a_file_is_gone_on_with_behind_its_last_whole_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
+        let table = |rows: &str| Format::Csv.head() + rows;
+        let head = u64::try_from(table("").len()).unwrap();
         let cases = [
             (
                 Format::Jsonl,
@@ -250,8 +278,10 @@ mod tests {
                 Some(3),
                 15,
             ),
-            (Format::Csv, "position,x\r\n12,\"1\"\r\n13,\"", Some(12), 20),
-            (Format::Csv, "position,x\r\n", None, 0),
+            (Format::Jsonl, "{\"posi", None, 0),
+            (Format::Jsonl, "{\"position\":12", None, 0),
+            (Format::Csv, &table("12,\"1\"\r\n13,\""), Some(12), head + 8),
+            (Format::Csv, &table(""), None, 0),
             (Format::Csv, "posi", None, 0),
         ];
         for (format, text, last, length) in cases {
@@ -260,6 +290,7 @@ mod tests {
             let left = std::fs::metadata(&path).unwrap().len();
             assert_eq!((found, left), (last, length), "{text:?}");
         }
+        std::fs::write(&path, table("12")).unwrap();
         assert!(open(&path, Format::Csv, false).is_err());
     }
 }

@@ -63,6 +63,8 @@ impl Move {
     fn import_and_report(&self, arguments: &[&str]) -> (Table, Vec<Json>) {
         let path = self.folder.path().join("report.jsonl");
         let report = path.to_string_lossy().into_owned();
+        // That of an earlier import is not written over.
+        let _ = std::fs::remove_file(&path);
         let table = self.import(&[arguments, &["--report", &report]].concat());
         let lines = std::fs::read_to_string(path).unwrap();
         let lines = lines

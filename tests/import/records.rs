@@ -543,3 +543,36 @@ fn what_a_stranger_put_in_the_place_of_a_user_gives_way() {
         .result();
     assert_eq!(fetched[0]["_ownerID"], "u-3");
 }
+
+#[test]
+fn a_report_takes_the_place_of_no_file() {
+    let server = TestServer::start();
+    let text = "{\"_id\": \"note/1\", \"n\": 1}\nno record\n";
+    let path = file(&server, "notes.jsonl", text);
+    let name = path.to_string_lossy().into_owned();
+    let refused = try_import(&server, &path, &["--report", &name]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let remedy =
+        format!("{name}: the file exists and is not empty: name another one, or remove it");
+    assert!(said(&refused).contains(&remedy), "{}", said(&refused));
+    let head = head(&Client::master(&server));
+    // Nor of an earlier report; but of a file that has nothing in it.
+    let report = file(&server, "report.jsonl", "");
+    let name = report.to_string_lossy().into_owned();
+    let table = import(&server, &path, &["--dry-run", "--report", &name]);
+    assert_eq!(table.of("total"), [2, 1, 0, 0, 0, 1], "{}", table.0);
+    let told = std::fs::read_to_string(&report).unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let refused = try_import(&server, &path, &["--report", &name]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert_eq!(std::fs::read_to_string(&report).unwrap(), told);
+    assert_eq!(
+        self::head(&Client::master(&server)),
+        head,
+        "nothing is imported"
+    );
+    // What is no file has nothing to lose.
+    let table = import(&server, &path, &["--report", "/dev/null"]);
+    assert_eq!(table.of("total"), [2, 1, 0, 0, 0, 1], "{}", table.0);
+}

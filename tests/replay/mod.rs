@@ -241,3 +241,51 @@ fn a_replay_without_a_plugin_says_so() {
     let text = run(&["--exec", "sh -c \"exit 7\""]);
     assert!(text.contains("exit status: 7"), "{text}");
 }
+
+#[test]
+fn a_report_takes_the_place_of_no_file_and_goes_on_with_its_own() {
+    let world = World::new();
+    for number in 0..3 {
+        let title = json!({"title": "Two Words"});
+        world.ada.save(&format!("note/{number}"), title);
+    }
+    let folder = world.server.folder();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (report, cursor, letter) = (path("report"), path("cursor"), path("letter"));
+    let refused = |arguments: &[&str], file: &str, why: &str| {
+        let before = std::fs::read(file).ok();
+        let output = world.replay(2, arguments).output().unwrap();
+        let text = said(&output);
+        assert!(std::fs::read(file).ok() == before, "another {file}: {text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(why), "{text}");
+    };
+    std::fs::write(&letter, "Dear Ada,\nall is well.\n".repeat(1000)).unwrap();
+    let full = "the file exists and is not empty: name another one, or remove it";
+    refused(&["--report", &letter], &letter, full);
+    let arguments = ["--report", &letter, "--cursor", &cursor];
+    refused(&arguments, &letter, full);
+    let _ = std::fs::remove_file(&cursor);
+
+    std::fs::write(&report, "").unwrap();
+    let arguments = ["--report", &report, "--cursor", &cursor];
+    let output = world.replay(2, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(lines(Path::new(&report)).len(), 3);
+    refused(&["--report", &report], &report, full);
+    // The cursor goes on with its own report, and with no other file.
+    let not_its_own = format!("is not the report that {cursor} goes on with");
+    let arguments = ["--report", &letter, "--cursor", &cursor];
+    refused(&arguments, &letter, &not_its_own);
+    let missing = path("missing");
+    let arguments = ["--report", &missing, "--cursor", &cursor];
+    refused(&arguments, &missing, &not_its_own);
+    let cut = std::fs::read_to_string(&report).unwrap();
+    std::fs::write(&report, &cut[..cut.len() - 1]).unwrap();
+    let arguments = ["--report", &report, "--cursor", &cursor];
+    refused(&arguments, &report, &not_its_own);
+    std::fs::write(&report, &cut).unwrap();
+    let output = world.replay(2, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(&report).unwrap(), cut);
+}

@@ -269,3 +269,51 @@ fn the_command_finds_prints_and_goes_on_with_a_file() {
     let (_, said) = run(&["--kind", "nothing"]);
     assert!(said.contains("\"nothing\" is no kind of event"), "{said}");
 }
+
+#[test]
+fn a_file_that_is_no_result_of_a_search_is_not_gone_on_with() {
+    let server = TestServer::with(&[("HOST", &lasting_address())]);
+    write_some(&server, 3);
+    let path = server.folder().join("letter");
+    let file = path.to_str().unwrap();
+    let run = |format: &str, more: &[&str]| {
+        let whole = [
+            &["log", "search", "--server", &server.base_url, "--set"][..],
+            &[&format!("MASTER_KEY={MASTER_KEY}")],
+            &["--format", format, "--output", file],
+            more,
+        ];
+        server.skytrail(&whole.concat())
+    };
+    let others = [
+        "Dear Ada,\nall is well.\n",
+        "no line that ends",
+        "{\"name\": \"ada\"}",
+        "{\"name\": \"ada\"}\n{\"position\": 7}\n",
+        "{\"position\": 7}\nDear Ada\n",
+        "7,8,9\r\n",
+    ];
+    for (format, other) in others.iter().flat_map(|it| [("jsonl", it), ("csv", it)]) {
+        std::fs::write(&path, other).unwrap();
+        for more in [&["--resume"][..], &[]] {
+            let refused = run(format, more);
+            let said = String::from_utf8(refused.stderr).unwrap();
+            let left = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(left, *other, "{format} {more:?}: {said}");
+            assert_eq!(refused.status.code(), Some(1), "{other:?}: {said}");
+            assert!(said.contains("name another"), "{said}");
+        }
+    }
+    // A file of the other format is none either.
+    std::fs::remove_file(&path).unwrap();
+    assert!(run("csv", &[]).status.success());
+    let table = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(run("jsonl", &["--resume"]).status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), table);
+    // Nothing is lost with an empty one.
+    for more in [&["--resume"][..], &[]] {
+        std::fs::write(&path, "").unwrap();
+        assert!(run("csv", more).status.success());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), table);
+    }
+}

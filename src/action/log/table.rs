@@ -27,6 +27,9 @@ const COLUMNS: [(&str, &str); 15] = [
     ("payload", "/payload"),
 ];
 
+/// How every event begins, as it is shown.
+const BEGIN: &str = "{\"position\":";
+
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -79,11 +82,21 @@ impl Format {
         }
     }
 
+    /// Whether a file may begin with this piece of its first line.
+    pub(crate) fn may_begin(self, piece: &str) -> bool {
+        match self {
+            Self::Jsonl => piece.starts_with(BEGIN) || BEGIN.starts_with(piece),
+            Self::Csv => self.head().starts_with(piece),
+        }
+    }
+
     /// Finds the position in a line that was written.
     pub(crate) fn position(self, line: &str) -> Option<u64> {
         match self {
             Self::Jsonl => {
-                let event = json::from_str(line).ok()?;
+                let event = json::from_str(line)
+                    .ok()
+                    .filter(|_| line.starts_with(BEGIN))?;
                 event.get("position")?.as_u64()
             }
             // The first column, which is never quoted.
@@ -119,8 +132,10 @@ mod tests {
         assert_eq!(line, expected);
         assert_eq!(Format::Csv.position(&line), Some(7));
         let line = Format::Jsonl.line(&raw);
-        assert_eq!(Format::Jsonl.position(&line), Some(7));
         assert_eq!(serde_json::from_str::<Json>(&line).unwrap(), event);
+        let line = "{\"position\":7,\"n\":1}\n";
+        assert_eq!(Format::Jsonl.position(line), Some(7));
+        assert_eq!(Format::Jsonl.position("{\"n\":1,\"position\":7}\n"), None);
         let names = Format::Csv.head();
         assert_eq!(names.split(',').count(), COLUMNS.len());
         assert_eq!(Format::Csv.position(&names), None);

@@ -56,7 +56,8 @@ pub struct Records {
     /// Saves the records as clients do, through the hooks; change times are those of the import.
     #[arg(long)]
     hooks: bool,
-    /// Writes every record that is not taken over, and why, to a file: a JSON object per line.
+    /// Writes every record that is not taken over, and why, to a file: a JSON object per line. A file that
+    /// has something in it is refused.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     #[command(flatten)]

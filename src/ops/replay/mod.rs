@@ -72,7 +72,8 @@ pub struct ReplayCommand {
     /// So many writes a second at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Writes what would be different to this file, a JSON object per line.
+    /// Writes what would be different to this file, a JSON object per line. A file that has something in it
+    /// is refused, unless it is the report that the cursor goes on with.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Notes in this file how far it is, and goes on from there when the file is there.

@@ -1,15 +1,18 @@
 //! Where a replay is: in the range, and in its report.
 //!
-//! The report is written first, then the cursor, which names the report's length. So after a kill
-//! the report is cut to what the cursor knows of, and nothing is in it twice.
+//! The report is written first, then the cursor, which names the report's length and its last line. So
+//! after a kill the report is cut to what the cursor knows of, nothing is in it twice, and no other file is
+//! taken for it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use skytrail_schema::json::{list, members};
+
+use crate::own_file;
 
 /// What `plugin:replay` answers.
 #[derive(Debug, Deserialize)]
@@ -54,8 +57,10 @@ struct Cursor {
     next: Option<u64>,
     /// How many went how until there.
     writes: Writes,
-    /// How much of the report belongs to that.
+    /// How much of the report belongs to that,
     report_bytes: u64,
+    /// and the last line there, by which it is known again.
+    report_end: Option<String>,
 }
 
 /// See the module's overview.
@@ -111,19 +116,24 @@ impl Place {
                 Json::Object(known.asked.clone())
             ));
         }
+        let is_new = known.is_none();
         let cursor = known.unwrap_or_else(|| Cursor {
             asked: asked.clone(),
             ..Cursor::default()
         });
-        let report = report.map(|path| {
-            let file = open_report(path, cursor.report_bytes);
-            let file = file.map_err(|error| failed(path, &error))?;
-            Ok::<_, String>((file, path.to_owned()))
+        let report = report.map(|report| {
+            let file = open_report(report, path, &cursor)?;
+            Ok::<_, String>((file, report.to_owned()))
         });
+        let report = report.transpose()?;
+        // From now on there is a cursor to whatever is in the report.
+        if let Some(path) = path.filter(|_| is_new) {
+            write(path, &cursor).map_err(|error| failed(path, &error))?;
+        }
         Ok(Self {
             cursor,
             path: path.map(Path::to_owned),
-            report: report.transpose()?,
+            report,
         })
     }
 
@@ -158,6 +168,9 @@ impl Place {
                 .and_then(|()| file.sync_data());
             written.map_err(|error| failed(path, &error))?;
             self.cursor.report_bytes += u64::try_from(text.len()).unwrap_or_default();
+            if let Some(last) = text.lines().last() {
+                self.cursor.report_end = Some(last.to_owned());
+            }
         }
         let info = page.info;
         let first = self.cursor.range.map_or(info.from, |(first, _)| first);
@@ -212,17 +225,44 @@ fn write(path: &Path, cursor: &Cursor) -> io::Result<()> {
     fs::rename(beside, path)
 }
 
-/// Opens the report behind what of it is known.
-fn open_report(path: &Path, length: u64) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(path)?;
-    file.set_len(length)?;
-    file.seek(SeekFrom::End(0))?;
+/// Opens the report behind what of it the cursor knows; what is in it has to be that.
+fn open_report(path: &Path, cursor_path: Option<&Path>, cursor: &Cursor) -> Result<File, String> {
+    let failed = |error: io::Error| failed(path, &error);
+    let (Some(cursor_path), 1..) = (cursor_path, cursor.report_bytes) else {
+        return own_file::begin(path).map_err(|error| error.to_string());
+    };
+    let mut options = File::options();
+    let file = options.read(true).write(true).open(path).map(Some);
+    let file = file.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(failed(error)),
+    })?;
+    let Some(mut file) = file.filter(|file| has_end(file, cursor).unwrap_or_default()) else {
+        let (path, cursor) = (path.display(), cursor_path.display());
+        return Err(format!(
+            "{path} is not the report that {cursor} goes on with: name that one, or begin anew with another \
+             cursor and another report"
+        ));
+    };
+    file.set_len(cursor.report_bytes).map_err(failed)?;
+    file.seek(SeekFrom::End(0)).map_err(failed)?;
     Ok(file)
+}
+
+/// Whether a report has the line that the cursor ends with, where it has it.
+fn has_end(mut file: &File, cursor: &Cursor) -> io::Result<bool> {
+    let Some(last) = &cursor.report_end else {
+        return Ok(false);
+    };
+    let expected = format!("{last}\n").into_bytes();
+    let length = u64::try_from(expected.len()).unwrap_or(u64::MAX);
+    let Some(start) = cursor.report_bytes.checked_sub(length) else {
+        return Ok(false);
+    };
+    let mut found = vec![0; expected.len()];
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut found)?;
+    Ok(found == expected)
 }
 
 fn failed(path: &Path, error: &io::Error) -> String {
