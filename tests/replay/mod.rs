@@ -1,6 +1,7 @@
 //! Trying a new version of a plugin on what an old one made.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -288,4 +289,65 @@ fn a_report_takes_the_place_of_no_file_and_goes_on_with_its_own() {
     let output = world.replay(2, &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(std::fs::read_to_string(&report).unwrap(), cut);
+}
+
+/// Whether a process is there that has not ended.
+fn is_running(pid: &str) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = state.rsplit_once(") ").map(|(_, state)| state.to_owned());
+    state.is_some_and(|state| !state.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn a_plugin_that_is_tried_ends_with_the_command_however_that_ends() {
+    let server = TestServer::start();
+    // One goes when it is told to, and its child with it; the other does not listen.
+    let obedient = "sleep 1000 & echo $! >CHILD; echo $$ >PID; wait";
+    let deaf = "trap '' TERM; echo $$ >CHILD; echo $$ >PID; while :; do sleep 1000; done";
+    for (signal, script) in [
+        ("INT", obedient),
+        ("TERM", obedient),
+        ("HUP", obedient),
+        ("KILL", obedient),
+        ("TERM", deaf),
+    ] {
+        let [pid, child] = ["pid", "child"].map(|name| server.folder().join(name));
+        let _ = std::fs::remove_file(&pid);
+        let script = script.replace("PID", pid.to_str().unwrap());
+        let script = script.replace("CHILD", child.to_str().unwrap());
+        let plugin = server.folder().join("plugin.sh");
+        std::fs::write(&plugin, script).unwrap();
+        // Whoever runs the tests in the background hands down that interrupts are ignored.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_skytrail")]);
+        command.args(["replay", "--server", &server.base_url, "--exec"]);
+        command.arg(format!("sh {}", plugin.display()));
+        command.env("MASTER_KEY", MASTER_KEY).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut replay = command.spawn().unwrap();
+        let pids = eventually("the plugin runs", || {
+            let pid = std::fs::read_to_string(&pid).ok()?;
+            let child = std::fs::read_to_string(&child).ok()?;
+            (pid.ends_with('\n')).then(|| [pid, child].map(|it| it.trim().to_owned()))
+        });
+        assert!(pids.iter().all(|pid| is_running(pid)));
+        let to = replay.id().to_string();
+        let kill = Command::new("kill")
+            .args([&format!("-{signal}"), &to])
+            .status();
+        assert!(kill.unwrap().success());
+        let ended = replay.wait().unwrap();
+        let number = ended.signal();
+        let is_over = |pid: &String| (!is_running(pid)).then_some(());
+        for pid in &pids {
+            eventually(&format!("{signal}: the plugin ends"), || is_over(pid));
+        }
+        let expected = match signal {
+            "HUP" => 1,
+            "INT" => 2,
+            "KILL" => 9,
+            _ => 15,
+        };
+        assert_eq!(number, Some(expected), "{signal}: {ended}");
+    }
 }

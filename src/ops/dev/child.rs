@@ -86,7 +86,7 @@ pub(in crate::ops) fn words(flag: &str, command: &str) -> Result<Vec<String>, St
     }
 }
 
-/// The running plugin, with all that it started; ends with this.
+/// The running plugin, with all that it started; ends with this, and with this process, however that ends.
 pub(in crate::ops) struct Child {
     process: process::Child,
     group: ProcessGroup,
@@ -107,7 +107,7 @@ impl Child {
             .args(args)
             .envs(surroundings.0.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null());
-        let started = ProcessGroup::start(&mut command);
+        let started = ProcessGroup::start_guarded(&mut command);
         let (process, group) =
             started.map_err(|error| format!("{program} cannot be run: {error}"))?;
         Ok(Self { process, group })
