@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value as Json};
 use tokio::time::sleep;
 
+use super::complain;
 use super::remote::RunningServer;
 
 /// The pause between two looks.
@@ -41,7 +42,8 @@ impl Look {
     }
 }
 
-/// Waits until a consumer has had what it was behind with, or does not run; returns its state.
+/// Waits until a consumer has had what it was behind with, or is paused; returns its state. While nobody
+/// works for it this waits for somebody, and says so.
 ///
 /// # Errors
 /// A sentence: the server is gone, or the consumer.
@@ -51,6 +53,7 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
     let bar = ProgressBar::new(first.lag + first.open);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} told {per_sec} {eta}");
     bar.set_style(style.map_err(|error| error.to_string())?);
+    let mut is_alone = false;
     loop {
         let listed = server.call("delivery:list", Map::new()).await?;
         let listed = listed.as_array().cloned().unwrap_or_default();
@@ -61,10 +64,19 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
         let events = look.position.saturating_sub(first.position).min(first.lag);
         let again = look.over.saturating_sub(first.over).min(first.open);
         bar.set_position(events + again);
-        let is_running = state.get("state").and_then(Json::as_str) == Some("running");
-        if look.is_done_since(first) || !is_running {
+        let now = state.get("state").and_then(Json::as_str);
+        if look.is_done_since(first) || now == Some("paused") {
             bar.finish_and_clear();
             return Ok(state);
+        }
+        let was_alone = std::mem::replace(&mut is_alone, now != Some("running"));
+        if is_alone && !was_alone {
+            let name = name.as_str().unwrap_or_default();
+            bar.suspend(|| {
+                complain(&format!(
+                    "nobody works for {name} now: waiting until somebody comes; ending this ends no delivery"
+                ));
+            });
         }
         sleep(PAUSE).await;
     }

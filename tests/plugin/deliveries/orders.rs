@@ -1,5 +1,7 @@
 //! What people may want, by action and on the command line.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -306,4 +308,37 @@ fn a_damaged_letter_is_listed_and_dropped_among_the_others() {
     let left = letters();
     assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
     assert_eq!(left[0]["record"], "note/2");
+}
+
+#[test]
+fn who_follows_an_order_waits_for_somebody_to_carry_it_out() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(&server, &knowing(&json!({})), &told(&json!({})));
+    let ada = Client::signed_up(&server, "ada");
+    deliver_some(&ada, &mut worker);
+    worker.die();
+    await_consumer(&server, "the worker is gone", |it| it["state"] == "away");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().env("DATA_DIR", server.data_dir());
+    let set = format!("MASTER_KEY={MASTER_KEY}");
+    command.args(["--set", &set, "delivery", "--server", &server.base_url]);
+    command.args(["rewind", "TEST", "--position", "0", "--follow"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut following = command.spawn().unwrap();
+    let mut said = BufReader::new(following.stderr.take().unwrap()).lines();
+    let waits = said.next().map(Result::unwrap).unwrap_or_default();
+    assert!(waits.contains("nobody works for TEST"), "{waits}");
+    assert!(following.try_wait().unwrap().is_none(), "it has ended");
+    let mut worker = arrive(&server, &json!({}), &told(&json!({})));
+    assert_eq!(numbers(&mut worker, 3), [1, 2, 3]);
+    let done = following.wait_with_output().unwrap();
+    let ended = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{ended}");
+    assert!(ended.contains("running, at"), "{ended}");
+    assert!(ended.contains(", 0 events behind; 0 under way"), "{ended}");
+    let again: Vec<String> = said.map_while(Result::ok).collect();
+    assert!(
+        !again.iter().any(|it| it.contains("nobody works")),
+        "{again:?}"
+    );
 }
