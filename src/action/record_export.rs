@@ -1,6 +1,6 @@
 //! `record:export`: all records of a type as of one moment, a page after the other.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 use skytrail_actors::record::messages::ExportRecords;
 use skytrail_schema::id::{Database, RecordKey};
 use skytrail_schema::query::Query;
@@ -26,7 +26,14 @@ pub(super) async fn run(call: Call) -> Outcome {
     };
     let page = call.services.records.export(command).await?;
     let records: Vec<Json> = page.records.iter().map(whole).collect();
-    let info = json!({"position": page.position, "next": page.next.map(|key| key.to_string())});
+    let fields = page.definition.map(|definition| {
+        let fields = definition.fields.iter();
+        let own = fields.filter(|(name, _)| !name.starts_with('_'));
+        let fields = own.map(|(name, kind)| (name.clone(), Json::from(kind.wire_name())));
+        fields.collect::<Map<String, Json>>()
+    });
+    let next = page.next.map(|key| key.to_string());
+    let info = json!({"position": page.position, "fields": fields, "next": next});
     Reply::with_info(&records, Some(&info))
 }
 

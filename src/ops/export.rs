@@ -92,6 +92,8 @@ struct Page {
 #[derive(Debug, Deserialize)]
 struct PageInfo {
     position: u64,
+    /// The fields that the type had then; none when it was not there.
+    fields: Option<BTreeMap<String, String>>,
     next: Option<String>,
 }
 
@@ -119,14 +121,13 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     if command.users && !types.iter().any(|name| name == USER) {
         return Err("users come with records of type user: name it, too".to_owned());
     }
-    let mut exported = Schema::new();
-    for name in &types {
-        let unknown = || format!("there is no type {name:?}");
-        let fields = schema.get(name).ok_or_else(unknown)?;
-        exported.insert(name.clone(), fields.clone());
+    let unknown = types.iter().find(|name| !schema.contains_key(*name));
+    if let Some(name) = unknown {
+        return Err(format!("there is no type {name:?}"));
     }
+    let exported = exported(server, command, &types).await?;
     let Some(path) = &command.output else {
-        return write(server, command, &exported, io::stdout()).await;
+        return write(server, command, exported, io::stdout()).await;
     };
     let partial = Partial::begin(path, &[""])?;
     let mut options = File::options();
@@ -136,19 +137,49 @@ async fn export(server: &RunningServer, command: &ExportCommand) -> Result<(), S
     }
     let file = options.open(partial.path());
     let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
-    write(server, command, &exported, file).await?;
+    write(server, command, exported, file).await?;
     partial.finish()
+}
+
+/// Asks for the fields that types had at the moment that is wanted; also says which that is, if any type was
+/// there. One that was not there is left out if nobody named it.
+async fn exported(
+    server: &RunningServer,
+    command: &ExportCommand,
+    types: &[String],
+) -> Result<(Schema, Option<Json>), String> {
+    let mut moment = command.as_of.as_deref().map(at);
+    let mut exported = Schema::new();
+    for name in types {
+        let mut body = Map::new();
+        body.insert("record_type".to_owned(), name.as_str().into());
+        body.insert("limit".to_owned(), 1.into());
+        if let Some(moment) = &moment {
+            body.insert("as_of".to_owned(), moment.clone());
+        }
+        let page: Page = server.call_for("record:export", body).await?;
+        let position = page.info.position;
+        // All that follows is of the same moment.
+        moment = Some(position.into());
+        match page.info.fields {
+            Some(fields) => {
+                exported.insert(name.clone(), fields);
+            }
+            None if command.types.is_empty() => {}
+            None => return Err(format!("there was no type {name:?} at {position}")),
+        }
+    }
+    Ok((exported, moment))
 }
 
 /// Writes the records of some types, with what goes with them.
 async fn write(
     server: &RunningServer,
     command: &ExportCommand,
-    exported: &Schema,
+    (exported, moment): (Schema, Option<Json>),
     out: impl Write,
 ) -> Result<(), String> {
     let mut out = BufWriter::new(out);
-    let mut moment = command.as_of.as_deref().map(at);
     if command.format == Format::Jsonl {
         let line = json!({"_type": "types", "types": exported});
         writeln!(out, "{line}").map_err(|error| unwritten(&error))?;
@@ -158,7 +189,7 @@ async fn write(
         let line = json!({"_type": ROLES_LINE, "roles": roles});
         writeln!(out, "{line}").map_err(|error| unwritten(&error))?;
     }
-    for (name, fields) in exported {
+    for (name, fields) in &exported {
         let writer = Writer {
             format: command.format,
             fields,
@@ -178,8 +209,6 @@ async fn write(
                 body.insert("predicate".to_owned(), predicate);
             }
             let page: Page = server.call_for("record:export", body).await?;
-            // All that follows is of the same moment.
-            moment = Some(page.info.position.into());
             for record in &page.result {
                 let written = writer.write(&mut out, record);
                 written.map_err(|error| unwritten(&error))?;

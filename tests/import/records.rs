@@ -576,3 +576,55 @@ fn a_report_takes_the_place_of_no_file() {
     let table = import(&server, &path, &["--report", "/dev/null"]);
     assert_eq!(table.of("total"), [2, 1, 0, 0, 0, 1], "{}", table.0);
 }
+
+#[test]
+fn an_export_of_the_past_has_the_fields_of_then() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    master.save("note/1", json!({"title": "One", "gone": 1, "kept": true}));
+    master.save("note/2", json!({"title": "Two", "gone": 2}));
+    let then = head(&master).to_string();
+    let types = || {
+        let exported = export(&server, &["--as-of", &then]);
+        let first: Json = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
+        first["types"].clone()
+    };
+    let of_then = types();
+    let table = export(&server, &["note", "--as-of", &then, "--format", "csv"]);
+    assert!(table.contains("One") && table.contains("gone"), "{table}");
+    let change = |action: &str, body: Json| assert_eq!(master.call(action, body).code(), 0);
+    change(
+        "schema:rename",
+        json!({"record_type": "note", "item_name": "title", "new_name": "heading"}),
+    );
+    change(
+        "schema:delete",
+        json!({"record_type": "note", "item_name": "gone"}),
+    );
+    master.save(
+        "note/3",
+        json!({"heading": "Three", "title": 3, "more": "x"}),
+    );
+    master.save("later/1", json!({"n": 1}));
+    let again = export(&server, &["note", "--as-of", &then, "--format", "csv"]);
+    assert_eq!(again, table);
+    assert_eq!(types(), of_then);
+    // So it comes back, elsewhere.
+    let second = TestServer::start();
+    let whole = export(&server, &["note", "--as-of", &then]);
+    let total = import(&second, &file(&second, "note.jsonl", &whole), &[]);
+    assert_eq!(total.of("total"), [2, 2, 0, 0, 0, 0], "{}", total.0);
+    assert_eq!(export(&second, &["note", "--format", "csv"]), table);
+    let never = run(&server, &["export", "later", "--as-of", &then]);
+    assert!(!never.status.success());
+    let why = format!("there was no type \"later\" at {then}");
+    assert!(said(&never).contains(&why), "{}", said(&never));
+    let page = master
+        .call("record:export", json!({"record_type": "note"}))
+        .json();
+    assert_eq!(page["info"]["fields"]["title"], "number", "{page}");
+    let page = master
+        .call("record:export", json!({"record_type": "never"}))
+        .json();
+    assert_eq!(page["info"]["fields"], json!(null), "{page}");
+}

@@ -6,6 +6,7 @@
 //! between pages, and who goes on from the last key at the same position has all of one moment.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventKind, Stream};
@@ -33,13 +34,13 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     };
     let name = command.query.record_type.clone();
     let types = types_at(env, &name, position).await?;
-    let nothing = ExportPage {
-        records: Vec::new(),
-        position,
-        next: None,
-    };
     let Some(definition) = types.first().filter(|it| it.is_created) else {
-        return Ok(nothing);
+        return Ok(ExportPage {
+            records: Vec::new(),
+            position,
+            definition: None,
+            next: None,
+        });
     };
     let bound = command.query.bind(definition, types.as_slice())?;
     let (after, limit) = (command.after, command.limit);
@@ -84,6 +85,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     Ok(ExportPage {
         records,
         position,
+        definition: Some(Arc::clone(definition)),
         next,
     })
 }

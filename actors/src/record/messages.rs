@@ -9,7 +9,7 @@ use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName};
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
-use skytrail_schema::types::FieldType;
+use skytrail_schema::types::{FieldType, TypeDefinition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -117,6 +117,8 @@ pub struct ExportPage {
     pub records: Vec<Record>,
     /// The position of the moment.
     pub position: u64,
+    /// The type as it was; none when it was not there.
+    pub definition: Option<Arc<TypeDefinition>>,
     /// Where the next page begins; none after the last.
     pub next: Option<RecordKey>,
 }
