@@ -40,7 +40,8 @@ Examples:
   skytrail backup /mnt/backups                   saves what is new, while the server runs
   skytrail restore /mnt/backups --to data        puts the newest backup into an empty folder
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 a replay found differences, 70 the log is in doubt.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 a replay found differences, 70 the log is in doubt,
+141 nobody reads the output (of a command that only shows something; others do their work to the end).";
 
 /// The exit code of a replay that would not have gone as things went.
 const DIFFERENT: u8 = 3;
@@ -220,16 +221,10 @@ fn print_settings(settings: &[Setting]) {
         origin,
     } in settings
     {
-        ops::say(&format!("{name}={value}  # {origin}"));
+        ops::show(&format!("{name}={value}  # {origin}"));
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "what a person who gave a wrong argument needs to see"
-)]
 fn complain(errors: &[String]) {
-    for error in errors {
-        eprintln!("skytrail: {error}");
-    }
+    errors.iter().for_each(|error| ops::complain(error));
 }

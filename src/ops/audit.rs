@@ -7,7 +7,7 @@ use skytrail_schema::json::list;
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::say;
+use super::show;
 use crate::config::Config;
 
 /// A question to the running server.
@@ -113,9 +113,9 @@ async fn who_could_read(server: &RunningServer, wanted: &WhoCouldRead) -> Result
     body.insert("at".to_owned(), moment(&wanted.at));
     let found = server.call("audit:readers", body).await?;
     if wanted.json {
-        say(&found.to_string());
+        show(&found.to_string());
     } else {
-        readers(&found).iter().for_each(|line| say(line));
+        readers(&found).iter().for_each(|line| show(line));
     }
     Ok(())
 }
@@ -188,13 +188,13 @@ async fn changes(server: &RunningServer, wanted: &Changes) -> Result<(), String>
         let page: Page = server.call_for("audit:changes", body.clone()).await?;
         for act in &page.result {
             if wanted.json {
-                say(&act.to_string());
+                show(&act.to_string());
                 continue;
             }
-            say(&super::log::line(act));
+            show(&super::log::line(act));
             super::history::changes(act)
                 .iter()
-                .for_each(|line| say(line));
+                .for_each(|line| show(line));
         }
         let Some(next) = page.info.and_then(|info| info.next) else {
             return Ok(());
@@ -223,7 +223,7 @@ async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), Strin
     loop {
         let page: Page = server.call_for("audit:refusals", body.clone()).await?;
         for row in &page.result {
-            say(&if wanted.json {
+            show(&if wanted.json {
                 row.to_string()
             } else {
                 line(row)

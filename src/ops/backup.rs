@@ -8,7 +8,7 @@ use skytrail_actors::clock::{Clock as _, SystemClock};
 use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
 
-use super::{complain, say};
+use super::{complain, say, show};
 use crate::backup::{
     self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
 };
@@ -241,12 +241,12 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let follows = manifest.follows.as_deref();
                 let follows = follows.map(|name| format!(", after {name}"));
                 let follows = follows.unwrap_or_default();
-                say(&format!(
+                show(&format!(
                     "{name}  {}{follows}{damaged}{ledger}{files}",
                     contents(&manifest)
                 ));
             }
-            Err(error @ BackupError::Damaged { .. }) => say(&format!("{name}  {error}")),
+            Err(error @ BackupError::Damaged { .. }) => show(&format!("{name}  {error}")),
             Err(error) => return Err(text(error)),
         }
     }

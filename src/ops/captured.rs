@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{self, RunningServer, ServerFlag};
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 
 /// What to do.
@@ -81,14 +81,14 @@ fn list(server: &RunningServer, is_whole: bool) -> Result<(), String> {
         after = last.get("id").and_then(Json::as_u64).unwrap_or(u64::MAX);
         is_none = false;
         for row in &page {
-            say(&match is_whole {
+            show(&match is_whole {
                 true => row.to_string(),
                 false => describe(row),
             });
         }
     }
     if is_none && !is_whole {
-        say("nothing is parked");
+        show("nothing is parked");
     }
     Ok(())
 }

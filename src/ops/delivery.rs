@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::delivery_follow;
 use super::remote::{self, RunningServer, ServerFlag};
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 
 /// What to do. All of it talks to the running server.
@@ -137,13 +137,14 @@ pub fn run(config: &Config, command: DeliveryCommand) -> Result<(), String> {
     }
     match action {
         "delivery:forget" => say("forgotten"),
-        "delivery:dead_letters" if result.is_empty() => say("no dead letters"),
+        "delivery:dead_letters" if result.is_empty() => show("no dead letters"),
         "delivery:list" if result.is_empty() => {
-            say("no plugin has after-hooks, and nobody is told of the log")
+            show("no plugin has after-hooks, and nobody is told of the log")
         }
         "delivery:dead_letters" => result
             .iter()
-            .for_each(|letter| say(&describe_letter(letter))),
+            .for_each(|letter| show(&describe_letter(letter))),
+        "delivery:list" => result.iter().for_each(|state| show(&describe(state))),
         _ => result.iter().for_each(|state| say(&describe(state))),
     }
     Ok(())

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 
 /// What to erase. All of it talks to the running server, and none of it can be taken back.
@@ -148,7 +148,7 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
             let listed = block_on(server.call("erase:list", body))?;
             let erasures = listed.get("erasures").and_then(Json::as_array);
             for erasure in erasures.into_iter().flatten() {
-                say(&erasure.to_string());
+                show(&erasure.to_string());
             }
             Ok(())
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::log_search::moment;
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 
 /// What to do with a record's history. All of it talks to the running server.
@@ -73,7 +73,7 @@ pub fn run(config: &Config, command: HistoryCommand) -> Result<(), String> {
             if record.get("_type") == Some(&json!("error")) {
                 return Err(format!("{}: {}", at.record, text(record, "/message")));
             }
-            say(&record.to_string());
+            show(&record.to_string());
             Ok(())
         }
         HistoryCommand::Restore(at) => {
@@ -103,9 +103,9 @@ async fn list(server: &RunningServer, wanted: &List) -> Result<(), String> {
         let versions = page.get("versions").and_then(Json::as_array);
         for version in versions.into_iter().flatten() {
             if wanted.json {
-                say(&version.to_string());
+                show(&version.to_string());
             } else {
-                describe(version).iter().for_each(|line| say(line));
+                describe(version).iter().for_each(|line| show(line));
             }
             left = left.saturating_sub(1);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use skytrail_schema::id::TypeName;
 
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 use crate::projection::index::{
     IndexColumn, IndexEntry, IndexState, IndexWish, StorePlace, list_fields, list_indexes,
@@ -80,8 +80,10 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
         None => return Err(format!("no record store in {}", config.data_dir.display())),
     };
     let failed = |error: OpenError| format!("{called}: {}", with_causes(&error));
+    let order = wanted(&command);
+    let is_order = order.is_some();
     let done = runtime.block_on(async {
-        let Some(wanted) = wanted(&command) else {
+        let Some(wanted) = order else {
             return list_indexes(place).await.map_err(failed);
         };
         // What is gone may still be let go.
@@ -93,11 +95,10 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
     });
     let entries = done?;
     if entries.is_empty() {
-        say("no query needed an index yet, and nobody asked for one");
+        show("no query needed an index yet, and nobody asked for one");
     }
-    for entry in &entries {
-        say(&describe(entry));
-    }
+    let tell = if is_order { say } else { show };
+    entries.iter().for_each(|entry| tell(&describe(entry)));
     Ok(())
 }
 

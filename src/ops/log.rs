@@ -67,7 +67,7 @@ pub fn run(config: &Config, command: LogCommand) -> Result<(), String> {
         LogCommand::Stat => stat(&segments),
         LogCommand::Verify(command) => verify(config, &segments, &command),
         LogCommand::Key => {
-            say(&log_proof::key(config)?.public_text());
+            super::show(&log_proof::key(config)?.public_text());
             Ok(())
         }
         LogCommand::Export(command) => log_proof::export(config, &segments, &command),
@@ -80,7 +80,7 @@ fn tail(segments: &Segments, events: u64) -> Result<(), String> {
     for_each(segments, from, |commit, event| {
         if event.position >= from {
             blanks.show(commit, event, |commit, event| {
-                say(&line(&json!(Shown { commit, event })));
+                super::show(&line(&json!(Shown { commit, event })));
             });
         }
         true
@@ -113,7 +113,7 @@ fn show(segments: &Segments, what: &str) -> Result<(), String> {
         if is_wanted {
             found = true;
             blanks.show(commit, event, |commit, event| {
-                say(&format!("{:#}", describe(commit, event)));
+                super::show(&format!("{:#}", describe(commit, event)));
             });
         }
         position.is_none_or(|position| event.position < position)
@@ -154,16 +154,16 @@ fn stat(segments: &Segments) -> Result<(), String> {
         true
     })?;
     let (num_segments, bytes) = segments.size();
-    say(&format!("events    {}", segments.head()));
-    say(&format!("commits   {commits}"));
-    say(&format!("segments  {num_segments}"));
-    say(&format!("bytes     {bytes}"));
+    super::show(&format!("events    {}", segments.head()));
+    super::show(&format!("commits   {commits}"));
+    super::show(&format!("segments  {num_segments}"));
+    super::show(&format!("bytes     {bytes}"));
     if let Some((first, last)) = times {
-        say(&format!("from      {first}"));
-        say(&format!("to        {last}"));
+        super::show(&format!("from      {first}"));
+        super::show(&format!("to        {last}"));
     }
     for (kind, count) in kinds {
-        say(&format!("  {kind:<24}{count}"));
+        super::show(&format!("  {kind:<24}{count}"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use skytrail_actors::log::journal::Segments;
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::codec::{CommitParts, take_apart};
 
-use super::say;
+use super::show;
 use crate::config::Config;
 use crate::hex;
 use crate::proof::{LogKey, Notes, parse_public};
@@ -107,19 +107,21 @@ pub(super) fn export(
         ));
     }
     let (first, previous) = before(segments, from)?;
-    say(&json!({
-        "skytrail_log": FORMAT,
-        "store_id": segments.store_id(),
-        "previous_chain": hex::encode(&previous),
-    })
-    .to_string());
+    show(
+        &json!({
+            "skytrail_log": FORMAT,
+            "store_id": segments.store_id(),
+            "previous_chain": hex::encode(&previous),
+        })
+        .to_string(),
+    );
     let last = for_each_raw(segments, first, to, &mut |parts| {
-        say(&to_json(&parts).to_string())
+        show(&to_json(&parts).to_string())
     })?;
     let notes = Notes::of(&config.data_dir).read();
     for note in notes.map_err(|error| error.to_string())? {
         if note.position >= first.saturating_sub(1) && note.position <= last {
-            say(&json!({"checkpoint": note}).to_string());
+            show(&json!({"checkpoint": note}).to_string());
         }
     }
     Ok(())

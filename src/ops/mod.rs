@@ -60,27 +60,43 @@ fn open_log(config: &Config) -> Result<Segments, String> {
     Ok(segments.with_keys(Arc::new(keys.with(earlier))))
 }
 
-/// Prints a line of a command's result.
+/// The exit code of what only shows something when nobody reads that any more: that of a process which
+/// SIGPIPE has ended, as in `skytrail export | head`.
+const UNREAD: i32 = 141;
+
+/// Prints a line of what a command has done. Whoever has closed the pipe wants no more of it, but the work
+/// goes on, and the exit code says how it ended.
 #[expect(clippy::exit, reason = "nobody is left to tell")]
 pub(crate) fn say(line: &str) {
+    if let Err(error) = writeln!(io::stdout(), "{line}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        complain(&unwritten(&error));
+        std::process::exit(1);
+    }
+}
+
+/// Prints a line of a command that only shows something: whoever has closed the pipe wants no more of it, and
+/// then the command is over.
+#[expect(clippy::exit, reason = "nobody is left to tell")]
+pub(crate) fn show(line: &str) {
     if let Err(error) = writeln!(io::stdout(), "{line}") {
         complain(&unwritten(&error));
         std::process::exit(1);
     }
 }
 
-/// Says that a command's result cannot be written. Whoever has closed the pipe wants no more of it: then
-/// the command is done.
+/// Says that what a command shows cannot be written; where nobody reads it any more, the command is over.
 #[expect(clippy::exit, reason = "nobody is left to tell")]
 fn unwritten(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
+        std::process::exit(UNREAD);
     }
     format!("the output cannot be written: {error}")
 }
 
 /// Prints what somebody should know, beside the result.
-#[expect(clippy::print_stderr, reason = "what the command is for")]
-fn complain(line: &str) {
-    eprintln!("skytrail: {line}");
+pub(crate) fn complain(line: &str) {
+    // If nobody reads it, the exit code is left.
+    let _ = writeln!(io::stderr(), "skytrail: {line}");
 }

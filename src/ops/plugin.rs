@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 
 /// How long the server is asked to wait for a call, with `--follow`.
@@ -77,11 +77,11 @@ async fn list(server: &RunningServer) -> Result<(), String> {
         .cloned()
         .unwrap_or_default();
     if plugins.is_empty() {
-        say("no plugins: PLUGINS names none, and none has connected");
+        show("no plugins: PLUGINS names none, and none has connected");
     }
     for plugin in &plugins {
         for line in describe(plugin) {
-            say(&line);
+            show(&line);
         }
     }
     Ok(())
@@ -145,7 +145,7 @@ async fn show_calls(server: &RunningServer, follow: bool) -> Result<(), String> 
         let body = body.as_object().cloned().unwrap_or_default();
         let calls = server.call("plugin:calls", body).await?;
         for call in calls.as_array().into_iter().flatten() {
-            say(&call_line(call));
+            show(&call_line(call));
             last = at(call, "number").as_u64().unwrap_or(last);
         }
         if !follow {

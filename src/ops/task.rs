@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::id::TaskId;
 
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::say;
+use super::{say, show};
 use crate::config::Config;
 
 /// What to do with the tasks of a running server.
@@ -65,10 +65,10 @@ fn list(config: &Config, server: &ServerFlag) -> Result<(), String> {
     let tasks = listed.get("tasks").and_then(Json::as_array);
     let tasks = tasks.map(Vec::as_slice).unwrap_or_default();
     if tasks.is_empty() {
-        say("no plugin has registered a timer");
+        show("no plugin has registered a timer");
     }
     for task in tasks {
-        say(&describe(task));
+        show(&describe(task));
     }
     Ok(())
 }
