@@ -182,14 +182,20 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Whoever shows a token and may not act, or is not there any more, is anonymous. Nothing else is
-    /// known of the others afterwards.
+    /// Whoever shows a token and may not act, or is not there any more, is anonymous, and so is whom
+    /// the master key names when he was erased. Nothing else is known of the others afterwards.
     async fn drop_refused(&mut self) -> Result<(), ApiError> {
-        let (Some(id), Some(_)) = (&self.context.caller.user, &self.token) else {
+        let Some(id) = &self.context.caller.user else {
             return Ok(());
         };
-        let user = self.services.accounts.load_user(id).await?;
-        if user.is_none_or(|user| self.refuse(&user, PasswordAge::Counts).is_err()) {
+        let accounts = &self.services.accounts;
+        let is_dropped = match (accounts.load_user(id).await?, &self.token) {
+            (Some(user), Some(_)) => self.refuse(&user, PasswordAge::Counts).is_err(),
+            (Some(_), None) => false,
+            (None, Some(_)) => true,
+            (None, None) => accounts.refuse_erased(id).is_err(),
+        };
+        if is_dropped {
             self.context.caller.user = None;
         }
         Ok(())

@@ -311,3 +311,70 @@ fn the_records_of_a_user_who_is_erased_already_are_erased() {
     );
     verified(&server);
 }
+
+/// Plugins act for whom they are told of, and some are told late.
+#[test]
+fn the_master_key_brings_nobody_back_who_was_erased() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let user = ada.user.clone().unwrap();
+    let hers = |action: &str| {
+        let more = match action {
+            "record:save" => json!({"records": [{"_id": "note/1", "text": CONTROL}]}),
+            "relation:query" => json!({"name": "friend", "direction": "outward"}),
+            _ => json!({"record_type": "note", "ids": ["note/1"], "users": ["bob"]}),
+        };
+        let mut body = more;
+        body["_user_id"] = json!(user);
+        body
+    };
+    let acted = |master: &Client| {
+        let actions = [
+            "record:save",
+            "record:query",
+            "record:fetch",
+            "relation:query",
+            "role:get",
+        ];
+        actions.map(|action| {
+            let answer = master.call(action, hers(action));
+            let message = answer.json()["error"]["message"].clone();
+            (
+                answer.status,
+                message.as_str().unwrap_or_default().to_owned(),
+            )
+        })
+    };
+    assert_eq!(acted(&master).map(|(status, _)| status), [200; 5]);
+    let erased = master.call("erase:user", json!({"user": user, "why": "a test"}));
+    assert_eq!(erased.result()["finished"], true);
+    let head = |master: &Client| {
+        let page = master.call("log:read", json!({"limit": 1})).json();
+        page["info"]["head"].as_u64()
+    };
+    let before = head(&master);
+    for is_restarted in [false, true] {
+        if is_restarted {
+            server.kill();
+            server.restart();
+        }
+        let master = master.at(&server);
+        for (status, message) in acted(&master) {
+            assert_eq!(status, 404, "{message}");
+            assert!(message.contains(&format!("{user} was erased")), "{message}");
+        }
+        if !is_restarted {
+            assert_eq!(head(&master), before, "nothing is stored");
+        }
+    }
+    // Others are made on the spot, as ever, and whoever wants her back says so.
+    let master = master.at(&server);
+    let mut body = hers("record:query");
+    body["_user_id"] = json!("stranger");
+    assert_eq!(master.call("record:query", body).status, 200);
+    let imported = json!({"users": [{"id": user, "auth_data": {"username": "ada"}}]});
+    let imported = master.call("auth:import", imported).json();
+    assert_eq!(imported["info"]["failed"], 0, "{imported}");
+    assert_eq!(acted(&master).map(|(status, _)| status), [200; 5]);
+}

@@ -377,6 +377,17 @@ fn who_may_not_act_is_nobody_to_plugins() {
     let erased = json!({"user": ada.user, "why": "she asked for it"});
     master.call("erase:user", erased).result();
     assert_eq!(told(&ada), nobody, "erased");
+    // The master key names whom it likes, but nobody who was erased.
+    for (named, expected) in [
+        (json!("ghost"), json!("ghost")),
+        (json!(ada.user), Json::Null),
+    ] {
+        let asked = call(&master, "open", json!({"_user_id": named}));
+        let request = worker.expect_request("open");
+        worker.answer(&request, &json!("done"));
+        assert_eq!(asked.join().unwrap().result(), "done");
+        assert_eq!(request["context"]["user_id"], expected);
+    }
 }
 
 /// Each code has its HTTP status and, whatever the plugin calls it, its name.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_schema::auth_keys::{AuthData, AuthKeys};
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RoleFlags, Stream, UserState};
 use skytrail_schema::id::{RoleName, UserId};
 use skytrail_schema::time::Timestamp;
@@ -171,6 +171,8 @@ impl AccountService for Accounts {
             if let Some((_, state)) = user {
                 return Ok(Outcome::Done(state));
             }
+            // Whoever is late to hear of him must not bring him back.
+            self.refuse_erased(id)?;
             let mut plan = Plan::default();
             let body = EventBody::UserCreated(UserState::default());
             plan.push(Stream::User(id.clone()), 1, body);
@@ -182,6 +184,15 @@ impl AccountService for Accounts {
             )
         })
         .await
+    }
+
+    fn refuse_erased(&self, id: &UserId) -> Result<(), ApiError> {
+        let Some(at) = self.env.assets.erasures.time_of_user(id) else {
+            return Ok(());
+        };
+        let message =
+            format!("the user {id} was erased at {at}, and only auth:import makes one of that id");
+        Err(ApiError::new(Code::ResourceNotFound, message))
     }
 
     fn admit(&self, user: &UserState, as_of: Option<Timestamp>) -> Result<(), ApiError> {

@@ -88,12 +88,18 @@ pub trait AccountService: Send + Sync + 'static {
     /// Makes the auth row of a user whom the master key names, if it is missing.
     ///
     /// # Errors
-    /// Overload.
+    /// As [`AccountService::refuse_erased`]; overload.
     async fn ensure_user(
         &self,
         id: &UserId,
         context: &RequestContext,
     ) -> Result<UserState, ApiError>;
+
+    /// Refuses somebody who was erased, and is not there, to whoever names him.
+    ///
+    /// # Errors
+    /// 110 with the time.
+    fn refuse_erased(&self, id: &UserId) -> Result<(), ApiError>;
 
     /// Whether a user may act at present, with a token issued at that time, if it is known.
     ///

@@ -11,6 +11,7 @@ use skytrail_schema::types::TypeDefinition;
 
 use super::live::LiveState;
 use super::past::Walk;
+use crate::accounts;
 use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
 use crate::clock::Clock;
@@ -112,6 +113,15 @@ impl RecordEnv {
         }
         let loaded = self.store.load_users(std::slice::from_ref(user)).await?;
         Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
+    }
+
+    /// Whether a user is there at present.
+    ///
+    /// # Errors
+    /// The store failed or does not catch up.
+    pub async fn has_user(&self, user: &UserId) -> Result<bool, ApiError> {
+        let (_, found) = accounts::load_user(self, user).await?;
+        Ok(found.is_some())
     }
 
     /// Folds a record's version as of a position out of the log.

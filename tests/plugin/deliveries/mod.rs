@@ -1,6 +1,7 @@
 //! After-hooks out of the log: at least once, per record in order, whoever was away.
 
 mod crash;
+mod gone;
 mod leftovers;
 mod orders;
 mod policy;

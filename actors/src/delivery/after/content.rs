@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use skytrail_schema::caller::KeyKind;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::{Head, Record};
 
 use super::attendance::Attendance;
@@ -94,8 +94,30 @@ fn head_of(record: Record, event: &Event) -> Head {
     }
 }
 
-/// Tells what a plugin is told of whoever caused a commit, when he is gone.
-pub(super) fn context_of(commit: &Commit) -> CallContext {
+/// Tells what a plugin is told of whoever caused a commit. A user who was removed since is left out:
+/// who acts in his name would bring him back.
+///
+/// # Errors
+/// The store failed or does not catch up.
+pub(super) async fn context_of(
+    env: &RecordEnv,
+    (commit, attendance): (&Commit, Option<&Attendance>),
+    is_async: bool,
+) -> Result<CallContext, ApiError> {
+    let mut context = match attendance {
+        Some(attendance) => context_of_request(attendance, is_async),
+        None => context_of_commit(commit),
+    };
+    if let Some(id) = &context.user_id
+        && !env.has_user(&UserId::from(id.as_str())).await?
+    {
+        context.user_id = None;
+    }
+    Ok(context)
+}
+
+/// Tells it when the request is over.
+fn context_of_commit(commit: &Commit) -> CallContext {
     let actor = &commit.actor;
     let is_known = actor.key != KeyKind::None || actor.user.is_some();
     CallContext {
@@ -106,7 +128,7 @@ pub(super) fn context_of(commit: &Commit) -> CallContext {
 }
 
 /// Tells the same of one who attends; asynchronous hooks are not told of his request, as in v1.
-pub(super) fn context_of_request(attendance: &Attendance, is_async: bool) -> CallContext {
+fn context_of_request(attendance: &Attendance, is_async: bool) -> CallContext {
     let context = CallContext::of(&attendance.context);
     if is_async {
         CallContext {

@@ -13,9 +13,7 @@ use tokio::time::Instant;
 
 use super::{Errand, Guest, PAUSE};
 use crate::delivery::after::attendance::{Answer, Attendance};
-use crate::delivery::after::content::{
-    Around, context_of, context_of_request, has_later, lineage_of,
-};
+use crate::delivery::after::content::{Around, context_of, has_later, lineage_of};
 use crate::delivery::after::desk::HandedOut;
 use crate::delivery::after::ledger::DeadLetter;
 use crate::delivery::after::occasion::{self, Occasion};
@@ -302,10 +300,7 @@ impl Attempt {
             // waits for is behind it.
             lineage.via.clone_from(&self.hurry.borrow());
         }
-        let context = match attendance {
-            Some(attendance) => context_of_request(attendance, hook.is_async),
-            None => context_of(&commit),
-        };
+        let context = context_of(env, (&commit, attendance), hook.is_async).await?;
         let limit = self.limit_of(hook);
         let request = PluginRequest {
             plugin: Arc::clone(&self.parts.name),
