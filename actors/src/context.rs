@@ -38,6 +38,8 @@ pub struct RequestContext {
     pub deadline: Option<Instant>,
     /// Whether anything may still be stored.
     pub storing: Storing,
+    /// Whether it comes of a plugin that is only tried: nothing may be stored at all.
+    pub is_sandboxed: bool,
 }
 
 /// The id of a request, which the first commit that is tried has, too: the log need not store both.
@@ -148,6 +150,7 @@ impl RequestContext {
             via: Vec::new(),
             deadline: None,
             storing: Storing::default(),
+            is_sandboxed: false,
         }
     }
 

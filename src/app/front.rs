@@ -66,7 +66,7 @@ impl Front {
             api: Arc::clone(api),
             keys: on.keys.clone(),
         };
-        let api: Arc<dyn ApiCaller> = Arc::new(PluginCaller(Arc::clone(&services)));
+        let api: Arc<dyn ApiCaller> = Arc::new(PluginCaller::new(&services));
         let tried_api: Arc<dyn ApiCaller> = Arc::new(SandboxCaller(Arc::clone(&services)));
         let plugins = door(plugin::PATH, &behind.domain.broker, &api);
         let tried = door(plugin::SANDBOX_PATH, &behind.domain.tried, &tried_api);

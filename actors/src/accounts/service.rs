@@ -85,7 +85,8 @@ pub trait AccountService: Send + Sync + 'static {
     /// The store failed.
     async fn load_user(&self, id: &UserId) -> Result<Option<UserState>, ApiError>;
 
-    /// Makes the auth row of a user whom the master key names, if it is missing.
+    /// Makes the auth row of a user whom the master key names, if it is missing. In a sandbox nothing
+    /// is stored: there it is answered as it would be.
     ///
     /// # Errors
     /// As [`AccountService::refuse_erased`]; overload.

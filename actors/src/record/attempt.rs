@@ -71,6 +71,10 @@ where
 
 /// Begins to store; until what is returned is dropped the client is not told that it took too long.
 async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError> {
+    if context.is_sandboxed {
+        let message = "nothing is stored in a sandbox";
+        return Err(ApiError::new(Code::NotSupported, message));
+    }
     let is_in_time = |deadline: Instant| Instant::now() < deadline;
     let storing = context.storing.begin().await;
     let storing = storing.filter(|_| context.deadline.is_none_or(is_in_time));
@@ -83,7 +87,7 @@ async fn begin(context: &RequestContext) -> Result<SemaphorePermit<'_>, ApiError
 /// Appends a plan.
 ///
 /// # Errors
-/// What the log says, a conflict excepted; 122 when the client has been told so, or is about to.
+/// What the log says, a conflict excepted; 111 in a sandbox; 122 when the client has been told so, or is about to.
 pub async fn commit(
     log: &Arc<dyn EventLog>,
     plan: Plan,
@@ -142,5 +146,19 @@ async fn commit_as(
         Ok(commit) => Ok(Outcome::Done(commit)),
         Err(AppendError::Conflict { .. }) => Ok(Outcome::Conflict),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_stored_for_who_is_only_tried() {
+        let mut context = RequestContext::system();
+        assert!(begin(&context).await.is_ok());
+        context.is_sandboxed = true;
+        let refused = begin(&context).await.err().map(|error| error.code);
+        assert_eq!(refused, Some(Code::NotSupported));
     }
 }

@@ -56,7 +56,7 @@ impl Sandbox {
         let Stream::Record(id) = &event.stream else {
             return Ok(None);
         };
-        let context = context_of(commit);
+        let context = self.context_of(commit).await?;
         let request = context.request.id();
         let around = Around {
             position: commit.first_position() - 1,
@@ -101,6 +101,27 @@ impl Sandbox {
             unknown,
             definition: self.env.definition(&id.record_type),
         }))
+    }
+
+    /// Returns the circumstances as hooks were told them, under a request of its own. A user who was
+    /// removed since is left out, as of late deliveries.
+    async fn context_of(&self, commit: &Commit) -> Result<RequestContext, ApiError> {
+        let actor = &commit.actor;
+        let user = match &actor.user {
+            Some(user) if !self.env.has_user(user).await? => None,
+            user => user.clone(),
+        };
+        Ok(RequestContext {
+            caller: Caller {
+                key: actor.key,
+                user,
+                ..Caller::default()
+            },
+            tag: "record",
+            may_migrate: false,
+            origin: Origin::Api,
+            ..RequestContext::system()
+        })
     }
 
     async fn try_out(
@@ -269,21 +290,5 @@ fn answered<T>(answer: Result<T, ApiError>) -> Result<Result<T, ApiError>, ApiEr
     match answer {
         Err(error) if error.code == Code::PluginUnavailable => Err(error),
         answer => Ok(answer),
-    }
-}
-
-/// Returns the circumstances as hooks were told them, under a request of its own.
-fn context_of(commit: &Commit) -> RequestContext {
-    let actor = &commit.actor;
-    RequestContext {
-        caller: Caller {
-            key: actor.key,
-            user: actor.user.clone(),
-            ..Caller::default()
-        },
-        tag: "record",
-        may_migrate: false,
-        origin: Origin::Api,
-        ..RequestContext::system()
     }
 }
