@@ -5,7 +5,8 @@
  * belong to it: they end with it, and what they cause comes back to the same worker.
  */
 
-import { ApiError, ConnectionLost } from './errors.js';
+import { Answer } from './calls.js';
+import { ApiError, Cancelled, ConnectionLost } from './errors.js';
 import { Version, writeMoment } from './history.js';
 import { Query } from './query.js';
 import { Record } from './record.js';
@@ -18,7 +19,7 @@ export class Api {
   #line;
   #userId;
 
-  /** `line.caller` takes the calls: a worker, or a test. */
+  /** `line.caller` takes the calls: a worker, or a test. `line.log` may be there. */
   constructor(line, userId = null) {
     this.#line = line;
     this.#userId = userId;
@@ -140,6 +141,24 @@ export class Api {
 
   async #slots(action, payload) {
     return list((await this.request(action, payload)).result);
+  }
+
+  #unheard(name, error) {
+    // That a request is over is no news.
+    if (error instanceof Cancelled) return;
+    this.#line.log?.warn(`api.${name} failed before anything awaited it: ${error?.message}`);
+  }
+
+  // A client that hangs up fails all calls of its request at once, also those that the function has
+  // not come to await. That is not to end the process, so every async method answers with `Answer`.
+  static {
+    for (const name of Object.getOwnPropertyNames(Api.prototype)) {
+      const { value: method } = Object.getOwnPropertyDescriptor(Api.prototype, name);
+      if (method?.constructor.name !== 'AsyncFunction') continue;
+      Api.prototype[name] = function (...args) {
+        return Answer.of(method.apply(this, args), (error) => this.#unheard(name, error));
+      };
+    }
   }
 }
 

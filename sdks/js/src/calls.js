@@ -70,3 +70,31 @@ export class Gate {
     });
   }
 }
+
+/**
+ * A promise whose rejection does not end the process when nothing awaits it. `onUnheard` is told of
+ * one that came before anything did.
+ */
+export class Answer extends Promise {
+  #isAwaited = false;
+
+  /** What follows from it is a plain promise. */
+  static get [Symbol.species]() {
+    return Promise;
+  }
+
+  static of(promise, onUnheard) {
+    const answer = new Answer((resolve) => resolve(promise));
+    const onRejected = (error) => {
+      // Whoever got it in this turn may await it in the same.
+      setImmediate(() => answer.#isAwaited || onUnheard(error));
+    };
+    Promise.prototype.then.call(answer, undefined, onRejected);
+    return answer;
+  }
+
+  then(...handlers) {
+    this.#isAwaited = true;
+    return super.then(...handlers);
+  }
+}

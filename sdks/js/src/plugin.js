@@ -24,7 +24,7 @@ export class Plugin {
   points = new Points();
   #settings;
   #assets = new StaticAssets(this.points.assets);
-  #line = { caller: null };
+  #line = { caller: null, log: null };
   #worker = null;
 
   constructor(name = undefined, settings = {}) {
@@ -139,7 +139,9 @@ export class Plugin {
 
   /** Serves until `stop`; comes back whenever the connection breaks. Throws `Refused`. */
   async serve(overrides = {}) {
-    this.#worker = new Worker(this, this.settings(overrides));
+    const settings = this.settings(overrides);
+    this.#worker = new Worker(this, settings);
+    this.#line.log = settings.log;
     this.connectTo(this.#worker);
     try {
       await this.#worker.serve();

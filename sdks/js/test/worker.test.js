@@ -142,6 +142,47 @@ test('a cancelled request aborts its signal and its calls, and answers', async (
   await server.find(({ type, id }) => type === 'cancel' && id === 'c1');
 });
 
+test('a call that nobody awaits yet, or ever, leaves the process alone', async (t) => {
+  const warnings = [];
+  const log = { ...QUIET, warn: (text) => warnings.push(text) };
+  const { server } = await served(
+    t,
+    (plugin) => {
+      // The second has no handler when both fail.
+      plugin.op('pair', async (_, { api }) => {
+        const [first, second] = [api.lambda('slow'), api.lambda('slow')];
+        return [await first, await second];
+      });
+      plugin.op('forget', (_, { api }) => void api.fetch('note/1'));
+      plugin.op('late', async (_, { api, signal }) => {
+        const note = api.fetch('note/1');
+        await sleep(60_000, null, { signal }).catch(() => {});
+        return note;
+      });
+    },
+    { log }
+  );
+  const asked = server.ask('r1', 'op', 'pair', { param: {} });
+  await server.find(({ id, type }) => type === 'call' && id === 'c2');
+  server.send({ type: 'cancel', id: 'r1', reason: 'client-gone' });
+  assert.deepEqual((await asked).error, { code: 119, message: 'cancelled: client-gone' });
+  // That a request is over is no news.
+  assert.deepEqual(warnings, []);
+
+  const error = { code: 110, message: 'there is none', name: 'ResourceNotFound' };
+  await server.ask('r2', 'op', 'forget', { param: {} });
+  server.send({ type: 'reply', id: 'c3', status: 404, body: { error } });
+  await server.until(() => warnings.length === 1);
+  assert.match(warnings[0], /^api\.fetch failed before anything awaited it: there is none$/);
+
+  const late = server.ask('r3', 'op', 'late', { param: {} });
+  await server.find(({ id, type }) => type === 'call' && id === 'c4');
+  server.send({ type: 'reply', id: 'c4', status: 404, body: { error } });
+  await server.until(() => warnings.length === 2);
+  server.send({ type: 'cancel', id: 'r3', reason: 'client-gone' });
+  assert.equal((await late).error.code, 110);
+});
+
 test('what a function throws because it was cancelled is not logged as its failure', async (t) => {
   const errors = [];
   const log = { ...QUIET, error: (text) => errors.push(text) };
