@@ -122,10 +122,35 @@ export class Refused extends SkytrailError {
   }
 }
 
-/** Returns what a failed request answers. */
+/** Whether something that was thrown has a code of its own. Never throws, as what follows. */
+export function isSkytrailError(thrown) {
+  try {
+    return thrown instanceof SkytrailError;
+  } catch {
+    // A proxy.
+    return false;
+  }
+}
+
+/** Returns what a failed request answers. Anything can be thrown, and getters can throw, too. */
 export function errorToWire(thrown) {
-  if (thrown instanceof SkytrailError) return thrown.toJSON();
-  const error = thrown instanceof Error ? thrown : new Error(String(thrown));
-  const message = error.message || error.name;
-  return { code: ErrorCodes.UnexpectedError, message, info: { trace: String(error.stack) } };
+  try {
+    return isSkytrailError(thrown) ? thrown.toJSON() : unexpected(thrown);
+  } catch {
+    return { code: ErrorCodes.UnexpectedError, message: 'what was thrown cannot be told' };
+  }
+}
+
+function unexpected(thrown) {
+  const text = thrown instanceof Error ? thrown.message || thrown.name : thrown;
+  const message = String(text);
+  return { code: ErrorCodes.UnexpectedError, message, info: { trace: traceOf(thrown, message) } };
+}
+
+function traceOf(thrown, message) {
+  try {
+    return String(thrown?.stack ?? message);
+  } catch {
+    return message;
+  }
 }

@@ -26,6 +26,8 @@ const ACK_MESSAGES = 100;
 const ACK_BYTES = 1024 * 1024;
 /** What a message's number and acknowledgement take beside its content. */
 const ENVELOPE_BYTES = 64;
+/** How much is told of why an answer cannot be sent: that has to fit. */
+const MAX_COMPLAINT_CHARS = 1000;
 
 /** The state of one worker's session, over any number of sockets. */
 export class Session {
@@ -151,7 +153,8 @@ export class Session {
       this.#send({ ...envelope, ...result }, { isMended: 'error' in result });
     } catch (thrown) {
       const { code, message } = errorToWire(thrown);
-      this.#send({ ...envelope, error: { code, message } }, { isMended: true });
+      const error = { code, message: message.slice(0, MAX_COMPLAINT_CHARS) };
+      this.#send({ ...envelope, error }, { isMended: true });
     }
     return true;
   }

@@ -8,7 +8,7 @@
 
 import { Backoff, isFinal, isSessionLost } from './backoff.js';
 import { Calls, Gate } from './calls.js';
-import { ConnectionLost, errorToWire, Refused, SkytrailError } from './errors.js';
+import { ConnectionLost, errorToWire, isSkytrailError, Refused } from './errors.js';
 import { ProtocolError } from './messages.js';
 import { currentRequest, Running } from './running.js';
 import { Session } from './session.js';
@@ -235,13 +235,21 @@ export class Worker {
     try {
       return { result: await this.#service.answer(running) };
     } catch (thrown) {
-      const isKnown = thrown instanceof SkytrailError;
+      const error = errorToWire(thrown);
+      if (isSkytrailError(thrown)) return { error };
       // What a function throws because it was told to stop is no failure of its own.
-      if (!isKnown && running.signal.aborted) return { error: errorToWire(running.signal.reason) };
-      if (!isKnown) {
-        this.#log.error(`${kind} ${name} failed: ${thrown?.stack ?? thrown}`);
-      }
-      return { error: errorToWire(thrown) };
+      if (running.signal.aborted) return { error: errorToWire(running.signal.reason) };
+      this.#logFailure(`${kind} ${name} failed: ${error.info?.trace ?? error.message}`);
+      return { error };
+    }
+  }
+
+  /** A log may be the plugin's own; whoever asked is answered though it fails. */
+  #logFailure(text) {
+    try {
+      this.#log.error(text);
+    } catch (thrown) {
+      process.stderr.write(`${text}\nand the log failed: ${errorToWire(thrown).message}\n`);
     }
   }
 

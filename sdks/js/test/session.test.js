@@ -100,6 +100,19 @@ test('half an emoji, or too deep nesting, fails its own request alone', () => {
   assert.equal(session.call({}, undefined, 1), 'c1');
 });
 
+test('what cannot be written is answered, whatever writing it throws', () => {
+  const session = opened();
+  const throwing = (thrown) => ({ toJSON: () => { throw thrown; } });
+  const long = throwing(new Error('x'.repeat(20_000)));
+  session.respond(ask(session, 1, 'r1').request, { result: long });
+  session.respond(ask(session, 2, 'r2').request, { error: throwing(Symbol('x')) });
+  session.respond(ask(session, 3, 'r3').request, { result: 1 });
+  const [first, second, third] = output(session);
+  assert.match(first.error.message, /^x+$/);
+  assert.equal(second.error.message, 'Symbol(x)');
+  assert.deepEqual([third.result, third.seq], [1, 3]);
+});
+
 test('what looks like half an emoji, or like nesting, in a text is a text', () => {
   const session = opened();
   const texts = ['\\ud83d', '"\\ud83d', '[{'.repeat(100), '\\"[', '😀'];

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 
-import { ConnectionLost, Plugin, Refused } from '../src/index.js';
+import { ConnectionLost, Plugin, Refused, SkytrailError } from '../src/index.js';
 import { QUIET, StandIn } from './stand-in.js';
 
 /** A plugin that serves a server that stands in for the real one. */
@@ -124,6 +124,36 @@ test('an error of an action is the answer unless it is caught', async (t) => {
   const error = { code: 102, message: 'not allowed', name: 'PermissionDenied' };
   server.send({ type: 'reply', id: 'c1', status: 403, body: { error } });
   assert.deepEqual((await asked).error, { code: 102, message: 'not allowed' });
+});
+
+test('whatever a function throws, something is answered', async (t) => {
+  const broken = (error, member) =>
+    Object.defineProperty(error, member, { get: () => { throw new Error('no'); } });
+  const long = new SkytrailError('x');
+  long.toJSON = () => { throw new Error('x'.repeat(9e6)); };
+  const untold = 'what was thrown cannot be told';
+  const thrown = [
+    [Symbol('x'), 'Symbol(x)'],
+    [Object.create(null), untold],
+    [null, 'null'],
+    [broken(new Error('x'), 'message'), untold],
+    [broken(new Error('x'), 'stack'), 'x'],
+    [Object.assign(new Error('x'), { message: Symbol('y') }), 'Symbol(y)'],
+    [broken(new SkytrailError('x'), 'message'), untold],
+    [long, untold],
+    [new Proxy({}, { getPrototypeOf: () => { throw new Error('no'); } }), untold]
+  ];
+  // A log may be the plugin's own.
+  const log = { ...QUIET, error: () => { throw new Error('the disk is full'); } };
+  const { server } = await served(
+    t,
+    (plugin) => plugin.op('throw', ({ args: [index] }) => { throw thrown[index][0]; }),
+    { log }
+  );
+  for (const [index, [, message]] of thrown.entries()) {
+    const { error } = await server.ask(`r${index}`, 'op', 'throw', { param: { args: [index] } });
+    assert.deepEqual([error.code, error.message], [10000, message], `${index}`);
+  }
 });
 
 test('a cancelled request aborts its signal and its calls, and answers', async (t) => {
