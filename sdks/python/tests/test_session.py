@@ -163,6 +163,18 @@ class OneSocket(unittest.TestCase):
             session.respond(asked(session, seq), {"result": result})
             self.assertEqual(sent(session)[0]["error"]["code"], 10000)
 
+    def test_what_cannot_be_written_is_answered_whatever_writing_it_raises(self) -> None:
+        class Broken(dict[str, Any]):
+            def items(self) -> Any:
+                raise LookupError("x" * 20_000)
+
+        session = opened()
+        session.respond(asked(session, 1), {"result": Broken(a=1)})
+        session.respond(asked(session, 2), {"result": 1})
+        first, second = sent(session)
+        self.assertRegex(first["error"]["message"], "^x+$")
+        self.assertEqual((second["result"], second["seq"]), (1, 2))
+
     def test_numbers_that_other_languages_can_read_are_sent(self) -> None:
         session = opened()
         result = [10**308, -(2**70), "1" * 400]

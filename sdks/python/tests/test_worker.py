@@ -66,6 +66,29 @@ class Workers(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((error["code"], error["message"]), (10000, "oh"))
         self.assertIn("break_", error["info"]["trace"])
 
+    async def test_whatever_a_function_raises_something_is_answered(self) -> None:
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise ValueError("no text")
+
+        class Unfinished(SkygearException):
+            def __init__(self) -> None:
+                """Without what it inherits."""
+
+        raised = [Mute(), Unfinished(), SkygearException("x", info={"why": Mute()})]
+
+        @self.plugin.op("break")
+        async def break_(index: int) -> None:
+            raise raised[index]
+
+        _, socket = await self.serving()
+        with self.assertLogs("skytrail", "ERROR"):
+            for index, message in enumerate(["Mute", "Unfinished", "type Mute is not JSON"]):
+                socket.ask(f"r{index}", "op", "break", {"args": [index]})
+                error = (await socket.answer_to(f"r{index}"))["error"]
+                self.assertEqual(error["code"], 10000)
+                self.assertIn(message, error["message"])
+
     async def test_pings_are_answered_while_functions_block(self) -> None:
         release = threading.Event()
         self.addCleanup(release.set)

@@ -7,6 +7,7 @@ shows to clients in development only.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
@@ -157,9 +158,17 @@ class MessageTooLarge(ApiError):
 
 
 def to_wire(error: BaseException) -> JsonObject:
-    """Returns what a failed request answers."""
+    """Returns what a failed request answers. Never raises, though an exception's own methods may."""
     if isinstance(error, SkygearException):
-        return error.as_dict()
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    message = str(error) or type(error).__name__
+        with contextlib.suppress(Exception):
+            return error.as_dict()
+    name = type(error).__name__
+    try:
+        message = str(error) or name
+    except Exception:
+        message = name
+    try:
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception:
+        trace = message
     return {"code": int(Code.UnexpectedError), "message": message, "info": {"trace": trace}}

@@ -44,6 +44,8 @@ ACK_MESSAGES = 100
 ACK_BYTES = 1024 * 1024
 # What a message's own members take beside its content.
 ENVELOPE_BYTES = 64
+# How much is told of why an answer cannot be sent: that has to fit.
+MAX_COMPLAINT_CHARS = 1000
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,10 @@ class Session:
         envelope = {"type": "response", "id": request.id}
         try:
             self._send({**envelope, **outcome}, is_mended="error" in outcome)
-        except (TypeError, ValueError, MessageTooLarge) as error:
-            self._send({**envelope, "error": {**to_wire(error), "info": {}}}, is_mended=True)
+        except Exception as error:
+            wire = to_wire(error)
+            complaint = {"code": wire["code"], "message": wire["message"][:MAX_COMPLAINT_CHARS]}
+            self._send({**envelope, "error": complaint}, is_mended=True)
         return True
 
     def call(self, payload: JsonObject, parent: str | None, timeout: float) -> str:

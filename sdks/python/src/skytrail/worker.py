@@ -306,6 +306,10 @@ class Worker:
             del self._running[request.id]
         self.session.respond(request, outcome_of(running, task))
         self._has_output.set()
+        # Last, since a log may be the plugin's own, and fail.
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, SkygearException):
+            log.error("%s %s failed", request.kind, request.name, exc_info=error)
 
     def _limit(
         self, running: Running, loop: asyncio.AbstractEventLoop
@@ -405,13 +409,8 @@ class Worker:
 
 def outcome_of(running: Running, task: asyncio.Task[Any]) -> JsonObject:
     """Returns what a finished task answers."""
-    request = running.request
     if task.cancelled():
         message = f"cancelled: {running.cancel_reason or 'the worker stops'}"
         return {"error": {"code": int(Code.PluginTimeout), "message": message}}
     error = task.exception()
-    if error is None:
-        return {"result": task.result()}
-    if not isinstance(error, SkygearException):
-        log.error("%s %s failed", request.kind, request.name, exc_info=error)
-    return {"error": to_wire(error)}
+    return {"result": task.result()} if error is None else {"error": to_wire(error)}
