@@ -99,8 +99,8 @@ export class CallTimeout extends ApiError {
 
 /** What was to be sent is larger than the server takes; nothing was sent. */
 export class MessageTooLarge extends ApiError {
-  constructor(numBytes, limit) {
-    const message = `a message of ${numBytes} bytes is above the limit of ${limit}`;
+  constructor(numBytes, limit, what = 'a message') {
+    const message = `${what} of ${numBytes} bytes is above the limit of ${limit}`;
     super(message, ErrorCodes.BadRequest, null, 413);
   }
 }

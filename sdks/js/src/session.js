@@ -7,7 +7,7 @@
  * and skip what they have. Nothing here waits, and nothing here knows of sockets or promises.
  */
 
-import { errorToWire, MessageTooLarge } from './errors.js';
+import { ErrorCodes, errorToWire, MessageTooLarge } from './errors.js';
 import { write } from './json.js';
 import { ProtocolError, readers, requestFromWire } from './messages.js';
 
@@ -152,8 +152,9 @@ export class Session {
     try {
       this.#send({ ...envelope, ...result }, { isMended: 'error' in result });
     } catch (thrown) {
-      const { code, message } = errorToWire(thrown);
-      const error = { code, message: message.slice(0, MAX_COMPLAINT_CHARS) };
+      const message = String(errorToWire(thrown).message).slice(0, MAX_COMPLAINT_CHARS);
+      // Whoever asked did nothing wrong, so it is no code that says so.
+      const error = { code: ErrorCodes.UnexpectedError, message };
       this.#send({ ...envelope, error }, { isMended: true });
     }
     return true;
@@ -195,7 +196,10 @@ export class Session {
     const text = write({ ...message, seq: this.#sent + 1 }, options);
     const numBytes = Buffer.byteLength(text);
     const limit = Math.min(this.#limits.maxMessage, this.#hello.maxMessage);
-    if (numBytes + ENVELOPE_BYTES > limit) throw new MessageTooLarge(numBytes, limit);
+    if (numBytes + ENVELOPE_BYTES > limit) {
+      const what = message.type === 'response' ? 'an answer' : 'a message';
+      throw new MessageTooLarge(numBytes, limit, what);
+    }
     this.#sent += 1;
     // Without the closing brace: the acknowledgement is added when it is written.
     const kept = { seq: this.#sent, body: text.slice(0, -1), numBytes };

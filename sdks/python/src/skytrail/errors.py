@@ -152,8 +152,8 @@ class CallTimeout(ApiError):
 class MessageTooLarge(ApiError):
     """What was to be sent is larger than the server takes; nothing was sent."""
 
-    def __init__(self, num_bytes: int, limit: int) -> None:
-        message = f"a message of {num_bytes} bytes is above the limit of {limit}"
+    def __init__(self, num_bytes: int, limit: int, what: str = "a message") -> None:
+        message = f"{what} of {num_bytes} bytes is above the limit of {limit}"
         super().__init__(message, Code.BadRequest, {}, 413)
 
 

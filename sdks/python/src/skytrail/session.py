@@ -16,7 +16,7 @@ from typing import Any
 
 from . import _json
 from ._json import JsonObject
-from .errors import MessageTooLarge, to_wire
+from .errors import Code, MessageTooLarge, to_wire
 from .messages import (
     Cancelled,
     Drained,
@@ -168,8 +168,9 @@ class Session:
         try:
             self._send({**envelope, **outcome}, is_mended="error" in outcome)
         except Exception as error:
-            wire = to_wire(error)
-            complaint = {"code": wire["code"], "message": wire["message"][:MAX_COMPLAINT_CHARS]}
+            message = str(to_wire(error)["message"])[:MAX_COMPLAINT_CHARS]
+            # Whoever asked did nothing wrong, so it is no code that says so.
+            complaint = {"code": int(Code.UnexpectedError), "message": message}
             self._send({**envelope, "error": complaint}, is_mended=True)
         return True
 
@@ -211,7 +212,8 @@ class Session:
         num_bytes = len(text.encode())
         limit = min(self.limits.max_message, self.hello.max_message)
         if num_bytes + ENVELOPE_BYTES > limit:
-            raise MessageTooLarge(num_bytes, limit)
+            what = "an answer" if message["type"] == "response" else "a message"
+            raise MessageTooLarge(num_bytes, limit, what)
         self._sent += 1
         # Without the closing brace: the acknowledgement is added when it is written.
         kept = _Kept(self._sent, text[:-1], num_bytes)
