@@ -3,7 +3,7 @@
 /** Unknown plugin, registration refused, older generation, taken over by a newer socket. */
 const FINAL = new Set([4003, 4004, 4005, 4007]);
 /** After these the server has no session any more. */
-const FORGOTTEN = new Set([1000, 1009, 1012, 4002, 4008]);
+const FORGOTTEN = new Set([1000, 1009, 1012, 1013, 4002, 4008]);
 /** A wrong key and the like do not go away quickly. */
 const REFUSED_SLOWLY = new Set([401, 403, 426]);
 

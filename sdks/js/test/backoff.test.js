@@ -25,8 +25,8 @@ test('a restart is waited for up to five seconds; a busy server says how long', 
 });
 
 test('some codes are final, after some there is no session', () => {
-  const codes = [1000, 1009, 1012, 4002, 4003, 4004, 4005, 4006, 4007, 4008, 4010, undefined];
+  const codes = [1000, 1009, 1012, 1013, 4002, 4003, 4004, 4005, 4006, 4007, 4008, 4010, undefined];
   const those = (is) => codes.filter((closeCode) => is({ closeCode }));
   assert.deepEqual(those(isFinal), [4003, 4004, 4005, 4007]);
-  assert.deepEqual(those(isSessionLost), [1000, 1009, 1012, 4002, 4008]);
+  assert.deepEqual(those(isSessionLost), [1000, 1009, 1012, 1013, 4002, 4008]);
 });

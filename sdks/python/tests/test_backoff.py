@@ -32,6 +32,6 @@ class Pauses(unittest.TestCase):
         self.assertEqual(final, {4003, 4004, 4005, 4007})
         for code in (4006, 1006, None):
             self.assertFalse(Ending(code).is_session_lost)
-        for code in (1009, 1012, 4002, 4008):
+        for code in (1000, 1009, 1012, 1013, 4002, 4008):
             self.assertTrue(Ending(code).is_session_lost)
         self.assertEqual(LONGEST, 30)
