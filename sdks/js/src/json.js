@@ -1,7 +1,10 @@
 /** JSON texts as the protocol wants them. */
 
 /** What both sides refuse to read. */
-const MAX_DEPTH = 64;
+export const MAX_DEPTH = 64;
+
+export const circular = () => new TypeError('a value that refers to itself cannot be sent');
+export const tooDeep = () => new TypeError(`nested deeper than ${MAX_DEPTH}`);
 
 /**
  * A half of a surrogate pair: `JSON.stringify` writes it as an escape, and nothing else so. Behind an
@@ -14,7 +17,7 @@ const HALF = /(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}/g;
  * too deep nesting. With `isMended` halves become U+FFFD.
  */
 export function write(value, { isMended = false } = {}) {
-  let text = JSON.stringify(value);
+  let text = stringify(value);
   if (text.includes('\\ud')) {
     const mended = text.replace(HALF, '$1\ufffd');
     if (!isMended && mended !== text) {
@@ -22,8 +25,19 @@ export function write(value, { isMended = false } = {}) {
     }
     text = mended;
   }
-  if (isTooDeep(text)) throw new TypeError(`nested deeper than ${MAX_DEPTH}`);
+  if (isTooDeep(text)) throw tooDeep();
   return text;
+}
+
+/** As `JSON.stringify`, whose own words for these are the engine's. */
+function stringify(value) {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    if (error instanceof TypeError && /circular structure/.test(error.message)) throw circular();
+    if (error instanceof RangeError && /call stack/.test(error.message)) throw tooDeep();
+    throw error;
+  }
 }
 
 function isTooDeep(text) {

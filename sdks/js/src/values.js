@@ -5,6 +5,7 @@
  * it came, and so does a date that no `Date` can be.
  */
 
+import { circular, MAX_DEPTH, tooDeep } from './json.js';
 import { Record } from './record.js';
 
 /** A value that points at a record. */
@@ -137,9 +138,24 @@ export function encode(value) {
       if (!Number.isFinite(value)) throw new TypeError(`${value} cannot be sent`);
       return value;
     case 'object':
-      return value === null ? null : encodeObject(value);
+      return value === null ? null : encodeWithin(value);
     default:
       throw new TypeError(`a ${typeof value} cannot be sent`);
+  }
+}
+
+/** What is being written, the outermost first, also from within a `toJSON` or a record. */
+const path = [];
+
+function encodeWithin(value) {
+  if (path.includes(value)) throw circular();
+  // An object and what its `toJSON` returns are one level; what is left of too deep ones, `write` says.
+  if (path.length >= 2 * MAX_DEPTH) throw tooDeep();
+  path.push(value);
+  try {
+    return encodeObject(value);
+  } finally {
+    path.pop();
   }
 }
 

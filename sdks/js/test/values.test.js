@@ -12,6 +12,7 @@ import {
   Sequence,
   UnknownValue
 } from '../src/index.js';
+import { write } from '../src/json.js';
 import { decode, encode } from '../src/values.js';
 
 const WIRE = {
@@ -124,6 +125,31 @@ test('access is changed by the names of v1', () => {
   assert.deepEqual(note.toWire()._access, [{ user_id: 'u1', level: 'write' }]);
   note.access = null;
   assert.equal(note.toWire()._access, null);
+});
+
+test('what has no end, or is nested too deeply, is refused by name', () => {
+  const list = [1];
+  list.push({ again: new Map([['list', list]]) });
+  const note = new Record('note/1');
+  note.self = { note };
+  const own = { toJSON: () => [own] };
+  const growing = { toJSON: () => ({ more: { toJSON: growing.toJSON } }) };
+  for (const value of [list, note, own, new Set([list])]) {
+    assert.throws(() => encode(value), /^TypeError: a value that refers to itself cannot be sent$/);
+  }
+  assert.throws(() => note.toWire(), /refers to itself/);
+  assert.throws(() => encode(growing), /^TypeError: nested deeper than 64$/);
+  let deep = [];
+  for (let level = 0; level < 200_000; level += 1) deep = [deep];
+  assert.throws(() => encode(deep), /^TypeError: nested deeper than 64$/);
+  // What comes twice beside itself is no circle, also after a failure.
+  const twice = { a: 1 };
+  assert.deepEqual(encode([twice, twice, { twice }]), [twice, twice, { twice }]);
+  // Errors have an `info` that is written as it is.
+  const circle = {};
+  circle.again = circle;
+  assert.throws(() => write({ circle }), /^TypeError: a value that refers to itself cannot be sent$/);
+  assert.throws(() => write(deep), /^TypeError: nested deeper than 64$/);
 });
 
 test('queries are put together', () => {

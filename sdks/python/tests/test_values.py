@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import unittest
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from skytrail import (
     Asset,
@@ -92,6 +93,29 @@ class Values(unittest.TestCase):
                 write(encode(value))
         with self.assertRaisesRegex(TypeError, "object"):
             encode(object())
+
+    def test_what_has_no_end_or_is_nested_too_deeply_is_refused_by_name(self) -> None:
+        circle: list[Any] = [1]
+        circle.append({"again": (circle,)})
+        note = Record(RecordID("note", "1"))
+        note["self"] = {"note": note}
+        for value in (circle, note, {"a": [note]}):
+            with self.assertRaisesRegex(ValueError, "^a value that refers to itself cannot be sent$"):
+                encode(value)
+        with self.assertRaisesRegex(ValueError, "refers to itself"):
+            note.to_wire()
+        # What errors and shapes have in them is written as it is.
+        with self.assertRaisesRegex(ValueError, "^a value that refers to itself cannot be sent$"):
+            write(circle)
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        for act in (encode, write):
+            with self.assertRaisesRegex(ValueError, "^nested deeper than 64$"):
+                act(deep)
+        # What comes twice beside itself is no circle, also after a failure.
+        twice = {"a": 1}
+        self.assertEqual(encode([twice, twice, {"b": twice}]), [twice, twice, {"b": twice}])
 
     def test_nesting_is_limited_and_brackets_in_text_do_not_count(self) -> None:
         deep: list[object] = []

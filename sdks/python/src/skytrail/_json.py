@@ -17,6 +17,14 @@ _MANY_DIGITS = re.compile("[0-9]{309}")
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 
 
+def circular() -> ValueError:
+    return ValueError("a value that refers to itself cannot be sent")
+
+
+def too_deep() -> ValueError:
+    return ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
 def write(value: Any, *, is_mended: bool = False) -> str:
     """Writes compact JSON; refuses what other languages would not read.
 
@@ -27,12 +35,16 @@ def write(value: Any, *, is_mended: bool = False) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
-        raise ValueError("nested too deep for JSON") from None
+        raise too_deep() from None
+    except ValueError as error:
+        if str(error) == "Circular reference detected":
+            raise circular() from None
+        raise
     if is_mended:
         text = _HALF_OF_PAIR.sub("\ufffd", text)
     text.encode()
     if is_too_deep(text):
-        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        raise too_deep()
     if _MANY_DIGITS.search(text):
         json.loads(text, parse_int=_as_double)
     return text

@@ -8,12 +8,13 @@ after 9999 and for leap seconds it has no room: such dates travel back as they c
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ._json import JsonObject
+from ._json import MAX_DEPTH, JsonObject, circular, too_deep
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,29 @@ def encode(value: Any) -> Any:
     # The plain cases first; bool and int are told apart by nobody here.
     if value is None or isinstance(value, str | int | float):
         return value
+    # By identity: equality of records writes them.
+    if any(outer is value for outer in _path.values):
+        raise circular()
+    if len(_path.values) >= MAX_DEPTH:
+        raise too_deep()
+    _path.values.append(value)
+    try:
+        return _encode_object(value)
+    finally:
+        _path.values.pop()
+
+
+class _Path(threading.local):
+    """What a thread is writing, the outermost first, also from within a record."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+
+_path = _Path()
+
+
+def _encode_object(value: Any) -> Any:
     if isinstance(value, Mapping):
         return _write_mapping(value)
     if isinstance(value, list | tuple | set | frozenset):
