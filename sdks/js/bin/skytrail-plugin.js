@@ -26,3 +26,5 @@ try {
   process.stderr.write(`${error.message}\n`);
   process.exitCode = 1;
 }
+// Whatever the file has open.
+process.exit();

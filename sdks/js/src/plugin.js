@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 
 import { Api } from './api.js';
 import { answer } from './dispatch.js';
-import { Refused } from './errors.js';
+import { Cancelled, Refused } from './errors.js';
 import { makeLog } from './log.js';
 import { Points } from './points.js';
 import { currentRequest } from './running.js';
@@ -13,6 +13,8 @@ import { HANDLER, StaticAssets } from './static.js';
 import { Worker } from './worker.js';
 
 const DRAIN_MS = 30_000;
+/** How long a program may take after `run`. */
+const CLEANUP_MS = 3000;
 
 /**
  * What a plugin does, and the server that it does it for. Settings that are not given come from the
@@ -163,7 +165,10 @@ export class Plugin {
 
   /**
    * Serves until SIGTERM or SIGINT, then finishes what is under way. A second signal ends the process
-   * at once; so does the server when it will not have the plugin.
+   * at once. When the server will not have the plugin, the exit code is 1.
+   *
+   * It is for programs that are a plugin and nothing else: when it has returned they may clean up for
+   * some seconds; then the process ends, whatever they have open. Others call `serve` and `stop`.
    */
   async run(overrides = {}) {
     const { log } = this.settings(overrides);
@@ -173,7 +178,9 @@ export class Plugin {
       if (numSignals > 1) process.exit(130);
       this.stop();
     };
+    const onRejection = (reason) => rejected(reason, log);
     for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, onSignal);
+    process.on('unhandledRejection', onRejection);
     try {
       await this.serve({ ...overrides, log });
     } catch (error) {
@@ -182,7 +189,22 @@ export class Plugin {
       process.exitCode = 1;
     } finally {
       for (const signal of ['SIGTERM', 'SIGINT']) process.off(signal, onSignal);
+      process.off('unhandledRejection', onRejection);
     }
+    // It keeps no process that has nothing else to do.
+    setTimeout(() => process.exit(), CLEANUP_MS).unref();
+  }
+}
+
+/**
+ * Nothing awaits a promise that was rejected. That ends the process, unless it is a function's that
+ * had not come to await it when its request was cancelled: any client can bring that about.
+ */
+function rejected(reason, log) {
+  if (reason instanceof Cancelled || reason?.cause instanceof Cancelled) {
+    log.debug(`nothing awaits what was ${(reason.cause ?? reason).message}`);
+  } else if (process.listenerCount('unhandledRejection') === 1) {
+    throw reason;
   }
 }
 

@@ -378,21 +378,68 @@ test('a silent server is left, and the session resumed', async (t) => {
   await server.until(() => server.heard.some(({ resume }) => resume !== undefined));
 });
 
-const BIN = fileURLToPath(new URL('../bin/skytrail-plugin.js', import.meta.url));
-const EXAMPLE = fileURLToPath(new URL('example.js', import.meta.url));
+const pathOf = (name) => fileURLToPath(new URL(name, import.meta.url));
+const BIN = pathOf('../bin/skytrail-plugin.js');
 
-test('the command runs a file, and ends on SIGTERM when it has drained', async (t) => {
+/** Runs node with these arguments for a server; `said` collects what it prints. */
+async function started(t, ...args) {
   const server = await StandIn.start();
-  t.after(() => server.close());
-  const env = { ...process.env, PLUGIN_NAME: 'CLI', MASTER_KEY: 'm', SKYGEAR_ENDPOINT: server.endpoint };
-  const child = spawn(process.execPath, [BIN, EXAMPLE], { env, stdio: 'ignore' });
-  assert.equal((await server.find(({ type }) => type === 'hello')).plugin, 'CLI');
-  assert.equal((await server.ask('r1', 'op', 'example', { param: {} })).result, 'hi');
+  const { endpoint } = server;
+  const env = { ...process.env, PLUGIN_NAME: 'CLI', MASTER_KEY: 'm', SKYGEAR_ENDPOINT: endpoint };
+  const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  t.after(() => (child.kill('SIGKILL'), server.close()));
+  const program = { server, child, said: '', ended: once(child, 'close') };
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (part) => (program.said += part));
+  }
+  await server.find(({ type }) => type === 'hello');
+  return program;
+}
+
+/** Asks a program to end. */
+async function terminate({ server, child }) {
   child.kill('SIGTERM');
   await server.find(({ type }) => type === 'drain');
-  const exited = once(child, 'exit');
   server.send({ type: 'drained' });
-  assert.deepEqual(await exited, [0, null]);
+}
+
+test('the command runs a file, and ends on SIGTERM when it has drained', async (t) => {
+  const program = await started(t, BIN, pathOf('example.js'));
+  const { server } = program;
+  assert.equal(server.heard[0].plugin, 'CLI');
+  assert.equal((await server.ask('r1', 'op', 'example', { param: {} })).result, 'hi');
+  await terminate(program);
+  assert.deepEqual(await program.ended, [0, null]);
+});
+
+test('a program ends after run, whatever it has open, and may clean up before', async (t) => {
+  const program = await started(t, pathOf('program.js'));
+  await terminate(program);
+  assert.deepEqual(await program.ended, [0, null]);
+  assert.match(program.said, /^cleaning up$/m);
+});
+
+test('a program that the server refuses ends with an exit code', async (t) => {
+  for (const args of [[pathOf('program.js')], [BIN, pathOf('example.js')]]) {
+    const { server, ended } = await started(t, ...args);
+    server.socket.close(4003, 'unknown plugin');
+    assert.deepEqual(await ended, [1, null]);
+  }
+});
+
+test('a client who hangs up ends no program, whatever was awaited', async (t) => {
+  const program = await started(t, pathOf('program.js'));
+  const { server } = program;
+  const asked = server.ask('r1', 'op', 'pair', { param: {} });
+  await server.find(({ type, id }) => type === 'call' && id === 'c2');
+  server.send({ type: 'cancel', id: 'r1', reason: 'client-gone' });
+  assert.equal((await asked).error.message, 'cancelled: client-gone');
+  assert.equal((await server.ask('r2', 'op', 'hello', { param: {} })).result, 'hi');
+  assert.equal(program.child.exitCode, null);
+  // Faults of its own do end it, as any program.
+  server.send({ type: 'request', id: 'r3', kind: 'op', name: 'fault', param: {} });
+  assert.deepEqual(await program.ended, [1, null]);
+  assert.match(program.said, /a fault of the program/);
 });
 
 test('the command says how it is used', async () => {

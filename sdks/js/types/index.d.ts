@@ -222,7 +222,10 @@ export class Plugin {
   /** Serves the files of a folder below `/static/<prefix>/`. */
   staticAsset(prefix: string, folder: () => Awaitable<string>): void;
 
-  /** Serves until SIGTERM or SIGINT, then finishes what is under way. */
+  /**
+   * Serves until SIGTERM or SIGINT, then finishes what is under way. Some seconds after it has returned
+   * the process ends, whatever it has open. Programs that are more than a plugin call `serve`.
+   */
   run(settings?: Settings): Promise<void>;
   /** Serves until `stop`. Throws `Refused`. */
   serve(settings?: Settings): Promise<void>;
