@@ -256,7 +256,10 @@ class Plugin:
             self.worker.stop()
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then finishes what is under way."""
+        """Serves until SIGTERM or SIGINT, then finishes what is under way.
+
+        What ignores that it is cancelled is given some seconds; then the process ends.
+        """
         if not logging.getLogger().handlers:
             level = os.environ.get("LOG_LEVEL", "INFO").upper()
             logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
+import threading
 from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("skytrail")
+
+# How long what still runs may take to end when the plugin has ended.
+CLEANUP_SECONDS = 5.0
 
 
 def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
-    """Runs a worker; SIGTERM and SIGINT stop it, a second one ends the process at once."""
+    """Runs a worker; SIGTERM and SIGINT stop it, a second one ends the process at once.
+
+    So does what has not ended some seconds after it was cancelled: the loop would wait for it.
+    """
     num_signals = 0
+    patience: threading.Timer | None = None
 
     def on_signal() -> None:
         nonlocal num_signals
@@ -27,6 +39,33 @@ def run_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], No
             except NotImplementedError:
                 # Windows has no handlers of loops.
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(on_signal))
-        await serve()
+        nonlocal patience
+        try:
+            await serve()
+        except BaseException as error:
+            patience = _end_later(error)
+            raise
+        patience = _end_later()
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    finally:
+        if patience is not None:
+            patience.cancel()
+
+
+def _end_later(error: BaseException | None = None) -> threading.Timer:
+    """Ends the process after a while, unless it is cancelled."""
+
+    def give_up() -> None:
+        if error is not None:
+            log.error("the plugin has ended: %s", error)
+        log.error("the process ends with a function that ignores that the plugin ends")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0 if error is None else 1)
+
+    timer = threading.Timer(CLEANUP_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+    return timer
