@@ -91,6 +91,22 @@ fn lambdas_take_and_give_values_errors_and_limits() {
 }
 
 #[test]
+fn what_goes_wrong_in_one_request_ends_no_other() {
+    let server = server();
+    let plugin = start(&server);
+    let nobody = Client::anonymous(&server);
+    let late = nobody.call("js:pair", json!({}));
+    assert_eq!((late.status, late.code()), (504, 119));
+    let odd = nobody.call("js:oddly", json!({}));
+    assert_eq!((odd.status, odd.code()), (500, 10000));
+    let large = nobody.call("js:large", json!({}));
+    assert_eq!((large.status, large.code()), (500, 10000));
+    let message = large.json()["error"]["message"].to_string();
+    assert!(message.contains("above the limit of 8388608"), "{message}");
+    assert_eq!(seen(&nobody)["pid"], plugin.pid());
+}
+
+#[test]
 fn handlers_take_and_give_bytes() {
     let server = server();
     let _plugin = start(&server);

@@ -39,6 +39,18 @@ plugin.op(
   { timeoutMs: 300 }
 );
 
+// As anybody writes it: the second has no handler yet when both fail.
+plugin.op('js:pair', async (_, { api }) => {
+  const [first, second] = [api.lambda('js:wait'), api.lambda('js:wait')];
+  return [await first, await second];
+});
+
+plugin.op('js:oddly', () => {
+  throw Object.create(null);
+});
+
+plugin.op('js:large', () => 'x'.repeat(9_000_000));
+
 // Counts its runs by key, slowly enough for something to happen meanwhile.
 plugin.op('js:once', async ({ args: [key] }, { api }) => {
   seen.runs[key] = (seen.runs[key] ?? 0) + 1;
