@@ -10,7 +10,7 @@ import sys
 
 from log import call, consume
 
-URL = os.environ.get("SKYTRAIL_URL", "http://127.0.0.1:3000").rstrip("/")
+URL = os.environ.get("SKYGEAR_ENDPOINT", "http://127.0.0.1:3000").rstrip("/")
 KEY = os.environ["MASTER_KEY"]
 INDEX = os.environ.get("INDEX", "search.sqlite")
 TYPES = os.environ.get("RECORD_TYPES", "note").split(",")

@@ -16,7 +16,7 @@ fn search(server: &TestServer, arguments: &[&str]) -> Command {
     command
         .arg(repository("examples/search-index/search.py"))
         .args(arguments)
-        .env("SKYTRAIL_URL", &server.base_url)
+        .env("SKYGEAR_ENDPOINT", &server.base_url)
         .env("MASTER_KEY", MASTER_KEY)
         .env("RECORD_TYPES", "note,task")
         .env("INDEX", server.folder().join("search.sqlite"));
