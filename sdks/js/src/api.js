@@ -19,7 +19,7 @@ export class Api {
   #line;
   #userId;
 
-  /** `line.caller` takes the calls: a worker, or a test. `line.log` may be there. */
+  /** `line.caller` takes the calls: a worker, or a test. `line.log` is told what nobody hears. */
   constructor(line, userId = null) {
     this.#line = line;
     this.#userId = userId;
@@ -146,7 +146,7 @@ export class Api {
   #unheard(name, error) {
     // That a request is over is no news.
     if (error instanceof Cancelled) return;
-    this.#line.log?.warn(`api.${name} failed before anything awaited it: ${error?.message}`);
+    this.#line.log.warn(`api.${name} failed before anything awaited it: ${error?.message}`);
   }
 
   // A client that hangs up fails all calls of its request at once, also those that the function has

@@ -26,7 +26,7 @@ export class Plugin {
   points = new Points();
   #settings;
   #assets = new StaticAssets(this.points.assets);
-  #line = { caller: null, log: null };
+  #line = { caller: null, log: makeLog() };
   #worker = null;
 
   constructor(name = undefined, settings = {}) {
