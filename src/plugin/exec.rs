@@ -1,7 +1,9 @@
 //! The transport `exec`: a process for each request.
 
 use std::ffi::OsString;
-use std::process::{Output, Stdio};
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -11,12 +13,17 @@ use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::transport::{Answer, Envelope, Transport, failure, unreached};
 use crate::process::ProcessGroup;
 
 /// How much of what a process says to its standard error is logged.
 const MAX_STDERR_BYTES: usize = 64 * 1024;
+/// How much is read at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// How long the pipes of a process that has ended are read on.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A plugin that is run for each request.
 pub(super) struct Exec {
@@ -28,6 +35,29 @@ pub(super) struct Exec {
     config: String,
     database: String,
     max_answer: usize,
+}
+
+/// What became of a process.
+struct Ended {
+    /// None if it said too much, and was ended for that.
+    status: Option<ExitStatus>,
+    said: Said,
+}
+
+/// What a process wrote.
+#[derive(Default)]
+struct Said {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// Why a process is not listened to any more.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("too much")]
+    TooLarge,
 }
 
 impl Exec {
@@ -69,33 +99,53 @@ impl Exec {
         command
     }
 
-    async fn run(&self, envelope: &Envelope) -> std::io::Result<Output> {
-        let (mut child, _group) = ProcessGroup::start(&mut self.command(envelope))?;
-        let (stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    /// Runs the program to its end, which is what its answer waits for.
+    async fn run(&self, envelope: &Envelope) -> std::io::Result<Ended> {
+        let mut group = ProcessGroup::start(&mut self.command(envelope))?;
+        let (stdin, stdout, stderr) = group.pipes();
+        let mut said = Said::default();
         let write = async {
             if let Some(mut stdin) = stdin {
                 // Who does not read what he is told may still answer.
                 let _ = stdin.write_all(&input(envelope)).await;
             }
+            Ok(())
         };
         // All at once: a process that waits for its reader would wait for ever.
-        let ((), stdout, stderr) = tokio::join!(
-            write,
-            read(stdout, self.max_answer.saturating_add(1)),
-            read(stderr, MAX_STDERR_BYTES),
-        );
-        let (stdout, stderr) = (stdout?, stderr?);
-        let status = child.wait().await?;
-        Ok(Output {
-            status,
-            stdout,
-            stderr,
-        })
+        let talk = async {
+            tokio::try_join!(
+                write,
+                read(stdout, &mut said.stdout, self.max_answer),
+                drain(stderr, &mut said.stderr, MAX_STDERR_BYTES),
+            )
+        };
+        let talk_and_wait = async {
+            let mut talk = pin!(talk);
+            tokio::select! {
+                talked = &mut talk => {
+                    talked?;
+                    Ok(group.wait().await?)
+                }
+                status = group.wait() => {
+                    // What it said is in the pipes by now. They may stay open, in somebody's hands
+                    // whom it has left behind.
+                    if let Ok(talked) = timeout(GRACE, talk).await {
+                        talked?;
+                    }
+                    Ok(status?)
+                }
+            }
+        };
+        let status = match talk_and_wait.await {
+            Ok(status) => Some(status),
+            Err(Unread::TooLarge) => None,
+            Err(Unread::Io(error)) => return Err(error),
+        };
+        Ok(Ended { status, said })
     }
 
-    fn outcome(&self, envelope: &Envelope, output: &Output) -> Outcome {
-        for line in String::from_utf8_lossy(&output.stderr).lines() {
+    fn outcome(&self, envelope: &Envelope, Ended { status, said }: &Ended) -> Outcome {
+        for line in String::from_utf8_lossy(&said.stderr).lines() {
             tracing::info!(
                 plugin = self.plugin,
                 name = envelope.name,
@@ -103,14 +153,14 @@ impl Exec {
                 "the plugin says"
             );
         }
-        if !output.status.success() {
-            return failure(&output.status.to_string().replace(": ", " "));
-        }
-        if output.stdout.len() > self.max_answer {
+        let Some(status) = status else {
             return unread(&format!("more than {} bytes", self.max_answer));
+        };
+        if !status.success() {
+            return failure(&status.to_string().replace(": ", " "));
         }
         let is_text = |byte: &&u8| !matches!(byte, b'\n' | b'\r');
-        let answer: Vec<u8> = output.stdout.iter().filter(is_text).copied().collect();
+        let answer: Vec<u8> = said.stdout.iter().filter(is_text).copied().collect();
         envelope.read(&answer).unwrap_or_else(|why| unread(&why))
     }
 }
@@ -127,7 +177,7 @@ impl Transport for Exec {
 
     async fn request(&self, envelope: &Envelope) -> Answer {
         match self.run(envelope).await {
-            Ok(output) => Answer::Given(self.outcome(envelope, &output)),
+            Ok(ended) => Answer::Given(self.outcome(envelope, &ended)),
             Err(error) => {
                 // Where programs are is not for clients.
                 let (plugin, program) = (&self.plugin, &self.program);
@@ -171,17 +221,42 @@ fn param(envelope: &Envelope) -> Option<Json> {
     skytrail_schema::json::from_str(param.get()).ok()
 }
 
-/// Reads a pipe to its end, and keeps at most so much of it.
-async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut kept = Vec::new();
+/// Reads a pipe to its end, or until there is more than is wanted.
+async fn read(
+    pipe: Option<impl AsyncRead + Unpin>,
+    kept: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), Unread> {
     let Some(mut pipe) = pipe else {
-        return Ok(kept);
+        return Ok(());
     };
-    let mut chunk = vec![0; 16 * 1024];
+    let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let len = pipe.read(&mut chunk).await?;
         if len == 0 {
-            return Ok(kept);
+            return Ok(());
+        }
+        if len > limit.saturating_sub(kept.len()) {
+            return Err(Unread::TooLarge);
+        }
+        kept.extend_from_slice(chunk.get(..len).unwrap_or_default());
+    }
+}
+
+/// Reads a pipe to its end, and keeps at most so much of it.
+async fn drain(
+    pipe: Option<impl AsyncRead + Unpin>,
+    kept: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), Unread> {
+    let Some(mut pipe) = pipe else {
+        return Ok(());
+    };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let len = pipe.read(&mut chunk).await?;
+        if len == 0 {
+            return Ok(());
         }
         let room = limit.saturating_sub(kept.len()).min(len);
         kept.extend_from_slice(chunk.get(..room).unwrap_or_default());

@@ -122,3 +122,29 @@ fn a_process_whose_time_is_over_is_killed_with_what_it_started() {
         });
     }
 }
+
+#[test]
+fn a_process_may_leave_a_job_behind() {
+    let server = server(&[("TEST_TIMEOUT", "10")]);
+    let client = ready(&server);
+    for name in ["leaves", "detaches"] {
+        let answer = client.call(name, json!({})).json();
+        let go = server.folder().join(format!("{name}.go"));
+        std::fs::write(go, "").unwrap();
+        assert_eq!(answer["result"], "left", "{name}: {answer}");
+        let done = server.folder().join(format!("{name}.done"));
+        eventually("its job comes to its end", || done.exists().then_some(()));
+    }
+}
+
+#[test]
+fn an_answer_without_an_end_is_given_up_when_it_is_too_large() {
+    let server = server(&[("TEST_TIMEOUT", "10"), ("PLUGIN_MAX_MESSAGE", "1000000")]);
+    let client = ready(&server);
+    let error = client.call("floods", json!({})).json()["error"].clone();
+    let too_large = "failed to parse plugin response: more than 1000000 bytes";
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!(10000), &json!(too_large))
+    );
+}

@@ -7,7 +7,7 @@ import time
 
 at = sys.argv.index("--subprocess")
 kind, name = sys.argv[at + 1], sys.argv[at + 2]
-names = ("told", "fails", "talks", "hangs", "junk", "large")
+names = ("told", "fails", "talks", "hangs", "junk", "large", "floods", "leaves", "detaches")
 
 
 def told():
@@ -39,6 +39,36 @@ def hangs():
     time.sleep(600)
 
 
+def floods():
+    """Writes without an end, and does not mind that nobody reads."""
+    chunk = "x" * 65_536
+    while True:
+        sys.stdout.write(chunk)
+
+
+JOB = """
+import os, sys, time
+for _ in range(2400):
+    if os.path.exists(sys.argv[1] + ".go"):
+        open(sys.argv[1] + ".done", "w").close()
+        break
+    time.sleep(0.05)
+"""
+
+
+def leaves():
+    """Answers and goes; a job stays, with all pipes."""
+    subprocess.Popen([sys.executable, "-c", JOB, name])
+    return "left"
+
+
+def detaches():
+    """Answers and goes; a job stays, with no pipe."""
+    nothing = subprocess.DEVNULL
+    subprocess.Popen([sys.executable, "-c", JOB, name], stdin=nothing, stdout=nothing, stderr=nothing)
+    return "left"
+
+
 if name == "init":
     answer = {"op": [{"name": name} for name in names]}
 elif kind != "op":
@@ -49,5 +79,5 @@ elif name == "junk":
 elif name == "large":
     answer = "z" * 2_000_000
 else:
-    answer = {"told": told, "fails": fails, "talks": talks, "hangs": hangs}[name]()
+    answer = globals()[name]()
 print(json.dumps({"result": answer}, indent=1))

@@ -3,7 +3,7 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::process::{self, Command};
+use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::Application;
@@ -87,10 +87,7 @@ pub(in crate::ops) fn words(flag: &str, command: &str) -> Result<Vec<String>, St
 }
 
 /// The running plugin, with all that it started; ends with this, and with this process, however that ends.
-pub(in crate::ops) struct Child {
-    process: process::Child,
-    group: ProcessGroup,
-}
+pub(in crate::ops) struct Child(ProcessGroup);
 
 impl Child {
     /// Starts it. It writes to the terminal as it likes.
@@ -108,14 +105,13 @@ impl Child {
             .envs(surroundings.0.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null());
         let started = ProcessGroup::start_guarded(&mut command);
-        let (process, group) =
-            started.map_err(|error| format!("{program} cannot be run: {error}"))?;
-        Ok(Self { process, group })
+        let group = started.map_err(|error| format!("{program} cannot be run: {error}"))?;
+        Ok(Self(group))
     }
 
-    /// Waits for its end.
+    /// Waits for its end, with which all that it started ends.
     pub(in crate::ops) async fn ended(&mut self) -> String {
-        let ended = self.process.wait().await;
+        let ended = self.0.wait_and_end().await;
         ended.map_or_else(
             |error| error.to_string(),
             |status: ExitStatus| status.to_string(),
@@ -124,8 +120,8 @@ impl Child {
 
     /// Tells it to end, and ends it when it does not.
     pub(in crate::ops) async fn end(mut self) {
-        self.group.ask_to_end();
-        let _ = timeout(END_TIMEOUT, self.process.wait()).await;
+        self.0.ask_to_end();
+        let _ = timeout(END_TIMEOUT, self.0.wait_and_end()).await;
     }
 }
 
