@@ -120,6 +120,11 @@ impl Desk {
         is_admitted
     }
 
+    /// Whether a worker has this identity: one that is ready, or that has a request.
+    pub(super) fn knows(&self, identity: &Identity) -> bool {
+        self.state.lock().pool.knows(identity)
+    }
+
     /// Takes in what came over a connection; says whether it still counts.
     pub(super) fn hear(&self, identity: &Identity, number: u64, told: Told) -> bool {
         let plugin = &self.plugin;
@@ -132,6 +137,31 @@ impl Desk {
             let is_current = state.is_current(identity, number);
             if is_current {
                 state.pool.hear(identity, told, now);
+            }
+            is_current
+        })
+    }
+
+    /// Takes in what began to come over a connection and is more than it may be, without its body;
+    /// says whether the connection still counts.
+    pub(super) fn refuse(
+        &self,
+        identity: &Identity,
+        number: u64,
+        told: Told,
+        why: Failure,
+    ) -> bool {
+        if let Told::Request(envelope) | Told::Response(envelope) = &told {
+            let (plugin, request) = (&self.plugin, &envelope.id);
+            tracing::warn!(
+                %plugin, worker = ?identity, ?request, %why,
+                "a message that is too large is dropped"
+            );
+        }
+        self.settle(|state, now| {
+            let is_current = state.is_current(identity, number);
+            if is_current {
+                state.pool.hear_too_much(identity, told, why, now);
             }
             is_current
         })

@@ -113,6 +113,18 @@ pub(super) fn parse(frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
     }
 }
 
+/// Reads what a worker began to send when its body was too much: the message without its body.
+///
+/// # Errors
+/// See [`MessageError`].
+pub(super) fn parse_head(mut frames: Vec<Vec<u8>>) -> Result<Told, MessageError> {
+    if frames.is_empty() {
+        return Err(MessageError::UnknownKind);
+    }
+    frames.push(Vec::new());
+    parse(frames)
+}
+
 fn parse_bounce(digits: &[u8]) -> Option<u32> {
     if digits.len() > MAX_BOUNCE_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -184,6 +196,7 @@ mod tests {
             frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9), 0..12)
         ) {
             let count = frames.len();
+            let _ = parse_head(frames.clone());
             let read = parse(frames);
             if count != 1 && count != 7 {
                 prop_assert_eq!(read, Err(MessageError::FrameCount(count)));
@@ -211,6 +224,22 @@ mod tests {
         let expected: [&[u8]; 7] = [b"0A0B-0C0D", b"", b"\x04", b"1", b"A1B2-C3D4", b"", b"{}"];
         assert_eq!(write(&identity, request), expected);
         assert_eq!(write(&identity, Told::Heartbeat), [[2]]);
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_head() {
+        let frames = [b"w".as_slice(), b"", b"\x05", b"3", b"A1B2-C3D4", b""];
+        let head: Vec<_> = frames.iter().map(|frame| frame.to_vec()).collect();
+        let expected = Told::Response(Envelope {
+            bounce: 3,
+            id: RequestId("A1B2-C3D4".into()),
+            body: Vec::new(),
+        });
+        assert_eq!(parse_head(head.clone()), Ok(expected));
+        // Any frame but the body has no business to be large.
+        for length in 0..head.len() {
+            assert!(parse_head(head[..length].to_vec()).is_err());
+        }
     }
 
     #[test]

@@ -13,10 +13,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::budget::{Budget, FREE_BYTES};
 use super::desk::Desk;
 use super::endpoint::{Listener, Stream};
 use super::message::{self, Identity};
-use super::wire::{self, WireError};
+use super::pool::Failure;
+use super::wire::{self, Incoming, WireError};
 
 /// How many connections there may be at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -26,6 +28,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const WRITE: Duration = Duration::from_secs(10);
 /// How many messages wait to be written to one worker: more than its stack has levels.
 const MAX_UNWRITTEN: usize = 64;
+/// How many messages that are as large as may be are read at once, of all workers.
+const MAX_LARGE: u64 = 32;
+/// The largest message of a connection without a worker: nobody has said who that is.
+const MAX_OF_STRANGERS: u64 = FREE_BYTES;
+/// How many times as much as a message may have is skipped of one that is too large.
+const MAX_SKIPPED: u64 = 16;
 /// When connections are taken again after that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,6 +59,7 @@ pub(super) async fn listen(
     max_message: u64,
     ending: CancellationToken,
 ) {
+    let budget = Arc::new(Budget::new(max_message.saturating_mul(MAX_LARGE)));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut number = 0;
     while let Some(accepted) = ending.run_until_cancelled(listener.accept()).await {
@@ -68,8 +77,9 @@ pub(super) async fn listen(
         };
         number += 1;
         let (desk, ending) = (Arc::clone(&desk), ending.clone());
+        let budget = Arc::clone(&budget);
         spawn_named("zmq worker", async move {
-            let serving = serve(stream, number, &desk, max_message);
+            let serving = serve(stream, number, &desk, (max_message, &budget));
             if let Some(Err(error)) = ending.run_until_cancelled(serving).await
                 && !is_goodbye(&error)
             {
@@ -85,7 +95,7 @@ async fn serve(
     mut stream: Box<dyn Stream>,
     number: u64,
     desk: &Desk,
-    max_message: u64,
+    (max_message, budget): (u64, &Budget),
 ) -> Result<(), WireError> {
     let shaken = timeout(HANDSHAKE, wire::shake_hands(&mut stream)).await;
     let identity = shaken.unwrap_or(Err(WireError::Handshake("it takes too long")))?;
@@ -107,7 +117,7 @@ async fn serve(
         number,
     };
     tokio::select! {
-        ended = read(reader, &identity, number, (desk, max_message)) => ended,
+        ended = read(reader, &identity, number, (desk, max_message, budget)) => ended,
         ended = write(writer, queue) => ended,
     }
 }
@@ -129,21 +139,50 @@ async fn read(
     reader: ReadHalf<Box<dyn Stream>>,
     identity: &Identity,
     number: u64,
-    (desk, max_message): (&Desk, u64),
+    (desk, max_message, budget): (&Desk, u64, &Budget),
 ) -> Result<(), WireError> {
     let mut reader = BufReader::new(reader);
+    let mut is_known = false;
     loop {
-        let frames = wire::read_message(&mut reader, max_message).await?;
-        match message::parse(frames) {
-            Ok(told) => {
-                if !desk.hear(identity, number, told) {
-                    return Ok(());
-                }
+        is_known = is_known || desk.knows(identity);
+        let max_bytes = match is_known {
+            true => max_message,
+            false => max_message.min(MAX_OF_STRANGERS),
+        };
+        let incoming = wire::read_message(&mut reader, max_bytes, budget).await?;
+        let (told, refused) = match incoming {
+            Incoming::Message(frames) => (message::parse(frames), None),
+            Incoming::TooLarge(frames, rest) => {
+                let why = Failure::TooLarge(max_bytes);
+                (message::parse_head(frames), Some((why, rest)))
             }
-            Err(error) => {
+            Incoming::NoRoom(frames, rest) => {
+                (message::parse_head(frames), Some((Failure::NoRoom, rest)))
+            }
+        };
+        let still_counts = match (told, &refused) {
+            (Ok(told), None) => desk.hear(identity, number, told),
+            (Ok(told), Some((why, _))) => desk.refuse(identity, number, told, *why),
+            (Err(error), Some((why, _))) => {
+                let plugin = desk.plugin();
+                tracing::warn!(
+                    plugin, worker = ?identity, %error, %why,
+                    "an odd message that is too large is dropped"
+                );
+                true
+            }
+            (Err(error), None) => {
                 let plugin = desk.plugin();
                 tracing::debug!(plugin, worker = ?identity, %error, "odd message dropped");
+                true
             }
+        };
+        if !still_counts {
+            return Ok(());
+        }
+        if let Some((_, rest)) = refused {
+            let max_skipped = max_message.saturating_mul(MAX_SKIPPED);
+            wire::skip(&mut reader, rest, max_skipped).await?;
         }
     }
 }

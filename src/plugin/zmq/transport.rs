@@ -16,7 +16,9 @@ use super::desk::Desk;
 use super::endpoint::Endpoint;
 use super::pool::{Asked, Failure, Limits, Pool, Ticket};
 use super::socket;
-use crate::plugin::transport::{Answer, Envelope, Notice, Transport, failure, unparsed, unreached};
+use crate::plugin::transport::{
+    Answer, Envelope, Notice, Transport, failure, unparsed, unparsed_text, unreached,
+};
 
 /// How often the pool's clock ticks.
 const TICK: Duration = Duration::from_millis(100);
@@ -124,6 +126,9 @@ impl Transport for Zmq {
             Ok(body) => Answer::Given(envelope.outcome_of(&body)),
             // Whoever was not there has not heard it, and is told again.
             Err(why) if envelope.is_initialisation() => Answer::Unreachable(why.to_string()),
+            Err(why @ (Failure::TooLarge(_) | Failure::NoRoom)) => {
+                Answer::Given(failure(&unparsed_text(&why.to_string())))
+            }
             Err(why @ Failure::NotTaken) => Answer::Given(unreached(&why.to_string())),
             Err(why) => Answer::Given(failure(&why.to_string())),
         }

@@ -2,10 +2,15 @@
 //!
 //! Both sides send a greeting, then READY with what they are and how they are called; from then on
 //! messages of frames. Commands in between are the future's and are skipped. Whatever a peer
-//! announces, memory is taken only for bytes that have come, and up to a limit.
+//! announces, memory is taken only for bytes that have come, and up to a limit. Of a message above it
+//! the reader gets what came before the frame that was too much, at once; then it is skipped.
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 
+use super::budget::Budget;
+
+/// How much of a frame is read at once.
+const STEP_BYTES: u64 = 16 * 1024;
 /// How many frames a message may have; ours have seven.
 const MAX_FRAMES: usize = 16;
 /// How long a command may be.
@@ -63,14 +68,13 @@ where
     check_greeting(&theirs)?;
     stream.write_all(&ready(b"ROUTER")).await?;
     stream.flush().await?;
-    match read_frame(stream, MAX_COMMAND_BYTES).await? {
-        Frame {
-            is_command: true,
-            body,
-            ..
-        } => parse_ready(&body),
-        _ => Err(WireError::Handshake("no command")),
+    let header = read_header(stream).await?;
+    if !header.is_command {
+        return Err(WireError::Handshake("no command"));
     }
+    let mut body = Vec::new();
+    read_exactly(stream, header.length, &mut body).await?;
+    parse_ready(&body)
 }
 
 fn greeting() -> [u8; GREETING_BYTES] {
@@ -148,10 +152,31 @@ fn parse_property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((name, value, rest))
 }
 
-struct Frame {
+/// How a frame begins.
+struct Header {
     has_more: bool,
     is_command: bool,
-    body: Vec<u8>,
+    length: u64,
+}
+
+/// A message, as far as it was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// All of it.
+    Message(Vec<Vec<u8>>),
+    /// The frames before the one that is too much, and what is to be skipped.
+    TooLarge(Vec<Vec<u8>>, Rest),
+    /// The same, when all messages together take too much.
+    NoRoom(Vec<Vec<u8>>, Rest),
+}
+
+/// What of a message is still to come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// How much of a frame.
+    length: u64,
+    /// Whether there are more frames.
+    has_more: bool,
 }
 
 /// Reads the next message.
@@ -161,32 +186,83 @@ struct Frame {
 pub(super) async fn read_message<R>(
     reader: &mut R,
     max_bytes: u64,
-) -> Result<Vec<Vec<u8>>, WireError>
+    budget: &Budget,
+) -> Result<Incoming, WireError>
 where
     R: AsyncRead + Unpin,
 {
+    let mut share = budget.share();
     let mut frames = Vec::new();
     let mut left = max_bytes;
     loop {
-        let frame = match read_frame(reader, left).await {
-            Err(WireError::TooLarge(_)) => return Err(WireError::TooLarge(max_bytes)),
-            other => other?,
-        };
-        if frame.is_command {
+        let header = read_header(reader).await?;
+        if header.is_command {
+            let mut body = Vec::new();
+            read_exactly(reader, header.length, &mut body).await?;
             continue;
         }
         if frames.len() == MAX_FRAMES {
             return Err(WireError::TooManyFrames);
         }
-        left = left.saturating_sub(long(frame.body.len()));
-        frames.push(frame.body);
-        if !frame.has_more {
-            return Ok(frames);
+        let Header {
+            has_more, length, ..
+        } = header;
+        if length > left {
+            return Ok(Incoming::TooLarge(frames, Rest { length, has_more }));
+        }
+        left -= length;
+        let mut body = Vec::new();
+        let mut missing = length;
+        while missing > 0 {
+            let step = missing.min(STEP_BYTES);
+            if !share.take(step) {
+                let length = missing;
+                return Ok(Incoming::NoRoom(frames, Rest { length, has_more }));
+            }
+            read_exactly(reader, step, &mut body).await?;
+            missing -= step;
+        }
+        frames.push(body);
+        if !has_more {
+            return Ok(Incoming::Message(frames));
         }
     }
 }
 
-async fn read_frame<R>(reader: &mut R, max_bytes: u64) -> Result<Frame, WireError>
+/// Skips the rest of a message, if it is not too much even for that.
+///
+/// # Errors
+/// See [`WireError`].
+pub(super) async fn skip<R>(reader: &mut R, rest: Rest, max_bytes: u64) -> Result<(), WireError>
+where
+    R: AsyncRead + Unpin,
+{
+    let mut left = max_bytes;
+    let Rest {
+        mut length,
+        mut has_more,
+    } = rest;
+    for _ in 0..=MAX_FRAMES {
+        if length > left {
+            return Err(WireError::TooLarge(max_bytes));
+        }
+        left -= length;
+        let skipped = copy(&mut (&mut *reader).take(length), &mut sink()).await?;
+        if skipped < length {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+        if !has_more {
+            return Ok(());
+        }
+        let header = read_header(reader).await?;
+        length = header.length;
+        has_more = header.has_more || header.is_command;
+    }
+    Err(WireError::TooManyFrames)
+}
+
+/// Reads how a frame begins; a command is not too long.
+async fn read_header<R>(reader: &mut R) -> Result<Header, WireError>
 where
     R: AsyncRead + Unpin,
 {
@@ -200,24 +276,26 @@ where
     } else {
         reader.read_u64().await?
     };
-    let limit = if is_command {
-        MAX_COMMAND_BYTES
-    } else {
-        max_bytes
-    };
-    if length > limit {
-        return Err(WireError::TooLarge(limit));
+    if is_command && length > MAX_COMMAND_BYTES {
+        return Err(WireError::TooLarge(MAX_COMMAND_BYTES));
     }
-    let mut body = Vec::new();
-    reader.take(length).read_to_end(&mut body).await?;
-    if long(body.len()) < length {
-        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-    }
-    Ok(Frame {
+    Ok(Header {
         has_more: flags & MORE != 0,
         is_command,
-        body,
+        length,
     })
+}
+
+/// Reads so much of what a frame has.
+async fn read_exactly<R>(reader: &mut R, length: u64, body: &mut Vec<u8>) -> Result<(), WireError>
+where
+    R: AsyncRead + Unpin,
+{
+    let num_read = reader.take(length).read_to_end(body).await?;
+    if long(num_read) < length {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(())
 }
 
 /// Writes a message.
@@ -265,9 +343,23 @@ mod tests {
 
     const LIMIT: u64 = 1000;
 
+    /// Reads a message that is in memory, for which nothing has to be waited.
+    fn read_incoming(bytes: &mut &[u8]) -> Result<Incoming, WireError> {
+        let budget = Budget::new(LIMIT);
+        read_message(bytes, LIMIT, &budget).now_or_never().unwrap()
+    }
+
+    /// Reads a message; of one that is too large, the frames before.
     fn read(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, WireError> {
-        // What is in memory never has to be waited for.
-        read_message(&mut bytes, LIMIT).now_or_never().unwrap()
+        match read_incoming(&mut bytes)? {
+            Incoming::Message(frames)
+            | Incoming::TooLarge(frames, _)
+            | Incoming::NoRoom(frames, _) => Ok(frames),
+        }
+    }
+
+    fn skip_now(bytes: &mut &[u8], rest: Rest) -> Result<(), WireError> {
+        skip(bytes, rest, 5 * LIMIT).now_or_never().unwrap()
     }
 
     /// Shakes hands with a peer that says this; returns what it was told as well.
@@ -300,8 +392,33 @@ mod tests {
         }
 
         #[test]
+        fn what_is_too_large_is_skipped_and_the_next_is_read(
+            lengths in proptest::collection::vec(0..700_usize, 1..=MAX_FRAMES)
+        ) {
+            let sum: usize = lengths.iter().sum();
+            prop_assume!((1001..5000).contains(&sum));
+            let frames: Vec<_> = lengths.iter().map(|length| vec![7; *length]).collect();
+            let next = vec![b"next".to_vec()];
+            let bytes = [write_message(&frames), write_message(&next)].concat();
+            let mut bytes = bytes.as_slice();
+            let Incoming::TooLarge(before, rest) = read_incoming(&mut bytes).unwrap() else {
+                return Err(TestCaseError::fail("it was taken"));
+            };
+            prop_assert!(frames.starts_with(&before));
+            skip_now(&mut bytes, rest).unwrap();
+            prop_assert_eq!(read_incoming(&mut bytes).unwrap(), Incoming::Message(next));
+        }
+
+        #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&bytes);
+            let mut left = bytes.as_slice();
+            while let Ok(incoming) = read_incoming(&mut left) {
+                if let Incoming::TooLarge(_, rest) = incoming
+                    && skip_now(&mut left, rest).is_err()
+                {
+                    break;
+                }
+            }
             let _ = shake(&bytes);
             let _ = shake(&[greeting().as_slice(), &bytes].concat());
             let _ = parse_ready(&bytes);
@@ -347,19 +464,59 @@ mod tests {
     fn memory_is_not_taken_for_announcements() {
         for length in [LIMIT + 1, 1 << 50, u64::MAX] {
             let bytes = [[LONG].as_slice(), &length.to_be_bytes()].concat();
-            assert!(matches!(read(&bytes), Err(WireError::TooLarge(LIMIT))));
+            let mut bytes = bytes.as_slice();
+            let Ok(Incoming::TooLarge(frames, rest)) = read_incoming(&mut bytes) else {
+                panic!("{length} bytes were taken");
+            };
+            assert!(frames.is_empty());
+            // What is too much even for that is not skipped.
+            let skipped = skip_now(&mut bytes, rest);
+            match length > 5 * LIMIT {
+                true => assert!(matches!(skipped, Err(WireError::TooLarge(_)))),
+                false => assert!(matches!(skipped, Err(WireError::Io(_)))),
+            }
         }
         // Nor for many frames that are small by themselves.
         let frames = vec![vec![1; 600], vec![2; 600]];
-        assert!(matches!(
-            read(&write_message(&frames)),
-            Err(WireError::TooLarge(LIMIT))
-        ));
+        assert_eq!(read(&write_message(&frames)).unwrap(), [vec![1; 600]]);
         let frames = vec![Vec::new(); MAX_FRAMES + 1];
         assert!(matches!(
             read(&write_message(&frames)),
             Err(WireError::TooManyFrames)
         ));
+    }
+
+    #[tokio::test]
+    async fn messages_that_never_end_take_no_more_than_there_is() {
+        const LENGTH: u64 = 200 * 1024;
+        let budget = Budget::new(LENGTH);
+        let begun = |length: usize| {
+            let mut bytes = write_message(&[b"a".to_vec(), vec![7; 200 * 1024]]);
+            bytes.truncate(length);
+            bytes
+        };
+        // One has sent most of it, and says nothing more.
+        let (mut peer, mut reader) = tokio::io::duplex(1 << 20);
+        peer.write_all(&begun(200_000)).await.unwrap();
+        let mut reading = Box::pin(read_message(&mut reader, LENGTH + 1, &budget));
+        assert!(reading.as_mut().now_or_never().is_none());
+        // The other is told at once, and may go on.
+        let next = write_message(&[b"next".to_vec()]);
+        let bytes = [begun(usize::MAX), next].concat();
+        let mut bytes = bytes.as_slice();
+        let read = read_message(&mut bytes, LENGTH + 1, &budget).await.unwrap();
+        let Incoming::NoRoom(before, rest) = read else {
+            panic!("{read:?}");
+        };
+        assert_eq!(before, [b"a"]);
+        skip(&mut bytes, rest, LENGTH).await.unwrap();
+        let read = read_message(&mut bytes, LENGTH + 1, &budget).await.unwrap();
+        assert_eq!(read, Incoming::Message(vec![b"next".to_vec()]));
+        // When the first has gone there is room again.
+        drop(reading);
+        let bytes = begun(usize::MAX);
+        let read = read_message(&mut bytes.as_slice(), LENGTH + 1, &budget).await;
+        assert!(matches!(read, Ok(Incoming::Message(_))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::worker::{HEARTBEAT, SHUTDOWN, Worker};
+use super::worker::{HEARTBEAT, READY, SHUTDOWN, Worker};
 use super::{Seen, World, assert_timed_out, ops};
 use crate::plugin::{call, hook, save};
 use crate::support::client::{Client, send};
@@ -283,4 +283,121 @@ fn a_nested_save_fails_with_the_worker_that_it_waits_for() {
     let hooked = worker.expect_request("note_beforeSave");
     worker.answer_record(&hooked, &json!({}));
     assert_eq!(saving.join().unwrap().result()[0]["_id"], "note/2");
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_an_error_at_once() {
+    let world = World::new(&[("PLUGIN_MAX_MESSAGE", "100000")]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    let client = Client::anonymous(&world.server);
+    let asked = call(&client, "x", json!({}));
+    let request = worker.expect_request("x");
+    // Not even all of it has to come.
+    worker.begin_answer(&request, 150_000);
+    worker.write(&[b'x'; 50_000]);
+    let error = asked.join().unwrap().json()["error"].clone();
+    let too_large = "Failed to parse plugin response: more than 100000 bytes";
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!(10000), &json!(too_large))
+    );
+    eventually("the log names plugin, worker and request", || {
+        let output = world.server.output();
+        let mut lines = output.lines();
+        let told = ["WARN", "TEST", "worker", &request.id, "100000"];
+        lines.find(|line| told.iter().all(|part| line.contains(part)))?;
+        Some(())
+    });
+    // The worker stays, and is none the worse for it.
+    worker.write(&[b'x'; 100_000]);
+    let asked = call(&client, "x", json!({}));
+    let request = worker.expect_request("x");
+    worker.answer(&request, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+}
+
+#[test]
+fn a_call_that_is_too_large_is_refused_at_once() {
+    let world = World::new(&[("PLUGIN_MAX_MESSAGE", "100000")]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    let asked = call(&Client::anonymous(&world.server), "x", json!({}));
+    let outer = worker.expect_request("x");
+    let record = json!({"_id": "note/1", "text": "x".repeat(150_000)});
+    worker.call(
+        &outer,
+        &json!({"action": "record:save", "records": [record]}),
+    );
+    let reply = worker.expect_reply();
+    assert_eq!((reply.bounce, &reply.id), (1, &outer.id));
+    let error = &reply.body["error"];
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!(107), &json!("a call of more than 100000 bytes"))
+    );
+    worker.answer(&outer, &json!(1));
+    assert_eq!(asked.join().unwrap().result(), 1);
+}
+
+#[test]
+fn a_delivery_whose_answer_is_too_large_has_failed() {
+    let world = World::new(&[
+        ("PLUGIN_MAX_MESSAGE", "100000"),
+        ("PLUGIN_MAX_ATTEMPTS", "1"),
+    ]);
+    let mut point = hook("note", "afterSave");
+    point["async"] = json!(true);
+    let mut worker = world.first_worker("a", &json!({"hook": [point]}));
+    Client::signed_up(&world.server, "ada").save("note/1", json!({}));
+    let told = worker.expect_request("note_afterSave");
+    worker.answer_record(&told, &json!({"text": "x".repeat(150_000)}));
+    let master = Client::master(&world.server);
+    let letters = eventually("it is a dead letter", || {
+        let letters = master
+            .call("delivery:dead_letters", json!({"consumer": "TEST"}))
+            .result();
+        letters
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+            .then_some(letters)
+    });
+    assert!(
+        letters.to_string().contains("more than 100000 bytes"),
+        "{letters}"
+    );
+}
+
+#[test]
+fn far_too_much_ends_the_connection() {
+    let world = World::new(&[("PLUGIN_MAX_MESSAGE", "100000")]);
+    let mut worker = world.first_worker("a", &ops(&["x"]));
+    let asked = call(&Client::anonymous(&world.server), "x", json!({}));
+    let request = worker.expect_request("x");
+    worker.begin_answer(&request, 1 << 40);
+    let error = asked.join().unwrap().json()["error"].clone();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("more than 100000 bytes"), "{error}");
+    worker.expect_end();
+}
+
+#[test]
+fn who_is_not_ready_sends_little() {
+    let world = World::new(&[]);
+    let _worker = world.first_worker("a", &ops(&["x"]));
+    let mut stranger = Worker::connect(&world.path, "stranger");
+    stranger.call_alone("A-1", &json!({"action": "schema:fetch"}));
+    assert!(stranger.expect_reply().body["result"].is_object());
+    let padding = "x".repeat(100_000);
+    let payload = json!({"action": "schema:fetch", "padding": padding});
+    stranger.call_alone("A-2", &payload);
+    let reply = stranger.expect_reply();
+    assert_eq!(
+        (reply.id.as_str(), &reply.body["error"]["code"]),
+        ("A-2", &json!(107))
+    );
+    // As a worker it may.
+    stranger.signal(READY);
+    stranger.call_alone("A-3", &payload);
+    let reply = stranger.expect_reply();
+    assert_eq!(reply.id, "A-3");
+    assert!(reply.body["result"].is_object(), "{}", reply.text);
 }

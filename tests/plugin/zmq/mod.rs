@@ -134,8 +134,10 @@ fn the_worker_that_was_heard_last_is_asked_and_a_busy_one_is_not() {
     let client = Client::anonymous(&world.server);
     let asked = call(&client, "x", json!({}));
     let request = second.expect_request("x");
-    // It may have been silent for too long.
+    // It may have been silent for too long. What it was given before the server has heard this would
+    // be lost.
     first.signal(worker::READY);
+    first.expect_nothing();
     let also = call(&client, "x", json!({}));
     let other = first.expect_request("x");
     first.answer(&other, &json!("first"));

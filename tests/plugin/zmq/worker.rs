@@ -127,6 +127,24 @@ impl Worker {
         self.send_message(RESPONSE, request.bounce, &request.id, text);
     }
 
+    /// Sends all of an answer but its body, which is announced.
+    pub fn begin_answer(&mut self, request: &Envelope, length: u64) {
+        let bounce = request.bounce.to_string();
+        let frames = [
+            b"".as_slice(),
+            b"",
+            &[RESPONSE],
+            bounce.as_bytes(),
+            request.id.as_bytes(),
+            b"",
+        ];
+        for frame in frames {
+            self.write(&[1, u8::try_from(frame.len()).unwrap()]);
+            self.write(frame);
+        }
+        self.write(&[[2].as_slice(), &length.to_be_bytes()].concat());
+    }
+
     pub fn answer(&mut self, request: &Envelope, result: &Json) {
         self.answer_text(request, &json!({"result": result}).to_string());
     }

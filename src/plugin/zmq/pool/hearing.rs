@@ -14,6 +14,21 @@ const SPARE_LEVELS: usize = 2;
 impl Pool {
     /// Takes in what a worker with a connection says.
     pub(in crate::plugin::zmq) fn hear(&mut self, from: &Identity, told: Told, now: Instant) {
+        self.hear_all(from, told, None, now);
+    }
+
+    /// Takes in that a worker says more than it may: a message without its body.
+    pub(in crate::plugin::zmq) fn hear_too_much(
+        &mut self,
+        from: &Identity,
+        told: Told,
+        failure: Failure,
+        now: Instant,
+    ) {
+        self.hear_all(from, told, Some(failure), now);
+    }
+
+    fn hear_all(&mut self, from: &Identity, told: Told, failure: Option<Failure>, now: Instant) {
         let Some(worker) = self.workers.get_mut(from) else {
             return;
         };
@@ -24,8 +39,8 @@ impl Pool {
             Told::Ready => self.begin(from),
             Told::Heartbeat => self.hear_beat(from, now),
             Told::Shutdown => self.lose(from),
-            Told::Response(envelope) => self.hear_response(from, envelope),
-            Told::Request(envelope) => self.hear_call(from, envelope, now),
+            Told::Response(envelope) => self.hear_response(from, envelope, failure),
+            Told::Request(envelope) => self.hear_call(from, envelope, failure, now),
         }
         self.pump(from, now);
         self.serve(now);
@@ -65,7 +80,7 @@ impl Pool {
     }
 
     /// An answer also ends what its worker had begun for it.
-    fn hear_response(&mut self, from: &Identity, envelope: Envelope) {
+    fn hear_response(&mut self, from: &Identity, envelope: Envelope, failure: Option<Failure>) {
         let Envelope { bounce, id, body } = envelope;
         let Some(worker) = self.workers.get_mut(from) else {
             return;
@@ -78,14 +93,21 @@ impl Pool {
         let entry = worker.stack.pop();
         self.fail_all(unfinished);
         match entry.as_ref().and_then(Entry::ticket) {
-            Some(ticket) => self
-                .actions
-                .push(Action::Answer(Arc::clone(ticket), Ok(body))),
+            Some(ticket) => self.actions.push(Action::Answer(
+                Arc::clone(ticket),
+                failure.map_or(Ok(body), Err),
+            )),
             None => tracing::debug!(worker = ?from, ?id, "late answer dropped"),
         }
     }
 
-    fn hear_call(&mut self, from: &Identity, envelope: Envelope, now: Instant) {
+    fn hear_call(
+        &mut self,
+        from: &Identity,
+        envelope: Envelope,
+        failure: Option<Failure>,
+        now: Instant,
+    ) {
         let Envelope { bounce, id, body } = envelope;
         let Some(worker) = self.workers.get_mut(from) else {
             return;
@@ -98,7 +120,9 @@ impl Pool {
             return;
         }
         let max_levels = usize::try_from(self.limits.max_bounce).unwrap_or(usize::MAX);
-        let refused = if bounce > self.limits.max_bounce {
+        let refused = if failure.is_some() {
+            failure
+        } else if bounce > self.limits.max_bounce {
             Some(Failure::TooDeep)
         } else {
             let is_full = worker.stack.len() >= max_levels.saturating_add(SPARE_LEVELS);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 
 use super::worker::{Entry, Nested, Work, Worker};
 use crate::plugin::zmq::bodies;
@@ -60,12 +60,22 @@ pub(in crate::plugin::zmq) enum Failure {
     /// A worker calls more than it waits for.
     #[error("too many calls at once")]
     TooManyCalls,
+    /// The worker said more than this.
+    #[error("more than {0} bytes")]
+    TooLarge(u64),
+    /// All workers together do.
+    #[error("too many large messages at once")]
+    NoRoom,
 }
 
 impl Failure {
     /// Returns the answer to a worker that called.
     pub(in crate::plugin::zmq) fn to_body(self) -> Vec<u8> {
-        bodies::refusal(&ApiError::unexpected(self.to_string()))
+        let error = match self {
+            Self::TooLarge(_) => ApiError::new(Code::BadRequest, format!("a call of {self}")),
+            _ => ApiError::unexpected(self.to_string()),
+        };
+        bodies::refusal(&error)
     }
 }
 

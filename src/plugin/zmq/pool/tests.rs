@@ -64,6 +64,12 @@ impl Game {
         self.pool.hear(&name(worker), told, self.now);
     }
 
+    fn hear_too_much(&mut self, worker: &str, told: Told) {
+        let failure = Failure::TooLarge(1000);
+        self.pool
+            .hear_too_much(&name(worker), told, failure, self.now);
+    }
+
     fn ask(&mut self, ticket: &str, parent: Option<&str>) {
         self.pool.ask(asked(ticket, parent), self.now);
     }
@@ -131,6 +137,54 @@ fn the_worker_that_was_heard_last_gets_the_request() {
             (0, ticket.as_bytes().to_vec())
         );
     }
+}
+
+#[test]
+fn too_much_is_an_answer_as_well() {
+    let mut game = Game::with(&["a"]);
+    game.ask("1", None);
+    let request = game.given("a");
+    let too_large = Failure::TooLarge(1000);
+    let call = Envelope {
+        bounce: 1,
+        ..request.clone()
+    };
+    game.hear_too_much("a", Told::Request(call.clone()));
+    let body = too_large.to_body();
+    let refusal = Told::Response(Envelope { body, ..call });
+    assert_eq!(game.drain(), [Action::Tell(name("a"), refusal)]);
+    // It is still at the request, and gets no other.
+    game.ask("2", None);
+    assert_eq!(game.drain(), []);
+    game.hear_too_much("a", Told::Response(request.clone()));
+    let actions = game.drain();
+    let [refused, Action::Tell(_, Told::Request(next))] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(*refused, Action::Answer("1".into(), Err(too_large)));
+    assert_eq!(next.body, b"2");
+    // Nobody waits for that any more.
+    game.hear_too_much("a", Told::Response(request));
+    assert_eq!(game.drain(), []);
+}
+
+#[test]
+fn who_is_not_ready_and_has_no_request_is_not_known() {
+    let mut game = Game::with(&["a"]);
+    assert!(game.pool.link(&name("b"), game.now));
+    assert!(game.pool.knows(&name("a")) && !game.pool.knows(&name("b")));
+    game.hear("b", Told::Ready);
+    assert!(game.pool.knows(&name("b")));
+    game.ask("1", None);
+    let request = game.given("b");
+    game.hear("b", Told::Shutdown);
+    assert_eq!(game.drain(), [timed_out("1")]);
+    assert!(!game.pool.knows(&name("b")));
+    game.answer("b", &request, "late");
+    assert!(!game.pool.knows(&name("b")));
+    // Anybody may call.
+    game.call("b", &request);
+    assert!(!game.pool.knows(&name("b")));
 }
 
 #[test]

@@ -96,6 +96,12 @@ impl Worker {
         matches!(top, Some(Work::Call(call, _)) if call == wanted)
     }
 
+    /// Whether it was given a request that it has not answered.
+    pub(super) fn has_request(&self) -> bool {
+        let mut works = self.stack.iter().map(|entry| &entry.work);
+        works.any(|work| matches!(work, Work::Request(_)))
+    }
+
     /// Whether it is at requests for which nobody waits any more, and at nothing else.
     pub(super) fn is_given_up(&self) -> bool {
         let mut works = self.stack.iter().map(|entry| &entry.work);
