@@ -89,10 +89,10 @@ impl Pool {
             tracing::debug!(worker = ?from, ?id, bounce, "nobody waits for this answer");
             return;
         };
-        let unfinished = worker.drop_from(index + 1);
-        let entry = worker.stack.pop();
+        let unfinished = worker.drop_within(index + 1, &id);
+        let entry = worker.stack.remove(index);
         self.fail_all(unfinished);
-        match entry.as_ref().and_then(Entry::ticket) {
+        match entry.ticket() {
             Some(ticket) => self.actions.push(Action::Answer(
                 Arc::clone(ticket),
                 failure.map_or(Ok(body), Err),

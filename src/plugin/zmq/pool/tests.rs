@@ -169,6 +169,42 @@ fn too_much_is_an_answer_as_well() {
 }
 
 #[test]
+fn a_workers_own_call_outlasts_the_request_that_crossed_it() {
+    let mut game = Game::with(&["a"]);
+    game.ask("1", None);
+    let request = game.given("a");
+    // The worker called before it saw the request, and does that while it waits for the reply.
+    let own = Envelope {
+        bounce: 0,
+        id: RequestId::random(),
+        body: b"own".to_vec(),
+    };
+    game.hear("a", Told::Request(own.clone()));
+    let actions = game.drain();
+    let [Action::Call(call, None, _)] = actions.as_slice() else {
+        panic!("no call");
+    };
+    // So it does with what that request's calls cause.
+    let (inner, _) = game.call("a", &request);
+    game.pool.reply(&inner, b"inner".to_vec(), game.now);
+    game.drain();
+    game.answer("a", &request, "done");
+    assert_eq!(game.drain(), [answered("1", "done")]);
+    game.ask("2", None);
+    assert_eq!(game.drain(), []);
+    game.pool.reply(call, b"reply".to_vec(), game.now);
+    let body = b"reply".to_vec();
+    let reply = Told::Response(Envelope { body, ..own });
+    let actions = game.drain();
+    assert_eq!(actions.first(), Some(&Action::Tell(name("a"), reply)));
+    // Then it is idle.
+    assert!(matches!(
+        actions.as_slice(),
+        [_, Action::Tell(_, Told::Request(_))]
+    ));
+}
+
+#[test]
 fn who_is_not_ready_and_has_no_request_is_not_known() {
     let mut game = Game::with(&["a"]);
     assert!(game.pool.link(&name("b"), game.now));

@@ -143,8 +143,21 @@ impl Worker {
         tickets
     }
 
+    /// Forgets what from a level of the stack on belongs to an outermost request; returns whose
+    /// requests these were. What the worker calls by itself has an id of its own: it may have begun
+    /// when a request was on its way to it, and does that while it waits.
+    pub(super) fn drop_within(&mut self, index: usize, id: &RequestId) -> Vec<Ticket> {
+        let above = self.stack.split_off(index);
+        let (over, kept): (Vec<_>, Vec<_>) = above.into_iter().partition(|entry| entry.id == *id);
+        self.stack.extend(kept);
+        let tickets = over.iter().filter_map(|entry| entry.ticket().cloned());
+        let mut tickets: Vec<_> = tickets.collect();
+        tickets.extend(self.drop_orphans());
+        tickets
+    }
+
     /// Takes the worker to be at the request that a call is made for. As it does one thing at a
-    /// time, it is at nothing above that any more. Returns who waits for that request, if somebody
+    /// time, it is at nothing within that any more. Returns who waits for that request, if somebody
     /// does, and whose requests were above it.
     pub(super) fn return_to(
         &mut self,
@@ -158,10 +171,10 @@ impl Worker {
                 entry.id == *id && entry.bounce > bounce && matches!(entry.work, Work::Request(_))
             };
             let within = self.stack.iter().position(is_within);
-            let unfinished = within.map(|index| self.drop_from(index));
+            let unfinished = within.map(|index| self.drop_within(index, id));
             return (None, unfinished.unwrap_or_default());
         };
-        let unfinished = self.drop_from(index + 1);
+        let unfinished = self.drop_within(index + 1, id);
         let parent = self.stack.get(index).and_then(Entry::ticket).cloned();
         (parent, unfinished)
     }
