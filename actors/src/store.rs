@@ -61,6 +61,8 @@ pub enum Away {
     Closed,
     /// It has lost something, which is being applied again.
     Behind,
+    /// Another server uses what is there, or has filled it.
+    Taken,
 }
 
 impl Away {
@@ -74,6 +76,7 @@ impl Away {
             Self::ReadOnly => "the database takes no writes at present, try again",
             Self::Closed => "the database does not let the server write, try again later",
             Self::Behind => "the database is being brought up to date, try again",
+            Self::Taken => "the database is in use by another server, try again later",
         }
     }
 }

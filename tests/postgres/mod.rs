@@ -7,9 +7,12 @@ mod indexes;
 mod left;
 mod moving;
 mod outage;
+mod pooler;
 mod rights;
+mod two_servers;
 mod values;
 mod wide;
+mod writable;
 
 use serde_json::json;
 

@@ -417,15 +417,17 @@ async fn finish(
     }
     sql.push(" WHERE position=").bind(Arg::unsigned(checkpoint));
     match sql.execute(conn).await? {
-        0 => Err(ApplyError::Sql(moved())),
+        0 => Err(ApplyError::Sql(moved(checkpoint))),
         _ => Ok(()),
     }
 }
 
 /// Somebody else applies to the same store, or a commit of ours came through although the connection
 /// failed.
-fn moved() -> sqlx::Error {
-    sqlx::Error::Protocol("the store is not at the position where it was left".into())
+fn moved(checkpoint: u64) -> sqlx::Error {
+    sqlx::Error::Protocol(format!(
+        "the store is not at {checkpoint} any more, where it was left: another server may use it"
+    ))
 }
 
 fn into_sql(error: ApplyError) -> sqlx::Error {

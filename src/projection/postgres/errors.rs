@@ -1,5 +1,7 @@
 //! What a failure of PostgreSQL means.
 
+use std::io::ErrorKind;
+
 use skytrail_actors::store::{Away, StoreError};
 
 /// Those of the class of syntax and access rules that say what the server lets us do and what is there:
@@ -42,6 +44,12 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the server takes no writes.
+pub(in crate::projection) fn is_read_only(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("25006")
+}
+
 /// Tells the port what failed.
 pub(in crate::projection) fn failed(error: &sqlx::Error) -> StoreError {
     let text = error.to_string();
@@ -56,7 +64,12 @@ pub(in crate::projection) fn failed(error: &sqlx::Error) -> StoreError {
 fn why(error: &sqlx::Error) -> Away {
     let sqlx::Error::Database(error) = error else {
         return match error {
-            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => Away::Slow,
+            sqlx::Error::Io(error) => match error.kind() {
+                ErrorKind::TimedOut => Away::Slow,
+                ErrorKind::ResourceBusy => Away::Taken,
+                ErrorKind::ReadOnlyFilesystem => Away::ReadOnly,
+                _ => Away::Unreachable,
+            },
             sqlx::Error::PoolTimedOut => Away::Slow,
             _ => Away::Unreachable,
         };

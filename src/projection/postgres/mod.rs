@@ -1,6 +1,7 @@
 //! The store in PostgreSQL, 15 or newer.
 //!
-//! - `way`: which host is used, and whether a connection is of use. `readers`: those that read.
+//! - `way`: which host is used. `condition`: whether a connection is of use. `claim`: one server uses a
+//!   store at a time. `readers`: the connections that read.
 //! - `values`: how values are sent and come back. `escape`: texts that it does not take.
 //! - `errors`: what a failure means.
 //! - `rebuild`: stores beside the one in use.
@@ -10,6 +11,8 @@
 //!
 //! Here: the server itself, and the connections to it.
 
+mod claim;
+mod condition;
 mod errors;
 mod escape;
 mod indexes;
@@ -29,9 +32,13 @@ use skytrail_schema::event::Commit;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Mutex;
 
+use self::claim::Claim;
+use self::condition::Condition;
 use self::errors::io_error;
 pub(crate) use self::errors::is_passing;
-pub(super) use self::errors::{failed, is_about_data, is_about_the_server, not_applied};
+pub(super) use self::errors::{
+    failed, is_about_data, is_about_the_server, is_read_only, not_applied,
+};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
@@ -45,8 +52,9 @@ pub(super) use self::scrub::scrub;
 pub(super) use self::values::{arguments, int, point, real, text};
 pub use self::way::place_of;
 pub(super) use self::way::{Backend, Link, silent};
-use self::way::{Condition, Hosts};
+use self::way::{Hosts, Purpose};
 use super::OpenError;
+use super::conn::Conn;
 use super::dialect::Extensions;
 use super::index::IndexLimits;
 
@@ -91,8 +99,9 @@ impl Server {
     pub(super) async fn open(url: &str, wanted: &ServerOptions) -> Result<(Self, Link), OpenError> {
         let schema = schema_of(&wanted.app);
         let hosts = Hosts::new(options_of(url, &schema)?, wanted.patience);
-        let condition = Arc::new(Condition::new());
-        let mut link = hosts.connect(&condition).await?;
+        let condition = Arc::new(Condition::new(Some(Claim::new(&schema))));
+        let mut link = hosts.connect(&condition, Purpose::Writing).await?;
+        claim(&condition, &mut link, wanted.patience).await?;
         let extensions = prepare(&mut link.conn, &schema).await?;
         let limits = (
             wanted.max_readers,
@@ -143,11 +152,22 @@ impl Server {
         checkpoint: u64,
         commits: &[Arc<Commit>],
     ) -> Result<(), StoreError> {
+        self.condition.attempt(checkpoint, commits);
         let first = commits.first().and_then(|commit| commit.events.first());
         if first.is_some_and(|event| event.position > checkpoint + 1) {
             self.condition.fall_behind(checkpoint);
         }
         self.check()
+    }
+
+    /// Takes note of what the store is when it is opened.
+    pub(super) fn know(&self, checkpoint: u64, origin: StoreOrigin) {
+        self.condition.know(checkpoint, origin);
+    }
+
+    /// Looks for another host first from now on: that one takes no writes.
+    pub(super) fn pass_over(&self, link: &Link) {
+        self.hosts.pass_over(link.host);
     }
 
     /// Takes note that everything up to a position is in the database.
@@ -174,13 +194,22 @@ impl Server {
     /// Opens a connection that writes, in the place of one that was lost. Those that read are not used
     /// again if another server serves now, or if nobody knows what became of the lost one.
     pub(super) async fn connect(&self, lost: Option<&Lost>) -> Result<Link, sqlx::Error> {
-        let mut link = self.hosts.connect(&self.condition).await?;
+        let purpose = match lost {
+            Some(_) => Purpose::Writing,
+            None => Purpose::Reading,
+        };
+        let mut link = self.hosts.connect(&self.condition, purpose).await?;
         if let Some(lost) = lost {
-            let ended =
-                tokio::time::timeout(self.patience, way::end(&mut link.conn, &lost.backend));
-            ended
-                .await
-                .unwrap_or_else(|_late| Err(silent(self.patience)))?;
+            let owned = async {
+                let conn = &mut Conn::server(&mut link.conn, self.extensions);
+                way::end(conn, &lost.backend).await?;
+                claim(&self.condition, &mut link, Duration::ZERO).await?;
+                // Somebody else may have been there until now.
+                let conn = &mut Conn::server(&mut link.conn, self.extensions);
+                self.condition.verify(conn).await
+            };
+            let owned = tokio::time::timeout(self.patience, owned).await;
+            owned.unwrap_or_else(|_late| Err(silent(self.patience)))?;
         }
         let server = (link.host, link.backend.server_start.clone());
         let is_another = *self.served_by.lock() != server;
@@ -229,6 +258,19 @@ impl Server {
         let listener = tokio::time::timeout(self.patience, self.listener.lock()).await;
         drop(listener.map(|mut listener| listener.take()));
         self.readers.close().await;
+    }
+}
+
+/// Takes the right to use the schema for a connection that writes.
+async fn claim(
+    condition: &Condition,
+    link: &mut Link,
+    patience: Duration,
+) -> Result<(), sqlx::Error> {
+    let conn = &mut Conn::server(&mut link.conn, Extensions::default());
+    match &condition.claim {
+        Some(claim) => claim.take(conn, &link.backend, patience).await,
+        None => Ok(()),
     }
 }
 

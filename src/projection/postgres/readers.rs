@@ -13,7 +13,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 use tokio::time::timeout;
 
-use super::way::{Condition, silent};
+use super::condition::Condition;
+use super::way::silent;
 use super::{Server, failed};
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;

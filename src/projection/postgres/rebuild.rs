@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
+use super::claim;
 use super::schema::{
     StoreOrigin, connect_beside, open_beside, origin_of, schema_beside, schema_of,
 };
@@ -122,6 +123,7 @@ pub async fn switch_schemas(url: &str, new: &str, app: &str) -> Result<(), OpenE
     {
         let mut conn = Conn::server(&mut conn, Extensions::default());
         let mut tx = conn.begin_writing().await?;
+        claim::take_for_now(&mut tx.conn(), &current).await?;
         drop_in(&mut tx.conn(), &old).await?;
         if exists(&mut tx.conn(), &current).await? {
             rename(&mut tx.conn(), &current, &old).await?;

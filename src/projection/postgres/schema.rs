@@ -12,6 +12,7 @@ use skytrail_schema::time::Timestamp;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
+use super::claim::process_name;
 use super::way;
 use crate::projection::OpenError;
 use crate::projection::conn::Conn;
@@ -61,7 +62,7 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
     let hosts = way::parse(url).map_err(OpenError::Database)?.into_iter();
     let options = hosts.map(|options| {
         let options = options
-            .application_name("skytrail")
+            .application_name(process_name())
             .disable_statement_logging()
             .statement_cache_capacity(128);
         options.options([
@@ -69,6 +70,10 @@ pub(super) fn options_of(url: &str, schema: &Name) -> Result<Vec<PgConnectOption
             ("timezone", "UTC"),
             // Others' writes are captured; see `captured`.
             ("skytrail.own", "yes"),
+            // What limits others in the database does not limit the server; see `readers` for those that
+            // read. Nor is a session ended that has nothing to do: it holds the right to the schema.
+            ("statement_timeout", "0"),
+            ("idle_session_timeout", "0"),
             // What is erased, parked or taken in must not come back; transactions that only apply what
             // the log has may say otherwise.
             ("synchronous_commit", "on"),

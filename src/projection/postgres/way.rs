@@ -2,22 +2,20 @@
 //!
 //! 1. An address may name several hosts. The first that takes writes is used, and when it is lost they
 //!    are asked again, the one that was used first.
-//! 2. A connection is of use only if its store has everything that was applied. After a failover to a
-//!    standby that was behind it has not, and others were told that it is there: see [`Condition`].
+//! 2. A connection is of use only if its store is the server's own and has everything that was applied:
+//!    see [`Condition`].
 //! 3. A connection that is silent may be busy or dead; [`Hosts::gone`] finds out, over another one.
 
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use skytrail_actors::store::{Away, StoreError};
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::errors::io_error;
+use super::condition::Condition;
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::{Arg, Sql};
@@ -28,86 +26,6 @@ const STRIKES: u32 = 2;
 /// The options that are for choosing among hosts: only one that takes writes is ever used.
 const CHOICES: [&str; 2] = ["target_session_attrs", "load_balance_hosts"];
 
-/// Whether the store has what was applied to it.
-pub(super) struct Condition {
-    /// The last position of which readers were told.
-    reached: AtomicU64,
-    is_behind: watch::Sender<bool>,
-}
-
-impl Condition {
-    /// A store of which nobody was told anything yet.
-    pub(super) fn new() -> Self {
-        Self {
-            reached: AtomicU64::new(0),
-            is_behind: watch::Sender::new(false),
-        }
-    }
-
-    /// Takes note that everything up to a position is there.
-    pub(super) fn reach(&self, position: u64) {
-        self.reached.fetch_max(position, Ordering::AcqRel);
-    }
-
-    /// Takes note that the store has lost something. From then on nothing is read from it.
-    pub(super) fn fall_behind(&self, checkpoint: u64) {
-        if !self.is_behind.send_replace(true) {
-            let reached = self.reached.load(Ordering::Acquire);
-            tracing::error!(
-                checkpoint,
-                reached,
-                "the database has lost what was applied"
-            );
-        }
-    }
-
-    /// Refuses when the database is known to have lost something.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        if *self.is_behind.borrow() {
-            let cause = "it has lost what was applied, and is about to be brought up to the log";
-            return Err(StoreError::unavailable(Away::Behind, cause));
-        }
-        Ok(())
-    }
-
-    /// Waits until the database is known to have lost something.
-    pub(super) async fn behind(&self) {
-        let mut is_behind = self.is_behind.subscribe();
-        let _ = is_behind.wait_for(|is_behind| *is_behind).await;
-    }
-
-    /// Finds out whether a connection may be used, and by whom it is served.
-    pub(super) async fn admit(&self, conn: &mut PgConnection) -> Result<Backend, sqlx::Error> {
-        let conn = &mut Conn::server(conn, Extensions::default());
-        let sql = Sql::new(
-            "SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, pid, backend_start::text \
-             FROM pg_stat_activity WHERE pid=pg_backend_pid()",
-        );
-        let row = sql.fetch_optional(conn).await?;
-        let row = row.ok_or(sqlx::Error::RowNotFound)?;
-        if row.flag(0)? {
-            return Err(io_error("it is a standby, which takes no writes"));
-        }
-        let backend = Backend {
-            server_start: row.text(1)?.into_owned(),
-            process: row.int(2)?,
-            start: row.text(3)?.into_owned(),
-        };
-        // What is reached before the store is asked must be there.
-        let reached = self.reached.load(Ordering::Acquire);
-        if reached > 0 {
-            let sql = Sql::new("SELECT position FROM _checkpoint");
-            let row = sql.fetch_optional(conn).await?;
-            let checkpoint = row.map_or(Ok(0), |row| row.unsigned(0))?;
-            if checkpoint < reached {
-                self.fall_behind(checkpoint);
-                return Err(io_error("it has lost what was applied"));
-            }
-        }
-        Ok(backend)
-    }
-}
-
 /// The process that serves a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::projection) struct Backend {
@@ -115,6 +33,46 @@ pub(in crate::projection) struct Backend {
     pub(super) server_start: String,
     process: i64,
     start: String,
+}
+
+impl Backend {
+    /// One of a server that was started at some time.
+    pub(super) fn new(server_start: String, process: i64, start: String) -> Self {
+        Self {
+            server_start,
+            process,
+            start,
+        }
+    }
+
+    /// One of the server that is asked.
+    pub(super) fn of_session(process: i64, start: String) -> Self {
+        Self::new(String::new(), process, start)
+    }
+
+    /// Whether both are the same process of the server that is asked.
+    pub(super) fn is_session_of(&self, other: &Self) -> bool {
+        (self.process, &self.start) == (other.process, &other.start)
+    }
+
+    /// The number of the process.
+    pub(super) fn process(&self) -> i64 {
+        self.process
+    }
+
+    /// When it was started.
+    pub(super) fn start(&self) -> &str {
+        &self.start
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Whatever serves those who read.
+    Reading,
+    /// The database has to take writes.
+    Writing,
 }
 
 /// A connection that may be used.
@@ -150,12 +108,17 @@ impl Hosts {
 
     /// Connects to the first host that serves. Fails with what the last one said, or the first that
     /// said more than that it is not there.
-    pub(super) async fn connect(&self, condition: &Condition) -> Result<Link, sqlx::Error> {
+    pub(super) async fn connect(
+        &self,
+        condition: &Condition,
+        purpose: Purpose,
+    ) -> Result<Link, sqlx::Error> {
         let preferred = self.preferred.load(Ordering::Acquire);
         let mut failed = no_host();
         for step in 0..self.options.len() {
             let host = (preferred + step) % self.options.len();
-            let connected = timeout(self.patience, self.connect_to(host, condition)).await;
+            let connecting = self.connect_to(host, condition, purpose);
+            let connected = timeout(self.patience, connecting).await;
             match connected.unwrap_or_else(|_late| Err(silent(self.patience))) {
                 Ok(link) => {
                     self.preferred.store(host, Ordering::Release);
@@ -170,9 +133,23 @@ impl Hosts {
         Err(failed)
     }
 
-    async fn connect_to(&self, host: usize, condition: &Condition) -> Result<Link, sqlx::Error> {
+    /// Asks another host first from now on, if there is one.
+    pub(super) fn pass_over(&self, host: usize) {
+        let next = (host + 1) % self.options.len().max(1);
+        self.preferred.store(next, Ordering::Release);
+    }
+
+    async fn connect_to(
+        &self,
+        host: usize,
+        condition: &Condition,
+        purpose: Purpose,
+    ) -> Result<Link, sqlx::Error> {
         let options = self.options.get(host).ok_or_else(no_host)?;
         let mut conn = options.connect().await?;
+        if purpose == Purpose::Writing {
+            check_writable(&mut conn).await?;
+        }
         let backend = condition.admit(&mut conn).await?;
         Ok(Link {
             conn,
@@ -217,14 +194,26 @@ impl Hosts {
 
 /// Ends the process that served a connection which was lost, if it does not know yet: it may hold what
 /// others wait for.
-pub(super) async fn end(conn: &mut PgConnection, backend: &Backend) -> Result<(), sqlx::Error> {
+pub(super) async fn end(conn: &mut Conn<'_>, backend: &Backend) -> Result<(), sqlx::Error> {
     let mut sql =
         Sql::new("SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid=");
     sql.bind(Arg::Int(backend.process))
         .push(" AND backend_start::text=")
         .bind(Arg::text(backend.start.as_str()));
-    let known = &mut Conn::server(conn, Extensions::default());
-    sql.fetch_optional(known).await.map(drop)
+    sql.fetch_optional(conn).await.map(drop)
+}
+
+/// Refuses a database that was told to take no writes, though it is no standby.
+async fn check_writable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let sql = Sql::new("SELECT current_setting('default_transaction_read_only')='on'");
+    let conn = &mut Conn::server(conn, Extensions::default());
+    let row = sql.fetch_optional(conn).await?;
+    if row.map_or(Ok(false), |row| row.flag(0))? {
+        let text = "it takes no writes: default_transaction_read_only is on";
+        let error = std::io::Error::new(std::io::ErrorKind::ReadOnlyFilesystem, text);
+        return Err(sqlx::Error::Io(error));
+    }
+    Ok(())
 }
 
 /// Connects to the first host of these that takes writes.
@@ -233,7 +222,9 @@ pub(super) async fn connect_to_first(
     patience: Duration,
 ) -> Result<PgConnection, sqlx::Error> {
     let hosts = Hosts::new(options, patience);
-    let link = hosts.connect(&Condition::new()).await?;
+    let link = hosts
+        .connect(&Condition::new(None), Purpose::Writing)
+        .await?;
     Ok(link.conn)
 }
 

@@ -156,7 +156,7 @@ impl SqlStore {
         let conn = &mut Conn::server(&mut link.conn, extensions);
         let stored = read::catalog(conn).await?;
         let num_faults = read::count_faults(conn).await?;
-        server.reach(stored.1);
+        server.know(stored.1, postgres::origin_of(conn).await?);
         let conn = WriterConn::Server(Ok(link), extensions);
         Ok(Self::new(
             Home::Server(Box::new(server)),
@@ -287,10 +287,13 @@ impl SqlStore {
     pub(super) async fn renew(&self, writer: &mut Writer, error: &sqlx::Error) {
         match (&self.home, &mut writer.conn) {
             (Home::File(file), WriterConn::File(conn)) => file.renew(conn).await,
-            (_, WriterConn::Server(link, _)) => {
-                if let Ok(Link { backend, .. }) = link {
+            (Home::Server(server), WriterConn::Server(link, _)) => {
+                if let Ok(known) = link {
+                    if postgres::is_read_only(error) {
+                        server.pass_over(known);
+                    }
                     *link = Err(Lost {
-                        backend: backend.clone(),
+                        backend: known.backend.clone(),
                         is_silent: !matches!(error, sqlx::Error::Database(_)),
                     });
                 }

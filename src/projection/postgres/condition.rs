@@ -1,0 +1,219 @@
+//! Whether a store is this server's own, and has what was applied to it.
+//!
+//! What a connection leads to may be another database than before: one that a failover or an older copy
+//! has put back, or one that was made anew and filled by somebody else. So every new connection shows
+//! whose log its store was filled from and how far it is, and that is held against what this server has
+//! applied.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use skytrail_actors::store::{Away, StoreError};
+use skytrail_schema::event::Commit;
+use skytrail_schema::time::Timestamp;
+use sqlx::postgres::PgConnection;
+use tokio::sync::watch;
+
+use super::StoreOrigin;
+use super::claim::{Claim, others};
+use super::errors::io_error;
+use super::way::Backend;
+use crate::projection::conn::Conn;
+use crate::projection::dialect::Extensions;
+use crate::projection::sql::Sql;
+
+/// See the module's overview.
+pub(super) struct Condition {
+    /// Those who only look at a store or put one into its place have none.
+    pub(super) claim: Option<Claim>,
+    /// The last position of which readers were told.
+    reached: AtomicU64,
+    own: Mutex<Own>,
+    is_behind: watch::Sender<bool>,
+}
+
+/// What this server knows of the log that it applies.
+#[derive(Default)]
+struct Own {
+    /// The id of the first commit.
+    log: Option<String>,
+    /// When what was applied last was committed, and all that was given to the database since: of that
+    /// nobody knows whether it is there when the connection is lost meanwhile.
+    commits: BTreeMap<u64, Timestamp>,
+}
+
+impl Condition {
+    /// A store of which nobody was told anything yet.
+    pub(super) fn new(claim: Option<Claim>) -> Self {
+        Self {
+            claim,
+            reached: AtomicU64::new(0),
+            own: Mutex::default(),
+            is_behind: watch::Sender::new(false),
+        }
+    }
+
+    /// Takes note of what the store is when it is opened.
+    pub(super) fn know(&self, checkpoint: u64, origin: StoreOrigin) {
+        let mut own = self.own.lock();
+        own.log = origin.log;
+        own.commits
+            .extend(origin.last.map(|time| (checkpoint, time)));
+        self.reached.fetch_max(checkpoint, Ordering::AcqRel);
+    }
+
+    /// Takes note of what is about to be given to a store that is at a checkpoint.
+    pub(super) fn attempt(&self, checkpoint: u64, commits: &[Arc<Commit>]) {
+        let mut own = self.own.lock();
+        if checkpoint == 0 {
+            own.log = commits.first().map(|commit| commit.id.to_string());
+        }
+        let commits = commits.iter();
+        own.commits
+            .extend(commits.map(|commit| (commit.last_position(), commit.time)));
+    }
+
+    /// Takes note that everything up to a position is there.
+    pub(super) fn reach(&self, position: u64) {
+        let mut own = self.own.lock();
+        own.commits = own.commits.split_off(&position);
+        self.reached.fetch_max(position, Ordering::AcqRel);
+    }
+
+    /// Takes note that the store has lost something. From then on nothing is read from it.
+    pub(super) fn fall_behind(&self, checkpoint: u64) {
+        if !self.is_behind.send_replace(true) {
+            let reached = self.reached.load(Ordering::Acquire);
+            tracing::error!(
+                checkpoint,
+                reached,
+                "the database has lost what was applied"
+            );
+        }
+    }
+
+    /// Refuses when the database is known to have lost something.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if *self.is_behind.borrow() {
+            let cause = "it has lost what was applied, and is about to be brought up to the log";
+            return Err(StoreError::unavailable(Away::Behind, cause));
+        }
+        Ok(())
+    }
+
+    /// Waits until the database is known to have lost something.
+    pub(super) async fn behind(&self) {
+        let mut is_behind = self.is_behind.subscribe();
+        let _ = is_behind.wait_for(|is_behind| *is_behind).await;
+    }
+
+    /// Finds out whether a connection may be used, and by whom it is served.
+    pub(super) async fn admit(&self, conn: &mut PgConnection) -> Result<Backend, sqlx::Error> {
+        let conn = &mut Conn::server(conn, Extensions::default());
+        let sql = Sql::new(
+            "SELECT pg_is_in_recovery(), current_setting('skytrail.own', true) IS NOT DISTINCT FROM 'yes', \
+             pg_postmaster_start_time()::text, pid, backend_start::text \
+             FROM pg_stat_activity WHERE pid=pg_backend_pid()",
+        );
+        let row = sql.fetch_optional(conn).await?;
+        let row = row.ok_or(sqlx::Error::RowNotFound)?;
+        if row.flag(0)? {
+            return Err(io_error("it is a standby, which takes no writes"));
+        }
+        if !row.flag(1)? {
+            // What such a connection wrote would be taken for what others wrote.
+            let text = "what leads to the database does not pass on startup options (skytrail.own, \
+                        search_path): a pooler may have been told to ignore them";
+            return Err(sqlx::Error::Configuration(text.into()));
+        }
+        let start = row.text(2)?.into_owned();
+        let backend = Backend::new(start, row.int(3)?, row.text(4)?.into_owned());
+        self.verify(conn).await?;
+        Ok(backend)
+    }
+
+    /// Makes sure that a store is the one that this server fills, and has everything.
+    pub(super) async fn verify(&self, conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+        // What is reached before the store is asked must be there.
+        let reached = self.reached.load(Ordering::Acquire);
+        let is_known = reached > 0 || self.own.lock().log.is_some();
+        let Some(claim) = self.claim.as_ref().filter(|_| is_known) else {
+            return Ok(());
+        };
+        claim.check(conn).await?;
+        let sql = Sql::new(
+            "SELECT c.position, c.log, h.time FROM _checkpoint AS c \
+             LEFT JOIN _history AS h ON h.position=c.position",
+        );
+        let row = sql.fetch_optional(conn).await?;
+        let (checkpoint, log, last) = match &row {
+            None => (0, None, None),
+            Some(row) => (row.unsigned(0)?, row.maybe_text(1)?, row.maybe_time(2)?),
+        };
+        if let Some(what) = self.find_strange(checkpoint, log.as_deref(), last) {
+            return Err(others(format!("the schema {} {what}", claim.schema())));
+        }
+        if checkpoint < reached {
+            self.fall_behind(checkpoint);
+            return Err(io_error("it has lost what was applied"));
+        }
+        Ok(())
+    }
+
+    /// Finds out whether a store has something that this server has not put there.
+    fn find_strange(
+        &self,
+        checkpoint: u64,
+        log: Option<&str>,
+        last: Option<Timestamp>,
+    ) -> Option<String> {
+        let own = self.own.lock();
+        if log.is_some() && own.log.is_some() && log != own.log.as_deref() {
+            return Some(format!("is a store of another log (it is at {checkpoint})"));
+        }
+        // Under the lock: what others see there by now was noted before.
+        let reached = self.reached.load(Ordering::Acquire);
+        let given = own.commits.last_key_value();
+        let given = given.map_or(reached, |(position, _)| reached.max(*position));
+        if checkpoint > given {
+            return Some(format!(
+                "was filled by another server: it is at {checkpoint}, and this one has got to {given}"
+            ));
+        }
+        let known = own.commits.get(&checkpoint)?;
+        let is_another = last.is_some_and(|last| last != *known);
+        is_another
+            .then(|| format!("was filled by another server: it has another event at {checkpoint}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(log: &str, seconds: i64) -> StoreOrigin {
+        StoreOrigin {
+            log: Some(log.to_owned()),
+            last: Some(Timestamp::from_micros(seconds * 1_000_000)),
+        }
+    }
+
+    #[test]
+    fn a_store_is_told_from_that_of_another_log_and_of_a_copy() {
+        let condition = Condition::new(None);
+        condition.know(7, origin("a", 70));
+        let look = |checkpoint, log, seconds: i64| {
+            let last = Timestamp::from_micros(seconds * 1_000_000);
+            condition.find_strange(checkpoint, Some(log), Some(last))
+        };
+        assert_eq!(look(7, "a", 70), None);
+        // It is behind, which is something else.
+        assert_eq!(look(5, "a", 50), None);
+        assert_eq!(condition.find_strange(0, None, None), None);
+        assert!(look(7, "b", 70).unwrap().contains("another log"));
+        assert!(look(8, "a", 80).unwrap().contains("has got to 7"));
+        assert!(look(7, "a", 71).unwrap().contains("another event at 7"));
+    }
+}

@@ -1,0 +1,100 @@
+//! What lies between the server and its database, or is set there for its role, does not change what
+//! its connections are.
+
+use std::io::{Read, Write, copy};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::spawn;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::shared;
+use crate::support::server::TestServer;
+
+/// Passes connections on to the server whose socket is in a folder, without the `options` that they
+/// begin with, as poolers do; returns the port. Ends with the test's process.
+fn without_options(folder: &Path) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let socket = folder.join(".s.PGSQL.5432");
+    spawn(move || {
+        for from in listener.incoming().map_while(Result::ok) {
+            let _ = pass(from, socket.clone());
+        }
+    });
+    port
+}
+
+fn pass(mut from: TcpStream, socket: PathBuf) -> std::io::Result<()> {
+    let mut to = UnixStream::connect(socket)?;
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let mut body = vec![0; (u32::from_be_bytes(length) as usize).saturating_sub(4)];
+    from.read_exact(&mut body)?;
+    let (version, pairs) = body.split_at(4);
+    let pairs: Vec<&[u8]> = pairs.split(|byte| *byte == 0).collect();
+    let mut kept = version.to_vec();
+    for pair in pairs.chunks(2) {
+        match pair {
+            [name, value] if !name.is_empty() && *name != b"options" => {
+                kept.extend_from_slice(&[*name, b"\0", *value, b"\0"].concat());
+            }
+            _ => {}
+        }
+    }
+    kept.push(0);
+    let length = u32::try_from(kept.len() + 4).map_err(std::io::Error::other)?;
+    to.write_all(&[&length.to_be_bytes()[..], &kept].concat())?;
+    let (mut back, mut answer) = (from.try_clone()?, to.try_clone()?);
+    spawn(move || {
+        let _ = copy(&mut answer, &mut back);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    spawn(move || {
+        let _ = copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    Ok(())
+}
+
+#[test]
+fn a_way_that_loses_what_connections_say_of_themselves_is_refused() {
+    let database = shared().database(&[]);
+    let port = without_options(database.folder());
+    let name = database.name();
+    let mut server = TestServer::start();
+    assert!(server.terminate().success());
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable");
+    server.set("DATABASE_URL", &url);
+    let said = server.try_restart().unwrap_err();
+    assert!(said.contains("startup options"), "{said}");
+    let made = "SELECT count(*) FROM pg_namespace WHERE nspname='app_myapp'";
+    assert_eq!(database.sql(made), "0\n");
+}
+
+/// What writes waits as long as it has to, whatever is set for the role or the database.
+#[test]
+fn what_limits_the_statements_of_others_does_not_limit_the_one_who_writes() {
+    let database = shared().database(&[]);
+    let name = database.name();
+    database.sql(&format!(
+        "ALTER DATABASE {name} SET statement_timeout TO '300ms'"
+    ));
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    let lock = "SET statement_timeout TO 0; BEGIN; LOCK TABLE app_myapp.note IN EXCLUSIVE MODE";
+    let holder = shared().session(("postgres", name), lock);
+    ada.save("note/2", json!({"n": 2}));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type='Lock' AND \
+                   datname=current_database() AND now()-query_start > interval '1 second'";
+    eventually("the one who writes waits on", || {
+        (database.sql(waiting) == "1\n").then_some(())
+    });
+    drop(holder);
+    assert_eq!(ada.query("note", json!(null)).len(), 2);
+}

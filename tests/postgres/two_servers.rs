@@ -1,0 +1,172 @@
+//! Two servers over one schema: the second is told from the first, and nobody is served what another
+//! log holds.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::postgres::{Database, shared};
+use crate::support::server::TestServer;
+
+/// How the servers use the database.
+fn settings(url: &str) -> [(&str, &str); 2] {
+    [("DATABASE_URL", url), ("DATABASE_WAIT", "1")]
+}
+
+/// Makes the settings of a server lead to another one's data as they are, and to a database.
+fn copy_of(server: &TestServer, url: &str) -> TestServer {
+    let mut copy = TestServer::start();
+    assert!(copy.terminate().success());
+    let data = copy.folder().join("copied");
+    let mut command = Command::new("cp");
+    command.arg("-r").arg(server.data_dir()).arg(&data);
+    assert!(command.status().unwrap().success());
+    copy.set("DATA_DIR", &data.to_string_lossy());
+    for (name, value) in settings(url) {
+        copy.set(name, value);
+    }
+    copy
+}
+
+/// Whose session holds what says that a server uses the schema.
+const HOLDERS: &str = "FROM pg_locks WHERE locktype='advisory' AND granted AND database=(SELECT oid \
+                       FROM pg_database WHERE datname=current_database())";
+
+/// Takes what says that a server uses the schema; the session that has it is ended.
+fn seize(database: &Database<'_>) -> String {
+    let key = format!("SELECT (classid::bigint << 32) | objid::bigint {HOLDERS}");
+    let key = database.sql(&key);
+    format!(
+        "SELECT pg_terminate_backend(pid) {HOLDERS}; SELECT pg_advisory_lock({})",
+        key.trim()
+    )
+}
+
+fn reason(server: &TestServer, part: &str) -> String {
+    eventually("health says why the store takes no events", || {
+        let health = Client::master(server).health();
+        let reason = health["projector"]["reason"].as_str();
+        let reason = reason.filter(|reason| reason.contains(part));
+        reason.map(str::to_owned)
+    })
+}
+
+#[test]
+fn a_copy_of_the_data_does_not_start_beside_the_server_that_has_it() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let mut server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "kept"}));
+    assert!(server.terminate().success());
+    let mut copy = copy_of(&server, &url);
+    server.restart();
+    let ada = ada.at(&server);
+    let said = copy.try_restart().unwrap_err();
+    assert!(
+        said.contains("another server uses the schema app_myapp"),
+        "{said}"
+    );
+    let pid = database.sql(&format!("SELECT pid {HOLDERS}"));
+    assert!(said.contains(&format!("process {}", pid.trim())), "{said}");
+    ada.save("note/2", json!({"text": "mine"}));
+    assert_eq!(ada.query("note", json!(null)).len(), 2);
+    // Whoever is gone holds nothing, however it went.
+    server.kill();
+    let said = copy.try_restart().unwrap_err();
+    assert!(
+        said.contains("was filled by a server that went on"),
+        "{said}"
+    );
+    server.restart();
+    assert_eq!(ada.at(&server).query("note", json!(null)).len(), 2);
+}
+
+#[test]
+fn a_server_whose_schema_another_has_taken_says_so_and_serves_nothing_of_it() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "kept"}));
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    let sql = seize(&database);
+    let other = shared().session(("postgres", database.name()), &sql);
+    ada.save("note/2", json!({"text": "later"}));
+    reason(&server, "another server uses the schema app_myapp");
+    let answer = ada.call("record:query", json!({"record_type": "note"}));
+    assert_eq!((answer.status, answer.code()), (503, 10002), "{answer:?}");
+    drop(other);
+    eventually("the schema is the server's again", || {
+        let answer = ada.call("record:query", json!({"record_type": "note"}));
+        (answer.status == 200).then(|| assert_eq!(answer.result().as_array().unwrap().len(), 2))
+    });
+}
+
+#[test]
+fn what_another_log_has_put_there_is_never_served() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "ada's"}));
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    let mut other = TestServer::start();
+    let bob = Client::signed_up(&other, "bob");
+    for n in 0..10 {
+        bob.save(&format!("note/bob{n}"), json!({"text": "bob's"}));
+    }
+    assert!(other.terminate().success());
+    let name = database.name();
+    shared().sql(&format!("DROP DATABASE {name} WITH (FORCE)"));
+    shared().sql(&format!("CREATE DATABASE {name}"));
+    other.restart_with(&settings(&url));
+    assert_eq!(bob.at(&other).query("note", json!(null)).len(), 10);
+
+    let asked_in_vain = || {
+        let answer = ada.call("record:query", json!({"record_type": "note"}));
+        assert_eq!((answer.status, answer.code()), (503, 10002), "{answer:?}");
+    };
+    asked_in_vain();
+    ada.save("note/2", json!({"text": "ada's"}));
+    reason(&server, "another server uses the schema app_myapp");
+    asked_in_vain();
+    assert!(other.terminate().success());
+    reason(&server, "is a store of another log");
+    asked_in_vain();
+    let found = database.sql("SELECT DISTINCT text FROM app_myapp.note");
+    assert_eq!(found, "bob's\n");
+}
+
+/// A copy has the same first commit, so only what comes behind it tells the two apart.
+#[test]
+fn what_a_copy_of_the_log_has_put_there_is_never_served() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let mut server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "kept"}));
+    assert!(server.terminate().success());
+    let mut copy = copy_of(&server, &url);
+    server.restart();
+    let ada = ada.at(&server);
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+
+    // The database is made anew, and the copy is there first.
+    let name = database.name();
+    shared().sql(&format!("DROP DATABASE {name} WITH (FORCE)"));
+    shared().sql(&format!("CREATE DATABASE {name}"));
+    copy.restart();
+    let there = ada.at(&copy);
+    there.save("note/2", json!({"text": "the copy's"}));
+    assert_eq!(there.query("note", json!(null)).len(), 2);
+    assert!(copy.terminate().success());
+    ada.save("note/3", json!({"text": "mine"}));
+    reason(&server, "another");
+    let answer = ada.call("record:query", json!({"record_type": "note"}));
+    assert_eq!((answer.status, answer.code()), (503, 10002), "{answer:?}");
+    let found = database.sql("SELECT _id FROM app_myapp.note ORDER BY 1");
+    assert_eq!(found, "1\n2\n");
+}
