@@ -60,7 +60,7 @@ impl Core {
         let live = LiveState::new(&snapshot, cached).with_backlog(Arc::clone(&backlog));
         let live = live.guarding_verified(config.app.verify_required);
         let live = Arc::new(live);
-        let failed = |error: StoreError| StartError::Store(error.to_string());
+        let failed = |error: StoreError| StartError::store(&error);
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;
         let subscriptions = Arc::new(Subscriptions::new(subscriptions));
         let stored_tasks = store.load_tasks().await.map_err(failed)?;
@@ -153,7 +153,7 @@ pub(crate) async fn erasures_of(
     let head = log.report().head;
     for kind in [EventKind::ErasureRequested, EventKind::ErasureFinished] {
         let positions = store.list_positions_of_kind(kind, 1, head).await;
-        for position in positions.map_err(|error| failed(&error))? {
+        for position in positions.map_err(|error| StartError::store(&error))? {
             let commits = log.segments().read(position, 1);
             for commit in commits.map_err(|error| failed(&error))? {
                 let mut events = commit.events.iter();

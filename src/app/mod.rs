@@ -22,7 +22,7 @@ use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::plugin::RecentCalls;
 use skytrail_actors::projector::{Projector, StopProjector};
 use skytrail_actors::spawn;
-use skytrail_actors::store::{RecordStore as _, Snapshot};
+use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::task::Stop;
 use skytrail_schema::code::ApiError;
 use socket2::Socket;
@@ -42,7 +42,7 @@ use crate::ledger;
 use crate::plugin::TransportError;
 use crate::projection::SqlStore;
 use crate::push;
-use crate::record_store::start::ready_store;
+use crate::record_store::start::{patiently, ready_store};
 
 /// How long each step of a shutdown may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
@@ -58,6 +58,10 @@ pub enum StartError {
     /// The record store.
     #[error("the record store cannot be used: {0}")]
     Store(String),
+    /// The record store, for a reason that passes: its database is away, takes no writes, or another
+    /// server uses it.
+    #[error("the record store cannot be used: {0}")]
+    StoreAway(String),
     /// The ledger of deliveries does not open.
     #[error(transparent)]
     Ledger(#[from] ledger::OpenError),
@@ -91,6 +95,14 @@ impl StartError {
     fn io(what: &str) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let what = what.to_owned();
         move |source| Self::Io { what, source }
+    }
+
+    /// Tells what the record store's failure means for a start.
+    pub(crate) fn store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => Self::StoreAway(error.to_string()),
+            _ => Self::Store(error.to_string()),
+        }
     }
 }
 
@@ -194,8 +206,7 @@ impl Application {
         let stored = (Arc::clone(&store), snapshot);
         let started = async {
             // It was closed if another one was in use, and is up to the log now.
-            let opened_up = store.open_to_others().await;
-            opened_up.map_err(|error| StartError::Store(error.to_string()))?;
+            patiently(async || store.open_to_others().await).await?;
             Self::build((&config, keys), (opened, stored), socket).await
         };
         let started = started.await;

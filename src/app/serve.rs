@@ -2,17 +2,24 @@
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use skytrail_actors::log::EventLog as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 
 use super::{Application, StartError};
 use crate::config::{Config, KeyOrigin, Secret};
 use crate::http::server::Door;
 use crate::record_store::{leaving, moved};
 
+/// How long a server that has run already waits before it tries again to start.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs a server until the process is told to end. When the record store turns out damaged the server
 /// stops and starts again, in the same process: the start makes the store anew.
+///
+/// That start does not give up when its database is away just then.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -39,6 +46,7 @@ pub async fn serve_with<F: Future<Output = ()>>(
         tracing::warn!(%unknown, "there is a name in .env that is no setting");
     }
     let mut door = Door::default();
+    let mut has_run = false;
     loop {
         let in_use = moved::with_moved_store(config).map_err(noted)?;
         let left = moved::with_store_that_is_left(config).map_err(noted)?;
@@ -66,9 +74,17 @@ pub async fn serve_with<F: Future<Output = ()>>(
                 tracing::error!(%error, "the record store cannot be used where it was moved to");
                 continue;
             }
+            Err(NotStarted::Failed(error @ StartError::StoreAway(_))) if has_run => {
+                tracing::error!(%error, "the server waits for its database");
+                tokio::select! {
+                    () = sleep(PAUSE) => continue,
+                    () = signals.wait() => return Ok(()),
+                }
+            }
             Err(NotStarted::Failed(error)) => return Err(error),
             Ok(application) => application,
         };
+        has_run = true;
         moved::settle(config).map_err(noted)?;
         let log_head = application.core.log.head();
         tracing::info!(address = %application.address, log_head, "serving");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skytrail_actors::erasure::{Holder as _, HolderError};
 use skytrail_actors::log::OpenedLog;
-use skytrail_actors::store::{RecordStore as _, Snapshot};
+use skytrail_actors::store::{Away, RecordStore as _, Snapshot, StoreError};
 use skytrail_schema::event::{Commit, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
 use tokio::time::{Instant, sleep};
@@ -18,9 +18,9 @@ use crate::projection::{
     OpenError, PARTS, ServerOptions, SqlStore, StoreOptions, damage_marker, drop_left, is_passing,
     part, with_causes,
 };
-use crate::record_store::stranger::check_owner;
+use crate::record_store::stranger::find_stranger;
 
-/// How long a start waits for a database that cannot be reached, and how long between two tries.
+/// How long a start waits for a database that cannot be used, and how long between two tries.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -35,8 +35,12 @@ pub(crate) async fn ready_store(
 ) -> Result<(SqlStore, Snapshot), StartError> {
     if let Some(database) = &config.database {
         let store = open_server(&config.app.name, database, log).await?;
-        let snapshot = catch_up(&store, log).await?;
-        return Ok((store, snapshot));
+        let snapshot = catch_up(&store, log).await;
+        if snapshot.is_err() {
+            // Whoever tries again finds nothing of this one in the database.
+            let _ = store.close().await;
+        }
+        return Ok((store, snapshot?));
     }
     tracing::info!(
         file = %config.store_path().display(),
@@ -73,8 +77,21 @@ async fn open_server(
     };
     let store = connect(database, &options).await?;
     let head = log.report().head;
-    let checked = check_owner(&store, app, (&log.segments(), head)).await;
-    checked.map_err(|error| failed(&error))?;
+    let checked = async {
+        let snapshot = patiently(async || store.load_snapshot().await).await?;
+        let checkpoint = snapshot.checkpoint;
+        let origin = patiently(async || store.origin().await).await?;
+        let stranger = find_stranger((checkpoint, &origin), (&log.segments(), head));
+        match stranger.map_err(|error| failed(&error))? {
+            None => Ok(()),
+            Some(stranger) => Err(StartError::Store(stranger.advise(app))),
+        }
+    };
+    let checked = checked.await;
+    if checked.is_err() {
+        let _ = store.close().await;
+    }
+    checked?;
     // They have what may be erased meanwhile.
     if let Err(error) = drop_left(database.url.reveal(), app).await {
         let error = with_causes(&error);
@@ -86,7 +103,8 @@ async fn open_server(
     Ok(store)
 }
 
-/// Waits a while for a database that cannot be reached: it may be starting, too.
+/// Waits a while for a database that cannot be used: it may be starting, too, or not know yet that the
+/// server before is gone.
 async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStore, StartError> {
     let deadline = Instant::now() + START_PATIENCE;
     let mut is_told = false;
@@ -95,14 +113,46 @@ async fn connect(database: &Database, options: &ServerOptions) -> Result<SqlStor
             Ok(store) => return Ok(store),
             Err(OpenError::Database(error)) if Instant::now() < deadline && is_passing(&error) => {
                 if !is_told {
-                    tracing::warn!(%error, "the database cannot be reached yet");
+                    tracing::warn!(%error, "the database cannot be used yet");
                     is_told = true;
                 }
             }
             Err(error) => {
-                let error = with_causes(&error);
-                return Err(StartError::Store(format!("{error} (see DATABASE_URL)")));
+                let text = format!("{} (see DATABASE_URL)", with_causes(&error));
+                return Err(match error {
+                    OpenError::Database(error) if is_passing(&error) => StartError::StoreAway(text),
+                    _ => StartError::Store(text),
+                });
             }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Tries a while to do something in the record store that its database does not let be done at present.
+pub(crate) async fn patiently<T>(
+    work: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, StartError> {
+    let deadline = Instant::now() + START_PATIENCE;
+    let mut is_told = false;
+    loop {
+        match work().await {
+            Ok(done) => return Ok(done),
+            // That only passes with another start.
+            Err(
+                error @ StoreError::Unavailable {
+                    why: Away::Behind, ..
+                },
+            ) => {
+                return Err(StartError::store(&error));
+            }
+            Err(StoreError::Unavailable { cause, .. }) if Instant::now() < deadline => {
+                if !is_told {
+                    tracing::warn!(cause, "the database cannot be used yet");
+                    is_told = true;
+                }
+            }
+            Err(error) => return Err(StartError::store(&error)),
         }
         sleep(PAUSE).await;
     }
@@ -165,10 +215,7 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 /// Applies what the log has and the store has not, so that what is kept in memory starts complete.
 async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
-    let mut snapshot = store
-        .load_snapshot()
-        .await
-        .map_err(|error| failed(&error))?;
+    let snapshot = patiently(async || store.load_snapshot().await).await?;
     let head = log.report().head;
     if snapshot.checkpoint == head {
         return Ok(snapshot);
@@ -181,21 +228,14 @@ async fn catch_up(store: &SqlStore, log: &OpenedLog) -> Result<Snapshot, StartEr
         let commits = read.map_err(|error| failed(&error))?;
         let Some(last) = commits.last() else { break };
         position = last.last_position();
-        store
-            .apply(&commits)
-            .await
-            .map_err(|error| failed(&error))?;
+        patiently(async || store.apply(&commits).await).await?;
         erased.note(&commits);
     }
     erased
         .forget_in(store)
         .await
         .map_err(|error| failed(&error))?;
-    snapshot = store
-        .load_snapshot()
-        .await
-        .map_err(|error| failed(&error))?;
-    Ok(snapshot)
+    patiently(async || store.load_snapshot().await).await
 }
 
 /// What was erased while nobody fed a store.

@@ -1,12 +1,14 @@
-//! A database that takes no writes.
+//! A database that takes no writes, and a start that meets one.
+
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Database, Postgres, shared};
 use crate::support::server::TestServer;
 use crate::support::wire::Wire;
-use crate::support::eventually;
+use crate::support::{eventually, eventually_within};
 
 /// An address that names both.
 fn url_of(first: &Postgres, second: &Postgres) -> String {
@@ -50,4 +52,60 @@ fn a_primary_that_takes_no_writes_any_more_is_left_for_the_next() {
     });
     assert_eq!(second.sql("SELECT count(*) FROM app_myapp.note"), "2\n");
     assert_eq!(first.sql("SELECT count(*) FROM app_myapp.note"), "1\n");
+}
+
+/// Nobody can enter the database meanwhile.
+fn without_sessions(database: &Database<'_>, work: impl FnOnce(&str)) {
+    let name = database.name();
+    shared().sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+    shared().sql(&format!(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname='{name}'"
+    ));
+    work(name);
+}
+
+/// The database is put back to an older copy, so the server starts again in its process; and then it
+/// takes no writes for longer than a first start would wait.
+#[test]
+fn a_server_that_starts_again_waits_for_a_database_that_takes_no_writes() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    let settings = [("DATABASE_URL", &*url), ("DATABASE_WAIT", "1")];
+    let mut server = TestServer::with(&settings);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "in the copy"}));
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    without_sessions(&database, |name| {
+        shared().sql(&format!("CREATE DATABASE {name}_copy TEMPLATE {name}"));
+        shared().sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
+    });
+    ada.save("note/2", json!({"text": "behind it"}));
+    eventually("it is there", || {
+        let answer = ada.call("record:query", json!({"record_type": "note"}));
+        let found = (answer.status == 200).then(|| answer.result());
+        found.filter(|found| found.as_array().unwrap().len() == 2)
+    });
+    without_sessions(&database, |name| {
+        shared().sql(&format!("DROP DATABASE {name}"));
+        shared().sql(&format!(
+            "ALTER DATABASE {name}_copy SET default_transaction_read_only TO on"
+        ));
+        shared().sql(&format!("ALTER DATABASE {name}_copy RENAME TO {name}"));
+    });
+    ada.save("note/3", json!({"text": "in the log"}));
+    let await_words = |words: &str| {
+        eventually_within(Duration::from_secs(90), words, || {
+            server.output().contains(words).then_some(())
+        });
+    };
+    await_words("starting again, with a record store that is brought up to the log");
+    await_words("the database cannot be used yet");
+    await_words("the server waits for its database");
+    let name = database.name();
+    shared().sql(&format!(
+        "ALTER DATABASE {name} RESET default_transaction_read_only"
+    ));
+    server.await_start(2);
+    let ada = ada.at(&server);
+    assert_eq!(ada.query("note", json!(null)).len(), 3);
 }

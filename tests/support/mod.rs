@@ -18,13 +18,18 @@ pub mod wire;
 use std::time::{Duration, Instant};
 
 /// Asks again and again until there is an answer; fails when there is none in time.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    eventually_within(Duration::from_secs(30), what, ask)
+}
+
+/// As [`eventually`], for what takes longer.
+pub fn eventually_within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(5));
     }
