@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
-use skytrail_schema::json::Members;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Point;
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
@@ -276,7 +274,8 @@ impl Row {
         number.map_err(|_| sqlx::Error::Decode("number out of range".into()))
     }
 
-    /// Reads JSON, of which nothing may hold just anything: that takes [`Members`].
+    /// Reads JSON, of which nothing may hold just anything: that takes what
+    /// [`skytrail_schema::json`] has.
     pub(crate) fn json<T: DeserializeOwned>(&self, index: usize) -> Result<T, sqlx::Error> {
         let value = serde_json::from_str(&self.text(index)?);
         value.map_err(|error| sqlx::Error::Decode(error.into()))
@@ -292,15 +291,6 @@ impl Row {
         value
             .transpose()
             .map_err(|error| sqlx::Error::Decode(error.into()))
-    }
-
-    /// Reads an object whose members may hold anything, or NULL.
-    pub(crate) fn maybe_members(
-        &self,
-        index: usize,
-    ) -> Result<Option<Map<String, Json>>, sqlx::Error> {
-        let members: Option<Members> = self.maybe_json(index)?;
-        Ok(members.map(|Members(members)| members))
     }
 }
 

@@ -125,14 +125,19 @@ pub(crate) fn decode(column: &Column, row: &Row, index: usize) -> Result<Value, 
             content_type: row.maybe_text(index + 1)?.map(Cow::into_owned),
             url: None,
         })),
-        FieldType::Json => Value::Json(parse_json(&text)?),
-        FieldType::Geometry => Value::Geometry(parse_json(&text)?),
+        FieldType::Json => parse_json(row, &text)?.map_or(Value::Null, Value::Json),
+        FieldType::Geometry => parse_json(row, &text)?.map_or(Value::Null, Value::Geometry),
         _ => Value::String(text.into_owned()),
     })
 }
 
-fn parse_json(text: &str) -> Result<Json, sqlx::Error> {
-    json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+fn parse_json(row: &Row, text: &str) -> Result<Option<Json>, sqlx::Error> {
+    match (json::from_str(text), row) {
+        (Ok(json), _) => Ok(Some(json)),
+        // Others can write there what nobody can read. It counts as nothing for the moment until it is parked.
+        (Err(_), Row::Postgres(_)) => Ok(None),
+        (Err(error), Row::Sqlite(_)) => Err(sqlx::Error::Decode(error.into())),
+    }
 }
 
 /// Returns what kind of value a field's column holds.

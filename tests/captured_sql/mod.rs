@@ -8,6 +8,7 @@ mod parked;
 mod plugins;
 mod races;
 mod random;
+mod values;
 
 use serde_json::{Value as Json, json};
 

@@ -188,6 +188,10 @@ impl Captures {
             deciding.row(row).await?;
         }
         let Deciding { plan, parked, .. } = deciding;
+        if parked.iter().any(|row| row.stray.is_some()) {
+            // A row that goes may be one to which the store has still something to apply.
+            self.env.applied.wait_for(position).await?;
+        }
         if !parked.is_empty() {
             // Before the commit, with which the rows leave the outbox.
             self.park(source, &parked).await?;
@@ -325,8 +329,9 @@ impl Deciding<'_> {
             Ok(change) => self.change(id, change, head.clone()).await?,
         };
         if let Some(reason) = refused {
+            let stray = id.filter(|_| head.is_none());
             self.parked.push(Parked {
-                stray: id.cloned().filter(|_| head.is_none()),
+                stray: stray.map(|id| (id.clone(), self.position)),
                 ..parked(row, reason)
             });
             if let Some(head) = head {

@@ -84,8 +84,8 @@ pub struct Parked {
     pub reason: String,
     /// The columns that are not taken in; all of them when none is named.
     pub columns: Vec<String>,
-    /// The record, if its row is to go: the log has none.
-    pub stray: Option<RecordId>,
+    /// The record, if its row is to go: the log has none as of this position.
+    pub stray: Option<(RecordId, u64)>,
 }
 
 /// What is waiting in the database.

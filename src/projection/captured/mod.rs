@@ -4,6 +4,7 @@
 //! numbers while they are locked: who saw what another transaction did, or waited for it, has a later
 //! last number. So this order is one in which they could have run one after the other.
 
+mod cells;
 mod closing;
 mod constraints;
 mod moving;
@@ -15,14 +16,14 @@ mod source;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
 use skytrail_actors::capture::{CapturedRow, CapturedTransaction, RowChange};
 use skytrail_schema::event::{Commit, SqlSource};
-use skytrail_schema::id::{RecordId, RecordKey};
+use skytrail_schema::id::{RecordId, RecordKey, check_length};
 use skytrail_schema::record::Fields;
 use skytrail_schema::types::FieldType;
 use uuid::Uuid;
 
+use self::cells::{Cell, Cells};
 pub(super) use self::constraints::lift;
 pub use self::moving::{carry_over_captured, count_parked, count_waiting};
 pub(super) use self::overlay::{Touched, overlay};
@@ -44,8 +45,8 @@ struct Captured {
     number: u64,
     table: String,
     key: String,
-    before: Option<Map<String, Json>>,
-    after: Option<Map<String, Json>>,
+    before: Option<Cells>,
+    after: Option<Cells>,
 }
 
 /// What a transaction did to one row, from its first look at it to its last.
@@ -53,8 +54,8 @@ struct Net {
     number: u64,
     table: String,
     key: String,
-    before: Option<Map<String, Json>>,
-    after: Option<Map<String, Json>>,
+    before: Option<Cells>,
+    after: Option<Cells>,
 }
 
 /// Whether something was captured here at any time, or somebody else has constraints here.
@@ -203,9 +204,14 @@ fn decode(row: &Row) -> Result<Captured, sqlx::Error> {
         number: row.unsigned(0)?,
         table: row.text(4)?.into_owned(),
         key: row.text(5)?.into_owned(),
-        before: row.maybe_members(6)?,
-        after: row.maybe_members(7)?,
+        before: cells(row, 6)?,
+        after: cells(row, 7)?,
     })
+}
+
+fn cells(row: &Row, index: usize) -> Result<Option<Cells>, sqlx::Error> {
+    let text = row.maybe_text(index)?;
+    text.map(|text| Cells::read(&text)).transpose()
 }
 
 /// Folds what was done to each row. What was made comes first and what was deleted last, each in the
@@ -246,26 +252,26 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
     let Some(layout) = tables.get(&net.table) else {
         return row;
     };
-    if net.key.is_empty() {
-        row.change = Err("its _id is empty".to_owned());
-        return row;
-    }
     let id = RecordId::new(layout.definition.name.clone(), net.key.as_str());
     row.id = Some(id.clone());
+    if let (None, Err(reason)) = (&net.before, check_key(&net.key)) {
+        row.change = Err(reason);
+        return row;
+    }
     if let Some(before) = &net.before {
         row.numbered = row::numbers(layout, before);
     }
     row.change = match (&net.before, &net.after) {
         (_, None) => Ok(RowChange::Deleted),
         (None, Some(after)) => {
-            let columns: BTreeSet<String> = after.keys().cloned().collect();
+            let columns: BTreeSet<String> = after.iter().map(|(name, _)| name.clone()).collect();
             let made = row::parse(layout, id, after, &columns);
             row.excess = row::excess(layout, &columns, after);
             made.map(|(record, _)| RowChange::Made(Box::new(record)))
         }
         (Some(before), Some(after)) => {
             let columns = after.iter();
-            let columns = columns.filter(|(name, value)| before.get(*name) != Some(value));
+            let columns = columns.filter(|(name, value)| before.get(name) != Some(value));
             let columns: BTreeSet<String> = columns.map(|(name, _)| name.clone()).collect();
             row.excess = row::excess(layout, &columns, after);
             row::parse(layout, id, after, &columns)
@@ -273,6 +279,13 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
         }
     };
     row
+}
+
+fn check_key(key: &str) -> Result<(), String> {
+    if key.is_empty() {
+        return Err("its _id is empty".to_owned());
+    }
+    check_length("_id", key).map_err(|error| error.message.to_string())
 }
 
 /// Whether a field numbers its records.

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value as Json};
 use skytrail_schema::id::RecordKey;
 
 use crate::projection::conn::Conn;
@@ -23,7 +22,8 @@ pub(in crate::projection) type Touched = BTreeMap<Name, BTreeSet<RecordKey>>;
 #[derive(Default)]
 struct Pending {
     columns: BTreeSet<String>,
-    after: Option<Map<String, Json>>,
+    /// Where the outbox has the row as it is now, if it is there.
+    after: Option<i64>,
 }
 
 /// Puts what is in the outbox on rows that were just written.
@@ -54,21 +54,29 @@ async fn load(
     table: &Name,
     keys: &[RecordKey],
 ) -> Result<BTreeMap<String, Pending>, sqlx::Error> {
-    let mut sql = Sql::new("SELECT key, before, after FROM _outbox WHERE table_name=");
+    // Of the rows only the database reads something, as they may hold what cannot be read here. A column
+    // may be gone by now, and one that it makes itself it makes again.
+    let mut sql = Sql::new(
+        "SELECT key, id, after IS NULL, (SELECT coalesce(jsonb_agg(c.name),'[]') \
+         FROM jsonb_each(after) AS c (name, value) \
+         JOIN pg_attribute AS a ON a.attname=c.name AND a.attrelid=to_regclass(",
+    );
+    sql.bind(Arg::text(table.quoted())).push(
+        ") AND a.attnum>0 AND a.attgenerated='' AND a.attidentity<>'a' \
+         WHERE before->c.name IS DISTINCT FROM c.value) FROM _outbox WHERE table_name=",
+    );
     sql.bind(Arg::text(table.as_str())).push(" AND key");
     sql.within(keys, RecordKey::as_str).push(" ORDER BY id");
     let mut found: BTreeMap<String, Pending> = BTreeMap::new();
     for row in sql.fetch_all(conn).await? {
-        let before = row.maybe_members(1)?;
-        let after = row.maybe_members(2)?;
+        let is_gone = row.flag(2)?;
+        let columns: Vec<String> = row.json(3)?;
         let pending = found.entry(row.text(0)?.into_owned()).or_default();
-        let before = before.unwrap_or_default();
-        let columns = after.iter().flatten();
-        let columns = columns.filter(|(name, value)| before.get(*name) != Some(value));
-        pending
-            .columns
-            .extend(columns.map(|(name, _)| name.clone()));
-        pending.after = after;
+        pending.columns.extend(columns);
+        pending.after = match is_gone {
+            true => None,
+            false => Some(row.int(1)?),
+        };
     }
     Ok(found)
 }
@@ -95,10 +103,12 @@ impl Pending {
             sql.push(if index == 0 { "" } else { "," });
             sql.name(column).push("=o.").name(column);
         }
-        sql.push(" FROM jsonb_populate_record(NULL::").name(table);
-        sql.push(",")
-            .bind(Arg::Json(Json::Object(after).to_string()));
-        sql.push(") AS o WHERE t._id=").bind(Arg::text(key));
+        sql.push(" FROM _outbox AS p, jsonb_populate_record(NULL::")
+            .name(table);
+        sql.push(",p.after) AS o WHERE p.id=")
+            .bind(Arg::Int(after))
+            .push(" AND t._id=")
+            .bind(Arg::text(key));
         sql.execute(conn).await?;
         Ok(())
     }

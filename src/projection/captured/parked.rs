@@ -6,9 +6,8 @@ use serde_json::Value as Json;
 use skytrail_actors::capture::{Parked, ParkedRow, Waiting, Wanted};
 use skytrail_schema::event::{ErasureScope, SqlSource, Stream};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
-use skytrail_schema::json::Plain;
 
-use super::Tables;
+use super::{Cells, Tables, cells};
 use crate::projection::conn::{Conn, Row};
 use crate::projection::layout::Catalog;
 use crate::projection::sql::{Arg, Sql};
@@ -36,12 +35,14 @@ pub(super) async fn park(
             .push(" ON CONFLICT DO NOTHING");
         sql.execute(&mut tx.conn()).await?;
         let stray = row.stray.as_ref();
-        let stray = stray.and_then(|id| Some((id, catalog.table(&id.record_type)?)));
-        if let Some((id, table)) = stray {
-            // One that the log has made meanwhile has a position.
+        let stray =
+            stray.and_then(|(id, position)| Some((id, position, catalog.table(&id.record_type)?)));
+        if let Some((id, position, table)) = stray {
+            // One that the log has made meanwhile has a later position.
             let mut sql = Sql::new("DELETE FROM ");
-            sql.name(&table.name).push(" WHERE _position=0 AND _id=");
+            sql.name(&table.name).push(" WHERE _id=");
             sql.bind(Arg::text(id.key.as_str()));
+            sql.push(" AND _position<=").bind(Arg::unsigned(*position));
             sql.execute(&mut tx.conn()).await?;
         }
     }
@@ -96,7 +97,7 @@ fn decode(tables: &Tables, row: &Row) -> Result<ParkedRow, sqlx::Error> {
     let (table, key) = (row.text(1)?.into_owned(), row.text(2)?.into_owned());
     let layout = tables.get(&table);
     let id = |name: &TypeName| RecordId::new(name.clone(), key.as_str());
-    let any = |index| row.maybe_json(index).map(|it| it.map(|Plain(json)| json));
+    let any = |index| Ok::<_, sqlx::Error>(cells(row, index)?.map(Cells::into_json));
     Ok(ParkedRow {
         id: row.unsigned(0)?,
         record: layout.map(|layout| id(&layout.definition.name)),

@@ -2,36 +2,41 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Value as Json, json};
 use skytrail_schema::acl::Acl;
-use skytrail_schema::id::{Database, RecordId, UserId};
+use skytrail_schema::id::{Database, RecordId, UserId, check_length};
 use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::{Asset, Point, Value};
 
-use super::is_sequence;
+use super::{Cell, Cells, is_sequence};
 use crate::projection::layout::{Column, Table, TypeLayout, is_own, is_shared};
+
+/// The longest value that a reason repeats, in bytes.
+const MAX_SHOWN: usize = 200;
 
 /// Reads a record out of a row, as far as these columns go; returns the names of its fields and system
 /// columns among them, too.
 pub(super) fn parse(
     layout: &TypeLayout,
     id: RecordId,
-    row: &Map<String, Json>,
+    row: &Cells,
     columns: &BTreeSet<String>,
 ) -> Result<(Record, BTreeSet<String>), String> {
     let table = layout.table.as_ref().ok_or("the type has no table")?;
     let mut record = blank(id, row, columns)?;
     let mut names = BTreeSet::new();
     for name in columns {
-        let value = row.get(name).unwrap_or(&Json::Null);
         if is_shared(name) {
             names.insert(name.clone());
         } else if let Some(column) = column_named(table, name) {
-            let read = value_of(column, value);
-            let read =
-                read.ok_or_else(|| format!("column {name:?} holds no {}: {value}", column.kind))?;
+            let read = match row.get(name) {
+                Some(Cell::Read(value)) => value_of(column, value),
+                Some(Cell::Unreadable(_)) => None,
+                None => Some(Value::Null),
+            };
+            let read = read.ok_or_else(|| holds_none(column, row.json(name)))?;
             if read != Value::Null {
                 record.fields.insert(column.field.clone(), read);
             }
@@ -46,11 +51,7 @@ pub(super) fn parse(
 }
 
 /// Returns the columns in which the row says something and that no field has.
-pub(super) fn excess(
-    layout: &TypeLayout,
-    columns: &BTreeSet<String>,
-    row: &Map<String, Json>,
-) -> Vec<String> {
+pub(super) fn excess(layout: &TypeLayout, columns: &BTreeSet<String>, row: &Cells) -> Vec<String> {
     let Some(table) = &layout.table else {
         return Vec::new();
     };
@@ -58,16 +59,19 @@ pub(super) fn excess(
         is_shared(name) || is_own(name) || table.field_names().any(|ours| ours.as_str() == name)
     };
     let others = columns.iter().filter(|name| !is_ours(name));
-    let others = others.filter(|name| row.get(*name).is_some_and(|value| !value.is_null()));
+    let others = others.filter(|name| {
+        let cell = row.get(name);
+        cell.is_some_and(|cell| *cell != Cell::Read(Json::Null))
+    });
     others.cloned().collect()
 }
 
 /// Returns what a row has in sequence fields.
-pub(super) fn numbers(layout: &TypeLayout, row: &Map<String, Json>) -> Fields {
+pub(super) fn numbers(layout: &TypeLayout, row: &Cells) -> Fields {
     let columns = layout.table.iter().flat_map(|table| &table.columns);
     let sequences = columns.filter(|column| is_sequence(&column.kind));
     let numbers = sequences.filter_map(|column| {
-        let value = value_of(column, row.get(column.name.as_str())?)?;
+        let value = value_of(column, row.json(column.name.as_str())?)?;
         (value != Value::Null).then(|| (column.field.clone(), value))
     });
     numbers.collect()
@@ -79,12 +83,13 @@ fn column_named<'a>(table: &'a Table, name: &str) -> Option<&'a Column> {
 }
 
 /// Begins a record with what these system columns say; what stands in others was not put there.
-fn blank(
-    id: RecordId,
-    row: &Map<String, Json>,
-    columns: &BTreeSet<String>,
-) -> Result<Record, String> {
-    let text = |name: &str| row.get(name).and_then(Json::as_str).unwrap_or_default();
+fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record, String> {
+    let text = |name: &str| row.json(name).and_then(Json::as_str).unwrap_or_default();
+    for name in ["_database_id", "_owner_id", "_created_by", "_updated_by"] {
+        if columns.contains(name) {
+            check_length(name, text(name)).map_err(|error| error.message.to_string())?;
+        }
+    }
     let user = |name: &str| {
         Some(text(name))
             .filter(|id| !id.is_empty())
@@ -99,8 +104,9 @@ fn blank(
     };
     let access = row.get("_access").filter(|_| columns.contains("_access"));
     let access = match access {
-        None | Some(Json::Null) => None,
-        Some(list) => {
+        None | Some(Cell::Read(Json::Null)) => None,
+        Some(Cell::Unreadable(_)) => return Err("_access cannot be read".to_owned()),
+        Some(Cell::Read(list)) => {
             let list: Result<Acl, _> = serde_json::from_value(list.clone());
             Some(list.map_err(|error| format!("_access holds no access list: {error}"))?)
         }
@@ -118,6 +124,17 @@ fn blank(
     })
 }
 
+/// Says that a column holds something else than it should; long values are not repeated.
+fn holds_none(column: &Column, value: Option<&Json>) -> String {
+    let mut reason = format!("column {:?} holds no {}", column.name.as_str(), column.kind);
+    let value = value.map(Json::to_string);
+    if let Some(value) = value.filter(|value| value.len() <= MAX_SHOWN) {
+        reason.push_str(": ");
+        reason.push_str(&value);
+    }
+    reason
+}
+
 /// Reads a time as JSON of the database has it: UTC, without a zone.
 fn time(text: &str) -> Option<Timestamp> {
     Timestamp::parse(&format!("{text}Z"))
@@ -133,17 +150,25 @@ fn value_of(column: &Column, value: &Json) -> Option<Value> {
             Value::Number(number.as_f64()?)
         }
         (FieldType::Boolean, Json::Bool(value)) => Value::Bool(*value),
-        (FieldType::Json, json) => Value::Json(json.clone()),
-        (FieldType::Geometry, json) => Value::Geometry(json.clone()),
+        // What a request could not bring, the log could not give back.
+        (FieldType::Json, json) => match Value::from_wire(json.clone()) {
+            Ok(value @ Value::Json(_)) => value,
+            _ => return None,
+        },
+        (FieldType::Geometry, json) => {
+            Value::from_wire(json!({"$type": "geojson", "$val": json})).ok()?
+        }
         (FieldType::DateTime, Json::String(text)) => Value::Date(time(text)?),
         (FieldType::Reference(target), Json::String(key)) => {
             Value::Reference(RecordId::new(target.clone(), key.as_str()))
         }
-        (FieldType::Asset, Json::String(name)) => Value::Asset(Box::new(Asset {
-            name: name.clone(),
-            content_type: None,
-            url: None,
-        })),
+        (FieldType::Asset, Json::String(name)) if !name.is_empty() => {
+            Value::Asset(Box::new(Asset {
+                name: name.clone(),
+                content_type: None,
+                url: None,
+            }))
+        }
         (FieldType::Location, Json::String(text)) => Value::Location(point(text)?),
         (FieldType::Location, Json::Object(geo)) => {
             let places = geo.get("coordinates")?.as_array()?;

@@ -1,0 +1,101 @@
+//! A row as the outbox has it. The database takes JSON that nobody can read here: numbers of any size, and
+//! brackets without end. So each column is read by itself.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value as Json};
+use skytrail_schema::json;
+
+/// How deep JSON may be nested: an answer that shows it still nests it in a few more.
+const MAX_DEPTH: usize = 120;
+
+/// What a row holds in a column.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cell {
+    /// What was read.
+    Read(Json),
+    /// A text that cannot be.
+    Unreadable(String),
+}
+
+/// What a row holds, by column.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Cells(BTreeMap<String, Cell>);
+
+impl Cells {
+    /// Reads a row that the database has written as JSON.
+    pub(super) fn read(text: &str) -> Result<Self, sqlx::Error> {
+        let cells: BTreeMap<String, &RawValue> =
+            serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let read = |text: &str| match json::from_str(text) {
+            Ok(json) if is_within(&json, MAX_DEPTH) => Cell::Read(json),
+            _ => Cell::Unreadable(text.to_owned()),
+        };
+        let cells = cells.into_iter();
+        Ok(Self(
+            cells.map(|(name, raw)| (name, read(raw.get()))).collect(),
+        ))
+    }
+
+    pub(super) fn get(&self, column: &str) -> Option<&Cell> {
+        self.0.get(column)
+    }
+
+    /// Returns what was read of a column.
+    pub(super) fn json(&self, column: &str) -> Option<&Json> {
+        match self.get(column) {
+            Some(Cell::Read(json)) => Some(json),
+            _ => None,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Cell)> {
+        self.0.iter()
+    }
+
+    /// Returns the row as it is shown: what cannot be read, as a text.
+    pub(super) fn into_json(self) -> Json {
+        let cells = self.0.into_iter().map(|(name, cell)| match cell {
+            Cell::Read(json) => (name, json),
+            Cell::Unreadable(text) => (name, Json::String(text)),
+        });
+        Json::Object(cells.collect::<Map<String, Json>>())
+    }
+}
+
+/// Whether a value is nested so many times at most.
+fn is_within(json: &Json, depth: usize) -> bool {
+    let below = |item| depth > 0 && is_within(item, depth - 1);
+    match json {
+        Json::Array(items) => depth > 0 && items.iter().all(below),
+        Json::Object(members) => depth > 0 && members.values().all(below),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_a_text_and_the_rest_is_read() {
+        let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let row = format!(
+            r#"{{"a":1e400,"b":{{"$serde_json::private::RawValue":"1"}},"c":{},"d":{},"e":null}}"#,
+            deep(MAX_DEPTH),
+            deep(MAX_DEPTH + 1)
+        );
+        let cells = Cells::read(&row).unwrap();
+        assert_eq!(cells.get("a"), Some(&Cell::Unreadable("1e400".to_owned())));
+        assert!(cells.json("c").is_some());
+        assert_eq!(cells.json("d"), None);
+        assert_eq!(cells.json("e"), Some(&Json::Null));
+        let shown = cells.into_json();
+        assert_eq!(shown["a"], "1e400");
+        assert_eq!(shown["b"], json!({"$serde_json::private::RawValue": "1"}));
+        assert_eq!(shown["d"], deep(MAX_DEPTH + 1));
+    }
+}
