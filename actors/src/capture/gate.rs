@@ -1,12 +1,16 @@
 //! Where readers and savers wait for what SQL has changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
+use skytrail_schema::id::TypeName;
 use tokio::sync::{Notify, watch};
+
+use super::Span;
 
 /// How long a request waits for the outbox to be read.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,75 +34,109 @@ pub struct CaptureState {
 #[derive(Clone, Debug, Default)]
 pub struct CaptureGate(Arc<Shared>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     is_active: AtomicBool,
     is_served: AtomicBool,
-    begun: AtomicU64,
-    done: watch::Sender<Round>,
-    wanted: Notify,
+    looks: AtomicU64,
+    rounds: AtomicU64,
+    seen: watch::Sender<Seen>,
+    look_wanted: Notify,
+    round_wanted: Notify,
+    is_refusing: AtomicBool,
     num_transactions: AtomicU64,
     num_parked: AtomicU64,
     num_failures: AtomicU64,
 }
 
-/// The last round that ended.
-#[derive(Clone, Copy, Debug, Default)]
-struct Round {
-    number: u64,
-    is_failed: bool,
+/// What those who wait are told.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// The last look that ended.
+    look: u64,
+    /// What it found.
+    spans: Vec<Span>,
+    /// The last look that failed.
+    failed_look: u64,
+    /// The last round that failed.
+    failed_round: u64,
+    is_failing: bool,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            is_active: AtomicBool::new(false),
-            is_served: AtomicBool::new(false),
-            begun: AtomicU64::new(0),
-            done: watch::Sender::new(Round::default()),
-            wanted: Notify::new(),
-            num_transactions: AtomicU64::new(0),
-            num_parked: AtomicU64::new(0),
-            num_failures: AtomicU64::new(0),
-        }
+impl Seen {
+    /// Returns the spans that matter to who asks for these types; all of them if for none.
+    fn of<'a>(&'a self, types: Option<&'a BTreeSet<TypeName>>) -> impl Iterator<Item = &'a Span> {
+        self.spans.iter().filter(move |span| {
+            let known = types.zip(span.record_type.as_ref());
+            known.is_none_or(|(types, name)| types.contains(name))
+        })
     }
 }
 
 impl CaptureGate {
-    /// Waits until everything that SQL had committed before is in the log. When the database is away
-    /// nobody is held up: the log is what counts.
+    /// Waits until everything that SQL had committed before to records of these types is in the log. When the
+    /// database is away nobody is held up: the log is what counts.
     ///
     /// # Errors
     /// It takes too long.
-    pub async fn settle(&self) -> Result<(), ApiError> {
-        match self.0.is_active.load(Ordering::Acquire) {
-            true => self.next_round().await.map(drop),
+    pub async fn settle(&self, types: &BTreeSet<TypeName>) -> Result<(), ApiError> {
+        match self.is_active() {
+            true => self.await_what_is_there(Some(types)).await.map(drop),
             false => Ok(()),
         }
     }
 
-    /// As [`CaptureGate::settle`], for who must not go on otherwise.
+    /// Waits until everything that SQL had committed before is in the log, for who must not go on otherwise.
     ///
     /// # Errors
     /// It takes too long, or what there is could not be taken in.
     pub async fn drain(&self) -> Result<(), ApiError> {
-        if self.is_served() && self.next_round().await?.is_failed {
+        if self.is_served() && !self.await_what_is_there(None).await? {
             return Err(late());
         }
         Ok(())
     }
 
-    /// Waits for a round that begins from now on.
-    async fn next_round(&self) -> Result<Round, ApiError> {
-        // A round that has begun may have looked already.
-        let round = self.0.begun.load(Ordering::Acquire) + 1;
-        let mut done = self.0.done.subscribe();
-        self.0.wanted.notify_one();
-        let reached = done.wait_for(|done| done.number >= round);
-        match tokio::time::timeout(DEADLINE, reached).await {
-            Ok(Ok(done)) => Ok(*done),
-            _ => Err(late()),
+    /// Waits until what is in the outbox by now is not there any more; says whether that is so, or it
+    /// could not be taken in.
+    async fn await_what_is_there(
+        &self,
+        types: Option<&BTreeSet<TypeName>>,
+    ) -> Result<bool, ApiError> {
+        match tokio::time::timeout(DEADLINE, self.is_taken_in(types)).await {
+            Ok(is_taken_in) => Ok(is_taken_in),
+            Err(_late) => {
+                if !self.0.is_refusing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        seconds = DEADLINE.as_secs(),
+                        "requests are refused: what SQL has changed is not taken in as fast as it comes"
+                    );
+                }
+                Err(late())
+            }
         }
+    }
+
+    async fn is_taken_in(&self, types: Option<&BTreeSet<TypeName>>) -> bool {
+        // What has begun may have looked already.
+        let look = self.0.looks.load(Ordering::Acquire) + 1;
+        let round = self.0.rounds.load(Ordering::Acquire) + 1;
+        let has_failed = |seen: &Seen| seen.failed_look >= look || seen.failed_round >= round;
+        let mut seen = self.0.seen.subscribe();
+        self.0.look_wanted.notify_one();
+        let looked = seen.wait_for(|seen| seen.look >= look || has_failed(seen));
+        let until = match looked.await {
+            Ok(seen) if has_failed(&seen) => return false,
+            Ok(seen) => seen.of(types).map(|span| span.last).max(),
+            Err(_) => return false,
+        };
+        let Some(until) = until else {
+            return true;
+        };
+        self.0.round_wanted.notify_one();
+        let is_behind = |seen: &Seen| seen.of(types).all(|span| span.first > until);
+        let taken = seen.wait_for(|seen| is_behind(seen) || has_failed(seen));
+        taken.await.is_ok_and(|seen| is_behind(&seen))
     }
 
     /// Whether others may write by SQL at all.
@@ -118,12 +156,13 @@ impl CaptureGate {
             num_transactions: shared.num_transactions.load(Ordering::Relaxed),
             num_parked: shared.num_parked.load(Ordering::Relaxed),
             num_failures: shared.num_failures.load(Ordering::Relaxed),
-            is_failing: shared.done.borrow().is_failed,
+            is_failing: shared.seen.borrow().is_failing,
         }
     }
 
-    pub(super) fn is_active(&self) -> bool {
-        self.0.is_active.load(Ordering::Relaxed)
+    /// Whether there is something to wait for at all.
+    pub(crate) fn is_active(&self) -> bool {
+        self.0.is_active.load(Ordering::Acquire)
     }
 
     /// From here on there is something to wait for.
@@ -131,22 +170,55 @@ impl CaptureGate {
         self.0.is_active.store(true, Ordering::Release);
     }
 
+    /// Asks for a look at the outbox.
+    pub(super) fn want_look(&self) {
+        self.0.look_wanted.notify_one();
+    }
+
+    /// Waits until somebody wants a look.
+    pub(super) async fn look_wanted(&self) {
+        self.0.look_wanted.notified().await;
+    }
+
+    /// Begins a look.
+    pub(super) fn begin_look(&self) -> u64 {
+        self.0.looks.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Ends a look with what it found, or without when it failed.
+    pub(super) fn end_look(&self, look: u64, found: Option<Vec<Span>>) {
+        if found.as_ref().is_some_and(Vec::is_empty) {
+            self.0.is_refusing.store(false, Ordering::Relaxed);
+        }
+        self.0.seen.send_modify(|seen| match found {
+            Some(spans) => {
+                seen.look = look;
+                seen.spans = spans;
+            }
+            None => seen.failed_look = look,
+        });
+    }
+
     /// Waits until somebody wants a round.
-    pub(super) async fn wanted(&self) {
-        self.0.wanted.notified().await;
+    pub(super) async fn round_wanted(&self) {
+        self.0.round_wanted.notified().await;
     }
 
     /// Begins a round.
-    pub(super) fn begin(&self) -> u64 {
-        self.0.begun.fetch_add(1, Ordering::AcqRel) + 1
+    pub(super) fn begin_round(&self) -> u64 {
+        self.0.rounds.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Ends a round.
-    pub(super) fn end(&self, number: u64, is_failed: bool) {
-        self.0
-            .num_failures
-            .fetch_add(u64::from(is_failed), Ordering::Relaxed);
-        self.0.done.send_replace(Round { number, is_failed });
+    pub(super) fn end_round(&self, round: u64, is_failed: bool) {
+        let failures = &self.0.num_failures;
+        failures.fetch_add(u64::from(is_failed), Ordering::Relaxed);
+        self.0.seen.send_modify(|seen| {
+            seen.is_failing = is_failed;
+            if is_failed {
+                seen.failed_round = round;
+            }
+        });
     }
 
     pub(super) fn count(&self, num_transactions: u64, num_parked: usize) {

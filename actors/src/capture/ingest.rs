@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::decide::{self, Outcome};
-use super::{CaptureSource, CapturedRow, CapturedTransaction, Parked, RowChange};
+use super::{
+    CaptureGate, CaptureSource, CapturedRow, CapturedTransaction, Parked, Portion, RowChange,
+};
 use crate::log::{AppendError, Decision};
 use crate::record::attempt::{Outcome as Attempt, until_settled};
 use crate::record::decide::{Plan, Surroundings, UniqueValue, new_unique_values};
@@ -25,6 +27,8 @@ use crate::record::save::look_around;
 
 /// How many rows one commit holds at most; a transaction that changed more becomes several.
 const MAX_ROWS: usize = 4096;
+/// How many bytes of rows are read at once, with what they were before.
+const MAX_BYTES: usize = 4 << 20;
 /// How often it is looked though nothing was announced.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often constraints are looked for.
@@ -67,15 +71,21 @@ impl Captures {
     }
 
     /// Takes in what comes, without end.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let looking = look(self.env.captured.clone(), Arc::clone(&self.source));
+        tokio::join!(looking, self.take_all());
+    }
+
+    async fn take_all(mut self) {
         let gate = self.env.captured.clone();
         let mut next_look = Instant::now();
         loop {
-            let round = gate.begin();
+            let round = gate.begin_round();
             let mut done = self.round().await;
             if done.is_ok() && Instant::now() >= next_look {
                 next_look = Instant::now() + CONSTRAINTS_PERIOD;
-                done = self.learn_unique_sets().await;
+                let learned = self.learn_unique_sets().await;
+                done = done.and_then(|had_some| learned.map(|()| had_some));
             }
             if done.is_ok() && !gate.is_active() {
                 let is_in_use = self.source.is_in_use().await.unwrap_or_default();
@@ -86,14 +96,20 @@ impl Captures {
             if let Err(error) = &done {
                 tracing::warn!(code = error.code.number(), error = %error.message, "captured SQL is not taken in yet");
             }
-            gate.end(round, done.is_err());
-            if done.is_err() {
-                sleep(PAUSE).await;
+            gate.end_round(round, done.is_err());
+            match done {
+                // There may be more.
+                Ok(true) => {
+                    gate.want_look();
+                    continue;
+                }
+                Ok(false) => {}
+                Err(_) => sleep(PAUSE).await,
             }
             let announced = async {
                 tokio::select! {
                     () = self.source.announced() => {}
-                    () = gate.wanted() => {}
+                    () = gate.round_wanted() => {}
                 }
             };
             let _ = timeout(PERIOD, announced).await;
@@ -108,31 +124,35 @@ impl Captures {
         self.source.close_to_others().await?;
         // What the log has is out of the outbox then.
         self.env.applied.wait_for(self.env.log.head()).await?;
-        self.round().await
+        while self.round().await? {}
+        Ok(())
     }
 
-    /// Takes in everything that is there.
-    async fn round(&mut self) -> Result<(), ApiError> {
-        loop {
-            let applied = self.env.applied.position();
-            self.taken.retain(|_, position| *position > applied);
-            let mut transactions = self.source.load(self.max_rows).await?;
-            transactions.retain(|it| !self.taken.contains_key(&key_of(&it.source)));
-            if transactions.is_empty() {
-                self.max_rows = MAX_ROWS;
-                return Ok(());
-            }
-            // Before the first of it can be seen: who sees it waits for the rest.
-            self.env.captured.set_active();
-            for transaction in &transactions {
-                if !self.take(transaction).await? {
-                    break;
-                }
-            }
-            // With the events the store takes the rows out of the outbox.
-            let last = self.taken.values().max().copied().unwrap_or_default();
-            self.env.applied.wait_for(last).await?;
+    /// Takes in the oldest that is there; says whether there was something.
+    async fn round(&mut self) -> Result<bool, ApiError> {
+        let applied = self.env.applied.position();
+        self.taken.retain(|_, position| *position > applied);
+        let portion = Portion {
+            max_rows: self.max_rows,
+            max_bytes: MAX_BYTES,
+        };
+        let mut transactions = self.source.load(portion).await?;
+        transactions.retain(|it| !self.taken.contains_key(&key_of(&it.source)));
+        if transactions.is_empty() {
+            self.max_rows = MAX_ROWS;
+            return Ok(false);
         }
+        // Before the first of it can be seen: who sees it waits for the rest.
+        self.env.captured.set_active();
+        for transaction in &transactions {
+            if !self.take(transaction).await? {
+                break;
+            }
+        }
+        // With the events the store takes the rows out of the outbox.
+        let last = self.taken.values().max().copied().unwrap_or_default();
+        self.env.applied.wait_for(last).await?;
+        Ok(true)
     }
 
     /// Takes a transaction into the log; says whether the next one may follow.
@@ -152,8 +172,8 @@ impl Captures {
                 Ok(true)
             }
             Err(error) if error.code == Code::InvalidArgument && self.max_rows > 1 => {
-                // Too large for one commit: less at once.
-                self.max_rows /= 2;
+                // Too large for one commit: less at once. It has as many rows in the outbox, or more.
+                self.max_rows = self.max_rows.min(transaction.rows.len().max(2)) / 2;
                 Ok(false)
             }
             Err(error) if error.code == Code::InvalidArgument => {
@@ -300,6 +320,17 @@ impl Captures {
         tracing::info!(record_type = %name, ?fields, "a constraint in the database makes fields unique");
         let done = self.append(plan, position, None).await?;
         Ok(done.discard())
+    }
+}
+
+/// Looks into the outbox for those who wait, without end.
+async fn look(gate: CaptureGate, source: Arc<dyn CaptureSource>) {
+    loop {
+        let look = gate.begin_look();
+        let found = source.look().await;
+        gate.end_look(look, found.ok());
+        // Who waits for what was found waits for another look.
+        let _ = timeout(PERIOD, gate.look_wanted()).await;
     }
 }
 

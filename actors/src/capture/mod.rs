@@ -19,7 +19,8 @@
 //!
 //! Until a change is taken in, its row says more than the log: such rows are no base for decisions
 //! ([`RecordStore::find_captured`](crate::store::RecordStore::find_captured)). Readers and savers
-//! wait for what was there before they came ([`CaptureGate::settle`]).
+//! wait for what was there of their types before they came ([`CaptureGate::settle`]): the outbox is looked
+//! at for them, once for all who wait, while it is read.
 
 mod decide;
 mod desk;
@@ -99,6 +100,26 @@ pub struct Waiting {
     pub num_parked: u64,
 }
 
+/// What is in the outbox of a record type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The type; none when a table is not known to be a type's.
+    pub record_type: Option<TypeName>,
+    /// The number of the first row.
+    pub first: u64,
+    /// The number of the last one.
+    pub last: u64,
+}
+
+/// How much of the outbox is read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// So many rows at most.
+    pub max_rows: usize,
+    /// No more rows when there are so many bytes.
+    pub max_bytes: usize,
+}
+
 /// Fields of a type that somebody declared unique in the database.
 pub type UniqueSets = Vec<(TypeName, Vec<String>)>;
 
@@ -111,8 +132,11 @@ pub trait CaptureSource: Send + Sync + 'static {
     /// Waits until something is announced; returns when that cannot be told any more.
     async fn announced(&self);
 
-    /// Reads the oldest transactions in the outbox; of one that did more only `max_rows` rows.
-    async fn load(&self, max_rows: usize) -> Result<Vec<CapturedTransaction>, StoreError>;
+    /// Says what is in the outbox.
+    async fn look(&self) -> Result<Vec<Span>, StoreError>;
+
+    /// Reads the oldest transactions in the outbox; of one that did more only a portion.
+    async fn load(&self, portion: Portion) -> Result<Vec<CapturedTransaction>, StoreError>;
 
     /// Keeps rows that cannot be taken in, with why, where an operator finds them. Again, it changes
     /// nothing.

@@ -250,7 +250,10 @@ fn no_answer() -> ApiError {
 #[async_trait]
 impl RecordService for Records {
     async fn save(&self, command: SaveRecords) -> Result<ItemResults<Record>, ApiError> {
-        self.env.captured.settle().await?;
+        let items = command.items.iter().flatten();
+        self.env
+            .settle(items.map(|item| &item.id.record_type))
+            .await?;
         // A batch across types is sequenced by the first one's actor; the log makes it atomic.
         let first = command
             .items
@@ -268,7 +271,9 @@ impl RecordService for Records {
     }
 
     async fn delete(&self, command: DeleteRecords) -> Result<ItemResults<RecordId>, ApiError> {
-        self.env.captured.settle().await?;
+        self.env
+            .settle(command.ids.iter().map(|id| &id.record_type))
+            .await?;
         let Some(first) = command.ids.first().map(|id| id.record_type.clone()) else {
             return Ok(Vec::new());
         };
@@ -279,17 +284,19 @@ impl RecordService for Records {
     }
 
     async fn fetch(&self, command: FetchRecords) -> Result<ItemResults<Record>, ApiError> {
-        self.env.captured.settle().await?;
+        self.env
+            .settle(command.ids.iter().map(|id| &id.record_type))
+            .await?;
         read::fetch(&self.env, command).await
     }
 
     async fn query(&self, command: QueryRecords) -> Result<QueryReply, ApiError> {
-        self.env.captured.settle().await?;
+        self.env.settle([&command.query.record_type]).await?;
         read::query(&self.env, command).await
     }
 
     async fn export(&self, command: ExportRecords) -> Result<ExportPage, ApiError> {
-        self.env.captured.settle().await?;
+        self.env.settle([&command.query.record_type]).await?;
         export::page(&self.env, command).await
     }
 
@@ -301,7 +308,7 @@ impl RecordService for Records {
     }
 
     async fn history(&self, command: ListVersions) -> Result<VersionPage, ApiError> {
-        self.env.captured.settle().await?;
+        self.env.settle([&command.id.record_type]).await?;
         history::list(&self.env, command).await
     }
 

@@ -1,13 +1,13 @@
 //! What a record actor works with, and how it reads the present.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::UserState;
 use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::record::Head;
-use skytrail_schema::types::TypeDefinition;
+use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::live::LiveState;
 use super::past::Walk;
@@ -68,6 +68,23 @@ impl RecordEnv {
     /// Returns a type's definition.
     pub fn definition(&self, name: &TypeName) -> Arc<TypeDefinition> {
         self.live.get_type(name)
+    }
+
+    /// Waits until what SQL had changed before is in the log, of these types and of those that a request
+    /// for their records may look at: users, what they refer to, however far, and what refers to them.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub async fn settle<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a TypeName>,
+    ) -> Result<(), ApiError> {
+        if !self.captured.is_active() {
+            return Ok(());
+        }
+        let names: BTreeSet<TypeName> = names.into_iter().cloned().collect();
+        let types = concerned(names, &self.live.get_types());
+        self.captured.settle(&types).await
     }
 
     /// Loads the current versions of records, from memory where they are, else from the store.
@@ -170,4 +187,30 @@ impl RecordEnv {
         }
         Ok(())
     }
+}
+
+fn concerned(names: BTreeSet<TypeName>, definitions: &[Arc<TypeDefinition>]) -> BTreeSet<TypeName> {
+    let targets = |definition: &TypeDefinition| -> Vec<TypeName> {
+        let fields = definition.fields.values();
+        let targets = fields.filter_map(|kind| match kind {
+            FieldType::Reference(target) => Some(target.clone()),
+            _ => None,
+        });
+        targets.collect()
+    };
+    let referrers = definitions.iter().filter(|definition| {
+        let targets = targets(definition);
+        targets.iter().any(|target| names.contains(target))
+    });
+    let mut all: BTreeSet<TypeName> = referrers.map(|it| it.name.clone()).collect();
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<TypeName> = names.into_iter().chain([TypeName::user()]).collect();
+    while let Some(name) = open.pop() {
+        let found = definitions.iter().find(|it| it.name == name);
+        if reached.insert(name) {
+            open.extend(found.into_iter().flat_map(|it| targets(it)));
+        }
+    }
+    all.extend(reached);
+    all
 }

@@ -16,7 +16,7 @@ mod source;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use skytrail_actors::capture::{CapturedRow, CapturedTransaction, RowChange};
+use skytrail_actors::capture::{CapturedRow, CapturedTransaction, Portion, RowChange, Span};
 use skytrail_schema::event::{Commit, SqlSource};
 use skytrail_schema::id::{RecordId, RecordKey, check_length};
 use skytrail_schema::record::Fields;
@@ -132,9 +132,23 @@ fn tables_of(catalog: &Catalog) -> Tables {
     named.collect()
 }
 
+async fn look(conn: &mut Conn<'_>, tables: &Tables) -> Result<Vec<Span>, sqlx::Error> {
+    let sql = Sql::new("SELECT table_name, min(id), max(id) FROM _outbox GROUP BY table_name");
+    let rows = sql.fetch_all(conn).await?;
+    let spans = rows.iter().map(|row| {
+        let layout = tables.get(&*row.text(0)?);
+        Ok(Span {
+            record_type: layout.map(|layout| layout.definition.name.clone()),
+            first: row.unsigned(1)?,
+            last: row.unsigned(2)?,
+        })
+    });
+    spans.collect()
+}
+
 async fn load(
     conn: &mut Conn<'_>,
-    max_rows: usize,
+    portion: Portion,
 ) -> Result<Vec<CapturedTransaction>, sqlx::Error> {
     let mut tx = conn.begin().await?;
     let mut sql =
@@ -149,14 +163,11 @@ async fn load(
     // As of the same moment as the rows: it knows all their columns.
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
-    let mut left = max_rows;
+    let mut left = Left::of(portion);
     for number in numbers {
-        let rows = rows_of(&mut tx.conn(), number.int(0)?, left).await?;
-        left = left.saturating_sub(rows.len());
-        if let Some(transaction) = transaction(&tables, &rows)? {
-            transactions.push(transaction);
-        }
-        if left == 0 {
+        let (rows, is_whole) = rows_of(&mut tx.conn(), number.int(0)?, &mut left).await?;
+        transactions.extend(transaction(&tables, &rows)?);
+        if !is_whole {
             break;
         }
     }
@@ -164,19 +175,84 @@ async fn load(
     Ok(transactions)
 }
 
+/// How much may still be read.
+struct Left {
+    num_rows: usize,
+    num_bytes: usize,
+    /// How many rows are asked for next: at first nobody knows how large they are.
+    chunk: usize,
+}
+
+impl Left {
+    const FIRST_CHUNK: usize = 4;
+    const MAX_CHUNK: usize = 1024;
+
+    fn of(portion: Portion) -> Self {
+        Self {
+            num_rows: portion.max_rows,
+            num_bytes: portion.max_bytes,
+            chunk: Self::FIRST_CHUNK,
+        }
+    }
+
+    /// Returns how many rows may be read next.
+    fn next(&self) -> usize {
+        match self.num_bytes {
+            0 => 0,
+            _ => self.num_rows.min(self.chunk),
+        }
+    }
+
+    /// Takes note of rows that were read.
+    fn take(&mut self, rows: &[Row]) -> Result<(), sqlx::Error> {
+        let mut num_bytes = 0;
+        for row in rows {
+            for index in [6, 7] {
+                num_bytes += row.maybe_text(index)?.map_or(0, |text| text.len());
+            }
+        }
+        self.num_rows = self.num_rows.saturating_sub(rows.len());
+        self.num_bytes = self.num_bytes.saturating_sub(num_bytes);
+        let mean = num_bytes / rows.len().max(1);
+        let fitting = self.num_bytes / mean.max(1);
+        self.chunk = fitting.min(self.chunk * 4).clamp(1, Self::MAX_CHUNK);
+        Ok(())
+    }
+}
+
+/// Reads rows of a transaction, as many as may be; says whether these are all.
 async fn rows_of(
     conn: &mut Conn<'_>,
     transaction: i64,
-    limit: usize,
-) -> Result<Vec<Row>, sqlx::Error> {
-    let mut sql = Sql::new(
-        "SELECT id, transaction, role, at, table_name, key, before, after, mark::text \
-         FROM _outbox WHERE transaction=",
-    );
-    sql.bind(Arg::Int(transaction))
-        .push(" ORDER BY id LIMIT ")
-        .bind(Arg::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
-    sql.fetch_all(conn).await
+    left: &mut Left,
+) -> Result<(Vec<Row>, bool), sqlx::Error> {
+    let mut rows = Vec::new();
+    let mut last = 0;
+    loop {
+        let limit = left.next();
+        if limit == 0 {
+            return Ok((rows, false));
+        }
+        let mut sql = Sql::new(
+            "SELECT id, transaction, role, at, table_name, key, before, after, mark::text \
+             FROM _outbox WHERE transaction=",
+        );
+        sql.bind(Arg::Int(transaction))
+            .push(" AND id>")
+            .bind(Arg::Int(last))
+            .push(" ORDER BY id LIMIT ")
+            .bind(Arg::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let some = sql.fetch_all(conn).await?;
+        left.take(&some)?;
+        let is_whole = some.len() < limit;
+        if let Some(row) = some.last() {
+            last = row.int(0)?;
+        }
+        rows.extend(some);
+        if is_whole {
+            return Ok((rows, true));
+        }
+    }
 }
 
 fn transaction(tables: &Tables, rows: &[Row]) -> Result<Option<CapturedTransaction>, sqlx::Error> {

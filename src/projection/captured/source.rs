@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skytrail_actors::capture::{
-    CaptureSource, CapturedTransaction, Parked, ParkedRow, UniqueSets, Waiting, Wanted,
+    CaptureSource, CapturedTransaction, Parked, ParkedRow, Portion, Span, UniqueSets, Waiting,
+    Wanted,
 };
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
 
-use super::{closing, constraints, is_in_use, load, parked, tables_of, take_out};
+use super::{closing, constraints, is_in_use, load, look, parked, tables_of, take_out};
 use crate::projection::store::{Home, SqlStore};
 
 /// Runs something over a connection that reads, with the catalog that fits.
@@ -37,8 +38,12 @@ impl CaptureSource for SqlStore {
         }
     }
 
-    async fn load(&self, max_rows: usize) -> Result<Vec<CapturedTransaction>, StoreError> {
-        over!(self, |conn, _catalog| load(conn, max_rows))
+    async fn look(&self) -> Result<Vec<Span>, StoreError> {
+        over!(self, |conn, catalog| look(conn, &tables_of(&catalog)))
+    }
+
+    async fn load(&self, portion: Portion) -> Result<Vec<CapturedTransaction>, StoreError> {
+        over!(self, |conn, _catalog| load(conn, portion))
     }
 
     async fn park(&self, source: &SqlSource, rows: &[Parked]) -> Result<(), StoreError> {

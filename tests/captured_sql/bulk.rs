@@ -1,0 +1,103 @@
+//! Much by SQL at once, or without end: others are not held up by it, and it does not take up the memory.
+
+use serde_json::json;
+
+use super::World;
+use crate::support::eventually;
+
+const COLUMNS: &str = "_id, _database_id, _owner_id, _created_at, _updated_at, text";
+
+impl World {
+    /// Begins with a note and a page; SQL has changed something already.
+    fn with_two_types() -> Self {
+        let world = Self::new();
+        world.ada.save("note/1", json!({"n": 1, "text": "saved"}));
+        world.ada.save("page/1", json!({"n": 1, "text": "saved"}));
+        world.applied();
+        world.sql("UPDATE note SET n = 2; UPDATE page SET n = 2");
+        world.settled();
+        world
+    }
+
+    fn num_waiting(&self) -> u64 {
+        let count = self.sql("SELECT count(*) FROM _outbox");
+        count.trim().parse().unwrap()
+    }
+
+    /// Returns the most memory that the server ever had, in bytes.
+    fn peak_bytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.server.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<u64>().unwrap() << 10
+    }
+}
+
+#[test]
+fn a_large_transaction_of_one_type_does_not_hold_up_another() {
+    let world = World::with_two_types();
+    world.sql(&format!(
+        "INSERT INTO page ({COLUMNS}) SELECT 'p' || i, '', 'ada', now(), now(), 'text ' || i \
+         FROM generate_series(1, 30000) AS i"
+    ));
+    world.sql("UPDATE page SET n = 3 WHERE _id = '1'");
+    assert_eq!(world.fetch("note/1")["n"], 2);
+    assert_eq!(world.ada.query("note", json!(null)).len(), 1);
+    let saved = world.ada.save("note/1", json!({"text": "again"}));
+    assert_eq!(saved["text"], "again", "{saved}");
+    assert!(world.num_waiting() > 0, "it was over before anybody asked");
+    // What comes behind it waits for it.
+    world.sql("UPDATE note SET n = 3");
+    eventually("some of it is taken in", || {
+        (world.num_waiting() < 27_000).then_some(())
+    });
+}
+
+#[test]
+fn who_asks_while_sql_goes_on_waits_for_what_was_there() {
+    let world = World::with_two_types();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // In a transaction of its own COMMIT would be refused.
+            world.database.sql(
+                "DO $$ BEGIN FOR i IN 1..1000000 LOOP \
+                 UPDATE app_myapp.page SET n = n + 1; COMMIT; \
+                 EXIT WHEN to_regclass('public.enough') IS NOT NULL; \
+                 END LOOP; END $$",
+            )
+        });
+        eventually("it goes on", || {
+            (world.sql("SELECT n > 2 FROM page") == "t\n").then_some(())
+        });
+        let page = world.fetch("page/1");
+        let note = world.fetch("note/1");
+        let saved = world.ada.save("note/1", json!({"text": "again"}));
+        let still = world.num_waiting();
+        world.sql("CREATE TABLE public.enough ()");
+        assert!(page["n"].as_u64().unwrap() > 2, "{page}");
+        assert_eq!(note["n"], 2, "{note}");
+        assert_eq!(saved["text"], "again", "{saved}");
+        assert!(still > 0, "it was over before anybody asked");
+    });
+}
+
+#[test]
+fn large_rows_are_taken_in_a_few_at_a_time() {
+    const ROWS: usize = 48;
+    let world = World::with_two_types();
+    let before = world.peak_bytes();
+    world.sql(&format!(
+        "INSERT INTO page ({COLUMNS}) SELECT 'p' || i, '', 'ada', now(), now(), \
+         repeat(md5(i::text), 32768) FROM generate_series(1, {ROWS}) AS i"
+    ));
+    eventually("it is taken in", || {
+        (world.num_waiting() == 0).then_some(())
+    });
+    let grown = (world.peak_bytes() - before) >> 20;
+    println!("{grown} MiB for {} MiB of rows", ROWS);
+    assert!(grown < 150, "{grown} MiB");
+    let page = world.fetch("page/p48");
+    assert_eq!(page["text"].as_str().map(str::len), Some(1 << 20));
+    assert_eq!(world.sql("SELECT count(*) FROM _parked"), "0\n");
+}
