@@ -234,3 +234,83 @@ impl CaptureGate {
 fn late() -> ApiError {
     ApiError::overloaded("what SQL has changed")
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn types(name: &str) -> BTreeSet<TypeName> {
+        BTreeSet::from([TypeName::new(name)])
+    }
+
+    fn span(name: &str, first: u64, last: u64) -> Span {
+        Span {
+            record_type: Some(TypeName::new(name)),
+            first,
+            last,
+        }
+    }
+
+    fn tell(gate: &CaptureGate, spans: Vec<Span>) {
+        let look = gate.begin_look();
+        gate.end_look(look, Some(spans));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_held_up_by_what_was_there_of_his_types_only() {
+        let gate = CaptureGate::default();
+        gate.set_active();
+        let (notes, pages) = (types("note"), types("page"));
+        let mut for_notes = Box::pin(gate.settle(&notes));
+        let mut for_pages = Box::pin(gate.settle(&pages));
+        assert!(for_notes.as_mut().now_or_never().is_none(), "no look yet");
+        assert!(for_pages.as_mut().now_or_never().is_none());
+        tell(&gate, vec![span("page", 3, 7)]);
+        assert_eq!(for_notes.as_mut().now_or_never(), Some(Ok(())));
+        assert!(for_pages.as_mut().now_or_never().is_none());
+        // More has come.
+        tell(&gate, vec![span("page", 7, 90), span("note", 91, 92)]);
+        assert!(for_pages.as_mut().now_or_never().is_none());
+        tell(&gate, vec![span("page", 8, 99)]);
+        assert_eq!(for_pages.as_mut().now_or_never(), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_look_that_had_begun_before_does_not_count() {
+        let gate = CaptureGate::default();
+        gate.set_active();
+        let before = gate.begin_look();
+        let notes = types("note");
+        let mut waiting = Box::pin(gate.settle(&notes));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        gate.end_look(before, Some(Vec::new()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        tell(&gate, Vec::new());
+        assert_eq!(waiting.as_mut().now_or_never(), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_failure_lets_readers_through_and_holds_back_who_must_know() {
+        let gate = CaptureGate::default();
+        gate.serve();
+        gate.set_active();
+        let notes = types("note");
+        let mut reading = Box::pin(gate.settle(&notes));
+        let mut draining = Box::pin(gate.drain());
+        assert!(reading.as_mut().now_or_never().is_none());
+        assert!(draining.as_mut().now_or_never().is_none());
+        tell(&gate, vec![span("note", 1, 1)]);
+        assert!(reading.as_mut().now_or_never().is_none());
+        let round = gate.begin_round();
+        gate.end_round(round, true);
+        assert_eq!(reading.as_mut().now_or_never(), Some(Ok(())));
+        assert!(
+            draining
+                .as_mut()
+                .now_or_never()
+                .is_some_and(|it| it.is_err())
+        );
+    }
+}
