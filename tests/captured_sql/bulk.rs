@@ -95,7 +95,7 @@ fn large_rows_are_taken_in_a_few_at_a_time() {
         (world.num_waiting() == 0).then_some(())
     });
     let grown = (world.peak_bytes() - before) >> 20;
-    println!("{grown} MiB for {} MiB of rows", ROWS);
+    println!("{grown} MiB for {ROWS} MiB of rows");
     assert!(grown < 150, "{grown} MiB");
     let page = world.fetch("page/p48");
     assert_eq!(page["text"].as_str().map(str::len), Some(1 << 20));
