@@ -170,7 +170,9 @@ impl States {
     /// it is needed, and does not count.
     pub fn are_all_alive(&self) -> bool {
         let projector = self.projector.as_ref();
-        projector.is_some_and(|projector| !projector.is_failing)
+        let captured = self.captured.as_ref();
+        projector.is_some_and(|projector| !projector.is_failing && projector.num_faults == 0)
+            && !captured.is_some_and(|captured| captured.state.is_failing)
             && !self.log.is_store_behind
             && self.hub.is_some()
             && self.internal_hub.is_some()

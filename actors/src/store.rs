@@ -59,6 +59,10 @@ pub enum Away {
     ReadOnly,
     /// It does not let the server write: a right, a table or a column was taken away.
     Closed,
+    /// Others have changed its tables, so that they do not take what the log has.
+    Altered,
+    /// It does not take what the log has, for a reason that an operator has to look at.
+    Failing,
     /// It has lost something, which is being applied again.
     Behind,
     /// Another server uses what is there, or has filled it.
@@ -75,6 +79,10 @@ impl Away {
             Self::Full => "the database has no space left, try again later",
             Self::ReadOnly => "the database takes no writes at present, try again",
             Self::Closed => "the database does not let the server write, try again later",
+            Self::Altered => {
+                "others have changed the tables of the database so that it cannot go on, try again later"
+            }
+            Self::Failing => "the database does not take what was saved, try again later",
             Self::Behind => "the database is being brought up to date, try again",
             Self::Taken => "the database is in use by another server, try again later",
         }

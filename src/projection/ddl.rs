@@ -69,20 +69,16 @@ fn table_of_users(layout: &TypeLayout) -> Option<&Table> {
     (has_users && !table.dialect.is_sqlite()).then_some(table)
 }
 
-/// Puts v1's view of users out of the way of a change of columns; it comes back if it can.
-pub(crate) fn around_user_view(layout: &TypeLayout, change: Vec<SafeText>) -> Vec<SafeText> {
-    if table_of_users(layout).is_none() {
-        return change;
-    }
-    let mut texts = vec![Sql::new("DROP VIEW IF EXISTS _user").into_text()];
-    texts.extend(change);
-    texts.extend(user_view(layout));
-    texts
+/// Returns the statement that puts v1's view of users out of the way of a change of columns; it comes back
+/// with [`user_view`], if it can.
+pub(crate) fn drop_user_view(layout: &TypeLayout) -> Option<SafeText> {
+    table_of_users(layout)?;
+    Some(Sql::new("DROP VIEW IF EXISTS _user").into_text())
 }
 
 /// Returns the statement that makes v1's view of users: what is known of a user's login beside the
 /// fields of his record, as soon as there are these.
-fn user_view(layout: &TypeLayout) -> Option<SafeText> {
+pub(crate) fn user_view(layout: &TypeLayout) -> Option<SafeText> {
     let table = table_of_users(layout)?;
     let column = |field: &str| Some(&table.column(field)?.name);
     let mut sql = Sql::new("CREATE OR REPLACE VIEW _user AS SELECT a.id, a.password, u.");
@@ -110,18 +106,52 @@ pub(crate) fn indexes(layout: &TypeLayout) -> Vec<SafeText> {
 
 /// Returns the statements that rename a column and its companion.
 pub(crate) fn rename_column(table: &Table, old: &Column, new: &Column) -> Vec<SafeText> {
-    let rename = |(from, to): (&Name, &Name)| {
-        let mut sql = Sql::new("ALTER TABLE ");
-        sql.name(&table.name).push(" RENAME COLUMN ").name(from);
-        sql.push(" TO ").name(to);
-        sql.into_text()
-    };
     let mut renames: Vec<_> = old.names().zip(new.names()).collect();
     // A field may get the name that its own companion has now: that one makes room first.
     if old.companion.as_ref() == Some(&new.name) {
         renames.reverse();
     }
-    renames.into_iter().map(rename).collect()
+    let renames = renames.into_iter();
+    renames.map(|names| rename(table, names)).collect()
+}
+
+/// Returns the statement that gives a column another name.
+pub(crate) fn rename(table: &Table, (from, to): (&Name, &Name)) -> SafeText {
+    let mut sql = Sql::new("ALTER TABLE ");
+    sql.name(&table.name).push(" RENAME COLUMN ").name(from);
+    sql.push(" TO ").name(to);
+    sql.into_text()
+}
+
+/// Returns the statements that leave nothing in a column.
+pub(crate) fn empty_column(table: &Table, column: &Name) -> [SafeText; 2] {
+    let mut nullable = Sql::new("ALTER TABLE ");
+    nullable.name(&table.name).push(" ALTER COLUMN ");
+    nullable.name(column).push(" DROP NOT NULL");
+    let mut empty = Sql::new("UPDATE ");
+    empty.name(&table.name).push(" SET ").name(column);
+    empty.push("=NULL WHERE ").name(column).push(" IS NOT NULL");
+    [nullable.into_text(), empty.into_text()]
+}
+
+/// Returns the statement that gives a field's column its type back, if the database says it has another.
+pub(crate) fn restore_type(table: &Table, column: &str, found: &str) -> Option<SafeText> {
+    let columns = table.columns.iter();
+    let mut columns = columns.flat_map(|column| typed(column, table.dialect));
+    let (name, kind) = columns.find(|(name, _)| name.as_str() == column)?;
+    let plain = kind.trim().trim_end_matches(" COLLATE \"C\"");
+    // The only type that the database calls otherwise.
+    let is_time = plain == "timestamp" && found == "timestamp without time zone";
+    if plain == found || is_time {
+        return None;
+    }
+    let mut sql = Sql::new("ALTER TABLE ");
+    sql.name(&table.name).push(" ALTER COLUMN ").name(name);
+    sql.push(" TYPE").push(kind);
+    sql.push(" USING (").name(name).push("::");
+    sql.push(kind.split(" COLLATE").next().unwrap_or(kind))
+        .push(")");
+    Some(sql.into_text())
 }
 
 /// Returns the statements that drop a column and its companion.
@@ -496,7 +526,7 @@ pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
     sql.into_text()
 }
 
-/// Returns the statement that lists the names of all indexes over a column.
+/// Returns the statement that lists the names of all indexes of ours over a column.
 pub(crate) fn list_indexes_over(table: &Table, column: &Name) -> Sql {
     let (table_name, column_name) = (&table.name, Arg::text(column.as_str()));
     let mut sql = Sql::default();
@@ -511,7 +541,7 @@ pub(crate) fn list_indexes_over(table: &Table, column: &Name) -> Sql {
                 "SELECT c.relname::text FROM pg_index AS i JOIN pg_class AS c \
                  ON c.oid=i.indexrelid JOIN pg_attribute AS a \
                  ON a.attrelid=i.indrelid AND a.attnum=ANY(i.indkey) \
-                 WHERE i.indrelid=to_regclass(",
+                 WHERE starts_with(c.relname,'_') AND i.indrelid=to_regclass(",
             );
             sql.bind(Arg::text(table_name.quoted()));
             sql.push(") AND a.attname=");

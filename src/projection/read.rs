@@ -104,6 +104,23 @@ pub(crate) async fn heads_if<E: From<sqlx::Error>>(
     Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }
 
+/// Counts the rows with these keys that the log has made: what others have inserted has no position yet.
+pub(crate) async fn count_keys(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    keys: &[RecordKey],
+) -> Result<u64, sqlx::Error> {
+    let mut count = 0;
+    for chunk in keys.chunks(MAX_KEYS) {
+        let mut sql = Sql::new("SELECT count(*) FROM ");
+        sql.name(&table.name).push(" WHERE _position<>0 AND _id");
+        sql.within(chunk, RecordKey::as_str);
+        let row = sql.fetch_optional(conn).await?;
+        count += row.map_or(Ok(0), |row| row.unsigned::<u64>(0))?;
+    }
+    Ok(count)
+}
+
 /// Loads what records were, by the positions at which that was written.
 pub(crate) async fn past_heads(
     conn: &mut Conn<'_>,

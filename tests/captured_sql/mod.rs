@@ -1,6 +1,7 @@
 //! Rows that others write by SQL, in a server with its records in PostgreSQL, are in the log like any
 //! other write.
 
+mod altered;
 mod bulk;
 mod erased;
 mod heard;

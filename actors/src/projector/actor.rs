@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::Fed;
 use crate::log::EventLog;
 use crate::record::live::LiveState;
-use crate::store::{RecordStore, StoreError};
+use crate::store::{Away, RecordStore, StoreError};
 
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
@@ -181,7 +181,7 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
                 *shared.reason.lock() = Some(error.to_string());
                 *parts.fed.trouble.lock() = match &error {
                     StoreError::Unavailable { why, .. } => Some(*why),
-                    _ => None,
+                    _ => Some(Away::Failing),
                 };
                 shared.num_failures.fetch_add(1, Ordering::Relaxed);
                 if shared.is_stopping.load(Ordering::Acquire) {

@@ -4,11 +4,12 @@ use crate::projection::conn::Conn;
 use skytrail_schema::event::{EventBody, FieldDeletion, FieldRename};
 use skytrail_schema::types::TypeDefinition;
 
-use super::ApplyError;
 use super::settings::{Indexing, save_type};
+use super::{ApplyError, room};
 use crate::projection::ddl;
 use crate::projection::index;
 use crate::projection::layout::{Catalog, ChangedColumn, Column, Table};
+use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
 
 /// Follows an event that changed the fields of a type to `definition`.
@@ -30,15 +31,23 @@ pub(super) async fn change(
     let Some(table) = &layout.table else {
         return Err(ApplyError::fault("the type has no table"));
     };
-    let mut texts = Vec::new();
+    if let Some(text) = ddl::drop_user_view(&layout) {
+        // Where others look at the view, it stays, and the column that it shows as well.
+        room::attempt(conn, &text).await?;
+    }
     for table in layout.past().iter().chain([table]) {
         drop_indexes(conn, table, &old).await?;
-        texts.extend(match &new {
-            Some(new) => ddl::rename_column(table, &old, new),
-            None => ddl::drop_column(table, &old),
-        });
+        let Some(new) = &new else {
+            room::drop_column(conn, table, &old).await?;
+            continue;
+        };
+        let is_theirs = |name: &&Name| old.names().all(|old| old != *name);
+        room::make_room(conn, table, new.names().filter(is_theirs)).await?;
+        for text in ddl::rename_column(table, &old, new) {
+            text.execute(conn, Vec::new()).await?;
+        }
     }
-    for text in ddl::around_user_view(&layout, texts) {
+    if let Some(text) = ddl::user_view(&layout) {
         text.execute(conn, Vec::new()).await?;
     }
     if indexing == Indexing::AtOnce {
@@ -51,7 +60,7 @@ pub(super) async fn change(
     save_type(conn, &layout).await
 }
 
-/// Drops every index over a column: the database refuses to drop the column otherwise, and an
+/// Drops every index of ours over a column: the database refuses to drop the column otherwise, and an
 /// index is named by its columns.
 async fn drop_indexes(
     conn: &mut Conn<'_>,

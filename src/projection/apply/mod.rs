@@ -16,6 +16,7 @@ mod links;
 mod lost;
 mod past;
 mod records;
+mod room;
 mod row;
 pub(super) mod settings;
 mod tasks;
@@ -35,7 +36,7 @@ use self::settings::UserBatch;
 use self::texts::Texts;
 use super::captured::{self, Touched};
 use super::dialect::is_refusal;
-use super::layout::Catalog;
+use super::layout::{Catalog, Table};
 use super::postgres;
 use super::sql::{Arg, Sql};
 
@@ -63,7 +64,11 @@ impl ApplyError {
     fn is_about_the_event(&self) -> bool {
         match self {
             Self::Fault(_) => true,
-            Self::Sql(error) => is_refusal(error) && !postgres::is_about_the_server(error),
+            Self::Sql(error) => {
+                is_refusal(error)
+                    && !postgres::is_about_the_server(error)
+                    && !postgres::is_stale(error)
+            }
         }
     }
 }
@@ -213,7 +218,12 @@ impl WriterState {
             let mut applied = self.apply_event(&mut tx.conn(), known, (time, event)).await;
             // What the log has goes before what others want of its tables.
             while let Err(ApplyError::Sql(error)) = &applied {
-                if !captured::lift(&mut tx.conn(), error).await? {
+                let is_out_of_the_way = captured::lift(&mut tx.conn(), error).await?
+                    || match table_of(&catalog, event) {
+                        Some(table) => room::restore_types(&mut tx.conn(), table, error).await?,
+                        None => false,
+                    };
+                if !is_out_of_the_way {
                     break;
                 }
                 self.texts.clear();
@@ -379,6 +389,13 @@ impl Session<'_> {
 /// Returns a commit's events, each with the commit's time.
 fn timed(commit: &Commit) -> impl Iterator<Item = (Timestamp, &Event)> {
     commit.events.iter().map(|event| (commit.time, event))
+}
+
+fn table_of<'a>(catalog: &'a Catalog, event: &Event) -> Option<&'a Table> {
+    match &event.stream {
+        Stream::Record(id) => catalog.table(&id.record_type),
+        _ => None,
+    }
 }
 
 fn users_of<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<UserId> {

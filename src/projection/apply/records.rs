@@ -14,9 +14,10 @@ use skytrail_schema::types::FieldType;
 
 use super::row::{self, Misfit, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
-use super::{ApplyError, past};
+use super::{ApplyError, past, room};
 use crate::projection::captured::{self, Touched};
 use crate::projection::layout::{Table, TypeLayout};
+use crate::projection::read;
 use crate::projection::sql::Arg;
 
 /// How many records one statement writes.
@@ -257,6 +258,24 @@ fn into_groups(records: HashMap<RecordKey, Pending>) -> impl Iterator<Item = Gro
 }
 
 impl Group {
+    /// Whether rows are not as the statement should have left them: a trigger or a rule of others keeps
+    /// them back without a word.
+    async fn is_kept_back(
+        &self,
+        conn: &mut Conn<'_>,
+        table: &Table,
+        (keys, num_changed): (&[RecordKey], u64),
+    ) -> Result<bool, ApplyError> {
+        if table.dialect.is_sqlite() {
+            return Ok(false);
+        }
+        Ok(match self.shape {
+            Shape::Insert | Shape::Replace => true,
+            Shape::Delete => read::count_keys(conn, table, keys).await? > 0,
+            Shape::Patch(_) => read::count_keys(conn, table, keys).await? > num_changed,
+        })
+    }
+
     async fn write(
         mut self,
         conn: &mut Conn<'_>,
@@ -270,19 +289,23 @@ impl Group {
                 _ => 0,
             });
         }
-        let width = self.rows.first().map_or(1, Vec::len);
-        for chunk in in_chunks(self.rows, SIZES, width) {
+        let has_key_last = matches!(self.shape, Shape::Delete | Shape::Patch(_));
+        let rows = std::mem::take(&mut self.rows);
+        let width = rows.first().map_or(1, Vec::len);
+        for chunk in in_chunks(rows, SIZES, width) {
             let num_rows = chunk.len();
             let text = texts.get(id, table, &self.shape, num_rows);
-            // The key is the last value where a row must be there.
             let keys = chunk.iter().filter_map(|row| match row.last() {
-                Some(Arg::Text(key)) if self.must_exist => Some(RecordKey::from(key.as_str())),
+                Some(Arg::Text(key)) if has_key_last => Some(RecordKey::from(key.as_str())),
                 _ => None,
             });
             let keys: Vec<RecordKey> = keys.collect();
             let args: Vec<Arg> = chunk.into_iter().flatten().collect();
             let changed = text.execute(conn, args).await?;
             let is_short = changed != u64::try_from(num_rows).unwrap_or(u64::MAX);
+            if is_short && self.is_kept_back(conn, table, (&keys, changed)).await? {
+                return Err(room::kept_back(conn, table).await);
+            }
             if self.must_exist && is_short && !are_captured(conn, table, &keys, changed).await? {
                 return Err(ApplyError::fault("the record is not there"));
             }

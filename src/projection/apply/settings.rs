@@ -10,9 +10,9 @@ use skytrail_schema::id::{RoleName, TypeName, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
-use super::{ApplyError, fields, links};
+use super::{ApplyError, fields, links, room};
 use crate::projection::ddl;
-use crate::projection::layout::{Catalog, TypeLayout};
+use crate::projection::layout::{Catalog, Column, TypeLayout};
 use crate::projection::people;
 use crate::projection::sql::{Arg, Sql};
 
@@ -35,6 +35,10 @@ pub(super) async fn change_type(
         .as_ref()
         .is_some_and(|before| before.past().is_some());
     let had_table = before.is_some_and(|before| before.table.is_some());
+    if had_table && let Some(table) = &layout.table {
+        let new_columns = table.columns.iter().skip(num_old);
+        room::make_room(conn, table, new_columns.flat_map(Column::names)).await?;
+    }
     let texts = ddl::table(&layout, num_old, !had_table).into_iter();
     for text in texts.chain(ddl::past(&layout, num_old, had_past)) {
         text.execute(conn, Vec::new()).await?;

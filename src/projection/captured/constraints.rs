@@ -11,9 +11,12 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::Tables;
 use crate::projection::conn::Conn;
-use crate::projection::layout::TypeLayout;
+use crate::projection::layout::{SYSTEM_COLUMNS, TypeLayout};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
+
+/// PostgreSQL's code for a column that must not be empty.
+const NO_VALUE: &str = "23502";
 
 /// Columns besides fields' that can be in a unique set.
 const TEXTS: [&str; 2] = ["_database_id", "_owner_id"];
@@ -80,6 +83,13 @@ pub(in crate::projection) async fn lift(
 ) -> Result<bool, sqlx::Error> {
     let error = error.as_database_error();
     let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    if let Some(error) = error.filter(|error| error.code() == NO_VALUE) {
+        let named = error.table().zip(error.column());
+        return match named.filter(|(_, column)| !SYSTEM_COLUMNS.contains(column)) {
+            Some(named) => lift_not_null(conn, named).await,
+            None => Ok(false),
+        };
+    }
     let named = error.and_then(|error| Some((error.table()?, error.constraint()?)));
     let Some((table, name)) = named.filter(|(_, name)| !name.starts_with('_')) else {
         return Ok(false);
@@ -120,6 +130,33 @@ pub(in crate::projection) async fn lift(
         table,
         name,
         "a constraint is lifted: what the log has does not fit it yet"
+    );
+    Ok(true)
+}
+
+/// Lets a column be empty that somebody else has made one that must not be.
+async fn lift_not_null(
+    conn: &mut Conn<'_>,
+    (table, column): (&str, &str),
+) -> Result<bool, sqlx::Error> {
+    // The whole statement is kept, as of an index.
+    let mut sql = Sql::new(
+        "INSERT INTO _lifted (table_name, name, definition, is_index)          SELECT t.relname, a.attname||' NOT NULL',          format('ALTER TABLE %I ALTER COLUMN %I SET NOT NULL', t.relname, a.attname), true          FROM pg_class AS t JOIN pg_attribute AS a ON a.attrelid=t.oid          WHERE a.attnotnull AND a.attnum>0 AND t.relnamespace=current_schema::regnamespace          AND NOT starts_with(t.relname,'_') AND t.relname=",
+    );
+    sql.bind(Arg::text(table)).push("::name AND a.attname=");
+    sql.bind(Arg::text(column))
+        .push("::name ON CONFLICT (table_name, name) DO UPDATE SET definition=excluded.definition");
+    if sql.execute(conn).await? == 0 {
+        return Ok(false);
+    }
+    let mut sql = Sql::new("ALTER TABLE ");
+    sql.name(&Name::new(table)).push(" ALTER COLUMN ");
+    sql.name(&Name::new(column)).push(" DROP NOT NULL");
+    sql.execute(conn).await?;
+    tracing::warn!(
+        table,
+        column,
+        "a column may be empty that somebody else wants full: what the log has does not fit it yet"
     );
     Ok(true)
 }

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use skytrail_actors::store::{Away, StoreError};
+use sqlx::postgres::PgDatabaseError;
 
 /// Those of the class of syntax and access rules that say what the server lets us do and what is there:
 /// no right, no such table, column, function, or type or other object, and a thing of the name that is
@@ -26,6 +27,17 @@ pub(in crate::projection) fn is_about_the_server(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| ABOUT_THE_SERVER.contains(&&*code))
 }
 
+/// Whether a prepared statement would answer with other columns than it did: somebody else has changed a
+/// table. Prepared anew it is as good as before.
+pub(in crate::projection) fn is_stale(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    // The words may be in any language.
+    error.is_some_and(|error| {
+        error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
+    })
+}
+
 /// Whether the server is away, busy with itself or too slow, so that the same may succeed later.
 pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
@@ -34,6 +46,7 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
+        error if is_stale(error) => true,
         sqlx::Error::Database(error) => {
             // Connection, read-only after a failover, conflicts, resources, locks, shutdown, I/O.
             const CLASSES: [&str; 7] = ["08", "25", "40", "53", "55", "57", "58"];
@@ -80,14 +93,40 @@ fn why(error: &sqlx::Error) -> Away {
         "25006" => Away::ReadOnly,
         // Broken off because of its time, or because of a lock; a conflict between transactions.
         "57014" | "55P03" => Away::Slow,
+        // Others have changed a table, and the next attempt knows.
+        "0A000" => Away::Slow,
         code if code.starts_with("40") => Away::Slow,
         _ => Away::Unreachable,
     }
 }
 
+/// Whether something cannot be taken away because others have made something of it, such as a view.
+pub(in crate::projection) fn is_needed(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("2BP01")
+}
+
+/// Others have changed something of the store, so that it does not take what the log has before that is
+/// undone.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct InTheWay(String);
+
+/// Makes the error that says what is in the way.
+pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
+    sqlx::Error::AnyDriverError(Box::new(InTheWay(what)))
+}
+
+fn is_in_the_way(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::AnyDriverError(error) if error.is::<InTheWay>())
+}
+
 /// Tells the port what failed while events were applied: what was taken away from the server may come
 /// back, as the server itself may.
 pub(in crate::projection) fn not_applied(error: &sqlx::Error) -> StoreError {
+    if is_in_the_way(error) {
+        return StoreError::unavailable(Away::Altered, error.to_string());
+    }
     match is_about_the_server(error) {
         true => StoreError::unavailable(Away::Closed, error.to_string()),
         false => failed(error),

@@ -37,7 +37,8 @@ use self::condition::Condition;
 use self::errors::io_error;
 pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{
-    failed, is_about_data, is_about_the_server, is_read_only, not_applied,
+    failed, in_the_way, is_about_data, is_about_the_server, is_needed, is_read_only, is_stale,
+    not_applied,
 };
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;

@@ -1,0 +1,182 @@
+//! What others have made of a table, where it is in the way of what the log wants.
+//!
+//! 1. A column of theirs that has the name of one of ours makes room: it gets another name. Its values are
+//!    in no event, so they are not taken for the field's.
+//! 2. A column of ours that a view of theirs needs is emptied and put aside.
+//! 3. A column of ours that got another type gets its own back.
+//! 4. What keeps rows back without a word is named, and waited for.
+
+use std::borrow::Cow;
+
+use super::ApplyError;
+use crate::projection::conn::Conn;
+use crate::projection::ddl;
+use crate::projection::dialect::is_refusal;
+use crate::projection::layout::{Column, Table};
+use crate::projection::names::{Name, NameSet};
+use crate::projection::postgres;
+use crate::projection::sql::{Arg, SafeText, Sql};
+
+/// Makes room for columns that the table is about to get.
+pub(super) async fn make_room(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    columns: impl Iterator<Item = &Name>,
+) -> Result<(), ApplyError> {
+    let columns: Vec<&Name> = columns.collect();
+    if table.dialect.is_sqlite() || columns.is_empty() {
+        return Ok(());
+    }
+    let there = columns_of(conn, table).await?;
+    for column in columns {
+        if there.iter().any(|name| name == column.as_str()) {
+            let aside = put_aside(conn, table, (column, "theirs")).await?;
+            tracing::warn!(
+                table = table.name.as_str(),
+                column = column.as_str(),
+                aside = aside.as_str(),
+                "somebody else's column has another name now: its own is that of a field"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Drops a column, or puts it aside without its values where others need it.
+pub(super) async fn drop_column(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    column: &Column,
+) -> Result<(), ApplyError> {
+    for (name, text) in column.names().zip(ddl::drop_column(table, column)) {
+        if attempt(conn, &text).await? {
+            continue;
+        }
+        let aside = put_aside(conn, table, (name, "gone")).await?;
+        for text in ddl::empty_column(table, &aside) {
+            text.execute(conn, Vec::new()).await?;
+        }
+        tracing::warn!(
+            table = table.name.as_str(),
+            column = name.as_str(),
+            aside = aside.as_str(),
+            "a field's column is empty and has another name now: something of somebody else needs it"
+        );
+    }
+    Ok(())
+}
+
+/// Runs a statement that takes something away; says whether nothing else needs it.
+pub(super) async fn attempt(conn: &mut Conn<'_>, text: &SafeText) -> Result<bool, ApplyError> {
+    let mut attempt = conn.begin().await?;
+    match text.execute(&mut attempt.conn(), Vec::new()).await {
+        Ok(_) => {
+            attempt.commit().await?;
+            Ok(true)
+        }
+        Err(error) if postgres::is_needed(&error) => {
+            attempt.rollback().await?;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the columns of a table the types that they were made with; says whether one had another.
+pub(super) async fn restore_types(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    error: &sqlx::Error,
+) -> Result<bool, ApplyError> {
+    if table.dialect.is_sqlite() || !is_refusal(error) {
+        return Ok(false);
+    }
+    let mut sql = Sql::new(
+        "SELECT attname::text, format_type(atttypid,atttypmod) FROM pg_attribute \
+         WHERE attnum>0 AND NOT attisdropped AND attrelid=to_regclass(",
+    );
+    sql.bind(Arg::text(table.name.quoted())).push(")");
+    let mut was_other = false;
+    for row in sql.fetch_all(conn).await? {
+        let (name, kind) = (row.text(0)?, row.text(1)?);
+        let Some(text) = ddl::restore_type(table, &name, &kind) else {
+            continue;
+        };
+        let mut attempt = conn.begin().await?;
+        if let Err(error) = text.execute(&mut attempt.conn(), Vec::new()).await {
+            return Err(postgres::in_the_way(format!(
+                "somebody else has made the column {name} of {} {kind}: {error}",
+                table.name.as_str()
+            ))
+            .into());
+        }
+        attempt.commit().await?;
+        tracing::warn!(
+            table = table.name.as_str(),
+            column = &*name,
+            "a column that somebody else had made {kind} has its own type again: what the log has did \
+             not fit"
+        );
+        was_other = true;
+    }
+    Ok(was_other)
+}
+
+/// Says what keeps rows from being written as they should be.
+pub(super) async fn kept_back(conn: &mut Conn<'_>, table: &Table) -> ApplyError {
+    let found = match name_keepers(conn, table).await {
+        Ok(found) => found.unwrap_or_else(|| "something".to_owned()),
+        Err(error) => return error.into(),
+    };
+    let table = table.name.as_str();
+    let said = format!("{found} of somebody else keeps rows of {table} from being written");
+    postgres::in_the_way(said).into()
+}
+
+/// Lists the triggers and rules of others over a table.
+async fn name_keepers(conn: &mut Conn<'_>, table: &Table) -> Result<Option<String>, sqlx::Error> {
+    let mut sql = Sql::new(
+        "SELECT string_agg(what, ', ' ORDER BY what) FROM (\
+         SELECT 'the trigger '||tgname AS what FROM pg_trigger WHERE NOT tgisinternal \
+         AND NOT starts_with(tgname,'_') AND tgrelid=to_regclass(",
+    );
+    sql.bind(Arg::text(table.name.quoted()));
+    sql.push(
+        ") UNION ALL SELECT 'the rule '||rulename FROM pg_rewrite WHERE ev_class=to_regclass(",
+    );
+    sql.bind(Arg::text(table.name.quoted())).push(")) AS found");
+    let Some(row) = sql.fetch_optional(conn).await? else {
+        return Ok(None);
+    };
+    Ok(row.maybe_text(0)?.map(Cow::into_owned))
+}
+
+/// Gives a column a name that is free.
+async fn put_aside(
+    conn: &mut Conn<'_>,
+    table: &Table,
+    (column, why): (&Name, &str),
+) -> Result<Name, ApplyError> {
+    let mut names = NameSet::new(table.dialect);
+    for name in columns_of(conn, table).await? {
+        names.reserve(&name);
+    }
+    for name in table.field_names() {
+        names.reserve(name.as_str());
+    }
+    let aside = names.take(&format!("{}~{why}", column.as_str()));
+    let text = ddl::rename(table, (column, &aside));
+    text.execute(conn, Vec::new()).await?;
+    Ok(aside)
+}
+
+async fn columns_of(conn: &mut Conn<'_>, table: &Table) -> Result<Vec<String>, sqlx::Error> {
+    let mut sql = Sql::new(
+        "SELECT attname::text FROM pg_attribute WHERE attnum>0 AND NOT attisdropped \
+         AND attrelid=to_regclass(",
+    );
+    sql.bind(Arg::text(table.name.quoted())).push(")");
+    let rows = sql.fetch_all(conn).await?;
+    let names = rows.iter().map(|row| Ok(row.text(0)?.into_owned()));
+    names.collect()
+}
