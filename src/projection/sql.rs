@@ -10,12 +10,12 @@ use std::sync::Arc;
 use futures_util::stream::{BoxStream, Stream, TryStreamExt as _};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::Point;
-use sqlx::postgres::{PgArguments, Postgres};
+use sqlx::postgres::{PgArguments, PgConnection, Postgres};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use super::conn::{Conn, Row, within};
+use super::conn::{Conn, Row, Watch, within};
 use super::dialect::Dialect;
 use super::names::Name;
 use super::{postgres, sqlite};
@@ -120,6 +120,21 @@ async fn all_taken<E>(
     Ok(Ok(()))
 }
 
+/// Forgets the statements that a connection keeps prepared if one of them fits its table no more; says
+/// whether to ask once more.
+async fn forgot_stale(
+    conn: &mut PgConnection,
+    watch: Option<&Watch>,
+    error: Option<&sqlx::Error>,
+) -> Result<bool, sqlx::Error> {
+    if !error.is_some_and(postgres::is_stale) {
+        return Ok(false);
+    }
+    within(watch, conn.clear_cached_statements()).await?;
+    // A transaction in which something failed goes no further.
+    Ok(!conn.is_in_transaction())
+}
+
 /// SQL text that was made by [`Sql`]. Cheap to clone, so that often used texts are made once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SafeText {
@@ -163,9 +178,13 @@ impl SafeText {
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
             Conn::Postgres(conn, _, watch) => {
-                let query = self.for_postgres(dialect, args)?;
-                let rows = within(*watch, query.fetch_all(&mut **conn)).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                let query = self.for_postgres(dialect, args.clone())?;
+                let mut rows = within(*watch, query.fetch_all(&mut **conn)).await;
+                if forgot_stale(conn, *watch, rows.as_ref().err()).await? {
+                    let query = self.for_postgres(dialect, args)?;
+                    rows = within(*watch, query.fetch_all(&mut **conn)).await;
+                }
+                Ok(rows?.into_iter().map(Row::Postgres).collect())
             }
         }
     }
@@ -185,9 +204,16 @@ impl SafeText {
                 (within(*watch, all_taken(rows)).await?, watch)
             }
             Conn::Postgres(conn, _, watch) => {
-                let rows = self.for_postgres(dialect, args)?.fetch(&mut **conn);
+                let rows = self.for_postgres(dialect, args.clone())?;
+                let rows = rows.fetch(&mut **conn);
                 let rows = rows.map_ok(|row| take(&Row::Postgres(row)));
-                (within(*watch, all_taken(rows)).await?, watch)
+                let mut taken = within(*watch, all_taken(rows)).await;
+                if forgot_stale(conn, *watch, taken.as_ref().err()).await? {
+                    let rows = self.for_postgres(dialect, args)?.fetch(&mut **conn);
+                    let rows = rows.map_ok(|row| take(&Row::Postgres(row)));
+                    taken = within(*watch, all_taken(rows)).await;
+                }
+                (taken?, watch)
             }
         };
         if let (Err(_), Some(watch)) = (&taken, watch) {
@@ -210,9 +236,13 @@ impl SafeText {
                 Ok(row.map(Row::Sqlite))
             }
             Conn::Postgres(conn, _, watch) => {
-                let query = self.for_postgres(dialect, args)?;
-                let row = within(*watch, query.fetch_optional(&mut **conn)).await?;
-                Ok(row.map(Row::Postgres))
+                let query = self.for_postgres(dialect, args.clone())?;
+                let mut row = within(*watch, query.fetch_optional(&mut **conn)).await;
+                if forgot_stale(conn, *watch, row.as_ref().err()).await? {
+                    let query = self.for_postgres(dialect, args)?;
+                    row = within(*watch, query.fetch_optional(&mut **conn)).await;
+                }
+                Ok(row?.map(Row::Postgres))
             }
         }
     }

@@ -153,6 +153,22 @@ fn a_field_goes_though_others_look_at_its_column() {
 }
 
 #[test]
+fn queries_go_on_when_others_change_the_type_of_a_column() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"text": "a", "n": 1}));
+    world.applied();
+    // On every connection that reads.
+    for _ in 0..40 {
+        assert_eq!(world.note(&json!(null)).len(), 1);
+    }
+    world.sql("ALTER TABLE note ALTER text TYPE varchar(500)");
+    for _ in 0..40 {
+        let notes = world.note(&json!(null));
+        assert_eq!(notes[0]["text"], "a");
+    }
+}
+
+#[test]
 fn a_fault_of_the_store_is_no_good_health() {
     let world = World::new();
     world.ada.save("note/1", json!({"n": 1}));

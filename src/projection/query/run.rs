@@ -24,6 +24,7 @@ use super::plan::Plan;
 use crate::projection::index::{Shape, Stats, shapes_of};
 use crate::projection::is_passing;
 use crate::projection::layout::{Catalog, Table, TypeLayout};
+use crate::projection::postgres::is_stale;
 use crate::projection::read::{
     checkpoint, decode_head, heads_if as load_heads, past_heads as load_past_heads,
     push_head_columns,
@@ -45,6 +46,12 @@ impl QueryError {
     /// Whether the same query may have an answer later.
     fn is_passing(&self) -> bool {
         matches!(self, Self::Sql(error) if is_passing(error))
+    }
+
+    /// Whether the connection had a statement that did not fit its table any more, which it has forgotten:
+    /// the same query has an answer now.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_stale(error))
     }
 }
 

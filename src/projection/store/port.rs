@@ -20,8 +20,29 @@ use sqlx::Connection as _;
 use tokio::time::timeout;
 
 use super::{Home, SqlStore, WriterConn, open_writer_of};
+use crate::projection::conn::Conn;
+use crate::projection::layout::Catalog;
 use crate::projection::postgres::{self, silent};
+use crate::projection::query::QueryError;
 use crate::projection::{captured, history, people, query, read};
+
+impl SqlStore {
+    /// Answers a query as of a moment, and says which.
+    async fn query_now(
+        &self,
+        conn: &mut Conn<'_>,
+        catalog: &Catalog,
+        asked: (&Query, &Asker<'_>),
+    ) -> Result<(u64, QueryAnswer), QueryError> {
+        let mut tx = conn.begin().await?;
+        // The first read: from here on the transaction sees this moment.
+        let position = read::checkpoint(&mut tx.conn()).await?;
+        let heads = (&NoHeads as &dyn HeadSource, self.max_page_bytes);
+        let answer = query::query(&mut tx.conn(), (catalog, &self.stats), asked, heads).await?;
+        tx.rollback().await?;
+        Ok((position, answer))
+    }
+}
 
 #[async_trait]
 impl RecordStore for SqlStore {
@@ -183,7 +204,11 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let heads = (heads, self.max_page_bytes);
-        let answer = query::query(&mut conn, (&catalog, &self.stats), (query, asker), heads).await;
+        let known = (&*catalog, &self.stats);
+        let mut answer = query::query(&mut conn, known, (query, asker), heads).await;
+        if answer.as_ref().is_err_and(QueryError::is_stale) {
+            answer = query::query(&mut conn, known, (query, asker), heads).await;
+        }
         answer.map_err(|error| self.note(error))
     }
 
@@ -195,16 +220,11 @@ impl RecordStore for SqlStore {
         let (_turn, mut reader) = self.query_reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let mut tx = conn.begin().await.map_err(|error| self.failed(error))?;
-        // The first read: from here on the transaction sees this moment.
-        let position = read::checkpoint(&mut tx.conn()).await;
-        let position = position.map_err(|error| self.failed(error))?;
-        let asked = (query, asker);
-        let heads = (&NoHeads as &dyn HeadSource, self.max_page_bytes);
-        let answer = query::query(&mut tx.conn(), (&catalog, &self.stats), asked, heads).await;
-        let answer = answer.map_err(|error| self.note(error))?;
-        tx.rollback().await.map_err(|error| self.failed(error))?;
-        Ok((position, answer))
+        let mut answer = self.query_now(&mut conn, &catalog, (query, asker)).await;
+        if answer.as_ref().is_err_and(QueryError::is_stale) {
+            answer = self.query_now(&mut conn, &catalog, (query, asker)).await;
+        }
+        answer.map_err(|error| self.note(error))
     }
 
     async fn query_as_of(
@@ -218,8 +238,11 @@ impl RecordStore for SqlStore {
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         let asked = (query, asker, self.max_page_bytes);
-        let answer =
-            query::query_as_of(&mut conn, (&catalog, &self.stats, heads), asked, moment).await;
+        let known = (&*catalog, &self.stats, heads);
+        let mut answer = query::query_as_of(&mut conn, known, asked, moment).await;
+        if answer.as_ref().is_err_and(QueryError::is_stale) {
+            answer = query::query_as_of(&mut conn, known, asked, moment).await;
+        }
         answer.map_err(|error| self.note(error))
     }
 
