@@ -208,3 +208,25 @@ fn who_waits_for_a_store_that_cannot_go_on_is_told_so() {
     });
     assert_eq!(world.note(&json!(null)).len(), 2);
 }
+
+#[test]
+fn a_record_waits_until_a_rule_of_others_is_gone() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"n": 1}));
+    world.applied();
+    world.sql("CREATE RULE hush AS ON UPDATE TO note DO INSTEAD NOTHING");
+    world.ada.save("note/2", json!({"n": 2}));
+    let asked = world
+        .ada
+        .call("record:query", json!({"record_type": "note"}));
+    let said = asked.json().to_string();
+    assert!(said.contains("changed the tables"), "{said}");
+    let reason = world.master.health()["projector"]["reason"].to_string();
+    assert!(reason.contains("UPDATE rules"), "{reason}");
+    world.sql("DROP RULE hush ON note");
+    eventually("the record store takes events again", || {
+        (world.master.health()["projector"]["is_failing"] == false).then_some(())
+    });
+    assert_eq!(world.note(&json!(null)).len(), 2);
+    world.assert_no_faults();
+}

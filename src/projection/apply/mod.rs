@@ -67,7 +67,7 @@ impl ApplyError {
             Self::Sql(error) => {
                 is_refusal(error)
                     && !postgres::is_about_the_server(error)
-                    && !postgres::is_stale(error)
+                    && !postgres::is_unsupported(error)
             }
         }
     }

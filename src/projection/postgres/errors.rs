@@ -14,6 +14,9 @@ use sqlx::postgres::PgDatabaseError;
 /// that is there already, a name that is too long, kinds that do not go together.
 const ABOUT_THE_SERVER: [&str; 6] = ["42501", "42P01", "42703", "42883", "42704", "42809"];
 
+/// PostgreSQL's code for what it does not do.
+const UNSUPPORTED: &str = "0A000";
+
 /// Whether an error is about what was to be written, not about the server: data, constraints, syntax,
 /// limits; unless [`is_about_the_server`] knows better.
 pub(in crate::projection) fn is_about_data(code: &str) -> bool {
@@ -34,7 +37,7 @@ pub(in crate::projection) fn is_stale(error: &sqlx::Error) -> bool {
     let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
     // The words may be in any language.
     error.is_some_and(|error| {
-        error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
+        error.code() == UNSUPPORTED && error.routine() == Some("RevalidateCachedQuery")
     })
 }
 
@@ -94,7 +97,7 @@ fn why(error: &sqlx::Error) -> Away {
         // Broken off because of its time, or because of a lock; a conflict between transactions.
         "57014" | "55P03" => Away::Slow,
         // Others have changed a table, and the next attempt knows.
-        "0A000" => Away::Slow,
+        UNSUPPORTED => Away::Slow,
         code if code.starts_with("40") => Away::Slow,
         _ => Away::Unreachable,
     }
@@ -104,6 +107,14 @@ fn why(error: &sqlx::Error) -> Away {
 pub(in crate::projection) fn is_needed(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.as_deref() == Some("2BP01")
+}
+
+/// Whether a table is one that PostgreSQL does not do this with: others have given it rules, or a prepared
+/// statement does not know it any more. That is due to no event.
+pub(in crate::projection) fn is_unsupported(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.code() == UNSUPPORTED)
 }
 
 /// Others have changed something of the store, so that it does not take what the log has before that is
@@ -117,14 +128,20 @@ pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
     sqlx::Error::AnyDriverError(Box::new(InTheWay(what)))
 }
 
-fn is_in_the_way(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::AnyDriverError(error) if error.is::<InTheWay>())
+fn as_in_the_way(error: &sqlx::Error) -> Option<&InTheWay> {
+    match error {
+        sqlx::Error::AnyDriverError(error) => error.downcast_ref(),
+        _ => None,
+    }
 }
 
 /// Tells the port what failed while events were applied: what was taken away from the server may come
 /// back, as the server itself may.
 pub(in crate::projection) fn not_applied(error: &sqlx::Error) -> StoreError {
-    if is_in_the_way(error) {
+    if let Some(error) = as_in_the_way(error) {
+        return StoreError::unavailable(Away::Altered, error.to_string());
+    }
+    if is_unsupported(error) && !is_stale(error) {
         return StoreError::unavailable(Away::Altered, error.to_string());
     }
     match is_about_the_server(error) {

@@ -38,7 +38,7 @@ use self::errors::io_error;
 pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{
     failed, in_the_way, is_about_data, is_about_the_server, is_needed, is_read_only, is_stale,
-    not_applied,
+    is_unsupported, not_applied,
 };
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
