@@ -29,11 +29,18 @@ struct Stopped<'a> {
     database: &'a Database<'a>,
     command: Child,
     lock: Option<Session>,
+    /// The advisory locks before it began.
+    held_before: String,
 }
+
+/// Advisory locks in the database; the server that runs has one of them.
+const HELD: &str = "SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND granted \
+    AND database=(SELECT oid FROM pg_database WHERE datname=current_database())";
 
 impl<'a> Stopped<'a> {
     fn start(server: &TestServer, database: &'a Database<'a>) -> Self {
         database.sql(STOP);
+        let held_before = database.sql(HELD);
         let role = database.sql("SELECT current_user");
         let place = (role.trim(), database.name());
         let lock = shared().session(place, "SELECT pg_advisory_lock(4711)");
@@ -54,6 +61,7 @@ impl<'a> Stopped<'a> {
             database,
             command,
             lock: Some(lock),
+            held_before,
         }
     }
 
@@ -65,10 +73,8 @@ impl<'a> Stopped<'a> {
         self.database
             .sql(&format!("SELECT pg_terminate_backend(pid) {WAITING}"));
         self.go_on();
-        let held = "SELECT count(*) FROM pg_locks WHERE locktype='advisory' \
-            AND database=(SELECT oid FROM pg_database WHERE datname=current_database())";
         eventually("the database knows", || {
-            (self.database.sql(held) == "0\n").then_some(())
+            (self.database.sql(HELD) == self.held_before).then_some(())
         });
         assert_eq!(self.database.sql(LEFT), "1\n");
     }
