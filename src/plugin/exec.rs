@@ -111,14 +111,20 @@ impl Exec {
             }
             Ok(())
         };
-        // All at once: a process that waits for its reader would wait for ever.
-        let talk = async {
-            tokio::try_join!(
-                write,
-                read(stdout, &mut said.stdout, self.max_answer),
-                drain(stderr, &mut said.stderr, MAX_STDERR_BYTES),
-            )
+        let answer = |bytes: &[u8]| {
+            if bytes.len() > self.max_answer.saturating_sub(said.stdout.len()) {
+                return Err(Unread::TooLarge);
+            }
+            said.stdout.extend_from_slice(bytes);
+            Ok(())
         };
+        let remark = |bytes: &[u8]| {
+            let room = MAX_STDERR_BYTES.saturating_sub(said.stderr.len());
+            said.stderr.extend(bytes.iter().take(room));
+            Ok(())
+        };
+        // All at once: a process that waits for its reader would wait for ever.
+        let talk = async { tokio::try_join!(write, read(stdout, answer), read(stderr, remark),) };
         let talk_and_wait = async {
             let mut talk = pin!(talk);
             tokio::select! {
@@ -221,11 +227,10 @@ fn param(envelope: &Envelope) -> Option<Json> {
     skytrail_schema::json::from_str(param.get()).ok()
 }
 
-/// Reads a pipe to its end, or until there is more than is wanted.
+/// Reads a pipe to its end, or until who takes it has enough.
 async fn read(
     pipe: Option<impl AsyncRead + Unpin>,
-    kept: &mut Vec<u8>,
-    limit: usize,
+    mut take: impl FnMut(&[u8]) -> Result<(), Unread>,
 ) -> Result<(), Unread> {
     let Some(mut pipe) = pipe else {
         return Ok(());
@@ -236,29 +241,6 @@ async fn read(
         if len == 0 {
             return Ok(());
         }
-        if len > limit.saturating_sub(kept.len()) {
-            return Err(Unread::TooLarge);
-        }
-        kept.extend_from_slice(chunk.get(..len).unwrap_or_default());
-    }
-}
-
-/// Reads a pipe to its end, and keeps at most so much of it.
-async fn drain(
-    pipe: Option<impl AsyncRead + Unpin>,
-    kept: &mut Vec<u8>,
-    limit: usize,
-) -> Result<(), Unread> {
-    let Some(mut pipe) = pipe else {
-        return Ok(());
-    };
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let len = pipe.read(&mut chunk).await?;
-        if len == 0 {
-            return Ok(());
-        }
-        let room = limit.saturating_sub(kept.len()).min(len);
-        kept.extend_from_slice(chunk.get(..room).unwrap_or_default());
+        take(chunk.get(..len).unwrap_or_default())?;
     }
 }

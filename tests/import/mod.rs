@@ -3,6 +3,7 @@
 mod again;
 mod buckets;
 mod compare;
+mod exports;
 mod records;
 mod refused;
 mod skygear;

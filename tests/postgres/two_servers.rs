@@ -30,6 +30,19 @@ fn copy_of(server: &TestServer, url: &str) -> TestServer {
     copy
 }
 
+/// A server with a note, and one that has a copy of its data and does not run.
+fn with_copy(database: &Database<'_>) -> (TestServer, TestServer, Client) {
+    let url = database.url();
+    let mut server = TestServer::with(&settings(&url));
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "kept"}));
+    assert!(server.terminate().success());
+    let copy = copy_of(&server, &url);
+    server.restart();
+    let ada = ada.at(&server);
+    (server, copy, ada)
+}
+
 /// Whose session holds what says that a server uses the schema.
 const HOLDERS: &str = "FROM pg_locks WHERE locktype='advisory' AND granted AND database=(SELECT oid \
                        FROM pg_database WHERE datname=current_database())";
@@ -56,14 +69,7 @@ fn reason(server: &TestServer, part: &str) -> String {
 #[test]
 fn a_copy_of_the_data_does_not_start_beside_the_server_that_has_it() {
     let database = shared().database(&[]);
-    let url = database.url();
-    let mut server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    ada.save("note/1", json!({"text": "kept"}));
-    assert!(server.terminate().success());
-    let mut copy = copy_of(&server, &url);
-    server.restart();
-    let ada = ada.at(&server);
+    let (mut server, mut copy, ada) = with_copy(&database);
     let said = copy.try_restart().unwrap_err();
     assert!(
         said.contains("another server uses the schema app_myapp"),
@@ -144,14 +150,7 @@ fn what_another_log_has_put_there_is_never_served() {
 #[test]
 fn what_a_copy_of_the_log_has_put_there_is_never_served() {
     let database = shared().database(&[]);
-    let url = database.url();
-    let mut server = TestServer::with(&settings(&url));
-    let ada = Client::signed_up(&server, "ada");
-    ada.save("note/1", json!({"text": "kept"}));
-    assert!(server.terminate().success());
-    let mut copy = copy_of(&server, &url);
-    server.restart();
-    let ada = ada.at(&server);
+    let (server, mut copy, ada) = with_copy(&database);
     // From then on the record is in memory: it can be saved without the database.
     ada.save("note/1", json!({"text": "again"}));
     assert_eq!(ada.query("note", json!(null))[0]["text"], "again");
