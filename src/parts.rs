@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use skytrail_actors::accounts::{Accounts, AccountsState};
 use skytrail_actors::capture::{CaptureDesk, CaptureFigures};
-use skytrail_actors::delivery::after::{AfterHooks, ConsumerState};
+use skytrail_actors::delivery::couriers::{AfterHooks, ConsumerState};
 use skytrail_actors::delivery::{Delivery, DeliveryState, GetDeliveryState};
 use skytrail_actors::erasure::{Eraser, EraserState};
 use skytrail_actors::hub::{GetHubState, Hub, HubState};
@@ -20,7 +20,7 @@ use skytrail_actors::plugin::{PluginBroker, PluginsState};
 use skytrail_actors::projector::{GetProjectorState, Projector, ProjectorState};
 use skytrail_actors::push::{Push, PushState};
 use skytrail_actors::record::actor::{RecordActorState, Records};
-use skytrail_actors::record::live::CacheSizes;
+use skytrail_actors::record::write_model::CacheSizes;
 use skytrail_actors::subscription::Notices;
 use skytrail_actors::task::{ListTasks, TaskReport, Tasks};
 use tokio_util::task::TaskTracker;
@@ -220,7 +220,7 @@ impl Health for Parts {
             tasks,
             records: self.records.states(),
             accounts: self.accounts.state(),
-            caches: self.records.env().live.sizes(),
+            caches: self.records.env().model.sizes(),
             indexes,
             door: self.door.state(self.running.len()),
             throttle: self.throttle.state(),

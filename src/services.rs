@@ -9,7 +9,7 @@ use skytrail_actors::accounts::service::AccountService;
 use skytrail_actors::asset::Assets;
 use skytrail_actors::capture::CaptureDesk;
 use skytrail_actors::clock::Clock;
-use skytrail_actors::delivery::after::AfterHooks;
+use skytrail_actors::delivery::couriers::AfterHooks;
 use skytrail_actors::device::service::DeviceService;
 use skytrail_actors::erasure::Eraser;
 use skytrail_actors::events::EventReader;

@@ -39,7 +39,7 @@ pub async fn install(
 ) -> Result<(), ApiError> {
     let context = RequestContext::system();
     until_settled(&Mutex::new(()), |_| async {
-        let read_position = env.live.position();
+        let read_position = env.model.position();
         let mut plan = Plan::default();
         let definition = env.definition(&TypeName::user());
         let extension = user_extension(&definition, auth_keys, may_migrate);
@@ -50,7 +50,7 @@ pub async fn install(
             check_unique(env, &mut plan, &definition, &extension).await?;
             plan.change_type(&definition, EventBody::TypeExtended(extension));
         }
-        if env.live.get_roles().is_empty() {
+        if env.model.get_roles().is_empty() {
             let flags = RoleFlags {
                 is_admin: true,
                 by_default: false,
@@ -119,7 +119,7 @@ async fn check_unique(
     if !before.is_created || extension.unique.is_empty() {
         return Ok(());
     }
-    env.applied.wait_for(env.live.position()).await?;
+    env.applied.wait_for(env.model.position()).await?;
     plan.reads.insert(ConflictKey::population(&before.name));
     let mut after = before.clone();
     apply::extend(&mut after, extension);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::after::{LetterId, ListedLetter, Order, Target};
+use skytrail_actors::delivery::couriers::{LetterId, ListedLetter, Order, Target};
 use skytrail_schema::code::ApiError;
 
 use super::{Call, Outcome, Reply, request};

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 /// How often the disk's free space is looked at.
 const RESERVE_PERIOD: Duration = Duration::from_millis(250);
 
-/// Tells the live state which records there are, so that most creations need not ask the store.
+/// Tells the write model which records there are, so that most creations need not ask the store.
 pub(super) async fn learn_keys(env: RecordEnv) {
     match try_to_learn_keys(&env).await {
         Ok(()) => {
-            env.live.known_keys().complete();
+            env.model.known_keys().complete();
             tracing::info!("the keys of all records are known");
         }
         Err(error) => {
@@ -31,14 +31,14 @@ pub(super) async fn learn_keys(env: RecordEnv) {
 
 async fn try_to_learn_keys(env: &RecordEnv) -> Result<(), StoreError> {
     const KEYS_AT_ONCE: u32 = 10_000;
-    for definition in env.live.get_types() {
+    for definition in env.model.get_types() {
         let learn = |keys: Vec<RecordKey>| {
             let id = |key| RecordId {
                 record_type: definition.name.clone(),
                 key,
             };
             let ids: Vec<_> = keys.into_iter().map(id).collect();
-            env.live.known_keys().learn(ids.iter());
+            env.model.known_keys().learn(ids.iter());
         };
         let mut after = None;
         loop {

@@ -84,7 +84,7 @@ pub(super) fn project(on: &Foundation<'_>, fed: Fed) -> (Addr<Projector>, Applie
     let parts = ProjectorParts {
         log: Arc::clone(&core.log) as _,
         store: Arc::clone(&core.store) as _,
-        live: Arc::clone(&core.live),
+        model: Arc::clone(&core.model),
         fed,
         applied,
     };

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use skytrail_actors::clock::{Clock, SystemClock};
-use skytrail_actors::delivery::after::AfterHooks;
+use skytrail_actors::delivery::couriers::AfterHooks;
 use skytrail_actors::device::DeviceStore as _;
 use skytrail_actors::log::tail::tail;
 use skytrail_actors::log::{
     Backlog, EmbeddedLog, Erasures, EventLog as _, LogOptions, OpenedLog, Reserve, Timeline,
 };
 use skytrail_actors::projector::{self, Committed, Fed};
-use skytrail_actors::record::live::LiveState;
+use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::spawn;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::subscription::Subscriptions;
@@ -33,7 +33,7 @@ pub(super) struct Core {
     pub(super) store: Arc<SqlStore>,
     /// How far the store was when the log was started.
     pub(super) checkpoint: u64,
-    pub(super) live: Arc<LiveState>,
+    pub(super) model: Arc<WriteModel>,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) tasks: Arc<Ledger>,
     pub(super) after_hooks: AfterHooks,
@@ -57,9 +57,9 @@ impl Core {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;
         let backlog = Arc::new(Backlog::new(config.storage.store_lag));
-        let live = LiveState::new(&snapshot, cached).with_backlog(Arc::clone(&backlog));
-        let live = live.guarding_verified(config.app.verify_required);
-        let live = Arc::new(live);
+        let model = WriteModel::new(&snapshot, cached).with_backlog(Arc::clone(&backlog));
+        let model = model.guarding_verified(config.app.verify_required);
+        let model = Arc::new(model);
         let failed = |error: StoreError| StartError::store(&error);
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;
         let subscriptions = Arc::new(Subscriptions::new(subscriptions));
@@ -92,7 +92,7 @@ impl Core {
         let log = opened.start(
             options,
             vec![
-                Arc::clone(&live) as _,
+                Arc::clone(&model) as _,
                 Arc::clone(&subscriptions) as _,
                 Arc::clone(&tasks) as _,
                 Arc::new(notices_feed),
@@ -121,7 +121,7 @@ impl Core {
             timeline,
             store,
             checkpoint: snapshot.checkpoint,
-            live,
+            model,
             subscriptions,
             tasks,
             after_hooks,

@@ -41,7 +41,7 @@ impl Domain {
         let files = Files::open(config, &keys.asset_secret, Arc::clone(&clock)).await?;
         let assets = AssetCatalog {
             store: Arc::clone(&core.store) as _,
-            live: Arc::clone(&core.live),
+            model: Arc::clone(&core.model),
             applied: applied.clone(),
             urls: Arc::clone(&files.urls),
             erasures: Arc::clone(&core.erasures),
@@ -59,7 +59,7 @@ impl Domain {
         let env = RecordEnv {
             log: Arc::clone(&core.log) as _,
             store: Arc::clone(&core.store) as _,
-            live: Arc::clone(&core.live),
+            model: Arc::clone(&core.model),
             applied,
             assets,
             plugins,

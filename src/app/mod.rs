@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter};
 use skytrail_actors::capture::CaptureSource as _;
-use skytrail_actors::delivery::after::LedgerError;
+use skytrail_actors::delivery::couriers::LedgerError;
 use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::plugin::RecentCalls;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use skytrail_actors::delivery::after::{Entry, LedgerError};
+use skytrail_actors::delivery::couriers::{Entry, LedgerError};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 

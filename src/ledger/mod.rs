@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skytrail_actors::delivery::Positions;
-use skytrail_actors::delivery::after::{Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter};
+use skytrail_actors::delivery::couriers::{
+    Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter,
+};
 use skytrail_actors::push::{Outbox, Waiting};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;

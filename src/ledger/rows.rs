@@ -1,7 +1,7 @@
 //! The ledger's tables.
 
 use serde::Serialize;
-use skytrail_actors::delivery::after::{Entry, Kept, LetterId, ListedLetter};
+use skytrail_actors::delivery::couriers::{Entry, Kept, LetterId, ListedLetter};
 use skytrail_schema::time::Timestamp;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _};

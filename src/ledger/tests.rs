@@ -2,7 +2,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use serde_json::json;
-use skytrail_actors::delivery::after::{Cursor, DeadLetter, Open, Standing};
+use skytrail_actors::delivery::couriers::{Cursor, DeadLetter, Open, Standing};
 
 use super::*;
 

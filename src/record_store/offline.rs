@@ -9,14 +9,14 @@ use actix::{Actor as _, Addr};
 use skytrail_actors::asset::AssetCatalog;
 use skytrail_actors::capture::{CaptureGate, CaptureSource, Captures};
 use skytrail_actors::clock::{Clock, SystemClock};
-use skytrail_actors::delivery::after::AfterHooks;
+use skytrail_actors::delivery::couriers::AfterHooks;
 use skytrail_actors::device::DeviceStore;
 use skytrail_actors::log::journal::JournalOptions;
 use skytrail_actors::log::{EmbeddedLog, LogOptions, OpenedLog};
 use skytrail_actors::plugin::NoPlugins;
 use skytrail_actors::projector::{self, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::env::RecordEnv;
-use skytrail_actors::record::live::LiveState;
+use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::store::RecordStore;
 use tokio::sync::watch;
 
@@ -74,7 +74,7 @@ impl Offline {
         let ready = ready_store(config, &opened).await;
         let (store, snapshot) = ready.map_err(|error| text(&error))?;
         let store = Arc::new(store);
-        let live = Arc::new(LiveState::new(&snapshot, config.storage.head_cache_bytes));
+        let model = Arc::new(WriteModel::new(&snapshot, config.storage.head_cache_bytes));
         let erasures = erasures_of(&store, &opened).await;
         let erasures = erasures.map_err(|error| text(&error))?;
         let (feed, fed) = projector::feed();
@@ -86,7 +86,7 @@ impl Offline {
             erasures: Arc::clone(&erasures),
             ..LogOptions::new(Arc::new(move || now.now()), Arc::new(in_doubt))
         };
-        let observers = vec![Arc::clone(&live) as _, Arc::new(feed) as _];
+        let observers = vec![Arc::clone(&model) as _, Arc::new(feed) as _];
         let log = opened.start(options, observers, sequences.collect());
         let log = Arc::new(log.map_err(|error| text(&error))?);
         let (applied, position) = watch::channel(snapshot.checkpoint);
@@ -94,7 +94,7 @@ impl Offline {
         let projector = Projector::new(ProjectorParts {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
-            live: Arc::clone(&live),
+            model: Arc::clone(&model),
             fed,
             applied,
         });
@@ -102,7 +102,7 @@ impl Offline {
         let files = files.map_err(|error| text(&error))?;
         let assets = AssetCatalog {
             store: Arc::clone(&store) as _,
-            live: Arc::clone(&live),
+            model: Arc::clone(&model),
             applied: is_applied.clone(),
             urls: Arc::clone(&files.urls),
             erasures,
@@ -111,7 +111,7 @@ impl Offline {
             env: RecordEnv {
                 log: Arc::clone(&log) as _,
                 store: Arc::clone(&store) as _,
-                live,
+                model,
                 applied: is_applied,
                 assets,
                 plugins: Arc::new(NoPlugins::default()),

@@ -81,7 +81,7 @@ impl Accounts {
     /// Returns the accounts' state.
     pub fn state(&self) -> AccountsState {
         AccountsState {
-            num_roles: self.env.live.get_roles().len(),
+            num_roles: self.env.model.get_roles().len(),
         }
     }
 
@@ -101,7 +101,7 @@ pub(crate) async fn load(
     env: &RecordEnv,
     id: &UserId,
 ) -> Result<(u64, Option<VersionedUser>), ApiError> {
-    let (position, known) = env.live.get_user(id);
+    let (position, known) = env.model.get_user(id);
     if let Some(known) = known {
         return Ok((position, known.as_deref().cloned()));
     }
@@ -109,7 +109,7 @@ pub(crate) async fn load(
     let loaded = env.store.load_users(std::slice::from_ref(id)).await?;
     let user = loaded.into_iter().next().flatten();
     let kept = user.clone().map(Arc::new);
-    env.live.keep_user(id.clone(), kept, position);
+    env.model.keep_user(id.clone(), kept, position);
     Ok((position, user))
 }
 
@@ -246,7 +246,7 @@ impl AccountService for Accounts {
     }
 
     fn list_roles(&self) -> BTreeMap<RoleName, RoleFlags> {
-        let roles = self.env.live.get_roles().into_iter();
+        let roles = self.env.model.get_roles().into_iter();
         roles.map(|(name, (_, flags))| (name, flags)).collect()
     }
 

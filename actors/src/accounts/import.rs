@@ -139,7 +139,7 @@ pub(super) async fn import_roles(
         ..command.context.clone()
     };
     until_settled(&accounts.turn, |_| async {
-        let position = env.live.position();
+        let position = env.model.position();
         let (plan, outcomes) = plan_roles(env, &command.roles);
         if command.is_dry || plan.events.is_empty() {
             return Ok(Outcome::Done(outcomes));

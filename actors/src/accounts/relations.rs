@@ -46,7 +46,7 @@ async fn attempt(
     me: &UserId,
 ) -> Result<Outcome<Vec<Result<UserId, ApiError>>>, ApiError> {
     let env = &accounts.env;
-    let read_position = env.live.position();
+    let read_position = env.model.position();
     env.applied.wait_for(read_position).await?;
     let ChangeRelations {
         relation, targets, ..
@@ -116,7 +116,7 @@ pub(super) async fn list(
         limit: command.limit,
         offset: command.offset,
     };
-    env.applied.wait_for(env.live.position()).await?;
+    env.applied.wait_for(env.model.position()).await?;
     let (ids, count) = env.store.list_related(&wanted).await?;
     let users = profiles(accounts, &command.context, ids).await?;
     Ok(RelatedUsers { users, count })
@@ -137,7 +137,7 @@ async fn profiles(
 ) -> Result<Vec<RelatedUser>, ApiError> {
     let records: Vec<RecordId> = users.iter().map(RecordId::user).collect();
     let heads = accounts.env.load_heads(&records).await?;
-    let rules = accounts.env.live.get_field_rules();
+    let rules = accounts.env.model.get_field_rules();
     let related = |(id, record): (UserId, RecordId)| {
         let head = heads.get(&record);
         let head = head.filter(|head| head.record.database == Database::Public);

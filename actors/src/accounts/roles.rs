@@ -44,9 +44,9 @@ impl Accounts {
     /// Makes exactly some roles carry a flag.
     pub(super) async fn flag_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
         until_settled(&self.turn, |_| async {
-            let read_position = self.env.live.position();
+            let read_position = self.env.model.position();
             let mut plan = Plan::default();
-            let known = self.env.live.get_roles();
+            let known = self.env.model.get_roles();
             let names: BTreeSet<_> = known.keys().chain(&command.roles).cloned().collect();
             for name in names {
                 let (version, before) = known.get(&name).copied().unwrap_or_default();
@@ -96,7 +96,7 @@ impl Accounts {
 
     /// Whether one of the roles opens the administrators' actions.
     pub(super) fn has_admin_role(&self, roles: &BTreeSet<RoleName>) -> bool {
-        let known = self.env.live.get_roles();
+        let known = self.env.model.get_roles();
         roles
             .iter()
             .any(|role| known.get(role).is_some_and(|(_, flags)| flags.is_admin))
@@ -111,7 +111,7 @@ impl Accounts {
         patch: impl Fn(&UserState) -> Option<UserPatch> + Sync,
     ) -> Result<(), ApiError> {
         until_settled(&self.turn, |_| async {
-            let mut read_position = self.env.live.position();
+            let mut read_position = self.env.model.position();
             let mut plan = Plan::default();
             plan.define_roles(&self.env, roles.iter());
             // Once each: a user may be named twice.

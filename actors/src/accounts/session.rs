@@ -114,7 +114,7 @@ impl Accounts {
                 user: Some(id.clone()),
                 roles: state.roles.clone(),
             };
-            let rules = self.env.live.get_field_rules();
+            let rules = self.env.model.get_field_rules();
             rules.hide_unreadable(&viewer, record);
         }
         let (valid_since, now) = (state.token_valid_since, self.env.clock.now());

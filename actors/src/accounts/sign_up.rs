@@ -19,7 +19,7 @@ use super::messages::{Account, Session, SignUp};
 use super::session::Login;
 use super::{sso, undo};
 use crate::context::RequestContext;
-use crate::delivery::after::{Attending, Originals};
+use crate::delivery::couriers::{Attending, Originals};
 use crate::record::attempt::{Outcome, commit_attended, until_settled};
 use crate::record::before::Decided;
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
@@ -210,7 +210,7 @@ impl Creation {
         accounts: &Accounts,
     ) -> Result<Outcome<Option<(UserState, Arc<Head>, Attending)>>, ApiError> {
         let env = &accounts.env;
-        let position = env.live.position();
+        let position = env.model.position();
         if self.is_known(accounts, position).await? {
             return Ok(Outcome::Done(None));
         }
@@ -228,7 +228,7 @@ impl Creation {
             original: None,
             provenance: Vec::new(),
         };
-        self.drop_unwritable(&mut draft, &env.live.get_field_rules(), at);
+        self.drop_unwritable(&mut draft, &env.model.get_field_rules(), at);
         let decided_at = match self.take_decided(env, position).await {
             Some(Decided { what, position }) => {
                 draft.take_over(what);
@@ -240,7 +240,7 @@ impl Creation {
             }
         };
         // It may name what a hook has made in a request of its own, so it rests on now.
-        let (before, now) = (definition, env.live.position());
+        let (before, now) = (definition, env.model.position());
         let definition = env.definition(&self.item.id.record_type);
         let position = if definition == before { now } else { position };
         if self.is_known(accounts, position).await? {
@@ -359,7 +359,7 @@ pub(super) async fn look_around(
 
 /// Returns the roles of whoever signs up.
 pub(super) fn default_roles(accounts: &Accounts) -> BTreeSet<RoleName> {
-    let roles = accounts.env.live.get_roles().into_iter();
+    let roles = accounts.env.model.get_roles().into_iter();
     roles
         .filter(|(_, (_, flags))| flags.by_default)
         .map(|(name, _)| name)

@@ -83,7 +83,7 @@ pub(super) async fn log_in(
         fields,
         may_sign_up,
     } = command;
-    let position = accounts.env.live.position();
+    let position = accounts.env.model.position();
     let user = match find(accounts, &account, position).await? {
         Some(user) => Some(user),
         None if !may_sign_up => None,
@@ -96,7 +96,7 @@ pub(super) async fn log_in(
                 });
             }
             // Somebody else was quicker.
-            find(accounts, &account, accounts.env.live.position()).await?
+            find(accounts, &account, accounts.env.model.position()).await?
         }
     };
     let no_user = || ApiError::new(Code::InvalidCredentials, "no connected user");
@@ -121,7 +121,7 @@ pub(super) async fn sign_up(
         Service::Provider(_) => sign_up::user_duplicated(taken()),
         _ => ApiError::new(Code::InvalidArgument, "user already connected"),
     };
-    let position = accounts.env.live.position();
+    let position = accounts.env.model.position();
     // Known before hooks run for nothing; whether it still holds is seen when the user is made.
     if find(accounts, account, position).await?.is_some() {
         return Err(connected());
@@ -239,7 +239,7 @@ pub(super) async fn link(accounts: &Accounts, command: LinkAccount) -> Result<()
     } = &command;
     let refused = |code, message: &str| Err(ApiError::new(code, message));
     until_settled(&accounts.turn, |_| async {
-        let position = env.live.position();
+        let position = env.model.position();
         if find(accounts, account, position).await?.is_some() {
             let message = "provider account already linked with existing user";
             return refused(Code::InvalidArgument, message);

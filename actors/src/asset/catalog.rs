@@ -13,7 +13,7 @@ use skytrail_schema::value::{Asset, Value};
 
 use crate::log::Erasures;
 use crate::projector::Applied;
-use crate::record::live::LiveState;
+use crate::record::write_model::WriteModel;
 use crate::store::RecordStore;
 
 /// Says where files are fetched, for as long as such an address is good.
@@ -28,7 +28,7 @@ pub struct AssetCatalog {
     /// What was projected.
     pub store: Arc<dyn RecordStore>,
     /// What is in memory.
-    pub live: Arc<LiveState>,
+    pub model: Arc<WriteModel>,
     /// How far the store is.
     pub applied: Applied,
     /// Where files are fetched.
@@ -50,7 +50,7 @@ impl AssetCatalog {
         if names.is_empty() {
             return Ok(HashMap::new());
         }
-        self.applied.wait_for(self.live.position()).await?;
+        self.applied.wait_for(self.model.position()).await?;
         let known = self.store.load_assets(names).await?;
         let named = names.iter().cloned().zip(known);
         let there = named.filter(|(name, _)| !self.erasures.has_file(name));

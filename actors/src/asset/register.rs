@@ -109,7 +109,7 @@ impl Assets {
                 let message = format!("file {name} was erased");
                 return Err(ApiError::new(Code::ResourceNotFound, message));
             }
-            let read_position = env.live.position();
+            let read_position = env.model.position();
             let known = env.assets.load(std::slice::from_ref(name)).await?;
             let mut version = known.get(name).map_or(0, |(version, _)| *version);
             let stream = || Stream::Asset(name.clone());

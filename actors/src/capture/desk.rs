@@ -130,7 +130,7 @@ impl CaptureDesk {
     pub async fn retry(&self, ids: &[u64]) -> Result<Retried, ApiError> {
         let mut retried = Retried::default();
         // A column that was none of a field's may be one now.
-        self.env.applied.wait_for(self.env.live.position()).await?;
+        self.env.applied.wait_for(self.env.model.position()).await?;
         for wanted in self.portions(ids).await? {
             let new = self.source()?.retry_parked(&wanted).await?;
             self.env.captured.drain().await?;

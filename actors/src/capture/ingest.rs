@@ -230,7 +230,7 @@ impl Captures {
         ids: &[RecordId],
         rows: &[CapturedRow],
     ) -> Result<(u64, HashMap<RecordId, Arc<Head>>), ApiError> {
-        let known = self.env.live.get_heads(ids);
+        let known = self.env.model.get_heads(ids);
         let mut heads = HashMap::new();
         for (id, head) in ids.iter().zip(known.heads) {
             let head = match head {
@@ -307,7 +307,7 @@ impl Captures {
         name: &TypeName,
         fields: &[String],
     ) -> Result<Attempt<()>, ApiError> {
-        let position = self.env.live.position();
+        let position = self.env.model.position();
         let definition = self.env.definition(name);
         if !definition.is_created || definition.unique.iter().any(|set| set == fields) {
             return Ok(Attempt::Done(()));

@@ -12,7 +12,7 @@
 //! is delivered after the start, some of it again. The others begin with the present.
 
 mod actor;
-pub mod after;
+pub mod couriers;
 mod positions;
 
 use async_trait::async_trait;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::after::LedgerError;
+use super::couriers::LedgerError;
 
 /// Keeps how far consumers are that need no more than a position.
 #[async_trait]

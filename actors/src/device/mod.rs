@@ -97,7 +97,7 @@ impl Devices {
 
     /// Returns the position as of which the store is read next, once the store has it.
     async fn read_position(&self) -> Result<u64, ApiError> {
-        let position = self.env.live.position();
+        let position = self.env.model.position();
         self.env.applied.wait_for(position).await?;
         Ok(position)
     }

@@ -86,7 +86,7 @@ pub(super) async fn delete(
 ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
     let stream = Stream::Subscriptions(command.device.clone());
     until_settled(&devices.turn, |_| async {
-        let read_position = devices.env.live.position();
+        let read_position = devices.env.model.position();
         let mut plan = Plan::default();
         let mut version = devices.subscriptions.version(&command.device);
         let mut results = Vec::with_capacity(command.keys.len());

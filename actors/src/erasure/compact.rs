@@ -71,7 +71,7 @@ impl Eraser {
             finished: true,
             ..Compacted::default()
         };
-        let types = self.env.live.get_types().into_iter();
+        let types = self.env.model.get_types().into_iter();
         let kept: HashMap<TypeName, Retention> = types
             .filter_map(|definition| Some((definition.name.clone(), definition.retention?)))
             .collect();

@@ -33,7 +33,7 @@ impl Eraser {
         &self,
         user: &UserId,
     ) -> Result<BTreeSet<TypeName>, ApiError> {
-        let types = self.env.live.get_types().into_iter();
+        let types = self.env.model.get_types().into_iter();
         let personal = types.filter(|definition| definition.is_personal);
         let mut names: BTreeSet<TypeName> = personal.map(|it| it.name.clone()).collect();
         let sealed = self.sealed_records(user).await?;

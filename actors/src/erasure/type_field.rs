@@ -95,7 +95,7 @@ impl Eraser {
         const AT_ONCE: usize = 1000;
         let head = self.env.log.head();
         self.env.applied.wait_for(head).await?;
-        let types = self.env.live.get_types();
+        let types = self.env.model.get_types();
         let mut found = BTreeSet::new();
         let Some(definition) = types.iter().find(|it| it.name == *name) else {
             return Ok(found);

@@ -272,7 +272,7 @@ impl Eraser {
         const AT_ONCE: usize = 1000;
         let mut found = BTreeSet::new();
         let is_wanted = |name: &TypeName| !name.is_user() && is_wanted(name);
-        let types = self.env.live.get_types();
+        let types = self.env.model.get_types();
         if !types.iter().any(|definition| is_wanted(&definition.name)) {
             return Ok(Vec::new());
         }

@@ -78,11 +78,11 @@ pub struct Importer {
 impl Importer {
     /// Builds an importer for what is here.
     pub fn new(env: RecordEnv, options: ImportOptions) -> Self {
-        let types = env.live.get_types();
+        let types = env.model.get_types();
         let created = types.iter().filter(|it| it.is_created);
         Self {
             earlier: created.map(|it| it.name.clone()).collect(),
-            is_first: env.live.position() == 0,
+            is_first: env.model.position() == 0,
             options,
             context: RequestContext {
                 origin: Origin::Import,
@@ -124,7 +124,7 @@ impl Importer {
 
     /// Returns the position as of which the store is read next, once the store has it.
     async fn read_position(&self) -> Result<u64, ApiError> {
-        let position = self.env.live.position();
+        let position = self.env.model.position();
         // The store may be busy with what was brought before.
         until_settled(&Mutex::new(()), |_| async {
             match self.env.applied.wait_for(position).await {

@@ -54,7 +54,7 @@ impl Importer {
     /// # Errors
     /// The log or the store failed.
     pub async fn roles(&self, roles: &[(RoleName, RoleFlags)]) -> Result<Vec<Outcome>, ApiError> {
-        let position = self.env.live.position();
+        let position = self.env.model.position();
         let (plan, outcomes) = plan_roles(&self.env, roles);
         self.append(plan, position).await?;
         Ok(outcomes)
@@ -204,8 +204,8 @@ impl Importer {
     /// # Errors
     /// The log failed.
     pub async fn field_access(&self, wanted: FieldAccess) -> Result<Outcome, ApiError> {
-        let position = self.env.live.position();
-        let (version, here) = self.env.live.get_field_access();
+        let position = self.env.model.position();
+        let (version, here) = self.env.model.get_field_access();
         let wire = wanted.to_wire();
         if here.to_wire() == wire {
             return Ok(Outcome::Present);
@@ -227,7 +227,7 @@ impl Importer {
 
 /// Plans to define the roles that are not here; those that are stay as they are.
 pub(crate) fn plan_roles(env: &RecordEnv, roles: &[(RoleName, RoleFlags)]) -> (Plan, Vec<Outcome>) {
-    let known = env.live.get_roles().into_iter();
+    let known = env.model.get_roles().into_iter();
     let mut known: BTreeMap<_, _> = known.map(|(name, (_, flags))| (name, flags)).collect();
     let mut plan = Plan::default();
     let mut define = |(name, flags): &(RoleName, RoleFlags)| match known.get(name) {

@@ -93,7 +93,7 @@ impl LiveFollower {
             return Ok(head.map(Arc::new));
         }
         let wanted = [(id.key.clone(), event.position)];
-        let at_hand = env.live.get_written(&id.record_type, &wanted);
+        let at_hand = env.model.get_written(&id.record_type, &wanted);
         // What memory has may have got other names of fields since.
         let is_as_then = || env.definition(&id.record_type).reshaped == reshaped;
         if let Some(head) = at_hand.into_iter().next().flatten()

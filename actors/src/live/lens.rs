@@ -18,6 +18,7 @@ use super::query::LiveQuery;
 use crate::accounts::admission::{bad_token, refuse_disabled};
 use crate::record::env::RecordEnv;
 use crate::record::read::{Look, involved, may_find};
+use crate::record::write_model::WriteModel;
 use crate::store::Asker;
 
 /// Who listens. Those with the same user see the same.
@@ -67,9 +68,8 @@ impl Lens {
         audience: &Audience,
     ) -> Result<Self, ApiError> {
         let name = &query.query.record_type;
-        let look =
-            |live: &crate::record::live::LiveState| (live.get_field_rules(), involved(env, name));
-        let (position, (rules, types)) = env.live.at_one_position(look);
+        let look = |model: &WriteModel| (model.get_field_rules(), involved(env, name));
+        let (position, (rules, types)) = env.model.at_one_position(look);
         env.applied.wait_for(position).await?;
         let mut caller = Caller {
             key: if audience.is_master {
@@ -85,7 +85,7 @@ impl Lens {
             let loaded = env.load_user(user).await?;
             // Memory may have him as he is since: a result by that must not be of a position before,
             // or whoever comes back from there would not meet what changed.
-            env.applied.wait_for(env.live.position()).await?;
+            env.applied.wait_for(env.model.position()).await?;
             match loaded {
                 Some(state) => {
                     refuse_disabled(&state, env.clock.now())?;

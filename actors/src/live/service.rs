@@ -126,7 +126,7 @@ impl LiveQueries {
     /// 108: he has one of that name, or too many.
     pub fn subscribe(&self, id: ListenerId, wanted: Subscribe) -> Result<(), ApiError> {
         // Asked before: what is committed from here on may not be in what is looked up.
-        let committed = self.0.env.live.position();
+        let committed = self.0.env.model.position();
         let job = self.0.desk.lock().subscribe(id, wanted, committed)?;
         self.0.rouse.notify_one();
         self.begin(job);

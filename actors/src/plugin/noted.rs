@@ -112,7 +112,7 @@ async fn append(
         context.plugin = Some(name.to_string());
     }
     plan.push(stream, version, EventBody::PluginRegistered(registered));
-    let position = env.live.position();
+    let position = env.model.position();
     match commit(&env.log, plan, position, &context).await? {
         Outcome::Done(_) => Ok(()),
         Outcome::Conflict => Err(ApiError::overloaded("the plugin's stream")),

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Fed;
 use crate::log::EventLog;
-use crate::record::live::LiveState;
+use crate::record::write_model::WriteModel;
 use crate::store::{Away, RecordStore, StoreError};
 
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
@@ -29,7 +29,7 @@ pub struct ProjectorParts {
     /// The store.
     pub store: Arc<dyn RecordStore>,
     /// Learns what it may forget.
-    pub live: Arc<LiveState>,
+    pub model: Arc<WriteModel>,
     /// What the committer hands over.
     pub fed: Fed,
     /// Where readers look.
@@ -167,7 +167,7 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
                 }
                 shared.num_batches.fetch_add(1, Ordering::Relaxed);
                 shared.position.store(last, Ordering::Release);
-                parts.live.projected(last);
+                parts.model.projected(last);
                 parts.applied.send_replace(last);
                 let is_stopping = shared.is_stopping.load(Ordering::Acquire);
                 if last - position < SMALL_BATCH_EVENTS && !is_stopping {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::outbox::{Outbox, Waiting};
-use crate::delivery::after::LedgerError;
+use crate::delivery::couriers::LedgerError;
 
 /// What the outbox has to be told.
 #[derive(Debug, Default)]

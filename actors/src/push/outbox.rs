@@ -7,7 +7,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::sender::Payload;
-use crate::delivery::after::LedgerError;
+use crate::delivery::couriers::LedgerError;
 
 /// A push that waits. Where its device is reached is not in it: that is looked up again, so nothing
 /// goes to an address that was given up meanwhile.

@@ -215,7 +215,7 @@ impl Records {
     /// goes on there with what it has saved. It is stored all the same.
     async fn show(&self, is_for_plugin: bool) {
         if is_for_plugin && self.env.captured.is_served() {
-            let shown = self.env.applied.wait_for(self.env.live.position());
+            let shown = self.env.applied.wait_for(self.env.model.position());
             let _ = tokio::time::timeout(SHOWN_DEADLINE, shown).await;
         }
     }
@@ -358,6 +358,6 @@ impl RecordService for Records {
     }
 
     fn field_access(&self) -> FieldAccess {
-        self.env.live.get_field_access().1
+        self.env.model.get_field_access().1
     }
 }

@@ -115,7 +115,7 @@ impl Looking<'_> {
         let query = &self.command.query;
         if self.around.vias.is_empty() {
             let (asker, moment) = (self.asker(), (self.position, definition));
-            let heads = self.env.live.as_ref();
+            let heads = self.env.model.as_ref();
             let kept = self.env.store.query_as_of(query, &asker, heads, moment);
             if let Some(answer) = kept.await? {
                 return Ok(answer);

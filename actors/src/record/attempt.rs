@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::decide::Plan;
 use super::env::RecordEnv;
 use crate::context::RequestContext;
-use crate::delivery::after::{Attending, Originals};
+use crate::delivery::couriers::{Attending, Originals};
 use crate::log::{AppendError, Decision, EventLog};
 
 /// After this many conflicts the losers go one at a time.

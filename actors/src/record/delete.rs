@@ -17,7 +17,7 @@ use super::draft::no_permission;
 use super::env::{Heads, RecordEnv};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::{hooks, save};
-use crate::delivery::after::Attending;
+use crate::delivery::couriers::Attending;
 
 /// Per id: the record that is deleted, or why it is not.
 type Victims = Vec<Result<Arc<Head>, ItemError>>;
@@ -220,7 +220,7 @@ pub(crate) async fn find_referrer(
     besides: &[RecordId],
     position: u64,
 ) -> Result<Option<RecordId>, ApiError> {
-    let definitions = env.live.get_types();
+    let definitions = env.model.get_types();
     let is_referable = definitions.iter().any(|definition| {
         definition
             .fields

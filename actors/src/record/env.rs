@@ -9,13 +9,13 @@ use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
-use super::live::LiveState;
 use super::past::Walk;
+use super::write_model::WriteModel;
 use crate::accounts;
 use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
 use crate::clock::Clock;
-use crate::delivery::after::AfterHooks;
+use crate::delivery::couriers::AfterHooks;
 use crate::log::EventLog;
 use crate::plugin::PluginGate;
 use crate::projector::Applied;
@@ -29,7 +29,7 @@ pub struct RecordEnv {
     /// What was projected.
     pub store: Arc<dyn RecordStore>,
     /// What is in memory.
-    pub live: Arc<LiveState>,
+    pub model: Arc<WriteModel>,
     /// How far the store is.
     pub applied: Applied,
     /// What is known of files.
@@ -67,7 +67,7 @@ impl Heads {
 impl RecordEnv {
     /// Returns a type's definition.
     pub fn definition(&self, name: &TypeName) -> Arc<TypeDefinition> {
-        self.live.get_type(name)
+        self.model.get_type(name)
     }
 
     /// Waits until what SQL had changed before is in the log, of these types and of those that a request
@@ -83,7 +83,7 @@ impl RecordEnv {
             return Ok(());
         }
         let names: BTreeSet<TypeName> = names.into_iter().cloned().collect();
-        let types = concerned(names, &self.live.get_types());
+        let types = concerned(names, &self.model.get_types());
         self.captured.settle(&types).await
     }
 
@@ -92,7 +92,7 @@ impl RecordEnv {
     /// # Errors
     /// The store failed or does not catch up.
     pub async fn load_heads(&self, ids: &[RecordId]) -> Result<Heads, ApiError> {
-        let known = self.live.get_heads(ids);
+        let known = self.model.get_heads(ids);
         let mut heads = Heads {
             position: known.position,
             by_id: HashMap::new(),
@@ -125,7 +125,7 @@ impl RecordEnv {
     /// # Errors
     /// The store failed.
     pub async fn load_user(&self, user: &UserId) -> Result<Option<UserState>, ApiError> {
-        if let (_, Some(known)) = self.live.get_user(user) {
+        if let (_, Some(known)) = self.model.get_user(user) {
             return Ok(known.map(|known| known.1.clone()));
         }
         let loaded = self.store.load_users(std::slice::from_ref(user)).await?;
@@ -179,7 +179,7 @@ impl RecordEnv {
                 head
             };
             let head = head.map(Arc::new);
-            self.live
+            self.model
                 .keep_head(id.clone(), head.clone(), heads.position);
             if let Some(head) = head {
                 heads.by_id.insert(id, head);

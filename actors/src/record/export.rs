@@ -27,7 +27,7 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     let position = match command.as_of {
         Some(moment) => moment.find(env, "as_of").await?,
         None => {
-            let position = env.live.position();
+            let position = env.model.position();
             env.applied.wait_for(position).await?;
             position
         }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::packed::PackedHead;
 
-use super::live::KnownHead;
 use super::weighed::WeighedCache;
+use super::write_model::KnownHead;
 
 /// See the module's overview.
 pub(super) struct KeptHeads {

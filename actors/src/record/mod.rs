@@ -16,7 +16,6 @@ pub mod hooks;
 pub(crate) mod included;
 mod kept_heads;
 pub mod known_keys;
-pub mod live;
 pub mod messages;
 pub mod migrate;
 pub mod page_bytes;
@@ -28,6 +27,7 @@ pub mod save;
 pub mod service;
 pub mod types;
 pub(crate) mod weighed;
+pub mod write_model;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use skytrail_schema::field_access::{FieldRules, Reshaping};
 use skytrail_schema::id::TypeName;
 
 use super::env::RecordEnv;
-use super::live::LiveState;
+use super::write_model::WriteModel;
 use super::{past, readers};
 
 /// Today's rules, and what happened to the fields of some types since a position.
@@ -34,7 +34,7 @@ impl PastRules {
         types: &[&TypeName],
         position: u64,
     ) -> Result<Self, ApiError> {
-        let (until, today) = env.live.at_one_position(LiveState::get_field_rules);
+        let (until, today) = env.model.at_one_position(WriteModel::get_field_rules);
         let mut since = BTreeMap::new();
         if !caller.is_master() {
             env.applied.wait_for(until).await?;

@@ -42,11 +42,11 @@ pub async fn fetch(
         return fetch_past(env, &command, moment).await;
     }
     let caller = &command.context.caller;
-    let (_, mut named) = env.live.get_named_rules();
+    let (_, mut named) = env.model.get_named_rules();
     for _ in 0..MAX_ATTEMPTS {
         let heads = load_bounded(env, &command.ids).await?;
         // Rules hide nothing under a name that they do not know.
-        let (_, after) = env.live.get_named_rules();
+        let (_, after) = env.model.get_named_rules();
         if caller.is_master() || named.is_same(&after) {
             return Ok(pick(env, &command, &heads, &after.rules));
         }
@@ -159,13 +159,13 @@ pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply,
     if let Some(moment) = command.as_of {
         return as_of::query(env, command, moment).await;
     }
-    let (mut position, mut named) = env.live.get_named_rules();
+    let (mut position, mut named) = env.model.get_named_rules();
     for _ in 0..MAX_ATTEMPTS {
         env.applied.wait_for(position.max(env.log.head())).await?;
         let answered = answer(env, &command, &named.rules).await;
         // Names and rules may have changed before the store answered: what it says, be it a refusal, is
         // nothing to judge by these rules then.
-        let (now, after) = env.live.get_named_rules();
+        let (now, after) = env.model.get_named_rules();
         if command.context.caller.is_master() || named.is_same(&after) {
             let (found, count) = answered?;
             return Ok(reply(env, found, count));
@@ -187,7 +187,7 @@ async fn answer(
     };
     let definitions = involved(env, &command.query.record_type);
     rules.check_query(&command.query, asker.caller, definitions.as_slice())?;
-    let heads = env.live.as_ref();
+    let heads = env.model.as_ref();
     let answer = env.store.query(&command.query, &asker, heads).await?;
     let look = Look {
         query: &command.query,

@@ -290,7 +290,7 @@ impl Then<'_> {
     /// Returns the roles that opened the administrators' actions.
     async fn admin_roles(&self) -> Result<BTreeSet<RoleName>, ApiError> {
         let mut admin_roles = BTreeSet::new();
-        for role in self.env.live.get_roles().into_keys() {
+        for role in self.env.model.get_roles().into_keys() {
             let stream = Stream::Role(role.clone());
             let flags = last(self.env, &stream, self.position, |body| match body {
                 EventBody::RoleDefined(flags) => Some(*flags),

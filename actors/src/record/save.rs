@@ -7,7 +7,7 @@
 //! 4. decide events and what they rest on,
 //! 5. append; on a conflict go back to 1,
 //! 6. wait for what synchronous after-save hooks say: they are told out of the log, see
-//!    [`crate::delivery::after`].
+//!    [`crate::delivery::couriers`].
 //!
 //! A record that fails in a step takes no part in later ones; the others go on,
 //! unless the save is atomic.
@@ -32,7 +32,7 @@ use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
 use super::types;
-use crate::delivery::after::Attending;
+use crate::delivery::couriers::Attending;
 
 /// A draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
@@ -167,7 +167,7 @@ async fn read_again(
     types: &[Arc<TypeDefinition>],
     before: Heads,
 ) -> Result<Heads, ApiError> {
-    if env.live.position() == before.position {
+    if env.model.position() == before.position {
         return Ok(before);
     }
     let now = env.load_heads(ids).await?;
@@ -244,7 +244,7 @@ fn results_of<'a>(
 
 fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts {
     let now = env.clock.now();
-    let rules = env.live.get_field_rules();
+    let rules = env.model.get_field_rules();
     let make = |slot: &Result<SaveItem, ItemError>| {
         let item = slot.as_ref().map_err(Clone::clone)?;
         let definition = env.definition(&item.id.record_type);
@@ -319,7 +319,7 @@ async fn after_save(
     command: &SaveRecords,
     mut settled: Settled,
 ) -> ItemResults<Record> {
-    let rules = env.live.get_field_rules();
+    let rules = env.model.get_field_rules();
     let results = settled.results.into_iter().map(|result| {
         let row = result.as_ref().ok().map(|head| {
             let row = settled.attending.take(&head.record.id);

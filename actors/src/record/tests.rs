@@ -28,9 +28,9 @@ use self::strategies::{Request, all_ids, any_request};
 use super::apply::{self, Folded};
 use super::decide::{Plan, Surroundings, head_after, new_references};
 use super::draft::{self, DraftContext};
-use super::live::LiveState;
 use super::messages::SaveItem;
 use super::migrate;
+use super::write_model::WriteModel;
 use crate::log::{CommitObserver, ConflictKey};
 use crate::store::Snapshot;
 
@@ -85,7 +85,7 @@ impl State {
 
 /// A server without disk, network and hooks.
 struct World {
-    live: LiveState,
+    model: WriteModel,
     /// The state as acknowledgements showed it.
     acknowledged: State,
     /// The log: its bytes, and its commits as observers saw them.
@@ -96,7 +96,7 @@ struct World {
     now: i64,
     default_access: Option<Acl>,
     /// What the records must be, kept by other means.
-    model: BTreeMap<RecordId, Expected>,
+    expected: BTreeMap<RecordId, Expected>,
 }
 
 /// What a record must be.
@@ -129,7 +129,7 @@ impl From<&Head> for Expected {
 impl World {
     fn new() -> Self {
         Self {
-            live: LiveState::new(&Snapshot::default(), 1 << 20),
+            model: WriteModel::new(&Snapshot::default(), 1 << 20),
             acknowledged: State::default(),
             bytes: Vec::new(),
             commits: Vec::new(),
@@ -137,7 +137,7 @@ impl World {
             position: 0,
             now: 1_700_000_000_000_000,
             default_access: None,
-            model: BTreeMap::new(),
+            expected: BTreeMap::new(),
         }
     }
 
@@ -148,7 +148,7 @@ impl World {
             Request::Delete { id } => self.delete(id),
             Request::DefaultAccess { access } => {
                 let mut plan = Plan::default();
-                let definition = self.live.get_type(&"note".into());
+                let definition = self.model.get_type(&"note".into());
                 self.default_access = Some(access.clone());
                 let access = access.clone();
                 let body = EventBody::TypeDefaultAccessSet(DefaultAccess { access });
@@ -161,7 +161,7 @@ impl World {
 
     fn change_field(&mut self, field: &str, new_name: Option<&str>) {
         let name = TypeName::from("note");
-        let definition = self.live.get_type(&name);
+        let definition = self.model.get_type(&name);
         let is_taken = new_name.is_some_and(|new| definition.fields.contains_key(new));
         if !definition.fields.contains_key(field) || is_taken {
             return;
@@ -184,7 +184,7 @@ impl World {
                 .insert((name.clone(), new_name.to_owned()), last);
         }
         let of_type = self
-            .model
+            .expected
             .iter_mut()
             .filter(|(id, _)| id.record_type == name);
         for (_, expected) in of_type {
@@ -197,13 +197,13 @@ impl World {
 
     fn save(&mut self, items: &[SaveItem], user: &str) {
         let records = items.iter().map(|item| (&item.id, &item.fields));
-        let definition_of = |name: &TypeName| self.live.get_type(name);
+        let definition_of = |name: &TypeName| self.model.get_type(name);
         let Ok(needed) = migrate::extensions(records, definition_of, true) else {
             return;
         };
         let mut plan = Plan::default();
         for (name, extension) in needed {
-            let definition = self.live.get_type(&name);
+            let definition = self.model.get_type(&name);
             plan.change_type(&definition, EventBody::TypeExtended(extension));
         }
         self.commit(plan, user);
@@ -225,18 +225,18 @@ impl World {
         for item in saved {
             self.remember(item, before.get(&item.id), user);
         }
-        self.number_model();
+        self.number_expected();
     }
 
     fn decide(&self, item: &SaveItem, caller: &Caller, plan: &mut Plan) -> Result<(), ApiError> {
-        let definition = self.live.get_type(&item.id.record_type);
+        let definition = self.model.get_type(&item.id.record_type);
         let at = DraftContext {
             caller,
             database: &Database::Public,
             definition: &definition,
             now: Timestamp::from_micros(self.now),
         };
-        let known = self.live.get_heads(std::slice::from_ref(&item.id));
+        let known = self.model.get_heads(std::slice::from_ref(&item.id));
         let known = known.heads.into_iter().next().flatten();
         let original = known.unwrap_or_else(|| self.stored_head(&item.id));
         let draft = draft::make(item, original, at)?;
@@ -261,7 +261,7 @@ impl World {
             created_at: self.now,
             ..Expected::default()
         };
-        let expected = self.model.entry(item.id.clone()).or_insert(new);
+        let expected = self.expected.entry(item.id.clone()).or_insert(new);
         expected.updated_at = self.now;
         expected.updated_by = user.to_owned();
         let stored = stored.unwrap_or_default();
@@ -284,10 +284,10 @@ impl World {
             return;
         };
         let mut plan = Plan::default();
-        let definition = self.live.get_type(&id.record_type);
+        let definition = self.model.get_type(&id.record_type);
         plan.delete(&head, &definition, Timestamp::from_micros(self.now), None);
         self.commit(plan, "u2");
-        self.model.remove(id);
+        self.expected.remove(id);
     }
 
     /// Does the log's part: numbers, positions, bytes, observers.
@@ -336,7 +336,7 @@ impl World {
         let (bytes, commit) = codec::seal(encoded, seal, &chain::GENESIS).unwrap();
         let commit = Arc::new(commit);
         self.position = commit.last_position();
-        self.live.committed(&[Arc::clone(&commit)]);
+        self.model.committed(&[Arc::clone(&commit)]);
         self.acknowledge(&commit);
         self.bytes.push(bytes);
         self.commits.push(commit);
@@ -360,29 +360,29 @@ impl World {
     }
 
     /// Takes the numbers that the log gave over into the model.
-    fn number_model(&mut self) {
+    fn number_expected(&mut self) {
         for (name, field) in self.sequences.keys() {
             let heads = self.acknowledged.heads.iter();
             for (id, head) in heads.filter(|(id, _)| id.record_type == *name) {
                 let number = head.record.fields.get(field).cloned();
-                if let (Some(number), Some(expected)) = (number, self.model.get_mut(id)) {
+                if let (Some(number), Some(expected)) = (number, self.expected.get_mut(id)) {
                     expected.fields.insert(field.clone(), number);
                 }
             }
         }
     }
 
-    /// The store's answer for records that live state does not know. It numbers nothing.
+    /// The store's answer for records that the write model does not know. It numbers nothing.
     fn stored_head(&self, id: &RecordId) -> Option<Arc<Head>> {
         self.acknowledged.heads.get(id).cloned().map(Arc::new)
     }
 
-    fn live_state(&self, live: &LiveState) -> State {
+    fn state_of_model(&self, model: &WriteModel) -> State {
         let ids: Vec<RecordId> = all_ids();
-        let known = live.get_heads(&ids);
+        let known = model.get_heads(&ids);
         let heads = ids.into_iter().zip(known.heads);
         State {
-            types: live
+            types: model
                 .get_types()
                 .iter()
                 .map(|definition| (definition.name.clone(), TypeDefinition::clone(definition)))
@@ -410,7 +410,7 @@ proptest! {
 
         // What writers were told is what is live.
         let acknowledged = &world.acknowledged;
-        prop_assert_eq!(&world.live_state(&world.live), acknowledged);
+        prop_assert_eq!(&world.state_of_model(&world.model), acknowledged);
 
         // The log's bytes give back the commits that observers saw, and from them the state.
         let read = world.bytes.iter().map(|bytes| codec::decode_commit(bytes, &NoKeys).map(Arc::new));
@@ -424,18 +424,18 @@ proptest! {
         let snapshot = State::default().replay(early);
         prop_assert_eq!(&snapshot.clone().replay(late), acknowledged);
         let checkpoint = early.last().map_or(0, |commit| commit.last_position());
-        let resumed = LiveState::new(&snapshot.snapshot(checkpoint), 1 << 20);
+        let resumed = WriteModel::new(&snapshot.snapshot(checkpoint), 1 << 20);
         for id in all_ids() {
             let head = snapshot.heads.get(&id).cloned().map(Arc::new);
             resumed.keep_head(id, head, checkpoint);
         }
         resumed.committed(late);
-        prop_assert_eq!(&world.live_state(&resumed), acknowledged);
+        prop_assert_eq!(&world.state_of_model(&resumed), acknowledged);
 
         // And the model knows the same records.
         let heads = acknowledged.heads.iter();
         let heads = heads.map(|(id, head)| (id.clone(), Expected::from(head)));
-        prop_assert_eq!(heads.collect::<BTreeMap<_, _>>(), world.model);
+        prop_assert_eq!(heads.collect::<BTreeMap<_, _>>(), world.expected);
     }
 
     #[test]
@@ -477,7 +477,7 @@ fn a_decision_names_what_it_rests_on() {
         items: vec![page, note.clone()],
         user: "u1",
     });
-    let definition = world.live.get_type(&"note".into());
+    let definition = world.model.get_type(&"note".into());
     assert_eq!(
         definition.fields.get("reference"),
         Some(&FieldType::Reference("page".into()))

@@ -63,7 +63,7 @@ async fn extend(
 ) -> Result<bool, ApiError> {
     let turn = Mutex::new(());
     until_settled(&turn, |_| {
-        let read_position = env.live.position();
+        let read_position = env.model.position();
         let definition_of = |name: &TypeName| env.definition(name);
         let needed = needed(&definition_of);
         async move {
@@ -93,7 +93,7 @@ fn announce(env: &RecordEnv) {
 pub fn schema(env: &RecordEnv) -> Json {
     let is_public =
         |definition: &&Arc<TypeDefinition>| definition.is_created && !definition.name.is_reserved();
-    let types = env.live.get_types();
+    let types = env.model.get_types();
     let fields_of = |definition: &TypeDefinition| -> Json {
         let fields = definition.fields.iter();
         let own = fields.filter(|(name, _)| !name.starts_with('_'));
@@ -121,7 +121,7 @@ async fn number_present(
     if !definition.is_created || extension.fields.values().find(is_sequence).is_none() {
         return Ok(());
     }
-    env.applied.wait_for(env.live.position()).await?;
+    env.applied.wait_for(env.model.position()).await?;
     let num_records = env.store.count_records(&definition).await?;
     plan.reads.insert(ConflictKey::population(name));
     for (field, kind) in &extension.fields {
@@ -144,7 +144,7 @@ pub async fn change(
     until_settled(turn, |_| {
         let command = &command;
         async move {
-            let read_position = env.live.position();
+            let read_position = env.model.position();
             let mut plan = Plan::default();
             plan.change_by(env, &command.name, &command.change)?;
             let done = commit(&env.log, plan, read_position, &command.context).await?;
@@ -167,9 +167,9 @@ pub async fn change(
 /// What the log says.
 pub async fn set_field_access(env: &RecordEnv, command: SetFieldAccess) -> Result<(), ApiError> {
     until_settled(&Mutex::new(()), |_| async {
-        let read_position = env.live.position();
+        let read_position = env.model.position();
         let mut plan = Plan::default();
-        plan.set_field_access(env.live.get_field_access().0, command.access.clone());
+        plan.set_field_access(env.model.get_field_access().0, command.access.clone());
         let done = commit(&env.log, plan, read_position, &command.context).await?;
         Ok(done.discard())
     })
@@ -250,7 +250,7 @@ impl Plan {
         (from, to): (&str, &str),
     ) {
         self.reads.insert(ConflictKey::stream(&Stream::FieldAccess));
-        let (version, access) = env.live.get_field_access();
+        let (version, access) = env.model.get_field_access();
         if let Some(access) = access.with_renamed_field(name.as_str(), from, to) {
             self.set_field_access(version, access);
         }
@@ -283,7 +283,7 @@ impl Plan {
 
     /// Defines those of the roles that do not exist yet.
     pub fn define_roles<'a>(&mut self, env: &RecordEnv, roles: impl Iterator<Item = &'a RoleName>) {
-        let known = env.live.get_roles();
+        let known = env.model.get_roles();
         for role in roles.filter(|role| !known.contains_key(*role)) {
             let stream = Stream::Role((*role).clone());
             self.push(stream, 1, EventBody::RoleDefined(RoleFlags::default()));

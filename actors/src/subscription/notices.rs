@@ -99,7 +99,7 @@ impl Notices {
     async fn look_at(&mut self, id: &RecordId, event: &Event, number: u64) -> Result<(), ApiError> {
         let mut concerned = Vec::new();
         let mut done = None;
-        let (_, named) = self.env.live.get_named_rules();
+        let (_, named) = self.env.model.get_named_rules();
         if named.reshaped < event.position {
             let terms = Terms {
                 types: read::involved(&self.env, &id.record_type),
@@ -108,7 +108,7 @@ impl Notices {
             };
             let found = self.find_concerned((id, event), &terms, &mut concerned);
             let found = found.await;
-            let (_, after) = self.env.live.get_named_rules();
+            let (_, after) = self.env.model.get_named_rules();
             done = Some(found).filter(|_| after.reshaped == named.reshaped);
         }
         let done = match done {
@@ -216,7 +216,7 @@ impl Notices {
         // In memory it has the names of now.
         if terms.past.is_none() {
             let wanted = [(id.key.clone(), event.position)];
-            let known = self.env.live.get_written(&id.record_type, &wanted);
+            let known = self.env.model.get_written(&id.record_type, &wanted);
             if let Some(head) = known.into_iter().next().flatten() {
                 return Ok(Some(head.record.clone()));
             }

@@ -1,7 +1,7 @@
 //! `log:consumer:create`, `log:consumer:delete`
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::after::LogConsumerOptions;
+use skytrail_actors::delivery::couriers::LogConsumerOptions;
 use skytrail_schema::code::ApiError;
 
 use super::asked;

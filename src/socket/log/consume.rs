@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::delivery::after::{Answer, HandedOut, LogWorker};
+use skytrail_actors::delivery::couriers::{Answer, HandedOut, LogWorker};
 use skytrail_schema::code::{ApiError, Code};
 
 use super::line::{Heard, Line};

@@ -26,12 +26,12 @@ use crate::asset::{AssetCatalog, AssetUrls};
 use crate::capture::CaptureGate;
 use crate::clock::ManualClock;
 use crate::delivery::Consumer as _;
-use crate::delivery::after::AfterHooks;
+use crate::delivery::couriers::AfterHooks;
 use crate::log::{CommitObserver as _, Timeline};
 use crate::plugin::NoPlugins;
 use crate::projector::feed;
 use crate::record::env::RecordEnv;
-use crate::record::live::LiveState;
+use crate::record::write_model::WriteModel;
 use crate::spawn::spawn_named;
 use crate::store::Snapshot;
 
@@ -76,12 +76,12 @@ impl World {
             applied,
             gate: Gate::default(),
         });
-        let live = Arc::new(LiveState::new(&Snapshot::default(), max_bytes));
+        let model = Arc::new(WriteModel::new(&Snapshot::default(), max_bytes));
         let applied = fed.applied(position);
         let urls = Arc::new(Urls::default());
         let assets = AssetCatalog {
             store: Arc::clone(&store) as _,
-            live: Arc::clone(&live),
+            model: Arc::clone(&model),
             applied: applied.clone(),
             urls: Arc::clone(&urls) as _,
             erasures: Arc::default(),
@@ -89,7 +89,7 @@ impl World {
         let env = RecordEnv {
             log: Arc::clone(&log) as _,
             store: Arc::clone(&store) as _,
-            live,
+            model,
             applied,
             assets,
             plugins: Arc::new(NoPlugins::default()),
@@ -174,7 +174,7 @@ impl World {
         });
         commits.push(Arc::clone(&commit));
         drop(commits);
-        self.env.live.committed(&[commit]);
+        self.env.model.committed(&[commit]);
     }
 
     /// The store applies commits, up to so many.
@@ -186,7 +186,7 @@ impl World {
         drop(commits);
         if let Some(last) = last {
             self.store.applied.send_replace(last.last_position());
-            self.env.live.projected(last.last_position());
+            self.env.model.projected(last.last_position());
         }
     }
 

@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Errand, Guest, PAUSE};
-use crate::delivery::after::attendance::{Answer, Attendance};
-use crate::delivery::after::content::{Around, context_of, has_later, lineage_of};
-use crate::delivery::after::desk::HandedOut;
-use crate::delivery::after::ledger::DeadLetter;
-use crate::delivery::after::occasion::{self, Occasion};
-use crate::delivery::after::parts::{CourierParts, LogSide, Recipient};
-use crate::delivery::after::schedule::{Start, Verdict};
+use crate::delivery::couriers::attendance::{Answer, Attendance};
+use crate::delivery::couriers::content::{Around, context_of, has_later, lineage_of};
+use crate::delivery::couriers::desk::HandedOut;
+use crate::delivery::couriers::ledger::DeadLetter;
+use crate::delivery::couriers::occasion::{self, Occasion};
+use crate::delivery::couriers::parts::{CourierParts, LogSide, Recipient};
+use crate::delivery::couriers::schedule::{Start, Verdict};
 use crate::log::seek::load_commit;
 use crate::plugin::{
     CatchUp, DeliveryNote, Hook, Hurry, PluginRequest, Points, Presence, Undelivered, Via,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use skytrail_schema::event::{Commit, Event};
 
 use super::Errand;
-use crate::delivery::after::occasion;
-use crate::delivery::after::parts::{LOG_TASK, Recipient};
-use crate::delivery::after::schedule::Arrival;
+use crate::delivery::couriers::occasion;
+use crate::delivery::couriers::parts::{LOG_TASK, Recipient};
+use crate::delivery::couriers::schedule::Arrival;
 
 /// An event that a consumer may be told of.
 pub(super) struct Wanted<'a> {

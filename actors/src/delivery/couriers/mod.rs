@@ -1,6 +1,7 @@
-//! After-hooks, out of the log: at least once, in the log's order for each record.
+//! Couriers: who brings what the log has to plugins and named consumers, at least once, in the log's
+//! order for each record.
 //!
-//! 1. Whoever is about to commit what hooks are to be told of says so first
+//! 1. Whoever is about to commit what after-hooks are to be told of says so first
 //!    ([`AfterHooks::attend`]). It waits, the first time, until it is durable from where on the
 //!    plugin is told: nothing is promised before.
 //! 2. Every plugin with after-hooks has a courier (`courier`, an actor; `errand`, its loop). It

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::wanted::Past;
 use super::{Errand, Guest, PAUSE};
 use crate::context::RequestContext;
-use crate::delivery::after::attendance::Seat;
-use crate::delivery::after::cursor::Cursor;
-use crate::delivery::after::occasion::{self, Occasion};
-use crate::delivery::after::parts::Recipient;
-use crate::delivery::after::schedule::{Arrival, Schedule};
+use crate::delivery::couriers::attendance::Seat;
+use crate::delivery::couriers::cursor::Cursor;
+use crate::delivery::couriers::occasion::{self, Occasion};
+use crate::delivery::couriers::parts::Recipient;
+use crate::delivery::couriers::schedule::{Arrival, Schedule};
 use crate::log::seek::load_commit;
 
 /// About how many events are read at once.

@@ -1,4 +1,4 @@
-//! Live state: the memory side of the record store.
+//! The write model: the memory side of the record store.
 //!
 //! It is the fold of the log's recent tail. It holds every type definition and
 //! role, and the heads of recently written or read records. A head whose last
@@ -77,7 +77,7 @@ impl NamedRules {
 }
 
 /// See the module's overview.
-pub struct LiveState {
+pub struct WriteModel {
     types: RwLock<HashMap<TypeName, Arc<TypeDefinition>>>,
     roles: RwLock<BTreeMap<RoleName, (u32, RoleFlags)>>,
     field_access: RwLock<(u32, FieldAccess, Arc<FieldRules>)>,
@@ -106,7 +106,7 @@ struct Cache {
     max_bytes: usize,
 }
 
-impl LiveState {
+impl WriteModel {
     /// Builds the state as of a store's checkpoint; `max_bytes` bounds the unpinned heads kept. Auth
     /// rows get a quarter of that besides.
     pub fn new(snapshot: &Snapshot, max_bytes: usize) -> Self {
@@ -231,7 +231,7 @@ impl LiveState {
         (cache.position, user)
     }
 
-    /// As [`LiveState::keep_head`], for a user's auth row.
+    /// As [`WriteModel::keep_head`], for a user's auth row.
     pub fn keep_user(&self, id: UserId, user: KnownUser, read_position: u64) {
         let mut cache = self.cache.lock();
         if cache.position == read_position && !cache.users.contains(&id) {
@@ -387,7 +387,7 @@ fn compiled(
     (version, access, rules)
 }
 
-impl HeadSource for LiveState {
+impl HeadSource for WriteModel {
     fn get_written(&self, name: &TypeName, wanted: &[(RecordKey, u64)]) -> Vec<Option<Arc<Head>>> {
         let mut cache = self.cache.lock();
         let written = wanted.iter().map(|(key, position)| {
@@ -400,7 +400,7 @@ impl HeadSource for LiveState {
     }
 }
 
-impl CommitObserver for LiveState {
+impl CommitObserver for WriteModel {
     fn committed(&self, commits: &[Arc<Commit>]) {
         let created = commits.iter().flat_map(|commit| &commit.events);
         let created = created.filter_map(|event| match (&event.stream, &event.body) {

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Errand, PAUSE};
-use crate::delivery::after::ledger::{DeadLetter, Entry, LedgerError, LetterId, Standing};
+use crate::delivery::couriers::ledger::{DeadLetter, Entry, LedgerError, LetterId, Standing};
 
 /// How often a cursor that moves is kept.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -10,7 +10,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 impl Schedule {
     /// Returns a task to start, if there is one and `window` has room for it.
-    pub(in crate::delivery::after) fn next(&mut self, now: Moment, window: usize) -> Option<Start> {
+    pub(in crate::delivery::couriers) fn next(
+        &mut self,
+        now: Moment,
+        window: usize,
+    ) -> Option<Start> {
         self.wake(now);
         loop {
             let (task, lane) = self.pick(window)?;
@@ -69,7 +73,7 @@ impl Schedule {
     }
 
     /// Ends a task for good: acknowledged, skipped, or refused for good.
-    pub(in crate::delivery::after) fn finish(&mut self, id: TaskId) {
+    pub(in crate::delivery::couriers) fn finish(&mut self, id: TaskId) {
         if self.stop(id, State::Done) {
             self.num_open -= 1;
             self.settle(id.position);
@@ -78,7 +82,7 @@ impl Schedule {
 
     /// Ends an attempt that failed. The pause is `pause`, or what follows from the number of
     /// attempts.
-    pub(in crate::delivery::after) fn fail(
+    pub(in crate::delivery::couriers) fn fail(
         &mut self,
         id: TaskId,
         now: Moment,
@@ -96,7 +100,7 @@ impl Schedule {
     }
 
     /// Ends an attempt that never reached the consumer: it does not count.
-    pub(in crate::delivery::after) fn postpone(
+    pub(in crate::delivery::couriers) fn postpone(
         &mut self,
         id: TaskId,
         now: Moment,
@@ -111,7 +115,7 @@ impl Schedule {
     }
 
     /// Ends the tasks, other than those under way, of hooks that are not any more.
-    pub(in crate::delivery::after) fn retain(&mut self, mut is_kept: impl FnMut(&str) -> bool) {
+    pub(in crate::delivery::couriers) fn retain(&mut self, mut is_kept: impl FnMut(&str) -> bool) {
         let mut gone = Vec::new();
         for (position, entry) in &self.entries {
             for (hook, task) in entry.tasks.iter().enumerate() {
@@ -128,7 +132,7 @@ impl Schedule {
     }
 
     /// Returns when the next task that waits may be tried again.
-    pub(in crate::delivery::after) fn next_wake(&self) -> Option<Moment> {
+    pub(in crate::delivery::couriers) fn next_wake(&self) -> Option<Moment> {
         self.waiting.first().map(|(due, _)| *due)
     }
 

@@ -4,8 +4,8 @@ use skytrail_schema::code::ApiError;
 
 use super::Errand;
 use super::wanted::Past;
-use crate::delivery::after::ledger::LetterId;
-use crate::delivery::after::messages::{Command, ConsumerState, Order, Target};
+use crate::delivery::couriers::ledger::LetterId;
+use crate::delivery::couriers::messages::{Command, ConsumerState, Order, Target};
 use crate::log::seek::position_before;
 
 /// So many deliveries may be asked for again at once.
