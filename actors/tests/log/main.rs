@@ -8,14 +8,12 @@
     reason = "a test that meets what it does not expect should stop there and say so"
 )]
 
-mod log {
-    mod beside;
-    mod damage;
-    mod erasures;
-    mod faults;
-    mod histories;
-    mod keys;
-    mod search;
-    mod sled;
-    mod world;
-}
+mod beside;
+mod damage;
+mod erasures;
+mod faults;
+mod histories;
+mod keys;
+mod search;
+mod sled;
+mod world;

@@ -7,18 +7,10 @@
     reason = "tests"
 )]
 
-#[path = "plugin/support.rs"]
-mod support;
-
-#[path = "plugin/calls.rs"]
 mod calls;
-#[path = "plugin/failures.rs"]
 mod failures;
-#[path = "plugin/lifecycle.rs"]
 mod lifecycle;
-#[path = "plugin/requests.rs"]
 mod requests;
-#[path = "plugin/resume.rs"]
 mod resume;
-#[path = "plugin/schedules.rs"]
 mod schedules;
+mod support;

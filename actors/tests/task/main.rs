@@ -1,7 +1,5 @@
 //! Scheduled tasks with a clock that stands still, a driver that the test is, and a log in memory.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "task/runs.rs"]
 mod runs;
-#[path = "task/world.rs"]
 mod world;
