@@ -45,6 +45,11 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
         &[("reason", "store_behind")],
         u64::from(log.is_store_behind),
     );
+    text.metric(
+        "skytrail_log_seconds_ahead",
+        "Seconds that the last commit's time is ahead of the clock.",
+    )
+    .value(log.seconds_ahead);
     text.metric("skytrail_log_journal_bytes", "Size of the journal.")
         .value(log.journal_bytes);
     let sled = log.sled.as_ref();

@@ -1,5 +1,6 @@
 //! Starting, stopping, and looking into the log from the command line.
 
+mod clock;
 mod unfinished;
 
 use std::net::TcpListener;

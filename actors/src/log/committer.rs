@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use skytrail_schema::codec::{self, EncodedEvents, Seal};
@@ -28,6 +28,8 @@ use crate::observe::Histogram;
 const MAX_GROUP_COMMITS: usize = 1024;
 /// A group that has reached this size takes no more commits.
 const MAX_GROUP_BYTES: usize = 1 << 20;
+/// The log's time may be ahead of the clock by so many microseconds, as clocks are put right.
+const AHEAD_UNSAID_MICROS: i64 = 10 * 1_000_000;
 
 /// Called once when the log can no longer vouch for what it wrote; the process should end.
 pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
@@ -60,6 +62,8 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) head: AtomicU64,
+    /// When the last durable commit was, in microseconds.
+    pub(super) time_micros: AtomicI64,
     pub(super) queued_bytes: AtomicUsize,
     pub(super) num_groups: AtomicU64,
     pub(super) num_conflicts: AtomicU64,
@@ -73,6 +77,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             head: AtomicU64::default(),
+            time_micros: AtomicI64::default(),
             queued_bytes: AtomicUsize::default(),
             num_groups: AtomicU64::default(),
             num_conflicts: AtomicU64::default(),
@@ -91,6 +96,8 @@ pub(super) struct Committer {
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) epoch: u32,
     pub(super) now: Now,
+    /// Whether the last commit had to be later than the clock says.
+    pub(super) is_ahead: bool,
     pub(super) reserve: Option<Arc<Reserve>>,
     pub(super) on_fatal: OnFatal,
 }
@@ -166,7 +173,7 @@ impl Committer {
             Some((_, last)) => (last.last_position(), last.time, last.chain),
             None => (end.position, end.time, end.chain),
         };
-        let time = (self.now)().max(Timestamp::from_micros(time.micros() + 1));
+        let time = self.time_after(time);
         let seal = Seal {
             first_position: position + 1,
             time,
@@ -194,6 +201,22 @@ impl Committer {
             writes: request.writes,
             reply: request.reply,
         });
+    }
+
+    /// Returns the time of the next commit: what the clock says, but never before the last one. Who
+    /// looks for a moment in the log relies on that, so a clock that was ahead is waited for.
+    fn time_after(&mut self, last: Timestamp) -> Timestamp {
+        let now = (self.now)();
+        let time = now.max(Timestamp::from_micros(last.micros() + 1));
+        let ahead_micros = time.micros() - now.micros();
+        let was_ahead = std::mem::replace(&mut self.is_ahead, ahead_micros > AHEAD_UNSAID_MICROS);
+        if self.is_ahead && !was_ahead {
+            tracing::warn!(
+                seconds = ahead_micros / 1_000_000,
+                "the log is ahead of the clock: until it is as late, commits get times after the last one"
+            );
+        }
+        time
     }
 
     /// Whether all keys that events are sealed with are good still: who was erased meanwhile gets
@@ -305,9 +328,11 @@ impl Committer {
         for observer in &self.observers {
             observer.committed(&commits);
         }
+        let end = self.journal.end();
+        self.counters.head.store(end.position, Ordering::Release);
         self.counters
-            .head
-            .store(self.journal.end().position, Ordering::Release);
+            .time_micros
+            .store(end.time.micros(), Ordering::Relaxed);
         self.counters.num_groups.fetch_add(1, Ordering::Relaxed);
         for (commit, waiting) in commits.into_iter().zip(group.waiting) {
             let _ = waiting.reply.send(Ok(commit));

@@ -141,6 +141,8 @@ impl From<RewriteError> for BlankError {
 pub struct LogState {
     /// The last durable position.
     pub head: u64,
+    /// How far the last commit's time is ahead of the clock, in seconds: the clock was ahead once.
+    pub seconds_ahead: u64,
     /// Bytes of decisions that wait.
     pub queued_bytes: usize,
     /// Groups written since the start.
@@ -180,6 +182,7 @@ pub struct OpenedLog {
 pub struct EmbeddedLog {
     queue: Mutex<Option<mpsc::Sender<Order>>>,
     counters: Arc<Counters>,
+    now: Now,
     segments: Arc<Segments>,
     disk: Arc<dyn Disk>,
     keyring: Option<Arc<Keyring>>,
@@ -298,7 +301,7 @@ impl OpenedLog {
         observers: Vec<Arc<dyn CommitObserver>>,
         sequences: SequenceNumbers,
     ) -> std::io::Result<EmbeddedLog> {
-        let head = self.journal.end().position;
+        let end = self.journal.end();
         let segments = self.journal.segments();
         if let Some(keyring) = &self.keyring {
             // The process before may have ended between an erasure and the destruction of its keys.
@@ -307,7 +310,9 @@ impl OpenedLog {
             keyring.retire(&keys.collect::<Vec<_>>());
         }
         let counters = Arc::new(Counters::default());
-        counters.head.store(head, Ordering::Release);
+        counters.head.store(end.position, Ordering::Release);
+        let last = end.time.micros();
+        counters.time_micros.store(last, Ordering::Relaxed);
         let follow = |folder: PathBuf| {
             let (segments, reserve) = (Arc::clone(&segments), options.reserve.clone());
             let cache_bytes = options.sled_cache_bytes;
@@ -323,13 +328,14 @@ impl OpenedLog {
         let disk = self.journal.disk();
         let committer = Committer {
             journal: self.journal,
-            resolver: Resolver::new(head, options.resolver_keys),
+            resolver: Resolver::new(end.position, options.resolver_keys),
             sequences,
             observers,
             counters: Arc::clone(&counters),
             keyring: self.keyring.clone(),
             epoch: 1,
-            now: options.now,
+            now: Arc::clone(&options.now),
+            is_ahead: false,
             reserve: options.reserve.clone(),
             on_fatal: options.on_fatal,
         };
@@ -339,6 +345,7 @@ impl OpenedLog {
         Ok(EmbeddedLog {
             queue: Mutex::new(Some(sender)),
             counters,
+            now: options.now,
             segments,
             disk,
             keyring: self.keyring,
@@ -368,8 +375,11 @@ impl EmbeddedLog {
     /// Returns the log's state.
     pub fn state(&self) -> LogState {
         let (num_segments, journal_bytes) = self.segments.size();
+        let last = self.counters.time_micros.load(Ordering::Relaxed);
+        let ahead = last.saturating_sub((self.now)().micros());
         LogState {
             head: self.head(),
+            seconds_ahead: u64::try_from(ahead / 1_000_000).unwrap_or_default(),
             queued_bytes: self.counters.queued_bytes.load(Ordering::Relaxed),
             num_groups: self.counters.num_groups.load(Ordering::Relaxed),
             num_conflicts: self.counters.num_conflicts.load(Ordering::Relaxed),
