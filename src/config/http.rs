@@ -77,6 +77,9 @@ pub struct Limits {
     pub subscription_bytes: usize,
     /// Bytes that `include` adds to an answer, as JSON. `MAX_INCLUDED_BYTES`, default 64 MiB.
     pub included_bytes: usize,
+    /// Bytes of all answers together that clients have not taken yet. `HTTP_MAX_UNSENT_BYTES`, default
+    /// 512 MiB.
+    pub unsent_bytes: usize,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Http {
@@ -110,6 +113,7 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
         list_items: limit("MAX_LIST_ITEMS", 5000, 1_000_000),
         page_records: limit("MAX_PAGE_RECORDS", 10_000, 10_000_000),
         page_bytes: limit("MAX_PAGE_BYTES", 128 << 20, 1 << 40),
+        unsent_bytes: limit("HTTP_MAX_UNSENT_BYTES", 512 << 20, 1 << 40),
         // SQLite takes expressions of 1000 levels, and a chain of ORs is one of them each.
         predicate_nodes: limit("MAX_PREDICATE_NODES", 500, 900),
         predicate_depth: limit("MAX_PREDICATE_DEPTH", 32, 100),

@@ -111,6 +111,7 @@ mod tests {
         subscription_bytes: 1,
         included_bytes: 1,
         page_bytes: 1,
+        unsent_bytes: 1,
     };
 
     #[test]

@@ -21,7 +21,7 @@ use skytrail_actors::spawn::spawn_named;
 use socket2::{SockRef, Socket};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::counters::{Connected, DoorCounters};
+use super::counters::{Connected, DoorCounters, Unsent};
 use super::descriptors::Descriptors;
 
 /// Answers go out in pieces of this size, so that a large one is not copied whole for a client
@@ -175,15 +175,22 @@ pub struct Answer {
     /// What is left of a piece that was too large.
     rest: Bytes,
     _busy: Busy,
+    _unsent: Option<Unsent>,
 }
 
 impl Answer {
     /// Wraps a body.
-    pub fn new(body: BoxBody, busy: Busy) -> Self {
+    pub fn new(body: BoxBody, busy: Busy, counters: &Arc<DoorCounters>) -> Self {
+        // A body without a size is made as it is taken.
+        let unsent = match body.size() {
+            BodySize::Sized(size) => usize::try_from(size).ok(),
+            BodySize::None | BodySize::Stream => None,
+        };
         Self {
             body,
             rest: Bytes::new(),
             _busy: busy,
+            _unsent: unsent.map(|size| counters.unsent(size)),
         }
     }
 }

@@ -19,6 +19,7 @@ pub struct DoorCounters {
     actions: RwLock<BTreeMap<String, Arc<ActionCounters>>>,
     connections: AtomicUsize,
     hang_ups: AtomicU64,
+    unsent: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct DoorState {
     pub num_connections: usize,
     /// Requests whose clients went away before the answer.
     pub num_hang_ups: u64,
+    /// Bytes of answers that clients have not taken yet.
+    pub unsent_bytes: usize,
     /// Actions under way now.
     pub num_running: usize,
 }
@@ -73,6 +76,20 @@ impl DoorCounters {
         Connected(Arc::clone(self))
     }
 
+    /// Counts the bytes of an answer until what is returned is dropped.
+    pub fn unsent(self: &Arc<Self>, num_bytes: usize) -> Unsent {
+        self.unsent.fetch_add(num_bytes, Ordering::Relaxed);
+        Unsent {
+            counters: Arc::clone(self),
+            num_bytes,
+        }
+    }
+
+    /// Returns how many bytes of answers clients have not taken yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
     /// Returns the figures of every action that was asked for.
     pub fn actions(&self) -> Vec<ActionFigures> {
         let figures = |(name, counters): (&String, &Arc<ActionCounters>)| ActionFigures {
@@ -94,6 +111,7 @@ impl DoorCounters {
         DoorState {
             num_connections: self.connections.load(Ordering::Relaxed),
             num_hang_ups: self.hang_ups.load(Ordering::Relaxed),
+            unsent_bytes: self.unsent_bytes(),
             num_running,
         }
     }
@@ -122,5 +140,22 @@ pub struct Connected(Arc<DoorCounters>);
 impl Drop for Connected {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of an answer as long as they are held for its client.
+#[derive(Debug)]
+pub struct Unsent {
+    counters: Arc<DoorCounters>,
+    num_bytes: usize,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        let Self {
+            counters,
+            num_bytes,
+        } = self;
+        counters.unsent.fetch_sub(*num_bytes, Ordering::Relaxed);
     }
 }

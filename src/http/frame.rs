@@ -68,7 +68,7 @@ pub async fn frame(
     };
     let code = response.response().extensions().get::<Code>().copied();
     watch.end(route, response.status().as_u16(), code);
-    Ok(response.map_body(|_, body| Answer::new(body, busy)))
+    Ok(response.map_body(|_, body| Answer::new(body, busy, &services.door)))
 }
 
 /// Puts what the web framework refuses by itself into the envelope.

@@ -5,6 +5,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::query::Query;
 use skytrail_schema::subscription::Subscription;
 
+use super::reply::Reply;
 use crate::config::Limits;
 
 impl Limits {
@@ -13,6 +14,21 @@ impl Limits {
         let message = format!("the body is longer than {} bytes", self.body_bytes);
         let error = ApiError::new(Code::BadRequest, message).with_status(413);
         named(error, "MAX_BODY_BYTES", self.body_bytes)
+    }
+
+    /// Refuses an answer for which there is no room beside those that clients have not taken yet.
+    /// Only for what stored nothing: who is refused asks again.
+    ///
+    /// # Errors
+    /// 10000, as 503.
+    pub fn check_unsent(&self, unsent: usize, reply: &Reply) -> Result<(), ApiError> {
+        if unsent.saturating_add(reply.num_bytes()) <= self.unsent_bytes {
+            return Ok(());
+        }
+        let message = "too many bytes of answers wait for clients that take them slowly";
+        let error = ApiError::unexpected(message).with_status(503);
+        let error = error.with_info("retry_after_ms", json!(1000));
+        Err(named(error, "HTTP_MAX_UNSENT_BYTES", self.unsent_bytes))
     }
 
     /// Refuses a body whose objects and arrays are nested too deeply or hold too much: a value takes

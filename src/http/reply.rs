@@ -41,6 +41,11 @@ impl Reply {
         self.0
     }
 
+    /// Returns how many bytes it has.
+    pub fn num_bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// Reads the body again, for callers that want it as a tree.
     ///
     /// # Errors

@@ -134,9 +134,16 @@ async fn run(
     if context.is_sandboxed {
         target.check_sandboxed()?;
     }
+    let is_action = matches!(target, Target::Action(_));
+    let request = context.request.clone();
     let time = (context.deadline, context.storing.clone());
     let work = perform(Arc::clone(services), target, body, shown, context);
-    within(time, work).await
+    let reply = within(time, work).await?;
+    if is_action && !request.has_commits() {
+        let unsent = services.door.unsent_bytes();
+        services.settings.limits.check_unsent(unsent, &reply)?;
+    }
+    Ok(reply)
 }
 
 async fn perform(

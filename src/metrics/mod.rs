@@ -77,6 +77,11 @@ fn write_door(text: &mut Exposition, states: &States, actions: &[ActionFigures])
         "Requests whose clients went away before the answer.",
     )
     .value(door.num_hang_ups);
+    text.metric(
+        "skytrail_unsent_bytes",
+        "Bytes of answers that clients have not taken yet.",
+    )
+    .value(door.unsent_bytes as u64);
     text.metric("skytrail_connections", "Connections open at the HTTP door.")
         .value(door.num_connections);
     text.metric(

@@ -92,6 +92,46 @@ fn who_takes_his_answer_slowly_gets_it_whole() {
 }
 
 #[test]
+fn answers_that_clients_do_not_take_have_a_bound_together() {
+    let server = TestServer::with(&[("HTTP_MAX_UNSENT_BYTES", "20000000")]);
+    let owner = Client::signed_up(&server, "reader");
+    for number in 0..16 {
+        let text = "x".repeat(1 << 20);
+        owner.save(&format!("page/{number}"), json!({"text": text}));
+    }
+    let unsent = || figure(&scrape(&server), "skytrail_unsent_bytes");
+    let body = json!({"record_type": "page"}).to_string();
+    let length = format!("Content-Length: {}", body.len());
+    let key = format!("X-Skygear-API-Key: {API_KEY}");
+    let mut slow = RawClient::connect_narrow(&server, 4096);
+    slow.send_head("/record/query", &[&length, &key]);
+    slow.send(body.as_bytes());
+    eventually("an answer is under way", || slow.has_answer().then_some(()));
+    assert!(unsent() > 16e6);
+
+    // There is no room for another one of the size, but for what is small, and for what was stored.
+    let answer = owner.call("record:query", json!({"record_type": "page"}));
+    assert_eq!((answer.status, answer.code()), (503, 10000));
+    let limit = &answer.json()["error"]["info"]["limit"];
+    assert_eq!(limit["name"], "HTTP_MAX_UNSENT_BYTES");
+    assert_eq!(
+        owner
+            .call("record:fetch", json!({"ids": ["page/1"]}))
+            .status,
+        200
+    );
+    let text = "y".repeat(5 << 20);
+    owner.save("page/large", json!({"text": text}));
+
+    drop(slow);
+    eventually("what nobody takes any more has left", || {
+        (unsent() < 1e6).then_some(())
+    });
+    let answer = owner.call("record:query", json!({"record_type": "page", "limit": 16}));
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
 fn more_connections_than_allowed_wait_for_room() {
     let settings = [("HTTP_MAX_CONNECTIONS", "2"), ("HTTP_WORKERS", "1")];
     let server = TestServer::with(&settings);
