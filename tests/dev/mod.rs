@@ -21,8 +21,13 @@ struct Dev {
 
 impl Dev {
     fn start(folder: &Path, plugin: &str) -> Self {
+        Self::start_with(folder, plugin, &[])
+    }
+
+    fn start_with(folder: &Path, plugin: &str, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
         command.args(["dev", "--name", "NOTES", "--plugin", plugin]);
+        command.args(more);
         command.env_clear().current_dir(folder);
         command.envs([
             ("HOST", "127.0.0.1:0"),
@@ -121,6 +126,72 @@ fn a_plugin_starts_again_when_its_file_changes_and_each_call_is_shown() {
     Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     let status = eventually("the command ends", || dev.child.try_wait().unwrap());
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn what_a_plugin_writes_beside_its_code_does_not_start_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let writes = |version: u32| {
+        let body = format!(
+            "for name in ('notes.log', 'state.json', 'cache.sqlite', 'cache.sqlite-journal'):\n        \
+             open(name, 'a').write('x')\n    return {version}"
+        );
+        write(folder, &body);
+    };
+    writes(1);
+    let python = set_up(".venv/bin/python");
+    let plugin = format!("'{}' -m skytrail plugin.py", python.display());
+    let dev = Dev::start(folder, &plugin);
+    let address = dev.address();
+    let answers = |result: Json| {
+        eventually(&format!("the plugin answers {result}"), || {
+            (version(&address)["result"] == result).then_some(())
+        });
+    };
+    answers(json!(1));
+    // The changes come in the order in which they were made, so those from before come first.
+    writes(2);
+    answers(json!(2));
+    let said = dev.said.lock().unwrap().clone();
+    let changes = said
+        .lines()
+        .filter(|line| line.contains(" changed, the plugin starts again"));
+    let changes: Vec<&str> = changes.collect();
+    assert!(
+        changes.iter().all(|line| line.contains("plugin.py")) && !changes.is_empty(),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn a_file_that_is_named_starts_the_plugin_again_however_it_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let words = folder.join("words.txt");
+    let replace = |text: &str| {
+        let beside = folder.join("words.new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, &words).unwrap();
+    };
+    replace("one");
+    write(folder, "return open('words.txt').read()");
+    let python = set_up(".venv/bin/python");
+    let plugin = format!("'{}' -m skytrail plugin.py", python.display());
+    let dev = Dev::start_with(folder, &plugin, &["--watch", "words.txt"]);
+    let starts = || {
+        let said = dev.said.lock().unwrap();
+        said.matches("words.txt changed, the plugin starts again")
+            .count()
+    };
+    for (number, text) in ["two", "three", "four"].into_iter().enumerate() {
+        let address = dev.address();
+        eventually("the plugin answers", || {
+            version(&address)["result"].is_string().then_some(())
+        });
+        replace(text);
+        eventually("it starts again", || (starts() == number + 1).then_some(()));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `skytrail dev`: serving for someone who writes a plugin.
 //!
 //! The server runs in this process; the plugin is a child of it ([`child`]), ended and started again
-//! when a file beside it changes ([`watch`]). Each call that the server makes to a plugin becomes a
+//! when a source beside it changes ([`watch`]). Each call that the server makes to a plugin becomes a
 //! line on the terminal, and what the plugin writes comes between them.
 
 pub(super) mod child;
@@ -21,6 +21,9 @@ use crate::config::Config;
 use crate::telemetry;
 use child::{Child, Surroundings};
 
+/// What sources end with in the languages that there are packages for. JSON is often a plugin's data.
+const SOURCES: &str = "py,js,mjs,cjs,ts,mts,cts";
+
 /// What to run.
 #[derive(Clone, Debug, Args)]
 pub struct DevCommand {
@@ -31,9 +34,15 @@ pub struct DevCommand {
     /// The plugin's name in `PLUGINS`, unless that is set.
     #[arg(long, default_value = "PLUGIN")]
     name: String,
-    /// A folder or file whose changes start the plugin again; by default the working directory.
-    #[arg(long, value_name = "PATH")]
+    /// A folder whose sources start the plugin again when they change, or a file that does, whatever it is;
+    /// by default the working directory.
+    #[arg(long, value_name = "PATH", default_value = ".")]
     watch: Vec<PathBuf>,
+    /// What the names of sources end with, separated by commas. Other files may be written by the plugin
+    /// itself, and start nothing; nor does what is in `DATA_DIR`, `node_modules`, `__pycache__`, `target`, or
+    /// in a folder or file whose name begins with a dot.
+    #[arg(long, value_name = "EXTENSIONS", value_delimiter = ',', default_value = SOURCES)]
+    ext: Vec<String>,
 }
 
 impl DevCommand {
@@ -57,13 +66,7 @@ impl DevCommand {
 pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
     telemetry::start(&config.log);
     let words = child::words("--plugin", &command.plugin)?;
-    let here = [PathBuf::from(".")];
-    let watched = if command.watch.is_empty() {
-        &here[..]
-    } else {
-        &command.watch
-    };
-    let (watcher, changes) = watch::begin(watched, &config.data_dir)?;
+    let (watcher, changes) = watch::begin(&command.watch, &command.ext, &config.data_dir)?;
     let name = config.plugins.first().map_or(&command.name, |it| &it.name);
     let system = actix_web::rt::System::new();
     let served = system.block_on(app::serve_with(config, |application| {

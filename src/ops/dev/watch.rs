@@ -11,16 +11,19 @@ use tokio::time::timeout;
 
 /// Editors and version control change several files at once, or one several times.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Folders that change without anybody having written code.
-const IGNORED: [&str; 7] = [
-    ".git",
-    ".venv",
-    "__pycache__",
-    "node_modules",
-    "target",
-    ".mypy_cache",
-    ".pytest_cache",
-];
+/// Folders in which sources lie that nobody writes here; so they do in those whose name begins with a dot.
+const IGNORED: [&str; 3] = ["__pycache__", "node_modules", "target"];
+
+/// What starts the plugin again.
+///
+/// A plugin may write beside its code whatever it likes, a log or a database: only sources count, which
+/// are known by their endings, and files that somebody has named.
+struct Watched {
+    folders: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+    extensions: Vec<String>,
+    data_dir: PathBuf,
+}
 
 /// Changes, for whoever follows them at the moment.
 pub(super) type Changes = Arc<Mutex<mpsc::Receiver<PathBuf>>>;
@@ -31,29 +34,28 @@ pub(super) type Changes = Arc<Mutex<mpsc::Receiver<PathBuf>>>;
 /// One of them is not there, or the system has no more watches.
 pub(super) fn begin(
     paths: &[PathBuf],
+    extensions: &[String],
     data_dir: &Path,
 ) -> Result<(RecommendedWatcher, Changes), String> {
+    let watched = Watched::new(paths, extensions, data_dir);
+    let places = watched.places();
     let (sender, changes) = mpsc::channel(64);
-    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let paths: Vec<PathBuf> = paths.iter().map(absolute).collect();
-    let watched = paths.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let Ok(event) = event else { return };
         let is_change = is_change(event.kind);
         let changed = event.paths.into_iter();
         if let Some(path) = changed
             .filter(|_| is_change)
-            .find(|path| counts(path, &watched, &data_dir))
+            .find(|path| watched.counts(path))
         {
             // When many wait, one more says nothing new.
             let _ = sender.try_send(path);
         }
     })
     .map_err(|error| error.to_string())?;
-    for path in &paths {
+    for (path, mode) in places {
         watcher
-            .watch(path, RecursiveMode::Recursive)
+            .watch(&path, mode)
             .map_err(|error| format!("{} cannot be watched: {error}", path.display()))?;
     }
     Ok((watcher, Arc::new(Mutex::new(changes))))
@@ -75,18 +77,55 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Whether a file is one that somebody writes. What the folders above the watched ones are called
-/// says nothing about it.
-fn counts(path: &Path, watched: &[PathBuf], data_dir: &Path) -> bool {
-    let below = watched
-        .iter()
-        .filter_map(|folder| path.strip_prefix(folder).ok())
-        .min_by_key(|below| below.components().count());
-    let mut parts = below
-        .unwrap_or(path)
-        .components()
-        .filter_map(|part| part.as_os_str().to_str());
-    !path.starts_with(data_dir) && !parts.any(|part| IGNORED.contains(&part))
+impl Watched {
+    fn new(paths: &[PathBuf], extensions: &[String], data_dir: &Path) -> Self {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let paths = paths.iter().map(|path| absolute(path));
+        let (files, folders) = paths.partition(|path| path.is_file());
+        let extensions = extensions.iter().map(|it| it.trim_start_matches('.'));
+        Self {
+            folders,
+            files,
+            extensions: extensions.map(str::to_owned).collect(),
+            data_dir: absolute(data_dir),
+        }
+    }
+
+    /// Returns the folders to watch, and whether with all below them.
+    fn places(&self) -> Vec<(PathBuf, RecursiveMode)> {
+        let folders = self.folders.iter();
+        let mut places: Vec<_> = folders
+            .map(|folder| (folder.clone(), RecursiveMode::Recursive))
+            .collect();
+        let is_watched = |path: &Path| self.folders.iter().any(|folder| path.starts_with(folder));
+        // Editors replace a file by another one; a watch of the file itself would end with the first.
+        let around = self.files.iter().filter_map(|file| file.parent());
+        let around = around.filter(|folder| !is_watched(folder));
+        places.extend(around.map(|folder| (folder.to_owned(), RecursiveMode::NonRecursive)));
+        places
+    }
+
+    /// Whether a file is one that somebody writes. What the folders above the watched ones are called
+    /// says nothing about it.
+    fn counts(&self, path: &Path) -> bool {
+        if self.files.iter().any(|file| file == path) {
+            return true;
+        }
+        let below = self
+            .folders
+            .iter()
+            .filter_map(|folder| path.strip_prefix(folder).ok())
+            .min_by_key(|below| below.components().count());
+        let Some(below) = below else { return false };
+        let mut parts = below
+            .components()
+            .filter_map(|part| part.as_os_str().to_str());
+        let is_ignored = |part: &str| part.starts_with('.') || IGNORED.contains(&part);
+        let ending = path.extension().and_then(|it| it.to_str());
+        ending.is_some_and(|ending| self.extensions.iter().any(|it| it == ending))
+            && !path.starts_with(&self.data_dir)
+            && !parts.any(is_ignored)
+    }
 }
 
 #[cfg(test)]
@@ -95,19 +134,34 @@ mod tests {
 
     #[test]
     fn what_nobody_writes_is_ignored() {
-        let data = Path::new("/app/data");
-        let watched = [PathBuf::from("/app"), PathBuf::from("/target/x/.venv/app")];
-        let counts = |path: &str| counts(Path::new(path), &watched, data);
-        assert!(counts("/app/plugin.py"));
-        assert!(counts("/app/lib/data/x.py"));
-        assert!(counts("/target/x/.venv/app/plugin.py"));
-        assert!(!counts("/target/x/.venv/app/target/x"));
-        for ignored in [
-            "/app/data/lock",
-            "/app/.git/index",
-            "/app/a/__pycache__/x.pyc",
+        let watched = Watched {
+            folders: vec!["/app".into(), "/target/x/.venv/app".into()],
+            files: vec!["/app/node_modules/words".into(), "/etc/words.txt".into()],
+            extensions: vec!["py".to_owned(), "html".to_owned()],
+            data_dir: "/app/data".into(),
+        };
+        for counted in [
+            "/app/plugin.py",
+            "/app/pages/index.html",
+            "/app/lib/data/x.py",
+            "/target/x/.venv/app/plugin.py",
+            "/app/node_modules/words",
+            "/etc/words.txt",
         ] {
-            assert!(!counts(ignored), "{ignored}");
+            assert!(watched.counts(Path::new(counted)), "{counted}");
+        }
+        for ignored in [
+            "/target/x/.venv/app/target/x.py",
+            "/app/data/x.py",
+            "/app/.git/x.py",
+            "/app/.#plugin.py",
+            "/app/a/__pycache__/x.py",
+            "/app/cache.sqlite",
+            "/app/plugin.js",
+            "/app/py",
+            "/etc/other.py",
+        ] {
+            assert!(!watched.counts(Path::new(ignored)), "{ignored}");
         }
     }
 }
