@@ -12,15 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 const GUARD: &str = "trap '' HUP INT TERM; while read -r line; do :; done; \
     kill -TERM 0; sleep 5; kill -KILL 0";
 
-/// A process with all that it started; ends with this, unless it was waited for.
-///
-/// The group's number is its leader's: the guard's, or else the process's. It may become a stranger's
-/// as soon as the leader is reaped and nobody is left in the group, so nothing is sent to the group
-/// from then on.
+/// A process with all that it started; ends with this, unless it was waited for, and with this process,
+/// however that ends.
 #[derive(Debug)]
 pub struct ProcessGroup {
     process: Child,
-    /// Ends the group when this process is gone without having done so.
+    /// The leader of the group, until the process was waited for. As long as it is not reaped the group's
+    /// number is nobody else's.
     guard: Option<Child>,
 }
 
@@ -28,20 +26,8 @@ impl ProcessGroup {
     /// Starts a process in a group of its own.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// It cannot be started, or there is no shell.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let process = command.process_group(0).kill_on_drop(true).spawn()?;
-        Ok(Self {
-            process,
-            guard: None,
-        })
-    }
-
-    /// As [`ProcessGroup::start`]; the group ends also when this process is killed, or exits without a word.
-    ///
-    /// # Errors
-    /// As [`ProcessGroup::start`]; there is no shell.
-    pub fn start_guarded(command: &mut Command) -> Result<Self> {
         let mut guard = Command::new("sh");
         guard.args(["-c", GUARD]).stdin(Stdio::piped());
         // Who reads what this process writes should not wait for the guard.
@@ -77,7 +63,12 @@ impl ProcessGroup {
     /// # Errors
     /// None is expected: it is there until it was waited for.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
-        self.process.wait().await
+        let status = self.process.wait().await?;
+        if let Some(mut guard) = self.guard.take() {
+            // Ended, for if its input ended it would end the others.
+            guard.kill().await?;
+        }
+        Ok(status)
     }
 
     /// Waits for the process, and ends what is left of all that it has started.
@@ -107,8 +98,8 @@ impl ProcessGroup {
     }
 
     fn signal(&self, signal: Signal) {
-        let leader = self.guard.as_ref().unwrap_or(&self.process);
-        if let Some(group) = number(leader).and_then(Pid::from_raw) {
+        let leader = self.guard.as_ref().and_then(number);
+        if let Some(group) = leader.and_then(Pid::from_raw) {
             // None may be left of it.
             let _ = kill_process_group(group, signal);
         }

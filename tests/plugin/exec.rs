@@ -104,16 +104,37 @@ fn a_process_whose_time_is_over_is_killed_with_what_it_started() {
     let server = server(&[("TEST_TIMEOUT", "10")]);
     let client = ready(&server);
     let waiting = call(&client, "hangs", json!({}));
-    let pids = eventually("it runs", || {
-        let pids = std::fs::read_to_string(server.folder().join("pids")).ok()?;
-        pids.ends_with('.').then_some(pids)
-    });
+    let pids = hanging(&server);
     let error = waiting.join().unwrap().json()["error"].clone();
     assert_eq!(
         (&error["code"], &error["message"]),
         (&json!(10000), &json!("Plugin time out"))
     );
-    for pid in pids.split(' ').filter(|pid| *pid != ".") {
+    await_end(&pids);
+}
+
+#[test]
+fn a_process_ends_with_a_server_that_is_killed_and_so_does_what_it_started() {
+    let mut server = server(&[]);
+    let client = ready(&server);
+    let _waiting = call(&client, "hangs", json!({}));
+    let pids = hanging(&server);
+    server.kill();
+    await_end(&pids);
+}
+
+/// Returns the numbers of a process that hangs and of its child.
+fn hanging(server: &TestServer) -> Vec<String> {
+    let pids = eventually("it runs", || {
+        let pids = std::fs::read_to_string(server.folder().join("pids")).ok()?;
+        pids.ends_with('.').then_some(pids)
+    });
+    let pids = pids.split(' ').filter(|pid| *pid != ".");
+    pids.map(str::to_owned).collect()
+}
+
+fn await_end(pids: &[String]) {
+    for pid in pids {
         eventually("it is gone", || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
             // Whoever inherits the orphan may take his time to notice.

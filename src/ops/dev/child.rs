@@ -104,7 +104,7 @@ impl Child {
             .args(args)
             .envs(surroundings.0.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null());
-        let started = ProcessGroup::start_guarded(&mut command);
+        let started = ProcessGroup::start(&mut command);
         let group = started.map_err(|error| format!("{program} cannot be run: {error}"))?;
         Ok(Self(group))
     }
