@@ -90,8 +90,8 @@ pub struct To {
 /// Whether to wait for what was ordered.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Watch {
-    /// Waits until it is delivered, also for somebody to take it, and shows how far it is; until then or
-    /// until the consumer is paused. Ending this ends no delivery.
+    /// Waits until it is delivered, also for somebody to take it, and shows how far it is. Fails when the
+    /// consumer is paused. Ending this ends no delivery.
     #[arg(long)]
     follow: bool,
 }

@@ -42,11 +42,11 @@ impl Look {
     }
 }
 
-/// Waits until a consumer has had what it was behind with, or is paused; returns its state. While nobody
-/// works for it this waits for somebody, and says so.
+/// Waits until a consumer has had what it was behind with; returns its state. While nobody works for it this
+/// waits for somebody, and says so.
 ///
 /// # Errors
-/// A sentence: the server is gone, or the consumer.
+/// A sentence: the server is gone, or the consumer, or it is paused.
 pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<Json, String> {
     let name = begun.get("name").cloned().unwrap_or_default();
     let first = Look::at(begun);
@@ -65,13 +65,19 @@ pub(super) async fn until_done(server: &RunningServer, begun: &Json) -> Result<J
         let again = look.over.saturating_sub(first.over).min(first.open);
         bar.set_position(events + again);
         let now = state.get("state").and_then(Json::as_str);
-        if look.is_done_since(first) || now == Some("paused") {
+        if look.is_done_since(first) {
             bar.finish_and_clear();
             return Ok(state);
         }
+        let name = name.as_str().unwrap_or_default();
+        if now == Some("paused") {
+            bar.finish_and_clear();
+            return Err(format!(
+                "{name} is paused: what was ordered is delivered after `skytrail delivery resume {name}`"
+            ));
+        }
         let was_alone = std::mem::replace(&mut is_alone, now != Some("running"));
         if is_alone && !was_alone {
-            let name = name.as_str().unwrap_or_default();
             bar.suspend(|| {
                 complain(&format!(
                     "nobody works for {name} now: waiting until somebody comes; ending this ends no delivery"

@@ -1,7 +1,7 @@
 //! What people may want, by action and on the command line.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,12 +10,16 @@ use crate::support::server::MASTER_KEY;
 
 /// Runs a command against the running server.
 fn delivery(server: &TestServer, arguments: &[&str]) -> String {
+    let output = ordered(server, arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn ordered(server: &TestServer, arguments: &[&str]) -> Output {
     let set = format!("MASTER_KEY={MASTER_KEY}");
     let mut all = vec!["--set", &set, "delivery", "--server", &server.base_url];
     all.extend(arguments);
-    let output = server.skytrail(&all);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    server.skytrail(&all)
 }
 
 /// Saves a few notes and has them delivered; returns their positions.
@@ -98,7 +102,13 @@ fn who_follows_an_order_hears_when_it_is_carried_out() {
     delivery(&server, &["redeliver", "TEST", &first, &last, "--follow"]);
     assert_eq!(told.load(Ordering::SeqCst), 5);
     delivery(&server, &["pause", "TEST"]);
-    let ended = delivery(&server, &["rewind", "TEST", "--position", "0", "--follow"]);
+    let ended = ordered(&server, &["rewind", "TEST", "--position", "0", "--follow"]);
+    let why = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(why.contains("TEST is paused"), "{why}");
+    assert!(why.contains("skytrail delivery resume TEST"), "{why}");
+    // Of what was told already nothing is open.
+    let ended = delivery(&server, &["rewind", "TEST", "--end", "--follow"]);
     assert!(ended.contains("paused"), "{ended}");
 }
 
