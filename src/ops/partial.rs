@@ -29,13 +29,8 @@ impl Partial {
                 return Err(is_there(&to));
             }
         }
-        let Some(name) = to.file_name() else {
-            return Err(format!("{} is no file's name", to.display()));
-        };
-        let prefix = format!(".{}.part-", name.to_string_lossy());
-        let scratch = Scratch::make(folder_of(to), &prefix).map_err(|error| failed(to, &error))?;
         Ok(Self {
-            scratch,
+            scratch: folder_beside(to)?,
             to: to.to_owned(),
             endings,
         })
@@ -61,6 +56,18 @@ impl Partial {
         let synced = File::open(folder_of(&self.to)).and_then(|folder| folder.sync_all());
         synced.map_err(|error| failed(&self.to, &error))
     }
+}
+
+/// Makes a folder beside a file, for what is to become that file.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub(super) fn folder_beside(file: &Path) -> Result<Scratch, String> {
+    let Some(name) = file.file_name() else {
+        return Err(format!("{} is no file's name", file.display()));
+    };
+    let prefix = format!(".{}.part-", name.to_string_lossy());
+    Scratch::make(folder_of(file), &prefix).map_err(|error| failed(file, &error))
 }
 
 /// Puts a file into its place, never over another one.

@@ -246,6 +246,24 @@ fn a_replay_without_a_plugin_says_so() {
 }
 
 #[test]
+fn a_file_beside_the_cursor_is_left_alone() {
+    let world = World::new();
+    world.ada.save("note/1", json!({"title": "One"}));
+    let folder = world.server.folder();
+    let (cursor, beside) = (folder.join("cursor"), folder.join("cursor.new"));
+    std::fs::write(&beside, "mine").unwrap();
+    let arguments = ["--cursor", cursor.to_str().unwrap()];
+    let output = world.replay(2, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(&beside).unwrap(), "mine");
+    assert!(cursor.exists());
+    let names = std::fs::read_dir(folder).unwrap();
+    let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = names.filter(|name| name.contains("cursor")).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
 fn a_report_takes_the_place_of_no_file_and_goes_on_with_its_own() {
     let world = World::new();
     for number in 0..3 {

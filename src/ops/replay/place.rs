@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use skytrail_schema::json::{list, members};
 
+use crate::ops::partial::folder_beside;
 use crate::own_file;
+use crate::scratch::Scratch;
 
 /// What `plugin:replay` answers.
 #[derive(Debug, Deserialize)]
@@ -63,10 +65,17 @@ struct Cursor {
     report_end: Option<String>,
 }
 
+/// The file that the cursor is kept in.
+struct CursorFile {
+    path: PathBuf,
+    /// Where the next one is written.
+    beside: Scratch,
+}
+
 /// See the module's overview.
 pub(super) struct Place {
     cursor: Cursor,
-    path: Option<PathBuf>,
+    file: Option<CursorFile>,
     report: Option<(File, PathBuf)>,
 }
 
@@ -126,13 +135,14 @@ impl Place {
             Ok::<_, String>((file, report.to_owned()))
         });
         let report = report.transpose()?;
+        let file = path.map(CursorFile::at).transpose()?;
         // From now on there is a cursor to whatever is in the report.
-        if let Some(path) = path.filter(|_| is_new) {
-            write(path, &cursor).map_err(|error| failed(path, &error))?;
+        if let Some(file) = file.as_ref().filter(|_| is_new) {
+            file.write(&cursor)?;
         }
         Ok(Self {
             cursor,
-            path: path.map(Path::to_owned),
+            file,
             report,
         })
     }
@@ -178,8 +188,8 @@ impl Place {
         self.cursor.next = info.next;
         self.cursor.plugin = info.plugin;
         self.cursor.writes.add(info.writes);
-        if let Some(path) = &self.path {
-            write(path, &self.cursor).map_err(|error| failed(path, &error))?;
+        if let Some(file) = &self.file {
+            file.write(&self.cursor)?;
         }
         Ok(findings)
     }
@@ -215,14 +225,25 @@ fn read(path: &Path) -> Result<Option<Cursor>, String> {
     }
 }
 
-/// Writes the cursor beside the old one and renames it: whenever it is killed, one of them is there.
-fn write(path: &Path, cursor: &Cursor) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(cursor)?)?;
-    file.sync_data()?;
-    fs::rename(beside, path)
+impl CursorFile {
+    fn at(path: &Path) -> Result<Self, String> {
+        Ok(Self {
+            path: path.to_owned(),
+            beside: folder_beside(path)?,
+        })
+    }
+
+    /// Writes the cursor beside the old one and renames it: whenever it is killed, one of them is there.
+    fn write(&self, cursor: &Cursor) -> Result<(), String> {
+        let new = self.beside.path().join("cursor");
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(cursor)?)?;
+            file.sync_data()?;
+            fs::rename(&new, &self.path)
+        };
+        write().map_err(|error| failed(&self.path, &error))
+    }
 }
 
 /// Opens the report behind what of it the cursor knows; what is in it has to be that.
