@@ -26,9 +26,9 @@ Examples:
   skytrail --set APP_NAME=chat serve             from flags, skytrail.toml or .env
   skytrail log tail                              the last events, while the server runs
   skytrail log show record/note/1                everything that happened to a record
-  skytrail dev --plugin \"python plugin.py\"       serve, and run a plugin that you write
+  skytrail dev --plugin \"skytrail-plugin x.py\"   serve, and run a plugin that you write
   skytrail plugin calls --follow                 what plugins are asked, and how they answer
-  skytrail replay --exec \"python plugin.py\"      would a new version do what the old one did?
+  skytrail replay --exec \"skytrail-plugin x.py\"  would a new version do what the old one did?
   skytrail index list                            which indexes the store made, and why
   skytrail erase record note/1 --why law       forget a record for good
   skytrail task list                             what runs when, and how it ended

@@ -159,6 +159,20 @@ impl<'a> Reader<'a> {
         wrong
     }
 
+    /// Tries the plugin on what it has made.
+    fn replay(&self) {
+        let line = only(self.blocks, &["sh", self.language, "replay"]);
+        let line = line.replace(
+            "skytrail replay",
+            &format!("{} replay", env!("CARGO_BIN_EXE_skytrail")),
+        );
+        let line = Player::new(&self.server).filled(&line).replace("npx ", "");
+        let mut command = self.shell(&line);
+        let output = command.env("HOST", self.server.address()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("NOTES, positions 1 to "), "{output:?}");
+    }
+
     fn run(&self, line: &str) -> String {
         let done = self.shell(line).stderr(Stdio::inherit()).output().unwrap();
         assert!(done.status.success(), "{line}: {}", done.status);
@@ -208,6 +222,7 @@ fn follow(language: &'static str) {
     assert!(wrong.is_empty(), "docs/PLUGINS.md:\n{}", wrong.join("\n"));
 
     reader.run(only(&blocks, &["sh", "test", language]));
+    reader.replay();
 
     // The next generation takes over, and the first worker ends by itself.
     let next = reader.start(&["sh", language, "next"]);
@@ -259,7 +274,11 @@ fn no_block_of_the_guide_is_left_out() {
             ["python", file] => file.ends_with(".py"),
             ["js", file] => file.ends_with(".mjs"),
             ["sh", "server" | "python" | "js"] | ["json" | "text"] => true,
-            ["sh", "test" | "python" | "js", "python" | "js" | "next"] => true,
+            [
+                "sh",
+                "test" | "python" | "js",
+                "python" | "js" | "next" | "replay",
+            ] => true,
             ["sh"] => block.text.contains(ADDRESS),
             _ => false,
         };

@@ -246,6 +246,34 @@ fn a_replay_without_a_plugin_says_so() {
 }
 
 #[test]
+fn a_program_has_the_name_of_the_only_plugin_and_of_several_one_has_to_be_chosen() {
+    let replay = |server: &TestServer, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+        command
+            .env_clear()
+            .args(["replay", "--server", &server.base_url]);
+        command.envs([("MASTER_KEY", MASTER_KEY), ("PATH", "/usr/bin:/bin")]);
+        command.args(["--exec", "sh -c 'echo \"I am $PLUGIN_NAME.\"'"]);
+        command.args(more).stdin(Stdio::null());
+        command
+    };
+    let says = |command: &mut Command| said(&command.output().unwrap());
+    let one = TestServer::with(&[("PLUGINS", "NOTES")]);
+    let text = says(&mut replay(&one, &[]));
+    assert!(text.contains("I am NOTES."), "{text}");
+    let two = TestServer::with(&[("PLUGINS", "NOTES,CHAT")]);
+    let text = says(&mut replay(&two, &[]));
+    assert!(!text.contains("I am"), "{text}");
+    for choice in ["--plugin", "NOTES", "CHAT"] {
+        assert!(text.contains(choice), "{text}");
+    }
+    let text = says(&mut replay(&two, &["--plugin", "CHAT"]));
+    assert!(text.contains("I am CHAT."), "{text}");
+    let text = says(replay(&two, &[]).env("PLUGIN_NAME", "CHAT"));
+    assert!(text.contains("I am CHAT."), "{text}");
+}
+
+#[test]
 fn a_file_beside_the_cursor_is_left_alone() {
     let world = World::new();
     world.ada.save("note/1", json!({"title": "One"}));

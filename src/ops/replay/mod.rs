@@ -35,11 +35,12 @@ const NOT_THERE: &str = "(PluginUnavailable 118)";
 const HELP: &str = "\
 The plugin answers as if it served, and nothing is stored: what it asks the server is answered as of
 the write that it is tried on, and what would write is refused. A program (--exec) finds
-SKYGEAR_ENDPOINT, MASTER_KEY, APP_NAME and PLUGIN_GENERATION in its environment, and PLUGIN_NAME with
---plugin. A plugin that is started elsewhere needs http://HOST:PORT/_/sandbox as SKYGEAR_ENDPOINT.
+SKYGEAR_ENDPOINT, MASTER_KEY, APP_NAME, PLUGIN_GENERATION and PLUGIN_NAME in its environment: that of
+--plugin, or of the server's only plugin. A plugin that is started elsewhere needs
+http://HOST:PORT/_/sandbox as SKYGEAR_ENDPOINT.
 
 Examples:
-  skytrail replay --exec \"python plugin.py\" --from 2026-10-01T00:00:00Z --to 2026-11-01T00:00:00Z
+  skytrail replay --exec \"skytrail-plugin plugin.py\" --from 2026-10-01T00:00:00Z --to 2026-11-01T00:00:00Z
   skytrail replay --plugin CHAT --type note --report differences.jsonl --cursor replay.cursor
 
 Exit codes: 0 everything would go as it went, 3 something would not, 1 failed, 2 wrong arguments.";
@@ -48,8 +49,9 @@ Exit codes: 0 everything would go as it went, 3 something would not, 1 failed, 2
 #[derive(Clone, Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ReplayCommand {
-    /// The plugin's name; not needed while it is alone in the sandbox.
-    #[arg(long)]
+    /// The plugin's name; not needed while it is alone in the sandbox, nor with --exec while the server has
+    /// no other one.
+    #[arg(long, env = "PLUGIN_NAME")]
     plugin: Option<String>,
     /// Runs this program as the plugin, with its arguments, as a shell would take it.
     #[arg(long, value_name = "COMMAND")]
@@ -97,8 +99,12 @@ pub fn run(config: &Config, command: &ReplayCommand) -> Result<bool, String> {
         };
         let words = child::words("--exec", program)?;
         let generation = u64::try_from(SystemClock.now().micros()).unwrap_or_default();
-        let plugin = command.plugin.as_deref();
-        let surroundings = Surroundings::sandbox(config, &server, (plugin, generation));
+        let plugin = match &command.plugin {
+            Some(name) => Some(name.clone()),
+            None => only_plugin(&server).await?,
+        };
+        let plugin = (plugin.as_deref(), generation);
+        let surroundings = Surroundings::sandbox(config, &server, plugin);
         let mut child = Child::start(&words, &surroundings)?;
         let done = tokio::select! {
             done = replay(&server, command, (asked, Some(generation)), place) => done,
@@ -124,6 +130,27 @@ impl ReplayCommand {
         insert("record_types", Some(json!(self.types)));
         insert("after_hooks", Some(self.after_hooks.into()));
         body
+    }
+}
+
+/// Returns the name of the server's plugin, if it has one.
+///
+/// # Errors
+/// It has several, or does not say.
+async fn only_plugin(server: &RunningServer) -> Result<Option<String>, String> {
+    let state = server.call("plugin:list", Map::new()).await?;
+    let plugins = state.get("plugins").and_then(Json::as_array);
+    let names = plugins.into_iter().flatten();
+    let names: Vec<&str> = names
+        .filter_map(|plugin| plugin.get("name")?.as_str())
+        .collect();
+    match names[..] {
+        [] => Ok(None),
+        [name] => Ok(Some(name.to_owned())),
+        _ => Err(format!(
+            "the server has several plugins: say with --plugin which one this is, of {}",
+            names.join(", ")
+        )),
     }
 }
 
