@@ -31,9 +31,13 @@ export class Api {
 
   /**
    * Returns an API that acts as a user: what it makes is his. It still has the rights of the master
-   * key, for which access lists do not count.
+   * key, for which access lists do not count. Throws `TypeError` without an id: what nobody asked for
+   * would be made in the master key's name.
    */
   asUser(userId) {
+    if (!userId) {
+      throw new TypeError("asUser needs the id of a user; the master key's calls go without it");
+    }
     return new Api(this.#line, userId);
   }
 

@@ -296,6 +296,18 @@ test('static assets are served from their folder and no other', async (t) => {
   }
 });
 
+test('nobody has no name to act in', async () => {
+  const tester = tested((plugin) => {
+    plugin.op('as', ({ args: [user] }, { api }) => api.asUser(user).action('any'));
+    plugin.op('as-absent', (_, { context, api }) => api.asUser(context.user_id).action('any'));
+  });
+  tester.onAction('any', 'done');
+  const refused = { message: /asUser needs the id of a user/ };
+  for (const nobody of [null, '']) await assert.rejects(tester.lambda('as', [nobody]), refused);
+  await assert.rejects(tester.lambda('as-absent'), refused);
+  assert.deepEqual(tester.calls, []);
+});
+
 test('the API reads what the server answers', async () => {
   const tester = tested((plugin) => {
     plugin.op('save', async (_, { api }) => {

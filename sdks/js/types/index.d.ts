@@ -312,7 +312,7 @@ export type RecordId = string | Reference | Record;
 export class Api {
   private constructor();
   readonly userId: string | null;
-  /** Returns an API that acts as a user: what it makes is his. */
+  /** Returns an API that acts as a user: what it makes is his. Throws `TypeError` without an id. */
   asUser(userId: string): Api;
   /** Runs any action and returns its result. Throws `ApiError`. */
   action(name: string, payload?: object, options?: RequestOptions): Promise<any>;

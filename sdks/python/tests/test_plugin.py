@@ -327,6 +327,13 @@ class ApiCalls(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self) -> None:
         self.plugin.connect_to(self.tester)
 
+    async def test_nobody_has_no_name_to_act_in(self) -> None:
+        nobodies: list[Any] = [None, ""]
+        for nobody in nobodies:
+            for api in (self.api, self.api.blocking):
+                with self.assertRaisesRegex(ValueError, "as_user needs the id of a user"):
+                    api.as_user(nobody)
+
     async def test_records_are_saved_and_failures_raised(self) -> None:
         self.tester.on_action("record:save", lambda payload: payload["records"])
         room = Record("room/1", name="r", at=NOON)

@@ -49,11 +49,14 @@ class Api:
         self._line = line
         self.user_id = user_id
 
-    def as_user(self, user_id: str | None) -> Api:
+    def as_user(self, user_id: str) -> Api:
         """Returns an API that acts as a user: what it makes is his.
 
-        It still has the rights of the master key, for which access lists do not count.
+        It still has the rights of the master key, for which access lists do not count. Raises
+        `ValueError` without an id: what nobody asked for would be made in the master key's name.
         """
+        if not user_id:
+            raise ValueError("as_user needs the id of a user; the master key's calls go without it")
         return Api(self._line, user_id)
 
     @property

@@ -26,7 +26,7 @@ class BlockingApi:
     def __init__(self, api: Api, line: Line) -> None:
         self._api, self._line = api, line
 
-    def as_user(self, user_id: str | None) -> BlockingApi:
+    def as_user(self, user_id: str) -> BlockingApi:
         """Returns an API that acts as a user."""
         return BlockingApi(self._api.as_user(user_id), self._line)
 
