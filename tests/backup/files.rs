@@ -140,19 +140,9 @@ fn what_only_somebody_else_has_put_into_the_folder_may_go_again() {
 #[test]
 fn a_backup_says_in_which_bucket_its_files_are() {
     let world = World::start();
-    let bucket = [
-        "--set",
-        "ASSET_STORE=s3",
-        "--set",
-        "ASSET_STORE_BUCKET=pictures",
-        "--set",
-        "ASSET_STORE_ACCESS_KEY=a",
-        "--set",
-        "ASSET_STORE_SECRET_KEY=b",
-        "backup",
-        text(&world.repository),
-    ];
-    let made = said(&world.server.skytrail(&bucket));
+    let backup = ["backup", text(&world.repository)];
+    let backup = [&BUCKET_FLAGS[..], &backup].concat();
+    let made = said(&world.server.skytrail(&backup));
     assert!(made.contains("bucket pictures"), "{made}");
     let listed = world.back_up(&["--list"]);
     assert!(listed.contains("bucket pictures"), "{listed}");

@@ -22,6 +22,18 @@ use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::server::TestServer;
 
+/// What tells a command that the server's files are in a bucket.
+const BUCKET_FLAGS: [&str; 8] = [
+    "--set",
+    "ASSET_STORE=s3",
+    "--set",
+    "ASSET_STORE_BUCKET=pictures",
+    "--set",
+    "ASSET_STORE_ACCESS_KEY=a",
+    "--set",
+    "ASSET_STORE_SECRET_KEY=b",
+];
+
 /// A server with small segments, and where its backups go.
 struct World {
     server: TestServer,

@@ -33,19 +33,9 @@ fn a_restore_says_where_its_files_belong_when_the_server_looks_elsewhere() {
     let restored = TestServer::with(&settings);
     assert_eq!(ask(&restored, "GET", &path_of(&asset), &[]).status, 200);
 
-    let bucket = [
-        "--set",
-        "ASSET_STORE=s3",
-        "--set",
-        "ASSET_STORE_BUCKET=pictures",
-        "--set",
-        "ASSET_STORE_ACCESS_KEY=a",
-        "--set",
-        "ASSET_STORE_SECRET_KEY=b",
-    ];
     let to = world.server.folder().join("r9");
     let restore = ["restore", repository, "--to", text(&to)];
-    let told = run(&[&bucket[..], &restore].concat());
+    let told = run(&[&BUCKET_FLAGS[..], &restore].concat());
     assert!(
         told.contains("1 files") && told.contains("bucket pictures"),
         "{told}"

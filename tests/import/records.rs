@@ -1,7 +1,7 @@
 //! Records out of files, and into them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::{Value as Json, json};
 
@@ -494,70 +494,4 @@ fn a_report_takes_the_place_of_no_file() {
     // What is no file has nothing to lose.
     let table = import(&server, &path, &["--report", "/dev/null"]);
     assert_eq!(table.of("total"), [2, 1, 0, 0, 0, 1], "{}", table.0);
-}
-
-/// Runs a command whose output nobody reads any more, nor what it says beside it.
-fn run_unread(server: &TestServer, arguments: &[&str]) -> Option<i32> {
-    let closed = || {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        writer
-    };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
-    command.env_clear().env("DATA_DIR", server.data_dir());
-    let key = format!("MASTER_KEY={MASTER_KEY}");
-    command.args(["--set", &key, "--host", server.address()]);
-    command.args(arguments).stdout(closed()).stderr(closed());
-    command.status().unwrap().code()
-}
-
-#[test]
-fn a_command_whose_output_nobody_reads_ends_with_what_became_of_its_work() {
-    let server = TestServer::start();
-    let master = Client::master(&server);
-    let with = |arguments: &[&str]| run_unread(&server, arguments);
-    let whole = file(&server, "whole.jsonl", "{\"_id\": \"note/1\", \"n\": 1}\n");
-    let broken = file(
-        &server,
-        "broken.jsonl",
-        "{\"_id\": \"note/2\", \"n\": 1}\n?\n",
-    );
-    let (whole, broken) = (whole.to_str().unwrap(), broken.to_str().unwrap());
-    assert_eq!(with(&["import", "records", whole]), Some(0));
-    assert_eq!(
-        with(&["import", "records", broken]),
-        Some(1),
-        "a line was refused"
-    );
-    assert_eq!(master.query("note", json!([])).len(), 2);
-    assert_eq!(
-        with(&["erase", "record", "note/2", "--why", "law"]),
-        Some(0)
-    );
-    assert_eq!(master.query("note", json!([])).len(), 1);
-    // Of what only shows something the half is missing.
-    let shown = [
-        &["export"][..],
-        &["log", "search"],
-        &["log", "follow", "--from", "1"],
-        &["history", "list", "note/1"],
-        &["delivery", "list"],
-        &["task", "list"],
-        &["plugin", "list"],
-        &["index", "list"],
-        &["erase", "list"],
-    ];
-    for command in shown {
-        assert_eq!(with(command), Some(141), "{command:?}");
-    }
-    for command in [
-        &["log", "tail"][..],
-        &["log", "show", "1"],
-        &["log", "stat"],
-        &["config"],
-    ] {
-        assert_eq!(run_unread(&server, command), Some(141), "{command:?}");
-    }
-    assert_eq!(run_unread(&server, &["log", "verify"]), Some(0));
-    assert_eq!(with(&["export", "nothing"]), Some(1));
 }

@@ -178,3 +178,69 @@ fn a_slave_has_no_channels() {
     // Hubs, and nothing for who does not upgrade.
     assert_eq!(statuses(&server), [400, 400]);
 }
+
+/// Runs a command whose output nobody reads any more, nor what it says beside it.
+fn run_unread(server: &TestServer, arguments: &[&str]) -> Option<i32> {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
+    command.env_clear().env("DATA_DIR", server.data_dir());
+    let key = format!("MASTER_KEY={MASTER_KEY}");
+    command.args(["--set", &key, "--host", server.address()]);
+    command.args(arguments).stdout(closed()).stderr(closed());
+    command.status().unwrap().code()
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_with_what_became_of_its_work() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let with = |arguments: &[&str]| run_unread(&server, arguments);
+    let file = |name: &str, text: &str| {
+        let path = server.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let whole = file("whole.jsonl", "{\"_id\": \"note/1\", \"n\": 1}\n");
+    let broken = file("broken.jsonl", "{\"_id\": \"note/2\", \"n\": 1}\n?\n");
+    assert_eq!(with(&["import", "records", &whole]), Some(0));
+    assert_eq!(
+        with(&["import", "records", &broken]),
+        Some(1),
+        "a line was refused"
+    );
+    assert_eq!(master.query("note", json!([])).len(), 2);
+    assert_eq!(
+        with(&["erase", "record", "note/2", "--why", "law"]),
+        Some(0)
+    );
+    assert_eq!(master.query("note", json!([])).len(), 1);
+    // Of what only shows something the half is missing.
+    let shown = [
+        &["export"][..],
+        &["log", "search"],
+        &["log", "follow", "--from", "1"],
+        &["history", "list", "note/1"],
+        &["delivery", "list"],
+        &["task", "list"],
+        &["plugin", "list"],
+        &["index", "list"],
+        &["erase", "list"],
+    ];
+    for command in shown {
+        assert_eq!(with(command), Some(141), "{command:?}");
+    }
+    for command in [
+        &["log", "tail"][..],
+        &["log", "show", "1"],
+        &["log", "stat"],
+        &["config"],
+    ] {
+        assert_eq!(run_unread(&server, command), Some(141), "{command:?}");
+    }
+    assert_eq!(run_unread(&server, &["log", "verify"]), Some(0));
+    assert_eq!(with(&["export", "nothing"]), Some(1));
+}
