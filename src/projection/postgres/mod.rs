@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Commit;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
 use tokio::sync::Mutex;
 
 use self::claim::Claim;
@@ -58,6 +58,7 @@ use super::OpenError;
 use super::conn::Conn;
 use super::dialect::Extensions;
 use super::index::IndexLimits;
+use super::sql::Sql;
 
 /// How a store uses its server.
 #[derive(Clone, Debug)]
@@ -75,6 +76,34 @@ pub struct ServerOptions {
     pub statement_timeout: Duration,
     /// How many indexes the store makes of its own accord.
     pub index_limits: IndexLimits,
+}
+
+/// Besides those that read: the one that writes, the one that listens, and one that looks whether the
+/// server is there or builds an index.
+const OTHER_CONNECTIONS: i64 = 3;
+
+/// Says when the database has fewer connections than the server may take. It takes what it can get, and
+/// others are refused.
+async fn warn_of_few_connections(
+    conn: &mut PgConnection,
+    max_readers: u32,
+) -> Result<(), OpenError> {
+    let mut conn = Conn::server(conn, Extensions::default());
+    let sql = Sql::new(
+        "SELECT current_setting('max_connections')::bigint - \
+         current_setting('superuser_reserved_connections')::bigint",
+    );
+    let row = sql.fetch_optional(&mut conn).await?;
+    let there = row.ok_or(sqlx::Error::RowNotFound)?.int(0)?;
+    let wanted = i64::from(max_readers) + OTHER_CONNECTIONS;
+    if there < wanted {
+        tracing::warn!(
+            there,
+            wanted,
+            "max_connections of the database leaves nothing to others; lower DATABASE_CONNECTIONS"
+        );
+    }
+    Ok(())
 }
 
 /// A store's server.
@@ -104,6 +133,7 @@ impl Server {
         let mut link = hosts.connect(&condition, Purpose::Writing).await?;
         claim(&condition, &mut link, wanted.patience).await?;
         let extensions = prepare(&mut link.conn, &schema).await?;
+        warn_of_few_connections(&mut link.conn, wanted.max_readers).await?;
         let limits = (
             wanted.max_readers,
             wanted.patience,

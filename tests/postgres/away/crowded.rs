@@ -3,7 +3,7 @@
 use super::{Account, await_trouble, compare, refused, settings};
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::postgres::{Postgres, Session};
+use crate::support::postgres::{Postgres, Session, shared};
 use crate::support::server::TestServer;
 
 /// Takes whatever connections are left, as a plugin with a pool that is too large.
@@ -13,6 +13,30 @@ fn take_all(postgres: &Postgres, database: &str) -> Vec<Session> {
         sessions.push(session);
     }
     sessions
+}
+
+#[test]
+fn a_database_with_fewer_connections_than_the_server_takes_is_warned_of() {
+    let database = shared().database(&[]);
+    let start = |connections: &str| {
+        let settings = [
+            ("DATABASE_URL", database.url()),
+            ("DATABASE_CONNECTIONS", connections.to_owned()),
+        ];
+        let settings = settings
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str()));
+        let server = TestServer::with(&settings);
+        let output = server.output();
+        let line = output.lines().find(|line| line.contains("max_connections"));
+        line.map(str::to_owned)
+    };
+    assert_eq!(start("16"), None);
+    let line = start("400").unwrap_or_default();
+    assert!(
+        line.contains("WARN") && line.contains("DATABASE_CONNECTIONS"),
+        "{line}"
+    );
 }
 
 #[test]
