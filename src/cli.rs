@@ -97,7 +97,7 @@ enum Command {
     Plugin(ops::plugin::PluginCommand),
     /// Tries a plugin on writes that happened, and says what would be different; nothing is stored.
     Replay(ops::replay::ReplayCommand),
-    /// Serves for someone who writes a plugin: runs it, starts it again when its files change, and
+    /// Serves for someone who writes a plugin: runs it, starts it again when its sources change, and
     /// shows each call.
     Dev(ops::dev::DevCommand),
     /// Writes a running server's records as JSON lines, or as a table, all as of one moment.

@@ -34,8 +34,7 @@ pub struct DevCommand {
     /// The plugin's name in `PLUGINS`, unless that is set.
     #[arg(long, default_value = "PLUGIN")]
     name: String,
-    /// A folder whose sources start the plugin again when they change, or a file that does, whatever it is;
-    /// by default the working directory.
+    /// A folder whose sources start the plugin again when they change, or a file that does, whatever it is.
     #[arg(long, value_name = "PATH", default_value = ".")]
     watch: Vec<PathBuf>,
     /// What the names of sources end with, separated by commas. Other files may be written by the plugin
