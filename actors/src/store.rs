@@ -3,7 +3,7 @@
 //! The store is disposable: everything in it can be made again from the log.
 //! It is written by the projector alone, through [`RecordStore::apply`].
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,6 +20,15 @@ use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
+
+/// Who refers to some records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Referrers {
+    /// One that is not among them, by each that has such.
+    pub others: HashMap<RecordId, RecordId>,
+    /// Those that are among them, itself included, by each that has such.
+    pub among: HashMap<RecordId, Vec<RecordId>>,
+}
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -243,14 +252,12 @@ pub trait RecordStore: Send + Sync + 'static {
         fields: &[(&str, &Value)],
     ) -> Result<Option<RecordKey>, StoreError>;
 
-    /// Finds some record that refers to `target`, among the given types' reference fields, other
-    /// than those in `besides`.
-    async fn find_referrer(
+    /// Finds out who refers to some records, by the given types' reference fields.
+    async fn find_referrers(
         &self,
-        target: &RecordId,
-        besides: &[RecordId],
+        targets: &[RecordId],
         definitions: &[Arc<TypeDefinition>],
-    ) -> Result<Option<RecordId>, StoreError>;
+    ) -> Result<Referrers, StoreError>;
 
     /// Lists keys of a type's records in ascending order, those behind `after`, at most `limit`.
     async fn list_keys(

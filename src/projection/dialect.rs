@@ -69,6 +69,15 @@ impl Dialect {
         sql.bind(Arg::Json(texts)).push("))");
     }
 
+    /// Returns what stands before and behind a JSON array of texts, to have them as rows `w` with a
+    /// `value`.
+    pub(crate) fn texts_as_rows(self) -> (&'static str, &'static str) {
+        self.choose(
+            ("json_each(", ") AS w"),
+            ("jsonb_array_elements_text(", ") AS w(value)"),
+        )
+    }
+
     /// Returns what says that two values of a field are the same.
     pub(crate) fn equals(self, kind: &FieldType) -> &'static str {
         match (self, kind) {

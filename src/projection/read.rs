@@ -1,14 +1,16 @@
 //! Reading records by key, and what the server keeps in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::projection::conn::{Conn, Row};
-use skytrail_actors::store::Snapshot;
+use serde_json::json;
+use skytrail_actors::store::{Referrers, Snapshot};
 use skytrail_schema::event::{AssetState, RoleFlags};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::types::FieldType;
 use skytrail_schema::value::Value;
 
 use super::dialect::Dialect;
@@ -213,35 +215,52 @@ pub(crate) async fn list_by_fields(
     rows.iter().map(key).collect()
 }
 
-/// Finds a record of a type that refers to `target`.
-pub(crate) async fn find_referrer(
+/// Finds out which records of a type refer to some targets, whose keys are given by type.
+pub(crate) async fn find_referrers(
     conn: &mut Conn<'_>,
-    table: &Table,
-    target: &RecordId,
-    besides: &[&str],
-) -> Result<Option<RecordKey>, sqlx::Error> {
-    let mut sql = Sql::default();
+    (name, table): (&TypeName, &Table),
+    targets: &BTreeMap<&TypeName, Vec<&str>>,
+    found: &mut Referrers,
+) -> Result<(), sqlx::Error> {
+    let themselves = targets.get(name).map_or(&[][..], Vec::as_slice);
     for column in &table.columns {
-        let refers = matches!(
-            &column.kind,
-            skytrail_schema::types::FieldType::Reference(name) if *name == target.record_type
-        );
-        if refers {
-            sql.push(if sql.is_empty() { "" } else { " UNION ALL " });
-            sql.push("SELECT t._id FROM ").name(&table.name);
-            sql.push(" AS t WHERE t.").name(&column.name);
-            sql.push("=").bind(Arg::text(target.key.as_str()));
-            sql.push(" AND NOT t._id");
-            table.dialect.push_among(&mut sql, besides);
+        let FieldType::Reference(to) = &column.kind else {
+            continue;
+        };
+        let Some(keys) = targets.get(to) else {
+            continue;
+        };
+        // One of each target's: it may have any number of them.
+        let (texts, row) = table.dialect.texts_as_rows();
+        let mut sql = Sql::new("SELECT w.value,(SELECT t._id FROM ");
+        sql.name(&table.name).push(" AS t WHERE t.");
+        sql.name(&column.name).push("=w.value AND NOT t._id");
+        table.dialect.push_among(&mut sql, themselves);
+        sql.push(" LIMIT 1) FROM ").push(texts);
+        sql.bind(Arg::Json(json!(keys).to_string())).push(row);
+        for row in sql.fetch_all(conn).await? {
+            if let Some(other) = row.maybe_text(1)? {
+                let target = RecordId::new(to.clone(), &*row.text(0)?);
+                let other = RecordId::new(name.clone(), &*other);
+                found.others.insert(target, other);
+            }
+        }
+        if themselves.is_empty() {
+            continue;
+        }
+        let mut sql = Sql::new("SELECT t.");
+        sql.name(&column.name).push(",t._id FROM ");
+        sql.name(&table.name).push(" AS t WHERE t._id");
+        table.dialect.push_among(&mut sql, themselves);
+        sql.push(" AND t.").name(&column.name);
+        table.dialect.push_among(&mut sql, keys);
+        for row in sql.fetch_all(conn).await? {
+            let target = RecordId::new(to.clone(), &*row.text(0)?);
+            let referrer = RecordId::new(name.clone(), &*row.text(1)?);
+            found.among.entry(target).or_default().push(referrer);
         }
     }
-    if sql.is_empty() {
-        return Ok(None);
-    }
-    sql.push(" LIMIT 1");
-    let row = sql.fetch_optional(conn).await?;
-    row.map(|row| Ok(RecordKey::from(&*row.text(0)?)))
-        .transpose()
+    Ok(())
 }
 
 /// Lists a table's keys in order.

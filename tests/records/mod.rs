@@ -4,10 +4,11 @@ mod hidden;
 
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
 use crate::support::eventually;
+use crate::support::postgres::shared;
 use crate::support::server::{MASTER_KEY, TestServer};
 
 #[test]
@@ -222,6 +223,62 @@ fn mistakes_in_queries_and_references_have_the_codes_that_are_documented() {
     let answer = ada.call("record:save", json!({"records": records}));
     assert_eq!((answer.status, answer.code()), (409, 114), "{answer:?}");
     assert_eq!(ada.query("note", json!(null)).len(), 1);
+}
+
+/// Records are deleted in the order in which they are named; what somebody refers to stays, and so does
+/// what that refers to.
+#[test]
+fn records_that_refer_to_each_other_are_deleted_in_their_order() {
+    let database = shared().database(&[]);
+    let url = database.url();
+    for url in ["", url.as_str()] {
+        let server = TestServer::with(&[("DATABASE_URL", url)]);
+        let ada = Client::signed_up(&server, "ada");
+        let to = |id: &str| json!({"$type": "ref", "$id": id});
+        let delete = |ids: &[&str]| -> Vec<i64> {
+            let deleted = ada.call("record:delete", json!({"ids": ids})).result();
+            let code = |it: &Json| it["code"].as_i64().unwrap_or_default();
+            deleted.as_array().unwrap().iter().map(code).collect()
+        };
+        // d → c → b → a, and e → a.
+        ada.save("note/a", json!({"n": 1}));
+        for (id, target) in [("b", "a"), ("c", "b"), ("d", "c"), ("e", "a")] {
+            let target = to(&format!("note/{target}"));
+            ada.save(
+                &format!("note/{id}"),
+                json!({"to": target, "other": target}),
+            );
+        }
+        assert_eq!(
+            delete(&["note/b", "note/c", "note/b", "note/d"]),
+            [113, 113, 113, 0]
+        );
+        // What is refused for another reason holds what it refers to.
+        let list = json!([{"public": true, "level": "read"}]);
+        let item = json!({"_id": "page/1", "to": to("note/c"), "_access": list});
+        let theirs = Client::signed_up(&server, "eve");
+        let saved = theirs
+            .call("record:save", json!({"records": [item]}))
+            .result();
+        assert_eq!(saved[0]["_type"], "record", "{saved}");
+        assert_eq!(
+            delete(&["page/1", "note/c", "note/b", "note/a"]),
+            [102, 113, 113, 113]
+        );
+        let gone = theirs.call("record:delete", json!({"ids": ["page/1"]}));
+        assert_eq!(gone.result()[0]["_type"], "record");
+        let ids = ["note/c", "note/c", "note/b", "note/a", "note/e", "note/a"];
+        assert_eq!(delete(&ids), [0, 0, 0, 113, 0, 0]);
+
+        // Those that refer to themselves or to each other.
+        ada.save("note/x", json!({"n": 1}));
+        ada.save("note/x", json!({"to": to("note/x")}));
+        assert_eq!(delete(&["note/x"]), [0]);
+        ada.save("note/x", json!({"n": 1}));
+        ada.save("note/y", json!({"to": to("note/x")}));
+        ada.save("note/x", json!({"to": to("note/y")}));
+        assert_eq!(delete(&["note/x", "note/y"]), [113, 113]);
+    }
 }
 
 /// Nobody takes memory with names of types that there are not.

@@ -86,10 +86,7 @@ async fn attempt(
     }
     if let Some(head) = heads.get(id) {
         let definition = env.definition(&id.record_type);
-        if find_referrer(env, id, std::slice::from_ref(id), position)
-            .await?
-            .is_some()
-        {
+        if find_referrer(env, id, position).await?.is_some() {
             // What a hook has made meanwhile refers to the record: it stays, without a field.
             plan.save(&emptied(head), &definition, &Default::default())?;
         } else {

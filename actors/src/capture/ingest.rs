@@ -456,8 +456,7 @@ impl Deciding<'_> {
         if id.record_type.is_user() {
             return Ok(Some("users cannot be deleted by SQL".to_owned()));
         }
-        let besides = std::slice::from_ref(id);
-        if let Some(other) = find_referrer(self.env, id, besides, self.position).await? {
+        if let Some(other) = find_referrer(self.env, id, self.position).await? {
             return Ok(Some(format!("{other} refers to it")));
         }
         let definition = self.env.definition(&id.record_type);

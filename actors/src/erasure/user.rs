@@ -201,13 +201,9 @@ impl Eraser {
         position: u64,
     ) -> Result<(), ApiError> {
         let id = &head.record.id;
-        let itself = std::slice::from_ref(id);
         let definition = self.env.definition(&id.record_type);
         let by = context.caller.user.clone();
-        if find_referrer(&self.env, id, itself, position)
-            .await?
-            .is_none()
-        {
+        if find_referrer(&self.env, id, position).await?.is_none() {
             plan.delete(head, &definition, self.env.clock.now(), by);
             return Ok(());
         }

@@ -1,11 +1,12 @@
 //! Deleting records: access, before-hooks, decision, commit, after-hooks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use skytrail_schema::acl::Level;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::RecordId;
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use super::env::{Heads, RecordEnv};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::{hooks, save};
 use crate::delivery::couriers::Attending;
+use crate::store::Referrers;
 
 /// Per id: the record that is deleted, or why it is not.
 type Victims = Vec<Result<Arc<Head>, ItemError>>;
@@ -100,26 +102,23 @@ async fn attempt(
     fail_whole_if_atomic(command, &victims)?;
     let mut plan = Plan::default();
     let now = env.clock.now();
-    // A record does not hold itself, nor do those that go before it.
-    let mut gone = Vec::new();
+    let referrers = find_referrers(env, &ids_of(&victims), heads.position).await?;
     for victim in &mut victims {
         let Ok(head) = victim else { continue };
-        if plan.leaves(&head.record.id) == Some(false) {
+        let id = &head.record.id;
+        if plan.leaves(id) == Some(false) {
             // Named before: it goes once.
             continue;
         }
-        let head = Arc::clone(head);
-        gone.push(head.record.id.clone());
-        match refuse_referred(env, &head.record.id, &gone, heads.position).await {
-            Err(error) => {
-                gone.pop();
-                *victim = Err(failed(&head.record.id, error));
-            }
-            Ok(()) => {
-                let definition = env.definition(&head.record.id.record_type);
-                plan.delete(&head, &definition, now, command.context.caller.user.clone());
-            }
+        // A record does not hold itself, nor do those that go before it.
+        let holds = |other: &RecordId| other != id && plan.leaves(other) != Some(false);
+        let mut among = referrers.among.get(id).into_iter().flatten();
+        if referrers.others.contains_key(id) || among.any(holds) {
+            *victim = Err(failed(id, still_referred(id)));
+            continue;
         }
+        let definition = env.definition(&id.record_type);
+        plan.delete(head, &definition, now, command.context.caller.user.clone());
     }
     fail_whole_if_atomic(command, &victims)?;
     if plan.events.is_empty() {
@@ -194,44 +193,47 @@ fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Hea
     }
 }
 
-/// Refuses to delete what others refer to than those in `besides`. The store must have everything
-/// up to `position`, so that the resolver finds whoever comes to refer to it later.
-async fn refuse_referred(
-    env: &RecordEnv,
-    id: &RecordId,
-    besides: &[RecordId],
-    position: u64,
-) -> Result<(), ApiError> {
-    match find_referrer(env, id, besides, position).await? {
-        Some(_) => {
-            let message = format!(
-                "delete {id}: failed to delete record because other records have reference to it"
-            );
-            Err(ApiError::new(Code::ConstraintViolated, message))
-        }
-        None => Ok(()),
-    }
+/// Names the records that are to go, each once.
+fn ids_of(victims: &Victims) -> Vec<RecordId> {
+    let ids = victims.iter().flatten().map(|head| &head.record.id);
+    let ids: BTreeSet<&RecordId> = ids.collect();
+    ids.into_iter().cloned().collect()
 }
 
-/// Finds a record that refers to this one and is none of `besides`, as of `position` or later.
+fn still_referred(id: &RecordId) -> ApiError {
+    let message =
+        format!("delete {id}: failed to delete record because other records have reference to it");
+    ApiError::new(Code::ConstraintViolated, message)
+}
+
+/// Finds another record that refers to this one, as of `position` or later.
 pub(crate) async fn find_referrer(
     env: &RecordEnv,
     id: &RecordId,
-    besides: &[RecordId],
     position: u64,
 ) -> Result<Option<RecordId>, ApiError> {
+    let found = find_referrers(env, std::slice::from_ref(id), position).await?;
+    Ok(found.others.into_values().next())
+}
+
+/// Finds out who refers to records. The store gets everything up to `position` first, so that the
+/// resolver finds whoever comes to refer to them later.
+async fn find_referrers(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    position: u64,
+) -> Result<Referrers, ApiError> {
     let definitions = env.model.get_types();
+    let types: BTreeSet<&TypeName> = ids.iter().map(|id| &id.record_type).collect();
     let is_referable = definitions.iter().any(|definition| {
-        definition
-            .fields
-            .values()
-            .any(|field| field.refers_to(&id.record_type))
+        let mut fields = definition.fields.values();
+        fields.any(|field| types.iter().any(|name| field.refers_to(name)))
     });
     if !is_referable {
-        return Ok(None);
+        return Ok(Referrers::default());
     }
     env.applied.wait_for(position).await?;
-    Ok(env.store.find_referrer(id, besides, &definitions).await?)
+    Ok(env.store.find_referrers(ids, &definitions).await?)
 }
 
 fn failed(id: &RecordId, error: ApiError) -> ItemError {

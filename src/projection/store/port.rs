@@ -1,16 +1,17 @@
 //! The store's port, on a database.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
-    Asker, HeadSource, NoHeads, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
+    Asker, HeadSource, NoHeads, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot,
+    StoreError,
 };
 use skytrail_schema::event::{AssetState, Commit, EventKind, Service, Stream, UserState};
-use skytrail_schema::id::{AssetName, RecordId, RecordKey, UserId};
+use skytrail_schema::id::{AssetName, RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::query::Query;
 use skytrail_schema::record::Head;
@@ -137,32 +138,31 @@ impl RecordStore for SqlStore {
         listed.map_err(|error| self.failed(error))
     }
 
-    async fn find_referrer(
+    async fn find_referrers(
         &self,
-        target: &RecordId,
-        besides: &[RecordId],
+        targets: &[RecordId],
         definitions: &[Arc<TypeDefinition>],
-    ) -> Result<Option<RecordId>, StoreError> {
+    ) -> Result<Referrers, StoreError> {
+        let mut by_type: BTreeMap<&TypeName, Vec<&str>> = BTreeMap::new();
+        for id in targets {
+            let keys = by_type.entry(&id.record_type).or_default();
+            keys.push(id.key.as_str());
+        }
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
+        let mut found = Referrers::default();
         for definition in definitions {
             let layout = catalog.get(&definition.name);
             let Some(table) = layout.and_then(|layout| layout.table.as_ref()) else {
                 continue;
             };
-            let besides = besides
-                .iter()
-                .filter(|id| id.record_type == definition.name)
-                .map(|id| id.key.as_str());
-            let found = read::find_referrer(&mut conn, table, target, &besides.collect::<Vec<_>>())
+            let of_type = (&definition.name, table);
+            read::find_referrers(&mut conn, of_type, &by_type, &mut found)
                 .await
                 .map_err(|error| self.failed(error))?;
-            if let Some(key) = found {
-                return Ok(Some(RecordId::new(definition.name.clone(), key)));
-            }
         }
-        Ok(None)
+        Ok(found)
     }
 
     async fn list_keys(

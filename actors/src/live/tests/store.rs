@@ -22,7 +22,7 @@ use crate::log::{AppendError, Decision, EventLog, ReadError};
 use crate::record::apply::{self, Folded};
 use crate::record::read::may_find;
 use crate::store::{
-    Asker, HeadSource, QueryAnswer, RecordStore, RelatedPage, Snapshot, StoreError,
+    Asker, HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError,
 };
 
 /// What was committed.
@@ -264,12 +264,11 @@ impl RecordStore for ModelStore {
         not_modelled()
     }
 
-    async fn find_referrer(
+    async fn find_referrers(
         &self,
-        _: &RecordId,
         _: &[RecordId],
         _: &[Arc<TypeDefinition>],
-    ) -> Result<Option<RecordId>, StoreError> {
+    ) -> Result<Referrers, StoreError> {
         not_modelled()
     }
 
