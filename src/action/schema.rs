@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 use skytrail_actors::record::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
-use skytrail_schema::acl::Acl;
+use skytrail_schema::acl::{Acl, AclError};
 use skytrail_schema::auth_keys::LAST_LOGIN;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
@@ -177,8 +177,13 @@ pub(super) async fn default_access(call: Call) -> Outcome {
         return Err(request::undecodable());
     }
     let sent = Json::Array(sent);
-    let invalid =
-        |_| ApiError::invalid_argument("invalid default_access entry", &["default_access"]);
+    let invalid = |error: AclError| {
+        let message = match error {
+            AclError::TooManyEntries => error.to_string(),
+            _ => "invalid default_access entry".to_owned(),
+        };
+        ApiError::invalid_argument(message, &["default_access"])
+    };
     let access = Acl::from_wire(&sent).map_err(invalid)?.unwrap_or_default();
     let written = access.to_wire();
     change(&call, &name, TypeChange::DefaultAccess(access)).await?;

@@ -252,6 +252,39 @@ fn the_bytes_of_an_answers_records() {
 }
 
 #[test]
+fn the_entries_of_an_access_list() {
+    let server = TestServer::start();
+    let client = Client::signed_up(&server, "entries");
+    let list = |count: usize| -> Json {
+        let entry = |n| json!({"role": format!("r{n}"), "level": "read"});
+        (0..count).map(entry).collect::<Vec<_>>().into()
+    };
+    let save = |count: usize| {
+        let record = json!({"_id": "note/1", "_access": list(count)});
+        client
+            .call("record:save", json!({"records": [record]}))
+            .result()[0]
+            .clone()
+    };
+    let is_refused = |said: &Json| {
+        let text = said.to_string();
+        assert!(text.contains("more than 5000 entries"), "{text}");
+    };
+    let saved = save(5000);
+    assert_eq!(saved["_access"].as_array().unwrap().len(), 5000);
+    let refused = save(5001);
+    assert_eq!(refused["code"], 108);
+    is_refused(&refused);
+
+    let master = Client::master(&server);
+    let import = json!({"records": [{"_id": "note/2", "_access": list(5001)}]});
+    is_refused(&master.call("record:import", import).json());
+    let body = json!({"type": "note", "default_access": list(5001)});
+    let refused = master.call("schema:default_access", body);
+    assert_names(&refused, (400, 108), "MAX_LIST_ITEMS", 5000);
+}
+
+#[test]
 fn the_length_of_a_pattern() {
     let server = TestServer::start();
     let client = Client::signed_up(&server, "length");

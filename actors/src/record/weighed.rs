@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use serde_json::Value as Json;
+use skytrail_schema::acl::AccessEntry;
 use skytrail_schema::event::UserState;
-use skytrail_schema::id::{RecordId, UserId};
+use skytrail_schema::id::{RecordId, RoleName, UserId};
 use skytrail_schema::packed::PackedHead;
 use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::value::{Asset, Value};
@@ -154,12 +155,22 @@ impl Weigh for Record {
     fn weight(&self) -> usize {
         let users = [&self.owner, &self.created_by, &self.updated_by];
         let users = users.into_iter().flatten().map(Weigh::weight);
-        let access = self.access.as_ref().map_or(0, |acl| acl.0.len());
+        let access = self.access.iter().flat_map(|acl| &acl.0);
         size_of::<Self>()
             + self.id.weight()
             + users.sum::<usize>()
-            + access * size_of::<skytrail_schema::acl::AccessEntry>()
+            + access.map(Weigh::weight).sum::<usize>()
             + self.fields.weight()
+    }
+}
+
+impl Weigh for AccessEntry {
+    fn weight(&self) -> usize {
+        let role = self.role.as_ref().map(RoleName::as_str);
+        let user = self.user_id.as_ref().map(UserId::as_str);
+        let texts = [self.relation.as_deref(), role, user];
+        let texts = texts.into_iter().flatten().map(text_weight);
+        size_of::<Self>() + texts.sum::<usize>()
     }
 }
 

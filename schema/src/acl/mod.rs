@@ -6,6 +6,9 @@ use serde_json::{Map, Value as Json};
 use crate::caller::Caller;
 use crate::id::{RoleName, UserId};
 
+/// How many entries a list that somebody brings may have. One that is stored is read as it is.
+pub const MAX_ENTRIES: usize = 5000;
+
 /// What an entry permits; writing includes reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,16 +52,20 @@ pub enum AclError {
     /// An entry has no known level, or names nobody.
     #[error("invalid _access entry")]
     BadEntry,
+    /// Every look at the record would go through them all.
+    #[error("an access list has more than {MAX_ENTRIES} entries")]
+    TooManyEntries,
 }
 
 impl Acl {
     /// Parses the wire form; `null` gives `None`.
     ///
     /// # Errors
-    /// Not an array; or an entry without a level or without a target.
+    /// Not an array; an entry without a level or without a target; more than [`MAX_ENTRIES`].
     pub fn from_wire(wire: &Json) -> Result<Option<Self>, AclError> {
         match wire {
             Json::Null => Ok(None),
+            Json::Array(entries) if entries.len() > MAX_ENTRIES => Err(AclError::TooManyEntries),
             Json::Array(entries) => {
                 let entries = entries
                     .iter()
