@@ -251,6 +251,75 @@ fn the_bytes_of_an_answers_records() {
     }
 }
 
+/// What a save reads and answers is as much as a fetch may bring, however little it sends.
+#[test]
+fn the_bytes_of_a_saves_answer() {
+    let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
+    let client = Client::signed_up(&server, "bytes");
+    let text = "x".repeat(20_000);
+    for number in 0..8 {
+        client.save(&format!("note/{number}"), json!({"text": text, "n": 0}));
+    }
+    let save = |ids: Vec<String>, is_atomic: bool| {
+        let records = ids.iter().map(|id| json!({"_id": id, "n": 1}));
+        let records: Vec<Json> = records.collect();
+        client.call(
+            "record:save",
+            json!({"records": records, "atomic": is_atomic}),
+        )
+    };
+    let one = |times: usize| vec!["note/0".to_owned(); times];
+    let many = |count: usize| -> Vec<String> { (0..count).map(|n| format!("note/{n}")).collect() };
+    for is_atomic in [false, true] {
+        for ids in [one(6), many(6)] {
+            let answer = save(ids, is_atomic);
+            assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
+            let found = client.call("record:fetch", json!({"ids": ["note/0"]}));
+            assert_eq!(found.result()[0]["n"], 0, "it was stored all the same");
+        }
+    }
+    // What the copies bring together comes with each of them.
+    let parts = (0..8).map(|n| json!({"_id": "wide/1", format!("part{n}"): "x".repeat(4000)}));
+    let answer = client.call("record:save", json!({"records": parts.collect::<Vec<_>>()}));
+    assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
+
+    for ids in [one(4), many(4)] {
+        let saved = save(ids, false).result();
+        let saved = saved.as_array().unwrap();
+        assert_eq!(saved.len(), 4);
+        assert!(saved.iter().all(|it| it["n"] == 1 && it["text"] == text));
+    }
+}
+
+#[test]
+fn the_bytes_of_what_is_fetched_again_and_deleted() {
+    let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
+    let client = Client::signed_up(&server, "bytes");
+    for number in 0..8 {
+        let fields = json!({"text": "x".repeat(20_000)});
+        client.save(&format!("note/{number}"), fields);
+    }
+    let again = |times: usize| json!({"ids": vec!["note/0"; times]});
+    assert_eq!(client.call("record:fetch", again(4)).status, 200);
+    let answer = client.call("record:fetch", again(6));
+    assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
+
+    let ids = |range: std::ops::Range<usize>| -> Json {
+        let ids = range.map(|n| format!("note/{n}"));
+        json!({"ids": ids.collect::<Vec<_>>()})
+    };
+    let answer = client.call("record:delete", ids(0..8));
+    assert_names(&answer, (400, 108), "MAX_PAGE_BYTES", 100_000);
+    for range in [0..4, 4..8] {
+        let deleted = client.call("record:delete", ids(range)).result();
+        let deleted = deleted.as_array().unwrap();
+        assert!(
+            deleted.iter().all(|it| it["_type"] == "record"),
+            "{deleted:?}"
+        );
+    }
+}
+
 #[test]
 fn the_entries_of_an_access_list() {
     let server = TestServer::start();

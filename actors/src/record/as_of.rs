@@ -122,7 +122,7 @@ impl Looking<'_> {
             }
         }
         let mut page = Page::new(query, self.bound, false);
-        let mut room = PageBytes::new(self.env.max_page_bytes);
+        let mut room = PageBytes::new(self.env.max_page_bytes, "limit");
         let scanned = self.scan(definition, (&mut page, &mut room)).await?;
         self.look_at_deleted(&scanned, (&mut page, &mut room))
             .await?;

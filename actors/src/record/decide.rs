@@ -288,6 +288,12 @@ impl Plan {
         }
     }
 
+    /// Returns a record as the plan leaves it; `None` when the plan deletes it or has nothing of it.
+    pub fn record(&self, id: &RecordId) -> Option<&Record> {
+        let head = self.state.get(id)?.as_ref()?;
+        Some(&head.record)
+    }
+
     /// Whether a record is there when the plan is done; `None` when the plan has nothing of it.
     pub fn leaves(&self, id: &RecordId) -> Option<bool> {
         self.state.get(id).map(Option::is_some)

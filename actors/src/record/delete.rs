@@ -17,6 +17,7 @@ use super::decide::Plan;
 use super::draft::no_permission;
 use super::env::{Heads, RecordEnv};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
+use super::page_bytes::PageBytes;
 use super::{hooks, save};
 use crate::delivery::couriers::Attending;
 use crate::store::Referrers;
@@ -73,7 +74,8 @@ async fn attempt(
     attempt_id: Uuid,
     decided: &Mutex<Option<Decided<Victims>>>,
 ) -> Result<Outcome<Settled>, ApiError> {
-    let heads = env.load_heads(&command.ids).await?;
+    let room = PageBytes::new(env.max_page_bytes, "ids");
+    let heads = env.load_heads_within(&command.ids, room).await?;
     let mut victims: Victims = command
         .ids
         .iter()

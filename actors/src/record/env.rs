@@ -1,6 +1,6 @@
 //! What a record actor works with, and how it reads the present.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
@@ -9,6 +9,7 @@ use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
+use super::page_bytes::{PageBytes, Portion};
 use super::past::Walk;
 use super::write_model::WriteModel;
 use crate::accounts;
@@ -117,6 +118,65 @@ impl RecordEnv {
             self.load_missing(&name, keys, &mut heads).await?;
         }
         Ok(heads)
+    }
+
+    /// As [`Self::load_heads`], as many bytes of them as there is room for; a record takes room each
+    /// time that it is named.
+    ///
+    /// # Errors
+    /// As [`Self::load_heads`]; 108: there is no room.
+    pub async fn load_heads_within(
+        &self,
+        ids: &[RecordId],
+        mut room: PageBytes,
+    ) -> Result<Heads, ApiError> {
+        let mut all: Option<Heads> = None;
+        let take = |some: &[RecordId], heads: Heads| {
+            for head in some.iter().filter_map(|id| heads.get(id)) {
+                room.take(&head.record)?;
+            }
+            match &mut all {
+                // Later portions know no less than the position of the first.
+                Some(all) => all.by_id.extend(heads.by_id),
+                None => all = Some(heads),
+            }
+            Ok(())
+        };
+        self.load_in_portions(ids, take).await?;
+        Ok(all.unwrap_or_default())
+    }
+
+    /// Finds out which records are there.
+    ///
+    /// # Errors
+    /// As [`Self::load_heads`].
+    pub async fn find_existing(&self, ids: &[RecordId]) -> Result<HashSet<RecordId>, ApiError> {
+        let mut existing = HashSet::new();
+        let take = |_: &[RecordId], heads: Heads| {
+            existing.extend(heads.by_id.into_keys());
+            Ok(())
+        };
+        self.load_in_portions(ids, take).await?;
+        Ok(existing)
+    }
+
+    /// Loads records a portion after the other, one at least, until one is refused.
+    async fn load_in_portions(
+        &self,
+        ids: &[RecordId],
+        mut take: impl FnMut(&[RecordId], Heads) -> Result<(), ApiError> + Send,
+    ) -> Result<(), ApiError> {
+        let (mut left, mut portion) = (ids, Portion::of_at_most(512));
+        loop {
+            let some;
+            (some, left) = left.split_at(portion.size().min(left.len()));
+            let heads = self.load_heads(some).await?;
+            portion.had(heads.by_id.values().map(|head| &head.record));
+            take(some, heads)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Loads a user's auth row, from memory if it is there. The store may be behind: who needs what

@@ -15,12 +15,17 @@ use super::weighed::Weigh as _;
 pub struct PageBytes {
     left: usize,
     most: usize,
+    argument: &'static str,
 }
 
 impl PageBytes {
-    /// Begins with room for so many bytes.
-    pub fn new(most: usize) -> Self {
-        Self { left: most, most }
+    /// Begins with room for so many bytes; `argument` says how many records are asked for.
+    pub fn new(most: usize, argument: &'static str) -> Self {
+        Self {
+            left: most,
+            most,
+            argument,
+        }
     }
 
     /// Takes a record.
@@ -39,9 +44,9 @@ impl PageBytes {
 
     fn too_much(&self) -> ApiError {
         let most = self.most;
-        let message = format!("the records have more than {most} bytes; ask for smaller pages");
+        let message = format!("the records have more than {most} bytes; ask for fewer at once");
         let limit = json!({"name": "MAX_PAGE_BYTES", "max": most});
-        ApiError::invalid_argument(message, &["limit"]).with_info("limit", limit)
+        ApiError::invalid_argument(message, &[self.argument]).with_info("limit", limit)
     }
 
     /// Adds a match to a page, which keeps those only that may be on it.
@@ -54,7 +59,7 @@ impl PageBytes {
             return Ok(());
         }
         page.prune();
-        *self = Self::new(self.most);
+        self.left = self.most;
         for head in page.heads() {
             self.take(&head.record)?;
         }
@@ -146,7 +151,7 @@ mod tests {
             let bound = query.bind(&definition, [Arc::new(definition.clone())].as_slice());
             let bound = bound.unwrap();
             let mut page = Page::new(&query, &bound, false);
-            let mut room = PageBytes::new(100 * 1500);
+            let mut room = PageBytes::new(100 * 1500, "limit");
             let mut added = (0..8000).map(|number| room.add(&mut page, head(number, 1000)));
             assert_eq!(added.any(|added| added.is_err()), is_refused);
         }

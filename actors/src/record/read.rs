@@ -22,7 +22,7 @@ use super::included::{Included, Room};
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
-use super::page_bytes::{PageBytes, Portion};
+use super::page_bytes::PageBytes;
 use super::past::{self, Moment};
 use super::past_rules::PastRules;
 use crate::store::Asker;
@@ -44,7 +44,8 @@ pub async fn fetch(
     let caller = &command.context.caller;
     let (_, mut named) = env.model.get_named_rules();
     for _ in 0..MAX_ATTEMPTS {
-        let heads = load_bounded(env, &command.ids).await?;
+        let room = PageBytes::new(env.max_page_bytes, "ids");
+        let heads = env.load_heads_within(&command.ids, room).await?;
         // Rules hide nothing under a name that they do not know.
         let (_, after) = env.model.get_named_rules();
         if caller.is_master() || named.is_same(&after) {
@@ -53,25 +54,6 @@ pub async fn fetch(
         named = after;
     }
     Err(ApiError::overloaded("the record store"))
-}
-
-/// Loads records, as many bytes of them as an answer may have.
-async fn load_bounded(env: &RecordEnv, ids: &[RecordId]) -> Result<Heads, ApiError> {
-    let (mut room, mut portion) = (PageBytes::new(env.max_page_bytes), Portion::of_at_most(512));
-    let (mut all, mut left) = (Heads::default(), ids);
-    while !left.is_empty() {
-        let some;
-        (some, left) = left.split_at(portion.size().min(left.len()));
-        let heads = env.load_heads(some).await?;
-        let records = || heads.by_id.values().map(|head| &head.record);
-        portion.had(records());
-        for record in records() {
-            room.take(record)?;
-        }
-        all.position = heads.position;
-        all.by_id.extend(heads.by_id);
-    }
-    Ok(all)
 }
 
 /// Picks what was asked for, as far as the caller may see it.
@@ -118,7 +100,7 @@ async fn fetch_past(
     types.dedup();
     let rules = PastRules::load(env, caller, &types, position).await?;
     let rules = rules.at(position);
-    let mut room = PageBytes::new(env.max_page_bytes);
+    let mut room = PageBytes::new(env.max_page_bytes, "ids");
     let mut results = Vec::new();
     for id in &command.ids {
         let was = past::record_at(env, id, position).await?;

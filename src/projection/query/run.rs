@@ -238,7 +238,7 @@ impl Run<'_> {
             .filter(|(_, head)| head.is_none())
             .map(|((key, _), _)| key.clone())
             .collect();
-        let mut room = PageBytes::new(self.max_bytes);
+        let mut room = PageBytes::new(self.max_bytes, "limit");
         for head in found.iter().flatten() {
             room.take(&head.record)?;
         }
@@ -316,7 +316,7 @@ impl Run<'_> {
         push_head_columns(&mut columns, self.table);
         plan.push_page(&mut sql, &columns, self.query, self.table.dialect);
         let name = &self.layout.definition.name;
-        let mut room = PageBytes::new(self.max_bytes);
+        let mut room = PageBytes::new(self.max_bytes, "limit");
         let mut records = Vec::new();
         let taken = |row: &Row| {
             let head = decode_head(name, self.table, row)?;

@@ -31,6 +31,7 @@ use super::decide::{self, Plan, Surroundings, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
+use super::page_bytes::PageBytes;
 use super::types;
 use crate::delivery::couriers::Attending;
 
@@ -102,7 +103,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         .iter()
         .map(|id| env.definition(&id.record_type))
         .collect();
-    let heads = env.load_heads(&ids).await?;
+    let heads = load_heads(env, &ids).await?;
     let mut prepared = Prepared {
         drafts: make_drafts(env, command, &heads),
     };
@@ -138,6 +139,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         return Ok(Outcome::Conflict);
     }
     fail_whole_if_atomic(command, &prepared.drafts)?;
+    check_answer(env, &prepared.drafts, &plan)?;
     let decided = Decided {
         what: prepared.drafts.clone(),
         position: decided_at,
@@ -158,6 +160,27 @@ impl Saving<'_> {
     }
 }
 
+/// Loads the records that are to be saved. Each copy of one is a draft and an answer of its own, so a
+/// short request could ask for any number of bytes.
+async fn load_heads(env: &RecordEnv, ids: &[RecordId]) -> Result<Heads, ApiError> {
+    env.load_heads_within(ids, room(env)).await
+}
+
+/// Refuses a save whose answer would have too many bytes, before anything is stored: every copy is
+/// answered with what all of them and their hooks bring.
+fn check_answer(env: &RecordEnv, drafts: &Drafts, plan: &Plan) -> Result<(), ApiError> {
+    let mut room = room(env);
+    let saved = drafts.iter().flatten();
+    for record in saved.filter_map(|draft| plan.record(&draft.record.id)) {
+        room.take(record)?;
+    }
+    Ok(())
+}
+
+fn room(env: &RecordEnv) -> PageBytes {
+    PageBytes::new(env.max_page_bytes, "records")
+}
+
 /// Reads the records once more, after their hooks. If they and their types are what the hooks saw,
 /// the save may rest on now: what it names may be there since a hook has made it, in a request of its
 /// own that nobody can tell from others.
@@ -170,7 +193,7 @@ async fn read_again(
     if env.model.position() == before.position {
         return Ok(before);
     }
-    let now = env.load_heads(ids).await?;
+    let now = load_heads(env, ids).await?;
     let position_of = |heads: &Heads, id| heads.get(id).map(|head| head.position);
     let mut ids = ids.iter();
     let mut types = types.iter();
@@ -283,8 +306,7 @@ pub(crate) async fn look_around(
         .flat_map(decide::new_references)
         .collect();
     if !targets.is_empty() {
-        let found = env.load_heads(&targets).await?;
-        around.existing = found.by_id.into_keys().collect();
+        around.existing = env.find_existing(&targets).await?;
     }
     let files: Vec<_> = drafts
         .iter()

@@ -36,7 +36,7 @@ pub(super) async fn run(
     let mut page = Page::new(run.query, run.bound, plan.is_sorted);
     let mut around = Around::load(run, &mut tx.conn()).await?;
     let mut evaluation = Evaluation::new(run.bound.condition.as_ref());
-    let mut room = PageBytes::new(run.max_bytes);
+    let mut room = PageBytes::new(run.max_bytes, "limit");
     let mut size = Portion::of_at_most(PORTION);
     let candidates = candidates(&mut tx.conn(), plan).await?;
     let mut left = candidates.as_slice();
