@@ -320,6 +320,51 @@ fn the_bytes_of_what_is_fetched_again_and_deleted() {
     }
 }
 
+/// A page of an export ends early, rather than to be refused.
+#[test]
+fn the_bytes_of_an_exports_page() {
+    let server = TestServer::with(&[("MAX_PAGE_BYTES", "100000")]);
+    let client = Client::signed_up(&server, "bytes");
+    let master = Client::master(&server);
+    for number in 0..40 {
+        let fields = json!({"text": "x".repeat(20_000)});
+        client.save(&format!("note/{number:02}"), fields);
+    }
+    let then = client.save("small/1", json!({}))["_updated_at"].clone();
+    let all: Vec<String> = (0..40).map(|n| format!("note/{n:02}")).collect();
+    let export = |moment: &Json| {
+        let (mut found, mut after) = (Vec::new(), Json::Null);
+        loop {
+            let mut body = json!({"record_type": "note"});
+            for (name, value) in [("as_of", moment), ("after", &after)] {
+                if !value.is_null() {
+                    body[name] = value.clone();
+                }
+            }
+            let answer = master.call("record:export", body);
+            let page = answer.result();
+            let page = page.as_array().unwrap();
+            assert!((1..=5).contains(&page.len()), "{} records", page.len());
+            found.extend(page.iter().map(|it| it["_id"].as_str().unwrap().to_owned()));
+            after = answer.json()["info"]["next"].clone();
+            if after.is_null() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(export(&Json::Null), all);
+    for ids in all[10..30].chunks(3) {
+        client.call("record:delete", json!({"ids": ids})).result();
+    }
+    for ids in all[25..].chunks(3) {
+        let records: Vec<Json> = ids.iter().map(|id| json!({"_id": id, "n": 1})).collect();
+        client
+            .call("record:save", json!({"records": records}))
+            .result();
+    }
+    assert_eq!(export(&then), all);
+}
+
 #[test]
 fn the_entries_of_an_access_list() {
     let server = TestServer::start();

@@ -2,21 +2,23 @@
 //!
 //! Pages are made by keys: each has the records between two keys, as they were then. Records that
 //! are there today are folded back; those that were deleted since are named by the log, which is
-//! asked after the records were read, so that none is missed between the two. Nothing is kept
-//! between pages, and who goes on from the last key at the same position has all of one moment.
+//! asked after the keys were listed, so that none is missed between the two. A page with as many
+//! bytes as an answer may have ends before its limit. Nothing is kept between pages, and who goes on
+//! from the last key at the same position has all of one moment.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventKind, Stream};
 use skytrail_schema::id::{RecordId, RecordKey, TypeName};
 use skytrail_schema::query::Scope;
-use skytrail_schema::record::Record;
+use skytrail_schema::record::{Head, Record};
 
 use super::as_of::{Around, Looking, types_at};
 use super::env::RecordEnv;
 use super::messages::{ExportPage, ExportRecords, QueryRecords};
+use super::page_bytes::{PageBytes, Portion};
 use super::past;
 
 /// Makes a page; see the module's overview.
@@ -61,27 +63,42 @@ pub(super) async fn page(env: &RecordEnv, command: ExportRecords) -> Result<Expo
     let present = env.definition(&name);
     let keys = env.store.list_keys(&present, after.as_ref(), limit).await?;
     let is_last = keys.len() < usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = keys.last().cloned().filter(|_| !is_last);
-    let heads = env.store.load_heads(&present, &keys).await?;
-    let mut seen = looking
-        .back_from(heads.into_iter().flatten().collect())
-        .await?;
-    let known: HashSet<RecordKey> = keys.into_iter().collect();
-    let mut gone = Vec::new();
-    for key in deleted_since(env, &name, position).await? {
-        let is_here = after.as_ref().is_none_or(|after| key > *after)
-            && next.as_ref().is_none_or(|next| key <= *next);
-        if is_here && !known.contains(&key) {
-            gone.push(RecordId {
-                record_type: name.clone(),
-                key,
-            });
+    let mut next = keys.last().cloned().filter(|_| !is_last);
+    let mut keys: BTreeSet<RecordKey> = keys.into_iter().collect();
+    let gone = deleted_since(env, &name, position).await?.into_iter();
+    keys.extend(gone.filter(|key| {
+        after.as_ref().is_none_or(|after| key > after)
+            && next.as_ref().is_none_or(|next| key <= next)
+    }));
+    let keys: Vec<RecordKey> = keys.into_iter().collect();
+    let mut left = keys.as_slice();
+    let mut portion = Portion::of_at_most(512);
+    let mut room = PageBytes::new(env.max_page_bytes, "limit");
+    let mut records: Vec<Record> = Vec::new();
+    'page: while !left.is_empty() {
+        let some;
+        (some, left) = left.split_at(portion.size().min(left.len()));
+        let heads = env.store.load_heads(&present, some).await?;
+        let absent = some.iter().zip(&heads).filter(|(_, head)| head.is_none());
+        let absent = absent.map(|(key, _)| RecordId::new(name.clone(), key.clone()));
+        let absent: Vec<RecordId> = absent.collect();
+        let here = heads.into_iter().flatten().collect();
+        let mut seen = looking.back_from(here).await?;
+        seen.extend(looking.find(&absent).await?);
+        portion.had(seen.iter().map(|seen| &seen.then.record));
+        let mut kept = looking.keep_matches(seen).await?;
+        kept.sort_by(|left, right| left.record.id.key.cmp(&right.record.id.key));
+        for Head { record, .. } in kept {
+            // The first always has room, so that who goes on comes to an end.
+            if room.take(&record).is_err()
+                && let Some(last) = records.last()
+            {
+                next = Some(last.id.key.clone());
+                break 'page;
+            }
+            records.push(record);
         }
     }
-    seen.extend(looking.find(&gone).await?);
-    let heads = looking.keep_matches(seen).await?;
-    let mut records: Vec<Record> = heads.into_iter().map(|head| head.record).collect();
-    records.sort_by(|left, right| left.id.key.cmp(&right.id.key));
     Ok(ExportPage {
         records,
         position,
