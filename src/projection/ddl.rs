@@ -28,7 +28,8 @@ pub(crate) fn table(layout: &TypeLayout, num_old: usize, is_new: bool) -> Vec<Sa
 }
 
 /// Returns the statements that make a table of records one that others may write, where the database
-/// tells of it: a place for their rows, and triggers that note what they do.
+/// tells of it: a place for their rows, and triggers that note what they do. Again, they put back what others
+/// have dropped or switched off.
 pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
     if table.dialect.is_sqlite() {
         return Vec::new();
@@ -49,12 +50,12 @@ pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
              ALTER _position SET DEFAULT 0",
         ),
         trigger(
-            "CREATE TRIGGER _capture AFTER INSERT OR UPDATE OR DELETE ON ",
+            "CREATE OR REPLACE TRIGGER _capture AFTER INSERT OR UPDATE OR DELETE ON ",
             " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
              EXECUTE FUNCTION _capture()",
         ),
         trigger(
-            "CREATE TRIGGER _refuse BEFORE TRUNCATE ON ",
+            "CREATE OR REPLACE TRIGGER _refuse BEFORE TRUNCATE ON ",
             " FOR EACH STATEMENT \
              WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
              EXECUTE FUNCTION _refuse()",

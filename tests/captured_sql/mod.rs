@@ -10,6 +10,7 @@ mod parked;
 mod plugins;
 mod races;
 mod random;
+mod triggers;
 mod values;
 
 use serde_json::{Value as Json, json};

@@ -62,7 +62,7 @@ pub struct Retried {
 }
 
 /// What is told of the taking in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CaptureFigures {
     /// What the gate says.
     #[serde(flatten)]

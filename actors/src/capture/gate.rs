@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::TypeName;
@@ -16,7 +17,7 @@ use super::Span;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is told of the taking in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CaptureState {
     /// Whether the outbox is read.
     pub is_active: bool,
@@ -26,8 +27,10 @@ pub struct CaptureState {
     pub num_parked: u64,
     /// Attempts to read the outbox that failed.
     pub num_failures: u64,
-    /// Whether the last one did.
+    /// Whether the last one did, or something is not captured.
     pub is_failing: bool,
+    /// What is not captured, and why.
+    pub reason: Option<String>,
 }
 
 /// See the module's overview. Cheap to clone; one that nobody serves lets everybody through.
@@ -47,6 +50,7 @@ struct Shared {
     num_transactions: AtomicU64,
     num_parked: AtomicU64,
     num_failures: AtomicU64,
+    uncaptured: Mutex<Option<String>>,
 }
 
 /// What those who wait are told.
@@ -151,12 +155,14 @@ impl CaptureGate {
     /// Returns what is told of it.
     pub fn state(&self) -> CaptureState {
         let shared = &self.0;
+        let reason = shared.uncaptured.lock().clone();
         CaptureState {
             is_active: shared.is_active.load(Ordering::Relaxed),
             num_transactions: shared.num_transactions.load(Ordering::Relaxed),
             num_parked: shared.num_parked.load(Ordering::Relaxed),
             num_failures: shared.num_failures.load(Ordering::Relaxed),
-            is_failing: shared.seen.borrow().is_failing,
+            is_failing: shared.seen.borrow().is_failing || reason.is_some(),
+            reason,
         }
     }
 
@@ -219,6 +225,16 @@ impl CaptureGate {
                 seen.failed_round = round;
             }
         });
+    }
+
+    /// Takes note of what is not captured.
+    pub(super) fn set_uncaptured(&self, reasons: &[String]) {
+        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        let mut known = self.0.uncaptured.lock();
+        if let Some(reason) = reason.as_ref().filter(|_| *known != reason) {
+            tracing::warn!(reason, "SQL of others goes by unnoticed");
+        }
+        *known = reason;
     }
 
     pub(super) fn count(&self, num_transactions: u64, num_parked: usize) {

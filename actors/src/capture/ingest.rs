@@ -31,8 +31,8 @@ const MAX_ROWS: usize = 4096;
 const MAX_BYTES: usize = 4 << 20;
 /// How often it is looked though nothing was announced.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often constraints are looked for.
-const CONSTRAINTS_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is looked what others have made of the tables.
+const TABLES_PERIOD: Duration = Duration::from_secs(1);
 /// The pause after a failed round.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -83,8 +83,8 @@ impl Captures {
             let round = gate.begin_round();
             let mut done = self.round().await;
             if done.is_ok() && Instant::now() >= next_look {
-                next_look = Instant::now() + CONSTRAINTS_PERIOD;
-                let learned = self.learn_unique_sets().await;
+                next_look = Instant::now() + TABLES_PERIOD;
+                let learned = self.look_at_tables().await;
                 done = done.and_then(|had_some| learned.map(|()| had_some));
             }
             if done.is_ok() && !gate.is_active() {
@@ -290,6 +290,13 @@ impl Captures {
             );
         }
         Ok(self.source.park(source, rows).await?)
+    }
+
+    /// Sees to it that others are captured, and learns of their constraints.
+    async fn look_at_tables(&self) -> Result<(), ApiError> {
+        let uncaptured = self.source.restore_triggers().await?;
+        self.env.captured.set_uncaptured(&uncaptured);
+        self.learn_unique_sets().await
     }
 
     /// Makes unique what is unique in the database, so that later saves are refused before they are

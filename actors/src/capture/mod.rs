@@ -145,6 +145,10 @@ pub trait CaptureSource: Send + Sync + 'static {
     /// Takes a transaction out of the outbox of which nothing comes into the log.
     async fn discard(&self, source: &SqlSource) -> Result<(), StoreError>;
 
+    /// Puts back what captures others, where somebody has dropped it or switched it off; says of what is
+    /// not captured all the same, and why.
+    async fn restore_triggers(&self) -> Result<Vec<String>, StoreError>;
+
     /// Lists the fields that are unique in the database, by somebody else's constraints.
     async fn unique_sets(&self) -> Result<UniqueSets, StoreError>;
 

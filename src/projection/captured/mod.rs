@@ -12,6 +12,7 @@ mod overlay;
 mod parked;
 mod row;
 mod source;
+mod triggers;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

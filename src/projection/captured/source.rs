@@ -10,7 +10,7 @@ use skytrail_actors::capture::{
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::SqlSource;
 
-use super::{closing, constraints, is_in_use, load, look, parked, tables_of, take_out};
+use super::{closing, constraints, is_in_use, load, look, parked, tables_of, take_out, triggers};
 use crate::projection::store::{Home, SqlStore};
 
 /// Runs something over a connection that reads, with the catalog that fits.
@@ -54,6 +54,13 @@ impl CaptureSource for SqlStore {
 
     async fn discard(&self, source: &SqlSource) -> Result<(), StoreError> {
         over!(self, |conn, _catalog| take_out(conn, source))
+    }
+
+    async fn restore_triggers(&self) -> Result<Vec<String>, StoreError> {
+        over!(self, |conn, catalog| triggers::restore(
+            conn,
+            &tables_of(&catalog)
+        ))
     }
 
     async fn unique_sets(&self) -> Result<UniqueSets, StoreError> {

@@ -1,0 +1,56 @@
+//! The triggers that capture what others do: who owns a table can switch them off, or drop them.
+
+use std::sync::Arc;
+
+use super::Tables;
+use crate::projection::conn::Conn;
+use crate::projection::ddl;
+use crate::projection::layout::Table;
+use crate::projection::sql::Sql;
+
+/// Puts triggers back that are missing or do not fire; says which tables are without them all the same.
+pub(super) async fn restore(
+    conn: &mut Conn<'_>,
+    tables: &Tables,
+) -> Result<Vec<String>, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT t.relname::text FROM pg_class AS t \
+         WHERE t.relnamespace=current_schema::regnamespace AND t.relkind='r' \
+         AND 2<>(SELECT count(*) FROM pg_trigger WHERE tgrelid=t.oid AND tgenabled IN ('O','A') \
+         AND tgname IN ('_capture','_refuse') AND NOT tgisinternal)",
+    );
+    let mut uncaptured = Vec::new();
+    for row in sql.fetch_all(conn).await? {
+        let name = row.text(0)?;
+        let layout = tables.get(&*name).map(Arc::as_ref);
+        let Some(table) = layout.and_then(|layout| layout.table.as_ref()) else {
+            continue;
+        };
+        let mut tx = conn.begin_writing().await?;
+        match make(&mut tx.conn(), table).await {
+            Ok(()) => {
+                tx.commit().await?;
+                tracing::warn!(
+                    table = &*name,
+                    "SQL that changes {name} is captured again: somebody had dropped its triggers or \
+                     switched them off, and what was written meanwhile is not in the log"
+                );
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                uncaptured.push(format!("SQL that changes {name} is not captured: {error}"));
+            }
+        }
+    }
+    Ok(uncaptured)
+}
+
+async fn make(conn: &mut Conn<'_>, table: &Table) -> Result<(), sqlx::Error> {
+    // It needs the table alone; whoever has it now does not wait for us behind.
+    let sql = Sql::new("SET LOCAL lock_timeout='1s'");
+    sql.execute(conn).await?;
+    for text in ddl::capture(table) {
+        text.execute(conn, Vec::new()).await?;
+    }
+    Ok(())
+}
