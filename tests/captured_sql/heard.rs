@@ -11,6 +11,7 @@ use crate::live::stream::Stream;
 use crate::plugin::worker::Worker;
 use crate::stream::worker::{self as consumer, Worker as LogWorker};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::postgres::shared;
 use crate::support::server::TestServer;
 
@@ -178,4 +179,46 @@ fn hooks_are_not_asked_and_not_told_of_sql_so_nothing_goes_in_circles() {
         let told = save(&mut worker, id, n);
         assert_eq!((&told["_id"], &told["n"]), (&json!(id), &json!(n)));
     }
+}
+
+#[test]
+fn sql_is_heard_of_however_long_the_apps_name_is() {
+    let database = shared().database(&[]);
+    let app = "a".repeat(63 - "app_".len());
+    let settings = [("DATABASE_URL", &*database.url()), ("APP_NAME", &app)];
+    let server = TestServer::with(&settings);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    ada.query("note", Json::Null);
+    let listens = format!("LISTEN \"app_{app}\"");
+    eventually("the server listens", || {
+        let there = "SELECT query FROM pg_stat_activity WHERE datname = current_database()";
+        database.sql(there).contains(&listens).then_some(())
+    });
+    let told = database.sql(&format!("{listens}; UPDATE app_{app}.note SET n = 2"));
+    assert!(told.contains("Asynchronous notification"), "{told}");
+    eventually("it is taken in", || {
+        let found = ada.call("record:fetch", json!({"ids": ["note/1"]}));
+        (found.result()[0]["n"] == 2).then_some(())
+    });
+}
+
+/// Up to format 5 something stood before the schema's name.
+#[test]
+fn a_store_from_before_announces_what_the_server_listens_to() {
+    let mut world = World::new();
+    world.ada.save("note/1", json!({"stars": 1}));
+    world.applied();
+    assert!(world.server.terminate().success());
+    world.sql(
+        "SET skytrail.own TO 'yes'; UPDATE _checkpoint SET format = 5; \
+         DO $$ BEGIN EXECUTE replace(pg_get_functiondef('_capture'::regproc), \
+         'pg_notify(TG_TABLE_SCHEMA', 'pg_notify(''skytrail.'' || TG_TABLE_SCHEMA'); END $$",
+    );
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    let told = world.sql("LISTEN app_myapp; UPDATE note SET stars = 2");
+    assert!(told.contains("Asynchronous notification"), "{told}");
+    world.settled();
+    assert_eq!(world.fetch("note/1")["stars"], 2);
 }

@@ -114,6 +114,7 @@ pub(super) struct Server {
     extensions: Extensions,
     /// Hears of what others write.
     listener: Mutex<Option<PgListener>>,
+    /// The schema's name, by which it is announced.
     channel: String,
     condition: Arc<Condition>,
     is_lazy: bool,
@@ -146,7 +147,7 @@ impl Server {
             patience: wanted.patience,
             extensions,
             listener: Mutex::new(None),
-            channel: format!("skytrail.{}", schema.as_str()),
+            channel: schema.as_str().to_owned(),
             condition,
             is_lazy: !wanted.synchronous_commit,
             served_by: parking_lot::Mutex::new((link.host, link.backend.server_start.clone())),
