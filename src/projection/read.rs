@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::projection::conn::{Conn, Row};
 use serde_json::json;
 use skytrail_actors::store::{Referrers, Snapshot};
+use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{AssetState, RoleFlags};
 use skytrail_schema::field_access::FieldAccess;
 use skytrail_schema::id::{AssetName, Database, RecordId, RecordKey, RoleName, TypeName, UserId};
@@ -42,7 +43,7 @@ pub(crate) fn decode_head(name: &TypeName, table: &Table, row: &Row) -> Result<H
         id: RecordId::new(name.clone(), &*row.text(0)?),
         database: Database::from_stored(&row.text(3)?),
         owner: user(4)?,
-        access: row.maybe_json(5)?,
+        access: decode_access(row, 5)?,
         created_at: row.time(6)?,
         created_by: user(7)?,
         updated_at: row.time(8)?,
@@ -54,6 +55,12 @@ pub(crate) fn decode_head(name: &TypeName, table: &Table, row: &Row) -> Result<H
         position: row.unsigned(1)?,
         record,
     })
+}
+
+/// Reads an access list. What others have written by SQL and is none lets nobody in until it is parked.
+fn decode_access(row: &Row, index: usize) -> Result<Option<Acl>, sqlx::Error> {
+    let text = row.maybe_text(index)?;
+    Ok(text.map(|text| serde_json::from_str(&text).unwrap_or_default()))
 }
 
 fn decode_fields(table: &Table, row: &Row) -> Result<Fields, sqlx::Error> {

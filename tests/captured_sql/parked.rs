@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::World;
 use crate::door::{figure, scrape};
+use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::MASTER_KEY;
 
@@ -160,4 +161,34 @@ fn what_waits_and_whether_it_is_taken_in_is_shown() {
     world.sql("ALTER TABLE _outbox RENAME hidden TO mark");
     world.settled();
     assert_eq!(world.fetch("note/1")["n"], 3);
+}
+
+#[test]
+fn a_row_whose_access_list_is_none_is_nobodys_until_it_is_parked() {
+    let world = World::new();
+    for id in ["1", "2", "3"] {
+        world.ada.save(&format!("note/{id}"), json!({"n": 1}));
+    }
+    world.applied();
+    // Nothing can be parked for now.
+    world.sql(
+        "SET skytrail.own TO 'yes'; \
+         CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         RAISE EXCEPTION 'not now'; END $$; \
+         CREATE TRIGGER stop BEFORE INSERT ON _parked FOR EACH STATEMENT EXECUTE FUNCTION stop()",
+    );
+    world.sql("UPDATE note SET _access = '5' WHERE _id = '1'");
+    world.sql("UPDATE note SET _access = '{\"role\": 5}' WHERE _id = '2'");
+    let master = &world.master;
+    eventually("the rows cannot be parked", || {
+        (master.health()["captured"]["is_failing"] == true).then_some(())
+    });
+    let bob = Client::signed_up(&world.server, "bob");
+    let found = bob.query("note", json!(null));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["_id"], "note/3");
+    assert_eq!(master.query("note", json!(null)).len(), 3);
+    world.sql("SET skytrail.own TO 'yes'; DROP TRIGGER stop ON _parked");
+    world.settled();
+    assert_eq!(bob.query("note", json!(null)).len(), 3);
 }

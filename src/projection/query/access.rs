@@ -73,12 +73,13 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) 
     }
     sql.push(dialect.choose(
         "EXISTS (SELECT 1 FROM json_each(",
-        "EXISTS (SELECT 1 FROM jsonb_array_elements(",
+        "EXISTS (SELECT 1 FROM jsonb_path_query(",
     ));
     push_access(sql, whose);
+    // What others have written by SQL may be no list: that lets nobody in.
     sql.push(dialect.choose(
         ") AS a WHERE a.value->>'public'",
-        ") AS a(value) WHERE a.value->>'public'='true'",
+        ",'strict $[*]','{}',true) AS a(value) WHERE a.value->>'public'='true'",
     ));
     if let Some(user) = &caller.user {
         sql.push(" OR a.value->>'user_id'=")
