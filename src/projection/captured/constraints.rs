@@ -4,10 +4,13 @@
 //! any others. The log is what counts all the same: an event that a constraint is in the way of lifts
 //! it ([`lift`]), and it is put back when the rows allow it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skytrail_actors::capture::UniqueSets;
 use sqlx::postgres::PgDatabaseError;
+use tokio::time::Instant;
 
 use super::Tables;
 use crate::projection::conn::Conn;
@@ -17,6 +20,11 @@ use crate::projection::sql::{Arg, Sql};
 
 /// PostgreSQL's code for a column that must not be empty.
 const NO_VALUE: &str = "23502";
+
+/// How soon a lifted constraint is tried again at first.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How long it waits for that at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Columns besides fields' that can be in a unique set.
 const TEXTS: [&str; 2] = ["_database_id", "_owner_id"];
@@ -161,19 +169,51 @@ async fn lift_not_null(
     Ok(true)
 }
 
-/// Puts lifted constraints back, as far as the rows allow it.
-pub(super) async fn restore(conn: &mut Conn<'_>) -> Result<(), sqlx::Error> {
+/// When lifted constraints are tried again. To find that one does not fit takes a look at all of the table,
+/// which nobody else has meanwhile: so each is tried ever more seldom.
+#[derive(Debug, Default)]
+pub(in crate::projection) struct Retries(HashMap<(String, String), Retry>);
+
+#[derive(Debug)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Retries {
+    fn is_due(&self, key: &(String, String), now: Instant) -> bool {
+        self.0.get(key).is_none_or(|retry| retry.at <= now)
+    }
+
+    fn put_off(&mut self, key: (String, String), now: Instant) {
+        let pause = self
+            .0
+            .get(&key)
+            .map_or(FIRST_PAUSE, |retry| (retry.pause * 2).min(LONGEST_PAUSE));
+        let at = now + pause;
+        self.0.insert(key, Retry { at, pause });
+    }
+}
+
+/// Puts lifted constraints back that are due, as far as the rows allow it.
+pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Result<(), sqlx::Error> {
     let sql = Sql::new("SELECT table_name, name FROM _lifted");
     for row in sql.fetch_all(conn).await? {
         let (table, name) = (row.text(0)?, row.text(1)?);
+        let key = (table.clone().into_owned(), name.clone().into_owned());
+        if !retries.is_due(&key, Instant::now()) {
+            continue;
+        }
         let mut tx = conn.begin_writing().await?;
         match put_back(&mut tx.conn(), &table, &name).await {
             Ok(()) => {
                 tx.commit().await?;
+                retries.0.remove(&key);
                 tracing::info!(%table, %name, "a lifted constraint is back");
             }
             Err(error) => {
                 tx.rollback().await?;
+                retries.put_off(key, Instant::now());
                 tracing::debug!(%error, %table, %name, "a lifted constraint does not fit yet");
             }
         }
@@ -192,4 +232,28 @@ async fn put_back(conn: &mut Conn<'_>, table: &str, name: &str) -> Result<(), sq
         .push(")");
     sql.fetch_optional(conn).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_tried_ever_more_seldom() {
+        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        let key = || ("note".to_owned(), "small".to_owned());
+        assert!(retries.is_due(&key(), now));
+        let mut pauses = Vec::new();
+        for _ in 0..11 {
+            retries.put_off(key(), now);
+            let mut pause = 0;
+            while !retries.is_due(&key(), now) {
+                now += Duration::from_secs(1);
+                pause += 1;
+            }
+            pauses.push(pause);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert!(retries.is_due(&("note".to_owned(), "other".to_owned()), now));
+    }
 }

@@ -25,7 +25,7 @@ use skytrail_schema::types::FieldType;
 use uuid::Uuid;
 
 use self::cells::{Cell, Cells};
-pub(super) use self::constraints::lift;
+pub(super) use self::constraints::{Retries, lift};
 pub use self::moving::{carry_over_captured, count_parked, count_waiting};
 pub(super) use self::overlay::{Touched, overlay};
 pub(super) use self::parked::{forget, is_parked};

@@ -65,7 +65,7 @@ impl CaptureSource for SqlStore {
 
     async fn unique_sets(&self) -> Result<UniqueSets, StoreError> {
         over!(self, |conn, catalog| async {
-            constraints::restore(conn).await?;
+            constraints::restore(conn, &mut self.lifted.lock().await).await?;
             constraints::unique_sets(conn, &tables_of(&catalog)).await
         })
     }

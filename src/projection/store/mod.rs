@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::WriterState;
+use super::captured::Retries;
 use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
 use super::index::{IndexLimits, Stats};
@@ -41,6 +42,8 @@ pub struct SqlStore {
     pub(super) num_faults: AtomicU64,
     pub(super) stats: Stats,
     pub(super) index_limits: IndexLimits,
+    /// When constraints of others are tried again that were lifted.
+    pub(super) lifted: Mutex<Retries>,
     /// How many bytes the records of an answer may have.
     pub(super) max_page_bytes: usize,
     /// Turns of queries: they leave a connection to those who look something up by its key, such as who
@@ -183,6 +186,7 @@ impl SqlStore {
             num_faults: AtomicU64::new(num_faults),
             stats: Stats::default(),
             index_limits,
+            lifted: Mutex::default(),
             max_page_bytes: usize::MAX,
             queries: Semaphore::new(num_readers.saturating_sub(1).max(1)),
             ending: CancellationToken::new(),
