@@ -17,6 +17,9 @@ const ABOUT_THE_SERVER: [&str; 6] = ["42501", "42P01", "42703", "42883", "42704"
 /// PostgreSQL's code for what it does not do.
 const UNSUPPORTED: &str = "0A000";
 
+/// PostgreSQL's code for a database that is not there.
+const NO_DATABASE: &str = "3D000";
+
 /// Whether an error is about what was to be written, not about the server: data, constraints, syntax,
 /// limits; unless [`is_about_the_server`] knows better.
 pub(in crate::projection) fn is_about_data(code: &str) -> bool {
@@ -54,7 +57,8 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
             // Connection, read-only after a failover, conflicts, resources, locks, shutdown, I/O.
             const CLASSES: [&str; 7] = ["08", "25", "40", "53", "55", "57", "58"];
             let code = error.code().unwrap_or_default();
-            CLASSES.iter().any(|class| code.starts_with(class))
+            // Somebody may be putting the database back.
+            code == NO_DATABASE || CLASSES.iter().any(|class| code.starts_with(class))
         }
         _ => false,
     }

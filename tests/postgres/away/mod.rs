@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
+use crate::support::postgres::shared;
 use crate::support::server::TestServer;
 
 /// The code of what the database is asked for in vain.
@@ -169,4 +170,33 @@ fn compare(mut server: TestServer, url: &str) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
+}
+
+/// As while somebody puts it back from a dump.
+#[test]
+fn a_database_that_is_not_there_is_waited_for() {
+    let database = shared().database(&[]);
+    let (_server, ada, mut account) = begin(&database.url());
+    let role = database.sql("SELECT current_user");
+    let name = database.name();
+    let elsewhere = |sql: &str| drop(shared().session((role.trim(), "template1"), sql));
+    elsewhere(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+    elsewhere(&format!(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
+    ));
+    elsewhere(&format!("ALTER DATABASE {name} RENAME TO {name}_away"));
+    let body = json!({"record_type": "thing"});
+    eventually("it is known to be gone", || {
+        let answer = ada.call("record:query", body.clone());
+        if answer.status == 200 {
+            return None;
+        }
+        assert_eq!(answer.code(), AWAY, "{}", answer.json());
+        let said = answer.json().to_string();
+        said.contains("cannot be reached").then_some(())
+    });
+    account.save(&ada, 20);
+    elsewhere(&format!("ALTER DATABASE {name}_away RENAME TO {name}"));
+    elsewhere(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
+    account.await_all(&ada);
 }
