@@ -21,7 +21,7 @@ use crate::projection::index::{StorePlace, carry_over_indexes};
 use crate::projection::rebuild::{rebuild, switch};
 use crate::projection::with_causes;
 use crate::projection::{
-    OpenError, PARTS, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
+    OpenError, SqlStore, StoreOptions, TableDigest, damage_marker, digest, remove,
 };
 use crate::record_store::leftovers::Filling;
 use crate::record_store::moved;
@@ -57,6 +57,11 @@ Examples:
   skytrail rebuild --to file
   skytrail rebuild --until 2024-06-11T09:30:00Z --to past.sqlite
   sqlite3 past.sqlite 'SELECT * FROM note'       a table per record type, as it was then";
+
+/// What a store for others consists of, as endings. The pages' checksums are not among it: no server
+/// looks after it. Nor are there other files of SQLite's when it is done, but what is left of an earlier
+/// one would be taken for its own.
+const PAST_PARTS: [&str; 3] = ["-wal", "-shm", ""];
 
 /// Runs the command.
 ///
@@ -126,7 +131,7 @@ async fn keep_indexes(current: &Path, new: &Path) -> Result<(), String> {
 
 /// Makes a store as it was.
 async fn past(config: &Config, until: Until, to: &Path) -> Result<(), String> {
-    let partial = Partial::begin(to, &PARTS)?;
+    let partial = Partial::begin(to, &PAST_PARTS)?;
     let segments = open_log(config)?;
     let commit = last_commit(&segments, until)?;
     // It has hashes of passwords, and is where anybody may look.
@@ -183,13 +188,13 @@ async fn verify(config: &Config) -> Result<(), String> {
     }
     let failed = |error: sqlx::Error| format!("{}: {error}", current.display());
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
+    // Behind what is compared: the log of a running server grows.
+    let segments = open_log(config)?;
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
     let shadow = current.with_extension("verify");
     fill((&shadow, false), &segments, checkpoint).await?;
     let (_, wanted) = digest(&shadow).await.map_err(failed)?;
     remove(&shadow).map_err(|error| with_causes(&error))?;
-    // Behind what is compared: the log of a running server grows.
-    let segments = open_log(config)?;
     drop(filling);
     report(checkpoint, &found, &wanted)
 }

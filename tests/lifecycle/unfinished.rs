@@ -76,12 +76,20 @@ fn a_store_of_the_past_is_for_its_owners_eyes_and_has_its_name_when_it_is_whole(
     run_well(&server, &rebuild);
     assert_eq!(
         names_in(folder.path()),
-        ["past.sqlite", "past.sqlite-sums"],
+        ["past.sqlite"],
         "what the killed one left is gone"
     );
-    for name in names_in(folder.path()) {
-        assert_eq!(mode_of(&folder.path().join(&name)), 0o600, "{name}");
-    }
+    assert_eq!(mode_of(&file), 0o600);
+    // With the file nothing of it is left, and it can be made again.
+    std::fs::remove_file(&file).unwrap();
+    run_well(&server, &rebuild);
+    // What SQLite has not merged yet belongs to another one.
+    std::fs::remove_file(&file).unwrap();
+    let wal = folder.path().join("past.sqlite-wal");
+    std::fs::write(&wal, "not of the new one").unwrap();
+    let refused = run(&server, "true", &rebuild);
+    assert!(!refused.status.success());
+    assert_eq!(names_in(folder.path()), ["past.sqlite-wal"]);
 }
 
 #[test]
