@@ -124,7 +124,7 @@ impl Local {
             return Err(BackupError::Refused(format!("no log in {place}")));
         }
         let disk = RealDisk::new(&folder).map_err(BackupError::io("the journal"))?;
-        Survey::of(&disk).map_err(BackupError::io("the journal"))
+        Survey::of(&disk).map_err(BackupError::segment("the journal"))
     }
 
     /// Lists what is to be saved besides the log.

@@ -45,7 +45,7 @@ mod take;
 
 use std::io;
 
-use skytrail_actors::log::journal::archive::Damage;
+use skytrail_actors::log::journal::archive::{Damage, SegmentError};
 
 pub use choose::choose;
 pub(crate) use local::LEDGER_COPIES;
@@ -98,5 +98,19 @@ impl BackupError {
     fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// A segment that cannot be used: one of the journal, or an object of the repository.
+    fn segment(what: impl Into<String>) -> impl FnOnce(SegmentError) -> Self {
+        let what = what.into();
+        move |error| match error {
+            SegmentError::Io(source) => Self::Io { what, source },
+            SegmentError::Damaged(damage) => Self::Damaged {
+                object: what,
+                offset: damage.offset,
+                reason: damage.reason,
+            },
+            SegmentError::Newer(newer) => Self::Refused(format!("{what}: {newer}")),
+        }
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use skytrail_actors::log::RESTORE_MARK;
 use skytrail_actors::log::disk::RealDisk;
 use skytrail_actors::log::journal::archive::{
-    Checked, Cut, LostRecords, SegmentError, SegmentFile, Until, file_name,
+    Checked, Cut, LostRecords, SegmentFile, Until, file_name,
 };
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
@@ -450,16 +450,8 @@ impl Reading<'_> {
     }
 
     fn open(&self, name: &SegmentName) -> Result<SegmentFile, BackupError> {
-        let object = name.object();
-        match SegmentFile::open(self.disk, &file_name(name.first)) {
-            Ok(segment) => Ok(segment),
-            Err(SegmentError::Io(error)) => Err(BackupError::io(object)(error)),
-            Err(SegmentError::Damaged(damage)) => Err(BackupError::Damaged {
-                object,
-                offset: damage.offset,
-                reason: damage.reason,
-            }),
-        }
+        let opened = SegmentFile::open(self.disk, &file_name(name.first));
+        opened.map_err(BackupError::segment(name.object()))
     }
 }
 

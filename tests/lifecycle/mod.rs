@@ -122,6 +122,31 @@ fn a_damaged_log_is_not_served_and_the_place_is_named() {
 }
 
 #[test]
+fn a_log_of_a_newer_format_is_not_called_damaged() {
+    let mut server = TestServer::start();
+    Client::master(&server).save("note/1", json!({"number": 1}));
+    server.kill();
+    let name = "00000000000000000001.journal";
+    let segment = server.data_dir().join("journal").join(name);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The header: magic (8), format (4), and what the checksum is over, to 68.
+    bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..68]);
+    bytes[68..72].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&segment, bytes).unwrap();
+    let backups = server.folder().join("backups");
+    let backup = ["backup", backups.to_str().unwrap()];
+    for command in [&["log", "verify"][..], &["serve"], &backup] {
+        let output = server.skytrail(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let expected = format!("{name} has format=99, this program knows up to 1");
+        assert!(said.contains(&expected), "{command:?}: {said}");
+        assert!(!said.contains("damaged"), "{command:?}: {said}");
+    }
+}
+
+#[test]
 fn all_mistakes_in_the_settings_are_named_at_once_and_secrets_never() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
     command

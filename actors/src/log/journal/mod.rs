@@ -34,6 +34,7 @@ use super::keyring::KeyringError;
 pub use read::RawCommit;
 pub(super) use rewrite::RewriteError;
 pub use rewrite::Rewritten;
+pub use segment::NewerSegment;
 pub use verify::{VerifyProgress, VerifyReport};
 
 /// Every this many commits a segment's index has an entry.
@@ -79,6 +80,9 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// A newer program has gone on with it.
+    #[error("journal: {0}")]
+    Newer(NewerSegment),
     /// The keys of what is sealed.
     #[error(transparent)]
     Keys(#[from] KeyringError),

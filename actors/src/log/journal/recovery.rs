@@ -18,6 +18,7 @@ use skytrail_schema::chain;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
+use super::segment::NewerSegment;
 use super::{End, INDEX_EVERY, OpenError, OpenSegment, SegmentEntry, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
@@ -120,9 +121,16 @@ fn read_header(name: &str, file: &Arc<dyn DiskFile>) -> Result<segment::Header, 
     if is_whole {
         file.read_at(&mut bytes, 0)?;
     }
-    segment::Header::decode(&bytes)
-        .filter(|header| segment::position_of(name) == Some(header.first_position))
-        .ok_or_else(|| damaged(name, 0, "header does not hold together"))
+    match segment::Header::decode(&bytes) {
+        Ok(header) if segment::position_of(name) == Some(header.first_position) => Ok(header),
+        Err(segment::HeaderError::Newer(found)) => Err(OpenError::Newer(NewerSegment {
+            segment: name.to_owned(),
+            found,
+        })),
+        Ok(_) | Err(segment::HeaderError::Damaged) => {
+            Err(damaged(name, 0, "header does not hold together"))
+        }
+    }
 }
 
 fn check_continuity(

@@ -32,6 +32,25 @@ pub(super) struct Header {
     pub(super) previous_chain: ChainHash,
 }
 
+/// Why a header is none to go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeaderError {
+    /// It is not what was written.
+    Damaged,
+    /// A newer program wrote it, in this format.
+    Newer(u32),
+}
+
+/// A segment that a newer program has written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{segment} has format={found}, this program knows up to {FORMAT}")]
+pub struct NewerSegment {
+    /// The file.
+    pub(super) segment: String,
+    /// Its format.
+    pub(super) found: u32,
+}
+
 /// What a sealed segment's footer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Footer {
@@ -51,11 +70,24 @@ impl Header {
         with_checksum(out)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(checked(bytes, HEADER_BYTES)?);
-        if fields.take::<8>()? != *HEADER_MAGIC || fields.take()? != FORMAT.to_le_bytes() {
-            return None;
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let (format, mut fields) = Self::begin(bytes).ok_or(HeaderError::Damaged)?;
+        match format {
+            FORMAT => Self::read(&mut fields).ok_or(HeaderError::Damaged),
+            newer if newer > FORMAT => Err(HeaderError::Newer(newer)),
+            _ => Err(HeaderError::Damaged),
         }
+    }
+
+    /// Reads what every format begins with.
+    fn begin(bytes: &[u8]) -> Option<(u32, Fields<'_>)> {
+        let mut fields = Fields(checked(bytes, HEADER_BYTES)?);
+        let is_header = fields.take::<8>()? == *HEADER_MAGIC;
+        let format = u32::from_le_bytes(fields.take()?);
+        is_header.then_some((format, fields))
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
         Some(Self {
             store_id: Uuid::from_bytes(fields.take()?),
             first_position: u64::from_le_bytes(fields.take()?),

@@ -21,6 +21,7 @@ pub use files::KnownFiles;
 pub use lost::LostRecords;
 
 use super::frame::Frame;
+use super::segment::{HeaderError, NewerSegment};
 use super::{READ_BYTES, frame, recovery, segment};
 use crate::log::disk::{Disk, DiskFile};
 
@@ -60,6 +61,9 @@ pub enum SegmentError {
     /// Not even its ends are readable.
     #[error("{0}")]
     Damaged(Damage),
+    /// A newer program wrote it.
+    #[error("{0}")]
+    Newer(NewerSegment),
 }
 
 /// Where a restored log is to end.
@@ -123,8 +127,8 @@ impl Survey {
     /// Looks at the ends of every segment in a folder.
     ///
     /// # Errors
-    /// The device's.
-    pub fn of(disk: &dyn Disk) -> io::Result<Self> {
+    /// The device's; or a newer program has written there, so nobody knows what is whole.
+    pub fn of(disk: &dyn Disk) -> Result<Self, SegmentError> {
         let mut names = disk.list()?;
         names.retain(|name| segment::position_of(name).is_some());
         let mut survey = Self::default();
@@ -132,7 +136,7 @@ impl Survey {
             match SegmentFile::open(disk, &name) {
                 Ok(segment) => survey.add(segment),
                 Err(SegmentError::Damaged(damage)) => survey.damage.push(damage),
-                Err(SegmentError::Io(error)) => return Err(error),
+                Err(error) => return Err(error),
             }
         }
         survey.close_gaps();
@@ -224,17 +228,21 @@ impl SegmentFile {
     /// Opens a segment. Of one that is not sealed, what is whole now is made durable.
     ///
     /// # Errors
-    /// The device's; or its ends are not readable.
+    /// The device's; its ends are not readable; a newer program wrote it.
     pub fn open(disk: &dyn Disk, name: &str) -> Result<Self, SegmentError> {
         let file = disk.open(name)?;
-        let header = read_header(&file)?.ok_or_else(|| {
-            SegmentError::Damaged(Damage {
+        let header = read_header(&file)?.map_err(|error| match error {
+            HeaderError::Newer(found) => SegmentError::Newer(NewerSegment {
+                segment: name.to_owned(),
+                found,
+            }),
+            HeaderError::Damaged => SegmentError::Damaged(Damage {
                 segment: name.to_owned(),
                 offset: 0,
                 first_position: segment::position_of(name).unwrap_or_default(),
                 last_position: None,
                 reason: "its header does not hold together".to_owned(),
-            })
+            }),
         })?;
         let mut opened = Self {
             name: name.to_owned(),
@@ -430,10 +438,10 @@ fn is_damaged(rest: &[u8], offset: u64, position: u64) -> bool {
     is_used && recovery::has_later_group(rest, offset, position)
 }
 
-fn read_header(file: &Arc<dyn DiskFile>) -> io::Result<Option<segment::Header>> {
+fn read_header(file: &Arc<dyn DiskFile>) -> io::Result<Result<segment::Header, HeaderError>> {
     let mut bytes = [0; segment::HEADER_BYTES];
     if file.size()? < bytes.len() as u64 {
-        return Ok(None);
+        return Ok(Err(HeaderError::Damaged));
     }
     file.read_at(&mut bytes, 0)?;
     Ok(segment::Header::decode(&bytes))
