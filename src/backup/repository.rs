@@ -95,6 +95,18 @@ impl Repository {
         Ok(Some(about.store_id))
     }
 
+    /// Looks whether this program knows the repository's format. What else it says of itself, and
+    /// whether that is damaged, is no matter to who only reads.
+    ///
+    /// # Errors
+    /// A newer program uses it; or it cannot be reached.
+    pub fn check_format(&self) -> Result<(), BackupError> {
+        match self.store_id() {
+            Ok(_) | Err(BackupError::Damaged { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes it the repository of a store, which it may be already.
     pub(super) fn claim(&self, store_id: Uuid) -> Result<(), BackupError> {
         match self.store_id()? {

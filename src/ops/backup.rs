@@ -80,7 +80,7 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
             "say where: a folder or s3://bucket/prefix, or set BACKUP_TARGET".to_owned()
         })?,
     };
-    let repository = Repository::open(&place, &config.backups).map_err(text)?;
+    let repository = open(config, &place)?;
     if command.list {
         return list(&repository);
     }
@@ -105,6 +105,12 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
         &repository,
         command.keep.unwrap_or(config.backups.keep),
     )
+}
+
+fn open(config: &Config, place: &BackupPlace) -> Result<Repository, String> {
+    let repository = Repository::open(place, &config.backups).map_err(text)?;
+    repository.check_format().map_err(text)?;
+    Ok(repository)
 }
 
 /// Makes a folder for what is checked, and removes those that were left.
@@ -228,6 +234,7 @@ fn list(repository: &Repository) -> Result<(), String> {
     if names.is_empty() {
         return Err(format!("there are no backups at {}", repository.place()));
     }
+    let (mut num_damaged, num_all) = (0, names.len());
     for name in names {
         match repository.manifest(&name) {
             Ok(manifest) => {
@@ -246,9 +253,15 @@ fn list(repository: &Repository) -> Result<(), String> {
                     contents(&manifest)
                 ));
             }
-            Err(error @ BackupError::Damaged { .. }) => show(&format!("{name}  {error}")),
+            Err(error @ BackupError::Damaged { .. }) => {
+                num_damaged += 1;
+                show(&format!("{name}  {error}"));
+            }
             Err(error) => return Err(text(error)),
         }
+    }
+    if num_damaged > 0 {
+        return Err(format!("{num_damaged} of {num_all} backups cannot be read"));
     }
     Ok(())
 }
@@ -259,7 +272,7 @@ fn list(repository: &Repository) -> Result<(), String> {
 /// A sentence that says what is wrong.
 pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> {
     let place = parse_place(&command.target)?;
-    let repository = Repository::open(&place, &config.backups).map_err(text)?;
+    let repository = open(config, &place)?;
     let plan = Plan {
         to: command.to.clone(),
         backup: choose(&repository, command.backup.as_deref())?,

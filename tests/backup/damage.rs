@@ -131,6 +131,20 @@ fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
     }
     let names = world.names();
     let manifest = |number: usize| world.objects("backups").remove(number);
+    flip(&manifest(1), 100);
+    let listed = world.try_back_up(&["--list"]);
+    let lines = lossy(&listed.stdout);
+    assert!(
+        names.iter().all(|name| lines.contains(name)),
+        "the others are listed all the same: {lines}"
+    );
+    let refused = refusal(&listed);
+    assert!(
+        refused.contains("1 of 3 backups cannot be read"),
+        "{refused}"
+    );
+    flip(&manifest(1), 100);
+    world.back_up(&["--list"]);
     // One that another one follows, too.
     for damaged in [0, 1] {
         flip(&manifest(damaged), 100);
@@ -159,4 +173,28 @@ fn a_damaged_manifest_is_named_and_the_newest_backup_is_restored() {
     assert!(said.contains(&removed), "{said}");
     assert!(!object.exists(), "{said}");
     assert_eq!(world.names().len(), 2);
+}
+
+#[test]
+fn backups_of_a_newer_program_are_left_alone() {
+    let world = World::start();
+    Client::master(&world.server).save("single/1", json!({"number": 1}));
+    world.back_up(&[]);
+    let about = world.repository.join("repository.json");
+    let text = std::fs::read_to_string(&about).unwrap();
+    let mut newer: Json = serde_json::from_str(&text).unwrap();
+    newer["format"] = json!(99);
+    std::fs::write(&about, newer.to_string()).unwrap();
+    for output in [
+        world.try_restore("newer", &[]),
+        world.try_back_up(&[]),
+        world.try_back_up(&["--verify"]),
+        world.try_back_up(&["--list"]),
+    ] {
+        let refused = refusal(&output);
+        assert!(refused.contains("has format=99"), "{refused}");
+    }
+    // What only names the store is not needed to put a backup back.
+    std::fs::write(&about, "{").unwrap();
+    said(&world.try_restore("unnamed", &[]));
 }
