@@ -319,6 +319,9 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
     if let Some(line) = misplaced(config, &command.to, restored.num_assets) {
         say(&line);
     }
+    if let Some(line) = shared_bucket(config, &restored.manifest) {
+        say(&line);
+    }
     say(&format!(
         "start it with: skytrail --data-dir {} serve",
         command.to.display()
@@ -359,6 +362,27 @@ fn misplaced(config: &Config, to: &Path, num_files: usize) -> Option<String> {
     Some(format!(
         "{num_files} files are in {put}, where the server does not look for them; {place}"
     ))
+}
+
+/// Warns of a bucket whose files belong to the original, too.
+fn shared_bucket(config: &Config, manifest: &Manifest) -> Option<String> {
+    let configured = match &config.assets.store {
+        AssetStore::S3(s3) => Some(&s3.bucket),
+        AssetStore::Folder { .. } => None,
+    };
+    match (&manifest.files_in_bucket, configured) {
+        (Some(saved), Some(configured)) if saved != configured => Some(format!(
+            "the files were in the bucket {saved}, and ASSET_STORE is the bucket {configured}: put into it \
+             what it has not got"
+        )),
+        (saved, configured) => configured.or(saved.as_ref()).map(|bucket| {
+            format!(
+                "the files are in the bucket {bucket}: what is erased or compacted here is removed there, \
+                 and is gone for the server that was backed up, too. If that one goes on, copy the bucket \
+                 before the start, and name the copy with ASSET_STORE_BUCKET"
+            )
+        }),
+    }
 }
 
 fn parse_place(text: &str) -> Result<BackupPlace, String> {

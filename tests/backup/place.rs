@@ -51,3 +51,34 @@ fn a_restore_says_where_its_files_belong_when_the_server_looks_elsewhere() {
     let told = run(&["--set", &setting, "restore", repository, "--to", text(&to)]);
     assert!(!told.contains("ASSET_STORE"), "{told}");
 }
+
+/// What a copy erases is removed in the bucket, and the original may still need it.
+#[test]
+fn a_restore_says_when_the_original_has_its_files_in_a_bucket() {
+    let world = World::start();
+    world.master().save("single/1", json!({"number": 1}));
+    let repository = text(&world.repository);
+    let run = |flags: &[&str], name: &str| {
+        let to = world.server.folder().join(name);
+        let restore = ["restore", repository, "--to", text(&to)];
+        said(&world.server.skytrail(&[flags, &restore].concat()))
+    };
+    let is_warned = |told: &str| told.contains("name the copy with ASSET_STORE_BUCKET");
+    said(&world.server.skytrail(&["backup", repository]));
+    assert!(!is_warned(&run(&[], "from-a-folder")));
+    let told = run(&BUCKET_FLAGS, "into-the-bucket");
+    assert!(is_warned(&told) && told.contains("pictures"), "{told}");
+
+    let backup = [&BUCKET_FLAGS[..], &["backup", repository]].concat();
+    said(&world.server.skytrail(&backup));
+    for (flags, name) in [(&[][..], "elsewhere"), (&BUCKET_FLAGS[..], "the-same")] {
+        let told = run(flags, name);
+        assert!(is_warned(&told) && told.contains("pictures"), "{told}");
+    }
+    let mut other = BUCKET_FLAGS;
+    other[3] = "ASSET_STORE_BUCKET=copies";
+    let told = run(&other, "another");
+    assert!(!is_warned(&told), "{told}");
+    let both = told.contains("bucket pictures") && told.contains("bucket copies");
+    assert!(both, "{told}");
+}
