@@ -65,7 +65,8 @@ impl CaptureSource for SqlStore {
 
     async fn unique_sets(&self) -> Result<UniqueSets, StoreError> {
         over!(self, |conn, catalog| async {
-            constraints::restore(conn, &mut self.lifted.lock().await).await?;
+            let mut lifted = self.lifted.lock().await;
+            constraints::restore(conn, &mut lifted).await?;
             constraints::unique_sets(conn, &tables_of(&catalog)).await
         })
     }

@@ -71,16 +71,21 @@ fn push_lists(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, whose: Whose) 
         };
         sql.bind(Arg::text(user.as_str())).push(" OR ");
     }
-    sql.push(dialect.choose(
-        "EXISTS (SELECT 1 FROM json_each(",
-        "EXISTS (SELECT 1 FROM jsonb_path_query(",
-    ));
-    push_access(sql, whose);
-    // What others have written by SQL may be no list: that lets nobody in.
-    sql.push(dialect.choose(
-        ") AS a WHERE a.value->>'public'",
-        ",'strict $[*]','{}',true) AS a(value) WHERE a.value->>'public'='true'",
-    ));
+    match dialect {
+        Dialect::Sqlite => {
+            sql.push("EXISTS (SELECT 1 FROM json_each(");
+            push_access(sql, whose);
+            sql.push(") AS a WHERE a.value->>'public'");
+        }
+        // What others have written by SQL may be no list: that lets nobody in.
+        Dialect::Postgres(_) => {
+            sql.push("EXISTS (SELECT 1 FROM jsonb_array_elements(CASE jsonb_typeof(");
+            push_access(sql, whose);
+            sql.push(") WHEN 'array' THEN ");
+            push_access(sql, whose);
+            sql.push(" END) AS a(value) WHERE a.value->>'public'='true'");
+        }
+    }
     if let Some(user) = &caller.user {
         sql.push(" OR a.value->>'user_id'=")
             .bind(Arg::text(user.as_str()));
