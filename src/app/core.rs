@@ -1,5 +1,7 @@
 //! The log and what is kept up by it, before anybody is served.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use skytrail_actors::clock::{Clock, SystemClock};
@@ -82,8 +84,8 @@ impl Core {
             ..settings::log(config, &clock, Arc::clone(&reserve))
         };
         let store_id = opened.store_id();
-        let log_key = LogKey::load_or_make(&config.data_dir);
-        let log_key = log_key.map_err(StartError::io("the log's key cannot be used"))?;
+        let unusable = StartError::io("the log's key cannot be used");
+        let log_key = open_key(&config.data_dir, opened.report().head).map_err(unusable)?;
         let (feed, fed) = projector::feed();
         let (notices_feed, notices) = tail();
         let (live_feed, live_tail) = tail();
@@ -164,4 +166,16 @@ pub(crate) async fn erasures_of(
         }
     }
     Ok(Arc::new(erasures))
+}
+
+/// Opens the key that signs the log. One that is made for a log which has a past is a loss that somebody should
+/// know of.
+fn open_key(data_dir: &Path, head: u64) -> io::Result<LogKey> {
+    if head > 0 && LogKey::load(data_dir)?.is_none() {
+        tracing::warn!(
+            "log.key is missing: a new one is made, and `skytrail log verify` takes no checkpoint that was \
+             signed with the lost one; put log.key back from a backup"
+        );
+    }
+    LogKey::load_or_make(data_dir)
 }

@@ -33,7 +33,7 @@ impl LogKey {
                 io::Error::other(format!("{path} is damaged; put it back from a backup"))
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(io::Error::other(format!("{}: {error}", path.display()))),
         }
     }
 

@@ -10,6 +10,7 @@ use skytrail_schema::chain::ChainHash;
 use uuid::Uuid;
 
 use super::Checkpoint;
+use crate::hex;
 
 /// Where checkpoints are in the data folder.
 pub const NOTES_FILE: &str = "checkpoints.jsonl";
@@ -128,9 +129,19 @@ impl Notes {
         for (number, checkpoint) in checkpoints.iter().enumerate() {
             let (line, position) = (number + 1, checkpoint.position);
             if !checkpoint.is_signed_by(key) {
+                let why = if checkpoint.key == hex::encode(key.as_bytes()) {
+                    "though it names it: it is not as it was written".to_owned()
+                } else {
+                    format!(
+                        "but says that {} has signed it: where a lost log.key was replaced by a \
+                         start, put log.key back from a backup, or name with --key the public key \
+                         that was kept elsewhere; otherwise somebody else has written it",
+                        checkpoint.key
+                    )
+                };
                 return Err(format!(
                     "{path} line {line}: the checkpoint at position {position} is not signed by \
-                     the log's key"
+                     the log's key, {why}"
                 ));
             }
             if store_id.is_some_and(|store_id| store_id != checkpoint.store_id) {

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::program::repository;
 use crate::support::server::TestServer;
 use forger::Forger;
@@ -328,4 +329,28 @@ fn checkpoints_that_are_named_have_to_be_there() {
         let said = with(path).unwrap();
         assert!(said.contains("kept.jsonl has 1 of them"), "{said}");
     }
+}
+
+#[test]
+fn a_lost_key_is_missed() {
+    let warning = "log.key is missing";
+    let mut server = signed();
+    assert!(!server.output().contains(warning));
+    let path = server.data_dir().join("log.key");
+    let lost = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    server.restart();
+    eventually("the loss is noticed", || {
+        server.output().contains(warning).then_some(())
+    });
+    server.kill();
+    let said = verify(&server, &[]).unwrap_err();
+    let expected = "line 1: the checkpoint at position";
+    assert!(said.contains(expected), "{said}");
+    assert!(said.contains("put log.key back from a backup"), "{said}");
+    std::fs::write(&path, lost).unwrap();
+    server.restart();
+    assert!(!server.output().contains(warning));
+    assert!(server.terminate().success());
+    verify(&server, &[]).unwrap();
 }
