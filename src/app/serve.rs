@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skytrail_actors::log::EventLog as _;
+use skytrail_actors::log::{EventLog as _, make_folder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
@@ -45,6 +45,13 @@ pub async fn serve_with<F: Future<Output = ()>>(
     for unknown in &config.unknown {
         tracing::warn!(%unknown, "there is a name in .env that is no setting");
     }
+    let usable = config.check_data_dir();
+    usable.map_err(StartError::io("the data folder cannot be used"))?;
+    let unmade = format!(
+        "the data folder {} cannot be made",
+        config.data_dir.display()
+    );
+    make_folder(&config.data_dir).map_err(StartError::io(&unmade))?;
     let mut door = Door::default();
     let mut has_run = false;
     loop {

@@ -122,6 +122,7 @@ impl Keys {
         if let Some(key) = &config.app.master_key {
             return Ok(Some(key.clone()));
         }
+        config.check_data_dir()?;
         let kept = read(&config.data_dir.join(KEY_FILE))?;
         Ok(kept.map(|kept| Secret::new(kept.master_key)))
     }
@@ -178,8 +179,12 @@ fn read(path: &Path) -> io::Result<Option<KeyFile>> {
             .map(Some)
             .map_err(|why| damaged(path, &why)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(named(path, &error)),
     }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn damaged(path: &Path, why: &str) -> io::Error {
@@ -196,11 +201,9 @@ fn random_key() -> String {
 
 fn write(path: &Path, keys: &KeyFile) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    make_folder(folder)?;
-    write_whole(
-        path,
-        &serde_json::to_vec_pretty(keys).map_err(io::Error::other)?,
-    )
+    make_folder(folder).map_err(|error| named(folder, &error))?;
+    let bytes = serde_json::to_vec_pretty(keys).map_err(io::Error::other)?;
+    write_whole(path, &bytes).map_err(|error| named(path, &error))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod unknown;
 mod user_audit;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -189,6 +190,23 @@ pub struct Storage {
 }
 
 impl Config {
+    /// Looks whether what is in the data folder can be reached. That there is none yet is fine.
+    ///
+    /// # Errors
+    /// A sentence that names it: it is no folder, or somebody else's.
+    pub fn check_data_dir(&self) -> io::Result<()> {
+        let why = match std::fs::metadata(self.data_dir.join(KEY_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => "is no folder".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                format!("cannot be read: {error}")
+            }
+            // Whatever else may be is said of what is looked for in it.
+            _ => return Ok(()),
+        };
+        let folder = self.data_dir.display();
+        Err(io::Error::other(format!("{folder} {why}")))
+    }
+
     /// Returns the same configuration with the address that the server got.
     #[must_use]
     pub fn listening_at(&self, address: SocketAddr) -> Self {

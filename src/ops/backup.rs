@@ -8,7 +8,7 @@ use skytrail_actors::clock::{Clock as _, SystemClock};
 use skytrail_actors::log::journal::archive::Until;
 use skytrail_schema::time::Timestamp;
 
-use super::{complain, say, show};
+use super::{complain, journal_of, say, show};
 use crate::backup::{
     self, BackupError, LedgerCopy, Local, Manifest, Plan, Repository, Stage, Taken,
 };
@@ -80,6 +80,9 @@ pub fn run(config: &Config, command: &BackupCommand) -> Result<(), String> {
             "say where: a folder or s3://bucket/prefix, or set BACKUP_TARGET".to_owned()
         })?,
     };
+    if !command.list && !command.verify {
+        journal_of(config)?;
+    }
     let repository = open(config, &place)?;
     if command.list {
         return list(&repository);

@@ -65,6 +65,7 @@ impl On {
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
+    config.check_data_dir().map_err(|error| error.to_string())?;
     let config = &moved::with_moved_store(config).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -37,6 +37,7 @@ use crate::config::Config;
 
 /// Finds the journal in the data folder.
 fn journal_of(config: &Config) -> Result<PathBuf, String> {
+    config.check_data_dir().map_err(|error| error.to_string())?;
     let folder = config.data_dir.join("journal");
     if folder.is_dir() {
         return Ok(folder);

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::machine::{run, skipped};
 use crate::support::server::{MASTER_KEY, TestServer};
 
 /// A folder in which the program is started.
@@ -42,6 +43,18 @@ impl Place {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let (code, shown, said) = (output.status.code(), &output.stdout, &output.stderr);
         (code, text(shown), text(said))
+    }
+
+    /// Returns what a command complains of that fails here; the words before the program's start it.
+    fn failing(&self, before: &[&str], arguments: &[&str]) -> String {
+        let mut words = before.to_vec();
+        words.push(env!("CARGO_BIN_EXE_skytrail"));
+        words.extend(arguments);
+        let mut command = Command::new(words[0]);
+        command.env_clear().current_dir(self.0.path());
+        let output = command.args(&words[1..]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 }
 
@@ -273,15 +286,8 @@ fn the_data_folder_is_nobody_elses_unless_somebody_has_made_it() {
 #[test]
 fn who_looks_in_the_wrong_place_is_told_where_to_look() {
     let place = Place::new();
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
-        command.env_clear().current_dir(place.0.path());
-        // Nobody can listen there.
-        let set = ["--set", "MASTER_KEY=k", "--host", "127.0.0.1:1"];
-        let output = command.args(set).args(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    };
+    // Nobody can listen there.
+    let set = ["--set", "MASTER_KEY=k", "--host", "127.0.0.1:1"];
     let cases = [
         (
             &["history", "list", "note/1"][..],
@@ -296,12 +302,72 @@ fn who_looks_in_the_wrong_place_is_told_where_to_look() {
             "no log in data: name the folder with --data-dir",
         ),
         (
+            &["backup", "backups"],
+            "no log in data: name the folder with --data-dir",
+        ),
+        (
             &["backup", "nowhere", "--list"],
             "there are no backups at nowhere",
         ),
     ];
     for (arguments, expected) in cases {
-        let said = run(arguments);
+        let said = place.failing(&[], &[&set, arguments].concat());
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+/// Commands that need the data folder, if only for the master key in it.
+const IN_DATA_FOLDER: [&[&str]; 11] = [
+    &["log", "tail"],
+    &["log", "stat"],
+    &["log", "key"],
+    &["rebuild"],
+    &["rebuild", "--verify"],
+    &["export"],
+    &["history", "list", "note/1"],
+    &["index", "list"],
+    &["index", "free", "note", "text"],
+    &["backup", "backups"],
+    &["--host", "127.0.0.1:0", "serve"],
+];
+
+#[test]
+fn a_data_folder_that_is_none_is_named_by_every_command() {
+    let place = Place::with("d", "");
+    for arguments in IN_DATA_FOLDER {
+        let said = place.failing(&[], &[&["--data-dir", "d"], arguments].concat());
+        assert!(said.contains("d is no folder"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn who_may_not_look_into_the_data_folder_is_told_so_by_every_command() {
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let program = env!("CARGO_BIN_EXE_skytrail");
+    if let Err(why) = run(nobody[0], &[&nobody[1..], &[program, "--version"]].concat()) {
+        return skipped("a data folder of somebody else", &why);
+    }
+    let place = Place::new();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place.0.path(), open).unwrap();
+    let data = place.0.path().join("d");
+    std::fs::create_dir_all(data.join("journal")).unwrap();
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&data, closed).unwrap();
+    let nobody = ["/usr/bin/env", "PATH=/usr/bin:/bin"].iter().chain(&nobody);
+    let nobody: Vec<&str> = nobody.copied().collect();
+    for arguments in IN_DATA_FOLDER {
+        let said = place.failing(&nobody, &[&["--data-dir", "d"], arguments].concat());
+        let expected = "d cannot be read: Permission denied";
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    let serve = ["--host", "127.0.0.1:0", "--data-dir", "other", "serve"];
+    let said = place.failing(&nobody, &serve);
+    let expected = "other cannot be made: Permission denied";
+    assert!(said.contains(expected), "{said}");
 }
