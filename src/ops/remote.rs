@@ -9,9 +9,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
+use skytrail_schema::code::Code;
 use skytrail_schema::json::{self, Plain};
 
-use crate::config::{Config, Keys, Secret};
+use crate::config::{Config, KEY_FILE, Keys, Secret};
 
 /// How long the server may take to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub struct RunningServer {
     client: reqwest::Client,
     base_url: String,
     master_key: Secret,
+    /// Where the key is from, for people.
+    key_origin: String,
 }
 
 /// Runs a command's conversation with a server to its end.
@@ -66,6 +69,10 @@ impl RunningServer {
             let folder = config.data_dir.display();
             format!("no master key: set MASTER_KEY, or DATA_DIR if it is not {folder}")
         })?;
+        let key_origin = match config.app.master_key {
+            Some(_) => "MASTER_KEY".to_owned(),
+            None => config.data_dir.join(KEY_FILE).display().to_string(),
+        };
         // Installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
@@ -79,6 +86,7 @@ impl RunningServer {
             client,
             base_url: base_url.trim_end_matches('/').to_owned(),
             master_key,
+            key_origin,
         })
     }
 
@@ -106,7 +114,7 @@ impl RunningServer {
             .await?;
         match answer.get("error") {
             None => Ok(answer.get_mut("result").map(Json::take).unwrap_or_default()),
-            Some(error) => Err(sentence(error)),
+            Some(error) => Err(self.refusal(error)),
         }
     }
 
@@ -129,7 +137,7 @@ impl RunningServer {
             return self.read(status, &bytes);
         }
         let Plain(refusal) = self.read(status, &bytes)?;
-        Err(sentence(refusal.get("error").unwrap_or(&Json::Null)))
+        Err(self.refusal(refusal.get("error").unwrap_or(&Json::Null)))
     }
 
     /// Begins to follow the log, behind the event of an id if there is one.
@@ -163,7 +171,7 @@ impl RunningServer {
         let said = json::from_slice(&bytes).unwrap_or_default();
         let why = said.get("error").map_or_else(
             || format!("{}: not an answer of a Skytrail server", self.base_url),
-            sentence,
+            |error| self.refusal(error),
         );
         Err(if is_away {
             NotFollowed::Away(why)
@@ -181,7 +189,7 @@ impl RunningServer {
         let answer = self.answer(self.client.get(url)).await?;
         match answer.get("error") {
             None => Ok(answer),
-            Some(error) => Err(sentence(error)),
+            Some(error) => Err(self.refusal(error)),
         }
     }
 
@@ -217,6 +225,21 @@ impl RunningServer {
         format!("{base_url}: {why}")
     }
 
+    /// Says an error of the API in one line.
+    fn refusal(&self, error: &Json) -> String {
+        let text = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
+        let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
+        // Its message has the key in full, as v1's.
+        if code == Code::AccessKeyNotAccepted.number() {
+            let (base_url, origin) = (&self.base_url, &self.key_origin);
+            return format!(
+                "the server at {base_url} has another master key than the one here (from {origin}): \
+                 set MASTER_KEY"
+            );
+        }
+        format!("{} ({} {code})", text("message"), text("name"))
+    }
+
     fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, String> {
         serde_json::from_slice(bytes).map_err(|_| {
             let base_url = &self.base_url;
@@ -241,13 +264,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-/// Says an error of the API in one line.
-fn sentence(error: &Json) -> String {
-    let text = |name: &str| error.get(name).and_then(Json::as_str).unwrap_or_default();
-    let code = error.get("code").and_then(Json::as_i64).unwrap_or_default();
-    format!("{} ({} {code})", text("message"), text("name"))
 }
 
 #[cfg(test)]

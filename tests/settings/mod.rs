@@ -371,3 +371,37 @@ fn who_may_not_look_into_the_data_folder_is_told_so_by_every_command() {
     let expected = "other cannot be made: Permission denied";
     assert!(said.contains(expected), "{said}");
 }
+
+#[test]
+fn a_master_key_that_the_server_does_not_know_is_not_shown() {
+    let server = TestServer::start();
+    let (given, kept) = ("given-and-wrong", "kept-and-wrong");
+    let place = Place::new();
+    let data = place.0.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let keys = format!(r#"{{"api_key": "k", "master_key": "{kept}"}}"#);
+    std::fs::write(data.join("keys.json"), keys).unwrap();
+    let set = format!("MASTER_KEY={given}");
+    for arguments in [
+        &["history", "list", "note/1"][..],
+        &["export"],
+        &["erase", "list"],
+        &["delivery", "list"],
+        &["plugin", "list"],
+        &["log", "search"],
+        &["log", "follow"],
+    ] {
+        for (flags, whence) in [
+            (&["--set", &set][..], "the one here (from MASTER_KEY)"),
+            (&[], "the one here (from data/keys.json)"),
+        ] {
+            let of_server = ["--host", server.address()];
+            let said = place.failing(&[], &[flags, arguments, &of_server].concat());
+            for expected in [&server.base_url, "has another master key", whence] {
+                assert!(said.contains(expected), "{arguments:?}: {said}");
+            }
+            let is_shown = said.contains(given) || said.contains(kept);
+            assert!(!is_shown, "{arguments:?}: {said}");
+        }
+    }
+}
