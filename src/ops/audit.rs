@@ -220,8 +220,10 @@ async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), Strin
             body.insert(name.to_owned(), value.as_str().into());
         }
     }
+    let mut is_none = true;
     loop {
         let page: Page = server.call_for("audit:refusals", body.clone()).await?;
+        is_none &= page.result.is_empty();
         for row in &page.result {
             show(&if wanted.json {
                 row.to_string()
@@ -230,10 +232,14 @@ async fn refusals(server: &RunningServer, wanted: &Refusals) -> Result<(), Strin
             });
         }
         let Some(next) = page.info.and_then(|info| info.next) else {
-            return Ok(());
+            break;
         };
         body.insert("before".to_owned(), next.into());
     }
+    if is_none && !wanted.json {
+        show("nobody was refused");
+    }
+    Ok(())
 }
 
 fn line(row: &Json) -> String {

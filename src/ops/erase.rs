@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use super::remote::{RunningServer, ServerFlag, block_on};
-use super::{say, show};
+use super::{complain, say, show};
 use crate::config::Config;
 
 /// What to erase. All of it talks to the running server, and none of it can be taken back.
@@ -147,6 +147,10 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
             let body = members(json!({"limit": list.limit}));
             let listed = block_on(server.call("erase:list", body))?;
             let erasures = listed.get("erasures").and_then(Json::as_array);
+            // Lines of JSON are for programs, too.
+            if erasures.is_none_or(Vec::is_empty) {
+                complain("nothing was erased");
+            }
             for erasure in erasures.into_iter().flatten() {
                 show(&erasure.to_string());
             }

@@ -149,6 +149,9 @@ async fn show_calls(server: &RunningServer, follow: bool) -> Result<(), String> 
             last = at(call, "number").as_u64().unwrap_or(last);
         }
         if !follow {
+            if last == 0 {
+                show("no plugin was asked yet");
+            }
             return Ok(());
         }
         wait_ms = WAIT_MS;

@@ -405,3 +405,22 @@ fn a_master_key_that_the_server_does_not_know_is_not_shown() {
         }
     }
 }
+
+#[test]
+fn what_lists_nothing_says_so() {
+    let server = TestServer::start();
+    let master_key = format!("MASTER_KEY={MASTER_KEY}");
+    let of_server = ["--set", &master_key, "--server", &server.base_url];
+    for (arguments, shown, said) in [
+        (&["audit", "refusals"][..], "nobody was refused\n", ""),
+        // These are lines of JSON for a program.
+        (&["audit", "refusals", "--json"], "", ""),
+        (&["erase", "list"], "", "skytrail: nothing was erased\n"),
+        (&["plugin", "calls"], "no plugin was asked yet\n", ""),
+    ] {
+        let output = server.skytrail(&[arguments, &of_server].concat());
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let found = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(found, (shown.to_owned(), said.to_owned()), "{arguments:?}");
+    }
+}
