@@ -1,5 +1,6 @@
 //! The HTTP door: limits, addresses, and who hears what.
 
+mod answers;
 mod limits;
 mod logging;
 mod metrics;

@@ -319,5 +319,8 @@ fn the_command_line_follows_and_goes_on_after_a_kill() {
         "follow",
     ]);
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && said.contains("another master key"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("another master key"),
+        "{said}"
+    );
 }
