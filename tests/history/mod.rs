@@ -260,6 +260,27 @@ fn a_record_is_brought_back_with_everything_it_had() {
 }
 
 #[test]
+fn a_restore_takes_back_an_access_list() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let open = ada.save("note/1", json!({"title": "for all"}))["_access"].clone();
+    let mine = json!([{"user_id": ada.user, "level": "write"}]);
+    let closed = ada.save("note/1", json!({"title": "mine", "_access": mine}));
+    assert_ne!(closed["_access"], open);
+    let all = versions(&master, "note/1");
+    let back = restore(&master, "note/1", &all[1]["position"]);
+    assert_eq!(
+        [&back["_access"], &back["title"]],
+        [&open, &json!("for all")]
+    );
+    let bob = Client::signed_up(&server, "bob");
+    assert_eq!(fetch(&bob, "note/1", &Json::Null)["title"], "for all");
+    let changes = &versions(&master, "note/1")[0];
+    assert_eq!(changes["kind"], "record.replaced", "{changes}");
+    assert_eq!(changes["changes"]["_access"], json!({"before": mine}));
+}
+
+#[test]
 fn a_restore_goes_through_hooks() {
     let server = TestServer::with(&[("PLUGINS", "TEST")]);
     let point = json!({"hook": [crate::plugin::hook("note", "beforeSave")]});

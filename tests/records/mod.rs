@@ -147,6 +147,52 @@ fn all_sequence_fields_of_a_save_get_their_numbers() {
     assert!(refused.json().to_string().contains("at most 32"));
 }
 
+#[test]
+fn of_a_record_that_a_save_has_twice_the_last_wins() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1, "text": "kept"}));
+    let records = json!({"records": [{"_id": "note/1", "n": 2}, {"_id": "note/1", "n": 1}]});
+    let saved = ada.call("record:save", records).result();
+    assert_eq!([&saved[0]["n"], &saved[1]["n"]], [1, 1], "{saved}");
+    let found = ada.query("note", json!(null));
+    assert_eq!(
+        [&found[0]["n"], &found[0]["text"]],
+        [&json!(1), &json!("kept")]
+    );
+}
+
+#[test]
+fn a_value_that_a_save_gives_up_is_free_behind_it() {
+    let server = TestServer::start();
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    let number = json!({"fields": [{"name": "n", "type": "sequence"}]});
+    let types = json!({"record_types": {"bill": number}});
+    assert_eq!(master.call("schema:create", types).code(), 0);
+    let save = |records: Json| {
+        ada.call("record:save", json!({"records": records}))
+            .result()
+    };
+    save(json!([{"_id": "bill/a"}, {"_id": "bill/b"}]));
+    // The last one would have what a gave up and then took again.
+    let saved = save(json!([
+        {"_id": "bill/a", "n": 9},
+        {"_id": "bill/b", "n": 1},
+        {"_id": "bill/a", "n": 1},
+        {"_id": "bill/c", "n": 2},
+    ]));
+    assert_eq!(saved[1]["n"], 1, "{saved}");
+    assert_eq!(saved[2]["code"], 109, "{saved}");
+    assert_eq!(saved[3]["n"], 2, "{saved}");
+    let mut numbers: Vec<_> = ada
+        .query("bill", json!(null))
+        .iter()
+        .map(|bill| bill["n"].clone())
+        .collect();
+    numbers.sort_by_key(Json::as_i64);
+    assert_eq!(numbers, [1, 2, 9]);
+}
+
 /// Overwrites the pages of the record store from `first` on.
 fn damage_store(server: &TestServer, first: usize) {
     const PAGE: usize = 4096;

@@ -30,7 +30,7 @@ use super::{admission, import, relations, sign_up, sso};
 use crate::context::RequestContext;
 use crate::import::Outcome as ImportOutcome;
 use crate::record::apply::VersionedUser;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
 
@@ -166,7 +166,7 @@ impl AccountService for Accounts {
         id: &UserId,
         context: &RequestContext,
     ) -> Result<UserState, ApiError> {
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, context), |_| async {
             let (position, user) = self.load(id).await?;
             if let Some((_, state)) = user {
                 return Ok(Outcome::Done(state));

@@ -10,7 +10,7 @@ use skytrail_schema::value::Value;
 use super::actor::Accounts;
 use super::messages::SetDisabled;
 use crate::context::RequestContext;
-use crate::record::attempt::{commit, until_settled};
+use crate::record::attempt::{commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -59,7 +59,7 @@ impl Accounts {
             let message = "_god is the master key's own user: nobody locks it out";
             return Err(ApiError::invalid_argument(message, &["auth_id"]));
         }
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, &command.context), |_| async {
             let (position, user) = self.load(&command.user).await?;
             let (version, _) =
                 user.ok_or_else(|| ApiError::new(Code::ResourceNotFound, "User not found"))?;

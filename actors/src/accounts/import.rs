@@ -13,7 +13,7 @@ use super::sso;
 use crate::context::RequestContext;
 use crate::import::{Outcome as ImportOutcome, is_anothers, plan_roles};
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::record::draft::{Draft, DraftContext, create_unchecked};
 use crate::record::messages::SaveItem;
@@ -30,7 +30,7 @@ pub(super) async fn import(accounts: &Accounts, command: ImportUser) -> Result<(
     let env = &accounts.env;
     types::extend_by(env, [(&record, &fields)].into_iter(), &context).await?;
     let item = sign_up::item(record, fields);
-    until_settled(&accounts.turn, |_| {
+    until_settled(turn_of(&accounts.turn, &command.context), |_| {
         attempt(accounts, &command, &item, &context)
     })
     .await
@@ -138,7 +138,7 @@ pub(super) async fn import_roles(
         origin: Origin::Import,
         ..command.context.clone()
     };
-    until_settled(&accounts.turn, |_| async {
+    until_settled(turn_of(&accounts.turn, &context), |_| async {
         let position = env.model.position();
         let (plan, outcomes) = plan_roles(env, &command.roles);
         if command.is_dry || plan.events.is_empty() {

@@ -13,7 +13,7 @@ use super::actor::Accounts;
 use super::messages::{ChangePassword, Password, ResetPassword, Session};
 use super::policy;
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 
 /// How often a change is judged anew because somebody else was quicker.
@@ -159,7 +159,7 @@ impl Accounts {
         body: &EventBody,
         context: &RequestContext,
     ) -> Result<bool, ApiError> {
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, context), |_| async {
             let (position, user) = self.load(id).await?;
             let user = user.filter(|(_, state)| state.password_hash.as_ref() == hash);
             let Some((version, _)) = user else {

@@ -11,7 +11,7 @@ use skytrail_schema::id::{Database, RecordId, UserId};
 use super::actor::Accounts;
 use super::messages::{ChangeRelations, ListRelated, RelatedUser, RelatedUsers};
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::store::RelatedPage;
 
@@ -27,7 +27,10 @@ pub(super) async fn change(
     command: ChangeRelations,
 ) -> Result<Changed, ApiError> {
     let me = caller(&command.context)?;
-    let done = until_settled(&accounts.turn, |_| attempt(accounts, &command, &me)).await?;
+    let done = until_settled(turn_of(&accounts.turn, &command.context), |_| {
+        attempt(accounts, &command, &me)
+    })
+    .await?;
     let changed = done.iter().flatten().cloned().collect();
     let mut users = profiles(accounts, &command.context, changed)
         .await?

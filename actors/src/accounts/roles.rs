@@ -9,7 +9,7 @@ use skytrail_schema::id::{RoleName, UserId};
 use super::actor::Accounts;
 use super::messages::{ChangeRoles, RoleFlag, SetFlaggedRoles};
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 
 impl Accounts {
@@ -43,7 +43,7 @@ impl Accounts {
 
     /// Makes exactly some roles carry a flag.
     pub(super) async fn flag_roles(&self, command: SetFlaggedRoles) -> Result<(), ApiError> {
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, &command.context), |_| async {
             let read_position = self.env.model.position();
             let mut plan = Plan::default();
             let known = self.env.model.get_roles();
@@ -110,7 +110,7 @@ impl Accounts {
         roles: &BTreeSet<RoleName>,
         patch: impl Fn(&UserState) -> Option<UserPatch> + Sync,
     ) -> Result<(), ApiError> {
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, context), |_| async {
             let mut read_position = self.env.model.position();
             let mut plan = Plan::default();
             plan.define_roles(&self.env, roles.iter());

@@ -18,7 +18,7 @@ use super::admission::refuse_revoked;
 use super::messages::Session;
 use super::sign_up;
 use crate::context::RequestContext;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::record::save;
 
@@ -78,7 +78,7 @@ impl Accounts {
     }
 
     async fn note_left(&self, id: &UserId, context: &RequestContext) -> Result<(), ApiError> {
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, context), |_| async {
             let (position, user) = self.load(id).await?;
             let Some((version, _)) = user else {
                 return Ok(Outcome::Done(()));
@@ -141,7 +141,7 @@ impl Accounts {
             context.caller.user = Some(id.clone());
         }
         let now = self.env.clock.now();
-        until_settled(&self.turn, |_| async {
+        until_settled(turn_of(&self.turn, &context), |_| async {
             let (position, user) = self.load(id).await?;
             let Some((version, _)) = user else {
                 return Ok(Outcome::Done(()));

@@ -20,7 +20,7 @@ use super::session::Login;
 use super::{sso, undo};
 use crate::context::RequestContext;
 use crate::delivery::couriers::{Attending, Originals};
-use crate::record::attempt::{Outcome, commit_attended, until_settled};
+use crate::record::attempt::{Outcome, commit_attended, turn_of, until_settled};
 use crate::record::before::Decided;
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
@@ -157,7 +157,10 @@ impl Newcomer {
             attempt: Uuid::now_v7(),
             decided: Mutex::new(None),
         };
-        let made = until_settled(&accounts.turn, |_| creation.attempt(accounts)).await?;
+        let made = until_settled(turn_of(&accounts.turn, &creation.own_context), |_| {
+            creation.attempt(accounts)
+        })
+        .await?;
         let Some((state, head, attending)) = made else {
             return Ok(None);
         };

@@ -27,7 +27,7 @@ use super::sign_up::{self, Newcomer};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply;
-use crate::record::attempt::{Outcome, commit, until_settled};
+use crate::record::attempt::{Outcome, commit, turn_of, until_settled};
 use crate::record::decide::Plan;
 use crate::record::draft::taken;
 use crate::record::messages::SaveRecords;
@@ -195,7 +195,7 @@ async fn refresh(
     account: &Account,
 ) -> Result<(), ApiError> {
     let env = &accounts.env;
-    until_settled(&accounts.turn, |_| async {
+    until_settled(turn_of(&accounts.turn, context), |_| async {
         let (position, known) = accounts.load(user).await?;
         let Some((version, state)) = known else {
             return Ok(Outcome::Done(()));
@@ -238,7 +238,7 @@ pub(super) async fn link(accounts: &Accounts, command: LinkAccount) -> Result<()
         account,
     } = &command;
     let refused = |code, message: &str| Err(ApiError::new(code, message));
-    until_settled(&accounts.turn, |_| async {
+    until_settled(turn_of(&accounts.turn, &context), |_| async {
         let position = env.model.position();
         if find(accounts, account, position).await?.is_some() {
             let message = "provider account already linked with existing user";
@@ -272,7 +272,7 @@ pub(super) async fn unlink(accounts: &Accounts, command: UnlinkAccount) -> Resul
         user,
         service,
     } = &command;
-    until_settled(&accounts.turn, |_| async {
+    until_settled(turn_of(&accounts.turn, &context), |_| async {
         let (position, known) = accounts.load(user).await?;
         let linked = known.and_then(|(version, state)| {
             let principals = principals(&state, service);

@@ -44,20 +44,33 @@ impl<T> Outcome<T> {
     }
 }
 
+/// Returns the turn that a request may wait for: none from within a hook, since what the hook is asked
+/// for may have it.
+pub fn turn_of<'a>(turn: &'a Mutex<()>, context: &RequestContext) -> Option<&'a Mutex<()>> {
+    (context.depth == 0).then_some(turn)
+}
+
 /// Runs `attempt` until it does not conflict. From the sixth time on it holds `turn`, so that a
 /// save that keeps losing cannot starve.
 ///
 /// # Errors
 /// The attempt's own, or overload after too many.
-pub async fn until_settled<T, F, Fut>(turn: &Mutex<()>, mut attempt: F) -> Result<T, ApiError>
+pub async fn until_settled<'a, T, F, Fut>(
+    turn: impl Into<Option<&'a Mutex<()>>>,
+    mut attempt: F,
+) -> Result<T, ApiError>
 where
     F: FnMut(u32) -> Fut,
     Fut: Future<Output = Result<Outcome<T>, ApiError>>,
 {
+    let turn = turn.into();
     let mut guard = None;
     for number in 0..MAX_ATTEMPTS {
         if number == FREE_ATTEMPTS {
-            guard = Some(turn.lock().await);
+            guard = match turn {
+                Some(turn) => Some(turn.lock().await),
+                None => None,
+            };
         }
         if let Outcome::Done(done) = attempt(number).await? {
             drop(guard);
@@ -152,6 +165,27 @@ async fn commit_as(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_hook_nobody_waits_for_the_turn_of_who_waits_for_the_hook() {
+        let turn = Mutex::new(());
+        let _above = turn.lock().await;
+        let mut context = RequestContext::system();
+        let lose = |number| async move {
+            let is_done = number > FREE_ATTEMPTS;
+            Ok(if is_done {
+                Outcome::Done(())
+            } else {
+                Outcome::Conflict
+            })
+        };
+        let hour = Duration::from_secs(3600);
+        let waits = tokio::time::timeout(hour, until_settled(turn_of(&turn, &context), lose));
+        assert!(waits.await.is_err());
+        context.depth = 1;
+        let done = tokio::time::timeout(hour, until_settled(turn_of(&turn, &context), lose));
+        assert!(matches!(done.await, Ok(Ok(()))));
+    }
 
     #[tokio::test]
     async fn nothing_is_stored_for_who_is_only_tried() {

@@ -158,8 +158,16 @@ pub fn new_unique_values<'a>(
     draft: &'a Draft,
     definition: &'a TypeDefinition,
 ) -> Vec<(UniqueValue, Vec<&'a str>)> {
-    let before: BTreeSet<_> = draft
-        .original
+    values_beside(draft, draft.original.as_deref(), definition)
+}
+
+/// Returns the unique values that a draft has and that the record as it was has not.
+fn values_beside<'a>(
+    draft: &'a Draft,
+    before: Option<&Head>,
+    definition: &'a TypeDefinition,
+) -> Vec<(UniqueValue, Vec<&'a str>)> {
+    let before: BTreeSet<_> = before
         .iter()
         .flat_map(|head| UniqueValue::of(&head.record, definition))
         .map(|(value, _)| value)
@@ -196,8 +204,9 @@ impl Plan {
         }
         let references = new_references(draft);
         self.check_references(&references, around)?;
-        let values = new_unique_values(draft, definition);
-        self.check_unique(id, &values, around)?;
+        // Of several drafts of one record each was made of the stored one: the later may go back.
+        let values = values_beside(draft, self.current(draft), definition);
+        self.check_unique(id, &values, definition, around)?;
 
         self.reads.insert(ConflictKey::record(id));
         self.reads
@@ -320,11 +329,20 @@ impl Plan {
         &self,
         id: &RecordId,
         values: &[(UniqueValue, Vec<&str>)],
+        definition: &TypeDefinition,
         around: &Surroundings,
     ) -> Result<(), ApiError> {
+        let has = |owner: &RecordId, value: &UniqueValue| match self.state.get(owner) {
+            None => true,
+            Some(None) => false,
+            Some(Some(head)) => {
+                let mut has = UniqueValue::of(&head.record, definition).into_iter();
+                has.any(|(other, _)| other == *value)
+            }
+        };
         let is_free = |(value, _): &(UniqueValue, Vec<&str>)| {
             let owner = self.taken.get(value).or_else(|| around.owners.get(value));
-            owner.is_none_or(|owner| owner == id)
+            owner.is_none_or(|owner| owner == id || !has(owner, value))
         };
         if values.iter().all(is_free) {
             Ok(())
@@ -340,13 +358,18 @@ impl Plan {
         }
     }
 
+    /// Returns what a draft's record is when it is saved: as the plan leaves it, or as it is stored.
+    fn current<'a>(&'a self, draft: &'a Draft) -> Option<&'a Head> {
+        match self.state.get(&draft.record.id) {
+            Some(decided) => decided.as_ref(),
+            None => draft.original.as_deref(),
+        }
+    }
+
     fn push_save(&mut self, draft: &Draft, definition: &TypeDefinition) {
         let id = &draft.record.id;
-        let current = match self.state.get(id) {
-            Some(state) => state.clone(),
-            None => draft.original.as_deref().cloned(),
-        };
-        let (version, body) = match current {
+        let before = self.current(draft).cloned();
+        let (version, body) = match &before {
             None => {
                 self.writes.insert(ConflictKey::existence(id));
                 self.writes.insert(ConflictKey::population(&id.record_type));
@@ -355,10 +378,8 @@ impl Plan {
                 (1, EventBody::RecordCreated(apply::state_of(&record)))
             }
             Some(current) => {
-                let version = current.version + 1;
-                let patch = difference(draft);
-                let body = EventBody::RecordChanged(patch);
-                (version, body)
+                let patch = difference(draft, &current.record);
+                (current.version + 1, EventBody::RecordChanged(patch))
             }
         };
         let event = NewEvent {
@@ -369,17 +390,23 @@ impl Plan {
             subject: subject_of(&draft.record, definition),
         };
         self.number_sequences(draft, definition);
-        let before = match self.state.get(id) {
-            Some(decided) => decided.as_ref(),
-            None => draft.original.as_deref(),
-        };
         // Where it will stand in the log is not known yet.
-        let head = match apply::body(before, id, &event.body, (version, 0)) {
+        let mut head = match apply::body(before.as_ref(), id, &event.body, (version, 0)) {
             apply::Folded::Known(head) => head,
             apply::Folded::Unknown => None,
         };
+        // A change cannot say that there is no access list any more.
+        let stored_access =
+            (draft.original.as_deref()).and_then(|head| head.record.access.as_ref());
+        let loses_access = draft.record.access.is_none() && stored_access.is_some();
+        if let Some(head) = &mut head
+            && loses_access
+        {
+            head.record.access = None;
+        }
+        let is_due = version.is_multiple_of(SNAPSHOT_EVERY) && version > 1;
         let event = match &head {
-            Some(head) if version.is_multiple_of(SNAPSHOT_EVERY) && version > 1 => NewEvent {
+            Some(head) if is_due || loses_access => NewEvent {
                 body: EventBody::RecordReplaced(apply::state_of(&head.record)),
                 ..event
             },
@@ -413,11 +440,10 @@ fn subject_of(record: &Record, definition: &TypeDefinition) -> Option<UserId> {
     record.owner.clone().filter(|_| definition.is_personal)
 }
 
-/// Returns what a draft changes in the stored record.
-fn difference(draft: &Draft) -> RecordPatch {
+/// Returns what a draft changes in the fields of the record as it is, and in its access list; that it
+/// has none any more it does not say.
+fn difference(draft: &Draft, current: &Record) -> RecordPatch {
     let record = &draft.record;
-    let stored = draft.original.as_ref().map(|head| &head.record);
-    let stored_value = |name: &str| stored.and_then(|stored| stored.fields.get(name));
     let mut patch = RecordPatch {
         updated: Touch {
             at: record.updated_at,
@@ -426,16 +452,18 @@ fn difference(draft: &Draft) -> RecordPatch {
         ..RecordPatch::default()
     };
     for (name, value) in &record.fields {
-        match (value.is_null(), stored_value(name)) {
+        match (value.is_null(), current.fields.get(name)) {
             (true, _) => {
                 patch.unset.insert(name.clone());
             }
-            (false, Some(stored)) if stored == value => {}
+            (false, Some(current)) if current == value => {}
             (false, _) => {
                 patch.set.insert(name.clone(), value.to_wire());
             }
         }
     }
+    // What a copy of the record has just been given stays, if this one says nothing of it.
+    let stored = draft.original.as_ref().map(|head| &head.record);
     if record.access != stored.and_then(|stored| stored.access.clone()) {
         patch.access.clone_from(&record.access);
     }

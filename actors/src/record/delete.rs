@@ -11,7 +11,7 @@ use skytrail_schema::record::Head;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit_attended, until_settled};
+use super::attempt::{Outcome, commit_attended, turn_of, until_settled};
 use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
@@ -36,6 +36,7 @@ pub async fn delete(
 ) -> Result<ItemResults<RecordId>, ApiError> {
     let attempt_id = Uuid::now_v7();
     let decided = Mutex::new(None);
+    let turn = turn_of(turn, &command.context);
     let settled = until_settled(turn, |_| attempt(env, &command, attempt_id, &decided)).await?;
     let Settled {
         victims,

@@ -14,7 +14,7 @@ use skytrail_schema::record::Fields;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 use tokio::sync::Mutex;
 
-use super::attempt::{Outcome, commit, until_settled};
+use super::attempt::{Outcome, commit, turn_of, until_settled};
 use super::decide::Plan;
 use super::env::RecordEnv;
 use super::messages::{ChangeType, CreateTypes, SetFieldAccess, TypeChange};
@@ -141,7 +141,7 @@ pub async fn change(
     turn: &Mutex<()>,
     command: ChangeType,
 ) -> Result<(), ApiError> {
-    until_settled(turn, |_| {
+    until_settled(turn_of(turn, &command.context), |_| {
         let command = &command;
         async move {
             let read_position = env.model.position();

@@ -25,7 +25,7 @@ use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::attempt::{Outcome, commit_attended, until_settled};
+use super::attempt::{Outcome, commit_attended, turn_of, until_settled};
 use super::before::{self, Decided};
 use super::decide::{self, Plan, Surroundings, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
@@ -49,10 +49,6 @@ struct Saving<'a> {
     decided: Mutex<Option<Decided<Drafts>>>,
 }
 
-struct Prepared {
-    drafts: Drafts,
-}
-
 /// Saves; see the module's overview.
 ///
 /// # Errors
@@ -73,13 +69,7 @@ pub async fn save(
         id: Uuid::now_v7(),
         decided: Mutex::new(None),
     };
-    // A save from within a hook never waits for the turn: the save above it may have it.
-    let own_turn = Mutex::new(());
-    let turn = if command.context.depth == 0 {
-        turn
-    } else {
-        &own_turn
-    };
+    let turn = turn_of(turn, &command.context);
     let settled = until_settled(turn, |_| attempt(&saving)).await?;
     Ok(after_save(env, &command, settled).await)
 }
@@ -104,47 +94,45 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         .map(|id| env.definition(&id.record_type))
         .collect();
     let heads = load_heads(env, &ids).await?;
-    let mut prepared = Prepared {
-        drafts: make_drafts(env, command, &heads),
-    };
-    fail_whole_if_atomic(command, &prepared.drafts)?;
+    let mut drafts = make_drafts(env, command, &heads);
+    fail_whole_if_atomic(command, &drafts)?;
     let decided_at = match saving.take_decided(&ids, heads.position).await {
         Some(Decided { what, position }) => {
-            rebase(what, &mut prepared.drafts);
+            rebase(what, &mut drafts);
             position
         }
         None => {
-            before::run(env, command, &mut prepared.drafts, saving.id).await?;
+            before::run(env, command, &mut drafts, saving.id).await?;
             heads.position
         }
     };
-    fail_whole_if_atomic(command, &prepared.drafts)?;
-    let heads = if before::are_hooked(env, &prepared.drafts) {
+    fail_whole_if_atomic(command, &drafts)?;
+    let heads = if before::are_hooked(env, &drafts) {
         read_again(env, &ids, &types, heads).await?
     } else {
         heads
     };
-    let around = look_around(env, &prepared.drafts, &heads).await?;
+    let around = look_around(env, &drafts, &heads).await?;
     let mut plan = Plan::default();
-    for slot in &mut prepared.drafts {
+    for slot in &mut drafts {
         let Ok(draft) = slot else { continue };
         let definition = env.definition(&draft.record.id.record_type);
         if let Err(error) = plan.save(draft, &definition, &around) {
             *slot = Err(failed(&draft.record.id, error));
         }
     }
-    spread_failures(&mut prepared.drafts);
-    if prepared.drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
+    spread_failures(&mut drafts);
+    if drafts.iter().any(Result::is_err) && have_been_reshaped(env, &types) {
         // Records with the old fields were held against the new ones.
         return Ok(Outcome::Conflict);
     }
-    fail_whole_if_atomic(command, &prepared.drafts)?;
-    check_answer(env, &prepared.drafts, &plan)?;
+    fail_whole_if_atomic(command, &drafts)?;
+    check_answer(env, &drafts, &plan)?;
     let decided = Decided {
-        what: prepared.drafts.clone(),
+        what: drafts.clone(),
         position: decided_at,
     };
-    let outcome = settle(env, command, prepared, plan, heads.position).await?;
+    let outcome = settle(env, command, drafts, plan, heads.position).await?;
     if matches!(outcome, Outcome::Conflict) {
         *saving.decided.lock().await = Some(decided);
     }
@@ -223,14 +211,14 @@ fn rebase(decided: Drafts, drafts: &mut Drafts) {
 async fn settle(
     env: &RecordEnv,
     command: &SaveRecords,
-    prepared: Prepared,
+    drafts: Drafts,
     plan: Plan,
     position: u64,
 ) -> Result<Outcome<Settled>, ApiError> {
     let (commit, attending) = if plan.events.is_empty() {
         (None, Attending::default())
     } else {
-        let drafts = prepared.drafts.iter().flatten();
+        let drafts = drafts.iter().flatten();
         let originals = drafts.filter_map(|draft| {
             let original = draft.original.as_ref()?;
             Some((draft.record.id.clone(), Arc::clone(original)))
@@ -244,7 +232,7 @@ async fn settle(
     };
     let events = commit.iter().flat_map(|commit| &commit.events);
     Ok(Outcome::Done(Settled {
-        results: results_of(prepared.drafts, events),
+        results: results_of(drafts, events),
         attending,
     }))
 }

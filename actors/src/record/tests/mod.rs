@@ -250,8 +250,8 @@ impl World {
         plan.save(&draft, &definition, &around)
     }
 
-    /// The model: an item is merged over what was stored when the request came. A copy that leaves
-    /// something as it was then does not undo what an earlier copy changed.
+    /// The model: an item is merged over what was stored when the request came, and of copies the last
+    /// wins; but one that leaves the access list as it was then does not undo what an earlier one changed.
     fn remember(&mut self, item: &SaveItem, stored: Option<&Head>, user: &str) {
         let stored = stored.map(Expected::from);
         let is_note = item.id.record_type.as_str() == "note";
@@ -269,11 +269,10 @@ impl World {
         if access.is_some() && access != stored.access {
             expected.access = access;
         }
-        for (name, value) in &item.fields {
+        for (name, value) in stored.fields.iter().chain(&item.fields) {
             match value {
                 Value::Null => drop(expected.fields.remove(name)),
                 Value::Sequence => {}
-                value if stored.fields.get(name) == Some(value) => {}
                 value => drop(expected.fields.insert(name.clone(), value.clone())),
             }
         }
