@@ -418,8 +418,7 @@ impl CommitObserver for WriteModel {
 }
 
 impl Cache {
-    /// Whether so many events wait for the projector, or so many bytes are kept because of them.
-    /// The events that the projector has not applied.
+    /// How many events the projector has not applied.
     fn num_waiting(&self) -> u64 {
         self.position.saturating_sub(self.projected)
     }
