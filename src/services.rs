@@ -32,6 +32,7 @@ use crate::auth::refusals::Refusals;
 use crate::auth::throttle::Throttle;
 use crate::config::{Keys, Limits, Secret};
 use crate::http::counters::DoorCounters;
+use crate::http::origins::Origins;
 use crate::http::remote::Proxies;
 use crate::socket::followers::Followers;
 use crate::socket::pubsub::SocketLimits;
@@ -112,8 +113,8 @@ pub struct Settings {
     pub auth_keys: AuthKeys,
     /// Types whose records' owners may see their history.
     pub history_for_owners: BTreeSet<TypeName>,
-    /// The allowed origin.
-    pub cors_host: String,
+    /// The pages that may call from elsewhere.
+    pub origins: Origins,
     /// How long an action may take.
     pub response_timeout: Option<Duration>,
     /// What a request may hold at most.

@@ -144,7 +144,7 @@ pub(super) fn services(config: &Config, keys: &Keys) -> Settings {
         dev_mode: config.app.dev_mode,
         auth_keys: config.app.auth_record_keys.clone(),
         history_for_owners: config.app.history_for_owners.clone(),
-        cors_host: config.http.cors_host.clone(),
+        origins: config.http.origins.clone(),
         response_timeout: config.http.response_timeout,
         limits: config.http.limits,
         body_timeout: config.http.body_timeout,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::source::Reader;
 use super::{Secret, size};
+use crate::http::origins::Origins;
 use crate::http::remote::Proxies;
 
 /// The HTTP door.
@@ -12,8 +13,10 @@ use crate::http::remote::Proxies;
 pub struct Http {
     /// Where to listen. `HOST` as `[host]:port`, default `:3000`; else `PORT`.
     pub listen: SocketAddr,
-    /// The allowed origin, verbatim. `CORS_HOST`, default `*`.
+    /// The allowed origins, as they were given. `CORS_HOST`, default `*`.
     pub cors_host: String,
+    /// The same, as they are compared.
+    pub origins: Origins,
     /// How long an action may take; `None` for ever. `RESPONSE_TIMEOUT` in seconds, default 60.
     pub response_timeout: Option<Duration>,
     /// What a request may hold at most.
@@ -85,9 +88,11 @@ pub struct Limits {
 pub(super) fn read(reader: &mut Reader<'_>) -> Http {
     let port = reader.number("PORT", 3000, 0..=65_535);
     let host = reader.text("HOST", &format!(":{port}"));
+    let cors_host = reader.text("CORS_HOST", "*");
     Http {
         listen: read_address(reader, &host),
-        cors_host: reader.text("CORS_HOST", "*"),
+        origins: read_origins(reader, &cors_host),
+        cors_host,
         response_timeout: reader.seconds("RESPONSE_TIMEOUT", 60),
         limits: read_limits(reader),
         workers: size(reader.number("HTTP_WORKERS", cores(), 1..=1024)),
@@ -133,6 +138,14 @@ fn read_proxies(reader: &mut Reader<'_>) -> Proxies {
         let expected = "addresses and networks, such as 10.0.0.0/8,192.0.2.7";
         reader.refuse("TRUSTED_PROXIES", &text, expected);
         Proxies::default()
+    })
+}
+
+fn read_origins(reader: &mut Reader<'_>, text: &str) -> Origins {
+    text.parse().unwrap_or_else(|()| {
+        let expected = "\"*\", or origins as browsers send them, such as https://app.example,http://localhost:8080";
+        reader.refuse("CORS_HOST", text, expected);
+        Origins::Any
     })
 }
 

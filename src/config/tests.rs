@@ -119,6 +119,7 @@ fn later_origins_win_and_empty_values_count_as_unset() {
     assert_eq!(config.app.name, "environment");
     assert_eq!(config.http.listen.port(), 4000);
     assert_eq!(config.http.cors_host, "https://a.example");
+    assert!(read(&[("CORS_HOST", "https://a.example/")]).is_err());
 }
 
 #[test]

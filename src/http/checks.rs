@@ -47,6 +47,25 @@ pub fn of_point(key_required: bool, user_required: bool) -> &'static [Check] {
     }
 }
 
+/// Returns the user that the master key acts as, if one is named.
+fn named_user(body: &Map<String, Json>) -> Result<Option<UserId>, ApiError> {
+    let id = match body.get("_user_id") {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(id)) if id.is_empty() => return Ok(None),
+        Some(Json::String(id)) => id,
+        Some(_) => {
+            let message = "_user_id must be a text: the id of a user";
+            return Err(ApiError::new(Code::BadRequest, message));
+        }
+    };
+    if id.starts_with("user/") {
+        let message = format!("_user_id is the id of a user, and {id:?} that of his record");
+        return Err(ApiError::new(Code::InvalidArgument, message));
+    }
+    check_length("_user_id", id)?;
+    Ok(Some(UserId::from(id.as_str())))
+}
+
 /// Whether an old password keeps its user out.
 #[derive(Clone, Copy)]
 enum PasswordAge {
@@ -153,10 +172,8 @@ impl<'a> Asked<'a> {
                 return Err(ApiError::new(Code::NotAuthenticated, message));
             }
             None if kind == KeyKind::Master => {
-                let named = self.body.get("_user_id").and_then(Json::as_str);
-                let named = named.filter(|id| !id.is_empty());
-                named.map_or(Ok(()), |id| check_length("_user_id", id))?;
-                self.context.caller.user = named.map(UserId::from);
+                let named = named_user(self.body)?;
+                self.context.caller.user = named;
             }
             None => {}
         }
@@ -222,10 +239,8 @@ impl<'a> Asked<'a> {
         match accounts.load_user(&id).await? {
             Some(user) => Ok(Some(user)),
             None if is_master => accounts.ensure_user(&id, &self.context).await.map(Some),
-            None => {
-                let message = "the user of the access token does not exist";
-                Err(ApiError::new(Code::UnexpectedAuthInfoNotFound, message))
-            }
+            // Clients sign out then.
+            None => Err(bad_token()),
         }
     }
 

@@ -6,9 +6,8 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
-    HeaderMap, HeaderName, HeaderValue, SERVER,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, HeaderValue, SERVER,
 };
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
@@ -43,11 +42,6 @@ pub async fn frame(
     let trace = Trace::new(Uuid::now_v7());
     let watch = Watch::begin(services.clone().into_inner(), Arc::clone(&trace));
     let busy = Busy::begin(request.conn_data::<Connection>());
-    let asked = |name: HeaderName| request.headers().get(name).cloned();
-    let (method, headers) = (
-        asked(ACCESS_CONTROL_REQUEST_METHOD),
-        asked(ACCESS_CONTROL_REQUEST_HEADERS),
-    );
     let is_preflight = request.method() == Method::OPTIONS;
     let mut response = if is_preflight {
         request.into_response(HttpResponse::Ok().finish())
@@ -55,12 +49,23 @@ pub async fn frame(
         request.extensions_mut().insert(Arc::clone(&trace));
         enveloped(next.call(request).await?.map_into_boxed_body())
     };
+    let asked = response.request().clone();
+    let asked = asked.headers();
     let out = response.headers_mut();
     out.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
     if let Ok(id) = HeaderValue::from_str(&trace.id.to_string()) {
         out.insert(REQUEST_ID, id);
     }
-    allow_origin(out, &services.settings.cors_host, method, headers);
+    services.settings.origins.allow(asked, out);
+    let echoed = [
+        (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
+        (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
+    ];
+    for (asks, answers) in echoed {
+        if let Some(value) = asked.get(asks) {
+            out.insert(answers, value.clone());
+        }
+    }
     let pattern = response.request().match_pattern();
     let route = match (is_preflight, pattern.as_deref()) {
         (true, _) => "preflight",
@@ -84,26 +89,4 @@ fn enveloped(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let error = ApiError::new(code, refused.to_string()).with_status(response.status().as_u16());
     let (request, _) = response.into_parts();
     ServiceResponse::new(request, error::failure(&error))
-}
-
-fn allow_origin(
-    out: &mut HeaderMap,
-    origin: &str,
-    method: Option<HeaderValue>,
-    headers: Option<HeaderValue>,
-) {
-    let Ok(origin) = HeaderValue::from_str(origin) else {
-        return;
-    };
-    out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    out.insert(
-        ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        HeaderValue::from_static("true"),
-    );
-    if let Some(method) = method {
-        out.insert(ACCESS_CONTROL_ALLOW_METHODS, method);
-    }
-    if let Some(headers) = headers {
-        out.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
-    }
 }

@@ -22,6 +22,7 @@ mod log;
 mod log_search;
 pub mod mask;
 mod metrics;
+pub mod origins;
 mod path;
 pub mod remote;
 pub mod reply;

@@ -154,6 +154,7 @@ async fn open(
         hub: hub.clone(),
         limits: services.sockets.clone(),
         may_publish: !is_internal || asked.context.caller.key == KeyKind::Master,
+        stopping: services.stopping.clone(),
     };
     if let Some(connection) = request.conn_data::<Connection>() {
         connection.leave_alone();

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
 use skytrail_actors::hub::{Publish, Subscribe, Unsubscribe};
 use tokio::sync::oneshot::Receiver;
+use tokio_util::sync::CancellationToken;
 
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
@@ -49,6 +50,8 @@ pub struct HubDoor {
     pub limits: SocketLimits,
     /// Whether this client may publish there.
     pub may_publish: bool,
+    /// Cancelled when the server stops.
+    pub stopping: CancellationToken,
 }
 
 /// What a client says. What is null counts as missing.
@@ -148,6 +151,7 @@ impl Socket {
                     let taken = incoming.meanwhile(self.take(message)).await;
                     if let Some(ending) = taken { break ending; }
                 }
+                () = self.door.stopping.cancelled() => break Ending::because(CloseCode::Away, "the server is stopping"),
                 _ = &mut dropped => break Ending::because(CloseCode::Policy, "too slow: messages were waiting"),
                 _ = pings.tick() => {
                     silent_pings = if incoming.was_heard() { 1 } else { silent_pings + 1 };

@@ -210,6 +210,14 @@ fn a_private_record_of_type_user_is_nobodys_profile() {
     );
     let body = json!({"name": "follow", "direction": "outward"});
     assert_eq!(ada.call("relation:query", body).result(), followed);
+    for (named, code) in [
+        (json!(7), 107),
+        (json!(["bot"]), 107),
+        (json!("user/bot"), 108),
+    ] {
+        let refused = Client::master(&server).call("me", json!({"_user_id": named}));
+        assert_eq!(refused.code(), code, "{named}: {}", refused.json());
+    }
     let me = Client::master(&server).call("me", json!({"_user_id": "bot"}));
     assert!(
         !me.json().to_string().contains("of eve alone"),

@@ -46,6 +46,22 @@ fn browsers_may_ask_from_anywhere() {
     assert_ne!(ids[0], ids[1]);
 }
 
+#[test]
+fn pages_of_several_origins_may_call_and_each_is_told_of_its_own() {
+    let both = "https://app.example, http://127.0.0.1:8080";
+    let server = TestServer::with(&[("CORS_HOST", both)]);
+    let allowed = |origin: &str| {
+        let answer = ask(&server, "GET", "/", &[("Origin", origin)]);
+        assert_eq!(answer.header("Vary"), Some("Origin"));
+        let allowed = answer.header("Access-Control-Allow-Origin");
+        allowed.map(ToOwned::to_owned)
+    };
+    for origin in both.split(", ") {
+        assert_eq!(allowed(origin).as_deref(), Some(origin));
+    }
+    assert_eq!(allowed("https://evil.example"), None);
+}
+
 /// A browser shows a page nothing of an answer without these, not even that it was refused.
 #[test]
 fn every_answer_of_every_route_carries_its_id_and_the_allowed_origin() {

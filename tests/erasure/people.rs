@@ -368,6 +368,9 @@ fn the_master_key_brings_nobody_back_who_was_erased() {
             assert_eq!(head(&master), before, "nothing is stored");
         }
     }
+    // At 104 SDKs forget a session.
+    let signed_in = ada.at(&server).call("me", json!({}));
+    assert_eq!((signed_in.status, signed_in.code()), (401, 104));
     // Others are made on the spot, as ever, and whoever wants her back says so.
     let master = master.at(&server);
     let mut body = hers("record:query");

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 use super::{PATIENCE, hear, listen, publication, subscription};
 use crate::support::server::{API_KEY, TestServer};
+use crate::support::socket::Incoming;
 
 /// Returns the bytes of frames as a client sends them, `is_closed` with its close at the end.
 fn frames(texts: &[String], is_closed: bool) -> Vec<u8> {
@@ -45,6 +46,21 @@ pub(super) fn open(server: &TestServer, path: &str) -> TcpStream {
         head.extend(byte);
     }
     stream
+}
+
+#[test]
+fn a_stop_sends_listeners_away_and_waits_for_none() {
+    let mut server = TestServer::start();
+    let mut listener = listen(&server, "room");
+    assert!(server.terminate().success());
+    while !matches!(listener.receive(PATIENCE), Incoming::Closed) {}
+    let (code, why) = listener.close_reason().unwrap();
+    assert_eq!((code, why.as_str()), (1001, "the server is stopping"));
+    assert!(
+        !server.output().contains("not in time"),
+        "{}",
+        server.output()
+    );
 }
 
 #[test]

@@ -1,0 +1,133 @@
+//! Who may call from another page: `CORS_HOST`, and what of it an answer says.
+
+use std::str::FromStr;
+
+use actix_web::http::Uri;
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    HeaderMap, HeaderValue, ORIGIN, VARY,
+};
+
+/// What a page elsewhere may read of an answer's head, beside what browsers show anyway.
+const EXPOSED: &str = "Content-Range, Retry-After, X-Skygear-Request-Id";
+
+/// The origins that browsers are told they may call from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// All.
+    Any,
+    /// One, which every answer names.
+    One(HeaderValue),
+    /// Several: an answer names the one that asks.
+    Several(Vec<HeaderValue>),
+}
+
+impl Origins {
+    /// Says to whoever asked with `asked` whether his page may read the answer.
+    pub(super) fn allow(&self, asked: &HeaderMap, out: &mut HeaderMap) {
+        let origin = match self {
+            Self::Any => Some(HeaderValue::from_static("*")),
+            Self::One(origin) => Some(origin.clone()),
+            Self::Several(origins) => {
+                out.append(VARY, HeaderValue::from_static("Origin"));
+                let asks = asked.get(ORIGIN);
+                asks.filter(|asks| origins.contains(asks)).cloned()
+            }
+        };
+        let Some(origin) = origin else { return };
+        out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        out.insert(
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+        if asked.contains_key(ORIGIN) {
+            out.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(EXPOSED),
+            );
+        }
+    }
+}
+
+/// `*`, or origins separated by commas. Browsers compare them as texts, so what none of them sends
+/// would let nobody in.
+impl FromStr for Origins {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let origins = text.split(',').map(str::trim).map(origin);
+        let origins: Vec<_> = origins.collect::<Result<_, ()>>()?;
+        match <[HeaderValue; 1]>::try_from(origins) {
+            Ok([origin]) => Ok(Self::One(origin)),
+            Err(origins) => Ok(Self::Several(origins)),
+        }
+    }
+}
+
+fn origin(text: &str) -> Result<HeaderValue, ()> {
+    let value = HeaderValue::from_str(text).map_err(drop)?;
+    let uri: Uri = text.parse().map_err(drop)?;
+    let written = uri.scheme_str().zip(uri.authority());
+    let written = written.map(|(scheme, authority)| format!("{scheme}://{authority}"));
+    let is_as_sent = written.is_some_and(|written| written == text)
+        && !text.contains(['@', '*'])
+        && !text.contains(|letter: char| letter.is_ascii_uppercase());
+    // Pages of files and of sandboxes.
+    (is_as_sent || text == "null").then_some(value).ok_or(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(setting: &str, asks: &str) -> (Option<String>, bool) {
+        let origins: Origins = setting.parse().unwrap();
+        let mut asked = HeaderMap::new();
+        asked.insert(ORIGIN, HeaderValue::from_str(asks).unwrap());
+        let mut out = HeaderMap::new();
+        origins.allow(&asked, &mut out);
+        let origin = out.get(ACCESS_CONTROL_ALLOW_ORIGIN);
+        let origin = origin.map(|origin| origin.to_str().unwrap().to_owned());
+        assert_eq!(
+            origin.is_some(),
+            out.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS)
+        );
+        (origin, out.contains_key(VARY))
+    }
+
+    #[test]
+    fn an_answer_names_one_origin() {
+        let (a, b) = ("https://a.example", "http://127.0.0.1:4160");
+        let both = format!("{a}, {b}");
+        assert_eq!(allowed("*", a), (Some("*".to_owned()), false));
+        assert_eq!(allowed(a, b), (Some(a.to_owned()), false));
+        assert_eq!(allowed(&both, a), (Some(a.to_owned()), true));
+        assert_eq!(allowed(&both, b), (Some(b.to_owned()), true));
+        assert_eq!(allowed(&both, "https://c.example"), (None, true));
+    }
+
+    #[test]
+    fn what_no_browser_sends_is_no_origin() {
+        for wrong in [
+            "",
+            "a.example",
+            "https://a.example/",
+            "https://a.example/app",
+            "https://a.example,",
+            "https://*",
+            "*, https://a.example",
+            "https://A.example",
+            "HTTPS://a.example",
+            "https://me@a.example",
+            "https://a.example https://b.example",
+        ] {
+            assert_eq!(wrong.parse::<Origins>(), Err(()), "{wrong}");
+        }
+        assert!("null".parse::<Origins>().is_ok());
+        assert!("http://[::1]:80".parse::<Origins>().is_ok());
+        assert!("capacitor://localhost".parse::<Origins>().is_ok());
+    }
+}
