@@ -300,6 +300,11 @@ impl Committer {
                 if let Some(reserve) = &self.reserve {
                     reserve.give_up();
                 }
+                // A part of it may have been written. Who is told that it was refused relies on that.
+                if let Err(error) = self.journal.take_back() {
+                    self.give_up(group, &AppendError::Closed);
+                    return Err(format!("taking back what was refused failed: {error}"));
+                }
                 self.give_up(group, &AppendError::DiskFull);
                 return Ok(());
             }

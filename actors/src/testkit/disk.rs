@@ -110,7 +110,10 @@ pub struct Faults {
     pub sync_fails: bool,
     /// All files together cannot grow above this many bytes.
     pub capacity: Option<u64>,
-    /// What is said when they cannot.
+    /// Of a write over what is there only so many bytes are taken, and then there is no space: a file
+    /// system that copies on writing needs some for that, too.
+    pub overwrites_take: Option<usize>,
+    /// What is said when there is no space.
     pub full: io::ErrorKind,
     /// Each flush takes this long.
     pub sync_takes: Option<Duration>,
@@ -121,6 +124,7 @@ impl Default for Faults {
         Self {
             sync_fails: false,
             capacity: None,
+            overwrites_take: None,
             full: io::ErrorKind::StorageFull,
             sync_takes: None,
         }
@@ -257,9 +261,13 @@ impl DiskFile for MemoryFile {
         if grown > 0 && faults.capacity.is_some_and(is_beyond) {
             return Err(faults.full.into());
         }
-        let change = Change::Write(offset, bytes.to_vec());
+        let taken = faults
+            .overwrites_take
+            .filter(|_| grown == 0)
+            .and_then(|part| bytes.get(..part));
+        let change = Change::Write(offset, taken.unwrap_or(bytes).to_vec());
         self.content.lock().change(change);
-        Ok(())
+        taken.map_or(Ok(()), |_| Err(faults.full.into()))
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use skytrail_actors::log::EventLog;
 use skytrail_actors::log::disk::{Disk, DiskFile};
 use skytrail_actors::log::journal::Segments;
+use skytrail_actors::log::journal::archive::Survey;
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::event::Commit;
 use skytrail_schema::positions::Positions;
@@ -313,15 +315,116 @@ const HEAD_BYTES: usize = 12;
 const SEGMENT_HEADER_BYTES: usize = 72;
 
 /// Where the last frame of an open segment lies. It may end in zeros, as what is behind it does.
-pub fn last_frame(bytes: &[u8]) -> std::ops::Range<usize> {
-    let length = |at: usize| {
-        let number = bytes.get(at..at + 4)?;
-        Some(u32::from_le_bytes(number.try_into().unwrap()) as usize)
+pub fn last_frame(bytes: &[u8]) -> Range<usize> {
+    frames(bytes).pop().unwrap()
+}
+
+/// Where the frames of an open segment lie.
+fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
+    let next = |start: usize| {
+        let length = u32_at(bytes, start)?;
+        (length > 0).then(|| start..start + HEAD_BYTES + length)
     };
-    let end_of = |start: usize| Some(start + HEAD_BYTES + length(start).filter(|it| *it > 0)?);
-    let ends = std::iter::successors(Some(SEGMENT_HEADER_BYTES), |start| end_of(*start));
-    let ends: Vec<usize> = ends.collect();
-    ends[ends.len() - 2]..ends[ends.len() - 1]
+    std::iter::successors(next(SEGMENT_HEADER_BYTES), |frame| next(frame.end)).collect()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let number = bytes.get(at..at + 4)?;
+    Some(u32::from_le_bytes(number.try_into().unwrap()) as usize)
+}
+
+/// A log that ends before a group of several commits, where that is, and the group's bytes and commits.
+async fn written_up_to_a_group() -> (MemoryDisk, Range<usize>, Vec<u8>, Vec<Arc<Commit>>) {
+    loop {
+        let (disk, acknowledged) = written().await;
+        let name = last_segment(&disk);
+        let bytes = disk.bytes(&name);
+        let frames = frames(&bytes);
+        let group_of = |frame: &Range<usize>| u32_at(&bytes, frame.start + 8);
+        let groups = frames.chunk_by(|a, b| group_of(a) == group_of(b));
+        // Which commits are together is the committer's business.
+        let Some(group) = groups.filter(|group| group.len() > 2).last() else {
+            continue;
+        };
+        let place = group[0].start..group[group.len() - 1].end;
+        let num_behind = frames.iter().filter(|it| it.start >= place.end).count();
+        let num_until = acknowledged.len() - num_behind;
+        let log = disk.with_file(&name, |bytes| bytes[place.start..].fill(0));
+        let commits = acknowledged[..num_until].to_vec();
+        return (log, place.clone(), bytes[place].to_vec(), commits);
+    }
+}
+
+/// A group that found no space may have been left behind the end by an earlier build, or by one that
+/// ended before it could take it back: behind what was written in its place its frames go on.
+#[tokio::test]
+async fn what_a_refused_group_has_left_is_a_torn_tail() {
+    let (disk, place, group, commits) = written_up_to_a_group().await;
+    let name = last_segment(&disk);
+    let num_refused = frames(&[vec![0; SEGMENT_HEADER_BYTES], group.clone()].concat()).len();
+    let (before, refused) = commits.split_at(commits.len() - num_refused);
+    for num_written in 1..num_refused {
+        let disk = disk.with_file(&name, |_| ());
+        let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
+        assert_eq!(read_all(&log).await, before);
+        let mut acknowledged = before.to_vec();
+        for commit in &refused[..num_written] {
+            // As long as what is in its place.
+            let number = commit.first_position() - 1;
+            acknowledged.push(log.append(blind(number, number)).await.unwrap());
+        }
+        close(&log);
+        let end = last_frame(&disk.bytes(&name)).end;
+        let left = disk.with_file(&name, |bytes| {
+            bytes[end..place.end].copy_from_slice(&group[end - place.start..]);
+        });
+        let disk: Arc<dyn Disk> = Arc::new(left.clone());
+        let read = Segments::open(&disk).unwrap();
+        let report = read.verify(&BTreeMap::new(), |_| {}).unwrap();
+        assert_eq!(report.head, acknowledged.last().unwrap().last_position());
+        let survey = Survey::of(&left).unwrap();
+        assert_eq!(
+            (survey.damage, survey.segments.last().unwrap().end),
+            (Vec::new(), end as u64)
+        );
+        let log = open(&disk).unwrap();
+        assert_eq!(read_all(&log).await, acknowledged);
+        assert!(
+            left.bytes(&name)[end..].iter().all(|byte| *byte == 0),
+            "it is gone"
+        );
+        acknowledged.push(log.append(blind(1, 1)).await.unwrap());
+        close(&log);
+        let log = open(&disk).unwrap();
+        assert_eq!(read_all(&log).await, acknowledged);
+        close(&log);
+    }
+}
+
+/// A group is written when what is before it is durable: one that goes on from something else tells that this
+/// is lost.
+#[tokio::test]
+async fn a_group_that_does_not_follow_what_is_before_it_is_damage() {
+    let (disk, place, ..) = written_up_to_a_group().await;
+    let name = last_segment(&disk);
+    let written = |disk: MemoryDisk, count: u64| async move {
+        let log = open(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).unwrap();
+        for _ in 0..count {
+            log.append(blind(1, 1)).await.unwrap();
+        }
+        close(&log);
+        disk
+    };
+    let bytes = written(disk.with_file(&name, |_| ()), 2).await.bytes(&name);
+    let second = last_frame(&bytes);
+    let other = written(disk, 1).await.with_file(&name, |other| {
+        other[second.clone()].copy_from_slice(&bytes[second.clone()]);
+    });
+    assert_eq!(last_frame(&other.bytes(&name)), second);
+    assert!(place.start < second.start);
+    let refused = open(&(Arc::new(other) as Arc<dyn Disk>)).err().unwrap();
+    let offset = format!("segment={name} offset={}", second.start);
+    assert!(refused.to_string().contains(&offset), "{refused}");
 }
 
 #[tokio::test]

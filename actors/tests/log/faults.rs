@@ -13,6 +13,7 @@ use skytrail_actors::log::{
 use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
 use skytrail_schema::event::Commit;
 
+use super::damage::{last_frame, last_segment};
 use super::world::{SMALL, blind, close, fill, open, open_folder, options, read_all};
 
 fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
@@ -135,6 +136,54 @@ async fn runs_full(full: io::ErrorKind) {
     close(&log);
 }
 
+/// A file system that copies on writing needs space also for what was written ahead.
+#[tokio::test]
+async fn a_write_that_was_refused_half_way_does_not_come_back() {
+    let disk = MemoryDisk::default();
+    let log = open(&shared(&disk)).unwrap();
+    let mut acknowledged = fill(&log, 20).await;
+    acknowledged.push(log.append(blind(100, 0)).await.unwrap());
+    let frame = last_frame(&disk.bytes(&last_segment(&disk)));
+    disk.set_faults(Faults {
+        overwrites_take: Some(frame.len()),
+        ..Faults::default()
+    });
+    assert_eq!(log.append(blind(101, 0)).await, Err(AppendError::DiskFull));
+    for disk in [disk.lose_power(|_| false), disk.lose_power(|_| true)] {
+        let log = open(&shared(&disk)).unwrap();
+        assert_eq!(read_all(&log).await, acknowledged);
+        close(&log);
+    }
+    disk.set_faults(Faults::default());
+    let next = log.append(blind(102, 0)).await.unwrap();
+    close(&log);
+    let log = open(&shared(&disk.lose_power(|_| true))).unwrap();
+    assert_eq!(read_all(&log).await, [acknowledged, vec![next]].concat());
+    close(&log);
+}
+
+#[tokio::test]
+async fn a_refused_write_that_cannot_be_taken_back_is_in_doubt() {
+    let disk = MemoryDisk::default();
+    let (options, doubts) = options();
+    let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();
+    let log = opened
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    let acknowledged = fill(&log, 20).await;
+    disk.set_faults(Faults {
+        overwrites_take: Some(100),
+        sync_fails: true,
+        ..Faults::default()
+    });
+    assert_eq!(log.append(blind(100, 0)).await, Err(AppendError::Closed));
+    assert_eq!(doubts.load(Ordering::SeqCst), 1);
+    close(&log);
+    let log = open(&shared(&disk.lose_power(|_| true))).unwrap();
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+}
+
 #[tokio::test]
 async fn a_slow_disk_acknowledges_late_and_sheds_what_does_not_fit() {
     let disk = MemoryDisk::default();
@@ -222,6 +271,44 @@ proptest! {
             }
             let log = open(&shared(&disk)).unwrap();
             assert_eq!(read_all(&log).await[..shown.len()], shown);
+            close(&log);
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// However much of what was refused had been written, whatever is written behind it, and whether the
+    /// power goes then or the process alone: a start shows what was acknowledged and nothing else.
+    #[test]
+    fn what_was_refused_is_never_shown(
+        turns in prop::collection::vec((0_u64..20, 0_usize..3000, 1_u64..6, any::<bool>(), any::<u64>()), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut disk = MemoryDisk::default();
+            let mut acknowledged = Vec::new();
+            for (count, taken, num_tried, loses_power, kept) in turns {
+                let log = open(&shared(&disk)).unwrap();
+                assert_eq!(read_all(&log).await, acknowledged);
+                acknowledged.extend(fill(&log, count).await);
+                disk.set_faults(Faults { overwrites_take: Some(taken), ..Faults::default() });
+                let tried = (0..num_tried).map(|number| log.append(blind(number, number)));
+                for result in futures_util::future::join_all(tried).await {
+                    match result {
+                        Ok(commit) => acknowledged.push(commit),
+                        Err(error) => assert_eq!(error, AppendError::DiskFull),
+                    }
+                }
+                disk.set_faults(Faults::default());
+                acknowledged.extend(fill(&log, count % 3).await);
+                acknowledged.sort_by_key(|commit| commit.first_position());
+                close(&log);
+                disk = disk.lose_power(|number| !loses_power || kept >> (number % 64) & 1 == 1);
+            }
+            let log = open(&shared(&disk)).unwrap();
+            assert_eq!(read_all(&log).await, acknowledged);
             close(&log);
         });
     }

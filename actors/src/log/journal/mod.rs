@@ -1,9 +1,9 @@
 //! The journal: the write-ahead log and the archive.
 //!
 //! Segments of commit frames, written by one thread and flushed once per group
-//! before anything is acknowledged. Nothing here is ever overwritten; the tail
-//! of the open segment is cut at the start when the last write was torn. Erasures
-//! alone write a sealed segment again (`rewrite`).
+//! before anything is acknowledged. What is durable stays as it is; a write that
+//! was torn is overwritten with zeros at the start, one that found no space is cut
+//! off at once. Erasures alone write a sealed segment again (`rewrite`).
 //! `segment` and `frame` have the layout, `recovery` tells torn from damaged, `read` has the reading side.
 
 pub mod archive;
@@ -121,7 +121,7 @@ struct OpenSegment {
     file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     offset: u64,
-    /// Up to where zeros are written ahead.
+    /// Up to where zeros are written ahead. What the file has behind it there was no space for.
     length: u64,
     commits: usize,
 }
@@ -239,7 +239,8 @@ impl Journal {
 
     /// Writes a group of sealed commits without making them durable.
     ///
-    /// An error that says that there is no space leaves the journal as it was; any other leaves it in doubt.
+    /// After an error that says that there is no space it has to be taken back; any other leaves the
+    /// journal in doubt.
     pub(super) fn write_group(&mut self, group: &[(Vec<u8>, Commit)]) -> io::Result<WrittenGroup> {
         let size: usize = group
             .iter()
@@ -260,7 +261,10 @@ impl Journal {
             frame::put(&mut bytes, group_offset, commit_bytes);
         }
         self.grow(start + bytes.len() as u64)?;
-        self.open.file.write_at(&bytes, start)?;
+        if let Err(error) = self.open.file.write_at(&bytes, start) {
+            self.open.length = start;
+            return Err(error);
+        }
         let last = group.last().map_or(self.end, |(_, commit)| End {
             position: commit.last_position(),
             chain: commit.chain,
@@ -289,17 +293,24 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes zeros ahead until `end` fits. When the device is full the file keeps its length.
+    /// Takes back what there was no space for: it is gone for good when this returns. After an error the
+    /// journal is in doubt.
+    pub(super) fn take_back(&self) -> io::Result<()> {
+        if self.open.file.size()? > self.open.length {
+            self.open.file.set_len(self.open.length)?;
+            self.open.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros ahead until `end` fits.
     fn grow(&mut self, end: u64) -> io::Result<()> {
         if end <= self.open.length {
             return Ok(());
         }
         let step = self.options.step_bytes.max(1);
         let target = (end.div_ceil(step) * step).min(self.options.segment_bytes.max(end));
-        if let Err(error) = write_zeros(&*self.open.file, self.open.length..target) {
-            self.open.file.set_len(self.open.length)?;
-            return Err(error);
-        }
+        write_zeros(&*self.open.file, self.open.length..target)?;
         self.open.length = target;
         Ok(())
     }

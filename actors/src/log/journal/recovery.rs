@@ -1,10 +1,16 @@
 //! What is on disk at the start: where the log ends, and whether it is whole.
 //!
-//! Only the open segment is walked, and only frames' lengths, checksums and
-//! positions are looked at: `verify` checks the rest. A frame that does not
-//! hold together is a torn write when no frame of a later group follows it (it
-//! was never acknowledged, and is cut), and damage otherwise: then the log does
-//! not open, and says where.
+//! Only the open segment is walked, and only frames' lengths, checksums,
+//! positions and groups are looked at: `verify` checks the rest. What does not
+//! go on with the log is a torn write when no frame of a later group is there
+//! (it was never acknowledged, and is cut), and damage otherwise: then the log
+//! does not open, and says where.
+//!
+//! A whole frame may be torn, too: one of a group that was refused, half
+//! written, for want of space, and behind the one that was written in its
+//! place. The two began at the same offset, so this one's frames have the
+//! number of the log's last group at most; where it is the same, the chain
+//! tells them apart.
 //!
 //! What is read may be in the page cache alone: the process may have ended
 //! before the flush, and after a flush that failed the kernel takes the pages
@@ -15,9 +21,11 @@ use std::io;
 use std::sync::Arc;
 
 use skytrail_schema::chain;
+use skytrail_schema::codec::{self, CodecError};
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
+use super::frame::Frame;
 use super::segment::NewerSegment;
 use super::{End, INDEX_EVERY, OpenError, OpenSegment, SegmentEntry, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
@@ -171,6 +179,83 @@ fn sealed(
     })
 }
 
+/// Where a walk over the frames of an open segment is.
+#[derive(Clone, Copy)]
+pub(super) struct Walk {
+    pub(super) end: End,
+    pub(super) offset: u64,
+    /// That of the last frame.
+    group: u32,
+}
+
+impl Walk {
+    /// Begins with a segment's first frame.
+    pub(super) fn begin(end: End) -> Self {
+        Self {
+            end,
+            offset: segment::HEADER_BYTES as u64,
+            group: 0,
+        }
+    }
+
+    /// Whether the frame at the offset goes on with the log, as far as can be told without hashing it.
+    fn is_next(&self, frame: &Frame<'_>) -> bool {
+        frame.peek.first_position == self.end.position + 1 && frame.group >= self.group
+    }
+
+    /// Whether the frame at the offset goes on with the log.
+    pub(super) fn is_linked(&self, frame: &Frame<'_>) -> bool {
+        let is_link = || {
+            let (bytes, _) = codec::without_chain(frame.commit)?;
+            let chain = codec::chain_behind(&self.end.chain, bytes)?;
+            Ok::<_, CodecError>(chain == frame.peek.chain)
+        };
+        // Of one that cannot be read, whoever decodes it says so.
+        self.is_next(frame) && is_link().unwrap_or(true)
+    }
+
+    pub(super) fn go_over(&mut self, frame: &Frame<'_>) {
+        self.end = End {
+            position: frame.peek.last_position(),
+            chain: frame.peek.chain,
+            time: frame.peek.time,
+        };
+        self.offset += frame.total_bytes() as u64;
+        self.group = frame.group;
+    }
+
+    /// Says what is wrong if something in `rest`, which begins at the offset and does not go on with the
+    /// log, was only written when more was durable than this.
+    pub(super) fn find_damage(&self, rest: &[u8]) -> Option<&'static str> {
+        if rest.iter().all(|byte| *byte == 0) {
+            return None;
+        }
+        match frame::read(rest) {
+            Some(frame) if frame.group > self.group => Some("frame does not follow the one before"),
+            _ if self.has_later_group(rest) => Some("frame does not hold together"),
+            _ => None,
+        }
+    }
+
+    /// Whether some frame behind the first one belongs to a group behind that.
+    fn has_later_group(&self, rest: &[u8]) -> bool {
+        (1..rest.len()).any(|ahead| {
+            let Some(bytes) = rest.get(ahead..) else {
+                return false;
+            };
+            let is_plausible = bytes.get(frame::HEAD_BYTES) == rest.get(frame::HEAD_BYTES)
+                || bytes.get(frame::HEAD_BYTES) == Some(&1);
+            if !is_plausible {
+                return false;
+            }
+            frame::read(bytes).is_some_and(|frame| {
+                frame.peek.first_position > self.end.position
+                    && u64::from(frame.group) > self.offset
+            })
+        })
+    }
+}
+
 /// Walks a segment without footer: the open one, or one whose sealing was interrupted.
 fn walk(
     name: &str,
@@ -182,97 +267,73 @@ fn walk(
     let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
     file.read_at(&mut bytes, 0)?;
-    let mut walked = Walked {
-        end: start,
-        offset: segment::HEADER_BYTES as u64,
-        index: Vec::new(),
-        torn_bytes: 0,
+    let rest_at = |offset: u64| {
+        let rest = usize::try_from(offset).ok();
+        rest.and_then(|offset| bytes.get(offset..))
+            .unwrap_or_default()
     };
-    let mut offset = segment::HEADER_BYTES;
+    let mut walk = Walk::begin(start);
+    let mut last_group = walk;
+    let mut index = Vec::new();
     let mut commits = 0_usize;
-    let mut last_group = (None, offset);
-    while let Some(frame) = bytes.get(offset..).and_then(frame::read) {
-        if frame.peek.first_position != walked.end.position + 1 {
-            let reason = format!("expected position {}", walked.end.position + 1);
-            return Err(damaged(name, offset as u64, &reason));
+    while let Some(frame) = frame::read(rest_at(walk.offset)).filter(|it| walk.is_next(it)) {
+        if frame.group != walk.group {
+            last_group = walk;
         }
         if commits.is_multiple_of(INDEX_EVERY) {
-            walked
-                .index
-                .push((frame.peek.first_position, offset as u64));
-        }
-        walked.end = End {
-            position: frame.peek.last_position(),
-            chain: frame.peek.chain,
-            time: frame.peek.time,
-        };
-        if last_group.0 != Some(frame.group) {
-            last_group = (Some(frame.group), offset);
+            index.push((frame.peek.first_position, walk.offset));
         }
         commits += 1;
-        offset += frame.total_bytes();
+        walk.go_over(&frame);
     }
-    walked.offset = offset as u64;
-    let rest = bytes.get(offset..).unwrap_or_default();
-    let torn_bytes = find_torn(rest, (name, offset), walked.end.position, is_last)?;
-    walked.torn_bytes = torn_bytes as u64;
+    // What a refused group has left can only be taken for more of the last one: that began where it did.
+    walk = last_group;
+    while let Some(frame) = frame::read(rest_at(walk.offset)).filter(|it| walk.is_linked(it)) {
+        walk.go_over(&frame);
+    }
+    index.retain(|(_, offset)| *offset < walk.offset);
+    let rest = rest_at(walk.offset);
+    let torn_bytes = find_torn(rest, name, &walk, is_last)?;
     if is_last && access == Access::Write {
         if segment::Footer::decode(rest).is_some() {
             // A segment is sealed once the next one is durable. Only who reads beside the writer may
             // have looked for that too early.
             let reason = "it is sealed, and the segment behind it is missing";
-            return Err(damaged(name, offset as u64, reason));
+            return Err(damaged(name, walk.offset, reason));
         }
-        let (_, start) = last_group;
-        let mut end = bytes.get(start..offset).unwrap_or_default().to_vec();
+        let group = rest_at(last_group.offset);
+        let mut end = group
+            .get(..group.len() - rest.len())
+            .unwrap_or_default()
+            .to_vec();
         // Nothing of a torn tail is ever to be taken for a frame.
         end.resize(end.len() + torn_bytes, 0);
         if !end.is_empty() {
-            file.write_at(&end, start as u64)?;
+            file.write_at(&end, last_group.offset)?;
             file.sync_data()?;
         }
     }
-    Ok(walked)
+    Ok(Walked {
+        end: walk.end,
+        offset: walk.offset,
+        index,
+        torn_bytes: torn_bytes as u64,
+    })
 }
 
 /// Says how many bytes behind a segment's last whole frame are of a write that was torn.
-fn find_torn(
-    rest: &[u8],
-    (name, offset): (&str, usize),
-    last_position: u64,
-    is_last: bool,
-) -> Result<usize, OpenError> {
-    let last_used = rest.iter().rposition(|byte| *byte != 0);
-    let Some(last_used) = last_used else {
-        return Ok(0);
-    };
+fn find_torn(rest: &[u8], name: &str, walk: &Walk, is_last: bool) -> Result<usize, OpenError> {
     if let Some(reason) = frame::unknown(rest) {
         let reason = format!("a whole commit cannot be read, a newer version wrote it: {reason}");
-        return Err(damaged(name, offset as u64, &reason));
+        return Err(damaged(name, walk.offset, &reason));
     }
-    if has_later_group(rest, offset, last_position) {
-        return Err(damaged(name, offset as u64, "frame does not hold together"));
+    if let Some(reason) = walk.find_damage(rest) {
+        return Err(damaged(name, walk.offset, reason));
     }
     // The footer was written but the file not cut, or the sealing was interrupted.
     let is_footer = !is_last || segment::Footer::decode(rest).is_some();
-    Ok(if is_footer { 0 } else { last_used + 1 })
-}
-
-/// Whether some frame behind a broken one at `offset` belongs to a later group, which was only
-/// written after the broken one's group had been made durable.
-pub(super) fn has_later_group(rest: &[u8], offset: usize, last_position: u64) -> bool {
-    (1..rest.len()).any(|ahead| {
-        let Some(bytes) = rest.get(ahead..) else {
-            return false;
-        };
-        let is_plausible = bytes.get(frame::HEAD_BYTES) == rest.get(frame::HEAD_BYTES)
-            || bytes.get(frame::HEAD_BYTES) == Some(&1);
-        if !is_plausible {
-            return false;
-        }
-        let frame = frame::read(bytes).filter(|frame| frame.peek.first_position > last_position);
-        frame.is_some_and(|frame| usize::try_from(frame.group).is_ok_and(|group| group > offset))
-    })
+    let used = rest.iter().rposition(|byte| *byte != 0);
+    Ok(used.filter(|_| !is_footer).map_or(0, |last| last + 1))
 }
 
 fn damaged(name: &str, offset: u64, reason: &str) -> OpenError {

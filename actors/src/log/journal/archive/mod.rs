@@ -21,8 +21,9 @@ pub use files::KnownFiles;
 pub use lost::LostRecords;
 
 use super::frame::Frame;
+use super::recovery::Walk;
 use super::segment::{HeaderError, NewerSegment};
-use super::{READ_BYTES, frame, recovery, segment};
+use super::{End, READ_BYTES, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
 /// A place in the journal that is not as it was written, and what is lost by it.
@@ -283,43 +284,40 @@ impl SegmentFile {
 
     /// Finds the end of an open segment, which may be written meanwhile.
     fn find_end(&mut self) -> io::Result<()> {
+        let mut walked = Walk::begin(End {
+            position: self.last_position,
+            chain: self.chain,
+            time: Timestamp::default(),
+        });
         let mut suspect = None;
         loop {
             let size = self.file.size()?;
-            self.walk_to_end(size)?;
-            let rest = read(&*self.file, self.end, size)?;
-            let next = frame::read(&rest).map(|frame| frame.peek.first_position);
-            if next == Some(self.last_position + 1) {
+            walk(&*self.file, walked.offset, size, &mut |_, frame| {
+                let is_next = walked.is_linked(&frame);
+                if is_next {
+                    walked.go_over(&frame);
+                }
+                is_next
+            })?;
+            let rest = read(&*self.file, walked.offset, size)?;
+            if frame::read(&rest).is_some_and(|frame| walked.is_linked(&frame)) {
                 continue;
             }
-            if !is_damaged(&rest, self.end, self.last_position) {
+            if walked.find_damage(&rest).is_none() {
                 break;
             }
             // A read that overtakes a write may see a later group and not the one before. That was
             // written whole before the later one, so another look finds it.
-            if suspect == Some(self.end) {
-                self.bad_offset = Some(self.end);
+            if suspect == Some(walked.offset) {
+                self.bad_offset = Some(walked.offset);
                 break;
             }
-            suspect = Some(self.end);
+            suspect = Some(walked.offset);
         }
+        self.last_position = walked.end.position;
+        self.chain = walked.end.chain;
+        self.end = walked.offset;
         self.file.sync_data()
-    }
-
-    /// Goes on over the frames that are there now.
-    fn walk_to_end(&mut self, size: u64) -> io::Result<()> {
-        let (mut position, mut chain, mut end) = (self.last_position, self.chain, self.end);
-        walk(&*self.file, self.end, size, &mut |offset, frame| {
-            if frame.peek.first_position != position + 1 {
-                return false;
-            }
-            position = frame.peek.last_position();
-            chain = frame.peek.chain;
-            end = offset + frame.total_bytes() as u64;
-            true
-        })?;
-        (self.last_position, self.chain, self.end) = (position, chain, end);
-        Ok(())
     }
 
     /// Returns whether it has no events.
@@ -429,13 +427,6 @@ impl SegmentFile {
 /// Returns the name of the segment that begins at a position.
 pub fn file_name(first_position: u64) -> String {
     segment::file_name(first_position)
-}
-
-/// Whether what follows an open segment's last whole frame was durable once.
-fn is_damaged(rest: &[u8], offset: u64, position: u64) -> bool {
-    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-    let is_used = rest.iter().any(|byte| *byte != 0);
-    is_used && recovery::has_later_group(rest, offset, position)
 }
 
 fn read_header(file: &Arc<dyn DiskFile>) -> io::Result<Result<segment::Header, HeaderError>> {
