@@ -29,6 +29,7 @@ struct State {
     durable_files: Files,
     faults: Faults,
     num_syncs: u64,
+    num_read_bytes: u64,
     on_create: Option<OnCreate>,
 }
 
@@ -147,6 +148,11 @@ impl MemoryDisk {
         self.shared.lock().num_syncs
     }
 
+    /// Returns how many bytes of files were read.
+    pub fn num_read_bytes(&self) -> u64 {
+        self.shared.lock().num_read_bytes
+    }
+
     /// Returns a disk as it would be found after a power cut now. `keep` says of each write that
     /// was not flushed whether it reached the platter all the same.
     pub fn lose_power(&self, mut keep: impl FnMut(usize) -> bool) -> Self {
@@ -242,6 +248,7 @@ struct MemoryFile {
 
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.shared.lock().num_read_bytes += buffer.len() as u64;
         let content = self.content.lock();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let found = content

@@ -177,8 +177,8 @@ async fn a_refused_write_that_cannot_be_taken_back_is_in_doubt() {
         ..Faults::default()
     });
     assert_eq!(log.append(blind(100, 0)).await, Err(AppendError::Closed));
-    assert_eq!(doubts.load(Ordering::SeqCst), 1);
     close(&log);
+    assert_eq!(doubts.load(Ordering::SeqCst), 1);
     let log = open(&shared(&disk.lose_power(|_| true))).unwrap();
     assert_eq!(read_all(&log).await, acknowledged);
     close(&log);

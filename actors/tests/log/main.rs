@@ -13,6 +13,7 @@ mod damage;
 mod erasures;
 mod faults;
 mod histories;
+mod index;
 mod keys;
 mod search;
 mod sled;

@@ -24,8 +24,7 @@ impl Blanks {
 
     /// Returns the blanks that nothing accounts for.
     pub(super) fn unnamed(self) -> Positions {
-        let named = self.named.into_iter();
-        let named = named.fold(Positions::default(), |all, more| all.union(&more));
+        let named = self.named();
         let found = self.found.into_iter();
         found
             .filter(|position| !named.contains(*position))
@@ -34,12 +33,16 @@ impl Blanks {
 
     /// Returns how many blanks there are; the first that nothing accounts for, if there is one.
     pub(super) fn account(self) -> Result<u64, u64> {
-        let named = self.named.into_iter();
-        let named = named.fold(Positions::default(), |all, more| all.union(&more));
+        let named = self.named();
         let mut found = self.found.iter();
         match found.find(|position| !named.contains(**position)) {
             Some(position) => Err(*position),
             None => Ok(self.found.len() as u64),
         }
+    }
+
+    fn named(&self) -> Positions {
+        let named = self.named.iter();
+        named.fold(Positions::default(), |all, more| all.union(more))
     }
 }

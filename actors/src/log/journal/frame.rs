@@ -11,7 +11,14 @@
 //! durable once and has been damaged since, while one with only frames of its
 //! own group behind it may just be torn.
 
+use std::io;
+use std::ops::Range;
+
 use skytrail_schema::codec::{self, CodecError, Peek};
+
+use super::READ_BYTES;
+use super::index::Index;
+use crate::log::disk::DiskFile;
 
 pub(super) const HEAD_BYTES: usize = 12;
 
@@ -59,6 +66,80 @@ pub(super) fn unknown(bytes: &[u8]) -> Option<CodecError> {
     (checksum(group, commit) == u32_at(bytes, 4)?).then_some(reason)
 }
 
+/// The frames of a part of a segment, one after the other.
+pub(super) struct Frames<'a> {
+    file: &'a dyn DiskFile,
+    /// Is told where commits begin.
+    index: Option<&'a Index>,
+    /// Where the next one is, and where the part ends.
+    left: Range<u64>,
+    /// What was read, and how much of it has been gone over.
+    chunk: Vec<u8>,
+    used: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// Begins where a frame does.
+    pub(super) fn new(file: &'a dyn DiskFile, part: Range<u64>) -> Self {
+        Self {
+            file,
+            index: None,
+            left: part,
+            chunk: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// Notes in an index what is gone over.
+    pub(super) fn noting(self, index: &'a Index) -> Self {
+        Self {
+            index: Some(index),
+            ..self
+        }
+    }
+
+    /// Returns where the next one is; where the part ends when there is none any more.
+    pub(super) fn offset(&self) -> u64 {
+        self.left.start
+    }
+
+    /// Whether the part is not at its end.
+    pub(super) fn has_more(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Goes on to the next frame, which is at an offset; `None` when there is none that holds together.
+    pub(super) fn next(&mut self) -> io::Result<Option<(u64, Frame<'_>)>> {
+        self.read_on()?;
+        let Some(frame) = self.chunk.get(self.used..).and_then(read) else {
+            return Ok(None);
+        };
+        let offset = self.left.start;
+        self.left.start += frame.total_bytes() as u64;
+        self.used += frame.total_bytes();
+        if let Some(index) = self.index {
+            index.note(frame.peek.first_position, offset);
+        }
+        Ok(Some((offset, frame)))
+    }
+
+    /// Reads until the whole next frame is there: a chunk, or more if that is larger.
+    fn read_on(&mut self) -> io::Result<()> {
+        let left = self.left.end.saturating_sub(self.left.start);
+        let left = usize::try_from(left).map_err(io::Error::other)?;
+        loop {
+            let read = self.chunk.get(self.used..).unwrap_or_default();
+            let wanted = claimed_bytes(read).unwrap_or(HEAD_BYTES).min(left);
+            if wanted <= read.len() {
+                return Ok(());
+            }
+            self.used = 0;
+            self.chunk.resize(wanted.max(READ_BYTES).min(left), 0);
+            self.file.read_at(&mut self.chunk, self.left.start)?;
+        }
+    }
+}
+
 fn parts(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
     let group = u32_at(bytes, 8)?;
@@ -67,7 +148,7 @@ fn parts(bytes: &[u8]) -> Option<(u32, &[u8])> {
 }
 
 /// Reads the length that a frame's head claims, without looking at the commit.
-pub(super) fn claimed_bytes(head: &[u8]) -> Option<usize> {
+fn claimed_bytes(head: &[u8]) -> Option<usize> {
     let length = usize::try_from(u32_at(head, 0)?).ok()?;
     (length > 0).then(|| HEAD_BYTES.saturating_add(length))
 }

@@ -9,6 +9,7 @@
 pub mod archive;
 mod blanks;
 mod frame;
+mod index;
 mod read;
 mod recovery;
 mod rewrite;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 use super::disk::{Disk, DiskFile};
 use super::keyring::KeyringError;
+use index::Index;
 
 pub use read::RawCommit;
 pub(super) use rewrite::RewriteError;
@@ -37,10 +39,8 @@ pub use rewrite::Rewritten;
 pub use segment::NewerSegment;
 pub use verify::{VerifyProgress, VerifyReport};
 
-/// Every this many commits a segment's index has an entry.
-const INDEX_EVERY: usize = 32;
-/// How many bytes are read at once.
-const READ_BYTES: usize = 256 * 1024;
+/// How many bytes are read at once, and about how many are between two entries of a segment's index.
+const READ_BYTES: usize = 64 * 1024;
 
 /// What is written ahead.
 static ZEROS: &[u8] = &[0; 64 * 1024];
@@ -123,7 +123,12 @@ struct OpenSegment {
     offset: u64,
     /// Up to where zeros are written ahead. What the file has behind it there was no space for.
     length: u64,
-    commits: usize,
+}
+
+impl OpenSegment {
+    fn is_empty(&self) -> bool {
+        self.offset <= segment::HEADER_BYTES as u64
+    }
 }
 
 /// The reading side: may be used by any thread while the journal grows.
@@ -144,8 +149,8 @@ struct SegmentEntry {
     last_position: u64,
     /// Where the durable frames end.
     end: u64,
-    /// Some commits' first positions and offsets, ascending; complete up to `INDEX_EVERY`.
-    index: Vec<(u64, u64)>,
+    /// Of the file's durable frames.
+    index: Arc<Index>,
 }
 
 /// Opens the keys of a store; what is sealed in its log is not open to it.
@@ -221,7 +226,7 @@ impl Journal {
 
     /// Seals what was written so far, if anything was since the last time.
     pub(super) fn seal(&mut self) -> io::Result<()> {
-        if self.open.commits == 0 {
+        if self.open.is_empty() {
             return Ok(());
         }
         self.roll()
@@ -247,17 +252,15 @@ impl Journal {
             .map(|(bytes, _)| frame::HEAD_BYTES + bytes.len())
             .sum();
         let needed = self.open.offset + size as u64 + segment::FOOTER_BYTES as u64;
-        if needed > self.options.segment_bytes && self.open.commits > 0 {
+        if needed > self.options.segment_bytes && !self.open.is_empty() {
             self.roll()?;
         }
         let start = self.open.offset;
         let group_offset = u32::try_from(start).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(size);
-        let mut index = Vec::new();
-        for (number, (commit_bytes, commit)) in group.iter().enumerate() {
-            if (self.open.commits + number).is_multiple_of(INDEX_EVERY) {
-                index.push((commit.first_position(), start + bytes.len() as u64));
-            }
+        let mut begins = Vec::with_capacity(group.len());
+        for (commit_bytes, commit) in group {
+            begins.push((commit.first_position(), start + bytes.len() as u64));
             frame::put(&mut bytes, group_offset, commit_bytes);
         }
         self.grow(start + bytes.len() as u64)?;
@@ -273,8 +276,7 @@ impl Journal {
         Ok(WrittenGroup {
             end: start + bytes.len() as u64,
             last,
-            index,
-            commits: group.len(),
+            begins,
         })
     }
 
@@ -283,12 +285,13 @@ impl Journal {
     pub(super) fn sync(&mut self, group: WrittenGroup) -> io::Result<()> {
         self.open.file.sync_data()?;
         self.open.offset = group.end;
-        self.open.commits += group.commits;
         self.end = group.last;
         if let Some(entry) = self.shared.list.write().last_mut() {
             entry.last_position = group.last.position;
             entry.end = group.end;
-            entry.index.extend(group.index);
+            for (position, offset) in group.begins {
+                entry.index.note(position, offset);
+            }
         }
         Ok(())
     }
@@ -333,8 +336,8 @@ impl Journal {
 pub(super) struct WrittenGroup {
     end: u64,
     last: End,
-    index: Vec<(u64, u64)>,
-    commits: usize,
+    /// The commits' first positions and offsets.
+    begins: Vec<(u64, u64)>,
 }
 
 /// The next segment exists durably before the last one is sealed: whatever is interrupted, the
@@ -376,13 +379,12 @@ fn start_segment(
         file: Arc::clone(&file),
         last_position: end.position,
         end: offset,
-        index: Vec::new(),
+        index: Arc::default(),
     });
     Ok(OpenSegment {
         file,
         offset,
         length: first_step,
-        commits: 0,
     })
 }
 
@@ -399,23 +401,10 @@ fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
 }
 
 fn seal_segment(open: &OpenSegment, end: End) -> io::Result<()> {
-    let mut hasher = blake3::Hasher::new();
-    let mut offset = 0;
-    let mut buffer = vec![0; READ_BYTES];
-    while offset < open.offset {
-        let part = usize::try_from(open.offset - offset)
-            .unwrap_or(READ_BYTES)
-            .min(READ_BYTES);
-        let part = buffer.get_mut(..part).unwrap_or_default();
-        open.file.read_at(part, offset)?;
-        hasher.update(part);
-        offset += part.len() as u64;
-    }
-    let digest = *hasher.finalize().as_bytes();
     let footer = segment::Footer {
         last_position: end.position,
         chain: end.chain,
-        digest,
+        digest: segment::digest(&*open.file, open.offset)?,
     };
     open.file.write_at(&footer.encode(), open.offset)?;
     open.file

@@ -1,6 +1,5 @@
 //! Reading frames out of segments: by position, one after the other, or as commits.
 
-use std::io;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -9,7 +8,8 @@ use skytrail_schema::event::Commit;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::{OpenError, READ_BYTES, SegmentEntry, Segments, frame, recovery, segment};
+use super::frame::{Frame, Frames};
+use super::{OpenError, SegmentEntry, Segments, recovery};
 use crate::log::ReadError;
 use crate::log::disk::Disk;
 
@@ -80,27 +80,15 @@ impl Segments {
         let Some(entry) = self.entry_for(from) else {
             return Ok(Vec::new());
         };
-        let mut offset = entry.offset_before(from);
+        let mut frames = entry.frames_from(from);
         let mut found = Vec::new();
         let mut events = 0;
-        while offset < entry.end && events < max_events.max(1) {
-            let chunk = entry.read_chunk(offset)?;
-            let mut used = 0;
-            while events < max_events.max(1) {
-                let rest = chunk.get(used..).unwrap_or_default();
-                let Some(frame) = frame::read(rest) else {
-                    break;
-                };
-                used += frame.total_bytes();
-                if frame.peek.last_position() >= from {
-                    events += usize::from(frame.peek.num_events);
-                    found.push((frame.peek.first_position, frame.commit.to_vec()));
-                }
+        while frames.has_more() && events < max_events.max(1) {
+            let (_, frame) = entry.next(&mut frames, from)?;
+            if frame.peek.last_position() >= from {
+                events += usize::from(frame.peek.num_events);
+                found.push((frame.peek.first_position, frame.commit.to_vec()));
             }
-            if used == 0 {
-                return Err(entry.damaged(offset, from));
-            }
-            offset += used as u64;
         }
         Ok(found)
     }
@@ -162,34 +150,26 @@ impl Segments {
 }
 
 impl SegmentEntry {
-    /// Returns the offset of an indexed commit at or before `position`.
-    pub(super) fn offset_before(&self, position: u64) -> u64 {
-        let number = self.index.partition_point(|(first, _)| *first <= position);
-        let indexed = number
-            .checked_sub(1)
-            .and_then(|number| self.index.get(number));
-        indexed.map_or(segment::HEADER_BYTES as u64, |(_, offset)| *offset)
+    /// Returns the frames from one at or before a position on.
+    pub(super) fn frames_from(&self, position: u64) -> Frames<'_> {
+        let part = self.index.offset_before(position)..self.end;
+        Frames::new(&*self.file, part).noting(&self.index)
     }
 
-    /// Reads bytes from `offset` on: a chunk, or the whole frame there if that is larger.
-    pub(super) fn read_chunk(&self, offset: u64) -> Result<Vec<u8>, ReadError> {
-        let rest = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; rest.min(READ_BYTES)];
-        let io = |error: io::Error| ReadError::Io(error.to_string());
-        self.file.read_at(&mut bytes, offset).map_err(io)?;
-        let wanted = frame::claimed_bytes(&bytes).unwrap_or(0).min(rest);
-        if wanted > bytes.len() {
-            bytes.resize(wanted, 0);
-            self.file.read_at(&mut bytes, offset).map_err(io)?;
-        }
-        Ok(bytes)
+    /// Goes on to the next frame, which has to be there: what is looked for is at `position`.
+    pub(super) fn next<'f>(
+        &self,
+        frames: &'f mut Frames<'_>,
+        position: u64,
+    ) -> Result<(u64, Frame<'f>), ReadError> {
+        let offset = frames.offset();
+        let next = frames.next();
+        let frame = next.map_err(|error| ReadError::Io(error.to_string()))?;
+        frame.ok_or_else(|| self.broken(offset, position, "frame does not hold together"))
     }
 
-    pub(super) fn damaged(&self, offset: u64, position: u64) -> ReadError {
-        let reason = format!(
-            "segment={} offset={offset}: frame does not hold together",
-            self.name
-        );
+    pub(super) fn broken(&self, offset: u64, position: u64, reason: &str) -> ReadError {
+        let reason = format!("segment={} offset={offset}: {reason}", self.name);
         ReadError::Damaged { position, reason }
     }
 }

@@ -26,8 +26,9 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::frame::Frame;
+use super::index::Index;
 use super::segment::NewerSegment;
-use super::{End, INDEX_EVERY, OpenError, OpenSegment, SegmentEntry, frame, segment};
+use super::{End, OpenError, OpenSegment, SegmentEntry, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
 pub(super) struct Recovered {
@@ -60,7 +61,7 @@ pub(super) fn recover(
     while let Some(name) = names.next() {
         let is_last = names.peek().is_none();
         let file = disk.open(&name)?;
-        let header = read_header(&name, &file)?;
+        let header = read_header(&name, &*file)?;
         let end = recovered.as_ref().map(|found| found.end);
         check_continuity(&name, &header, recovered.as_ref())?;
         let start = end.unwrap_or(End {
@@ -71,7 +72,7 @@ pub(super) fn recover(
         let footer = if is_last {
             None
         } else {
-            segment::read_footer(&file)?
+            segment::read_footer(&*file)?
         };
         let walked = match footer {
             Some(footer) => sealed(&file, &footer, start)?,
@@ -93,7 +94,7 @@ pub(super) fn recover(
             file,
             last_position: walked.end.position,
             end: walked.offset,
-            index: walked.index,
+            index: Arc::new(walked.index),
         });
     }
     Ok(recovered)
@@ -106,30 +107,22 @@ pub(super) fn reopen_last(entries: &[SegmentEntry]) -> io::Result<Option<OpenSeg
     };
     let length = entry.file.size()?;
     let file = Arc::clone(&entry.file);
-    // Only whether it is empty and where the next index entry is due matter here.
-    let commits = entry.index.len() * INDEX_EVERY;
     Ok(Some(OpenSegment {
         file,
         offset: entry.end,
         length,
-        commits,
     }))
 }
 
 struct Walked {
     end: End,
     offset: u64,
-    index: Vec<(u64, u64)>,
+    index: Index,
     torn_bytes: u64,
 }
 
-fn read_header(name: &str, file: &Arc<dyn DiskFile>) -> Result<segment::Header, OpenError> {
-    let mut bytes = [0; segment::HEADER_BYTES];
-    let is_whole = file.size()? >= bytes.len() as u64;
-    if is_whole {
-        file.read_at(&mut bytes, 0)?;
-    }
-    match segment::Header::decode(&bytes) {
+fn read_header(name: &str, file: &dyn DiskFile) -> Result<segment::Header, OpenError> {
+    match segment::read_header(file)? {
         Ok(header) if segment::position_of(name) == Some(header.first_position) => Ok(header),
         Err(segment::HeaderError::Newer(found)) => Err(OpenError::Newer(NewerSegment {
             segment: name.to_owned(),
@@ -174,7 +167,7 @@ fn sealed(
     Ok(Walked {
         end,
         offset,
-        index: Vec::new(),
+        index: Index::default(),
         torn_bytes: 0,
     })
 }
@@ -274,16 +267,12 @@ fn walk(
     };
     let mut walk = Walk::begin(start);
     let mut last_group = walk;
-    let mut index = Vec::new();
-    let mut commits = 0_usize;
+    let index = Index::default();
     while let Some(frame) = frame::read(rest_at(walk.offset)).filter(|it| walk.is_next(it)) {
         if frame.group != walk.group {
             last_group = walk;
         }
-        if commits.is_multiple_of(INDEX_EVERY) {
-            index.push((frame.peek.first_position, walk.offset));
-        }
-        commits += 1;
+        index.note(frame.peek.first_position, walk.offset);
         walk.go_over(&frame);
     }
     // What a refused group has left can only be taken for more of the last one: that began where it did.
@@ -291,7 +280,7 @@ fn walk(
     while let Some(frame) = frame::read(rest_at(walk.offset)).filter(|it| walk.is_linked(it)) {
         walk.go_over(&frame);
     }
-    index.retain(|(_, offset)| *offset < walk.offset);
+    index.cut(walk.offset);
     let rest = rest_at(walk.offset);
     let torn_bytes = find_torn(rest, name, &walk, is_last)?;
     if is_last && access == Access::Write {

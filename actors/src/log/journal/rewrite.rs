@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use skytrail_schema::codec;
 use skytrail_schema::positions::Positions;
 
+use super::index::Index;
 use super::{READ_BYTES, SegmentEntry, Segments, frame, segment};
 use crate::log::ReadError;
 use crate::log::disk::{Disk, DiskFile};
@@ -112,15 +113,10 @@ impl SegmentEntry {
             disk.remove(&temporary)?;
             return Ok(None);
         }
-        let (file, end) = out.finish(self)?;
+        let new = out.finish(self)?;
         disk.rename(&temporary, &self.name)?;
         disk.sync_folder()?;
-        Ok(Some(Self {
-            file,
-            end,
-            index: Vec::new(),
-            ..self.clone()
-        }))
+        Ok(Some(new))
     }
 
     /// Copies header and frames; returns whether a payload was left out.
@@ -129,20 +125,13 @@ impl SegmentEntry {
         self.file.read_at(&mut header, 0)?;
         out.put(&header)?;
         let mut has_taken = false;
-        let mut offset = segment::HEADER_BYTES as u64;
-        while offset < self.end {
-            let chunk = self.read_chunk(offset)?;
-            let mut used = 0;
-            while let Some(frame) = chunk.get(used..).and_then(frame::read) {
-                let taken = self.taken(&frame, positions)?;
-                has_taken |= taken.is_some();
-                out.put_frame(taken.as_deref().unwrap_or(frame.commit))?;
-                used += frame.total_bytes();
-            }
-            if used == 0 {
-                return Err(self.damaged(offset, self.first_position).into());
-            }
-            offset += used as u64;
+        let mut frames = self.frames_from(self.first_position);
+        while frames.has_more() {
+            let (_, frame) = self.next(&mut frames, self.first_position)?;
+            let taken = self.taken(&frame, positions)?;
+            has_taken |= taken.is_some();
+            let commit = taken.as_deref().unwrap_or(frame.commit);
+            out.put_frame(frame.peek.first_position, commit)?;
         }
         Ok(has_taken)
     }
@@ -169,6 +158,7 @@ impl SegmentEntry {
 struct Copy {
     file: Arc<dyn DiskFile>,
     hasher: blake3::Hasher,
+    index: Index,
     written: u64,
     waiting: Vec<u8>,
 }
@@ -183,6 +173,7 @@ impl Copy {
         Ok(Self {
             file,
             hasher: blake3::Hasher::new(),
+            index: Index::default(),
             written: 0,
             waiting: Vec::with_capacity(READ_BYTES),
         })
@@ -197,8 +188,9 @@ impl Copy {
     }
 
     /// Adds a commit, as a group of its own: no later one can be torn any more.
-    fn put_frame(&mut self, commit: &[u8]) -> io::Result<()> {
+    fn put_frame(&mut self, position: u64, commit: &[u8]) -> io::Result<()> {
         let offset = self.written + self.waiting.len() as u64;
+        self.index.note(position, offset);
         let mut bytes = Vec::with_capacity(frame::HEAD_BYTES + commit.len());
         let group = u32::try_from(offset).map_err(io::Error::other)?;
         frame::put(&mut bytes, group, commit);
@@ -213,8 +205,8 @@ impl Copy {
         Ok(())
     }
 
-    /// Seals the segment and makes it durable; returns where its frames end.
-    fn finish(mut self, entry: &SegmentEntry) -> Result<(Arc<dyn DiskFile>, u64), RewriteError> {
+    /// Seals the segment, which takes the place of another, and makes it durable.
+    fn finish(mut self, entry: &SegmentEntry) -> Result<SegmentEntry, RewriteError> {
         self.write_out()?;
         let footer = segment::Footer {
             last_position: entry.last_position,
@@ -223,7 +215,12 @@ impl Copy {
         };
         self.file.write_at(&footer.encode(), self.written)?;
         self.file.sync_data()?;
-        Ok((self.file, self.written))
+        Ok(SegmentEntry {
+            file: self.file,
+            end: self.written,
+            index: Arc::new(self.index),
+            ..entry.clone()
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use skytrail_schema::codec;
 use skytrail_schema::event::EventFilter;
 
 use super::super::{ReadError, Searched};
-use super::{RawCommit, Segments, frame};
+use super::{RawCommit, Segments};
 
 /// A piece of the log that is looked at at once.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -32,36 +32,24 @@ impl Segments {
         let Some(entry) = self.entry_for(from) else {
             return Ok(searched);
         };
-        let mut offset = entry.offset_before(from);
-        let end = entry.end.min(offset + PIECE_BYTES);
+        let mut frames = entry.frames_from(from);
+        let end = frames.offset() + PIECE_BYTES;
         let mut num_events = 0;
-        while offset < entry.end && searched.until < until && num_events < MAX_FOUND {
-            if offset >= end && searched.until >= from {
+        while frames.has_more() && searched.until < until && num_events < MAX_FOUND {
+            if frames.offset() >= end && searched.until >= from {
                 break;
             }
-            let chunk = entry.read_chunk(offset)?;
-            let mut used = 0;
-            while searched.until < until && num_events < MAX_FOUND {
-                let rest = chunk.get(used..).unwrap_or_default();
-                let Some(frame) = frame::read(rest) else {
-                    break;
-                };
-                used += frame.total_bytes();
-                if frame.peek.last_position() < from {
-                    continue;
-                }
-                // Whoever decodes it says what is wrong with it.
-                if codec::has_wanted(frame.commit, filter).unwrap_or(true) {
-                    num_events += usize::from(frame.peek.num_events);
-                    let raw = (frame.peek.first_position, frame.commit.to_vec());
-                    searched.found.push(raw);
-                }
-                searched.until = frame.peek.last_position();
+            let (_, frame) = entry.next(&mut frames, from)?;
+            if frame.peek.last_position() < from {
+                continue;
             }
-            if used == 0 {
-                return Err(entry.damaged(offset, from));
+            // Whoever decodes it says what is wrong with it.
+            if codec::has_wanted(frame.commit, filter).unwrap_or(true) {
+                num_events += usize::from(frame.peek.num_events);
+                let raw = (frame.peek.first_position, frame.commit.to_vec());
+                searched.found.push(raw);
             }
-            offset += used as u64;
+            searched.until = frame.peek.last_position();
         }
         Ok(searched)
     }

@@ -11,11 +11,11 @@
 //! written again.
 
 use std::io;
-use std::sync::Arc;
 
 use skytrail_schema::chain::ChainHash;
 use uuid::Uuid;
 
+use super::READ_BYTES;
 use crate::log::disk::DiskFile;
 
 pub(super) const HEADER_BYTES: usize = 72;
@@ -119,8 +119,33 @@ impl Footer {
     }
 }
 
+/// Reads the header of a segment.
+pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Result<Header, HeaderError>> {
+    let mut bytes = [0; HEADER_BYTES];
+    if file.size()? < bytes.len() as u64 {
+        return Ok(Err(HeaderError::Damaged));
+    }
+    file.read_at(&mut bytes, 0)?;
+    Ok(Header::decode(&bytes))
+}
+
+/// Computes the digest of a segment whose frames end at an offset.
+pub(super) fn digest(file: &dyn DiskFile, end: u64) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    while offset < end {
+        let left = usize::try_from(end - offset).unwrap_or(READ_BYTES);
+        let part = buffer.get_mut(..left.min(READ_BYTES)).unwrap_or_default();
+        file.read_at(part, offset)?;
+        hasher.update(part);
+        offset += part.len() as u64;
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
 /// Reads the footer of a sealed segment; `None` when the file does not end in one.
-pub(super) fn read_footer(file: &Arc<dyn DiskFile>) -> io::Result<Option<Footer>> {
+pub(super) fn read_footer(file: &dyn DiskFile) -> io::Result<Option<Footer>> {
     let length = file.size()?;
     let Some(start) = length.checked_sub((HEADER_BYTES + FOOTER_BYTES) as u64) else {
         return Ok(None);

@@ -8,7 +8,7 @@ use skytrail_schema::codec::{self, SubjectKeys};
 use skytrail_schema::positions::Positions;
 
 use super::blanks::Blanks;
-use super::{READ_BYTES, SegmentEntry, Segments, frame, segment};
+use super::{SegmentEntry, Segments, frame, segment};
 use crate::log::ReadError;
 
 /// How many events are read at once.
@@ -132,31 +132,18 @@ struct Pass<'a> {
 
 impl SegmentEntry {
     fn verify(&self, mut pass: Pass<'_>, mut progress: impl FnMut(u64)) -> Result<(), ReadError> {
-        let mut offset = segment::HEADER_BYTES as u64;
         pass.report.head = self.first_position - 1;
-        while offset < self.end {
-            let chunk = self.read_chunk(offset)?;
-            let mut used = 0;
-            while let Some(frame) = chunk.get(used..).and_then(frame::read) {
-                let at = offset + used as u64;
-                self.verify_frame(&mut pass, frame, at)?;
-                used += frame.total_bytes();
-            }
-            if used == 0 {
-                return Err(self.broken(
-                    offset,
-                    pass.report.head + 1,
-                    "frame does not hold together",
-                ));
-            }
-            offset += used as u64;
-            progress(offset);
+        let mut frames = self.frames_from(self.first_position);
+        while frames.has_more() {
+            let (offset, frame) = self.next(&mut frames, pass.report.head + 1)?;
+            self.verify_frame(&mut pass, frame, offset)?;
+            progress(frames.offset());
         }
         if pass.report.head == self.last_position {
             return Ok(());
         }
         Err(self.broken(
-            offset,
+            self.end,
             pass.report.head + 1,
             "ends before its last position",
         ))
@@ -191,19 +178,11 @@ impl SegmentEntry {
 
     fn verify_seal(&self, report: &VerifyReport) -> Result<(), ReadError> {
         let io = |error: std::io::Error| ReadError::Io(error.to_string());
-        let footer = segment::read_footer(&self.file).map_err(io)?;
+        let footer = segment::read_footer(&*self.file).map_err(io)?;
         // A segment whose sealing was interrupted has no footer; its frames have been checked.
         let Some(footer) = footer else { return Ok(()) };
-        let mut hasher = blake3::Hasher::new();
-        let mut offset = 0;
-        while offset < self.end {
-            let rest = usize::try_from(self.end - offset).unwrap_or(READ_BYTES);
-            let mut part = vec![0; rest.min(READ_BYTES)];
-            self.file.read_at(&mut part, offset).map_err(io)?;
-            hasher.update(&part);
-            offset += part.len() as u64;
-        }
-        let is_whole = footer.digest == *hasher.finalize().as_bytes()
+        let digest = segment::digest(&*self.file, self.end).map_err(io)?;
+        let is_whole = footer.digest == digest
             && footer.last_position == report.head
             && footer.chain == report.chain;
         if is_whole {
@@ -211,10 +190,5 @@ impl SegmentEntry {
         } else {
             Err(self.broken(self.end, report.head, "seal does not match"))
         }
-    }
-
-    fn broken(&self, offset: u64, position: u64, reason: &str) -> ReadError {
-        let reason = format!("segment={} offset={offset}: {reason}", self.name);
-        ReadError::Damaged { position, reason }
     }
 }

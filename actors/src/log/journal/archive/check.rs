@@ -5,7 +5,7 @@ use std::io;
 use skytrail_schema::chain::ChainHash;
 use skytrail_schema::codec;
 
-use super::{Damage, SegmentFile, read, walk};
+use super::{Damage, SegmentFile, read};
 use crate::log::journal::frame::{self, Frame};
 use crate::log::journal::segment;
 
@@ -29,7 +29,7 @@ impl SegmentFile {
     /// The device's; damage is none.
     pub fn check(&self) -> io::Result<Checked> {
         let mut checked = Checked {
-            digest: self.compute_digest()?,
+            digest: segment::digest(&*self.file, self.end)?,
             ..Checked::default()
         };
         let mut pass = Pass {
@@ -38,13 +38,14 @@ impl SegmentFile {
         };
         let mut offset = segment::HEADER_BYTES as u64;
         while offset < self.end {
-            let stopped = walk(&*self.file, offset, self.end, &mut |at, frame| {
+            let mut frames = self.frames(offset..self.end);
+            while let Some((at, frame)) = frames.next()? {
                 let wrong = pass.take(frame, &mut checked);
                 let found =
                     wrong.map(|(first, last, reason)| self.damage(at, first, Some(last), &reason));
                 checked.damage.extend(found);
-                true
-            })?;
+            }
+            let stopped = frames.offset();
             if stopped >= self.end {
                 break;
             }

@@ -7,7 +7,7 @@ use skytrail_schema::codec::{self, CodecError, KeyState, SubjectKeys};
 use skytrail_schema::event::{EventBody, EventFilter, EventKind, Kinds, Stream};
 use skytrail_schema::id::AssetName;
 
-use super::{SegmentFile, walk};
+use super::SegmentFile;
 use crate::log::journal::segment;
 
 /// Leaves what is sealed as it is: no erasure is.
@@ -47,15 +47,14 @@ impl KnownFiles {
             ]),
             ..EventFilter::default()
         };
-        let start = segment::HEADER_BYTES as u64;
-        walk(&*segment.file, start, segment.end, &mut |_, frame| {
+        let mut frames = segment.frames(segment::HEADER_BYTES as u64..segment.end);
+        while let Some((_, frame)) = frames.next()? {
             if frame.peek.last_position() >= from {
                 // Who checks the log says what is wrong with a commit that cannot be read.
                 let _ = self.look_at(frame.commit, &filter);
             }
-            true
-        })
-        .map(drop)
+        }
+        Ok(())
     }
 
     fn look_at(&mut self, commit: &[u8], filter: &EventFilter) -> Result<(), CodecError> {

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::io;
 
-use skytrail_schema::codec::{self, CodecError, Outline};
+use skytrail_schema::codec::{self, Outline};
 use skytrail_schema::event::{EventKind, Stream};
 
-use super::{SegmentFile, walk};
+use super::SegmentFile;
 use crate::log::journal::segment;
 
 /// See the module. Segments are read in order, from the log's first one on.
@@ -26,16 +26,12 @@ impl LostRecords {
     /// # Errors
     /// The device's; or a commit cannot be read.
     pub fn read(&mut self, segment: &SegmentFile, end: u64) -> io::Result<()> {
-        let mut wrong: Option<CodecError> = None;
-        let start = segment::HEADER_BYTES as u64;
-        walk(&*segment.file, start, end, &mut |_, frame| {
-            match codec::outlines(frame.commit) {
-                Ok(events) => events.into_iter().for_each(|event| self.learn(event)),
-                Err(error) => wrong = Some(error),
-            }
-            wrong.is_none()
-        })?;
-        wrong.map_or(Ok(()), |error| Err(io::Error::other(error)))
+        let mut frames = segment.frames(segment::HEADER_BYTES as u64..end);
+        while let Some((_, frame)) = frames.next()? {
+            let events = codec::outlines(frame.commit).map_err(io::Error::other)?;
+            events.into_iter().for_each(|event| self.learn(event));
+        }
+        Ok(())
     }
 
     /// As a projection does that is made from the log: a record whose beginning is erased is known

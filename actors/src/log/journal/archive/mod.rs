@@ -9,6 +9,7 @@ mod files;
 mod lost;
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,10 @@ pub use check::Checked;
 pub use files::KnownFiles;
 pub use lost::LostRecords;
 
-use super::frame::Frame;
+use super::frame::Frames;
 use super::recovery::Walk;
 use super::segment::{HeaderError, NewerSegment};
-use super::{End, READ_BYTES, frame, segment};
+use super::{End, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
 /// A place in the journal that is not as it was written, and what is lost by it.
@@ -232,7 +233,7 @@ impl SegmentFile {
     /// The device's; its ends are not readable; a newer program wrote it.
     pub fn open(disk: &dyn Disk, name: &str) -> Result<Self, SegmentError> {
         let file = disk.open(name)?;
-        let header = read_header(&file)?.map_err(|error| match error {
+        let header = segment::read_header(&*file)?.map_err(|error| match error {
             HeaderError::Newer(found) => SegmentError::Newer(NewerSegment {
                 segment: name.to_owned(),
                 found,
@@ -272,7 +273,7 @@ impl SegmentFile {
     }
 
     fn look_at_end(&mut self) -> io::Result<()> {
-        let Some(footer) = segment::read_footer(&self.file)? else {
+        let Some(footer) = segment::read_footer(&*self.file)? else {
             return self.find_end();
         };
         self.last_position = footer.last_position;
@@ -292,13 +293,12 @@ impl SegmentFile {
         let mut suspect = None;
         loop {
             let size = self.file.size()?;
-            walk(&*self.file, walked.offset, size, &mut |_, frame| {
-                let is_next = walked.is_linked(&frame);
-                if is_next {
-                    walked.go_over(&frame);
-                }
-                is_next
-            })?;
+            let mut frames = self.frames(walked.offset..size);
+            while let Some((_, frame)) = frames.next()?
+                && walked.is_linked(&frame)
+            {
+                walked.go_over(&frame);
+            }
             let rest = read(&*self.file, walked.offset, size)?;
             if frame::read(&rest).is_some_and(|frame| walked.is_linked(&frame)) {
                 continue;
@@ -336,23 +336,24 @@ impl SegmentFile {
             time: None,
             end: segment::HEADER_BYTES as u64,
         };
-        walk(&*self.file, cut.end, self.end, &mut |offset, frame| {
+        let mut frames = self.frames(cut.end..self.end);
+        while let Some((offset, frame)) = frames.next()? {
             let last = frame.peek.last_position();
             let is_wanted = match until {
                 Until::End => true,
                 Until::Position(position) => last <= position,
                 Until::Time(time) => frame.peek.time <= time,
             };
-            if is_wanted {
-                cut = Cut {
-                    position: last,
-                    chain: frame.peek.chain,
-                    time: Some(frame.peek.time),
-                    end: offset + frame.total_bytes() as u64,
-                };
+            if !is_wanted {
+                break;
             }
-            is_wanted
-        })?;
+            cut = Cut {
+                position: last,
+                chain: frame.peek.chain,
+                time: Some(frame.peek.time),
+                end: offset + frame.total_bytes() as u64,
+            };
+        }
         Ok(cut)
     }
 
@@ -398,19 +399,9 @@ impl SegmentFile {
         self.end + segment::FOOTER_BYTES as u64
     }
 
-    fn compute_digest(&self) -> io::Result<[u8; 32]> {
-        let mut hasher = blake3::Hasher::new();
-        let mut offset = 0;
-        while offset < self.end {
-            let part = read(
-                &*self.file,
-                offset,
-                self.end.min(offset + READ_BYTES as u64),
-            )?;
-            hasher.update(&part);
-            offset += part.len() as u64;
-        }
-        Ok(*hasher.finalize().as_bytes())
+    /// Returns the frames from an offset on, at which one begins.
+    fn frames(&self, part: Range<u64>) -> Frames<'_> {
+        Frames::new(&*self.file, part)
     }
 
     fn damage(&self, offset: u64, first: u64, last: Option<u64>, reason: &str) -> Damage {
@@ -429,50 +420,11 @@ pub fn file_name(first_position: u64) -> String {
     segment::file_name(first_position)
 }
 
-fn read_header(file: &Arc<dyn DiskFile>) -> io::Result<Result<segment::Header, HeaderError>> {
-    let mut bytes = [0; segment::HEADER_BYTES];
-    if file.size()? < bytes.len() as u64 {
-        return Ok(Err(HeaderError::Damaged));
-    }
-    file.read_at(&mut bytes, 0)?;
-    Ok(segment::Header::decode(&bytes))
-}
-
 fn read(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
     file.read_at(&mut bytes, from)?;
     Ok(bytes)
-}
-
-/// Visits frame after frame, until `visit` wants no more or there is none that holds together.
-/// Returns where the frame after the last one that was visited begins.
-fn walk(
-    file: &dyn DiskFile,
-    from: u64,
-    end: u64,
-    visit: &mut dyn FnMut(u64, Frame<'_>) -> bool,
-) -> io::Result<u64> {
-    let mut offset = from;
-    loop {
-        let mut chunk = read(file, offset, end.min(offset + READ_BYTES as u64))?;
-        let wanted = frame::claimed_bytes(&chunk).unwrap_or(0) as u64;
-        if wanted > chunk.len() as u64 {
-            chunk = read(file, offset, end.min(offset.saturating_add(wanted)))?;
-        }
-        let mut used = 0;
-        while let Some(frame) = chunk.get(used..).and_then(frame::read) {
-            let at = offset + used as u64;
-            used += frame.total_bytes();
-            if !visit(at, frame) {
-                return Ok(offset + used as u64);
-            }
-        }
-        if used == 0 {
-            return Ok(offset);
-        }
-        offset += used as u64;
-    }
 }
 
 struct FileReader {
