@@ -114,6 +114,8 @@ pub struct Faults {
     /// Of a write over what is there only so many bytes are taken, and then there is no space: a file
     /// system that copies on writing needs some for that, too.
     pub overwrites_take: Option<usize>,
+    /// Names are not made durable for want of space.
+    pub folder_is_full: bool,
     /// What is said when there is no space.
     pub full: io::ErrorKind,
     /// Each flush takes this long.
@@ -126,6 +128,7 @@ impl Default for Faults {
             sync_fails: false,
             capacity: None,
             overwrites_take: None,
+            folder_is_full: false,
             full: io::ErrorKind::StorageFull,
             sync_takes: None,
         }
@@ -352,6 +355,9 @@ impl Disk for MemoryDisk {
         let mut state = self.shared.lock();
         if state.faults.sync_fails {
             return Err(io::Error::other("the flush failed"));
+        }
+        if state.faults.folder_is_full {
+            return Err(state.faults.full.into());
         }
         state.durable_files = state.files.clone();
         Ok(())

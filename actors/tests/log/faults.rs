@@ -11,7 +11,7 @@ use skytrail_actors::log::{
     AppendError, CommitObserver, EventLog, LogOpenError, OpenedLog, Reserve,
 };
 use skytrail_actors::testkit::disk::{Faults, MemoryDisk};
-use skytrail_schema::event::Commit;
+use skytrail_schema::event::{Commit, EventBody};
 
 use super::damage::{last_frame, last_segment};
 use super::world::{SMALL, blind, close, fill, open, open_folder, options, read_all};
@@ -182,6 +182,37 @@ async fn a_refused_write_that_cannot_be_taken_back_is_in_doubt() {
     let log = open(&shared(&disk.lose_power(|_| true))).unwrap();
     assert_eq!(read_all(&log).await, acknowledged);
     close(&log);
+}
+
+/// The next segment may be there after a crash then, so nothing may go into the one before it any more.
+#[tokio::test]
+async fn a_segment_whose_name_finds_no_space_is_in_doubt() {
+    let disk = MemoryDisk::default();
+    let (options, doubts) = options();
+    let opened = OpenedLog::on_disk(shared(&disk), SMALL).unwrap();
+    let log = opened
+        .start(options, Vec::new(), Default::default())
+        .unwrap();
+    let mut acknowledged = fill(&log, 20).await;
+    disk.set_faults(Faults {
+        folder_is_full: true,
+        ..Faults::default()
+    });
+    // Too much for the segment, while there is room for less in it.
+    let mut large = blind(100, 0);
+    if let EventBody::RecordCreated(state) = &mut large.commit.events[0].body {
+        let text = "x".repeat(usize::try_from(SMALL.segment_bytes).unwrap());
+        state.fields.insert("text".to_owned(), text.into());
+    }
+    let refused = log.append(large).await;
+    disk.set_faults(Faults::default());
+    acknowledged.extend(log.append(blind(101, 0)).await);
+    close(&log);
+    let log = open(&shared(&disk)).unwrap();
+    assert_eq!(read_all(&log).await, acknowledged);
+    close(&log);
+    assert_eq!(refused, Err(AppendError::Closed));
+    assert_eq!(doubts.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -369,7 +369,8 @@ fn start_segment(
     write_zeros(&*file, header_end..first_step)?;
     file.sync_data()?;
     disk.rename(&temporary, &name)?;
-    disk.sync_folder()?;
+    // A crash may leave it there or not: whatever the reason, this is no write that can be refused.
+    disk.sync_folder().map_err(io::Error::other)?;
     let offset = segment::HEADER_BYTES as u64;
     shared.list.write().push(SegmentEntry {
         name,
