@@ -341,9 +341,9 @@ async fn written_up_to_a_group() -> (MemoryDisk, Range<usize>, Vec<u8>, Vec<Arc<
         let bytes = disk.bytes(&name);
         let frames = frames(&bytes);
         let group_of = |frame: &Range<usize>| u32_at(&bytes, frame.start + 8);
-        let groups = frames.chunk_by(|a, b| group_of(a) == group_of(b));
+        let mut groups = frames.chunk_by(|a, b| group_of(a) == group_of(b));
         // Which commits are together is the committer's business.
-        let Some(group) = groups.filter(|group| group.len() > 2).last() else {
+        let Some(group) = groups.rfind(|group| group.len() > 2) else {
             continue;
         };
         let place = group[0].start..group[group.len() - 1].end;
