@@ -22,7 +22,6 @@ TIMEOUT = 5
 MAX_LENGTH = 256
 SUCCESS = 0
 SIZE_LIMIT_EXCEEDED = 4
-NO_SUCH_OBJECT = 32
 # What a directory says of a wrong password, of an entry that has none, or that may not sign in.
 REFUSALS = {48, 49, 50, 53}
 MAX_GROUPS = 200
@@ -58,6 +57,7 @@ class Directory:
     bind_password: str = field(default="", repr=False)
     user_filter: str = "(&(objectClass=inetOrgPerson)(uid={}))"
     group_filter: str = "(&(objectClass=groupOfNames)(member={}))"
+    id_attribute: str = "entryUUID"
     ca_file: str | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Directory:
 
     def _find(self, username: str) -> dict[str, Any]:
         wanted = self.user_filter.replace("{}", escape_filter_chars(username))
-        attributes = ["entryUUID", "cn", "displayName", "mail"]
+        attributes = [self.id_attribute, "cn", "displayName", "mail"]
         found = self._search(wanted, attributes, limit=2)
         if len(found) != 1:
             # Two of one name: nobody can say who is meant.
@@ -118,12 +118,21 @@ class Directory:
             limit=MAX_GROUPS,
         )
         return Person(
-            id=_first(entry, "entryUUID") or entry["dn"],
+            id=self._id(entry),
             dn=entry["dn"],
             name=_first(entry, "displayName") or _first(entry, "cn") or "",
             mail=_first(entry, "mail"),
             groups=sorted(filter(None, (_first(group, "cn") for group in groups))),
         )
+
+    def _id(self, entry: dict[str, Any]) -> str:
+        """Returns what an entry is called for ever. Its name is no such thing: the next one who gets
+        it would get the account."""
+        values = entry["raw_attributes"].get(self.id_attribute) or [b""]
+        if not values[0]:
+            raise DirectoryAway(f"{entry['dn']} has no {self.id_attribute} that we may read")
+        text = values[0].decode("ascii", errors="ignore")
+        return text if text.isprintable() and text.encode() == values[0] else values[0].hex()
 
     def _search(self, wanted: str, attributes: list[str], limit: int) -> list[dict[str, Any]]:
         with _Connected(self, self.bind_dn, self.bind_password) as result:
@@ -139,7 +148,8 @@ class Directory:
                 time_limit=TIMEOUT,
             )
             code = connection.result["result"]
-            if code not in (SUCCESS, SIZE_LIMIT_EXCEEDED, NO_SUCH_OBJECT):
+            # Where we are to search has to be there: nobody's name is wrong because it is not.
+            if code not in (SUCCESS, SIZE_LIMIT_EXCEEDED):
                 raise DirectoryAway(f"search: {connection.result['description']}")
             # References to other servers are not followed: passwords stay at this one.
             entries = connection.response or []

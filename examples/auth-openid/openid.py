@@ -29,8 +29,10 @@ MAX_BYTES = 1024 * 1024
 # Clocks differ a little.
 LEEWAY = 30
 DISCOVERY_SECONDS = 3600.0
-# A token with an unknown key makes us look for new keys, but not at any stranger's pace.
+# A token with an unknown key makes us look for new keys, but not at any stranger's pace; and a key
+# that the provider has withdrawn is good no longer than this.
 KEYS_SECONDS = 10.0
+MAX_KEYS_SECONDS = 600.0
 
 
 class NotVouchedFor(Exception):
@@ -57,7 +59,9 @@ class OpenIdProvider:
         self._document: dict[str, Any] = {}
         self._document_until = 0.0
         self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys_until = 0.0
         self._next_look = 0.0
+        self._failure = ""
 
     def verify(self, tokens: dict[str, Any]) -> dict[str, Any]:
         """Returns what the provider says of the tokens' owner; `sub` is his name for ever.
@@ -69,7 +73,11 @@ class OpenIdProvider:
             claims = self._verify_id_token(id_token, tokens.get("nonce"))
             if access_token:
                 _check_binding(id_token, claims, access_token)
-                claims = {**claims, **self._userinfo(access_token, claims["sub"])}
+                more = self._userinfo(access_token, claims["sub"])
+                if "email" in more:
+                    # Whether an address is verified is said beside it, and of no other one.
+                    claims.pop("email_verified", None)
+                claims = {**claims, **more}
             return claims
         if access_token:
             return self._userinfo(access_token, self._introspect(access_token))
@@ -103,13 +111,29 @@ class OpenIdProvider:
 
     def _key(self, header: dict[str, Any]) -> jwt.PyJWK:
         kid = header.get("kid") or ""
+        keys = self._keys
+        if time.monotonic() < self._keys_until and kid in keys:
+            return keys[kid]
+        # Who comes with a known key never waits for this.
         with self._lock:
-            if kid not in self._keys and time.monotonic() >= self._next_look:
-                self._next_look = time.monotonic() + KEYS_SECONDS
-                self._keys = self._load_keys()
+            now = time.monotonic()
+            if now >= self._next_look and (kid not in self._keys or now >= self._keys_until):
+                self._look_for_keys()
+            if self._failure:
+                raise ProviderAway(self._failure)
             if kid not in self._keys:
                 raise NotVouchedFor(f"id_token: the provider has no key {kid!r}")
             return self._keys[kid]
+
+    def _look_for_keys(self) -> None:
+        try:
+            self._keys = self._load_keys()
+            self._failure = ""
+            self._keys_until = time.monotonic() + MAX_KEYS_SECONDS
+        except ProviderAway as away:
+            # Until the next look nobody's token is bad because of it.
+            self._failure = str(away)
+        self._next_look = time.monotonic() + KEYS_SECONDS
 
     def _load_keys(self) -> dict[str, jwt.PyJWK]:
         try:

@@ -1,7 +1,9 @@
 """Signs people in who show a token of an OpenID provider, such as the one of a social network."""
 
+import hashlib
 import logging
 import os
+from datetime import datetime, timedelta, timezone
 
 from openid import NotVouchedFor, OpenIdProvider, ProviderAway
 from skytrail import (
@@ -25,19 +27,26 @@ provider = OpenIdProvider(
     client_secret=os.environ.get("OPENID_CLIENT_SECRET", ""),
 )
 
-# What we know of an account there. Users may read their own, and nobody may write it.
+# What we know of an account there. Users may read their own, and nobody may make or write one.
 ACCOUNT = "openid_account"
+# A first login that is under way: its id is the request's, and it says for whom a user is made.
+LOGIN = "openid_login"
+# A role that nobody has: only the master key makes such records, and that is how we ask.
+NOBODY = "nobody-but-the-openid-plugin"
 PROFILE = ("name", "email", "picture", "locale")
 
 
 @plugin.event("before-plugins-ready")
 async def make_types():
-    names = ("subject", "login", *PROFILE)
+    names = ("subject", *PROFILE)
     fields = [{"name": name, "type": "string"} for name in names]
     account = [*fields, {"name": "user", "type": "ref(user)"}]
     user = [{"name": "name", "type": "string"}, {"name": "email", "type": "string"}]
-    types = {ACCOUNT: {"fields": account}, "user": {"fields": user}}
+    login = [{"name": "account", "type": f"ref({ACCOUNT})"}]
+    types = {ACCOUNT: {"fields": account}, LOGIN: {"fields": login}, "user": {"fields": user}}
     await plugin.api.send_action("schema:create", {"record_types": types})
+    for name in (ACCOUNT, LOGIN):
+        await plugin.api.send_action("schema:access", {"type": name, "create_roles": [NOBODY]})
 
 
 @plugin.provides("auth", "openid", timeout=20)
@@ -69,44 +78,115 @@ def profile_of(claims):
 def remember(subject, profile):
     """Keeps what the provider said, and brings a user who is known up to date."""
     api = plugin.api.blocking
-    known = api.query(ACCOUNT, field("subject") == subject, limit=1)
-    account = known[0] if known else Record(ACCOUNT, subject=subject)
-    if not known:
-        # Nobody's until the user is made, which the same request does.
-        account.acl = []
+    account = kept(subject)
+    user = account.get("user")
+    try:
+        if user is not None and not is_here(user.id.key):
+            # Erased: what is signed in now is somebody new.
+            user = account["user"] = None
+    except SkygearException as refusal:
+        if refusal.code == Code.UserDisabled:
+            # He is refused in a moment, and gets nothing before that.
+            return
+        raise
+    # Nobody's until the user is made, which the same request does.
+    account.acl = [DirectAccessControlEntry(user.id.key, "read")] if user is not None else []
     account.data.update({name: profile.get(name) for name in PROFILE})
-    account["login"] = current_context()["request_id"]
     api.save(account)
-    if account.get("user") is not None:
-        api.save(Record(str(account["user"].id), user_fields(account)))
+    if user is not None:
+        bring_up_to_date(user, account)
+        return
+    # Of several first logins at once each may be the one that makes the user.
+    login = Record(f"{LOGIN}/{current_context()['request_id']}", account=account.reference)
+    login.acl = []
+    api.save(login)
 
 
-async def newcomer():
-    """Returns the account for which the running request makes a user, if it does."""
+def kept(subject):
+    """Returns what is kept of an account. The id follows from the subject, so there is one record
+    however many logins there are at once."""
+    api = plugin.api.blocking
+    digest = hashlib.sha256(subject.encode()).hexdigest()[:32]
+    new = Record(f"{ACCOUNT}/{digest}", subject=subject)
+    try:
+        found = api.fetch(new.id)
+    except ApiError as error:
+        if error.code != Code.ResourceNotFound:
+            raise
+        return new
+    if found.owner_id != "_god":
+        # Made by somebody else, before it was only us who may.
+        api.delete(found)
+        return new
+    return found
+
+
+def is_here(user_id):
+    """Whether there is a user; raises `UserDisabled` for one who is locked out."""
+    try:
+        plugin.api.blocking.as_user(user_id).send_action("me")
+    except ApiError as error:
+        if error.code != Code.ResourceNotFound:
+            raise
+        return False
+    return True
+
+
+def bring_up_to_date(user, account):
+    try:
+        plugin.api.blocking.save(Record(str(user.id), user_fields(account, user.id)))
+    except ApiError as error:
+        # A login does not fail because of it.
+        log.warning("%s is not brought up to date: %s", user.id, error)
+
+
+def newcomer():
+    """Returns the account for whom the running request makes a user, if it does."""
     context = current_context()
     if context.get("request_tag") not in ("auth", None) or "request_id" not in context:
         return None
-    made_now = field("login") == context["request_id"]
-    found = await plugin.api.query(ACCOUNT, made_now, limit=1)
-    return found[0] if found else None
+    api = plugin.api.blocking
+    try:
+        login = api.fetch(f"{LOGIN}/{context['request_id']}")
+    except ApiError as error:
+        if error.code != Code.ResourceNotFound:
+            raise
+        return None
+    return api.fetch(login["account"].id)
 
 
 @plugin.before_save("user")
-async def introduce(user, original):
-    if original is None and (account := await newcomer()) is not None:
-        user.data.update(user_fields(account))
+def introduce(user, original):
+    if original is None and (account := newcomer()) is not None:
+        user.data.update(user_fields(account, user.id))
 
 
 @plugin.after_save("user")
-async def hand_over(user, original):
-    if original is None and (account := await newcomer()) is not None:
+def hand_over(user, original):
+    if original is None and (account := newcomer()) is not None:
         account["user"] = user.reference
         account.acl = [DirectAccessControlEntry(user.id.key, "read")]
-        await plugin.api.save(account)
+        plugin.api.blocking.save(account)
 
 
-def user_fields(account):
-    return {name: account[name] for name in ("name", "email") if account.get(name)}
+@plugin.every("@daily")
+def forget_logins():
+    """Takes away what is left of logins that made no user, or have."""
+    api = plugin.api.blocking
+    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+    for login in api.query(LOGIN, field("_created_at") < yesterday, limit=1000):
+        api.delete(login)
+
+
+def user_fields(account, user_id):
+    """Returns what a user's record says of an account. An address that another user has stays his:
+    two cannot sign in with one, and nobody is to be locked out by it."""
+    fields = {name: account[name] for name in ("name", "email") if account.get(name)}
+    if "email" in fields:
+        others = plugin.api.blocking.query("user", field("email") == fields["email"], limit=1)
+        if others and others[0].id != user_id:
+            del fields["email"]
+    return fields
 
 
 @plugin.op("openid:account", user_required=True)

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::directory::{BASE, Directory, SERVICE, SERVICE_PASSWORD};
 use super::{ask, assert_refused, await_ready, client_of};
 use crate::support::client::{Answer, Client};
+use crate::support::eventually;
 use crate::support::program::{Program, python_plugin};
 use crate::support::server::TestServer;
 
@@ -208,6 +209,128 @@ fn groups_are_not_for_their_members_to_write_nor_for_others_to_read() {
         others.iter().all(|person| person["_id"] != id),
         "{others:?}"
     );
+}
+
+#[test]
+fn nobody_makes_himself_a_member_of_groups() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let eve = Client::signed_up(&server, "eve");
+    let user = json!({"$type": "ref", "$id": format!("user/{}", eve.user.clone().unwrap())});
+    let forged = json!({"_id": "directory_person/x", "groups": ["staff"], "user": user});
+    let refused = eve.call("record:save", json!({"records": [forged]}));
+    assert_eq!(refused.result()[0]["code"], 102);
+    assert_eq!(eve.call("directory:me", json!({})).code(), 110);
+}
+
+#[test]
+fn of_many_first_logins_at_once_comes_one_person_who_can_lose_a_role() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let log_in = || log_in(&server, "ada", "password-of-ada");
+    let ids: Vec<Json> = std::thread::scope(|scope| {
+        let logins: Vec<_> = (0..6).map(|_| scope.spawn(log_in)).collect();
+        let done = logins.into_iter().map(|login| login.join().unwrap());
+        done.map(|answer| answer.result()["user_id"].clone())
+            .collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let session = eventually("a login shows the roles", || {
+        let session = log_in().result();
+        (session["roles"] == json!(["staff"])).then_some(session)
+    });
+    assert_eq!(session["profile"]["name"], "Ada");
+    let people = Client::master(&server).query("directory_person", json!([]));
+    assert_eq!(people.len(), 1, "{people:?}");
+    directory.change(
+        "dn: cn=staff,ou=groups,dc=example,dc=org\n\
+         changetype: modify\n\
+         delete: member\n\
+         member: uid=ada,ou=people,dc=example,dc=org\n",
+    );
+    let session = log_in().result();
+    assert!(
+        session.get("roles").is_none_or(|roles| *roles == json!([])),
+        "{session}"
+    );
+    assert_eq!(person(&server, &session)["groups"], json!(["chess"]));
+}
+
+#[test]
+fn whose_address_another_user_has_signs_in_without_it() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let taken = |name: &str, email: &str| {
+        let data = json!({"username": name, "email": email});
+        let body = json!({"auth_data": data, "password": "p4ssword-of-some-length"});
+        Client::anonymous(&server)
+            .call("auth:signup", body)
+            .result()
+    };
+    taken("mallory", "ada@example.org");
+    let ada = log_in(&server, "ada", "password-of-ada").result();
+    assert_eq!(
+        (&ada["profile"]["name"], &ada["profile"]["email"]),
+        (&json!("Ada"), &Json::Null)
+    );
+    assert_eq!(person(&server, &ada)["mail"], "ada@example.org");
+    log_in(&server, "ben", "password-of-ben").result();
+    taken("trudy", "ben@example.org");
+    directory.change(
+        "dn: uid=ben,ou=people,dc=example,dc=org\n\
+         changetype: modify\n\
+         replace: mail\n\
+         mail: ben@example.org\n",
+    );
+    let ben = log_in(&server, "ben", "password-of-ben").result();
+    assert_eq!(person(&server, &ben)["mail"], "ben@example.org");
+    assert!(ben["profile"].get("email").is_none(), "{ben}");
+}
+
+#[test]
+fn who_was_erased_comes_back_as_somebody_new() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let first = log_in(&server, "ada", "password-of-ada").result();
+    let master = Client::master(&server);
+    let erase = json!({"user": first["user_id"], "why": "asked for"});
+    assert_eq!(master.call("erase:user", erase).code(), 0);
+    let second = log_in(&server, "ada", "password-of-ada").result();
+    assert_ne!(second["user_id"], first["user_id"]);
+    assert_eq!(second["profile"]["email"], "ada@example.org");
+    assert_eq!(person(&server, &second)["name"], "Ada");
+    let old = json!({"ids": [format!("user/{}", first["user_id"].as_str().unwrap())]});
+    let old = master.call("record:fetch", old).result();
+    assert_eq!(old[0].get("email"), None, "{old}");
+}
+
+#[test]
+fn who_is_locked_out_gets_no_roles_meanwhile() {
+    let (server, directory) = (server(), Directory::start());
+    let _plugin = start(&server, &directory);
+    let ben = log_in(&server, "ben", "password-of-ben").result();
+    let master = Client::master(&server);
+    let lock = json!({"auth_id": ben["user_id"], "disabled": true});
+    assert_eq!(master.call("auth:disable:set", lock).code(), 0);
+    directory.change(
+        "dn: uid=ben,ou=people,dc=example,dc=org\n\
+         changetype: modify\n\
+         replace: displayName\n\
+         displayName: Benjamin\n",
+    );
+    assert_eq!(log_in(&server, "ben", "password-of-ben").code(), 127);
+    let people = master.query("directory_person", json!([]));
+    assert_eq!(people[0]["name"], "Ben Bitdiddle");
+}
+
+#[test]
+fn a_name_of_the_directory_is_no_identity() {
+    let (server, directory) = (server(), Directory::start());
+    let mut command = command(&server, &directory);
+    let _plugin = Program::start(command.env("LDAP_ID_ATTRIBUTE", "objectGUID"));
+    await_ready(&server);
+    let away = log_in(&server, "ada", "password-of-ada");
+    assert_eq!((away.status, away.code()), (503, 118));
 }
 
 #[test]

@@ -213,6 +213,41 @@ fn nobodys_token_is_bad_because_the_provider_is_away() {
     let tokens = world.mint(json!({"sub": "ada"}));
     world.log_in(&only(&tokens, "access_token")).result();
     world.provider = None;
-    let away = world.log_in(&only(&tokens, "access_token"));
-    assert_eq!((away.status, away.code()), (503, 118));
+    // The second one has to ask for keys anew, and asks in vain.
+    for shown in [
+        only(&tokens, "access_token"),
+        only(&tokens, "id_token"),
+        only(&tokens, "id_token"),
+    ] {
+        let away = world.log_in(&shown);
+        assert_eq!((away.status, away.code()), (503, 118), "{shown}");
+    }
+}
+
+#[test]
+fn an_address_is_verified_only_where_that_is_said_of_it() {
+    let world = World::start();
+    let verified = json!({"email": "old@example.org", "email_verified": true});
+    world.tell("person", &json!({"sub": "ada", "claims": verified}));
+    let tokens = world.mint(json!({"sub": "ada"}));
+    world.tell(
+        "person",
+        &json!({"sub": "ada", "claims": {"email": "new@example.org"}}),
+    );
+    let session = world.log_in(&tokens).result();
+    assert_eq!(session["profile"]["email"], Json::Null, "{session}");
+}
+
+#[test]
+fn nobody_says_of_himself_who_he_is_at_the_provider() {
+    let world = World::start();
+    let eve = Client::signed_up(&world.server, "eve");
+    let user = json!({"$type": "ref", "$id": format!("user/{}", eve.user.clone().unwrap())});
+    let forged = json!({"_id": "openid_account/x", "subject": "ada", "user": user});
+    let refused = eve.call("record:save", json!({"records": [forged]}));
+    assert_eq!(refused.result()[0]["code"], 102);
+    let ada = world.log_in(&world.mint(json!({"sub": "ada"}))).result();
+    assert_ne!(ada["user_id"].as_str(), eve.user.as_deref());
+    let account = client_of(&world.server, &ada).call("openid:account", json!({}));
+    assert_eq!(account.result()["subject"], "ada");
 }

@@ -130,6 +130,10 @@ impl Registration {
 
     fn add_provider(&mut self, point: &Map<String, Json>) -> Result<(), String> {
         let id = text(point, "id")?;
+        if id.contains(':') {
+            // An account is known as provider and principal with one between them.
+            return Err("an auth provider's id has no \":\"".to_owned());
+        }
         self.providers.retain(|earlier| earlier.id != id);
         self.providers.push(ProviderPoint {
             id: id.to_owned(),

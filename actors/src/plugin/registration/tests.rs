@@ -64,7 +64,7 @@ fn all_problems_are_reported_at_once() {
                     {"name": "a"}],
         "hook": {"name": "m"},
         "timer": [{"name": "demo:tick", "spec": "60 * * * * *"}],
-        "provider": [{"name": "no id"}],
+        "provider": [{"name": "no id"}, {"id": "corp:eu"}],
     }))
     .unwrap_err();
     let lists: Vec<_> = problems
@@ -73,7 +73,7 @@ fn all_problems_are_reported_at_once() {
         .collect();
     let expected = [
         "op", "op", "handler", "handler", "handler", "handler", "handler", "hook", "timer",
-        "provider",
+        "provider", "provider",
     ];
     assert_eq!(lists, expected);
     assert!(problems.contains(&problem("timer", "demo:tick", "second: 60 is above 59")));
