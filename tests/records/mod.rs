@@ -2,6 +2,7 @@
 
 mod hidden;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
@@ -191,6 +192,47 @@ fn a_value_that_a_save_gives_up_is_free_behind_it() {
         .collect();
     numbers.sort_by_key(Json::as_i64);
     assert_eq!(numbers, [1, 2, 9]);
+}
+
+#[test]
+fn numbers_that_are_given_and_numbers_that_are_asked_for_are_never_the_same() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let first = ada.save("bill/first", json!({"n": {"$type": "seq"}}));
+    assert_eq!(first["n"], 1);
+    let records = json!({"records": [{"_id": "bill/a"}, {"_id": "bill/b", "n": 2}]});
+    let saved = ada.call("record:save", records).result();
+    assert_eq!([&saved[0]["n"], &saved[1]["n"]], [3, 2], "{saved}");
+
+    // Numbers close to those that are given meanwhile.
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let ada = &ada;
+            scope.spawn(move || {
+                for number in 0..30 {
+                    let id = format!("bill/{thread}-{number}");
+                    let record = match thread % 2 {
+                        0 => json!({"_id": id}),
+                        _ => json!({"_id": id, "n": 4 + 2 * number + thread}),
+                    };
+                    let saved = ada
+                        .call("record:save", json!({"records": [record]}))
+                        .result();
+                    let code = &saved[0]["code"];
+                    assert!(code.is_null() || code == 109, "{saved}");
+                }
+            });
+        }
+    });
+    let query = json!({"record_type": "bill", "limit": 200});
+    let found = ada.call("record:query", query).result();
+    let found = found.as_array().unwrap();
+    let numbers: BTreeSet<_> = found.iter().map(|bill| bill["n"].as_i64()).collect();
+    assert_eq!(numbers.len(), found.len());
+    assert!(
+        found.len() >= 3 + 60,
+        "those that asked for nothing are there"
+    );
 }
 
 /// Overwrites the pages of the record store from `first` on.

@@ -4,7 +4,7 @@
 //! to the journal as one group, flushes once, tells the observers, and answers.
 //! There is no timer: while a flush runs, the next group gathers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -168,6 +168,7 @@ impl Committer {
             return;
         }
         let mut encoded = request.encoded;
+        let mut writes = request.writes;
         let end = self.journal.end();
         let (position, time, chain) = match group.commits.last() {
             Some((_, last)) => (last.last_position(), last.time, last.chain),
@@ -183,22 +184,24 @@ impl Committer {
         self.follow_fields(&encoded, group);
         let sealed = self
             .number(&mut encoded, &request.sequences, group)
-            .and_then(|()| codec::seal(encoded, seal, &chain));
+            .and_then(|given| Ok((given, codec::seal(encoded, seal, &chain)?)));
         let (bytes, commit) = match sealed {
-            Ok(sealed) => sealed,
+            Ok((given, sealed)) => {
+                writes.extend(given);
+                sealed
+            }
             Err(error) => {
                 tracing::error!(%error, "a decision could not be encoded");
                 let _ = request.reply.send(Err(AppendError::Malformed));
                 return;
             }
         };
-        self.resolver
-            .record(commit.last_position(), &request.writes);
+        self.resolver.record(commit.last_position(), &writes);
         group.retired.extend(retired);
         group.bytes += bytes.len();
         group.commits.push((bytes, commit));
         group.waiting.push(Sealed {
-            writes: request.writes,
+            writes,
             reply: request.reply,
         });
     }
@@ -253,40 +256,56 @@ impl Committer {
         }
     }
 
-    /// Gives sequence fields their numbers. An event is encoded once with all of its own.
+    /// Gives sequence fields their numbers, and returns these as values that are taken, so that whoever
+    /// found one of them free decides again. An event is encoded once with all of its own.
     fn number(
         &mut self,
         encoded: &mut EncodedEvents,
         requests: &[SequenceRequest],
         group: &mut Group,
-    ) -> Result<(), codec::CodecError> {
-        let mut numbered: BTreeMap<usize, EventBody> = BTreeMap::new();
-        for request in requests {
-            let event = encoded.commit().events.get(request.event);
-            let Some(event) = event else { continue };
+    ) -> Result<Vec<ConflictKey>, codec::CodecError> {
+        let events = &encoded.commit().events;
+        let named = requests.iter().filter_map(|request| {
+            let event = events.get(request.event)?;
             let name = match &event.stream {
                 Stream::Record(id) => &id.record_type,
                 Stream::Type(name) if request.explicit.is_some() => name,
-                _ => continue,
+                _ => return None,
             };
-            let key = (name.clone(), request.field.clone());
-            let before = self.sequences.get(&key).copied();
+            Some(((name.clone(), request.field.clone()), request))
+        });
+        let named: Vec<_> = named.collect();
+        let explicit = named
+            .iter()
+            .filter_map(|(key, it)| Some((key, it.explicit?)));
+        let explicit: HashSet<_> = explicit.collect();
+        let mut numbered: BTreeMap<usize, EventBody> = BTreeMap::new();
+        let mut given = Vec::new();
+        for (key, request) in &named {
+            let before = self.sequences.get(key).copied();
+            let last = before.unwrap_or(0);
             let number = match request.explicit {
-                Some(number) => before.unwrap_or(0).max(number),
-                None => before.unwrap_or(0) + 1,
+                Some(number) => last.max(number),
+                None => {
+                    let next = (last + 1..).find(|number| !explicit.contains(&(key, *number)));
+                    next.unwrap_or(i64::MAX)
+                }
             };
             group.sequences_before.push((key.clone(), before));
-            self.sequences.insert(key, number);
-            if request.explicit.is_none() {
+            self.sequences.insert(key.clone(), number);
+            if request.explicit.is_none()
+                && let Some(event) = events.get(request.event)
+            {
                 let body = numbered.entry(request.event);
                 let body = body.or_insert_with(|| event.body.clone());
                 put_number(body, &request.field, number);
+                given.push(ConflictKey::number(&key.0, &key.1, number));
             }
         }
         for (index, body) in numbered {
             encoded.replace_body(index, body, super::random_salt())?;
         }
-        Ok(())
+        Ok(given)
     }
 
     /// Makes a group durable and answers; an error says why the log is in doubt.

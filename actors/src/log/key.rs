@@ -66,6 +66,11 @@ impl ConflictKey {
         Self::of("unique", &all)
     }
 
+    /// The number of a sequence field, which is unique in its type.
+    pub fn number(name: &TypeName, field: &str, number: i64) -> Self {
+        Self::unique(name, &[field, &number.to_string()])
+    }
+
     /// An account elsewhere: read when it is found linked to nobody, written when that changes.
     pub fn principal(service: &Service, principal: &str) -> Self {
         Self::of("principal", &[&service.to_string(), principal])

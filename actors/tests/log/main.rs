@@ -16,5 +16,6 @@ mod histories;
 mod index;
 mod keys;
 mod search;
+mod sequences;
 mod sled;
 mod world;
