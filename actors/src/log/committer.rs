@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use skytrail_schema::codec::{self, EncodedEvents, Seal};
+use skytrail_schema::codec::{self, CodecError, EncodedEvents, Seal};
 use skytrail_schema::event::{Commit, EventBody, Stream};
 use skytrail_schema::id::TypeName;
 use skytrail_schema::time::Timestamp;
@@ -28,6 +28,9 @@ use crate::observe::Histogram;
 const MAX_GROUP_COMMITS: usize = 1024;
 /// A group that has reached this size takes no more commits.
 const MAX_GROUP_BYTES: usize = 1 << 20;
+/// The largest number of a sequence field. What clients ask for has 32 bits at most, so none of them
+/// can use up what is left for others; and up to here all clients tell whole numbers apart.
+const MAX_NUMBER: i64 = (1 << 53) - 1;
 /// The log's time may be ahead of the clock by so many microseconds, as clocks are put right.
 const AHEAD_UNSAID_MICROS: i64 = 10 * 1_000_000;
 
@@ -182,20 +185,19 @@ impl Committer {
         };
         let retired = retired_by(&encoded);
         self.follow_fields(&encoded, group);
-        let sealed = self
-            .number(&mut encoded, &request.sequences, group)
-            .and_then(|given| Ok((given, codec::seal(encoded, seal, &chain)?)));
-        let (bytes, commit) = match sealed {
-            Ok((given, sealed)) => {
-                writes.extend(given);
-                sealed
-            }
+        let numbered = self.number(&mut encoded, &request.sequences, group);
+        let sealed = numbered.and_then(|given| {
+            let (bytes, commit) = codec::seal(encoded, seal, &chain).map_err(unencodable)?;
+            Ok((given, bytes, commit))
+        });
+        let (given, bytes, commit) = match sealed {
+            Ok(sealed) => sealed,
             Err(error) => {
-                tracing::error!(%error, "a decision could not be encoded");
-                let _ = request.reply.send(Err(AppendError::Malformed));
+                let _ = request.reply.send(Err(error));
                 return;
             }
         };
+        writes.extend(given);
         self.resolver.record(commit.last_position(), &writes);
         group.retired.extend(retired);
         group.bytes += bytes.len();
@@ -263,7 +265,7 @@ impl Committer {
         encoded: &mut EncodedEvents,
         requests: &[SequenceRequest],
         group: &mut Group,
-    ) -> Result<Vec<ConflictKey>, codec::CodecError> {
+    ) -> Result<Vec<ConflictKey>, AppendError> {
         let events = &encoded.commit().events;
         let named = requests.iter().filter_map(|request| {
             let event = events.get(request.event)?;
@@ -287,8 +289,12 @@ impl Committer {
             let number = match request.explicit {
                 Some(number) => last.max(number),
                 None => {
-                    let next = (last + 1..).find(|number| !explicit.contains(&(key, *number)));
-                    next.unwrap_or(i64::MAX)
+                    let mut left = last.saturating_add(1)..=MAX_NUMBER;
+                    let next = left.find(|number| !explicit.contains(&(key, *number)));
+                    next.ok_or_else(|| AppendError::UsedUp {
+                        field: request.field.clone(),
+                        max: MAX_NUMBER,
+                    })?
                 }
             };
             group.sequences_before.push((key.clone(), before));
@@ -303,7 +309,8 @@ impl Committer {
             }
         }
         for (index, body) in numbered {
-            encoded.replace_body(index, body, super::random_salt())?;
+            let replaced = encoded.replace_body(index, body, super::random_salt());
+            replaced.map_err(unencodable)?;
         }
         Ok(given)
     }
@@ -408,6 +415,11 @@ fn retired_by(encoded: &EncodedEvents) -> Vec<u64> {
         _ => None,
     });
     keys.flatten().collect()
+}
+
+fn unencodable(error: CodecError) -> AppendError {
+    tracing::error!(%error, "a decision could not be encoded");
+    AppendError::Malformed
 }
 
 fn put_number(body: &mut EventBody, field: &str, number: i64) {

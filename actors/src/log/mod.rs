@@ -106,6 +106,14 @@ pub enum AppendError {
     /// A decision that has no encoding, such as one without events.
     #[error("the decision cannot be encoded")]
     Malformed,
+    /// A sequence field has given its last number.
+    #[error("field {field:?} takes numbers up to {max}, and none is left")]
+    UsedUp {
+        /// The field.
+        field: String,
+        /// The largest number.
+        max: i64,
+    },
     /// No space on the device. Nothing was written; later appends may succeed.
     #[error("the disk is full")]
     DiskFull,
@@ -229,6 +237,7 @@ impl From<AppendError> for ApiError {
                 "the record store is too far behind: nothing is written until it has caught up, try again",
             )
             .with_info("retry_after_ms", serde_json::json!(1000)),
+            AppendError::UsedUp { .. } => Self::unexpected(error.to_string()),
             AppendError::Malformed => Self::unexpected("the write could not be encoded"),
             AppendError::Closed => Self::unexpected("the server is stopping").with_status(503),
         }

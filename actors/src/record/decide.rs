@@ -127,7 +127,7 @@ pub fn new_references(draft: &Draft) -> Vec<RecordId> {
 
 /// Returns the files that a draft names anew.
 pub fn new_files(draft: &Draft) -> Vec<AssetName> {
-    let named = |value: &Value| match value {
+    let named = |(_, value): (&String, &Value)| match value {
         Value::Asset(asset) => Some(asset.name.as_str().into()),
         _ => None,
     };
@@ -137,20 +137,19 @@ pub fn new_files(draft: &Draft) -> Vec<AssetName> {
 /// Returns the files that a draft names anew, at any depth.
 fn named_files(draft: &Draft) -> Vec<AssetName> {
     let mut names = Vec::new();
-    for value in new_values(draft) {
+    for (_, value) in new_values(draft) {
         value.see_assets(&mut |name| names.push(name.into()));
     }
     names
 }
 
-/// Returns the values that a record did not have under their names.
-fn new_values(draft: &Draft) -> impl Iterator<Item = &Value> {
+/// Returns the values that a record did not have under their names, with these.
+fn new_values(draft: &Draft) -> impl Iterator<Item = (&String, &Value)> {
     let before = draft.original.as_ref().map(|head| &head.record.fields);
     let is_new = move |(name, value): &(&String, &Value)| {
         before.and_then(|fields| fields.get(name.as_str())) != Some(*value)
     };
-    let fields = draft.record.fields.iter().filter(is_new);
-    fields.map(|(_, value)| value)
+    draft.record.fields.iter().filter(is_new)
 }
 
 /// Returns the unique values that a draft takes anew.
@@ -191,7 +190,7 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<(), ApiError> {
         let id = &draft.record.id;
-        check_values(&draft.record, definition)?;
+        check_values(draft, definition)?;
         let before = draft.original.as_ref().map(|head| &head.record);
         check_row(&draft.record, before, definition)?;
         check_key(&draft.record)?;
@@ -470,8 +469,11 @@ fn difference(draft: &Draft, current: &Record) -> RecordPatch {
     patch
 }
 
-fn check_values(record: &Record, definition: &TypeDefinition) -> Result<(), ApiError> {
-    for (name, value) in &record.fields {
+/// Refuses values that their fields do not take. One that is stored stays what it is, and is in
+/// nobody's way.
+fn check_values(draft: &Draft, definition: &TypeDefinition) -> Result<(), ApiError> {
+    let record = &draft.record;
+    for (name, value) in new_values(draft) {
         match (definition.fields.get(name), value) {
             (_, Value::Null) => {}
             (None, _) => {
@@ -510,7 +512,8 @@ fn check_whole(record: &Record, name: &str, number: f64) -> Result<(), ApiError>
     }
     if number.abs() > f64::from(i32::MAX) {
         return Err(ApiError::unexpected(format!(
-            "field {name:?} is out of range"
+            "field {name:?} is out of range: it takes numbers up to {}",
+            i32::MAX
         )));
     }
     Ok(())

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
-use skytrail_actors::log::{ConflictKey, Decision, EmbeddedLog, EventLog, SequenceRequest};
+use skytrail_actors::log::{
+    AppendError, ConflictKey, Decision, EmbeddedLog, EventLog, SequenceRequest,
+};
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::event::{Commit, EventBody};
 use skytrail_schema::id::TypeName;
@@ -145,5 +147,22 @@ async fn automatic_numbers_pass_over_what_the_same_decision_asks_for() {
     let commit = log.append(create(0, &batch, 0)).await.unwrap();
     let given: Vec<_> = numbers(&commit).into_iter().map(|(_, n)| n).collect();
     assert_eq!(given, [1, 3, 2, 5, 4]);
+    close(&log);
+}
+
+const LAST: i64 = (1 << 53) - 1;
+
+#[tokio::test]
+async fn behind_the_last_number_there_is_none() {
+    let log = open(&(Arc::new(MemoryDisk::default()) as _)).unwrap();
+    let last = create(0, &[Some(LAST - 1), None], 0);
+    let commit = log.append(last).await.unwrap();
+    assert_eq!(numbers(&commit)[1].1, LAST);
+    let refused = log.append(create(10, &[None], 0)).await;
+    let used_up = AppendError::UsedUp {
+        field: "n".to_owned(),
+        max: LAST,
+    };
+    assert_eq!(refused, Err(used_up));
     close(&log);
 }

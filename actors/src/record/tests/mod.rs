@@ -371,6 +371,13 @@ impl World {
         }
     }
 
+    fn field(&self, id: &str, name: &str) -> Value {
+        let id = RecordId::parse(id).unwrap();
+        let head = self.acknowledged.heads.get(&id);
+        let value = head.and_then(|head| head.record.fields.get(name));
+        value.cloned().unwrap_or(Value::Null)
+    }
+
     /// The store's answer for records that the write model does not know. It numbers nothing.
     fn stored_head(&self, id: &RecordId) -> Option<Arc<Head>> {
         self.acknowledged.heads.get(id).cloned().map(Arc::new)
@@ -506,4 +513,48 @@ fn a_decision_names_what_it_rests_on() {
     ] {
         assert!(plan.writes.contains(&key));
     }
+}
+
+/// A number that a client asks for may leave none of 32 bits to others.
+#[test]
+fn a_number_beyond_what_may_be_asked_for_is_in_nobodys_way() {
+    let mut world = World::new();
+    let save = |id: &str, fields: Vec<(&str, Value)>| {
+        let item = SaveItem {
+            id: RecordId::parse(id).unwrap(),
+            access: None,
+            restored: None,
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        };
+        Request::Save {
+            items: vec![item],
+            user: "u1",
+        }
+    };
+    let last = Value::Number(f64::from(i32::MAX));
+    world.run(&save("note/a", vec![("n", Value::Sequence)]));
+    world.run(&save("note/b", vec![("n", last)]));
+    world.run(&save(
+        "note/c",
+        vec![("text", Value::String("new".to_owned()))],
+    ));
+    let text = || Value::String("changed".to_owned());
+    let number = world.field("note/c", "n");
+    assert_eq!(number, Value::Number(f64::from(i32::MAX) + 1.0));
+    // As it is, and sent along.
+    world.run(&save("note/c", vec![("text", text())]));
+    assert_eq!(world.field("note/c", "text"), text());
+    world.run(&save("note/c", vec![("n", number), ("more", text())]));
+    assert_eq!(world.field("note/c", "more"), text());
+    let too_large = Value::Number(f64::from(i32::MAX) + 2.0);
+    world.run(&save("note/d", vec![("n", too_large)]));
+    assert!(
+        !world
+            .acknowledged
+            .heads
+            .contains_key(&RecordId::parse("note/d").unwrap())
+    );
 }
