@@ -111,14 +111,17 @@ struct Sealed {
     reply: oneshot::Sender<Result<Arc<Commit>, AppendError>>,
 }
 
+/// A sequence field, and its last number before it changed.
+type NumberBefore = ((TypeName, String), Option<i64>);
+
 /// A group being gathered.
 #[derive(Default)]
 struct Group {
     commits: Vec<(Vec<u8>, Commit)>,
     waiting: Vec<Sealed>,
     bytes: usize,
-    /// What sequence numbers were before, in case the group is not written.
-    sequences_before: Vec<((TypeName, String), Option<i64>)>,
+    /// What sequence numbers were before, in case a decision is refused or the group is not written.
+    sequences_before: Vec<NumberBefore>,
     /// Keys that its erasures take; they are good until it is written.
     retired: Vec<u64>,
 }
@@ -184,6 +187,7 @@ impl Committer {
             epoch: self.epoch,
         };
         let retired = retired_by(&encoded);
+        let num_before = group.sequences_before.len();
         self.follow_fields(&encoded, group);
         let numbered = self.number(&mut encoded, &request.sequences, group);
         let sealed = numbered.and_then(|given| {
@@ -193,6 +197,8 @@ impl Committer {
         let (given, bytes, commit) = match sealed {
             Ok(sealed) => sealed,
             Err(error) => {
+                let changed = group.sequences_before.drain(num_before..);
+                self.take_back(changed);
                 let _ = request.reply.send(Err(error));
                 return;
             }
@@ -385,15 +391,20 @@ impl Committer {
         doubt
     }
 
-    /// Takes back positions and numbers of a group that is not in the log.
-    fn give_up(&mut self, group: Group, error: &AppendError) {
-        self.resolver.reset(self.journal.end().position);
-        for (key, before) in group.sequences_before.into_iter().rev() {
+    /// Makes sequence numbers what they were before they changed, given as they changed.
+    fn take_back(&mut self, changed: impl DoubleEndedIterator<Item = NumberBefore>) {
+        for (key, before) in changed.rev() {
             match before {
                 Some(number) => self.sequences.insert(key, number),
                 None => self.sequences.remove(&key),
             };
         }
+    }
+
+    /// Takes back positions and numbers of a group that is not in the log.
+    fn give_up(&mut self, group: Group, error: &AppendError) {
+        self.resolver.reset(self.journal.end().position);
+        self.take_back(group.sequences_before.into_iter());
         let refused = group.waiting.len();
         let writes: usize = group
             .waiting

@@ -1,4 +1,5 @@
-//! Numbers of sequence fields: no two records have the same, whoever gives them.
+//! Numbers of sequence fields: no two records have the same, whoever gives them, and a decision that
+//! is refused takes none.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -164,5 +165,22 @@ async fn behind_the_last_number_there_is_none() {
         max: LAST,
     };
     assert_eq!(refused, Err(used_up));
+    close(&log);
+}
+
+#[tokio::test]
+async fn a_refused_decision_takes_no_number() {
+    let log = open(&(Arc::new(MemoryDisk::default()) as _)).unwrap();
+    let appended = [
+        create(0, &[None], 0),
+        create(10, &[None, Some(LAST), None], 0),
+        create(20, &[None], 0),
+    ];
+    let appended = appended.map(|decision| log.append(decision));
+    let [before, refused, after] = appended;
+    let (before, refused, after) = futures_util::future::join3(before, refused, after).await;
+    assert!(matches!(refused, Err(AppendError::UsedUp { .. })));
+    let given = [before, after].map(|commit| commit.map(|commit| numbers(&commit)[0].1));
+    assert_eq!(given, [Ok(1), Ok(2)]);
     close(&log);
 }
