@@ -14,6 +14,7 @@ use sqlx::{Connection as _, Row as _, Transaction};
 
 use super::dialect::{Dialect, Extensions};
 use super::postgres;
+use super::sql::Sql;
 
 /// A connection in use.
 pub(crate) enum Conn<'a> {
@@ -74,6 +75,18 @@ impl Conn<'_> {
     /// Starts to write.
     pub(crate) async fn begin_writing(&mut self) -> Result<Tx<'_>, sqlx::Error> {
         self.begin_applying(false).await
+    }
+
+    /// Waits for no lock longer than a second, until the transaction ends: others may hold a table for
+    /// hours, and whoever asks for it meanwhile waits behind. In a file nobody does.
+    pub(crate) async fn wait_briefly(&mut self) -> Result<(), sqlx::Error> {
+        if self.dialect().is_sqlite() {
+            return Ok(());
+        }
+        Sql::new("SET LOCAL lock_timeout='1s'")
+            .execute(self)
+            .await?;
+        Ok(())
     }
 
     /// Starts to write. What is `lazy` need not be on a server's disk when it is done: it can be written

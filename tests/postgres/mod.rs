@@ -3,6 +3,7 @@
 mod away;
 mod compose;
 mod faults;
+mod held;
 mod indexes;
 mod left;
 mod moving;

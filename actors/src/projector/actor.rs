@@ -22,6 +22,9 @@ const LINGER: Duration = Duration::from_millis(25);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Who takes longer for a batch is held up: by others who hold a lock, or by a slow disk.
+const HELD_UP: Duration = Duration::from_secs(5);
+
 /// What the projector works with.
 pub struct ProjectorParts {
     /// The log.
@@ -45,7 +48,7 @@ pub struct ProjectorState {
     pub num_batches: u64,
     /// Failed transactions since the start.
     pub num_failures: u64,
-    /// Whether the last transaction failed.
+    /// Whether the last transaction failed, or one takes long.
     pub is_failing: bool,
     /// Why it did.
     pub reason: Option<String>,
@@ -70,6 +73,14 @@ struct Shared {
     is_stopping: AtomicBool,
     stopped: Notify,
     has_stopped: AtomicBool,
+}
+
+impl Shared {
+    /// Takes note of why nothing is applied at present.
+    fn fail(&self, reason: String) {
+        self.is_failing.store(true, Ordering::Relaxed);
+        *self.reason.lock() = Some(reason);
+    }
 }
 
 impl Projector {
@@ -157,7 +168,17 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
             let _ = tokio::time::timeout(Duration::from_millis(200), parts.fed.tail.woken()).await;
             continue;
         };
-        match parts.store.apply(&batch).await {
+        let mut applying = parts.store.apply(&batch);
+        let applied = match tokio::time::timeout(HELD_UP, &mut applying).await {
+            Ok(applied) => applied,
+            Err(_late) => {
+                let reason = format!("the same events for more than {} s", HELD_UP.as_secs());
+                tracing::warn!(position, reason, "the record store is held up");
+                shared.fail(reason);
+                applying.await
+            }
+        };
+        match applied {
             Ok(()) => {
                 pause = FIRST_PAUSE;
                 if shared.is_failing.swap(false, Ordering::Relaxed) {
@@ -177,8 +198,7 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
             }
             Err(error) => {
                 tracing::error!(%error, position, "the record store does not take events");
-                shared.is_failing.store(true, Ordering::Relaxed);
-                *shared.reason.lock() = Some(error.to_string());
+                shared.fail(error.to_string());
                 *parts.fed.trouble.lock() = match &error {
                     StoreError::Unavailable { why, .. } => Some(*why),
                     _ => Some(Away::Failing),

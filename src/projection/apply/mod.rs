@@ -24,7 +24,7 @@ mod texts;
 
 use std::sync::Arc;
 
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, Tx};
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
@@ -152,6 +152,21 @@ impl WriterState {
         self.is_lazy && commits.iter().all(|commit| commit.sql.is_none())
     }
 
+    /// Begins the transaction of these commits. Who changes a table needs it alone. In a store beside the
+    /// one in use nobody waits behind him.
+    async fn begin<'a>(
+        &self,
+        conn: &'a mut Conn<'_>,
+        commits: &[&Commit],
+    ) -> Result<Tx<'a>, sqlx::Error> {
+        let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
+        let is_in_use = self.indexing == Indexing::AtOnce;
+        if is_in_use && change_types(commits.iter().copied()) {
+            tx.conn().wait_briefly().await?;
+        }
+        Ok(tx)
+    }
+
     /// Says what was skipped, once that is stored: the log has it, and who asked for it was told that it is
     /// saved, so somebody has to know.
     fn tell(&mut self, faults: &[Fault]) {
@@ -177,7 +192,7 @@ impl WriterState {
         conn: &mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
-        let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
+        let mut tx = self.begin(conn, commits).await?;
         let events = || commits.iter().copied().flat_map(timed);
         let mut session = Session {
             catalog: Arc::clone(&self.catalog),
@@ -208,7 +223,7 @@ impl WriterState {
         conn: &mut Conn<'_>,
         commits: &[&Commit],
     ) -> Result<Arc<Catalog>, ApplyError> {
-        let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
+        let mut tx = self.begin(conn, commits).await?;
         let mut catalog = Arc::clone(&self.catalog);
         let mut faults = Vec::new();
         let mut lost = self.lost.clone();
@@ -384,6 +399,12 @@ impl Session<'_> {
         self.users.flush(conn).await?;
         Ok((self.catalog, self.faults, self.lost, self.records.touched))
     }
+}
+
+/// Whether some of the commits change types, and with them tables.
+pub(super) fn change_types<'a>(mut commits: impl Iterator<Item = &'a Commit>) -> bool {
+    let changes = |event: &Event| matches!(event.stream, Stream::Type(_));
+    commits.any(|commit| commit.events.iter().any(changes))
 }
 
 /// Returns a commit's events, each with the commit's time.

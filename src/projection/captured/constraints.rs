@@ -222,9 +222,7 @@ pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Resul
 }
 
 async fn put_back(conn: &mut Conn<'_>, table: &str, name: &str) -> Result<(), sqlx::Error> {
-    // It needs the table alone; whoever has it now does not wait for us behind.
-    let sql = Sql::new("SET LOCAL lock_timeout='1s'");
-    sql.execute(conn).await?;
+    conn.wait_briefly().await?;
     let mut sql = Sql::new("SELECT _put_back(");
     sql.bind(Arg::text(table))
         .push(",")

@@ -46,9 +46,7 @@ pub(super) async fn restore(
 }
 
 async fn make(conn: &mut Conn<'_>, table: &Table) -> Result<(), sqlx::Error> {
-    // It needs the table alone; whoever has it now does not wait for us behind.
-    let sql = Sql::new("SET LOCAL lock_timeout='1s'");
-    sql.execute(conn).await?;
+    conn.wait_briefly().await?;
     for text in ddl::capture(table) {
         text.execute(conn, Vec::new()).await?;
     }

@@ -17,6 +17,9 @@ const ABOUT_THE_SERVER: [&str; 6] = ["42501", "42P01", "42703", "42883", "42704"
 /// PostgreSQL's code for what it does not do.
 const UNSUPPORTED: &str = "0A000";
 
+/// PostgreSQL's code for a lock that is not to be had in time.
+const NOT_TO_BE_HAD: &str = "55P03";
+
 /// PostgreSQL's code for a database that is not there.
 const NO_DATABASE: &str = "3D000";
 
@@ -99,7 +102,7 @@ fn why(error: &sqlx::Error) -> Away {
         "53100" => Away::Full,
         "25006" => Away::ReadOnly,
         // Broken off because of its time, or because of a lock; a conflict between transactions.
-        "57014" | "55P03" => Away::Slow,
+        "57014" | NOT_TO_BE_HAD => Away::Slow,
         // Others have changed a table, and the next attempt knows.
         UNSUPPORTED => Away::Slow,
         code if code.starts_with("40") => Away::Slow,
@@ -121,15 +124,35 @@ pub(in crate::projection) fn is_unsupported(error: &sqlx::Error) -> bool {
     error.is_some_and(|error| error.code() == UNSUPPORTED)
 }
 
-/// Others have changed something of the store, so that it does not take what the log has before that is
-/// undone.
+/// Others are in the way of what the log has: what they have changed in the store has to be undone, or
+/// what they hold to be let go.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct InTheWay(String);
+#[error("{what}")]
+struct InTheWay {
+    why: Away,
+    what: String,
+}
 
-/// Makes the error that says what is in the way.
+/// Makes the error that says what others have changed.
 pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
-    sqlx::Error::AnyDriverError(Box::new(InTheWay(what)))
+    let why = Away::Altered;
+    sqlx::Error::AnyDriverError(Box::new(InTheWay { why, what }))
+}
+
+/// Says who holds what was waited for in vain, if that is why something failed.
+pub(super) fn held(error: sqlx::Error, holders: &[String]) -> sqlx::Error {
+    let code = error.as_database_error().and_then(|error| error.code());
+    if code.as_deref() != Some(NOT_TO_BE_HAD) || holders.is_empty() {
+        return error;
+    }
+    let what = format!("{} holds what is needed: {error}", holders.join(", "));
+    let why = Away::Slow;
+    sqlx::Error::AnyDriverError(Box::new(InTheWay { why, what }))
+}
+
+/// Whether a connection failed without a word of the server's.
+pub(in crate::projection) fn is_silent(error: &sqlx::Error) -> bool {
+    !matches!(error, sqlx::Error::Database(_)) && as_in_the_way(error).is_none()
 }
 
 fn as_in_the_way(error: &sqlx::Error) -> Option<&InTheWay> {
@@ -143,7 +166,7 @@ fn as_in_the_way(error: &sqlx::Error) -> Option<&InTheWay> {
 /// back, as the server itself may.
 pub(in crate::projection) fn not_applied(error: &sqlx::Error) -> StoreError {
     if let Some(error) = as_in_the_way(error) {
-        return StoreError::unavailable(Away::Altered, error.to_string());
+        return StoreError::unavailable(error.why, error.to_string());
     }
     if is_unsupported(error) && !is_stale(error) {
         return StoreError::unavailable(Away::Altered, error.to_string());

@@ -27,6 +27,7 @@ mod way;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Commit;
 use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
@@ -34,12 +35,12 @@ use tokio::sync::Mutex;
 
 use self::claim::Claim;
 use self::condition::Condition;
-use self::errors::io_error;
 pub(crate) use self::errors::is_passing;
 pub(super) use self::errors::{
-    failed, in_the_way, is_about_data, is_about_the_server, is_needed, is_read_only, is_stale,
-    is_unsupported, not_applied,
+    failed, in_the_way, is_about_data, is_about_the_server, is_needed, is_read_only, is_silent,
+    is_stale, is_unsupported, not_applied,
 };
+use self::errors::{held, io_error};
 pub(super) use self::indexes::{drop_narrow, strays, too_narrow};
 pub(super) use self::plan::access;
 use self::readers::Readers;
@@ -77,6 +78,9 @@ pub struct ServerOptions {
     /// How many indexes the store makes of its own accord.
     pub index_limits: IndexLimits,
 }
+
+/// Who waits for so long is held up by somebody, of whom he is told before he has to give up.
+const LOOK_AFTER: Duration = Duration::from_millis(300);
 
 /// Besides those that read: the one that writes, the one that listens, and one that looks whether the
 /// server is there or builds an index.
@@ -221,6 +225,27 @@ impl Server {
     pub(super) async fn gone(&self, backend: &Backend) -> sqlx::Error {
         self.hosts.gone(backend).await;
         io_error("the connection is dead")
+    }
+
+    /// Does work for which a process of the server may have to wait; if it waits in vain, says who holds
+    /// what it needs.
+    pub(super) async fn naming_holders<T>(
+        &self,
+        backend: &Backend,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let look = async {
+            tokio::time::sleep(LOOK_AFTER).await;
+            tokio::time::timeout(self.patience, self.hosts.holders(backend)).await
+        };
+        let (work, look) = (std::pin::pin!(work), std::pin::pin!(look));
+        match futures_util::future::select(work, look).await {
+            Either::Left((done, _)) => done,
+            Either::Right((looked, work)) => {
+                let holders = looked.ok().and_then(Result::ok).unwrap_or_default();
+                work.await.map_err(|error| held(error, &holders))
+            }
+        }
     }
 
     /// Opens a connection that writes, in the place of one that was lost. Those that read are not used

@@ -174,6 +174,24 @@ impl Hosts {
         }
     }
 
+    /// Lists who holds what a process of the server waits for.
+    pub(super) async fn holders(&self, backend: &Backend) -> Result<Vec<String>, sqlx::Error> {
+        let mut conn = self.in_use()?.connect().await?;
+        let mut sql = Sql::new(
+            "SELECT format('process %s (%s, role %s)', pid, coalesce(nullif(application_name, ''), \
+             'no application_name'), usename) FROM pg_stat_activity WHERE pid=ANY(pg_blocking_pids(",
+        );
+        sql.bind(Arg::Int(backend.process))
+            .push("::integer)) ORDER BY pid");
+        let rows = sql
+            .fetch_all(&mut Conn::server(&mut conn, Extensions::default()))
+            .await?;
+        conn.close().await?;
+        rows.iter()
+            .map(|row| Ok(row.text(0)?.into_owned()))
+            .collect()
+    }
+
     /// Whether a process of the server works; `None` when there is no such process.
     async fn look_for(&self, backend: &Backend) -> Result<Option<bool>, sqlx::Error> {
         let mut conn = self.in_use()?.connect().await?;

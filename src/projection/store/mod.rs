@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::WriterState;
+use super::apply::{WriterState, change_types};
 use super::captured::Retries;
 use super::conn::{Conn, Watch};
 use super::dialect::Extensions;
@@ -298,7 +298,7 @@ impl SqlStore {
                     }
                     *link = Err(Lost {
                         backend: known.backend.clone(),
-                        is_silent: !matches!(error, sqlx::Error::Database(_)),
+                        is_silent: postgres::is_silent(error),
                     });
                 }
             }
@@ -320,7 +320,15 @@ impl SqlStore {
             }
             state.apply(&mut conn, commits).await
         };
-        self.served_by(backend.as_ref(), work).await
+        let work = self.served_by(backend.as_ref(), work);
+        match (&self.home, &backend) {
+            (Home::Server(server), Some(backend))
+                if change_types(commits.iter().map(Arc::as_ref)) =>
+            {
+                server.naming_holders(backend, work).await
+            }
+            _ => work.await,
+        }
     }
 
     /// Works over the connection that writes, as long as somebody is at its other end.
