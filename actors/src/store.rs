@@ -346,14 +346,14 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// Loads records of a type, whoever may see them, in the order in which the store has them:
-    /// those behind a row, and that of the last one. Empty when there are no more.
+    /// Loads records of a type, whoever may see them, in the order of their creation: those that were
+    /// created behind a position, each with where it was. Empty when there are no more.
     async fn scan(
         &self,
         definition: &TypeDefinition,
         after: i64,
         limit: usize,
-    ) -> Result<(Vec<Head>, i64), StoreError>;
+    ) -> Result<Vec<(i64, Head)>, StoreError>;
 
     /// Loads users' auth rows with the version of their streams, in the order asked for.
     async fn load_users(&self, ids: &[UserId])

@@ -156,15 +156,15 @@ pub(crate) async fn past_heads(
     Ok(found)
 }
 
-/// Loads the heads behind a row, in the order of rows; returns the last one's, too.
+/// Loads the heads behind a row, in the order of rows, each with its own.
 pub(crate) async fn scan(
     conn: &mut Conn<'_>,
     layout: &TypeLayout,
     after: i64,
     limit: usize,
-) -> Result<(Vec<Head>, i64), sqlx::Error> {
+) -> Result<Vec<(i64, Head)>, sqlx::Error> {
     let Some(table) = &layout.table else {
-        return Ok((Vec::new(), after));
+        return Ok(Vec::new());
     };
     let mut sql = Sql::new("SELECT ");
     push_head_columns(&mut sql, table);
@@ -173,12 +173,12 @@ pub(crate) async fn scan(
     sql.push(" ORDER BY t._row");
     let limit = u64::try_from(limit).unwrap_or(u64::MAX);
     table.dialect.push_limit(&mut sql, Some(limit));
-    let (mut heads, mut last) = (Vec::new(), after);
+    let mut heads = Vec::new();
     for row in sql.fetch_all(conn).await? {
-        heads.push(decode_head(&layout.definition.name, table, &row)?);
-        last = row.int(row.len() - 1)?;
+        let head = decode_head(&layout.definition.name, table, &row)?;
+        heads.push((row.int(row.len() - 1)?, head));
     }
-    Ok((heads, last))
+    Ok(heads)
 }
 
 /// Finds records by the values of some fields, or of columns with a text of their own; at most so many.

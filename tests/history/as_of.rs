@@ -76,6 +76,42 @@ fn references_and_what_is_included_are_of_the_same_moment() {
 }
 
 #[test]
+fn equal_records_come_in_the_order_in_which_they_came() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let place = json!({"$type": "geo", "$lng": 1, "$lat": 0});
+    for number in 0..8 {
+        ada.save(&format!("note/{number}"), json!({"n": 1, "place": place}));
+    }
+    let distance = json!(["func", "distance", path("place"), place]);
+    let sorts = [
+        json!([]),
+        json!([[path("n"), "asc"]]),
+        json!([[path("n"), "desc"]]),
+        json!([[distance, "desc"]]),
+    ];
+    let pages = |as_of: &Json| {
+        let all = sorts.iter().map(|sort| {
+            let page = |offset: u32| {
+                let more = json!({"sort": sort, "limit": 3, "offset": offset});
+                query(&ada, &more, as_of)["result"].clone()
+            };
+            [0, 3, 6].map(page)
+        });
+        all.collect::<Vec<_>>()
+    };
+    let then = now(&server);
+    let was = pages(&Json::Null);
+    assert_eq!(was[2][0][0]["_id"], "note/7");
+    for number in [6, 1, 3] {
+        delete(&ada, &format!("note/{number}"));
+    }
+    ada.save("note/0", json!({"n": 2}));
+    ada.save("note/3", json!({"n": 1, "place": place}));
+    assert_eq!(pages(&then), was);
+}
+
+#[test]
 fn whoever_may_see_it_today_sees_what_it_was() {
     for is_temporal in [false, true] {
         sees_what_it_was_who_may_see_it_today(is_temporal);

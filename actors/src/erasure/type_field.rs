@@ -102,12 +102,10 @@ impl Eraser {
         };
         let mut after = 0;
         loop {
-            let (heads, last) = self.env.store.scan(definition, after, AT_ONCE).await?;
-            if heads.is_empty() {
-                break;
-            }
-            after = last;
-            found.extend(heads.into_iter().map(|head| head.record.id));
+            let heads = self.env.store.scan(definition, after, AT_ONCE).await?;
+            let Some((last, _)) = heads.last() else { break };
+            after = *last;
+            found.extend(heads.into_iter().map(|(_, head)| head.record.id));
         }
         let kind = EventKind::RecordDeleted;
         let deleted = self.env.store.list_positions_of_kind(kind, 1, head).await?;

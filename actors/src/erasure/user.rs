@@ -278,12 +278,10 @@ impl Eraser {
             }
             let mut after = 0;
             loop {
-                let (heads, last) = self.env.store.scan(&definition, after, AT_ONCE).await?;
-                if heads.is_empty() {
-                    break;
-                }
-                after = last;
-                let records = heads.into_iter().map(|head| head.record);
+                let heads = self.env.store.scan(&definition, after, AT_ONCE).await?;
+                let Some((last, _)) = heads.last() else { break };
+                after = *last;
+                let records = heads.into_iter().map(|(_, head)| head.record);
                 let his = records.filter(|record| record.owner.as_ref() == Some(user));
                 found.extend(his.map(|record| record.id));
             }

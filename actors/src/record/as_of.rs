@@ -14,7 +14,7 @@
 //! it last, whatever was made under its id since. Rules for fields go back along the fields' names
 //! ([`super::past_rules`]). Relations between users count as rights.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use skytrail_schema::caller::Caller;
@@ -26,6 +26,7 @@ use skytrail_schema::predicate::column::Via;
 use skytrail_schema::predicate::{Condition, Context, Direction, LookedUp};
 use skytrail_schema::query::{BoundQuery, Page};
 use skytrail_schema::record::{Head, Record};
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::env::RecordEnv;
@@ -46,6 +47,9 @@ pub(super) struct Seen {
     pub(super) then: Head,
     today: Arc<Record>,
 }
+
+/// Where records of today were created, by their ids and when that was.
+type Rows = HashMap<(RecordId, Timestamp), i64>;
 
 /// A query on its way through the past.
 pub(super) struct Looking<'a> {
@@ -148,15 +152,22 @@ impl Looking<'_> {
         let (mut scanned, mut after) = (HashSet::new(), 0);
         let mut size = Portion::of_at_most(PORTION);
         loop {
-            let (portion, last) = self.env.store.scan(&present, after, size.size()).await?;
-            if portion.is_empty() {
+            let portion = self.env.store.scan(&present, after, size.size()).await?;
+            let Some((last, _)) = portion.last() else {
                 return Ok(scanned);
-            }
-            size.had(portion.iter().map(|head| &head.record));
-            after = last;
-            scanned.extend(portion.iter().map(|head| head.record.id.clone()));
-            let seen = self.back_from(portion).await?;
-            self.add_matches(seen, (page, room)).await?;
+            };
+            after = *last;
+            size.had(portion.iter().map(|(_, head)| &head.record));
+            scanned.extend(portion.iter().map(|(_, head)| head.record.id.clone()));
+            let rows = portion.iter();
+            let rows = rows.map(|(row, head)| {
+                let record = &head.record;
+                ((record.id.clone(), record.created_at), *row)
+            });
+            let rows = rows.collect();
+            let today = portion.into_iter().map(|(_, head)| head).collect();
+            let seen = self.back_from(today).await?;
+            self.add_matches(seen, &rows, (page, room)).await?;
         }
     }
 
@@ -193,7 +204,7 @@ impl Looking<'_> {
                 (some, left) = left.split_at(size.size().min(left.len()));
                 let seen = self.find(some).await?;
                 size.had(seen.iter().map(|seen| &seen.then.record));
-                self.add_matches(seen, (page, room)).await?;
+                self.add_matches(seen, &Rows::new(), (page, room)).await?;
             }
         }
         Ok(())
@@ -258,9 +269,11 @@ impl Looking<'_> {
         types.all(|then| then.name != *name || then.reshaped != present.reshaped)
     }
 
+    /// Adds those that match and may be seen. Where they were created is known of these `rows`.
     async fn add_matches(
         &mut self,
         mut seen: Vec<Seen>,
+        rows: &Rows,
         (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<(), ApiError> {
         let (scope, caller) = (&self.command.scope, &self.command.context.caller);
@@ -274,10 +287,18 @@ impl Looking<'_> {
             around: &self.around.known,
         };
         let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
-        for Seen { then, .. } in seen {
-            if evaluation.matches(&then.record, context).await? {
-                room.add(page, then)?;
+        for Seen { then, today } in seen {
+            if !evaluation.matches(&then.record, context).await? {
+                continue;
             }
+            let row = match rows.get(&(then.record.id.clone(), then.record.created_at)) {
+                Some(row) => *row,
+                None => {
+                    let begin = past::begin_of(self.env, &today).await?;
+                    i64::try_from(begin).unwrap_or(i64::MAX)
+                }
+            };
+            room.add(page, (row, then))?;
         }
         Ok(())
     }

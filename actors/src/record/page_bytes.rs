@@ -49,12 +49,12 @@ impl PageBytes {
         ApiError::invalid_argument(message, &[self.argument]).with_info("limit", limit)
     }
 
-    /// Adds a match to a page, which keeps those only that may be on it.
+    /// Adds a match, with where it was created, to a page, which keeps those only that may be on it.
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn add(&mut self, page: &mut Page<'_>, head: Head) -> Result<(), ApiError> {
-        let num_bytes = head.record.weight();
+    pub fn add(&mut self, page: &mut Page<'_>, head: (i64, Head)) -> Result<(), ApiError> {
+        let num_bytes = head.1.record.weight();
         if !page.add(head) || self.take_bytes(num_bytes).is_ok() {
             return Ok(());
         }
@@ -152,7 +152,7 @@ mod tests {
             let bound = bound.unwrap();
             let mut page = Page::new(&query, &bound, false);
             let mut room = PageBytes::new(100 * 1500, "limit");
-            let mut added = (0..8000).map(|number| room.add(&mut page, head(number, 1000)));
+            let mut added = (0..8000).map(|number| room.add(&mut page, (1, head(number, 1000))));
             assert_eq!(added.any(|added| added.is_err()), is_refused);
         }
     }

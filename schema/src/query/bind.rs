@@ -151,6 +151,12 @@ impl BoundQuery {
             .find(|order| order.is_ne())
             .unwrap_or(Ordering::Equal)
     }
+
+    /// Whether records that are equal by all sort keys come in the order of their creation backwards:
+    /// as the last of the keys does.
+    pub fn is_backwards(&self) -> bool {
+        self.sort.last().is_some_and(|last| last.is_descending)
+    }
 }
 
 impl BoundInclude {

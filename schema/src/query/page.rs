@@ -6,14 +6,14 @@ use crate::record::Head;
 /// How many matches behind the page are kept before they are sorted and cut off.
 const SLACK: usize = 1024;
 
-/// Collects matches, in the order in which they come; keeps those only that may be on the page.
+/// Collects matches, each with where it was created; keeps those only that may be on the page.
 #[derive(Debug)]
 pub struct Page<'a> {
     query: &'a Query,
     bound: &'a BoundQuery,
     /// Whether they come in the order that is asked for.
     is_sorted: bool,
-    heads: Vec<Head>,
+    heads: Vec<(i64, Head)>,
     count: u64,
 }
 
@@ -43,8 +43,8 @@ impl<'a> Page<'a> {
             && wanted.is_some_and(|wanted| self.heads.len() >= wanted)
     }
 
-    /// Adds the next match; says whether it may be on the page.
-    pub fn add(&mut self, head: Head) -> bool {
+    /// Adds the next match, with where it was created; says whether it may be on the page.
+    pub fn add(&mut self, head: (i64, Head)) -> bool {
         self.count += 1;
         let Some(wanted) = self.num_wanted() else {
             self.heads.push(head);
@@ -70,14 +70,21 @@ impl<'a> Page<'a> {
 
     /// Walks over what may be on the page so far.
     pub fn heads(&self) -> impl Iterator<Item = &Head> {
-        self.heads.iter()
+        self.heads.iter().map(|(_, head)| head)
     }
 
     fn sort(&mut self) {
         if !self.is_sorted {
             let bound = self.bound;
-            self.heads
-                .sort_by(|left, right| bound.compare(&left.record, &right.record));
+            self.heads.sort_by(|(row, head), (other_row, other)| {
+                let rows = row.cmp(other_row);
+                let order = bound.compare(&head.record, &other.record);
+                order.then(if bound.is_backwards() {
+                    rows.reverse()
+                } else {
+                    rows
+                })
+            });
         }
     }
 
@@ -88,6 +95,7 @@ impl<'a> Page<'a> {
         let take = self.query.limit.unwrap_or(u64::MAX);
         let take = usize::try_from(take).unwrap_or(usize::MAX);
         let page = self.heads.into_iter().skip(skip).take(take);
+        let page = page.map(|(_, head)| head);
         (page.collect(), self.query.count.then_some(self.count))
     }
 }

@@ -2,7 +2,7 @@
 
 use skytrail_actors::store::Asker;
 use skytrail_schema::predicate::{CellClass, Term};
-use skytrail_schema::query::{BoundQuery, BoundSort, Query};
+use skytrail_schema::query::{BoundQuery, Query};
 
 use super::access;
 use super::condition::Translator;
@@ -35,7 +35,7 @@ impl Plan {
     pub(super) fn new(
         catalog: &Catalog,
         (table, as_of): (&Table, Option<AsOf<'_>>),
-        bound: &BoundQuery,
+        (query, bound): (&Query, &BoundQuery),
         asker: &Asker<'_>,
     ) -> Self {
         let mut paths = Paths::new(catalog, table);
@@ -56,7 +56,8 @@ impl Plan {
                 condition = translated.sql;
             }
         }
-        let order = order(&mut paths, &bound.sort);
+        let is_paged = query.limit.is_some() || query.offset > 0;
+        let order = order(&mut paths, bound, is_paged);
         let mut source = Sql::default();
         paths.push_from(&mut source, asker);
         source.push(" WHERE ");
@@ -165,10 +166,15 @@ impl Plan {
     }
 }
 
-/// Translates the sort keys, and adds the row; `None` when one of them cannot be said in SQL.
-fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Vec<(Sql, &'static str)>> {
+/// Translates the sort keys, and adds the row, also for pages without a sort key; `None` when one of the
+/// keys cannot be said in SQL.
+fn order(
+    paths: &mut Paths<'_>,
+    bound: &BoundQuery,
+    is_paged: bool,
+) -> Option<Vec<(Sql, &'static str)>> {
     let mut order = Vec::new();
-    for key in sort {
+    for key in &bound.sort {
         let Term::Column(column) = &key.by else {
             return None;
         };
@@ -186,8 +192,8 @@ fn order(paths: &mut Paths<'_>, sort: &[BoundSort]) -> Option<Vec<(Sql, &'static
         };
         order.push((sql, direction));
     }
-    if let Some(last) = sort.last() {
-        let direction = if last.is_descending { " DESC" } else { "" };
+    if is_paged || !order.is_empty() {
+        let direction = if bound.is_backwards() { " DESC" } else { "" };
         order.push((Sql::new("t._row"), direction));
     }
     Some(order)

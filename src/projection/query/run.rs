@@ -94,7 +94,7 @@ pub(crate) async fn query(
         });
     };
     let bound = query.bind(&layout.definition, catalog)?;
-    let plan = Plan::new(catalog, (table, None), &bound, asker);
+    let plan = Plan::new(catalog, (table, None), (query, &bound), asker);
     let run = Run {
         query,
         bound: &bound,
@@ -141,7 +141,7 @@ pub(crate) async fn query_as_of(
         position,
         is_recent: position >= middle,
     };
-    let plan = Plan::new(catalog, (table, Some(as_of)), &bound, asker);
+    let plan = Plan::new(catalog, (table, Some(as_of)), (query, &bound), asker);
     if !plan.is_exact || !plan.is_sorted {
         return Ok(None);
     }
@@ -186,7 +186,7 @@ pub(crate) async fn explain(
         position,
         is_recent: true,
     });
-    let plan = Plan::new(catalog, (table, as_of), &bound, &asker);
+    let plan = Plan::new(catalog, (table, as_of), (query, &bound), &asker);
     let sample = plan.samples(query, table.dialect).pop().unwrap();
     Ok(crate::projection::index::explain(conn, &sample).await?)
 }

@@ -308,10 +308,10 @@ impl RecordStore for SqlStore {
         definition: &TypeDefinition,
         after: i64,
         limit: usize,
-    ) -> Result<(Vec<Head>, i64), StoreError> {
+    ) -> Result<Vec<(i64, Head)>, StoreError> {
         let mut reader = self.reader().await?;
         let Some(layout) = reader.layout(definition) else {
-            return Ok((Vec::new(), after));
+            return Ok(Vec::new());
         };
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
         read::scan(&mut conn, &layout, after, limit)

@@ -328,7 +328,7 @@ impl RecordStore for ModelStore {
         _: &TypeDefinition,
         _: i64,
         _: usize,
-    ) -> Result<(Vec<Head>, i64), StoreError> {
+    ) -> Result<Vec<(i64, Head)>, StoreError> {
         not_modelled()
     }
 

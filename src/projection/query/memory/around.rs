@@ -49,14 +49,14 @@ impl Around {
         &mut self,
         run: &Run<'_>,
         conn: &mut Conn<'_>,
-        portion: &[Head],
+        portion: &[(i64, Head)],
     ) -> Result<(), sqlx::Error> {
         self.known.records.clear();
         let mut wanted: BTreeMap<TypeName, BTreeSet<RecordKey>> = BTreeMap::new();
         for via in &self.vias {
             for id in portion
                 .iter()
-                .filter_map(|head| via.target_of(&head.record))
+                .filter_map(|(_, head)| via.target_of(&head.record))
             {
                 wanted.entry(id.record_type).or_default().insert(id.key);
             }

@@ -44,15 +44,15 @@ pub(super) async fn run(
         let rows;
         (rows, left) = left.split_at(size.size().min(left.len()));
         let portion = load(run, &mut tx.conn(), rows).await?;
-        size.had(portion.iter().map(|head| &head.record));
+        size.had(portion.iter().map(|(_, head)| &head.record));
         around.load_records(run, &mut tx.conn(), &portion).await?;
         let context = Context {
             user: run.asker.caller.user.as_ref(),
             around: around.known(),
         };
-        for head in portion {
+        for (row, head) in portion {
             if evaluation.matches(&head.record, context).await? {
-                room.add(&mut page, head)?;
+                room.add(&mut page, (row, head))?;
             }
         }
         if page.is_enough() {
@@ -83,7 +83,11 @@ async fn candidates(conn: &mut Conn<'_>, plan: &Plan) -> Result<Vec<i64>, sqlx::
 }
 
 /// Loads records by their rows, in that order.
-async fn load(run: &Run<'_>, conn: &mut Conn<'_>, rows: &[i64]) -> Result<Vec<Head>, sqlx::Error> {
+async fn load(
+    run: &Run<'_>,
+    conn: &mut Conn<'_>,
+    rows: &[i64],
+) -> Result<Vec<(i64, Head)>, sqlx::Error> {
     let mut sql = Sql::new("SELECT ");
     push_head_columns(&mut sql, run.table);
     sql.push(",t._row FROM ").name(&run.table.name);
@@ -94,5 +98,8 @@ async fn load(run: &Run<'_>, conn: &mut Conn<'_>, rows: &[i64]) -> Result<Vec<He
         let head = decode_head(&run.layout.definition.name, run.table, &row)?;
         heads.insert(row.int(row.len() - 1)?, head);
     }
-    Ok(rows.iter().filter_map(|row| heads.remove(row)).collect())
+    let found = rows.iter();
+    Ok(found
+        .filter_map(|row| Some((*row, heads.remove(row)?)))
+        .collect())
 }
