@@ -68,6 +68,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Whether the outbox could not be read when somebody looked last.
+    fn is_blind(&self) -> bool {
+        self.failed_look > self.look
+    }
+
     /// Returns the spans that matter to who asks for these types; all of them if for none.
     fn of<'a>(&'a self, types: Option<&'a BTreeSet<TypeName>>) -> impl Iterator<Item = &'a Span> {
         self.spans.iter().filter(move |span| {
@@ -79,7 +84,7 @@ impl Seen {
 
 impl CaptureGate {
     /// Waits until everything that SQL had committed before to records of these types is in the log. When the
-    /// database is away nobody is held up: the log is what counts.
+    /// database is away nobody is held up but the first, who finds that out: the log is what counts.
     ///
     /// # Errors
     /// It takes too long.
@@ -128,6 +133,9 @@ impl CaptureGate {
         let has_failed = |seen: &Seen| seen.failed_look >= look || seen.failed_round >= round;
         let mut seen = self.0.seen.subscribe();
         self.0.look_wanted.notify_one();
+        if types.is_some() && seen.borrow().is_blind() {
+            return false;
+        }
         let looked = seen.wait_for(|seen| seen.look >= look || has_failed(seen));
         let until = match looked.await {
             Ok(seen) if has_failed(&seen) => return false,
@@ -305,6 +313,28 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         tell(&gate, Vec::new());
         assert_eq!(waiting.as_mut().now_or_never(), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn while_nobody_can_look_only_the_first_waits() {
+        let gate = CaptureGate::default();
+        gate.serve();
+        gate.set_active();
+        let notes = types("note");
+        let mut first = Box::pin(gate.settle(&notes));
+        assert!(first.as_mut().now_or_never().is_none());
+        let look = gate.begin_look();
+        gate.end_look(look, None);
+        assert_eq!(first.as_mut().now_or_never(), Some(Ok(())));
+        while gate.look_wanted().now_or_never().is_some() {}
+        assert_eq!(gate.settle(&notes).now_or_never(), Some(Ok(())));
+        // It is looked again all the same, and who must know waits for that.
+        assert!(gate.look_wanted().now_or_never().is_some());
+        let mut draining = Box::pin(gate.drain());
+        assert!(draining.as_mut().now_or_never().is_none());
+        tell(&gate, Vec::new());
+        assert_eq!(draining.as_mut().now_or_never(), Some(Ok(())));
+        assert!(gate.settle(&notes).now_or_never().is_none());
     }
 
     #[tokio::test]
