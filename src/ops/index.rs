@@ -87,9 +87,15 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
         let Some(wanted) = order else {
             return list_indexes(place).await.map_err(failed);
         };
-        // What is gone may still be let go.
-        if !matches!(command, IndexCommand::Free(_)) {
-            check(&wanted, &list_fields(place).await.map_err(failed)?)?;
+        let known = list_indexes(place).await.map_err(failed)?;
+        let is_known = known
+            .iter()
+            .any(|entry| entry.is_on(&wanted.record_type, &wanted.columns));
+        match &command {
+            // What is gone may still be let go.
+            IndexCommand::Free(_) | IndexCommand::Forbid(_) if is_known => {}
+            IndexCommand::Free(_) => return Err(unknown(&wanted, &known)),
+            _ => check(&wanted, &list_fields(place).await.map_err(failed)?)?,
         }
         let entry = set_index(place, wanted).await;
         entry.map(|entry| vec![entry]).map_err(failed)
@@ -101,6 +107,21 @@ pub fn run(config: &Config, command: IndexCommand) -> Result<(), String> {
     let tell = if is_order { say } else { show };
     entries.iter().for_each(|entry| tell(&describe(entry)));
     Ok(())
+}
+
+/// Says which indexes of the type are known when this one is not.
+fn unknown(wanted: &IndexEntry, known: &[IndexEntry]) -> String {
+    let name = &wanted.record_type;
+    let of_type = known.iter().filter(|entry| entry.record_type == *name);
+    let others: Vec<String> = of_type.map(columns).collect();
+    let others = match others.as_slice() {
+        [] => "nothing".to_owned(),
+        others => others.join(", "),
+    };
+    format!(
+        "there is no index of {name} on {}; there is one on {others}",
+        columns(wanted)
+    )
 }
 
 /// Refuses an index over what there is not: nothing would ever make it.
@@ -142,13 +163,18 @@ fn wanted(command: &IndexCommand) -> Option<IndexEntry> {
     })
 }
 
-fn describe(entry: &IndexEntry) -> String {
+/// Writes the columns as commands name them.
+fn columns(entry: &IndexEntry) -> String {
     let column = |column: &IndexColumn| {
         let order = if column.is_descending { ":desc" } else { "" };
         format!("{}{order}", column.field)
     };
     let columns: Vec<String> = entry.columns.iter().map(column).collect();
-    let on = format!("{} {}", entry.record_type, columns.join(" "));
+    columns.join(" ")
+}
+
+fn describe(entry: &IndexEntry) -> String {
+    let on = format!("{} {}", entry.record_type, columns(entry));
     let state = match (entry.state, entry.wish) {
         (IndexState::Built, IndexWish::Forbidden) => "to be dropped, forbidden",
         (_, IndexWish::Forbidden) => "forbidden",

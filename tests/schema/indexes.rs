@@ -41,6 +41,20 @@ fn a_wish_is_for_a_type_and_fields_that_there_are() {
     let (_, said) = index(&["list"]);
     assert!(!said.contains("to be built, forbidden"), "{said}");
     // What was wished for before may be gone, and is let go all the same.
-    let (is_done, said) = index(&["free", "nope", "x"]);
-    assert!(is_done, "{said}");
+    server.restart();
+    let body = json!({"record_type": "todo", "item_name": "title"});
+    master.at(&server).call("schema:delete", body).result();
+    assert_eq!(master.at(&server).query("todo", json!(null)).len(), 1);
+    assert!(server.terminate().success());
+    for what in ["forbid", "free"] {
+        let (is_done, said) = index(&[what, "todo", "title"]);
+        assert!(is_done, "{what}: {said}");
+    }
+    let (is_done, said) = index(&["free", "todo", "titel"]);
+    assert!(!is_done, "{said}");
+    assert!(
+        said.contains("there is no index of todo on titel; there is one on"),
+        "{said}"
+    );
+    assert!(said.contains(", title"), "{said}");
 }

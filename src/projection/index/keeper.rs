@@ -43,6 +43,12 @@ impl Look {
             entries: table::load(conn).await?,
             ..Self::default()
         };
+        // A field that is gone may come back.
+        look.entries.retain(|entry| {
+            let layout = catalog.get(&entry.record_type);
+            let can_be_made = layout.is_some_and(|layout| ddl::can_index(layout, &entry.columns));
+            can_be_made || entry.state == IndexState::Built || entry.wish == IndexWish::Forbidden
+        });
         look.lacking = lacking(conn, catalog, &look.entries, limits).await?;
         let mut plans: HashMap<SafeText, Access> = HashMap::new();
         for (shape, usage) in stats.take_look() {
@@ -331,10 +337,9 @@ pub(crate) async fn wish(
             wish: wanted.wish,
             is_pinned: wanted.is_pinned,
             why: wanted.why,
-            state: if known.state == IndexState::None {
-                wanted.state
-            } else {
-                known.state
+            state: match known.state {
+                IndexState::Built => IndexState::Built,
+                IndexState::Wanted | IndexState::None => wanted.state,
             },
             ..known
         },

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use skytrail_actors::store::RecordStore as _;
+use skytrail_schema::event::{EventBody, FieldDeletion, Stream};
 use skytrail_schema::predicate::CompareOp;
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::time::Timestamp;
@@ -282,6 +283,43 @@ async fn unused_ones_are_dropped_unless_pinned_or_declared() {
         (dropped.num_uses, dropped.why.as_str()),
         (1, "no query used it any more")
     );
+}
+
+#[tokio::test]
+async fn a_wish_over_a_field_that_is_gone_stops_nothing() {
+    let mut world = world(limits()).await;
+    let declared = IndexEntry {
+        wish: IndexWish::Declared,
+        ..on(&["n", "title"])
+    };
+    let pinned = IndexEntry {
+        is_pinned: true,
+        state: IndexState::Wanted,
+        ..on(&["nick", "n"])
+    };
+    world.place.set_index(declared).await;
+    world.place.set_index(pinned).await;
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await.len(), 2);
+    let deletion = EventBody::TypeFieldDeleted(FieldDeletion {
+        field: "n".to_owned(),
+    });
+    world
+        .run(vec![(Stream::Type("message".into()), deletion)])
+        .await;
+    world.place.analyze().await;
+    world.run_query(&of_room()).await;
+    world.tend(day(1)).await;
+    assert_eq!(world.built().await, ["message room,_created_at"]);
+    // Nobody wants them any more.
+    for fields in [["n", "title"], ["nick", "n"]] {
+        world.place.set_index(on(&fields)).await;
+    }
+    let entries = world.place.list_indexes().await;
+    let wanted = entries
+        .iter()
+        .filter(|entry| entry.state == IndexState::Wanted);
+    assert_eq!(wanted.count(), 0, "{entries:?}");
 }
 
 #[tokio::test]
