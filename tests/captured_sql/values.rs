@@ -76,6 +76,31 @@ fn json_that_cannot_be_read_is_parked_and_everything_goes_on() {
 }
 
 #[test]
+fn what_only_the_database_tells_apart_is_put_back() {
+    let world = World::with_a_note();
+    world
+        .ada
+        .save("note/1", json!({"j": null, "k": {"a": 1.5}}));
+    world.applied();
+    for change in ["j = 'null'", "k = '{\"a\": 1.50}'"] {
+        world.sql(&format!("UPDATE note SET {change}"));
+        world.settled();
+    }
+    assert_eq!(
+        world.sql("SELECT j IS NULL, k FROM note"),
+        "t|{\"a\": 1.5}\n"
+    );
+    assert_eq!(world.list_parked(), Vec::<Json>::new());
+    assert_eq!(world.fetch("note/1")["k"], json!({"a": 1.5}));
+    // What is as it was is no version.
+    let num_versions = world.versions("note/1").len();
+    world.sql("BEGIN; UPDATE note SET n = n + 1; UPDATE note SET n = n - 1; COMMIT");
+    world.settled();
+    assert_eq!(world.versions("note/1").len(), num_versions);
+    world.assert_all_goes_on();
+}
+
+#[test]
 fn a_save_goes_on_while_unreadable_json_waits_in_the_outbox() {
     let world = World::with_a_note();
     // It is not taken in for now.

@@ -399,6 +399,11 @@ impl Deciding<'_> {
             (RowChange::Changed(..), None) => {
                 return Ok(Some("the record is not there: it was deleted".to_owned()));
             }
+            (RowChange::Hidden, Some(head)) => {
+                self.restore(head).await?;
+                return Ok(None);
+            }
+            (RowChange::Hidden, None) => return Ok(None),
             (RowChange::Deleted, Some(head)) => return self.delete(&head).await,
             (RowChange::Deleted, None) => return Ok(None),
         };

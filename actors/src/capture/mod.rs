@@ -72,6 +72,8 @@ pub enum RowChange {
     Made(Box<Record>),
     /// Some columns were changed; the record as the row has it.
     Changed(Box<Record>, BTreeSet<String>),
+    /// What was changed no record has: it is stored once more as it is.
+    Hidden,
     /// The row was deleted.
     Deleted,
 }

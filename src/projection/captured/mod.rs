@@ -57,6 +57,8 @@ struct Net {
     key: String,
     before: Option<Cells>,
     after: Option<Cells>,
+    /// Whether it changed what only the database tells apart, such as JSON's null and none at all.
+    is_hidden: bool,
 }
 
 /// Whether something was captured here at any time, or somebody else has constraints here.
@@ -299,10 +301,12 @@ fn net(rows: Vec<Captured>) -> Vec<Net> {
     for row in rows {
         let place = places.entry((row.table.clone(), row.key.clone()));
         let place = *place.or_insert(nets.len());
+        let is_hidden = row.before == row.after;
         match nets.get_mut(place) {
             Some(net) => {
                 net.number = row.number;
                 net.after = row.after;
+                net.is_hidden |= is_hidden;
             }
             None => nets.push(Net {
                 number: row.number,
@@ -310,10 +314,12 @@ fn net(rows: Vec<Captured>) -> Vec<Net> {
                 key: row.key,
                 before: row.before,
                 after: row.after,
+                is_hidden,
             }),
         }
     }
-    nets.retain(|net| net.before != net.after);
+    let is_there = |net: &Net| net.is_hidden && net.after.is_some();
+    nets.retain(|net| net.before != net.after || is_there(net));
     nets.sort_by_key(|net| (net.before.is_some(), net.after.is_none()));
     nets
 }
@@ -346,6 +352,7 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
             row.excess = row::excess(layout, &columns, after);
             made.map(|(record, _)| RowChange::Made(Box::new(record)))
         }
+        (Some(before), Some(after)) if before == after => Ok(RowChange::Hidden),
         (Some(before), Some(after)) => {
             let columns = after.iter();
             let columns = columns.filter(|(name, value)| before.get(name) != Some(value));
