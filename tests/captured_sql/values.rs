@@ -101,6 +101,35 @@ fn what_only_the_database_tells_apart_is_put_back() {
 }
 
 #[test]
+fn numbers_that_would_come_back_as_others_are_parked() {
+    let world = World::with_a_note();
+    let numbers = [
+        "12345678901234567.89",
+        "0.1000000000000000055511151231257827",
+        "18446744073709551617",
+        "1e-400",
+    ];
+    for (index, number) in numbers.iter().enumerate() {
+        world.sql(&format!(
+            "UPDATE note SET j = '{{\"amount\": [{number}]}}', n = 7"
+        ));
+        world.settled();
+        let parked = world.list_parked();
+        assert_eq!(parked.len(), index + 1, "{number}: {parked:?}");
+        let reason = parked[index]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("column \"j\" holds no json"), "{reason}");
+        assert_eq!(world.fetch("note/1")["j"], json!({"a": 1}), "{number}");
+        assert_eq!(world.sql("SELECT j FROM note"), "{\"a\": 1}\n", "{number}");
+    }
+    let exact = json!({"many": [0.1, 1.5, 1e300, 5e-324, 9007199254740993_u64, -3, "1e-400"]});
+    world.sql(&format!("UPDATE note SET j = '{exact}'"));
+    world.settled();
+    assert_eq!(world.list_parked().len(), numbers.len());
+    assert_eq!(world.fetch("note/1")["j"], exact);
+    world.assert_all_goes_on();
+}
+
+#[test]
 fn a_save_goes_on_while_unreadable_json_waits_in_the_outbox() {
     let world = World::with_a_note();
     // It is not taken in for now.

@@ -1,10 +1,10 @@
-//! A row as the outbox has it. The database takes JSON that nobody can read here: numbers of any size, and
-//! brackets without end. So each column is read by itself.
+//! A row as the outbox has it. The database takes JSON that nobody can read here: numbers of any size and
+//! precision, and brackets without end. So each column is read by itself.
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Number, Value as Json};
 use skytrail_schema::json;
 
 /// How deep JSON may be nested: an answer that shows it still nests it in a few more.
@@ -29,7 +29,9 @@ impl Cells {
         let cells: BTreeMap<String, &RawValue> =
             serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
         let read = |text: &str| match json::from_str(text) {
-            Ok(json) if is_within(&json, MAX_DEPTH) => Cell::Read(json),
+            Ok(json) if is_within(&json, MAX_DEPTH) && numbers(text).all(is_kept) => {
+                Cell::Read(json)
+            }
             _ => Cell::Unreadable(text.to_owned()),
         };
         let cells = cells.into_iter();
@@ -74,11 +76,83 @@ fn is_within(json: &Json, depth: usize) -> bool {
     }
 }
 
+/// Returns the numbers in a text that is JSON, as they are written.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_escaped = false;
+    let mut is_quoted = false;
+    let is_outside = move |char: char| {
+        match char {
+            '"' if !is_escaped => is_quoted = !is_quoted,
+            _ => {}
+        }
+        is_escaped = is_quoted && char == '\\' && !is_escaped;
+        is_quoted || !matches!(char, '0'..='9' | '-' | '+' | '.' | 'e' | 'E')
+    };
+    let words = text.split(is_outside);
+    words.filter(|word| word.contains(|char: char| char.is_ascii_digit()))
+}
+
+/// Whether a number is the same when it is written again.
+fn is_kept(number: &str) -> bool {
+    let again = serde_json::from_str::<Number>(number);
+    again.is_ok_and(|again| decimal(number) == decimal(&again.to_string()))
+}
+
+/// Returns the digits that count of a number without its sign, and how many of them stand before the
+/// point.
+fn decimal(number: &str) -> Option<(String, i64)> {
+    let number = number.strip_prefix('-').unwrap_or(number);
+    let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let exponent: i64 = exponent.parse().ok()?;
+    let digits = format!("{whole}{part}");
+    let counting = digits.trim_start_matches('0');
+    let num_leading = i64::try_from(digits.len() - counting.len()).ok()?;
+    let place = i64::try_from(whole.len()).ok()? + exponent - num_leading;
+    let counting = counting.trim_end_matches('0');
+    let place = if counting.is_empty() { 0 } else { place };
+    Some((counting.to_owned(), place))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn numbers_come_back_or_cannot_be_read() {
+        let kept = [
+            "0",
+            "-0.0",
+            "0.1",
+            "1.50",
+            "-3",
+            "9007199254740993",
+            "1e300",
+            "1E+3",
+            "0.001e-2",
+            "5e-324",
+            "18446744073709551615",
+            "1000000000000000000000",
+            r#"["1e400", "\"1e400", {"1e400": "\\"}, true, null]"#,
+        ];
+        for text in kept {
+            let row = format!(r#"{{"a":{text}}}"#);
+            assert!(Cells::read(&row).unwrap().json("a").is_some(), "{text}");
+        }
+        let others = [
+            "12345678901234567.89",
+            "1e-400",
+            "0.10000000000000001",
+            "18446744073709551617",
+            r#"{"a": ["\\", 1e-400]}"#,
+        ];
+        for text in others {
+            let row = format!(r#"{{"a":{text}}}"#);
+            assert_eq!(Cells::read(&row).unwrap().json("a"), None, "{text}");
+        }
+    }
 
     #[test]
     fn what_cannot_be_read_is_a_text_and_the_rest_is_read() {

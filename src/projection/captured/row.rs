@@ -33,7 +33,10 @@ pub(super) fn parse(
         } else if let Some(column) = column_named(table, name) {
             let read = match row.get(name) {
                 Some(Cell::Read(value)) => value_of(column, value),
-                Some(Cell::Unreadable(_)) => None,
+                Some(Cell::Unreadable(_)) => {
+                    let reason = holds_none(column, None);
+                    return Err(format!("{reason} that could be given back as it is"));
+                }
                 None => Some(Value::Null),
             };
             let read = read.ok_or_else(|| holds_none(column, row.json(name)))?;
