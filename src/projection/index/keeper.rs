@@ -46,8 +46,9 @@ impl Look {
         // A field that is gone may come back.
         look.entries.retain(|entry| {
             let layout = catalog.get(&entry.record_type);
-            let can_be_made = layout.is_some_and(|layout| ddl::can_index(layout, &entry.columns));
-            can_be_made || entry.state == IndexState::Built || entry.wish == IndexWish::Forbidden
+            let made = layout.and_then(|layout| ddl::query_index(layout, &entry.columns));
+            let is_forbidden = entry.wish == IndexWish::Forbidden;
+            made.is_some() || is_forbidden || entry.state == IndexState::Built
         });
         look.lacking = lacking(conn, catalog, &look.entries, limits).await?;
         let mut plans: HashMap<SafeText, Access> = HashMap::new();
