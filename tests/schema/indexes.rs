@@ -13,12 +13,13 @@ fn a_wish_is_for_a_type_and_fields_that_there_are() {
     // The store has it.
     assert_eq!(master.query("todo", json!(null)).len(), 1);
     assert!(server.terminate().success());
-    let index = |arguments: &[&str]| {
+    let index_at = |server: &TestServer, arguments: &[&str]| {
         let output = server.skytrail(&[&["index"], arguments].concat());
         let texts = [&output.stdout, &output.stderr];
         let said = texts.map(|text| String::from_utf8_lossy(text)).concat();
         (output.status.success(), said)
     };
+    let index = |arguments: &[&str]| index_at(&server, arguments);
     for what in ["declare", "forbid", "pin"] {
         let (is_done, said) = index(&[what, "nope", "x"]);
         assert!(!is_done, "{what}: {said}");
@@ -46,6 +47,7 @@ fn a_wish_is_for_a_type_and_fields_that_there_are() {
     master.at(&server).call("schema:delete", body).result();
     assert_eq!(master.at(&server).query("todo", json!(null)).len(), 1);
     assert!(server.terminate().success());
+    let index = |arguments: &[&str]| index_at(&server, arguments);
     for what in ["forbid", "free"] {
         let (is_done, said) = index(&[what, "todo", "title"]);
         assert!(is_done, "{what}: {said}");
