@@ -34,7 +34,7 @@ mod query;
 mod replay;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 pub use desk::LiveQueriesState;

@@ -34,6 +34,8 @@ mod office;
 mod parts;
 mod roster;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 pub use attendance::{Attending, Originals, Row};
 pub use cursor::{Cursor, Open};

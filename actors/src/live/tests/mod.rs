@@ -9,7 +9,7 @@
 mod ear;
 mod orders;
 mod reads;
-mod store;
+pub(crate) mod store;
 mod world;
 
 use serde_json::{Value as Json, json};

@@ -7,29 +7,73 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use skytrail_schema::event::{
-    AssetState, Commit, Event, EventBody, EventKind, Service, Stream, UserState,
+    Actor, AssetState, Commit, Event, EventBody, EventKind, Service, Stream, UserState,
 };
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::predicate::evaluate::Nothing;
 use skytrail_schema::predicate::{Context, Relation};
 use skytrail_schema::query::Query;
 use skytrail_schema::record::Head;
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
+use crate::asset::{AssetCatalog, AssetUrls};
+use crate::capture::CaptureGate;
+use crate::clock::ManualClock;
+use crate::delivery::couriers::AfterHooks;
 use crate::log::{AppendError, Decision, EventLog, ReadError};
+use crate::plugin::PluginGate;
+use crate::projector::feed;
 use crate::record::apply::{self, Folded};
+use crate::record::env::RecordEnv;
 use crate::record::read::may_find;
+use crate::record::write_model::WriteModel;
 use crate::store::{
     Asker, HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError,
 };
 
 /// What was committed.
 #[derive(Default)]
-pub(super) struct ModelLog(pub(super) Mutex<Vec<Arc<Commit>>>);
+pub(crate) struct ModelLog(pub(super) Mutex<Vec<Arc<Commit>>>);
 
 impl ModelLog {
+    pub(crate) fn commit(&self, events: Vec<(Stream, EventBody)>) -> Arc<Commit> {
+        let mut commits = self.0.lock();
+        let all = commits
+            .iter()
+            .flat_map(|commit: &Arc<Commit>| &commit.events);
+        let mut all: Vec<Event> = all.cloned().collect();
+        let num_before = all.len();
+        for (stream, body) in events {
+            let of_stream = all.iter().filter(|event| event.stream == stream);
+            let version = u32::try_from(of_stream.count()).unwrap() + 1;
+            all.push(Event {
+                position: all.len() as u64 + 1,
+                stream,
+                version,
+                body,
+                provenance: Vec::new(),
+                payload_hash: [0; 32],
+            });
+        }
+        let commit = Arc::new(Commit {
+            id: Uuid::nil(),
+            time: Timestamp::from_micros(0),
+            epoch: 1,
+            actor: Actor::default(),
+            request_id: None,
+            causation: None,
+            sql: None,
+            events: all.split_off(num_before),
+            chain: [0; 32],
+        });
+        commits.push(Arc::clone(&commit));
+        commit
+    }
+
     fn events(&self, from: u64, until: u64) -> Vec<Event> {
         let commits = self.0.lock();
         let events = commits.iter().flat_map(|commit| &commit.events);
@@ -83,13 +127,45 @@ struct Past {
     users: HashMap<UserId, (u32, UserState)>,
 }
 
-pub(super) struct ModelStore {
-    pub(super) log: Arc<ModelLog>,
-    pub(super) applied: watch::Sender<u64>,
+#[derive(Default)]
+pub(crate) struct ModelStore {
+    pub(crate) log: Arc<ModelLog>,
+    pub(crate) applied: watch::Sender<u64>,
     pub(super) gate: Gate,
 }
 
 impl ModelStore {
+    /// Returns what works with the store, and keeps so many bytes in memory.
+    pub(crate) fn env(
+        self: &Arc<Self>,
+        max_bytes: usize,
+        urls: Arc<dyn AssetUrls>,
+        plugins: Arc<dyn PluginGate>,
+    ) -> RecordEnv {
+        let (_, fed) = feed();
+        let applied = fed.applied(self.applied.subscribe());
+        let model = Arc::new(WriteModel::new(&Snapshot::default(), max_bytes));
+        RecordEnv {
+            log: Arc::clone(&self.log) as _,
+            store: Arc::clone(self) as _,
+            model: Arc::clone(&model),
+            applied: applied.clone(),
+            assets: AssetCatalog {
+                store: Arc::clone(self) as _,
+                model,
+                applied,
+                urls,
+                erasures: Arc::default(),
+            },
+            plugins,
+            after_hooks: AfterHooks::default(),
+            captured: CaptureGate::default(),
+            clock: Arc::new(ManualClock::default()),
+            max_included_bytes: 1 << 20,
+            max_page_bytes: 1 << 20,
+        }
+    }
+
     fn position(&self) -> u64 {
         *self.applied.borrow()
     }

@@ -8,32 +8,25 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
-    Actor, Commit, Event, EventBody, FieldRename, RecordPatch, RecordState, Stream, Touch,
-    TypeExtension, UserPatch, UserState,
+    Commit, EventBody, FieldRename, RecordPatch, RecordState, Stream, Touch, TypeExtension,
+    UserPatch, UserState,
 };
 use skytrail_schema::field_access::{FieldAccess, FieldAccessEntry, FieldUserRole};
 use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::FieldType;
-use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
+use tokio::sync::mpsc;
 
 use super::super::load::load;
 use super::super::{Audience, LiveFollower, LiveQueries, LiveSettings};
 use super::ear::Ear;
-use super::store::{Gate, ModelLog, ModelStore};
-use crate::asset::{AssetCatalog, AssetUrls};
-use crate::capture::CaptureGate;
-use crate::clock::ManualClock;
+use super::store::{ModelLog, ModelStore};
+use crate::asset::AssetUrls;
 use crate::delivery::Consumer as _;
-use crate::delivery::couriers::AfterHooks;
 use crate::log::{CommitObserver as _, Timeline};
 use crate::plugin::NoPlugins;
-use crate::projector::feed;
 use crate::record::env::RecordEnv;
-use crate::record::write_model::WriteModel;
 use crate::spawn::spawn_named;
-use crate::store::Snapshot;
 
 /// Longer than any chain of wakeups that one step sets off.
 const ROUNDS: usize = 60;
@@ -68,37 +61,11 @@ pub(super) struct World {
 impl World {
     /// `max_bytes` is what may be kept in memory: with none of it reads go to the store.
     pub(super) fn new(max_bytes: usize) -> Self {
-        let log = Arc::new(ModelLog::default());
-        let (applied, position) = watch::channel(0);
-        let (_, fed) = feed();
-        let store = Arc::new(ModelStore {
-            log: Arc::clone(&log),
-            applied,
-            gate: Gate::default(),
-        });
-        let model = Arc::new(WriteModel::new(&Snapshot::default(), max_bytes));
-        let applied = fed.applied(position);
+        let store = Arc::<ModelStore>::default();
+        let log = Arc::clone(&store.log);
         let urls = Arc::new(Urls::default());
-        let assets = AssetCatalog {
-            store: Arc::clone(&store) as _,
-            model: Arc::clone(&model),
-            applied: applied.clone(),
-            urls: Arc::clone(&urls) as _,
-            erasures: Arc::default(),
-        };
-        let env = RecordEnv {
-            log: Arc::clone(&log) as _,
-            store: Arc::clone(&store) as _,
-            model,
-            applied,
-            assets,
-            plugins: Arc::new(NoPlugins::default()),
-            after_hooks: AfterHooks::default(),
-            captured: CaptureGate::default(),
-            clock: Arc::new(ManualClock::default()),
-            max_included_bytes: 1 << 20,
-            max_page_bytes: 1 << 20,
-        };
+        let plugins = Arc::new(NoPlugins::default());
+        let env = store.env(max_bytes, Arc::clone(&urls) as _, plugins);
         let settings = LiveSettings {
             max_subscriptions: 10,
             max_records: 1000,
@@ -143,37 +110,7 @@ impl World {
     }
 
     pub(super) fn commit(&self, events: Vec<(Stream, EventBody)>) {
-        let mut commits = self.log.0.lock();
-        let all = commits
-            .iter()
-            .flat_map(|commit: &Arc<Commit>| &commit.events);
-        let mut all: Vec<Event> = all.cloned().collect();
-        let num_before = all.len();
-        for (stream, body) in events {
-            let of_stream = all.iter().filter(|event| event.stream == stream);
-            let version = u32::try_from(of_stream.count()).unwrap() + 1;
-            all.push(Event {
-                position: all.len() as u64 + 1,
-                stream,
-                version,
-                body,
-                provenance: Vec::new(),
-                payload_hash: [0; 32],
-            });
-        }
-        let commit = Arc::new(Commit {
-            id: Uuid::nil(),
-            time: Timestamp::from_micros(0),
-            epoch: 1,
-            actor: Actor::default(),
-            request_id: None,
-            causation: None,
-            sql: None,
-            events: all.split_off(num_before),
-            chain: [0; 32],
-        });
-        commits.push(Arc::clone(&commit));
-        drop(commits);
+        let commit = self.log.commit(events);
         self.env.model.committed(&[commit]);
     }
 

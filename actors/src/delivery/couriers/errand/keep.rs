@@ -76,7 +76,7 @@ impl Keeping {
     }
 
     /// Returns when the next is to be kept.
-    pub(super) fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Option<Instant> {
         let is_idle = self.under_way.is_none();
         self.changed.filter(|_| is_idle).map(|since| since + PERIOD)
     }
@@ -125,9 +125,14 @@ impl Keeping {
 }
 
 impl Errand {
+    /// Returns when the next is to be kept by itself: nothing of a plugin before it is met.
+    pub(super) fn keep_due(&self) -> Option<Instant> {
+        self.keeping.due().filter(|_| !self.is_new)
+    }
+
     /// Starts to keep what has changed, when it is time.
     pub(super) fn keep_if_due(&mut self) {
-        if self.keeping.due().is_some_and(|due| due <= Instant::now()) && !self.is_new {
+        if self.keep_due().is_some_and(|due| due <= Instant::now()) {
             let standing = self.standing_now();
             let entry = self.keeping.take(&self.parts.name, standing);
             let (ledger, name) = (Arc::clone(&self.parts.ledger), Arc::clone(&self.parts.name));

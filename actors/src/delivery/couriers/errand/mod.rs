@@ -55,6 +55,8 @@ pub(super) struct Errand {
     schedule: Schedule,
     points: Arc<Points>,
     presence: Presence,
+    /// Whether it is known that it is there, and where deliveries go on since it is.
+    is_welcomed: bool,
     /// The worker that said last where deliveries start.
     starter: Option<WorkerId>,
     /// Whether the plugin's registration was looked at, and what it asks for is promised.
@@ -111,6 +113,7 @@ impl Errand {
             schedule: Schedule::new(cursor, parts.settings.max_attempts),
             points: Arc::default(),
             presence: Presence::default(),
+            is_welcomed: false,
             starter: None,
             parts: Arc::new(parts),
             commands,
@@ -173,6 +176,11 @@ impl Errand {
         !self.is_quiet && self.closing.is_none() && self.standing.paused.is_none()
     }
 
+    /// Whether somebody is there for what is delivered.
+    fn is_attended(&self) -> bool {
+        self.is_adopted && self.presence.num_workers > 0 && self.held_until.is_none()
+    }
+
     async fn await_something(&mut self) {
         let due = self.next_due();
         let read = self.schedule.read();
@@ -208,7 +216,7 @@ impl Errand {
         }
         let retry = self.schedule.next_wake().filter(|_| self.is_running());
         let retry = retry.map(|due| self.begun + due);
-        let dues = [retry, self.keeping.due(), self.not_before, self.held_until];
+        let dues = [retry, self.keep_due(), self.not_before, self.held_until];
         let due = dues.into_iter().flatten().min();
         due.unwrap_or(now + LONG)
     }
@@ -218,7 +226,7 @@ impl Errand {
     fn turn_away(&mut self) {
         let why = if self.is_quiet || self.standing.paused.is_some() {
             Unavailable::Paused
-        } else if self.presence.num_workers == 0 || self.held_until.is_some() {
+        } else if !self.is_attended() {
             Unavailable::NoWorker
         } else {
             return;

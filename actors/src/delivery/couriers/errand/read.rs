@@ -17,6 +17,7 @@ use crate::delivery::couriers::occasion::{self, Occasion};
 use crate::delivery::couriers::parts::Recipient;
 use crate::delivery::couriers::schedule::{Arrival, Schedule};
 use crate::log::seek::load_commit;
+use crate::plugin::Points;
 
 /// About how many events are read at once.
 const PAGE_EVENTS: usize = 512;
@@ -38,10 +39,12 @@ fn may_be_of_plugin(context: &RequestContext) -> bool {
 }
 
 impl Errand {
-    /// Takes notice of who is there, and of what a plugin registered.
+    /// Takes notice of who is there, and of what a plugin registered: when that changes, and when a
+    /// pause is over, since it may not have been promised yet.
     pub(super) async fn look_around(&mut self) {
-        self.not_before = self.not_before.filter(|due| *due > Instant::now());
-        if !self.changes.has_changed().unwrap_or(false) {
+        let is_over = self.not_before.is_some_and(|due| due <= Instant::now());
+        self.not_before = self.not_before.filter(|_| !is_over);
+        if !is_over && !self.changes.has_changed().unwrap_or(false) {
             return;
         }
         self.changes.mark_unchanged();
@@ -58,21 +61,26 @@ impl Errand {
         let gate = &self.parts.env.plugins;
         // In this order: a plugin that is registered by then has its points.
         let (presence, points) = (gate.presence(&self.parts.name), gate.points());
-        let was_away = !self.presence.is_ready;
         self.presence = presence;
         if presence.is_registered && !Arc::ptr_eq(&points, &self.points) {
-            self.points = points;
-            self.adopt().await;
+            // What was registered before does not hold any more, and this not yet.
+            self.is_adopted = false;
+            if self.not_before.is_none() {
+                self.adopt(points).await;
+            }
         }
-        if was_away && presence.is_ready {
+        self.is_welcomed &= presence.is_ready;
+        if presence.is_ready && self.is_adopted && !self.is_welcomed {
+            self.is_welcomed = true;
             self.welcome();
         }
     }
 
-    /// Promises to bring the hooks that the plugin registered: those that are new from now on.
-    async fn adopt(&mut self) {
+    /// Promises to bring the hooks that the plugin registered: those that are new from now on. While
+    /// that cannot be kept nothing is delivered, and it is tried again.
+    async fn adopt(&mut self, points: Arc<Points>) {
         let head = self.parts.env.log.head();
-        let hooks = occasion::after_hooks(&self.points, &self.parts.name);
+        let hooks = occasion::after_hooks(&points, &self.parts.name);
         let mut names = BTreeSet::new();
         let mut since = BTreeMap::new();
         for hook in hooks {
@@ -84,17 +92,15 @@ impl Errand {
         if self.is_new {
             self.schedule = Schedule::new(Cursor::at(head), self.parts.settings.max_attempts);
         }
-        if self.is_new || since != self.standing.since {
+        if self.is_new || since != self.standing.since || self.keeping.is_failing() {
             self.standing.since = since;
             self.keeping.touch();
             if !self.keep_all().await {
-                // Tried again; until then nobody is promised anything.
-                self.points = Arc::default();
-                self.changes.mark_changed();
                 self.not_before = Some(Instant::now() + PAUSE);
                 return;
             }
         }
+        self.points = points;
         self.is_new = false;
         self.is_adopted = true;
         self.schedule.retain(|hook| names.contains(hook));

@@ -1,0 +1,72 @@
+//! What couriers do when what they work with fails.
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::messages::{Command, Order};
+use super::{Cursor, Standing};
+use world::{Running, World, run_for};
+
+/// A plugin that has had everything, with a hook of this name.
+fn met(hook: &str) -> Standing {
+    Standing {
+        cursor: Cursor::at(0),
+        since: BTreeMap::from([(format!("afterSave note {hook}"), 0)]),
+        ..Standing::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promise_that_cannot_be_kept_is_tried_again_once_a_second() {
+    let world = World::new();
+    world.book.is_failing.store(true, Ordering::Relaxed);
+    world.plugin.register(&["a"], 1);
+    let Running { errand, seen } = world.errand(None);
+    let mut errand = Box::pin(errand.run());
+    run_for(errand.as_mut(), 10).await;
+    let num_tries = world.book.num_tries.load(Ordering::Relaxed);
+    assert!((2..=11).contains(&num_tries), "{num_tries} in 10 s");
+    assert_eq!(seen.state().state, "unknown");
+
+    world.book.is_failing.store(false, Ordering::Relaxed);
+    run_for(errand.as_mut(), 2).await;
+    assert_eq!(seen.state().state, "running");
+    assert!(world.book.consumers.lock().contains_key("p"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_cannot_be_kept_before_the_plugin_is_met_lets_the_courier_rest() {
+    let world = World::new();
+    world.book.is_failing.store(true, Ordering::Relaxed);
+    let Running { errand, seen } = world.errand(None);
+    let (reply, replied) = oneshot::channel();
+    let order = Command::Order(Order::Pause, reply);
+    seen.commands.try_send(order).unwrap_or_else(drop);
+    run_for(errand.run(), 10).await;
+    assert!(replied.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_open_stays_so_while_another_registration_cannot_be_kept() {
+    let world = World::new();
+    world.plugin.register(&["a"], 0);
+    world.save("n1");
+    let Running { errand, seen } = world.errand(Some(met("a")));
+    let mut errand = Box::pin(errand.run());
+    run_for(errand.as_mut(), 2).await;
+    assert_eq!((seen.state().open, seen.state().in_flight), (1, 0));
+
+    world.book.is_failing.store(true, Ordering::Relaxed);
+    world.plugin.register(&["a", "b"], 1);
+    run_for(errand.as_mut(), 10).await;
+    assert_eq!((seen.state().open, seen.state().skipped), (1, 0));
+    assert_eq!(seen.state().state, "unknown", "it is not promised yet");
+
+    world.book.is_failing.store(false, Ordering::Relaxed);
+    run_for(errand.as_mut(), 2).await;
+    assert_eq!((seen.state().open, seen.state().in_flight), (1, 1));
+}

@@ -1,0 +1,259 @@
+//! A courier with everything around it in the test's hands: the plugin, the ledger, the log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value as Json;
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{EventBody, RecordState, Stream, Touch};
+use skytrail_schema::id::RecordId;
+use skytrail_schema::time::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::super::courier::Shown;
+use super::super::errand::Errand;
+use super::super::messages::{Command, ConsumerState};
+use super::super::parts::{CourierParts, Recipient};
+use super::super::{
+    DeliverySettings, Entry, Kept, Ledger, LedgerError, LetterId, ListedLetter, Standing,
+};
+use crate::asset::AssetUrls;
+use crate::live::tests::store::ModelStore;
+use crate::log::CommitObserver as _;
+use crate::plugin::{
+    CatchUp, Hook, NoPlugins, PluginGate, PluginRequest, Points, Presence, Readiness, Trigger,
+};
+use crate::record::env::RecordEnv;
+
+/// No courier is woken so often in any of the tests.
+const MANY: usize = 500;
+
+/// A ledger that may fail.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) consumers: Mutex<BTreeMap<String, Standing>>,
+    pub(super) is_failing: AtomicBool,
+    pub(super) num_tries: AtomicUsize,
+}
+
+impl Book {
+    fn write(&self) -> Result<(), LedgerError> {
+        self.num_tries.fetch_add(1, Ordering::Relaxed);
+        if self.is_failing.load(Ordering::Relaxed) {
+            return Err(LedgerError("of the test".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ledger for Book {
+    async fn load(&self) -> Result<Kept, LedgerError> {
+        Ok(Kept {
+            consumers: self.consumers.lock().clone(),
+            ..Kept::default()
+        })
+    }
+
+    async fn save(&self, consumer: &str, entry: &Entry) -> Result<(), LedgerError> {
+        self.write()?;
+        let standing = entry.standing.clone();
+        self.consumers.lock().insert(consumer.to_owned(), standing);
+        Ok(())
+    }
+
+    async fn forget(&self, consumer: &str) -> Result<(), LedgerError> {
+        self.write()?;
+        self.consumers.lock().remove(consumer);
+        Ok(())
+    }
+
+    async fn list_letters(
+        &self,
+        _: &str,
+        _: Option<&LetterId>,
+        _: usize,
+    ) -> Result<Vec<ListedLetter>, LedgerError> {
+        Ok(Vec::new())
+    }
+
+    async fn count_letters(&self, _: &str) -> Result<u64, LedgerError> {
+        Ok(0)
+    }
+}
+
+/// A plugin `p` that is there as the test says, and never answers.
+pub(super) struct Silent {
+    points: Mutex<Arc<Points>>,
+    presence: Mutex<Presence>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Silent {
+    fn default() -> Self {
+        Self {
+            points: Mutex::default(),
+            presence: Mutex::default(),
+            changes: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Silent {
+    /// Registers asynchronous hooks of these names, of `note`; so many workers serve.
+    pub(super) fn register(&self, hooks: &[&str], num_workers: usize) {
+        let hook = |name: &&str| Hook {
+            plugin: "p".into(),
+            name: (*name).to_owned(),
+            record_type: "note".into(),
+            trigger: Trigger::AfterSave,
+            is_async: true,
+            catch_up: CatchUp::All,
+            timeout: None,
+        };
+        let hooks: Vec<Hook> = hooks.iter().map(hook).collect();
+        *self.points.lock() = Arc::new(Points {
+            hooks: HashMap::from([(("note".into(), Trigger::AfterSave), hooks)]),
+            readiness: Readiness::Ready,
+            ..Points::default()
+        });
+        *self.presence.lock() = Presence {
+            is_registered: true,
+            num_workers,
+            is_ready: num_workers > 0,
+            window: 10,
+            limit: Duration::from_secs(30),
+            ..Presence::default()
+        };
+        self.changes.send_replace(());
+    }
+}
+
+#[async_trait]
+impl PluginGate for Silent {
+    fn points(&self) -> Arc<Points> {
+        Arc::clone(&self.points.lock())
+    }
+
+    async fn call(&self, _: PluginRequest) -> Result<Json, ApiError> {
+        std::future::pending().await
+    }
+
+    fn announce(&self, name: &'static str, param: Json) {
+        NoPlugins::default().announce(name, param);
+    }
+
+    fn presence(&self, _: &str) -> Presence {
+        *self.presence.lock()
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
+
+/// Files are nowhere.
+struct Nowhere;
+
+impl AssetUrls for Nowhere {
+    fn url_of(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+pub(super) struct World {
+    pub(super) plugin: Arc<Silent>,
+    pub(super) book: Arc<Book>,
+    pub(super) env: RecordEnv,
+    store: Arc<ModelStore>,
+}
+
+/// A courier's loop, and what is seen of it.
+pub(super) struct Running {
+    pub(super) errand: Errand,
+    pub(super) seen: Seen,
+}
+
+pub(super) struct Seen {
+    pub(super) commands: mpsc::Sender<Command>,
+    shown: Arc<Shown>,
+}
+
+impl Seen {
+    pub(super) fn state(&self) -> ConsumerState {
+        self.shown.state.lock().clone()
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let store = Arc::<ModelStore>::default();
+        let plugin = Arc::<Silent>::default();
+        let env = store.env(0, Arc::new(Nowhere), Arc::clone(&plugin) as _);
+        Self {
+            plugin,
+            book: Arc::default(),
+            env,
+            store,
+        }
+    }
+
+    /// Commits a new note, which the store has at once.
+    pub(super) fn save(&self, name: &str) {
+        let id = RecordId::new("note", name);
+        let state = RecordState {
+            database: None,
+            owner: None,
+            access: None,
+            created: None,
+            updated: Touch {
+                at: Timestamp::from_micros(0),
+                by: None,
+            },
+            fields: BTreeMap::new(),
+        };
+        let events = vec![(Stream::Record(id), EventBody::RecordCreated(state))];
+        let commit = self.store.log.commit(events);
+        self.env.model.committed(&[Arc::clone(&commit)]);
+        self.store.applied.send_replace(commit.last_position());
+    }
+
+    /// Returns the loop of the plugin's courier.
+    pub(super) fn errand(&self, standing: Option<Standing>) -> Running {
+        let parts = CourierParts {
+            name: "p".into(),
+            recipient: Recipient::Plugin,
+            env: self.env.clone(),
+            ledger: Arc::clone(&self.book) as _,
+            attendances: Arc::default(),
+            recent: Arc::default(),
+            settings: DeliverySettings::default(),
+        };
+        let (commands, orders) = mpsc::channel(16);
+        let shown = Arc::new(Shown::default());
+        let promises = watch::Sender::default();
+        let errand = Errand::new(parts, standing, orders, (promises, Arc::clone(&shown)));
+        let seen = Seen { commands, shown };
+        Running { errand, seen }
+    }
+}
+
+/// Lets something run for so long of a time that passes when nothing else is to be done.
+pub(super) async fn run_for(work: impl Future<Output = ()>, seconds: u64) {
+    let mut work = pin!(work);
+    let mut num_polls = 0;
+    let counted = poll_fn(|context| {
+        num_polls += 1;
+        assert!(num_polls < MANY, "it never rests");
+        work.as_mut().poll(context)
+    });
+    let over = timeout(Duration::from_secs(seconds), counted).await;
+    assert!(over.is_err(), "it has ended");
+}
