@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::LazyLock;
 
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -16,6 +17,21 @@ where
 {
     let span = tracing::debug_span!("task", name);
     TASKS.spawn(future.instrument(span));
+}
+
+/// Does work that must come to its end once it has begun, also when whoever asked for it is dropped,
+/// as requests are when their clients hang up. `None` when it panicked.
+pub async fn to_its_end<T, F>(name: &'static str, work: F) -> Option<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let (sender, done) = oneshot::channel();
+    spawn_named(name, async move {
+        // Nobody may be waiting any more.
+        let _ = sender.send(work.await);
+    });
+    done.await.ok()
 }
 
 /// Waits until no task runs any more. New tasks may still start meanwhile.

@@ -14,13 +14,12 @@ use futures_util::{Stream, StreamExt as _};
 use percent_encoding::percent_decode_str;
 use serde_json::Map;
 use skytrail_actors::context::{RequestContext, RequestId};
-use skytrail_actors::spawn::spawn_named;
+use skytrail_actors::spawn::to_its_end;
 use skytrail_schema::asset::UNKNOWN_CONTENT_TYPE;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, Origin};
 use skytrail_schema::id::AssetName;
 use skytrail_schema::value::Asset;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -280,12 +279,8 @@ impl Incoming {
             state,
             upload,
         };
-        let (sender, ended) = oneshot::channel();
-        spawn_named("end of an upload", async move {
-            let _ = sender.send(ending.run().await);
-        });
-        let given_up = |_| ApiError::unexpected("the upload was given up");
-        ended.await.map_err(given_up)??;
+        let ended = to_its_end("end of an upload", ending.run()).await;
+        ended.unwrap_or_else(|| Err(ApiError::unexpected("the upload was given up")))?;
         Reply::new(&asset.to_wire())
     }
 }

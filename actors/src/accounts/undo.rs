@@ -11,7 +11,7 @@ use skytrail_schema::event::{EventBody, NoDetails, Stream};
 use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::value::Value;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
 
 use super::actor::load;
 use super::sso;
@@ -22,7 +22,7 @@ use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
-use crate::spawn::spawn_named;
+use crate::spawn::to_its_end;
 
 /// Waits for the after-save hooks of a new user; the first that fails undoes the sign-up. It goes
 /// on when the client does not wait any more.
@@ -40,18 +40,16 @@ pub(super) async fn await_after_hooks(
         return Ok(());
     }
     let (env, head, context) = (env.clone(), Arc::clone(head), context.clone());
-    let (answer, answered) = oneshot::channel();
-    spawn_named("after a sign-up", async move {
+    let answered = to_its_end("after a sign-up", async move {
         let answers = row.answered(&env.applied, head.position).await;
         drop(attending);
         if answers.is_err() {
             undo(&env, &head.record.id, &context).await;
         }
-        // Nobody may be waiting any more.
-        let _ = answer.send(answers);
+        answers
     });
-    let lost = |_| ApiError::unexpected("the server is stopping");
-    answered.await.map_err(lost)?
+    let lost = || Err(ApiError::unexpected("the server is stopping"));
+    answered.await.unwrap_or_else(lost)
 }
 
 /// Takes a new user back.

@@ -22,6 +22,7 @@ use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
 use crate::clock::Clock;
 use crate::device::service::DeviceService;
+use crate::spawn::to_its_end;
 
 /// Letters on their way to a service at once.
 const AT_ONCE: usize = 64;
@@ -94,6 +95,9 @@ impl Parcel {
 
 /// Who gets something.
 pub(super) type Recipient = (DeviceId, DeviceState);
+
+/// The letters for a service.
+type ForService = (DeviceKind, Vec<Letter>);
 
 /// A device, who uses it, and where it is reached.
 type Addressed = (DeviceId, Option<UserId>, Address);
@@ -207,7 +211,8 @@ impl Push {
     }
 
     /// Gives the queues their letters, one per address. With `is_kept` no crash loses them from here
-    /// on; without, not from their first failure on.
+    /// on; without, not from their first failure on. What has begun to be kept is sent, whether or not
+    /// anybody waits.
     pub(super) async fn post(
         &self,
         recipients: Vec<Recipient>,
@@ -240,15 +245,26 @@ impl Push {
             };
             let mut letters = self.seated(service, letters, payload)?;
             letters.iter_mut().for_each(|it| it.is_kept = is_kept);
-            ready.push((service, letters));
+            ready.push((kind, letters));
         }
+        let push = self.clone();
+        let enqueued = async move { push.enqueue(ready, is_kept).await };
+        let enqueued = to_its_end("pushes", enqueued).await;
+        enqueued.unwrap_or_else(|| Err(ApiError::overloaded("push")))
+    }
+
+    async fn enqueue(&self, ready: Vec<ForService>, is_kept: bool) -> Result<(), ApiError> {
         if is_kept {
             self.keep(&ready).await?;
         }
         let mut refused = Vec::new();
-        for (service, letters) in ready {
+        for (kind, letters) in ready {
             let ids: Vec<Uuid> = letters.iter().map(|letter| letter.id).collect();
-            if !refused.is_empty() || !service.take(letters).await {
+            let is_taken = match self.service(kind) {
+                Some(service) if refused.is_empty() => service.take(letters).await,
+                _ => false,
+            };
+            if !is_taken {
                 refused.extend(ids);
             }
         }
@@ -262,9 +278,9 @@ impl Push {
         Err(ApiError::overloaded("push"))
     }
 
-    async fn keep(&self, ready: &[(&Service, Vec<Letter>)]) -> Result<(), ApiError> {
-        let waiting = ready.iter().flat_map(|(service, letters)| {
-            let kind = service.sender.kind();
+    async fn keep(&self, ready: &[ForService]) -> Result<(), ApiError> {
+        let waiting = ready.iter().flat_map(|(kind, letters)| {
+            let kind = *kind;
             letters.iter().map(move |letter| letter.waiting(kind))
         });
         let waiting: Vec<Waiting> = waiting.collect();

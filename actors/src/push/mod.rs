@@ -26,6 +26,8 @@ pub mod queue;
 mod resume;
 pub mod schedule;
 pub mod sender;
+#[cfg(test)]
+mod tests;
 
 pub use front::{Parcel, Push, PushParts, PushSettings};
 pub use notice::NoticePush;

@@ -1,0 +1,258 @@
+//! Push services, devices and an outbox that do as the test says.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::Arbiter;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Map, Value as Json};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{DeviceKind, DeviceState};
+use skytrail_schema::id::{Database, DeviceId, UserId};
+use skytrail_schema::subscription::{Subscription, SubscriptionKey};
+use skytrail_schema::time::Timestamp;
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::super::sender::SendError;
+use super::super::{
+    Address, Outbox, Parcel, Payload, Push, PushParts, PushSender, PushSettings, Waiting,
+};
+use crate::clock::ManualClock;
+use crate::delivery::couriers::LedgerError;
+use crate::device::messages::{
+    DeleteSubscriptions, RegisterDevice, SaveSubscriptions, UnregisterDevice,
+};
+use crate::device::service::DeviceService;
+
+/// Waits for what has to come.
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(10), what).await.unwrap()
+}
+
+pub(super) fn device(id: &str, kind: DeviceKind) -> (DeviceId, DeviceState) {
+    let state = DeviceState {
+        user: Some("ada".into()),
+        kind,
+        token: Some(id.to_owned()),
+        topic: None,
+        registered_at: Timestamp::from_micros(0),
+    };
+    (id.into(), state)
+}
+
+/// Every user has one device, an iPhone.
+struct Phones;
+
+fn not_modelled<T>() -> Result<T, ApiError> {
+    Err(ApiError::unexpected("not modelled"))
+}
+
+#[async_trait]
+impl DeviceService for Phones {
+    async fn register(&self, _: RegisterDevice) -> Result<DeviceId, ApiError> {
+        not_modelled()
+    }
+
+    async fn unregister(&self, _: UnregisterDevice) -> Result<(), ApiError> {
+        not_modelled()
+    }
+
+    async fn find_devices(&self, ids: &[DeviceId]) -> Result<Vec<Option<DeviceState>>, ApiError> {
+        let found = |id: &DeviceId| Some(device(id.as_str(), DeviceKind::Ios).1);
+        Ok(ids.iter().map(found).collect())
+    }
+
+    async fn list_devices_of(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<(DeviceId, DeviceState)>, ApiError> {
+        let its = |user: &UserId| device(user.as_str(), DeviceKind::Ios);
+        Ok(users.iter().map(its).collect())
+    }
+
+    async fn forget_address(&self, _: &str, _: Timestamp) -> Result<usize, ApiError> {
+        Ok(0)
+    }
+
+    async fn save_subscriptions(
+        &self,
+        _: SaveSubscriptions,
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
+        not_modelled()
+    }
+
+    async fn delete_subscriptions(
+        &self,
+        _: DeleteSubscriptions,
+    ) -> Result<Vec<Result<(), ApiError>>, ApiError> {
+        not_modelled()
+    }
+
+    fn find_subscription(&self, _: &DeviceId, _: &SubscriptionKey) -> Option<Arc<Subscription>> {
+        None
+    }
+
+    fn list_subscriptions(&self, _: &DeviceId, _: &Database) -> Vec<Arc<Subscription>> {
+        Vec::new()
+    }
+}
+
+/// Keeps pushes in memory.
+#[derive(Default)]
+pub(super) struct Memory {
+    kept: watch::Sender<Vec<Waiting>>,
+    /// Who has it lets nothing be answered.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) num_forgets_to_fail: AtomicUsize,
+}
+
+impl Memory {
+    /// Keeps and does not say so, as long as this is held.
+    pub(super) async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    pub(super) fn kept(&self) -> Vec<Waiting> {
+        self.kept.borrow().clone()
+    }
+
+    /// Waits until what is kept is as wanted.
+    pub(super) async fn until(&self, is_so: impl Fn(&Vec<Waiting>) -> bool) {
+        self.kept.subscribe().wait_for(is_so).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Outbox for Memory {
+    async fn keep_pushes(&self, pushes: &[Waiting]) -> Result<(), LedgerError> {
+        self.kept.send_modify(|kept| kept.extend_from_slice(pushes));
+        let _turn = self.turn.lock().await;
+        Ok(())
+    }
+
+    async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError> {
+        let is_failing = |left: usize| left.checked_sub(1);
+        let left = &self.num_forgets_to_fail;
+        if left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_failing)
+            .is_ok()
+        {
+            return Err(LedgerError("of the test".to_owned()));
+        }
+        self.kept
+            .send_modify(|kept| kept.retain(|it| !ids.contains(&it.id)));
+        Ok(())
+    }
+
+    async fn load_pushes(&self) -> Result<Vec<Waiting>, LedgerError> {
+        Ok(self.kept())
+    }
+}
+
+/// What the services do.
+#[derive(Default)]
+pub(super) struct Senders {
+    hanging: Mutex<HashSet<DeviceKind>>,
+    refusing: Mutex<HashSet<DeviceKind>>,
+}
+
+impl Senders {
+    /// One never answers.
+    pub(super) fn hang(&self, kind: DeviceKind) {
+        self.hanging.lock().insert(kind);
+    }
+
+    /// One is away.
+    pub(super) fn refuse(&self, kind: DeviceKind) {
+        self.refusing.lock().insert(kind);
+    }
+}
+
+struct Service {
+    kind: DeviceKind,
+    all: Arc<Senders>,
+    sent: mpsc::UnboundedSender<DeviceKind>,
+}
+
+#[async_trait]
+impl PushSender for Service {
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn kind(&self) -> DeviceKind {
+        self.kind
+    }
+
+    fn prepare(&self, _: &Map<String, Json>) -> Result<Option<Payload>, ApiError> {
+        Ok(Some(Payload::default()))
+    }
+
+    fn notice(&self, _: u64, _: &str) -> Payload {
+        Payload::default()
+    }
+
+    async fn send(&self, _: &Address, _: &Arc<Payload>, _: Uuid) -> Result<(), SendError> {
+        let _ = self.sent.send(self.kind);
+        if self.all.hanging.lock().contains(&self.kind) {
+            std::future::pending::<()>().await;
+        }
+        if self.all.refusing.lock().contains(&self.kind) {
+            return Err(SendError::Later {
+                wait: Some(Duration::from_secs(600)),
+                holds_all: true,
+                why: "of the test".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct World {
+    pub(super) push: Push,
+    pub(super) outbox: Arc<Memory>,
+    pub(super) senders: Arc<Senders>,
+    /// The services that were asked to send.
+    pub(super) sent: mpsc::UnboundedReceiver<DeviceKind>,
+}
+
+impl World {
+    /// Starts services of these kinds, which are there.
+    pub(super) fn start(kinds: &[DeviceKind]) -> Self {
+        let (sender, sent) = mpsc::unbounded_channel();
+        let (outbox, all) = (Arc::<Memory>::default(), Arc::<Senders>::default());
+        let service = |kind: &DeviceKind| {
+            Arc::new(Service {
+                kind: *kind,
+                all: Arc::clone(&all),
+                sent: sender.clone(),
+            }) as Arc<dyn PushSender>
+        };
+        let parts = PushParts {
+            senders: kinds.iter().map(service).collect(),
+            devices: Arc::new(Phones),
+            outbox: Arc::clone(&outbox) as _,
+            clock: Arc::new(ManualClock::default()),
+            settings: PushSettings {
+                max_queue: 100,
+                max_attempts: 10,
+            },
+        };
+        Self {
+            push: Push::start(parts, Vec::new(), &Arbiter::current()),
+            outbox,
+            senders: all,
+            sent,
+        }
+    }
+
+    /// Returns a notification without anything in it.
+    pub(super) fn parcel(&self) -> Parcel {
+        self.push.prepare(&Map::new()).unwrap()
+    }
+}
