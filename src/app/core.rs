@@ -13,7 +13,6 @@ use skytrail_actors::log::{
 };
 use skytrail_actors::projector::{self, Committed, Fed};
 use skytrail_actors::record::write_model::WriteModel;
-use skytrail_actors::spawn;
 use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::subscription::Subscriptions;
 use skytrail_actors::task::{Ledger, TaskStore as _};
@@ -21,7 +20,7 @@ use skytrail_schema::event::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::consumers::Tails;
-use super::{StartError, background, settings};
+use super::{StartError, settings};
 use crate::config::Config;
 use crate::ledger::SqlLedger;
 use crate::projection::SqlStore;
@@ -55,6 +54,7 @@ impl Core {
         config: &Config,
         opened: OpenedLog,
         (store, snapshot): (Arc<SqlStore>, Snapshot),
+        (reserve, ending): (Arc<Reserve>, CancellationToken),
     ) -> Result<(Self, Fed, Tails), StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;
@@ -71,12 +71,6 @@ impl Core {
         let timeline = Timeline::of(&config.data_dir);
         let timeline = timeline.map_err(StartError::io("the data folder"))?;
         let ledger = SqlLedger::open(&config.data_dir.join("ops.sqlite"), clock.now()).await?;
-        let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
-        let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
-        let reserve = Arc::new(reserve);
-        let ending = CancellationToken::new();
-        let tended = background::tend(Arc::clone(&reserve), ending.clone());
-        spawn::spawn_named("disk reserve", tended);
         let erasures = erasures_of(&store, &opened).await?;
         let options = LogOptions {
             backlog: Some(backlog),

@@ -17,8 +17,8 @@ use std::time::Duration;
 use actix::{Addr, Arbiter};
 use skytrail_actors::capture::CaptureSource as _;
 use skytrail_actors::delivery::couriers::LedgerError;
-use skytrail_actors::log::OpenedLog;
 use skytrail_actors::log::journal::JournalOptions;
+use skytrail_actors::log::{OpenedLog, Reserve};
 use skytrail_actors::plugin::RecentCalls;
 use skytrail_actors::projector::{Projector, StopProjector};
 use skytrail_actors::spawn;
@@ -26,7 +26,7 @@ use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
 use skytrail_actors::task::Stop;
 use skytrail_schema::code::ApiError;
 use socket2::Socket;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::consumers::Consumers;
 use self::core::Core;
@@ -193,6 +193,10 @@ impl Application {
         let opened = OpenedLog::open(&config.data_dir, journal)?;
         tracing::info!(report = ?opened.report(), "log opened");
         warn_of_readers(&config.data_dir);
+        // Before the record store is opened, which needs space: on a full disk this is the space.
+        let ending = CancellationToken::new();
+        let reserve = keep_reserve(config, &ending)?;
+        let unless_started = ending.clone().drop_guard();
         let listen = config.http.listen;
         let taken = door.take(listen);
         let taken = taken.map_err(StartError::io(&format!("cannot listen on {listen}")));
@@ -207,14 +211,17 @@ impl Application {
         let started = async {
             // It was closed if another one was in use, and is up to the log now.
             patiently(async || store.open_to_others().await).await?;
-            Self::build((&config, keys), (opened, stored), socket).await
+            let kept = (reserve, ending);
+            Self::build((&config, keys), (opened, stored, kept), socket).await
         };
         let started = started.await;
         if started.is_err() {
             // Not left to the end of the process: the file's checksums have to be written.
             let _ = store.close().await;
         }
-        started.map(|application| Self {
+        let application = started?;
+        unless_started.disarm();
+        Ok(Self {
             database,
             ..application
         })
@@ -224,10 +231,14 @@ impl Application {
     /// with what is committed, what looks after the data, and the door.
     async fn build(
         (config, keys): (&Config, Keys),
-        (opened, stored): (OpenedLog, (Arc<SqlStore>, Snapshot)),
+        (opened, stored, kept): (
+            OpenedLog,
+            (Arc<SqlStore>, Snapshot),
+            (Arc<Reserve>, CancellationToken),
+        ),
         socket: Socket,
     ) -> Result<Self, StartError> {
-        let (core, fed, tails) = Core::open(config, opened, stored).await?;
+        let (core, fed, tails) = Core::open(config, opened, stored, kept).await?;
         let arbiters = Arbiters::start();
         let on = Foundation {
             config,
@@ -341,6 +352,16 @@ async fn step_apart<T: Send + 'static>(
         let _ = done.await;
     })
     .await;
+}
+
+/// Makes the disk's reserve, or takes over the one that is there, and looks after it until the end.
+fn keep_reserve(config: &Config, ending: &CancellationToken) -> Result<Arc<Reserve>, StartError> {
+    let reserve = Reserve::new(&config.data_dir, config.storage.disk_reserve_bytes);
+    let reserve = reserve.map_err(StartError::io("the disk's reserve cannot be made"))?;
+    let reserve = Arc::new(reserve);
+    let tended = background::tend(Arc::clone(&reserve), ending.clone());
+    spawn::spawn_named("disk reserve", tended);
+    Ok(reserve)
 }
 
 /// Says so when a data folder that somebody else has made lets everybody in.

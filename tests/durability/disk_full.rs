@@ -86,6 +86,17 @@ fn check(client: &Client, acknowledged: &Acknowledged) {
     );
 }
 
+/// Takes all the space there is, but for so much.
+fn fill_but(mount: &Mount, left_bytes: usize) {
+    let spared = mount.folder().join("spared");
+    std::fs::write(&spared, vec![1; left_bytes]).unwrap();
+    let mut ballast = std::fs::File::create(mount.folder().join("ballast")).unwrap();
+    for size in [1 << 20, 1 << 12] {
+        while ballast.write_all(&vec![1; size]).is_ok() {}
+    }
+    std::fs::remove_file(spared).unwrap();
+}
+
 /// Takes space away, as another program would.
 fn put_ballast(path: &Path, megabytes: usize) {
     let mut file = std::fs::File::create(path).unwrap();
@@ -149,5 +160,41 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
     }
+    server.kill();
+}
+
+#[test]
+fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let mut server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "8388608")]);
+    let master = Client::master(&server);
+    master.save("note/1", json!({"text": "was there before"}));
+    assert!(server.terminate().success());
+    assert!(server.data_dir().join("reserve").exists());
+    fill_but(&mount, 0);
+
+    server.restart();
+    let master = master.at(&server);
+    let body = json!({"ids": ["note/1"]});
+    let found = master.call("record:fetch", body).result();
+    assert_eq!(found[0]["text"], "was there before");
+    let body = json!({"records": [{"_id": "note/2", "text": "there is space"}]});
+    assert_eq!(master.call("record:save", body.clone()).status, 507);
+    // Nothing is kept back now, and it says so.
+    assert!(server.terminate().success());
+    server.restart();
+    let said = server.output();
+    assert!(said.contains("no space for the disk's reserve"), "{said}");
+
+    std::fs::remove_file(mount.folder().join("ballast")).unwrap();
+    let master = master.at(&server);
+    eventually("writes are taken again", || {
+        (master.call("record:save", body.clone()).status == 200).then_some(())
+    });
     server.kill();
 }

@@ -44,10 +44,18 @@ impl Reserve {
         let has_file = std::fs::metadata(&reserve.file)
             .is_ok_and(|file| file.len() == reserve.size_bytes && reserve.size_bytes > 0);
         reserve.is_held.store(has_file, Ordering::Release);
-        if size_bytes == 0 {
+        if !has_file {
+            // Of another size, it only takes space.
             reserve.remove()?;
         }
         reserve.tend()?;
+        if !has_file && !reserve.is_held() {
+            tracing::warn!(
+                folder = %folder.display(),
+                size_bytes = reserve.size_bytes,
+                "there is no space for the disk's reserve: writes are refused until there is"
+            );
+        }
         Ok(reserve)
     }
 
