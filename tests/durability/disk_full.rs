@@ -198,3 +198,28 @@ fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
     });
     server.kill();
 }
+
+#[test]
+fn a_first_start_that_finds_no_space_leaves_a_folder_for_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "4m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    // Enough for the files that are made first, and not for a segment.
+    fill_but(&mount, 200_000);
+    let mut server = TestServer::start();
+    let data = mount.folder().join("data");
+    server.set("DATA_DIR", &data.to_string_lossy());
+    let said = server.try_restart().expect_err("there is no space");
+    assert!(said.contains("No space left"), "{said}");
+    assert!(data.join("subjects.keys").exists());
+
+    let path = mount.folder().to_string_lossy().into_owned();
+    run("mount", &["-o", "remount,size=160m", &path]).unwrap();
+    server.restart();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"text": "there is space"}));
+    assert!(server.skytrail(&["log", "verify"]).status.success());
+    server.kill();
+}

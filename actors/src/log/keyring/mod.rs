@@ -131,7 +131,16 @@ impl Keyring {
             bytes = slot::header(store_id).to_vec();
             look = Look::All;
         }
-        for (number, slot) in (1..).zip(&slot::parse(&bytes, Some(store_id))?) {
+        let slots = match slot::parse(&bytes, Some(store_id)) {
+            // A first start ended before the log was made: the file is nobody's yet.
+            Err(KeyringError::Foreign) if bytes.iter().skip(SLOT_BYTES).all(|byte| *byte == 0) => {
+                bytes = slot::header(store_id).to_vec();
+                look = Look::All;
+                Vec::new()
+            }
+            parsed => parsed?,
+        };
+        for (number, slot) in (1..).zip(&slots) {
             if let Slot::Live(subject, _) = slot {
                 known.current.insert(*subject, number);
             }

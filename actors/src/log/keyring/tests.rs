@@ -196,3 +196,20 @@ fn what_was_being_added_is_cut_and_damage_is_refused() {
     let other = Keyring::open(folder.path(), Uuid::new_v4(), unused);
     assert!(matches!(other, Err(KeyringError::Foreign)));
 }
+
+#[test]
+fn a_file_without_a_key_becomes_that_of_the_log_that_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Keyring::open(folder.path(), Uuid::new_v4(), unused).unwrap());
+    let store = Uuid::new_v4();
+    let ring = Keyring::open(folder.path(), store, unused).unwrap();
+    let key = key_of(&ring, "a");
+    drop(ring);
+    let ring = Keyring::open(folder.path(), store, unused).unwrap();
+    assert_eq!(key_of(&ring, "a"), key);
+    // The log that is sealed with keys has lost them.
+    let folder = tempfile::tempdir().unwrap();
+    drop(Keyring::open(folder.path(), Uuid::new_v4(), unused).unwrap());
+    let lost = Keyring::open(folder.path(), store, |_| 1);
+    assert!(matches!(lost, Err(KeyringError::Lost { has: 0, used: 1 })));
+}
