@@ -1,7 +1,7 @@
 //! `skytrail rebuild`: making the record store anew from the log, or checking it against the log.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -87,23 +87,36 @@ pub fn run(config: &Config, command: &RebuildCommand) -> Result<(), String> {
     })
 }
 
+/// A store that is made beside the one in use. What there is of it goes with this, unless it has got the
+/// other one's place: half a store may be all the space that a server needs to start.
+struct InTheMaking(PathBuf);
+
+impl Drop for InTheMaking {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            complain(&format!("half a store is left: {}", with_causes(&error)));
+        }
+    }
+}
+
 /// Makes the store anew and puts it into the place of the old one.
 async fn replace(config: &Config) -> Result<(), String> {
     let current = config.store_path();
-    let new = current.with_extension("rebuild");
     let opened = OpenedLog::open(&config.data_dir, JournalOptions::default());
     // Open until the end: no server may start meanwhile.
     let opened = opened.map_err(|error| error.to_string())?;
+    let making = InTheMaking(current.with_extension("rebuild"));
+    let new = &making.0;
     let head = opened.report().head;
-    fill((&new, false), &opened.segments(), head).await?;
-    if let Err(error) = keep_indexes(&current, &new).await {
+    fill((new, false), &opened.segments(), head).await?;
+    if let Err(error) = keep_indexes(&current, new).await {
         complain(&format!(
             "the old store's indexes are not known any more: {error}"
         ));
     }
     // After a restore there is none.
     let has_old = current.exists();
-    switch(&new, &current).map_err(|error| with_causes(&error))?;
+    switch(new, &current).map_err(|error| with_causes(&error))?;
     // The new one has nothing of what was found there.
     let _ = std::fs::remove_file(damage_marker(&current));
     let kept = current.with_extension("previous");
@@ -191,10 +204,10 @@ async fn verify(config: &Config) -> Result<(), String> {
     // Behind what is compared: the log of a running server grows.
     let segments = open_log(config)?;
     let filling = Filling::begin(&config.data_dir).map_err(|error| with_causes(&error))?;
-    let shadow = current.with_extension("verify");
-    fill((&shadow, false), &segments, checkpoint).await?;
-    let (_, wanted) = digest(&shadow).await.map_err(failed)?;
-    remove(&shadow).map_err(|error| with_causes(&error))?;
+    let shadow = InTheMaking(current.with_extension("verify"));
+    fill((&shadow.0, false), &segments, checkpoint).await?;
+    let (_, wanted) = digest(&shadow.0).await.map_err(failed)?;
+    remove(&shadow.0).map_err(|error| with_causes(&error))?;
     drop(filling);
     report(checkpoint, &found, &wanted)
 }

@@ -223,3 +223,34 @@ fn a_first_start_that_finds_no_space_leaves_a_folder_for_the_next() {
     assert!(server.skytrail(&["log", "verify"]).status.success());
     server.kill();
 }
+
+#[test]
+fn a_rebuild_that_finds_no_space_leaves_no_half_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let mut server = TestServer::with(&[("DATA_DIR", &data)]);
+    let master = Client::master(&server);
+    for number in 0..40 {
+        let text = format!("{number} {}", "x".repeat(100_000));
+        master.save(&format!("note/{number}"), json!({ "text": text }));
+    }
+    assert!(server.terminate().success());
+    fill_but(&mount, 1 << 20);
+    for command in [&["rebuild"][..], &["rebuild", "--verify"]] {
+        let output = server.skytrail(command);
+        assert!(!output.status.success(), "there is no space for it");
+        let entries = std::fs::read_dir(server.data_dir()).unwrap().flatten();
+        let names = entries.map(|it| it.file_name().to_string_lossy().into_owned());
+        let half = |name: &String| {
+            name.starts_with("records.rebuild") || name.starts_with("records.verify")
+        };
+        let left: Vec<_> = names.filter(half).collect();
+        assert_eq!(left, Vec::<String>::new(), "{command:?}");
+    }
+    std::fs::remove_file(mount.folder().join("ballast")).unwrap();
+    assert!(server.skytrail(&["rebuild"]).status.success());
+}
