@@ -23,7 +23,7 @@ use super::consumers::Tails;
 use super::{StartError, settings};
 use crate::config::Config;
 use crate::ledger::SqlLedger;
-use crate::projection::SqlStore;
+use crate::projection::{SqlStore, with_causes};
 use crate::proof::{Checkpoints, LogKey};
 
 /// What all others are built on.
@@ -144,14 +144,13 @@ pub(crate) async fn erasures_of(
     store: &SqlStore,
     log: &OpenedLog,
 ) -> Result<Arc<Erasures>, StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
     let erasures = Erasures::default();
     let head = log.report().head;
     for kind in [EventKind::ErasureRequested, EventKind::ErasureFinished] {
         let positions = store.list_positions_of_kind(kind, 1, head).await;
         for position in positions.map_err(|error| StartError::store(&error))? {
             let commits = log.segments().read(position, 1);
-            for commit in commits.map_err(|error| failed(&error))? {
+            for commit in commits.map_err(|error| StartError::Store(with_causes(&error)))? {
                 let mut events = commit.events.iter();
                 if let Some(event) = events.find(|event| event.position == position) {
                     erasures.learn(&commit, event);

@@ -177,8 +177,8 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
                 Err(error) => error.to_string(),
             }
         }
-        Err(error) if error.is_damage() => error.to_string(),
-        Err(error) => return Err(StartError::Store(error.to_string())),
+        Err(error) if error.is_damage() => with_causes(&error),
+        Err(error) => return Err(StartError::Store(with_causes(&error))),
     };
     tracing::warn!(
         why,
@@ -193,7 +193,7 @@ async fn open_store(config: &Config, log: &OpenedLog) -> Result<SqlStore, StartE
     if let Err(error) = carried {
         tracing::warn!(%error, "what was said about indexes is not readable any more");
     }
-    opened.map_err(|error| StartError::Store(error.to_string()))
+    opened.map_err(|error| StartError::Store(with_causes(&error)))
 }
 
 /// Renames a store and its companions; nothing is deleted.

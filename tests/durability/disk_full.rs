@@ -254,3 +254,19 @@ fn a_rebuild_that_finds_no_space_leaves_no_half_a_store() {
     std::fs::remove_file(mount.folder().join("ballast")).unwrap();
     assert!(server.skytrail(&["rebuild"]).status.success());
 }
+
+#[test]
+fn a_start_says_why_the_record_store_does_not_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    // Nothing is kept back.
+    let mut server = TestServer::with(&[("DATA_DIR", &data)]);
+    assert!(server.terminate().success());
+    fill_but(&mount, 0);
+    let said = server.try_restart().expect_err("there is no space");
+    assert!(said.contains("record store does not open: "), "{said}");
+}
