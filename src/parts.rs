@@ -184,6 +184,21 @@ impl States {
             && self.tasks.is_some()
             && self.indexes.is_some()
     }
+
+    /// What the server cannot do at present although every part is there, in a sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if self.log.is_disk_full {
+            troubles.push("the disk is full: writes are refused".to_owned());
+        }
+        if self.erasures.is_failing {
+            troubles.push("what is to be erased is not gone yet: the log says why".to_owned());
+        }
+        if let Some(error) = &self.backups.last_error {
+            troubles.push(format!("the last backup failed: {error}"));
+        }
+        troubles
+    }
 }
 
 #[async_trait]

@@ -25,13 +25,15 @@ pub async fn health(services: web::Data<Services>, request: HttpRequest) -> Http
         return error::respond(HttpResponse::Ok(), &json!({"status": "OK"}));
     }
     let states = services.health.states().await;
-    let status = if states.are_all_alive() {
+    let reasons = states.troubles();
+    let status = if states.are_all_alive() && reasons.is_empty() {
         "OK"
     } else {
         "degraded"
     };
     let report = Report {
         status,
+        reasons,
         states: &states,
     };
     error::respond(HttpResponse::Ok(), &json!(report))
@@ -40,6 +42,8 @@ pub async fn health(services: web::Data<Services>, request: HttpRequest) -> Http
 #[derive(Serialize)]
 struct Report<'a> {
     status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
     #[serde(flatten)]
     states: &'a States,
 }

@@ -405,6 +405,9 @@ fn a_running_server_makes_them_by_itself() {
         backups["last_error"].as_str().map(str::to_owned)
     });
     assert!(failure.contains("/proc/nowhere"), "{failure}");
+    let health = master.health();
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert!(health["reasons"].to_string().contains("backup"), "{health}");
 }
 
 #[test]

@@ -130,6 +130,10 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_without_a_restart() {
         "{refusals:?}"
     );
     assert!(acknowledged.lock().unwrap().len() > 20);
+    let health = Client::master(&server).health();
+    assert_eq!(health["status"], "degraded", "{health}");
+    let reasons = health["reasons"].to_string();
+    assert!(reasons.contains("the disk is full"), "{reasons}");
     check(&client, &acknowledged);
 
     std::fs::remove_file(&ballast).unwrap();

@@ -72,7 +72,13 @@ fn on_a_full_disk_an_erasure_waits_for_space_and_says_so() {
     };
     eventually("it is asked for and cannot be done", || {
         fill(&late);
-        let failing = master.health()["erasures"]["is_failing"] == true;
+        let health = master.health();
+        let failing = health["erasures"]["is_failing"] == true;
+        if failing {
+            assert_eq!(health["status"], "degraded", "{health}");
+            let reasons = health["reasons"].to_string();
+            assert!(reasons.contains("to be erased"), "{reasons}");
+        }
         (failing && erasures().iter().any(|it| it["finished"] == false)).then_some(())
     });
     let shown = master.call("history:list", json!({"record": "note/gone"}));
