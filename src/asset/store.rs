@@ -5,6 +5,7 @@ use std::ops::Range;
 use actix_web::web::Bytes;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use skytrail_actors::log::disk::is_full;
 use skytrail_schema::id::AssetName;
 
 /// Why a store did not do what it was asked.
@@ -16,6 +17,9 @@ pub enum FileError {
     /// The range begins behind the end.
     #[error("the range begins behind the end")]
     OutOfRange,
+    /// There is no space for it, or none for this user.
+    #[error("the disk is full")]
+    DiskFull,
     /// The device or the service failed.
     #[error("{0}")]
     Failed(String),
@@ -23,6 +27,9 @@ pub enum FileError {
 
 impl From<std::io::Error> for FileError {
     fn from(error: std::io::Error) -> Self {
+        if is_full(&error) {
+            return Self::DiskFull;
+        }
         Self::Failed(error.to_string())
     }
 }

@@ -14,6 +14,7 @@ use futures_util::{Stream, StreamExt as _};
 use percent_encoding::percent_decode_str;
 use serde_json::Map;
 use skytrail_actors::context::{RequestContext, RequestId};
+use skytrail_actors::log::AppendError;
 use skytrail_actors::spawn::to_its_end;
 use skytrail_schema::asset::UNKNOWN_CONTENT_TYPE;
 use skytrail_schema::code::{ApiError, Code};
@@ -88,8 +89,8 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
             .insert_header((CONTENT_LENGTH, "0"))
             .finish()),
         Err(FileError::Missing) => Err(not_found()),
-        Err(FileError::Failed(cause)) => {
-            tracing::error!(cause, "a file could not be read");
+        Err(cause @ (FileError::Failed(_) | FileError::DiskFull)) => {
+            tracing::error!(%cause, "a file could not be read");
             Err(not_found())
         }
     }
@@ -365,5 +366,8 @@ fn too_slow() -> ApiError {
 
 fn not_stored(error: FileError) -> ApiError {
     tracing::error!(%error, "a file could not be stored");
-    ApiError::unexpected("the file could not be stored")
+    match error {
+        FileError::DiskFull => AppendError::DiskFull.into(),
+        _ => ApiError::unexpected("the file could not be stored"),
+    }
 }

@@ -8,6 +8,7 @@ use super::raw::Raw;
 use super::{announce, ask, form, num_unfinished, path_of, request, upload};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
+use crate::support::machine::{Mount, skipped};
 use crate::support::server::TestServer;
 
 const MIB: usize = 1 << 20;
@@ -319,4 +320,22 @@ fn a_large_file_is_never_in_memory() {
     let grown = peak_memory(&server) - before;
     println!("{CHUNKS} MiB went in and out with {grown} KiB of memory");
     assert!(grown < 32 * 1024, "{grown} KiB more than before");
+}
+
+#[test]
+fn a_file_that_finds_no_space_is_refused_as_a_record_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "2m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let path = mount.folder().join("files").to_string_lossy().into_owned();
+    let mut server = TestServer::with(&[("ASSET_STORE_PATH", &path)]);
+    let head = [("Content-Type", "text/plain")];
+    let text = vec![b'x'; 4 << 20];
+    let answer = request(&server, "PUT", "/files/large.txt", &head, Some(&text));
+    assert_eq!(answer.status, 507);
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(message.contains("disk is full"), "{message}");
+    server.kill();
 }

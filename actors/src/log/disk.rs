@@ -80,7 +80,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// Whether an error says that there is no space, or none for this user.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
