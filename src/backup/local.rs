@@ -62,7 +62,8 @@ pub(super) struct LocalFile {
 /// One backup of a data folder at a time.
 #[derive(Debug)]
 pub struct Turn {
-    _file: File,
+    /// None on a file system that takes no writes.
+    _file: Option<File>,
 }
 
 impl Local {
@@ -87,13 +88,19 @@ impl Local {
     pub fn take_turn(&self) -> Result<Turn, BackupError> {
         let path = self.data_dir.join("backup.lock");
         let failed = || BackupError::io(path.display().to_string());
-        let file = File::create(&path).map_err(failed())?;
+        let file = match File::create(&path) {
+            // Two that only read do each other no harm.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                return Ok(Turn { _file: None });
+            }
+            made => made.map_err(failed())?,
+        };
         match file.try_lock() {
             Ok(()) => {
                 for name in LEDGER_COPIES {
                     let _ = std::fs::remove_file(self.data_dir.join(name));
                 }
-                Ok(Turn { _file: file })
+                Ok(Turn { _file: Some(file) })
             }
             Err(TryLockError::WouldBlock) => Err(BackupError::Refused(format!(
                 "another backup of {} is under way",
@@ -123,8 +130,7 @@ impl Local {
             let place = self.data_dir.display();
             return Err(BackupError::Refused(format!("no log in {place}")));
         }
-        let disk = RealDisk::new(&folder).map_err(BackupError::io("the journal"))?;
-        Survey::of(&disk).map_err(BackupError::segment("the journal"))
+        Survey::of(&RealDisk::read_only(&folder)).map_err(BackupError::segment("the journal"))
     }
 
     /// Lists what is to be saved besides the log.

@@ -51,8 +51,7 @@ fn journal_of(config: &Config) -> Result<PathBuf, String> {
 /// Opens the log of the data folder to be read, beside a server that may be writing it.
 fn open_log(config: &Config) -> Result<Segments, String> {
     let folder = journal_of(config)?;
-    let disk = RealDisk::new(&folder).map_err(|error| error.to_string())?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::read_only(&folder));
     // Of a key that is destroyed between the two looks, the log that was read does not know yet.
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let earlier = KeyringCopy::read(&config.data_dir).map_err(|error| text(&error))?;

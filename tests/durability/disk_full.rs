@@ -274,3 +274,40 @@ fn a_start_says_why_the_record_store_does_not_open() {
     let said = server.try_restart().expect_err("there is no space");
     assert!(said.contains("record store does not open: "), "{said}");
 }
+
+#[test]
+fn a_log_on_a_disk_that_takes_no_writes_is_read_and_backed_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("read-only disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let mut server = TestServer::with(&[("DATA_DIR", &data)]);
+    Client::signed_up(&server, "ada").save("note/1", json!({"text": "is read"}));
+    assert!(server.terminate().success());
+    let path = mount.folder().to_string_lossy().into_owned();
+    run("mount", &["-o", "remount,ro", &path]).unwrap();
+    let elsewhere = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (past, backups) = (elsewhere("past.sqlite"), elsewhere("backups"));
+    for command in [
+        &["log", "verify"][..],
+        &["log", "stat"],
+        &["log", "tail"],
+        &["log", "show", "1"],
+        &["log", "export"],
+        &["log", "key"],
+        &["rebuild", "--until", "2", "--to", &past],
+    ] {
+        let output = server.skytrail(command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {said}");
+    }
+    // The ledger is copied in the data folder first: it is missing, and that is told.
+    let output = server.skytrail(&["backup", &backups]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("is without the ledger"), "{said}");
+    let verified = server.skytrail(&["backup", &backups, "--verify"]);
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(said.contains("is as it was saved"), "{said}");
+}

@@ -42,7 +42,7 @@ pub trait DiskFile: Send + Sync + 'static {
 
 /// A folder of files.
 pub trait Disk: Send + Sync + 'static {
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading, and for writing where the folder takes writes.
     ///
     /// # Errors
     /// Not found, or the device's.
@@ -89,6 +89,7 @@ pub fn is_full(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub struct RealDisk {
     folder: PathBuf,
+    is_read_only: bool,
 }
 
 impl RealDisk {
@@ -100,7 +101,17 @@ impl RealDisk {
         std::fs::create_dir_all(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
+            is_read_only: false,
         })
+    }
+
+    /// Uses `folder` for readers: files are opened for reading alone, so it may be on a file system that
+    /// takes no writes.
+    pub fn read_only(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            is_read_only: true,
+        }
     }
 }
 
@@ -108,7 +119,7 @@ impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
-            .write(true)
+            .write(!self.is_read_only)
             .open(self.folder.join(name))?;
         Ok(Arc::new(file))
     }
