@@ -59,6 +59,14 @@ class Person {
     });
   }
 
+  /** Fetches a message that was announced. A channel says only that there is one: anybody may publish there. */
+  async read(id) {
+    const query = new skygear.Query(Message);
+    query.equalTo('_id', id.replace('message/', ''));
+    const [message] = await this.sdk.publicDB.query(query);
+    return message;
+  }
+
   say(room, text) {
     const message = new Message({ room: new this.sdk.Reference(room), text });
     return this.sdk.publicDB.save(message);
@@ -90,10 +98,11 @@ async function chat() {
     const saved = await speaker.say(room, text);
     assert.strictEqual(saved.word_count, text.split(' ').length);
     for (const listener of [ada, ben]) {
-      const news = await listener.hears((it) => it.message && it.message._id === saved.id);
-      assert.strictEqual(news.event, 'sent');
-      assert.strictEqual(news.message.text, text);
-      assert.strictEqual(news.message._ownerID, speaker.user._id);
+      const { event, id } = await listener.hears((it) => it.id === saved.id);
+      assert.strictEqual(event, 'sent');
+      const message = await listener.read(id);
+      assert.strictEqual(message.text, text);
+      assert.strictEqual(message.ownerID, speaker.user._id);
     }
   }
 

@@ -7,10 +7,10 @@ from skytrail import (
     DirectAccessControlEntry,
     InvalidArgument,
     Plugin,
-    PublicAccessControlEntry,
     Record,
     Reference,
     Response,
+    RoleAccessControlEntry,
     SkygearException,
     current_context,
     field,
@@ -18,8 +18,8 @@ from skytrail import (
 
 plugin = Plugin("CHAT")
 
-# Who listens here hears of new rooms; news of a room come on the channel that is its id.
-ROOMS = "chat:rooms"
+# Everybody with an account has this role, and what is said is only for them.
+MEMBER = "member"
 MAX_ROOMS = 50
 keys = {}
 
@@ -47,7 +47,16 @@ async def make_types():
         name: {"fields": [{"name": it, "type": kind} for it, kind in fields.items()]}
         for name, fields in types.items()
     }
+    await plugin.api.send_action("role:default", {"roles": [MEMBER]})
     await plugin.api.send_action("schema:create", {"record_types": record_types})
+
+
+def keep_for_members(record, owner):
+    """Every member reads it, and only who wrote it may change it."""
+    record.acl = [
+        DirectAccessControlEntry(owner, "write"),
+        RoleAccessControlEntry(MEMBER, "read"),
+    ]
 
 
 # -- rooms -------------------------------------------------------------------
@@ -57,29 +66,50 @@ async def make_types():
 def check_room(room, original):
     if not (room.get("title") or "").strip():
         raise refusal("a room needs a title", "title")
+    if original is None:
+        keep_for_members(room, current_context()["user_id"])
 
 
-@plugin.after_save("room")
-async def announce_room(room, original):
-    await plugin.api.publish(ROOMS, {"event": "room", "room": room.to_wire()})
+# -- what was read -----------------------------------------------------------
 
 
-@plugin.op("chat:rooms", user_required=True)
-async def rooms():
-    """Lists the rooms, each with how much in it the asker has not read."""
+@plugin.before_save("reading")
+async def check_reading(reading, original):
     me = current_context()["user_id"]
-    found = await plugin.api.query("room", sort=[field("_created_at").ascending], limit=MAX_ROOMS)
-    return {"rooms": await asyncio.gather(*(summary(room, me) for room in found))}
+    room = reading.get("room")
+    if room is None or str(reading.id) != reading_id(str(room.id), me):
+        raise refusal("everybody notes what he himself has read", "_id")
+    if reading.get("until") is None:
+        raise refusal("a reading needs a time", "until")
+    if original is not None:
+        # Whoever has read it in another tab has read it.
+        reading["until"] = max(reading["until"], original["until"])
+    reading["name"] = await name_of(me)
+    keep_for_members(reading, me)
 
 
-async def summary(room, me):
-    known = await plugin.api.fetch_many([reading_id(str(room.id), me)])
-    read = [it for it in known if isinstance(it, Record)]
-    unread = (field("room") == room.reference) & (field("_owner_id") != me)
-    if read:
-        unread &= field("_created_at") > read[0]["until"]
-    counted = await plugin.api.query("message", unread, limit=1, count=True)
-    return {"id": str(room.id), "title": room["title"], "unread": counted.overall_count}
+@plugin.op("chat:unread", user_required=True)
+async def unread(rooms):
+    """Counts in each of some rooms what the asker has not read."""
+    if len(rooms) > MAX_ROOMS:
+        raise refusal(f"not more than {MAX_ROOMS} rooms at once", "rooms")
+    me = current_context()["user_id"]
+    found = await plugin.api.fetch_many([reading_id(room, me) for room in rooms]) if rooms else []
+    read = {str(it["room"].id): it["until"] for it in found if isinstance(it, Record)}
+    counts = await asyncio.gather(*(count(me, room, read.get(room)) for room in rooms))
+    return {"unread": dict(zip(rooms, counts, strict=True))}
+
+
+async def count(me, room, until):
+    of_others = (field("room") == Reference.to(room)) & (field("_owner_id") != me)
+    if until:
+        of_others &= field("_created_at") > until
+    found = await plugin.api.as_user(me).query("message", of_others, limit=1, count=True)
+    return found.overall_count
+
+
+def reading_id(room, user):
+    return f"reading/{room.removeprefix('room/')}-{user}"
 
 
 # -- messages ----------------------------------------------------------------
@@ -98,53 +128,14 @@ async def check(message, original):
     else:
         me = current_context()["user_id"]
         message["author"] = await name_of(me)
-        # Everybody reads it, and only who wrote it may change it.
-        message.acl = [
-            DirectAccessControlEntry(me, "write"),
-            PublicAccessControlEntry("read"),
-        ]
+        keep_for_members(message, me)
 
 
 @plugin.after_save("message")
 async def announce(message, original):
+    """Tells whoever listens that there is something, and not what: anybody may listen to a channel."""
     event = "sent" if original is None else "edited"
-    news = {"event": event, "message": message.to_wire()}
-    await plugin.api.publish(str(message["room"].id), news)
-
-
-@plugin.op("chat:typing", user_required=True)
-async def typing(room):
-    me = current_context()["user_id"]
-    news = {"event": "typing", "user": me, "name": await name_of(me)}
-    await plugin.api.publish(room, news)
-
-
-@plugin.op("chat:read", user_required=True)
-async def read(message):
-    """Notes that the asker has read a room up to a message, and tells the room."""
-    me = current_context()["user_id"]
-    last = await plugin.api.fetch(message)
-    room = last["room"]
-    reading = Record(reading_id(str(room.id), me), room=room, until=last.created_at)
-    reading["name"] = await name_of(me)
-    reading.acl = []
-    await plugin.api.as_user(me).save(reading)
-    await plugin.api.publish(str(room.id), {"event": "read", **receipt(reading, me)})
-
-
-@plugin.op("chat:readers", user_required=True)
-async def readers(room):
-    """Says who has read a room, and how far."""
-    found = await plugin.api.query("reading", field("room") == Reference.to(room))
-    return {"readers": [receipt(it, it.owner_id) for it in found]}
-
-
-def receipt(reading, user):
-    return {"user": user, "name": reading["name"], "until": reading["until"]}
-
-
-def reading_id(room, user):
-    return f"reading/{room.removeprefix('room/')}-{user}"
+    await plugin.api.publish(str(message["room"].id), {"event": event, "id": str(message.id)})
 
 
 @plugin.op("chat:statistics", user_required=True)

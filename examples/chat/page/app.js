@@ -1,24 +1,32 @@
-// The page: signing in, the rooms, and one room at a time.
+// The page: signing in and out, the rooms, and one room at a time.
 
 import { Room } from './room.js';
-import { Server } from './server.js';
+import { Server, field, instant, newId } from './server.js';
 import { Channels, LiveQueries } from './socket.js';
+import { Unread } from './unread.js';
 import { showMessages, showRooms, showTyping } from './view.js';
 
-const ROOMS = 'chat:rooms';
 const TELL_TYPING_MS = 2000;
 const KEPT = 'chat-session';
 
 const at = (selector) => document.querySelector(selector);
 const { api_key: apiKey } = await (await fetch('/chat/key')).json();
-const server = new Server(apiKey);
+const server = new Server(apiKey, end);
+const unread = new Unread(server, (id, count) => {
+  if (!rooms.has(id)) return;
+  rooms.get(id).unread = count;
+  show();
+});
+/** By their ids. */
 const rooms = new Map();
+/** Up to when rooms were read, by their ids. */
+const readings = new Map();
 let me = null;
 let channels = null;
 let live = null;
 let open = null;
 
-// -- signing in --------------------------------------------------------------
+// -- signing in and out --------------------------------------------------------
 
 at('#sign-in').addEventListener('submit', async (event) => {
   event.preventDefault();
@@ -28,83 +36,118 @@ at('#sign-in').addEventListener('submit', async (event) => {
   try {
     const auth_data = { username: form.get('username').trim() };
     const body = { auth_data, password: form.get('password') };
-    const { user_id: id, access_token: token } = await server.call(`auth:${event.submitter.value}`, body);
-    await enter({ id, token, name: auth_data.username });
+    const { user_id: id, access_token: token } = await server.call(`auth:${form.get('action')}`, body);
+    enter({ id, token, name: auth_data.username });
   } catch (error) {
     problem.textContent = error.message;
   }
 });
 
-async function enter(session) {
+function enter(session) {
   sessionStorage.setItem(KEPT, JSON.stringify(session));
   server.token = session.token;
   me = session.id;
   at('#me').textContent = session.name;
-  await loadRooms();
   at('#welcome').hidden = true;
   at('#chat').hidden = false;
-  live = new LiveQueries(apiKey, session.token);
-  channels = new Channels(apiKey, { onReady: catchUp, onLost: () => say('Not connected. Trying again …') });
-  channels.on(ROOMS, ({ room }) => add({ id: room._id, title: room.title }));
-  rooms.forEach(listen);
-  show();
+  at('#title').focus();
+  live = new LiveQueries(apiKey, session.token, { changed: connected, ended: end });
+  channels = new Channels(apiKey, connected);
+  live.follow('rooms', { record_type: 'room' }, {
+    result: (found) => {
+      const ids = new Set(found.map(({ _id: id }) => id));
+      for (const id of rooms.keys()) if (!ids.has(id)) rooms.delete(id);
+      found.forEach(add);
+    },
+    take: add,
+    drop: (id) => { rooms.delete(id); show(); },
+    failed: (error) => { at('#new-room .problem').textContent = error.message; },
+  });
+  // Also what is read in another tab, or on another device.
+  const mine = { record_type: 'reading', predicate: ['eq', field('_owner_id'), me] };
+  live.follow('my readings', mine, {
+    result: (found) => found.forEach(noteReading),
+    take: noteReading,
+    drop: () => {},
+    failed: console.warn,
+  });
 }
 
-// -- rooms -------------------------------------------------------------------
+at('#sign-out').addEventListener('click', async () => {
+  sessionStorage.removeItem(KEPT);
+  // If the server cannot be told, the session is forgotten at least here.
+  await server.call('auth:logout').catch(console.warn);
+  location.reload();
+});
 
-async function loadRooms() {
-  const { rooms: found } = await server.ask('chat:rooms');
-  found.forEach(add);
+/** The session is over. What was written stays to be seen. */
+function end(refusal) {
+  sessionStorage.removeItem(KEPT);
+  live?.end();
+  channels?.end();
+  at('#ended').hidden = false;
+  at('#ended span').textContent = `Your session has ended: ${refusal.message}`;
 }
 
-function add(known) {
-  const room = rooms.get(known.id);
-  if (room) {
-    room.title = known.title;
-    if (room !== open) room.unread = known.unread ?? room.unread;
+at('#ended button').addEventListener('click', () => location.reload());
+
+// -- rooms ---------------------------------------------------------------------
+
+function add(record) {
+  const known = rooms.get(record._id);
+  if (known) {
+    known.update(record);
   } else {
-    rooms.set(known.id, new Room(server, me, known, show));
-    listen(rooms.get(known.id));
+    const room = new Room(server, me, record, show);
+    room.readUntil = readings.get(room.id) ?? 0;
+    rooms.set(room.id, room);
+    channels.on(room.id, (hint) => hear(room, hint));
+    unread.look([room.id]);
   }
   show();
 }
 
-function listen(room) {
-  channels?.on(room.id, (news) => room.hear(news));
+/** Anybody may have published it: messages are told by the live query, or counted by the plugin. */
+function hear(room, { event, user }) {
+  if (event === 'sent' && room !== open) unread.look([room.id]);
+  if (event === 'typing') room.hearTyping(user);
 }
 
-async function choose(room) {
+function noteReading({ room: { $id: id }, until }) {
+  readings.set(id, instant(until.$date));
+  if (!rooms.has(id)) return;
+  rooms.get(id).readUntil = readings.get(id);
+  unread.look([id]);
+}
+
+function choose(room) {
+  open?.leave();
   open = room;
   at('#composer').hidden = false;
-  show();
-  if (!room.isLoaded) await room.open(live);
+  room.enter(live).catch((error) => { at('#composer .problem').textContent = error.message; });
+  at('#composer .problem').textContent = '';
   at('#composer textarea').focus();
-}
-
-/** After every connecting: what the channels missed is asked for; live queries go on by themselves. */
-async function catchUp() {
-  try {
-    await loadRooms();
-    for (const room of rooms.values()) await room.catchUp();
-    say('');
-  } catch (error) {
-    // When the network went again, the channels say when it is back.
-    console.warn(error);
-  }
+  show();
 }
 
 at('#new-room').addEventListener('submit', async (event) => {
   event.preventDefault();
-  const title = new FormData(event.target).get('title').trim();
+  const form = event.target;
+  const problem = form.querySelector('.problem');
+  const title = new FormData(form).get('title').trim();
   if (!title) return;
-  const id = `room/${crypto.randomUUID?.() ?? Date.now()}`;
-  await server.save({ _id: id, title });
-  event.target.reset();
-  add({ id, title });
-  await choose(rooms.get(id));
+  problem.textContent = '';
+  try {
+    const record = await server.save({ _id: newId('room'), title });
+    form.reset();
+    add(record);
+    choose(rooms.get(record._id));
+  } catch (error) {
+    problem.textContent = error.message;
+  }
 });
 
-// -- messages ----------------------------------------------------------------
+// -- messages ------------------------------------------------------------------
 
 const text = at('#composer textarea');
 const file = at('#file');
@@ -114,7 +157,7 @@ text.addEventListener('input', () => {
   const now = Date.now();
   if (!text.value.trim() || now - toldTyping < TELL_TYPING_MS) return;
   toldTyping = now;
-  server.ask('chat:typing', { room: open.id }).catch(() => {});
+  channels.publish(open.id, { event: 'typing', user: me });
 });
 text.addEventListener('keydown', (event) => {
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
@@ -129,7 +172,7 @@ at('#chosen button').addEventListener('click', () => {
   file.value = '';
   file.dispatchEvent(new Event('change'));
 });
-at('#composer').addEventListener('submit', async (event) => {
+at('#composer').addEventListener('submit', (event) => {
   event.preventDefault();
   const said = text.value.trim();
   const [attached] = file.files;
@@ -138,33 +181,52 @@ at('#composer').addEventListener('submit', async (event) => {
   file.value = '';
   file.dispatchEvent(new Event('change'));
   toldTyping = 0;
-  const problem = at('#composer .problem');
-  problem.textContent = '';
-  try {
-    await open.say(said, attached);
-  } catch (error) {
-    problem.textContent = error.message;
-    text.value = said;
-  }
+  open.say(said, attached);
 });
-document.addEventListener('visibilitychange', show);
 
-// -- showing -----------------------------------------------------------------
-
-function say(words) {
-  at('#connection').textContent = words;
+async function older() {
+  try {
+    await open.loadOlder();
+  } catch (error) {
+    at('#composer .problem').textContent = error.message;
+  }
 }
 
+// -- showing -------------------------------------------------------------------
+
+/** A socket is lost or back. */
+function connected() {
+  const isConnected = live?.isReady && channels?.isReady;
+  at('#connection').textContent = isConnected ? '' : 'Not connected. Trying again …';
+  // What waits is tried at once, and what the channels missed is asked for.
+  if (!channels?.isReady) return;
+  server.wake();
+  unread.look(rooms.keys());
+}
+
+let isAwaited = false;
+
+/** However much there is to show, it is shown once for each time that the screen is painted. */
 function show() {
-  if (!me) return;
-  if (open?.isLoaded && document.visibilityState === 'visible') open.markRead();
-  showRooms(at('#rooms'), rooms.values(), open, choose);
+  if (isAwaited) return;
+  isAwaited = true;
+  requestAnimationFrame(() => {
+    isAwaited = false;
+    paint();
+  });
+}
+
+function paint() {
+  showRooms(at('#rooms'), [...rooms.values()].sort((a, b) => a.createdAt - b.createdAt), open, choose);
   if (!open) return;
+  if (document.visibilityState === 'visible') open.markRead();
   at('#title').textContent = open.title;
-  showMessages(at('#messages'), open, me);
+  showMessages(at('#messages'), open, me, older);
   showTyping(at('#typing'), open);
 }
 
+document.addEventListener('visibilitychange', show);
+
 const kept = sessionStorage.getItem(KEPT);
-if (kept) await enter(JSON.parse(kept)).catch(() => sessionStorage.removeItem(KEPT));
+if (kept) enter(JSON.parse(kept));
 document.body.dataset.ready = 'yes';

@@ -1,185 +1,200 @@
-// What is known of a room: its messages, those that wait to be sent, who has read and who types.
+// What is known of a room: its messages, those on their way, who has read and who types.
 
-import { Refusal, date, field, reference } from './server.js';
+import { Outbox } from './outbox.js';
+import { date, field, instant, reference } from './server.js';
 
 const PAGE = 40;
 const TYPING_MS = 4000;
-/** Asked for again after a gap: what was saved at the same time may have come in another order. */
-const OVERLAP_MS = 5000;
+const PAUSE_MS = 3000;
+const NEWEST_FIRST = [[field('_created_at'), 'desc'], [field('_id'), 'desc']];
 
 export class Room {
   /** `changed` is called whenever there is something new to show. */
-  constructor(server, me, { id, title, unread = 0 }, changed) {
-    Object.assign(this, { server, me, id, title, unread, changed });
+  constructor(server, me, record, changed) {
+    Object.assign(this, { server, me, changed, id: record._id });
     this.messages = new Map();
-    this.outbox = new Map();
+    this.outbox = new Outbox(server, { sent: (message) => this.#take(message), changed });
     this.readers = new Map();
     this.typing = new Map();
-    this.announced = new Set();
-    // All that was said so far, as soon as it is sent.
-    this.sent = Promise.resolve();
-    this.isLoaded = false;
-    this.isFollowed = false;
+    this.unread = 0;
+    /** Up to when it was read here, or by the same person elsewhere. */
+    this.readUntil = 0;
     this.hasOlder = false;
+    /** What is followed while the room is open: a query's name → the place up to which it was told. */
+    this.followed = new Map();
+    this.update(record);
+  }
+
+  update({ title, _created_at: createdAt }) {
+    this.title = title;
+    this.createdAt = instant(createdAt);
+  }
+
+  list() {
+    this.sorted ??= [...this.messages.values()].sort((a, b) => a.at - b.at || (a._id < b._id ? -1 : 1));
+    return this.sorted;
   }
 
   get last() {
     return this.list().at(-1);
   }
 
-  list() {
-    return [...this.messages.values()].sort((a, b) => (a._created_at < b._created_at ? -1 : 1));
+  // -- while it is open ----------------------------------------------------------
+
+  /** Follows what happens here, from where it was left; the first time, the newest messages and those that come. */
+  async enter(live) {
+    this.live = live;
+    this.#follow('readers', { record_type: 'reading', predicate: this.#here() }, {
+      result: (readings) => { this.readers.clear(); readings.forEach((it) => this.#read(it)); this.changed(); },
+      take: (reading) => { this.#read(reading); this.changed(); },
+      drop: () => {},
+      failed: console.warn,
+    });
+    if (this.since) this.#followMessages();
+    else await this.#load(live);
   }
 
-  /** Loads the newest messages, and follows those and all that come. */
-  async open(live) {
-    const [found, { readers }] = await Promise.all([
-      this.#query([], 'desc', PAGE),
-      this.server.ask('chat:readers', { room: this.id }),
-    ]);
-    this.hasOlder = found.length === PAGE;
-    found.forEach((message) => this.#take(message));
-    readers.forEach((reader) => this.#read(reader));
-    this.isLoaded = true;
-    this.#follow(live);
-    this.changed();
+  leave() {
+    for (const name of this.followed.keys()) {
+      this.followed.set(name, this.live.unfollow(`${name} of ${this.id}`));
+    }
+    this.live = null;
   }
 
-  /** From the oldest message that is shown on. The query goes on by itself after the network was away. */
-  #follow(live) {
-    const [first] = this.list();
-    const since = first ? [['gte', field('_created_at'), date(first._created_at)]] : [];
-    const predicate = ['and', ['eq', field('room'), reference(this.id)], ...since];
-    this.isFollowed = true;
-    live.follow(this.id, { record_type: 'message', predicate }, {
+  #follow(name, query, follower) {
+    this.live.follow(`${name} of ${this.id}`, query, follower, this.followed.get(name));
+    this.followed.set(name, undefined);
+  }
+
+  async #load(live) {
+    const found = await this.server.insist(() => this.#page());
+    this.messages.clear();
+    this.#older(found);
+    // From the oldest that is shown on; nothing is older than a room.
+    this.since = ['gte', field('_created_at'), date(found.at(-1)?._created_at ?? '1970-01-01T00:00:00Z')];
+    // Meanwhile it may have been left.
+    if (this.live === live) this.#followMessages();
+  }
+
+  #followMessages() {
+    const isSince = ({ at }) => at >= instant(this.since[2].$date);
+    this.#follow('messages', { record_type: 'message', predicate: this.#here(this.since) }, {
       result: (messages) => {
         // The result is all there is: what is not in it is gone.
-        const isSince = ({ _created_at: at }) => !first || Date.parse(at) >= Date.parse(first._created_at);
         const ids = new Set(messages.map(({ _id: id }) => id));
-        for (const { _id: id } of this.list().filter(isSince)) if (!ids.has(id)) this.messages.delete(id);
+        for (const message of this.list()) if (isSince(message) && !ids.has(message._id)) this.#drop(message._id);
         messages.forEach((message) => this.#take(message));
-        this.changed();
       },
-      take: (message) => { this.#take(message); this.changed(); },
-      drop: (id) => { this.messages.delete(id); this.changed(); },
+      take: (message) => this.#take(message),
+      drop: (id) => this.#drop(id),
       failed: (error) => {
-        // Then it is asked for what is new, as before there were live queries.
+        // There are more since then than the server follows: from the newest on it goes again.
         console.warn(error.message);
-        this.isFollowed = false;
-        this.catchUp().catch(console.warn);
+        const { live } = this;
+        this.since = null;
+        setTimeout(() => { if (live && live === this.live) this.#load(live).catch(console.warn); }, PAUSE_MS);
       },
     });
   }
 
+  /** Loads the page before the oldest message that is shown. */
   async loadOlder() {
-    const [first] = this.list();
-    const found = await this.#query([['lt', field('_created_at'), date(first._created_at)]], 'desc', PAGE);
+    this.#older(await this.#page(this.oldest));
+  }
+
+  #older(found) {
     this.hasOlder = found.length === PAGE;
+    this.oldest = found.at(-1) ?? this.oldest;
     found.forEach((message) => this.#take(message));
     this.changed();
   }
 
-  /** After every connecting: sends what waits, and asks for what is new where nothing is followed. */
-  async catchUp() {
-    if (this.isLoaded && !this.isFollowed) {
-      let since = this.last && new Date(Date.parse(this.last._created_at) - OVERLAP_MS).toISOString();
-      for (;;) {
-        const news = since ? [['gte', field('_created_at'), date(since)]] : [];
-        const found = await this.#query(news, 'asc', PAGE);
-        found.forEach((message) => this.#take(message));
-        if (found.length < PAGE || found.at(-1)._created_at === since) break;
-        since = found.at(-1)._created_at;
-      }
-      this.changed();
-    }
-    for (const entry of this.outbox.values()) await this.#send(entry);
+  /** Asks for the newest messages before one. Several may have been saved at one time: those go by id. */
+  #page(before) {
+    const more = before ? [olderThan(before)] : [];
+    const asked = { record_type: 'message', predicate: this.#here(...more), sort: NEWEST_FIRST, limit: PAGE };
+    return this.server.call('record:query', asked);
   }
 
-  #query(more, order, limit) {
-    const here = ['eq', field('room'), reference(this.id)];
-    return this.server.query('message', ['and', here, ...more], order, limit);
+  #here(...more) {
+    return ['and', ['eq', field('room'), reference(this.id)], ...more];
   }
 
-  /** Says something, behind what was said before. Its id is ours, so sending it twice is saying it once. */
-  async say(text, file) {
-    const id = `message/${crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`}`;
-    const entry = { id, text, file, said: new Date().toISOString() };
-    this.outbox.set(id, entry);
-    this.changed();
-    const sent = this.sent.then(() => this.#send(entry));
-    this.sent = sent.catch(() => {});
-    await sent;
-  }
+  // -- messages ------------------------------------------------------------------
 
-  async #send(entry) {
-    if (entry.isSending || !this.outbox.has(entry.id)) return;
-    entry.isSending = true;
-    try {
-      if (entry.file && !entry.attachment) entry.attachment = await this.server.upload(entry.file);
-      const record = { _id: entry.id, room: reference(this.id), text: entry.text };
-      if (entry.attachment) record.attachment = entry.attachment;
-      this.#take(await this.server.save(record));
-    } catch (error) {
-      if (error instanceof Refusal) {
-        this.outbox.delete(entry.id);
-        throw error;
-      }
-      // The network is away: it is sent when that is back.
-    } finally {
-      entry.isSending = false;
-      this.changed();
-    }
-  }
-
-  /** Takes what came on the room's channel. */
-  hear(news) {
-    if (news.event === 'sent' || news.event === 'edited') {
-      const { message } = news;
-      // Announced at least once.
-      if (news.event === 'sent' && !this.announced.has(message._id) && message._ownerID !== this.me) this.unread += 1;
-      this.announced.add(message._id);
-      this.typing.delete(message._ownerID);
-      // One that is not open is loaded when it is.
-      if (this.isLoaded) this.#take(message);
-    } else if (news.event === 'read') {
-      this.#read(news);
-    } else if (news.event === 'typing' && news.user !== this.me) {
-      clearTimeout(this.typing.get(news.user)?.timer);
-      const forget = () => { this.typing.delete(news.user); this.changed(); };
-      this.typing.set(news.user, { name: news.name, timer: setTimeout(forget, TYPING_MS) });
-    }
-    this.changed();
+  say(text, file) {
+    this.outbox.add({ room: reference(this.id), text, file });
   }
 
   #take(message) {
     // The address of a file is another one each time: what is known stays, or its picture is loaded again.
-    const known = this.messages.get(message._id);
-    if (known?._updated_at !== message._updated_at) this.messages.set(message._id, message);
-    this.outbox.delete(message._id);
-  }
-
-  #read({ user, name, until }) {
-    if (user === this.me) return;
-    const known = this.readers.get(user);
-    if (!known || known.until < until.$date) this.readers.set(user, { name, until: until.$date });
-  }
-
-  /** Notes that everything here has been read. */
-  async markRead() {
-    const last = this.last;
-    if (!last || this.readUntil === last._id) return;
-    this.unread = 0;
-    this.readUntil = last._id;
-    try {
-      await this.server.ask('chat:read', { message: last._id });
-    } catch {
-      this.readUntil = null;
+    if (this.messages.get(message._id)?._updated_at !== message._updated_at) {
+      this.messages.set(message._id, { ...message, at: instant(message._created_at) });
+      this.sorted = null;
     }
+    this.outbox.remove(message._id);
+    this.#typesNoMore(message._ownerID);
+    this.changed();
   }
 
-  /** Returns who has read a message, by name. */
-  readersOf(message) {
-    const others = [...this.readers.values()];
-    return others.filter(({ until }) => Date.parse(until) >= Date.parse(message._created_at)).map(({ name }) => name);
+  #drop(id) {
+    this.messages.delete(id);
+    this.sorted = null;
+    this.changed();
   }
+
+  // -- who has read --------------------------------------------------------------
+
+  /** Notes that everything here has been read, one note at a time. */
+  async markRead() {
+    const { last } = this;
+    if (!last || last.at <= this.readUntil || this.isNoting) return;
+    this.isNoting = true;
+    this.readUntil = last.at;
+    const note = {
+      _id: `reading/${this.id.replace('room/', '')}-${this.me}`,
+      room: reference(this.id),
+      until: date(last._created_at),
+    };
+    await this.server.insist(() => this.server.save(note)).catch(console.warn);
+    this.isNoting = false;
+    this.changed();
+  }
+
+  #read({ _ownerID: user, name, until }) {
+    this.readers.set(user, { name, until: instant(until.$date) });
+  }
+
+  /** Returns who else has read a message, by name. */
+  readersOf(message) {
+    const readers = [...this.readers].filter(([user, { until }]) => user !== this.me && until >= message.at);
+    return readers.map(([, { name }]) => name);
+  }
+
+  // -- who types -----------------------------------------------------------------
+
+  /** Takes a hint that somebody types. */
+  hearTyping(user) {
+    if (user === this.me) return;
+    clearTimeout(this.typing.get(user)?.timer);
+    const timer = setTimeout(() => { this.#typesNoMore(user); this.changed(); }, TYPING_MS);
+    this.typing.set(user, { name: this.#nameOf(user), timer });
+    this.changed();
+  }
+
+  #typesNoMore(user) {
+    clearTimeout(this.typing.get(user)?.timer);
+    this.typing.delete(user);
+  }
+
+  /** A hint has no name that could be believed: it is that of a reader, or of an author. */
+  #nameOf(user) {
+    const author = () => this.list().findLast((it) => it._ownerID === user)?.author;
+    return this.readers.get(user)?.name ?? author() ?? 'Somebody';
+  }
+}
+
+function olderThan({ _created_at: time, _id: id }) {
+  const at = (operator) => [operator, field('_created_at'), date(time)];
+  return ['or', at('lt'), ['and', at('eq'), ['lt', field('_id'), id.replace('message/', '')]]];
 }

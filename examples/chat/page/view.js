@@ -9,36 +9,63 @@ function make(what, ...children) {
   return element;
 }
 
-export function showRooms(list, rooms, open, choose) {
-  rooms = [...rooms];
-  // What looks the same stays, and so does the focus.
-  const state = JSON.stringify(rooms.map((room) => [room.title, room.unread, room === open]));
-  if (list.dataset.state === state) return;
-  list.dataset.state = state;
-  const item = (room) => {
-    const badge = room.unread && room !== open ? make('span.badge', String(room.unread)) : null;
-    if (badge) badge.setAttribute('aria-label', `${room.unread} unread`);
-    const button = make('button', make('span', room.title), badge);
-    button.type = 'button';
-    if (room === open) button.setAttribute('aria-current', 'true');
-    button.addEventListener('click', () => choose(room));
-    return make('li', button);
-  };
-  list.replaceChildren(...rooms.map(item));
+function button(what, words, act) {
+  const element = make(what, words);
+  element.type = 'button';
+  element.addEventListener('click', act);
+  return element;
 }
 
-export function showMessages(list, room, me) {
+/**
+ * Puts items in place, each `{ key, version, build }`. What has the version that is shown stays, so
+ * that only news are made, and read out, and the focus stays where it is.
+ */
+function arrange(list, items) {
+  const keys = new Set(items.map(({ key }) => key));
+  for (const child of [...list.children]) if (!keys.has(child.dataset.key)) child.remove();
+  const shown = new Map([...list.children].map((child) => [child.dataset.key, child]));
+  let place = list.firstElementChild;
+  for (const { key, version, build } of items) {
+    const known = shown.get(key);
+    if (known?.dataset.version === version) {
+      if (known === place) place = place.nextElementSibling;
+      else list.insertBefore(known, place);
+    } else {
+      const element = build();
+      Object.assign(element.dataset, { key, version });
+      if (known === place) place = place?.nextElementSibling ?? null;
+      known?.remove();
+      list.insertBefore(element, place);
+    }
+  }
+}
+
+export function showRooms(list, rooms, open, choose) {
+  arrange(list, rooms.map((room) => {
+    const unread = room === open ? 0 : room.unread;
+    const build = () => {
+      const badge = unread ? make('span.badge', String(unread)) : null;
+      badge?.setAttribute('aria-label', `${unread} unread`);
+      const element = button('button', make('span', room.title), () => choose(room));
+      if (badge) element.append(badge);
+      if (room === open) element.setAttribute('aria-current', 'true');
+      return make('li', element);
+    };
+    return { key: room.id, version: JSON.stringify([room.title, unread, room === open]), build };
+  }));
+}
+
+/** Shows a room's messages; `older` is called when somebody asks for the earlier ones. */
+export function showMessages(list, room, me, older) {
   stayAtEnd(list);
   const messages = room.list();
   const items = messages.map((message, at) => item(room, messages, at, me));
-  for (const entry of room.outbox.values()) items.push(waiting(entry));
+  for (const entry of room.outbox.entries.values()) items.push(waiting(room, entry));
   if (room.hasOlder) {
-    const older = make('button.quiet', 'Earlier messages');
-    older.type = 'button';
-    older.addEventListener('click', () => room.loadOlder());
-    items.unshift(make('li.older', older));
+    const build = () => make('li.older', button('button.quiet', 'Earlier messages', older));
+    items.unshift({ key: 'older', version: room.id, build });
   }
-  reuse(list, items);
+  arrange(list, items);
   if (list.dataset.room !== room.id) atEnd.add(list);
   list.dataset.room = room.id;
   if (atEnd.has(list)) list.scrollTop = list.scrollHeight;
@@ -65,57 +92,71 @@ function stayAtEnd(list) {
   new ResizeObserver(follow).observe(list);
 }
 
-/** Puts the items in place; those that look the same stay, so that only news are read out. */
-function reuse(list, items) {
-  const known = new Map([...list.children].map((child) => [child.outerHTML, child]));
-  list.replaceChildren(...items.map((it) => {
-    const same = it.id && known.get(it.outerHTML);
-    return same || it;
-  }));
-}
-
 function item(room, messages, at, me) {
   const message = messages[at];
   const before = messages[at - 1];
   const isMine = message._ownerID === me;
-  const isFirst = before?._ownerID !== message._ownerID
-    || Date.parse(message._created_at) - Date.parse(before._created_at) > 5 * 60_000;
-  const author = message.author ?? 'somebody';
-  const face = make('span.face', author.slice(0, 1).toUpperCase());
-  face.style.setProperty('--hue', String([...author].reduce((sum, it) => sum * 31 + it.codePointAt(0), 7) % 360));
-  face.setAttribute('aria-hidden', 'true');
-  const time = make('time', clock(message._created_at));
-  time.dateTime = message._created_at;
-  const element = make('li.message', face, make('p.byline', make('b', author), ' ', time), bubble(message));
+  const isFirst = before?._ownerID !== message._ownerID || message.at - before.at > 5 * 60_000_000;
   const readers = isMine && at === messages.length - 1 ? room.readersOf(message) : [];
-  if (readers.length) element.append(make('p.note', `Read by ${readers.join(', ')}`));
-  element.id = message._id;
-  element.classList.toggle('mine', isMine);
-  element.classList.toggle('first', isFirst);
-  return element;
+  const build = () => {
+    const author = message.author ?? 'somebody';
+    const face = make('span.face', author.slice(0, 1).toUpperCase());
+    face.style.setProperty('--hue', String([...author].reduce((sum, it) => sum * 31 + it.codePointAt(0), 7) % 360));
+    face.setAttribute('aria-hidden', 'true');
+    const time = make('time', clock(message._created_at));
+    time.dateTime = message._created_at;
+    const element = make('li.message', face, make('p.byline', make('b', author), ' ', time), bubble(message));
+    if (readers.length) element.append(make('p.note', `Read by ${readers.join(', ')}`));
+    element.classList.toggle('mine', isMine);
+    element.classList.toggle('first', isFirst);
+    return element;
+  };
+  return { key: message._id, version: JSON.stringify([message._updated_at, isFirst, readers]), build };
 }
 
 function bubble({ text, attachment }) {
   const words = make('span', text ?? '');
   if (!attachment) return make('div.bubble', words);
-  const name = decodeURIComponent(attachment.$name).replace(/^[0-9a-f-]{36}-/, '');
-  if (attachment.$content_type?.startsWith('image/')) {
+  // The server puts something in front that makes it the only one.
+  const name = attachment.$name.replace(/^[0-9a-f-]{36}-/, '');
+  const address = webAddress(attachment.$url);
+  if (address && attachment.$content_type?.startsWith('image/')) {
     const image = make('img');
-    image.src = attachment.$url;
+    image.src = address;
     image.alt = name;
     return make('div.bubble', image, words);
   }
   const link = make('a', name);
-  link.href = attachment.$url;
+  if (address) link.href = address;
   link.download = name;
   return make('div.bubble', words, text ? make('br') : null, link);
 }
 
-function waiting({ id, text, file }) {
-  const words = [text, file?.name].filter(Boolean).join('\n');
-  const element = make('li.message.mine.waiting.first', make('div.bubble', words), make('p.note', 'Sending …'));
-  element.id = id;
-  return element;
+/** Returns an address if it is one of the web: others, as `javascript:`, are not to be followed. */
+function webAddress(text) {
+  try {
+    const url = new URL(text, location.href);
+    return ['http:', 'https:'].includes(url.protocol) ? url.href : null;
+  } catch {
+    return null;
+  }
+}
+
+function waiting(room, entry) {
+  const { id, text, file, problem, isRefused } = entry;
+  const build = () => {
+    const words = [text, file?.name].filter(Boolean).join('\n');
+    const element = make('li.message.mine.first', make('div.bubble', words));
+    element.classList.add(isRefused ? 'refused' : 'waiting');
+    element.append(make('p.note', isRefused ? `Not sent: ${problem}` : `Sending … ${problem}`));
+    if (isRefused) {
+      const again = button('button.quiet', 'Send again', () => room.outbox.add(entry));
+      const remove = button('button.quiet', 'Remove', () => room.outbox.remove(id));
+      element.append(make('p.note', again, remove));
+    }
+    return element;
+  };
+  return { key: id, version: JSON.stringify([problem, isRefused]), build };
 }
 
 export function showTyping(line, room) {

@@ -53,6 +53,18 @@ class Page {
     await this.until(`${url} is ready`, 'document.body.dataset.ready === "yes"');
   }
 
+  async pressEnter() {
+    const key = { key: 'Enter', code: 'Enter', windowsVirtualKeyCode: 13, text: '\r' };
+    await this.send('Input.dispatchKeyEvent', { type: 'keyDown', ...key });
+    await this.send('Input.dispatchKeyEvent', { type: 'keyUp', ...key });
+  }
+
+  /** Lets no request through whose address is like one of these patterns. */
+  async block(...urls) {
+    await this.send('Network.enable');
+    await this.send('Network.setBlockedURLs', { urls });
+  }
+
   async chooseFile(selector, path) {
     const { root } = await this.send('DOM.getDocument');
     const { nodeId } = await this.send('DOM.querySelector', { nodeId: root.nodeId, selector });

@@ -1,0 +1,71 @@
+// Many messages at once, and many rooms.
+//
+//   node crowd.js FOLDER ADDRESS
+'use strict';
+
+const assert = require('node:assert/strict');
+const { randomUUID } = require('node:crypto');
+const { Person, run } = require('./person');
+
+const [, , folder, address] = process.argv;
+/** More than a page. */
+const AT_ONCE = 60;
+const MESSAGES = 2 * AT_ONCE;
+const ROOMS = 60;
+
+async function script(browser) {
+  const ada = new Person('ada', await browser.page());
+  const ben = new Person('ben', await browser.page());
+  await ada.come(address);
+  await ben.come(address);
+  await ada.makeRoom('engines');
+  await ada.opened('engines');
+  await ben.enter('engines');
+
+  // Many are saved at one time, and each is put into the page about once.
+  await ben.page.evaluate(`{
+    window.added = 0;
+    const count = (changes) => changes.forEach(({ addedNodes }) => { added += addedNodes.length; });
+    new MutationObserver(count).observe(document.querySelector('#messages'), { childList: true });
+  }`);
+  const [room] = await ada.call(address, 'record:query', { record_type: 'room' });
+  const texts = Array.from({ length: MESSAGES }, (_, number) => `message ${number}`);
+  const records = texts.map((text) => ({
+    _id: `message/${randomUUID()}`, room: { $type: 'ref', $id: room._id }, text,
+  }));
+  await ada.call(address, 'record:save', { records: records.slice(0, AT_ONCE) });
+  await ada.call(address, 'record:save', { records: records.slice(AT_ONCE) });
+  const shown = 'document.querySelectorAll(".message").length';
+  await ben.page.until('all are shown', `${shown} === ${MESSAGES}`);
+  const added = await ben.page.evaluate('added');
+  assert.ok(added <= 4 * MESSAGES, `${added} elements for ${MESSAGES} messages`);
+
+  // Page by page all are there.
+  const cleo = new Person('cleo', await browser.page());
+  await cleo.come(address);
+  await cleo.enter('engines');
+  const isMore = '(Boolean(document.querySelector(".older")))';
+  await cleo.page.until('the first page is shown', `${shown} > 0 && ${isMore}`);
+  while (await cleo.page.evaluate(isMore)) {
+    const before = await cleo.page.evaluate(shown);
+    await cleo.click('.older button');
+    await cleo.page.until('there is more, or an end', `${shown} > ${before} || !${isMore}`);
+  }
+  const bubbles = '[...document.querySelectorAll(".bubble")].map((it) => it.innerText)';
+  assert.deepEqual((await cleo.page.evaluate(bubbles)).sort(), [...texts].sort());
+
+  // However many rooms there are, the newest is there for who comes back.
+  const rooms = Array.from({ length: ROOMS }, (_, number) => ({
+    _id: `room/${randomUUID()}`, title: `room ${number}`,
+  }));
+  await ada.call(address, 'record:save', { records: rooms });
+  await ada.makeRoom('the newest');
+  await ada.opened('the newest');
+  await ada.say('Is anybody here?');
+  await ben.page.goTo(`${address}/chat`);
+  await ben.unread('the newest', '1');
+  await ben.enter('the newest');
+  await ben.has(['Is anybody here?']);
+}
+
+run(folder, script);
