@@ -6,14 +6,20 @@
 //! their own, so that copies of the repository can do without it, or keep it for a shorter time.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
-use skytrail_actors::log::KeyringCopy;
+use skytrail_actors::log::journal::archive::Survey;
+use skytrail_actors::log::{KeyringCopy, KeyringError};
+use uuid::Uuid;
 
 use super::BackupError;
 use super::local::Local;
 use super::manifest::{Manifest, SavedFile};
 use super::object::KEYS;
 use super::repository::{Repository, missing};
+use super::sweep::is_own;
 
 /// How often the keys are read again when one is written meanwhile.
 const TRIES: u32 = 5;
@@ -23,16 +29,27 @@ pub(super) fn object(saved: &SavedFile) -> String {
     format!("{KEYS}{}", saved.blake3)
 }
 
-/// Saves the keys as they are now; `None` when there are none.
+/// Saves the keys as they are now; `None` when there are none. They are to have every key that
+/// `last_used` or an earlier backup's log is sealed with: these backups use them from now on.
+///
+/// # Errors
+/// They are damaged, another store's, or fewer than there were; the repository is as it was.
 pub(super) fn save(
     local: &Local,
     repository: &Repository,
+    survey: &Survey,
+    (store_id, last_used): (Uuid, u64),
 ) -> Result<Option<SavedFile>, BackupError> {
+    let last_used = last_used.max(last_saved(repository, survey)?);
     let place = local.keyring();
     if !place.exists() {
+        KeyringCopy::default()
+            .check_used(last_used)
+            .map_err(refused)?;
         return Ok(None);
     }
-    let bytes = read(local)?;
+    let (bytes, keys) = read(&place, store_id)?;
+    keys.check_used(last_used).map_err(refused)?;
     let saved = SavedFile {
         path: skytrail_actors::log::KEYRING_FILE.to_owned(),
         size: bytes.len() as u64,
@@ -47,20 +64,79 @@ pub(super) fn save(
     Ok(Some(saved))
 }
 
-/// Reads the keys while they may be written.
-fn read(local: &Local) -> Result<Vec<u8>, BackupError> {
-    let place = local.keyring();
+/// Reads the keys while they may be written. What is returned is durable: a later start has no fewer.
+fn read(place: &Path, store_id: Uuid) -> Result<(Vec<u8>, KeyringCopy), BackupError> {
     let mut tries = 0;
     loop {
-        let bytes = std::fs::read(&place);
+        let bytes = std::fs::read(place).and_then(|bytes| {
+            File::open(place)?.sync_data()?;
+            Ok(bytes)
+        });
         let bytes = bytes.map_err(BackupError::io(place.display().to_string()))?;
         tries += 1;
-        match KeyringCopy::parse(&bytes) {
-            Ok(_) => return Ok(bytes),
-            Err(error) if tries == TRIES => return Err(BackupError::Refused(error.to_string())),
+        match KeyringCopy::parse(&bytes, Some(store_id)) {
+            Ok(keys) => return Ok((bytes, keys)),
+            Err(error) if tries == TRIES => return Err(refused(error)),
             Err(_) => {}
         }
     }
+}
+
+/// Finds the highest number that the keys of an earlier backup of this history have.
+fn last_saved(repository: &Repository, survey: &Survey) -> Result<u64, BackupError> {
+    let there: BTreeSet<String> = repository
+        .list(KEYS)?
+        .into_iter()
+        .map(|it| it.name)
+        .collect();
+    let mut objects = BTreeSet::new();
+    for name in repository.names()? {
+        let backup = match repository.manifest(&name) {
+            Ok(backup) => backup,
+            Err(BackupError::Damaged { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        if let Some(keys) = &backup.keys
+            && there.contains(&object(keys))
+            && is_own(&backup, survey)?
+        {
+            objects.insert(object(keys));
+        }
+    }
+    let mut last = 0;
+    for object in objects {
+        // Of damaged ones nothing is known: those that are saved now take their place.
+        if let Ok(keys) = KeyringCopy::parse(&load(repository, &object)?, None) {
+            last = last.max(keys.last());
+        }
+    }
+    Ok(last)
+}
+
+fn load(repository: &Repository, object: &str) -> Result<Vec<u8>, BackupError> {
+    let mut bytes = Vec::new();
+    let read = repository.open_object(object)?.read_to_end(&mut bytes);
+    read.map_err(BackupError::io(object))?;
+    Ok(bytes)
+}
+
+/// Holds the keys that a backup is restored with against what its log is sealed with.
+///
+/// # Errors
+/// They are damaged, another store's, or too few.
+pub(super) fn check(
+    repository: &Repository,
+    saved: Option<&SavedFile>,
+    (store_id, last_used): (Uuid, u64),
+) -> Result<(), BackupError> {
+    let bytes = saved.map(|saved| load(repository, &object(saved)));
+    let bytes = bytes.transpose()?.unwrap_or_default();
+    let keys = KeyringCopy::parse(&bytes, Some(store_id)).map_err(refused)?;
+    keys.check_used(last_used).map_err(refused)
+}
+
+fn refused(error: KeyringError) -> BackupError {
+    BackupError::Refused(error.to_string())
 }
 
 /// Finds the keys for a backup: those of the newest one that comes after it in its history.

@@ -117,6 +117,7 @@ pub fn restore(
         known: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
+        last_key: 0,
         lost: LostRecords::default(),
     };
     let cut = reading.log(plan.until, tell)?;
@@ -130,9 +131,12 @@ pub fn restore(
             num_assets += usize::from(Path::new(&file.path).starts_with(ASSETS));
         }
     }
-    if let Some(saved) = keys::find(repository, &manifest)? {
-        save_as(repository, (&keys::object(&saved), &saved), &plan.to)?;
+    let keys = keys::find(repository, &manifest)?;
+    if let Some(saved) = &keys {
+        save_as(repository, (&keys::object(saved), saved), &plan.to)?;
     }
+    let used = (manifest.store_id, reading.last_key);
+    keys::check(repository, keys.as_ref(), used)?;
     let has_less = reading.num_erased + reading.num_sealed > 0;
     let num_erased_later = if has_less { carry_over(&plan.to)? } else { 0 };
     let notes = Notes::of(&plan.to).cut(cut.position);
@@ -202,6 +206,7 @@ fn read_all(
         known: repository.segments()?,
         num_erased: 0,
         num_sealed: 0,
+        last_key: 0,
         lost: LostRecords::default(),
     };
     let mut end = (0, chain::GENESIS);
@@ -221,13 +226,15 @@ fn read_all(
     let files = files.filter(|file| !gone.contains(&file.path));
     let files = files.map(|file| (content(&file.blake3), file.clone()));
     let keys = keys::find(repository, manifest)?;
-    let keys = keys.map(|keys| (keys::object(&keys), keys));
-    for (object, file) in files.chain(keys) {
+    let objects = keys.iter().map(|keys| (keys::object(keys), keys.clone()));
+    for (object, file) in files.chain(objects) {
         let file = &file;
         let mut reading = Digesting::new(repository.open_object(&object)?);
         std::io::copy(&mut reading, &mut std::io::sink()).map_err(BackupError::io(&file.path))?;
         compare(file, &reading)?;
     }
+    let used = (manifest.store_id, reading.last_key);
+    keys::check(repository, keys.as_ref(), used)?;
     Ok(num_lost_records)
 }
 
@@ -303,6 +310,8 @@ struct Reading<'a> {
     num_erased: u64,
     /// Events that are sealed with their subjects' keys.
     num_sealed: u64,
+    /// The highest number of a key that they are sealed with.
+    last_key: u64,
     /// Records of which nothing is known where what was fetched ends.
     lost: LostRecords,
 }
@@ -412,7 +421,7 @@ impl Reading<'_> {
     }
 
     fn look_at(
-        &self,
+        &mut self,
         name: &SegmentName,
         wanted: &SegmentRef,
         follows: Option<ChainHash>,
@@ -428,6 +437,7 @@ impl Reading<'_> {
             reason: reason.to_owned(),
         };
         let checked = segment.check().map_err(BackupError::io(&object))?;
+        self.last_key = self.last_key.max(checked.last_key);
         if let Some(damage) = checked.damage.first() {
             return Err(damaged(damage.offset, &damage.reason));
         }

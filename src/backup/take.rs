@@ -91,6 +91,7 @@ fn save(
         last: newest(repository)?,
         known: repository.segments()?,
         used: Vec::new(),
+        last_key: 0,
         copied_bytes: 0,
         num_copied_segments: 0,
         num_copied_files: 0,
@@ -110,7 +111,7 @@ fn save(
     });
     let looked = looked.and_then(Result::ok);
     work.last = last;
-    let keys = keys::save(local, repository)?;
+    let keys = keys::save(local, repository, &survey, (store_id, work.last_key))?;
     work.copied(keys.as_ref().map_or(0, |keys| keys.size));
     let manifest = work.manifest((store_id, &survey), log, (files, looked, keys), now)?;
     let bytes = manifest.encode()?;
@@ -156,6 +157,8 @@ struct Work<'a> {
     known: Vec<SegmentName>,
     /// Those of them that the log has now.
     used: Vec<SegmentName>,
+    /// The highest number of a key that what was read of the log is sealed with.
+    last_key: u64,
     copied_bytes: u64,
     num_copied_segments: usize,
     num_copied_files: usize,
@@ -212,6 +215,7 @@ impl Work<'_> {
         let checked = segment
             .check()
             .map_err(BackupError::io(segment.name.clone()))?;
+        self.last_key = self.last_key.max(checked.last_key);
         let (within, behind): (Vec<Damage>, Vec<Damage>) = checked
             .damage
             .into_iter()

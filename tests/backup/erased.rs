@@ -150,6 +150,52 @@ fn old_copies_of_the_backups_open_nothing_of_a_user_who_was_erased() {
     assert_eq!(has_canary(&to), Vec::<PathBuf>::new());
 }
 
+#[test]
+fn keys_that_are_fewer_or_of_another_store_replace_none() {
+    let world = World::start();
+    for name in ["ada", "bob"] {
+        Client::signed_up(&world.server, name);
+    }
+    let other = World::start();
+    for name in ["one", "two", "three"] {
+        Client::signed_up(&other.server, name);
+    }
+    let keys = world.server.data_dir().join("subjects.keys");
+    let whole = std::fs::read(&keys).unwrap();
+    let foreign = std::fs::read(other.server.data_dir().join("subjects.keys")).unwrap();
+    let wrong: [&[u8]; 4] = [&whole[..100], &vec![0; whole.len()], &[], &foreign];
+    let refused = |why: &str| {
+        let said = refusal(&world.try_back_up(&[]));
+        assert!(said.contains("subjects.keys has"), "{why}: {said}");
+    };
+    // Also before there is a backup to hold them against.
+    std::fs::write(&keys, &whole[..100]).unwrap();
+    refused("first");
+    assert_eq!(world.names().len(), 0);
+    std::fs::write(&keys, &whole).unwrap();
+    world.back_up(&[]);
+    let saved = world.objects("keys");
+    for (number, bytes) in wrong.iter().enumerate() {
+        std::fs::write(&keys, bytes).unwrap();
+        refused(&format!("wrong {number}"));
+        assert_eq!(world.objects("keys"), saved);
+    }
+    std::fs::remove_file(&keys).unwrap();
+    refused("missing");
+    assert_eq!(world.objects("keys"), saved);
+    std::fs::write(&keys, &whole).unwrap();
+    world.back_up(&[]);
+    said(&world.try_restore("restored", &[]));
+
+    // A place that was given another store's keys is not whole.
+    let path = &world.objects("keys")[0];
+    std::fs::remove_file(path).unwrap();
+    let name = blake3::hash(&foreign).to_hex().to_string();
+    std::fs::write(path.with_file_name(name), &foreign).unwrap();
+    let said = refusal(&world.try_back_up(&["--verify"]));
+    assert!(said.contains("another store"), "{said}");
+}
+
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-r").args([from, to]).status();
     assert!(copied.unwrap().success());

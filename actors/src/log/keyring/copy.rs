@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use skytrail_schema::codec::{KeyState, SubjectKeys};
+use uuid::Uuid;
 
 use super::slot::{self, Slot};
 use super::{KEYRING_FILE, KeyringError};
@@ -26,19 +27,36 @@ impl KeyringCopy {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error.into()),
         };
-        Self::parse(&bytes)
+        Self::parse(&bytes, None)
     }
 
-    /// Reads the bytes of such a file.
+    /// Reads the bytes of such a file, which is of a store if that is known.
     ///
     /// # Errors
-    /// Damaged, or none.
-    pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
+    /// Damaged, or another store's.
+    pub fn parse(bytes: &[u8], store_id: Option<Uuid>) -> Result<Self, KeyringError> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(Self::default());
         }
-        let slots = slot::parse(bytes, None)?;
+        let slots = slot::parse(bytes, store_id)?;
         Ok(Self { slots })
+    }
+
+    /// Returns the highest number that there is a key of, or the place of one that was destroyed.
+    pub fn last(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// Holds the keys against the highest number that is in use.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn check_used(&self, used: u64) -> Result<(), KeyringError> {
+        let has = self.last();
+        if used > has {
+            return Err(KeyringError::Lost { has, used });
+        }
+        Ok(())
     }
 
     /// Adds what an earlier copy has, and this one has no more.

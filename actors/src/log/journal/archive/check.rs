@@ -18,6 +18,8 @@ pub struct Checked {
     pub num_erased: u64,
     /// Events that are sealed with their subject's key.
     pub num_sealed: u64,
+    /// The highest number of a key that something is sealed with; 0 when nothing is.
+    pub last_key: u64,
     /// What is wrong; nothing when it is whole.
     pub damage: Vec<Damage>,
 }
@@ -119,6 +121,11 @@ impl Pass {
             Ok(contents) => {
                 checked.num_erased += contents.num_erased;
                 checked.num_sealed += contents.num_sealed;
+                if contents.num_sealed > 0 {
+                    let sealed = codec::sealed_events(frame.commit).unwrap_or_default();
+                    let keys = sealed.into_iter().map(|event| event.key);
+                    checked.last_key = keys.fold(checked.last_key, u64::max);
+                }
                 (first > expected)
                     .then(|| (expected, first - 1, "positions are missing".to_owned()))
             }
