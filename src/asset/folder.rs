@@ -91,7 +91,7 @@ impl FileStore for Folder {
         let (mut file, size) = opened.await?.ok_or(FileError::Missing)?;
         let range = match range {
             None => 0..size,
-            Some(range) => range.within(size).ok_or(FileError::OutOfRange)?,
+            Some(range) => range.within(size)?,
         };
         let start = range.start;
         let file = blocking(move || {

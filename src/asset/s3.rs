@@ -140,7 +140,7 @@ impl FileStore for S3 {
         let mut options = GetOptions::default();
         if let Some(range) = range {
             let about = self.bucket.head(&path).await.map_err(not_read)?;
-            let part = range.within(about.size).ok_or(FileError::OutOfRange)?;
+            let part = range.within(about.size)?;
             options.range = Some(GetRange::Bounded(part));
             options.if_match = about.e_tag;
         }

@@ -16,7 +16,10 @@ pub enum FileError {
     Missing,
     /// The range begins behind the end.
     #[error("the range begins behind the end")]
-    OutOfRange,
+    OutOfRange {
+        /// The size of the whole file.
+        size: u64,
+    },
     /// There is no space for it, or none for this user.
     #[error("the disk is full")]
     DiskFull,
@@ -34,33 +37,47 @@ impl From<std::io::Error> for FileError {
     }
 }
 
-/// Bytes from a first to a last one, both counted from 0 and included.
+/// A part of a file, whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteRange {
-    /// The first.
-    pub first: u64,
-    /// The last; one before the first counts as the first.
-    pub last: u64,
+pub enum ByteRange {
+    /// Bytes from a first to a last one, both counted from 0 and included. A last one before the
+    /// first counts as the first.
+    Between(u64, u64),
+    /// Bytes from the first of them to the end.
+    From(u64),
+    /// So many bytes at the end.
+    Last(u64),
 }
 
 impl ByteRange {
-    /// Parses `bytes=a-b`. Every other form is `None`: it is ignored, as in v1.
+    /// Parses `bytes=a-b`, `bytes=a-` and `bytes=-n`. Every other form is `None`: it is ignored.
     pub fn parse(header: &str) -> Option<Self> {
         let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
         let number = |text: &str| {
             let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
             is_number.then(|| text.parse().ok()).flatten()
         };
-        Some(Self {
-            first: number(first)?,
-            last: number(last)?,
+        Some(match (first, last) {
+            ("", last) => Self::Last(number(last)?),
+            (first, "") => Self::From(number(first)?),
+            (first, last) => Self::Between(number(first)?, number(last)?),
         })
     }
 
-    /// Returns the part of a file of `size` bytes; `None` when it begins behind the end.
-    pub fn within(self, size: u64) -> Option<Range<u64>> {
-        let end = self.last.max(self.first).saturating_add(1).min(size);
-        (self.first < size).then_some(self.first..end)
+    /// Returns the part of a file of `size` bytes.
+    ///
+    /// # Errors
+    /// It begins behind the end, or is empty.
+    pub fn within(self, size: u64) -> Result<Range<u64>, FileError> {
+        let part = match self {
+            Self::Between(first, last) => first..last.max(first).saturating_add(1).min(size),
+            Self::From(first) => first..size,
+            Self::Last(count) => size.saturating_sub(count)..size,
+        };
+        let is_there = part.start < part.end;
+        is_there
+            .then_some(part)
+            .ok_or(FileError::OutOfRange { size })
     }
 }
 
@@ -122,13 +139,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ranges_with_both_ends_count() {
+    fn a_range_has_a_beginning_or_an_end() {
+        use ByteRange::{Between, From, Last};
         let cases = [
-            ("bytes=0-4", Some((0, 4))),
-            ("bytes=6-100", Some((6, 100))),
-            ("bytes=5-2", Some((5, 2))),
-            ("bytes=5-", None),
-            ("bytes=-5", None),
+            ("bytes=0-4", Some(Between(0, 4))),
+            ("bytes=6-100", Some(Between(6, 100))),
+            ("bytes=5-2", Some(Between(5, 2))),
+            ("bytes=5-", Some(From(5))),
+            ("bytes=-5", Some(Last(5))),
+            ("bytes=-", None),
             ("bytes=0-1,3-4", None),
             ("bytes=+0-4", None),
             ("bytes=a-b", None),
@@ -136,19 +155,25 @@ mod tests {
             ("bytes=0-99999999999999999999", None),
         ];
         for (header, wanted) in cases {
-            let found = ByteRange::parse(header).map(|range| (range.first, range.last));
-            assert_eq!(found, wanted, "{header}");
+            assert_eq!(ByteRange::parse(header), wanted, "{header}");
         }
     }
 
     #[test]
     fn ranges_end_with_the_file() {
-        let within = |first, last, size| ByteRange { first, last }.within(size);
-        assert_eq!(within(0, 4, 11), Some(0..5));
-        assert_eq!(within(6, 100, 11), Some(6..11));
-        assert_eq!(within(5, 2, 11), Some(5..6));
-        assert_eq!(within(0, u64::MAX, 11), Some(0..11));
-        assert_eq!(within(11, 12, 11), None);
-        assert_eq!(within(0, 0, 0), None);
+        use ByteRange::{Between, From, Last};
+        let within = |range: ByteRange, size| range.within(size).ok();
+        assert_eq!(within(Between(0, 4), 11), Some(0..5));
+        assert_eq!(within(Between(6, 100), 11), Some(6..11));
+        assert_eq!(within(Between(5, 2), 11), Some(5..6));
+        assert_eq!(within(Between(0, u64::MAX), 11), Some(0..11));
+        assert_eq!(within(Between(11, 12), 11), None);
+        assert_eq!(within(Between(0, 0), 0), None);
+        assert_eq!(within(From(6), 11), Some(6..11));
+        assert_eq!(within(From(11), 11), None);
+        assert_eq!(within(Last(5), 11), Some(6..11));
+        assert_eq!(within(Last(12), 11), Some(0..11));
+        assert_eq!(within(Last(0), 11), None);
+        assert_eq!(within(Last(5), 0), None);
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use actix_multipart::{Multipart, MultipartError};
 use actix_web::body::SizedStream;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
 };
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::Bytes;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use futures_util::{Stream, StreamExt as _};
@@ -43,6 +44,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     let file = web::resource("/{name:.*}")
         .route(web::get().to(download))
+        .route(web::head().to(download))
         .route(web::put().to(put))
         .route(web::post().to(post))
         .default_service(web::route().to(unmatched));
@@ -80,11 +82,14 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
     let state = services.assets.find(&name).await?.ok_or_else(not_found)?;
     let range = request.headers().get(RANGE);
     let range = range
+        // It says nothing where no bytes come.
+        .filter(|_| request.method() == Method::GET)
         .and_then(|range| range.to_str().ok())
         .and_then(ByteRange::parse);
     match services.files.store.open(&name, range).await {
         Ok(content) => Ok(respond(content, &state, range.is_some())),
-        Err(FileError::OutOfRange) => Ok(HttpResponse::RangeNotSatisfiable()
+        Err(FileError::OutOfRange { size }) => Ok(HttpResponse::RangeNotSatisfiable()
+            .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
             .insert_header((CONTENT_TYPE, "text/plain"))
             .insert_header((CONTENT_LENGTH, "0"))
             .finish()),
@@ -117,6 +122,7 @@ fn respond(content: Content, state: &AssetState, is_part: bool) -> HttpResponse 
             CONTENT_TYPE,
             known.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE)),
         ))
+        .insert_header((ACCEPT_RANGES, "bytes"))
         // What somebody uploaded as text must not run as a script.
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .body(SizedStream::new(range.end - range.start, bytes))

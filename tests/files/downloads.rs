@@ -13,7 +13,7 @@ use crate::support::client::Client;
 use crate::support::server::TestServer;
 
 #[test]
-fn parts_are_answered_as_v1_does() {
+fn a_part_of_a_file_can_be_asked_for() {
     let server = TestServer::start();
     let asset = upload(&server, "a.txt", "text/plain", "hello world");
     let part = |range| {
@@ -23,32 +23,50 @@ fn parts_are_answered_as_v1_does() {
         (answer.status, text, header)
     };
     let some = |text: &str| Some(text.to_owned());
-    assert_eq!(
-        part("bytes=0-4"),
-        (206, "hello".into(), some("bytes 0-4/11"))
-    );
-    assert_eq!(
-        part("bytes=6-100"),
-        (206, "world".into(), some("bytes 6-10/11"))
-    );
-    assert_eq!(part("bytes=4-2"), (206, "o".into(), some("bytes 4-4/11")));
-    assert_eq!(part("bytes=11-12"), (416, String::new(), None));
-    for ignored in ["bytes=6-", "bytes=-5", "bytes=0-1,3-4", "bites=0-4", ""] {
+    for (range, text, told) in [
+        ("bytes=0-4", "hello", "bytes 0-4/11"),
+        ("bytes=6-100", "world", "bytes 6-10/11"),
+        // As in v1.
+        ("bytes=4-2", "o", "bytes 4-4/11"),
+        ("bytes=6-", "world", "bytes 6-10/11"),
+        ("bytes=0-", "hello world", "bytes 0-10/11"),
+        ("bytes=-5", "world", "bytes 6-10/11"),
+        ("bytes=-100", "hello world", "bytes 0-10/11"),
+    ] {
+        assert_eq!(part(range), (206, text.into(), some(told)), "{range}");
+    }
+    for beyond in ["bytes=11-12", "bytes=11-", "bytes=-0"] {
+        let expected = (416, String::new(), some("bytes */11"));
+        assert_eq!(part(beyond), expected, "{beyond}");
+    }
+    for ignored in ["bytes=-", "bytes=0-1,3-4", "bites=0-4", ""] {
         assert_eq!(
             part(ignored),
             (200, "hello world".into(), None),
             "{ignored}"
         );
     }
-    let beyond = ask(
-        &server,
-        "GET",
-        &path_of(&asset),
-        &[("Range", "bytes=11-12")],
-    );
+    let beyond = [("Range", "bytes=11-12")];
+    let beyond = ask(&server, "GET", &path_of(&asset), &beyond);
     assert_eq!(beyond.header("Content-Type"), Some("text/plain"));
     assert_eq!(beyond.header("Content-Length"), Some("0"));
-    for method in ["HEAD", "DELETE", "PATCH"] {
+}
+
+#[test]
+fn a_file_can_be_looked_at_without_its_bytes() {
+    let server = TestServer::start();
+    let asset = upload(&server, "a.txt", "text/plain", "hello world");
+    let whole = ask(&server, "GET", &path_of(&asset), &[]);
+    let head = ask(&server, "HEAD", &path_of(&asset), &[]);
+    assert_eq!((head.status, head.bytes.as_slice()), (200, b"".as_slice()));
+    for name in ["Content-Type", "Content-Length", "Accept-Ranges"] {
+        assert!(head.header(name).is_some(), "{name}");
+        assert_eq!(head.header(name), whole.header(name), "{name}");
+    }
+    let unsigned = path_of(&asset);
+    let (unsigned, _) = unsigned.split_once('?').unwrap();
+    assert_eq!(ask(&server, "HEAD", unsigned, &[]).status, 400);
+    for method in ["DELETE", "PATCH"] {
         assert_eq!(ask(&server, method, &path_of(&asset), &[]).status, 404);
     }
 }
