@@ -93,7 +93,7 @@ pub enum DownloadGate {
 }
 
 impl DownloadGate {
-    /// Lets a download pass.
+    /// Lets a download pass; returns for how long the address is still good, if it is not for ever.
     ///
     /// # Errors
     /// 108 without a time, 102 when it is over or there is no signature, 106 for a wrong one.
@@ -103,23 +103,24 @@ impl DownloadGate {
         expiry: Option<&str>,
         signature: &str,
         now: Timestamp,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<Duration>, ApiError> {
         if matches!(self, Self::Open) {
-            return Ok(());
+            return Ok(None);
         }
         let denied = || ApiError::new(Code::PermissionDenied, "Access denied");
         let expiry: Option<i64> = expiry.and_then(|text| text.parse().ok());
         let expiry = expiry.ok_or_else(|| {
             ApiError::new(Code::InvalidArgument, "expect expiredAt to be an integer")
         })?;
-        if now.micros() > expiry.saturating_mul(1_000_000) {
-            return Err(denied());
-        }
+        let left = expiry
+            .saturating_mul(1_000_000)
+            .saturating_sub(now.micros());
+        let left = u64::try_from(left).map_err(|_| denied())?;
         let Self::Signed(signer) = self else {
             return Err(denied());
         };
         if signer.verify(name, expiry, signature).ok_or_else(denied)? {
-            return Ok(());
+            return Ok(Some(Duration::from_micros(left)));
         }
         Err(ApiError::new(Code::InvalidSignature, "Invalid signature"))
     }
@@ -171,7 +172,7 @@ mod tests {
         let gate = DownloadGate::Signed(signer());
         let now = Timestamp::from_micros(now * 1_000_000);
         let passed = gate.pass(name, expiry, signature, now);
-        passed.map_or_else(|error| error.code.number(), |()| 0)
+        passed.map_or_else(|error| error.code.number(), |_| 0)
     }
 
     #[test]

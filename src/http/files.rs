@@ -5,8 +5,8 @@ use std::time::Duration;
 use actix_multipart::{Multipart, MultipartError};
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::Bytes;
@@ -39,6 +39,13 @@ use crate::services::Services;
 const PREFIX: &str = "/files/";
 /// How long the next bytes of an upload may take.
 const SILENCE: Duration = Duration::from_secs(60);
+/// What a file may do that is opened as a page: only what browsers' own pages around an image or a
+/// video need.
+const POLICY: &str = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox";
+/// The same for PDF: the viewers of some browsers do not work in a sandbox. They keep its scripts to
+/// themselves.
+const POLICY_OF_PDF: &str = "default-src 'none'; style-src 'unsafe-inline'";
+const PDF: &str = "application/pdf";
 
 /// Adds the routes.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
@@ -77,7 +84,7 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
     let signature = query_value(query, "signature").unwrap_or_default();
     let now = services.clock.now();
     let gate = &services.files.gate;
-    gate.pass(name.as_str(), expiry.as_deref(), &signature, now)?;
+    let good_for = gate.pass(name.as_str(), expiry.as_deref(), &signature, now)?;
     let not_found = || ApiError::unexpected(format!("failed to fetch asset id = {name}"));
     let state = services.assets.find(&name).await?.ok_or_else(not_found)?;
     let range = request.headers().get(RANGE);
@@ -87,7 +94,7 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
         .and_then(|range| range.to_str().ok())
         .and_then(ByteRange::parse);
     match services.files.store.open(&name, range).await {
-        Ok(content) => Ok(respond(content, &state, range.is_some())),
+        Ok(content) => Ok(respond(content, &state, range.is_some(), good_for)),
         Err(FileError::OutOfRange { size }) => Ok(HttpResponse::RangeNotSatisfiable()
             .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
             .insert_header((CONTENT_TYPE, "text/plain"))
@@ -101,7 +108,12 @@ async fn find(services: &Services, request: &HttpRequest) -> Result<HttpResponse
     }
 }
 
-fn respond(content: Content, state: &AssetState, is_part: bool) -> HttpResponse {
+fn respond(
+    content: Content,
+    state: &AssetState,
+    is_part: bool,
+    good_for: Option<Duration>,
+) -> HttpResponse {
     let Content { size, range, bytes } = content;
     let mut answer = HttpResponse::build(if is_part {
         StatusCode::PARTIAL_CONTENT
@@ -115,17 +127,47 @@ fn respond(content: Content, state: &AssetState, is_part: bool) -> HttpResponse 
             format!("bytes {}-{last}/{size}", range.start),
         ));
     }
+    if let Some(good_for) = good_for {
+        let kept = format!("private, max-age={}", good_for.as_secs());
+        answer.insert_header((CACHE_CONTROL, kept));
+    }
     let known = HeaderValue::from_str(&state.content_type).ok();
     let known = known.filter(|known| !known.is_empty());
+    let content_type = known.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE));
+    // Whoever has the client key uploads, and plugins may serve pages from the same origin: no file
+    // must run as one of them.
+    let media_type = state.content_type.to_ascii_lowercase();
+    let policy = if media_type == PDF {
+        POLICY_OF_PDF
+    } else {
+        POLICY
+    };
+    if !is_shown(&media_type) {
+        answer.insert_header((CONTENT_DISPOSITION, "attachment"));
+    }
     answer
-        .insert_header((
-            CONTENT_TYPE,
-            known.unwrap_or(HeaderValue::from_static(UNKNOWN_CONTENT_TYPE)),
-        ))
+        .insert_header((CONTENT_TYPE, content_type))
         .insert_header((ACCEPT_RANGES, "bytes"))
-        // What somebody uploaded as text must not run as a script.
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((CONTENT_SECURITY_POLICY, policy))
         .body(SizedStream::new(range.end - range.start, bytes))
+}
+
+/// Whether browsers show a file that is opened, rather than save it. They run what is HTML or XML, and
+/// may find these also in a media type that is odd.
+fn is_shown(media_type: &str) -> bool {
+    let is_run = ["html", "xml", "xsl"]
+        .iter()
+        .any(|it| media_type.contains(it));
+    let kinds = [
+        "image/",
+        "audio/",
+        "video/",
+        "text/",
+        PDF,
+        "application/json",
+    ];
+    !is_run && kinds.iter().any(|it| media_type.starts_with(it))
 }
 
 async fn put(
@@ -220,7 +262,7 @@ impl Incoming {
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
         // A form is a little larger than its file; whether it is too large shows on the way.
-        let is_form = request.method() == actix_web::http::Method::POST;
+        let is_form = request.method() == Method::POST;
         if !is_form && announced.is_some_and(|bytes| bytes > limits.max_bytes) {
             return Err(too_large(limits.max_bytes));
         }

@@ -72,6 +72,56 @@ fn a_file_can_be_looked_at_without_its_bytes() {
 }
 
 #[test]
+fn no_file_runs_as_a_page_of_the_server() {
+    let server = TestServer::start();
+    for (content_type, is_shown) in [
+        ("image/png", true),
+        ("video/mp4", true),
+        ("audio/wav", true),
+        ("text/plain; charset=utf-8", true),
+        ("application/pdf", true),
+        ("text/html", false),
+        ("TEXT/HTML;charset=utf-8", false),
+        ("text/plain, text/html", false),
+        ("text/xml", false),
+        ("text/xsl", false),
+        ("application/xhtml+xml", false),
+        ("image/svg+xml", false),
+        ("multipart/x-mixed-replace", false),
+        ("odd", false),
+    ] {
+        let asset = upload(&server, "a", content_type, "<script>alert(1)</script>");
+        let answer = ask(&server, "GET", &path_of(&asset), &[]);
+        assert_eq!(answer.header("Content-Type"), Some(content_type));
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+        let policy = answer.header("Content-Security-Policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        // The browsers' own viewers of PDF need to be out of it.
+        let is_sandboxed = policy.ends_with("; sandbox");
+        assert_eq!(is_sandboxed, content_type != "application/pdf", "{policy}");
+        let disposition = (!is_shown).then_some("attachment");
+        let told = answer.header("Content-Disposition");
+        assert_eq!(told, disposition, "{content_type}");
+    }
+}
+
+#[test]
+fn a_download_is_kept_no_longer_than_its_address_is_good() {
+    let server = TestServer::start();
+    let asset = upload(&server, "a.txt", "text/plain", "hello");
+    let answer = ask(&server, "GET", &path_of(&asset), &[]);
+    let kept = answer.header("Cache-Control").unwrap_or_default();
+    let seconds = kept.strip_prefix("private, max-age=").unwrap_or(kept);
+    let seconds: u64 = seconds.parse().unwrap();
+    assert!(seconds > 0 && seconds <= 15 * 60, "{kept}");
+
+    let public = TestServer::with(&[("ASSET_STORE_PUBLIC", "YES")]);
+    let asset = upload(&public, "a.txt", "text/plain", "hello");
+    let answer = ask(&public, "GET", &path_of(&asset), &[]);
+    assert_eq!(answer.header("Cache-Control"), None);
+}
+
+#[test]
 fn an_address_is_good_with_its_own_signature_alone() {
     let mut server = TestServer::start();
     let [one, two] = ["one", "two"].map(|text| upload(&server, "a.txt", "text/plain", text));
