@@ -71,11 +71,6 @@ impl RequestId {
         self.id
     }
 
-    /// Whether an id for a commit was asked for, so that something may have been stored.
-    pub fn has_commits(&self) -> bool {
-        self.is_taken.load(Ordering::Relaxed)
-    }
-
     /// Returns an id for a commit, another one each time.
     pub fn next_commit(&self) -> Uuid {
         if self.is_taken.swap(true, Ordering::Relaxed) {
@@ -179,9 +174,7 @@ mod tests {
         let id = Uuid::now_v7();
         let own = RequestId::own(id);
         let copy = own.clone();
-        assert!(!own.has_commits());
         let ids = [copy.next_commit(), own.next_commit(), copy.next_commit()];
-        assert!(own.has_commits());
         assert_eq!(ids[0], id);
         let [_, second, third] = ids;
         assert!(second != id && third != id && second != third);

@@ -77,6 +77,8 @@ pub struct Action {
     pub tag: &'static str,
     /// What is checked before it runs, in order.
     pub checks: &'static [Check],
+    /// Whether it only reads: nothing is different after it, and whoever is refused its answer can ask again.
+    pub is_read: bool,
     /// What it does.
     pub run: fn(Call) -> BoxFuture<'static, Outcome>,
 }
@@ -102,104 +104,113 @@ const MASTER_READY: &[Check] = &[AccessKey, PluginReady, RequireMaster];
 const PUSH: &[Check] = &[AccessKey, InjectDb, Notification, PluginReady];
 const SCHEMA: &[Check] = &[AccessKey, DevOnly, InjectDb, PluginReady];
 
+const READS: bool = true;
+const ACTS: bool = false;
+
 macro_rules! actions {
-    ($($name:literal $tag:literal $checks:ident => $run:path;)*) => {
+    ($($name:literal $tag:literal $checks:ident $is_read:ident => $run:path;)*) => {
         /// Every built-in action.
         pub const ACTIONS: &[Action] = &[
-            $(Action { name: $name, tag: $tag, checks: $checks, run: |call| Box::pin($run(call)) },)*
+            $(Action {
+                name: $name,
+                tag: $tag,
+                checks: $checks,
+                is_read: $is_read,
+                run: |call| Box::pin($run(call)),
+            },)*
         ];
     };
 }
 
 actions! {
-    "" "" PUBLIC => status;
-    "_status:healthz" "" READY => status;
-    "asset:put" "asset" KEY => asset_put::run;
-    "auth:signup" "auth" KEY => auth::sign_up;
-    "auth:login" "auth" KEY => auth::log_in;
-    "auth:logout" "auth" LOGOUT => auth::log_out;
-    "auth:password" "auth" PASSWORD => auth::change_password;
-    "auth:reset_password" "auth" RESET => auth::reset_password;
-    "auth:disable:set" "auth" ADMIN => auth_disable::run;
-    "auth:import" "auth" RESET => auth_import::run;
-    "auth:export" "auth" MASTER => auth_export::run;
-    "audit:changes" "audit" MASTER => audit::changes;
-    "audit:readers" "audit" MASTER => audit::readers;
-    "audit:refusals" "audit" MASTER => audit::refusals;
-    "captured:list" "captured" MASTER => captured::list;
-    "captured:retry" "captured" MASTER => captured::retry;
-    "captured:discard" "captured" MASTER => captured::discard;
-    "delivery:list" "delivery" MASTER => delivery::list;
-    "delivery:pause" "delivery" MASTER => delivery::pause;
-    "delivery:resume" "delivery" MASTER => delivery::resume;
-    "delivery:rewind" "delivery" MASTER => delivery::rewind;
-    "delivery:redeliver" "delivery" MASTER => delivery::redeliver;
-    "delivery:dead_letters" "delivery" MASTER => delivery::dead_letters;
-    "delivery:resend" "delivery" MASTER => delivery::resend;
-    "delivery:drop" "delivery" MASTER => delivery::drop;
-    "delivery:forget" "delivery" MASTER => delivery::forget;
-    "device:register" "device" WRITE => device::register;
-    "device:unregister" "device" WRITE => device::unregister;
-    "erase:record" "erase" ADMIN => erase::record;
-    "erase:event" "erase" ADMIN => erase::event;
-    "erase:field" "erase" ADMIN => erase::field;
-    "erase:user" "erase" ADMIN => erase::user;
-    "erase:list" "erase" ADMIN => erase::list;
-    "log:compact" "log" MASTER => erase::compact;
-    "log:consumer:create" "log" MASTER => log::consumer::create;
-    "log:consumer:delete" "log" MASTER => log::consumer::delete;
-    "log:read" "log" MASTER => log::read;
-    "me" "" USER => auth::me;
-    "plugin:list" "plugin" MASTER => plugin::list;
-    "plugin:calls" "plugin" MASTER => plugin::calls;
-    "plugin:test" "plugin" MASTER => plugin::test;
-    "plugin:replay" "plugin" MASTER => replay::run;
-    "push:device" "push" PUSH => push::to_devices;
-    "push:user" "push" PUSH => push::to_users;
-    "push:web_key" "push" KEY => push::web_key;
-    "pubsub:publish" "pubsub" MASTER => pubsub_publish::run;
-    "record:save" "record" WRITE => record_save::run;
-    "record:delete" "record" WRITE => record_delete::run;
-    "history:list" "history" USER => history::list;
-    "history:restore" "history" USER => history::restore;
-    "record:export" "record" MASTER => record_export::run;
-    "record:import" "record" MASTER => record_import::run;
-    "record:fetch" "record" READ => record_fetch::run;
-    "record:query" "record" READ => record_query::run;
-    "relation:query" "relation" WRITE => relation::query;
-    "relation:add" "relation" WRITE => relation::add;
-    "relation:remove" "relation" WRITE => relation::remove;
-    "role:default" "role" DEV => role::set_default;
-    "role:admin" "role" DEV => role::set_admin;
-    "role:assign" "role" ADMIN => role::assign;
-    "role:revoke" "role" ADMIN => role::revoke;
-    "role:get" "role" ROLES => role::get;
-    "role:export" "role" MASTER => role::export;
-    "role:import" "role" MASTER => role::import;
-    "subscription:save" "subscription" WRITE => subscription::save;
-    "subscription:fetch" "subscription" WRITE => subscription::fetch;
-    "subscription:fetch_all" "subscription" WRITE => subscription::fetch_all;
-    "subscription:delete" "subscription" WRITE => subscription::delete;
-    "schema:create" "schema" SCHEMA => schema::create;
-    "schema:fetch" "schema" SCHEMA => schema::fetch;
-    "schema:rename" "schema" SCHEMA => schema::rename;
-    "schema:delete" "schema" SCHEMA => schema::delete;
-    "schema:field_access:get" "schema" ADMIN => schema::get_field_access;
-    "schema:field_access:update" "schema" ADMIN => schema::set_field_access;
-    "schema:access" "schema" SCHEMA => schema::access;
-    "schema:default_access" "schema" SCHEMA => schema::default_access;
-    "schema:temporal" "schema" SCHEMA => schema::temporal;
-    "schema:retention" "schema" ADMIN => schema::retention;
-    "schema:personal" "schema" ADMIN => schema::personal;
-    "sso:custom_token:login" "sso" KEY => sso::custom_token_login;
-    "sso:oauth:link" "sso" MASTER_READY => sso::oauth_link;
-    "sso:oauth:login" "sso" MASTER_READY => sso::oauth_login;
-    "sso:oauth:signup" "sso" MASTER_READY => sso::oauth_signup;
-    "sso:oauth:unlink" "sso" MASTER_READY => sso::oauth_unlink;
-    "task:list" "task" MASTER => task::list;
-    "task:run" "task" MASTER => task::run;
-    "task:pause" "task" MASTER => task::pause;
-    "task:resume" "task" MASTER => task::resume;
+    "" "" PUBLIC READS => status;
+    "_status:healthz" "" READY READS => status;
+    "asset:put" "asset" KEY ACTS => asset_put::run;
+    "auth:signup" "auth" KEY ACTS => auth::sign_up;
+    "auth:login" "auth" KEY ACTS => auth::log_in;
+    "auth:logout" "auth" LOGOUT ACTS => auth::log_out;
+    "auth:password" "auth" PASSWORD ACTS => auth::change_password;
+    "auth:reset_password" "auth" RESET ACTS => auth::reset_password;
+    "auth:disable:set" "auth" ADMIN ACTS => auth_disable::run;
+    "auth:import" "auth" RESET ACTS => auth_import::run;
+    "auth:export" "auth" MASTER READS => auth_export::run;
+    "audit:changes" "audit" MASTER READS => audit::changes;
+    "audit:readers" "audit" MASTER READS => audit::readers;
+    "audit:refusals" "audit" MASTER READS => audit::refusals;
+    "captured:list" "captured" MASTER READS => captured::list;
+    "captured:retry" "captured" MASTER ACTS => captured::retry;
+    "captured:discard" "captured" MASTER ACTS => captured::discard;
+    "delivery:list" "delivery" MASTER READS => delivery::list;
+    "delivery:pause" "delivery" MASTER ACTS => delivery::pause;
+    "delivery:resume" "delivery" MASTER ACTS => delivery::resume;
+    "delivery:rewind" "delivery" MASTER ACTS => delivery::rewind;
+    "delivery:redeliver" "delivery" MASTER ACTS => delivery::redeliver;
+    "delivery:dead_letters" "delivery" MASTER READS => delivery::dead_letters;
+    "delivery:resend" "delivery" MASTER ACTS => delivery::resend;
+    "delivery:drop" "delivery" MASTER ACTS => delivery::drop;
+    "delivery:forget" "delivery" MASTER ACTS => delivery::forget;
+    "device:register" "device" WRITE ACTS => device::register;
+    "device:unregister" "device" WRITE ACTS => device::unregister;
+    "erase:record" "erase" ADMIN ACTS => erase::record;
+    "erase:event" "erase" ADMIN ACTS => erase::event;
+    "erase:field" "erase" ADMIN ACTS => erase::field;
+    "erase:user" "erase" ADMIN ACTS => erase::user;
+    "erase:list" "erase" ADMIN READS => erase::list;
+    "log:compact" "log" MASTER ACTS => erase::compact;
+    "log:consumer:create" "log" MASTER ACTS => log::consumer::create;
+    "log:consumer:delete" "log" MASTER ACTS => log::consumer::delete;
+    "log:read" "log" MASTER READS => log::read;
+    "me" "" USER ACTS => auth::me;
+    "plugin:list" "plugin" MASTER READS => plugin::list;
+    "plugin:calls" "plugin" MASTER READS => plugin::calls;
+    "plugin:test" "plugin" MASTER ACTS => plugin::test;
+    "plugin:replay" "plugin" MASTER ACTS => replay::run;
+    "push:device" "push" PUSH ACTS => push::to_devices;
+    "push:user" "push" PUSH ACTS => push::to_users;
+    "push:web_key" "push" KEY READS => push::web_key;
+    "pubsub:publish" "pubsub" MASTER ACTS => pubsub_publish::run;
+    "record:save" "record" WRITE ACTS => record_save::run;
+    "record:delete" "record" WRITE ACTS => record_delete::run;
+    "history:list" "history" USER READS => history::list;
+    "history:restore" "history" USER ACTS => history::restore;
+    "record:export" "record" MASTER READS => record_export::run;
+    "record:import" "record" MASTER ACTS => record_import::run;
+    "record:fetch" "record" READ READS => record_fetch::run;
+    "record:query" "record" READ READS => record_query::run;
+    "relation:query" "relation" WRITE READS => relation::query;
+    "relation:add" "relation" WRITE ACTS => relation::add;
+    "relation:remove" "relation" WRITE ACTS => relation::remove;
+    "role:default" "role" DEV ACTS => role::set_default;
+    "role:admin" "role" DEV ACTS => role::set_admin;
+    "role:assign" "role" ADMIN ACTS => role::assign;
+    "role:revoke" "role" ADMIN ACTS => role::revoke;
+    "role:get" "role" ROLES READS => role::get;
+    "role:export" "role" MASTER READS => role::export;
+    "role:import" "role" MASTER ACTS => role::import;
+    "subscription:save" "subscription" WRITE ACTS => subscription::save;
+    "subscription:fetch" "subscription" WRITE READS => subscription::fetch;
+    "subscription:fetch_all" "subscription" WRITE READS => subscription::fetch_all;
+    "subscription:delete" "subscription" WRITE ACTS => subscription::delete;
+    "schema:create" "schema" SCHEMA ACTS => schema::create;
+    "schema:fetch" "schema" SCHEMA READS => schema::fetch;
+    "schema:rename" "schema" SCHEMA ACTS => schema::rename;
+    "schema:delete" "schema" SCHEMA ACTS => schema::delete;
+    "schema:field_access:get" "schema" ADMIN READS => schema::get_field_access;
+    "schema:field_access:update" "schema" ADMIN ACTS => schema::set_field_access;
+    "schema:access" "schema" SCHEMA ACTS => schema::access;
+    "schema:default_access" "schema" SCHEMA ACTS => schema::default_access;
+    "schema:temporal" "schema" SCHEMA ACTS => schema::temporal;
+    "schema:retention" "schema" ADMIN ACTS => schema::retention;
+    "schema:personal" "schema" ADMIN ACTS => schema::personal;
+    "sso:custom_token:login" "sso" KEY ACTS => sso::custom_token_login;
+    "sso:oauth:link" "sso" MASTER_READY ACTS => sso::oauth_link;
+    "sso:oauth:login" "sso" MASTER_READY ACTS => sso::oauth_login;
+    "sso:oauth:signup" "sso" MASTER_READY ACTS => sso::oauth_signup;
+    "sso:oauth:unlink" "sso" MASTER_READY ACTS => sso::oauth_unlink;
+    "task:list" "task" MASTER READS => task::list;
+    "task:run" "task" MASTER ACTS => task::run;
+    "task:pause" "task" MASTER ACTS => task::pause;
+    "task:resume" "task" MASTER ACTS => task::resume;
 }
 
 const READY: &[Check] = &[PluginReady];

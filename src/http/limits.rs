@@ -8,6 +8,9 @@ use skytrail_schema::subscription::Subscription;
 use super::reply::Reply;
 use crate::config::Limits;
 
+/// An answer of so many bytes has room beside those that clients have not taken yet, however many.
+const SHORT_ANSWER: usize = 16 << 10;
+
 impl Limits {
     /// Builds the refusal of a body that is too long.
     pub fn body_too_long(&self) -> ApiError {
@@ -17,12 +20,14 @@ impl Limits {
     }
 
     /// Refuses an answer for which there is no room beside those that clients have not taken yet.
-    /// Only for what stored nothing: who is refused asks again.
+    /// Only for what reads: who is refused asks again. Short answers always have room, so that a few
+    /// slow clients do not shut out all others.
     ///
     /// # Errors
     /// 10000, as 503.
     pub fn check_unsent(&self, unsent: usize, reply: &Reply) -> Result<(), ApiError> {
-        if unsent.saturating_add(reply.num_bytes()) <= self.unsent_bytes {
+        let num_bytes = reply.num_bytes();
+        if num_bytes <= SHORT_ANSWER || unsent.saturating_add(num_bytes) <= self.unsent_bytes {
             return Ok(());
         }
         let message = "too many bytes of answers wait for clients that take them slowly";

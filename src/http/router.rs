@@ -134,12 +134,11 @@ async fn run(
     if context.is_sandboxed {
         target.check_sandboxed()?;
     }
-    let is_action = matches!(target, Target::Action(_));
-    let request = context.request.clone();
+    let is_read = matches!(target, Target::Action(action) if action.is_read);
     let time = (context.deadline, context.storing.clone());
     let work = perform(Arc::clone(services), target, body, shown, context);
     let reply = within(time, work).await?;
-    if is_action && !request.has_commits() {
+    if is_read {
         let unsent = services.door.unsent_bytes();
         services.settings.limits.check_unsent(unsent, &reply)?;
     }

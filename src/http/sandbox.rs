@@ -89,3 +89,16 @@ fn refusal(error: &ApiError) -> ApiReply {
         body: json!({"error": error.to_wire()}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action;
+
+    #[test]
+    fn what_is_run_only_reads() {
+        for name in OF_THE_PAST.iter().chain(&OF_TODAY) {
+            assert!(action::find(name).is_some_and(|it| it.is_read), "{name}");
+        }
+    }
+}

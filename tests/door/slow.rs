@@ -132,6 +132,30 @@ fn answers_that_clients_do_not_take_have_a_bound_together() {
 }
 
 #[test]
+fn what_was_done_is_answered_also_when_there_is_no_room_for_answers() {
+    let server = TestServer::with(&[
+        ("HTTP_MAX_UNSENT_BYTES", "1"),
+        ("WEBPUSH_ENABLE", "YES"),
+        ("WEBPUSH_SUBJECT", "mailto:ops@notes.example"),
+    ]);
+    let master = Client::master(&server);
+    // Neither stores anything, and the second one's answer is long.
+    let told = json!({"channels": ["news"], "data": {}});
+    assert_eq!(master.call("pubsub:publish", told).status, 200);
+    let users: Vec<String> = (0..900).map(|it| format!("{it:0>40}")).collect();
+    let pushed = json!({"user_ids": users, "notification": {"web": {}}});
+    let pushed = master.call("push:user", pushed);
+    assert_eq!(pushed.status, 200, "{}", pushed.json()["error"]);
+
+    // What only reads is refused, unless it is short.
+    let owner = Client::signed_up(&server, "reader");
+    owner.save("page/1", json!({"text": "x".repeat(1 << 15)}));
+    owner.save("page/2", json!({"text": "x"}));
+    let fetch = |id| owner.call("record:fetch", json!({"ids": [id]})).status;
+    assert_eq!([fetch("page/1"), fetch("page/2")], [503, 200]);
+}
+
+#[test]
 fn more_connections_than_allowed_wait_for_room() {
     let settings = [("HTTP_MAX_CONNECTIONS", "2"), ("HTTP_WORKERS", "1")];
     let server = TestServer::with(&settings);
