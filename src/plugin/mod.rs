@@ -8,6 +8,7 @@
 //! [`supervisor`] begins sessions: at the start, again while the plugin is away or its registration
 //! is refused, and anew when it comes back, as a next generation.
 
+mod accept;
 mod exec;
 mod http;
 mod null_database;

@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::next_connection;
+
 /// How many connections there may be.
 const MAX_CONNECTIONS: usize = 256;
 /// How long a message may be.
@@ -81,13 +83,13 @@ impl NullDatabase {
     pub(super) fn serve(self, ending: CancellationToken) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         spawn_named("null database", async move {
-            let accept = async || {
+            let next = async || {
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((place, self.listener.accept().await))
+                let accept = || self.listener.accept();
+                let (stream, _) = next_connection(accept, "null database").await;
+                Some((place, stream))
             };
-            while let Some(Some((place, accepted))) = ending.run_until_cancelled(accept()).await {
-                // One that was gone before it was taken is no loss.
-                let Ok((stream, _)) = accepted else { continue };
+            while let Some(Some((place, stream))) = ending.run_until_cancelled(next()).await {
                 let ending = ending.clone();
                 spawn_named("null database session", async move {
                     let session = ending.run_until_cancelled(Session::run(stream)).await;

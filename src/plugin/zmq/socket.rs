@@ -10,7 +10,7 @@ use std::time::Duration;
 use skytrail_actors::spawn::spawn_named;
 use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, FREE_BYTES};
@@ -19,6 +19,7 @@ use super::endpoint::{Listener, Stream};
 use super::message::{self, Identity};
 use super::pool::Failure;
 use super::wire::{self, Incoming, WireError};
+use crate::plugin::accept::next_connection;
 
 /// How many connections there may be at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -34,8 +35,6 @@ const MAX_LARGE: u64 = 32;
 const MAX_OF_STRANGERS: u64 = FREE_BYTES;
 /// How many times as much as a message may have is skipped of one that is too large.
 const MAX_SKIPPED: u64 = 16;
-/// When connections are taken again after that failed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The way to a worker; the connection ends when this is dropped.
 #[derive(Debug)]
@@ -62,15 +61,8 @@ pub(super) async fn listen(
     let budget = Arc::new(Budget::new(max_message.saturating_mul(MAX_LARGE)));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut number = 0;
-    while let Some(accepted) = ending.run_until_cancelled(listener.accept()).await {
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::warn!(plugin = desk.plugin(), %error, "no connection taken");
-                sleep(PAUSE).await;
-                continue;
-            }
-        };
+    let next = || next_connection(|| listener.accept(), desk.plugin());
+    while let Some(stream) = ending.run_until_cancelled(next()).await {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             tracing::warn!(plugin = desk.plugin(), "too many connections of workers");
             continue;

@@ -1,0 +1,50 @@
+//! Taking connections, for as long as it takes.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+/// When it is tried again after that failed: descriptors that have run out are not back at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes the next connection. `listener` says in the log who could not.
+pub(super) async fn next_connection<Stream, Accepted>(
+    accept: impl Fn() -> Accepted,
+    listener: &str,
+) -> Stream
+where
+    Accepted: Future<Output = io::Result<Stream>>,
+{
+    loop {
+        match accept().await {
+            Ok(stream) => return stream,
+            Err(error) => {
+                tracing::warn!(listener, %error, "no connection taken");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_take_connections_pauses_before_each_try() {
+        let (begun, num_tries) = (Instant::now(), Cell::new(0));
+        let accept = || async {
+            num_tries.set(num_tries.get() + 1);
+            match num_tries.get() {
+                0..5 => Err(io::Error::other("too many open files")),
+                tries => Ok(tries),
+            }
+        };
+        assert_eq!(next_connection(accept, "test").await, 5);
+        assert!(begun.elapsed() >= PAUSE * 4);
+    }
+}
