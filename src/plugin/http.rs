@@ -6,9 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, Url};
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::protocol::Outcome;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::transport::{Answer, Envelope, Transport, failure, unparsed, unparsed_text};
 
@@ -21,7 +23,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A plugin that takes HTTP requests. Status and headers of its answers mean nothing.
 pub(super) struct Http {
     client: Client,
-    url: String,
+    url: Url,
     window: u64,
     max_answer: usize,
 }
@@ -41,15 +43,25 @@ impl Http {
             .no_proxy()
             .build()
             .map_err(text_of)?;
-        let url: reqwest::Url = url
+        let url: Url = url
             .parse()
             .map_err(|error| format!("the address is none: {error}"))?;
         Ok(Self {
             client,
-            url: url.to_string(),
+            url,
             window,
             max_answer,
         })
+    }
+
+    /// Whether the plugin listens after it has left a request without an answer. A process that ended
+    /// does not, and may be back as another one before it is asked again.
+    async fn is_there(&self) -> bool {
+        let host = self.url.host_str().unwrap_or_default();
+        let host = host.trim_matches(['[', ']']);
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
+        matches!(connected, Ok(Ok(_)))
     }
 
     /// Takes the answer as it comes; `None` when it is too long.
@@ -80,14 +92,17 @@ impl Transport for Http {
             Ok(body) => body,
             Err(error) => return Answer::Given(unparsed(&error.to_string())),
         };
-        let request = self.client.post(&self.url).body(body);
+        let request = self.client.post(self.url.clone()).body(body);
         let sent = request.header(CONTENT_TYPE, "application/json").send();
         let read = async { self.read(sent.await?).await };
         match read.await {
             Ok(Some(bytes)) => Answer::Given(outcome(envelope, &bytes)),
             Ok(None) => Answer::Given(unread(&format!("more than {} bytes", self.max_answer))),
             Err(error) if error.is_connect() => Answer::NotThere(text_of(error)),
-            Err(error) => Answer::Unreachable(text_of(error)),
+            Err(error) => Answer::Lost {
+                why: text_of(error),
+                is_gone: !self.is_there().await,
+            },
         }
     }
 }

@@ -240,12 +240,12 @@ impl Session {
                 outcome
             }
             Answer::Cancelled => failure("cancelled"),
-            Answer::Unreachable(why) => {
-                self.note_absence(&envelope, &why).await;
+            Answer::Lost { why, is_gone } => {
+                self.note_failure(&envelope, &why, is_gone).await;
                 failure(&why)
             }
             Answer::NotThere(why) => {
-                self.note_absence(&envelope, &why).await;
+                self.note_failure(&envelope, &why, true).await;
                 unreached(&why)
             }
         };
@@ -254,8 +254,13 @@ impl Session {
         self.say(WorkerMessage::Response(response)).await;
     }
 
-    async fn note_absence(&mut self, envelope: &Envelope, why: &str) {
+    /// Only who is gone has to be initialised again: a handler that fails may do so for any client.
+    async fn note_failure(&mut self, envelope: &Envelope, why: &str, is_gone: bool) {
         let (plugin, name) = (&self.parts.plugin, &envelope.name);
+        if !is_gone {
+            tracing::warn!(%plugin, name, why, "the plugin gave no answer");
+            return;
+        }
         let before = self.parts.absence.lock().replace(why.to_owned());
         if before.as_deref() == Some(why) {
             tracing::debug!(%plugin, name, why, "the plugin still cannot be reached");

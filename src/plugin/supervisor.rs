@@ -9,7 +9,7 @@ use skytrail_actors::plugin::protocol::CallMessage;
 use skytrail_actors::plugin::{ApiCaller, PluginBroker, TransportKind};
 use skytrail_schema::code::ApiError;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::session::{self, Event, Parts};
 use super::transport::{Notice, Transport};
@@ -54,11 +54,13 @@ pub(super) async fn run(
             events,
             back: Arc::clone(&back),
         };
+        let begun = Instant::now();
         // It goes on beside its successor, with what it still has.
         actix::spawn(session::run(parts, broker.clone(), Arc::clone(&api), asked));
         match follow(heard, &calls, &*transport, (&broker, &mut pause)).await {
-            // What it had registered counts until it has registered again, if only with errors.
-            End::Away => {}
+            // What it had registered counts until it has registered again, if only with errors. One that
+            // comes and goes is not initialised without pause.
+            End::Away => sleep_until(begun + pause).await,
             End::Back => tracing::info!(%plugin, "the plugin is back and is initialised again"),
             End::Lost => {
                 // Over before its time when workers come that were not there, or when the session before

@@ -41,8 +41,13 @@ pub(super) enum Answer {
     Given(Outcome),
     /// Nobody wanted it any more.
     Cancelled,
-    /// The plugin was not reached, or went away without an answer.
-    Unreachable(String),
+    /// The plugin may have had the request, and gave no answer.
+    Lost {
+        /// Why there is none.
+        why: String,
+        /// Whether the plugin has gone with it, as far as is known.
+        is_gone: bool,
+    },
     /// There was nobody who could have taken the request.
     NotThere(String),
 }

@@ -226,6 +226,30 @@ fn a_plugin_that_is_killed_during_a_call_fails_that_call() {
 }
 
 #[test]
+fn a_plugin_that_hangs_up_on_a_call_is_not_initialised_again() {
+    let points = json!({"op": [{"name": "say"}, {"name": "gone"}]});
+    let plugin = HttpPlugin::start(points, |request| match request["name"].as_str() {
+        Some("gone") => Reaction::HangUp,
+        _ => echo(request),
+    });
+    let server = server(&plugin, &[]);
+    let client = ready(&server);
+    eventually("all events came", || {
+        let events = plugin.names("event");
+        events.contains(&"server-ready".to_owned()).then_some(())
+    });
+    for number in 0..11 {
+        assert_eq!(client.call("gone", json!({})).code(), 10000);
+        let answer = client.call("say", json!({"args": [number]}));
+        assert_eq!(answer.result(), json!([number]));
+    }
+    // A request of later: a new initialisation would have begun before it.
+    let events = plugin.names("event");
+    let num_begun = events.iter().filter(|it| *it == "before-config").count();
+    assert_eq!(num_begun, 1, "{events:?}");
+}
+
+#[test]
 fn answers_that_are_none_are_errors() {
     let plugin = HttpPlugin::start(
         json!({"op": [{"name": "text"}, {"name": "large"}, {"name": "empty"}, {"name": "gone"},

@@ -125,7 +125,10 @@ impl Transport for Zmq {
         match answer.await.unwrap_or(Err(Failure::TimedOut)) {
             Ok(body) => Answer::Given(envelope.outcome_of(&body)),
             // Whoever was not there has not heard it, and is told again.
-            Err(why) if envelope.is_initialisation() => Answer::Unreachable(why.to_string()),
+            Err(why) if envelope.is_initialisation() => Answer::Lost {
+                why: why.to_string(),
+                is_gone: true,
+            },
             Err(why @ (Failure::TooLarge(_) | Failure::NoRoom)) => {
                 Answer::Given(failure(&unparsed_text(&why.to_string())))
             }
