@@ -238,7 +238,7 @@ pub(super) async fn link(accounts: &Accounts, command: LinkAccount) -> Result<()
         account,
     } = &command;
     let refused = |code, message: &str| Err(ApiError::new(code, message));
-    until_settled(turn_of(&accounts.turn, &context), |_| async {
+    until_settled(turn_of(&accounts.turn, context), |_| async {
         let position = env.model.position();
         if find(accounts, account, position).await?.is_some() {
             let message = "provider account already linked with existing user";
@@ -272,7 +272,7 @@ pub(super) async fn unlink(accounts: &Accounts, command: UnlinkAccount) -> Resul
         user,
         service,
     } = &command;
-    until_settled(turn_of(&accounts.turn, &context), |_| async {
+    until_settled(turn_of(&accounts.turn, context), |_| async {
         let (position, known) = accounts.load(user).await?;
         let linked = known.and_then(|(version, state)| {
             let principals = principals(&state, service);
