@@ -45,6 +45,12 @@ pub(super) struct Core {
     pub(super) reserve: Arc<Reserve>,
 }
 
+/// The record store, and what it had when it was opened.
+pub(super) type Stored = (Arc<SqlStore>, Snapshot);
+
+/// What is kept back on the disk, looked after until the other is cancelled.
+pub(super) type Kept = (Arc<Reserve>, CancellationToken);
+
 impl Core {
     /// Starts the log; everything that is decided by what was written is as of its head.
     ///
@@ -53,8 +59,8 @@ impl Core {
     pub(super) async fn open(
         config: &Config,
         opened: OpenedLog,
-        (store, snapshot): (Arc<SqlStore>, Snapshot),
-        (reserve, ending): (Arc<Reserve>, CancellationToken),
+        (store, snapshot): Stored,
+        (reserve, ending): Kept,
     ) -> Result<(Self, Fed, Tails), StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cached = config.storage.head_cache_bytes;

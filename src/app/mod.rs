@@ -22,15 +22,15 @@ use skytrail_actors::log::{OpenedLog, Reserve};
 use skytrail_actors::plugin::RecentCalls;
 use skytrail_actors::projector::{Projector, StopProjector};
 use skytrail_actors::spawn;
-use skytrail_actors::store::{RecordStore as _, Snapshot, StoreError};
+use skytrail_actors::store::{RecordStore as _, StoreError};
 use skytrail_actors::task::Stop;
 use skytrail_schema::code::ApiError;
 use socket2::Socket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::consumers::Consumers;
-use self::core::Core;
 pub(crate) use self::core::erasures_of;
+use self::core::{Core, Kept, Stored};
 use self::domain::Domain;
 use self::front::{Behind, Front};
 pub use self::serve::{serve, serve_with};
@@ -40,7 +40,6 @@ use crate::config::{Config, Keys};
 use crate::http::server;
 use crate::ledger;
 use crate::plugin::TransportError;
-use crate::projection::SqlStore;
 use crate::push;
 use crate::record_store::start::{patiently, ready_store};
 
@@ -231,11 +230,7 @@ impl Application {
     /// with what is committed, what looks after the data, and the door.
     async fn build(
         (config, keys): (&Config, Keys),
-        (opened, stored, kept): (
-            OpenedLog,
-            (Arc<SqlStore>, Snapshot),
-            (Arc<Reserve>, CancellationToken),
-        ),
+        (opened, stored, kept): (OpenedLog, Stored, Kept),
         socket: Socket,
     ) -> Result<Self, StartError> {
         let (core, fed, tails) = Core::open(config, opened, stored, kept).await?;

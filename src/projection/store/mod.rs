@@ -320,7 +320,7 @@ impl SqlStore {
             }
             state.apply(&mut conn, commits).await
         };
-        let work = self.served_by(backend.as_ref(), work);
+        let work = Box::pin(self.served_by(backend.as_ref(), work));
         match (&self.home, &backend) {
             (Home::Server(server), Some(backend))
                 if change_types(commits.iter().map(Arc::as_ref)) =>
