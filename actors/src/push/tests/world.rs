@@ -1,10 +1,13 @@
 //! Push services, devices and an outbox that do as the test says.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::Arbiter;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{DeviceKind, DeviceState};
@@ -31,7 +34,7 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), what).await.unwrap()
 }
 
-fn device(id: &str, kind: DeviceKind) -> (DeviceId, DeviceState) {
+pub(super) fn device(id: &str, kind: DeviceKind) -> (DeviceId, DeviceState) {
     let state = DeviceState {
         user: Some("ada".into()),
         kind,
@@ -105,6 +108,7 @@ pub(super) struct Memory {
     kept: watch::Sender<Vec<Waiting>>,
     /// Who has it lets nothing be answered.
     turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) num_forgets_to_fail: AtomicUsize,
 }
 
 impl Memory {
@@ -132,6 +136,14 @@ impl Outbox for Memory {
     }
 
     async fn forget_pushes(&self, ids: &[Uuid]) -> Result<(), LedgerError> {
+        let is_failing = |left: usize| left.checked_sub(1);
+        let left = &self.num_forgets_to_fail;
+        if left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_failing)
+            .is_ok()
+        {
+            return Err(LedgerError("of the test".to_owned()));
+        }
         self.kept
             .send_modify(|kept| kept.retain(|it| !ids.contains(&it.id)));
         Ok(())
@@ -142,8 +154,28 @@ impl Outbox for Memory {
     }
 }
 
+/// What the services do.
+#[derive(Default)]
+pub(super) struct Senders {
+    hanging: Mutex<HashSet<DeviceKind>>,
+    refusing: Mutex<HashSet<DeviceKind>>,
+}
+
+impl Senders {
+    /// One never answers.
+    pub(super) fn hang(&self, kind: DeviceKind) {
+        self.hanging.lock().insert(kind);
+    }
+
+    /// One is away.
+    pub(super) fn refuse(&self, kind: DeviceKind) {
+        self.refusing.lock().insert(kind);
+    }
+}
+
 struct Service {
     kind: DeviceKind,
+    all: Arc<Senders>,
     sent: mpsc::UnboundedSender<DeviceKind>,
 }
 
@@ -167,6 +199,16 @@ impl PushSender for Service {
 
     async fn send(&self, _: &Address, _: &Arc<Payload>, _: Uuid) -> Result<(), SendError> {
         let _ = self.sent.send(self.kind);
+        if self.all.hanging.lock().contains(&self.kind) {
+            std::future::pending::<()>().await;
+        }
+        if self.all.refusing.lock().contains(&self.kind) {
+            return Err(SendError::Later {
+                wait: Some(Duration::from_secs(600)),
+                holds_all: true,
+                why: "of the test".to_owned(),
+            });
+        }
         Ok(())
     }
 }
@@ -174,6 +216,7 @@ impl PushSender for Service {
 pub(super) struct World {
     pub(super) push: Push,
     pub(super) outbox: Arc<Memory>,
+    pub(super) senders: Arc<Senders>,
     /// The services that were asked to send.
     pub(super) sent: mpsc::UnboundedReceiver<DeviceKind>,
 }
@@ -182,10 +225,11 @@ impl World {
     /// Starts services of these kinds, which are there.
     pub(super) fn start(kinds: &[DeviceKind]) -> Self {
         let (sender, sent) = mpsc::unbounded_channel();
-        let outbox = Arc::<Memory>::default();
+        let (outbox, all) = (Arc::<Memory>::default(), Arc::<Senders>::default());
         let service = |kind: &DeviceKind| {
             Arc::new(Service {
                 kind: *kind,
+                all: Arc::clone(&all),
                 sent: sender.clone(),
             }) as Arc<dyn PushSender>
         };
@@ -202,6 +246,7 @@ impl World {
         Self {
             push: Push::start(parts, Vec::new(), &Arbiter::current()),
             outbox,
+            senders: all,
             sent,
         }
     }
