@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
+use futures_util::future::join_all;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{DeviceKind, DeviceState};
@@ -371,10 +372,12 @@ impl Push {
     /// Takes no more notices, and waits until everything that can be sent now has been.
     pub async fn leave(&self) {
         self.0.ending.cancel();
-        for service in self.0.services.values() {
+        // All at once: one that hangs takes no time from the others.
+        let leaving = self.0.services.values().map(|service| async {
             if let Ok(Some(left)) = service.queue.send(Leave).await {
                 let _ = left.0.await;
             }
-        }
+        });
+        join_all(leaving).await;
     }
 }

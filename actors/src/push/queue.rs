@@ -32,6 +32,9 @@ const MAILBOX: usize = 1024;
 /// How long an address counts that comes with a letter.
 const ADDRESS_LIFE: Duration = Duration::from_secs(1);
 
+/// The pause after the outbox could not be written.
+const NOTES_PAUSE: Duration = Duration::from_secs(1);
+
 /// Something for one device.
 pub struct Letter {
     /// The same at every attempt.
@@ -184,15 +187,23 @@ impl PushQueue {
         let notes = std::mem::take(&mut self.notes);
         let write = write(Arc::clone(&self.outbox), notes);
         ctx.spawn(wrap_future(write).map(|written, this: &mut Self, ctx| {
-            this.is_writing = false;
             match written {
                 Ok((num_kept, num_forgotten)) => {
+                    this.is_writing = false;
                     let num_kept = this.state.num_kept + num_kept;
                     this.state.num_kept = num_kept.saturating_sub(num_forgotten);
                     this.write_notes(ctx);
                 }
-                Err(notes) if this.leaving.is_empty() => this.notes.put_back(notes),
-                Err(_) => {}
+                Err(notes) if this.leaving.is_empty() => {
+                    // Nothing else may come that has them written.
+                    this.notes.put_back(notes);
+                    ctx.run_later(NOTES_PAUSE, |this, ctx| {
+                        this.is_writing = false;
+                        this.write_notes(ctx);
+                        this.say_when_left(ctx);
+                    });
+                }
+                Err(_) => this.is_writing = false,
             }
             this.say_when_left(ctx);
         }));

@@ -1,5 +1,7 @@
 //! Pushes when those around them fail, hang or go.
 
+mod leaving;
+mod notes;
 mod world;
 
 use std::pin::pin;
