@@ -138,38 +138,6 @@ pub enum GeoTerm {
 }
 
 impl Condition {
-    /// Splits into what `can` takes whole and the rest, so that both together are this condition:
-    /// `can` is asked about every leaf of each part of an outermost `and`.
-    ///
-    /// A store that translates only some leaves to SQL runs the first part there and evaluates the
-    /// second in memory on what comes back.
-    pub fn split(self, can: &dyn Fn(&Self) -> bool) -> (Option<Self>, Option<Self>) {
-        let parts = match self {
-            Self::And(parts) => parts,
-            other => vec![other],
-        };
-        let (taken, left) = parts.into_iter().partition(|part| part.all_leaves(can));
-        (Self::all_of(taken), Self::all_of(left))
-    }
-
-    /// Joins conditions that must all hold; `None` for none.
-    pub fn all_of(mut parts: Vec<Self>) -> Option<Self> {
-        match parts.len() {
-            0 => None,
-            1 => parts.pop(),
-            _ => Some(Self::And(parts)),
-        }
-    }
-
-    /// Whether `holds` is true of every part that is not an `and`, `or` or `not`.
-    pub fn all_leaves(&self, holds: &dyn Fn(&Self) -> bool) -> bool {
-        match self {
-            Self::And(parts) | Self::Or(parts) => parts.iter().all(|part| part.all_leaves(holds)),
-            Self::Not(part) => part.all_leaves(holds),
-            leaf => holds(leaf),
-        }
-    }
-
     /// Returns the columns that the condition looks at, as they come.
     pub fn columns(&self) -> Vec<&Column> {
         let mut columns = Vec::new();

@@ -402,26 +402,6 @@ fn relations_are_those_of_the_one_who_asks_and_negate_plainly() {
 }
 
 #[test]
-fn a_condition_splits_into_what_a_store_can_do_and_the_rest() {
-    let wire = json!([
-        "and",
-        ["eq", path("text"), "a"],
-        [
-            "or",
-            ["eq", path("number"), 1],
-            ["ilike", path("text"), "é"]
-        ],
-    ]);
-    let can = |leaf: &Condition| !matches!(leaf, Condition::Like { .. });
-    let (taken, left) = condition(&wire).unwrap().split(&can);
-    assert_eq!(
-        taken,
-        Some(condition(&json!(["eq", path("text"), "a"])).unwrap())
-    );
-    assert!(matches!(left, Some(Condition::Or(_))));
-}
-
-#[test]
 fn what_a_condition_looks_at_is_counted_before_it_is_looked_at() {
     let long = "x".repeat(1000);
     let fields = json!({
@@ -604,20 +584,5 @@ proptest! {
         // Unknown stays unknown: a record never matches both a condition and its negation.
         let both = [value(all.clone()), value(not(&all))];
         prop_assert!(both == [None, None] || both.contains(&Some(false)));
-    }
-
-    #[test]
-    fn both_parts_of_a_split_together_are_the_whole(
-        whole in any_condition(),
-        record in any_record(),
-    ) {
-        let context = Context { user: None, around: &Nothing };
-        let can = |leaf: &Condition| matches!(leaf, Condition::Compare { .. });
-        let (taken, left) = whole.clone().split(&can);
-        let matches = |part: &Option<Condition>| {
-            part.as_ref().is_none_or(|part| part.evaluate(&record, context) == Some(true))
-        };
-        let is_match = whole.evaluate(&record, context) == Some(true);
-        prop_assert_eq!(is_match, matches(&taken) && matches(&left));
     }
 }

@@ -175,7 +175,9 @@ impl WriterState {
                 position = fault.position,
                 stream = fault.stream,
                 reason = fault.reason,
-                "the record store cannot take an event, or a part of it, which is in the log only;                  remove the reason, then run skytrail rebuild, and skytrail rebuild --verify to see                  that nothing is missing"
+                "the record store cannot take an event, or a part of it, which is in the log only; \
+                 remove the reason, then run skytrail rebuild, and skytrail rebuild --verify to see \
+                 that nothing is missing"
             );
             self.new_faults = self.new_faults.saturating_add(1);
         }

@@ -149,7 +149,12 @@ async fn lift_not_null(
 ) -> Result<bool, sqlx::Error> {
     // The whole statement is kept, as of an index.
     let mut sql = Sql::new(
-        "INSERT INTO _lifted (table_name, name, definition, is_index)          SELECT t.relname, a.attname||' NOT NULL',          format('ALTER TABLE %I ALTER COLUMN %I SET NOT NULL', t.relname, a.attname), true          FROM pg_class AS t JOIN pg_attribute AS a ON a.attrelid=t.oid          WHERE a.attnotnull AND a.attnum>0 AND t.relnamespace=current_schema::regnamespace          AND NOT starts_with(t.relname,'_') AND t.relname=",
+        "INSERT INTO _lifted (table_name, name, definition, is_index) \
+         SELECT t.relname, a.attname||' NOT NULL', \
+         format('ALTER TABLE %I ALTER COLUMN %I SET NOT NULL', t.relname, a.attname), true \
+         FROM pg_class AS t JOIN pg_attribute AS a ON a.attrelid=t.oid \
+         WHERE a.attnotnull AND a.attnum>0 AND t.relnamespace=current_schema::regnamespace \
+         AND NOT starts_with(t.relname,'_') AND t.relname=",
     );
     sql.bind(Arg::text(table)).push("::name AND a.attname=");
     sql.bind(Arg::text(column))
