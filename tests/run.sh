@@ -8,7 +8,8 @@
 # Needs Rust, and on Debian the right to install packages if node, python, or chromium are missing.
 # Whatever else it fetches goes into tests/node/node_modules and .venv. The last line says how many
 # tests passed, failed, and found that this machine has not got what they need (such as the right to
-# mount a file system); the exit code is 0 only if none failed.
+# mount a file system); what failed is shown once more before it. The exit code is 0 only if none
+# failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -90,6 +91,9 @@ install_s3() {
 passed=0
 failed=0
 skipped=0
+# What failing tests said.
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
 
 # Runs a check that either passes or fails as a whole.
 check() {
@@ -116,6 +120,7 @@ run_tests() {
     bad=$(sum failed)
     # A test that could not run here says so and ends; it has not passed.
     none=$(grep -c 'skipped: ' "$log" || true)
+    sed -n '/^---- .* stdout ----$/,/^test result: /p' "$log" >>"$failures"
     ok=$((ok - none))
     skipped=$((skipped + none))
     rm -f "$log"
@@ -131,7 +136,7 @@ test_js_sdk() {
     log=$(mktemp)
     say "node --test sdks/js"
     (cd sdks/js && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
-    grep -A 20 '^not ok' "$log" || true
+    grep -A 20 '^not ok' "$log" >>"$failures" || true
     # A run that did not come to its end says nothing, and has failed.
     tap() { sed -n "s/^# $1 //p" "$log" | grep . || echo "$2"; }
     passed=$((passed + $(tap pass 0)))
@@ -153,5 +158,6 @@ if [ $# -eq 0 ]; then
     test_js_sdk
 fi
 run_tests "$@"
+cat "$failures"
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]

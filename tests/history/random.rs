@@ -187,8 +187,8 @@ impl World {
                 .unwrap();
             let got = (!version["record"].is_null()).then(|| own(&version["record"]));
             assert_eq!(got.as_ref(), at.1.get(key), "note/{key} at {position}");
-            let time = version["time"].as_str().unwrap().to_owned();
-            assert!(last.is_none_or(|last| last["time"].as_str().unwrap() <= time.as_str()));
+            let is_in_order = |last: Json| time(&last["time"]) <= time(&version["time"]);
+            assert!(last.is_none_or(is_in_order));
             for (name, change) in version["changes"].as_object().unwrap() {
                 let after = version["record"].get(name);
                 assert_eq!(change.get("after"), after, "{version}");
