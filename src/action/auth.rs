@@ -9,10 +9,10 @@ use skytrail_actors::accounts::messages::{
 };
 use skytrail_schema::auth_keys::AuthData;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::id::UserId;
 
 use super::{Call, Outcome, Reply, provider, request};
 use crate::audit::AuditEvent;
+use crate::auth::throttle::Attempt;
 
 /// Nobody's names are longer; the throttle remembers each that is tried.
 const MAX_AUTH_DATA_BYTES: usize = 4096;
@@ -22,7 +22,7 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         return provider::sign_up(call, name).await;
     }
     let auth_data = auth_data(&mut call.body)?;
-    throttle(&call, named(&auth_data))?;
+    let attempt = throttle(&call, account_named(&call, &auth_data))?;
     let profile = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let password = password(&call.body, "password")?;
     let command = SignUp {
@@ -32,6 +32,7 @@ pub(super) async fn sign_up(mut call: Call) -> Outcome {
         profile,
     };
     let session = call.services.accounts.sign_up(command).await?;
+    call.services.throttle.welcome(&attempt);
     let user = Some(&session.user);
     call.services
         .audit
@@ -73,7 +74,7 @@ async fn try_log_in(
 ) -> Result<Session, ApiError> {
     provider::named(&call.body)?;
     let auth_data = auth_data?;
-    let tried = throttle(&call, named(&auth_data))?;
+    let attempt = throttle(&call, account_named(&call, &auth_data))?;
     let command = LogIn {
         password: password(&call.body, "password")?,
         auth_data,
@@ -81,7 +82,8 @@ async fn try_log_in(
     };
     let session = call.services.accounts.log_in(command).await?;
     // Many may share an address, and none of them guesses.
-    call.services.throttle.give_back(&tried, Instant::now());
+    call.services.throttle.give_back(&attempt, Instant::now());
+    call.services.throttle.welcome(&attempt);
     Ok(session)
 }
 
@@ -107,7 +109,8 @@ pub(super) async fn change_password(call: Call) -> Outcome {
     let new = new.ok_or_else(|| empty("password", "password"))?;
     let user = call.context.caller.user.clone();
     let (services, remote) = (Arc::clone(&call.services), call.remote.clone());
-    let changed = match throttle(&call, user.iter().map(account)) {
+    let account = user.as_ref().map(|user| format!("user {user}"));
+    let changed = match throttle(&call, account) {
         Ok(_) => {
             let command = ChangePassword {
                 context: call.context,
@@ -138,8 +141,8 @@ pub(super) async fn reset_password(call: Call) -> Outcome {
         context: call.context,
     };
     // The master key does not guess; but whoever makes a plugin reset passwords may.
-    let name = [format!("reset {}", command.user)];
-    call.services.throttle.admit(&name, Instant::now())?;
+    let attempt = Attempt::reset_of(command.user.as_str());
+    call.services.throttle.admit(&attempt, Instant::now())?;
     let session = call.services.accounts.reset_password(command).await?;
     call.services
         .audit
@@ -172,30 +175,29 @@ fn empty(what: &str, argument: &str) -> ApiError {
     ApiError::invalid_argument(format!("empty {what}"), &[argument])
 }
 
-/// Takes one try from the address and from each account that is tried; returns from which buckets.
-pub(super) fn throttle(
-    call: &Call,
-    accounts: impl Iterator<Item = String>,
-) -> Result<Vec<String>, ApiError> {
+/// Takes a try at an account, if one is named, from the address; returns what can be given back.
+pub(super) fn throttle(call: &Call, account: Option<String>) -> Result<Attempt, ApiError> {
     if call.context.caller.is_master() {
-        return Ok(Vec::new());
+        return Ok(Attempt::default());
     }
-    let mut buckets = vec![format!("address {}", call.remote.host())];
-    buckets.extend(accounts);
-    call.services.throttle.admit(&buckets, Instant::now())?;
-    Ok(buckets)
-}
-
-/// Names what is tried at a sign-up or a login, whether or not there is such an account.
-fn named(auth_data: &AuthData) -> impl Iterator<Item = String> {
-    let name = |(key, value): (&String, &skytrail_schema::value::Value)| {
-        format!("{key}={}", value.to_wire()).to_lowercase()
+    let address = call.remote.host();
+    let attempt = match account {
+        Some(account) => Attempt::on(&account, &address),
+        None => Attempt::at(&address),
     };
-    auth_data.iter().map(name)
+    call.services.throttle.admit(&attempt, Instant::now())?;
+    Ok(attempt)
 }
 
-fn account(user: &UserId) -> String {
-    format!("user {user}")
+/// Names the account that a sign-up or a login is about, whether or not there is such a one: by what
+/// counts of the data, since whatever else comes along may be of another account.
+fn account_named(call: &Call, auth_data: &AuthData) -> Option<String> {
+    let keys = call.services.settings.auth_keys.effective(auth_data)?;
+    let values = keys
+        .iter()
+        .filter_map(|key| Some((key, auth_data.get(key)?)));
+    let values = values.map(|(key, value)| json!([key, value.to_wire()]));
+    Some(Json::from_iter(values).to_string().to_lowercase())
 }
 
 pub(super) fn write(session: Session) -> Outcome {

@@ -10,6 +10,7 @@ use skytrail_schema::event::Service;
 use skytrail_schema::record::Fields;
 
 use super::{Call, Outcome, auth, request, sso};
+use crate::auth::throttle::Attempt;
 use crate::http::mask::without_secrets;
 
 /// Returns the provider that a body names.
@@ -21,7 +22,7 @@ pub(super) fn named(body: &Map<String, Json>) -> Result<Option<String>, ApiError
 pub(super) async fn sign_up(mut call: Call, provider: String) -> Outcome {
     let fields = request::fields(request::take_object(&mut call.body, "profile")?)?;
     let refusal = "unable to login with the given credentials";
-    let tried = auth::throttle(&call, std::iter::empty())?;
+    let tried = auth::throttle(&call, None)?;
     let vouched = vouched_for(&mut call, provider, refusal).await;
     give_back_if_unheard(&call, &tried, &vouched);
     let account = vouched?;
@@ -43,7 +44,7 @@ pub(super) async fn log_in(mut call: Call, provider: String) -> Outcome {
         .points()
         .providers
         .contains_key(&provider);
-    let vouched = match auth::throttle(&call, std::iter::empty()) {
+    let vouched = match auth::throttle(&call, None) {
         Ok(tried) => {
             let vouched = vouched_for(&mut call, provider, refusal).await;
             give_back_if_unheard(&call, &tried, &vouched);
@@ -122,7 +123,7 @@ fn parse(mut answer: Json) -> Option<(String, Json)> {
 }
 
 /// What the plugin has not judged was no guess.
-fn give_back_if_unheard(call: &Call, tried: &[String], vouched: &Result<Account, ApiError>) {
+fn give_back_if_unheard(call: &Call, tried: &Attempt, vouched: &Result<Account, ApiError>) {
     if vouched.as_ref().is_err_and(is_outage) {
         call.services.throttle.give_back(tried, Instant::now());
     }

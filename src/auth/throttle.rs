@@ -1,28 +1,92 @@
-//! Throttling of whoever tries passwords, per address and per account.
+//! Throttling of whoever tries passwords.
 //!
-//! Each has a bucket that refills steadily; an empty one refuses with the time
-//! to wait. Buckets that are full again are forgotten.
+//! A try takes from buckets that refill steadily; an empty one refuses, with the time to wait. There
+//! is one for the address, one for the account as tried from there, and a wide one for the account
+//! from wherever it is tried. It takes many addresses to empty the last: one stranger locks nobody
+//! out. Whoever signed in from an address lately is not held by it there.
+//!
+//! What is remembered is bounded, and names are kept as hashes, however long they are.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use skytrail_schema::code::ApiError;
 
-/// How many tries a bucket holds, and how long one takes to come back.
-const CAPACITY: f64 = 10.0;
-const REFILL: Duration = Duration::from_secs(3);
-/// How long an empty bucket takes until it is full. Those that are full are dropped as often.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// So many buckets are remembered, in some 30 MiB. Who would have an account's forgotten before it is
+/// full has to try as many others.
+const MAX_BUCKETS: usize = 300_000;
+/// So many pairs of an account and an address from which it was signed in to.
+const MAX_HOMES: usize = 100_000;
+
+/// What a bucket is for: how many tries it holds, and how fast they come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An address, whatever is tried from there: 28,800 a day.
+    Address,
+    /// An account as tried from one address: 2,880 a day.
+    Pair,
+    /// An account: 28,800 a day, of which one address gets a tenth.
+    Account,
+}
+
+impl Kind {
+    fn capacity(self) -> f64 {
+        match self {
+            Self::Address | Self::Pair => 10.0,
+            Self::Account => 100.0,
+        }
+    }
+
+    /// How long a try takes to come back.
+    fn refill(self) -> Duration {
+        match self {
+            Self::Address | Self::Account => Duration::from_secs(3),
+            Self::Pair => Duration::from_secs(30),
+        }
+    }
+}
+
+/// A bucket has a name of this size, however long that of what is tried is.
+type Key = [u8; 32];
+
+/// Who tries what: the buckets that it takes from. The default takes from none.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt(Vec<(Kind, Key)>);
+
+impl Attempt {
+    /// Somebody at an address tries something.
+    pub fn at(address: &str) -> Self {
+        Self(vec![(Kind::Address, key_of(&["address", address]))])
+    }
+
+    /// Somebody at an address tries an account, whether or not there is such a one.
+    pub fn on(account: &str, address: &str) -> Self {
+        let Self(mut buckets) = Self::at(address);
+        buckets.push((Kind::Pair, key_of(&["pair", address, account])));
+        buckets.push((Kind::Account, key_of(&["account", account])));
+        Self(buckets)
+    }
+
+    /// Somebody has a user's password reset; from where is not known.
+    pub fn reset_of(user: &str) -> Self {
+        Self(vec![(Kind::Address, key_of(&["reset", user]))])
+    }
+
+    fn pair(&self) -> Option<Key> {
+        let pair = self.0.iter().find(|(kind, _)| *kind == Kind::Pair);
+        pair.map(|(_, key)| *key)
+    }
+}
 
 /// See the module's overview.
 #[derive(Debug)]
 pub struct Throttle {
     is_on: bool,
-    buckets: Mutex<Buckets>,
+    memory: Mutex<Memory>,
     num_refused: AtomicU64,
 }
 
@@ -35,110 +99,157 @@ pub struct ThrottleState {
     pub num_refused: u64,
 }
 
-/// A bucket has a name of this size, however long that of what is tried is.
-type Key = [u8; 32];
-
-#[derive(Debug, Default)]
-struct Buckets {
-    all: HashMap<Key, Bucket>,
-    swept_at: Option<Instant>,
-}
-
-impl Buckets {
-    fn sweep_if_due(&mut self, now: Instant) {
-        let swept_at = *self.swept_at.get_or_insert(now);
-        if now.saturating_duration_since(swept_at) < SWEEP_EVERY {
-            return;
-        }
-        self.all.retain(|_, bucket| bucket.refilled(now) < CAPACITY);
-        self.swept_at = Some(now);
-    }
+#[derive(Debug)]
+struct Memory {
+    /// Those that were changed longest ago are the first to go.
+    buckets: LruCache<Key, Bucket>,
+    /// Accounts with addresses from which they were signed in to.
+    homes: LruCache<Key, ()>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
+    kind: Kind,
     tries: f64,
     at: Instant,
 }
 
 impl Bucket {
-    fn refilled(self, now: Instant) -> f64 {
-        let back = now.saturating_duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
-        (self.tries + back).min(CAPACITY)
+    fn full(kind: Kind, now: Instant) -> Self {
+        let tries = kind.capacity();
+        Self {
+            kind,
+            tries,
+            at: now,
+        }
+    }
+
+    /// Returns the same bucket as it is now.
+    fn refilled(self, now: Instant) -> Self {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.with(passed / self.kind.refill().as_secs_f64(), now)
+    }
+
+    fn with(self, more: f64, now: Instant) -> Self {
+        let tries = (self.tries + more).min(self.kind.capacity());
+        Self {
+            tries,
+            at: now,
+            ..self
+        }
+    }
+
+    fn is_full(self) -> bool {
+        self.tries >= self.kind.capacity()
+    }
+
+    /// Returns how long it takes until there is a try; zero when there is one.
+    fn wait(self) -> Duration {
+        self.kind.refill().mul_f64((1.0 - self.tries).max(0.0))
+    }
+}
+
+impl Memory {
+    /// Returns the buckets that an attempt takes from, as they are now.
+    fn buckets_of(&self, attempt: &Attempt, now: Instant) -> Vec<(Key, Bucket)> {
+        let is_home = attempt.pair().is_some_and(|it| self.homes.contains(&it));
+        let held = attempt.0.iter();
+        let held = held.filter(|(kind, _)| !is_home || *kind != Kind::Account);
+        held.map(|(kind, key)| {
+            let known = self.buckets.peek(key).copied();
+            let bucket = known.unwrap_or_else(|| Bucket::full(*kind, now));
+            (*key, bucket.refilled(now))
+        })
+        .collect()
+    }
+
+    fn put(&mut self, key: Key, bucket: Bucket) {
+        if bucket.is_full() {
+            self.buckets.pop(&key);
+        } else {
+            self.buckets.put(key, bucket);
+        }
+    }
+
+    /// Forgets buckets that are full again, and the oldest when there are too many.
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((_, oldest)) = self.buckets.peek_lru()
+            && (oldest.refilled(now).is_full() || self.buckets.len() > MAX_BUCKETS)
+        {
+            self.buckets.pop_lru();
+        }
     }
 }
 
 impl Throttle {
     /// Builds a throttle; one that is off lets everything through.
     pub fn new(is_on: bool) -> Self {
+        let memory = Memory {
+            buckets: LruCache::unbounded(),
+            homes: LruCache::unbounded(),
+        };
         Self {
             is_on,
-            buckets: Mutex::default(),
+            memory: Mutex::new(memory),
             num_refused: AtomicU64::default(),
         }
     }
 
     /// Returns the throttle's state.
     pub fn state(&self) -> ThrottleState {
-        let buckets = self
-            .buckets
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
         ThrottleState {
-            num_buckets: buckets.all.len(),
+            num_buckets: self.memory.lock().buckets.len(),
             num_refused: self.num_refused.load(Ordering::Relaxed),
         }
     }
 
-    /// Takes one try from each of the buckets named.
+    /// Takes one try from each of an attempt's buckets.
     ///
     /// # Errors
     /// 429 with the time to wait, when one of them is empty.
-    pub fn admit(&self, names: &[String], now: Instant) -> Result<(), ApiError> {
+    pub fn admit(&self, attempt: &Attempt, now: Instant) -> Result<(), ApiError> {
         if !self.is_on {
             return Ok(());
         }
-        let mut buckets = self
-            .buckets
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        buckets.sweep_if_due(now);
-        let keys: Vec<Key> = names.iter().map(key_of).collect();
-        let tries_of = |key: &Key| {
-            let known = buckets.all.get(key);
-            known.map_or(CAPACITY, |bucket| bucket.refilled(now))
-        };
-        // All or none: who is refused for one name fills nothing for the others.
-        let tries: Vec<f64> = keys.iter().map(tries_of).collect();
-        let fewest = tries.iter().copied().fold(CAPACITY, f64::min);
-        if fewest < 1.0 {
+        let mut memory = self.memory.lock();
+        memory.forget_old(now);
+        let buckets = memory.buckets_of(attempt, now);
+        // All or none: who is refused for one takes nothing from the others.
+        let wait = buckets.iter().map(|(_, bucket)| bucket.wait()).max();
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
             self.num_refused.fetch_add(1, Ordering::Relaxed);
-            return Err(refusal(REFILL.mul_f64(1.0 - fewest)));
+            return Err(refusal(wait));
         }
-        for (key, tries) in keys.into_iter().zip(tries) {
-            let tries = tries - 1.0;
-            buckets.all.insert(key, Bucket { tries, at: now });
+        for (key, bucket) in buckets {
+            memory.put(key, bucket.with(-1.0, now));
         }
         Ok(())
     }
 
-    /// Gives back the tries that were taken from these buckets: it was no guess.
-    pub fn give_back(&self, names: &[String], now: Instant) {
-        let mut buckets = self
-            .buckets
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        for name in names {
-            if let Some(bucket) = buckets.all.get_mut(&key_of(name)) {
-                let tries = CAPACITY.min(bucket.refilled(now) + 1.0);
-                *bucket = Bucket { tries, at: now };
-            }
+    /// Gives back what an attempt has taken: it was no guess.
+    pub fn give_back(&self, attempt: &Attempt, now: Instant) {
+        let mut memory = self.memory.lock();
+        for (key, bucket) in memory.buckets_of(attempt, now) {
+            memory.put(key, bucket.with(1.0, now));
+        }
+    }
+
+    /// Remembers that whoever makes this attempt has signed in to the account from the address.
+    pub fn welcome(&self, attempt: &Attempt) {
+        let Some(pair) = attempt.pair().filter(|_| self.is_on) else {
+            return;
+        };
+        let mut memory = self.memory.lock();
+        memory.homes.put(pair, ());
+        if memory.homes.len() > MAX_HOMES {
+            memory.homes.pop_lru();
         }
     }
 }
 
-fn key_of(name: &String) -> Key {
-    *blake3::hash(name.as_bytes()).as_bytes()
+/// Names a bucket; what stands in one part cannot be taken for another's.
+fn key_of(parts: &[&str]) -> Key {
+    *blake3::hash(json!(parts).to_string().as_bytes()).as_bytes()
 }
 
 fn refusal(wait: Duration) -> ApiError {
@@ -152,64 +263,117 @@ fn refusal(wait: Duration) -> ApiError {
 mod tests {
     use super::*;
 
+    const OWNER: &str = "192.0.2.1";
+
+    fn num_admitted(throttle: &Throttle, attempt: &Attempt, now: Instant) -> usize {
+        let admitted = (0..200).filter(|_| throttle.admit(attempt, now).is_ok());
+        admitted.count()
+    }
+
+    fn stranger(number: usize) -> Attempt {
+        Attempt::on("ada", &format!("stranger {number}"))
+    }
+
     #[test]
     fn an_empty_bucket_refuses_until_it_refills() {
         let throttle = Throttle::new(true);
-        let (start, name) = (Instant::now(), vec!["address 1".to_owned()]);
-        let admitted = (0..20)
-            .filter(|_| throttle.admit(&name, start).is_ok())
-            .count();
-        assert_eq!(admitted, 10);
-        let error = throttle.admit(&name, start).unwrap_err();
+        let (start, attempt) = (Instant::now(), Attempt::at("address 1"));
+        assert_eq!(num_admitted(&throttle, &attempt, start), 10);
+        let error = throttle.admit(&attempt, start).unwrap_err();
         assert_eq!(error.status(), 429);
-        assert!(throttle.admit(&["address 2".to_owned()], start).is_ok());
-        assert!(throttle.admit(&name, start + REFILL).is_ok());
-        assert!(throttle.admit(&name, start + REFILL).is_err());
+        assert!(throttle.admit(&Attempt::at("address 2"), start).is_ok());
+        let later = start + Kind::Address.refill();
+        assert_eq!(num_admitted(&throttle, &attempt, later), 1);
+    }
+
+    #[test]
+    fn a_stranger_locks_nobody_out_however_long_he_tries() {
+        let (throttle, start) = (Throttle::new(true), Instant::now());
+        let mut num_guesses = 0;
+        for second in 0..86_400 {
+            let now = start + Duration::from_secs(second);
+            num_guesses += usize::from(throttle.admit(&stranger(0), now).is_ok());
+        }
+        assert!((2_880..=2_890).contains(&num_guesses), "{num_guesses}");
+        let now = start + Duration::from_secs(86_400);
+        let owner = Attempt::on("ada", OWNER);
+        assert!(throttle.admit(&owner, now).is_ok());
+    }
+
+    #[test]
+    fn many_strangers_together_have_so_many_guesses_and_no_more() {
+        let (throttle, start) = (Throttle::new(true), Instant::now());
+        let home = Attempt::on("ada", OWNER);
+        throttle.welcome(&home);
+        let all = |now| {
+            let strangers = (0..100).map(stranger);
+            strangers
+                .filter(|it| throttle.admit(it, now).is_ok())
+                .count()
+        };
+        let seconds = (0..3600).step_by(4);
+        let num_guesses: usize = seconds.map(|it| all(start + Duration::from_secs(it))).sum();
+        assert!((1_290..=1_300).contains(&num_guesses), "{num_guesses}");
+        let now = start + Duration::from_secs(3596);
+        let elsewhere = Attempt::on("ada", "192.0.2.2");
+        assert!(throttle.admit(&elsewhere, now).is_err());
+        // Where she signs in she has the tries of one address.
+        assert_eq!(num_admitted(&throttle, &home, now), 10);
+        assert!(throttle.admit(&Attempt::on("ben", OWNER), now).is_err());
     }
 
     #[test]
     fn who_is_refused_for_one_name_takes_nothing_from_the_others() {
-        let throttle = Throttle::new(true);
-        let (now, both) = (Instant::now(), ["address".to_owned(), "account".to_owned()]);
-        let alone = &both[..1];
-        while throttle.admit(alone, now).is_ok() {}
-        assert!((0..100).all(|_| throttle.admit(&both, now).is_err()));
-        assert!((0..10).all(|_| throttle.admit(&both[1..], now).is_ok()));
+        let (throttle, now) = (Throttle::new(true), Instant::now());
+        let there = Attempt::at("stranger 0");
+        assert_eq!(num_admitted(&throttle, &there, now), 10);
+        assert_eq!(num_admitted(&throttle, &stranger(0), now), 0);
+        let others = (1..20).map(|it| num_admitted(&throttle, &stranger(it), now));
+        assert_eq!(others.sum::<usize>(), 100);
     }
 
     #[test]
     fn what_was_no_guess_takes_nothing() {
-        let throttle = Throttle::new(true);
-        let now = Instant::now();
-        let name = ["address".to_owned()];
-        for _ in 0..100 {
-            throttle.admit(&name, now).unwrap();
-            throttle.give_back(&name, now);
+        let (throttle, now) = (Throttle::new(true), Instant::now());
+        for _ in 0..200 {
+            throttle.admit(&stranger(0), now).unwrap();
+            throttle.give_back(&stranger(0), now);
         }
+        assert_eq!(throttle.state().num_buckets, 0);
         // A try that was not taken is not given.
-        throttle.give_back(&name, now);
-        assert!((0..10).all(|_| throttle.admit(&name, now).is_ok()));
-        assert!(throttle.admit(&name, now).is_err());
+        throttle.give_back(&stranger(0), now);
+        assert_eq!(num_admitted(&throttle, &stranger(0), now), 10);
     }
 
     #[test]
     fn buckets_that_are_full_again_are_forgotten() {
-        let throttle = Throttle::new(true);
-        let start = Instant::now();
+        let (throttle, start) = (Throttle::new(true), Instant::now());
         for number in 0..100 {
-            let name = [format!("user {number}")];
-            throttle.admit(&name, start).unwrap();
+            throttle.admit(&stranger(number), start).unwrap();
         }
-        assert_eq!(throttle.state().num_buckets, 100);
-        let name = ["user 100".to_owned()];
-        throttle.admit(&name, start + SWEEP_EVERY).unwrap();
+        assert_eq!(throttle.state().num_buckets, 201);
+        let later = start + Duration::from_secs(300);
+        throttle.admit(&Attempt::at(OWNER), later).unwrap();
         assert_eq!(throttle.state().num_buckets, 1);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (throttle, now) = (Throttle::new(true), Instant::now());
+        for number in 0..MAX_HOMES + 10 {
+            let attempt = Attempt::on(&format!("user {number}"), &format!("address {number}"));
+            throttle.admit(&attempt, now).unwrap();
+            throttle.welcome(&attempt);
+        }
+        // What is too much is forgotten at the next try.
+        throttle.admit(&stranger(0), now).unwrap();
+        assert_eq!(throttle.state().num_buckets, MAX_BUCKETS + 3);
+        assert_eq!(throttle.memory.lock().homes.len(), MAX_HOMES);
     }
 
     #[test]
     fn one_that_is_off_lets_everything_through() {
         let throttle = Throttle::new(false);
-        let name = vec!["address".to_owned()];
-        assert!((0..1000).all(|_| throttle.admit(&name, Instant::now()).is_ok()));
+        assert_eq!(num_admitted(&throttle, &stranger(0), Instant::now()), 200);
     }
 }

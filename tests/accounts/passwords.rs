@@ -108,24 +108,27 @@ fn who_knows_his_password_takes_no_tries_from_others() {
     }
 }
 
+/// Somebody at an address, as a proxy that the server trusts tells it, signs in.
+fn log_in_from(server: &TestServer, address: &str, username: &str, password: &str) -> u16 {
+    let url = format!("{}/auth/login", server.base_url);
+    let headers = [
+        ("X-Skygear-API-Key", API_KEY),
+        ("X-Forwarded-For", address),
+        ("Content-Type", "application/json"),
+    ];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let body = json!({"auth_data": {"username": username}, "password": password});
+    let body = Some(body.to_string().into_bytes());
+    send("POST", &url, &headers, body).unwrap().status
+}
+
 #[test]
 fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
     for (proxies, is_shared) in [("127.0.0.0/8", false), ("192.0.2.1", true)] {
         let settings = [("AUTH_THROTTLE", "on"), ("TRUSTED_PROXIES", proxies)];
         let server = TestServer::with(&settings);
-        let status_of = |address: &str, number: usize| {
-            let url = format!("{}/auth/login", server.base_url);
-            let headers = [
-                ("X-Skygear-API-Key", API_KEY),
-                ("X-Forwarded-For", address),
-                ("Content-Type", "application/json"),
-            ];
-            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let name = format!("nobody{number}");
-            let body = json!({"auth_data": {"username": name}, "password": "x"});
-            let body = Some(body.to_string().into_bytes());
-            send("POST", &url, &headers, body).unwrap().status
-        };
+        let status_of =
+            |address: &str, number| log_in_from(&server, address, &format!("nobody{number}"), "x");
         let guess = |number| status_of("203.0.113.1, 198.51.100.1", number) == 429;
         assert!((0..30).any(guess), "{proxies}");
         // What a client writes there itself does not help it.
@@ -137,6 +140,28 @@ fn behind_a_trusted_proxy_everybody_has_tries_of_his_own() {
         let status = status_of("198.51.100.2", 101);
         assert_eq!(status == 429, is_shared, "{proxies}: {status}");
     }
+}
+
+#[test]
+fn a_stranger_who_tries_a_name_does_not_lock_its_owner_out() {
+    let settings = [("AUTH_THROTTLE", "on"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
+    let server = TestServer::with(&settings);
+    Client::signed_up(&server, "ada");
+    let try_it = |address: &str| log_in_from(&server, address, "ada", "wrong");
+    assert!((0..40).any(|_| try_it("2001:db8::1") == 429));
+    // Who has other addresses of his network has no more tries.
+    assert_eq!(try_it("2001:db8::2"), 429);
+    assert_eq!(log_in_from(&server, "192.0.2.1", "Ada", FIRST), 200);
+    // Strangers at many places do in the end, but not where she was before.
+    let mut places = (2..200).map(|number| format!("198.51.100.{number}"));
+    let is_locked = places.any(|place| {
+        try_it(&place) == 429 || {
+            while try_it(&place) != 429 {}
+            false
+        }
+    });
+    assert!(is_locked);
+    assert_eq!(log_in_from(&server, "192.0.2.1", "ada", FIRST), 200);
 }
 
 #[test]
