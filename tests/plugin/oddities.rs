@@ -236,3 +236,24 @@ fn a_registration_that_is_refused_leaves_the_one_before() {
     let unknown = Client::anonymous(&server).call("new", json!({}));
     assert_eq!(unknown.status, 404);
 }
+
+#[test]
+fn a_lambda_that_two_plugins_have_is_the_later_ones_and_is_told_of() {
+    let server = server(&[("PLUGINS", "TEST,OTHER")]);
+    let points = json!({"op": [{"name": "same"}], "provider": [{"id": "com.example"}]});
+    let (_first, mut second) = super::two_ready(&server, &points, &points);
+    let asked = call(&Client::anonymous(&server), "same", json!({}));
+    let request = second.expect_request("same");
+    second.answer(&request, &json!("of the later one"));
+    assert_eq!(asked.join().unwrap().result(), "of the later one");
+    let output = server.output();
+    for point in [
+        "kind=\"op\" name=\"same\"",
+        "kind=\"provider\" name=\"com.example\"",
+    ] {
+        let told = output.lines().filter(|line| line.contains(point));
+        let told: Vec<_> = told.collect();
+        assert_eq!(told.len(), 1, "{output}");
+        assert!(told[0].contains("earlier=TEST later=OTHER"), "{told:?}");
+    }
+}

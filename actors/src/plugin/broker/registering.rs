@@ -106,6 +106,7 @@ impl Plugins {
         registration: Arc<Registration>,
         ctx: &mut Context<Self>,
     ) {
+        self.warn_of_shadows(index, &registration);
         let Some(plugin) = self.plugins.get_mut(index) else {
             return;
         };
@@ -122,6 +123,33 @@ impl Plugins {
         }
         self.publish();
         self.pump(index, ctx);
+    }
+
+    /// Tells of what a new registration has in common with another plugin's, and whose counts.
+    fn warn_of_shadows(&self, index: usize, registration: &Registration) {
+        let active = |plugin: &'_ Plugin| Some(Arc::clone(&plugin.active.as_ref()?.registration));
+        let Some(plugin) = self.plugins.get(index) else {
+            return;
+        };
+        if active(plugin).is_some_and(|known| *known == *registration) {
+            return;
+        }
+        for (at, other) in self.plugins.iter().enumerate() {
+            let Some(theirs) = active(other).filter(|_| at != index) else {
+                continue;
+            };
+            let (earlier, later) = if at < index {
+                (other, plugin)
+            } else {
+                (plugin, other)
+            };
+            for (kind, name) in registration.shadows(&theirs) {
+                tracing::warn!(
+                    kind, name, earlier = %earlier.name, later = %later.name,
+                    "two plugins have this point; the later one in PLUGINS serves it"
+                );
+            }
+        }
     }
 }
 

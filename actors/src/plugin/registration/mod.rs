@@ -181,6 +181,15 @@ impl Registration {
             .filter(move |ours| is_theirs(&ours.path))
     }
 
+    /// Returns the lambdas and auth providers that another plugin's registration has, too, as kind and
+    /// name: of these the later plugin's count.
+    pub fn shadows<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'static str, &'a str)> {
+        let ops = self.ops.iter().map(|point| ("op", &*point.name));
+        let providers = self.providers.iter().map(|point| ("provider", &*point.id));
+        ops.chain(providers)
+            .filter(move |(kind, name)| other.has(kind, name))
+    }
+
     /// Whether there is a point of a kind with a name.
     pub fn has(&self, kind: &str, name: &str) -> bool {
         match kind {
