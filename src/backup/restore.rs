@@ -436,7 +436,7 @@ impl Reading<'_> {
             offset,
             reason: reason.to_owned(),
         };
-        let checked = segment.check().map_err(BackupError::io(&object))?;
+        let checked = segment.check().map_err(BackupError::segment(&object))?;
         self.last_key = self.last_key.max(checked.last_key);
         if let Some(damage) = checked.damage.first() {
             return Err(damaged(damage.offset, &damage.reason));

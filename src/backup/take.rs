@@ -214,7 +214,7 @@ impl Work<'_> {
         }
         let checked = segment
             .check()
-            .map_err(BackupError::io(segment.name.clone()))?;
+            .map_err(BackupError::segment(segment.name.clone()))?;
         self.last_key = self.last_key.max(checked.last_key);
         let (within, behind): (Vec<Damage>, Vec<Damage>) = checked
             .damage
@@ -262,7 +262,10 @@ impl Work<'_> {
         if beginning.is_empty() {
             return Ok(());
         }
-        let digest = beginning.check().map_err(failed())?.digest;
+        let checked = beginning.check();
+        let digest = checked
+            .map_err(BackupError::segment(segment.name.clone()))?
+            .digest;
         log.segments.push(SegmentRef {
             first: beginning.first_position,
             last: beginning.last_position,

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use skytrail_actors::log::{make_folder, write_whole};
 use skytrail_schema::caller::KeyKind;
 
@@ -59,6 +60,19 @@ struct KeyFile {
     checksum: Option<u32>,
 }
 
+/// Why what is kept cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum KeyFileError {
+    #[error("is damaged ({0}); put it back from a backup, or remove it to have new keys made")]
+    Damaged(String),
+    /// It may have more than this version knows. Who removed it then would lose good keys.
+    #[error(
+        "is damaged, or a newer version wrote it ({0}); start that version, or put it back from a \
+         backup"
+    )]
+    Unknown(String),
+}
+
 impl KeyFile {
     fn with_sum(self) -> Self {
         Self {
@@ -94,10 +108,15 @@ impl KeyFile {
         .with_sum()
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let kept: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    fn parse(bytes: &[u8]) -> Result<Self, KeyFileError> {
+        let kept: Self = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            Category::Data => KeyFileError::Unknown(error.to_string()),
+            _ => KeyFileError::Damaged(error.to_string()),
+        })?;
         match kept.checksum {
-            Some(checksum) if checksum != kept.sum() => Err("its checksum does not fit".to_owned()),
+            Some(checksum) if checksum != kept.sum() => Err(KeyFileError::Damaged(
+                "its checksum does not fit".to_owned(),
+            )),
             _ => Ok(kept),
         }
     }
@@ -177,7 +196,7 @@ fn read(path: &Path) -> io::Result<Option<KeyFile>> {
     match std::fs::read(path) {
         Ok(bytes) => KeyFile::parse(&bytes)
             .map(Some)
-            .map_err(|why| damaged(path, &why)),
+            .map_err(|error| io::Error::other(format!("{} {error}", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(named(path, &error)),
     }
@@ -185,13 +204,6 @@ fn read(path: &Path) -> io::Result<Option<KeyFile>> {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-fn damaged(path: &Path, why: &str) -> io::Error {
-    let path = path.display();
-    io::Error::other(format!(
-        "{path} is damaged ({why}); put it back from a backup, or remove it to have new keys made"
-    ))
 }
 
 fn random_key() -> String {
@@ -229,6 +241,16 @@ mod tests {
                 assert!(parsed == made, "bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_told_to_remove_what_a_newer_version_wrote() {
+        let bytes = br#"{"api_key": "one", "master_key": "two", "later": "three"}"#;
+        let error = KeyFile::parse(bytes).err().unwrap().to_string();
+        assert!(error.contains("a newer version") && error.contains("later"));
+        assert!(!error.contains("remove"), "{error}");
+        let error = KeyFile::parse(b"{\"api_key\": ").err().unwrap().to_string();
+        assert!(!error.contains("newer"), "{error}");
     }
 
     #[test]

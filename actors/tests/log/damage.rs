@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use skytrail_actors::log::EventLog;
 use skytrail_actors::log::disk::{Disk, DiskFile};
 use skytrail_actors::log::journal::Segments;
-use skytrail_actors::log::journal::archive::Survey;
+use skytrail_actors::log::journal::archive::{SegmentError, Survey};
 use skytrail_actors::testkit::disk::MemoryDisk;
 use skytrail_schema::event::Commit;
 use skytrail_schema::positions::Positions;
@@ -297,17 +297,45 @@ async fn commits_of_a_newer_version_are_refused_and_not_cut() {
     let name = last_segment(&disk);
     let newer = disk.with_file(&name, |bytes| {
         let frame = last_frame(bytes);
-        // The commit's second byte has its flags.
-        bytes[frame.start + HEAD_BYTES + 1] |= 0x80;
-        let checksum = crc32fast::hash(&bytes[frame.start + 8..frame.end]);
-        bytes[frame.start + 4..frame.start + 8].copy_from_slice(&checksum.to_le_bytes());
+        make_newer(&mut bytes[frame]);
     });
     let before = newer.bytes(&name);
     let Err(error) = open(&(Arc::new(newer.clone()) as Arc<dyn Disk>)) else {
         panic!("a log of a newer version was opened")
     };
     assert!(error.to_string().contains("newer"), "{error}");
+    assert!(!error.to_string().contains("damaged"), "{error}");
     assert_eq!(newer.bytes(&name), before);
+}
+
+/// A backup neither leaves them out nor calls them damaged.
+#[tokio::test]
+async fn commits_of_a_newer_version_are_refused_segment_by_segment() {
+    let (disk, _) = written().await;
+    let is_newer = |error: Option<SegmentError>| {
+        assert!(matches!(error, Some(SegmentError::Newer(_))), "{error:?}");
+    };
+    let open = disk.with_file(&last_segment(&disk), |bytes| {
+        let frame = last_frame(bytes);
+        make_newer(&mut bytes[frame]);
+    });
+    is_newer(Survey::of(&open).err());
+
+    let first = disk.list().unwrap().remove(0);
+    let sealed = disk.with_file(&first, |bytes| {
+        let frame = frames(bytes).swap_remove(0);
+        make_newer(&mut bytes[frame]);
+    });
+    let survey = Survey::of(&sealed).unwrap();
+    is_newer(survey.segments[0].check().err());
+}
+
+/// Makes of a frame one that is whole and has a commit with flags that are unknown.
+fn make_newer(frame: &mut [u8]) {
+    // The commit's second byte has its flags.
+    frame[HEAD_BYTES + 1] |= 0x80;
+    let checksum = crc32fast::hash(&frame[8..]);
+    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// How many bytes are before the commit in a frame: its length, its checksum, and its group.

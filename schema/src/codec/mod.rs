@@ -110,6 +110,16 @@ pub enum CodecError {
     TooLong(&'static str),
 }
 
+impl CodecError {
+    /// Whether the bytes are what was written, by a program that knows more than this one.
+    pub const fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownFormat(_) | Self::UnknownFlags(_) | Self::UnknownEvent { .. }
+        )
+    }
+}
+
 /// What the log adds to a commit.
 #[derive(Clone, Copy, Debug)]
 pub struct Seal {

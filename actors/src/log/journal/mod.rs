@@ -36,7 +36,7 @@ use index::Index;
 pub use read::RawCommit;
 pub(super) use rewrite::RewriteError;
 pub use rewrite::Rewritten;
-pub use segment::NewerSegment;
+pub use segment::Newer;
 pub use verify::{VerifyProgress, VerifyReport};
 
 /// How many bytes are read at once, and about how many are between two entries of a segment's index.
@@ -82,7 +82,7 @@ pub enum OpenError {
     },
     /// A newer program has gone on with it.
     #[error("journal: {0}")]
-    Newer(NewerSegment),
+    Newer(Newer),
     /// The keys of what is sealed.
     #[error(transparent)]
     Keys(#[from] KeyringError),

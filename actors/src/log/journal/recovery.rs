@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::frame::Frame;
 use super::index::Index;
-use super::segment::NewerSegment;
+use super::segment::Newer;
 use super::{End, OpenError, OpenSegment, SegmentEntry, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
@@ -124,7 +124,7 @@ struct Walked {
 fn read_header(name: &str, file: &dyn DiskFile) -> Result<segment::Header, OpenError> {
     match segment::read_header(file)? {
         Ok(header) if segment::position_of(name) == Some(header.first_position) => Ok(header),
-        Err(segment::HeaderError::Newer(found)) => Err(OpenError::Newer(NewerSegment {
+        Err(segment::HeaderError::Newer(found)) => Err(OpenError::Newer(Newer::Segment {
             segment: name.to_owned(),
             found,
         })),
@@ -313,8 +313,11 @@ fn walk(
 /// Says how many bytes behind a segment's last whole frame are of a write that was torn.
 fn find_torn(rest: &[u8], name: &str, walk: &Walk, is_last: bool) -> Result<usize, OpenError> {
     if let Some(reason) = frame::unknown(rest) {
-        let reason = format!("a whole commit cannot be read, a newer version wrote it: {reason}");
-        return Err(damaged(name, walk.offset, &reason));
+        return Err(OpenError::Newer(Newer::Commit {
+            segment: name.to_owned(),
+            offset: walk.offset,
+            reason,
+        }));
     }
     if let Some(reason) = walk.find_damage(rest) {
         return Err(damaged(name, walk.offset, reason));

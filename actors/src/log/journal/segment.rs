@@ -13,6 +13,7 @@
 use std::io;
 
 use skytrail_schema::chain::ChainHash;
+use skytrail_schema::codec::CodecError;
 use uuid::Uuid;
 
 use super::READ_BYTES;
@@ -41,14 +42,27 @@ pub(super) enum HeaderError {
     Newer(u32),
 }
 
-/// A segment that a newer program has written.
+/// What a newer program has written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{segment} has format={found}, this program knows up to {FORMAT}")]
-pub struct NewerSegment {
-    /// The file.
-    pub(super) segment: String,
-    /// Its format.
-    pub(super) found: u32,
+pub enum Newer {
+    /// A segment.
+    #[error("{segment} has format={found}, this program knows up to {FORMAT}")]
+    Segment {
+        /// The file.
+        segment: String,
+        /// Its format.
+        found: u32,
+    },
+    /// A commit that is whole.
+    #[error("{segment} at offset {offset}: a newer version wrote this commit: {reason}")]
+    Commit {
+        /// The file.
+        segment: String,
+        /// Where in it the commit's frame begins.
+        offset: u64,
+        /// What is not known of it.
+        reason: CodecError,
+    },
 }
 
 /// What a sealed segment's footer says.

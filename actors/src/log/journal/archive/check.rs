@@ -1,11 +1,9 @@
 //! Reading all of a segment, to say what of it is as it was written.
 
-use std::io;
-
 use skytrail_schema::chain::ChainHash;
-use skytrail_schema::codec;
+use skytrail_schema::codec::{self, CodecError};
 
-use super::{Damage, SegmentFile, read};
+use super::{Damage, SegmentError, SegmentFile, read};
 use crate::log::journal::frame::{self, Frame};
 use crate::log::journal::segment;
 
@@ -28,8 +26,8 @@ impl SegmentFile {
     /// Reads all of it: frames, positions, the chain, the seal.
     ///
     /// # Errors
-    /// The device's; damage is none.
-    pub fn check(&self) -> io::Result<Checked> {
+    /// The device's; a newer program wrote some of it. Damage is none.
+    pub fn check(&self) -> Result<Checked, SegmentError> {
         let mut checked = Checked {
             digest: segment::digest(&*self.file, self.end)?,
             ..Checked::default()
@@ -43,6 +41,7 @@ impl SegmentFile {
             let mut frames = self.frames(offset..self.end);
             while let Some((at, frame)) = frames.next()? {
                 let wrong = pass.take(frame, &mut checked);
+                let wrong = wrong.map_err(|reason| self.newer(at, reason))?;
                 let found =
                     wrong.map(|(first, last, reason)| self.damage(at, first, Some(last), &reason));
                 checked.damage.extend(found);
@@ -51,7 +50,9 @@ impl SegmentFile {
             if stopped >= self.end {
                 break;
             }
-            let (next, resumes_at) = self.next_whole(stopped, pass.position)?;
+            let rest = read(&*self.file, stopped, self.end)?;
+            self.refuse_newer(stopped, &rest)?;
+            let (next, ahead) = self.next_whole(&rest, pass.position);
             let lost = next.or(self.digest.map(|_| self.last_position + 1));
             let (first, last) = (pass.position + 1, lost.map(|next| next - 1));
             let reason = "frame does not hold together";
@@ -62,7 +63,7 @@ impl SegmentFile {
                 position: next.map_or(pass.position, |next| next - 1),
                 chain: None,
             };
-            offset = resumes_at;
+            offset = stopped + ahead;
         }
         if let Some(offset) = self.bad_offset {
             let reason = "frame does not hold together";
@@ -80,18 +81,16 @@ impl SegmentFile {
         Ok(checked)
     }
 
-    /// Finds the next frame behind a bad one: its position, and where it is.
-    fn next_whole(&self, offset: u64, position: u64) -> io::Result<(Option<u64>, u64)> {
-        let rest = read(&*self.file, offset, self.end)?;
+    /// Finds the next frame behind a bad one: its position, and how far ahead it is.
+    fn next_whole(&self, rest: &[u8], position: u64) -> (Option<u64>, u64) {
         let found = (1..rest.len()).find_map(|ahead| {
             let frame = frame::read(rest.get(ahead..)?)?;
             let first = frame.peek.first_position;
             let is_later = first > position && first <= self.last_position.max(position + 1);
             is_later.then_some((first, ahead as u64))
         });
-        Ok(match found {
-            Some((first, ahead)) => (Some(first), offset + ahead),
-            None => (None, self.end),
+        found.map_or((None, rest.len() as u64), |(first, ahead)| {
+            (Some(first), ahead)
         })
     }
 }
@@ -105,10 +104,17 @@ struct Pass {
 
 impl Pass {
     /// Holds a frame against what came before; returns which positions are lost, and why.
-    fn take(&mut self, frame: Frame<'_>, checked: &mut Checked) -> Option<(u64, u64, String)> {
+    ///
+    /// # Errors
+    /// A newer program wrote it.
+    fn take(
+        &mut self,
+        frame: Frame<'_>,
+        checked: &mut Checked,
+    ) -> Result<Option<(u64, u64, String)>, CodecError> {
         let (first, last) = (frame.peek.first_position, frame.peek.last_position());
         if first <= self.position {
-            return Some((first, last, "it was there before".to_owned()));
+            return Ok(Some((first, last, "it was there before".to_owned())));
         }
         let expected = self.position + 1;
         if first > expected {
@@ -117,7 +123,7 @@ impl Pass {
         let found = codec::check_commit(frame.commit, self.chain.as_ref());
         self.position = last;
         self.chain = Some(frame.peek.chain);
-        match found {
+        Ok(match found {
             Ok(contents) => {
                 checked.num_erased += contents.num_erased;
                 checked.num_sealed += contents.num_sealed;
@@ -129,7 +135,8 @@ impl Pass {
                 (first > expected)
                     .then(|| (expected, first - 1, "positions are missing".to_owned()))
             }
+            Err(error) if error.is_newer() => return Err(error),
             Err(error) => Some((expected, last, error.to_string())),
-        }
+        })
     }
 }

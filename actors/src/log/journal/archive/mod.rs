@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skytrail_schema::chain::{self, ChainHash};
+use skytrail_schema::codec::CodecError;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
@@ -23,7 +24,7 @@ pub use lost::LostRecords;
 
 use super::frame::Frames;
 use super::recovery::Walk;
-use super::segment::{HeaderError, NewerSegment};
+use super::segment::{HeaderError, Newer};
 use super::{End, frame, segment};
 use crate::log::disk::{Disk, DiskFile};
 
@@ -65,7 +66,7 @@ pub enum SegmentError {
     Damaged(Damage),
     /// A newer program wrote it.
     #[error("{0}")]
-    Newer(NewerSegment),
+    Newer(Newer),
 }
 
 /// Where a restored log is to end.
@@ -234,7 +235,7 @@ impl SegmentFile {
     pub fn open(disk: &dyn Disk, name: &str) -> Result<Self, SegmentError> {
         let file = disk.open(name)?;
         let header = segment::read_header(&*file)?.map_err(|error| match error {
-            HeaderError::Newer(found) => SegmentError::Newer(NewerSegment {
+            HeaderError::Newer(found) => SegmentError::Newer(Newer::Segment {
                 segment: name.to_owned(),
                 found,
             }),
@@ -261,18 +262,18 @@ impl SegmentFile {
         loop {
             let size = opened.file.size()?;
             match opened.look_at_end() {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(SegmentError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     // Sealed meanwhile, which cuts what was written ahead.
                     if opened.file.size()? >= size {
                         return Err(error.into());
                     }
                 }
-                looked => return Ok(looked.map(|()| opened)?),
+                looked => return looked.map(|()| opened),
             }
         }
     }
 
-    fn look_at_end(&mut self) -> io::Result<()> {
+    fn look_at_end(&mut self) -> Result<(), SegmentError> {
         let Some(footer) = segment::read_footer(&*self.file)? else {
             return self.find_end();
         };
@@ -284,7 +285,7 @@ impl SegmentFile {
     }
 
     /// Finds the end of an open segment, which may be written meanwhile.
-    fn find_end(&mut self) -> io::Result<()> {
+    fn find_end(&mut self) -> Result<(), SegmentError> {
         let mut walked = Walk::begin(End {
             position: self.last_position,
             chain: self.chain,
@@ -303,6 +304,7 @@ impl SegmentFile {
             if frame::read(&rest).is_some_and(|frame| walked.is_linked(&frame)) {
                 continue;
             }
+            self.refuse_newer(walked.offset, &rest)?;
             if walked.find_damage(&rest).is_none() {
                 break;
             }
@@ -317,7 +319,24 @@ impl SegmentFile {
         self.last_position = walked.end.position;
         self.chain = walked.end.chain;
         self.end = walked.offset;
-        self.file.sync_data()
+        Ok(self.file.sync_data()?)
+    }
+
+    /// Refuses to go on at a frame that is whole and that only a newer program knows: it is no damage, and
+    /// no unfinished write either.
+    fn refuse_newer(&self, offset: u64, frame: &[u8]) -> Result<(), SegmentError> {
+        match frame::unknown(frame) {
+            Some(reason) => Err(self.newer(offset, reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn newer(&self, offset: u64, reason: CodecError) -> SegmentError {
+        SegmentError::Newer(Newer::Commit {
+            segment: self.name.clone(),
+            offset,
+            reason,
+        })
     }
 
     /// Returns whether it has no events.
