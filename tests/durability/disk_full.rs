@@ -86,17 +86,6 @@ fn check(client: &Client, acknowledged: &Acknowledged) {
     );
 }
 
-/// Takes all the space there is, but for so much.
-fn fill_but(mount: &Mount, left_bytes: usize) {
-    let spared = mount.folder().join("spared");
-    std::fs::write(&spared, vec![1; left_bytes]).unwrap();
-    let mut ballast = std::fs::File::create(mount.folder().join("ballast")).unwrap();
-    for size in [1 << 20, 1 << 12] {
-        while ballast.write_all(&vec![1; size]).is_ok() {}
-    }
-    std::fs::remove_file(spared).unwrap();
-}
-
 /// Takes space away, as another program would.
 fn put_ballast(path: &Path, megabytes: usize) {
     let mut file = std::fs::File::create(path).unwrap();
@@ -180,7 +169,7 @@ fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
     master.save("note/1", json!({"text": "was there before"}));
     assert!(server.terminate().success());
     assert!(server.data_dir().join("reserve").exists());
-    fill_but(&mount, 0);
+    mount.fill_but(0);
 
     server.restart();
     let master = master.at(&server);
@@ -195,7 +184,7 @@ fn a_server_starts_on_a_full_disk_with_the_space_that_it_kept_back() {
     let said = server.output();
     assert!(said.contains("no space for the disk's reserve"), "{said}");
 
-    std::fs::remove_file(mount.folder().join("ballast")).unwrap();
+    mount.make_room();
     let master = master.at(&server);
     eventually("writes are taken again", || {
         (master.call("record:save", body.clone()).status == 200).then_some(())
@@ -211,7 +200,7 @@ fn a_first_start_that_finds_no_space_leaves_a_folder_for_the_next() {
         Err(why) => return skipped("full disk", &why),
     };
     // Enough for the files that are made first, and not for a segment.
-    fill_but(&mount, 200_000);
+    mount.fill_but(200_000);
     let mut server = TestServer::start();
     let data = mount.folder().join("data");
     server.set("DATA_DIR", &data.to_string_lossy());
@@ -243,7 +232,7 @@ fn a_rebuild_that_finds_no_space_leaves_no_half_a_store() {
         master.save(&format!("note/{number}"), json!({ "text": text }));
     }
     assert!(server.terminate().success());
-    fill_but(&mount, 1 << 20);
+    mount.fill_but(1 << 20);
     for command in [&["rebuild"][..], &["rebuild", "--verify"]] {
         let output = server.skytrail(command);
         assert!(!output.status.success(), "there is no space for it");
@@ -255,7 +244,7 @@ fn a_rebuild_that_finds_no_space_leaves_no_half_a_store() {
         let left: Vec<_> = names.filter(half).collect();
         assert_eq!(left, Vec::<String>::new(), "{command:?}");
     }
-    std::fs::remove_file(mount.folder().join("ballast")).unwrap();
+    mount.make_room();
     assert!(server.skytrail(&["rebuild"]).status.success());
 }
 
@@ -270,7 +259,7 @@ fn a_start_says_why_the_record_store_does_not_open() {
     // Nothing is kept back.
     let mut server = TestServer::with(&[("DATA_DIR", &data)]);
     assert!(server.terminate().success());
-    fill_but(&mount, 0);
+    mount.fill_but(0);
     let said = server.try_restart().expect_err("there is no space");
     assert!(said.contains("record store does not open: "), "{said}");
 }

@@ -12,7 +12,7 @@ use super::worker::{Seen, Serving, Worker};
 use super::{call, http, server};
 use crate::support::client::{Client, send};
 use crate::support::eventually;
-use crate::support::machine::{faketime, skipped};
+use crate::support::machine::{Mount, faketime, skipped};
 use crate::support::server::{MASTER_KEY, TestServer, lasting_address};
 
 /// Longer than anything here should take.
@@ -234,6 +234,44 @@ fn a_task_is_passed_over_while_it_runs_unless_it_may_overlap() {
     let busy = task(&server).unwrap();
     assert_eq!(busy["overlap"], "allow");
     assert!(busy["running_since"].is_string(), "{busy}");
+}
+
+#[test]
+fn an_end_that_the_log_cannot_take_comes_with_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let server = server(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "8388608")]);
+    let (mut worker, _) = join(&server, &json!({}), &ticking(RARELY));
+    let master = Client::master(&server);
+    let run = || {
+        let name = json!({"plugin": "TEST", "name": "tick"});
+        call(&master, "task:run", name)
+    };
+    let save = || {
+        let body = json!({"records": [{"_id": "note/1", "text": "is there space?"}]});
+        master.call("record:save", body).status
+    };
+    let asked = run();
+    let tick = next_tick(&mut worker);
+    mount.fill_but(0);
+    eventually("the disk is full", || (save() == 507).then_some(()));
+    worker.answer(&tick, &Json::Null);
+    let ended = asked.join().unwrap().result();
+    assert_eq!(ended["last_run"]["outcome"], "ok", "{ended}");
+    assert_eq!(events(&server, "task.ended").len(), 0);
+
+    mount.make_room();
+    eventually("there is space", || (save() == 200).then_some(()));
+    let asked = run();
+    let tick = next_tick(&mut worker);
+    assert_eq!(events(&server, "task.ended").len(), 1);
+    worker.answer(&tick, &Json::Null);
+    asked.join().unwrap().result();
+    assert_eq!(events(&server, "task.ended").len(), 2);
 }
 
 #[test]

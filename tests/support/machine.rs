@@ -68,6 +68,26 @@ impl Mount {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+
+    /// Takes all the space there is, but for so much.
+    pub fn fill_but(&self, left_bytes: usize) {
+        let spared = self.folder.join("spared");
+        std::fs::write(&spared, vec![1; left_bytes]).unwrap();
+        let mut ballast = std::fs::File::create(self.ballast()).unwrap();
+        for size in [1 << 20, 1 << 12] {
+            while ballast.write_all(&vec![1; size]).is_ok() {}
+        }
+        std::fs::remove_file(spared).unwrap();
+    }
+
+    /// Gives the space back that was taken.
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
 }
 
 impl Drop for Mount {

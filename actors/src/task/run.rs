@@ -187,7 +187,7 @@ impl ScheduledTask {
         }
     }
 
-    /// Tells the log how runs ended.
+    /// Tells the log how runs ended; when that fails, with what it is told next.
     pub(super) fn write_ends(&mut self, reply: Option<Reply>, ctx: &mut Context<Self>) {
         self.num_writing += 1;
         let ends = std::mem::take(&mut self.unwritten);
@@ -197,13 +197,17 @@ impl ScheduledTask {
                 |_: &super::TaskState| ends.iter().copied().map(EventBody::TaskEnded).collect();
             let (ledger, log) = (&parts.ledger, &parts.log);
             let context = RequestContext::system();
-            ledger.append(log, &id, &context, decide).await
+            let written = ledger.append(log, &id, &context, decide).await;
+            (written, ends)
         };
-        ctx.spawn(wrap_future(written).map(|written, this: &mut Self, ctx| {
+        ctx.spawn(wrap_future(written).map(|(written, ends), this: &mut Self, ctx| {
             this.num_writing -= 1;
             if let Err(error) = written {
-                // The run ended all the same; after a restart it counts as lost.
                 tracing::warn!(task = %this.id, %error, "the log does not know how a run ended");
+                // Who leaves does not wait for the log; after a restart the run counts as lost.
+                if !this.is_leaving() {
+                    this.unwritten.splice(0..0, ends);
+                }
             }
             if let Some(reply) = reply {
                 let _ = reply.send(Ok(this.report()));

@@ -21,6 +21,7 @@ const MAILBOX: usize = 256;
 
 /// See the module.
 pub(super) struct Courier {
+    recipient: Recipient,
     errand: Option<Errand>,
     commands: mpsc::Sender<Command>,
 }
@@ -31,6 +32,9 @@ pub(super) struct Shown {
     pub(super) state: Mutex<ConsumerState>,
     /// Whether so much of the log lies before it that what is committed now will take its time.
     pub(super) is_behind: AtomicBool,
+    /// What the ledger has of it: should it be lost, another one goes on from there. `None` for a
+    /// plugin that was never met.
+    pub(super) kept: Mutex<Option<Standing>>,
 }
 
 /// The way to a courier.
@@ -53,14 +57,18 @@ impl CourierHandle {
     ) -> Self {
         let (commands, orders) = mpsc::channel(MAILBOX);
         let (promises, promised) = watch::channel(Arc::default());
-        let shown = Arc::new(Shown::default());
+        let shown = Arc::new(Shown {
+            kept: Mutex::new(standing.clone()),
+            ..Shown::default()
+        });
         let recipient = parts.recipient.clone();
         let errand = Errand::new(parts, standing, orders, (promises, Arc::clone(&shown)));
-        let sender = commands.clone();
-        let address = Courier::start_in_arbiter(arbiter, |_| Courier {
+        let courier = Courier {
+            recipient: recipient.clone(),
             errand: Some(errand),
-            commands: sender,
-        });
+            commands: commands.clone(),
+        };
+        let address = Courier::start_in_arbiter(arbiter, |_| courier);
         Self {
             address,
             commands,
@@ -86,8 +94,14 @@ impl CourierHandle {
         self.log().map(|side| &side.options)
     }
 
+    /// Whether it delivers: it has not been closed, and has not panicked.
     pub(super) fn is_alive(&self) -> bool {
-        self.address.connected()
+        !self.commands.is_closed()
+    }
+
+    /// Takes what the ledger has of one that is gone.
+    pub(super) fn take_kept(&self) -> Option<Standing> {
+        self.shown.kept.lock().take()
     }
 
     pub(super) fn is_behind(&self) -> bool {
@@ -137,6 +151,15 @@ impl Actor for Courier {
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(errand) = self.errand.take() {
             ctx.spawn(errand.run().into_actor(self));
+        }
+    }
+}
+
+impl Drop for Courier {
+    /// Nobody gives its workers anything any more: they are to come again.
+    fn drop(&mut self) {
+        if let Recipient::Log(side) = &self.recipient {
+            side.desk.close();
         }
     }
 }

@@ -87,8 +87,6 @@ pub(super) enum Command {
     Keep(oneshot::Sender<()>),
     /// Somebody waits for an event that may be far ahead.
     Ahead(u64),
-    /// Start nothing any more: the server stops.
-    Quiet,
     /// Keep what there is to keep, and end; the sender is dropped when that is done.
     Close(oneshot::Sender<()>),
 }

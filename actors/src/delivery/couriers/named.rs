@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use skytrail_schema::code::{ApiError, Code};
 
-use super::courier::CourierHandle;
 use super::cursor::Cursor;
 use super::desk::LogWorker;
 use super::ledger::{Entry, LogConsumerOptions, Standing};
 use super::messages::ConsumerState;
-use super::office::AfterHooks;
+use super::office::{AfterHooks, stopping};
+use crate::spawn::to_its_end;
 
 /// How the names of consumers of the log begin among all consumers; no plugin's does.
 pub const LOG_PREFIX: &str = "log/";
@@ -33,6 +33,19 @@ impl AfterHooks {
         position: u64,
     ) -> Result<ConsumerState, ApiError> {
         let full = full_name(name)?;
+        let this = self.clone();
+        let made = to_its_end("make a consumer", async move {
+            this.make_consumer(full, options, position).await
+        });
+        made.await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn make_consumer(
+        &self,
+        full: Arc<str>,
+        options: LogConsumerOptions,
+        position: u64,
+    ) -> Result<ConsumerState, ApiError> {
         let _alone = self.founding().await;
         if let Ok(known) = self.find(&full) {
             if known.options() != Some(&options) {
@@ -64,7 +77,7 @@ impl AfterHooks {
     pub async fn delete_consumer(&self, name: &str) -> Result<(), ApiError> {
         let full = full_name(name)?;
         let courier = self.find(&full)?;
-        self.end_consumer(&full, &courier).await
+        self.dismiss(&full, courier).await
     }
 
     /// Takes a worker on for a consumer of the log, with room for so many events at once.
@@ -76,18 +89,6 @@ impl AfterHooks {
         let worker = courier.log().and_then(|side| side.desk.join(window));
         worker.ok_or_else(stopping)
     }
-
-    pub(super) async fn end_consumer(
-        &self,
-        full: &str,
-        courier: &CourierHandle,
-    ) -> Result<(), ApiError> {
-        let _alone = self.founding().await;
-        if let Some(side) = courier.log() {
-            side.desk.close();
-        }
-        self.dismiss(full, courier).await
-    }
 }
 
 fn full_name(name: &str) -> Result<Arc<str>, ApiError> {
@@ -98,8 +99,4 @@ fn full_name(name: &str) -> Result<Arc<str>, ApiError> {
         return Err(ApiError::invalid_argument(message, &["consumer"]));
     }
     Ok(format!("{LOG_PREFIX}{name}").into())
-}
-
-fn stopping() -> ApiError {
-    ApiError::unexpected("the server is stopping").with_status(503)
 }

@@ -25,7 +25,7 @@ use crate::log::Recent;
 use crate::plugin::Hook;
 use crate::plugin::errors::{Unavailable, timed_out, unavailable};
 use crate::record::env::RecordEnv;
-use crate::spawn::spawn_named;
+use crate::spawn::{spawn_named, to_its_end};
 
 /// How long a commit may have to wait for the promise to deliver it.
 const PROMISE_DEADLINE: Duration = Duration::from_secs(5);
@@ -125,14 +125,19 @@ impl AfterHooks {
         }
     }
 
-    /// Returns a consumer's courier; starts it when there is none, or when it was lost.
+    /// Returns a consumer's courier; starts it when there is none. In the place of one that was lost
+    /// another goes on from what was kept.
     pub(super) fn courier(&self, name: &Arc<str>) -> Option<CourierHandle> {
         let office = self.office()?;
         let mut couriers = self.inner.couriers.lock();
-        if let Some(courier) = couriers.get(name).filter(|courier| courier.is_alive()) {
-            return Some(courier.clone());
-        }
-        let standing = office.kept.lock().remove(&**name);
+        let standing = match couriers.get(name) {
+            Some(courier) if courier.is_alive() => return Some(courier.clone()),
+            Some(lost) => {
+                tracing::error!(consumer = %name, "deliveries had ended; they go on");
+                lost.take_kept()
+            }
+            None => office.kept.lock().remove(&**name),
+        };
         let log = standing.as_ref().and_then(|it| it.log.clone());
         let is_plugin = log.is_none();
         if is_plugin && name.starts_with(LOG_PREFIX) {
@@ -151,6 +156,7 @@ impl AfterHooks {
             attendances: Arc::clone(&self.inner.attendances),
             recent: Arc::clone(&self.inner.recent),
             settings,
+            ending: self.inner.ending.clone(),
         };
         let courier = CourierHandle::start(parts, standing, &office.arbiter);
         couriers.insert(Arc::clone(name), courier.clone());
@@ -294,9 +300,7 @@ impl AfterHooks {
     /// 110 for one that is not known; 108 while its plugin has workers.
     pub async fn forget(&self, consumer: &str) -> Result<(), ApiError> {
         let courier = self.find(consumer)?;
-        let Some(office) = self.office() else {
-            return Ok(());
-        };
+        let office = self.office().ok_or_else(stopping)?;
         let refuse = |message| Err(ApiError::invalid_argument(message, &["consumer"]));
         if courier
             .log()
@@ -304,28 +308,34 @@ impl AfterHooks {
         {
             return refuse("it has workers; a consumer is forgotten once they are gone");
         }
-        if courier.log().is_some() {
-            return self.end_consumer(consumer, &courier).await;
-        }
-        if office.env.plugins.presence(consumer).is_registered {
+        let is_plugin = courier.log().is_none();
+        if is_plugin && office.env.plugins.presence(consumer).is_registered {
             return refuse("the plugin is here; a consumer is forgotten once its plugin is gone");
         }
-        self.dismiss(consumer, &courier).await
+        self.dismiss(consumer, courier).await
     }
 
-    /// Lets a courier end, and forgets what is kept of its consumer.
+    /// Lets a courier end, its workers first, and forgets what is kept of its consumer.
     pub(super) async fn dismiss(
         &self,
         consumer: &str,
-        courier: &CourierHandle,
+        courier: CourierHandle,
     ) -> Result<(), ApiError> {
-        courier.close().await;
-        self.inner.couriers.lock().remove(consumer);
-        let Some(office) = self.office() else {
-            return Ok(());
-        };
-        let forgotten = office.ledger.forget(consumer).await;
-        forgotten.map_err(|error| ApiError::unexpected(error.to_string()))
+        let (this, name) = (self.clone(), consumer.to_owned());
+        let dismissed = to_its_end("forget a consumer", async move {
+            let _alone = this.founding().await;
+            let office = this.office().ok_or_else(stopping)?;
+            if let Some(side) = courier.log() {
+                side.desk.close();
+            }
+            courier.close().await;
+            // While this fails there is still a consumer; it goes on when somebody looks for it.
+            let forgotten = office.ledger.forget(&name).await;
+            forgotten.map_err(|error| ApiError::unexpected(error.to_string()))?;
+            this.inner.couriers.lock().remove(&*name);
+            Ok(())
+        });
+        dismissed.await.unwrap_or_else(|| Err(stopping()))
     }
 
     pub(super) async fn founding(&self) -> tokio::sync::MutexGuard<'_, ()> {
@@ -334,9 +344,7 @@ impl AfterHooks {
 
     /// Keeps a consumer that is to have a courier.
     pub(super) async fn found(&self, name: &str, entry: &Entry) -> Result<(), ApiError> {
-        let Some(office) = self.office() else {
-            return Ok(());
-        };
+        let office = self.office().ok_or_else(stopping)?;
         let kept = office.ledger.save(name, entry).await;
         kept.map_err(|error| ApiError::unexpected(error.to_string()))?;
         let standing = entry.standing.clone();
@@ -364,9 +372,9 @@ impl AfterHooks {
     }
 
     pub(super) fn find(&self, consumer: &str) -> Result<CourierHandle, ApiError> {
-        let couriers = self.inner.couriers.lock();
-        let found = couriers.get(consumer).cloned();
-        found.ok_or_else(|| {
+        let is_known = self.inner.couriers.lock().contains_key(consumer);
+        let found = is_known.then(|| self.courier(&consumer.into()));
+        found.flatten().ok_or_else(|| {
             let message = "no such consumer; delivery:list has them all";
             ApiError::new(Code::ResourceNotFound, message)
         })
@@ -375,9 +383,6 @@ impl AfterHooks {
     /// Starts no delivery any more: the plugins are about to be told to leave.
     pub fn quiet(&self) {
         self.inner.ending.cancel();
-        for courier in self.inner.couriers.lock().values() {
-            courier.tell(Command::Quiet);
-        }
     }
 
     /// Waits for deliveries under way, and keeps what there is to keep. Afterwards nothing of the
@@ -387,6 +392,10 @@ impl AfterHooks {
         let couriers: Vec<_> = self.inner.couriers.lock().drain().map(|it| it.1).collect();
         futures_util::future::join_all(couriers.iter().map(CourierHandle::close)).await;
     }
+}
+
+pub(super) fn stopping() -> ApiError {
+    ApiError::unexpected("the server is stopping").with_status(503)
 }
 
 fn by_plugin(hooks: &[Hook]) -> impl Iterator<Item = &[Hook]> {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::attendance::Attendances;
 use super::desk::Desk;
 use super::ledger::{Ledger, LogConsumerOptions};
@@ -38,6 +40,8 @@ pub(super) struct CourierParts {
     pub(super) attendances: Arc<Attendances>,
     pub(super) recent: Arc<Recent>,
     pub(super) settings: DeliverySettings,
+    /// Ends when nothing is to be started any more: the server stops.
+    pub(super) ending: CancellationToken,
 }
 
 /// The one task that an event is for a consumer of the log.

@@ -90,7 +90,8 @@ impl Plugins {
         }
     }
 
-    /// Hands a request to a connection, or gives it back when that takes nothing just now.
+    /// Hands a request to a connection, or gives it back when that takes nothing just now. When it is
+    /// gone the request waits for another.
     fn dispatch(
         &mut self,
         index: usize,
@@ -121,8 +122,8 @@ impl Plugins {
             }
             Err(SendError::Closed(Dispatch(job))) => {
                 // The actor died without a word. Its requests' callers have heard by now.
-                self.remove_worker(worker, Vec::new(), ctx);
-                Err(job)
+                self.remove_worker(worker, vec![*job], ctx);
+                Ok(())
             }
         }
     }

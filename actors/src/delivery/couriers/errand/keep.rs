@@ -155,6 +155,7 @@ impl Errand {
             self.keeping.changed = Some(Instant::now());
             self.keeping.is_failing = true;
         } else {
+            *self.shown.kept.lock() = Some(entry.standing);
             self.keeping.is_failing = false;
         }
         !self.keeping.is_failing

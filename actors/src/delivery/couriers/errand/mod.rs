@@ -76,7 +76,6 @@ pub(super) struct Errand {
     held_until: Option<Instant>,
     /// Not before then is the log read again, or the ledger written.
     not_before: Option<Instant>,
-    is_quiet: bool,
     closing: Option<oneshot::Sender<()>>,
     num_delivered: u64,
     num_failed: u64,
@@ -133,7 +132,6 @@ impl Errand {
             num_unready: 0,
             held_until: None,
             not_before: None,
-            is_quiet: false,
             closing: None,
             num_delivered: 0,
             num_failed: 0,
@@ -172,8 +170,13 @@ impl Errand {
         self.begun.elapsed()
     }
 
+    /// Whether the server is about to stop: nothing is started any more.
+    fn is_quiet(&self) -> bool {
+        self.parts.ending.is_cancelled()
+    }
+
     fn is_running(&self) -> bool {
-        !self.is_quiet && self.closing.is_none() && self.standing.paused.is_none()
+        !self.is_quiet() && self.closing.is_none() && self.standing.paused.is_none()
     }
 
     /// Whether somebody is there for what is delivered.
@@ -186,6 +189,7 @@ impl Errand {
         let read = self.schedule.read();
         let applied = self.parts.env.applied.clone();
         let wants_more = self.may_read() && applied.position() <= read;
+        let ending = self.parts.ending.clone();
         tokio::select! {
             Some(ended) = self.attempts.next(), if !self.attempts.is_empty() => {
                 self.end(ended);
@@ -199,6 +203,7 @@ impl Errand {
                 None => self.closing = Some(oneshot::channel().0),
             },
             Ok(()) = self.changes.changed() => self.changes.mark_changed(),
+            () = ending.cancelled(), if !ending.is_cancelled() => {}
             Some(_) = applied.beyond(read), if wants_more => {}
             kept = self.keeping.done(), if self.keeping.is_under_way() => {
                 self.kept(kept);
@@ -224,7 +229,7 @@ impl Errand {
     /// Tells those who attend that nothing comes for now; who waits for what is under way hears how
     /// that ends.
     fn turn_away(&mut self) {
-        let why = if self.is_quiet || self.standing.paused.is_some() {
+        let why = if self.is_quiet() || self.standing.paused.is_some() {
             Unavailable::Paused
         } else if !self.is_attended() {
             Unavailable::NoWorker

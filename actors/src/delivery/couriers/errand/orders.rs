@@ -35,7 +35,6 @@ impl Errand {
                 drop(done);
             }
             Command::Ahead(position) => self.reach_ahead(position).await,
-            Command::Quiet => self.is_quiet = true,
             Command::Close(done) => {
                 self.closing = Some(done);
                 // What is under way may take longer than there is time.

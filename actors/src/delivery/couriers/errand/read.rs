@@ -147,7 +147,7 @@ impl Errand {
             Recipient::Log(_) => self.presence.is_ready,
         };
         let is_free = is_wanted && self.schedule.counts().open < MAX_OPEN;
-        is_free && !self.is_quiet && self.closing.is_none() && self.not_before.is_none()
+        is_free && !self.is_quiet() && self.closing.is_none() && self.not_before.is_none()
     }
 
     /// Whether something is left to be read.

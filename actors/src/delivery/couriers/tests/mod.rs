@@ -1,5 +1,6 @@
 //! What couriers do when what they work with fails.
 
+mod office;
 mod world;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::super::courier::Shown;
 use super::super::errand::Errand;
@@ -40,12 +41,16 @@ const MANY: usize = 500;
 pub(super) struct Book {
     pub(super) consumers: Mutex<BTreeMap<String, Standing>>,
     pub(super) is_failing: AtomicBool,
+    /// Whether writing panics.
+    pub(super) is_broken: AtomicBool,
     pub(super) num_tries: AtomicUsize,
 }
 
 impl Book {
     fn write(&self) -> Result<(), LedgerError> {
         self.num_tries.fetch_add(1, Ordering::Relaxed);
+        let is_broken = self.is_broken.load(Ordering::Relaxed);
+        assert!(!is_broken, "the ledger is broken");
         if self.is_failing.load(Ordering::Relaxed) {
             return Err(LedgerError("of the test".to_owned()));
         }
@@ -235,6 +240,7 @@ impl World {
             attendances: Arc::default(),
             recent: Arc::default(),
             settings: DeliverySettings::default(),
+            ending: CancellationToken::new(),
         };
         let (commands, orders) = mpsc::channel(16);
         let shown = Arc::new(Shown::default());
