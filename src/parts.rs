@@ -197,6 +197,11 @@ impl States {
         if let Some(error) = &self.backups.last_error {
             troubles.push(format!("the last backup failed: {error}"));
         }
+        if let Some(reason) = &self.backups.missing_keys {
+            troubles.push(format!(
+                "the last backup is without the present keys of subjects: {reason}"
+            ));
+        }
         troubles
     }
 }

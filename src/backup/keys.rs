@@ -4,6 +4,9 @@
 //! same history. Therefore only the newest are kept, whatever `keep` says: with the first backup after
 //! an erasure the key that it destroyed is nowhere in the repository any more. They have a folder of
 //! their own, so that copies of the repository can do without it, or keep it for a shorter time.
+//!
+//! Keys that cannot be saved cost nobody the log: such a backup refers to those of the one before it, and
+//! says so. Whoever the log says was erased stays so: a start destroys his key again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,7 +14,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use skytrail_actors::log::journal::archive::Survey;
-use skytrail_actors::log::{KeyringCopy, KeyringError};
+use skytrail_actors::log::{KEYRING_FILE, KeyringCopy, KeyringError};
 use uuid::Uuid;
 
 use super::BackupError;
@@ -33,50 +36,58 @@ pub(super) fn object(saved: &SavedFile) -> String {
 /// `last_used` or an earlier backup's log is sealed with: these backups use them from now on.
 ///
 /// # Errors
-/// They are damaged, another store's, or fewer than there were; the repository is as it was.
+/// The repository's. That they are damaged, another store's, or fewer than there were is what the inner
+/// result says; the repository is as it was then.
 pub(super) fn save(
     local: &Local,
     repository: &Repository,
     survey: &Survey,
     (store_id, last_used): (Uuid, u64),
-) -> Result<Option<SavedFile>, BackupError> {
+) -> Result<Result<Option<SavedFile>, KeyringError>, BackupError> {
     let last_used = last_used.max(last_saved(repository, survey)?);
-    let place = local.keyring();
-    if !place.exists() {
-        KeyringCopy::default()
-            .check_used(last_used)
-            .map_err(refused)?;
-        return Ok(None);
-    }
-    let (bytes, keys) = read(&place, store_id)?;
-    keys.check_used(last_used).map_err(refused)?;
-    let saved = SavedFile {
-        path: skytrail_actors::log::KEYRING_FILE.to_owned(),
-        size: bytes.len() as u64,
-        blake3: blake3::hash(&bytes).to_hex().to_string(),
-        modified: None,
+    let bytes = match read(&local.keyring(), store_id, last_used) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Ok(None)),
+        Err(error) => return Ok(Err(error)),
     };
+    let saved = saved(
+        bytes.len() as u64,
+        blake3::hash(&bytes).to_hex().to_string(),
+    );
     let name = object(&saved);
     let there = repository.list(KEYS)?;
     if !there.iter().any(|object| object.name == name) {
         repository.put(&name, &mut &*bytes)?;
     }
-    Ok(Some(saved))
+    Ok(Ok(Some(saved)))
+}
+
+fn saved(size: u64, blake3: String) -> SavedFile {
+    SavedFile {
+        path: KEYRING_FILE.to_owned(),
+        size,
+        blake3,
+        modified: None,
+    }
 }
 
 /// Reads the keys while they may be written. What is returned is durable: a later start has no fewer.
-fn read(place: &Path, store_id: Uuid) -> Result<(Vec<u8>, KeyringCopy), BackupError> {
+fn read(place: &Path, store_id: Uuid, last_used: u64) -> Result<Option<Vec<u8>>, KeyringError> {
+    if !place.exists() {
+        KeyringCopy::default().check_used(last_used)?;
+        return Ok(None);
+    }
     let mut tries = 0;
     loop {
-        let bytes = std::fs::read(place).and_then(|bytes| {
-            File::open(place)?.sync_data()?;
-            Ok(bytes)
-        });
-        let bytes = bytes.map_err(BackupError::io(place.display().to_string()))?;
+        let bytes = std::fs::read(place)?;
+        File::open(place)?.sync_data()?;
         tries += 1;
         match KeyringCopy::parse(&bytes, Some(store_id)) {
-            Ok(keys) => return Ok((bytes, keys)),
-            Err(error) if tries == TRIES => return Err(refused(error)),
+            Ok(keys) => {
+                keys.check_used(last_used)?;
+                return Ok(Some(bytes));
+            }
+            Err(error) if tries == TRIES => return Err(error),
             Err(_) => {}
         }
     }
@@ -120,23 +131,30 @@ fn load(repository: &Repository, object: &str) -> Result<Vec<u8>, BackupError> {
     Ok(bytes)
 }
 
-/// Holds the keys that a backup is restored with against what its log is sealed with.
+/// Holds the keys that a backup is restored with against what is wanted of its log.
 ///
 /// # Errors
 /// They are damaged, another store's, or too few.
 pub(super) fn check(
     repository: &Repository,
+    wanted: &Manifest,
     saved: Option<&SavedFile>,
-    (store_id, last_used): (Uuid, u64),
+    last_used: u64,
 ) -> Result<(), BackupError> {
     let bytes = saved.map(|saved| load(repository, &object(saved)));
     let bytes = bytes.transpose()?.unwrap_or_default();
-    let keys = KeyringCopy::parse(&bytes, Some(store_id)).map_err(refused)?;
-    keys.check_used(last_used).map_err(refused)
-}
-
-fn refused(error: KeyringError) -> BackupError {
-    BackupError::Refused(error.to_string())
+    let keys = KeyringCopy::parse(&bytes, Some(wanted.store_id));
+    let checked = keys.and_then(|keys| keys.check_used(last_used));
+    checked.map_err(|error| {
+        BackupError::Refused(match &wanted.missing_keys {
+            None => error.to_string(),
+            Some(reason) => format!(
+                "{error}. Backup {} was made without them ({reason}): restore an earlier one, or this \
+                 one up to where they are enough (--until)",
+                wanted.name
+            ),
+        })
+    })
 }
 
 /// Finds the keys for a backup: those of the newest one that comes after it in its history.
@@ -147,13 +165,14 @@ pub(super) fn find(
     repository: &Repository,
     wanted: &Manifest,
 ) -> Result<Option<SavedFile>, BackupError> {
-    let Some(own) = &wanted.keys else {
+    if wanted.keys.is_none() && wanted.missing_keys.is_none() {
         return Ok(None);
-    };
+    }
+    let own = wanted.keys.as_ref();
     let objects = repository.list(KEYS)?;
     let there: BTreeSet<String> = objects.iter().map(|it| it.name.clone()).collect();
     let mut line = BTreeSet::from([wanted.name.clone()]);
-    let mut found = Some(own.clone()).filter(|own| there.contains(&object(own)));
+    let mut found = own.cloned().filter(|own| there.contains(&object(own)));
     // Names are in the order in which backups were made.
     for name in repository.names()? {
         let manifest = match repository.manifest(&name) {
@@ -174,15 +193,16 @@ pub(super) fn find(
     }
     // A copy of the repository that was made without its keys was given some: they are later ones.
     let given = match objects.as_slice() {
-        [only] if only.size >= own.size => only.name.strip_prefix(KEYS).map(|blake3| SavedFile {
-            size: only.size,
-            blake3: blake3.to_owned(),
-            ..own.clone()
-        }),
+        [only] if own.is_none_or(|own| only.size >= own.size) => {
+            let blake3 = only.name.strip_prefix(KEYS);
+            blake3.map(|blake3| saved(only.size, blake3.to_owned()))
+        }
         _ => None,
     };
-    let found = found.or(given);
-    found.map(Some).ok_or_else(|| missing(&object(own)))
+    match (found.or(given), own) {
+        (None, Some(own)) => Err(missing(&object(own))),
+        (found, _) => Ok(found),
+    }
 }
 
 /// Removes the keys that earlier backups of this history had.

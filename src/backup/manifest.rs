@@ -70,7 +70,11 @@ pub struct Manifest {
     pub files_in_bucket: Option<String>,
     /// Everything else, but for the keys of subjects.
     pub files: Vec<SavedFile>,
-    /// The keys of subjects as they were; only those of the newest backup are kept.
+    /// Why the keys of subjects could not be saved as they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_keys: Option<String>,
+    /// The keys of subjects as they were, or those of the backup before it when these could not be
+    /// saved; only those of the newest backup are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<SavedFile>,
 }
@@ -241,7 +245,10 @@ impl Manifest {
 
     /// Whether everything is in it that there was to save.
     pub fn is_complete(&self) -> bool {
-        self.damage.is_empty() && self.missing_ledger.is_none() && self.missing_files.is_none()
+        self.damage.is_empty()
+            && self.missing_ledger.is_none()
+            && self.missing_files.is_none()
+            && self.missing_keys.is_none()
     }
 
     /// Whether it may take the place of an earlier backup: it has what that one has.
@@ -254,6 +261,7 @@ impl Manifest {
             .filter_map(|file| below(ASSETS, &file.path));
         self.damage.is_empty()
             && self.missing_ledger.is_none()
+            && self.missing_keys.is_none()
             && !has.any(|name| missing.contains(name))
     }
 
@@ -314,6 +322,7 @@ mod tests {
             has_looked_for_files: true,
             files_in_bucket: None,
             files,
+            missing_keys: None,
             keys: None,
         }
     }

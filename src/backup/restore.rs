@@ -135,8 +135,7 @@ pub fn restore(
     if let Some(saved) = &keys {
         save_as(repository, (&keys::object(saved), saved), &plan.to)?;
     }
-    let used = (manifest.store_id, reading.last_key);
-    keys::check(repository, keys.as_ref(), used)?;
+    keys::check(repository, &manifest, keys.as_ref(), reading.last_key)?;
     let has_less = reading.num_erased + reading.num_sealed > 0;
     let num_erased_later = if has_less { carry_over(&plan.to)? } else { 0 };
     let notes = Notes::of(&plan.to).cut(cut.position);
@@ -217,7 +216,7 @@ fn read_all(
         end = (wanted.last, wanted.chain);
         let cut = fetched.segment.find_cut(Until::Position(wanted.last));
         let cut = cut.map_err(BackupError::io(&fetched.name))?;
-        reading.look_for_lost(&fetched, &cut)?;
+        reading.take(&fetched, &cut)?;
         remove(&scratch.join(fetched.name))?;
     }
     let num_lost_records = reading.lost.count();
@@ -233,8 +232,7 @@ fn read_all(
         std::io::copy(&mut reading, &mut std::io::sink()).map_err(BackupError::io(&file.path))?;
         compare(file, &reading)?;
     }
-    let used = (manifest.store_id, reading.last_key);
-    keys::check(repository, keys.as_ref(), used)?;
+    keys::check(repository, manifest, keys.as_ref(), reading.last_key)?;
     Ok(num_lost_records)
 }
 
@@ -296,8 +294,8 @@ fn begin(to: &Path) -> Result<PathBuf, BackupError> {
 struct Fetched {
     name: String,
     segment: SegmentFile,
-    /// Events without their payloads.
-    num_erased: u64,
+    /// What a check of all of it found.
+    checked: Checked,
 }
 
 struct Reading<'a> {
@@ -310,7 +308,7 @@ struct Reading<'a> {
     num_erased: u64,
     /// Events that are sealed with their subjects' keys.
     num_sealed: u64,
-    /// The highest number of a key that they are sealed with.
+    /// The highest number of a key that what is wanted of them is sealed with.
     last_key: u64,
     /// Records of which nothing is known where what was fetched ends.
     lost: LostRecords,
@@ -343,7 +341,7 @@ impl Reading<'_> {
                 remove(&self.folder.join(fetched.name))?;
                 return finish(last);
             }
-            self.look_for_lost(&fetched, &cut)?;
+            self.take(&fetched, &cut)?;
             // Until it turns out that another one follows.
             let is_all = cut.position == wanted.last;
             end = (cut.position, cut.chain);
@@ -375,19 +373,20 @@ impl Reading<'_> {
             .filter(|name| name.may_hold(wanted))
             .cloned()
             .collect();
-        let mut best: Option<(u64, u64, &SegmentName)> = None;
+        let mut best: Option<(Checked, &SegmentName)> = None;
         let mut wrong = None;
         for name in &candidates {
             match self.look_at(name, wanted, follows) {
                 // Of several, the one in which more is erased: what was erased must not come back.
-                Ok((_, it)) if best.is_none_or(|(erased, ..)| erased < it.num_erased) => {
-                    best = Some((it.num_erased, it.num_sealed, name));
+                Ok((_, it)) if !matches!(&best, Some((best, _)) if best.num_erased >= it.num_erased) =>
+                {
+                    best = Some((it, name));
                 }
                 Ok(_) => {}
                 Err(error) => wrong = Some(error),
             }
         }
-        let Some((num_erased, num_sealed, name)) = best else {
+        let Some((checked, name)) = best else {
             let SegmentRef { first, last, chain } = wanted;
             let chain: String = hex::encode(chain).chars().take(16).collect();
             return Err(wrong.unwrap_or_else(|| {
@@ -396,8 +395,8 @@ impl Reading<'_> {
                 ))
             }));
         };
-        self.num_erased += num_erased;
-        self.num_sealed += num_sealed;
+        self.num_erased += checked.num_erased;
+        self.num_sealed += checked.num_sealed;
         // The one that was looked at last is there.
         let segment = if candidates.len() == 1 {
             self.open(name)?
@@ -407,13 +406,26 @@ impl Reading<'_> {
         Ok(Fetched {
             name: file_name(wanted.first),
             segment,
-            num_erased,
+            checked,
         })
     }
 
-    fn look_for_lost(&mut self, fetched: &Fetched, cut: &Cut) -> Result<(), BackupError> {
+    /// Learns what a segment, up to a cut, asks of the keys, and which records it has lost.
+    fn take(&mut self, fetched: &Fetched, cut: &Cut) -> Result<(), BackupError> {
+        let Fetched {
+            segment, checked, ..
+        } = fetched;
+        let last_key = if cut.position == segment.last_position {
+            checked.last_key
+        } else {
+            let wanted = segment.cut_at(cut).check();
+            wanted
+                .map_err(BackupError::segment(&fetched.name))?
+                .last_key
+        };
+        self.last_key = self.last_key.max(last_key);
         // Nothing can be lost by it, or found again.
-        if fetched.num_erased == 0 && self.lost.count() == 0 {
+        if checked.num_erased == 0 && self.lost.count() == 0 {
             return Ok(());
         }
         let read = self.lost.read(&fetched.segment, cut.end);
@@ -437,7 +449,6 @@ impl Reading<'_> {
             reason: reason.to_owned(),
         };
         let checked = segment.check().map_err(BackupError::segment(&object))?;
-        self.last_key = self.last_key.max(checked.last_key);
         if let Some(damage) = checked.damage.first() {
             return Err(damaged(damage.offset, &damage.reason));
         }

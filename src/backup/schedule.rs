@@ -41,6 +41,8 @@ pub struct BackupState {
     pub damage: Vec<String>,
     /// Why the ledger of deliveries is not in it, if it is not.
     pub missing_ledger: Option<String>,
+    /// Why the keys of subjects are not in it as they are, if they are not.
+    pub missing_keys: Option<String>,
     /// How many files that the log knows are not in it, because they were not there.
     pub missing_files: u64,
     /// Why the last attempt failed, if it did.
@@ -165,6 +167,12 @@ impl BackupSchedule {
                 "the backup is without the ledger of deliveries, ops.sqlite"
             );
         }
+        if let Some(reason) = &manifest.missing_keys {
+            tracing::error!(
+                reason,
+                "the backup is without the present keys of subjects, subjects.keys"
+            );
+        }
         if let Some(missing) = &manifest.missing_files {
             tracing::error!(%missing, "the backup is without files");
         }
@@ -182,6 +190,7 @@ impl BackupSchedule {
         state.last_head = head;
         state.damage = manifest.damage.iter().map(ToString::to_string).collect();
         state.missing_ledger = manifest.missing_ledger.clone();
+        state.missing_keys = manifest.missing_keys.clone();
         let missing = manifest.missing_files.as_ref();
         state.missing_files = missing.map_or(0, MissingFiles::count);
         state.last_error = None;

@@ -5,13 +5,14 @@
 //! 2. The log is looked at, and what the repository has not got of it is checked and copied.
 //! 3. The files follow: every file that the log names was there before. If one is not there, the backup
 //!    says so (`lookup`).
-//! 4. So do the keys of subjects, as they are then.
+//! 4. So do the keys of subjects, as they are then. If they cannot be saved, the backup says so.
 //! 5. The manifest makes it a backup.
 //! 6. What nobody needs any more goes (`sweep`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 
+use skytrail_actors::log::KeyringError;
 use skytrail_actors::log::journal::archive::{Damage, SegmentFile, Survey, Until};
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
@@ -55,8 +56,8 @@ pub struct Taken {
 ///
 /// # Errors
 /// Something cannot be read or written; the repository is another store's.
-/// Damage of the log is none, nor is a ledger that cannot be copied, nor are files that are not there:
-/// the rest is saved, and the manifest says what is missing.
+/// Damage of the log is none, nor is a ledger that cannot be copied, nor are keys of subjects that are
+/// damaged, nor are files that are not there: the rest is saved, and the manifest says what is missing.
 pub fn back_up(
     local: &Local,
     turn: Turn,
@@ -112,7 +113,9 @@ fn save(
     let looked = looked.and_then(Result::ok);
     work.last = last;
     let keys = keys::save(local, repository, &survey, (store_id, work.last_key))?;
-    work.copied(keys.as_ref().map_or(0, |keys| keys.size));
+    if let Ok(Some(keys)) = &keys {
+        work.copied(keys.size);
+    }
     let manifest = work.manifest((store_id, &survey), log, (files, looked, keys), now)?;
     let bytes = manifest.encode()?;
     repository.put(&manifest_object(&manifest.name), &mut &*bytes)?;
@@ -255,10 +258,10 @@ impl Work<'_> {
         damage: &[Damage],
         log: &mut Log,
     ) -> Result<(), BackupError> {
-        let failed = || BackupError::io(segment.name.clone());
         let first = damage.iter().map(|damage| damage.first_position).min();
         let until = Until::Position(first.unwrap_or_default().saturating_sub(1));
-        let beginning = segment.cut_at(&segment.find_cut(until).map_err(failed())?);
+        let cut = segment.find_cut(until);
+        let beginning = segment.cut_at(&cut.map_err(BackupError::io(segment.name.clone()))?);
         if beginning.is_empty() {
             return Ok(());
         }
@@ -386,7 +389,7 @@ impl Work<'_> {
         (files, looked, keys): (
             Vec<SavedFile>,
             Option<Option<MissingFiles>>,
-            Option<SavedFile>,
+            Result<Option<SavedFile>, KeyringError>,
         ),
         now: Timestamp,
     ) -> Result<Manifest, BackupError> {
@@ -404,13 +407,22 @@ impl Work<'_> {
         // Names are in the order in which backups were made, whatever the clock does.
         let earliest = self.last.as_ref().map_or(0, |last| last.time.micros() + 1);
         let time = Timestamp::from_micros(now.micros().max(earliest));
+        let follows = self.follows(survey, head)?;
+        let (keys, missing_keys) = match (keys, &follows) {
+            (Ok(keys), _) => (keys, None),
+            (Err(error), None) => (None, Some(error.to_string())),
+            (Err(error), Some(before)) => (
+                keys::find(self.repository, before)?,
+                Some(error.to_string()),
+            ),
+        };
         Ok(Manifest {
             format: FORMAT,
             name: name_of(time),
             time,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             store_id,
-            follows: self.follows(survey, head)?,
+            follows: follows.map(|before| before.name),
             head,
             chain,
             head_time: cut.and_then(|cut| cut.time),
@@ -426,12 +438,13 @@ impl Work<'_> {
             missing_files: looked.flatten(),
             files_in_bucket: self.local.bucket.clone(),
             files,
+            missing_keys,
             keys,
         })
     }
 
     /// Finds the newest backup of an earlier state of this log.
-    fn follows(&self, survey: &Survey, head: u64) -> Result<Option<String>, BackupError> {
+    fn follows(&self, survey: &Survey, head: u64) -> Result<Option<Manifest>, BackupError> {
         for name in self.repository.names()?.iter().rev() {
             let backup = match self.repository.manifest(name) {
                 Ok(backup) => backup,
@@ -439,7 +452,7 @@ impl Work<'_> {
                 Err(error) => return Err(error),
             };
             if backup.head <= head && sweep::is_own(&backup, survey)? {
-                return Ok(Some(backup.name));
+                return Ok(Some(backup));
             }
         }
         Ok(None)

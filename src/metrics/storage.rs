@@ -213,6 +213,11 @@ pub(super) fn write_backups(text: &mut Exposition, backups: &BackupState) {
     )
     .value(u64::from(backups.missing_ledger.is_some()));
     text.metric(
+        "skytrail_backup_without_keys",
+        "1 when the keys of subjects could not be saved for the newest backup.",
+    )
+    .value(u64::from(backups.missing_keys.is_some()));
+    text.metric(
         "skytrail_backup_missing_files",
         "Files that the log knows and that were not there for the newest backup.",
     )

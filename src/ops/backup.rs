@@ -181,6 +181,7 @@ fn report(taken: &Taken) -> Result<(), String> {
 fn missing_in(manifest: &Manifest) -> Result<(), String> {
     let mut missing: Vec<String> = Vec::new();
     missing.extend(without_ledger(manifest));
+    missing.extend(without_keys(manifest));
     missing.extend(without_files(manifest));
     if !manifest.damage.is_empty() {
         let lines = manifest.damage.iter().map(|damage| format!("\n  {damage}"));
@@ -200,6 +201,20 @@ fn without_ledger(manifest: &Manifest) -> Option<String> {
     Some(format!(
         "backup {} is without the ledger of deliveries, ops.sqlite, which could not be copied: \
          {reason}",
+        manifest.name
+    ))
+}
+
+fn without_keys(manifest: &Manifest) -> Option<String> {
+    let reason = manifest.missing_keys.as_ref()?;
+    let has = if manifest.keys.is_some() {
+        "it is restored with those of the backup before it: who has come since is missing in them, and \
+         who was erased since is not"
+    } else {
+        "the accounts in it cannot be read"
+    };
+    Some(format!(
+        "backup {} is without the present keys of subjects, which could not be saved: {reason}; {has}",
         manifest.name
     ))
 }
@@ -245,6 +260,12 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let damaged = if is_damaged { ", of a damaged log" } else { "" };
                 let has_none = manifest.missing_ledger.is_some();
                 let ledger = if has_none { ", without the ledger" } else { "" };
+                let has_none = manifest.missing_keys.is_some();
+                let keys = if has_none {
+                    ", without the present keys"
+                } else {
+                    ""
+                };
                 let missing = manifest.missing_files.as_ref();
                 let files = missing.map(|it| format!(", without {} files", it.count()));
                 let files = files.unwrap_or_default();
@@ -252,7 +273,7 @@ fn list(repository: &Repository) -> Result<(), String> {
                 let follows = follows.map(|name| format!(", after {name}"));
                 let follows = follows.unwrap_or_default();
                 show(&format!(
-                    "{name}  {}{follows}{damaged}{ledger}{files}",
+                    "{name}  {}{follows}{damaged}{ledger}{keys}{files}",
                     contents(&manifest)
                 ));
             }
@@ -316,7 +337,13 @@ pub fn restore(config: &Config, command: &RestoreCommand) -> Result<(), String> 
             "{missing}; plugins and consumers of the log begin at the end of the log"
         ));
     }
-    if let Some(missing) = without_files(&restored.manifest) {
+    for missing in [
+        without_keys(&restored.manifest),
+        without_files(&restored.manifest),
+    ]
+    .into_iter()
+    .flatten()
+    {
         complain(&missing);
     }
     if let Some(line) = misplaced(config, &command.to, restored.num_assets) {

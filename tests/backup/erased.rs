@@ -171,7 +171,8 @@ fn keys_that_are_fewer_or_of_another_store_replace_none() {
     // Also before there is a backup to hold them against.
     std::fs::write(&keys, &whole[..100]).unwrap();
     refused("first");
-    assert_eq!(world.names().len(), 0);
+    assert_eq!(world.names().len(), 1, "the log is saved");
+    assert_eq!(world.objects("keys").len(), 0);
     std::fs::write(&keys, &whole).unwrap();
     world.back_up(&[]);
     let saved = world.objects("keys");

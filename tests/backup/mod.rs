@@ -6,6 +6,7 @@ mod damage;
 mod erased;
 mod files;
 mod histories;
+mod keys;
 mod killed;
 mod ledger;
 mod place;
