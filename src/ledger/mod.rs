@@ -71,7 +71,10 @@ pub enum OpenError {
         source: sqlx::Error,
     },
     /// The file was made by a newer program.
-    #[error("{path} has format={found}, this program knows up to {known}")]
+    #[error(
+        "{path} has format={found}, this program knows up to {known}: start a newer one, or move the file \
+         aside, so that plugins and consumers begin at the log's end"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -101,8 +104,8 @@ impl SqlLedger {
             path: path.to_owned(),
             source,
         };
-        let connection = match connect(path).await {
-            Ok(connection) => connection,
+        let (connection, found) = match connect(path).await {
+            Ok(connected) => connected,
             Err(error) if is_damage(&error) => {
                 let aside = set_aside(path).map_err(|source| OpenError::Aside {
                     path: path.to_owned(),
@@ -114,16 +117,14 @@ impl SqlLedger {
                     "the ledger of deliveries is damaged and set aside; consumers wait to be told \
                      where they go on"
                 );
-                let mut connection = connect(path).await.map_err(failed)?;
+                let (mut connection, found) = connect(path).await.map_err(failed)?;
                 rows::note_loss(&mut connection, now)
                     .await
                     .map_err(failed)?;
-                connection
+                (connection, found)
             }
             Err(error) => return Err(failed(error)),
         };
-        let mut connection = connection;
-        let found = rows::format(&mut connection).await.map_err(failed)?;
         if found > rows::FORMAT {
             return Err(OpenError::Newer {
                 path: path.to_owned(),
@@ -177,8 +178,8 @@ impl SqlLedger {
     }
 }
 
-/// Opens the file, looks all through it, and makes what is not there.
-async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+/// Opens the file, looks all through it, and makes what is not there; returns its format, too.
+async fn connect(path: &Path) -> Result<(SqliteConnection, i64), sqlx::Error> {
     let mut connection = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -194,8 +195,12 @@ async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
         .connect()
         .await?;
     rows::check(&mut connection).await?;
-    rows::prepare(&mut connection).await?;
-    Ok(connection)
+    let found = rows::format(&mut connection).await?;
+    // A newer program's is left as it is.
+    if found <= rows::FORMAT {
+        rows::prepare(&mut connection, found).await?;
+    }
+    Ok((connection, found))
 }
 
 /// Renames the file and its companions; nothing is deleted.

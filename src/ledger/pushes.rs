@@ -13,7 +13,7 @@ use super::rows::checksum;
 
 pub(super) const TABLE: &str = "CREATE TABLE IF NOT EXISTS push (id TEXT PRIMARY KEY, \
      since INTEGER NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, options TEXT NOT NULL, \
-     content BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID";
+     content BLOB NOT NULL, checksum INTEGER NOT NULL, user TEXT) WITHOUT ROWID";
 
 /// Adds what the table's first form had not got: rows from before are nobody's in particular.
 pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
@@ -22,6 +22,9 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sql
         sqlx::query("ALTER TABLE push ADD COLUMN user TEXT")
             .execute(connection)
             .await?;
+        tracing::info!(
+            "the ledger of deliveries is brought to its later form: pushes that wait have users"
+        );
     }
     Ok(())
 }

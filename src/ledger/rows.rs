@@ -33,12 +33,16 @@ pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), sqlx:
     Err(sqlx::Error::Decode(said.into()))
 }
 
-pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+/// Makes what is not there in a file of format `found`, 0 when there is nothing in it.
+pub(super) async fn prepare(
+    connection: &mut SqliteConnection,
+    found: i64,
+) -> Result<(), sqlx::Error> {
     for table in TABLES {
         sqlx::query(table).execute(&mut *connection).await?;
     }
     super::pushes::prepare(connection).await?;
-    if format(connection).await? == 0 {
+    if found == 0 {
         sqlx::query("PRAGMA user_version = 1")
             .execute(connection)
             .await?;

@@ -199,7 +199,7 @@ async fn verify(config: &Config) -> Result<(), String> {
         let place = format!("at {}", current.display());
         return Err(OpenError::Missing(place).to_string());
     }
-    let failed = |error: sqlx::Error| format!("{}: {error}", current.display());
+    let failed = |error: OpenError| format!("{}: {}", current.display(), with_causes(&error));
     let (checkpoint, found) = digest(&current).await.map_err(failed)?;
     // Behind what is compared: the log of a running server grows.
     let segments = open_log(config)?;

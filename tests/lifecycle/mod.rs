@@ -2,6 +2,7 @@
 
 mod clock;
 mod unfinished;
+mod upgrade;
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};

@@ -11,6 +11,7 @@ mod outage;
 mod pooler;
 mod rights;
 mod two_servers;
+mod upgrade;
 mod values;
 mod wide;
 mod writable;

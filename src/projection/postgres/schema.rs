@@ -19,6 +19,7 @@ use crate::projection::conn::Conn;
 use crate::projection::dialect::{Dialect, Extensions};
 use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
+use crate::projection::sqlite::say_migrated;
 use crate::projection::{ddl, read};
 
 /// How long commands beside a server wait for a connection.
@@ -183,8 +184,9 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
     if found == FORMAT {
         return Ok(());
     }
-    for (_, script) in (1..).zip(SCRIPTS).filter(|(format, _)| *format > found) {
+    for (format, script) in (1..).zip(SCRIPTS).filter(|(format, _)| *format > found) {
         run_script(conn, script).await?;
+        say_migrated(format - 1, format);
     }
     if found < 2 {
         let (catalog, _) = read::catalog(conn).await?;

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row, TypeInfo as _, Value as _, ValueRef as _};
 
-use super::{StoreOptions, reader_options};
+use super::{OpenError, StoreOptions, format_of, reader_options};
 use crate::projection::names::Name;
 use crate::projection::sql::Sql;
 
@@ -26,12 +26,13 @@ pub struct TableDigest {
 /// Tables that say how the store serves its queries, not what it holds, are left out.
 ///
 /// # Errors
-/// The file does not open or cannot be read.
-pub async fn digest(path: &Path) -> Result<(u64, BTreeMap<String, TableDigest>), sqlx::Error> {
+/// The file does not open or cannot be read; a newer program made it.
+pub async fn digest(path: &Path) -> Result<(u64, BTreeMap<String, TableDigest>), OpenError> {
     let mut conn = reader_options(path, &StoreOptions::default())
         .connect()
         .await?;
     let mut tx = conn.begin().await?;
+    format_of(&mut tx).await?;
     let checkpoint: i64 = sqlx::query("SELECT position FROM _checkpoint")
         .fetch_one(&mut *tx)
         .await?

@@ -79,10 +79,13 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// The file was made by a newer program.
-    #[error("record store has format={found}, this program knows up to {known}")]
+    /// The store was made by a newer program. The log has all that is in it.
+    #[error(
+        "record store has format={found}, this program knows up to {known}: start a newer one, or make the \
+         store anew from the log with skytrail rebuild"
+    )]
     Newer {
-        /// The file's format.
+        /// Its format.
         found: i64,
         /// The newest format that this program knows.
         known: i64,
@@ -318,26 +321,38 @@ pub(crate) fn remove(path: &Path) -> Result<(), OpenError> {
 /// Brings a file to the present format. A new file is not flushed on the way: one that a power
 /// cut leaves half made is found damaged and made again.
 async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
-    let row = sqlx::query("PRAGMA user_version")
-        .fetch_one(&mut *conn)
-        .await?;
-    let found: i64 = row.try_get(0)?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let Ok(done) = usize::try_from(found) else {
-        return Err(OpenError::Newer { found, known });
-    };
-    if found > known {
-        return Err(OpenError::Newer { found, known });
-    }
+    let done = format_of(conn).await?;
     if done == 0 {
         sqlx::raw_sql("PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL;")
             .execute(&mut *conn)
             .await?;
     }
-    for script in MIGRATIONS.iter().skip(done) {
+    for (from, script) in MIGRATIONS.iter().enumerate().skip(done) {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::raw_sql(*script).execute(&mut *tx).await?;
         tx.commit().await?;
+        if done > 0 {
+            say_migrated(from, from + 1);
+        }
     }
     Ok(())
+}
+
+/// Tells that a store which was there has got the next format.
+pub(super) fn say_migrated<N: std::fmt::Display>(from: N, to: N) {
+    tracing::info!(%from, %to, "the record store is brought to a later format");
+}
+
+/// Returns the format of a file, 0 when there is nothing in it.
+async fn format_of(conn: &mut SqliteConnection) -> Result<usize, OpenError> {
+    let row = sqlx::query("PRAGMA user_version")
+        .fetch_one(&mut *conn)
+        .await?;
+    let found: i64 = row.try_get(0)?;
+    let done = usize::try_from(found).ok();
+    let done = done.filter(|done| *done <= MIGRATIONS.len());
+    done.ok_or(OpenError::Newer {
+        found,
+        known: i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX),
+    })
 }

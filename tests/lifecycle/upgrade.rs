@@ -1,0 +1,130 @@
+//! Data that another version wrote: what is older is brought up, and what is newer is left as it is, with
+//! what to do.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::server::TestServer;
+
+/// Changes a database as another version would have left it. Nothing is merged, as after a crash: the
+/// pages' checksums are of what was merged.
+fn change(path: &Path, sql: &str) {
+    let script = "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); \
+        db.execute('PRAGMA wal_autocheckpoint = 0'); db.executescript(sys.argv[2]); os._exit(0)";
+    let mut command = Command::new("python3");
+    let changed = command.args(["-c", script]).arg(path).arg(sql).output();
+    let changed = changed.unwrap();
+    assert!(changed.status.success(), "{changed:?}");
+}
+
+/// A server with a record, that has ended.
+fn ended() -> (TestServer, Client) {
+    let mut server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"number": 1}));
+    assert!(server.terminate().success());
+    (server, ada)
+}
+
+fn run(server: &TestServer, arguments: &[&str]) -> (bool, String) {
+    let output = server.skytrail(arguments);
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn a_record_store_of_a_newer_version_is_refused_until_it_is_made_anew() {
+    let (mut server, ada) = ended();
+    let store = server.data_dir().join("records.sqlite");
+    change(
+        &store,
+        "CREATE TABLE _later (id INTEGER); PRAGMA user_version = 99",
+    );
+    for _ in 0..2 {
+        let said = server.try_restart().unwrap_err();
+        let is_clear = said.contains("format=99") && said.contains("skytrail rebuild");
+        assert!(is_clear, "{said}");
+        let (is_same, said) = run(&server, &["rebuild", "--verify"]);
+        let is_clear = said.contains("format=99") && said.contains("skytrail rebuild");
+        assert!(!is_same && is_clear, "{said}");
+    }
+    let (is_made, said) = run(&server, &["rebuild"]);
+    assert!(is_made, "{said}");
+    let (is_same, said) = run(&server, &["rebuild", "--verify"]);
+    assert!(is_same, "{said}");
+    server.restart();
+    assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
+}
+
+#[test]
+fn a_start_says_through_which_formats_it_brings_the_record_store() {
+    let (mut server, ada) = ended();
+    assert!(
+        !server.output().contains("is brought"),
+        "{}",
+        server.output()
+    );
+    let store = server.data_dir().join("records.sqlite");
+    change(
+        &store,
+        "DROP INDEX _device_user; DROP TABLE _task; PRAGMA user_version = 3",
+    );
+    server.restart();
+    let said = server.output();
+    let steps = said
+        .lines()
+        .filter(|line| line.contains("record store is brought"));
+    let steps: Vec<&str> = steps.collect();
+    assert_eq!(steps.len(), 2, "{said}");
+    for (step, formats) in steps.iter().zip(["from=3 to=4", "from=4 to=5"]) {
+        assert!(step.contains("INFO") && step.contains(formats), "{step}");
+    }
+    assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
+    server.restart();
+    assert!(
+        !server.output().contains("is brought"),
+        "{}",
+        server.output()
+    );
+}
+
+#[test]
+fn a_ledger_of_a_newer_version_is_left_as_it_is() {
+    let (mut server, _) = ended();
+    let ledger = server.data_dir().join("ops.sqlite");
+    change(&ledger, "DROP TABLE push; PRAGMA user_version = 99");
+    let said = server.try_restart().unwrap_err();
+    assert!(said.contains("ops.sqlite has format=99"), "{said}");
+    assert!(said.contains("move the file aside"), "{said}");
+    // Fails when there is one.
+    change(&ledger, "CREATE TABLE push (id INTEGER)");
+    std::fs::rename(&ledger, server.folder().join("aside.sqlite")).unwrap();
+    for ending in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(server.data_dir().join(format!("ops.sqlite{ending}")));
+    }
+    server.restart();
+}
+
+#[test]
+fn a_start_says_when_it_brings_the_ledger_up() {
+    let (mut server, _) = ended();
+    assert!(
+        !server.output().contains("is brought"),
+        "{}",
+        server.output()
+    );
+    let ledger = server.data_dir().join("ops.sqlite");
+    change(&ledger, "ALTER TABLE push DROP COLUMN user");
+    server.restart();
+    assert!(
+        server.output().contains("ledger of deliveries is brought"),
+        "{}",
+        server.output()
+    );
+}

@@ -1,0 +1,68 @@
+//! Stores in PostgreSQL that another version made: see also `lifecycle/upgrade`.
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::postgres::{Database, shared};
+use crate::support::server::TestServer;
+
+/// A server with a record, that has ended, and whose store says that it has a format.
+fn ended<'a>(sql: &str) -> (TestServer, Client, Database<'a>) {
+    let database = shared().database(&[]);
+    let mut server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"number": 1}));
+    assert!(server.terminate().success());
+    assert!(
+        !server.output().contains("is brought"),
+        "{}",
+        server.output()
+    );
+    database.sql(&format!("SET skytrail.own TO 'yes'; {sql}"));
+    (server, ada, database)
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_until_it_is_made_anew() {
+    let (mut server, ada, database) = ended(
+        "ALTER TABLE app_myapp._history ADD later integer; UPDATE app_myapp._checkpoint SET format = 99",
+    );
+    let url = format!("DATABASE_URL={}", database.url());
+    let run = |server: &TestServer, arguments: &[&str]| {
+        let output = server.skytrail(&[&["--set", &url], arguments].concat());
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let said = server.try_restart().unwrap_err();
+    let is_clear = said.contains("format=99") && said.contains("skytrail rebuild");
+    assert!(is_clear, "{said}");
+    let (is_same, said) = run(&server, &["rebuild", "--verify"]);
+    let is_clear = said.contains("format=99") && said.contains("skytrail rebuild");
+    assert!(!is_same && is_clear, "{said}");
+    let (is_made, said) = run(&server, &["rebuild"]);
+    assert!(is_made && said.contains("app_myapp~old"), "{said}");
+    let (is_same, said) = run(&server, &["rebuild", "--verify"]);
+    assert!(is_same, "{said}");
+    server.restart();
+    assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
+}
+
+#[test]
+fn a_start_says_through_which_formats_it_brings_a_store() {
+    let (mut server, ada, _database) = ended("UPDATE app_myapp._checkpoint SET format = 5");
+    server.restart();
+    let said = server.output();
+    let steps = said
+        .lines()
+        .filter(|line| line.contains("record store is brought"));
+    let steps: Vec<&str> = steps.collect();
+    assert_eq!(steps.len(), 1, "{said}");
+    assert!(
+        steps[0].contains("INFO") && steps[0].contains("from=5 to=6"),
+        "{said}"
+    );
+    assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
+}
