@@ -163,6 +163,78 @@ fn of_a_record_that_a_save_has_twice_the_last_wins() {
     );
 }
 
+/// Each says something else: nothing of it is lost.
+#[test]
+fn a_record_that_a_save_has_twice_gets_what_either_says() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let save = |records: Json| {
+        let saved = ada.call("record:save", json!({"records": records, "atomic": true}));
+        saved.result()
+    };
+    ada.save("note/1", json!({"t": "x0", "u": "y0", "n": 1}));
+    let id = |mut fields: Json| {
+        fields["_id"] = json!("note/1");
+        fields
+    };
+    for (first, second, expected) in [
+        (json!({"t": "x1"}), json!({"u": "y1"}), ["x1", "y1"]),
+        (json!({"u": "y2"}), json!({"t": "x1"}), ["x1", "y2"]),
+        (json!({"t": null}), json!({"u": "y3"}), ["", "y3"]),
+        (json!({"t": "x4"}), json!({"n": 4}), ["x4", "y3"]),
+        (
+            json!({"t": "x5", "u": "y5"}),
+            json!({"u": "y3"}),
+            ["x5", "y3"],
+        ),
+    ] {
+        let saved = save(json!([id(first), id(second)]));
+        assert_eq!(saved[0], saved[1]);
+        let found = ada.query("note", json!(null)).remove(0);
+        for (field, expected) in ["t", "u"].iter().zip(expected) {
+            assert_eq!(
+                found[field].as_str().unwrap_or_default(),
+                expected,
+                "{found}"
+            );
+        }
+    }
+    // Also of a new one.
+    save(json!([{"_id": "note/2", "t": "x"}, {"_id": "note/2", "u": "y"}]));
+    let ids = json!({"ids": ["note/2"]});
+    let found = ada.call("record:fetch", ids).result()[0].take();
+    assert_eq!([&found["t"], &found["u"]], ["x", "y"]);
+}
+
+/// Values that are unique together may come from one copy each.
+#[test]
+fn what_copies_of_a_user_say_together_is_unique() {
+    let server = TestServer::with(&[("AUTH_RECORD_KEYS", "(username,nick)")]);
+    let master = Client::master(&server);
+    let sign_up = |name: &str, nick: &str| {
+        let body = json!({
+            "auth_data": {"username": name, "nick": nick},
+            "password": "secret-of-the-test",
+        });
+        Client::anonymous(&server)
+            .call("auth:signup", body)
+            .result()["user_id"]
+            .clone()
+    };
+    let ada = sign_up("ada", "a");
+    sign_up("bob", "b");
+    let id = format!("user/{}", ada.as_str().unwrap());
+    let records = json!([{"_id": id, "username": "bob"}, {"_id": id, "nick": "b"}]);
+    let saved = master
+        .call("record:save", json!({"records": records}))
+        .result();
+    assert_eq!(
+        [&saved[0]["code"], &saved[1]["code"]],
+        [109, 109],
+        "{saved}"
+    );
+}
+
 #[test]
 fn a_value_that_a_save_gives_up_is_free_behind_it() {
     let server = TestServer::start();

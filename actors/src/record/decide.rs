@@ -203,7 +203,7 @@ impl Plan {
         }
         let references = new_references(draft);
         self.check_references(&references, around)?;
-        // Of several drafts of one record each was made of the stored one: the later may go back.
+        // Of several drafts of one record the later may go back to what is stored.
         let values = values_beside(draft, self.current(draft), definition);
         self.check_unique(id, &values, definition, around)?;
 

@@ -8,7 +8,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Provenance;
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId};
-use skytrail_schema::record::{Head, Record};
+use skytrail_schema::record::{Fields, Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
@@ -43,6 +43,21 @@ impl Draft {
             self.record.access = earlier.record.access;
         }
         self.provenance = earlier.provenance;
+    }
+
+    /// Puts what this copy of a record says on the fields that an earlier copy in the same save leaves:
+    /// what its item brings, though it be what was stored, and what differs from that.
+    pub fn build_on(&mut self, earlier: &Fields, item: &SaveItem) {
+        let stored = self.original.as_ref().map(|head| &head.record.fields);
+        let mut fields = earlier.clone();
+        for (name, value) in std::mem::take(&mut self.record.fields) {
+            let is_brought = item.fields.get(&name) == Some(&value);
+            let is_new = stored.and_then(|stored| stored.get(&name)) != Some(&value);
+            if is_brought || is_new {
+                fields.insert(name, value);
+            }
+        }
+        self.record.fields = fields;
     }
 }
 

@@ -3,7 +3,8 @@
 //! 1. extend the types by what the records bring (a commit of its own, as v1 does it outside of
 //!    any transaction),
 //! 2. read the stored records at a known position and make drafts: access, merge, default access,
-//! 3. run the before-save hooks, with no lock held,
+//! 3. run the before-save hooks, with no lock held; of several copies of a record the later then build on
+//!    the earlier,
 //! 4. decide events and what they rest on,
 //! 5. append; on a conflict go back to 1,
 //! 6. wait for what synchronous after-save hooks say: they are told out of the log, see
@@ -107,6 +108,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         }
     };
     fail_whole_if_atomic(command, &drafts)?;
+    build_on_copies(command, &mut drafts);
     let heads = if before::are_hooked(env, &drafts) {
         read_again(env, &ids, &types, heads).await?
     } else {
@@ -372,6 +374,27 @@ fn refuse_malformed_atomic(command: &SaveRecords) -> Result<(), ApiError> {
     Err(error
         .with_info("arguments", "records".into())
         .with_info("errors", errors.into()))
+}
+
+/// Has each further copy of a record in one request keep what those before it say.
+fn build_on_copies(command: &SaveRecords, drafts: &mut Drafts) {
+    let mut num_copies: HashMap<&RecordId, usize> = HashMap::new();
+    for item in command.items.iter().flatten() {
+        *num_copies.entry(&item.id).or_default() += 1;
+    }
+    let mut earlier = HashMap::new();
+    for (item, slot) in command.items.iter().zip(drafts) {
+        let (Ok(item), Ok(draft)) = (item, slot) else {
+            continue;
+        };
+        if num_copies.get(&item.id) == Some(&1) {
+            continue;
+        }
+        if let Some(fields) = earlier.get(&item.id) {
+            draft.build_on(fields, item);
+        }
+        earlier.insert(&item.id, draft.record.fields.clone());
+    }
 }
 
 /// Every copy of a record in one request fails when one of them does.
