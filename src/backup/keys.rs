@@ -27,23 +27,26 @@ use super::sweep::is_own;
 /// How often the keys are read again when one is written meanwhile.
 const TRIES: u32 = 5;
 
+/// The keys as they were saved, `None` when there are none; or why they could not be.
+pub(super) type Saved = Result<Option<SavedFile>, KeyringError>;
+
 /// Returns the name of the object that has a state of the keys.
 pub(super) fn object(saved: &SavedFile) -> String {
     format!("{KEYS}{}", saved.blake3)
 }
 
-/// Saves the keys as they are now; `None` when there are none. They are to have every key that
-/// `last_used` or an earlier backup's log is sealed with: these backups use them from now on.
+/// Saves the keys as they are now. They are to have every key that `last_used` or an earlier backup's
+/// log is sealed with: these backups use them from now on.
 ///
 /// # Errors
-/// The repository's. That they are damaged, another store's, or fewer than there were is what the inner
-/// result says; the repository is as it was then.
+/// The repository's. That they are damaged, another store's, or fewer than there were is none; the
+/// repository is as it was then.
 pub(super) fn save(
     local: &Local,
     repository: &Repository,
     survey: &Survey,
     (store_id, last_used): (Uuid, u64),
-) -> Result<Result<Option<SavedFile>, KeyringError>, BackupError> {
+) -> Result<Saved, BackupError> {
     let last_used = last_used.max(last_saved(repository, survey)?);
     let bytes = match read(&local.keyring(), store_id, last_used) {
         Ok(Some(bytes)) => bytes,

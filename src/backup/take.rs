@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 
-use skytrail_actors::log::KeyringError;
 use skytrail_actors::log::journal::archive::{Damage, SegmentFile, Survey, Until};
 use skytrail_schema::chain::{self, ChainHash};
 use skytrail_schema::time::Timestamp;
@@ -386,11 +385,7 @@ impl Work<'_> {
         &self,
         (store_id, survey): (Uuid, &Survey),
         log: Log,
-        (files, looked, keys): (
-            Vec<SavedFile>,
-            Option<Option<MissingFiles>>,
-            Result<Option<SavedFile>, KeyringError>,
-        ),
+        (files, looked, keys): (Vec<SavedFile>, Option<Option<MissingFiles>>, keys::Saved),
         now: Timestamp,
     ) -> Result<Manifest, BackupError> {
         let end = log.segments.last();
@@ -408,13 +403,12 @@ impl Work<'_> {
         let earliest = self.last.as_ref().map_or(0, |last| last.time.micros() + 1);
         let time = Timestamp::from_micros(now.micros().max(earliest));
         let follows = self.follows(survey, head)?;
-        let (keys, missing_keys) = match (keys, &follows) {
-            (Ok(keys), _) => (keys, None),
-            (Err(error), None) => (None, Some(error.to_string())),
-            (Err(error), Some(before)) => (
-                keys::find(self.repository, before)?,
-                Some(error.to_string()),
-            ),
+        let (keys, missing_keys) = match keys {
+            Ok(keys) => (keys, None),
+            Err(error) => {
+                let before = follows.as_ref().and_then(|before| before.keys.clone());
+                (before, Some(error.to_string()))
+            }
         };
         Ok(Manifest {
             format: FORMAT,
