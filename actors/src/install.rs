@@ -95,6 +95,7 @@ fn user_extension(
             .cloned()
             .collect(),
         counters: BTreeMap::new(),
+        numbered: BTreeMap::new(),
     }
 }
 

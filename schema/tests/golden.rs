@@ -91,6 +91,7 @@ fn body(kind: EventKind) -> EventBody {
             unique: vec![vec!["name".to_owned()]],
             no_longer_unique: Vec::new(),
             counters: Default::default(),
+            numbered: Default::default(),
         }),
         EventKind::TypeDefaultAccessSet => {
             EventBody::TypeDefaultAccessSet(DefaultAccess { access: acl() })
@@ -236,6 +237,7 @@ fn body(kind: EventKind) -> EventBody {
             positions: [3, 7, 8, 9].into_iter().collect(),
             keys: Vec::new(),
             files: Vec::new(),
+            counters: Default::default(),
         }),
         EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd { request: 12 }),
     }
@@ -346,12 +348,35 @@ fn path_of(name: &str) -> PathBuf {
         .join(format!("{name}.hex"))
 }
 
-/// Commits whose headers say more than those of the events do, and their files.
-fn commits() -> [(&'static str, (Vec<u8>, Commit)); 2] {
+/// Commits that say more than those of the kinds do, and their files.
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 4] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
+        ("type.extended.numbered.v1", numbered()),
+        ("erasure.requested.counters.v1", counted()),
     ]
+}
+
+/// A sequence field for a type that has records.
+fn numbered() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::TypeExtended);
+    commit.events[0].body = EventBody::TypeExtended(TypeExtension {
+        fields: [("number".to_owned(), FieldType::Sequence)].into(),
+        numbered: [("number".to_owned(), 12)].into(),
+        ..TypeExtension::default()
+    });
+    seal(commit)
+}
+
+/// An erasure in an app that has sequence fields.
+fn counted() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::ErasureRequested);
+    if let EventBody::ErasureRequested(request) = &mut commit.events[0].body {
+        let numbers = [("number".to_owned(), 12), ("line".to_owned(), 300)];
+        request.counters = [("note".into(), numbers.into())].into();
+    }
+    seal(commit)
 }
 
 /// A commit that has the id of its request.
@@ -402,7 +427,7 @@ fn every_kind_is_written_as_its_current_version_was() {
 }
 
 #[test]
-fn what_headers_say_besides_reads_and_is_written_as_it_was() {
+fn what_is_said_besides_reads_and_is_written_as_it_was() {
     for (name, (bytes, commit)) in commits() {
         let text = std::fs::read_to_string(path_of(name)).unwrap();
         assert_eq!(to_hex(&bytes), text, "{name}");

@@ -4,6 +4,7 @@
 //! erased it, and why, are behind the end. A blank that no erasure names looks like damage, so the
 //! restored log gets an erasure of its own that names them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ fn decision(positions: Positions, head: u64) -> Decision {
         positions,
         keys: Vec::new(),
         files: Vec::new(),
+        counters: BTreeMap::new(),
     };
     let event = NewEvent {
         stream: Stream::Erasure(id),

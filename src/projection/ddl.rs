@@ -510,7 +510,8 @@ pub(crate) fn drop_query_index(name: &str, dialect: Dialect) -> SafeText {
     sql.into_text()
 }
 
-/// Numbers the rows that exist when a sequence field is added, in the order of their creation.
+/// Numbers the rows that exist when a sequence field is added, in the order of their times of creation:
+/// so older logs have them numbered.
 pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
     let mut sql = Sql::new("UPDATE ");
     sql.name(&table.name)
@@ -525,6 +526,31 @@ pub(crate) fn number_rows(table: &Table, column: &Column) -> SafeText {
         .name(&table.name)
         .push("._row = n.place");
     sql.into_text()
+}
+
+/// Numbers the rows that exist when a sequence field is added, in the order in which the log created
+/// them. `lost` are the places of those whose creation was erased since: each had a number, too.
+pub(crate) fn number_places(table: &Table, column: &Column, lost: &[u64]) -> Sql {
+    let lost = serde_json::Value::from(lost).to_string();
+    let mut sql = Sql::new("UPDATE ");
+    sql.name(&table.name)
+        .push(" SET ")
+        .name(&column.name)
+        .push(
+            " = n.number FROM (SELECT place, row_number() OVER (ORDER BY place) AS number \
+             FROM (SELECT _row AS place FROM ",
+        )
+        .name(&table.name)
+        .push(table.dialect.choose(
+            " UNION ALL SELECT value FROM json_each(",
+            " UNION ALL SELECT value::bigint FROM jsonb_array_elements_text(",
+        ))
+        .bind(Arg::Text(lost))
+        .push(table.dialect.choose("", "::jsonb"))
+        .push(")) AS p) AS n WHERE ")
+        .name(&table.name)
+        .push("._row = n.place");
+    sql
 }
 
 /// Returns the statement that lists the names of all indexes of ours over a column.

@@ -220,6 +220,12 @@ impl TypeLayout {
             ..table.clone()
         })
     }
+
+    /// Whether a field numbers the records, in a column of its own.
+    pub(crate) fn is_sequence(&self, field: &str) -> bool {
+        let column = self.table.as_ref().and_then(|table| table.column(field));
+        column.is_some_and(|column| column.kind == FieldType::Sequence)
+    }
 }
 
 /// Names the table of what the records of the type with this number were.

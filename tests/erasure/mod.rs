@@ -3,6 +3,7 @@
 mod files;
 mod full_disk;
 mod killed;
+mod numbers;
 mod people;
 mod personal;
 mod retention;

@@ -5,7 +5,7 @@
 //! begins with a full state, so up to 31 versions more than asked for are kept. Like every erasure it
 //! is an event that names positions, and no position moves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -155,6 +155,7 @@ impl Eraser {
             positions,
             keys: Vec::new(),
             files: files.erased.iter().cloned().collect(),
+            counters: BTreeMap::new(),
         };
         // What is behind a later full state can be missed, whatever happens meanwhile.
         let read = (head, Vec::new());

@@ -1,5 +1,7 @@
 //! Erasing what one event holds.
 
+use std::collections::BTreeMap;
+
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
 use skytrail_schema::positions::Positions;
@@ -79,6 +81,7 @@ impl Eraser {
             positions,
             keys: Vec::new(),
             files: files.erased.iter().cloned().collect(),
+            counters: BTreeMap::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
         let asked = self.ask(plan, request, read, &command.context).await?;

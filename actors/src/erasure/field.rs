@@ -1,6 +1,6 @@
 //! Erasing one field of a record, with the events that carried it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
@@ -128,6 +128,7 @@ impl Eraser {
             positions,
             keys: Vec::new(),
             files: files.erased.iter().cloned().collect(),
+            counters: BTreeMap::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
         let asked = self.ask(plan, request, read, context).await?;

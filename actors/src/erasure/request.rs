@@ -1,5 +1,6 @@
 //! Asking for an erasure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -127,6 +128,7 @@ impl Eraser {
             positions,
             keys: Vec::new(),
             files: files.erased.iter().cloned().collect(),
+            counters: BTreeMap::new(),
         };
         let read = (heads.position, vec![ConflictKey::record(id)]);
         let asked = self.ask(Plan::default(), request, read, context).await?;

@@ -1,7 +1,7 @@
 //! Erasing a user: auth row, user record, devices; his records of personal types, and the others that
 //! he owns if that is wanted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -178,6 +178,7 @@ impl Eraser {
             positions,
             keys: self.log.key_of(user).into_iter().collect(),
             files: files.erased.iter().cloned().collect(),
+            counters: BTreeMap::new(),
         };
         // Who is gone already may have left records, which go now.
         if request.positions.is_empty() && records.is_empty() {

@@ -19,6 +19,7 @@ use crate::install::install;
 use crate::record::apply;
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
+use crate::record::types::number_present;
 
 /// A type as it would be.
 pub(super) type Planned = Arc<TypeDefinition>;
@@ -123,7 +124,11 @@ impl Importer {
             kept.push("roles that may create");
         }
         let mut definition = TypeDefinition::clone(&here);
-        for body in bodies {
+        for mut body in bodies {
+            if let EventBody::TypeExtended(extension) = &mut body {
+                let stored = self.env.definition(&wanted.name);
+                number_present(&self.env, &mut plan, &stored, extension).await?;
+            }
             self.plan_type(&mut plan, &mut definition, body);
         }
         let is_changed = !plan.events.is_empty();
@@ -169,6 +174,7 @@ impl Importer {
             unique: unique.cloned().collect(),
             no_longer_unique: Vec::new(),
             counters: counters.map(|(name, last)| (name.clone(), *last)).collect(),
+            numbered: BTreeMap::new(),
         };
         let is_idle = here.is_created && extension == TypeExtension::default();
         Ok(if is_idle {

@@ -190,6 +190,7 @@ impl Committer {
         let num_before = group.sequences_before.len();
         self.follow_fields(&encoded, group);
         let numbered = self.number(&mut encoded, &request.sequences, group);
+        let numbered = numbered.and_then(|given| self.tell_counters(&mut encoded).map(|()| given));
         let sealed = numbered.and_then(|given| {
             let (bytes, commit) = codec::seal(encoded, seal, &chain).map_err(unencodable)?;
             Ok((given, bytes, commit))
@@ -319,6 +320,25 @@ impl Committer {
             replaced.map_err(unencodable)?;
         }
         Ok(given)
+    }
+
+    /// Has an erasure say which numbers were given last: what carried them may be among what it takes.
+    fn tell_counters(&self, encoded: &mut EncodedEvents) -> Result<(), AppendError> {
+        let events = encoded.commit().events.iter().enumerate();
+        let erasures = events.filter_map(|(index, event)| match &event.body {
+            EventBody::ErasureRequested(request) => Some((index, request.clone())),
+            _ => None,
+        });
+        for (index, mut request) in erasures.collect::<Vec<_>>() {
+            for ((name, field), last) in &self.sequences {
+                let of_type = request.counters.entry(name.clone()).or_default();
+                of_type.insert(field.clone(), *last);
+            }
+            let body = EventBody::ErasureRequested(request);
+            let replaced = encoded.replace_body(index, body, super::random_salt());
+            replaced.map_err(unencodable)?;
+        }
+        Ok(())
     }
 
     /// Makes a group durable and answers; an error says why the log is in doubt.

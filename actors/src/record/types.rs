@@ -72,9 +72,9 @@ async fn extend(
                 return Ok(Outcome::Done(false));
             }
             let mut plan = Plan::default();
-            for (name, extension) in needed {
-                number_present(env, &mut plan, &name, &extension).await?;
+            for (name, mut extension) in needed {
                 let definition = env.definition(&name);
+                number_present(env, &mut plan, &definition, &mut extension).await?;
                 plan.change_type(&definition, EventBody::TypeExtended(extension));
             }
             let done = commit(&env.log, plan, read_position, context).await?;
@@ -110,23 +110,24 @@ pub fn schema(env: &RecordEnv) -> Json {
 /// Records that are there when a sequence field is added get the first numbers, from the projector.
 /// So the store must have them all, and none may come or go until the field is there; new
 /// records are numbered behind them.
-async fn number_present(
+pub(crate) async fn number_present(
     env: &RecordEnv,
     plan: &mut Plan,
-    name: &TypeName,
-    extension: &TypeExtension,
+    definition: &TypeDefinition,
+    extension: &mut TypeExtension,
 ) -> Result<(), ApiError> {
-    let definition = env.definition(name);
     let is_sequence = |field: &&FieldType| **field == FieldType::Sequence;
     if !definition.is_created || extension.fields.values().find(is_sequence).is_none() {
         return Ok(());
     }
     env.applied.wait_for(env.model.position()).await?;
-    let num_records = env.store.count_records(&definition).await?;
-    plan.reads.insert(ConflictKey::population(name));
+    let num_records = env.store.count_records(definition).await?;
+    let num_records = i64::try_from(num_records).unwrap_or(i64::MAX);
+    plan.reads.insert(ConflictKey::population(&definition.name));
     for (field, kind) in &extension.fields {
         if is_sequence(&kind) {
-            plan.number(field, i64::try_from(num_records).ok());
+            extension.numbered.insert(field.clone(), num_records);
+            plan.number(field, Some(num_records));
         }
     }
     Ok(())

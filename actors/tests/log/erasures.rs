@@ -1,7 +1,6 @@
 //! Payloads that are taken out of the log's files.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -31,6 +30,7 @@ fn request(positions: &Positions) -> Decision {
         positions: positions.clone(),
         keys: Vec::new(),
         files: Vec::new(),
+        counters: BTreeMap::new(),
     });
     Decision {
         commit: NewCommit {

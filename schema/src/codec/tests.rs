@@ -134,6 +134,7 @@ fn settings() -> impl Strategy<Value = EventBody> {
     prop_oneof![
         (names(), names()).prop_map(|(fields, unique)| EventBody::TypeExtended(TypeExtension {
             counters: fields.iter().map(|name| (name.clone(), 7)).collect(),
+            numbered: fields.iter().map(|name| (name.clone(), 3)).collect(),
             fields: fields
                 .into_iter()
                 .map(|name| (name, FieldType::Reference("note".into())))
@@ -251,6 +252,7 @@ fn task() -> impl Strategy<Value = EventBody> {
                 why,
                 keys: positions.iter().copied().take(2).collect(),
                 files: Vec::new(),
+                counters: [("note".into(), [("number".to_owned(), 7)].into())].into(),
                 positions: positions.into_iter().collect(),
             })
         }),

@@ -1,10 +1,12 @@
 //! Erasures: that payloads are to be gone from the log, who wanted it and why; and what is left of
 //! an event then.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Actor, EventKind, Stream};
-use crate::id::{AssetName, UserId};
+use crate::id::{AssetName, TypeName, UserId};
 use crate::positions::Positions;
 use crate::time::Timestamp;
 
@@ -24,6 +26,9 @@ pub struct ErasureRequest {
     /// The files that are gone: nothing else named them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<AssetName>,
+    /// The last numbers that sequence fields had given, by type and field: who gave them is blank then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<TypeName, BTreeMap<String, i64>>,
 }
 
 /// What an erasure is about.

@@ -23,6 +23,11 @@ pub struct TypeExtension {
     /// The last numbers that sequence fields gave elsewhere: the next ones are greater.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, i64>,
+    /// New sequence fields in which the records that are there get their numbers in the order in which
+    /// the log created them, and how many these are. Of a field that is not named, as older logs have
+    /// them, they get them in the order of the times of their creation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub numbered: BTreeMap<String, i64>,
 }
 
 /// See [`EventBody::TypeDefaultAccessSet`](super::EventBody::TypeDefaultAccessSet).

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use skytrail_schema::event::{Event, EventBody, EventKind, Stream};
+use skytrail_schema::id::TypeName;
 
 /// The things that are not known at present, with the positions at which they began; what devices
 /// subscribe to with the version that it has come to.
@@ -63,6 +64,15 @@ impl Lost {
             }
             _ => Meaning::Apply(None),
         }
+    }
+
+    /// Returns where those records of a type began that are not known.
+    pub(super) fn places_of(&self, name: &TypeName) -> Vec<u64> {
+        let places = self.0.iter().filter_map(|(stream, place)| match stream {
+            Stream::Record(id) if id.record_type == *name => Some(*place),
+            _ => None,
+        });
+        places.collect()
     }
 
     fn insert(&mut self, event: &Event) {

@@ -372,7 +372,8 @@ impl Session<'_> {
                 self.records.flush(conn, self.texts).await?;
                 self.texts.clear();
                 let catalog = Arc::make_mut(&mut self.catalog);
-                settings::change_type(conn, catalog, self.indexing, (name, event)).await
+                let change = (name, event);
+                settings::change_type(conn, catalog, self.indexing, &self.lost, change).await
             }
             Stream::User(id) => self.users.add(id, event),
             Stream::Role(name) => match &event.body {
@@ -389,8 +390,13 @@ impl Session<'_> {
             Stream::Device(id) => devices::change_device(conn, id, (event, place)).await,
             Stream::Subscriptions(id) => devices::change_subscriptions(conn, id, event).await,
             Stream::Task(id) => tasks::change(conn, id, event, time).await,
-            // The log alone knows of erasures, and those who look at it.
-            Stream::Erasure(_) => Ok(()),
+            // Of the rest of them only the log knows, and who looks at it.
+            Stream::Erasure(_) => match &event.body {
+                EventBody::ErasureRequested(request) => {
+                    settings::note_counters(conn, &self.catalog, request).await
+                }
+                _ => Ok(()),
+            },
             // Only history.
             Stream::Plugin(_) => Ok(()),
         }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::projection::conn::Conn;
 use skytrail_schema::event::{Event, EventBody, RecordPatch, RecordState};
 use skytrail_schema::id::{RecordId, RecordKey};
-use skytrail_schema::types::FieldType;
 
 use super::row::{self, Misfit, Pending, set_cells};
 use super::texts::{Shape, Texts, in_chunks};
@@ -198,16 +197,11 @@ impl TypeBatch {
             group.write(conn, texts, (id, table)).await?;
         }
         let sequences = self.sequences.into_iter();
-        for (field, last) in sequences.filter(|(field, _)| is_sequence(table, field)) {
+        for (field, last) in sequences.filter(|(field, _)| self.layout.is_sequence(field)) {
             super::settings::raise_sequence(conn, id, &field, last).await?;
         }
         Ok(())
     }
-}
-
-fn is_sequence(table: &Table, field: &str) -> bool {
-    let column = table.column(field);
-    column.is_some_and(|column| column.kind == FieldType::Sequence)
 }
 
 /// Rows that go through the same statement.

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use crate::projection::conn::Conn;
 use skytrail_actors::record::apply as fold;
-use skytrail_schema::event::{Event, EventBody, RelationTarget, RoleFlags, UserState};
+use skytrail_schema::event::{
+    ErasureRequest, Event, EventBody, RelationTarget, RoleFlags, TypeExtension, UserState,
+};
 use skytrail_schema::id::{RoleName, TypeName, UserId};
 use skytrail_schema::predicate::Relation;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
+use super::lost::Lost;
 use super::{ApplyError, fields, links, room};
 use crate::projection::ddl;
 use crate::projection::layout::{Catalog, Column, TypeLayout};
@@ -21,6 +24,7 @@ pub(super) async fn change_type(
     conn: &mut Conn<'_>,
     catalog: &mut Catalog,
     indexing: Indexing,
+    lost: &Lost,
     (name, event): (&TypeName, &Event),
 ) -> Result<(), ApplyError> {
     let before = catalog.get(name).cloned();
@@ -43,8 +47,8 @@ pub(super) async fn change_type(
     for text in texts.chain(ddl::past(&layout, num_old, had_past)) {
         text.execute(conn, Vec::new()).await?;
     }
-    number_new_sequences(conn, &layout, num_old).await?;
     if let EventBody::TypeExtended(extension) = &event.body {
+        number_new_sequences(conn, (&layout, num_old), extension, lost).await?;
         for (field, last) in &extension.counters {
             raise_sequence(conn, layout.id, field, *last).await?;
         }
@@ -73,21 +77,50 @@ pub(in crate::projection) enum Indexing {
     Later,
 }
 
+/// Numbers the rows that are there in columns of new sequence fields.
 async fn number_new_sequences(
     conn: &mut Conn<'_>,
-    layout: &TypeLayout,
-    num_old: usize,
+    (layout, num_old): (&TypeLayout, usize),
+    extension: &TypeExtension,
+    lost: &Lost,
 ) -> Result<(), ApplyError> {
     let Some(table) = &layout.table else {
         return Ok(());
     };
-    for column in table.columns.iter().skip(num_old) {
-        if column.kind == FieldType::Sequence {
+    let new = table.columns.iter().skip(num_old);
+    for column in new.filter(|column| column.kind == FieldType::Sequence) {
+        let last = if let Some(last) = extension.numbered.get(&column.field) {
+            let places = lost.places_of(&layout.definition.name);
+            ddl::number_places(table, column, &places)
+                .execute(conn)
+                .await?;
+            *last
+        } else {
             let numbered = ddl::number_rows(table, column)
                 .execute(conn, Vec::new())
                 .await?;
-            let last = i64::try_from(numbered).unwrap_or(i64::MAX);
-            raise_sequence(conn, layout.id, &column.field, last).await?;
+            i64::try_from(numbered).unwrap_or(i64::MAX)
+        };
+        raise_sequence(conn, layout.id, &column.field, last).await?;
+    }
+    Ok(())
+}
+
+/// Moves sequences to the numbers that they had given when something was erased: what carried these may
+/// have been erased before it came here.
+pub(super) async fn note_counters(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    request: &ErasureRequest,
+) -> Result<(), ApplyError> {
+    for (name, counters) in &request.counters {
+        let Some(layout) = catalog.get(name) else {
+            continue;
+        };
+        for (field, last) in counters {
+            if layout.is_sequence(field) {
+                raise_sequence(conn, layout.id, field, *last).await?;
+            }
         }
     }
     Ok(())

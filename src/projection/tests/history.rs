@@ -1,18 +1,27 @@
 //! Random histories: the live store, a rebuilt one and the fold in memory are the same.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
+use skytrail_actors::erasure::Holder as _;
+use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::RecordStore as _;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::event::{
-    CreationRoles, DefaultAccess, DeviceKind, DeviceState, EventBody, FieldDeletion, FieldRename,
-    Intervals, NoDetails, RelationTarget, RoleFlags, SavedSubscription, Stream, TaskClaim, TaskEnd,
-    TaskSchedule, TaskTrigger, TypeExtension, UserPatch, UserState,
+    Blank, CreationRoles, DefaultAccess, DeviceKind, DeviceState, ErasureRequest, ErasureScope,
+    Event, EventBody, FieldDeletion, FieldRename, Intervals, NoDetails, RelationTarget, RoleFlags,
+    SavedSubscription, Stream, TaskClaim, TaskEnd, TaskSchedule, TaskTrigger, TypeExtension,
+    UserPatch, UserState,
 };
-use skytrail_schema::id::{Database, DeviceId, RecordId, TaskId};
+use skytrail_schema::id::{Database, DeviceId, RecordId, TaskId, TypeName};
+use skytrail_schema::positions::Positions;
 use skytrail_schema::predicate::Relation;
+use skytrail_schema::record::Head;
 use skytrail_schema::subscription::Subscription;
 use skytrail_schema::types::FieldType;
+use uuid::Uuid;
 
 use super::check_rebuilt;
 use super::world::*;
@@ -119,6 +128,73 @@ impl World {
         Json::Object(object)
     }
 
+    /// Counts the records that new sequence fields number.
+    fn numbered(
+        &self,
+        name: &TypeName,
+        fields: &BTreeMap<String, FieldType>,
+    ) -> BTreeMap<String, i64> {
+        let known = self.types.get(name);
+        let is_new = |field: &str| known.is_none_or(|known| !known.fields.contains_key(field));
+        let records = self.heads.keys().filter(|id| id.record_type == *name);
+        let num_records = records.count() as i64;
+        let new = fields
+            .iter()
+            .filter(|(field, kind)| **kind == FieldType::Sequence && is_new(field));
+        new.map(|(field, _)| (field.clone(), num_records)).collect()
+    }
+
+    /// Erases what records were that are gone, and what others were before they are stored once more.
+    async fn erase(&mut self, picks: &[bool]) {
+        let mut pick = picks.iter().copied().cycle();
+        let (mut until, mut again) = (BTreeMap::new(), Vec::new());
+        for id in self.places.keys().filter(|_| pick.next() == Some(true)) {
+            let Some(head) = self.heads.get(id) else {
+                until.insert(Stream::Record(id.clone()), u64::MAX);
+                continue;
+            };
+            if self.types[&id.record_type].intervals_since.is_none() {
+                until.insert(Stream::Record(id.clone()), head.position + 1);
+                again.push(repeat(head));
+            }
+        }
+        for event in again {
+            self.run(vec![event]).await;
+        }
+        let is_erased = |event: &Event| {
+            let is_old = |until: &u64| event.position < *until;
+            let is_deletion = matches!(event.body, EventBody::RecordDeleted(_));
+            until.get(&event.stream).is_some_and(is_old) && !is_deletion
+        };
+        let events = self.log.iter().flat_map(|commit| &commit.events);
+        let erased = events.filter(|event| is_erased(event));
+        let positions: Positions = erased.map(|event| event.position).collect();
+        let mut counters: BTreeMap<TypeName, BTreeMap<String, i64>> = BTreeMap::new();
+        for (name, field, last) in self.store.load_snapshot().await.unwrap().sequences {
+            counters.entry(name).or_default().insert(field, last);
+        }
+        let request = ErasureRequest {
+            scope: ErasureScope::Events,
+            why: String::new(),
+            positions: positions.clone(),
+            keys: Vec::new(),
+            files: Vec::new(),
+            counters,
+        };
+        let stream = Stream::Erasure(Uuid::from_u128(1));
+        self.run(vec![(stream, EventBody::ErasureRequested(request))])
+            .await;
+        self.store.forget(&positions).await.unwrap();
+        for commit in &mut self.log {
+            for event in &mut Arc::make_mut(commit).events {
+                if positions.contains(event.position) {
+                    let kind = event.body.kind();
+                    event.body = EventBody::Erased(Blank { kind, by: None });
+                }
+            }
+        }
+    }
+
     /// Takes a step that makes sense now, as a commit.
     fn take(&mut self, step: &Step) {
         let second = self.log.len() as i64 / 3;
@@ -132,9 +208,10 @@ impl World {
         match step {
             Step::Extend(kind, fields, unique) => {
                 let fields = fields.iter();
-                let fields = fields
+                let fields: BTreeMap<String, FieldType> = fields
                     .map(|(name, kind)| (FIELDS[*name].to_owned(), KINDS[*kind]()))
                     .collect();
+                let numbered = self.numbered(&TYPES[*kind].into(), &fields);
                 let unique = if *unique {
                     vec![vec!["text".to_owned(), "Text".to_owned()]]
                 } else {
@@ -143,6 +220,7 @@ impl World {
                 let body = TypeExtension {
                     fields,
                     unique,
+                    numbered,
                     ..TypeExtension::default()
                 };
                 self.commit(vec![(
@@ -343,7 +421,14 @@ impl World {
     }
 }
 
-async fn run(steps: Vec<Step>, batches: Vec<usize>) {
+/// Stores a record once more as it is.
+fn repeat(head: &Head) -> (Stream, EventBody) {
+    let record = &head.record;
+    let body = EventBody::RecordReplaced(fold::state_of(record));
+    (Stream::Record(record.id.clone()), body)
+}
+
+async fn run(steps: Vec<Step>, batches: Vec<usize>, erased: Vec<bool>) {
     let mut world = World::new().await;
     world.commit(vec![extend("note", &[])]);
     for step in &steps {
@@ -360,6 +445,8 @@ async fn run(steps: Vec<Step>, batches: Vec<usize>) {
     }
     world.assert_equal().await;
     assert_eq!(world.faults().await, [""; 0]);
+    world.erase(&erased).await;
+    world.assert_equal().await;
     check_rebuilt(&mut world).await;
     world.assert_equal().await;
 }
@@ -371,8 +458,9 @@ proptest! {
     fn live_rebuilt_and_folded_are_the_same(
         steps in prop::collection::vec(step(), 1..120),
         batches in prop::collection::vec(1..40_usize, 1..8),
+        erased in prop::collection::vec(any::<bool>(), 1..8),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(steps, batches));
+        runtime.block_on(run(steps, batches, erased));
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) devices: BTreeMap<DeviceId, BTreeMap<SubscriptionKey, Subscription>>,
     pub(crate) tasks: BTreeMap<TaskId, TaskState>,
     versions: BTreeMap<Stream, u32>,
+    /// Where records were created.
+    pub(super) places: BTreeMap<RecordId, u64>,
     next_position: u64,
 }
 
@@ -54,6 +56,7 @@ impl World {
             devices: BTreeMap::new(),
             tasks: BTreeMap::new(),
             versions: BTreeMap::new(),
+            places: BTreeMap::new(),
             next_position: 1,
         }
     }
@@ -103,14 +106,19 @@ impl World {
 
     fn fold(&mut self, event: &Event) {
         match &event.stream {
-            Stream::Record(id) => match fold::record(self.heads.get(id), id, event) {
-                fold::Folded::Known(Some(head)) => {
-                    self.heads.insert(id.clone(), head);
+            Stream::Record(id) => {
+                if let EventBody::RecordCreated(_) = &event.body {
+                    self.places.insert(id.clone(), event.position);
                 }
-                fold::Folded::Known(None) | fold::Folded::Unknown => {
-                    self.heads.remove(id);
+                match fold::record(self.heads.get(id), id, event) {
+                    fold::Folded::Known(Some(head)) => {
+                        self.heads.insert(id.clone(), head);
+                    }
+                    fold::Folded::Known(None) | fold::Folded::Unknown => {
+                        self.heads.remove(id);
+                    }
                 }
-            },
+            }
             Stream::Type(name) => {
                 let empty = TypeDefinition::empty(name.clone());
                 let before = self.types.get(name).unwrap_or(&empty).clone();
@@ -122,7 +130,7 @@ impl World {
                 for field in definition.sequence_fields() {
                     let is_new = !before.fields.contains_key(field);
                     if is_new && !fold::reshapes(&event.body) {
-                        self.number(name, field);
+                        self.number(name, field, &event.body);
                     }
                 }
                 self.types.insert(name.clone(), definition);
@@ -132,12 +140,19 @@ impl World {
     }
 
     /// Numbers the records of a type that got a sequence field.
-    fn number(&mut self, name: &TypeName, field: &str) {
+    fn number(&mut self, name: &TypeName, field: &str, body: &EventBody) {
+        let is_by_place = match body {
+            EventBody::TypeExtended(extension) => extension.numbered.contains_key(field),
+            _ => false,
+        };
         let heads = self.heads.values_mut();
         let mut heads: Vec<&mut Head> = heads
             .filter(|head| head.record.id.record_type == *name)
             .collect();
         heads.sort_by_key(|head| (head.record.created_at, head.record.id.key.clone()));
+        if is_by_place {
+            heads.sort_by_key(|head| self.places.get(&head.record.id));
+        }
         for (index, head) in heads.into_iter().enumerate() {
             let number = Value::Number(index as f64 + 1.0);
             head.record.fields.insert(field.to_owned(), number);
