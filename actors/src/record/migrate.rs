@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::TypeExtension;
 use skytrail_schema::id::{RecordId, TypeName, check_length};
@@ -19,8 +20,8 @@ pub type Extensions = BTreeMap<TypeName, TypeExtension>;
 /// # Errors
 /// 114 for a field whose type contradicts its column or another record of the request, for a
 /// reference to a type that neither exists nor is about to, for more fields than a table takes, and,
-/// unless `may_migrate`, for anything that is missing. 108 for a new field with too long a name, and
-/// 10000 for a value of unknown type in one.
+/// unless `may_migrate`, for anything that is missing; its `info` names the record and the fields. 108
+/// for a new field with too long a name, and 10000 for a value of unknown type in one.
 pub fn extensions<'a>(
     records: impl Iterator<Item = (&'a RecordId, &'a Fields)>,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
@@ -34,15 +35,20 @@ pub fn extensions<'a>(
             (definition, TypeExtension::default(), is_new)
         });
         for (name, value) in fields {
-            derive(&entry.0, &mut entry.1, name, value, may_migrate)?;
+            let derived = derive(&entry.0, &mut entry.1, name, value, may_migrate);
+            derived.map_err(|error| match error.code {
+                Code::IncompatibleSchema => of_record(error, id, [name]),
+                _ => error,
+            })?;
+        }
+        let is_missing = entry.2 || !entry.1.fields.is_empty();
+        if is_missing && !may_migrate {
+            return Err(of_record(migration_disabled(), id, entry.1.fields.keys()));
         }
     }
     let is_needed =
         |(_, extension, is_new): &(_, TypeExtension, bool)| *is_new || !extension.fields.is_empty();
     types.retain(|_, entry| is_needed(entry));
-    if !types.is_empty() && !may_migrate {
-        return Err(migration_disabled());
-    }
     check_references(&types, definition_of)?;
     check_number(&types)?;
     Ok(extensions_of(types))
@@ -68,7 +74,9 @@ pub fn creations(
                     extension.fields.insert(field.clone(), kind.clone());
                 }
                 Some(existing) if existing.is_compatible(kind) => {}
-                Some(existing) => return Err(conflict_by_name(existing, kind)),
+                Some(existing) => {
+                    return Err(of_type(conflict_by_name(existing, kind), name, field));
+                }
             }
         }
         let is_new = !definition.is_created;
@@ -130,15 +138,14 @@ fn check_references(
     types: &Needed,
     definition_of: impl Fn(&TypeName) -> Arc<TypeDefinition>,
 ) -> Result<(), ApiError> {
-    let fields = types
-        .values()
-        .flat_map(|(_, extension, _)| extension.fields.values());
-    for field in fields {
-        if let FieldType::Reference(target) = field
-            && !types.contains_key(target)
-            && !definition_of(target).is_created
-        {
-            return Err(cannot_migrate());
+    for (name, (_, extension, _)) in types {
+        for (field, kind) in &extension.fields {
+            if let FieldType::Reference(target) = kind
+                && !types.contains_key(target)
+                && !definition_of(target).is_created
+            {
+                return Err(of_type(cannot_migrate(), name, field));
+            }
         }
     }
     Ok(())
@@ -149,6 +156,22 @@ fn check_number(types: &Needed) -> Result<(), ApiError> {
     types.try_for_each(|(definition, extension, _)| {
         check_fields(definition, extension.fields.values())
     })
+}
+
+/// Says of which record and fields an error of the schema is: v1's messages name neither.
+fn of_record<'a>(
+    error: ApiError,
+    id: &RecordId,
+    fields: impl IntoIterator<Item = &'a String>,
+) -> ApiError {
+    let fields: Vec<&String> = fields.into_iter().collect();
+    let error = error.with_info("record", json!(id.to_string()));
+    error.with_info("fields", json!(fields))
+}
+
+fn of_type(error: ApiError, name: &TypeName, field: &str) -> ApiError {
+    let error = error.with_info("type", json!(name.as_str()));
+    error.with_info("fields", json!([field]))
 }
 
 fn migration_disabled() -> ApiError {
