@@ -4,6 +4,7 @@
 //! It is written by the projector alone, through [`RecordStore::apply`].
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -305,9 +306,13 @@ pub trait RecordStore: Send + Sync + 'static {
         wanted: &[(Stream, u64)],
     ) -> Result<Vec<Option<u64>>, StoreError>;
 
-    /// Lists where records were created under a stream's id, up to a position, in order. As with
-    /// [`RecordStore::list_positions`], a few of other streams may be among them.
-    async fn list_creations(&self, stream: &Stream, until: u64) -> Result<Vec<u64>, StoreError>;
+    /// Lists for each stream where records were created under its id, up to a position, in order. As
+    /// with [`RecordStore::list_positions`], a few of other streams may be among them.
+    async fn list_creations(
+        &self,
+        streams: &[Stream],
+        until: u64,
+    ) -> Result<Vec<Vec<u64>>, StoreError>;
 
     /// Lists the positions of a stream's events from one position to another, in order. A few of
     /// other streams may be among them: the event itself says whose it is.
@@ -317,16 +322,15 @@ pub trait RecordStore: Send + Sync + 'static {
         from: u64,
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        self.list_positions_of(&[(stream.clone(), from)], until)
+        self.list_positions_of(&[(stream.clone(), from..=until)])
             .await
     }
 
-    /// As [`RecordStore::list_positions`], of several streams together, of each from a position of its
-    /// own.
+    /// As [`RecordStore::list_positions`], of several streams together, of each between positions of
+    /// its own.
     async fn list_positions_of(
         &self,
-        wanted: &[(Stream, u64)],
-        until: u64,
+        wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError>;
 
     /// Lists the positions of a stream's last events up to a position, the newest first. As with

@@ -1,6 +1,7 @@
 //! Where in the log a stream's events stand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use skytrail_schema::event::{EventKind, Stream};
 
@@ -31,74 +32,88 @@ pub(crate) async fn find_full_states(
     conn: &mut Conn<'_>,
     wanted: &[(Stream, u64)],
 ) -> Result<Vec<Option<u64>>, sqlx::Error> {
-    let mut left: HashMap<i64, u64> = HashMap::new();
+    let mut left: HashMap<i64, BTreeSet<u64>> = HashMap::new();
     for (stream, until) in wanted {
-        let limit = left.entry(stream_hash(stream)).or_default();
-        *limit = u64::max(*limit, *until);
+        left.entry(stream_hash(stream)).or_default().insert(*until);
     }
-    let mut found: HashMap<i64, u64> = HashMap::new();
-    let last = left.values().copied().max().unwrap_or_default();
+    let mut found: HashMap<(i64, u64), u64> = HashMap::new();
+    let last = wanted.iter().map(|(_, until)| *until).max();
+    let last = last.unwrap_or_default();
     for slice in (0..=last >> SLICE_BITS).rev() {
         let kinds = FULL.map(|kind| kind.number().into());
         let streams: Vec<i64> = left.keys().copied().collect();
         for (stream, position) in list(conn, &streams, (slice, &kinds), (0, last)).await? {
-            let is_wanted = left.get(&stream).is_some_and(|limit| position <= *limit);
-            if is_wanted {
-                let newest = found.entry(stream).or_default();
+            let limits = left.get(&stream).into_iter();
+            for limit in limits.flat_map(|limits| limits.range(position..)) {
+                let newest = found.entry((stream, *limit)).or_default();
                 *newest = u64::max(*newest, position);
             }
         }
-        left.retain(|stream, _| !found.contains_key(stream));
+        left.retain(|stream, limits| {
+            limits.retain(|limit| !found.contains_key(&(*stream, *limit)));
+            !limits.is_empty()
+        });
         if left.is_empty() {
             break;
         }
     }
     let found = wanted.iter().map(|(stream, until)| {
-        let found = found.get(&stream_hash(stream)).copied();
-        found.filter(|position| position <= until)
+        let found = found.get(&(stream_hash(stream), *until));
+        found.copied()
     });
     Ok(found.collect())
 }
 
-/// Lists the positions of the events of streams, of each from a position of its own to the same one.
+/// Lists the positions of the events of streams, of each between positions of its own.
 pub(crate) async fn list_positions(
     conn: &mut Conn<'_>,
-    wanted: &[(Stream, u64)],
-    until: u64,
+    wanted: &[(Stream, RangeInclusive<u64>)],
 ) -> Result<Vec<u64>, sqlx::Error> {
-    let from: HashMap<i64, u64> = wanted
+    let ranges: HashMap<i64, &RangeInclusive<u64>> = wanted
         .iter()
-        .map(|(stream, from)| (stream_hash(stream), *from))
+        .map(|(stream, range)| (stream_hash(stream), range))
         .collect();
-    let streams: Vec<i64> = from.keys().copied().collect();
-    let first = from.values().copied().min().unwrap_or_default();
+    let streams: Vec<i64> = ranges.keys().copied().collect();
+    let first = ranges.values().map(|range| *range.start()).min();
+    let last = ranges.values().map(|range| *range.end()).max();
+    let (Some(first), Some(last)) = (first, last) else {
+        return Ok(Vec::new());
+    };
     let mut positions = Vec::new();
-    for slice in first >> SLICE_BITS..=until >> SLICE_BITS {
-        let listed = list(conn, &streams, (slice, &[]), (first, until)).await?;
-        let its = listed.into_iter();
-        let its =
-            its.filter(|(stream, position)| from.get(stream).is_some_and(|it| it <= position));
+    for slice in first >> SLICE_BITS..=last >> SLICE_BITS {
+        let listed = list(conn, &streams, (slice, &[]), (first, last)).await?;
+        let its = listed.into_iter().filter(|(stream, position)| {
+            let range = ranges.get(stream);
+            range.is_some_and(|range| range.contains(position))
+        });
         positions.extend(its.map(|(_, position)| position));
     }
     positions.sort_unstable();
     Ok(positions)
 }
 
-/// Lists where records were created under a stream's id, also what was erased since.
+/// Lists for each stream where records were created under its id, also what was erased since.
 pub(crate) async fn list_creations(
     conn: &mut Conn<'_>,
-    stream: &Stream,
+    wanted: &[Stream],
     until: u64,
-) -> Result<Vec<u64>, sqlx::Error> {
+) -> Result<Vec<Vec<u64>>, sqlx::Error> {
     let kind = i64::from(EventKind::RecordCreated.number());
-    let (streams, kinds) = ([stream_hash(stream)], [kind, kind + ERASED]);
-    let mut positions = Vec::new();
+    let kinds = [kind, kind + ERASED];
+    let streams: HashSet<i64> = wanted.iter().map(stream_hash).collect();
+    let streams: Vec<i64> = streams.into_iter().collect();
+    let mut found: HashMap<i64, Vec<u64>> = HashMap::new();
     for slice in 0..=until >> SLICE_BITS {
-        let listed = list(conn, &streams, (slice, &kinds), (0, until)).await?;
-        positions.extend(listed.into_iter().map(|(_, position)| position));
+        for (stream, position) in list(conn, &streams, (slice, &kinds), (0, until)).await? {
+            found.entry(stream).or_default().push(position);
+        }
     }
-    positions.sort_unstable();
-    Ok(positions)
+    let found = wanted.iter().map(|stream| {
+        let mut positions = found.get(&stream_hash(stream)).cloned().unwrap_or_default();
+        positions.sort_unstable();
+        positions
+    });
+    Ok(found.collect())
 }
 
 /// Lists the events of streams within a slice, of some kinds or of all, each with its stream's hash.

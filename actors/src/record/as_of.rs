@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::vec;
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
@@ -149,6 +150,9 @@ impl Looking<'_> {
         (page, room): (&mut Page<'_>, &mut PageBytes),
     ) -> Result<HashSet<RecordId>, ApiError> {
         let present = self.env.definition(&definition.name);
+        // What was restored since was elsewhere. What SQL has made is behind all that the log gives.
+        let since = self.position + 1..=self.env.applied.position();
+        let is_later = |row: i64| u64::try_from(row).is_ok_and(|row| since.contains(&row));
         let (mut scanned, mut after) = (HashSet::new(), 0);
         let mut size = Portion::of_at_most(PORTION);
         loop {
@@ -159,7 +163,7 @@ impl Looking<'_> {
             after = *last;
             size.had(portion.iter().map(|(_, head)| &head.record));
             scanned.extend(portion.iter().map(|(_, head)| head.record.id.clone()));
-            let rows = portion.iter();
+            let rows = portion.iter().filter(|(row, _)| !is_later(*row));
             let rows = rows.map(|(row, head)| {
                 let record = &head.record;
                 ((record.id.clone(), record.created_at), *row)
@@ -210,16 +214,14 @@ impl Looking<'_> {
         Ok(())
     }
 
-    /// Goes back from what records are today, in their order.
+    /// Goes back from what records are today.
     pub(super) async fn back_from(&self, today: Vec<Head>) -> Result<Vec<Seen>, ApiError> {
         let is_as_it_was = |head: &Head| {
             head.position <= self.position && !self.is_reshaped(&head.record.id.record_type)
         };
         let written = today.iter().filter(|head| !is_as_it_was(head));
-        let written: Vec<RecordId> = written.map(|head| head.record.id.clone()).collect();
-        let walks = Walk::begin_each(self.env, &written, self.position).await?;
-        let mut walks = walks.into_iter();
-        let mut seen = Vec::new();
+        let mut walks = self.walk_each(written.map(|head| &head.record.id)).await?;
+        let (mut seen, mut gone) = (Vec::new(), Vec::new());
         for head in today {
             if is_as_it_was(&head) {
                 let today = Arc::new(head.record.clone());
@@ -229,16 +231,14 @@ impl Looking<'_> {
             let Some(then) = walks.next().and_then(Walk::into_head) else {
                 continue;
             };
-            let mut today = head.record;
-            if !past::is_same(&then.record, &today)
-                && let Some(last) =
-                    past::last_state_of(self.env, &then.record, self.position).await?
-            {
-                today = last;
+            if past::is_same(&then.record, &head.record) {
+                let today = Arc::new(head.record);
+                seen.push(Seen { then, today });
+            } else {
+                gone.push(then);
             }
-            let today = Arc::new(today);
-            seen.push(Seen { then, today });
         }
+        seen.extend(self.find_last(gone).await?);
         Ok(seen)
     }
 
@@ -250,16 +250,29 @@ impl Looking<'_> {
             .back_from(here.map(|head| Head::clone(head)).collect())
             .await?;
         let gone = ids.iter().filter(|id| heads.get(id).is_none());
-        let gone: Vec<RecordId> = gone.cloned().collect();
-        for walk in Walk::begin_each(self.env, &gone, self.position).await? {
-            let Some(then) = walk.into_head() else {
-                continue;
-            };
-            let last = past::last_state_of(self.env, &then.record, self.position).await?;
-            let today = Arc::new(last.unwrap_or_else(|| then.record.clone()));
-            seen.push(Seen { then, today });
-        }
+        let gone = self.walk_each(gone).await?;
+        let gone = gone.filter_map(Walk::into_head).collect();
+        seen.extend(self.find_last(gone).await?);
         Ok(seen)
+    }
+
+    async fn walk_each(
+        &self,
+        ids: impl Iterator<Item = &RecordId>,
+    ) -> Result<vec::IntoIter<Walk>, ApiError> {
+        let wanted: Vec<_> = ids.map(|id| (id.clone(), self.position)).collect();
+        Ok(Walk::begin_each(self.env, &wanted).await?.into_iter())
+    }
+
+    /// Finds what records were last that are not there any more.
+    async fn find_last(&self, gone: Vec<Head>) -> Result<Vec<Seen>, ApiError> {
+        let then: Vec<&Record> = gone.iter().map(|then| &then.record).collect();
+        let last = past::last_states_of(self.env, &then, self.position).await?;
+        let seen = gone.into_iter().zip(last).map(|(then, last)| {
+            let today = Arc::new(last.unwrap_or_else(|| then.record.clone()));
+            Seen { then, today }
+        });
+        Ok(seen.collect())
     }
 
     /// Whether a type's fields got other names since, as far as is known.
@@ -281,26 +294,26 @@ impl Looking<'_> {
             read::is_in(&seen.then.record.database, scope)
                 && read::may_read(caller, scope, &seen.today)
         });
-        self.look_around(&seen).await?;
-        let context = Context {
-            user: caller.user.as_ref(),
-            around: &self.around.known,
-        };
-        let mut evaluation = Evaluation::new(self.bound.condition.as_ref());
-        for Seen { then, today } in seen {
-            if !evaluation.matches(&then.record, context).await? {
-                continue;
-            }
-            let row = match rows.get(&(then.record.id.clone(), then.record.created_at)) {
-                Some(row) => *row,
-                None => {
-                    let begin = past::begin_of(self.env, &today).await?;
-                    i64::try_from(begin).unwrap_or(i64::MAX)
-                }
-            };
-            room.add(page, (row, then))?;
+        let matches = self.keep_matches(seen).await?;
+        for found in self.place(matches, rows).await? {
+            room.add(page, found)?;
         }
         Ok(())
+    }
+
+    /// Finds where matches were created, of which that is known of these `rows`.
+    async fn place(&self, matches: Vec<Head>, rows: &Rows) -> Result<Vec<(i64, Head)>, ApiError> {
+        let row_of = |record: &Record| rows.get(&(record.id.clone(), record.created_at)).copied();
+        let elsewhere = matches.iter().map(|head| &head.record);
+        let elsewhere = elsewhere.filter(|record| row_of(record).is_none());
+        let elsewhere: Vec<RecordId> = elsewhere.map(|record| record.id.clone()).collect();
+        let created = past::last_creations(self.env, &elsewhere, self.position).await?;
+        let mut created = created.into_iter();
+        let placed = matches.into_iter().map(|head| {
+            let row = row_of(&head.record).or_else(|| i64::try_from(created.next()?).ok());
+            (row.unwrap_or(i64::MAX), head)
+        });
+        Ok(placed.collect())
     }
 
     /// Keeps what fulfils the condition, whoever may see it.

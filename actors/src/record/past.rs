@@ -7,6 +7,7 @@
 //! a sequence field are not in the log, so they are missing here.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
@@ -67,6 +68,20 @@ pub async fn record_at(
     Ok(walk.into_record())
 }
 
+/// As [`record_at`], of many records together.
+///
+/// # Errors
+/// As [`record_at`].
+pub(super) async fn records_at(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    until: u64,
+) -> Result<Vec<Option<Record>>, ApiError> {
+    let wanted: Vec<_> = ids.iter().map(|id| (id.clone(), until)).collect();
+    let walks = Walk::begin_each(env, &wanted).await?.into_iter();
+    Ok(walks.map(Walk::into_record).collect())
+}
+
 /// As [`record_at`], but `None`, too, where erasures have left less than what the record was.
 ///
 /// # Errors
@@ -86,43 +101,61 @@ pub async fn whole_record_at(
 /// # Errors
 /// The store or the log cannot be read.
 pub async fn last_state(env: &RecordEnv, id: &RecordId) -> Result<Option<Record>, ApiError> {
-    last_state_at(env, id, env.applied.position()).await
+    let wanted = [(id.clone(), env.applied.position())];
+    let found = last_states(env, &wanted).await?;
+    Ok(found.into_iter().next().flatten())
 }
 
-async fn last_state_at(
+/// Returns what each of some records was at a position of its own, or before it was deleted.
+async fn last_states(
     env: &RecordEnv,
-    id: &RecordId,
-    until: u64,
-) -> Result<Option<Record>, ApiError> {
-    let walk = Walk::begin(env, id, until).await?;
-    if walk.record().is_some() {
-        return Ok(walk.into_record());
-    }
-    match walk.full {
-        Some(deletion) => record_at(env, id, deletion - 1).await,
-        None => Ok(None),
-    }
+    wanted: &[(RecordId, u64)],
+) -> Result<Vec<Option<Record>>, ApiError> {
+    let walks = Walk::begin_each(env, wanted).await?;
+    let gone = walks.iter().filter(|walk| walk.head.is_none());
+    let gone = gone.filter_map(|walk| Some((walk.id.clone(), walk.full? - 1)));
+    let gone: Vec<_> = gone.collect();
+    let mut before = Walk::begin_each(env, &gone).await?.into_iter();
+    let found = walks.into_iter().map(|walk| {
+        if walk.head.is_none() && walk.full.is_some() {
+            before.next().and_then(Walk::into_record)
+        } else {
+            walk.into_record()
+        }
+    });
+    Ok(found.collect())
 }
 
-/// Returns the last state of the record that `then` was at a position: who may see that may see what it
-/// was. What was made under its id after it was deleted is another record.
+/// Returns the last states of the records that `then` were at a position: who may see that may see what
+/// they were. What was made under the id of one after it was deleted is another record.
 ///
 /// # Errors
 /// The store or the log cannot be read.
-pub async fn last_state_of(
+pub(super) async fn last_states_of(
     env: &RecordEnv,
-    then: &Record,
+    then: &[&Record],
     position: u64,
-) -> Result<Option<Record>, ApiError> {
-    let last = last_state(env, &then.id).await?;
-    if last.as_ref().is_some_and(|last| is_same(then, last)) {
-        return Ok(last);
+) -> Result<Vec<Option<Record>>, ApiError> {
+    let until = env.applied.position();
+    let wanted = then.iter().map(|then| (then.id.clone(), until));
+    let wanted: Vec<_> = wanted.collect();
+    let mut found = last_states(env, &wanted).await?;
+    let pairs = then.iter().zip(&mut found);
+    let others = pairs.filter(|(then, last)| last.as_ref().is_none_or(|last| !is_same(then, last)));
+    let (ids, others): (Vec<_>, Vec<_>) =
+        others.map(|(then, last)| (then.id.clone(), last)).unzip();
+    let created = creations(env, &ids, until).await?.into_iter();
+    let (mut wanted, mut slots) = (Vec::new(), Vec::new());
+    for ((id, last), creations) in ids.into_iter().zip(others).zip(created) {
+        if let Some(next) = creations.into_iter().find(|it| *it > position) {
+            wanted.push((id, next - 1));
+            slots.push(last);
+        }
     }
-    let creations = creations(env, &then.id).await?;
-    match creations.into_iter().find(|creation| *creation > position) {
-        Some(next) => last_state_at(env, &then.id, next - 1).await,
-        None => Ok(last),
+    for (slot, last) in slots.into_iter().zip(last_states(env, &wanted).await?) {
+        *slot = last;
     }
+    Ok(found)
 }
 
 /// Whether two records of one id are one record at two times, and not another made when the first was
@@ -137,8 +170,10 @@ pub(super) fn is_same(then: &Record, last: &Record) -> bool {
 /// # Errors
 /// The store or the log cannot be read.
 pub(super) async fn begin_of(env: &RecordEnv, last: &Record) -> Result<u64, ApiError> {
+    let ids = std::slice::from_ref(&last.id);
+    let created = creations(env, ids, env.applied.position()).await?;
     let mut begin = None;
-    for creation in creations(env, &last.id).await?.into_iter().rev() {
+    for creation in created.into_iter().flatten().rev() {
         let created = record_at(env, &last.id, creation).await?;
         if begin.is_some() && !created.is_some_and(|created| is_same(&created, last)) {
             break;
@@ -148,17 +183,45 @@ pub(super) async fn begin_of(env: &RecordEnv, last: &Record) -> Result<u64, ApiE
     Ok(begin.unwrap_or_default())
 }
 
-/// Lists where records were created under an id, in order.
+/// Finds where some records were created, or restored, that were there at a position.
 ///
 /// # Errors
 /// The store or the log cannot be read.
-async fn creations(env: &RecordEnv, id: &RecordId) -> Result<Vec<u64>, ApiError> {
-    let stream = Stream::Record(id.clone());
-    let until = env.applied.position();
-    let positions = env.store.list_creations(&stream, until).await?;
-    let events = read_all(env, &positions).await?.into_iter();
-    let its = events.filter(|(_, event)| event.stream == stream);
-    Ok(its.map(|(_, event)| event.position).collect())
+pub(super) async fn last_creations(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    until: u64,
+) -> Result<Vec<u64>, ApiError> {
+    let created = creations(env, ids, until).await?.into_iter();
+    let last = created.map(|creations| creations.last().copied().unwrap_or_default());
+    Ok(last.collect())
+}
+
+/// Lists where records were created under each of some ids, up to a position by which one was, in
+/// order.
+async fn creations(
+    env: &RecordEnv,
+    ids: &[RecordId],
+    until: u64,
+) -> Result<Vec<Vec<u64>>, ApiError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let streams: Vec<Stream> = ids.iter().cloned().map(Stream::Record).collect();
+    let mut listed = env.store.list_creations(&streams, until).await?;
+    // The store's places are those of hashes: where there are several, another stream may have the same.
+    let unsure = listed.iter().filter(|positions| positions.len() > 1);
+    let mut unsure: Vec<u64> = unsure.flatten().copied().collect();
+    unsure.sort_unstable();
+    let mut whose: HashMap<u64, Stream> = HashMap::new();
+    for some in unsure.chunks(AT_ONCE) {
+        let events = read_all(env, some).await?.into_iter();
+        whose.extend(events.map(|(_, event)| (event.position, event.stream)));
+    }
+    for (stream, positions) in streams.iter().zip(&mut listed) {
+        positions.retain(|position| whose.get(position).is_none_or(|it| it == stream));
+    }
+    Ok(listed)
 }
 
 /// Goes through a record's past, event by event.
@@ -181,50 +244,55 @@ impl Walk {
     /// # Errors
     /// The store or the log cannot be read.
     pub async fn begin(env: &RecordEnv, id: &RecordId, until: u64) -> Result<Self, ApiError> {
-        let begun = Self::begin_each(env, std::slice::from_ref(id), until).await?;
+        let begun = Self::begin_each(env, &[(id.clone(), until)]).await?;
         begun
             .into_iter()
             .next()
             .ok_or_else(|| unreadable(&"no walk"))
     }
 
-    /// As [`Walk::begin`], for many records, in their order: what they need is read together.
+    /// As [`Walk::begin`], for many records, in their order, each at a position of its own: what they
+    /// need is read together.
     ///
     /// # Errors
     /// As [`Walk::begin`].
     pub async fn begin_each(
         env: &RecordEnv,
-        ids: &[RecordId],
-        until: u64,
+        wanted: &[(RecordId, u64)],
     ) -> Result<Vec<Self>, ApiError> {
-        let streams: Vec<Stream> = ids.iter().cloned().map(Stream::Record).collect();
-        let full = full_states(env, &streams, until).await?;
-        let walks = ids.iter().zip(streams).zip(full);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let full = full_states(env, wanted).await?;
+        let walks = wanted.iter().zip(full);
         let mut walks: Vec<Self> = walks
-            .map(|((id, stream), full)| Self::from(id, stream, full.as_ref()))
+            .map(|((id, _), full)| Self::from(id, full.as_ref()))
             .collect();
-        // Where the events of a stream are taken, and from which position on it is listed.
-        let mut takers: HashMap<Stream, (u64, Vec<usize>)> = HashMap::new();
-        for (number, walk) in walks.iter().enumerate() {
+        // Between which positions a stream's events are wanted, and by whom.
+        let mut takers: HashMap<Stream, (RangeInclusive<u64>, Vec<usize>)> = HashMap::new();
+        for (number, (walk, (_, until))) in walks.iter().zip(wanted).enumerate() {
             if walk.full.is_some() {
+                let (from, until) = (walk.position + 1, *until);
                 for stream in [&walk.stream, &walk.of_type] {
-                    let taker = takers
-                        .entry(stream.clone())
-                        .or_insert((u64::MAX, Vec::new()));
-                    taker.0 = taker.0.min(walk.position + 1);
-                    taker.1.push(number);
+                    let taker = takers.entry(stream.clone());
+                    let (range, numbers) = taker.or_insert((from..=until, Vec::new()));
+                    *range = from.min(*range.start())..=until.max(*range.end());
+                    numbers.push(number);
                 }
             }
         }
-        let wanted = takers.iter();
-        let wanted: Vec<_> = wanted.map(|(stream, it)| (stream.clone(), it.0)).collect();
-        let positions = env.store.list_positions_of(&wanted, until).await?;
+        let ranges = takers.iter();
+        let ranges: Vec<_> = ranges
+            .map(|(stream, (range, _))| (stream.clone(), range.clone()))
+            .collect();
+        let positions = env.store.list_positions_of(&ranges).await?;
         for some in positions.chunks(AT_ONCE) {
             for (_, event) in read_all(env, some).await? {
                 let numbers = takers.get(&event.stream).into_iter();
                 for number in numbers.flat_map(|(_, numbers)| numbers) {
-                    if let Some(walk) = walks.get_mut(*number)
-                        && walk.position < event.position
+                    if let Some((walk, (_, until))) =
+                        walks.get_mut(*number).zip(wanted.get(*number))
+                        && (walk.position + 1..=*until).contains(&event.position)
                     {
                         walk.take(&event);
                     }
@@ -235,10 +303,10 @@ impl Walk {
     }
 
     /// Starts with an event that does not build on earlier ones.
-    fn from(id: &RecordId, stream: Stream, full: Option<&Event>) -> Self {
+    fn from(id: &RecordId, full: Option<&Event>) -> Self {
         let mut walk = Self {
             id: id.clone(),
-            stream,
+            stream: Stream::Record(id.clone()),
             of_type: Stream::Type(id.record_type.clone()),
             position: 0,
             full: full.map(|event| event.position),
@@ -359,16 +427,14 @@ pub(crate) async fn read_all(
     events.ok_or_else(|| unreadable(&"a commit without its event"))
 }
 
-/// Finds each stream's last event up to a position that does not build on earlier ones.
+/// Finds each record's last event up to a position that does not build on earlier ones.
 async fn full_states(
     env: &RecordEnv,
-    streams: &[Stream],
-    until: u64,
+    wanted: &[(RecordId, u64)],
 ) -> Result<Vec<Option<Event>>, ApiError> {
-    let wanted: Vec<_> = streams
-        .iter()
-        .map(|stream| (stream.clone(), until))
-        .collect();
+    let wanted = wanted.iter();
+    let wanted = wanted.map(|(id, until)| (Stream::Record(id.clone()), *until));
+    let wanted: Vec<_> = wanted.collect();
     let candidates = env.store.find_full_states(&wanted).await?;
     let mut positions: Vec<u64> = candidates.iter().flatten().copied().collect();
     positions.sort_unstable();
@@ -378,7 +444,7 @@ async fn full_states(
         events.extend(read.map(|(_, event)| (event.position, event)));
     }
     let mut found = Vec::new();
-    for (stream, candidate) in streams.iter().zip(candidates) {
+    for ((stream, _), candidate) in wanted.iter().zip(candidates) {
         let mut event = candidate.and_then(|position| events.get(&position).cloned());
         // The store's places are those of hashes: another stream may have the same.
         while let Some(other) = event.as_ref().filter(|event| event.stream != *stream) {

@@ -22,7 +22,7 @@ use super::included::{Included, Room};
 use super::messages::{
     FetchRecords, Found, ItemError, ItemResults, QueryRecords, QueryReply, Transient,
 };
-use super::page_bytes::PageBytes;
+use super::page_bytes::{PageBytes, Portion};
 use super::past::{self, Moment};
 use super::past_rules::PastRules;
 use crate::store::Asker;
@@ -101,29 +101,37 @@ async fn fetch_past(
     let rules = PastRules::load(env, caller, &types, position).await?;
     let rules = rules.at(position);
     let mut room = PageBytes::new(env.max_page_bytes, "ids");
+    let mut portion = Portion::of_at_most(512);
     let mut results = Vec::new();
-    for id in &command.ids {
-        let was = past::record_at(env, id, position).await?;
-        let was = was.filter(|record| is_in(&record.database, &command.scope));
-        let last = match &was {
-            Some(was) => past::last_state_of(env, was, position).await?,
-            None => None,
-        };
-        let may_read = last.is_some_and(|last| caller.may(Level::Read, &last));
-        let result = match was {
-            None => Err(not_found()),
-            Some(_) if !may_read => Err(no_permission()),
-            Some(mut record) => {
-                room.take(&record)?;
-                rules.hide_unreadable(caller, &mut record);
-                env.assets.sign(&mut record);
-                Ok(record)
-            }
-        };
-        results.push(result.map_err(|error| ItemError {
-            id: Some(id.clone()),
-            error,
-        }));
+    let mut left = command.ids.as_slice();
+    while !left.is_empty() {
+        let some;
+        (some, left) = left.split_at(portion.size().min(left.len()));
+        let was = past::records_at(env, some, position).await?.into_iter();
+        let was = was.map(|was| was.filter(|it| is_in(&it.database, &command.scope)));
+        let was: Vec<Option<Record>> = was.collect();
+        let there: Vec<&Record> = was.iter().flatten().collect();
+        portion.had(there.iter().copied());
+        let last = past::last_states_of(env, &there, position).await?;
+        let mut last = last.into_iter();
+        for (id, was) in some.iter().zip(was) {
+            let last = was.as_ref().and_then(|_| last.next().flatten());
+            let may_read = last.is_some_and(|last| caller.may(Level::Read, &last));
+            let result = match was {
+                None => Err(not_found()),
+                Some(_) if !may_read => Err(no_permission()),
+                Some(mut record) => {
+                    room.take(&record)?;
+                    rules.hide_unreadable(caller, &mut record);
+                    env.assets.sign(&mut record);
+                    Ok(record)
+                }
+            };
+            results.push(result.map_err(|error| ItemError {
+                id: Some(id.clone()),
+                error,
+            }));
+        }
     }
     Ok(results)
 }

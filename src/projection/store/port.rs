@@ -1,6 +1,7 @@
 //! The store's port, on a database.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -257,22 +258,25 @@ impl RecordStore for SqlStore {
             .map_err(|error| self.failed(error))
     }
 
-    async fn list_creations(&self, stream: &Stream, until: u64) -> Result<Vec<u64>, StoreError> {
+    async fn list_creations(
+        &self,
+        streams: &[Stream],
+        until: u64,
+    ) -> Result<Vec<Vec<u64>>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_creations(&mut conn, stream, until)
+        history::list_creations(&mut conn, streams, until)
             .await
             .map_err(|error| self.failed(error))
     }
 
     async fn list_positions_of(
         &self,
-        wanted: &[(Stream, u64)],
-        until: u64,
+        wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
         let mut reader = self.reader().await?;
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        history::list_positions(&mut conn, wanted, until)
+        history::list_positions(&mut conn, wanted)
             .await
             .map_err(|error| self.failed(error))
     }

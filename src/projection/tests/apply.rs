@@ -183,10 +183,20 @@ async fn the_positions_of_a_stream_are_found() {
     assert_eq!(listed, [4, 5, 6]);
     let other = Stream::Record(RecordId::new("note", "2"));
     let never = Stream::Record(RecordId::new("note", "3"));
-    let wanted = [(other.clone(), 2), (stream.clone(), 4), (never.clone(), 7)];
+    let wanted = [
+        (other.clone(), 2),
+        (stream.clone(), 4),
+        (stream.clone(), 6),
+        (never.clone(), 7),
+    ];
     let found = world.store.find_full_states(&wanted).await.unwrap();
-    assert_eq!(found, [None, Some(2), None]);
-    let wanted = [(other, 1), (stream, 5), (never, 1)];
-    let listed = world.store.list_positions_of(&wanted, 6).await.unwrap();
-    assert_eq!(listed, [3, 5, 6]);
+    assert_eq!(found, [None, Some(2), Some(6), None]);
+    let streams = [stream.clone(), never.clone(), other.clone()];
+    for (until, of_stream) in [(5, vec![2]), (7, vec![2, 6])] {
+        let listed = world.store.list_creations(&streams, until).await.unwrap();
+        assert_eq!(listed, [of_stream, vec![], vec![3]]);
+    }
+    let wanted = [(other, 1..=6), (stream, 4..=5), (never, 1..=7)];
+    let listed = world.store.list_positions_of(&wanted).await.unwrap();
+    assert_eq!(listed, [3, 4, 5]);
 }

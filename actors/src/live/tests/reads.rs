@@ -1,14 +1,18 @@
-//! Reads that are answered once, while a field that is hidden gets another name.
+//! Reads that are answered once: while a field that is hidden gets another name, and of what was
+//! deleted since.
 
 use serde_json::{Value as Json, json};
 use skytrail_schema::caller::{Caller, KeyKind};
-use skytrail_schema::query::Scope;
+use skytrail_schema::event::EventBody;
+use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::Fields;
+use skytrail_schema::time::Timestamp;
 
-use super::world::{World, created, note, renamed, rules, rules_for};
+use super::world::{World, created, deleted, note, renamed, rules, rules_for};
 use super::{begin, run};
 use crate::context::RequestContext;
 use crate::record::messages::{FetchRecords, QueryRecords};
+use crate::record::past::Moment;
 use crate::record::read;
 
 /// Reads go to the store; one note is there, whose `secret` nobody may see.
@@ -80,6 +84,26 @@ async fn read_while<T>(
     }
 }
 
+/// Reads; returns how often the store was asked, too.
+async fn count_asking<T>(world: &World, reading: impl Future<Output = T>) -> (T, usize) {
+    let mut num_asked = 0;
+    let letting_through = async {
+        loop {
+            world.rest().await;
+            if world.store.gate.num_waiting() > 0 {
+                world.store.gate.release(0);
+                num_asked += 1;
+            }
+        }
+    };
+    let read = tokio::select! {
+        biased;
+        read = reading => read,
+        () = letting_through => unreachable!("it does not end"),
+    };
+    (read, num_asked)
+}
+
 fn names(fields: &Fields) -> Vec<&str> {
     fields.keys().map(String::as_str).collect()
 }
@@ -111,7 +135,7 @@ fn a_query_shows_no_hidden_field_under_its_other_name() {
             let command = QueryRecords {
                 context: context(),
                 scope: Scope::Public,
-                query: skytrail_schema::query::Query::parse(query.as_object().unwrap()).unwrap(),
+                query: Query::parse(query.as_object().unwrap()).unwrap(),
                 as_of: None,
             };
             let found = read_while(&world, read::query(&world.env, command), meanwhile).await;
@@ -119,4 +143,51 @@ fn a_query_shows_no_hidden_field_under_its_other_name() {
             assert_eq!(names(&found.head.record.fields), ["n"], "{what}");
         });
     }
+}
+
+#[test]
+fn what_was_deleted_since_is_looked_up_together() {
+    let num_asked = |num_notes: usize| async move {
+        let world = World::new(0);
+        begin(&world);
+        let notes: Vec<_> = (0..num_notes).map(|it| note(&it.to_string())).collect();
+        for note in &notes {
+            world.commit(vec![created(note, json!({"n": 1}), &Json::Null)]);
+        }
+        world.apply(usize::MAX);
+        let then = Some(Moment::Position(world.applied()));
+        for note in &notes {
+            world.commit(vec![deleted(note)]);
+        }
+        // Others have the ids of some by now.
+        for note in notes.iter().step_by(2) {
+            let (stream, mut body) = created(note, json!({"n": 2}), &Json::Null);
+            if let EventBody::RecordCreated(state) = &mut body {
+                state.updated.at = Timestamp::from_micros(9);
+            }
+            world.commit(vec![(stream, body)]);
+        }
+        world.apply(usize::MAX);
+        let query = json!({"record_type": "note", "limit": 1000});
+        let command = QueryRecords {
+            context: context(),
+            scope: Scope::Public,
+            query: Query::parse(query.as_object().unwrap()).unwrap(),
+            as_of: then,
+        };
+        let (found, to_query) = count_asking(&world, read::query(&world.env, command)).await;
+        let found = found.unwrap().records.into_iter();
+        let found: Vec<_> = found.map(|it| it.head.record.id.clone()).collect();
+        assert_eq!(found, notes);
+        let command = FetchRecords {
+            context: context(),
+            scope: Scope::Public,
+            ids: notes.clone(),
+            as_of: then,
+        };
+        let (found, to_fetch) = count_asking(&world, read::fetch(&world.env, command)).await;
+        assert!(found.unwrap().into_iter().all(|it| it.is_ok()));
+        (to_query, to_fetch)
+    };
+    run(async { assert_eq!(num_asked(3).await, num_asked(30).await) });
 }

@@ -2,6 +2,7 @@
 //! "applied" it, and every read waits for the schedule to let it through.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -170,6 +171,13 @@ impl ModelStore {
         *self.applied.borrow()
     }
 
+    fn creations(&self, stream: &Stream, until: u64) -> Vec<u64> {
+        let events = self.log.events(1, until).into_iter().filter(|event| {
+            event.stream == *stream && event.body.kind() == EventKind::RecordCreated
+        });
+        events.map(|event| event.position).collect()
+    }
+
     fn past(&self) -> Past {
         let mut past = Past {
             heads: HashMap::new(),
@@ -294,23 +302,26 @@ impl RecordStore for ModelStore {
         Ok(wanted.iter().map(find).collect())
     }
 
-    async fn list_creations(&self, _: &Stream, _: u64) -> Result<Vec<u64>, StoreError> {
-        not_modelled()
+    async fn list_creations(
+        &self,
+        streams: &[Stream],
+        until: u64,
+    ) -> Result<Vec<Vec<u64>>, StoreError> {
+        self.gate.pass().await;
+        let streams = streams.iter();
+        Ok(streams.map(|it| self.creations(it, until)).collect())
     }
 
     async fn list_positions_of(
         &self,
-        wanted: &[(Stream, u64)],
-        until: u64,
+        wanted: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
         self.gate.pass().await;
-        let first = wanted.iter().map(|(_, from)| *from).min();
-        let events = self.log.events(first.unwrap_or_default(), until);
         let is_wanted = |event: &Event| {
             let mut wanted = wanted.iter();
-            wanted.any(|(stream, from)| event.stream == *stream && event.position >= *from)
+            wanted.any(|(stream, range)| event.stream == *stream && range.contains(&event.position))
         };
-        let its = events.into_iter().filter(is_wanted);
+        let its = self.log.events(1, u64::MAX).into_iter().filter(is_wanted);
         Ok(its.map(|event| event.position).collect())
     }
 
@@ -378,7 +389,8 @@ impl RecordStore for ModelStore {
         _: &dyn HeadSource,
         _: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {
-        not_modelled()
+        self.gate.pass().await;
+        Ok(None)
     }
 
     async fn list_positions_before(
@@ -392,20 +404,32 @@ impl RecordStore for ModelStore {
 
     async fn list_positions_of_kind(
         &self,
-        _: EventKind,
-        _: u64,
-        _: u64,
+        kind: EventKind,
+        from: u64,
+        until: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        not_modelled()
+        self.gate.pass().await;
+        let events = self.log.events(from, until).into_iter();
+        let its = events.filter(|event| event.body.kind() == kind);
+        Ok(its.map(|event| event.position).collect())
     }
 
     async fn scan(
         &self,
-        _: &TypeDefinition,
-        _: i64,
-        _: usize,
+        definition: &TypeDefinition,
+        after: i64,
+        limit: usize,
     ) -> Result<Vec<(i64, Head)>, StoreError> {
-        not_modelled()
+        self.gate.pass().await;
+        let rows = self.past().heads.into_iter().filter_map(|(id, head)| {
+            let is_its = id.record_type == definition.name;
+            let created = self.creations(&Stream::Record(id), self.position());
+            is_its.then_some((i64::try_from(*created.last()?).ok()?, head))
+        });
+        let mut rows: Vec<_> = rows.filter(|(row, _)| *row > after).collect();
+        rows.sort_by_key(|(row, _)| *row);
+        rows.truncate(limit);
+        Ok(rows)
     }
 
     async fn find_linked(&self, _: &Service, _: &str) -> Result<Option<UserId>, StoreError> {
