@@ -142,6 +142,42 @@ fn what_is_made_under_the_id_of_a_deleted_record_does_not_open_its_past() {
 }
 
 #[test]
+fn what_was_closed_before_another_was_made_under_its_id_stays_closed() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    for temporal in [false, true] {
+        let id = format!("note/{temporal}");
+        ada.save(&id, json!({"n": 0}));
+        let body = json!({"type": "note", "temporal": temporal});
+        master.call("schema:temporal", body).result();
+        ada.save(&id, json!({"n": 1}));
+        let then = versions(&master, &id)[0]["position"].clone();
+        let seen_by = |client: &Client| {
+            let body = json!({"record_type": "note", "as_of": then});
+            let found = client.call("record:query", body).result();
+            let found = found.as_array().unwrap();
+            let is_found = found.iter().any(|record| record["_id"] == *id);
+            (fetch(client, &id, &then)["n"] == 1, is_found)
+        };
+        assert_eq!(seen_by(&bob), (true, true));
+        delete(&ada, &id);
+        bob.save(&id, json!({"n": 2}));
+        delete(&bob, &id);
+        restore(&master, &id, &then);
+        ada.save(&id, json!({"_access": []}));
+        delete(&ada, &id);
+        assert_eq!(seen_by(&bob), (false, false), "{temporal}");
+        bob.save(&id, json!({"n": 3}));
+        assert_eq!(seen_by(&bob), (false, false), "{temporal}");
+        assert_eq!(seen_by(&ada), (true, true), "{temporal}");
+    }
+}
+
+#[test]
 fn a_record_that_is_named_twice_is_deleted_once() {
     let server = TestServer::start();
     let (master, ada) = (Client::master(&server), Client::signed_up(&server, "ada"));

@@ -57,7 +57,7 @@ pub(super) fn body(
 
 /// Builds a record from a full state.
 pub fn full(id: &RecordId, state: &RecordState) -> Record {
-    let created = state.created.as_ref().unwrap_or(&state.updated);
+    let created = state.creation();
     Record {
         id: id.clone(),
         database: state

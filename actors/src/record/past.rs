@@ -142,13 +142,17 @@ pub(super) async fn last_states_of(
     let mut found = last_states(env, &wanted).await?;
     let pairs = then.iter().zip(&mut found);
     let others = pairs.filter(|(then, last)| last.as_ref().is_none_or(|last| !is_same(then, last)));
-    let (ids, others): (Vec<_>, Vec<_>) =
-        others.map(|(then, last)| (then.id.clone(), last)).unzip();
+    let (ids, others): (Vec<_>, Vec<_>) = others
+        .map(|(then, last)| (then.id.clone(), (then.created_at, last)))
+        .unzip();
     let created = creations(env, &ids, until).await?.into_iter();
     let (mut wanted, mut slots) = (Vec::new(), Vec::new());
-    for ((id, last), creations) in ids.into_iter().zip(others).zip(created) {
-        if let Some(next) = creations.into_iter().find(|it| *it > position) {
-            wanted.push((id, next - 1));
+    for ((id, (made_at, last)), creations) in ids.into_iter().zip(others).zip(created) {
+        // It may have been restored since, also after another was made.
+        let own = creations.iter().rfind(|it| it.made_at == Some(made_at));
+        let own = own.map_or(position, |it| it.position.max(position));
+        if let Some(next) = creations.iter().find(|it| it.position > own) {
+            wanted.push((id, next.position - 1));
             slots.push(last);
         }
     }
@@ -174,11 +178,10 @@ pub(super) async fn begin_of(env: &RecordEnv, last: &Record) -> Result<u64, ApiE
     let created = creations(env, ids, env.applied.position()).await?;
     let mut begin = None;
     for creation in created.into_iter().flatten().rev() {
-        let created = record_at(env, &last.id, creation).await?;
-        if begin.is_some() && !created.is_some_and(|created| is_same(&created, last)) {
+        if begin.is_some() && creation.made_at != Some(last.created_at) {
             break;
         }
-        begin = Some(creation);
+        begin = Some(creation.position);
     }
     Ok(begin.unwrap_or_default())
 }
@@ -193,8 +196,16 @@ pub(super) async fn last_creations(
     until: u64,
 ) -> Result<Vec<u64>, ApiError> {
     let created = creations(env, ids, until).await?.into_iter();
-    let last = created.map(|creations| creations.last().copied().unwrap_or_default());
+    let last = created.map(|creations| creations.last().map(|it| it.position).unwrap_or_default());
     Ok(last.collect())
+}
+
+/// Where a record was created or restored.
+struct Creation {
+    position: u64,
+    /// When the record was made, which a restored one keeps; `None` where that was erased, and where no
+    /// other is told from it.
+    made_at: Option<Timestamp>,
 }
 
 /// Lists where records were created under each of some ids, up to a position by which one was, in
@@ -203,25 +214,37 @@ async fn creations(
     env: &RecordEnv,
     ids: &[RecordId],
     until: u64,
-) -> Result<Vec<Vec<u64>>, ApiError> {
+) -> Result<Vec<Vec<Creation>>, ApiError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let streams: Vec<Stream> = ids.iter().cloned().map(Stream::Record).collect();
-    let mut listed = env.store.list_creations(&streams, until).await?;
+    let listed = env.store.list_creations(&streams, until).await?;
     // The store's places are those of hashes: where there are several, another stream may have the same.
     let unsure = listed.iter().filter(|positions| positions.len() > 1);
     let mut unsure: Vec<u64> = unsure.flatten().copied().collect();
     unsure.sort_unstable();
-    let mut whose: HashMap<u64, Stream> = HashMap::new();
+    let mut read: HashMap<u64, (Stream, Option<Timestamp>)> = HashMap::new();
     for some in unsure.chunks(AT_ONCE) {
-        let events = read_all(env, some).await?.into_iter();
-        whose.extend(events.map(|(_, event)| (event.position, event.stream)));
+        for (_, event) in read_all(env, some).await? {
+            let made_at = match &event.body {
+                EventBody::RecordCreated(state) => Some(state.creation().at),
+                _ => None,
+            };
+            read.insert(event.position, (event.stream, made_at));
+        }
     }
-    for (stream, positions) in streams.iter().zip(&mut listed) {
-        positions.retain(|position| whose.get(position).is_none_or(|it| it == stream));
-    }
-    Ok(listed)
+    let found = streams.iter().zip(listed).map(|(stream, positions)| {
+        let its = positions.into_iter().filter_map(|position| {
+            let made_at = match read.get(&position) {
+                Some((of, made_at)) => (of == stream).then_some(*made_at)?,
+                None => None,
+            };
+            Some(Creation { position, made_at })
+        });
+        its.collect()
+    });
+    Ok(found.collect())
 }
 
 /// Goes through a record's past, event by event.

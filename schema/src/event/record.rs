@@ -32,6 +32,13 @@ pub struct RecordState {
     pub fields: BTreeMap<String, Json>,
 }
 
+impl RecordState {
+    /// Returns when and by whom it was created.
+    pub fn creation(&self) -> &Touch {
+        self.created.as_ref().unwrap_or(&self.updated)
+    }
+}
+
 /// What changed in a record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecordPatch {

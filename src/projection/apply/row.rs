@@ -53,7 +53,7 @@ pub(super) fn whole_row(
     event: &Event,
     state: &RecordState,
 ) -> (Vec<Arg>, Vec<Misfit>) {
-    let created = state.created.as_ref().unwrap_or(&state.updated);
+    let created = state.creation();
     let mut row = Vec::with_capacity(table.width());
     row.extend([
         Arg::unsigned(event.position),
