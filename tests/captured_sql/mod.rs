@@ -355,7 +355,7 @@ fn a_store_from_before_takes_sql_in_from_now_on() {
         "SET skytrail.own TO 'yes'; ALTER TABLE note ALTER _row DROP DEFAULT; \
          ALTER TABLE \"user\" ALTER _row DROP DEFAULT; \
          DROP FUNCTION _capture, _refuse, _put_back, _next_row, _closed CASCADE; \
-         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted; \
+         DROP SEQUENCE _captured_row; DROP TABLE _outbox, _parked, _lifted, _lost; \
          UPDATE _checkpoint SET format = 1",
     );
     world.sql(ACTORS_OF_BEFORE);
@@ -380,6 +380,7 @@ fn what_waited_in_a_store_from_before_is_taken_in_once() {
     world.sql(
         "SET skytrail.own TO 'yes'; CREATE TABLE _captured (outbox uuid NOT NULL); \
          INSERT INTO _captured VALUES (gen_random_uuid()); ALTER TABLE _outbox DROP mark; \
+         DROP TABLE _lost; \
          UPDATE _checkpoint SET format = 3",
     );
     world.sql(ACTORS_OF_BEFORE);

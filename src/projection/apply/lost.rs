@@ -3,12 +3,21 @@
 //! Changes and the end of such a thing may have nothing to work on, and that is no fault. When a record
 //! is known again its row gets the place that its creation would have given it, and that of a device
 //! the version of its subscriptions, so that a store made from what is left equals the one that saw
-//! everything.
+//! everything. The store keeps them, too: a server may end before the log does.
 
 use std::collections::HashMap;
 
+use crate::projection::conn::Conn;
+
 use skytrail_schema::event::{Event, EventBody, EventKind, Stream};
 use skytrail_schema::id::TypeName;
+
+use super::texts::{in_chunks, insert_or_fail, push_rows};
+use crate::projection::read;
+use crate::projection::sql::{Arg, Kind, Sql};
+
+/// How many rows one statement writes.
+const SIZES: &[usize] = &[64, 16, 4, 1];
 
 /// The things that are not known at present, with the positions at which they began; what devices
 /// subscribe to with the version that it has come to.
@@ -28,6 +37,47 @@ pub(super) enum Meaning {
 }
 
 impl Lost {
+    /// Loads what the store has left.
+    pub(super) async fn load(conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
+        let rows = Sql::new("SELECT stream, place FROM _lost");
+        let rows = rows.fetch_all(conn).await?;
+        let things = rows.iter().map(|row| {
+            let stream = Stream::parse(&row.text(0)?);
+            let stream = stream.ok_or_else(|| sqlx::Error::Decode("no stream in _lost".into()))?;
+            Ok((stream, row.unsigned(1)?))
+        });
+        things.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Writes what is not known any more, or is again, other than before.
+    pub(super) async fn save(&self, conn: &mut Conn<'_>, before: &Self) -> Result<(), sqlx::Error> {
+        let gone: Vec<String> = before
+            .beside(self)
+            .map(|(stream, _)| stream.to_string())
+            .collect();
+        for some in gone.chunks(read::MAX_KEYS) {
+            let mut sql = Sql::new("DELETE FROM _lost WHERE stream");
+            sql.within(some, String::as_str);
+            sql.execute(conn).await?;
+        }
+        let new = self.beside(before);
+        let new = new.map(|(stream, place)| [Arg::text(stream.to_string()), Arg::unsigned(*place)]);
+        for chunk in in_chunks(new.collect(), SIZES, 2) {
+            let mut sql = Sql::new(insert_or_fail(conn.dialect()));
+            sql.push("_lost (stream, place) VALUES ");
+            push_rows(&mut sql, &[Kind::Text, Kind::Int], chunk.len());
+            let args = chunk.into_iter().flatten().collect();
+            sql.into_text().execute(conn, args).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns what is not the same in `other`.
+    fn beside(&self, other: &Self) -> impl Iterator<Item = (&Stream, &u64)> {
+        let is_new = |(stream, place): &(&Stream, &u64)| other.0.get(*stream) != Some(*place);
+        self.0.iter().filter(is_new)
+    }
+
     /// Learns of the next event, and says what it means.
     pub(super) fn learn(&mut self, event: &Event) -> Meaning {
         use EventBody as Body;

@@ -35,7 +35,7 @@ use self::records::RecordBatch;
 use self::settings::UserBatch;
 use self::texts::Texts;
 use super::captured::{self, Touched};
-use super::dialect::is_refusal;
+use super::dialect::{Dialect, is_refusal};
 use super::layout::{Catalog, Table};
 use super::postgres;
 use super::sql::{Arg, Sql};
@@ -91,11 +91,22 @@ pub(super) struct WriterState {
 }
 
 impl WriterState {
-    /// Starts with what the store holds.
-    pub(super) fn new(catalog: Arc<Catalog>, checkpoint: u64) -> Self {
-        Self {
-            catalog,
+    /// Goes on where the store was left.
+    pub(super) async fn load(conn: &mut Conn<'_>) -> Result<Self, sqlx::Error> {
+        let (catalog, checkpoint) = super::read::catalog(conn).await?;
+        Ok(Self {
+            catalog: Arc::new(catalog),
             checkpoint,
+            lost: Lost::load(conn).await?,
+            ..Self::new(conn.dialect())
+        })
+    }
+
+    /// Starts with an empty store.
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self {
+            catalog: Arc::new(Catalog::new(dialect)),
+            checkpoint: 0,
             indexing: Indexing::default(),
             new_faults: 0,
             is_lazy: false,
@@ -210,6 +221,7 @@ impl WriterState {
             session.add(&mut tx.conn(), event, time).await?;
         }
         let (catalog, faults, lost, touched) = session.finish(&mut tx.conn()).await?;
+        lost.save(&mut tx.conn(), &self.lost).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         captured::take_out_all(&mut tx.conn(), commits).await?;
         captured::overlay(&mut tx.conn(), touched).await?;
@@ -262,6 +274,7 @@ impl WriterState {
                 Err(error) => return Err(error),
             }
         }
+        lost.save(&mut tx.conn(), &self.lost).await?;
         history::write(&mut tx.conn(), &mut self.actors, commits).await?;
         captured::take_out_all(&mut tx.conn(), commits).await?;
         captured::overlay(&mut tx.conn(), touched).await?;

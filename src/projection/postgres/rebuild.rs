@@ -203,8 +203,8 @@ async fn checkpoint_of(conn: &mut Conn<'_>) -> Result<u64, sqlx::Error> {
 
 /// Digests every table of a store, as of one moment; returns the checkpoint as well.
 ///
-/// Tables that say how the store serves its queries, not what it holds, are left out; so are those of
-/// what others change by SQL, which the log has not got.
+/// Tables that say how the store serves its queries or goes on, not what it holds, are left out; so are
+/// those of what others change by SQL, which the log has not got.
 ///
 /// # Errors
 /// The store does not open or cannot be read.
@@ -227,7 +227,7 @@ async fn digest_tables(
     let checkpoint = checkpoint_of(&mut tx.conn()).await?;
     let tables = Sql::new(
         "SELECT relname::text FROM pg_class WHERE relkind='r' \
-         AND relname NOT IN ('_index','_outbox','_parked','_lifted') \
+         AND relname NOT IN ('_index','_outbox','_parked','_lifted','_lost') \
          AND relnamespace=(SELECT oid FROM pg_namespace WHERE nspname=current_schema)",
     );
     let mut digests = BTreeMap::new();

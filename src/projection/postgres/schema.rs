@@ -26,16 +26,17 @@ use crate::projection::{ddl, read};
 const BESIDE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The format that this program makes and knows.
-const FORMAT: i64 = 6;
+const FORMAT: i64 = 7;
 
 /// What leads to each format from the one before.
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 7] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_captured.sql"),
     include_str!("migrations/0003_parked.sql"),
     include_str!("migrations/0004_marks.sql"),
     include_str!("migrations/0005_actors.sql"),
     include_str!("migrations/0006_channel.sql"),
+    include_str!("migrations/0007_lost.sql"),
 ];
 
 /// What bounds names, whatever the extensions are.

@@ -23,7 +23,7 @@ pub struct TableDigest {
 
 /// Digests every table of the store in a file, as of one moment; returns the checkpoint as well.
 ///
-/// Tables that say how the store serves its queries, not what it holds, are left out.
+/// Tables that say how the store serves its queries or goes on, not what it holds, are left out.
 ///
 /// # Errors
 /// The file does not open or cannot be read; a newer program made it.
@@ -39,7 +39,8 @@ pub async fn digest(path: &Path) -> Result<(u64, BTreeMap<String, TableDigest>),
         .try_get(0)?;
     let names = sqlx::query(
         "SELECT name FROM sqlite_schema WHERE type = 'table' \
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_index%' ESCAPE '\\'",
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_index%' ESCAPE '\\' \
+         AND name <> '_lost'",
     )
     .fetch_all(&mut *tx)
     .await?;

@@ -20,7 +20,6 @@ use crate::projection::apply::{Indexing, WriterState};
 use crate::projection::conn::Conn;
 use crate::projection::ddl;
 use crate::projection::dialect::Dialect;
-use crate::projection::layout::Catalog;
 
 /// How many events are asked of the log at once; they become one transaction.
 const BATCH_EVENTS: usize = 4096;
@@ -82,7 +81,7 @@ pub async fn rebuild(
     )
     .execute(&mut conn)
     .await?;
-    let mut state = WriterState::new(Arc::new(Catalog::new(Dialect::Sqlite)), 0);
+    let mut state = WriterState::new(Dialect::Sqlite);
     state.indexing = Indexing::Later;
     while state.checkpoint < until {
         let commits = read(state.checkpoint + 1, BATCH_EVENTS).map_err(RebuildError::Log)?;

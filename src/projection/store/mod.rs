@@ -138,13 +138,13 @@ impl SqlStore {
     /// See [`OpenError`].
     pub async fn open_file(path: &Path, options: &StoreOptions) -> Result<Self, OpenError> {
         let (file, mut conn) = sqlite::File::open(path, options).await?;
-        let stored = read::catalog(&mut Conn::file(&mut conn)).await?;
+        let state = WriterState::load(&mut Conn::file(&mut conn)).await?;
         let num_faults = read::count_faults(&mut Conn::file(&mut conn)).await?;
         let conn = WriterConn::File(conn);
         Ok(Self::new(
             Home::File(Box::new(file)),
-            conn,
-            (stored.0, stored.1, num_faults),
+            (conn, state),
+            num_faults,
             (options.index_limits, options.num_readers),
         ))
     }
@@ -157,27 +157,26 @@ impl SqlStore {
         let (server, mut link) = postgres::Server::open(url, options).await?;
         let extensions = server.extensions();
         let conn = &mut Conn::server(&mut link.conn, extensions);
-        let stored = read::catalog(conn).await?;
+        let mut state = WriterState::load(conn).await?;
         let num_faults = read::count_faults(conn).await?;
-        server.know(stored.1, postgres::origin_of(conn).await?);
+        server.know(state.checkpoint, postgres::origin_of(conn).await?);
+        state.is_lazy = server.is_lazy();
         let conn = WriterConn::Server(Ok(link), extensions);
         Ok(Self::new(
             Home::Server(Box::new(server)),
-            conn,
-            (stored.0, stored.1, num_faults),
+            (conn, state),
+            num_faults,
             (options.index_limits, options.max_readers as usize),
         ))
     }
 
     fn new(
         home: Home,
-        conn: WriterConn,
-        (catalog, checkpoint, num_faults): (Catalog, u64, u64),
+        (conn, state): (WriterConn, WriterState),
+        num_faults: u64,
         (index_limits, num_readers): (IndexLimits, usize),
     ) -> Self {
-        let catalog = Arc::new(catalog);
-        let mut state = WriterState::new(Arc::clone(&catalog), checkpoint);
-        state.is_lazy = matches!(&home, Home::Server(server) if server.is_lazy());
+        let catalog = Arc::clone(&state.catalog);
         Self {
             home,
             writer: Mutex::new(Some(Writer { conn, state })),
@@ -273,16 +272,23 @@ impl SqlStore {
         let Err(lost) = link else { return Ok(()) };
         let mut fresh = server.connect(Some(lost)).await?;
         let conn = &mut Conn::server(&mut fresh.conn, *extensions);
-        let read = async { Ok((read::catalog(conn).await?, read::count_faults(conn).await?)) };
+        let read = async {
+            Ok((
+                WriterState::load(conn).await?,
+                read::count_faults(conn).await?,
+            ))
+        };
         let stored = timeout(server.statement_limit(), read).await;
         let stored = stored.unwrap_or_else(|_late| Err(silent(server.statement_limit())))?;
-        let ((catalog, checkpoint), num_faults) = stored;
+        let (state, num_faults) = stored;
         self.num_faults.store(num_faults, Ordering::Relaxed);
-        tracing::info!(position = checkpoint, "connected to the database again");
-        let catalog = Arc::new(catalog);
-        writer.state = WriterState::new(Arc::clone(&catalog), checkpoint);
+        tracing::info!(
+            position = state.checkpoint,
+            "connected to the database again"
+        );
+        self.catalog.store(Arc::clone(&state.catalog));
+        writer.state = state;
         writer.state.is_lazy = server.is_lazy();
-        self.catalog.store(catalog);
         *link = Ok(fresh);
         Ok(())
     }

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::check_rebuilt;
 use super::world::*;
+use crate::projection::StoreOptions;
 
 const TYPES: [&str; 4] = ["note", "Note", "a\"b\0'; DROP TABLE _type; --", "_auth"];
 
@@ -428,7 +429,21 @@ fn repeat(head: &Head) -> (Stream, EventBody) {
     (Stream::Record(record.id.clone()), body)
 }
 
-async fn run(steps: Vec<Step>, batches: Vec<usize>, erased: Vec<bool>) {
+/// Fills another store, which is closed and opened again on the way.
+async fn check_filled_in_two(world: &mut World, cut: &prop::sample::Index) {
+    world.store.close().await.unwrap();
+    world.place = super::Place::new();
+    world.reopen().await;
+    let (first, rest) = world.log.split_at(cut.index(world.log.len()));
+    world.store.apply(first).await.unwrap();
+    world.store.close().await.unwrap();
+    world.store = world.place.open(&StoreOptions::default()).await;
+    world.store.apply(rest).await.unwrap();
+    world.assert_equal().await;
+    assert_eq!(world.faults().await, [""; 0]);
+}
+
+async fn run(steps: Vec<Step>, batches: Vec<usize>, erased: Vec<bool>, cut: prop::sample::Index) {
     let mut world = World::new().await;
     world.commit(vec![extend("note", &[])]);
     for step in &steps {
@@ -449,6 +464,7 @@ async fn run(steps: Vec<Step>, batches: Vec<usize>, erased: Vec<bool>) {
     world.assert_equal().await;
     check_rebuilt(&mut world).await;
     world.assert_equal().await;
+    check_filled_in_two(&mut world, &cut).await;
 }
 
 proptest! {
@@ -459,8 +475,9 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
         batches in prop::collection::vec(1..40_usize, 1..8),
         erased in prop::collection::vec(any::<bool>(), 1..8),
+        cut in any::<prop::sample::Index>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(steps, batches, erased));
+        runtime.block_on(run(steps, batches, erased, cut));
     }
 }
