@@ -1,5 +1,6 @@
 //! What a captured row makes of the record that the log has. Pure.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skytrail_schema::record::{Head, Record};
@@ -28,20 +29,21 @@ pub(super) fn made(row: &Record, head: Option<Arc<Head>>) -> Outcome {
     outcome(record, Some(head), true)
 }
 
-/// Makes the draft of a row whose columns of these names were changed.
-pub(super) fn changed<'a>(
+/// Makes the draft of a row whose columns of these names were changed, and maybe something that no record
+/// has.
+pub(super) fn changed(
     row: &Record,
-    columns: impl IntoIterator<Item = &'a String>,
+    (columns, is_hidden): (&BTreeSet<String>, bool),
     head: Arc<Head>,
 ) -> Outcome {
     let mut record = head.record.clone();
-    let mut is_whole = false;
+    let mut is_whole = is_hidden;
     for column in columns {
         match column.as_str() {
             "_access" => {
+                // A change cannot say that there is no list any more, nor what is as it was.
+                is_whole |= row.access.is_none() || row.access == record.access;
                 record.access.clone_from(&row.access);
-                // A change cannot say that there is no list any more.
-                is_whole |= row.access.is_none();
             }
             "_updated_at" => record.updated_at = row.updated_at,
             "_updated_by" => record.updated_by.clone_from(&row.updated_by),
@@ -62,10 +64,10 @@ pub(super) fn changed<'a>(
                 is_whole = true;
             }
             field => {
-                let value = row.fields.get(field).cloned();
-                record
-                    .fields
-                    .insert(field.to_owned(), value.unwrap_or(Value::Null));
+                let value = row.fields.get(field).unwrap_or(&Value::Null);
+                let before = record.fields.insert(field.to_owned(), value.clone());
+                // The column has another text all the same.
+                is_whole |= before.as_ref().unwrap_or(&Value::Null) == value;
             }
         }
     }

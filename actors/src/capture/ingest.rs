@@ -395,8 +395,15 @@ impl Deciding<'_> {
     ) -> Result<Option<String>, ApiError> {
         let outcome = match (change, head) {
             (RowChange::Made(row), head) => decide::made(row, head),
-            (RowChange::Changed(row, columns), Some(head)) => decide::changed(row, columns, head),
-            (RowChange::Changed(..), None) => {
+            (
+                RowChange::Changed {
+                    row,
+                    columns,
+                    is_hidden,
+                },
+                Some(head),
+            ) => decide::changed(row, (columns, *is_hidden), head),
+            (RowChange::Changed { .. }, None) => {
                 return Ok(Some("the record is not there: it was deleted".to_owned()));
             }
             (RowChange::Hidden, Some(head)) => {

@@ -70,8 +70,15 @@ pub struct CapturedRow {
 pub enum RowChange {
     /// The row was made.
     Made(Box<Record>),
-    /// Some columns were changed; the record as the row has it.
-    Changed(Box<Record>, BTreeSet<String>),
+    /// Some columns were changed.
+    Changed {
+        /// The record as the row has it.
+        row: Box<Record>,
+        /// What was changed: system columns, and fields.
+        columns: BTreeSet<String>,
+        /// Whether the row has something that no record has, too: it is stored as a whole.
+        is_hidden: bool,
+    },
     /// What was changed no record has: it is stored once more as it is.
     Hidden,
     /// The row was deleted.

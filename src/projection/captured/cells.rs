@@ -10,13 +10,20 @@ use skytrail_schema::json;
 /// How deep JSON may be nested: an answer that shows it still nests it in a few more.
 const MAX_DEPTH: usize = 120;
 
-/// What a row holds in a column.
+/// What a row holds in a column. The texts tell apart what reads alike: `1.5` and `1.50`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
-    /// What was read.
-    Read(Json),
-    /// A text that cannot be.
-    Unreadable(String),
+pub(super) struct Cell {
+    /// As the database writes it.
+    text: String,
+    /// What was read of it, if it can be.
+    pub(super) json: Option<Json>,
+}
+
+impl Cell {
+    /// Whether there is nothing.
+    pub(super) fn is_null(&self) -> bool {
+        self.json == Some(Json::Null)
+    }
 }
 
 /// What a row holds, by column.
@@ -28,11 +35,13 @@ impl Cells {
     pub(super) fn read(text: &str) -> Result<Self, sqlx::Error> {
         let cells: BTreeMap<String, &RawValue> =
             serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        let read = |text: &str| match json::from_str(text) {
-            Ok(json) if is_within(&json, MAX_DEPTH) && numbers(text).all(is_kept) => {
-                Cell::Read(json)
+        let read = |text: &str| {
+            let json = json::from_str(text).ok();
+            let is_kept = |json: &Json| is_within(json, MAX_DEPTH) && numbers(text).all(is_kept);
+            Cell {
+                text: text.to_owned(),
+                json: json.filter(is_kept),
             }
-            _ => Cell::Unreadable(text.to_owned()),
         };
         let cells = cells.into_iter();
         Ok(Self(
@@ -46,10 +55,7 @@ impl Cells {
 
     /// Returns what was read of a column.
     pub(super) fn json(&self, column: &str) -> Option<&Json> {
-        match self.get(column) {
-            Some(Cell::Read(json)) => Some(json),
-            _ => None,
-        }
+        self.get(column)?.json.as_ref()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Cell)> {
@@ -58,9 +64,9 @@ impl Cells {
 
     /// Returns the row as it is shown: what cannot be read, as a text.
     pub(super) fn into_json(self) -> Json {
-        let cells = self.0.into_iter().map(|(name, cell)| match cell {
-            Cell::Read(json) => (name, json),
-            Cell::Unreadable(text) => (name, Json::String(text)),
+        let cells = self.0.into_iter().map(|(name, cell)| {
+            let json = cell.json.unwrap_or(Json::String(cell.text));
+            (name, json)
         });
         Json::Object(cells.collect::<Map<String, Json>>())
     }
@@ -163,7 +169,7 @@ mod tests {
             deep(MAX_DEPTH + 1)
         );
         let cells = Cells::read(&row).unwrap();
-        assert_eq!(cells.get("a"), Some(&Cell::Unreadable("1e400".to_owned())));
+        assert_eq!(cells.json("a"), None);
         assert!(cells.json("c").is_some());
         assert_eq!(cells.json("d"), None);
         assert_eq!(cells.json("e"), Some(&Json::Null));

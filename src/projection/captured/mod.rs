@@ -14,7 +14,7 @@ mod row;
 mod source;
 mod triggers;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use skytrail_actors::capture::{CapturedRow, CapturedTransaction, Portion, RowChange, Span};
@@ -57,8 +57,15 @@ struct Net {
     key: String,
     before: Option<Cells>,
     after: Option<Cells>,
-    /// Whether it changed what only the database tells apart, such as JSON's null and none at all.
+    /// Whether the table has what only the database tells apart, such as JSON's null and none at all.
     is_hidden: bool,
+}
+
+impl Net {
+    /// Returns the row by its table and key.
+    fn place(&self) -> (&str, &str) {
+        (&self.table, &self.key)
+    }
 }
 
 /// Whether something was captured here at any time, or somebody else has constraints here.
@@ -167,15 +174,58 @@ async fn load(
     let (catalog, _) = read::catalog(&mut tx.conn()).await?;
     let tables = tables_of(&catalog);
     let mut left = Left::of(portion);
+    let mut read = Vec::new();
     for number in numbers {
         let (rows, is_whole) = rows_of(&mut tx.conn(), number.int(0)?, &mut left).await?;
-        transactions.extend(transaction(&tables, &rows)?);
+        read.extend(transaction(&rows)?);
         if !is_whole {
             break;
         }
     }
+    find_hidden(&mut tx.conn(), &tables, &mut read).await?;
     tx.rollback().await?;
+    transactions.extend(read.into_iter().map(|(source, nets)| CapturedTransaction {
+        source,
+        rows: nets.into_iter().map(|net| captured(&tables, net)).collect(),
+    }));
     Ok(transactions)
+}
+
+/// Finds out in which rows that were changed the tables have what JSON does not say: its own null instead
+/// of none at all, or the zero below zero.
+async fn find_hidden(
+    conn: &mut Conn<'_>,
+    tables: &Tables,
+    read: &mut [(SqlSource, Vec<Net>)],
+) -> Result<(), sqlx::Error> {
+    let mut changed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for net in read.iter().flat_map(|(_, nets)| nets) {
+        let (table, key) = net.place();
+        if net.before.is_some() && net.after.is_some() && tables.contains_key(table) {
+            changed.entry(table).or_default().insert(key);
+        }
+    }
+    let mut hidden: HashSet<(String, String)> = HashSet::new();
+    for (table, keys) in changed {
+        let keys: Vec<&str> = keys.into_iter().collect();
+        for chunk in keys.chunks(read::MAX_KEYS) {
+            let mut sql = Sql::new("SELECT _id FROM ");
+            sql.name(&Name::new(table)).push(
+                " AS t WHERE t *<> jsonb_populate_record(t, \
+                 (SELECT jsonb_object_agg(c.key, c.value) FROM jsonb_each(to_jsonb(t)) AS c \
+                 WHERE c.value IN ('null','0'))) AND _id",
+            );
+            sql.within(chunk, |key| *key);
+            for row in sql.fetch_all(conn).await? {
+                hidden.insert((table.to_owned(), row.text(0)?.into_owned()));
+            }
+        }
+    }
+    for net in read.iter_mut().flat_map(|(_, nets)| nets) {
+        let (table, key) = net.place();
+        net.is_hidden |= hidden.contains(&(table.to_owned(), key.to_owned()));
+    }
+    Ok(())
 }
 
 /// How much may still be read.
@@ -258,7 +308,7 @@ async fn rows_of(
     }
 }
 
-fn transaction(tables: &Tables, rows: &[Row]) -> Result<Option<CapturedTransaction>, sqlx::Error> {
+fn transaction(rows: &[Row]) -> Result<Option<(SqlSource, Vec<Net>)>, sqlx::Error> {
     let Some(last) = rows.last() else {
         return Ok(None);
     };
@@ -271,11 +321,7 @@ fn transaction(tables: &Tables, rows: &[Row]) -> Result<Option<CapturedTransacti
         until: last.unsigned(0)?,
     };
     let rows = rows.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-    let rows = net(rows).into_iter();
-    Ok(Some(CapturedTransaction {
-        source,
-        rows: rows.map(|net| captured(tables, net)).collect(),
-    }))
+    Ok(Some((source, net(rows))))
 }
 
 fn decode(row: &Row) -> Result<Captured, sqlx::Error> {
@@ -358,8 +404,12 @@ fn captured(tables: &Tables, net: Net) -> CapturedRow {
             let columns = columns.filter(|(name, value)| before.get(name) != Some(value));
             let columns: BTreeSet<String> = columns.map(|(name, _)| name.clone()).collect();
             row.excess = row::excess(layout, &columns, after);
-            row::parse(layout, id, after, &columns)
-                .map(|(record, names)| RowChange::Changed(Box::new(record), names))
+            let is_hidden = net.is_hidden || row::is_beside(layout, &columns);
+            row::parse(layout, id, after, &columns).map(|(record, columns)| RowChange::Changed {
+                row: Box::new(record),
+                columns,
+                is_hidden,
+            })
         }
     };
     row

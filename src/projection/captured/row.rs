@@ -32,11 +32,13 @@ pub(super) fn parse(
             names.insert(name.clone());
         } else if let Some(column) = column_named(table, name) {
             let read = match row.get(name) {
-                Some(Cell::Read(value)) => value_of(column, value),
-                Some(Cell::Unreadable(_)) => {
+                Some(Cell { json: None, .. }) => {
                     let reason = holds_none(column, None);
                     return Err(format!("{reason} that could be given back as it is"));
                 }
+                Some(Cell {
+                    json: Some(value), ..
+                }) => value_of(column, value),
                 None => Some(Value::Null),
             };
             let read = read.ok_or_else(|| holds_none(column, row.json(name)))?;
@@ -64,9 +66,16 @@ pub(super) fn excess(layout: &TypeLayout, columns: &BTreeSet<String>, row: &Cell
     let others = columns.iter().filter(|name| !is_ours(name));
     let others = others.filter(|name| {
         let cell = row.get(name);
-        cell.is_some_and(|cell| *cell != Cell::Read(Json::Null))
+        cell.is_some_and(|cell| !cell.is_null())
     });
     others.cloned().collect()
+}
+
+/// Whether something else of the store's own than what fields hold is among the columns.
+pub(super) fn is_beside(layout: &TypeLayout, columns: &BTreeSet<String>) -> bool {
+    let companions = layout.table.iter().flat_map(|table| &table.columns);
+    let mut companions = companions.filter_map(|column| column.companion.as_ref());
+    companions.any(|name| columns.contains(name.as_str()))
 }
 
 /// Returns what a row has in sequence fields.
@@ -106,10 +115,10 @@ fn blank(id: RecordId, row: &Cells, columns: &BTreeSet<String>) -> Result<Record
         time.ok_or_else(|| format!("{name} holds no time: {:?}", text(name)))
     };
     let access = row.get("_access").filter(|_| columns.contains("_access"));
-    let access = match access {
-        None | Some(Cell::Read(Json::Null)) => None,
-        Some(Cell::Unreadable(_)) => return Err("_access cannot be read".to_owned()),
-        Some(Cell::Read(list)) => {
+    let access = match access.map(|cell| cell.json.as_ref()) {
+        None | Some(Some(Json::Null)) => None,
+        Some(None) => return Err("_access cannot be read".to_owned()),
+        Some(Some(list)) => {
             let list: Result<Acl, _> = serde_json::from_value(list.clone());
             Some(list.map_err(|error| format!("_access holds no access list: {error}"))?)
         }
