@@ -14,7 +14,10 @@ use sqlx::{Connection as _, Row as _, Transaction};
 
 use super::dialect::{Dialect, Extensions};
 use super::postgres;
-use super::sql::Sql;
+use super::sql::{Arg, Sql};
+
+/// How long who wants a table for himself waits for it at first.
+pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection in use.
 pub(crate) enum Conn<'a> {
@@ -77,16 +80,16 @@ impl Conn<'_> {
         self.begin_applying(false).await
     }
 
-    /// Waits for no lock longer than a second, until the transaction ends: others may hold a table for
-    /// hours, and whoever asks for it meanwhile waits behind. In a file nobody does.
-    pub(crate) async fn wait_briefly(&mut self) -> Result<(), sqlx::Error> {
+    /// Waits for no lock longer than this, until the transaction ends: others may hold a table for hours,
+    /// and whoever asks for it meanwhile waits behind. In a file nobody does.
+    pub(crate) async fn wait_at_most(&mut self, wait: Duration) -> Result<(), sqlx::Error> {
         if self.dialect().is_sqlite() {
             return Ok(());
         }
-        Sql::new("SET LOCAL lock_timeout='1s'")
-            .execute(self)
-            .await?;
-        Ok(())
+        let mut sql = Sql::new("SELECT set_config('lock_timeout',");
+        sql.bind(Arg::Text(format!("{}ms", wait.as_millis())))
+            .push(",true)");
+        sql.fetch_optional(self).await.map(drop)
     }
 
     /// Starts to write. What is `lazy` need not be on a server's disk when it is done: it can be written

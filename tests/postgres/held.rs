@@ -1,5 +1,7 @@
 //! Somebody else holds a table.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
@@ -64,6 +66,42 @@ fn a_reader_that_stays_keeps_a_new_field_waiting_and_nobody_else() {
         database.sql("SELECT count(*) FROM app_myapp._faults"),
         "0\n"
     );
+}
+
+/// Sets what it has when it is dropped.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn readers_that_take_turns_do_not_keep_a_new_field_waiting() {
+    const READERS: usize = 6;
+    let database = shared().database(&[]);
+    let (server, ada) = with_a_note(&database);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = SetAtEnd(&is_over);
+        for number in 0..READERS {
+            let (database, is_over) = (&database, &is_over);
+            scope.spawn(move || {
+                database.sql(&format!("SELECT pg_sleep({number} * 0.5)"));
+                while !is_over.load(Ordering::Relaxed) {
+                    database.sql("SELECT count(*) FROM app_myapp.note, pg_sleep(3)");
+                }
+            });
+        }
+        eventually("all of them read", || {
+            let count = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                         AND datname = current_database() AND query LIKE '%note, pg_sleep(3)'";
+            (database.sql(count) == format!("{READERS}\n")).then_some(())
+        });
+        ada.save("note/2", json!({"text": "kept", "new": 1}));
+        serves_again(&server, &ada, 2);
+    });
 }
 
 #[test]

@@ -172,7 +172,11 @@ async fn run(mut parts: ProjectorParts, shared: Arc<Shared>) {
         let applied = match tokio::time::timeout(HELD_UP, &mut applying).await {
             Ok(applied) => applied,
             Err(_late) => {
-                let reason = format!("the same events for more than {} s", HELD_UP.as_secs());
+                let mut reason = format!("the same events for more than {} s", HELD_UP.as_secs());
+                // What held up the attempt before may hold up this one.
+                if let Some(before) = &*shared.reason.lock() {
+                    reason = format!("{reason}; before: {before}");
+                }
                 tracing::warn!(position, reason, "the record store is held up");
                 shared.fail(reason);
                 applying.await

@@ -23,8 +23,9 @@ mod tasks;
 mod texts;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::projection::conn::{Conn, Tx};
+use crate::projection::conn::{Conn, SHORT_WAIT, Tx};
 use skytrail_schema::event::{Commit, Event, EventBody, Stream};
 use skytrail_schema::id::UserId;
 use skytrail_schema::time::Timestamp;
@@ -42,6 +43,9 @@ use super::sql::{Arg, Sql};
 
 pub(super) use self::history::stream_hash;
 pub(super) use self::settings::Indexing;
+
+/// How long a change of a table waits for it at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,9 @@ pub(super) struct WriterState {
     pub(super) new_faults: u64,
     /// Whether transactions do not wait for the disk of the database, if it is a server's.
     pub(super) is_lazy: bool,
+    /// How long the next change of a table waits for it. Others wait behind it, so it begins with little;
+    /// but those who were there before take turns, maybe, and it has to outlast them.
+    pub(super) table_wait: Duration,
     texts: Texts,
     actors: Actors,
     lost: Lost,
@@ -110,6 +117,7 @@ impl WriterState {
             indexing: Indexing::default(),
             new_faults: 0,
             is_lazy: false,
+            table_wait: SHORT_WAIT,
             texts: Texts::default(),
             actors: Actors::default(),
             lost: Lost::default(),
@@ -148,11 +156,16 @@ impl WriterState {
             Ok(catalog) => {
                 self.catalog = catalog;
                 self.checkpoint = last.last_position();
+                self.table_wait = SHORT_WAIT;
                 Ok(())
             }
             Err(error) => {
                 self.forget();
-                Err(into_sql(error))
+                let error = into_sql(error);
+                if postgres::is_held(&error) {
+                    self.table_wait = (self.table_wait * 2).min(LONGEST_WAIT);
+                }
+                Err(error)
             }
         }
     }
@@ -173,7 +186,7 @@ impl WriterState {
         let mut tx = conn.begin_applying(self.may_be_lazy(commits)).await?;
         let is_in_use = self.indexing == Indexing::AtOnce;
         if is_in_use && change_types(commits.iter().copied()) {
-            tx.conn().wait_briefly().await?;
+            tx.conn().wait_at_most(self.table_wait).await?;
         }
         Ok(tx)
     }

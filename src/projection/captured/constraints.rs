@@ -13,7 +13,7 @@ use sqlx::postgres::PgDatabaseError;
 use tokio::time::Instant;
 
 use super::Tables;
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, SHORT_WAIT};
 use crate::projection::layout::{SYSTEM_COLUMNS, TypeLayout};
 use crate::projection::names::Name;
 use crate::projection::sql::{Arg, Sql};
@@ -227,7 +227,7 @@ pub(super) async fn restore(conn: &mut Conn<'_>, retries: &mut Retries) -> Resul
 }
 
 async fn put_back(conn: &mut Conn<'_>, table: &str, name: &str) -> Result<(), sqlx::Error> {
-    conn.wait_briefly().await?;
+    conn.wait_at_most(SHORT_WAIT).await?;
     let mut sql = Sql::new("SELECT _put_back(");
     sql.bind(Arg::text(table))
         .push(",")

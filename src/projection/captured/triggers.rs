@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Tables;
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, SHORT_WAIT};
 use crate::projection::ddl;
 use crate::projection::layout::Table;
 use crate::projection::sql::Sql;
@@ -46,7 +46,7 @@ pub(super) async fn restore(
 }
 
 async fn make(conn: &mut Conn<'_>, table: &Table) -> Result<(), sqlx::Error> {
-    conn.wait_briefly().await?;
+    conn.wait_at_most(SHORT_WAIT).await?;
     for text in ddl::capture(table) {
         text.execute(conn, Vec::new()).await?;
     }

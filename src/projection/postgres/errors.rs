@@ -139,10 +139,15 @@ pub(in crate::projection) fn in_the_way(what: String) -> sqlx::Error {
     sqlx::Error::AnyDriverError(Box::new(InTheWay { why, what }))
 }
 
+/// Whether something was waited for in vain that others hold.
+pub(in crate::projection) fn is_held(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some(NOT_TO_BE_HAD)
+}
+
 /// Says who holds what was waited for in vain, if that is why something failed.
 pub(super) fn held(error: sqlx::Error, holders: &[String]) -> sqlx::Error {
-    let code = error.as_database_error().and_then(|error| error.code());
-    if code.as_deref() != Some(NOT_TO_BE_HAD) || holders.is_empty() {
+    if !is_held(&error) || holders.is_empty() {
         return error;
     }
     let what = format!("{} holds what is needed: {error}", holders.join(", "));

@@ -287,7 +287,10 @@ impl SqlStore {
             "connected to the database again"
         );
         self.catalog.store(Arc::clone(&state.catalog));
+        // Who waits for a table goes on with that.
+        let table_wait = writer.state.table_wait;
         writer.state = state;
+        writer.state.table_wait = table_wait;
         writer.state.is_lazy = server.is_lazy();
         *link = Ok(fresh);
         Ok(())
