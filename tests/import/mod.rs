@@ -4,6 +4,7 @@ mod again;
 mod buckets;
 mod compare;
 mod exports;
+mod numbers;
 mod records;
 mod refused;
 mod skygear;

@@ -329,6 +329,7 @@ impl Importer {
 
     async fn look_around(&self, drafts: &Drafts, heads: &Heads) -> Result<Surroundings, ApiError> {
         let mut around = save::look_around(&self.env, drafts, heads).await?;
+        around.are_numbers_given = true;
         if self.options.is_dry {
             // What would have been brought before is as good as here.
             for draft in drafts.iter().flatten() {

@@ -30,7 +30,7 @@ const MAX_GROUP_COMMITS: usize = 1024;
 const MAX_GROUP_BYTES: usize = 1 << 20;
 /// The largest number of a sequence field. What clients ask for has 32 bits at most, so none of them
 /// can use up what is left for others; and up to here all clients tell whole numbers apart.
-const MAX_NUMBER: i64 = (1 << 53) - 1;
+pub(crate) const MAX_NUMBER: i64 = (1 << 53) - 1;
 /// The log's time may be ahead of the clock by so many microseconds, as clocks are put right.
 const AHEAD_UNSAID_MICROS: i64 = 10 * 1_000_000;
 

@@ -44,6 +44,7 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, EventFilter, NewCommit};
 
 pub use backlog::{Backlog, LagBound};
+pub(crate) use committer::MAX_NUMBER;
 pub use committer::{Now, OnFatal, SequenceNumbers};
 pub use embedded::{
     BlankError, EmbeddedLog, LogOpenError, LogOptions, LogState, OpenedLog, RESTORE_MARK,

@@ -17,7 +17,7 @@ use skytrail_schema::width::{check_key, check_row};
 
 use super::apply;
 use super::draft::{Draft, taken};
-use crate::log::{ConflictKey, SequenceRequest};
+use crate::log::{ConflictKey, MAX_NUMBER, SequenceRequest};
 
 /// Events and what they rest on, as they are gathered.
 #[derive(Debug, Default)]
@@ -54,6 +54,9 @@ pub struct Surroundings {
     pub files: HashSet<AssetName>,
     /// Unique values that some record has.
     pub owners: HashMap<UniqueValue, RecordId>,
+    /// Whether numbers of sequence fields may be whatever a server gives by itself, since one gave them
+    /// before; those that clients ask for have 32 bits.
+    pub are_numbers_given: bool,
 }
 
 impl UniqueValue {
@@ -190,7 +193,7 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<(), ApiError> {
         let id = &draft.record.id;
-        check_values(draft, definition)?;
+        check_values(draft, definition, around)?;
         let before = draft.original.as_ref().map(|head| &head.record);
         check_row(&draft.record, before, definition)?;
         check_key(&draft.record)?;
@@ -471,7 +474,11 @@ fn difference(draft: &Draft, current: &Record) -> RecordPatch {
 
 /// Refuses values that their fields do not take. One that is stored stays what it is, and is in
 /// nobody's way.
-fn check_values(draft: &Draft, definition: &TypeDefinition) -> Result<(), ApiError> {
+fn check_values(
+    draft: &Draft,
+    definition: &TypeDefinition,
+    around: &Surroundings,
+) -> Result<(), ApiError> {
     let record = &draft.record;
     for (name, value) in new_values(draft) {
         match (definition.fields.get(name), value) {
@@ -482,8 +489,11 @@ fn check_values(draft: &Draft, definition: &TypeDefinition) -> Result<(), ApiErr
                     definition.name
                 )));
             }
+            (Some(FieldType::Sequence), Value::Number(number)) if around.are_numbers_given => {
+                check_whole((record, name), *number, MAX_NUMBER)?;
+            }
             (Some(FieldType::Integer | FieldType::Sequence), Value::Number(number)) => {
-                check_whole(record, name, *number)?;
+                check_whole((record, name), *number, i32::MAX.into())?;
             }
             (Some(field), value) => check_type(record, name, field, value)?,
         }
@@ -502,7 +512,7 @@ fn check_files(draft: &Draft, around: &Surroundings) -> Result<(), ApiError> {
     }
 }
 
-fn check_whole(record: &Record, name: &str, number: f64) -> Result<(), ApiError> {
+fn check_whole((record, name): (&Record, &str), number: f64, max: i64) -> Result<(), ApiError> {
     if number.fract() != 0.0 {
         let message = format!(
             "failed to save {}: field {name:?} takes whole numbers only",
@@ -510,10 +520,9 @@ fn check_whole(record: &Record, name: &str, number: f64) -> Result<(), ApiError>
         );
         return Err(ApiError::new(Code::InvalidArgument, message));
     }
-    if number.abs() > f64::from(i32::MAX) {
+    if whole(number).unsigned_abs() > max.unsigned_abs() {
         return Err(ApiError::unexpected(format!(
-            "field {name:?} is out of range: it takes numbers up to {}",
-            i32::MAX
+            "field {name:?} is out of range: it takes numbers up to {max}"
         )));
     }
     Ok(())
@@ -540,7 +549,7 @@ fn check_type(
 fn whole(number: f64) -> i64 {
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "checked to be whole and within 32 bits"
+        reason = "saturates; numbers are checked to be whole and below 2^53"
     )]
     let whole = number as i64;
     whole

@@ -114,7 +114,12 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     } else {
         heads
     };
-    let around = look_around(env, &drafts, &heads).await?;
+    let mut around = look_around(env, &drafts, &heads).await?;
+    around.are_numbers_given = command
+        .items
+        .iter()
+        .flatten()
+        .any(|item| item.restored.is_some());
     let mut plan = Plan::default();
     for slot in &mut drafts {
         let Ok(draft) = slot else { continue };
