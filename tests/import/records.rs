@@ -197,6 +197,81 @@ fn a_table_comes_back_and_names_its_mistakes_by_line() {
     assert_eq!(ada.result()[0]["age"], 37);
 }
 
+/// A table says in its ids of which type its records are.
+#[test]
+fn a_table_comes_back_without_a_word_on_its_type() {
+    let first = TestServer::start();
+    let master = Client::master(&first);
+    let fields = json!([{"name": "number", "type": "sequence"}, {"name": "n", "type": "integer"},
+        {"name": "due", "type": "datetime"}]);
+    let types = json!({"record_types": {"ticket": {"fields": fields}}});
+    master.call("schema:create", types).result();
+    let due = json!({"$type": "date", "$date": "2017-01-02T03:04:05Z"});
+    master.save("ticket/1", json!({"n": 1, "due": due, "text": "1"}));
+    master.save("ticket/2", json!({"n": 2, "done": true}));
+    let table = export(&first, &["ticket", "--format", "csv"]);
+    let path = file(&first, "ticket.csv", &table);
+    let again = import(&first, &path, &[]);
+    assert_eq!(again.of("ticket"), [2, 0, 0, 2, 0, 0], "{}", again.0);
+
+    let second = TestServer::start();
+    let exported = export(&first, &["ticket"]);
+    let types = file(&second, "types.jsonl", exported.lines().next().unwrap());
+    import(&second, &types, &[]);
+    let path = file(&second, "ticket.csv", &table);
+    let done = import(&second, &path, &[]);
+    assert_eq!(done.of("ticket"), [2, 2, 0, 0, 0, 0], "{}", done.0);
+    assert_eq!(export(&second, &["ticket"]), exported);
+}
+
+#[test]
+fn lines_of_a_table_are_those_that_an_editor_shows() {
+    let server = TestServer::start();
+    let lines = [
+        "_id,text,n",
+        "1,a,1",
+        "2,a,wrong",
+        "",
+        "3,\"several",
+        "",
+        "lines\",wrong",
+        "4,\"a\",wrong",
+        "5,a",
+    ];
+    for (end, begin) in [("\n", ""), ("\r\n", ""), ("\r\n", "\u{feff}")] {
+        let path = file(
+            &server,
+            "a.csv",
+            &format!("{begin}{}{end}", lines.join(end)),
+        );
+        let report = server.folder().join("report.jsonl");
+        let _ = std::fs::remove_file(&report);
+        let to = report.to_string_lossy().into_owned();
+        let how = [
+            "--type",
+            "row",
+            "--map",
+            "n=n:integer",
+            "--dry-run",
+            "--report",
+            &to,
+        ];
+        let table = import(&server, &path, &how);
+        assert_eq!(table.of("total")[5], 4, "{}", table.0);
+        let told = std::fs::read_to_string(&report).unwrap();
+        let told = told.lines().map(|line| {
+            let line: Json = serde_json::from_str(line).unwrap();
+            line["id"].as_str().unwrap().to_owned()
+        });
+        let told: Vec<String> = told.collect();
+        assert_eq!(
+            told,
+            ["line 3", "line 5", "line 8", "line 9"],
+            "{end:?} {begin:?}"
+        );
+    }
+}
+
 /// Records may refer to what comes later in the file, whatever the file says of times.
 #[test]
 fn references_to_later_records_come_in_the_second_pass() {
@@ -267,8 +342,20 @@ fn a_line_that_is_no_text_is_named() {
     let report_to = report.to_string_lossy().into_owned();
     let table = import(&server, &path, &["--report", &report_to]);
     assert_eq!(table.of("total"), [3, 2, 0, 0, 0, 1], "{}", table.0);
-    let told = std::fs::read_to_string(report).unwrap();
+    let told = std::fs::read_to_string(&report).unwrap();
     assert!(told.contains("line 2") && told.contains("UTF-8"), "{told}");
+
+    let path = server.folder().join("a.csv");
+    std::fs::write(
+        &path,
+        b"_id,text\r\nnote/4,a\r\nnote/5,\xff\r\nnote/6,b\r\n",
+    )
+    .unwrap();
+    std::fs::remove_file(&report).unwrap();
+    let table = import(&server, &path, &["--report", &report_to]);
+    assert_eq!(table.of("total"), [3, 2, 0, 0, 0, 1], "{}", table.0);
+    let told = std::fs::read_to_string(report).unwrap();
+    assert!(told.contains("line 3") && told.contains("UTF-8"), "{told}");
 }
 
 #[test]

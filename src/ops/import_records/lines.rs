@@ -1,7 +1,9 @@
 //! What is in a file: a record per line of JSON, or per row of a table.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::rc::Rc;
 
 use serde_json::Value as Json;
 
@@ -40,9 +42,11 @@ pub(super) fn json_lines(file: File) -> impl Iterator<Item = Result<Line, String
 
 pub(super) fn rows(
     file: File,
-    mapping: Mapping,
+    mapping: Rc<Mapping>,
 ) -> Result<impl Iterator<Item = Result<Line, String>>, String> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .from_reader(Numbered::of(file));
     let head = reader.headers().map_err(|error| error.to_string())?;
     let head: Vec<String> = head
         .iter()
@@ -60,14 +64,71 @@ pub(super) fn rows(
     {
         return Err("the table has no column for _id; name one with --map COLUMN=_id".to_owned());
     }
-    Ok(reader.into_records().map(move |row| {
-        let row = row.map_err(|error| error.to_string())?;
-        let number = row.position().map_or(0, csv::Position::line);
-        let record = if row.len() == head.len() {
-            mapping.record(&head, &row)
-        } else {
-            Err(format!("{} cells, and {} columns", row.len(), head.len()))
-        };
-        Ok(Line { number, record })
+    let record_of = move |row: csv::ByteRecord| {
+        let row = csv::StringRecord::from_byte_record(row);
+        let row = row.map_err(|error| format!("no UTF-8: {}", error.utf8_error()))?;
+        if row.len() != head.len() {
+            return Err(format!("{} cells, and {} columns", row.len(), head.len()));
+        }
+        mapping.record(&head, &row)
+    };
+    Ok(std::iter::from_fn(move || {
+        let mut row = csv::ByteRecord::new();
+        match reader.read_byte_record(&mut row) {
+            Ok(false) => None,
+            Ok(true) => {
+                let begin = row.position().map_or(0, csv::Position::byte);
+                let number = reader.get_mut().line_of(begin);
+                let record = record_of(row);
+                Some(Ok(Line { number, record }))
+            }
+            Err(error) => Some(Err(error.to_string())),
+        }
     }))
+}
+
+/// A file that knows where its lines end. The parser of tables counts neither the empty lines before a
+/// row nor a line feed that is left of the line break before it.
+struct Numbered {
+    file: File,
+    num_read: u64,
+    /// The line breaks from the last row on that was asked for: where, and which byte.
+    breaks: VecDeque<(u64, u8)>,
+    line: u64,
+}
+
+impl Numbered {
+    fn of(file: File) -> Self {
+        Self {
+            file,
+            num_read: 0,
+            breaks: VecDeque::new(),
+            line: 1,
+        }
+    }
+
+    /// Returns in which line a row begins that the parser read from a byte on. Rows are asked for in
+    /// their order.
+    fn line_of(&mut self, mut begin: u64) -> u64 {
+        while let Some((at, byte)) = self.breaks.pop_front_if(|(at, _)| *at <= begin) {
+            if at == begin {
+                begin += 1;
+            }
+            if byte == b'\n' {
+                self.line += 1;
+            }
+        }
+        self.line
+    }
+}
+
+impl Read for Numbered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let num_read = self.file.read(buffer)?;
+        let bytes = (self.num_read..).zip(buffer.iter().take(num_read));
+        let breaks = bytes.filter(|(_, byte)| matches!(byte, b'\r' | b'\n'));
+        self.breaks.extend(breaks.map(|(at, byte)| (at, *byte)));
+        self.num_read = (self.num_read).saturating_add(u64::try_from(num_read).unwrap_or(u64::MAX));
+        Ok(num_read)
+    }
 }

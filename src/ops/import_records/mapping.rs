@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::types::FieldType;
 
 use super::Records;
+use crate::csv::unguarded;
 use crate::import::table;
 use crate::ops::export::{SYSTEM, Schema};
 
@@ -14,29 +15,30 @@ const TYPES: &str = "string, number, integer, boolean, datetime, json, asset, lo
                      ref(TYPE), sequence";
 
 /// Which column is which field, and of which type.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Mapping {
     record_type: Option<String>,
     /// By column; none for one that is left out.
     pub(super) fields: BTreeMap<String, Option<String>>,
+    /// The types of fields that the command says.
     kinds: BTreeMap<String, FieldType>,
+    /// Those of the fields that are here, by record type.
+    here: BTreeMap<String, BTreeMap<String, FieldType>>,
 }
 
 impl Mapping {
     pub(super) fn read(command: &Records, schema: &Schema) -> Result<Self, String> {
+        let here = schema.iter().map(|(name, fields)| {
+            let kind_of = |(field, kind): (&String, &String)| {
+                Some((field.clone(), FieldType::from_wire_name(kind)?))
+            };
+            (name.clone(), fields.iter().filter_map(kind_of).collect())
+        });
         let mut mapping = Self {
             record_type: command.record_type.clone(),
+            here: here.collect(),
             ..Self::default()
         };
-        let known = command
-            .record_type
-            .as_ref()
-            .and_then(|name| schema.get(name));
-        for (field, kind) in known.into_iter().flatten() {
-            mapping
-                .kinds
-                .extend(FieldType::from_wire_name(kind).map(|kind| (field.clone(), kind)));
-        }
         for map in &command.map {
             let wrong = || format!("--map {map:?}: expected COLUMN=FIELD or COLUMN=FIELD:TYPE");
             let (column, field) = map.split_once('=').ok_or_else(wrong)?;
@@ -64,6 +66,12 @@ impl Mapping {
 
     pub(super) fn record(&self, head: &[String], row: &csv::StringRecord) -> Result<Json, String> {
         let mut record = Map::new();
+        let here = self.type_of(head, row);
+        let here = here.and_then(|name| self.here.get(name));
+        let kind_of = |field: &str| {
+            let said = self.kinds.get(field);
+            said.or_else(|| here.and_then(|here| here.get(field)))
+        };
         for (column, cell) in head.iter().zip(row) {
             let Some(field) = self.field_of(column) else {
                 continue;
@@ -71,7 +79,7 @@ impl Mapping {
             let kind = match field {
                 "_access" => &FieldType::Json,
                 name if SYSTEM.contains(&name) => &FieldType::String,
-                name => self.kinds.get(name).unwrap_or(&FieldType::String),
+                name => kind_of(name).unwrap_or(&FieldType::String),
             };
             let value = table::value(kind, cell).map_err(|why| format!("{column}: {why}"))?;
             // An empty cell of these says nothing.
@@ -80,6 +88,16 @@ impl Mapping {
             }
         }
         Ok(record.into())
+    }
+
+    /// Returns the type of a row's record: as the command says, or as its id does.
+    fn type_of<'a>(&'a self, head: &[String], row: &'a csv::StringRecord) -> Option<&'a str> {
+        if let Some(name) = &self.record_type {
+            return Some(name);
+        }
+        let mut cells = head.iter().zip(row);
+        let (_, id) = cells.find(|(column, _)| self.field_of(column) == Some("_id"))?;
+        unguarded(id).split_once('/').map(|(name, _)| name)
     }
 
     /// Gives an id its type.

@@ -11,6 +11,7 @@ mod mapping;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
@@ -39,7 +40,7 @@ pub struct Records {
     /// How it is written; by default as its name ends.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// The type of the records of a table, and of ids without one.
+    /// The type of the records of a table, and of ids without one; by default the one that an id has.
     #[arg(long = "type", value_name = "TYPE")]
     record_type: Option<String>,
     /// Takes a column for another field, and for what it is: `age=years`, `age=years:integer`; `age=`
@@ -81,7 +82,7 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
             server: &server,
             command,
             report: &mut report,
-            mapping: Mapping::read(command, &schema)?,
+            mapping: Rc::new(Mapping::read(command, &schema)?),
             schema,
             incomplete: BTreeSet::new(),
             users: Vec::new(),
@@ -99,7 +100,7 @@ struct Import<'a> {
     server: &'a RunningServer,
     command: &'a Records,
     report: &'a mut Report,
-    mapping: Mapping,
+    mapping: Rc<Mapping>,
     schema: Schema,
     /// The lines of the records that lack references to later ones.
     incomplete: BTreeSet<u64>,
@@ -115,7 +116,7 @@ impl Import<'_> {
             _ => Format::Jsonl,
         };
         let file = File::open(&self.command.file).map_err(|error| format!("{path}: {error}"))?;
-        let mapping = self.mapping.clone();
+        let mapping = Rc::clone(&self.mapping);
         let lines: Box<dyn Iterator<Item = Result<Line, String>>> =
             match self.command.format.unwrap_or(by_name) {
                 Format::Jsonl if !self.command.map.is_empty() => {
