@@ -1,15 +1,17 @@
 //! `record:import`: records as they were elsewhere, with owner, times and authors.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value as Json, json};
-use skytrail_actors::import::{ImportOptions, ImportedRecord, Outcome as Became, Said};
+use skytrail_actors::import::{ImportOptions, ImportedRecord, Outcome as Became, Planned, Said};
 use skytrail_actors::record::messages::ImportRecords;
 use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Touch;
-use skytrail_schema::id::{Database, UserId};
+use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::time::Timestamp;
 
-use super::{Call, Outcome, Reply, record_save, request};
+use super::{Call, Outcome, Reply, record_save, request, schema};
 
 pub(super) async fn run(mut call: Call) -> Outcome {
     let options = ImportOptions {
@@ -18,6 +20,14 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         revives: true,
     };
     let postpones = request::flag(&call.body, "postpone")?;
+    let planned = Planned {
+        types: schema::wanted(&mut call.body)?,
+        records: expected(&call)?,
+    };
+    if !options.is_dry && planned != Planned::default() {
+        let message = "what would be here by then is for a dry run";
+        return Err(ApiError::invalid_argument(message, &["dry_run"]));
+    }
     let records = request::take_list(&mut call.body, "records")?;
     if records.is_empty() {
         return Err(ApiError::invalid_argument("no records", &["records"]));
@@ -40,6 +50,7 @@ pub(super) async fn run(mut call: Call) -> Outcome {
         records: parsed,
         options,
         postpones,
+        planned,
     };
     let mut outcomes = call.services.records.import(command).await?.into_iter();
     let mut item = |(id, refused): (Json, Option<ApiError>)| {
@@ -60,6 +71,13 @@ pub(super) async fn run(mut call: Call) -> Outcome {
     };
     let items: Vec<Json> = results.into_iter().map(&mut item).collect();
     Reply::with_info(&items, Some(&json!({"dry_run": options.is_dry})))
+}
+
+/// Reads which records a dry run is to take to be here.
+fn expected(call: &Call) -> Result<HashSet<RecordId>, ApiError> {
+    let ids = request::texts(&call.body, "expected")?.unwrap_or_default();
+    let ids = ids.iter().map(|id| request::record_id(id, "expected"));
+    ids.collect()
 }
 
 /// Says what became of something, and why.

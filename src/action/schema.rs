@@ -17,7 +17,19 @@ use skytrail_schema::types::FieldType;
 use super::{Call, Outcome, Reply, request};
 
 pub(super) async fn create(mut call: Call) -> Outcome {
-    let types = request::take_object(&mut call.body, "record_types")?;
+    let command = CreateTypes {
+        context: call.context.clone(),
+        types: wanted(&mut call.body)?,
+    };
+    call.services.records.create_types(command).await?;
+    fetch(call).await
+}
+
+/// Reads the types that shall be there, with their fields.
+pub(super) fn wanted(
+    body: &mut Map<String, Json>,
+) -> Result<BTreeMap<TypeName, BTreeMap<String, FieldType>>, ApiError> {
+    let types = request::take_object(body, "record_types")?;
     let types = types
         .into_iter()
         .map(|(name, wire)| Ok((TypeName::from(name), fields_of(&wire)?)));
@@ -25,12 +37,7 @@ pub(super) async fn create(mut call: Call) -> Outcome {
     let types = types
         .into_iter()
         .map(|(name, fields)| Ok((name.clone(), kinds_of(&name, fields)?)));
-    let command = CreateTypes {
-        context: call.context.clone(),
-        types: types.collect::<Result<_, ApiError>>()?,
-    };
-    call.services.records.create_types(command).await?;
-    fetch(call).await
+    types.collect()
 }
 
 pub(super) async fn fetch(call: Call) -> Outcome {

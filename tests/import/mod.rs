@@ -3,6 +3,7 @@
 mod again;
 mod buckets;
 mod compare;
+mod dry_run;
 mod exports;
 mod numbers;
 mod records;

@@ -38,7 +38,7 @@ pub(super) fn import(server: &TestServer, file: &Path, arguments: &[&str]) -> Ta
     table
 }
 
-fn try_import(server: &TestServer, file: &Path, arguments: &[&str]) -> Output {
+pub(super) fn try_import(server: &TestServer, file: &Path, arguments: &[&str]) -> Output {
     let file = file.to_string_lossy().into_owned();
     run(server, &[&["import", "records", &file], arguments].concat())
 }
@@ -270,6 +270,40 @@ fn lines_of_a_table_are_those_that_an_editor_shows() {
             "{end:?} {begin:?}"
         );
     }
+}
+
+#[test]
+fn a_record_that_is_kept_is_kept_for_the_reason_that_is_told() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    master.save("note/1", json!({"title": "old"}));
+    let changed = export(&server, &["note"]).replace("old", "new");
+    let report = server.folder().join("report.jsonl");
+    let to = report.to_string_lossy().into_owned();
+    let path = file(&server, "note.jsonl", &changed);
+    let table = import(&server, &path, &["--update", "--report", &to]);
+    assert_eq!(table.of("note"), [1, 0, 0, 0, 1, 0], "{}", table.0);
+    let told = std::fs::read_to_string(&report).unwrap();
+    let told: Json = serde_json::from_str(told.trim()).unwrap();
+    let reason = told["reason"].as_str().unwrap();
+    assert_eq!(
+        reason,
+        "it differs, and its _updated_at is that of the record here, so it is not newer; \
+         without _updated_at it is brought"
+    );
+    // What is told helps.
+    let without: Vec<String> = changed
+        .lines()
+        .map(|line| {
+            let mut line: Json = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("_updated_at");
+            line.to_string()
+        })
+        .collect();
+    let path = file(&server, "note.jsonl", &without.join("\n"));
+    let table = import(&server, &path, &["--update"]);
+    assert_eq!(table.of("note"), [1, 0, 1, 0, 0, 0], "{}", table.0);
+    assert_eq!(master.query("note", json!([]))[0]["title"], "new");
 }
 
 /// Records may refer to what comes later in the file, whatever the file says of times.

@@ -14,13 +14,14 @@ mod people;
 mod records;
 mod settings;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{EventBody, Origin, Stream};
-use skytrail_schema::id::{TypeName, UserId, check_length};
+use skytrail_schema::id::{RecordId, TypeName, UserId, check_length};
 use skytrail_schema::record::Record;
+use skytrail_schema::types::FieldType;
 use tokio::sync::Mutex;
 
 pub use people::{ImportedSubscriptions, Relations};
@@ -32,7 +33,7 @@ use crate::context::RequestContext;
 use crate::record::attempt::{Outcome as Attempt, commit, until_settled};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
-use crate::record::past;
+use crate::record::{migrate, past};
 
 /// What became of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,15 @@ pub struct ImportOptions {
     pub revives: bool,
 }
 
+/// What would be here by now, as far as whoever asks for a dry run knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// Types with their fields, besides those that are here.
+    pub types: BTreeMap<TypeName, BTreeMap<String, FieldType>>,
+    /// Records, besides those that are here.
+    pub records: HashSet<RecordId>,
+}
+
 /// See the module's overview.
 pub struct Importer {
     env: RecordEnv,
@@ -72,7 +82,10 @@ pub struct Importer {
     /// Whether nothing at all was here before.
     is_first: bool,
     /// Types as they would be: nothing else knows of them in a dry run.
-    planned: parking_lot::RwLock<std::collections::HashMap<TypeName, settings::Planned>>,
+    planned: parking_lot::RwLock<HashMap<TypeName, settings::PlannedType>>,
+    /// Records that would be here in a dry run; none where every record that is referred to would be,
+    /// and every file.
+    expected: parking_lot::RwLock<Option<HashSet<RecordId>>>,
 }
 
 impl Importer {
@@ -89,6 +102,7 @@ impl Importer {
                 ..RequestContext::system()
             },
             planned: parking_lot::RwLock::default(),
+            expected: parking_lot::RwLock::default(),
             env,
         }
     }
@@ -102,6 +116,19 @@ impl Importer {
             },
             ..self
         }
+    }
+
+    /// Counts as here what is here and, in a dry run, what is planned, and nothing else.
+    ///
+    /// # Errors
+    /// 114 for types that contradict those that are here.
+    pub fn planning(self, planned: Planned) -> Result<Self, ApiError> {
+        let extensions = migrate::creations(&planned.types, |name| self.definition(name))?;
+        for (name, extension) in extensions {
+            self.plan_extension(&name, &extension);
+        }
+        *self.expected.write() = self.options.is_dry.then_some(planned.records);
+        Ok(self)
     }
 
     /// Appends what was planned, unless this is a dry run.

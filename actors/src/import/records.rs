@@ -1,5 +1,6 @@
 //! Files and records.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,7 +10,6 @@ use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, EventBody, Stream, Touch};
 use skytrail_schema::id::{AssetName, Database, RecordId, TypeName, UserId};
 use skytrail_schema::record::{Fields, Head, Record};
-use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use tokio::sync::Mutex;
 
@@ -116,13 +116,7 @@ impl Importer {
         self.env.assets.complete(fields).await?;
         let brought = records.iter().map(|it| (&it.id, &it.fields));
         if self.options.is_dry {
-            // What is referred to may have come with an earlier portion.
-            let definition_of = |name: &TypeName| {
-                Arc::new(TypeDefinition {
-                    is_created: true,
-                    ..TypeDefinition::clone(&self.definition(name))
-                })
-            };
+            let definition_of = |name: &TypeName| self.definition(name);
             for (name, extension) in migrate::extensions(brought, definition_of, true)? {
                 self.plan_extension(&name, &extension);
             }
@@ -131,6 +125,14 @@ impl Importer {
         }
         let ids: Vec<RecordId> = records.iter().map(|it| it.id.clone()).collect();
         let heads = self.env.load_heads(&ids).await?;
+        let is_held_back = |record: &ImportedRecord| {
+            let here = heads.get(&record.id).map(|head| &head.record);
+            let is_as_new = here.is_some_and(|here| here.updated_at >= record.updated.at);
+            let is_opened =
+                here.is_some_and(|here| record.access == Some(None) && here.access.is_some());
+            self.options.updates && record.is_said.updated && is_as_new && !is_opened
+        };
+        let held_back: Vec<bool> = records.iter().map(is_held_back).collect();
         let whole = records.into_iter().map(|record| {
             let head = heads.get(&record.id).map(|head| &head.record);
             let head = head.filter(|here| !is_anothers(here));
@@ -156,6 +158,11 @@ impl Importer {
         let mut outcomes = Vec::with_capacity(ids.len());
         for portion in portions {
             outcomes.extend(self.records(portion, postpones).await?);
+        }
+        for (outcome, is_held_back) in outcomes.iter_mut().zip(held_back) {
+            if let (Outcome::Kept(reason), true) = (outcome, is_held_back) {
+                reason.push_str("; without _updated_at it is brought");
+            }
         }
         Ok(outcomes)
     }
@@ -268,6 +275,11 @@ impl Importer {
             }
         }
         let done = self.try_append(plan, position).await?;
+        if let Some(expected) = &mut *self.expected.write() {
+            let drafts = drafts.iter().flatten().zip(&outcomes);
+            let brought = drafts.filter(|(_, it)| !matches!(it, Outcome::Refused(_)));
+            expected.extend(brought.map(|(draft, _)| draft.record.id.clone()));
+        }
         Ok(done.map(|()| outcomes))
     }
 
@@ -319,10 +331,15 @@ impl Importer {
         if self.options.updates && is_newer && !is_opened {
             return draft(Outcome::Updated);
         }
-        let reason = if is_newer {
-            "it was changed there later"
-        } else {
-            "it was changed here"
+        let reason = match record.updated_at.cmp(&here.updated_at) {
+            Ordering::Greater if self.options.updates => {
+                "it has an access list here, and none there"
+            }
+            Ordering::Greater => "it was changed there later",
+            Ordering::Equal => {
+                "it differs, and its _updated_at is that of the record here, so it is not newer"
+            }
+            Ordering::Less => "it was changed here",
         };
         Ok((None, Outcome::Kept(reason.to_owned())))
     }
@@ -330,8 +347,13 @@ impl Importer {
     async fn look_around(&self, drafts: &Drafts, heads: &Heads) -> Result<Surroundings, ApiError> {
         let mut around = save::look_around(&self.env, drafts, heads).await?;
         around.are_numbers_given = true;
-        if self.options.is_dry {
-            // What would have been brought before is as good as here.
+        if !self.options.is_dry {
+            return Ok(around);
+        }
+        // What would have been brought before is as good as here.
+        if let Some(expected) = &*self.expected.read() {
+            around.existing.extend(expected.iter().cloned());
+        } else {
             for draft in drafts.iter().flatten() {
                 for value in draft.record.fields.values() {
                     match value {

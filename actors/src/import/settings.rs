@@ -22,7 +22,7 @@ use crate::record::env::RecordEnv;
 use crate::record::types::number_present;
 
 /// A type as it would be.
-pub(super) type Planned = Arc<TypeDefinition>;
+pub(super) type PlannedType = Arc<TypeDefinition>;
 
 /// A record type as it was.
 #[derive(Clone, Debug)]

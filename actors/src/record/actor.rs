@@ -303,6 +303,7 @@ impl RecordService for Records {
     async fn import(&self, command: ImportRecords) -> Result<Vec<Outcome>, ApiError> {
         let importer = Importer::new(self.env.clone(), command.options).on_behalf(command.context);
         importer
+            .planning(command.planned)?
             .partial_records(command.records, command.postpones)
             .await
     }

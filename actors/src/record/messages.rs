@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::past::Moment;
 use crate::context::RequestContext;
-use crate::import::{ImportOptions, ImportedRecord};
+use crate::import::{ImportOptions, ImportedRecord, Planned};
 
 /// One well-formed item of a save.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +134,8 @@ pub struct ImportRecords {
     pub options: ImportOptions,
     /// Whether references to what is not here yet are left out.
     pub postpones: bool,
+    /// What a dry run takes to be here besides what is.
+    pub planned: Planned,
 }
 
 /// A record in an answer, with the values that were eagerly loaded.

@@ -7,6 +7,7 @@
 
 mod lines;
 mod mapping;
+mod planned;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,6 +21,7 @@ use skytrail_schema::types::FieldType;
 
 use self::lines::{Line, json_lines, rows};
 use self::mapping::Mapping;
+use self::planned::{Planned, references, type_to_wire};
 use super::export::{AUTH_LINE, Format, ROLES_LINE, Schema, schema};
 use super::remote::{RunningServer, ServerFlag, block_on};
 use crate::config::Config;
@@ -51,7 +53,8 @@ pub struct Records {
     /// Only says what would become of everything.
     #[arg(long)]
     dry_run: bool,
-    /// Records that are here already become what the file says, unless they were changed here later.
+    /// Records that are here already become what the file says, unless its `_updated_at` is not later
+    /// than here.
     #[arg(long)]
     update: bool,
     /// Saves the records as clients do, through the hooks; change times are those of the import.
@@ -84,6 +87,7 @@ pub fn run(config: &Config, command: &Records) -> Result<(), String> {
             report: &mut report,
             mapping: Rc::new(Mapping::read(command, &schema)?),
             schema,
+            planned: Planned::default(),
             incomplete: BTreeSet::new(),
             users: Vec::new(),
         };
@@ -101,7 +105,10 @@ struct Import<'a> {
     command: &'a Records,
     report: &'a mut Report,
     mapping: Rc<Mapping>,
+    /// The types as they were when it began.
     schema: Schema,
+    /// What the server would have by now besides, if this were no dry run.
+    planned: Planned,
     /// The lines of the records that lack references to later ones.
     incomplete: BTreeSet<u64>,
     /// Users who follow their records.
@@ -213,9 +220,8 @@ impl Import<'_> {
 
     /// Makes the types that the file's records have. Fields that refer to types which are neither
     /// here nor in the file come with the first record that has them, if one does.
-    async fn make_types(&self, line: &Json) -> Result<(), String> {
-        let types = line.get("types").and_then(Json::as_object);
-        let Some(types) = types.filter(|_| !self.command.dry_run) else {
+    async fn make_types(&mut self, line: &Json) -> Result<(), String> {
+        let Some(types) = line.get("types").and_then(Json::as_object) else {
             return Ok(());
         };
         let is_there = |kind: &str| match FieldType::from_wire_name(kind) {
@@ -227,16 +233,43 @@ impl Import<'_> {
         };
         let wanted = types.iter().map(|(name, fields)| {
             let fields = fields.as_object().into_iter().flatten();
-            let fields = fields.filter(|(_, kind)| kind.as_str().is_some_and(is_there));
-            let fields: Vec<Json> = fields
-                .map(|(name, kind)| json!({"name": name, "type": kind}))
-                .collect();
-            (name.clone(), json!({"fields": fields}))
+            let fields = fields.filter_map(|(name, kind)| Some((name, kind.as_str()?)));
+            let fields = fields.filter(|(_, kind)| is_there(kind));
+            let fields = fields.map(|(name, kind)| (name.clone(), kind.to_owned()));
+            (name.clone(), fields.collect())
         });
-        let wanted: Map<String, Json> = wanted.collect();
+        let wanted: Schema = wanted.collect();
+        self.refuse_conflict(&wanted)?;
+        if self.command.dry_run {
+            self.planned.note_types(&wanted);
+            return Ok(());
+        }
+        let wanted = wanted.iter();
+        let wanted = wanted.map(|(name, fields)| (name.clone(), type_to_wire(fields.iter())));
         let mut body = Map::new();
-        body.insert("record_types".to_owned(), wanted.into());
+        body.insert("record_types".to_owned(), Json::Object(wanted.collect()));
         self.server.call("schema:create", body).await.map(drop)
+    }
+
+    /// Refuses types with a field that is of another type here.
+    fn refuse_conflict(&self, wanted: &Schema) -> Result<(), String> {
+        let fields = wanted.iter().flat_map(|(name, fields)| {
+            let of_type = fields.iter();
+            of_type.map(move |(field, kind)| (name, field, kind))
+        });
+        for (name, field, kind) in fields {
+            let here = self.schema.get(name).and_then(|fields| fields.get(field));
+            let Some(here) = here.or_else(|| self.planned.kind(name, field)) else {
+                continue;
+            };
+            let parsed = FieldType::from_wire_name(here).zip(FieldType::from_wire_name(kind));
+            if parsed.is_some_and(|(here, kind)| !here.is_compatible(&kind)) {
+                return Err(format!(
+                    "field {field:?} of type {name:?} is {kind} in the file and {here} here"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Brings a portion; one that fails as a whole is taken apart, to find what is wrong.
@@ -275,17 +308,34 @@ impl Import<'_> {
         let is_dry = self.command.dry_run || self.command.hooks;
         let mut body = Map::new();
         body.insert("records".to_owned(), json!(records));
-        // Once more only references come: of several lines of one record the last one counts.
-        let updates = self.command.update && !again;
+        // Once more only references come: of several lines of one record the last one counts. A dry run
+        // has brought none before.
+        let updates = self.command.update && (!again || self.command.dry_run);
         body.insert("update".to_owned(), updates.into());
         body.insert("dry_run".to_owned(), is_dry.into());
-        body.insert("postpone".to_owned(), (!again).into());
+        // Through the hooks a record is saved once.
+        let postpones = !again && !self.command.hooks;
+        body.insert("postpone".to_owned(), postpones.into());
+        if self.command.dry_run {
+            let types = self.planned.to_wire(&self.schema);
+            body.insert("record_types".to_owned(), types);
+            let expected = self.planned.expected(&records);
+            body.insert("expected".to_owned(), json!(expected));
+        } else if self.command.hooks {
+            // It turns out when they are saved.
+            body.insert("expected".to_owned(), json!(references(&records)));
+        }
         let answer = self.server.call("record:import", body).await;
         let answer = answer.map_err(Failure::of)?;
         let items = answer.as_array().into_iter().flatten();
         let mut outcomes: Vec<Outcome> = items.map(outcome_of).collect();
         if self.command.hooks && !self.command.dry_run {
             self.save_wanted(portion, &mut outcomes).await?;
+        }
+        if self.command.dry_run {
+            let brought = records.iter().zip(&outcomes);
+            let brought = brought.filter(|(_, it)| !matches!(it, Outcome::Refused(_)));
+            brought.for_each(|(record, _)| self.planned.note(record));
         }
         let outcomes_of = portion.iter().zip(&outcomes);
         let incomplete = outcomes_of.filter(|(_, it)| matches!(it, Outcome::Incomplete(_)));
