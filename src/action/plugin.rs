@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
-use skytrail_actors::plugin::{CallContext, Lineage, PluginRequest, Points};
+use skytrail_actors::plugin::{
+    CallContext, DeliveryNote, Hook, Lineage, PluginRequest, Points, Undelivered, no_hurry,
+};
 use skytrail_schema::code::{ApiError, Code};
 
 use super::{Call, Outcome, Reply, request};
@@ -82,6 +84,7 @@ pub(super) async fn test(mut call: Call) -> Outcome {
         let message = format!("no plugin named {plugin:?}");
         return Err(ApiError::new(Code::ResourceNotFound, message));
     }
+    let note = delivery(&call, (&plugin, kind, &name));
     let asked = PluginRequest {
         plugin: plugin.as_str().into(),
         kind,
@@ -93,10 +96,27 @@ pub(super) async fn test(mut call: Call) -> Outcome {
         lineage: Lineage::of(&call.context),
     };
     let began = Instant::now();
-    let answer = call.services.plugins.call(asked).await;
+    let plugins = &call.services.plugins;
+    let answer = match note {
+        Some(note) => plugins.deliver(asked, note, no_hurry()).await,
+        None => plugins.ask(asked).await,
+    };
+    let answer = answer.map_err(Undelivered::into_error);
     let duration_ms = began.elapsed().as_secs_f64() * 1e3;
     Reply::new(&match answer {
         Ok(result) => json!({"result": result, "duration_ms": duration_ms}),
         Err(error) => json!({"error": error.to_wire(), "duration_ms": duration_ms}),
     })
+}
+
+/// Returns the delivery that a point is told of, if it is an after-hook: one of its own each time, at the
+/// log's end.
+fn delivery(call: &Call, (plugin, kind, name): (&str, &str, &str)) -> Option<DeliveryNote> {
+    let points = call.services.plugins.points();
+    let mut hooks = points.hooks.values().flatten();
+    let is_it = |hook: &Hook| &*hook.plugin == plugin && hook.name == name;
+    let is_told = kind == "hook" && hooks.any(|hook| hook.trigger.is_after() && is_it(hook));
+    let what = format!("test/{}", call.context.request.id());
+    let event = (call.services.events.head(), call.services.clock.now());
+    is_told.then(|| DeliveryNote::tried(&what, name, event))
 }

@@ -23,6 +23,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         return Err(ApiError::invalid_argument(message, &["limit"]));
     }
     let types = request::texts(body, "record_types")?.unwrap_or_default();
+    let ignored = request::texts(body, "ignore")?.unwrap_or_default();
     let asked = Asked {
         plugin: request::text(body, "plugin")?.map(str::to_owned),
         generation: request::whole_number(body, "generation")?,
@@ -30,6 +31,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         types: types.into_iter().map(TypeName::from).collect(),
         limit: limit.min(WRITES.1),
         has_after_hooks: request::flag(body, "after_hooks")?,
+        ignored: ignored.into_iter().collect(),
     };
     let page = services.sandbox.replay(&asked).await?;
     let info: Json = json!({
@@ -38,6 +40,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         "until": page.until,
         "next": page.next,
         "writes": page.tally,
+        "ignored": page.ignored,
     });
     Reply::with_info(&page.findings, Some(&info))
 }

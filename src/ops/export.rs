@@ -166,7 +166,11 @@ async fn exported(
                 exported.insert(name.clone(), fields);
             }
             None if command.types.is_empty() => {}
-            None => return Err(format!("there was no type {name:?} at {position}")),
+            None => {
+                let asked = command.as_of.as_deref();
+                let moment = asked.map_or_else(|| position.to_string(), str::to_owned);
+                return Err(format!("there was no type {name:?} at {moment}"));
+            }
         }
     }
     Ok((exported, moment))

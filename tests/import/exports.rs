@@ -130,6 +130,10 @@ fn an_export_of_the_past_has_the_fields_of_then() {
     assert!(!never.status.success());
     let why = format!("there was no type \"later\" at {then}");
     assert!(said(&never).contains(&why), "{}", said(&never));
+    let then = "2020-01-01T00:00:00Z";
+    let never = run(&server, &["export", "note", "--as-of", then]);
+    let why = format!("there was no type \"note\" at {then}");
+    assert!(said(&never).contains(&why), "{}", said(&never));
     let page = master
         .call("record:export", json!({"record_type": "note"}))
         .json();

@@ -321,4 +321,5 @@ fn a_plugin_with_a_name_that_nobody_knows_ends_and_says_so() {
         said.contains("the server refuses this plugin: 4003"),
         "{said}"
     );
+    assert!(said.contains("not in the server's PLUGINS"), "{said}");
 }

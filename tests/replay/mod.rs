@@ -399,3 +399,67 @@ fn a_plugin_that_is_tried_ends_with_the_command_however_that_ends() {
         assert_eq!(number, Some(expected), "{signal}: {ended}");
     }
 }
+
+#[test]
+fn fields_that_are_said_not_to_count_make_no_difference_and_are_told_of() {
+    let world = World::new();
+    world.ada.save("letter/1", json!({"title": "One"}));
+    world.ada.save("letter/1", json!({"title": "Two"}));
+    let replay = |more: &[&str]| {
+        let arguments = [&["--type", "letter"], more].concat();
+        let output = world.replay(1, &arguments).output().unwrap();
+        (output.status.code(), said(&output))
+    };
+    let (code, text) = replay(&[]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("    stamped_at: "), "{text}");
+    let (code, text) = replay(&["--ignore", "note.stamped_at", "--ignore", "other"]);
+    assert_eq!(code, Some(3), "{text}");
+    for name in ["stamped_at", "letter.stamped_at"] {
+        let (code, text) = replay(&["--ignore", "other", "--ignore", name]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("2 writes; 2 as they went"), "{text}");
+        let left_out = "different and ignored: letter.stamped_at in 2 writes";
+        assert!(text.contains(left_out), "{text}");
+    }
+}
+
+#[test]
+fn after_hooks_that_are_tried_have_a_delivery_that_is_no_other() {
+    let world = World::new();
+    world.ada.save("letter/1", json!({"title": "One"}));
+    let position = world.head();
+    let hook = "letter.afterSave.post";
+
+    let report = world.server.folder().join("report");
+    let arguments = [
+        "--after-hooks",
+        "--ignore",
+        "stamped_at",
+        "--type",
+        "letter",
+    ];
+    let mut command = world.replay(2, &arguments);
+    let output = command.arg("--report").arg(&report).output().unwrap();
+    let found = lines(&report);
+    assert_eq!(found.len(), 1, "{}", said(&output));
+    assert_eq!(found[0]["outcome"], "failed", "{}", found[0]);
+    let id = format!("sandbox/{position}/{hook}");
+    let told = json!({"id": id, "position": position, "attempt": 1});
+    assert_eq!(found[0]["error"]["info"], told, "{}", found[0]);
+
+    let record = json!({"_id": "letter/2", "_type": "record", "title": "Shown"});
+    let body = json!({
+        "plugin": "TRIED", "kind": "hook", "name": hook,
+        "param": {"record": record, "original": null},
+    });
+    let [one, other] = [(); 2].map(|()| {
+        let answer = world.master.call("plugin:test", body.clone()).result();
+        answer["error"]["info"].clone()
+    });
+    assert_eq!(one["position"], position, "{one}");
+    assert_eq!(one["attempt"], 1, "{one}");
+    let id = |told: &Json| told["id"].as_str().unwrap_or_default().to_owned();
+    assert!(id(&one).starts_with("test/"), "{one}");
+    assert_ne!(id(&one), id(&other));
+}

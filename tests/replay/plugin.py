@@ -1,6 +1,7 @@
 """A plugin in two versions, of which the second is tried on what the first one made."""
 
 import os
+import time
 
 import skytrail
 from skytrail import InvalidArgument, Plugin, Record, SkygearException, current_context
@@ -38,6 +39,24 @@ async def keep(note):
 async def told(note, original):
     if IS_NEW and note["title"] == "Untold":
         raise SkygearException("nobody to tell", InvalidArgument)
+
+
+@plugin.before_save("user")
+async def come(user, original):
+    user["came_by"] = current_context().get("request_tag")
+
+
+@plugin.before_save("letter")
+async def stamp(letter, original):
+    letter["stamped_at"] = time.time_ns()
+    letter["saved_at"] = letter.updated_at
+
+
+@plugin.after_save("letter")
+async def post(letter, original, delivery):
+    if IS_NEW or letter["title"] == "Shown":
+        told = {"id": delivery.id, "position": delivery.position, "attempt": delivery.attempt}
+        raise SkygearException("nobody to post it", InvalidArgument, told)
 
 
 plugin.run()

@@ -128,9 +128,28 @@ pub struct DeliveryNote {
     pub catching_up: bool,
 }
 
+impl DeliveryNote {
+    /// Returns what a hook is told that is only tried, in the course of `what`. Its id is no event's:
+    /// theirs begin with a number.
+    pub fn tried(what: &str, hook: &str, (position, at): (u64, Timestamp)) -> Self {
+        Self {
+            id: format!("{what}/{hook}"),
+            position,
+            attempt: 1,
+            at,
+            catching_up: false,
+        }
+    }
+}
+
 /// Changes when a delivery is not to wait for its turn any more, to the calls of those who wait for
 /// what is behind it.
 pub type Hurry = watch::Receiver<Vec<Via>>;
+
+/// Returns what never changes, for a delivery that nobody else waits behind.
+pub fn no_hurry() -> Hurry {
+    watch::channel(Vec::new()).1
+}
 
 /// Why a delivery, or another request, did not go well.
 #[derive(Clone, Debug, PartialEq)]

@@ -40,7 +40,7 @@ pub use connection::PluginConnection;
 pub use figures::{Ending, FiguresState};
 pub use gate::{
     CallContext, DeliveryNote, Hurry, Lineage, NoPlugins, PluginGate, PluginRequest, Presence,
-    Undelivered, Via, WorkerId,
+    Undelivered, Via, WorkerId, no_hurry,
 };
 pub use noted::note_registrations;
 pub use points::{

@@ -40,6 +40,11 @@ impl Trigger {
             Self::AfterDelete => "afterDelete",
         }
     }
+
+    /// Whether it comes when all is done.
+    pub fn is_after(self) -> bool {
+        matches!(self, Self::AfterSave | Self::AfterDelete)
+    }
 }
 
 /// What an after-hook is told of what happened while its plugin was away.

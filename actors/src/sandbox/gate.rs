@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use serde_json::Value as Json;
 use skytrail_schema::code::ApiError;
 
-use crate::plugin::{PluginGate, PluginRequest, Points, Readiness, Trigger};
+use crate::plugin::{
+    DeliveryNote, Hurry, PluginGate, PluginRequest, Points, Readiness, Trigger, Undelivered,
+};
 
 /// How long a hook may take at most: a page of writes is answered in time.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -51,13 +53,27 @@ impl PluginGate for Stage {
         Arc::clone(&self.points)
     }
 
-    async fn call(&self, mut request: PluginRequest) -> Result<Json, ApiError> {
-        request.timeout = Some(request.timeout.map_or(LIMIT, |own| own.min(LIMIT)));
-        if let Some(context) = &mut request.context {
-            context.sandbox = true;
-        }
-        self.inner.call(request).await
+    async fn call(&self, request: PluginRequest) -> Result<Json, ApiError> {
+        self.inner.call(tried(request)).await
+    }
+
+    async fn deliver(
+        &self,
+        request: PluginRequest,
+        note: DeliveryNote,
+        hurry: Hurry,
+    ) -> Result<Json, Undelivered> {
+        self.inner.deliver(tried(request), note, hurry).await
     }
 
     fn announce(&self, _: &'static str, _: Json) {}
+}
+
+/// Says in a request that the plugin is only tried.
+fn tried(mut request: PluginRequest) -> PluginRequest {
+    request.timeout = Some(request.timeout.map_or(LIMIT, |own| own.min(LIMIT)));
+    if let Some(context) = &mut request.context {
+        context.sandbox = true;
+    }
+    request
 }

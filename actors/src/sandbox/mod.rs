@@ -95,6 +95,9 @@ pub struct Finding {
     /// The fields that would be different.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, Difference>,
+    /// Those that would be, too, and do not count.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub ignored: BTreeSet<String>,
     /// The fields of which it is not known with what value they were sent.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unknown: BTreeSet<String>,

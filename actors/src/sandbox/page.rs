@@ -1,6 +1,6 @@
 //! A page of the log, gone through with a plugin.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Asked {
     pub limit: u64,
     /// Whether after-hooks are asked, too.
     pub has_after_hooks: bool,
+    /// The fields whose differences do not count, each as `FIELD` or `TYPE.FIELD`.
+    pub ignored: BTreeSet<String>,
 }
 
 /// What came of it.
@@ -48,6 +50,8 @@ pub struct Page {
     pub findings: Vec<Finding>,
     /// How many went how.
     pub tally: Tally,
+    /// In how many writes fields were different that do not count, by `TYPE.FIELD`.
+    pub ignored: BTreeMap<String, u64>,
     /// Where the next page begins; `None` at the end of the range.
     pub next: Option<u64>,
     /// The last position of the range, within the log.
@@ -80,6 +84,7 @@ impl Sandbox {
             plugin,
             findings: Vec::new(),
             tally: Tally::default(),
+            ignored: BTreeMap::new(),
             next: None,
             until,
         };
@@ -123,14 +128,9 @@ impl Sandbox {
             Part::Unhooked => page.tally.unhooked += 1,
             Part::Erased => page.tally.erased += 1,
             Part::Write => {
-                let (plugin, with_after) = (&page.plugin, asked.has_after_hooks);
-                let done = self.rehearse(stage, (plugin, with_after), commit, event);
+                let done = self.rehearse(stage, (&page.plugin, asked), commit, event);
                 match done.await? {
-                    Some(finding) if finding.outcome == Ending::Same => page.tally.same += 1,
-                    Some(finding) => {
-                        page.tally.count(finding.outcome);
-                        page.findings.push(finding);
-                    }
+                    Some(finding) => page.take(finding),
                     None => {
                         page.tally.erased += 1;
                         return Ok(false);
@@ -140,6 +140,19 @@ impl Sandbox {
             }
         }
         Ok(false)
+    }
+}
+
+impl Page {
+    fn take(&mut self, finding: Finding) {
+        self.tally.count(finding.outcome);
+        for field in &finding.ignored {
+            let name = format!("{}.{field}", finding.record.record_type);
+            *self.ignored.entry(name).or_default() += 1;
+        }
+        if finding.outcome != Ending::Same {
+            self.findings.push(finding);
+        }
     }
 }
 
@@ -167,9 +180,8 @@ fn part_of(commit: &Commit, event: &Event, types: &BTreeSet<TypeName>) -> Part {
     if matches!(event.body, EventBody::Erased(_)) {
         return Part::Erased;
     }
-    let is_about_users = |event: &Event| matches!(event.stream, Stream::User(_));
     let is_creation = event.body.kind() == EventKind::RecordCreated;
-    let is_accounts = !is_creation && commit.events.iter().any(is_about_users);
+    let is_accounts = !is_creation && is_about_accounts(commit);
     match event.body {
         EventBody::RecordCreated(_)
         | EventBody::RecordChanged(_)
@@ -183,4 +195,10 @@ fn part_of(commit: &Commit, event: &Event, types: &BTreeSet<TypeName>) -> Part {
         }
         _ => Part::Nothing,
     }
+}
+
+/// Whether a commit is what accounts did, such as a sign-up.
+pub(super) fn is_about_accounts(commit: &Commit) -> bool {
+    let mut events = commit.events.iter();
+    events.any(|event| matches!(event.stream, Stream::User(_)))
 }

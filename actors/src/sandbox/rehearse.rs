@@ -8,11 +8,13 @@ use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, Event, EventBody, Origin, Stream};
 use skytrail_schema::record::{Fields, Head, Record};
+use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use uuid::Uuid;
 
-use super::{Around, Difference, Ending, Finding, Sandbox};
+use super::page::is_about_accounts;
+use super::{Around, Asked, Difference, Ending, Finding, Sandbox};
 use crate::context::RequestContext;
 use crate::plugin::{PluginGate, Trigger};
 use crate::record::apply::{self, Folded};
@@ -33,10 +35,24 @@ struct Write {
     unknown: BTreeSet<String>,
     /// Its type.
     definition: Arc<TypeDefinition>,
+    /// Where it stands in the log, and when it was committed.
+    event: (u64, Timestamp),
 }
 
-/// What a save came to: the fields that would be different, or why it would not be stored.
-type Tried = Result<BTreeMap<String, Difference>, ApiError>;
+/// What would be different.
+#[derive(Default)]
+struct Differences {
+    /// The fields that count.
+    fields: BTreeMap<String, Difference>,
+    /// Those that somebody said do not.
+    ignored: BTreeSet<String>,
+}
+
+/// What a save came to: what would be different, or why it would not be stored.
+type Tried = Result<Differences, ApiError>;
+
+/// The fields that do not count, each as `FIELD` or `TYPE.FIELD`.
+pub(super) type Ignored = BTreeSet<String>;
 
 impl Sandbox {
     /// Goes through a write; `None` when what it was made from is gone from the log.
@@ -46,11 +62,11 @@ impl Sandbox {
     pub(super) async fn rehearse(
         &self,
         stage: &Arc<dyn PluginGate>,
-        (plugin, with_after): (&str, bool),
+        (plugin, asked): (&str, &Asked),
         commit: &Commit,
         event: &Event,
     ) -> Result<Option<Finding>, ApiError> {
-        let Some(write) = self.write(plugin, event).await? else {
+        let Some(write) = self.write(plugin, commit, event).await? else {
             return Ok(None);
         };
         let Stream::Record(id) = &event.stream else {
@@ -63,9 +79,9 @@ impl Sandbox {
             refused: BTreeSet::new(),
         };
         self.running.lock().insert(request, around);
-        let tried = self.try_out(stage, &write, &context, with_after).await;
+        let tried = try_out(stage, &write, &context, asked).await;
         let around = self.running.lock().remove(&request);
-        let (outcome, fields, error) = tried?;
+        let (outcome, differences, error) = tried?;
         Ok(Some(Finding {
             position: event.position,
             at: commit.time,
@@ -73,7 +89,8 @@ impl Sandbox {
             kind: event.body.kind().name(),
             request_id: commit.request_id,
             outcome,
-            fields,
+            fields: differences.fields,
+            ignored: differences.ignored,
             unknown: write.unknown,
             error: error.map(|error| error.to_wire()),
             refused_calls: around.unwrap_or_default().refused,
@@ -81,7 +98,12 @@ impl Sandbox {
     }
 
     /// Finds out what is known of a write.
-    async fn write(&self, plugin: &str, event: &Event) -> Result<Option<Write>, ApiError> {
+    async fn write(
+        &self,
+        plugin: &str,
+        commit: &Commit,
+        event: &Event,
+    ) -> Result<Option<Write>, ApiError> {
         let Stream::Record(id) = &event.stream else {
             return Ok(None);
         };
@@ -100,11 +122,13 @@ impl Sandbox {
             after: after.map(|head| head.record),
             unknown,
             definition: self.env.definition(&id.record_type),
+            event: (event.position, commit.time),
         }))
     }
 
     /// Returns the circumstances as hooks were told them, under a request of its own. A user who was
-    /// removed since is left out, as of late deliveries.
+    /// removed since is left out, as of late deliveries. The log does not say by which action a record was
+    /// saved; what comes of accounts it tells from the rest.
     async fn context_of(&self, commit: &Commit) -> Result<RequestContext, ApiError> {
         let actor = &commit.actor;
         let user = match &actor.user {
@@ -117,79 +141,88 @@ impl Sandbox {
                 user,
                 ..Caller::default()
             },
-            tag: "record",
+            tag: if is_about_accounts(commit) {
+                "auth"
+            } else {
+                "record"
+            },
             may_migrate: false,
             origin: Origin::Api,
             ..RequestContext::system()
         })
     }
+}
 
-    async fn try_out(
-        &self,
-        stage: &Arc<dyn PluginGate>,
-        write: &Write,
-        context: &RequestContext,
-        with_after: bool,
-    ) -> Result<(Ending, BTreeMap<String, Difference>, Option<ApiError>), ApiError> {
-        let (ending, fields, error) = match &write.after {
-            Some(after) => match save(stage, write, after, context).await? {
-                (ending, Ok(fields)) => (ending, fields, None),
-                (ending, Err(error)) => (ending, BTreeMap::new(), Some(error)),
-            },
-            None => match delete(stage, write, context).await? {
-                Ok(()) => (Ending::Same, BTreeMap::new(), None),
-                Err(error) => (Ending::Refused, BTreeMap::new(), Some(error)),
-            },
-        };
-        if ending == Ending::Same && with_after {
-            let told = answered(after_hooks(stage, write, context).await)?;
-            if let Err(error) = told {
-                return Ok((Ending::Failed, BTreeMap::new(), Some(error)));
-            }
+/// Asks the hooks about a write; says how it would go, with what difference or error.
+async fn try_out(
+    stage: &Arc<dyn PluginGate>,
+    write: &Write,
+    context: &RequestContext,
+    asked: &Asked,
+) -> Result<(Ending, Differences, Option<ApiError>), ApiError> {
+    let (ending, differences, error) = match &write.after {
+        Some(after) => match save(stage, write, (after, &asked.ignored), context).await? {
+            (ending, Ok(differences)) => (ending, differences, None),
+            (ending, Err(error)) => (ending, Differences::default(), Some(error)),
+        },
+        None => match delete(stage, write, context).await? {
+            Ok(()) => (Ending::Same, Differences::default(), None),
+            Err(error) => (Ending::Refused, Differences::default(), Some(error)),
+        },
+    };
+    if ending == Ending::Same && asked.has_after_hooks {
+        let told = answered(after_hooks(stage, write, context).await)?;
+        if let Err(error) = told {
+            return Ok((Ending::Failed, differences, Some(error)));
         }
-        Ok((ending, fields, error))
     }
+    Ok((ending, differences, error))
 }
 
 /// Tries a save; see the overview of [`super`].
 async fn save(
     stage: &Arc<dyn PluginGate>,
     write: &Write,
-    after: &Record,
+    (after, ignored): (&Record, &Ignored),
     context: &RequestContext,
 ) -> Result<(Ending, Tried), ApiError> {
-    let of = |tried: Tried| match &tried {
-        Ok(fields) if fields.is_empty() => (Ending::Same, tried),
-        Ok(_) => (Ending::Changed, tried),
-        Err(_) => (Ending::Refused, tried),
+    let of = |tried: Result<Record, ApiError>| match tried {
+        Ok(tried) => {
+            let differences = Differences::between(write, (after, &tried), ignored);
+            match differences.fields.is_empty() {
+                true => (Ending::Same, Ok(differences)),
+                false => (Ending::Changed, Ok(differences)),
+            }
+        }
+        Err(error) => (Ending::Refused, Err(error)),
     };
-    let unsent = run(stage, write, (after, unsent(write, after)), context).await?;
+    let unsent = run(stage, write, unsent(write, after), context).await?;
     let (ending, unsent) = of(unsent);
     if ending == Ending::Same || write.unknown.is_empty() {
         return Ok((ending, unsent));
     }
-    let sent = run(stage, write, (after, sent(write, after)), context).await?;
-    Ok(match of(sent) {
+    let sent = of(run(stage, write, sent(write, after), context).await?);
+    Ok(match sent {
         (Ending::Same, _) => (Ending::Depends, unsent),
-        (_, sent) if unsent.is_err() => of(sent),
+        sent if unsent.is_err() => sent,
         _ => (ending, unsent),
     })
 }
 
-/// Runs the before-save hooks on a record, and holds what they leave against what was stored.
+/// Runs the before-save hooks on a record; returns what they leave.
 async fn run(
     stage: &Arc<dyn PluginGate>,
     write: &Write,
-    (stored, record): (&Record, Record),
+    record: Record,
     context: &RequestContext,
-) -> Result<Tried, ApiError> {
+) -> Result<Result<Record, ApiError>, ApiError> {
     let mut draft = Draft {
         record,
         original: write.before.clone(),
         provenance: Vec::new(),
     };
     let done = hooks::before_save(stage, &mut draft, context, Uuid::now_v7()).await;
-    Ok(answered(done)?.map(|()| difference(write, stored, &draft.record)))
+    Ok(answered(done)?.map(|()| draft.record))
 }
 
 /// Returns the record as if all of it had been sent as it was stored.
@@ -231,7 +264,23 @@ fn unsent(write: &Write, after: &Record) -> Record {
     record
 }
 
-fn difference(write: &Write, stored: &Record, tried: &Record) -> BTreeMap<String, Difference> {
+impl Differences {
+    fn between(write: &Write, (stored, tried): (&Record, &Record), ignored: &Ignored) -> Self {
+        let record_type = &stored.id.record_type;
+        let is_ignored = |name: &String| {
+            ignored.contains(name) || ignored.contains(&format!("{record_type}.{name}"))
+        };
+        let all = all_differences(write, stored, tried);
+        let (ignored, fields): (BTreeMap<_, _>, _) =
+            all.into_iter().partition(|(name, _)| is_ignored(name));
+        Self {
+            fields,
+            ignored: ignored.into_keys().collect(),
+        }
+    }
+}
+
+fn all_differences(write: &Write, stored: &Record, tried: &Record) -> BTreeMap<String, Difference> {
     let value = |fields: &Fields, name: &str| {
         let value = fields.get(name).filter(|value| !value.is_null());
         value.map(Value::to_wire)
@@ -276,10 +325,12 @@ async fn after_hooks(
     let before = write.before.as_ref().map(|head| &head.record);
     match (&write.after, before) {
         (Some(after), before) => {
-            hooks::after(stage, Trigger::AfterSave, (after, before), context).await
+            let records = (after, before);
+            hooks::after(stage, Trigger::AfterSave, records, write.event, context).await
         }
         (None, Some(before)) => {
-            hooks::after(stage, Trigger::AfterDelete, (before, None), context).await
+            let records = (before, None);
+            hooks::after(stage, Trigger::AfterDelete, records, write.event, context).await
         }
         (None, None) => Ok(()),
     }

@@ -16,6 +16,9 @@ const RESTART_SPREAD_MS = 5000;
 /** Whether the server would only say the same again. */
 export const isFinal = (ending) => FINAL.has(ending.closeCode);
 
+/** Whether the server does not take the key. */
+export const isKeyRefused = (ending) => ending.status === 401 || ending.status === 403;
+
 /** Whether there is nothing to resume. */
 export const isSessionLost = (ending) => FORGOTTEN.has(ending.closeCode);
 

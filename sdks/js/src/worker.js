@@ -6,7 +6,7 @@
  * pings are answered and nested requests are taken whatever they do.
  */
 
-import { Backoff, isFinal, isSessionLost } from './backoff.js';
+import { Backoff, isFinal, isKeyRefused, isSessionLost } from './backoff.js';
 import { Calls, Gate } from './calls.js';
 import { ConnectionLost, errorToWire, isSkytrailError, Refused } from './errors.js';
 import { ProtocolError } from './messages.js';
@@ -67,7 +67,12 @@ export class Worker {
         this.#refuse(ending);
         if (isSessionLost(ending)) this.#session.forget();
         const pause = this.#backoff.pauseMs(ending);
-        this.#log.warn(`no connection: ${ending.reason}; next try in ${Math.round(pause)} ms`);
+        const next = `next try in ${Math.round(pause)} ms`;
+        if (isKeyRefused(ending)) {
+          this.#log.error(`the server refuses MASTER_KEY: ${ending.reason}; ${next}`);
+        } else {
+          this.#log.warn(`no connection: ${ending.reason}; ${next}`);
+        }
         await this.#pause(pause);
       }
     } finally {

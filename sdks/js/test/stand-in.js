@@ -19,9 +19,9 @@ export class StandIn {
   /** Whether a session may be resumed. */
   resumes = true;
 
-  static async start() {
+  static async start(options = {}) {
     const standIn = new StandIn();
-    standIn.#server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+    standIn.#server = new WebSocketServer({ port: 0, host: '127.0.0.1', ...options });
     standIn.#server.on('connection', (socket, request) => standIn.#connected(socket, request));
     await once(standIn.#server, 'listening');
     return standIn;

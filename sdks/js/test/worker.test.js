@@ -419,6 +419,21 @@ test('a program ends after run, whatever it has open, and may clean up before', 
   assert.match(program.said, /^cleaning up$/m);
 });
 
+test('a key that the server does not take is called that', async (t) => {
+  const server = await StandIn.start({ verifyClient: (_, done) => done(false, 401, 'no') });
+  const errors = [];
+  const log = { ...QUIET, error: (text) => errors.push(text) };
+  const plugin = new Plugin('TEST');
+  const end = plugin.serve({ endpoint: server.endpoint, masterKey: 'wrong', log });
+  t.after(async () => {
+    plugin.stop();
+    server.close();
+    await end;
+  });
+  await server.until(() => errors.length > 0);
+  assert.match(errors[0], /^the server refuses MASTER_KEY: status 401/);
+});
+
 test('a program that the server refuses ends with an exit code', async (t) => {
   for (const args of [[pathOf('program.js')], [BIN, pathOf('example.js')]]) {
     const { server, ended } = await started(t, ...args);

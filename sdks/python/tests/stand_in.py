@@ -32,13 +32,12 @@ class StandIn:
 
     def __init__(self) -> None:
         self.sockets: asyncio.Queue[StandInSocket] = asyncio.Queue()
-        self.num_refusals = 0
+        self.refusals: list[Exception] = []
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Socket]:
-        if self.num_refusals > 0:
-            self.num_refusals -= 1
-            raise ConnectionRefusedError("not now")
+        if self.refusals:
+            raise self.refusals.pop(0)
         socket = StandInSocket()
         self.sockets.put_nowait(socket)
         yield socket

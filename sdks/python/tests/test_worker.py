@@ -6,6 +6,10 @@ import threading
 import unittest
 from typing import Any
 
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
+
 from skytrail import ApiError, ConnectionLost, Plugin, Refused, SkygearException, current_request
 from skytrail.backoff import Ending
 
@@ -270,7 +274,7 @@ class Workers(unittest.IsolatedAsyncioTestCase):
 
         serving, socket = await self.serving()
         socket.ask("r1", "op", "call", {})
-        serving.server.num_refusals = 2
+        serving.server.refusals = [ConnectionRefusedError("not now")] * 2
         socket.hang_up()
         again = await serving.server.accept()
         # The call is made while nobody is connected.
@@ -560,11 +564,21 @@ class Workers(unittest.IsolatedAsyncioTestCase):
                 refused.set()
                 return 60.0
 
-            serving.server.num_refusals = 1
+            serving.server.refusals = [ConnectionRefusedError("not now")]
             serving.worker._backoff.pause = pause  # type: ignore[method-assign]
             await asyncio.wait_for(refused.wait(), PATIENCE)
             serving.worker.stop()
             await asyncio.wait_for(serving.task, PATIENCE)
+
+    async def test_a_key_that_the_server_does_not_take_is_called_that(self) -> None:
+        serving = Serving(self.plugin)
+        serving.server.refusals = [InvalidStatus(Response(401, "", Headers(), b"no"))]
+        with self.assertLogs("skytrail", "ERROR") as logged:
+            await self.enterAsync(serving)
+            await serving.server.accept()
+        said = [record.getMessage() for record in logged.records]
+        self.assertEqual(len(said), 1)
+        self.assertRegex(said[0], "^the server refuses MASTER_KEY: .* 401: no")
 
     async def test_a_worker_of_an_older_generation_ends_when_it_was_drained(self) -> None:
         serving, socket = await self.serving()

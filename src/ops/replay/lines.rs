@@ -34,6 +34,7 @@ pub(super) fn of(finding: &Json) -> String {
         );
     }
     for (name, told) in [
+        ("ignored", "different, too, and ignored"),
         ("unknown", "not known as they were sent"),
         ("refused_calls", "asked for, and not run in a sandbox"),
     ] {
@@ -62,6 +63,13 @@ pub(super) fn summary(place: &Place, certain: bool) -> Vec<String> {
         writes.depends,
         writes.failed,
     )];
+    let ignored = place.ignored().iter();
+    let ignored: Vec<String> = ignored
+        .map(|(field, number)| format!("{field} in {number} writes"))
+        .collect();
+    if !ignored.is_empty() {
+        lines.push(format!("different and ignored: {}", ignored.join(", ")));
+    }
     if writes.unhooked + writes.erased > 0 {
         lines.push(format!(
             "not asked about: {} writes that no hook saw, {} that were erased in part",

@@ -68,6 +68,10 @@ pub struct ReplayCommand {
     /// Asks after-hooks, too. What they do elsewhere, such as sending mail, they do.
     #[arg(long)]
     after_hooks: bool,
+    /// Takes differences in this field for none; TYPE.FIELD for that of one type alone. For what a hook
+    /// stamps a record with, such as the time.
+    #[arg(long, value_name = "FIELD")]
+    ignore: Vec<String>,
     /// Leaves out what depends on values that are not known.
     #[arg(long)]
     certain: bool,
@@ -129,6 +133,7 @@ impl ReplayCommand {
         insert("until", self.to.as_deref().map(moment));
         insert("record_types", Some(json!(self.types)));
         insert("after_hooks", Some(self.after_hooks.into()));
+        insert("ignore", Some(json!(self.ignore)));
         body
     }
 }

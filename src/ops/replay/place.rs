@@ -4,6 +4,7 @@
 //! after a kill the report is cut to what the cursor knows of, nothing is in it twice, and no other file is
 //! taken for it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub(super) struct PageInfo {
     pub(super) until: u64,
     pub(super) next: Option<u64>,
     writes: Writes,
+    #[serde(default)]
+    ignored: BTreeMap<String, u64>,
 }
 
 /// How many writes went how.
@@ -59,6 +62,9 @@ struct Cursor {
     next: Option<u64>,
     /// How many went how until there.
     writes: Writes,
+    /// In how many of them fields were different that do not count.
+    #[serde(default)]
+    ignored: BTreeMap<String, u64>,
     /// How much of the report belongs to that,
     report_bytes: u64,
     /// and the last line there, by which it is known again.
@@ -188,6 +194,9 @@ impl Place {
         self.cursor.next = info.next;
         self.cursor.plugin = info.plugin;
         self.cursor.writes.add(info.writes);
+        for (field, number) in info.ignored {
+            *self.cursor.ignored.entry(field).or_default() += number;
+        }
         if let Some(file) = &self.file {
             file.write(&self.cursor)?;
         }
@@ -203,6 +212,11 @@ impl Place {
 
     pub(super) fn writes(&self) -> Writes {
         self.cursor.writes
+    }
+
+    /// Returns the fields that were different and do not count, each with the number of such writes.
+    pub(super) fn ignored(&self) -> &BTreeMap<String, u64> {
+        &self.cursor.ignored
     }
 
     pub(super) fn plugin(&self) -> &str {

@@ -97,17 +97,13 @@ pub(super) fn after_hooks<'a>(
     plugin: &'a str,
 ) -> impl Iterator<Item = &'a Hook> {
     let hooks = points.hooks.values().flatten();
-    hooks.filter(move |hook| {
-        let is_after = matches!(hook.trigger, Trigger::AfterSave | Trigger::AfterDelete);
-        is_after && &*hook.plugin == plugin
-    })
+    hooks.filter(move |hook| hook.trigger.is_after() && &*hook.plugin == plugin)
 }
 
 /// Returns the plugins that have after-hooks.
 pub(super) fn plugins(points: &Points) -> Vec<Arc<str>> {
     let hooks = points.hooks.iter();
-    let hooks = hooks
-        .filter(|((_, trigger), _)| matches!(trigger, Trigger::AfterSave | Trigger::AfterDelete));
+    let hooks = hooks.filter(|((_, trigger), _)| trigger.is_after());
     let mut plugins: Vec<Arc<str>> = hooks
         .flat_map(|(_, hooks)| hooks.iter().map(|hook| Arc::clone(&hook.plugin)))
         .collect();

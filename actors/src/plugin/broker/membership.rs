@@ -16,6 +16,8 @@ use crate::plugin::protocol::CloseCode;
 
 /// How long the name of a plugin that nobody listed may be.
 const MAX_NAME_BYTES: usize = 100;
+/// Why a plugin is refused whose name the server does not know.
+const UNLISTED: &str = "unknown plugin: its name is not in the server's PLUGINS";
 
 impl Plugins {
     fn join(&mut self, join: Join, ctx: &mut Context<Self>) -> Result<Arc<Figures>, Refusal> {
@@ -28,7 +30,7 @@ impl Plugins {
             return Err(refusal(CloseCode::UnknownPlugin, reason));
         }
         let Some(plugin) = self.plugins.get_mut(index) else {
-            return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
+            return Err(refusal(CloseCode::UnknownPlugin, UNLISTED));
         };
         if plugin.workers.len() >= self.settings.max_workers {
             return Err(refusal(CloseCode::TooManyWorkers, "too many workers"));
@@ -72,8 +74,12 @@ impl Plugins {
         // Names of consumers of the log are no plugins'.
         let is_name = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
         let is_name = is_name && !name.starts_with(LOG_PREFIX);
-        if !self.settings.allow_unlisted || !is_name {
-            return Err(refusal(CloseCode::UnknownPlugin, "unknown plugin"));
+        if !self.settings.allow_unlisted {
+            return Err(refusal(CloseCode::UnknownPlugin, UNLISTED));
+        }
+        if !is_name {
+            let reason = "this cannot be a plugin's name";
+            return Err(refusal(CloseCode::UnknownPlugin, reason));
         }
         self.plugins.push(Plugin::new(name.into(), false));
         Ok(self.plugins.len() - 1)

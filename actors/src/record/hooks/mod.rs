@@ -13,7 +13,10 @@ use uuid::Uuid;
 
 use super::draft::Draft;
 use crate::context::RequestContext;
-use crate::plugin::{CallContext, Hook, Lineage, PluginGate, PluginRequest, Trigger};
+use crate::plugin::{
+    CallContext, DeliveryNote, Hook, Lineage, PluginGate, PluginRequest, Trigger, Undelivered,
+    no_hurry,
+};
 use crate::spawn::spawn_named;
 use std::sync::Arc;
 
@@ -73,7 +76,8 @@ pub async fn before_delete(
     Ok(())
 }
 
-/// Asks all after-hooks about a record, here and now, and takes no delivery for it. For trying them.
+/// Asks all after-hooks about a record and its event, here and now. For trying them: it is no delivery
+/// that has to be made, though they are told of one.
 ///
 /// # Errors
 /// The first that fails, or answers what is not this record.
@@ -81,12 +85,16 @@ pub async fn after(
     plugins: &Arc<dyn PluginGate>,
     trigger: Trigger,
     (record, original): (&Record, Option<&Record>),
+    (position, at): (u64, Timestamp),
     context: &RequestContext,
 ) -> Result<(), ApiError> {
+    let what = format!("sandbox/{position}");
     let points = plugins.points();
     for hook in points.hooks(&record.id.record_type, trigger) {
         let request = request(hook, record, original, context, Uuid::now_v7());
-        let answer = plugins.call(request).await?;
+        let note = DeliveryNote::tried(&what, &hook.name, (position, at));
+        let answer = plugins.deliver(request, note, no_hurry()).await;
+        let answer = answer.map_err(Undelivered::into_error)?;
         if !hook.is_async {
             check_answer(&answer, record)?;
         }

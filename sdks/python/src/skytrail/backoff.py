@@ -34,6 +34,11 @@ class Ending:
         return self.close_code in FINAL
 
     @property
+    def is_key_refused(self) -> bool:
+        """Whether the server does not take the key."""
+        return self.status in (401, 403)
+
+    @property
     def is_session_lost(self) -> bool:
         """Whether there is nothing to resume."""
         return self.close_code in FORGOTTEN

@@ -122,7 +122,11 @@ class Worker:
         if is_over or not self.session.is_resumable:
             self.session.forget()
             self._abandon(LOST)
-        log.warning("connection lost: %s", ending.reason or ending.close_code or "no reason")
+        why = ending.reason or ending.close_code or "no reason"
+        if ending.is_key_refused:
+            log.error("the server refuses MASTER_KEY: %s; next try in half a minute", why)
+        else:
+            log.warning("connection lost: %s", why)
         if (self._is_replaced or self._stopping.is_set()) and self._has_nothing_left():
             self._done.set()
 
