@@ -48,6 +48,17 @@ impl World {
         self.master.call("record:export", body).result()
     }
 
+    /// Makes the type whose hook keeps times: a save that makes fields is tried again, with another time.
+    fn create_letters(&self) {
+        let fields = json!([
+            {"name": "title", "type": "string"},
+            {"name": "stamped_at", "type": "number"},
+            {"name": "saved_at", "type": "datetime"},
+        ]);
+        let types = json!({"record_types": {"letter": {"fields": fields}}});
+        assert_eq!(self.master.call("schema:create", types).code(), 0);
+    }
+
     /// Returns the command that tries a version of the plugin.
     fn replay(&self, version: u32, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skytrail"));
@@ -403,14 +414,7 @@ fn a_plugin_that_is_tried_ends_with_the_command_however_that_ends() {
 #[test]
 fn fields_that_are_said_not_to_count_make_no_difference_and_are_told_of() {
     let world = World::new();
-    // A save that makes fields is tried again, with another time.
-    let fields = json!([
-        {"name": "title", "type": "string"},
-        {"name": "stamped_at", "type": "number"},
-        {"name": "saved_at", "type": "datetime"},
-    ]);
-    let types = json!({"record_types": {"letter": {"fields": fields}}});
-    assert_eq!(world.master.call("schema:create", types).code(), 0);
+    world.create_letters();
     world.ada.save("letter/1", json!({"title": "One"}));
     world.ada.save("letter/1", json!({"title": "Two"}));
     let replay = |more: &[&str]| {
@@ -435,6 +439,7 @@ fn fields_that_are_said_not_to_count_make_no_difference_and_are_told_of() {
 #[test]
 fn after_hooks_that_are_tried_have_a_delivery_that_is_no_other() {
     let world = World::new();
+    world.create_letters();
     world.ada.save("letter/1", json!({"title": "One"}));
     let position = world.head();
     let hook = "letter.afterSave.post";
