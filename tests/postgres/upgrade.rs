@@ -52,17 +52,26 @@ fn a_store_of_a_newer_version_is_refused_until_it_is_made_anew() {
 
 #[test]
 fn a_start_says_through_which_formats_it_brings_a_store() {
-    let (mut server, ada, _database) = ended("UPDATE app_myapp._checkpoint SET format = 5");
+    let (mut server, ada, database) = ended("");
+    let format_of = || -> u32 {
+        let said = database.sql("SELECT format FROM app_myapp._checkpoint");
+        said.trim().parse().unwrap()
+    };
+    let present = format_of();
+    database.sql(
+        "SET skytrail.own TO 'yes'; DROP TABLE app_myapp._lost; UPDATE app_myapp._checkpoint SET format = 5",
+    );
     server.restart();
     let said = server.output();
     let steps = said
         .lines()
         .filter(|line| line.contains("record store is brought"));
     let steps: Vec<&str> = steps.collect();
-    assert_eq!(steps.len(), 1, "{said}");
-    assert!(
-        steps[0].contains("INFO") && steps[0].contains("from=5 to=6"),
-        "{said}"
-    );
+    assert_eq!(steps.len(), (5..present).count(), "{said}");
+    for (step, from) in steps.iter().zip(5..present) {
+        let formats = format!("from={from} to={}", from + 1);
+        assert!(step.contains("INFO") && step.contains(&formats), "{step}");
+    }
+    assert_eq!(format_of(), present);
     assert_eq!(ada.at(&server).query("note", json!(null)).len(), 1);
 }
