@@ -248,8 +248,15 @@ pub(crate) async fn open_writer(
         path: path.to_owned(),
         source,
     })?;
-    if !is_new && let Some(damage) = sums::find_damage(path, &held, None).await? {
-        return Err(OpenError::Damaged(damage.to_string()));
+    if !is_new {
+        if let Some(damage) = sums::find_damage(path, &held, None).await? {
+            return Err(OpenError::Damaged(damage.to_string()));
+        }
+        // The close of a connection that writes merges the write-ahead file, past the checksums: what
+        // a newer version wrote would be damaged for having been looked at.
+        let mut conn = reader_options(path, options).connect().await?;
+        format_of(&mut conn).await?;
+        conn.close().await?;
     }
     let mut conn = connect_writer(path, options).await?;
     migrate(&mut conn).await?;
