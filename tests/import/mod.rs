@@ -9,6 +9,7 @@ mod numbers;
 mod records;
 mod refused;
 mod skygear;
+mod tables;
 mod users;
 
 use std::io::Read as _;

@@ -6,6 +6,7 @@
 //! everything. The store keeps them, too: a server may end before the log does.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::projection::conn::Conn;
 
@@ -20,9 +21,10 @@ use crate::projection::sql::{Arg, Kind, Sql};
 const SIZES: &[usize] = &[64, 16, 4, 1];
 
 /// The things that are not known at present, with the positions at which they began; what devices
-/// subscribe to with the version that it has come to.
+/// subscribe to with the version that it has come to. There may be a great many after an erasure, and
+/// hardly a batch changes them: until it does, what it begins with is shared with what it ends with.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lost(HashMap<Stream, u64>);
+pub(super) struct Lost(Arc<HashMap<Stream, u64>>);
 
 /// What is to be done with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +48,15 @@ impl Lost {
             let stream = stream.ok_or_else(|| sqlx::Error::Decode("no stream in _lost".into()))?;
             Ok((stream, row.unsigned(1)?))
         });
-        things.collect::<Result<_, _>>().map(Self)
+        let things: Result<_, sqlx::Error> = things.collect();
+        Ok(Self(Arc::new(things?)))
     }
 
     /// Writes what is not known any more, or is again, other than before.
     pub(super) async fn save(&self, conn: &mut Conn<'_>, before: &Self) -> Result<(), sqlx::Error> {
+        if Arc::ptr_eq(&self.0, &before.0) {
+            return Ok(());
+        }
         let gone: Vec<String> = before
             .beside(self)
             .map(|(stream, _)| stream.to_string())
@@ -91,18 +97,18 @@ impl Lost {
                 Meaning::Nothing
             }
             _ if self.0.is_empty() => Meaning::Apply(None),
-            Body::RecordReplaced(_) => Meaning::Apply(self.0.remove(stream)),
+            Body::RecordReplaced(_) => Meaning::Apply(self.remove(stream)),
             Body::RecordCreated(_) | Body::UserCreated(_) => {
-                self.0.remove(stream);
+                self.remove(stream);
                 Meaning::Apply(None)
             }
             Body::DeviceRegistered(_) => {
-                self.0.remove(stream);
+                self.remove(stream);
                 Meaning::Apply(self.0.get(&subscriptions_of(stream)).copied())
             }
             Body::RecordChanged(_) if self.0.contains_key(stream) => Meaning::Nothing,
-            Body::RecordDeleted(_) if self.0.remove(stream).is_some() => Meaning::Nothing,
-            Body::UserRemoved(_) | Body::DeviceDeleted(_) if self.0.remove(stream).is_some() => {
+            Body::RecordDeleted(_) if self.remove(stream).is_some() => Meaning::Nothing,
+            Body::UserRemoved(_) | Body::DeviceDeleted(_) if self.remove(stream).is_some() => {
                 Meaning::Try
             }
             // What a device subscribes to goes with the device.
@@ -130,7 +136,13 @@ impl Lost {
             Stream::Subscriptions(_) => event.version.into(),
             _ => event.position,
         };
-        self.0.insert(event.stream.clone(), place);
+        Arc::make_mut(&mut self.0).insert(event.stream.clone(), place);
+    }
+
+    fn remove(&mut self, stream: &Stream) -> Option<u64> {
+        // What is shared is copied for a change only.
+        self.0.get(stream)?;
+        Arc::make_mut(&mut self.0).remove(stream)
     }
 }
 
