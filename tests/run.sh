@@ -88,6 +88,9 @@ install_s3() {
     touch "$stamp"
 }
 
+# Tests wait for servers, databases and browsers more than they compute.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}"
+
 passed=0
 failed=0
 skipped=0
