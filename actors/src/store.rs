@@ -289,8 +289,8 @@ pub trait RecordStore: Send + Sync + 'static {
     ) -> Result<(u64, QueryAnswer), StoreError>;
 
     /// As [`RecordStore::query`], over the records as they were at a position, when their type was as
-    /// that definition says, judged by the access lists of today. The condition must not look into
-    /// other records. `None` when the store has not kept what the records were then.
+    /// that definition says, judged by the access lists of then and of today. The condition must not
+    /// look into other records. `None` when the store has not kept what the records were then.
     async fn query_as_of(
         &self,
         query: &Query,

@@ -266,3 +266,116 @@ fn users_whom_a_field_names_are_those_whom_it_named_under_its_old_name() {
     assert_eq!(fetch(&world.ada, "note/1", &Json::Null)["body"], "top");
     assert_eq!(fetch(&world.bob, "note/1", &then).get("text"), None);
 }
+
+#[test]
+fn a_field_is_seen_by_those_whom_the_record_named_then_and_names_today() {
+    for is_temporal in [false, true] {
+        let world = World::new(is_temporal);
+        let [ada, boss, bob] = [&world.ada, &world.boss, &world.bob];
+        let users = |clients: &[&Client]| {
+            let users = clients.iter().map(|client| client.user.clone());
+            json!(users.collect::<Vec<_>>())
+        };
+        let note = json!({"text": "top", "editors": users(&[boss, ada])});
+        ada.save("note/1", note);
+        let reference = json!({"$type": "ref", "$id": "note/1"});
+        ada.save("page/1", json!({"note": reference}));
+        let named = rule("text", "_field:editors", true);
+        world.set_rules(&[vec![named], closed("text")].concat());
+        let then = now(&world.server);
+        let later = json!({"editors": users(&[boss, bob]), "text": "top secret"});
+        ada.save("note/1", later);
+        let look = |client: &Client| {
+            let query = |record_type: &str, more: Json| {
+                let mut body = json!({"record_type": record_type, "as_of": then});
+                let more = more.as_object().unwrap().clone();
+                body.as_object_mut().unwrap().extend(more);
+                client.call("record:query", body).result()[0].clone()
+            };
+            let included = json!({"include": {"note": path("note")}});
+            let seen = [
+                fetch(client, "note/1", &then),
+                query("note", json!({})),
+                query("note", json!({"desired_keys": ["text"]})),
+                query("page", included)["_transient"]["note"].clone(),
+            ];
+            seen.map(|record| record["text"] == "top")
+        };
+        let check = |what: &str| {
+            for (name, client, is_seen) in [
+                ("boss, named then and today", boss, true),
+                ("ada, named then", ada, false),
+                ("bob, named today", bob, false),
+                ("master", &world.master, true),
+            ] {
+                assert_eq!(look(client), [is_seen; 4], "{what} {is_temporal} {name}");
+            }
+            let of_ada = Json::from(versions(ada, "note/1")).to_string();
+            assert!(!of_ada.contains("\"top\""), "{what} {of_ada}");
+        };
+        check("there");
+        world.rename("editors", "writers");
+        check("renamed");
+        world.rename("text", "body");
+        check("renamed both");
+        delete(ada, "page/1");
+        delete(ada, "note/1");
+        check("deleted");
+        world.rename("writers", "people");
+        check("renamed when it was deleted");
+        world.delete_field("body");
+        check("its field deleted, too");
+        world.rename("people", "them");
+        check("renamed when the field was gone");
+    }
+}
+
+#[test]
+fn a_field_that_was_closed_then_is_closed_then() {
+    for is_temporal in [false, true] {
+        let world = World::new(is_temporal);
+        world.save_notes("text");
+        world.set_rules(&closed("text"));
+        let then = now(&world.server);
+        world.ada.save("note/1", json!({"n": 3}));
+        world.set_rules(&[]);
+        let after = now(&world.server);
+        world.ada.save("note/1", json!({"n": 4}));
+        for client in [&world.nobody, &world.bob, &world.ada] {
+            for (what, is_seen) in world.looks(client, "text", &then) {
+                assert!(!is_seen, "{what} {client:?}");
+            }
+            for (what, is_seen) in world.looks(client, "text", &after) {
+                assert!(is_seen, "{what} {client:?}");
+            }
+        }
+        for (what, is_seen) in world.looks(&world.master, "text", &then) {
+            assert!(is_seen, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_reference_is_followed_by_those_whom_the_record_shuts_out_neither_then_nor_today() {
+    let world = World::new(false);
+    let [ada, bob, boss] = [&world.ada, &world.bob, &world.boss];
+    world.save_notes("text");
+    let shut_out = |client: &Client| json!({"out": [client.user]});
+    ada.save("page/1", shut_out(bob));
+    let page = |role: &str, is_open: bool| {
+        let mut rule = rule("note", role, is_open);
+        rule["record_type"] = "page".into();
+        rule
+    };
+    world.set_rules(&[page("_field:out", false), page("_public", true)]);
+    let then = now(&world.server);
+    ada.save("page/1", shut_out(boss));
+    for (client, is_followed) in [(bob, false), (boss, false), (ada, true)] {
+        let body = json!({
+            "record_type": "page", "as_of": then, "include": {"note": path("note")},
+        });
+        let page = client.call("record:query", body).result()[0].clone();
+        let brought = &page["_transient"]["note"];
+        assert_eq!(brought.is_object(), is_followed, "{client:?} {page}");
+    }
+}

@@ -54,7 +54,7 @@ fn histories_are_for_the_master_key_administrators_and_owners_where_a_type_says_
 }
 
 #[test]
-fn the_past_is_judged_by_the_rights_of_today() {
+fn the_past_is_judged_by_the_rights_of_today_and_of_then() {
     let server = TestServer::start();
     let master = Client::master(&server);
     let (ada, bob) = (
@@ -67,11 +67,18 @@ fn the_past_is_judged_by_the_rights_of_today() {
     let then = versions(&master, "note/closed")[0]["position"].clone();
     ada.save("note/open", json!({"n": 2, "_access": public}));
     ada.save("note/closed", json!({"n": 2, "_access": []}));
-    assert_eq!(fetch(&bob, "note/open", &then)["n"], 1);
+    let opened = versions(&master, "note/open")[0]["position"].clone();
+    ada.save("note/open", json!({"n": 3}));
+    let check = || {
+        assert_eq!(fetch(&bob, "note/open", &then)["code"], 102);
+        assert_eq!(fetch(&ada, "note/open", &then)["n"], 1);
+        assert_eq!(fetch(&bob, "note/open", &opened)["n"], 2);
+    };
+    check();
     assert_eq!(fetch(&bob, "note/closed", &then)["code"], 102);
     assert_eq!(fetch(&ada, "note/closed", &then)["n"], 1);
     delete(&ada, "note/open");
-    assert_eq!(fetch(&bob, "note/open", &then)["n"], 1);
+    check();
     assert_eq!(fetch(&bob, "note/open", &Json::Null)["code"], 110);
     assert_eq!(fetch(&bob, "note/open", &json!(1))["code"], 110);
     let beyond = json!({"ids": ["note/open"], "as_of": 100_000});

@@ -135,6 +135,7 @@ impl Lens {
                 caller: &self.caller,
             },
             rules: &self.rules,
+            today: None,
         }
     }
 

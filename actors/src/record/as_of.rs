@@ -10,9 +10,9 @@
 //! 3. The condition is evaluated in memory, with what references lead to as of the same moment, by
 //!    the evaluator that the store's SQL is held against.
 //!
-//! Rights are today's: who may see a record may see what it was; of what is deleted, who could see
-//! it last, whatever was made under its id since. Rules for fields go back along the fields' names
-//! ([`super::past_rules`]). Relations between users count as rights.
+//! A state is for those who might see it then and may see the record today; of what is deleted, who
+//! could see it last, whatever was made under its id since. So it is with fields, along their names
+//! ([`super::past_rules`]). Roles are today's, and so are relations between users.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use super::included::Included;
 use super::messages::{QueryRecords, QueryReply};
 use super::page_bytes::{PageBytes, Portion};
 use super::past::{self, Moment, Walk};
-use super::past_rules::PastRules;
+use super::past_rules::{self, PastRules};
 use super::{apply, read};
 use crate::evaluation::Evaluation;
 use crate::store::{Asker, QueryAnswer, RelatedPage};
@@ -47,6 +47,13 @@ const PORTION: usize = 512;
 pub(super) struct Seen {
     pub(super) then: Head,
     today: Arc<Record>,
+}
+
+impl Seen {
+    /// Whether somebody may see both: what was hidden then stays so, and what is hidden by now was.
+    fn is_for(&self, may_see: impl Fn(&Record) -> bool) -> bool {
+        may_see(&self.then.record) && may_see(&self.today)
+    }
 }
 
 /// Where records of today were created, by their ids and when that was.
@@ -69,7 +76,7 @@ pub(super) struct Looking<'a> {
 /// Those of a query; 108 for a moment that is not yet; the log cannot be read.
 pub(super) async fn query(
     env: &RecordEnv,
-    command: QueryRecords,
+    command: &QueryRecords,
     moment: Moment,
 ) -> Result<QueryReply, ApiError> {
     let position = moment.find(env, "as_of").await?;
@@ -77,8 +84,7 @@ pub(super) async fn query(
     let types = types_at(env, name, position).await?;
     let caller = &command.context.caller;
     let names: Vec<&TypeName> = types.iter().map(|it| &it.name).collect();
-    let rules = PastRules::load(env, caller, &names, position).await?;
-    let rules = rules.at(position);
+    let rules = past_rules::of_both_times(env, caller, &names, position).await?;
     rules.check_query(&command.query, caller, types.as_slice())?;
     let Some(definition) = types.first().filter(|it| it.is_created) else {
         return Ok(QueryReply {
@@ -89,10 +95,10 @@ pub(super) async fn query(
     let bound = command.query.bind(definition, types.as_slice())?;
     let mut looking = Looking {
         env,
-        command: &command,
+        command,
         position,
         types: &types,
-        around: Around::load(env, &command, bound.condition.as_ref()).await?,
+        around: Around::load(env, command, bound.condition.as_ref()).await?,
         bound: &bound,
     };
     let QueryAnswer { records, count } = looking.find_all(definition).await?;
@@ -100,15 +106,26 @@ pub(super) async fn query(
         query: &command.query,
         asker: looking.asker(),
         rules: &rules,
+        today: None,
     };
+    let mut today = HashMap::new();
+    if rules.may_hide(caller, name) {
+        today = looking.find_today(&records).await?;
+    }
     let mut included = Included::new();
     let ids = look.included_ids(definition, &records);
     let ids: Vec<RecordId> = ids.into_iter().collect();
-    for Seen { then, today } in looking.find(&ids).await? {
-        if read::may_find(&look.asker, &today) {
-            included.insert(then.record.id.clone(), Arc::new(then));
+    for seen in looking.find(&ids).await? {
+        if seen.is_for(|record| read::may_find(&look.asker, record)) {
+            let id = &seen.then.record.id;
+            today.insert(id.clone(), seen.today);
+            included.insert(id.clone(), Arc::new(seen.then));
         }
     }
+    let look = read::Look {
+        today: Some(&today),
+        ..look
+    };
     let included = (included, env.max_included_bytes);
     let found = look.bring_from(included, definition, records)?;
     Ok(read::reply(env, found, count))
@@ -275,6 +292,18 @@ impl Looking<'_> {
         Ok(seen.collect())
     }
 
+    /// Finds what the records of a page are today, or were last.
+    async fn find_today(
+        &self,
+        page: &[Arc<Head>],
+    ) -> Result<HashMap<RecordId, Arc<Record>>, ApiError> {
+        let then: Vec<&Record> = page.iter().map(|head| &head.record).collect();
+        let last = past::last_states_of(self.env, &then, self.position).await?;
+        let found = then.iter().zip(last);
+        let found = found.filter_map(|(then, last)| Some((then.id.clone(), Arc::new(last?))));
+        Ok(found.collect())
+    }
+
     /// Whether a type's fields got other names since, as far as is known.
     fn is_reshaped(&self, name: &TypeName) -> bool {
         let present = self.env.definition(name);
@@ -292,7 +321,7 @@ impl Looking<'_> {
         let (scope, caller) = (&self.command.scope, &self.command.context.caller);
         seen.retain(|seen| {
             read::is_in(&seen.then.record.database, scope)
-                && read::may_read(caller, scope, &seen.today)
+                && seen.is_for(|record| read::may_read(caller, scope, record))
         });
         let matches = self.keep_matches(seen).await?;
         for found in self.place(matches, rows).await? {
@@ -343,9 +372,9 @@ impl Looking<'_> {
         });
         let targets: BTreeSet<RecordId> = targets.collect();
         let targets: Vec<RecordId> = targets.into_iter().collect();
-        for Seen { then, today } in self.find(&targets).await? {
-            if self.asker().may_look_into(&today) {
-                let record = then.record;
+        for seen in self.find(&targets).await? {
+            if seen.is_for(|record| self.asker().may_look_into(record)) {
+                let record = seen.then.record;
                 self.around.known.records.insert(record.id.clone(), record);
             }
         }

@@ -19,12 +19,12 @@ use skytrail_schema::record::{Fields, Record};
 use skytrail_schema::types::FieldType;
 use skytrail_schema::value::Value;
 
-use super::apply;
 use super::draft::no_permission;
 use super::env::RecordEnv;
 use super::messages::SaveItem;
 use super::past::{self, Moment, Walk};
 use super::past_rules::PastRules;
+use super::{apply, read};
 use crate::context::RequestContext;
 
 /// How many versions a page has at most.
@@ -113,6 +113,11 @@ pub struct VersionPage {
 /// # Errors
 /// 110 for a record that never was, 102 for a history that the caller may not see.
 pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage, ApiError> {
+    let caller = &command.context.caller;
+    read::under_steady_rules(env, caller, || find(env, &command)).await
+}
+
+async fn find(env: &RecordEnv, command: &ListVersions) -> Result<VersionPage, ApiError> {
     let present = Moment::Position(env.log.head());
     let mut until = command.until.unwrap_or(present).find(env, "until").await?;
     let after = match command.after {
@@ -120,7 +125,7 @@ pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage,
         None => 0,
     };
     let caller = &command.context.caller;
-    let first = check_right(env, &command.id, command.right, caller).await?;
+    let (first, last) = check_right(env, &command.id, command.right, caller).await?;
     let after = after.max(first.saturating_sub(1));
     let stream = Stream::Record(command.id.clone());
     let mut page = VersionPage::default();
@@ -134,7 +139,7 @@ pub async fn list(env: &RecordEnv, command: ListVersions) -> Result<VersionPage,
         };
         left -= positions.len();
         let from = oldest.max(after + 1);
-        let versions = load(env, &command, from, until).await?;
+        let versions = load(env, command, last.as_ref(), (from, until)).await?;
         for version in versions.into_iter().rev() {
             if page.versions.len() == command.limit {
                 page.next = Some(version.event.position);
@@ -170,19 +175,20 @@ pub async fn changes_at(
     Err(ApiError::invalid_argument(message, &["position"]))
 }
 
-/// Loads the versions between two positions that are asked for, in order.
+/// Loads the versions between two positions that are asked for, in order, of a record that is the
+/// `last` today.
 async fn load(
     env: &RecordEnv,
     command: &ListVersions,
-    from: u64,
-    until: u64,
+    last: Option<&Record>,
+    (from, until): (u64, u64),
 ) -> Result<Vec<Version>, ApiError> {
     let (caller, begin) = (&command.context.caller, from.saturating_sub(1));
     let past = PastRules::load(env, caller, &[&command.id.record_type], begin).await?;
     let mut rules = past.at(begin);
     let seen = |record: &Record, rules: &FieldRules| {
         let mut record = record.clone();
-        rules.hide_unreadable(caller, &mut record);
+        rules.hide_unseen(caller, &mut record, last);
         record
     };
     let mut walk = Walk::begin(env, &command.id, begin).await?;
@@ -258,7 +264,7 @@ pub async fn restored(
 ) -> Result<(SaveItem, Database), ApiError> {
     let position = command.as_of.find(env, "as_of").await?;
     let caller = &command.context.caller;
-    let first = check_right(env, &command.id, command.right, caller).await?;
+    let (first, _) = check_right(env, &command.id, command.right, caller).await?;
     if position < first {
         return Err(no_permission());
     }
@@ -290,7 +296,8 @@ pub async fn restored(
     Ok((item, database))
 }
 
-/// Returns from which position on somebody may see the history of a record, or refuses. Rights are
+/// Returns from which position on somebody may see the history of a record, and what it is today, or
+/// refuses. Rights are
 /// today's: the record's owner is the last that it had, and what had the id before it was made is not
 /// his.
 async fn check_right(
@@ -298,25 +305,25 @@ async fn check_right(
     id: &RecordId,
     right: HistoryRight,
     caller: &Caller,
-) -> Result<u64, ApiError> {
+) -> Result<(u64, Option<Record>), ApiError> {
     let last = past::last_state(env, id).await?;
     let is_own = |record: &Record| caller.user.is_some() && record.owner == caller.user;
     let Some(last) = last else {
         return match right {
             HistoryRight::Own => Err(no_permission()),
-            HistoryRight::All if has_past(env, id).await? => Ok(0),
+            HistoryRight::All if has_past(env, id).await? => Ok((0, None)),
             _ => Err(ApiError::new(Code::ResourceNotFound, "record not found")),
         };
     };
     let may_see = match right {
-        HistoryRight::All => return Ok(0),
+        HistoryRight::All => return Ok((0, Some(last))),
         HistoryRight::Public if last.database == Database::Public => true,
         _ => is_own(&last) && caller.may(Level::Read, &last),
     };
     if !may_see {
         return Err(no_permission());
     }
-    past::begin_of(env, &last).await
+    Ok((past::begin_of(env, &last).await?, Some(last)))
 }
 
 /// Whether there is anything about a record in the log: one that was erased has a history still, of

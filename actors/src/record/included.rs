@@ -154,6 +154,7 @@ mod tests {
                 caller: &Caller::default(),
             },
             rules: &rules,
+            today: None,
         };
         look.bring_from((included, max_bytes), &definition, notes.into())
     }

@@ -95,8 +95,8 @@ pub async fn whole_record_at(
     Ok(walk.into_record_if_whole())
 }
 
-/// Returns a record as the store has it, or as it was before it was deleted; `None` when there never
-/// was one.
+/// Returns a record as the store has it, or as it was before it was deleted, under the names that its
+/// fields have now; `None` when there never was one.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -111,11 +111,13 @@ async fn last_states(
     env: &RecordEnv,
     wanted: &[(RecordId, u64)],
 ) -> Result<Vec<Option<Record>>, ApiError> {
-    let walks = Walk::begin_each(env, wanted).await?;
+    let now = env.applied.position();
+    let walks = Walk::begin_each_named(env, wanted, now).await?;
     let gone = walks.iter().filter(|walk| walk.head.is_none());
     let gone = gone.filter_map(|walk| Some((walk.id.clone(), walk.full? - 1)));
     let gone: Vec<_> = gone.collect();
-    let mut before = Walk::begin_each(env, &gone).await?.into_iter();
+    let before = Walk::begin_each_named(env, &gone, now).await?;
+    let mut before = before.into_iter();
     let found = walks.into_iter().map(|walk| {
         if walk.head.is_none() && walk.full.is_some() {
             before.next().and_then(Walk::into_record)
@@ -126,8 +128,8 @@ async fn last_states(
     Ok(found.collect())
 }
 
-/// Returns the last states of the records that `then` were at a position: who may see that may see what
-/// they were. What was made under the id of one after it was deleted is another record.
+/// Returns the last states of the records that `then` were at a position, under the names that their
+/// fields have now: who may not see that may not see what they were. What was made under the id of one after it was deleted is another record.
 ///
 /// # Errors
 /// The store or the log cannot be read.
@@ -283,6 +285,15 @@ impl Walk {
         env: &RecordEnv,
         wanted: &[(RecordId, u64)],
     ) -> Result<Vec<Self>, ApiError> {
+        Self::begin_each_named(env, wanted, 0).await
+    }
+
+    /// As [`Walk::begin_each`], under the names that fields had at a later position.
+    async fn begin_each_named(
+        env: &RecordEnv,
+        wanted: &[(RecordId, u64)],
+        named: u64,
+    ) -> Result<Vec<Self>, ApiError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -295,8 +306,9 @@ impl Walk {
         let mut takers: HashMap<Stream, (RangeInclusive<u64>, Vec<usize>)> = HashMap::new();
         for (number, (walk, (_, until))) in walks.iter().zip(wanted).enumerate() {
             if walk.full.is_some() {
-                let (from, until) = (walk.position + 1, *until);
-                for stream in [&walk.stream, &walk.of_type] {
+                let from = walk.position + 1;
+                for (stream, until) in [(&walk.stream, *until), (&walk.of_type, named.max(*until))]
+                {
                     let taker = takers.entry(stream.clone());
                     let (range, numbers) = taker.or_insert((from..=until, Vec::new()));
                     *range = from.min(*range.start())..=until.max(*range.end());
@@ -315,7 +327,9 @@ impl Walk {
                 for number in numbers.flat_map(|(_, numbers)| numbers) {
                     if let Some((walk, (_, until))) =
                         walks.get_mut(*number).zip(wanted.get(*number))
-                        && (walk.position + 1..=*until).contains(&event.position)
+                        && event.position > walk.position
+                        && (event.position <= *until
+                            || (event.position <= named && event.stream == walk.of_type))
                     {
                         walk.take(&event);
                     }

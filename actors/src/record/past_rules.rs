@@ -1,4 +1,5 @@
-//! The rules of access to fields for what was: those of today, under the names that fields had.
+//! The rules of access to fields for what was: those of today, under the names that fields had, and
+//! those of then besides.
 //!
 //! Rules and changes of types are taken as of one position. If a field got its new name in between,
 //! its rule would be looked for under the old one.
@@ -15,6 +16,27 @@ use skytrail_schema::id::TypeName;
 use super::env::RecordEnv;
 use super::write_model::WriteModel;
 use super::{past, readers};
+
+/// Returns the rules for a look at records of some types as they were at a position: nobody sees or
+/// searches what today's rules close, or what those of then did.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(super) async fn of_both_times(
+    env: &RecordEnv,
+    caller: &Caller,
+    types: &[&TypeName],
+    position: u64,
+) -> Result<Arc<FieldRules>, ApiError> {
+    let mut rules = PastRules::load(env, caller, types, position)
+        .await?
+        .at(position);
+    if !caller.is_master() {
+        let then = readers::rules_at(env, position).await?;
+        Arc::make_mut(&mut rules).hold_besides(Arc::new(then));
+    }
+    Ok(rules)
+}
 
 /// Today's rules, and what happened to the fields of some types since a position.
 #[derive(Debug)]

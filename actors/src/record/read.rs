@@ -1,13 +1,13 @@
 //! Fetching and querying: memory where it has the records, the store for the rest, with
 //! everything that was acknowledged before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use skytrail_schema::acl::Level;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::field_access::{FieldRules, FieldUse};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, TypeName};
 use skytrail_schema::predicate::{KeyPath, Operand};
 use skytrail_schema::query::{Query, Scope};
@@ -24,7 +24,7 @@ use super::messages::{
 };
 use super::page_bytes::{PageBytes, Portion};
 use super::past::{self, Moment};
-use super::past_rules::PastRules;
+use super::past_rules;
 use crate::store::Asker;
 
 /// So often something is read anew when rules or names of fields changed meanwhile.
@@ -39,7 +39,8 @@ pub async fn fetch(
     command: FetchRecords,
 ) -> Result<ItemResults<Record>, ApiError> {
     if let Some(moment) = command.as_of {
-        return fetch_past(env, &command, moment).await;
+        let caller = &command.context.caller;
+        return under_steady_rules(env, caller, || fetch_past(env, &command, moment)).await;
     }
     let caller = &command.context.caller;
     let (_, mut named) = env.model.get_named_rules();
@@ -71,7 +72,8 @@ fn pick(
         let error = match head {
             None => not_found(),
             Some(head) if caller.may(Level::Read, &head.record) => {
-                let mut record = visible(rules, caller, Arc::clone(head)).record.clone();
+                let head = visible(rules, caller, Arc::clone(head), None);
+                let mut record = head.record.clone();
                 env.assets.sign(&mut record);
                 return Ok(record);
             }
@@ -85,9 +87,31 @@ fn pick(
     command.ids.iter().map(find).collect()
 }
 
-/// Fetches records as they were at a moment. Rights are today's: who may see a record may see what it
-/// was; what is deleted, who could see it last, whatever was made under its id since. Rules for fields
-/// go back along the fields' names.
+/// Answers what depends on today's rules of access to fields, anew when these or fields' names changed
+/// meanwhile.
+pub(super) async fn under_steady_rules<T, F>(
+    env: &RecordEnv,
+    caller: &Caller,
+    answer: impl Fn() -> F,
+) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let (_, mut named) = env.model.get_named_rules();
+    for _ in 0..MAX_ATTEMPTS {
+        let answered = answer().await;
+        let (_, after) = env.model.get_named_rules();
+        if caller.is_master() || named.is_same(&after) {
+            return answered;
+        }
+        named = after;
+    }
+    Err(ApiError::overloaded("the record store"))
+}
+
+/// Fetches records as they were at a moment. A state is for those who might see it then and may see the
+/// record today; of what is deleted, who could see it last, whatever was made under its id since. So
+/// it is with fields, along their names.
 async fn fetch_past(
     env: &RecordEnv,
     command: &FetchRecords,
@@ -98,8 +122,7 @@ async fn fetch_past(
     let mut types: Vec<&TypeName> = command.ids.iter().map(|id| &id.record_type).collect();
     types.sort();
     types.dedup();
-    let rules = PastRules::load(env, caller, &types, position).await?;
-    let rules = rules.at(position);
+    let rules = past_rules::of_both_times(env, caller, &types, position).await?;
     let mut room = PageBytes::new(env.max_page_bytes, "ids");
     let mut portion = Portion::of_at_most(512);
     let mut results = Vec::new();
@@ -116,16 +139,16 @@ async fn fetch_past(
         let mut last = last.into_iter();
         for (id, was) in some.iter().zip(was) {
             let last = was.as_ref().and_then(|_| last.next().flatten());
-            let may_read = last.is_some_and(|last| caller.may(Level::Read, &last));
-            let result = match was {
-                None => Err(not_found()),
-                Some(_) if !may_read => Err(no_permission()),
-                Some(mut record) => {
+            let may_read = |record: &Record| caller.may(Level::Read, record);
+            let result = match (was, last) {
+                (None, _) => Err(not_found()),
+                (Some(mut record), Some(last)) if may_read(&record) && may_read(&last) => {
                     room.take(&record)?;
-                    rules.hide_unreadable(caller, &mut record);
+                    rules.hide_unseen(caller, &mut record, Some(&last));
                     env.assets.sign(&mut record);
                     Ok(record)
                 }
+                _ => Err(no_permission()),
             };
             results.push(result.map_err(|error| ItemError {
                 id: Some(id.clone()),
@@ -147,7 +170,8 @@ fn not_found() -> ApiError {
 /// the store failed.
 pub async fn query(env: &RecordEnv, command: QueryRecords) -> Result<QueryReply, ApiError> {
     if let Some(moment) = command.as_of {
-        return as_of::query(env, command, moment).await;
+        let caller = &command.context.caller;
+        return under_steady_rules(env, caller, || as_of::query(env, &command, moment)).await;
     }
     let (mut position, mut named) = env.model.get_named_rules();
     for _ in 0..MAX_ATTEMPTS {
@@ -183,6 +207,7 @@ async fn answer(
         query: &command.query,
         asker,
         rules,
+        today: None,
     };
     let found = look.bring(env, answer.records).await?;
     Ok((found, answer.count))
@@ -207,6 +232,8 @@ pub(crate) struct Look<'a> {
     pub(crate) asker: Asker<'a>,
     /// The rules for fields.
     pub(crate) rules: &'a FieldRules,
+    /// What the records that he sees are today or were last, if he looks at what they were.
+    pub(crate) today: Option<&'a HashMap<RecordId, Arc<Record>>>,
 }
 
 impl Look<'_> {
@@ -234,7 +261,7 @@ impl Look<'_> {
         heads: Vec<Arc<Head>>,
     ) -> Result<Vec<Found>, ApiError> {
         for head in included.values_mut() {
-            *head = visible(self.rules, self.asker.caller, Arc::clone(head));
+            *head = self.visible(Arc::clone(head));
         }
         let mut room = Room::new(&included, max_bytes);
         let found = heads.into_iter().map(|head| {
@@ -249,8 +276,17 @@ impl Look<'_> {
 
     /// Leaves out the fields that he may not see, and those that he did not ask for.
     pub(crate) fn cut(&self, head: Arc<Head>) -> Arc<Head> {
-        let head = visible(self.rules, self.asker.caller, head);
-        select(head, self.query.desired_keys.as_deref())
+        select(self.visible(head), self.query.desired_keys.as_deref())
+    }
+
+    fn visible(&self, head: Arc<Head>) -> Arc<Head> {
+        let today = self.today_of(&head.record);
+        visible(self.rules, self.asker.caller, head, today)
+    }
+
+    fn today_of(&self, record: &Record) -> Option<&Record> {
+        let today = self.today?.get(&record.id)?;
+        Some(today)
     }
 
     /// Returns every record that some `include` of the query names.
@@ -294,17 +330,14 @@ impl Look<'_> {
     /// Takes back what fields brought that the caller must not see in this very record: the query
     /// was checked for fields in general, while some rules depend on the record.
     fn hide_unreadable(&self, record: &Record, transient: &mut BTreeMap<String, Transient>) {
-        let record_type = record.id.record_type.as_str();
         for (name, operand) in &self.query.include {
             let field = match operand {
                 Operand::Distance { field, .. } => Some(field.as_str()),
                 operand => path_of(operand),
             };
             let is_hidden = field.is_some_and(|field| {
-                let (field, caller) = ((record_type, field), self.asker.caller);
-                !self
-                    .rules
-                    .allows(FieldUse::Read, field, caller, Some(record))
+                let (caller, today) = (self.asker.caller, self.today_of(record));
+                !self.rules.allows_seeing(field, caller, record, today)
             });
             if is_hidden {
                 match operand {
@@ -354,10 +387,16 @@ pub(super) fn is_in(database: &Database, scope: &Scope) -> bool {
     }
 }
 
-/// Leaves out the fields that the caller may not see.
-fn visible(rules: &FieldRules, caller: &Caller, mut head: Arc<Head>) -> Arc<Head> {
+/// Leaves out the fields that the caller may not see; of what the record was, those that he may not
+/// see of what it is today, too.
+fn visible(
+    rules: &FieldRules,
+    caller: &Caller,
+    mut head: Arc<Head>,
+    today: Option<&Record>,
+) -> Arc<Head> {
     if rules.may_hide(caller, &head.record.id.record_type) {
-        rules.hide_unreadable(caller, &mut Arc::make_mut(&mut head).record);
+        rules.hide_unseen(caller, &mut Arc::make_mut(&mut head).record, today);
     }
     head
 }

@@ -1,10 +1,11 @@
 //! The rules as they are applied.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::past::{Names, Past};
+use super::past::{Names, Past, When};
 use super::{ANY, FieldAccess, FieldAccessEntry, FieldUserRole, Reshaping};
 use crate::caller::Caller;
 use crate::id::{TypeName, UserId};
@@ -45,6 +46,8 @@ pub struct FieldRules {
     guards_verified: bool,
     /// What became of the fields that are asked for, where names are not today's; by type.
     past: HashMap<String, Past>,
+    /// The rules of the moment that the names are of, which hold besides.
+    then: Option<Arc<FieldRules>>,
 }
 
 /// Who wants something, and the record at hand.
@@ -85,6 +88,11 @@ impl FieldRules {
         }
     }
 
+    /// Makes them allow nothing that those of the moment did not allow to which they were carried back.
+    pub fn hold_besides(&mut self, then: Arc<FieldRules>) {
+        self.then = Some(then);
+    }
+
     /// Whether only the master key may save a field, though no rule says so.
     fn is_guarded(&self, wanted: FieldUse, (record_type, field): (&str, &str)) -> bool {
         let has_rule = |fields: &ByField| fields.contains_key(field);
@@ -112,8 +120,40 @@ impl FieldRules {
             return false;
         }
         let (of, who) = ((record_type, field), (caller, record));
+        let then = self.then.as_ref();
+        then.is_none_or(|then| then.allows(wanted, of, caller, record))
+            && self.allows_when(When::Then, wanted, of, who)
+    }
+
+    /// Whether the caller may see a field of a record as it was, `then` as by what it is `today`, or was
+    /// last, under the names of today; by the former alone where that is not known.
+    pub fn allows_seeing(
+        &self,
+        field: &str,
+        caller: &Caller,
+        then: &Record,
+        today: Option<&Record>,
+    ) -> bool {
+        let of = (then.id.record_type.as_str(), field);
+        let allows_today = |today: &Record| {
+            caller.is_master()
+                || field.starts_with('_')
+                || self.allows_when(When::Today, FieldUse::Read, of, (caller, Some(today)))
+        };
+        self.allows(FieldUse::Read, of, caller, Some(then)) && today.is_none_or(allows_today)
+    }
+
+    /// What they say of a field by the name that it has here, with a record as it was `when`.
+    fn allows_when(
+        &self,
+        when: When,
+        wanted: FieldUse,
+        (record_type, field): (&str, &str),
+        who: Who<'_>,
+    ) -> bool {
+        let of = (record_type, field);
         match self.past.get(record_type) {
-            Some(past) => past.allows(self, wanted, of, who),
+            Some(past) => past.allows(self, wanted, of, (who, when)),
             None => self.says(wanted, of, who, None),
         }
     }
@@ -150,20 +190,24 @@ impl FieldRules {
         // Rules that a field had before it was deleted are there as well.
         let has_past = self.past.contains_key(record_type.as_str());
         let is_concerned = has_past || concerns(record_type.as_str()) || concerns(ANY);
-        !caller.is_master() && (is_guarded || is_concerned)
+        let then = self.then.as_ref();
+        let may_then = then.is_some_and(|then| then.may_hide(caller, record_type));
+        !caller.is_master() && (is_guarded || is_concerned || may_then)
     }
 
     /// Removes the fields that the caller must not see. To be called on the whole record, before
     /// other fields are cut: a rule may be about users that one of them names.
     pub fn hide_unreadable(&self, caller: &Caller, record: &mut Record) {
-        let name = record.id.record_type.clone();
-        if !self.may_hide(caller, &name) {
+        self.hide_unseen(caller, record, None);
+    }
+
+    /// As [`FieldRules::hide_unreadable`], of what a record was that is this `today`; see
+    /// [`FieldRules::allows_seeing`].
+    pub fn hide_unseen(&self, caller: &Caller, record: &mut Record, today: Option<&Record>) {
+        if !self.may_hide(caller, &record.id.record_type) {
             return;
         }
-        let is_hidden = |field: &&String| {
-            let field = (name.as_str(), field.as_str());
-            !self.allows(FieldUse::Read, field, caller, Some(record))
-        };
+        let is_hidden = |field: &&String| !self.allows_seeing(field, caller, record, today);
         let hidden: Vec<String> = record.fields.keys().filter(is_hidden).cloned().collect();
         record.fields.retain(|field, _| !hidden.contains(field));
     }

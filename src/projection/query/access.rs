@@ -25,7 +25,7 @@ pub(super) fn push_joined(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, nu
 /// Whose access lists count.
 #[derive(Clone, Copy)]
 enum Whose {
-    /// Those of the queried table.
+    /// Those of the queried table, which are those of then of what records were.
     Queried,
     /// Those of today, of what records were.
     Today,
@@ -33,8 +33,8 @@ enum Whose {
     Joined(usize),
 }
 
-/// Adds the database and, in the public one, the access lists to a condition on `t`; those of today
-/// if it is about the past.
+/// Adds the database and, in the public one, the access lists to a condition on `t`; those of today,
+/// too, if it is about the past.
 pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: bool) {
     match asker.scope {
         Scope::Union => {
@@ -46,12 +46,10 @@ pub(super) fn push(sql: &mut Sql, asker: &Asker<'_>, dialect: Dialect, is_past: 
         Scope::Public => {
             sql.push("t._database_id=''");
             if !asker.caller.is_master() {
-                let whose = if is_past {
-                    Whose::Today
-                } else {
-                    Whose::Queried
-                };
-                push_lists(sql, asker, dialect, whose);
+                push_lists(sql, asker, dialect, Whose::Queried);
+                if is_past {
+                    push_lists(sql, asker, dialect, Whose::Today);
+                }
             }
         }
     }

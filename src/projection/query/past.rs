@@ -1,7 +1,7 @@
 //! The records of a type as they were at a position: two tables to look into.
 //!
 //! What was not written since then is in the type's own table; of the rest the table of the past has
-//! the version that held. The rights are today's: beside what the access list and the owner were
+//! the version that held. The rights of then and of today count: beside what the access list and the owner were
 //! there are those of today, or the last ones of a record that is gone. What was made later under the
 //! id of one that is gone is another record, with another time at which it was made.
 

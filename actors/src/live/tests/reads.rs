@@ -150,6 +150,7 @@ fn what_was_deleted_since_is_looked_up_together() {
     let num_asked = |num_notes: usize| async move {
         let world = World::new(0);
         begin(&world);
+        world.commit(vec![rules(Some("red"))]);
         let notes: Vec<_> = (0..num_notes).map(|it| note(&it.to_string())).collect();
         for note in &notes {
             world.commit(vec![created(note, json!({"n": 1}), &Json::Null)]);

@@ -395,11 +395,14 @@ impl RecordStore for ModelStore {
 
     async fn list_positions_before(
         &self,
-        _: &Stream,
-        _: u64,
-        _: usize,
+        stream: &Stream,
+        until: u64,
+        limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
-        not_modelled()
+        let mut positions = self.list_positions(stream, 1, until).await?;
+        positions.reverse();
+        positions.truncate(limit);
+        Ok(positions)
     }
 
     async fn list_positions_of_kind(

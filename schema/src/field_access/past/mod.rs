@@ -32,6 +32,15 @@ pub enum Reshaping {
     },
 }
 
+/// When a record was that a rule is asked about: it has the names of then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// At the moment.
+    Then,
+    /// Today.
+    Today,
+}
+
 /// What became of a type's fields since a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Past {
@@ -47,6 +56,8 @@ struct Gone {
     rules: Arc<FieldRules>,
     /// Names up to when it went.
     names: Names,
+    /// Names since, the other way round: it went then, and the record is of today.
+    since: Names,
 }
 
 impl Past {
@@ -63,6 +74,7 @@ impl Past {
                     last_name: field.clone(),
                     rules: Arc::clone(rules),
                     names,
+                    since: Names::across(since.iter().skip(index)).reversed(),
                 };
                 gone.insert(then, field);
             }
@@ -73,24 +85,31 @@ impl Past {
         }
     }
 
-    /// As [`FieldRules::allows`], for a name of then.
+    /// As [`FieldRules::allows`], for a name of then, and a record of either time.
     pub(super) fn allows(
         &self,
         today: &FieldRules,
         wanted: FieldUse,
         (record_type, field): (&str, &str),
-        who: Who<'_>,
+        (who, when): (Who<'_>, When),
     ) -> bool {
         let says_today = |name: &str| {
-            let names = Some(&self.names);
+            let names = match when {
+                When::Then => Some(&self.names),
+                When::Today => None,
+            };
             today.says(wanted, (record_type, name), who, names)
         };
         match (self.names.today.get(field), self.gone.get(field)) {
             (None, _) => says_today(field),
             (Some(Some(name)), _) => says_today(name),
             (Some(None), Some(gone)) => {
-                let (last, names) = ((record_type, gone.last_name.as_str()), Some(&gone.names));
-                gone.rules.says(wanted, last, who, names) && says_today(&gone.last_name)
+                let last = (record_type, gone.last_name.as_str());
+                let names = match when {
+                    When::Then => &gone.names,
+                    When::Today => &gone.since,
+                };
+                gone.rules.says(wanted, last, who, Some(names)) && says_today(&gone.last_name)
             }
             // What went is among those that went; if not, nothing is known in its favour.
             (Some(None), None) => false,
@@ -127,6 +146,18 @@ impl Names {
         Self {
             then: then.collect(),
             today,
+        }
+    }
+
+    /// Returns them as if the later time were the earlier one.
+    fn reversed(self) -> Self {
+        let gone = self.today.iter().filter(|(_, today)| today.is_none());
+        let gone = gone.map(|(then, _)| (then.clone(), None)).collect();
+        let kept = self.today.into_iter();
+        let kept = kept.filter_map(|(then, today)| Some((then, today?)));
+        Self {
+            then: kept.collect(),
+            today: gone,
         }
     }
 

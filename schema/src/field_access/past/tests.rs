@@ -167,6 +167,7 @@ proptest! {
         earlier in prop::collection::vec(step(), 0..8),
         later in prop::collection::vec(step(), 0..12),
         users in prop::array::uniform5(0..3_usize),
+        users_today in prop::array::uniform5(0..3_usize),
     ) {
         let mut model = Model::default();
         for number in 0..3 {
@@ -176,10 +177,13 @@ proptest! {
             model.take(step);
         }
         // Every field of then names somebody.
-        let users = users.map(|user| ["u0", "u1", "u2"][user]);
+        let named = |user: usize| ["u0", "u1", "u2"][user];
+        let (users, users_today) = (users.map(named), users_today.map(named));
         let then = model.clone();
         let values = then.fields.values().copied().zip(users).collect();
         let since: Vec<Reshaping> = later.iter().filter_map(|step| model.take(step)).collect();
+        // So do those of today, of which some are the same.
+        let values_today = model.fields.values().copied().zip(users_today).collect();
         let mut rules = FieldRules::new(&model.access);
         rules.carry_back(&TypeName::from("note"), &since);
 
@@ -188,6 +192,8 @@ proptest! {
             let whole = then.record(&values);
             let mut seen = whole.clone();
             rules.hide_unreadable(&caller, &mut seen);
+            let mut seen_today = whole.clone();
+            rules.hide_unseen(&caller, &mut seen_today, Some(&model.record(&values_today)));
             for (name, field) in &then.fields {
                 for values in [None, Some(&values)] {
                     let record = values.map(|_| &whole);
@@ -206,6 +212,17 @@ proptest! {
                 }
                 let is_seen = rules.allows(FieldUse::Read, ("note", name), &caller, Some(&whole));
                 prop_assert_eq!(seen.fields.contains_key(*name), is_seen, "{}", name);
+                let (wanted, values) = (FieldUse::Read, Some(&values_today));
+                let is_seen_today = match model.name_of(*field) {
+                    Some(today) => model.says(wanted, today, &caller, values),
+                    None => {
+                        let (last, before) = &model.gone[field];
+                        before.says(wanted, last, &caller, values)
+                            && model.says(wanted, last, &caller, values)
+                    }
+                };
+                let is_seen = is_seen && is_seen_today;
+                prop_assert_eq!(seen_today.fields.contains_key(*name), is_seen, "{}", name);
             }
         }
         // Other types are none of its business.
