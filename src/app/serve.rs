@@ -24,6 +24,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// # Errors
 /// See [`StartError`].
 pub async fn serve(config: &Config) -> Result<(), StartError> {
+    if config.app.dev_mode {
+        // Also where only this machine is served: a proxy may let others in.
+        tracing::warn!(
+            "DEV_MODE is on, which is the default: everybody with the client key can make himself an \
+             administrator (role:admin, role:default), and change types and their default rights; set \
+             DEV_MODE=NO before others reach this server"
+        );
+    }
     serve_with(config, |_| std::future::pending()).await
 }
 

@@ -62,6 +62,17 @@ fn a_server_that_still_waits_for_its_database_can_be_told_to_end() {
 }
 
 #[test]
+fn a_start_says_what_everybody_may_do_with_dev_mode() {
+    for (dev_mode, is_told) in [("YES", true), ("NO", false)] {
+        let server = TestServer::with(&[("DEV_MODE", dev_mode)]);
+        let output = server.output();
+        let told = output.lines().find(|line| line.contains("DEV_MODE"));
+        let says = |line: &str| line.contains("WARN") && line.contains("role:admin");
+        assert_eq!(told.is_some_and(says), is_told, "{output}");
+    }
+}
+
+#[test]
 fn the_log_can_be_looked_into_while_the_server_writes_it() {
     let server = TestServer::start();
     let ada = Client::signed_up(&server, "ada");
