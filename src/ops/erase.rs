@@ -169,11 +169,11 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     let refused = refused.as_array().map(Vec::as_slice).unwrap_or_default();
     for refused in refused {
         let text = |name: &str| refused.get(name).and_then(Json::as_str).unwrap_or_default();
-        say(&format!(
-            "not erased: {}: {}",
-            text("record"),
-            text("message")
-        ));
+        let (record, message) = (text("record"), text("message"));
+        say(&format!("not erased: {record}: {message}"));
+        if let Some(referrer) = refused.get("referred_by").and_then(Json::as_str) {
+            say(&format!("  {referrer} refers to it"));
+        }
     }
     for name in member("kept_files").as_array().into_iter().flatten() {
         say(&format!(
@@ -183,10 +183,19 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
     for name in member("files").as_array().into_iter().flatten() {
         say(&format!("file {name} goes"));
     }
-    if let Some(user) = member("user").as_str() {
+    let user = member("user");
+    let user = user.as_str();
+    if let Some(user) = user {
         say(&format!("the user is {user}"));
     }
-    let (events, position) = (member("num_events"), member("position"));
+    if let (Some(_), Some(records)) = (user, member("num_records").as_u64()) {
+        say(&format!(
+            "{} erased",
+            are(records, "record", " of the user")
+        ));
+    }
+    let events = member("num_events").as_u64().unwrap_or_default();
+    let position = member("position");
     if member("finished") == json!(true) {
         let place = match position {
             // Several erasures; the list has them.
@@ -194,15 +203,22 @@ fn erase(config: &Config, (action, body): (&str, Json), order: &Order) -> Result
             position => format!(" at {position}"),
         };
         say(&format!(
-            "{events} events are erased; the log says so{place}"
+            "{} erased; the log says so{place}",
+            are(events, "event", "")
         ));
-        return match refused.len() {
-            0 => Ok(()),
-            1 => Err("1 record is not erased: it was refused, see above".to_owned()),
-            more => Err(format!(
-                "{more} records are not erased: they were refused, see above"
-            )),
+        let mut message = match refused.len() {
+            0 => return Ok(()),
+            1 => "1 record is not erased: it was refused, see above".to_owned(),
+            more => format!("{more} records are not erased: they were refused, see above"),
         };
+        let is_held = |refused: &Json| refused.get("referred_by").is_some();
+        if let Some(user) = user.filter(|_| refused.iter().any(is_held)) {
+            message.push_str(&format!(
+                "; delete what refers to it, or save that without the reference, and say again \
+                 `skytrail erase user {user} --records`"
+            ));
+        }
+        return Err(message);
     }
     Err(format!(
         "not finished yet: {events} events are being erased, see `skytrail erase list`; the server \
@@ -229,6 +245,14 @@ pub fn compact(config: &Config, flag: &ServerFlag) -> Result<(), String> {
         return Ok(());
     }
     Err("not finished yet; the server goes on with it, also after a restart".to_owned())
+}
+
+/// Says how many there are, up to what becomes of them.
+fn are(number: u64, what: &str, whose: &str) -> String {
+    match number {
+        1 => format!("1 {what}{whose} is"),
+        more => format!("{more} {what}s{whose} are"),
+    }
 }
 
 fn members(body: Json) -> Map<String, Json> {

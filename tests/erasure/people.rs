@@ -155,6 +155,45 @@ fn records_that_could_not_be_erased_with_their_owner_are_told() {
         "{said}"
     );
     assert_ne!(ada.call("me", json!({})).status, 200, "she is gone");
+    // What is in the way is named, and what to do.
+    let again = format!("skytrail erase user {user} --records");
+    assert!(
+        said.contains("link/1 refers to it") && said.contains(&again),
+        "{said}"
+    );
+    master
+        .call("record:delete", json!({"ids": ["link/1"]}))
+        .result();
+    let erased = erase(&server, &["user", &user, "--records"]);
+    let said = self::said(&erased);
+    assert!(erased.status.success(), "{said}");
+    assert!(
+        said.contains("1 record of the user is erased") && said.contains("1 event is erased"),
+        "{said}"
+    );
+}
+
+/// Which of a user's records is looked at first makes no difference.
+#[test]
+fn records_that_only_others_of_the_user_refer_to_go_with_them() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    for (id, of) in [
+        ("album/1", None),
+        ("photo/1", Some("album/1")),
+        ("tag/1", Some("photo/1")),
+    ] {
+        let of = of.map(|id| json!({"$type": "ref", "$id": id}));
+        ada.save(id, json!({"of": of}));
+    }
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(
+        (&erased["num_records"], &erased["refused"]),
+        (&json!(3), &json!([])),
+        "{erased}"
+    );
 }
 
 /// What is about a user is in the log only under his key; with it, history shows everything.

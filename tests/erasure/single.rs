@@ -23,7 +23,7 @@ fn one_event_loses_what_it_held_and_the_record_goes_on() {
     let position = listed[1]["position"].to_string();
     let erased = erase(&server, &["event", &position]);
     assert!(
-        said(&erased).contains("1 events are erased"),
+        said(&erased).contains("1 event is erased"),
         "{}",
         said(&erased)
     );

@@ -73,6 +73,7 @@ impl Eraser {
                 Err(error) => done.refused.push(Refused {
                     record: id.to_string(),
                     message: error.message,
+                    referred_by: None,
                 }),
             }
         }

@@ -47,7 +47,7 @@ pub struct UserErased {
     /// The erasure of the user himself.
     #[serde(flatten)]
     pub erased: Erased,
-    /// How many of his records are erased.
+    /// How many of his records are erased; their events count with his.
     pub num_records: u64,
     /// Those that could not be, with the reasons.
     pub refused: Vec<Refused>,
@@ -60,6 +60,9 @@ pub struct Refused {
     pub record: String,
     /// Why.
     pub message: String,
+    /// A record that refers to it, if that is why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub referred_by: Option<String>,
 }
 
 impl Eraser {
@@ -73,29 +76,34 @@ impl Eraser {
             return Err(ApiError::invalid_argument(message, &["user"]));
         }
         let context = &command.context;
-        let (mut num_records, mut refused, mut asked) = (0, Vec::new(), Vec::new());
         self.env.applied.wait_for(self.env.log.head()).await?;
         let personal = self.personal_types(&command.user).await?;
         let is_wanted = |name: &TypeName| command.with_records || personal.contains(name);
-        for id in self.records_of(&command.user, is_wanted).await? {
-            let wanted = command.of_record(&id);
-            let mut done = self.ask_until_settled(&wanted).await;
-            if done.is_err() && personal.contains(&id.record_type) {
-                done = self.force_until_settled(&wanted).await;
-            }
-            match done {
-                Ok(one) => {
-                    num_records += 1;
-                    asked.push(one);
+        let records = self.records_of(&command.user, is_wanted).await?;
+        let (mut asked, left) = self.ask_for_records(&command, records).await;
+        let mut refused = Vec::new();
+        for (id, mut error) in left {
+            if personal.contains(&id.record_type) {
+                match self.force_until_settled(&command.of_record(&id)).await {
+                    Ok(one) => {
+                        asked.push(one);
+                        continue;
+                    }
+                    Err(after) => error = after,
                 }
-                // One that others refer to, and that was made empty before.
-                Err(error) if error.code == Code::ResourceNotFound => {}
-                Err(error) => refused.push(Refused {
-                    record: id.to_string(),
-                    message: error.message,
-                }),
             }
+            // One that others refer to, and that was made empty before.
+            if error.code == Code::ResourceNotFound {
+                continue;
+            }
+            let referrer = find_referrer(&self.env, &id, self.env.log.head()).await?;
+            refused.push(Refused {
+                record: id.to_string(),
+                message: error.message,
+                referred_by: referrer.map(|id| id.to_string()),
+            });
         }
+        let num_records = asked.len().try_into().unwrap_or(u64::MAX);
         let turn = Mutex::new(());
         let asked_for = |_| self.ask_for_user(&command, &asked);
         let erased = until_settled(&turn, asked_for).await?;
@@ -103,6 +111,7 @@ impl Eraser {
         for one in asked {
             let one = self.await_end(one, context).await?;
             erased.finished &= one.finished;
+            erased.num_events += one.num_events;
             erased.files.add(one.files);
         }
         Ok(UserErased {
@@ -111,6 +120,32 @@ impl Eraser {
             num_records,
             refused,
         })
+    }
+
+    /// Asks for the erasure of records, those last to which others of them refer; returns what was
+    /// refused.
+    async fn ask_for_records(
+        &self,
+        command: &EraseUser,
+        mut ids: Vec<RecordId>,
+    ) -> (Vec<Erased>, Vec<(RecordId, ApiError)>) {
+        let (mut asked, mut refused) = (Vec::new(), Vec::new());
+        loop {
+            let (num_asked, mut held) = (asked.len(), Vec::new());
+            for id in ids {
+                match self.ask_until_settled(&command.of_record(&id)).await {
+                    Ok(one) => asked.push(one),
+                    Err(error) if error.code == Code::ConstraintViolated => held.push((id, error)),
+                    Err(error) => refused.push((id, error)),
+                }
+            }
+            if held.is_empty() || asked.len() == num_asked {
+                refused.extend(held);
+                return (asked, refused);
+            }
+            // Who refers to whom is often an order that was gone through the wrong way round.
+            ids = held.into_iter().rev().map(|(id, _)| id).collect();
+        }
     }
 
     async fn ask_for_user(
