@@ -1,7 +1,7 @@
 //! `record:save`
 
 use serde_json::{Map, Value as Json};
-use skytrail_actors::record::messages::{ItemError, SaveItem, SaveRecords};
+use skytrail_actors::record::messages::{ItemAccess, ItemError, SaveItem, SaveRecords};
 use skytrail_schema::acl::{Acl, AclError};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::{RecordId, check_length};
@@ -55,7 +55,9 @@ fn parse_object(object: Map<String, Json>) -> Result<SaveItem, ApiError> {
     let invalid = |error: AclError| ApiError::invalid_argument(error.to_string(), &["_access"]);
     Ok(SaveItem {
         id,
-        access: access.map_err(invalid)?,
+        access: access
+            .map_err(invalid)?
+            .map_or(ItemAccess::Unsaid, ItemAccess::Brought),
         fields: request::fields(object)?,
         restored: None,
     })

@@ -136,3 +136,34 @@ fn what_is_refused_of_a_temporal_type_is_as_it_was() {
     assert_eq!(now[0]["text"], CONTROL);
     assert_eq!(head(), before, "nothing has happened");
 }
+
+/// The type's default must not come back to a record whose owner has closed it.
+#[test]
+fn the_access_list_of_a_record_outlives_the_erasure_of_a_field() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, bo) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bo"),
+    );
+    ada.save(
+        "note/closed",
+        json!({"secret": "s", "text": "t", "_access": []}),
+    );
+    // Open, and as open when a default comes that is not.
+    ada.save("note/open", json!({"secret": "s", "text": "t"}));
+    let default = json!([{"public": true, "level": "read"}]);
+    let body = json!({"type": "note", "default_access": default});
+    master.call("schema:default_access", body).result();
+    for id in ["note/closed", "note/open"] {
+        let body = json!({"record": id, "field": "secret", "why": "x"});
+        master.call("erase:field", body).result();
+    }
+    let ids = json!({"ids": ["note/closed", "note/open"]});
+    let found = bo.call("record:fetch", ids.clone()).result();
+    assert_eq!(found[0]["code"], 102, "{found}");
+    assert_eq!(found[1]["_access"], json!(null), "{found}");
+    let found = ada.call("record:fetch", ids).result();
+    assert_eq!(found[0]["_access"], json!([]), "{found}");
+    assert_eq!(found[0].get("secret"), None, "{found}");
+}

@@ -80,6 +80,32 @@ fn a_profile_is_merged_at_every_login_by_the_rules_of_a_save() {
 }
 
 #[test]
+fn who_has_closed_his_record_signs_in_and_it_stays_closed() {
+    let server = server();
+    let (anyone, master) = (Client::anonymous(&server), Client::master(&server));
+    let default = json!([{"public": true, "level": "read"}]);
+    let body = json!({"type": "user", "default_access": default});
+    master.call("schema:default_access", body).result();
+    let login = |profile| {
+        let token = token_of("al", profile);
+        let session = anyone.call("sso:custom_token:login", json!({"token": token}));
+        session.result()
+    };
+    let session = login(json!({"nickname": "Al"}));
+    assert_eq!(session["profile"]["_access"], default);
+    let al = anyone.with_token(session["access_token"].as_str().unwrap());
+    let id = format!("user/{}", session["user_id"].as_str().unwrap());
+    al.save(&id, json!({"_access": []}));
+    let profile = login(json!({"nickname": "Bo"}))["profile"].clone();
+    assert_eq!(
+        (&profile["nickname"], &profile["_access"]),
+        (&json!("Bo"), &json!([]))
+    );
+    let found = anyone.call("record:fetch", json!({"ids": [id]})).result();
+    assert_eq!(found[0]["code"], 102, "{found}");
+}
+
+#[test]
 fn a_profile_that_cannot_be_stored_makes_no_user() {
     let server = server();
     let ada = Client::signed_up(&server, "ada");

@@ -25,7 +25,7 @@ use crate::record::before::Decided;
 use crate::record::decide::{Plan, Surroundings, head_after, new_files, new_unique_values};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
-use crate::record::messages::SaveItem;
+use crate::record::messages::{ItemAccess, SaveItem};
 use crate::record::{hooks, types};
 
 /// Signs a user up.
@@ -87,11 +87,11 @@ pub(super) fn given(auth_data: &AuthData) -> AuthData {
         .collect()
 }
 
-/// Returns the item that saves fields to a record.
+/// Returns the item that saves fields to a record, and leaves it to whom it was open.
 pub(super) fn item(id: RecordId, fields: Fields) -> SaveItem {
     SaveItem {
         id,
-        access: None,
+        access: ItemAccess::Kept,
         fields,
         restored: None,
     }

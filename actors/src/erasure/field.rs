@@ -16,7 +16,7 @@ use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, until_settled};
 use crate::record::decide::Plan;
-use crate::record::messages::{SaveItem, SaveRecords};
+use crate::record::messages::{ItemAccess, SaveItem, SaveRecords};
 use crate::record::past;
 
 /// Erases a field of a record: its value, and every one that it ever had. The events that carried one
@@ -85,7 +85,7 @@ impl Eraser {
             let fields = Fields::from_iter([(field.clone(), Value::Null)]);
             let item = SaveItem {
                 id: id.clone(),
-                access: None,
+                access: ItemAccess::Kept,
                 fields,
                 restored: None,
             };

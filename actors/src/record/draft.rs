@@ -100,11 +100,10 @@ fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Reco
     }
     let mut record = stored.clone();
     merge(&mut record, item, at);
-    // v1 gives a type's default back to every record that is saved without a list.
-    let default = at.definition.default_access.clone();
+    let default = at.definition.default_access.as_ref();
     record.access = match &item.restored {
         Some(past) => past.access.clone(),
-        None => item.access.clone().or(default).or(record.access),
+        None => item.access.after(Some(stored), default),
     };
     record.updated_at = at.now;
     record.updated_by.clone_from(&at.caller.user);
@@ -141,10 +140,8 @@ fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
 pub fn create_unchecked(item: &SaveItem, at: DraftContext<'_>) -> Record {
     let mut record = blank(item.id.clone(), at);
     merge(&mut record, item, at);
-    record.access = item
-        .access
-        .clone()
-        .or_else(|| at.definition.default_access.clone());
+    let default = at.definition.default_access.as_ref();
+    record.access = item.access.after(None, default);
     record
 }
 

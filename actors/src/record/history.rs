@@ -21,7 +21,7 @@ use skytrail_schema::value::Value;
 
 use super::draft::no_permission;
 use super::env::RecordEnv;
-use super::messages::SaveItem;
+use super::messages::{ItemAccess, SaveItem};
 use super::past::{self, Moment, Walk};
 use super::past_rules::PastRules;
 use super::{apply, read};
@@ -289,7 +289,7 @@ pub async fn restored(
     let database = past.database.clone();
     let item = SaveItem {
         id: command.id.clone(),
-        access: past.access.clone(),
+        access: ItemAccess::Kept,
         fields,
         restored: Some(Arc::new(past)),
     };

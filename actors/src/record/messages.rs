@@ -22,13 +22,38 @@ use crate::import::{ImportOptions, ImportedRecord, Planned};
 pub struct SaveItem {
     /// The record.
     pub id: RecordId,
-    /// The access list it brings, if any.
-    pub access: Option<Acl>,
+    /// What becomes of the record's access list.
+    pub access: ItemAccess,
     /// The fields it brings; `Null` clears one.
     pub fields: Fields,
     /// The earlier state that it brings back, if it does: access list as it was, and, when there is
     /// no record any more, owner and creation.
     pub restored: Option<Arc<Record>>,
+}
+
+/// What a save says of a record's access list. A new record about which none is brought has the
+/// default of its type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ItemAccess {
+    /// It becomes this one.
+    Brought(Acl),
+    /// A client says nothing: as in v1, a record that is there gets its type's default, if there is one.
+    Unsaid,
+    /// It stays: the save is the server's own, and not about who may do what.
+    Kept,
+}
+
+impl ItemAccess {
+    /// Returns the list of a record of a type with the `default` after the save.
+    pub fn after(&self, stored: Option<&Record>, default: Option<&Acl>) -> Option<Acl> {
+        let kept = stored.and_then(|record| record.access.as_ref());
+        let access = match self {
+            Self::Brought(access) => Some(access),
+            Self::Kept if stored.is_some() => kept,
+            Self::Kept | Self::Unsaid => default.or(kept),
+        };
+        access.cloned()
+    }
 }
 
 /// An item that failed: the error, and the record when its id is known.

@@ -28,7 +28,7 @@ use self::strategies::{Request, all_ids, any_request};
 use super::apply::{self, Folded};
 use super::decide::{Plan, Surroundings, head_after, new_references};
 use super::draft::{self, DraftContext};
-use super::messages::SaveItem;
+use super::messages::{ItemAccess, SaveItem};
 use super::migrate;
 use super::write_model::WriteModel;
 use crate::log::{CommitObserver, ConflictKey};
@@ -265,7 +265,11 @@ impl World {
         expected.updated_at = self.now;
         expected.updated_by = user.to_owned();
         let stored = stored.unwrap_or_default();
-        let access = item.access.clone().or(default);
+        let brought = match &item.access {
+            ItemAccess::Brought(access) => Some(access.clone()),
+            ItemAccess::Unsaid | ItemAccess::Kept => None,
+        };
+        let access = brought.or(default);
         if access.is_some() && access != stored.access {
             expected.access = access;
         }
@@ -472,7 +476,7 @@ fn a_decision_names_what_it_rests_on() {
     let mut world = World::new();
     let item = |id: &str, fields: Fields| SaveItem {
         id: RecordId::parse(id).unwrap(),
-        access: None,
+        access: ItemAccess::Unsaid,
         fields,
         restored: None,
     };
@@ -522,7 +526,7 @@ fn a_number_beyond_what_may_be_asked_for_is_in_nobodys_way() {
     let save = |id: &str, fields: Vec<(&str, Value)>| {
         let item = SaveItem {
             id: RecordId::parse(id).unwrap(),
-            access: None,
+            access: ItemAccess::Unsaid,
             restored: None,
             fields: fields
                 .into_iter()

@@ -6,7 +6,7 @@ use skytrail_schema::id::RecordId;
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::value::{Asset, Point, Value};
 
-use crate::record::messages::SaveItem;
+use crate::record::messages::{ItemAccess, SaveItem};
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ fn any_item() -> impl Strategy<Value = SaveItem> {
     (any_id(), prop::option::weighted(0.2, any_access()), fields).prop_map(
         |(id, access, fields)| SaveItem {
             id,
-            access,
+            access: access.map_or(ItemAccess::Unsaid, ItemAccess::Brought),
             fields: fields
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
