@@ -19,6 +19,11 @@ use crate::config::Secret;
 /// How long an address is good.
 pub(super) const VALIDITY: Duration = Duration::from_secs(15 * 60);
 
+/// The latest end of an address, in seconds since 1970. What is signed is a name with the digits of the
+/// end behind it, as in v1: with more digits the signature of another name, which ends with some, would
+/// do.
+const MAX_EXPIRY: i64 = 9_999_999_999;
+
 /// What a part of a path has to escape.
 const PART: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -116,6 +121,9 @@ impl DownloadGate {
             .saturating_mul(1_000_000)
             .saturating_sub(now.micros());
         let left = u64::try_from(left).map_err(|_| denied())?;
+        if expiry > MAX_EXPIRY {
+            return Err(denied());
+        }
         let Self::Signed(signer) = self else {
             return Err(denied());
         };
@@ -180,6 +188,16 @@ mod tests {
         assert_eq!(signer().sign("index.html", EXPIRY), SIGNATURE);
         let expiry = EXPIRY.to_string();
         assert_eq!(pass("index.html", Some(&expiry), SIGNATURE, EXPIRY), 0);
+    }
+
+    #[test]
+    fn the_signature_of_a_name_that_ends_with_digits_is_for_no_other() {
+        let signature = signer().sign("a1", EXPIRY);
+        let shifted = format!("1{EXPIRY}");
+        assert_eq!(pass("a", Some(&shifted), &signature, EXPIRY), 102);
+        let last = MAX_EXPIRY.to_string();
+        let signature = signer().sign("a", MAX_EXPIRY);
+        assert_eq!(pass("a", Some(&last), &signature, EXPIRY), 0);
     }
 
     #[test]

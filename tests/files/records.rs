@@ -124,6 +124,26 @@ fn a_file_that_is_not_known_is_refused() {
     assert_eq!(ada.call("auth:signup", body).code(), 10000);
 }
 
+/// JSON may name anything; an address would be good for whatever is called so.
+#[test]
+fn a_file_that_is_not_known_has_no_address() {
+    let server = TestServer::start();
+    let ada = Client::signed_up(&server, "ada");
+    let asset = upload(&server, "a.png", "image/png", "picture");
+    let longer = format!("{}1", asset["$name"].as_str().unwrap());
+    for name in ["/", "keys.json", &longer] {
+        let lie = json!({"$type": "asset", "$name": name, "$content_type": "image/png",
+            "$url": "http://example.com/evil"});
+        let saved = ada.save("note/1", json!({"more": [lie]}));
+        let found = ada.query("note", json!([]));
+        for record in [&saved, &found[0]] {
+            let value = &record["more"][0];
+            assert_eq!(value["$name"], name);
+            assert_eq!(value.get("$url"), None, "{value}");
+        }
+    }
+}
+
 #[test]
 fn what_is_known_of_files_survives() {
     let mut server = TestServer::start();

@@ -62,6 +62,18 @@ fn private_files_are_fetched_from_the_bucket_itself() {
 }
 
 #[test]
+fn what_else_is_in_the_bucket_is_nobodys() {
+    let service = Service::start(BUCKET);
+    let server = serve(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    for name in ["/", "backup/keys.json"] {
+        let named = json!({"$type": "asset", "$name": name});
+        let saved = ada.save("note/1", json!({"more": {"at": named}}));
+        assert_eq!(saved["more"]["at"].get("$url"), None, "{saved}");
+    }
+}
+
+#[test]
 fn public_files_are_passed_on_and_have_plain_addresses() {
     let service = Service::start(BUCKET);
     let server = serve(&service, &[("ASSET_STORE_PUBLIC", "YES")]);

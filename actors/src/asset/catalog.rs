@@ -90,7 +90,8 @@ impl AssetCatalog {
         Ok(())
     }
 
-    /// Gives the files in a wire value their media types and addresses.
+    /// Gives the files in a wire value their media types and addresses; those that are not known get
+    /// neither.
     ///
     /// # Errors
     /// As [`AssetCatalog::load`].
@@ -104,15 +105,15 @@ impl AssetCatalog {
         }
         let known = self.load(&names.into_iter().collect::<Vec<_>>()).await?;
         edit_assets(json, &mut |asset| {
-            if let Some((_, state)) = known.get(asset.name.as_str()) {
-                asset.content_type = Some(state.content_type.clone());
-            }
+            let found = known.get(asset.name.as_str());
+            asset.content_type = found.map(|(_, state)| state.content_type.clone());
             self.sign_asset(asset);
         });
         Ok(())
     }
 
-    /// Gives the files in a wire value their addresses.
+    /// Gives the files in a wire value their addresses, where their media types are those of
+    /// [`AssetCatalog::complete`].
     pub fn sign_json(&self, json: &mut Json) {
         edit_assets(json, &mut |asset| self.sign_asset(asset));
     }
@@ -143,8 +144,14 @@ impl AssetCatalog {
 
 /// Gives a file its address, and the media type that it may be shown with: records of before may hold
 /// one of any length.
+///
+/// What has no media type is not known. It gets no address: a value of JSON may name anything, and a
+/// bucket holds more than files that somebody uploaded here.
 fn show(asset: &mut Asset, urls: &dyn AssetUrls) {
-    asset.url = urls.url_of(&asset.name);
+    asset.url = asset
+        .content_type
+        .as_ref()
+        .and_then(|_| urls.url_of(&asset.name));
     asset.content_type = asset.content_type.take().map(content_type_or_unknown);
 }
 
@@ -161,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn media_types_that_nobody_could_store_today_are_not_shown() {
+    fn media_types_that_nobody_could_store_today_are_not_shown_and_unknown_files_have_no_address() {
         let long = "x".repeat(256);
         let unknown = Some("application/octet-stream");
         for (stored, shown) in [
@@ -177,7 +184,7 @@ mod tests {
             };
             show(&mut asset, &Urls);
             assert_eq!(asset.content_type.as_deref(), shown);
-            assert_eq!(asset.url.as_deref(), Some("at/a"));
+            assert_eq!(asset.url.as_deref(), stored.and(Some("at/a")));
         }
     }
 }

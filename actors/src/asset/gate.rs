@@ -32,12 +32,12 @@ impl PluginGate for AssetGate {
     }
 
     async fn ask(&self, mut request: PluginRequest) -> Result<Json, Undelivered> {
-        if request.kind == "op" {
-            let completed = self.assets.complete_json(&mut request.param).await;
-            completed.map_err(Undelivered::Refused)?;
-        } else {
+        if request.kind == "hook" {
             // Records have their media types already.
             self.assets.sign_json(&mut request.param);
+        } else {
+            let completed = self.assets.complete_json(&mut request.param).await;
+            completed.map_err(Undelivered::Refused)?;
         }
         self.inner.ask(request).await
     }
