@@ -1,11 +1,12 @@
 //! Who is told what, and what becomes of it when that changes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value as Json, json};
 
-use super::listener::Listener;
+use super::listener::{Followed, Listener, PATIENCE};
 use super::{ids, path};
 use crate::support::client::Client;
 use crate::support::server::TestServer;
@@ -81,6 +82,149 @@ fn a_change_of_an_access_list_or_a_role_takes_effect_at_once() {
     let after = listener.subscribe("q", query);
     assert_eq!(after.num_resets, 1);
     assert_eq!(ids(after), ["note/editors", "note/more", "note/open"]);
+}
+
+/// Who comes back is told what he missed out of the log, where there is more than he may read today.
+#[test]
+fn what_may_not_be_read_any_more_is_not_told_to_who_comes_back() {
+    let world = World::new(&[]);
+    let (ada, bob) = (&world.ada, &world.bob);
+    for id in ["changed", "deleted", "hidden", "made", "shown"] {
+        ada.save(&format!("note/{id}"), json!({"text": "as bob knew it"}));
+    }
+    let open = json!([{"public": true, "level": "read"}]);
+    let query = json!({"record_type": "note"});
+    let mut listener = Listener::open(&world.server, bob);
+    let before = listener.subscribe("q", query.clone()).clone();
+    drop(listener);
+    let delete = |id: &str| {
+        ada.call("record:delete", json!({"ids": [id]})).result();
+    };
+    ada.save("note/hidden", json!({"text": "secret of the hidden one"}));
+    ada.save("note/deleted", json!({"text": "secret of the deleted one"}));
+    ada.save("note/made", json!({"text": "secret of the one before"}));
+    ada.save("note/brief", json!({"text": "secret of a brief one"}));
+    ada.save("note/shown", json!({"text": "secret", "_access": []}));
+    ada.save("note/changed", json!({"text": "one"}));
+    ada.save("note/hidden", json!({"_access": []}));
+    for id in ["note/deleted", "note/made", "note/brief"] {
+        delete(id);
+    }
+    ada.save("note/made", json!({"text": "made anew"}));
+    ada.save(
+        "note/shown",
+        json!({"text": "shown again", "_access": open}),
+    );
+    ada.save("note/changed", json!({"text": "two"}));
+    let mut listener = Listener::open(&world.server, bob);
+    listener.followed.insert("q".into(), before.resumed());
+    let mut back = query;
+    back["from"] = before.position.into();
+    let after = listener.subscribe("q", back);
+    let told = after.heard[before.heard.len()..].join("\n");
+    assert!(!told.contains("secret"), "{told}");
+    assert_eq!(after.num_resets, 0);
+    assert_eq!(ids(after), ["note/changed", "note/made", "note/shown"]);
+    assert_eq!(after.records["note/changed"]["text"], "two");
+    assert_eq!(after.records["note/made"]["text"], "made anew");
+    assert_eq!(after.records["note/shown"]["text"], "shown again");
+    // What he was not told of by then he has not heard of at all.
+    assert!(!told.contains("brief"), "{told}");
+    // Changes of what he may read come one by one.
+    assert!(told.contains(r#""text":"one""#), "{told}");
+}
+
+/// Whether something leaves must not say what it was.
+#[test]
+fn a_predicate_does_not_find_out_what_may_not_be_read_any_more() {
+    let world = World::new(&[]);
+    let (ada, bob) = (&world.ada, &world.bob);
+    for id in ["note/deleted", "note/hidden", "note/kept"] {
+        ada.save(id, json!({"text": "secret"}));
+    }
+    let mut listener = Listener::open(&world.server, bob);
+    let query = json!({"record_type": "note"});
+    let position = listener.subscribe("all", query).position;
+    ada.call("record:delete", json!({"ids": ["note/deleted"]}))
+        .result();
+    ada.save("note/hidden", json!({"_access": []}));
+    ada.save("note/kept", json!({"text": "open"}));
+    let mut told = |text: &str| {
+        let query = json!({"record_type": "note", "predicate": ["eq", path("text"), text],
+            "from": position});
+        let nothing = Followed::default().resumed();
+        listener.followed.insert(text.into(), nothing);
+        let frames = listener.subscribe(text, query).heard.iter();
+        let frames = frames.filter_map(|frame| serde_json::from_str::<Json>(frame).ok());
+        let frames = frames.map(|frame| {
+            let id = frame["record"]["_id"].as_str().unwrap_or_default();
+            format!("{} {id}", frame["event"].as_str().unwrap_or_default())
+        });
+        let mut told: Vec<String> = frames.collect();
+        told.sort();
+        told
+    };
+    let gone = ["leave note/deleted", "leave note/hidden"];
+    assert_eq!(
+        told("secret"),
+        [&gone[..], &["leave note/kept", "ready "]].concat()
+    );
+    assert_eq!(told("wrong"), [&gone[..], &["ready "]].concat());
+    assert_eq!(
+        told("open"),
+        [&["enter note/kept"], &gone[..], &["ready "]].concat()
+    );
+}
+
+/// Wherever the connection is lost again while he is told what he missed, and whatever may be read or
+/// not since, he ends with what a query finds.
+#[test]
+fn who_loses_his_connection_while_he_catches_up_goes_on_in_the_middle() {
+    let world = World::new(&[]);
+    let (ada, bob) = (&world.ada, &world.bob);
+    let query = json!({"record_type": "note", "predicate": ["gt", path("n"), 2]});
+    let open = json!([{"public": true, "level": "read"}]);
+    let back = |known: &Followed| {
+        let mut listener = Listener::open(&world.server, bob);
+        listener.followed.insert("q".into(), known.resumed());
+        let mut query = query.clone();
+        query["from"] = known.position.into();
+        listener.ask("q", query);
+        listener
+    };
+    for num_heard in 0..8 {
+        let fresh = |name: &str| format!("note/{num_heard}-{name}");
+        for name in ["opened", "closed", "deleted", "changed"] {
+            ada.save(&fresh(name), json!({"n": 3, "_access": open}));
+        }
+        let mut listener = Listener::open(&world.server, bob);
+        let before = listener.subscribe("q", query.clone()).clone();
+        drop(listener);
+        for n in [4, 5] {
+            for name in ["opened", "closed", "deleted", "changed", "new"] {
+                ada.save(&fresh(name), json!({"n": n}));
+            }
+        }
+        ada.save(&fresh("opened"), json!({"_access": []}));
+        let mut listener = back(&before);
+        for _ in 0..num_heard {
+            listener.next(PATIENCE);
+        }
+        let known = listener.followed["q"].clone();
+        drop(listener);
+        ada.save(&fresh("opened"), json!({"_access": open}));
+        ada.save(&fresh("closed"), json!({"_access": []}));
+        ada.call("record:delete", json!({"ids": [fresh("deleted")]}))
+            .result();
+        let mut listener = back(&known);
+        let found = bob.query("note", query["predicate"].clone());
+        let found = found.into_iter();
+        let found = found.map(|it| (it["_id"].as_str().unwrap().to_owned(), it));
+        let found: BTreeMap<String, Json> = found.collect();
+        listener.until("q", |it| it.num_ready > known.num_ready);
+        let after = &listener.followed["q"];
+        assert_eq!((after.num_resets, &after.records), (0, &found));
+    }
 }
 
 #[test]
@@ -165,7 +309,7 @@ fn who_may_not_act_any_more_hears_no_more() {
     let refusal = |mut listener: Listener| {
         let mut last = Json::Null;
         while !listener.is_closed {
-            last = listener.next(super::PATIENCE).unwrap_or(last);
+            last = listener.next(PATIENCE).unwrap_or(last);
         }
         assert_eq!(last["event"], "error", "{last}");
         last["error"]["code"].as_i64().unwrap()
@@ -204,7 +348,7 @@ fn a_token_is_good_for_listening_until_it_expires() {
     let world = World::new(&[("TOKEN_STORE_EXPIRY", "3")]);
     let mut listener = Listener::open(&world.server, &world.bob);
     listener.subscribe("q", json!({"record_type": "note"}));
-    let last = listener.next(super::PATIENCE).unwrap();
+    let last = listener.next(PATIENCE).unwrap();
     assert_eq!(last["error"]["code"], 104, "{last}");
     listener.until_closed();
     let refused = Listener::try_open(&world.server, &world.bob).err().unwrap();
@@ -233,7 +377,7 @@ fn who_listens_is_let_go_when_his_password_expires() {
     cat.token = session["access_token"].as_str().map(str::to_owned);
     let mut listener = Listener::open(&world.server, &cat);
     listener.subscribe("q", json!({"record_type": "note"}));
-    let last = listener.next(super::PATIENCE).unwrap();
+    let last = listener.next(PATIENCE).unwrap();
     assert_eq!(last["error"]["info"]["reason"], "PasswordExpired", "{last}");
     listener.until_closed();
     let refused = Listener::try_open(&world.server, &cat).err().unwrap();

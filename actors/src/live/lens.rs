@@ -139,6 +139,11 @@ impl Lens {
         }
     }
 
+    /// Whether he may find a record, whatever the query asks for.
+    pub(super) fn may_find(&self, query: &LiveQuery, record: &Record) -> bool {
+        may_find(&self.look(query).asker, record)
+    }
+
     /// Whether the query finds a record, if it does not look beyond it.
     pub(super) fn finds(&self, query: &LiveQuery, record: &Record) -> bool {
         let context = Context {
@@ -146,7 +151,7 @@ impl Lens {
             around: &Nothing,
         };
         let condition = self.condition.as_ref();
-        may_find(&self.look(query).asker, record)
+        self.may_find(query, record)
             && condition.is_some_and(|it| it.evaluate(record, context) == Some(true))
     }
 
@@ -157,7 +162,7 @@ impl Lens {
             around: &Nothing,
         };
         match &self.condition {
-            Some(condition) if may_find(&self.look(query).asker, record) => {
+            Some(condition) if self.may_find(query, record) => {
                 condition.cost(record, context, most)
             }
             _ => 1,

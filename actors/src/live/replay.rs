@@ -1,11 +1,18 @@
 //! What somebody missed, out of the log.
+//!
+//! The log has more than he may read. So it is gone through twice: first for which records something
+//! happened to. Those that he may read as they are at the end are told event by event then, with what
+//! they were. Of others nothing is told but that they left, if he may have had them. Whether the query
+//! found one of those is not asked: a predicate would find out what they were.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Event, EventBody, Stream};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Head;
+use skytrail_schema::time::Timestamp;
 
 use super::follow::full_numbers;
 use super::frame::Frame;
@@ -14,15 +21,19 @@ use super::lens::{Audience, disturbs, moves};
 use super::load::Renderer;
 use super::query::LiveQuery;
 use super::service::LiveSettings;
-use super::view::{Change, Missed};
+use super::view::Missed;
 use crate::breath::Breath;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
-use crate::record::past;
+use crate::record::page_bytes::Portion;
+use crate::record::past::{self, Walk};
 use crate::record::weighed::WeighedCache;
 
 /// About how many events are read at once.
 const PAGE_EVENTS: usize = 1024;
+
+/// How many records are looked up together.
+const PORTION: usize = 512;
 
 /// Why somebody has to start anew.
 pub(super) const CHANGED_MEANWHILE: &str =
@@ -78,6 +89,7 @@ pub(super) async fn replay(
         whose,
         missed,
         renderer: Renderer::new(env),
+        open: HashMap::new(),
         heads: WeighedCache::new(),
         frames: Vec::new(),
         num_bytes: 0,
@@ -104,7 +116,10 @@ struct Replay<'a> {
     whose: (&'a LiveQuery, &'a Audience),
     missed: &'a Missed,
     renderer: Renderer<'a>,
-    /// Records that were met, as the last event left them.
+    /// The records that he may read as they are at the end, and when those were made: what was there
+    /// before under the id of one is another.
+    open: HashMap<RecordId, Timestamp>,
+    /// Records that are told of, as the last event left them.
     heads: WeighedCache<RecordId, Option<Arc<Head>>>,
     frames: Vec<Frame>,
     /// The bytes of the frames, and how many there may be.
@@ -113,9 +128,31 @@ struct Replay<'a> {
     breath: Breath,
 }
 
+/// What happened to a record.
+struct Met {
+    positions: Vec<u64>,
+    /// Whether it was not there before.
+    is_new: bool,
+    /// Whether it is not there at the end.
+    is_gone: bool,
+}
+
 impl Replay<'_> {
-    /// Goes through the events.
     async fn run(&mut self) -> Result<(), Untold> {
+        let met = self.meet().await?;
+        let mut positions = self.sort_out(met).await?;
+        positions.sort_unstable();
+        for some in positions.chunks(PAGE_EVENTS) {
+            for (_, event) in past::read_all(self.env, some).await? {
+                self.tell(&event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through the events, and finds which records they are about.
+    async fn meet(&self) -> Result<BTreeMap<RecordId, Met>, Untold> {
+        let mut met = BTreeMap::new();
         let mut position = self.missed.from;
         while position < self.missed.until {
             let commits = self.env.log.read(position + 1, PAGE_EVENTS).await;
@@ -124,83 +161,123 @@ impl Replay<'_> {
             let last = commits.last().map(|commit| commit.last_position());
             let last = last.ok_or_else(|| unread(&"the log ends before"))?;
             let events = commits.iter().flat_map(|commit| &commit.events);
-            let wanted = self.missed.from + 1..=self.missed.until;
+            let wanted = position + 1..=self.missed.until;
             for event in events.filter(|event| wanted.contains(&event.position)) {
-                if event.position > position {
-                    self.step(event).await?;
-                }
+                self.note(event, &mut met)?;
             }
             position = last;
         }
-        Ok(())
+        Ok(met)
     }
 
-    async fn step(&mut self, event: &Event) -> Result<(), Untold> {
+    fn note(&self, event: &Event, met: &mut BTreeMap<RecordId, Met>) -> Result<(), Untold> {
         let (query, lens) = (self.whose.0, &self.missed.lens);
         let has_moved = query.is_wide && moves(event, self.whose, Some(lens));
         if has_moved || disturbs(event, self.whose, Some(lens)) {
             return Err(Untold::Because(CHANGED_MEANWHILE));
         }
-        match &event.stream {
-            Stream::Record(id) if !query.is_wide && id.record_type == query.query.record_type => {
-                self.tell(id, event).await
-            }
-            _ => Ok(()),
+        let Stream::Record(id) = &event.stream else {
+            return Ok(());
+        };
+        if query.is_wide || id.record_type != query.query.record_type {
+            return Ok(());
         }
-    }
-
-    async fn tell(&mut self, id: &RecordId, event: &Event) -> Result<(), Untold> {
         if let EventBody::Erased(_) = event.body {
             return Err(Untold::Because(ERASED));
         }
+        let met = met.entry(id.clone()).or_insert_with(|| Met {
+            positions: Vec::new(),
+            is_new: matches!(event.body, EventBody::RecordCreated(_)),
+            is_gone: false,
+        });
+        met.positions.push(event.position);
+        met.is_gone = matches!(event.body, EventBody::RecordDeleted(_));
+        Ok(())
+    }
+
+    /// Tells which records he may not have any more, and returns the events of those that he may read.
+    async fn sort_out(&mut self, met: BTreeMap<RecordId, Met>) -> Result<Vec<u64>, Untold> {
         let (query, lens) = (self.whose.0, Arc::clone(&self.missed.lens));
+        let may_find = |head: &Head| lens.may_find(query, &head.record);
+        let (from, until) = (self.missed.from, self.missed.until);
+        let met: Vec<(RecordId, Met)> = met.into_iter().collect();
+        let (mut left, mut positions) = (met.as_slice(), Vec::new());
+        let mut size = Portion::of_at_most(PORTION);
+        while !left.is_empty() {
+            let some;
+            (some, left) = left.split_at(size.size().min(left.len()));
+            let old = some.iter().filter(|(_, met)| !met.is_new);
+            let mut then = self.states(old.map(|(id, _)| id), from).await?;
+            let there = some.iter().filter(|(_, met)| !met.is_gone);
+            let last = self.states(there.map(|(id, _)| id), until).await?;
+            size.had(then.values().chain(last.values()).map(|head| &head.record));
+            for (id, met) in some {
+                if let Some(last) = last.get(id).filter(|last| may_find(last)) {
+                    self.open.insert(id.clone(), last.record.created_at);
+                    positions.extend(&met.positions);
+                }
+                let Some(then) = then.remove(id) else {
+                    continue;
+                };
+                if may_find(&then) && !self.is_open(&then) {
+                    self.put(self.missed.label.leave(None, id))?;
+                }
+                if self.open.contains_key(id) {
+                    self.keep(id, Some(Arc::new(then)));
+                }
+            }
+        }
+        Ok(positions)
+    }
+
+    /// Whether it is told what a record was.
+    fn is_open(&self, head: &Head) -> bool {
+        self.open.get(&head.record.id) == Some(&head.record.created_at)
+    }
+
+    async fn tell(&mut self, event: &Event) -> Result<(), Untold> {
+        let Stream::Record(id) = &event.stream else {
+            return Ok(());
+        };
         let before = match self.heads.pop(id) {
             Some(known) => known,
             None => self.load(id, event).await?.map(Arc::new),
         };
-        let cost = |head: &Arc<Head>| lens.cost(query, &head.record, MAX_COST);
-        let finds = |head: &Arc<Head>| lens.finds(query, &head.record);
-        let mut spent = before.as_ref().map_or(0, cost);
-        if spent > MAX_COST {
-            return Err(Untold::Because(TOO_COSTLY));
-        }
-        let was_there = before.as_ref().is_some_and(finds);
         let Folded::Known(after) = apply::record(before.as_deref(), id, event) else {
             return Err(Untold::Because(ERASED));
         };
         let after = after.map(Arc::new);
-        let of_after = after.as_ref().map_or(0, cost);
-        if of_after > MAX_COST {
-            return Err(Untold::Because(TOO_COSTLY));
-        }
-        spent = spent.saturating_add(of_after);
-        self.breath.after(spent).await;
-        let label = &self.missed.label;
+        let (was_there, spent) = self.finds(before.as_deref())?;
+        let (is_there, of_after) = self.finds(after.as_deref())?;
+        self.breath.after(spent.saturating_add(of_after)).await;
+        let Missed { label, lens, .. } = self.missed;
         self.renderer.begin();
-        match (was_there, after.as_ref().filter(|head| finds(head))) {
-            (_, Some(head)) => {
+        match after.as_ref().filter(|_| is_there) {
+            Some(head) => {
                 let name = if was_there { "change" } else { "enter" };
-                let (place, _) = self.renderer.render(query, &lens, head);
+                let (place, _) = self.renderer.render(self.whose.0, lens, head);
                 let place = (event.position, place);
                 let frame = self.renderer.record(label, name, place);
                 self.put(frame)?;
             }
-            (true, None) => {
-                let change = Change {
-                    position: event.position,
-                    id: id.clone(),
-                    after: None,
-                };
-                let frame = self.renderer.leave(label, &change);
-                self.put(frame)?;
-            }
-            (false, None) => {}
+            None if was_there => self.put(label.leave(Some(event.position), id))?,
+            None => {}
         }
-        self.heads.put(id.clone(), after);
-        while self.heads.bytes() > self.max_bytes {
-            self.heads.pop_lru();
-        }
+        self.keep(id, after);
         Ok(())
+    }
+
+    /// Whether the query finds a record that may be told, and what it cost to find out.
+    fn finds(&self, head: Option<&Head>) -> Result<(bool, u64), Untold> {
+        let Some(head) = head.filter(|head| self.is_open(head)) else {
+            return Ok((false, 0));
+        };
+        let (query, lens) = (self.whose.0, &self.missed.lens);
+        let cost = lens.cost(query, &head.record, MAX_COST);
+        if cost > MAX_COST {
+            return Err(Untold::Because(TOO_COSTLY));
+        }
+        Ok((lens.finds(query, &head.record), cost))
     }
 
     fn put(&mut self, frame: Frame) -> Result<(), Untold> {
@@ -212,20 +289,39 @@ impl Replay<'_> {
         Ok(())
     }
 
+    fn keep(&mut self, id: &RecordId, head: Option<Arc<Head>>) {
+        self.heads.put(id.clone(), head);
+        while self.heads.bytes() > self.max_bytes {
+            self.heads.pop_lru();
+        }
+    }
+
     /// Loads a record as it was before an event.
     async fn load(&self, id: &RecordId, event: &Event) -> Result<Option<Head>, Untold> {
         if matches!(event.body, EventBody::RecordCreated(_)) {
             return Ok(None);
         }
-        // There was one, so one that cannot be found again is not one that he did not know.
         let before = event.position.saturating_sub(1);
-        let record = past::whole_record_at(self.env, id, before).await?;
-        let mut record = record.ok_or(Untold::Because(ERASED))?;
-        full_numbers(self.env, &mut record).await?;
-        Ok(Some(Head {
-            version: event.version.saturating_sub(1),
-            position: before,
-            record,
-        }))
+        let mut found = self.states([id], before).await?;
+        Ok(found.remove(id))
+    }
+
+    /// Loads records as they were at a position.
+    async fn states<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i RecordId>,
+        position: u64,
+    ) -> Result<HashMap<RecordId, Head>, Untold> {
+        let wanted = ids.into_iter().map(|id| (id.clone(), position));
+        let wanted: Vec<_> = wanted.collect();
+        let mut found = HashMap::new();
+        for walk in Walk::begin_each(self.env, &wanted).await? {
+            // They were there, so one that cannot be found again is not one that he did not know.
+            let head = walk.into_head_if_whole();
+            let mut head = head.ok_or(Untold::Because(ERASED))?;
+            full_numbers(self.env, &mut head.record).await?;
+            found.insert(head.record.id.clone(), head);
+        }
+        Ok(found)
     }
 }

@@ -92,7 +92,7 @@ pub async fn whole_record_at(
     until: u64,
 ) -> Result<Option<Record>, ApiError> {
     let walk = Walk::begin(env, id, until).await?;
-    Ok(walk.into_record_if_whole())
+    Ok(walk.into_head_if_whole().map(|head| head.record))
 }
 
 /// Returns a record as the store has it, or as it was before it was deleted, under the names that its
@@ -423,10 +423,10 @@ impl Walk {
         self.head
     }
 
-    /// Returns the record as it is here; `None` when there is none, or not all of it is left.
-    pub fn into_record_if_whole(self) -> Option<Record> {
+    /// As [`Self::into_head`], but `None`, too, when not all of it is left.
+    pub fn into_head_if_whole(self) -> Option<Head> {
         let is_whole = !self.has_gap;
-        self.into_record().filter(|_| is_whole)
+        self.into_head().filter(|_| is_whole)
     }
 
     /// Returns the record as it is here; `None` when there is none.
