@@ -66,7 +66,10 @@ impl Core {
         let cached = config.storage.head_cache_bytes;
         let backlog = Arc::new(Backlog::new(config.storage.store_lag));
         let model = WriteModel::new(&snapshot, cached).with_backlog(Arc::clone(&backlog));
-        let model = model.guarding_verified(config.app.verify_required);
+        let model = model.guarding(
+            config.app.auth_record_keys.clone(),
+            config.app.verify_required,
+        );
         let model = Arc::new(model);
         let failed = |error: StoreError| StartError::store(&error);
         let subscriptions = store.load_subscriptions().await.map_err(failed)?;

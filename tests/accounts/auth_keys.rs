@@ -81,3 +81,43 @@ fn what_users_have_in_common_cannot_become_unique() {
         200
     );
 }
+
+/// Whoever could set what somebody else signs in with could sign in for him, or keep him out.
+#[test]
+fn what_users_sign_in_with_is_guarded_as_user_names_are() {
+    let mut server = TestServer::with(&[("AUTH_RECORD_KEYS", "username,phone")]);
+    let (ada, bo) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bo"),
+    );
+    let id = format!("user/{}", ada.user.clone().unwrap());
+    ada.save(&id, json!({"phone": "1", "city": "London"}));
+    let saved = bo.save(&id, json!({"phone": "2", "city": "Bonn"}));
+    assert_eq!(
+        (&saved["phone"], &saved["city"]),
+        (&json!("1"), &json!("Bonn"))
+    );
+    let fetch = json!({"ids": [id]});
+    let phone_for = |client: &Client| {
+        let found = client.call("record:fetch", fetch.clone()).result();
+        found[0].get("phone").cloned()
+    };
+    assert_eq!(phone_for(&Client::anonymous(&server)), None);
+    assert_eq!(phone_for(&bo), Some(json!("1")));
+    assert_eq!(ada.save(&id, json!({"phone": "3"}))["phone"], "3");
+
+    // A rule that an operator sets is the only one, also of keys that come later.
+    let master = Client::master(&server);
+    let open = json!({
+        "record_type": "user", "record_field": "city", "user_role": "_owner",
+        "writable": true, "readable": true, "comparable": true, "discoverable": true,
+    });
+    let body = json!({"access": [open]});
+    let set = master.call("schema:field_access:update", body).result();
+    server.set("AUTH_RECORD_KEYS", "username,phone,email");
+    server.restart();
+    let (master, bo) = (master.at(&server), bo.at(&server));
+    let kept = master.call("schema:field_access:get", json!({})).result();
+    assert_eq!(kept, set);
+    assert_eq!(bo.save(&id, json!({"phone": "4"}))["phone"], "4");
+}

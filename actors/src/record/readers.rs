@@ -19,7 +19,7 @@ use skytrail_schema::acl::{Acl, Level};
 use skytrail_schema::caller::{Caller, KeyKind};
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Event, EventBody, EventKind, RoleFlags, Stream, UserState};
-use skytrail_schema::field_access::{FieldAccess, FieldRules};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{Database, RecordId, RoleName, UserId};
 use skytrail_schema::record::Record;
 use skytrail_schema::time::Timestamp;
@@ -319,7 +319,9 @@ pub(super) async fn rules_at(env: &RecordEnv, position: u64) -> Result<FieldRule
         EventBody::FieldAccessSet(access) => Some(access.clone()),
         _ => None,
     });
-    let access = access.await?.unwrap_or_else(FieldAccess::installed);
+    let access = access
+        .await?
+        .unwrap_or_else(|| env.model.installed_access());
     Ok(FieldRules::new(&access))
 }
 

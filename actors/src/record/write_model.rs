@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
+use skytrail_schema::auth_keys::AuthKeys;
 use skytrail_schema::event::{Commit, Event, EventBody, RoleFlags, Stream, UserState};
 use skytrail_schema::field_access::{FieldAccess, FieldRules};
 use skytrail_schema::id::{RecordId, RecordKey, RoleName, TypeName, UserId};
@@ -84,6 +85,7 @@ pub struct WriteModel {
     cache: Mutex<Cache>,
     keys: KnownKeys,
     backlog: Arc<Backlog>,
+    auth_keys: AuthKeys,
     guards_verified: bool,
 }
 
@@ -133,10 +135,11 @@ impl WriteModel {
         Self {
             keys,
             backlog: Arc::new(Backlog::new(LagBound::NONE)),
+            auth_keys: AuthKeys::default(),
             guards_verified: false,
             types: RwLock::new(types.collect()),
             roles: RwLock::new(roles.collect()),
-            field_access: RwLock::new(compiled(*version, access, false)),
+            field_access: RwLock::new(compiled(*version, access, (&AuthKeys::default(), false))),
             cache: Mutex::new(Cache {
                 position: snapshot.checkpoint,
                 projected: snapshot.checkpoint,
@@ -157,13 +160,21 @@ impl WriteModel {
         Self { backlog, ..self }
     }
 
-    /// Keeps from users who is verified, where users must be.
+    /// Guards what users sign in with while no rules of access to fields are set, and keeps from users
+    /// who is verified, where users must be.
     #[must_use]
-    pub fn guarding_verified(mut self, guards_verified: bool) -> Self {
+    pub fn guarding(mut self, auth_keys: AuthKeys, guards_verified: bool) -> Self {
+        let (version, access) = self.get_field_access();
+        let guarded = (&auth_keys, guards_verified);
+        *self.field_access.get_mut() = compiled(version, &access, guarded);
+        self.auth_keys = auth_keys;
         self.guards_verified = guards_verified;
-        let field_access = self.field_access.get_mut();
-        *field_access = compiled(field_access.0, &field_access.1, guards_verified);
         self
+    }
+
+    /// Returns the rules of access to fields that hold before the first are set.
+    pub fn installed_access(&self) -> FieldAccess {
+        FieldAccess::installed(&self.auth_keys)
     }
 
     /// Returns the last observed position.
@@ -357,8 +368,8 @@ impl WriteModel {
             }
             Stream::FieldAccess => {
                 if let EventBody::FieldAccessSet(access) = &event.body {
-                    *self.field_access.write() =
-                        compiled(event.version, access, self.guards_verified);
+                    let guarded = (&self.auth_keys, self.guards_verified);
+                    *self.field_access.write() = compiled(event.version, access, guarded);
                 }
             }
             Stream::Relation(..)
@@ -376,10 +387,10 @@ impl WriteModel {
 fn compiled(
     version: u32,
     access: &FieldAccess,
-    guards_verified: bool,
+    (auth_keys, guards_verified): (&AuthKeys, bool),
 ) -> (u32, FieldAccess, Arc<FieldRules>) {
     let access = if version == 0 {
-        FieldAccess::installed()
+        FieldAccess::installed(auth_keys)
     } else {
         access.clone()
     };

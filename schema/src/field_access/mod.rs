@@ -17,6 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
+use crate::auth_keys::AuthKeys;
 use crate::code::ApiError;
 use crate::id::{RoleName, UserId};
 
@@ -32,9 +33,9 @@ const ANY: &str = "*";
 pub struct FieldAccess(pub Vec<FieldAccessEntry>);
 
 impl FieldAccess {
-    /// Returns the rules of a new app: everyone signed in sees and searches user names and mail
-    /// addresses, only their owners change them.
-    pub fn installed() -> Self {
+    /// Returns the rules of a new app: everyone signed in sees and searches user names, mail addresses
+    /// and whatever else users sign in with, only their owners change them.
+    pub fn installed(auth_keys: &AuthKeys) -> Self {
         let entry = |field: &str, user_role: FieldUserRole| FieldAccessEntry {
             record_type: "user".to_owned(),
             record_field: field.to_owned(),
@@ -48,12 +49,9 @@ impl FieldAccess {
             let roles = [FieldUserRole::Owner, FieldUserRole::AnyUser];
             roles.map(|role| entry(field, role))
         };
-        Self(
-            ["email", "username"]
-                .into_iter()
-                .flat_map(of_field)
-                .collect(),
-        )
+        let mut fields = auth_keys.keys();
+        fields.extend(["email", "username"]);
+        Self(fields.into_iter().flat_map(of_field).collect())
     }
 
     /// Parses the entries of `schema:field_access:update`, and sorts them.

@@ -333,7 +333,7 @@ fn queries_are_refused_by_the_use_they_make_of_a_field() {
 
 #[test]
 fn a_new_app_guards_names_and_addresses() {
-    let rules = FieldRules::new(&FieldAccess::installed());
+    let rules = FieldRules::new(&FieldAccess::installed(&AuthKeys::default()));
     let may = |wanted, caller: &Caller| {
         let own = Record {
             id: RecordId::new("user", "u"),
