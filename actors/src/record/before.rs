@@ -75,7 +75,8 @@ pub(crate) struct Decided<T> {
 
 impl<T> Decided<T> {
     /// Returns it if it still counts at `until`: the hooks of this save or deletion, which names
-    /// itself `id`, have written something, and nobody else has changed one of the records.
+    /// itself `id`, have written something, and nobody else has changed one of the records, the caller or the
+    /// rules of access to fields.
     pub(crate) async fn if_it_counts(
         self,
         env: &RecordEnv,
@@ -96,10 +97,14 @@ impl<T> Decided<T> {
         let (request, beside) = (context.request.id(), context.ancestors.last().copied());
         let is_own =
             |commit: &Commit| commit.request_id == Some(request) && commit.causation != beside;
-        let has_changed = |commit: &Commit| {
-            let mut events = commit.events.iter();
-            events.any(|event| matches!(&event.stream, Stream::Record(id) if records.contains(id)))
+        let counts = |stream: &Stream| match stream {
+            Stream::Record(id) => records.contains(id),
+            // What was decided is put on the records without asking what the caller may do.
+            Stream::User(user) => context.caller.user.as_ref() == Some(user),
+            Stream::FieldAccess => true,
+            _ => false,
         };
+        let has_changed = |commit: &Commit| commit.events.iter().any(|event| counts(&event.stream));
         let is_others = |commit: &Arc<Commit>| !is_own(commit) && has_changed(commit);
         (is_all && have_written && !since.iter().any(is_others)).then_some(self)
     }

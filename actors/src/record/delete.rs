@@ -15,7 +15,7 @@ use super::attempt::{Outcome, commit_attended, turn_of, until_settled};
 use super::before::Decided;
 use super::decide::Plan;
 use super::draft::no_permission;
-use super::env::{Heads, RecordEnv};
+use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{DeleteRecords, ItemError, ItemResults};
 use super::page_bytes::PageBytes;
 use super::{hooks, save};
@@ -77,10 +77,11 @@ async fn attempt(
 ) -> Result<Outcome<Settled>, ApiError> {
     let room = PageBytes::new(env.max_page_bytes, "ids");
     let heads = env.load_heads_within(&command.ids, room).await?;
+    let rights = env.rights_of(&command.context.caller).await?;
     let mut victims: Victims = command
         .ids
         .iter()
-        .map(|id| find(command, &heads, id))
+        .map(|id| find((command, &rights), &heads, id))
         .collect();
     fail_whole_if_atomic(command, &victims)?;
     let own = (&command.context, attempt_id);
@@ -104,6 +105,7 @@ async fn attempt(
     let asked = victims.clone();
     fail_whole_if_atomic(command, &victims)?;
     let mut plan = Plan::default();
+    plan.reads.extend(rights.keys());
     let now = env.clock.now();
     let referrers = find_referrers(env, &ids_of(&victims), heads.position).await?;
     for victim in &mut victims {
@@ -175,7 +177,11 @@ fn keep_refusals(decided: Victims, victims: &mut Victims) {
     }
 }
 
-fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Head>, ItemError> {
+fn find(
+    (command, rights): (&DeleteRecords, &Rights),
+    heads: &Heads,
+    id: &RecordId,
+) -> Result<Arc<Head>, ItemError> {
     if id.record_type.is_user() {
         let error = ApiError::new(Code::PermissionDenied, "cannot delete user record");
         return Err(failed(id, error));
@@ -189,7 +195,7 @@ fn find(command: &DeleteRecords, heads: &Heads, id: &RecordId) -> Result<Arc<Hea
             ApiError::new(Code::ResourceNotFound, "record not found"),
         ));
     };
-    if command.context.caller.may(Level::Write, &head.record) {
+    if rights.caller.may(Level::Write, &head.record) {
         Ok(Arc::clone(head))
     } else {
         Err(failed(id, no_permission()))

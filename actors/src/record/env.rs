@@ -3,8 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::ApiError;
-use skytrail_schema::event::UserState;
+use skytrail_schema::event::{Stream, UserState};
+use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
 use skytrail_schema::record::Head;
 use skytrail_schema::types::{FieldType, TypeDefinition};
@@ -17,10 +19,29 @@ use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
 use crate::clock::Clock;
 use crate::delivery::couriers::AfterHooks;
-use crate::log::EventLog;
+use crate::log::{ConflictKey, EventLog};
 use crate::plugin::PluginGate;
 use crate::projector::Applied;
 use crate::store::RecordStore;
+
+/// What a caller may do as of a moment, besides what records and types say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rights {
+    /// Who he is, with his roles.
+    pub caller: Caller,
+    /// The rules of access to fields.
+    pub rules: Arc<FieldRules>,
+}
+
+impl Rights {
+    /// Returns what a decision reads that rests on them: nothing, with the master key.
+    pub fn keys(&self) -> impl Iterator<Item = ConflictKey> {
+        let user = self.caller.user.clone().map(Stream::User);
+        let streams = user.into_iter().chain([Stream::FieldAccess]);
+        let streams = streams.filter(|_| !self.caller.is_master());
+        streams.map(|stream| ConflictKey::stream(&stream))
+    }
+}
 
 /// The parts that writing and reading records need. Cheap to clone.
 #[derive(Clone)]
@@ -190,6 +211,23 @@ impl RecordEnv {
         }
         let loaded = self.store.load_users(std::slice::from_ref(user)).await?;
         Ok(loaded.into_iter().next().flatten().map(|(_, state)| state))
+    }
+
+    /// Returns what a caller may do at present: he may have lost a role since his request began.
+    ///
+    /// # Errors
+    /// 127 when he is locked out by now; the store failed or does not catch up.
+    pub async fn rights_of(&self, caller: &Caller) -> Result<Rights, ApiError> {
+        let mut caller = caller.clone();
+        let user = caller.user.as_ref().filter(|_| !caller.is_master());
+        if let Some(user) = user
+            && let (_, Some((_, state))) = accounts::load_user(self, user).await?
+        {
+            accounts::admission::refuse_disabled(&state, self.clock.now())?;
+            caller.roles = state.roles;
+        }
+        let rules = self.model.get_field_rules();
+        Ok(Rights { caller, rules })
     }
 
     /// Whether a user is there at present.

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod overtaken;
+mod rights;
 mod several;
 mod users;
 

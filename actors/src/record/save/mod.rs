@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::{Map, Value as Json};
+use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::Event;
 use skytrail_schema::id::RecordId;
@@ -30,7 +31,7 @@ use super::attempt::{Outcome, commit_attended, turn_of, until_settled};
 use super::before::{self, Decided};
 use super::decide::{self, Plan, Surroundings, UniqueValue};
 use super::draft::{self, Draft, DraftContext};
-use super::env::{Heads, RecordEnv};
+use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::types;
@@ -72,7 +73,7 @@ pub async fn save(
     };
     let turn = turn_of(turn, &command.context);
     let settled = until_settled(turn, |_| attempt(&saving)).await?;
-    Ok(after_save(env, &command, settled).await)
+    Ok(after_save(env, settled).await)
 }
 
 /// What a save came to, before after-hooks.
@@ -81,6 +82,8 @@ struct Settled {
     results: ItemResults<Arc<Head>>,
     /// Where the after-hooks' answers are.
     attending: Attending,
+    /// The caller as he was then.
+    caller: Caller,
 }
 
 async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
@@ -95,7 +98,8 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         .map(|id| env.definition(&id.record_type))
         .collect();
     let heads = load_heads(env, &ids).await?;
-    let mut drafts = make_drafts(env, command, &heads);
+    let rights = env.rights_of(&command.context.caller).await?;
+    let mut drafts = make_drafts(env, command, &heads, &rights);
     fail_whole_if_atomic(command, &drafts)?;
     let decided_at = match saving.take_decided(&ids, heads.position).await {
         Some(Decided { what, position }) => {
@@ -110,7 +114,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
     fail_whole_if_atomic(command, &drafts)?;
     build_on_copies(command, &mut drafts);
     let heads = if before::are_hooked(env, &drafts) {
-        read_again(env, &ids, &types, heads).await?
+        read_again(env, (&ids, &types, &rights), heads).await?
     } else {
         heads
     };
@@ -121,6 +125,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         .flatten()
         .any(|item| item.restored.is_some());
     let mut plan = Plan::default();
+    plan.reads.extend(rights.keys());
     for slot in &mut drafts {
         let Ok(draft) = slot else { continue };
         let definition = env.definition(&draft.record.id.record_type);
@@ -139,7 +144,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Settled>, ApiError> {
         what: drafts.clone(),
         position: decided_at,
     };
-    let outcome = settle(env, command, drafts, plan, heads.position).await?;
+    let outcome = settle(env, command, (drafts, rights.caller), plan, heads.position).await?;
     if matches!(outcome, Outcome::Conflict) {
         *saving.decided.lock().await = Some(decided);
     }
@@ -176,13 +181,12 @@ fn room(env: &RecordEnv) -> PageBytes {
     PageBytes::new(env.max_page_bytes, "records")
 }
 
-/// Reads the records once more, after their hooks. If they and their types are what the hooks saw,
-/// the save may rest on now: what it names may be there since a hook has made it, in a request of its
+/// Reads the records once more, after their hooks. If they, their types and the caller's rights are
+/// what the hooks saw, the save may rest on now: what it names may be there since a hook has made it, in a request of its
 /// own that nobody can tell from others.
 async fn read_again(
     env: &RecordEnv,
-    ids: &[RecordId],
-    types: &[Arc<TypeDefinition>],
+    (ids, types, rights): (&[RecordId], &[Arc<TypeDefinition>], &Rights),
     before: Heads,
 ) -> Result<Heads, ApiError> {
     if env.model.position() == before.position {
@@ -193,7 +197,8 @@ async fn read_again(
     let mut ids = ids.iter();
     let mut types = types.iter();
     let are_same = ids.all(|id| position_of(&before, id) == position_of(&now, id))
-        && types.all(|definition| env.definition(&definition.name) == *definition);
+        && types.all(|definition| env.definition(&definition.name) == *definition)
+        && env.rights_of(&rights.caller).await? == *rights;
     Ok(if are_same { now } else { before })
 }
 
@@ -218,7 +223,7 @@ fn rebase(decided: Drafts, drafts: &mut Drafts) {
 async fn settle(
     env: &RecordEnv,
     command: &SaveRecords,
-    drafts: Drafts,
+    (drafts, caller): (Drafts, Caller),
     plan: Plan,
     position: u64,
 ) -> Result<Outcome<Settled>, ApiError> {
@@ -241,6 +246,7 @@ async fn settle(
     Ok(Outcome::Done(Settled {
         results: results_of(drafts, events),
         attending,
+        caller,
     }))
 }
 
@@ -260,14 +266,18 @@ fn results_of<'a>(
     drafts.into_iter().map(result_of).collect()
 }
 
-fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts {
+fn make_drafts(
+    env: &RecordEnv,
+    command: &SaveRecords,
+    heads: &Heads,
+    Rights { caller, rules }: &Rights,
+) -> Drafts {
     let now = env.clock.now();
-    let rules = env.model.get_field_rules();
     let make = |slot: &Result<SaveItem, ItemError>| {
         let item = slot.as_ref().map_err(Clone::clone)?;
         let definition = env.definition(&item.id.record_type);
         let at = DraftContext {
-            caller: &command.context.caller,
+            caller,
             database: &command.database,
             definition: &definition,
             now,
@@ -281,7 +291,7 @@ fn make_drafts(env: &RecordEnv, command: &SaveRecords, heads: &Heads) -> Drafts 
             _ => Ok(draft),
         };
         draft::make(item, original, at)
-            .and_then(|draft| draft::guard_fields((draft, item), &rules, at, command.is_atomic))
+            .and_then(|draft| draft::guard_fields((draft, item), rules, at, command.is_atomic))
             .and_then(refuse_elsewhere)
             .map_err(|error| failed(&item.id, error))
     };
@@ -331,11 +341,7 @@ pub(crate) async fn look_around(
 }
 
 /// Waits for what synchronous after-hooks say, of all records side by side.
-async fn after_save(
-    env: &RecordEnv,
-    command: &SaveRecords,
-    mut settled: Settled,
-) -> ItemResults<Record> {
+async fn after_save(env: &RecordEnv, mut settled: Settled) -> ItemResults<Record> {
     let rules = env.model.get_field_rules();
     let results = settled.results.into_iter().map(|result| {
         let row = result.as_ref().ok().map(|head| {
@@ -350,7 +356,7 @@ async fn after_save(
             row.await.map_err(|error| failed(&head.record.id, error))?;
         }
         let mut record = head.record.clone();
-        rules.hide_unreadable(&command.context.caller, &mut record);
+        rules.hide_unreadable(&settled.caller, &mut record);
         env.assets.sign(&mut record);
         Ok(record)
     });
