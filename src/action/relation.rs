@@ -63,7 +63,8 @@ async fn change(call: Call, is_addition: bool) -> Outcome {
     Reply::new(&results)
 }
 
-/// Writes a user as clients expect it; of one without a record at least the id.
+/// Writes a user as clients expect it; of one without a record that the caller may read at least the
+/// id.
 fn item(user: RelatedUser) -> Json {
     let data = user.profile.map_or_else(
         || {

@@ -165,7 +165,7 @@ impl World {
     /// What the caller is shown of a user whom he names: access lists do not apply, rules do.
     pub fn profile(&self, asker: &Asker, user: &str) -> Json {
         let record = self.model.record("user", user);
-        match record.filter(|record| record.database.is_empty()) {
+        match record.filter(|record| self.model.in_sight(asker, &Scope::Public, record)) {
             Some(record) => self.model.shown(asker, record).into(),
             None => json!({"_id": format!("user/{user}"), "_type": "record", "_access": null}),
         }

@@ -109,21 +109,16 @@ fn each_side_makes_and_ends_its_own_half_of_a_friendship() {
     );
 }
 
+/// Who may not read a user's record learns no more than whom he named.
 #[test]
-fn items_say_what_the_asker_may_read_whatever_the_access_list_says() {
+fn items_say_what_the_asker_may_read() {
     let mut server = TestServer::start();
-    let [ada, ben] = people(&server, "reader");
-    let user = format!("user/{}", ben.user.clone().unwrap());
-    let access = json!([{"user_id": ben.user, "level": "write"}]);
-    ben.save(&user, json!({"nickname": "Ben", "_access": access}));
-    assert!(
-        ada.query("user", json!(null))
-            .iter()
-            .all(|it| it["_id"] != json!(user))
-    );
-
+    let [ada, ben, cy] = people(&server, "reader");
+    let id = ben.user.clone().unwrap();
+    let user = format!("user/{id}");
+    ben.save(&user, json!({"nickname": "Ben", "_access": []}));
     let nobody = "no-such-user";
-    let body = json!({"name": "follow", "targets": [nobody, ben.user]});
+    let body = json!({"name": "follow", "targets": [nobody, ben.user, cy.user]});
     let added = ada.call("relation:add", body).result();
     let message = format!("failed to fetch user id = {nobody}");
     let error = json!({"name": "UnexpectedError", "code": 10_000, "message": message});
@@ -131,13 +126,28 @@ fn items_say_what_the_asker_may_read_whatever_the_access_list_says() {
         added[0],
         json!({"id": nobody, "type": "error", "data": error})
     );
-    assert_eq!(added[1]["data"]["nickname"], "Ben");
+    let unread = json!({"_id": user, "_type": "record", "_access": null});
+    let unread = json!({"id": id, "type": "user", "data": unread});
+    assert_eq!(added[1], unread);
+    assert_eq!(added[2]["data"]["_ownerID"], json!(cy.user));
 
+    let found = |client: &Client| {
+        let body = json!({"name": "follow", "direction": "outward"});
+        let items = client.call("relation:query", body).result();
+        let mut items = items.as_array().unwrap().clone().into_iter();
+        items.find(|it| it["id"] == json!(id)).unwrap()
+    };
+    assert_eq!(found(&ada), unread);
+    add(&ben, "follow", &[&ben]);
+    assert_eq!(found(&ben)["data"]["nickname"], "Ben");
+
+    let for_ada = json!([{"user_id": ada.user, "level": "read"}]);
+    ben.save(&user, json!({"_access": for_ada}));
+    assert_eq!(found(&ada)["data"]["nickname"], "Ben");
+    assert_eq!(add(&cy, "follow", &[&ben])[0], unread);
     server.restart();
-    let ada = ada.at(&server);
-    let body = json!({"name": "follow", "direction": "outward"});
-    let found = ada.call("relation:query", body).result();
-    assert_eq!(found[0]["data"]["nickname"], "Ben");
+    assert_eq!(found(&cy.at(&server)), unread);
+    assert_eq!(found(&ada.at(&server))["data"]["nickname"], "Ben");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use skytrail_schema::acl::Level;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{EventBody, RelationTarget, Stream};
 use skytrail_schema::id::{Database, RecordId, UserId};
@@ -131,8 +132,8 @@ fn caller(context: &RequestContext) -> Result<UserId, ApiError> {
     me.ok_or_else(|| ApiError::new(Code::NotAuthenticated, message))
 }
 
-/// Loads public user records with the fields that the caller may read. Their access lists do not
-/// apply.
+/// Loads public user records that the caller may read, with the fields that he may read. Of others
+/// there is no profile, as of users who have none.
 async fn profiles(
     accounts: &Accounts,
     context: &RequestContext,
@@ -143,7 +144,10 @@ async fn profiles(
     let rules = accounts.env.model.get_field_rules();
     let related = |(id, record): (UserId, RecordId)| {
         let head = heads.get(&record);
-        let head = head.filter(|head| head.record.database == Database::Public);
+        let head = head.filter(|head| {
+            head.record.database == Database::Public
+                && context.caller.may(Level::Read, &head.record)
+        });
         let profile = head.map(|head| {
             let mut record = head.record.clone();
             rules.hide_unreadable(&context.caller, &mut record);
